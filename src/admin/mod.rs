@@ -1,0 +1,152 @@
+//! Topics, groups and offsets.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cluster::Client;
+use crate::consumer::StartOffset;
+use crate::error::Result;
+use crate::record::TopicPartition;
+
+/// One partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PartitionInfo {
+    /// Its number.
+    pub partition: i32,
+    /// The broker that leads it, if one does.
+    pub leader: Option<i32>,
+    /// The brokers that hold it.
+    pub replicas: Vec<i32>,
+    /// Those in sync.
+    pub in_sync_replicas: Vec<i32>,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it belongs to the brokers (`__consumer_offsets`).
+    pub internal: bool,
+    /// In order.
+    pub partitions: Vec<PartitionInfo>,
+}
+
+/// A group as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupListing {
+    /// Its name.
+    pub group: String,
+    /// `consumer` for consumer groups.
+    pub protocol_type: String,
+    /// `Stable`, `Empty`, …; none from old brokers.
+    pub state: Option<String>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// As the coordinator named it.
+    pub member_id: String,
+    /// As the client named itself.
+    pub client_id: String,
+    /// From where.
+    pub host: String,
+    /// What it owns, by topic.
+    pub assignment: BTreeMap<String, Vec<i32>>,
+}
+
+/// How far a group is in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The committed offset: the next record to handle.
+    pub committed: Option<i64>,
+    /// The end of the partition.
+    pub end: Option<i64>,
+    /// Their difference; the whole log if nothing is committed.
+    pub lag: Option<i64>,
+}
+
+/// A group in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name.
+    pub group: String,
+    /// `Stable`, `Empty`, `Dead` (unknown to the coordinator), ….
+    pub state: String,
+    /// The assignor in use.
+    pub assignor: String,
+    /// The broker that coordinates it.
+    pub coordinator: i32,
+    /// Its members.
+    pub members: Vec<GroupMember>,
+    /// Its offsets, of each partition committed or assigned.
+    pub offsets: Vec<GroupOffset>,
+}
+
+/// Topics, groups and offsets. Nothing here creates a topic but [`create_topic`](Admin::create_topic).
+#[derive(Debug, Clone)]
+pub struct Admin {
+    client: Client,
+}
+
+impl Admin {
+    /// On a client.
+    pub fn new(client: &Client) -> Self {
+        Self { client: client.clone() }
+    }
+    /// All topics, by name.
+    pub async fn list_topics(&self) -> Result<Vec<TopicInfo>> {
+        let _ = &self.client;
+        todo!()
+    }
+    /// One topic.
+    pub async fn describe_topic(&self, _name: &str) -> Result<TopicInfo> {
+        todo!()
+    }
+    /// Creates a topic; `replication` `None` takes the broker's default.
+    pub async fn create_topic(&self, _name: &str, _partitions: i32, _replication: Option<i16>) -> Result<()> {
+        todo!()
+    }
+    /// Deletes a topic.
+    pub async fn delete_topic(&self, _name: &str) -> Result<()> {
+        todo!()
+    }
+    /// The offset of a place in each partition; for a timestamp behind the last record, the end.
+    pub async fn list_offsets(
+        &self,
+        _partitions: &[TopicPartition],
+        _at: StartOffset,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        todo!()
+    }
+    /// All groups, of all brokers.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        todo!()
+    }
+    /// One group.
+    pub async fn describe_group(&self, _group: &str) -> Result<GroupDescription> {
+        todo!()
+    }
+    /// Deletes a group that has no members.
+    pub async fn delete_group(&self, _group: &str) -> Result<()> {
+        todo!()
+    }
+}

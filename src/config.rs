@@ -1,0 +1,624 @@
+//! Settings: typed, validated together, from code, from the environment or from a `.env` file.
+
+mod env;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where a broker listens: a host name, an IPv4 or a bracketed IPv6 address, and a port.
+///
+/// ```
+/// use ailurus::BrokerAddr;
+///
+/// let addr: BrokerAddr = "[::1]:9092".parse()?;
+/// assert_eq!((addr.host(), addr.port()), ("::1", 9092));
+/// assert_eq!("redpanda".parse::<BrokerAddr>()?.port(), 9092);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BrokerAddr {
+    host: String,
+    port: u16,
+}
+
+impl BrokerAddr {
+    /// The port where none is given.
+    pub const DEFAULT_PORT: u16 = 9092;
+
+    /// An address from its parts; `host` without brackets.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+
+    /// The host, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for BrokerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::str::FromStr for BrokerAddr {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || {
+            let what =
+                format!("{text:?} is not a broker address: write host:port, for example localhost:9092 or [::1]:9092");
+            Error::new(ErrorKind::Config, what)
+        };
+        let text = text.trim();
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, tail) = rest.split_once(']').ok_or_else(bad)?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
+                (host, if tail.is_empty() { None } else { Some(tail.strip_prefix(':').ok_or_else(bad)?) })
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let port = match port {
+            None => Self::DEFAULT_PORT,
+            Some(p) => p.parse().ok().filter(|p| *p != 0).ok_or_else(bad)?,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        if host.is_empty() || !host.chars().all(plain) {
+            return Err(bad());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// How a producer compresses its batches.
+///
+/// ```
+/// use ailurus::Compression;
+///
+/// assert_eq!(Compression::gzip(9)?, Compression::Gzip { level: 9 });
+/// assert!(Compression::gzip(10).is_err());
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// gzip at a level from 1 (fast) to 9 (small).
+    Gzip {
+        /// 1 to 9.
+        level: u32,
+    },
+}
+
+impl Compression {
+    /// The gzip level where none is given.
+    pub const DEFAULT_GZIP_LEVEL: u32 = 3;
+
+    /// gzip at `level`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if `level` is not from 1 to 9.
+    pub fn gzip(level: u32) -> Result<Self> {
+        if (1..=9).contains(&level) {
+            Ok(Self::Gzip { level })
+        } else {
+            Err(Error::new(ErrorKind::Config, format!("gzip level {level} is not allowed: 1 (fast) to 9 (small)")))
+        }
+    }
+}
+
+/// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OffsetReset {
+    /// At the first record of the log: nothing that is still there is missed.
+    #[default]
+    Earliest,
+    /// Behind the last record of the log: only what is produced from now on.
+    Latest,
+}
+
+/// How partitions are shared among the members of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AssignorKind {
+    /// Ranges of each topic's partitions: the same numbers of several topics go to one member.
+    Range,
+    /// All partitions of all topics dealt out in turn.
+    RoundRobin,
+}
+
+/// Settings of a [`Producer`](crate::Producer). Durations and sizes are checked when a producer is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProducerConfig {
+    /// How long a record may wait for others before its batch is sent, default 0: at once when no request of that partition
+    /// is in flight; batches then form while one is. 0 to 60 s, less than `delivery_timeout`.
+    pub linger: Duration,
+    /// The size of a batch, in bytes before compression, at which it is sent without waiting; default 1,000,000. 1 KiB to
+    /// 64 MiB. A record larger than this gets a batch of its own.
+    pub batch_size: usize,
+    /// Bytes of records that may wait or be in flight, default 32 MiB; `send` waits when it is used up. At least
+    /// `batch_size`.
+    pub buffer_memory: usize,
+    /// The largest record and the largest request, in bytes before compression; default 1,048,576, as large as brokers
+    /// take by default. 1 KiB to 100 MiB.
+    pub max_request_size: usize,
+    /// From `send` to acknowledgement or error, retries included; default 120 s. 1 s to 1 hour, at least `linger` plus the
+    /// request timeout.
+    pub delivery_timeout: Duration,
+    /// Compression of batches, default none.
+    pub compression: Compression,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            linger: Duration::ZERO,
+            batch_size: 1_000_000,
+            buffer_memory: 32 << 20,
+            max_request_size: 1 << 20,
+            delivery_timeout: Duration::from_secs(120),
+            compression: Compression::None,
+        }
+    }
+}
+
+/// Settings of a [`Consumer`](crate::Consumer).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerConfig {
+    /// The broker takes a member that sends no heartbeat for this long out of the group; default 30 s. 1 ms to 30 minutes
+    /// here, usually 6 s to 5 minutes at the broker.
+    pub session_timeout: Duration,
+    /// How long members may take to finish their work and join again when the group rebalances; default 60 s. Up to 1 hour.
+    pub rebalance_timeout: Duration,
+    /// The time between heartbeats, default 3 s. At most a third of `session_timeout`.
+    pub heartbeat_interval: Duration,
+    /// The assignors this member supports, the preferred one first; default range, then round robin.
+    pub assignors: Vec<AssignorKind>,
+    /// Where to start without a committed offset; default earliest.
+    pub offset_reset: OffsetReset,
+    /// The least a fetch waits for, in bytes, unless `fetch_max_wait` passes first; default 1.
+    pub fetch_min_bytes: usize,
+    /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
+    pub fetch_max_wait: Duration,
+    /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB. A single batch
+    /// that is larger still comes.
+    pub fetch_max_bytes: usize,
+    /// The most a fetch brings of one partition, in bytes; default 1 MiB. 1 KiB to 100 MiB.
+    pub partition_fetch_bytes: usize,
+    /// Bytes fetched but not yet taken by the program, over all partitions; default 32 MiB. Fetching pauses above it.
+    pub prefetch_bytes: usize,
+    /// The most a compressed batch may grow to, in bytes, when it is opened; default 128 MiB. A batch beyond it is an
+    /// error, not an allocation.
+    pub max_decompressed_bytes: usize,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            session_timeout: Duration::from_secs(30),
+            rebalance_timeout: Duration::from_secs(60),
+            heartbeat_interval: Duration::from_secs(3),
+            assignors: vec![AssignorKind::Range, AssignorKind::RoundRobin],
+            offset_reset: OffsetReset::Earliest,
+            fetch_min_bytes: 1,
+            fetch_max_wait: Duration::from_millis(500),
+            fetch_max_bytes: 50 << 20,
+            partition_fetch_bytes: 1 << 20,
+            prefetch_bytes: 32 << 20,
+            max_decompressed_bytes: 128 << 20,
+        }
+    }
+}
+
+/// Settings of a [`Processor`](crate::Processor): what happens to a record whose handler fails, and at shutdown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessorConfig {
+    /// How often a record is handed to the handler before it becomes a dead letter; default 4. 1 to 1,000.
+    pub max_attempts: u32,
+    /// The wait before the second attempt, default 100 ms; it doubles with each further one, with jitter.
+    pub retry_backoff: Duration,
+    /// The longest wait between two attempts, default 10 s.
+    pub retry_backoff_max: Duration,
+    /// What is put behind a topic's name to name its dead-letter topic; default `.dlq`.
+    pub dead_letter_suffix: String,
+    /// How long a shutdown waits for records in hand, default 30 s; what is not done by then is cancelled and not
+    /// committed.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ProcessorConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 4,
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(10),
+            dead_letter_suffix: ".dlq".into(),
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// All settings of a client.
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::Config;
+///
+/// let config = Config::builder()
+///     .brokers("localhost:9092,localhost:9093")
+///     .client_id("checkout")
+///     .linger(Duration::from_millis(5))
+///     .build()?;
+/// assert_eq!(config.brokers.len(), 2);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The brokers to begin with; the rest of the cluster is learned from them. Default `localhost:9092`.
+    pub brokers: Vec<BrokerAddr>,
+    /// The name brokers log for our requests and apply quotas by; default `ailurus`. 1 to 249 characters.
+    pub client_id: String,
+    /// The consumer group where none is named; default `ailurus-group`.
+    pub group_id: String,
+    /// Whether producing or subscribing to a topic that does not exist may create it, if the broker allows it too;
+    /// default true. Reading, listing and health never create one.
+    pub allow_auto_topic_creation: bool,
+    /// How long a request may take, default 30 s; its connection is closed after that. 100 ms to 10 minutes.
+    pub request_timeout: Duration,
+    /// How long to try one address of a broker, default 10 s. 10 ms to 2 minutes.
+    pub connect_timeout: Duration,
+    /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 s to 1 day. New partitions of a
+    /// growing topic are seen after this at the latest.
+    pub metadata_max_age: Duration,
+    /// The wait before a failed request is tried again, default 100 ms; it doubles each time, with jitter.
+    pub retry_backoff: Duration,
+    /// The longest wait between two tries, default 1 s.
+    pub retry_backoff_max: Duration,
+    /// What producers do unless told otherwise.
+    pub producer: ProducerConfig,
+    /// What consumers do unless told otherwise.
+    pub consumer: ConsumerConfig,
+    /// What processors do unless told otherwise.
+    pub processor: ProcessorConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            brokers: vec![BrokerAddr::new("localhost", BrokerAddr::DEFAULT_PORT)],
+            client_id: "ailurus".into(),
+            group_id: "ailurus-group".into(),
+            allow_auto_topic_creation: true,
+            request_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            metadata_max_age: Duration::from_secs(300),
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(1),
+            producer: ProducerConfig::default(),
+            consumer: ConsumerConfig::default(),
+            processor: ProcessorConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Starts from the defaults.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
+    /// Reads the `REDPANDA_*` variables of the environment and, for those not set there, of the file `.env` in the working
+    /// directory, if there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that lists every variable whose value is not allowed, with the value and what is allowed, or
+    /// the line of `.env` that can't be read.
+    pub fn from_env() -> Result<Self> {
+        ConfigBuilder::from_env()?.build()
+    }
+}
+
+/// Builds a [`Config`]; all that is wrong with it is reported together by [`build`](ConfigBuilder::build).
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::Config;
+///
+/// let error = Config::builder()
+///     .session_timeout(Duration::from_secs(3))
+///     .heartbeat_interval(Duration::from_secs(2))
+///     .batch_size(10)
+///     .build()
+///     .unwrap_err();
+/// assert!(error.to_string().contains("heartbeat interval"));
+/// assert!(error.to_string().contains("batch size"));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ConfigBuilder {
+    config: Config,
+    problems: Vec<String>,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty => $($field:ident).+;)*) => { $(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, value: impl Into<$type>) -> Self {
+            self.config.$($field).+ = value.into();
+            self
+        }
+    )* };
+}
+
+impl ConfigBuilder {
+    /// Reads the environment and `.env`, as [`Config::from_env`] does, for further settings in code.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if `.env` can't be read.
+    pub fn from_env() -> Result<Self> {
+        env::read(std::path::Path::new(".env"), |name| std::env::var(name).ok())
+    }
+
+    /// Reads variables by a function, for tests and for programs with an environment of their own. No `.env` is read.
+    ///
+    /// ```
+    /// use ailurus::ConfigBuilder;
+    ///
+    /// let read = |name: &str| (name == "REDPANDA_BROKERS").then(|| "redpanda:29092".to_owned());
+    /// let config = ConfigBuilder::from_vars(read).build()?;
+    /// assert_eq!(config.brokers[0].port(), 29092);
+    /// # Ok::<(), ailurus::Error>(())
+    /// ```
+    pub fn from_vars(read: impl Fn(&str) -> Option<String>) -> Self {
+        let mut builder = Self::default();
+        env::apply(&mut builder, read);
+        builder
+    }
+
+    /// The brokers to begin with, separated by commas.
+    #[must_use]
+    pub fn brokers(mut self, list: impl AsRef<str>) -> Self {
+        match parse_brokers(list.as_ref()) {
+            Ok(brokers) => self.config.brokers = brokers,
+            Err(e) => self.problems.push(format!("brokers: {e}")),
+        }
+        self
+    }
+
+    setters! {
+        /// The name brokers log for our requests.
+        client_id: String => client_id;
+        /// The consumer group where none is named.
+        group_id: String => group_id;
+        /// Whether producing or subscribing may create topics.
+        allow_auto_topic_creation: bool => allow_auto_topic_creation;
+        /// How long a request may take.
+        request_timeout: Duration => request_timeout;
+        /// How long to try one address of a broker.
+        connect_timeout: Duration => connect_timeout;
+        /// The age at which metadata is asked for anew.
+        metadata_max_age: Duration => metadata_max_age;
+        /// The wait before a failed request is tried again.
+        retry_backoff: Duration => retry_backoff;
+        /// The longest wait between two tries.
+        retry_backoff_max: Duration => retry_backoff_max;
+        /// [`ProducerConfig::linger`].
+        linger: Duration => producer.linger;
+        /// [`ProducerConfig::batch_size`].
+        batch_size: usize => producer.batch_size;
+        /// [`ProducerConfig::buffer_memory`].
+        buffer_memory: usize => producer.buffer_memory;
+        /// [`ProducerConfig::max_request_size`].
+        max_request_size: usize => producer.max_request_size;
+        /// [`ProducerConfig::delivery_timeout`].
+        delivery_timeout: Duration => producer.delivery_timeout;
+        /// [`ProducerConfig::compression`].
+        compression: Compression => producer.compression;
+        /// [`ConsumerConfig::session_timeout`].
+        session_timeout: Duration => consumer.session_timeout;
+        /// [`ConsumerConfig::rebalance_timeout`].
+        rebalance_timeout: Duration => consumer.rebalance_timeout;
+        /// [`ConsumerConfig::heartbeat_interval`].
+        heartbeat_interval: Duration => consumer.heartbeat_interval;
+        /// [`ConsumerConfig::assignors`].
+        assignors: Vec<AssignorKind> => consumer.assignors;
+        /// [`ConsumerConfig::offset_reset`].
+        offset_reset: OffsetReset => consumer.offset_reset;
+        /// All settings of consumers.
+        consumer: ConsumerConfig => consumer;
+        /// All settings of producers.
+        producer: ProducerConfig => producer;
+        /// All settings of processors.
+        processor: ProcessorConfig => processor;
+        /// [`ProcessorConfig::max_attempts`].
+        max_attempts: u32 => processor.max_attempts;
+        /// [`ProcessorConfig::shutdown_timeout`].
+        shutdown_timeout: Duration => processor.shutdown_timeout;
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that lists all that is wrong.
+    pub fn build(self) -> Result<Config> {
+        let Self { config, mut problems } = self;
+        let mut check = Check(&mut problems);
+        check.client(&config);
+        check.producer(&config.producer, config.request_timeout);
+        check.consumer(&config.consumer);
+        check.processor(&config.processor);
+        if problems.is_empty() { Ok(config) } else { Err(Error::new(ErrorKind::Config, report(&problems))) }
+    }
+}
+
+impl ProducerConfig {
+    pub(crate) fn validate(&self, request_timeout: Duration) -> Result<()> {
+        validate(|c| c.producer(self, request_timeout))
+    }
+}
+
+impl ConsumerConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        validate(|c| c.consumer(self))
+    }
+}
+
+impl ProcessorConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        validate(|c| c.processor(self))
+    }
+}
+
+fn validate(f: impl FnOnce(&mut Check<'_>)) -> Result<()> {
+    let mut problems = Vec::new();
+    f(&mut Check(&mut problems));
+    if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, report(&problems))) }
+}
+
+fn report(problems: &[String]) -> String {
+    match problems {
+        [one] => format!("invalid setting: {one}"),
+        many => format!("{} invalid settings: {}", many.len(), many.join("; ")),
+    }
+}
+
+fn parse_brokers(list: &str) -> Result<Vec<BrokerAddr>> {
+    let brokers: Vec<_> =
+        list.split(',').map(str::trim).filter(|b| !b.is_empty()).map(str::parse).collect::<Result<_>>()?;
+    if brokers.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "no broker is named: write host:port, separated by commas"));
+    }
+    Ok(brokers)
+}
+
+/// The name of a setting as a user of the environment knows it.
+fn named(setting: &str) -> String {
+    match env::variable_of(setting) {
+        Some(variable) => format!("{setting} ({variable})"),
+        None => setting.to_owned(),
+    }
+}
+
+struct Check<'a>(&'a mut Vec<String>);
+
+impl Check<'_> {
+    fn require(&mut self, ok: bool, problem: impl FnOnce() -> String) {
+        if !ok {
+            self.0.push(problem());
+        }
+    }
+
+    fn duration(&mut self, name: &str, value: Duration, min: Duration, max: Duration) {
+        self.require((min..=max).contains(&value), || {
+            format!("{} is {value:?}: allowed is {min:?} to {max:?}", named(name))
+        });
+    }
+
+    fn bytes(&mut self, name: &str, value: usize, min: usize, max: usize) {
+        self.require((min..=max).contains(&value), || {
+            format!("{} is {value} bytes: allowed is {min} to {max}", named(name))
+        });
+    }
+
+    fn client(&mut self, c: &Config) {
+        let id_ok = |s: &str| (1..=249).contains(&s.len()) && !s.chars().any(char::is_control);
+        self.require(!c.brokers.is_empty(), || format!("{} is empty: name at least one host:port", named("brokers")));
+        for (name, value) in [("client id", &c.client_id), ("group id", &c.group_id)] {
+            self.require(id_ok(value), || {
+                format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
+            });
+        }
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("request timeout", c.request_timeout, ms(100), s(600));
+        self.duration("connect timeout", c.connect_timeout, ms(10), s(120));
+        self.duration("metadata max age", c.metadata_max_age, ms(1), s(86_400));
+        self.duration("retry backoff", c.retry_backoff, ms(1), s(60));
+        self.duration("retry backoff max", c.retry_backoff_max, c.retry_backoff, s(600));
+    }
+
+    fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("linger", p.linger, ms(0), s(60));
+        self.duration("delivery timeout", p.delivery_timeout, s(1), s(3600));
+        self.require(p.delivery_timeout >= p.linger + request_timeout, || {
+            format!(
+                "{} is {:?}: allowed is at least linger plus request timeout, {:?}",
+                named("delivery timeout"),
+                p.delivery_timeout,
+                p.linger + request_timeout
+            )
+        });
+        self.bytes("batch size", p.batch_size, 1 << 10, 64 << 20);
+        self.bytes("max request size", p.max_request_size, 1 << 10, 100 << 20);
+        self.bytes("buffer memory", p.buffer_memory, p.batch_size.max(p.max_request_size), 64 << 30);
+        if let Compression::Gzip { level } = p.compression {
+            self.require((1..=9).contains(&level), || {
+                format!("{} is {level}: allowed is 1 (fast) to 9 (small)", named("compression level"))
+            });
+        }
+    }
+
+    fn consumer(&mut self, c: &ConsumerConfig) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("session timeout", c.session_timeout, ms(1), s(1800));
+        self.duration("rebalance timeout", c.rebalance_timeout, ms(1), s(3600));
+        self.duration("heartbeat interval", c.heartbeat_interval, ms(1), s(600));
+        self.require(c.heartbeat_interval * 3 <= c.session_timeout, || {
+            format!(
+                "{} is {:?}: allowed is at most a third of the session timeout of {:?}",
+                named("heartbeat interval"),
+                c.heartbeat_interval,
+                c.session_timeout
+            )
+        });
+        self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
+        self.duration("fetch max wait", c.fetch_max_wait, ms(0), s(30));
+        self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);
+        self.bytes("fetch min bytes", c.fetch_min_bytes, 0, c.fetch_max_bytes);
+        self.bytes("partition fetch bytes", c.partition_fetch_bytes, 1 << 10, 100 << 20);
+        self.bytes("prefetch bytes", c.prefetch_bytes, 1 << 10, 64 << 30);
+        self.bytes("max decompressed bytes", c.max_decompressed_bytes, 1 << 10, 2 << 30);
+    }
+
+    fn processor(&mut self, p: &ProcessorConfig) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.require((1..=1000).contains(&p.max_attempts), || {
+            format!("max attempts is {}: allowed is 1 to 1000", p.max_attempts)
+        });
+        self.duration("handler retry backoff", p.retry_backoff, ms(0), s(3600));
+        self.duration("handler retry backoff max", p.retry_backoff_max, p.retry_backoff, s(86_400));
+        self.duration("shutdown timeout", p.shutdown_timeout, ms(0), s(3600));
+        let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {
+            format!(
+                "dead letter suffix is {:?}: allowed are letters, digits, '.', '-' and '_', at least one",
+                p.dead_letter_suffix
+            )
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The `REDPANDA_*` variables, one line each.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Compression, ConfigBuilder, OffsetReset, parse_brokers};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Each variable and the setting it sets, as errors name it.
+const VARIABLES: &[(&str, &str)] = &[
+    ("REDPANDA_BROKERS", "brokers"),
+    ("REDPANDA_CLIENT_ID", "client id"),
+    ("REDPANDA_CONSUMER_GROUP_ID", "group id"),
+    ("REDPANDA_SESSION_TIMEOUT", "session timeout"),
+    ("REDPANDA_REBALANCE_TIMEOUT", "rebalance timeout"),
+    ("REDPANDA_HEARTBEAT_INTERVAL", "heartbeat interval"),
+    ("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "allow auto topic creation"),
+    ("REDPANDA_REQUEST_TIMEOUT", "request timeout"),
+    ("REDPANDA_DELIVERY_TIMEOUT", "delivery timeout"),
+    ("REDPANDA_LINGER", "linger"),
+    ("REDPANDA_BATCH_SIZE", "batch size"),
+    ("REDPANDA_BUFFER_MEMORY", "buffer memory"),
+    ("REDPANDA_COMPRESSION", "compression"),
+    ("REDPANDA_COMPRESSION_LEVEL", "compression level"),
+    ("REDPANDA_AUTO_OFFSET_RESET", "offset reset"),
+];
+
+pub(super) fn variable_of(setting: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|(_, s)| *s == setting).map(|(v, _)| *v)
+}
+
+/// The environment first, then the file.
+pub(super) fn read(file: &Path, var: impl Fn(&str) -> Option<String>) -> Result<ConfigBuilder> {
+    let mut from_file = HashMap::new();
+    match dotenvy::from_path_iter(file) {
+        Ok(lines) => {
+            for line in lines {
+                let (name, value) = line.map_err(|e| unreadable(file, e))?;
+                from_file.insert(name, value);
+            }
+        }
+        Err(e) if e.not_found() => {}
+        Err(e) => return Err(unreadable(file, e)),
+    }
+    let mut builder = ConfigBuilder::default();
+    apply(&mut builder, |name| var(name).or_else(|| from_file.get(name).cloned()));
+    Ok(builder)
+}
+
+fn unreadable(file: &Path, e: dotenvy::Error) -> Error {
+    // A line may hold a secret: the parser's own text, which quotes the line, is not repeated.
+    let why = match e {
+        dotenvy::Error::LineParse(_, column) => format!("a line is not NAME=value (at its column {})", column + 1),
+        dotenvy::Error::Io(e) => e.to_string(),
+        _ => "it can't be read".to_owned(),
+    };
+    Error::new(ErrorKind::Config, format!("{}: {why}; see .env.example", file.display()))
+}
+
+/// Sets what is set; notes what is not allowed.
+pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<String>) {
+    let problems = std::mem::take(&mut builder.problems);
+    let mut vars = Vars { read: &read, problems };
+    let config = &mut builder.config;
+    let brokers = |s: &str| parse_brokers(s).map_err(|e| e.to_string());
+    vars.set("REDPANDA_BROKERS", brokers, &mut config.brokers);
+    vars.set("REDPANDA_CLIENT_ID", text, &mut config.client_id);
+    vars.set("REDPANDA_CONSUMER_GROUP_ID", text, &mut config.group_id);
+    vars.set("REDPANDA_SESSION_TIMEOUT", millis, &mut config.consumer.session_timeout);
+    vars.set("REDPANDA_REBALANCE_TIMEOUT", millis, &mut config.consumer.rebalance_timeout);
+    vars.set("REDPANDA_HEARTBEAT_INTERVAL", millis, &mut config.consumer.heartbeat_interval);
+    vars.set("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", boolean, &mut config.allow_auto_topic_creation);
+    vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
+    vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);
+    vars.set("REDPANDA_LINGER", millis, &mut config.producer.linger);
+    vars.set("REDPANDA_BATCH_SIZE", bytes, &mut config.producer.batch_size);
+    vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
+    vars.set("REDPANDA_AUTO_OFFSET_RESET", reset, &mut config.consumer.offset_reset);
+    let mut gzip = matches!(config.producer.compression, Compression::Gzip { .. });
+    vars.set("REDPANDA_COMPRESSION", codec, &mut gzip);
+    let mut level = Compression::DEFAULT_GZIP_LEVEL;
+    vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
+    config.producer.compression = if gzip { Compression::Gzip { level } } else { Compression::None };
+    builder.problems = vars.problems;
+}
+
+struct Vars<'a> {
+    read: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<String>,
+}
+
+impl Vars<'_> {
+    fn set<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>, into: &mut T) {
+        let Some(value) = (self.read)(name) else { return };
+        match parse(value.trim()) {
+            Ok(parsed) => *into = parsed,
+            Err(allowed) => self.problems.push(format!("{name} is {value:?}: {allowed}")),
+        }
+    }
+}
+
+fn text(s: &str) -> Result<String, String> {
+    Ok(s.to_owned())
+}
+
+fn millis(s: &str) -> Result<Duration, String> {
+    let ms = s.parse().map_err(|_| "allowed is a whole number of milliseconds, such as 30000".to_owned())?;
+    Ok(Duration::from_millis(ms))
+}
+
+fn bytes(s: &str) -> Result<usize, String> {
+    s.parse().map_err(|_| "allowed is a whole number of bytes, such as 1000000".to_owned())
+}
+
+fn boolean(s: &str) -> Result<bool, String> {
+    match s.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("allowed is true or false".into()),
+    }
+}
+
+fn codec(s: &str) -> Result<bool, String> {
+    match s {
+        "none" => Ok(false),
+        "gzip" => Ok(true),
+        _ => Err("allowed is none or gzip".into()),
+    }
+}
+
+fn gzip_level(s: &str) -> Result<u32, String> {
+    let level = s.parse().ok().filter(|l| (1..=9).contains(l));
+    level.ok_or_else(|| "allowed is 1 (fast) to 9 (small)".into())
+}
+
+fn reset(s: &str) -> Result<OffsetReset, String> {
+    match s {
+        "earliest" => Ok(OffsetReset::Earliest),
+        "latest" => Ok(OffsetReset::Latest),
+        _ => Err("allowed is earliest or latest".into()),
+    }
+}

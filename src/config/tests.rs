@@ -1,0 +1,94 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use super::*;
+
+fn vars(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+    |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let c = ConfigBuilder::from_vars(|_| None).build().unwrap();
+    assert_eq!(c, Config::default());
+    assert_eq!(c.brokers[0].to_string(), "localhost:9092");
+    assert_eq!(c.consumer.session_timeout, Duration::from_secs(30));
+    assert_eq!(c.consumer.rebalance_timeout, Duration::from_secs(60));
+    assert_eq!(c.consumer.heartbeat_interval, Duration::from_secs(3));
+    assert!(c.allow_auto_topic_creation);
+}
+
+#[test]
+fn variables_set_what_they_name() {
+    let c = ConfigBuilder::from_vars(vars(&[
+        ("REDPANDA_BROKERS", " a:1, [::1]:2 ,c"),
+        ("REDPANDA_SESSION_TIMEOUT", "9000"),
+        ("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "False"),
+        ("REDPANDA_COMPRESSION", "gzip"),
+        ("REDPANDA_COMPRESSION_LEVEL", "9"),
+        ("REDPANDA_AUTO_OFFSET_RESET", "latest"),
+    ]))
+    .build()
+    .unwrap();
+    let brokers: Vec<_> = c.brokers.iter().map(ToString::to_string).collect();
+    assert_eq!(brokers, ["a:1", "[::1]:2", "c:9092"]);
+    assert_eq!(c.consumer.session_timeout, Duration::from_secs(9));
+    assert!(!c.allow_auto_topic_creation);
+    assert_eq!(c.producer.compression, Compression::Gzip { level: 9 });
+    assert_eq!(c.consumer.offset_reset, OffsetReset::Latest);
+}
+
+#[test]
+fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
+    let e = ConfigBuilder::from_vars(vars(&[
+        ("REDPANDA_BROKERS", "host:port"),
+        ("REDPANDA_SESSION_TIMEOUT", "30s"),
+        ("REDPANDA_HEARTBEAT_INTERVAL", "20000"),
+        ("REDPANDA_COMPRESSION", "snappy"),
+        ("REDPANDA_COMPRESSION_LEVEL", "0"),
+    ]))
+    .build()
+    .unwrap_err()
+    .to_string();
+    for part in [
+        "5 invalid settings",
+        "REDPANDA_BROKERS is \"host:port\"",
+        "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
+        "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout of 30s",
+        "REDPANDA_COMPRESSION is \"snappy\": allowed is none or gzip",
+        "REDPANDA_COMPRESSION_LEVEL is \"0\": allowed is 1 (fast) to 9 (small)",
+    ] {
+        assert!(e.contains(part), "{part:?} is not in {e}");
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(".env");
+    fs::write(&file, "# shop\nREDPANDA_CLIENT_ID=from-file\nREDPANDA_CONSUMER_GROUP_ID=\"g 1\"\n").unwrap();
+    let c = env::read(&file, vars(&[("REDPANDA_CLIENT_ID", "from-env")])).unwrap().build().unwrap();
+    assert_eq!((c.client_id.as_str(), c.group_id.as_str()), ("from-env", "g 1"));
+    let missing = env::read(&dir.path().join("none"), |_| None).unwrap().build().unwrap();
+    assert_eq!(missing, Config::default());
+}
+
+#[test]
+fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(".env");
+    fs::write(&file, "REDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
+    let e = env::read(&file, |_| None).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config);
+    assert!(e.to_string().contains(".env: a line is not NAME=value"), "{e}");
+    assert!(!e.full().contains("hunter2"));
+}
+
+#[test]
+fn addresses() {
+    for bad in ["", ":9092", "a:", "a:0", "a:65536", "[::1", "[x]:1", "a b:1", "http://a:1", "::1"] {
+        assert!(bad.parse::<BrokerAddr>().is_err(), "{bad:?}");
+    }
+    assert_eq!("[fe80::1]".parse::<BrokerAddr>().unwrap().to_string(), "[fe80::1]:9092");
+}

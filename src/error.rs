@@ -1,0 +1,237 @@
+//! The one public error of the crate.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+
+/// A `Result` whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in one type for the whole crate.
+///
+/// Its text says what was tried, where, for how long and what to do about it; [`kind`](Error::kind) and the predicates are
+/// for programs. It is cheap to clone, so that all records of a failed batch can share one.
+///
+/// ```
+/// use ailurus::{Config, ErrorKind};
+///
+/// let error = Config::builder().brokers("not an address").build().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Config);
+/// assert!(!error.is_retriable());
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The classes of [`Error`] that a program may want to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is missing or outside what is allowed.
+    Config,
+    /// No broker of the cluster could be reached.
+    Connect,
+    /// A connection was closed or broke while a request was under way.
+    Disconnected,
+    /// A deadline passed. For a produced record: its fate is not known.
+    Timeout,
+    /// The topic or partition does not exist.
+    UnknownTopic,
+    /// The topic exists already.
+    TopicExists,
+    /// The broker refused who we are or what we asked for.
+    Authorization,
+    /// A record is larger than the producer's or the broker's limit.
+    RecordTooLarge,
+    /// A record can't be sent as it is (a partition that does not exist, a negative timestamp).
+    InvalidRecord,
+    /// The member is no longer part of its group, or its partitions went to another member.
+    GroupMembership,
+    /// The offset asked for is not in the log.
+    OffsetOutOfRange,
+    /// Bytes from a broker do not follow the protocol, or their checksum is wrong.
+    Corrupt,
+    /// The broker does not serve what was asked for.
+    Unsupported,
+    /// A broker answered with an error code of the protocol: see [`Error::broker_code`].
+    Broker(i16),
+    /// The handle was closed.
+    Closed,
+    /// An event could not be encoded or decoded.
+    Event,
+    /// A handler failed.
+    Handler,
+    /// A file or a store failed.
+    Io,
+}
+
+impl Error {
+    /// An error with a kind and a text.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// The same, with what caused it.
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+    }
+
+    /// An error code that a broker answered with; `what` says what was asked of whom.
+    pub(crate) fn broker(code: i16, what: impl fmt::Display) -> Self {
+        let name = code_name(code);
+        let advice = advice(code).map(|a| format!("; {a}")).unwrap_or_default();
+        Self::new(kind_of(code), format!("{what}: the broker answered {name} ({code}){advice}"))
+    }
+
+    /// Puts what was being done in front; kind and retriability stay.
+    #[must_use]
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        let kind = self.0.kind;
+        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Box::new(self)) }))
+    }
+
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The protocol's error code, if a broker answered with one that has no [`ErrorKind`] of its own.
+    pub fn broker_code(&self) -> Option<i16> {
+        match self.0.kind {
+            ErrorKind::Broker(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later without a change by the caller.
+    ///
+    /// The library has retried such errors itself until its own deadline; this is for the layer above.
+    pub fn is_retriable(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout => true,
+            ErrorKind::Broker(code) => is_retriable_code(code),
+            _ => false,
+        }
+    }
+
+    /// Whether a deadline passed.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == ErrorKind::Timeout
+    }
+
+    /// Whether the topic or partition does not exist.
+    pub fn is_unknown_topic(&self) -> bool {
+        self.0.kind == ErrorKind::UnknownTopic
+    }
+
+    /// Whether the handle was closed before.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == ErrorKind::Closed
+    }
+
+    /// This error's text and its causes', in one line.
+    pub fn full(&self) -> String {
+        let mut text = self.0.message.clone();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.full())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|s| &**s as &(dyn StdError + 'static))
+    }
+}
+
+/// The protocol's name of an error code, such as `NotLeaderOrFollower`.
+pub(crate) fn code_name(code: i16) -> String {
+    match ResponseError::try_from_code(code) {
+        None => "no error".into(),
+        Some(ResponseError::Unknown(_)) => "an unknown error".into(),
+        Some(e) => format!("{e:?}"),
+    }
+}
+
+fn kind_of(code: i16) -> ErrorKind {
+    match code {
+        1 => ErrorKind::OffsetOutOfRange,
+        2 => ErrorKind::Corrupt,
+        3 => ErrorKind::UnknownTopic,
+        10 | 18 => ErrorKind::RecordTooLarge,
+        22 | 25 | 27 | 82 => ErrorKind::GroupMembership,
+        29 | 30 | 31 | 58 => ErrorKind::Authorization,
+        35 => ErrorKind::Unsupported,
+        36 => ErrorKind::TopicExists,
+        87 => ErrorKind::InvalidRecord,
+        code => ErrorKind::Broker(code),
+    }
+}
+
+/// Whether the protocol calls the code retriable.
+pub(crate) fn is_retriable_code(code: i16) -> bool {
+    // UnknownTopicOrPartition is retriable in the protocol because metadata spreads with a delay; callers decide how long.
+    ResponseError::try_from_code(code).is_some_and(|e| e.is_retriable())
+}
+
+/// What to do about an error code, where that is not plain from its name.
+fn advice(code: i16) -> Option<&'static str> {
+    Some(match code {
+        3 => "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)",
+        10 => "raise the topic's max.message.bytes or send smaller records",
+        19 | 20 => "fewer replicas are in sync than min.insync.replicas asks for: check the brokers",
+        26 => "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT",
+        23 => "all members of a group must share an assignor: check their settings",
+        29 | 30 | 31 => "check the ACLs of this client's principal",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_code_keeps_its_name_and_says_what_to_do() {
+        let e = Error::broker(3, "produce to orders/0 on 127.0.0.1:9092");
+        assert_eq!(e.kind(), ErrorKind::UnknownTopic);
+        assert!(e.to_string().contains("UnknownTopicOrPartition (3); create the topic"), "{e}");
+        assert!(Error::broker(6, "x").is_retriable());
+        assert_eq!(Error::broker(6, "x").broker_code(), Some(6));
+        assert!(!Error::broker(10, "x").is_retriable());
+    }
+
+    #[test]
+    fn context_keeps_kind_and_chain() {
+        let e = Error::broker(7, "fetch").context("reading orders");
+        assert_eq!(e.broker_code(), Some(7));
+        assert!(e.full().starts_with("reading orders: fetch: the broker answered RequestTimedOut (7)"), "{}", e.full());
+    }
+}
