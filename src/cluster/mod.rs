@@ -1,35 +1,279 @@
-//! What we know of the cluster.
+//! What we know of the cluster: brokers, topics, leaders, coordinators; and how to reach them.
+//!
+//! A [`Client`] is the handle that everything else is made from. It keeps a snapshot of the metadata of the topics in use,
+//! renews it when it is old or found stale, and holds the connections for metadata and admin requests. Producers and consumers
+//! open connections of their own.
 
-use std::sync::Arc;
+mod backoff;
+mod requests;
+mod snapshot;
 
-use crate::config::Config;
-use crate::error::Result;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use backoff::Backoff;
+pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
+
+use crate::config::{BrokerAddr, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::{ConnectSettings, Connection};
+
+/// How long a topic that this client has asked to be created may take to appear.
+const CREATION: Duration = Duration::from_secs(10);
+/// The longest wait for one broker's metadata: the next one may be faster.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle on a cluster: cheap to clone, shared by producers, consumers and admin calls.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use ailurus::{Client, Config};
+///
+/// let client = Client::connect(Config::from_env()?).await?;
+/// println!("{:?}", client.config().brokers);
+/// client.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
-    config: Arc<Config>,
+    cluster: Arc<Cluster>,
+    /// Ends the refresh task with the last handle.
+    _guard: Arc<DropGuard>,
 }
 
 impl Client {
-    /// A client that connects when it is first used.
+    /// A client that connects when it is first used. Must be called within a tokio runtime.
     pub fn new(config: Config) -> Self {
-        Self { config: Arc::new(config) }
+        let cancel = CancellationToken::new();
+        let cluster = Arc::new(Cluster {
+            settings: ConnectSettings::new(&config),
+            config,
+            snapshot: watch::channel(Arc::new(Snapshot::empty())).0,
+            wanted: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(()),
+            stale: Notify::new(),
+            connections: Mutex::default(),
+            cancel: cancel.clone(),
+        });
+        tokio::spawn(keep_fresh(Arc::clone(&cluster)));
+        Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
     /// A client that has reached the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) that names each broker tried and why it failed.
+    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
-        Ok(Self::new(config))
+        let client = Self::new(config);
+        client.cluster.refresh().await?;
+        Ok(client)
     }
 
     /// Its settings.
     pub fn config(&self) -> &Config {
+        &self.cluster.config
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`.
+    pub async fn close(&self) {
+        self.cluster.cancel.cancel();
+        let slots: Vec<_> = self.cluster.lock_connections().drain().map(|(_, slot)| slot).collect();
+        for slot in slots {
+            if let Some(connection) = slot.lock().await.take() {
+                connection.close().await;
+            }
+        }
+    }
+}
+
+/// One shared connection, or none yet; the lock is held while it is opened.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
+
+/// See [`Client`].
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    config: Config,
+    settings: ConnectSettings,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    /// The topics in use: metadata is asked for these alone.
+    wanted: Mutex<HashSet<Arc<str>>>,
+    /// One refresh at a time; who waits for it takes its result.
+    refreshing: tokio::sync::Mutex<()>,
+    stale: Notify,
+    connections: Mutex<HashMap<BrokerAddr, Slot>>,
+    cancel: CancellationToken,
+}
+
+impl Cluster {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Closes the connections of metadata and admin requests and waits for their tasks.
-    pub async fn close(&self) {}
+    /// What is known now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// Changes with each refresh.
+    pub(crate) fn updated(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    /// A topic that is known already: no wait, no request.
+    pub(crate) fn cached_topic(&self, name: &str) -> Option<Arc<TopicMeta>> {
+        self.snapshot.borrow().topics.get(name).cloned()
+    }
+
+    /// Asks for fresh metadata of the topics in use, soon: at most once per retry backoff.
+    pub(crate) fn refresh_soon(&self) {
+        self.stale.notify_one();
+    }
+
+    /// A topic; from now on it is in use and kept fresh.
+    ///
+    /// With `create`, and if the settings allow it, the broker is asked to create a topic that does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if no broker can be reached; what the broker answers, such as an
+    /// invalid name.
+    pub(crate) async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicMeta>> {
+        if let Some(topic) = self.cached_topic(name) {
+            return Ok(topic);
+        }
+        let name: Arc<str> = name.into();
+        self.lock_wanted().insert(Arc::clone(&name));
+        let create = create && self.config.allow_auto_topic_creation;
+        let began = Instant::now();
+        let mut backoff = self.backoff();
+        loop {
+            let snapshot = self.refresh().await?;
+            if let Some(topic) = snapshot.topics.get(&name) {
+                return Ok(Arc::clone(topic));
+            }
+            let code = snapshot.failed.get(&name).copied().unwrap_or(UNKNOWN_TOPIC);
+            let coming = code == LEADER_NOT_AVAILABLE || (create && code == UNKNOWN_TOPIC);
+            if !coming || began.elapsed() > CREATION {
+                self.lock_wanted().remove(&name);
+                return Err(unknown(&name, code, create, began.elapsed()));
+            }
+            if create && code == UNKNOWN_TOPIC {
+                self.metadata(Some(&[Arc::clone(&name)]), true).await?;
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Fresh metadata: asked for after this call began. Concurrent calls share a request.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
+        let began = Instant::now();
+        let _one = self.refreshing.lock().await;
+        let now = self.snapshot();
+        if now.asked.is_some_and(|asked| asked >= began) {
+            return Ok(now);
+        }
+        let wanted: Vec<_> = self.lock_wanted().iter().cloned().collect();
+        let asked = Instant::now();
+        let answer = self.metadata(Some(&wanted), false).await?;
+        let next = Arc::new(now.next(answer, asked));
+        self.snapshot.send_replace(Arc::clone(&next));
+        Ok(next)
+    }
+
+    /// Metadata of some topics, or of all; from whichever broker answers.
+    pub(crate) async fn metadata(&self, topics: Option<&[Arc<str>]>, create: bool) -> Result<MetadataResponse> {
+        let name = |n: &Arc<str>| TopicName(StrBytes::from_string(n.to_string()));
+        let request = MetadataRequest::default()
+            .with_topics(topics.map(|t| {
+                t.iter().map(|n| MetadataRequestTopic::default().with_name(Some(name(n)))).collect::<Vec<_>>()
+            }))
+            .with_allow_auto_topic_creation(create);
+        self.request_any(request, METADATA_TIMEOUT.min(self.config.request_timeout)).await
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.config.retry_backoff, self.config.retry_backoff_max)
+    }
+
+    /// A connection of the caller's own to a broker, at the address known now.
+    pub(crate) async fn connect(&self, broker: i32) -> Result<Connection> {
+        let address = self.address(broker).await?;
+        self.settings.connect(&address).await
+    }
+
+    /// Where a broker listens; asks for metadata if it is not known.
+    async fn address(&self, broker: i32) -> Result<BrokerAddr> {
+        if let Some(address) = self.snapshot().brokers.get(&broker) {
+            return Ok(address.clone());
+        }
+        let known = self.refresh().await?.brokers.get(&broker).cloned();
+        known.ok_or_else(|| {
+            Error::new(ErrorKind::Connect, format!("broker {broker} is not in the cluster's metadata: it may be down"))
+        })
+    }
+
+    fn lock_wanted(&self) -> std::sync::MutexGuard<'_, HashSet<Arc<str>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerAddr, Slot>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
+    let what = format!("topic {name:?}");
+    if code != UNKNOWN_TOPIC && code != LEADER_NOT_AVAILABLE {
+        return Error::broker(code, what);
+    }
+    let why = if create {
+        format!(
+            "does not exist, and the broker did not create it within {waited:.1?}: create it (ailurus topic create), or see whether the broker allows auto-creation"
+        )
+    } else if code == LEADER_NOT_AVAILABLE {
+        format!("has had no leader for {waited:.1?}: check the brokers")
+    } else {
+        "does not exist: create it first (ailurus topic create)".into()
+    };
+    Error::new(ErrorKind::UnknownTopic, format!("{what} {why}"))
+}
+
+/// Renews the metadata when it is old or was found stale.
+async fn keep_fresh(cluster: Arc<Cluster>) {
+    let cancel = cluster.cancel.clone();
+    let mut backoff = cluster.backoff();
+    let work = async {
+        loop {
+            let due = tokio::time::sleep(cluster.config.metadata_max_age);
+            tokio::select! {
+                () = cluster.stale.notified() => {}
+                // Nothing is kept fresh before the first use.
+                () = due => if cluster.snapshot().asked.is_none() { continue },
+            }
+            match cluster.refresh().await {
+                Ok(_) => backoff.reset(),
+                Err(e) => {
+                    tracing::warn!(error = %e.full(), "metadata could not be refreshed");
+                    cluster.stale.notify_one(); // again, after the wait below
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = work => {}
+    }
 }

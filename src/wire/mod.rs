@@ -1,1 +1,16 @@
-//! Bytes on a socket.
+//! Bytes on a socket: rskafka's `Messenger` over our own stream, speaking kafka-protocol's messages.
+//!
+//! Everything that touches rskafka's unstable interface is in this module.
+
+mod api;
+mod connect;
+mod connection;
+mod schema;
+mod stream;
+
+pub(crate) use api::Api;
+pub(crate) use connect::ConnectSettings;
+pub(crate) use connection::Connection;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Requests that belong to no producer and no consumer: to any broker, to the controller, to one broker, to a coordinator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
+
+use super::{Cluster, address};
+use crate::config::BrokerAddr;
+use crate::error::{Error, ErrorKind, Result, is_retriable_code};
+use crate::wire::{Api, Connection};
+
+impl Cluster {
+    /// Sends a request to whichever broker answers: known brokers first, those with a connection before the others, then the
+    /// configured ones.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
+    pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
+        let began = Instant::now();
+        let mut tried = Vec::new();
+        for address in self.candidates() {
+            match self.request_at(&address, request.clone(), timeout).await {
+                Ok(response) => return Ok(response),
+                // Another broker would answer the same.
+                Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt) => return Err(e),
+                Err(e) => tried.push(e.full()),
+            }
+        }
+        let what = format!(
+            "no broker could be reached in {:.1?}; tried {}; check REDPANDA_BROKERS and that the brokers run",
+            began.elapsed(),
+            tried.join("; ")
+        );
+        Err(Error::new(ErrorKind::Connect, what))
+    }
+
+    /// Sends a request to one broker.
+    pub(crate) async fn request_to<A: Api>(&self, broker: i32, request: A, timeout: Duration) -> Result<A::Response> {
+        let address = self.address(broker).await?;
+        self.request_at(&address, request, timeout).await
+    }
+
+    /// Sends a request to an address over the connection shared for this purpose.
+    pub(crate) async fn request_at<A: Api>(
+        &self,
+        at: &BrokerAddr,
+        request: A,
+        timeout: Duration,
+    ) -> Result<A::Response> {
+        let connection = self.shared(at).await?;
+        connection.request(request, timeout).await
+    }
+
+    /// The broker id of a group's coordinator; its address is known afterwards.
+    ///
+    /// Tried again while the coordinator is being elected or loads, for the request timeout.
+    pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
+        let deadline = Instant::now() + self.config.request_timeout;
+        let mut backoff = self.backoff();
+        loop {
+            let key = StrBytes::from_string(group.to_owned());
+            let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
+            let answer = self.request_any(request, self.config.request_timeout).await?;
+            if answer.error_code == 0 {
+                self.learn(&answer);
+                return Ok(answer.node_id.0);
+            }
+            let wait = backoff.next();
+            if !is_retriable_code(answer.error_code) || Instant::now() + wait > deadline {
+                return Err(Error::broker(
+                    answer.error_code,
+                    format_args!("finding the coordinator of group {group:?}"),
+                ));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// A coordinator's address may be news.
+    fn learn(&self, answer: &FindCoordinatorResponse) {
+        let at = address(&answer.host, answer.port);
+        self.snapshot.send_if_modified(|s| {
+            let new = s.brokers.get(&answer.node_id.0) != Some(&at);
+            if new {
+                let mut next = (**s).clone();
+                next.brokers.insert(answer.node_id.0, at);
+                *s = Arc::new(next);
+            }
+            new
+        });
+    }
+
+    /// Every address that may answer, once.
+    fn candidates(&self) -> Vec<BrokerAddr> {
+        let snapshot = self.snapshot();
+        let mut known: Vec<_> = snapshot.brokers.values().cloned().collect();
+        fastrand::shuffle(&mut known);
+        known.sort_by_key(|a| !self.has_connection(a));
+        let mut all = Vec::new();
+        for address in known.into_iter().chain(self.config.brokers.iter().cloned()) {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        all
+    }
+
+    fn has_connection(&self, at: &BrokerAddr) -> bool {
+        let slot = self.lock_connections().get(at).cloned();
+        slot.and_then(|s| s.try_lock().ok().and_then(|c| c.as_ref().map(|c| !c.is_closed()))).unwrap_or(false)
+    }
+
+    async fn shared(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+        }
+        let slot = Arc::clone(self.lock_connections().entry(at.clone()).or_default());
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| !c.is_closed()) {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(self.settings.connect(at).await?);
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+}

@@ -1,0 +1,141 @@
+//! What the last metadata said: brokers, topics, leaders. A snapshot never changes; a refresh makes the next one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kafka_protocol::messages::MetadataResponse;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::BrokerAddr;
+
+/// Error code of a topic or partition that does not exist.
+pub(crate) const UNKNOWN_TOPIC: i16 = 3;
+/// Error code of a topic that is being created, or of a partition whose leader is being elected.
+pub(crate) const LEADER_NOT_AVAILABLE: i16 = 5;
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartitionMeta {
+    /// The broker to produce to and fetch from; none while one is elected.
+    pub(crate) leader: Option<i32>,
+    /// Grows with each election; -1 where the broker does not tell.
+    pub(crate) leader_epoch: i32,
+    pub(crate) replicas: Vec<i32>,
+    pub(crate) in_sync: Vec<i32>,
+}
+
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TopicMeta {
+    pub(crate) name: Arc<str>,
+    /// Another one after a topic was deleted and created again; brokers before Metadata 10 do not tell.
+    pub(crate) id: Option<Uuid>,
+    pub(crate) internal: bool,
+    /// By partition number.
+    pub(crate) partitions: Vec<PartitionMeta>,
+}
+
+impl TopicMeta {
+    pub(crate) fn leader(&self, partition: i32) -> Option<i32> {
+        self.partition(partition)?.leader
+    }
+
+    pub(crate) fn partition(&self, partition: i32) -> Option<&PartitionMeta> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+}
+
+/// What is known of the cluster at one time.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// When it was asked for; none before the first answer.
+    pub(crate) asked: Option<Instant>,
+    pub(crate) cluster_id: Option<String>,
+    pub(crate) controller: Option<i32>,
+    pub(crate) brokers: HashMap<i32, BrokerAddr>,
+    pub(crate) topics: HashMap<Arc<str>, Arc<TopicMeta>>,
+    /// Topics asked for that can't be used, with the error code.
+    pub(crate) failed: HashMap<Arc<str>, i16>,
+}
+
+impl Snapshot {
+    pub(super) fn empty() -> Self {
+        Self {
+            asked: None,
+            cluster_id: None,
+            controller: None,
+            brokers: HashMap::new(),
+            topics: HashMap::new(),
+            failed: HashMap::new(),
+        }
+    }
+
+    /// The next snapshot, from an answer to a question for some topics; what was not asked for stays as it is.
+    pub(super) fn next(&self, answer: MetadataResponse, asked: Instant) -> Self {
+        let mut next = self.clone();
+        next.asked = Some(asked);
+        next.cluster_id = answer.cluster_id.map(|s| s.to_string()).or(next.cluster_id);
+        next.controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
+        if !answer.brokers.is_empty() {
+            next.brokers = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+        }
+        for t in answer.topics {
+            let Some(name) = t.name.as_ref().map(|n| Arc::<str>::from(n.0.as_str())) else { continue };
+            if t.error_code == 0 {
+                let known = self.topics.get(&name);
+                let new = topic(Arc::clone(&name), &t, known.map(|k| &**k));
+                notice(known.map(|k| &**k), &new);
+                next.failed.remove(&name);
+                next.topics.insert(name, Arc::new(new));
+            } else {
+                if t.error_code == UNKNOWN_TOPIC && next.topics.remove(&name).is_some() {
+                    tracing::warn!(topic = %name, "the topic is gone: it was deleted, or the broker asked does not know it");
+                }
+                next.failed.insert(name, t.error_code);
+            }
+        }
+        next
+    }
+}
+
+pub(crate) fn address(host: &str, port: i32) -> BrokerAddr {
+    BrokerAddr::new(host, u16::try_from(port).unwrap_or(0))
+}
+
+/// A topic as an answer has it. Of a partition whose leader epoch is older than the one known, what is known stays: brokers
+/// learn of an election one after the other.
+pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
+    let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
+    let known = known.filter(|k| k.id == id);
+    let count = t.partitions.iter().map(|p| p.partition_index + 1).max().unwrap_or(0);
+    let none = PartitionMeta { leader: None, leader_epoch: -1, replicas: vec![], in_sync: vec![] };
+    let mut partitions = vec![none; usize::try_from(count).unwrap_or(0)];
+    for p in &t.partitions {
+        let Some(slot) = usize::try_from(p.partition_index).ok().and_then(|i| partitions.get_mut(i)) else { continue };
+        let ids = |ids: &[kafka_protocol::messages::BrokerId]| ids.iter().map(|b| b.0).collect();
+        *slot = PartitionMeta {
+            leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != LEADER_NOT_AVAILABLE),
+            leader_epoch: p.leader_epoch,
+            replicas: ids(&p.replica_nodes),
+            in_sync: ids(&p.isr_nodes),
+        };
+        let newer = known.and_then(|k| k.partition(p.partition_index)).filter(|k| k.leader_epoch > p.leader_epoch);
+        if let Some(newer) = newer {
+            *slot = newer.clone();
+        }
+    }
+    TopicMeta { name, id, internal: t.is_internal, partitions }
+}
+
+fn notice(known: Option<&TopicMeta>, new: &TopicMeta) {
+    let Some(known) = known else { return };
+    let (before, after) = (known.partitions.len(), new.partitions.len());
+    if known.id != new.id {
+        tracing::warn!(topic = %new.name, "the topic was deleted and created again");
+    } else if before != after {
+        // Keys hash to a partition modulo their number: from here on a key may go to another partition than before.
+        tracing::warn!(topic = %new.name, before, after, "the topic's number of partitions has changed");
+    }
+}

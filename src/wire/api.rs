@@ -1,0 +1,112 @@
+//! The table of Kafka APIs we speak, and the one adapter between kafka-protocol's messages and rskafka's `Messenger`.
+
+use std::io::Cursor;
+
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use rskafka::protocol::api_key::ApiKey as Key;
+use rskafka::protocol::api_version::{ApiVersion, ApiVersionRange};
+use rskafka::protocol::messages::{
+    ReadVersionedError, ReadVersionedType, RequestBody, WriteVersionedError, WriteVersionedType,
+};
+use rskafka::protocol::primitives::Int16;
+use rskafka::protocol::traits::{ReadError, WriteError};
+
+use super::schema::{self, Field};
+
+/// A request we can send.
+pub(crate) trait Api: Encodable + Clone + Send + Sync + 'static {
+    type Response: Decodable + Send + 'static;
+    const NAME: &'static str;
+    const KEY: Key;
+    /// The versions in which the request has one shape for us: it is built before the version is chosen.
+    const VERSIONS: (i16, i16);
+    /// The first version with tagged fields.
+    const FLEXIBLE: i16;
+    const RESPONSE: &'static [Field];
+}
+
+macro_rules! table {
+    ($($name:ident $request:ident $response:ident $min:literal..=$max:literal, flexible from $flexible:literal;)*) => {
+        $(impl Api for $request {
+            type Response = $response;
+            const NAME: &'static str = stringify!($name);
+            const KEY: Key = Key::$name;
+            const VERSIONS: (i16, i16) = ($min, $max);
+            const FLEXIBLE: i16 = $flexible;
+            const RESPONSE: &'static [Field] = schema::$name;
+        })*
+
+        /// Runs `f` for each line of the table, in tests.
+        #[cfg(test)]
+        #[macro_export]
+        macro_rules! for_each_api { ($f:ident) => { $( $f!($request); )* } }
+    };
+}
+
+// The range is what both sides must share: wide enough for Redpanda 24.3 and Kafka 4, narrow enough for one request shape.
+// Produce stops at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged fields.
+table! {
+    Produce ProduceRequest ProduceResponse 3..=9, flexible from 9;
+    Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
+    ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=7, flexible from 6;
+    Metadata MetadataRequest MetadataResponse 4..=12, flexible from 9;
+    OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=8, flexible from 8;
+    OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=7, flexible from 6;
+    FindCoordinator FindCoordinatorRequest FindCoordinatorResponse 1..=3, flexible from 3;
+    JoinGroup JoinGroupRequest JoinGroupResponse 2..=9, flexible from 6;
+    Heartbeat HeartbeatRequest HeartbeatResponse 0..=4, flexible from 4;
+    LeaveGroup LeaveGroupRequest LeaveGroupResponse 3..=5, flexible from 4;
+    SyncGroup SyncGroupRequest SyncGroupResponse 0..=5, flexible from 4;
+    DescribeGroups DescribeGroupsRequest DescribeGroupsResponse 0..=5, flexible from 5;
+    ListGroups ListGroupsRequest ListGroupsResponse 0..=4, flexible from 3;
+    CreateTopics CreateTopicsRequest CreateTopicsResponse 2..=6, flexible from 5;
+    DeleteTopics DeleteTopicsRequest DeleteTopicsResponse 1..=5, flexible from 4;
+    DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2, flexible from 2;
+    CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
+    InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
+}
+
+/// A request on its way into the messenger's buffer.
+pub(super) struct Body<T>(pub(super) T);
+
+/// A response out of the messenger's buffer.
+pub(super) struct Reply<T: Api>(pub(super) T::Response);
+
+const fn version(v: i16) -> ApiVersion {
+    ApiVersion(Int16(v))
+}
+
+impl<T: Api> RequestBody for Body<T> {
+    type ResponseBody = Reply<T>;
+    const API_KEY: Key = T::KEY;
+    const API_VERSION_RANGE: ApiVersionRange = ApiVersionRange::new(version(T::VERSIONS.0), version(T::VERSIONS.1));
+    const FIRST_TAGGED_FIELD_IN_REQUEST_VERSION: ApiVersion = version(T::FLEXIBLE);
+}
+
+impl<T: Api> WriteVersionedType<Vec<u8>> for Body<T> {
+    fn write_versioned(&self, writer: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
+        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| WriteError::Malformed(e);
+        let size = self.0.compute_size(version.0.0).map_err(|e| malformed(e.into()))?;
+        writer.reserve_exact(size); // the records of a produce request are copied once, not at each growth
+        self.0.encode(writer, version.0.0).map_err(|e| malformed(e.into()))?;
+        Ok(())
+    }
+}
+
+impl<T: Api> ReadVersionedType<Cursor<Vec<u8>>> for Reply<T> {
+    fn read_versioned(reader: &mut Cursor<Vec<u8>>, version: ApiVersion) -> Result<Self, ReadVersionedError> {
+        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| ReadError::Malformed(e);
+        // The messenger's whole buffer becomes the response's: fetched records stay where they are. With the buffer gone and
+        // the position at 0 its check for unread bytes still holds; ours is the decoder's rest below.
+        let position = reader.position() as usize;
+        let mut frame = Bytes::from(std::mem::take(reader.get_mut()));
+        reader.set_position(0);
+        frame.advance(position.min(frame.len()));
+        let version = version.0.0;
+        schema::check(&frame, T::RESPONSE, version, version >= T::FLEXIBLE).map_err(|e| malformed(e.into()))?;
+        let response = T::Response::decode(&mut frame, version).map_err(|e| malformed(e.into()))?;
+        Ok(Self(response))
+    }
+}

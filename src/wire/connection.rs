@@ -1,0 +1,241 @@
+//! One connection to one broker, owned by a task.
+//!
+//! Requests belong to that task and never to the future of whoever asked: a caller that goes away cannot leave half a frame
+//! on the wire, nor a request without an owner. The task polls each request once before it takes the next one, and the
+//! messenger's write lock is fair, so the order of [`Connection::submit`] is the order on the wire.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rskafka::messenger::{Messenger, RequestError};
+use rskafka::protocol::frame::ReadError as FrameError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::api::{Api, Body, Reply};
+use super::stream::{Control, Stream};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Requests that may wait for the connection's task; whoever sends more than this has no bound of its own.
+const QUEUE: usize = 256;
+/// Brokers close a connection after 10 idle minutes: we are first, so that no request meets a closing one.
+const IDLE: Duration = Duration::from_secs(9 * 60);
+/// How long `close` waits for the socket.
+const CLOSE: Duration = Duration::from_secs(5);
+
+type Job<M> = Box<dyn FnOnce(Arc<M>) -> BoxFuture<'static, Verdict> + Send>;
+
+/// What a finished request means for the connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    /// It went unanswered: nothing that stands behind it may ever be answered.
+    Kill(String),
+}
+
+/// The messenger of a connection, whatever its stream is.
+type AnyStream = Pin<Box<dyn Duplex>>;
+trait Duplex: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+type Wire = Messenger<Stream<AnyStream>>;
+
+/// A connection. Dropping it closes the socket once the requests under way have ended.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    peer: Arc<str>,
+    control: Arc<Control>,
+    jobs: mpsc::Sender<Job<Wire>>,
+}
+
+impl Connection {
+    /// Agrees on versions over an open stream; `peer` names the broker in errors.
+    pub(super) async fn over(
+        io: impl AsyncRead + AsyncWrite + Send + 'static,
+        peer: &str,
+        client_id: &str,
+        max_message_size: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let control = Arc::new(Control::default());
+        let stream = Stream::new(Box::pin(io) as AnyStream, Arc::clone(&control));
+        let mut messenger = Messenger::new(stream, max_message_size, client_id.into());
+        match tokio::time::timeout(timeout, messenger.sync_versions()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                let why = control.reason().map_or_else(|| e.to_string(), str::to_owned);
+                let what = format!("{peer} did not tell its API versions: {why}");
+                return Err(Error::new(ErrorKind::Connect, what));
+            }
+            Err(_) => {
+                control.kill("no answer to ApiVersions");
+                let what =
+                    format!("{peer} accepted the connection but did not tell its API versions within {timeout:?}");
+                return Err(Error::new(ErrorKind::Connect, what));
+            }
+        }
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(run(Arc::new(messenger), queue, Arc::clone(&control)));
+        Ok(Self { peer: peer.into(), control, jobs })
+    }
+
+    /// The broker, as errors name it.
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Whether it is of no use any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.control.ended().is_cancelled()
+    }
+
+    /// Resolves when it is of no use any more.
+    pub(crate) async fn closed(&self) {
+        self.control.ended().cancelled().await;
+    }
+
+    /// Queues a request behind those submitted before; the future resolves with its response.
+    ///
+    /// The deadline covers all from now on. When it passes, the connection is closed: a broker may never answer what stands
+    /// behind a request it has not answered.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not take the request back.
+    pub(crate) fn submit<A: Api>(&self, request: A, deadline: Instant) -> Pending<A::Response> {
+        let (answer, answered) = oneshot::channel();
+        let (peer, control) = (Arc::clone(&self.peer), Arc::clone(&self.control));
+        let began = Instant::now();
+        let job: Job<Wire> = Box::new(move |messenger| {
+            Box::pin(async move {
+                let outcome = tokio::time::timeout_at(deadline, messenger.request(Body(request))).await;
+                let (outcome, verdict) = match outcome {
+                    Ok(Ok(Reply(response))) => (Ok(response), Verdict::Keep),
+                    Ok(Err(e)) => {
+                        let e = explain::<A>(e, &peer, &control);
+                        (Err(e), Verdict::Keep)
+                    }
+                    Err(_) => {
+                        let waited = began.elapsed();
+                        let what = format!("no answer to {} from {peer} within {waited:.1?}", A::NAME);
+                        (Err(Error::new(ErrorKind::Timeout, what.clone())), Verdict::Kill(what))
+                    }
+                };
+                _ = answer.send(outcome); // whoever asked may be gone
+                verdict
+            })
+        });
+        let refused = match self.jobs.try_send(job) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(_)) => Some("too many requests wait for the connection"),
+            Err(mpsc::error::TrySendError::Closed(_)) => Some("the connection is closed"),
+        };
+        Pending { api: A::NAME, peer: Arc::clone(&self.peer), control: Arc::clone(&self.control), answered, refused }
+    }
+
+    /// [`submit`](Self::submit), with a timeout from now on.
+    pub(crate) async fn request<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
+        self.submit(request, Instant::now() + timeout).await
+    }
+
+    /// Ends it at once: requests under way fail.
+    pub(crate) fn kill(&self, reason: &str) {
+        self.control.kill(reason);
+    }
+
+    /// [`kill`](Self::kill), then waits until the socket is closed.
+    pub(crate) async fn close(&self) {
+        self.control.kill("the connection was closed by this client");
+        if tokio::time::timeout(CLOSE, self.control.gone().cancelled()).await.is_err() {
+            tracing::warn!(peer = %self.peer, "the socket did not close within {CLOSE:?}");
+        }
+    }
+}
+
+/// The answer to come.
+#[derive(Debug)]
+pub(crate) struct Pending<R> {
+    api: &'static str,
+    peer: Arc<str>,
+    control: Arc<Control>,
+    answered: oneshot::Receiver<Result<R>>,
+    refused: Option<&'static str>,
+}
+
+impl<R> Future for Pending<R> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let gone = |p: &Self| {
+            let why = p.control.reason().or(p.refused).unwrap_or("the connection was closed").to_owned();
+            Error::new(ErrorKind::Disconnected, format!("{} to {} failed: {why}", p.api, p.peer))
+        };
+        if self.refused.is_some() {
+            return Poll::Ready(Err(gone(&self)));
+        }
+        Pin::new(&mut self.answered).poll(cx).map(|r| r.unwrap_or_else(|_| Err(gone(&self))))
+    }
+}
+
+async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job<Wire>>, control: Arc<Control>) {
+    let mut active = FuturesUnordered::new();
+    let reason = loop {
+        tokio::select! {
+            biased;
+            () = control.ended().cancelled() => break "the connection was closed".to_owned(),
+            Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
+            job = jobs.recv() => match job {
+                Some(job) => {
+                    let mut request = job(Arc::clone(&messenger));
+                    // Once before the next is made, so that it stands in the write lock's queue. The set polls it again and
+                    // registers its waker.
+                    match futures_util::poll!(&mut request) {
+                        Poll::Ready(Verdict::Kill(reason)) => break reason,
+                        Poll::Ready(Verdict::Keep) => {}
+                        Poll::Pending => active.push(request),
+                    }
+                }
+                None if active.is_empty() => break "no one uses the connection any more".to_owned(),
+                None => if let Some(Verdict::Kill(reason)) = active.next().await { break reason },
+            },
+            () = tokio::time::sleep(IDLE), if active.is_empty() => break "the connection was idle".to_owned(),
+        }
+    };
+    control.kill(reason);
+    // Dropping the requests tells those who wait; dropping the messenger ends its reader.
+}
+
+/// A messenger's error in our words.
+fn explain<A: Api>(e: RequestError, peer: &str, control: &Control) -> Error {
+    let failed = |kind, why: &str| Error::new(kind, format!("{} to {peer} failed: {why}", A::NAME));
+    match e {
+        RequestError::NoVersionMatch { .. } => {
+            let (min, max) = A::VERSIONS;
+            failed(ErrorKind::Unsupported, &format!("the broker does not serve it in any version from {min} to {max}"))
+        }
+        RequestError::WriteError(e) => failed(ErrorKind::Unsupported, &format!("it can't be encoded: {e}")),
+        RequestError::ReadVersionedError(e) => failed(ErrorKind::Corrupt, &format!("the answer can't be decoded: {e}")),
+        RequestError::ReadError(e) => failed(ErrorKind::Corrupt, &format!("the answer can't be decoded: {e}")),
+        e @ RequestError::TooMuchData { .. } => failed(ErrorKind::Corrupt, &e.to_string()),
+        e => {
+            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e) {
+                let why = format!("the answer has {actual} bytes, more than the {limit} that are allowed");
+                return failed(ErrorKind::Corrupt, &why);
+            }
+            let why = control.reason().map_or_else(|| e.to_string(), str::to_owned);
+            failed(ErrorKind::Disconnected, &why)
+        }
+    }
+}
+
+fn frame_error(e: &RequestError) -> Option<&FrameError> {
+    match e {
+        RequestError::ReadFramedMessageError(e) => Some(e),
+        RequestError::Poisoned(e) => frame_error(e),
+        _ => None,
+    }
+}
