@@ -38,10 +38,13 @@ macro_rules! table {
             const RESPONSE: &'static [Field] = schema::$name;
         })*
 
-        /// Runs `f` for each line of the table, in tests.
+        /// Calls `f` with each line's name, response fields, versions, first flexible version and decoder.
         #[cfg(test)]
-        #[macro_export]
-        macro_rules! for_each_api { ($f:ident) => { $( $f!($request); )* } }
+        pub(super) fn each(mut f: impl FnMut(&'static [Field], (i16, i16), i16, fn(&[u8], i16))) {
+            $(f($request::RESPONSE, $request::VERSIONS, $request::FLEXIBLE, |body, version| {
+                _ = $response::decode(&mut Bytes::copy_from_slice(body), version);
+            });)*
+        }
     };
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What a field is, and in which versions it is there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field {
+pub(in crate::wire) struct Field {
     kind: Kind,
     since: i16,
     until: i16,

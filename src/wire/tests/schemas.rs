@@ -1,0 +1,136 @@
+//! The table of response fields against kafka-protocol's encoder, and against noise.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use proptest::prelude::*;
+
+use crate::wire::api::{self, Api};
+use crate::wire::schema;
+
+/// In each version of the table, what kafka-protocol encodes is accepted, and no prefix of it is.
+fn agrees<A: Api>(response: &A::Response)
+where
+    A::Response: Encodable + Clone,
+{
+    let (min, max) = A::VERSIONS;
+    for version in min..=max {
+        let mut body = BytesMut::new();
+        // A sample sets fields that some versions lack; kafka-protocol refuses those that may not be left out.
+        if response.encode(&mut body, version).is_err() {
+            panic!("{} v{version} can't be encoded", A::NAME);
+        }
+        let flexible = version >= A::FLEXIBLE;
+        let check = |b: &[u8]| schema::check(b, A::RESPONSE, version, flexible);
+        assert_eq!(check(&body), Ok(()), "{} v{version}", A::NAME);
+        A::Response::decode(&mut body.clone().freeze(), version).unwrap();
+        for n in 0..body.len() {
+            assert!(check(&body[..n]).is_err(), "{} v{version} cut at {n}", A::NAME);
+        }
+        body.extend([0]);
+        assert!(check(&body).is_err(), "{} v{version} with a byte too many", A::NAME);
+    }
+}
+
+fn name() -> TopicName {
+    TopicName("topic".into())
+}
+
+#[test]
+fn produce() {
+    use produce_response::*;
+    let p = PartitionProduceResponse::default().with_index(1).with_base_offset(7);
+    let t = TopicProduceResponse::default().with_name(name()).with_partition_responses(vec![p.clone(), p]);
+    agrees::<ProduceRequest>(&ProduceResponse::default().with_responses(vec![t.clone(), t]));
+}
+
+#[test]
+fn fetch() {
+    use fetch_response::*;
+    let p = PartitionData::default()
+        .with_aborted_transactions(Some(vec![AbortedTransaction::default()]))
+        .with_records(Some(Bytes::from_static(b"records")));
+    let none = PartitionData::default().with_aborted_transactions(None).with_records(None);
+    let t = FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![p, none]);
+    agrees::<FetchRequest>(&FetchResponse::default().with_responses(vec![t.clone(), t]));
+}
+
+#[test]
+fn list_offsets() {
+    use list_offsets_response::*;
+    let p = ListOffsetsPartitionResponse::default();
+    let t = ListOffsetsTopicResponse::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    agrees::<ListOffsetsRequest>(&ListOffsetsResponse::default().with_topics(vec![t]));
+}
+
+#[test]
+fn metadata() {
+    use metadata_response::*;
+    let b = MetadataResponseBroker::default().with_host("h".into()).with_rack(Some("r".into()));
+    let p = MetadataResponsePartition::default()
+        .with_replica_nodes(vec![BrokerId(1), BrokerId(2)])
+        .with_isr_nodes(vec![BrokerId(1)]);
+    let t = MetadataResponseTopic::default().with_name(Some(name())).with_partitions(vec![p.clone(), p]);
+    let brokers = vec![b.clone(), b];
+    agrees::<MetadataRequest>(&MetadataResponse::default().with_brokers(brokers).with_topics(vec![t]));
+}
+
+#[test]
+fn offsets_of_groups() {
+    let p = offset_commit_response::OffsetCommitResponsePartition::default();
+    let t = offset_commit_response::OffsetCommitResponseTopic::default().with_name(name()).with_partitions(vec![p]);
+    agrees::<OffsetCommitRequest>(&OffsetCommitResponse::default().with_topics(vec![t]));
+    let p = offset_fetch_response::OffsetFetchResponsePartition::default().with_metadata(Some("m".into()));
+    let t = offset_fetch_response::OffsetFetchResponseTopic::default().with_name(name()).with_partitions(vec![p]);
+    agrees::<OffsetFetchRequest>(&OffsetFetchResponse::default().with_topics(vec![t]));
+}
+
+#[test]
+fn groups() {
+    agrees::<FindCoordinatorRequest>(&FindCoordinatorResponse::default().with_host("h".into()));
+    let m = join_group_response::JoinGroupResponseMember::default()
+        .with_member_id("m".into())
+        .with_metadata(Bytes::from_static(b"meta"));
+    let join = JoinGroupResponse::default().with_protocol_name(Some("range".into())).with_members(vec![m.clone(), m]);
+    agrees::<JoinGroupRequest>(&join);
+    agrees::<HeartbeatRequest>(&HeartbeatResponse::default());
+    let m = leave_group_response::MemberResponse::default().with_member_id("m".into());
+    agrees::<LeaveGroupRequest>(&LeaveGroupResponse::default().with_members(vec![m.clone(), m]));
+    agrees::<SyncGroupRequest>(&SyncGroupResponse::default().with_assignment(Bytes::from_static(b"a")));
+    let m = describe_groups_response::DescribedGroupMember::default()
+        .with_member_metadata(Bytes::from_static(b"x"))
+        .with_member_assignment(Bytes::from_static(b"y"));
+    let g = describe_groups_response::DescribedGroup::default().with_members(vec![m.clone(), m]);
+    agrees::<DescribeGroupsRequest>(&DescribeGroupsResponse::default().with_groups(vec![g.clone(), g]));
+    let g = list_groups_response::ListedGroup::default();
+    agrees::<ListGroupsRequest>(&ListGroupsResponse::default().with_groups(vec![g.clone(), g]));
+    let g = delete_groups_response::DeletableGroupResult::default();
+    agrees::<DeleteGroupsRequest>(&DeleteGroupsResponse::default().with_results(vec![g.clone(), g]));
+}
+
+#[test]
+fn topics() {
+    use create_topics_response::*;
+    let c = CreatableTopicConfigs::default().with_name("n".into()).with_value(Some("v".into()));
+    let t = CreatableTopicResult::default().with_name(name()).with_configs(Some(vec![c.clone(), c]));
+    agrees::<CreateTopicsRequest>(&CreateTopicsResponse::default().with_topics(vec![t.clone(), t]));
+    let t = delete_topics_response::DeletableTopicResult::default().with_name(Some(name()));
+    agrees::<DeleteTopicsRequest>(&DeleteTopicsResponse::default().with_responses(vec![t.clone(), t]));
+    let t = create_partitions_response::CreatePartitionsTopicResult::default().with_name(name());
+    agrees::<CreatePartitionsRequest>(&CreatePartitionsResponse::default().with_results(vec![t.clone(), t]));
+    agrees::<InitProducerIdRequest>(&InitProducerIdResponse::default());
+}
+
+proptest! {
+    /// Whatever passes the check can be given to the decoder, which must not end the process.
+    #[test]
+    fn noise_is_survived(body in proptest::collection::vec(prop_oneof![3 => 0_u8..3, 1 => any::<u8>()], 0..200)) {
+        api::each(|fields, (min, max), flexible, decode| {
+            for version in min..=max {
+                if schema::check(&body, fields, version, version >= flexible).is_ok() {
+                    decode(&body, version);
+                }
+            }
+        });
+    }
+}
