@@ -1,13 +1,14 @@
-//! Topics, groups and offsets.
+//! Topics, groups and offsets: what an operator lists, describes, creates and deletes.
+
+mod groups;
+mod offsets;
+mod topics;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cluster::Client;
-use crate::consumer::StartOffset;
-use crate::error::Result;
-use crate::record::TopicPartition;
+use crate::cluster::{Client, Cluster};
 
 /// One partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -102,6 +103,22 @@ pub struct GroupDescription {
 }
 
 /// Topics, groups and offsets. Nothing here creates a topic but [`create_topic`](Admin::create_topic).
+///
+/// Each call takes at most a few request timeouts; dropping its future leaves at most the request under way to be carried out.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use ailurus::{Admin, Client, Config};
+///
+/// let client = Client::connect(Config::default()).await?;
+/// let admin = Admin::new(&client);
+/// admin.create_topic("orders", 3, None).await?;
+/// for topic in admin.list_topics().await? {
+///     println!("{} has {} partitions", topic.name, topic.partitions.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Admin {
     client: Client,
@@ -112,41 +129,8 @@ impl Admin {
     pub fn new(client: &Client) -> Self {
         Self { client: client.clone() }
     }
-    /// All topics, by name.
-    pub async fn list_topics(&self) -> Result<Vec<TopicInfo>> {
-        let _ = &self.client;
-        todo!()
-    }
-    /// One topic.
-    pub async fn describe_topic(&self, _name: &str) -> Result<TopicInfo> {
-        todo!()
-    }
-    /// Creates a topic; `replication` `None` takes the broker's default.
-    pub async fn create_topic(&self, _name: &str, _partitions: i32, _replication: Option<i16>) -> Result<()> {
-        todo!()
-    }
-    /// Deletes a topic.
-    pub async fn delete_topic(&self, _name: &str) -> Result<()> {
-        todo!()
-    }
-    /// The offset of a place in each partition; for a timestamp behind the last record, the end.
-    pub async fn list_offsets(
-        &self,
-        _partitions: &[TopicPartition],
-        _at: StartOffset,
-    ) -> Result<BTreeMap<TopicPartition, i64>> {
-        todo!()
-    }
-    /// All groups, of all brokers.
-    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
-        todo!()
-    }
-    /// One group.
-    pub async fn describe_group(&self, _group: &str) -> Result<GroupDescription> {
-        todo!()
-    }
-    /// Deletes a group that has no members.
-    pub async fn delete_group(&self, _group: &str) -> Result<()> {
-        todo!()
+
+    fn cluster(&self) -> &Cluster {
+        self.client.cluster()
     }
 }

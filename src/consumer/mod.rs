@@ -115,3 +115,8 @@ pub struct Message {
     /// 1 for the first time this record is handed to the handler by this member.
     pub attempt: u32,
 }
+
+/// The partitions in an assignment of the consumer protocol.
+pub(crate) fn assigned_partitions(_assignment: &Bytes) -> Result<Vec<TopicPartition>> {
+    todo!()
+}

@@ -1,0 +1,164 @@
+//! Groups: list, describe with offsets and lag, delete.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::messages::{
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetFetchRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
+
+use super::{Admin, GroupDescription, GroupListing, GroupMember, GroupOffset};
+use crate::consumer::{StartOffset, assigned_partitions};
+use crate::error::{Error, ErrorKind, Result, is_retriable_code};
+use crate::record::TopicPartition;
+use crate::wire::Api;
+
+impl Admin {
+    /// All groups, of all brokers, by name.
+    ///
+    /// # Errors
+    /// If a broker of the cluster can't be asked: a list without its groups would be wrong.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        let cluster = self.cluster();
+        let brokers: BTreeSet<_> = cluster.refresh().await?.brokers.keys().copied().collect();
+        let mut groups = BTreeMap::new();
+        for broker in brokers {
+            let timeout = cluster.config().request_timeout;
+            let answer = cluster.request_to(broker, ListGroupsRequest::default(), timeout).await?;
+            if answer.error_code != 0 {
+                return Err(Error::broker(answer.error_code, format_args!("listing the groups of broker {broker}")));
+            }
+            for g in answer.groups {
+                let listing = GroupListing {
+                    group: g.group_id.to_string(),
+                    protocol_type: g.protocol_type.to_string(),
+                    state: Some(g.group_state.to_string()).filter(|s| !s.is_empty()),
+                };
+                groups.insert(listing.group.clone(), listing);
+            }
+        }
+        Ok(groups.into_values().collect())
+    }
+
+    /// One group: its members, what they own, how far they are.
+    ///
+    /// A group that its coordinator does not know has the state `Dead` and no offsets.
+    ///
+    /// # Errors
+    /// If its coordinator can't be asked.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let what = format!("describing group {group:?}");
+        let request = DescribeGroupsRequest::default().with_groups(vec![id.clone()]);
+        let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
+        let (coordinator, answer) = self.ask_coordinator(group, request, &what, code).await?;
+        let found = answer.groups.into_iter().next().unwrap_or_default();
+
+        // No topics means all; that no commit is pending matters only to transactions.
+        let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
+        let code = |r: &<OffsetFetchRequest as Api>::Response| r.error_code;
+        let (_, committed) = self.ask_coordinator(group, request, &what, code).await?;
+        let mut offsets = BTreeMap::new();
+        for t in committed.topics {
+            for p in t.partitions {
+                let tp = TopicPartition::new(t.name.0.as_str(), p.partition_index);
+                offsets.insert(tp, Some(p.committed_offset).filter(|o| *o >= 0 && p.error_code == 0));
+            }
+        }
+        let mut members = Vec::new();
+        for m in found.members {
+            let mut assignment = BTreeMap::<String, Vec<i32>>::new();
+            for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
+                assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
+                offsets.entry(tp).or_insert(None);
+            }
+            members.push(GroupMember {
+                member_id: m.member_id.to_string(),
+                client_id: m.client_id.to_string(),
+                host: m.client_host.trim_start_matches('/').to_owned(),
+                assignment,
+            });
+        }
+        members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
+        Ok(GroupDescription {
+            group: group.to_owned(),
+            state: found.group_state.to_string(),
+            assignor: found.protocol_data.to_string(),
+            coordinator,
+            members,
+            offsets: self.with_lag(offsets).await?,
+        })
+    }
+
+    async fn with_lag(&self, committed: BTreeMap<TopicPartition, Option<i64>>) -> Result<Vec<GroupOffset>> {
+        let mut out = Vec::new();
+        let mut topics = BTreeMap::<_, Vec<TopicPartition>>::new();
+        for tp in committed.keys() {
+            topics.entry(tp.topic.clone()).or_default().push(tp.clone());
+        }
+        for partitions in topics.into_values() {
+            // A group may have offsets of a topic that was deleted since: they are shown without an end.
+            let ends = match self.list_offsets(&partitions, StartOffset::Latest).await {
+                Ok(ends) => ends,
+                Err(e) if e.is_unknown_topic() => BTreeMap::new(),
+                Err(e) => return Err(e),
+            };
+            let starts = match self.list_offsets(&partitions, StartOffset::Earliest).await {
+                Ok(starts) => starts,
+                Err(e) if e.is_unknown_topic() => BTreeMap::new(),
+                Err(e) => return Err(e),
+            };
+            for tp in partitions {
+                let committed = committed.get(&tp).copied().flatten();
+                let end = ends.get(&tp).copied();
+                let from = committed.or_else(|| starts.get(&tp).copied());
+                let lag = end.zip(from).map(|(end, from)| (end - from).max(0));
+                out.push(GroupOffset { topic: tp.topic.to_string(), partition: tp.partition, committed, end, lag });
+            }
+        }
+        Ok(out)
+    }
+
+    /// Deletes a group that has no members, and its offsets.
+    ///
+    /// # Errors
+    /// If it has members, or if it does not exist.
+    pub async fn delete_group(&self, group: &str) -> Result<()> {
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![id]);
+        let code = |r: &<DeleteGroupsRequest as Api>::Response| r.results.first().map_or(-1, |g| g.error_code);
+        self.ask_coordinator(group, request, &format!("deleting group {group:?}"), code).await.map(drop)
+    }
+
+    /// Sends a request to a group's coordinator, to the next one if it has moved; for the request timeout.
+    async fn ask_coordinator<A: Api>(
+        &self,
+        group: &str,
+        request: A,
+        what: &str,
+        code: impl Fn(&A::Response) -> i16,
+    ) -> Result<(i32, A::Response)> {
+        let cluster = self.cluster();
+        let timeout = cluster.config().request_timeout;
+        let deadline = Instant::now() + timeout;
+        let mut backoff = cluster.backoff();
+        loop {
+            let coordinator = cluster.coordinator(group).await.map_err(|e| e.context(what))?;
+            let error = match cluster.request_to(coordinator, request.clone(), timeout).await {
+                Ok(answer) => match code(&answer) {
+                    0 => return Ok((coordinator, answer)),
+                    code if is_retriable_code(code) => Error::broker(code, what),
+                    code => return Err(Error::broker(code, what)),
+                },
+                Err(e) if matches!(e.kind(), ErrorKind::Disconnected | ErrorKind::Connect) => e.context(what),
+                Err(e) => return Err(e.context(what)),
+            };
+            let wait = backoff.next();
+            if Instant::now() + wait > deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Topics: list, describe, create, grow, delete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
+
+use super::{Admin, PartitionInfo, TopicInfo};
+use crate::cluster::{LEADER_NOT_AVAILABLE, TopicMeta, UNKNOWN_TOPIC, topic_meta};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::Api;
+
+const NOT_CONTROLLER: i16 = 41;
+
+impl Admin {
+    /// All topics, by name, those of the brokers (`__consumer_offsets`) included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`] if no broker can be reached.
+    pub async fn list_topics(&self) -> Result<Vec<TopicInfo>> {
+        let answer = self.cluster().metadata(None, false).await?;
+        let mut topics: Vec<_> = answer.topics.iter().filter(|t| t.error_code == 0).filter_map(info).collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// One topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`] if it does not exist; it is not created.
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
+        let answer = self.topic_metadata(name).await?;
+        let found = answer.topics.first().ok_or(UNKNOWN_TOPIC);
+        let found =
+            found.and_then(|t| if t.error_code == 0 { info(t).ok_or(UNKNOWN_TOPIC) } else { Err(t.error_code) });
+        found.map_err(|code| describe_error(name, code))
+    }
+
+    async fn topic_metadata(&self, name: &str) -> Result<MetadataResponse> {
+        self.cluster().metadata(Some(&[name.into()]), false).await
+    }
+
+    /// Creates a topic and waits until its partitions have leaders. `replication` `None` takes the broker's default.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TopicExists`]; what else the broker refuses, in its words; [`ErrorKind::Timeout`] if the leaders are not
+    /// there within the request timeout.
+    pub async fn create_topic(&self, name: &str, partitions: i32, replication: Option<i16>) -> Result<()> {
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(replication.unwrap_or(-1));
+        let timeout = self.cluster().config().request_timeout;
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
+        let what = format!("creating topic {name:?} with {partitions} partitions");
+        let answer = |r: &<CreateTopicsRequest as Api>::Response| {
+            r.topics.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+        };
+        self.ask_controller(request, &what, answer).await?;
+        self.wait_for(name, &what, |t| {
+            t.is_some_and(|t| {
+                t.partitions.len() as i64 >= i64::from(partitions) && t.partitions.iter().all(|p| p.leader.is_some())
+            })
+        })
+        .await
+    }
+
+    /// Gives a topic more partitions, up to `total`. Keys hash to a partition modulo their number: from then on a key's new
+    /// records may go to another partition than its old ones, so their order holds only within each time span.
+    ///
+    /// # Errors
+    /// What the broker refuses, in its words.
+    pub async fn create_partitions(&self, name: &str, total: i32) -> Result<()> {
+        let topic =
+            CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(total).with_assignments(None);
+        let timeout = self.cluster().config().request_timeout;
+        let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
+        let what = format!("raising topic {name:?} to {total} partitions");
+        let answer = |r: &<CreatePartitionsRequest as Api>::Response| {
+            r.results.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+        };
+        self.ask_controller(request, &what, answer).await?;
+        self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
+    }
+
+    /// Deletes a topic and waits until the cluster does not list it any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`]; what else the broker refuses, in its words.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let timeout = self.cluster().config().request_timeout;
+        let request =
+            DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(millis(timeout));
+        let what = format!("deleting topic {name:?}");
+        let answer = |r: &<DeleteTopicsRequest as Api>::Response| {
+            r.responses.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+        };
+        self.ask_controller(request, &what, answer).await?;
+        self.wait_for(name, &what, |t| t.is_none()).await
+    }
+
+    /// Sends a request to the controller, to the next one if it has moved.
+    async fn ask_controller<A: Api>(
+        &self,
+        request: A,
+        what: &str,
+        answer: impl Fn(&A::Response) -> (i16, Option<StrBytes>),
+    ) -> Result<()> {
+        let cluster = self.cluster();
+        let deadline = Instant::now() + cluster.config().request_timeout;
+        let mut backoff = cluster.backoff();
+        loop {
+            // Redpanda and KRaft brokers forward to the controller; older Kafka wants it asked itself.
+            let controller = cluster.refresh().await.map_err(|e| e.context(what))?.controller;
+            let timeout = cluster.config().request_timeout;
+            let response = match controller {
+                Some(id) => cluster.request_to(id, request.clone(), timeout).await,
+                None => cluster.request_any(request.clone(), timeout).await,
+            };
+            let (code, message) = answer(&response.map_err(|e| e.context(what))?);
+            let wait = backoff.next();
+            match code {
+                0 => return Ok(()),
+                NOT_CONTROLLER if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
+                code => {
+                    let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
+                    return Err(Error::broker(code, format!("{what}{said}")));
+                }
+            }
+        }
+    }
+
+    /// Waits until the metadata shows what was asked for.
+    async fn wait_for(&self, name: &str, what: &str, done: impl Fn(Option<&TopicMeta>) -> bool) -> Result<()> {
+        let cluster = self.cluster();
+        let timeout = cluster.config().request_timeout;
+        let began = Instant::now();
+        let mut backoff = cluster.backoff();
+        loop {
+            let answer = self.topic_metadata(name).await?;
+            let found = answer.topics.first().filter(|t| t.error_code != UNKNOWN_TOPIC).and_then(meta);
+            if done(found.as_ref()) {
+                return Ok(());
+            }
+            let wait = backoff.next();
+            if began.elapsed() + wait > timeout {
+                let what = format!("{what}: the broker agreed, but its metadata does not show it after {timeout:?}");
+                return Err(Error::new(ErrorKind::Timeout, what));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+fn describe_error(name: &str, code: i16) -> Error {
+    match code {
+        UNKNOWN_TOPIC => Error::new(ErrorKind::UnknownTopic, format!("topic {name:?} does not exist")),
+        LEADER_NOT_AVAILABLE => Error::broker(code, format_args!("topic {name:?} is being created")),
+        code => Error::broker(code, format_args!("describing topic {name:?}")),
+    }
+}
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+fn millis(d: Duration) -> i32 {
+    i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn meta(t: &MetadataResponseTopic) -> Option<TopicMeta> {
+    Some(topic_meta(Arc::from(t.name.as_ref()?.0.as_str()), t, None))
+}
+
+fn info(t: &MetadataResponseTopic) -> Option<TopicInfo> {
+    let meta = meta(t)?;
+    let partitions = (0..).zip(meta.partitions).map(|(partition, p)| PartitionInfo {
+        partition,
+        leader: p.leader,
+        replicas: p.replicas,
+        in_sync_replicas: p.in_sync,
+    });
+    Some(TopicInfo { name: meta.name.to_string(), internal: meta.internal, partitions: partitions.collect() })
+}
