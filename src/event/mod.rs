@@ -1,55 +1,175 @@
-//! Typed events: a trait, an envelope, CloudEvents headers.
+//! Typed events: the [`Event`] trait, the [`Envelope`] around an event, and [`AnyEvent`] for what has no type of its own here.
+//!
+//! On the wire an event is a record as the [CloudEvents 1.0 Kafka binding] has it in binary mode: the record's value is the
+//! event's plain JSON, as any other client reads it, and what is said about the event stands in headers:
+//!
+//! | header           | holds                                                        |
+//! |------------------|--------------------------------------------------------------|
+//! | `ce_specversion` | `1.0`                                                        |
+//! | `ce_id`          | the event's id: unique, a UUIDv7, the same however often it is delivered |
+//! | `ce_type`        | [`Event::TYPE`]                                              |
+//! | `ce_source`      | who sent it                                                  |
+//! | `ce_time`        | when it happened, RFC 3339 in UTC                            |
+//! | `content-type`   | `application/json`                                           |
+//!
+//! Records of producers that know nothing of CloudEvents (a plain KafkaJS producer) are read too:
+//!
+//! - the **type** is that of the headers `ce_type`, `eventType` or `type`, else of the string fields `eventType` or `type`
+//!   of the JSON object, in this order; without any of them the type is not known, and [`Envelope::from_message`] takes
+//!   the record for what it was asked to read;
+//! - the **id** is `topic-partition-offset`, which stays the same when the record is delivered again;
+//! - the **time** is the record's timestamp, or 1970-01-01T00:00:00Z if it has none;
+//! - the **source** is not known.
+//!
+//! What can't be read is an error that names the type, the topic, the partition and the offset. A handler that returns it
+//! has the record retried and then written to the dead letters.
+//!
+//! [CloudEvents 1.0 Kafka binding]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+
+mod attributes;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::consumer::Message;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::Headers;
+use attributes::Attributes;
 
 /// A fact that happened, with a type of its own.
+///
+/// ```
+/// use std::borrow::Cow;
+///
+/// use ailurus::Event;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(rename_all = "camelCase")]
+/// struct OrderPaid {
+///     order_id: String,
+/// }
+///
+/// impl Event for OrderPaid {
+///     const TYPE: &'static str = "order.paid";
+///
+///     fn key(&self) -> Option<Cow<'_, str>> {
+///         Some(Cow::Borrowed(&self.order_id))
+///     }
+/// }
+/// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync {
-    /// Its type, as consumers route by it: `order.created`.
+    /// Its type, as consumers route by it: `order.created`. Not empty.
     const TYPE: &'static str;
-    /// What it is about: events of one key keep their order.
+
+    /// What it is about: events of one key go to one partition and keep their order. `None` lets the producer choose the
+    /// partition, without any order.
     fn key(&self) -> Option<Cow<'_, str>>;
 }
 
 /// An event with what CloudEvents says of it.
+///
+/// [`RedpandaService::send_message`](crate::RedpandaService::send_message) makes one around each event it sends; a handler
+/// reads it with [`from_message`](Self::from_message).
+///
+/// ```
+/// use ailurus::{Envelope, ErrorKind, Message};
+/// # use ailurus::Event;
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct OrderPaid { order_id: String }
+/// # impl Event for OrderPaid {
+/// #     const TYPE: &'static str = "order.paid";
+/// #     fn key(&self) -> Option<std::borrow::Cow<'_, str>> { None }
+/// # }
+///
+/// async fn handle(message: Message) -> ailurus::Result<()> {
+///     let event = Envelope::<OrderPaid>::from_message(&message)?;
+///     println!("{} was paid at {} (event {})", event.data.order_id, event.time, event.id);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Envelope<T> {
-    /// Unique; UUIDv7.
+    /// Unique; a UUIDv7 where this library made it, `topic-partition-offset` where the sender gave none.
     pub id: String,
-    /// Who sent it.
+    /// Who sent it; empty where the sender did not say.
     pub source: String,
-    /// When it happened.
+    /// When it happened; the record's timestamp where the sender gave no time.
     pub time: DateTime<Utc>,
     /// The event.
     pub data: T,
 }
 
+impl<T> Envelope<T> {
+    /// The same envelope around something else made of the event, such as an enum of several event types.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Envelope<U> {
+        Envelope { id: self.id, source: self.source, time: self.time, data: f(self.data) }
+    }
+}
+
 impl<T: Event> Envelope<T> {
-    /// Now, with a new id.
-    pub fn new(_source: &str, _data: T) -> Self {
-        let _ = Uuid::now_v7();
-        todo!()
+    /// An event that happened now (to the millisecond), with a new id. `source` names the sender, as a URI reference:
+    /// `order-service`, `/shops/berlin`.
+    pub fn new(source: impl Into<String>, data: T) -> Self {
+        Self { id: new_id(), source: source.into(), time: now(), data }
     }
-    /// The headers `ce_*` of CloudEvents 1.0 (Kafka binding, binary mode).
+
+    /// The headers of the record, in the order of the table in the [module's documentation](self).
     pub fn headers(&self) -> Headers {
-        todo!()
+        attributes::headers(&self.id, T::TYPE, &self.source, self.time)
     }
-    /// Reads a message.
-    pub fn from_message(_message: &Message) -> Result<Self> {
-        todo!()
+
+    /// The value of the record: the event as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if the event can't be written as JSON (a map with keys that are not strings).
+    pub fn value(&self) -> Result<Vec<u8>> {
+        to_json(&self.data)
+    }
+
+    /// Reads a record that holds a `T`, from this library, from another CloudEvents sender (binary mode) or from a sender
+    /// of plain JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if the record is a tombstone, says that it is of another type than [`T::TYPE`](Event::TYPE),
+    /// has damaged `ce_` headers, or if its JSON does not fit `T`.
+    pub fn from_message(message: &Message) -> Result<Self> {
+        let refuse = |what: String| refused(T::TYPE, message, &what);
+        let value = message.value.as_deref().ok_or_else(|| refuse(TOMBSTONE.into()))?;
+        let attributes = Attributes::read(message).map_err(&refuse)?;
+        let event_type = attributes.event_type.map(Cow::Borrowed).or_else(|| body_type(value).map(Cow::Owned));
+        if let Some(other) = event_type.filter(|found| found != T::TYPE) {
+            return Err(refuse(format!("the record holds an event of type {other:?}")));
+        }
+        let data = serde_json::from_slice(value).map_err(|e| refuse(format!("the JSON does not fit: {e}")))?;
+        Ok(Self {
+            id: attributes.id,
+            source: attributes.source.unwrap_or_default().to_owned(),
+            time: attributes.time,
+            data,
+        })
     }
 }
 
 /// An event of any type, its data as JSON.
+///
+/// ```
+/// use ailurus::{AnyEvent, Message};
+///
+/// async fn log(message: Message) -> ailurus::Result<()> {
+///     let event = AnyEvent::from_message(&message)?;
+///     println!("{} {}: {}", event.time, event.event_type.as_deref().unwrap_or("untyped"), event.data);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AnyEvent {
@@ -62,12 +182,115 @@ pub struct AnyEvent {
     /// When it happened; where the sender gave no time, the record's timestamp.
     pub time: DateTime<Utc>,
     /// The value.
-    pub data: serde_json::Value,
+    pub data: Value,
 }
 
 impl AnyEvent {
-    /// Reads a message.
-    pub fn from_message(_message: &Message) -> Result<Self> {
-        todo!()
+    /// Reads a record that holds JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if the record is a tombstone, has damaged `ce_` headers, or if its value is not JSON.
+    pub fn from_message(message: &Message) -> Result<Self> {
+        let refuse = |what: String| refused("an event of any type", message, &what);
+        let value = message.value.as_deref().ok_or_else(|| refuse(TOMBSTONE.into()))?;
+        let attributes = Attributes::read(message).map_err(&refuse)?;
+        let data: Value = serde_json::from_slice(value).map_err(|e| refuse(format!("the value is not JSON: {e}")))?;
+        Ok(Self {
+            id: attributes.id,
+            event_type: attributes.event_type.or_else(|| type_field(&data)).map(str::to_owned),
+            source: attributes.source.map(str::to_owned),
+            time: attributes.time,
+            data,
+        })
     }
+}
+
+/// The type of the event in a record, if the record says it: what a handler of several types routes by, before it reads the
+/// one it found with [`Envelope::from_message`].
+///
+/// The value is parsed only if no header says the type.
+///
+/// # Errors
+/// [`ErrorKind::Event`] if the `ce_` headers are damaged.
+///
+/// ```
+/// use ailurus::{Message, event};
+///
+/// async fn route(message: Message) -> ailurus::Result<()> {
+///     match event::event_type(&message)?.as_deref() {
+///         Some("order.created") => { /* Envelope::<OrderCreated>::from_message(&message)? */ }
+///         _ => { /* not ours */ }
+///     }
+///     Ok(())
+/// }
+/// ```
+pub fn event_type(message: &Message) -> Result<Option<Cow<'_, str>>> {
+    let attributes = Attributes::read(message).map_err(|what| refused("an event of any type", message, &what))?;
+    let of_body = || message.value.as_deref().and_then(body_type).map(Cow::Owned);
+    Ok(attributes.event_type.map(Cow::Borrowed).or_else(of_body))
+}
+
+/// An event made ready to send: encoded once, with an id and a time that all its copies share.
+#[derive(Debug, Clone)]
+pub(crate) struct Encoded {
+    id: String,
+    event_type: &'static str,
+    time: DateTime<Utc>,
+    /// What the partition is chosen by.
+    pub(crate) key: Option<String>,
+    /// The JSON.
+    pub(crate) value: Vec<u8>,
+}
+
+impl Encoded {
+    /// An event that happens now, with a new id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if it can't be written as JSON.
+    pub(crate) fn new<E: Event>(event: &E) -> Result<Self> {
+        let key = event.key().map(Cow::into_owned);
+        Ok(Self { id: new_id(), event_type: E::TYPE, time: now(), key, value: to_json(event)? })
+    }
+
+    /// The headers of the record, sent by `source`.
+    pub(crate) fn headers(&self, source: &str) -> Headers {
+        attributes::headers(&self.id, self.event_type, source, self.time)
+    }
+
+    /// The event's time as the record's timestamp: milliseconds since 1970.
+    pub(crate) fn timestamp(&self) -> i64 {
+        self.time.timestamp_millis()
+    }
+}
+
+const TOMBSTONE: &str = "the record has no value (a tombstone), so there is no event in it: let the handler pass over \
+                         records without a value if the topic is meant to have them";
+
+/// Ids of one process sort in the order in which they were made.
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// Cut to the precision of record timestamps and of JavaScript's `Date`, so that an event's time is the same in all of them.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(3)
+}
+
+fn to_json<E: Event>(event: &E) -> Result<Vec<u8>> {
+    let failed = |e| Error::new(ErrorKind::Event, format!("{} can't be written as JSON: {e}", E::TYPE));
+    serde_json::to_vec(event).map_err(failed)
+}
+
+/// The type that plain JSON says of itself. Damaged JSON says nothing: reading it as an event tells what is wrong.
+fn body_type(value: &[u8]) -> Option<String> {
+    type_field(&serde_json::from_slice(value).ok()?).map(str::to_owned)
+}
+
+fn type_field(body: &Value) -> Option<&str> {
+    ["eventType", "type"].into_iter().find_map(|name| body.get(name)?.as_str().filter(|found| !found.is_empty()))
+}
+
+fn refused(wanted: &str, message: &Message, what: &str) -> Error {
+    let Message { topic, partition, offset, .. } = message;
+    Error::new(ErrorKind::Event, format!("can't read {wanted} from {topic}/{partition} at offset {offset}: {what}"))
 }

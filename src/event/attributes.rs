@@ -1,0 +1,68 @@
+//! What the headers of a record say about the event in it.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::consumer::Message;
+use crate::record::Headers;
+
+const SPEC_VERSION: &str = "1.0";
+const JSON: &str = "application/json";
+
+/// The headers of an event, as the CloudEvents Kafka binding has them in binary mode.
+pub(super) fn headers(id: &str, event_type: &str, source: &str, time: DateTime<Utc>) -> Headers {
+    Headers::new()
+        .with("ce_specversion", SPEC_VERSION)
+        .with("ce_id", id)
+        .with("ce_type", event_type)
+        .with("ce_source", source)
+        .with("ce_time", time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        .with("content-type", JSON)
+}
+
+/// What is said about an event; where the headers are silent, what the record's place and timestamp give.
+#[derive(Debug, PartialEq)]
+pub(super) struct Attributes<'a> {
+    pub(super) id: String,
+    pub(super) event_type: Option<&'a str>,
+    pub(super) source: Option<&'a str>,
+    pub(super) time: DateTime<Utc>,
+}
+
+impl<'a> Attributes<'a> {
+    /// The error is what is wrong with them.
+    pub(super) fn read(message: &'a Message) -> Result<Self, String> {
+        let headers = &message.headers;
+        if let Some(kind) = headers.get_str("content-type").filter(|kind| kind.starts_with("application/cloudevents")) {
+            return Err(format!(
+                "content-type is {kind}: the value is a CloudEvent in structured mode; have it sent in binary mode \
+                 (attributes in ce_ headers, the JSON as the value)"
+            ));
+        }
+        if let Some(version) = text(headers, "ce_specversion")?.filter(|version| !version.starts_with("1.")) {
+            return Err(format!("ce_specversion is {version:?}, and only 1.0 is known"));
+        }
+        let event_type = match text(headers, "ce_type")? {
+            Some(found) => Some(found),
+            // Not of CloudEvents: bytes that are not text may mean anything, and are no type.
+            None => ["eventType", "type"].into_iter().find_map(|name| headers.get_str(name).filter(|t| !t.is_empty())),
+        };
+        let time = match text(headers, "ce_time")? {
+            Some(time) => DateTime::parse_from_rfc3339(time)
+                .map_err(|e| format!("ce_time is {time:?}, which is not a time as RFC 3339 has it: {e}"))?
+                .to_utc(),
+            None => DateTime::from_timestamp_millis(message.timestamp.max(0)).unwrap_or_default(),
+        };
+        let id = match text(headers, "ce_id")? {
+            Some(id) => id.to_owned(),
+            None => format!("{}-{}-{}", message.topic, message.partition, message.offset),
+        };
+        Ok(Self { id, event_type, source: text(headers, "ce_source")?, time })
+    }
+}
+
+/// A header's text, if it is there and not empty: CloudEvents allows no empty attributes.
+fn text<'a>(headers: &'a Headers, name: &str) -> Result<Option<&'a str>, String> {
+    let Some(bytes) = headers.get(name) else { return Ok(None) };
+    let found = std::str::from_utf8(bytes).map_err(|_| format!("the header {name} is not UTF-8"))?;
+    Ok(Some(found).filter(|found| !found.is_empty()))
+}

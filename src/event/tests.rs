@@ -1,0 +1,211 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::TimeZone;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::*;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StockCounted {
+    product_id: String,
+    new_stock: i64,
+}
+
+impl Event for StockCounted {
+    const TYPE: &'static str = "stock.counted";
+
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.product_id))
+    }
+}
+
+fn counted() -> StockCounted {
+    StockCounted { product_id: "p-1".into(), new_stock: 7 }
+}
+
+const BODY: &str = r#"{"productId":"p-1","newStock":7}"#;
+
+fn message(headers: Headers, value: Option<&str>) -> Message {
+    Message {
+        topic: Arc::from("stock"),
+        partition: 3,
+        offset: 42,
+        timestamp: 1_700_000_000_123,
+        key: None,
+        value: value.map(|v| Bytes::copy_from_slice(v.as_bytes())),
+        headers,
+        attempt: 1,
+    }
+}
+
+fn sent<T: Event>(envelope: &Envelope<T>) -> Message {
+    message(envelope.headers(), Some(&String::from_utf8(envelope.value().unwrap()).unwrap()))
+}
+
+fn pairs(headers: &Headers) -> Vec<(String, String)> {
+    headers.iter().map(|h| (h.key().into_owned(), String::from_utf8(h.value().unwrap().to_vec()).unwrap())).collect()
+}
+
+fn refusal(message: &Message) -> String {
+    let error = Envelope::<StockCounted>::from_message(message).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Event);
+    let text = error.to_string();
+    let place = "can't read stock.counted from stock/3 at offset 42: ";
+    text.strip_prefix(place).unwrap_or_else(|| panic!("{text:?} does not begin with {place:?}")).to_owned()
+}
+
+#[test]
+fn headers_are_those_of_cloudevents_and_the_value_is_the_plain_json() {
+    let envelope = Envelope {
+        id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
+        source: "stock-service".into(),
+        time: Utc.timestamp_millis_opt(1_700_000_000_120).unwrap(),
+        data: counted(),
+    };
+    let expected = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "0190b3c8-2a5e-7c11-8000-000000000001"),
+        ("ce_type", "stock.counted"),
+        ("ce_source", "stock-service"),
+        ("ce_time", "2023-11-14T22:13:20.120Z"),
+        ("content-type", "application/json"),
+    ];
+    assert_eq!(pairs(&envelope.headers()), expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    assert_eq!(String::from_utf8(envelope.value().unwrap()).unwrap(), BODY);
+}
+
+#[test]
+fn an_envelope_has_a_v7_id_and_reads_back_as_it_was() {
+    let (first, second) = (Envelope::new("s", counted()), Envelope::new("s", counted()));
+    assert_eq!(Uuid::parse_str(&first.id).unwrap().get_version_num(), 7);
+    assert!(first.id < second.id, "ids sort in the order in which they were made");
+    assert_eq!(Envelope::from_message(&sent(&first)).unwrap(), first);
+}
+
+#[test]
+fn an_encoded_event_is_what_its_envelope_would_be() {
+    let encoded = Encoded::new(&counted()).unwrap();
+    assert_eq!(encoded.key.as_deref(), Some("p-1"));
+    let envelope = Envelope::<StockCounted>::from_message(&message(
+        encoded.headers("billing"),
+        Some(std::str::from_utf8(&encoded.value).unwrap()),
+    ))
+    .unwrap();
+    assert_eq!((envelope.source.as_str(), &envelope.data), ("billing", &counted()));
+    assert_eq!(envelope.time.timestamp_millis(), encoded.timestamp());
+    assert_eq!(envelope.headers(), encoded.headers("billing"));
+}
+
+#[test]
+fn plain_json_takes_id_and_time_from_the_record() {
+    let envelope = Envelope::<StockCounted>::from_message(&message(Headers::new(), Some(BODY))).unwrap();
+    assert_eq!(envelope.id, "stock-3-42");
+    assert_eq!(envelope.time.timestamp_millis(), 1_700_000_000_123);
+    assert_eq!(envelope.source, "");
+    assert_eq!(envelope.data, counted());
+
+    let untimed = Message { timestamp: -1, ..message(Headers::new(), Some(BODY)) };
+    assert_eq!(AnyEvent::from_message(&untimed).unwrap().time, DateTime::UNIX_EPOCH);
+}
+
+#[test]
+fn the_type_is_found_where_senders_put_it() {
+    let body = r#"{"eventType":"in.body","type":"in.body.too"}"#;
+    let cases = [
+        (Headers::new(), "{}", None),
+        (Headers::new(), r#"{"type":"b"}"#, Some("b")),
+        (Headers::new(), body, Some("in.body")),
+        (Headers::new(), r#"{"eventType":"","type":"b"}"#, Some("b")),
+        (Headers::new(), r#"{"eventType":5,"type":{"a":1}}"#, None),
+        (Headers::new(), r#"["eventType"]"#, None),
+        (Headers::new().with("type", "h"), body, Some("h")),
+        (Headers::new().with("type", "h").with("eventType", "e"), body, Some("e")),
+        (Headers::new().with("eventType", "e").with("ce_type", "c"), body, Some("c")),
+        (Headers::new().with("type", [0xff]), body, Some("in.body")),
+    ];
+    for (headers, body, expected) in cases {
+        let message = message(headers, Some(body));
+        assert_eq!(event_type(&message).unwrap().as_deref(), expected, "{message:?}");
+        assert_eq!(AnyEvent::from_message(&message).unwrap().event_type.as_deref(), expected, "{message:?}");
+    }
+}
+
+#[test]
+fn any_event_keeps_its_data_and_says_what_is_not_known() {
+    let plain = AnyEvent::from_message(&message(Headers::new(), Some(BODY))).unwrap();
+    assert_eq!((plain.source, plain.event_type), (None, None));
+    let event = AnyEvent::from_message(&sent(&Envelope::new("s", counted()))).unwrap();
+    assert_eq!(event.source.as_deref(), Some("s"));
+    assert_eq!(event.event_type.as_deref(), Some("stock.counted"));
+    assert_eq!(event.data, json!({"productId": "p-1", "newStock": 7}));
+}
+
+#[test]
+fn another_type_is_refused_wherever_it_is_said() {
+    let other = r#"the record holds an event of type "stock.lost""#;
+    assert_eq!(refusal(&message(Headers::new().with("ce_type", "stock.lost"), Some(BODY))), other);
+    assert_eq!(refusal(&message(Headers::new().with("eventType", "stock.lost"), Some(BODY))), other);
+    assert_eq!(
+        refusal(&message(Headers::new(), Some(r#"{"eventType":"stock.lost","productId":"p-1","newStock":7}"#))),
+        other
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let ce = |name: &str, value: &[u8]| message(Headers::new().with(name, value), Some(BODY));
+    let cases = [
+        (message(Headers::new(), None), "the record has no value (a tombstone)"),
+        (message(Headers::new(), Some("")), "the JSON does not fit: EOF while parsing a value"),
+        (message(Headers::new(), Some("{not json")), "the JSON does not fit: key must be a string at line 1"),
+        (message(Headers::new(), Some(r#"{"productId":"p"}"#)), "the JSON does not fit: missing field `newStock`"),
+        (ce("ce_time", b"yesterday"), r#"ce_time is "yesterday", which is not a time as RFC 3339 has it"#),
+        (ce("ce_id", b"\xff"), "the header ce_id is not UTF-8"),
+        (ce("ce_specversion", b"0.3"), r#"ce_specversion is "0.3""#),
+        (ce("content-type", b"application/cloudevents+json; charset=utf-8"), "content-type is application/cloudevents"),
+    ];
+    for (message, expected) in cases {
+        let text = refusal(&message);
+        assert!(text.starts_with(expected), "{text:?} does not begin with {expected:?}");
+    }
+    let text = AnyEvent::from_message(&message(Headers::new(), Some("nope"))).unwrap_err().to_string();
+    assert!(
+        text.starts_with("can't read an event of any type from stock/3 at offset 42: the value is not JSON"),
+        "{text}"
+    );
+    assert!(AnyEvent::from_message(&message(Headers::new(), None)).is_err());
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_is_read(
+        id in "[^\\x00]{1,40}", source in ".{1,40}", product_id in ".*", new_stock: i64,
+        seconds in 0i64..253_402_300_799, nanos in 0u32..1_000_000_000,
+    ) {
+        let time = Utc.timestamp_opt(seconds, nanos).unwrap();
+        let envelope = Envelope { id, source, time, data: StockCounted { product_id, new_stock } };
+        prop_assert_eq!(Envelope::from_message(&sent(&envelope)).unwrap(), envelope);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_an_event_or_an_error(
+        headers in proptest::collection::vec((prop_oneof![
+            Just("ce_id"), Just("ce_type"), Just("ce_time"), Just("ce_specversion"), Just("content-type"), Just("type"),
+        ], any::<Vec<u8>>()), 0..6),
+        value: Option<Vec<u8>>, timestamp: i64,
+    ) {
+        let headers = headers.into_iter().fold(Headers::new(), |all, (key, value)| all.with(key, value));
+        let message = Message { value: value.map(Bytes::from), timestamp, ..message(headers, None) };
+        let _ = event_type(&message);
+        let _ = Envelope::<StockCounted>::from_message(&message);
+        if message.value.is_none() {
+            prop_assert!(AnyEvent::from_message(&message).is_err());
+        }
+    }
+}
