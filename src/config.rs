@@ -242,6 +242,9 @@ pub struct ProcessorConfig {
     pub retry_backoff_max: Duration,
     /// What is put behind a topic's name to name its dead-letter topic; default `.dlq`.
     pub dead_letter_suffix: String,
+    /// How often handled offsets are committed, default 200 ms. 1 ms to 1 hour. They are committed as well before partitions are
+    /// given up.
+    pub commit_interval: Duration,
     /// How long a shutdown waits for records in hand, default 30 s; what is not done by then is cancelled and not
     /// committed.
     pub shutdown_timeout: Duration,
@@ -254,6 +257,7 @@ impl Default for ProcessorConfig {
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(10),
             dead_letter_suffix: ".dlq".into(),
+            commit_interval: Duration::from_millis(200),
             shutdown_timeout: Duration::from_secs(30),
         }
     }
@@ -609,6 +613,7 @@ impl Check<'_> {
         });
         self.duration("handler retry backoff", p.retry_backoff, ms(0), s(3600));
         self.duration("handler retry backoff max", p.retry_backoff_max, p.retry_backoff, s(86_400));
+        self.duration("commit interval", p.commit_interval, ms(1), s(3600));
         self.duration("shutdown timeout", p.shutdown_timeout, ms(0), s(3600));
         let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {

@@ -1,19 +1,28 @@
-//! The façade most programs use.
+//! The façade most programs use: send events, run handlers, tell how things are.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::cluster::Client;
 use crate::config::{Compression, Config};
 use crate::consumer::Message;
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Encoded, Event};
 use crate::health::Health;
-use crate::processor::{BoxError, Subscription};
-use crate::producer::Acknowledgement;
+use crate::processor::{BoxError, Processor, Subscription, SubscriptionState};
+use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::Headers;
 
 /// What [`RedpandaService::send_message`] can be told beside topic and event.
+///
+/// ```
+/// use ailurus::{Compression, SendOptions};
+///
+/// let options = SendOptions::new().compression(Compression::gzip(3)?).header("tenant", "berlin");
+/// assert_eq!(options.headers.get_str("tenant"), Some("berlin"));
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SendOptions {
@@ -68,61 +77,188 @@ impl SendOptions {
     }
 }
 
-/// One message of [`RedpandaService::send_batch`]: an event, made ready to send.
+/// One message of [`RedpandaService::send_batch`]: an event, encoded, with its options.
+///
+/// See [`RedpandaService`] for an example.
 #[derive(Debug, Clone)]
-pub struct EventMessage(());
+pub struct EventMessage {
+    event: Encoded,
+    options: SendOptions,
+}
 
 impl EventMessage {
-    /// An event with options.
+    /// An event with options. Its id and time are made here, so that sending it twice sends one event.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`](crate::ErrorKind::Event) if it can't be encoded.
-    pub fn new<E: Event>(_event: &E, _options: SendOptions) -> Result<Self> {
-        todo!()
+    /// [`ErrorKind::Event`](crate::ErrorKind::Event) if it can't be written as JSON.
+    pub fn new<E: Event>(event: &E, options: SendOptions) -> Result<Self> {
+        Ok(Self { event: Encoded::new(event)?, options })
     }
 }
 
-/// Sends events, runs handlers, tells how things are. Cheap to clone.
+/// Sends events, runs handlers, tells how things are. Cheap to clone; all clones share a producer and the connections.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use std::{borrow::Cow, time::Duration};
+/// use ailurus::{Config, Envelope, Event, EventMessage, Message, RedpandaService, SendOptions};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// #[serde(rename_all = "camelCase")]
+/// struct OrderPaid {
+///     order_id: String,
+/// }
+/// impl Event for OrderPaid {
+///     const TYPE: &'static str = "order.paid";
+///     fn key(&self) -> Option<Cow<'_, str>> {
+///         Some(self.order_id.as_str().into())
+///     }
+/// }
+///
+/// let service = RedpandaService::connect(Config::from_env()?).await?;
+/// let handle = |message: Message| async move {
+///     println!("{} is paid", Envelope::<OrderPaid>::from_message(&message)?.data.order_id);
+///     Ok::<_, ailurus::Error>(())
+/// };
+/// let subscription = service.subscribe(&["orders"], "billing", handle).await?;
+/// service.send_message("orders", &OrderPaid { order_id: "o-1".into() }, SendOptions::new()).await?;
+/// let two = ["o-2", "o-3"].map(|id| EventMessage::new(&OrderPaid { order_id: id.into() }, SendOptions::new()));
+/// for outcome in service.send_batch("orders", two.into_iter().collect::<Result<_, _>>()?).await {
+///     println!("at offset {}", outcome?.offset);
+/// }
+/// subscription.shutdown().await?;
+/// service.close(Duration::from_secs(10)).await
+/// # }
+/// ```
 #[derive(Debug, Clone)]
-pub struct RedpandaService(());
+pub struct RedpandaService {
+    client: Client,
+    producer: Producer,
+    /// For health: those that are gone are dropped when it is asked for.
+    subscriptions: Arc<Mutex<Vec<Weak<SubscriptionState>>>>,
+}
 
 impl RedpandaService {
-    /// Connects.
-    pub async fn connect(_config: Config) -> Result<Self> {
-        todo!()
+    /// Reaches the cluster with these settings.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) that names each broker tried and why it could not be used.
+    pub async fn connect(config: Config) -> Result<Self> {
+        Self::new(&Client::connect(config).await?)
     }
+
+    /// On a client, reached or not.
+    ///
+    /// # Errors
+    /// Producer settings out of bounds.
+    pub fn new(client: &Client) -> Result<Self> {
+        let producer = Producer::new(client, client.config().producer.clone())?;
+        Ok(Self { client: client.clone(), producer, subscriptions: Arc::default() })
+    }
+
     /// The client below, for what the service has no word for.
     pub fn client(&self) -> &Client {
-        todo!()
+        &self.client
     }
-    /// Sends an event and waits for its acknowledgement by all in-sync replicas.
+
+    /// The producer that all messages go through.
+    pub fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
+    /// Sends an event and waits until all in-sync replicas have it.
+    ///
+    /// The record's key, and so its partition, is the event's [`key`](Event::key); its value is the event as JSON; its
+    /// headers are the event's CloudEvents attributes, then those of `options`.
+    ///
+    /// # Errors
+    /// What [`Producer::send`] and its delivery say; [`ErrorKind::Event`](crate::ErrorKind::Event) if the event can't be
+    /// written as JSON.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves open whether the event is sent.
     pub async fn send_message<E: Event>(
         &self,
-        _topic: &str,
-        _event: &E,
-        _options: SendOptions,
+        topic: &str,
+        event: &E,
+        options: SendOptions,
     ) -> Result<Acknowledgement> {
-        todo!()
+        self.enqueue(topic, &EventMessage::new(event, options)?).await?.await
     }
-    /// Sends several and waits for all of them; the results are in the messages' order.
-    pub async fn send_batch(&self, _topic: &str, _messages: Vec<EventMessage>) -> Result<Vec<Result<Acknowledgement>>> {
-        todo!()
+
+    /// Sends several and waits for all of them. The outcomes are in the order of the messages; messages of one key keep that
+    /// order in their partition.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves open which of them are sent.
+    pub async fn send_batch(&self, topic: &str, messages: Vec<EventMessage>) -> Vec<Result<Acknowledgement>> {
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in &messages {
+            deliveries.push(self.enqueue(topic, message).await);
+        }
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for delivery in deliveries {
+            outcomes.push(match delivery {
+                Ok(delivery) => delivery.await,
+                Err(e) => Err(e),
+            });
+        }
+        outcomes
     }
-    /// Joins `group`, reads `topics` and hands each record to `handler`; the service's health shows it while it lives.
-    pub async fn subscribe<H, F, E>(&self, _topics: &[&str], _group: &str, _handler: H) -> Result<Subscription>
+
+    async fn enqueue(&self, topic: &str, message: &EventMessage) -> Result<Delivery> {
+        let EventMessage { event, options } = message;
+        let source = options.source.as_deref().unwrap_or(&self.client.config().client_id);
+        let mut headers = event.headers(source);
+        for h in options.headers.iter() {
+            headers.push(&h.key(), h.value());
+        }
+        let mut record = ProducerRecord::to(topic).value(&event.value).headers(&headers);
+        record.key = options.key.as_deref().or(event.key.as_deref()).map(str::as_bytes);
+        record.partition = options.partition;
+        record.compression = options.compression;
+        record.timestamp = Some(options.timestamp.unwrap_or_else(|| event.timestamp()));
+        self.producer.send(record).await
+    }
+
+    /// Joins `group`, reads `topics` and hands each record to `handler`, as [`Processor::subscribe`] does; the service's
+    /// health shows the subscription while it lives.
+    ///
+    /// # Errors
+    /// Those of [`Processor::subscribe`].
+    pub async fn subscribe<H, F, E>(&self, topics: &[&str], group: &str, handler: H) -> Result<Subscription>
     where
         H: Fn(Message) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        todo!()
+        let subscription = Processor::new(&self.client).subscribe(topics, group, handler).await?;
+        self.lock().push(Arc::downgrade(subscription.state()));
+        Ok(subscription)
     }
+
     /// How brokers and subscriptions are. Never fails: what can't be reached is in the answer.
     pub async fn health(&self) -> Health {
-        todo!()
+        let subscriptions = {
+            let mut all = self.lock();
+            all.retain(|s| s.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).map(|s| s.health()).collect()
+        };
+        Health::of(&self.client, subscriptions).await
     }
-    /// Sends what is waiting, then closes producer and connections.
-    pub async fn close(&self, _timeout: Duration) -> Result<()> {
-        todo!()
+
+    /// Sends what is waiting, then closes the producer and the client's connections. Subscriptions are shut down by their own
+    /// handles, before.
+    ///
+    /// # Errors
+    /// If not all that was sent could be acknowledged within `timeout`.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let outcome = self.producer.close(timeout).await;
+        self.client.close().await;
+        outcome
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<SubscriptionState>>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -84,12 +84,27 @@ impl Consumer {
     pub async fn recv(&mut self) -> Result<ConsumerEvent> {
         todo!()
     }
+    /// A handle that commits, for use beside [`recv`](Self::recv).
+    pub fn committer(&self) -> Committer {
+        todo!()
+    }
     /// Commits, for each partition, the offset of the next record to handle.
     pub async fn commit(&self, _offsets: &[(TopicPartition, i64)]) -> Result<()> {
         todo!()
     }
     /// Leaves the group, so that its partitions go to others at once, and ends all tasks.
     pub async fn close(self) -> Result<()> {
+        todo!()
+    }
+}
+
+/// Commits offsets of a consumer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Committer(());
+
+impl Committer {
+    /// [`Consumer::commit`].
+    pub async fn commit(&self, _offsets: &[(TopicPartition, i64)]) -> Result<()> {
         todo!()
     }
 }
@@ -114,6 +129,14 @@ pub struct Message {
     pub headers: Headers,
     /// 1 for the first time this record is handed to the handler by this member.
     pub attempt: u32,
+}
+
+impl Message {
+    /// A record on its first attempt.
+    pub(crate) fn new(topic: Arc<str>, partition: i32, r: Record) -> Self {
+        let Record { offset, timestamp, key, value, headers, .. } = r;
+        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1 }
+    }
 }
 
 /// The partitions in an assignment of the consumer protocol.

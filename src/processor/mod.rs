@@ -1,17 +1,37 @@
-//! The handler loop on top of a consumer.
+//! The handler loop on top of a consumer: a worker per partition, retry, dead letters, commits, draining.
+//!
+//! Records of a partition are handled in order, partitions in parallel. An offset is committed when its record and all before
+//! it have ended: the handler succeeded, or the record is acknowledged in the dead-letter topic. A record may be handled again
+//! after a crash, or when a handler had to be cancelled; none is skipped.
+
+mod dead_letter;
+mod run;
+mod state;
+mod worker;
 
 use std::future::Future;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, ProcessorConfig};
-use crate::consumer::Message;
-use crate::error::Result;
-use serde::Serialize;
+use crate::consumer::{Consumer, Message};
+use crate::error::{Error, ErrorKind, Result};
+use dead_letter::DeadLetters;
+pub(crate) use state::SubscriptionState;
+use worker::Handler;
 
 /// What a handler's error can be.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Counts of a subscription since it began.
+///
+/// ```
+/// assert_eq!(ailurus::processor::Stats::default().handled, 0);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -21,11 +41,25 @@ pub struct Stats {
     pub failed_attempts: u64,
     /// Records written to a dead-letter topic.
     pub dead_letters: u64,
-    /// Times partitions were assigned.
+    /// Times partitions were assigned to this member.
     pub rebalances: u64,
 }
 
-/// Builds a subscription.
+/// Builds a [`Subscription`]: topics, a group, a handler.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use ailurus::{Client, Config, Message, Processor};
+///
+/// let client = Client::connect(Config::from_env()?).await?;
+/// let handle = |message: Message| async move {
+///     println!("{}/{} at {}", message.topic, message.partition, message.offset);
+///     Ok::<(), std::io::Error>(())
+/// };
+/// let subscription = Processor::new(&client).subscribe(&["orders"], "billing", handle).await?;
+/// subscription.shutdown().await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Processor {
     client: Client,
@@ -39,58 +73,143 @@ impl Processor {
         let config = client.config();
         Self { client: client.clone(), consumer: config.consumer.clone(), processor: config.processor.clone() }
     }
-    /// Other consumer settings.
+
+    /// Other consumer settings than the client's.
     #[must_use]
     pub fn consumer(mut self, config: ConsumerConfig) -> Self {
         self.consumer = config;
         self
     }
-    /// Other processor settings.
+
+    /// Other processor settings than the client's.
     #[must_use]
     pub fn processor(mut self, config: ProcessorConfig) -> Self {
         self.processor = config;
         self
     }
+
     /// Joins `group`, reads `topics` and hands each record to `handler`.
-    pub async fn subscribe<H, F, E>(self, _topics: &[&str], _group: &str, _handler: H) -> Result<Subscription>
+    ///
+    /// A handler that fails, or panics, is called again after a backoff, up to [`ProcessorConfig::max_attempts`] times; then
+    /// the record goes to the dead-letter topic, which is the topic's name with [`ProcessorConfig::dead_letter_suffix`].
+    /// While that can't be written, the partition waits, and [`Subscription::health`] says why. A handler may be cancelled at
+    /// an await point when its partition is lost or a deadline passes; its record is then handled again by the next owner.
+    ///
+    /// # Errors
+    /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
+    /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created.
+    pub async fn subscribe<H, F, E>(self, topics: &[&str], group: &str, handler: H) -> Result<Subscription>
     where
         H: Fn(Message) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        todo!()
+        self.processor.validate()?;
+        // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
+        let consumer = Consumer::subscribe(&self.client, group, topics, self.consumer).await?;
+        let dead_letters = match DeadLetters::open(&self.client, topics, &self.processor).await {
+            Ok(d) => d,
+            Err(e) => {
+                _ = consumer.close().await;
+                return Err(e);
+            }
+        };
+        let shared = Arc::new(SubscriptionState::new(group, topics));
+        let stop = CancellationToken::new();
+        let kill = CancellationToken::new();
+        let (end, ended) = watch::channel(None);
+        let handler: Arc<Handler> = Arc::new(move |message| {
+            let outcome = handler(message);
+            Box::pin(async move { outcome.await.map_err(Into::into) })
+        });
+        let run = run::Run::new(consumer, handler, dead_letters, self.processor, Arc::clone(&shared));
+        let (stopped, killed) = (stop.clone(), kill.clone());
+        tokio::spawn(async move {
+            let outcome = tokio::select! {
+                biased;
+                () = killed.cancelled() => Ok(()),
+                outcome = run.until(stopped) => outcome,
+            };
+            _ = end.send(Some(outcome));
+        });
+        Ok(Subscription { shared, stop, kill, ended })
     }
 }
 
-/// A running subscription.
+/// A running subscription. Dropping it is a [`shutdown`](Subscription::shutdown) that nobody waits for.
+///
+/// See [`Processor`] for an example.
 #[derive(Debug)]
-pub struct Subscription(());
+pub struct Subscription {
+    shared: Arc<SubscriptionState>,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    ended: watch::Receiver<Option<Result<()>>>,
+}
 
 impl Subscription {
-    /// How it is.
+    /// Its place in the group and how far it is in each of its partitions.
     pub fn health(&self) -> SubscriptionHealth {
-        todo!()
+        self.shared.health()
     }
-    /// Its counts.
+
+    /// What it has done so far.
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.shared.stats()
     }
-    /// Stops fetching, finishes what is in hand within the shutdown timeout, commits, leaves the group.
+
+    /// For a service that shows the health of all its subscriptions while they live.
+    pub(crate) fn state(&self) -> &Arc<SubscriptionState> {
+        &self.shared
+    }
+
+    /// Stops fetching, finishes the records in hand within [`ProcessorConfig::shutdown_timeout`], commits, leaves the group.
+    /// What is not finished by then is cancelled and not committed.
+    ///
+    /// # Errors
+    /// What ended it before, if it had ended; what kept it from committing or leaving.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(self) -> Result<()> {
-        todo!()
+        self.stop.cancel();
+        self.ended().await
     }
-    /// Ends at once, as a crash would: what is in hand is cancelled, nothing is committed, the group is not left.
+
+    /// Ends at once, as a crash would: what is in hand is cancelled, nothing is committed, the group is not left and waits for
+    /// the session to expire.
     pub async fn abort(self) {
-        todo!()
+        self.kill.cancel();
+        _ = self.ended().await;
     }
-    /// Waits until it has ended by itself, with the error that ended it.
+
+    /// Waits until it has ended, for a shutdown or by itself.
+    ///
+    /// # Errors
+    /// What ended it: the group does not take this member any more, or its settings.
     pub async fn ended(&self) -> Result<()> {
-        todo!()
+        let mut ended = self.ended.clone();
+        let gone = || Error::new(ErrorKind::Closed, "the subscription's task has ended without a word");
+        let outcome = ended.wait_for(Option::is_some).await.map_err(|_| gone())?;
+        outcome.clone().unwrap_or_else(|| Err(gone()))
     }
 }
 
-/// One subscription.
-#[derive(Debug, Clone, Serialize)]
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// One subscription, as [`Health`](crate::Health) shows it.
+///
+/// ```
+/// # fn show(health: &ailurus::processor::SubscriptionHealth) {
+/// let behind: i64 = health.partitions.iter().filter_map(|p| p.lag).sum();
+/// println!("{} is {} and {behind} records behind", health.group, health.state);
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SubscriptionHealth {
@@ -98,14 +217,22 @@ pub struct SubscriptionHealth {
     pub group: String,
     /// Its topics.
     pub topics: Vec<String>,
-    /// Its place in the group: `joining`, `member`, `closed`.
+    /// Its place in the group: `joining`, `member` or `closed`.
     pub state: String,
     /// Its partitions.
     pub partitions: Vec<PartitionHealth>,
 }
 
 /// One partition of a subscription.
-#[derive(Debug, Clone, Serialize)]
+///
+/// ```
+/// # fn show(partition: &ailurus::processor::PartitionHealth) {
+/// if let Some(why) = &partition.paused {
+///     println!("{}/{} stands at {}: {why}", partition.topic, partition.partition, partition.position);
+/// }
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PartitionHealth {
@@ -113,11 +240,11 @@ pub struct PartitionHealth {
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// The next offset to handle.
+    /// The next offset to handle; -1 before the first fetch.
     pub position: i64,
-    /// The last committed offset.
+    /// The offset last committed by this member.
     pub committed: Option<i64>,
-    /// Records not yet handled.
+    /// Records between the position and the end of the partition, as of the last fetch.
     pub lag: Option<i64>,
     /// Why it stands still: for example a dead letter that can't be written.
     pub paused: Option<String>,

@@ -1,0 +1,217 @@
+//! The loop of a subscription: it takes the consumer's events, feeds the workers, commits what has ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::dead_letter::DeadLetters;
+use super::state::{Progress, SubscriptionState};
+use super::worker::{Context, Handler, Worker};
+use crate::config::ProcessorConfig;
+use crate::consumer::{Consumer, ConsumerEvent, Records};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::TopicPartition;
+
+/// What a revoke leaves for the commit, out of the time until the partitions are given up.
+const COMMIT_MARGIN: Duration = Duration::from_millis(500);
+
+/// A partition that is owned.
+struct Owned {
+    progress: Arc<Progress>,
+    records: mpsc::UnboundedSender<Records>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Offsets = Vec<(TopicPartition, i64)>;
+
+/// A commit under way.
+struct Commit {
+    offsets: Offsets,
+    outcome: BoxFuture<'static, Result<()>>,
+}
+
+pub(super) struct Run {
+    consumer: Consumer,
+    context: Arc<Context>,
+    owned: HashMap<TopicPartition, Owned>,
+    commit: Option<Commit>,
+}
+
+impl Run {
+    pub(super) fn new(
+        consumer: Consumer,
+        handler: Arc<Handler>,
+        dead_letters: DeadLetters,
+        config: ProcessorConfig,
+        shared: Arc<SubscriptionState>,
+    ) -> Self {
+        let context = Arc::new(Context { handler, dead_letters, config, shared });
+        Self { consumer, context, owned: HashMap::new(), commit: None }
+    }
+
+    /// Runs until `stop` or until the consumer has failed for good; then ends in good order.
+    pub(super) async fn until(mut self, stop: CancellationToken) -> Result<()> {
+        let failed = self.work(&stop).await.err();
+        let deadline = Instant::now() + self.context.config.shutdown_timeout;
+        let mut all: Vec<_> = self.owned.keys().cloned().collect();
+        all.sort();
+        let drained = self.give_up(&all, deadline, true).await;
+        self.context.shared.enter("closed");
+        let closed = self.consumer.close().await;
+        let dead_letters = self.context.dead_letters.close(Duration::from_secs(1)).await;
+        match failed {
+            Some(e) => Err(e),
+            None => drained.and(closed).and(dead_letters),
+        }
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<()> {
+        let mut tick = tokio::time::interval(self.context.config.commit_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let idle = self.commit.is_none();
+            let commit = OptionFuture::from(self.commit.as_mut().map(|c| &mut c.outcome));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(outcome) = commit => self.committed(outcome),
+                _ = tick.tick(), if idle => self.begin_commit(),
+                event = self.consumer.recv() => match event {
+                    Ok(event) => self.on(event).await,
+                    // The log is damaged there; the consumer tries again, and the partition stands still.
+                    Err(e) if e.kind() == ErrorKind::Corrupt => tracing::error!(error = %e.full(), "records can't be read"),
+                    Err(e) => return Err(e),
+                },
+            }
+        }
+    }
+
+    async fn on(&mut self, event: ConsumerEvent) {
+        match event {
+            ConsumerEvent::Assigned(partitions) => {
+                self.context.shared.enter("member");
+                self.context.shared.rebalances.fetch_add(1, Ordering::Relaxed);
+                partitions.into_iter().for_each(|tp| self.own(tp));
+            }
+            ConsumerEvent::Records(records) => {
+                let tp = TopicPartition { topic: Arc::clone(&records.topic), partition: records.partition };
+                if let Some(owned) = self.owned.get(&tp) {
+                    _ = owned.records.send(records); // its worker ends only when it is given up
+                }
+            }
+            ConsumerEvent::Revoked(revocation) => {
+                let deadline = revocation.deadline.checked_sub(COMMIT_MARGIN).unwrap_or(revocation.deadline);
+                if let Err(e) = self.give_up(&revocation.partitions, deadline.into(), true).await {
+                    tracing::warn!(error = %e.full(), "what ended before the rebalance is not committed: it will be handled again");
+                }
+                self.context.shared.enter("joining");
+                drop(revocation);
+            }
+            ConsumerEvent::Lost(partitions) => {
+                tracing::warn!(count = partitions.len(), "partitions were lost: their handlers are cancelled");
+                _ = self.give_up(&partitions, Instant::now(), false).await;
+                self.context.shared.enter("joining");
+            }
+        }
+    }
+
+    fn own(&mut self, tp: TopicPartition) {
+        let progress = Arc::new(Progress::new());
+        let (records, queue) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let worker = Worker {
+            context: Arc::clone(&self.context),
+            progress: Arc::clone(&progress),
+            records: queue,
+            stop: stop.clone(),
+        };
+        let task = tokio::spawn(worker.run());
+        self.context.shared.own(tp.clone(), Arc::clone(&progress));
+        self.owned.insert(tp, Owned { progress, records, stop, task });
+    }
+
+    /// Lets the workers of some partitions finish the record in hand until `deadline`, cancels those that do not, commits what
+    /// ended (if that is still allowed), and forgets them.
+    async fn give_up(&mut self, partitions: &[TopicPartition], deadline: Instant, commit: bool) -> Result<()> {
+        let mut leaving: Vec<_> =
+            partitions.iter().filter_map(|tp| Some((tp.clone(), self.owned.remove(tp)?))).collect();
+        leaving.iter().for_each(|(_, o)| o.stop.cancel());
+        for (tp, owned) in &mut leaving {
+            if tokio::time::timeout_at(deadline, &mut owned.task).await.is_err() {
+                owned.task.abort();
+                _ = (&mut owned.task).await;
+                if commit {
+                    tracing::warn!(partition = %tp, "a handler did not finish in time and was cancelled: its record will be handled again");
+                }
+            }
+            self.context.shared.disown(tp);
+        }
+        if let Some(under_way) = self.commit.take() {
+            let outcome = under_way.outcome.await;
+            note(&leaving, &under_way.offsets, outcome);
+        }
+        if !commit {
+            return Ok(());
+        }
+        let offsets: Offsets =
+            leaving.iter().filter_map(|(tp, o)| Some((tp.clone(), o.progress.uncommitted()?))).collect();
+        if offsets.is_empty() { Ok(()) } else { self.consumer.commit(&offsets).await }
+    }
+
+    fn begin_commit(&mut self) {
+        let offsets: Offsets =
+            self.owned.iter().filter_map(|(tp, o)| Some((tp.clone(), o.progress.uncommitted()?))).collect();
+        if !offsets.is_empty() {
+            let committer = self.consumer.committer();
+            let asked = offsets.clone();
+            let outcome = async move { committer.commit(&asked).await }.boxed();
+            self.commit = Some(Commit { offsets, outcome });
+        }
+    }
+
+    fn committed(&mut self, outcome: Result<()>) {
+        let Some(commit) = self.commit.take() else { return };
+        match outcome {
+            Ok(()) => {
+                for (tp, offset) in &commit.offsets {
+                    if let Some(owned) = self.owned.get(tp) {
+                        owned.progress.committed(*offset);
+                    }
+                }
+            }
+            // Tried again at the next tick with what has ended by then; a rebalance ends it.
+            Err(e) => log_commit(&e),
+        }
+    }
+}
+
+fn note(leaving: &[(TopicPartition, Owned)], offsets: &Offsets, outcome: Result<()>) {
+    match outcome {
+        Ok(()) => {
+            for (tp, offset) in offsets {
+                if let Some((_, owned)) = leaving.iter().find(|(t, _)| t == tp) {
+                    owned.progress.committed(*offset);
+                }
+            }
+        }
+        Err(e) => log_commit(&e),
+    }
+}
+
+fn log_commit(e: &Error) {
+    tracing::warn!(error = %e.full(), "handled offsets could not be committed yet");
+}
