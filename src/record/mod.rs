@@ -1,11 +1,33 @@
-//! A record, its headers, and the batch format v2.
+//! A record, its headers, and the batch format v2 that carries them.
+//!
+//! What a program sees is here: [`Record`], [`Headers`] and [`TopicPartition`]. Batches are built by appending records
+//! straight into the buffer that goes to the broker, and read as slices of the buffer that came from it.
+//! The format is Kafka's record batch, version 2 (<https://kafka.apache.org/documentation/#recordbatch>).
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod compress;
+mod decode;
+mod encode;
+mod headers;
+mod varint;
+
+#[allow(unused_imports)]
+pub(crate) use decode::{Batch, TimestampType, decode_batches};
+#[allow(unused_imports)]
+pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound};
+pub use headers::{Header, Headers};
+
 /// A partition of a topic.
+///
+/// ```
+/// use ailurus::TopicPartition;
+///
+/// assert_eq!(TopicPartition::new("orders", 3).to_string(), "orders/3");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
     /// The topic's name.
@@ -27,81 +49,21 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// The headers of a record, in order, duplicates kept; held in the form they have on the wire.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers {
-    pub(crate) raw: Bytes,
-    pub(crate) count: u32,
-}
-
-impl Headers {
-    /// No headers.
-    pub fn new() -> Self {
-        Self::default()
-    }
-    /// Adds one behind those there.
-    pub fn push(&mut self, _key: &str, _value: Option<&[u8]>) {
-        todo!()
-    }
-    /// The same, by value.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        self.push(key, Some(value.as_ref()));
-        self
-    }
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.count as usize
-    }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-    /// The value of the last header of that name that has one.
-    pub fn get(&self, _key: &str) -> Option<&[u8]> {
-        todo!()
-    }
-    /// [`get`](Self::get), if it is UTF-8.
-    pub fn get_str(&self, key: &str) -> Option<&str> {
-        std::str::from_utf8(self.get(key)?).ok()
-    }
-    /// In order.
-    pub fn iter(&self) -> impl Iterator<Item = Header<'_>> + '_ {
-        let it: std::vec::IntoIter<Header<'_>> = todo!();
-        #[allow(unreachable_code)]
-        it
-    }
-}
-
-/// One header of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header<'a> {
-    key: &'a [u8],
-    value: Option<&'a [u8]>,
-}
-
-impl<'a> Header<'a> {
-    /// Its name; bytes that are not UTF-8 are replaced.
-    pub fn key(&self) -> std::borrow::Cow<'a, str> {
-        String::from_utf8_lossy(self.key)
-    }
-    /// Its name as it is.
-    pub fn key_bytes(&self) -> &'a [u8] {
-        self.key
-    }
-    /// Its value; null is `None`.
-    pub fn value(&self) -> Option<&'a [u8]> {
-        self.value
-    }
-}
-
 /// A record as it was read; its key, value and headers are slices of the batch it came in.
+///
+/// One such slice keeps the whole batch in memory: [`detach`](Record::detach) a record that is kept for later.
+///
+/// ```
+/// fn keep(kept: &mut Vec<ailurus::Record>, record: &ailurus::Record) {
+///     kept.push(record.detach());
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// Its place in the partition.
     pub offset: i64,
-    /// Milliseconds since 1970, -1 for none.
+    /// Milliseconds since 1970, -1 for none: set by its producer or, if the topic says so, by the broker.
     pub timestamp: i64,
     /// Null is `None`.
     pub key: Option<Bytes>,
@@ -110,3 +72,23 @@ pub struct Record {
     /// In order.
     pub headers: Headers,
 }
+
+impl Record {
+    /// A copy with memory of its own, which no longer keeps its batch. One allocation.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+        let mut own = Vec::with_capacity(len(&self.key) + len(&self.value) + self.headers.raw.len());
+        for part in [self.key.as_ref(), self.value.as_ref(), Some(&self.headers.raw)].into_iter().flatten() {
+            own.extend_from_slice(part);
+        }
+        let mut own = Bytes::from(own);
+        let key = self.key.as_ref().map(|k| own.split_to(k.len()));
+        let value = self.value.as_ref().map(|v| own.split_to(v.len()));
+        let headers = Headers { raw: own, count: self.headers.count };
+        Self { offset: self.offset, timestamp: self.timestamp, key, value, headers }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Reads batches: checked, decompressed whole, and cut into records that are slices of one buffer.
+
+use std::iter::FusedIterator;
+
+use bytes::Bytes;
+
+use super::compress::{Codec, gunzip};
+use super::encode::{BATCH_HEADER, CRC_START};
+use super::varint::{Damage, Reader};
+use super::{Headers, Record};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A record is at least its length, attributes, two deltas, two lengths and a count.
+const SMALLEST_RECORD: usize = 7;
+
+/// Who set the timestamps of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimestampType {
+    CreateTime,
+    LogAppendTime,
+}
+
+/// The batches of a fetched record set, in order.
+///
+/// An incomplete batch at the end, which brokers send when they cut at a size, is left out; one at the beginning is an
+/// error, for a fetch from the same place would bring it again. Nothing comes after an error, because what follows damage
+/// can't be told from damage.
+///
+/// A compressed batch is opened by [`Batch::records`], up to `max_decompressed` bytes.
+pub(crate) fn decode_batches(records: Bytes, max_decompressed: usize) -> Batches {
+    Batches { rest: records, max_decompressed, first: true }
+}
+
+/// See [`decode_batches`].
+#[derive(Debug)]
+pub(crate) struct Batches {
+    rest: Bytes,
+    max_decompressed: usize,
+    first: bool,
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let result = match whole_batch(&self.rest) {
+            Ok(Some(len)) => Batch::parse(self.rest.split_to(len), self.max_decompressed),
+            Ok(None) if self.first => Err(incomplete(&self.rest)),
+            Ok(None) => {
+                self.rest.clear();
+                return None;
+            }
+            Err(e) => Err(e),
+        };
+        self.first = false;
+        if result.is_err() {
+            self.rest.clear();
+        }
+        Some(result)
+    }
+}
+
+impl FusedIterator for Batches {}
+
+/// The length of the batch that `bytes` begin with, if it is there as a whole.
+fn whole_batch(bytes: &[u8]) -> Result<Option<usize>> {
+    // Offset, length, leader epoch or CRC, and the format's number are in the same place in all formats.
+    let Some(start) = bytes.first_chunk::<17>() else { return Ok(None) };
+    let (offset, len, magic) = (i64_at(start, 0), i32_at(start, 8), start[16]);
+    match magic {
+        2 => {}
+        0 | 1 => {
+            let what = format!(
+                "the records at offset {offset} are in message format {magic}, which Kafka wrote before 0.11 and which is \
+                 not supported"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        _ => return Err(corrupt(format!("the batch at offset {offset} has the unknown format {magic}"))),
+    }
+    let len = usize::try_from(len).ok().map(|len| len + 12).filter(|len| *len >= BATCH_HEADER);
+    let len = len.ok_or_else(|| {
+        corrupt(format!("the batch at offset {offset} has the impossible length {}", i32_at(start, 8)))
+    })?;
+    Ok((len <= bytes.len()).then_some(len))
+}
+
+/// A batch whose header and checksum are good.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    /// The offset its first record had when it was written.
+    pub(crate) base_offset: i64,
+    /// The offset its last record had: compaction may have taken it, but a position moves past it all the same.
+    pub(crate) last_offset: i64,
+    /// The epoch of the leader that wrote it, -1 if not known.
+    pub(crate) leader_epoch: i32,
+    /// Whether it holds markers of transactions, not records of a program.
+    pub(crate) is_control: bool,
+    /// Whether it is part of a transaction, which may have been aborted.
+    pub(crate) is_transactional: bool,
+    pub(crate) timestamp_type: TimestampType,
+    /// -1 for none.
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) base_sequence: i32,
+    /// How many records its header says it holds.
+    pub(crate) record_count: u32,
+    codec: Codec,
+    first_timestamp: i64,
+    max_timestamp: i64,
+    last_offset_delta: i32,
+    max_decompressed: usize,
+    /// The record section, as it came.
+    section: Bytes,
+}
+
+impl Batch {
+    fn parse(mut bytes: Bytes, max_decompressed: usize) -> Result<Self> {
+        let b = &bytes[..];
+        let base_offset = i64_at(b, 0);
+        let said = i32_at(b, 17) as u32;
+        let is = crc32c::crc32c(&b[CRC_START..]);
+        if said != is {
+            let what = format!(
+                "the batch at offset {base_offset} ({} bytes) is damaged: its CRC-32C is {is:08x} but should be {said:08x}",
+                b.len()
+            );
+            return Err(corrupt(what));
+        }
+        let attributes = i16_at(b, 21);
+        let last_offset_delta = i32_at(b, 23);
+        let count = i32_at(b, 57);
+        let last_offset = (base_offset >= 0 && last_offset_delta >= 0)
+            .then(|| base_offset.checked_add(i64::from(last_offset_delta)))
+            .flatten()
+            .filter(|last| *last < i64::MAX);
+        let (Some(last_offset), Ok(record_count)) = (last_offset, u32::try_from(count)) else {
+            let what = format!(
+                "the batch at offset {base_offset} has the impossible last offset delta {last_offset_delta} or record \
+                 count {count}"
+            );
+            return Err(corrupt(what));
+        };
+        let codec = Codec::of(attributes).map_err(|e| e.context(format!("the batch at offset {base_offset}")))?;
+        Ok(Self {
+            base_offset,
+            last_offset,
+            leader_epoch: i32_at(b, 12),
+            is_control: attributes & 1 << 5 != 0,
+            is_transactional: attributes & 1 << 4 != 0,
+            timestamp_type: if attributes & 1 << 3 == 0 {
+                TimestampType::CreateTime
+            } else {
+                TimestampType::LogAppendTime
+            },
+            producer_id: i64_at(b, 43),
+            producer_epoch: i16_at(b, 51),
+            base_sequence: i32_at(b, 53),
+            record_count,
+            codec,
+            first_timestamp: i64_at(b, 27),
+            max_timestamp: i64_at(b, 35),
+            last_offset_delta,
+            max_decompressed,
+            section: bytes.split_off(BATCH_HEADER),
+        })
+    }
+
+    /// Its records, decompressed if need be.
+    ///
+    /// Those in front of a damaged record come first, then an error that says at which offset the log is damaged, then
+    /// nothing.
+    pub(crate) fn records(&self) -> Result<RecordIter> {
+        let data = match self.codec {
+            Codec::None => self.section.clone(),
+            Codec::Gzip => gunzip(&self.section, self.max_decompressed)
+                .map_err(|e| {
+                    let (from, to) = (self.base_offset, self.last_offset);
+                    e.context(format!("opening the batch with offsets {from} to {to}"))
+                })?
+                .into(),
+        };
+        // A count that the bytes can't hold is found when they end; until then nothing is sized by it.
+        Ok(RecordIter {
+            data,
+            pos: 0,
+            left: self.record_count,
+            base_offset: self.base_offset,
+            last_offset_delta: self.last_offset_delta,
+            next_offset: self.base_offset,
+            first_timestamp: self.first_timestamp,
+            append_time: (self.timestamp_type == TimestampType::LogAppendTime).then_some(self.max_timestamp),
+        })
+    }
+}
+
+/// The records of a batch: see [`Batch::records`].
+#[derive(Debug)]
+pub(crate) struct RecordIter {
+    data: Bytes,
+    pos: usize,
+    left: u32,
+    base_offset: i64,
+    last_offset_delta: i32,
+    /// The offset behind the last good record.
+    next_offset: i64,
+    first_timestamp: i64,
+    append_time: Option<i64>,
+}
+
+impl RecordIter {
+    #[inline]
+    fn read(&mut self) -> Result<Record, Damage> {
+        let mut r = Reader::new(&self.data, self.pos);
+        let body = r.nullable("length")?.ok_or(Damage::Length("length", -1))?;
+        let end = body.end;
+        let mut r = Reader::new(&self.data[..end], body.start);
+        r.byte("attributes")?;
+        let timestamp_delta = r.varlong("timestamp delta")?;
+        let offset_delta = r.varint("offset delta")?;
+        if !(0..=self.last_offset_delta).contains(&offset_delta) {
+            return Err(Damage::OffsetDelta(offset_delta));
+        }
+        let key = r.nullable("key length")?;
+        let value = r.nullable("value length")?;
+        let count = r.varint("header count")?;
+        let count = u32::try_from(count).map_err(|_| Damage::Length("header count", count))?;
+        let headers_start = r.pos();
+        Headers::skip(&mut r, count)?;
+        if r.pos() != end {
+            return Err(Damage::RecordLength { said: end - body.start, used: r.pos() - body.start });
+        }
+        let headers = if count == 0 { Bytes::new() } else { self.data.slice(headers_start..end) };
+        self.pos = end;
+        Ok(Record {
+            offset: self.base_offset + i64::from(offset_delta),
+            timestamp: self.append_time.unwrap_or_else(|| self.first_timestamp.wrapping_add(timestamp_delta)),
+            key: key.map(|range| self.data.slice(range)),
+            value: value.map(|range| self.data.slice(range)),
+            headers: Headers { raw: headers, count },
+        })
+    }
+
+    #[cold]
+    fn damaged(&mut self, what: impl std::fmt::Display) -> Error {
+        self.left = 0;
+        self.pos = self.data.len();
+        let at = self.next_offset;
+        corrupt(format!("the log is damaged at offset {at}, in the batch at offset {}: {what}", self.base_offset))
+    }
+}
+
+impl Iterator for RecordIter {
+    type Item = Result<Record>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            let spare = self.data.len() - self.pos;
+            return (spare > 0)
+                .then(|| Err(self.damaged(format_args!("{spare} bytes are left behind its last record"))));
+        }
+        match self.read() {
+            Ok(record) => {
+                self.left -= 1;
+                self.next_offset = record.offset + 1;
+                Some(Ok(record))
+            }
+            Err(damage) => Some(Err(self.damaged(format_args!("the record is not valid, {damage}")))),
+        }
+    }
+
+    /// The upper end is bounded by the bytes there, so that it can be trusted for an allocation.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let fit = (self.data.len() - self.pos) / SMALLEST_RECORD;
+        (0, Some(fit.min(self.left as usize) + 1))
+    }
+}
+
+impl FusedIterator for RecordIter {}
+
+fn corrupt(what: String) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+}
+
+fn incomplete(bytes: &[u8]) -> Error {
+    let need = bytes.first_chunk::<17>().map(|start| i64::from(i32_at(start, 8)) + 12);
+    let of = need.map(|n| format!(" of a batch of {n} bytes")).unwrap_or_default();
+    corrupt(format!("the broker sent the first {} bytes{of} and no whole batch", bytes.len()))
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+fn i16_at(bytes: &[u8], at: usize) -> i16 {
+    i16::from_be_bytes(array_at(bytes, at))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> i32 {
+    i32::from_be_bytes(array_at(bytes, at))
+}
+
+fn i64_at(bytes: &[u8], at: usize) -> i64 {
+    i64::from_be_bytes(array_at(bytes, at))
+}

@@ -1,0 +1,164 @@
+//! Builds batches: records are appended in wire format behind room for the header.
+
+use bytes::Bytes;
+
+use super::Headers;
+use super::compress::{Codec, gzip};
+use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
+use crate::config::Compression;
+
+/// The size of a batch's header.
+pub(crate) const BATCH_HEADER: usize = 61;
+
+/// Where the CRC begins to count: behind the CRC itself.
+pub(super) const CRC_START: usize = 21;
+
+/// Who sent a batch, and the number of its first record among those it sent to the partition: what a broker needs to see
+/// a repeated batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProducerSequence {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) sequence: i32,
+}
+
+impl ProducerSequence {
+    /// Of a producer that is not idempotent.
+    pub(crate) const NONE: Self = Self { id: -1, epoch: -1, sequence: -1 };
+}
+
+/// The most bytes a record can take in a batch, whatever its place there.
+#[inline]
+pub(crate) fn record_size_bound(key: Option<&[u8]>, value: Option<&[u8]>, headers: Option<&Headers>) -> usize {
+    // Length, attributes, timestamp delta and offset delta at their largest.
+    5 + 1 + 10 + 5 + bytes_len(key) + bytes_len(value) + headers_len(headers)
+}
+
+#[inline]
+fn bytes_len(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(1, |b| varint_len(b.len() as i32) + b.len())
+}
+
+#[inline]
+fn headers_len(headers: Option<&Headers>) -> usize {
+    headers.map_or(1, |h| varint_len(h.count as i32) + h.raw.len())
+}
+
+#[inline]
+fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_varint(out, bytes.len() as i32);
+            out.extend_from_slice(bytes);
+        }
+        None => put_varint(out, -1),
+    }
+}
+
+/// A batch that records are appended to.
+#[derive(Debug)]
+pub(crate) struct BatchBuilder {
+    /// Room for the header, then the records.
+    buf: Vec<u8>,
+    count: i32,
+    first_timestamp: i64,
+    max_timestamp: i64,
+}
+
+impl BatchBuilder {
+    /// An empty batch with room for `capacity` bytes, its header among them; it grows if need be.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let mut buf = Vec::with_capacity(capacity.max(BATCH_HEADER));
+        buf.resize(BATCH_HEADER, 0);
+        Self { buf, count: 0, first_timestamp: -1, max_timestamp: -1 }
+    }
+
+    /// The size of the batch in bytes if it were sent as it is.
+    pub(crate) fn size(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// How many records it holds.
+    pub(crate) fn count(&self) -> i32 {
+        self.count
+    }
+
+    /// Appends a record. The caller bounds record and batch so that both stay far below 2 GiB.
+    pub(crate) fn append(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: Option<&Headers>,
+    ) {
+        if self.count == 0 {
+            self.first_timestamp = timestamp;
+            self.max_timestamp = timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        let delta = timestamp.wrapping_sub(self.first_timestamp);
+        let len =
+            1 + varlong_len(delta) + varint_len(self.count) + bytes_len(key) + bytes_len(value) + headers_len(headers);
+        let out = &mut self.buf;
+        out.reserve(varint_len(len as i32) + len);
+        put_varint(out, len as i32);
+        out.push(0); // attributes: none are defined
+        put_varlong(out, delta);
+        put_varint(out, self.count);
+        put_bytes(out, key);
+        put_bytes(out, value);
+        match headers {
+            Some(headers) => {
+                put_varint(out, headers.count as i32);
+                out.extend_from_slice(&headers.raw);
+            }
+            None => put_varint(out, 0),
+        }
+        self.count += 1;
+    }
+
+    /// Compresses if that is wanted and makes it smaller, and writes the header: the batch as it goes to the broker.
+    pub(crate) fn finish(mut self, compression: Compression, producer: ProducerSequence) -> Bytes {
+        let codec = match compression {
+            Compression::None => Codec::None,
+            Compression::Gzip { level } => self.compress(level),
+        };
+        let len = (self.buf.len() - 12) as i32;
+        let mut header = [0; BATCH_HEADER];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            header[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&0i64.to_be_bytes()); // base offset: the broker's to set
+        put(&len.to_be_bytes());
+        put(&(-1i32).to_be_bytes()); // leader epoch: the broker's to set
+        put(&[2]); // magic
+        put(&[0; 4]); // CRC, below
+        put(&codec.bits().to_be_bytes());
+        put(&(self.count - 1).to_be_bytes()); // last offset delta
+        put(&self.first_timestamp.to_be_bytes());
+        put(&self.max_timestamp.to_be_bytes());
+        put(&producer.id.to_be_bytes());
+        put(&producer.epoch.to_be_bytes());
+        put(&producer.sequence.to_be_bytes());
+        put(&self.count.to_be_bytes());
+        self.buf[..BATCH_HEADER].copy_from_slice(&header);
+        let crc = crc32c::crc32c(&self.buf[CRC_START..]);
+        self.buf[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
+        self.buf.into()
+    }
+
+    fn compress(&mut self, level: u32) -> Codec {
+        let mut out = Vec::with_capacity(BATCH_HEADER + self.buf.len() / 4);
+        out.resize(BATCH_HEADER, 0);
+        match gzip(&self.buf[BATCH_HEADER..], level, out) {
+            Ok(out) if out.len() < self.buf.len() => {
+                self.buf = out;
+                Codec::Gzip
+            }
+            // It did not shrink: the broker would only have to store and open more.
+            _ => Codec::None,
+        }
+    }
+}

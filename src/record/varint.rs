@@ -1,0 +1,203 @@
+//! Zigzag varints, as records use them for every length and delta.
+
+/// What is wrong with bytes that should be a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// The bytes end within this field.
+    Truncated(&'static str),
+    /// This varint has more bytes than its type can need.
+    Overlong(&'static str),
+    /// This length or count is not possible here.
+    Length(&'static str, i32),
+    /// The record's own length is not what its fields add up to.
+    RecordLength { said: usize, used: usize },
+    /// The offset is outside the range of the batch.
+    OffsetDelta(i32),
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Truncated(field) => write!(f, "the bytes end within its {field}"),
+            Self::Overlong(field) => write!(f, "its {field} is not a varint"),
+            Self::Length(field, n) => write!(f, "its {field} is {n}, which its bytes do not hold"),
+            Self::RecordLength { said, used } => write!(f, "its length is {said} but its fields take {used} bytes"),
+            Self::OffsetDelta(delta) => write!(f, "its offset delta is {delta}, outside its batch"),
+        }
+    }
+}
+
+/// Bytes that `value` takes as a varint.
+#[inline]
+pub(crate) fn varint_len(value: i32) -> usize {
+    varlong_len(i64::from(value))
+}
+
+/// Bytes that `value` takes as a varlong.
+#[inline]
+pub(crate) fn varlong_len(value: i64) -> usize {
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+#[inline]
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[inline]
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: i32) {
+    put_varlong(out, i64::from(value));
+}
+
+#[inline]
+pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
+    let mut rest = zigzag(value);
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Reads a record's fields from front to back.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    pub(crate) fn new(bytes: &'a [u8], pos: usize) -> Self {
+        Self { bytes, pos }
+    }
+
+    #[inline]
+    pub(crate) fn pos(&self) -> usize {
+        self.pos
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, Damage> {
+        let byte = *self.bytes.get(self.pos).ok_or(Damage::Truncated(field))?;
+        self.pos += 1;
+        Ok(byte)
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self, field: &'static str) -> Result<i32, Damage> {
+        // Nearly all lengths and deltas take one byte or two.
+        match self.bytes.get(self.pos..) {
+            Some([a, ..]) if *a < 0x80 => {
+                self.pos += 1;
+                Ok(unzigzag(u64::from(*a)) as i32)
+            }
+            Some([a, b, ..]) if *b < 0x80 => {
+                self.pos += 2;
+                Ok(unzigzag(u64::from(a & 0x7f) | u64::from(*b) << 7) as i32)
+            }
+            _ => i32::try_from(self.long(field, 5)?).map_err(|_| Damage::Overlong(field)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn varlong(&mut self, field: &'static str) -> Result<i64, Damage> {
+        match self.bytes.get(self.pos) {
+            Some(a) if *a < 0x80 => {
+                self.pos += 1;
+                Ok(unzigzag(u64::from(*a)))
+            }
+            _ => self.long(field, 10),
+        }
+    }
+
+    fn long(&mut self, field: &'static str, max_bytes: usize) -> Result<i64, Damage> {
+        let mut value = 0u64;
+        for i in 0..max_bytes {
+            let byte = self.byte(field)?;
+            // The tenth byte of a varlong holds one bit.
+            if i == 9 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                return Ok(unzigzag(value));
+            }
+        }
+        Err(Damage::Overlong(field))
+    }
+
+    /// A length and as many bytes, of which the range comes back; -1 is null.
+    #[inline]
+    pub(crate) fn nullable(&mut self, field: &'static str) -> Result<Option<std::ops::Range<usize>>, Damage> {
+        let n = self.varint(field)?;
+        if n == -1 {
+            return Ok(None);
+        }
+        let len = usize::try_from(n).map_err(|_| Damage::Length(field, n))?;
+        if len > self.bytes.len() - self.pos {
+            return Err(Damage::Length(field, n));
+        }
+        let start = self.pos;
+        self.pos += len;
+        Ok(Some(start..self.pos))
+    }
+
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> &'a [u8] {
+        &self.bytes[range]
+    }
+}
+
+#[inline]
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn limits_round_trip_in_as_many_bytes_as_said() {
+        for value in [0, -1, 1, -64, 63, 64, i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            put_varlong(&mut out, value);
+            assert_eq!(out.len(), varlong_len(value), "{value}");
+            assert_eq!(Reader::new(&out, 0).varlong("x").unwrap(), value);
+            if let Ok(small) = i32::try_from(value) {
+                assert_eq!(Reader::new(&out, 0).varint("x").unwrap(), small);
+            } else {
+                assert_eq!(Reader::new(&out, 0).varint("x"), Err(Damage::Overlong("x")), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn endless_and_cut_varints_are_damage() {
+        assert_eq!(Reader::new(&[0xff; 11], 0).varlong("x"), Err(Damage::Overlong("x")));
+        assert_eq!(Reader::new(&[0xff; 11], 0).varint("x"), Err(Damage::Overlong("x")));
+        assert_eq!(Reader::new(&[0x80], 0).varint("x"), Err(Damage::Truncated("x")));
+        assert_eq!(Reader::new(&[], 0).varlong("x"), Err(Damage::Truncated("x")));
+        assert_eq!(Reader::new(&[4, 0], 0).nullable("x"), Err(Damage::Length("x", 2)));
+        assert_eq!(Reader::new(&[3], 0).nullable("x"), Err(Damage::Length("x", -2)));
+        assert_eq!(Reader::new(&[1], 0).nullable("x"), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_round_trips(value: i64, small: i32) {
+            let mut out = Vec::new();
+            put_varlong(&mut out, value);
+            put_varint(&mut out, small);
+            prop_assert_eq!(out.len(), varlong_len(value) + varint_len(small));
+            let mut reader = Reader::new(&out, 0);
+            prop_assert_eq!(reader.varlong("x").unwrap(), value);
+            prop_assert_eq!(reader.varint("x").unwrap(), small);
+            prop_assert_eq!(reader.pos(), out.len());
+        }
+    }
+}
