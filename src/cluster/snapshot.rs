@@ -139,3 +139,71 @@ fn notice(known: Option<&TopicMeta>, new: &TopicMeta) {
         tracing::warn!(topic = %new.name, before, after, "the topic's number of partitions has changed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition};
+    use kafka_protocol::messages::{BrokerId, TopicName};
+
+    use super::*;
+
+    fn partition(index: i32, leader: i32, epoch: i32) -> MetadataResponsePartition {
+        MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(leader))
+            .with_leader_epoch(epoch)
+    }
+
+    fn answer(error: i16, id: u128, partitions: Vec<MetadataResponsePartition>) -> MetadataResponse {
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(TopicName("t".into())))
+            .with_error_code(error)
+            .with_topic_id(Uuid::from_u128(id))
+            .with_partitions(partitions);
+        let broker = MetadataResponseBroker::default().with_node_id(BrokerId(1)).with_host("h".into()).with_port(9);
+        MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
+    }
+
+    fn leaders(s: &Snapshot) -> Vec<Option<i32>> {
+        s.topics["t"].partitions.iter().map(|p| p.leader).collect()
+    }
+
+    #[test]
+    fn an_older_election_does_not_undo_a_newer_one() {
+        let now = Instant::now();
+        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 2, 7), partition(1, 3, 4)]), now);
+        let s = s.next(answer(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
+        assert_eq!(leaders(&s), [Some(2), Some(1)]);
+        assert_eq!(s.brokers[&1].to_string(), "h:9");
+    }
+
+    #[test]
+    fn a_topic_made_anew_starts_over() {
+        let now = Instant::now();
+        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 2, 7), partition(1, 2, 7)]), now);
+        let s = s.next(answer(0, 2, vec![partition(0, 1, 0)]), now);
+        assert_eq!(leaders(&s), [Some(1)], "the epochs of the old topic say nothing of the new one");
+    }
+
+    #[test]
+    fn growth_and_elections_show() {
+        let now = Instant::now();
+        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 1, 0)]), now);
+        let electing = partition(0, 1, 1).with_error_code(LEADER_NOT_AVAILABLE);
+        let s = s.next(answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
+        assert_eq!(leaders(&s), [None, None, Some(1)]);
+        assert_eq!(s.topics["t"].leader(3), None);
+        assert_eq!(s.topics["t"].leader(-1), None);
+    }
+
+    #[test]
+    fn a_deleted_topic_is_forgotten_and_a_passing_error_is_not_a_deletion() {
+        let now = Instant::now();
+        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 1, 0)]), now);
+        let s = s.next(answer(LEADER_NOT_AVAILABLE, 0, vec![]), now);
+        assert_eq!(leaders(&s), [Some(1)]);
+        let s = s.next(answer(UNKNOWN_TOPIC, 0, vec![]), now);
+        assert!(s.topics.is_empty());
+        assert_eq!(s.failed["t"], UNKNOWN_TOPIC);
+    }
+}
