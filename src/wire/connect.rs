@@ -48,10 +48,13 @@ impl ConnectSettings {
         for address in addresses {
             match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => return tune(tcp).map_err(|e| failed(e.to_string())),
-                Ok(Err(e)) => tried.push(format!("{address} {}", plain(&e))),
-                Err(_) => tried.push(format!("{address} did not answer within {:?}", self.timeout)),
+                Ok(Err(e)) => tried.push((address, plain(&e))),
+                Err(_) => tried.push((address, format!("did not answer within {:?}", self.timeout))),
             }
         }
+        let named = addr.to_string();
+        let tried: Vec<_> =
+            tried.into_iter().map(|(a, why)| if a.to_string() == named { why } else { format!("{a} {why}") }).collect();
         Err(failed(if tried.is_empty() { "the name has no address".into() } else { tried.join(", ") }))
     }
 }
