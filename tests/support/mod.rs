@@ -1,0 +1,150 @@
+//! The broker that black-box tests run against.
+//!
+//! With `AILURUS_TEST_BROKERS` set it is that one; it must be on loopback unless `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each
+//! [`broker`] is an embedded one, of the versions that `AILURUS_TEST_EMBEDDED` names: `redpanda-24.3` (the default),
+//! `redpanda-26.2` or `kafka`. `scripts/test` goes through them. No `REDPANDA_*` variable and no `.env` is read.
+//!
+//! A test in another member uses it too: `#[path = "../../tests/support/mod.rs"] mod support;`.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::env;
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use ailurus::{Admin, BrokerAddr, Client, Config, ConfigBuilder};
+use ailurus_broker::{Broker, BrokerConfig, Versions};
+
+/// A broker, and the prefix of what one test creates there. Dropping it deletes what has that prefix: declare it first, so
+/// that clients are gone by then.
+pub struct TestBroker {
+    bootstrap: String,
+    prefix: String,
+    embedded: Option<Broker>,
+}
+
+/// The configured broker, or a new embedded one with three nodes, for one test.
+pub async fn broker() -> TestBroker {
+    let prefix = format!("ailurus-test-{}-", uuid::Uuid::now_v7().simple());
+    if let Some(bootstrap) = env::var("AILURUS_TEST_BROKERS").ok().filter(|b| !b.is_empty()) {
+        refuse_remote(&bootstrap);
+        return TestBroker { bootstrap, prefix, embedded: None };
+    }
+    let config = BrokerConfig::default()
+        .nodes(3)
+        .default_partitions(3)
+        .versions(embedded_versions())
+        .session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
+    let embedded = Broker::start(config).await.expect("the embedded broker starts");
+    TestBroker { bootstrap: embedded.bootstrap(), prefix, embedded: Some(embedded) }
+}
+
+impl TestBroker {
+    /// `host:port,...`.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// What the names of this test begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The name of this test's topic `name`.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The name of this test's group `name`.
+    pub fn group(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Settings that lead to this broker, for more of them.
+    pub fn config(&self) -> ConfigBuilder {
+        Config::builder().brokers(self.bootstrap.as_str())
+    }
+
+    /// The shortest session timeout that the broker takes: how long it is until it misses a member that was killed.
+    pub fn shortest_session(&self) -> Duration {
+        if self.embedded.is_some() { Duration::from_secs(1) } else { Duration::from_secs(6) }
+    }
+
+    /// The embedded broker, to inject faults or look into its log; `None` when the tests run on a real one.
+    pub fn embedded(&self) -> Option<&Broker> {
+        self.embedded.as_ref()
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        if self.embedded.is_some() {
+            return; // all of it goes with the broker
+        }
+        // On a thread with a runtime of its own: this works after a panic too, and in a runtime of any kind.
+        let (config, prefix) = (self.config().build(), self.prefix.clone());
+        let cleanup = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let client = Client::connect(config?).await?;
+                let result = delete_all(&client, &prefix).await;
+                client.close().await;
+                result
+            })
+        });
+        if let Ok(Err(error)) = cleanup.join() {
+            eprintln!("not all of {}* could be deleted: {error}", self.prefix);
+        }
+    }
+}
+
+/// Deletes the topics and groups whose names begin with `prefix`, as many as can be; the first error is returned.
+async fn delete_all(client: &Client, prefix: &str) -> ailurus::Result<()> {
+    let admin = Admin::new(client);
+    let mut result = Ok(());
+    for group in admin.list_groups().await?.into_iter().filter(|g| g.group.starts_with(prefix)) {
+        result = result.and(admin.delete_group(&group.group).await);
+    }
+    for topic in admin.list_topics().await?.into_iter().filter(|t| t.name.starts_with(prefix)) {
+        result = result.and(admin.delete_topic(&topic.name).await);
+    }
+    result
+}
+
+/// A command that runs in `dir` and sees neither a `REDPANDA_*` variable nor the `.env` of whoever runs the tests.
+pub fn command(program: impl AsRef<OsStr>, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(dir);
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REDPANDA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn embedded_versions() -> Versions {
+    match env::var("AILURUS_TEST_EMBEDDED").as_deref() {
+        Err(_) | Ok("" | "redpanda-24.3") => Versions::redpanda_24_3(),
+        Ok("redpanda-26.2") => Versions::redpanda_26_2(),
+        Ok("kafka") => Versions::kafka(),
+        Ok(other) => panic!("AILURUS_TEST_EMBEDDED is {other:?}: allowed is redpanda-24.3, redpanda-26.2 or kafka"),
+    }
+}
+
+fn refuse_remote(bootstrap: &str) {
+    if env::var("AILURUS_TEST_ALLOW_REMOTE").as_deref() == Ok("1") {
+        return;
+    }
+    for address in bootstrap.split(',') {
+        let broker: BrokerAddr = address.parse().expect("AILURUS_TEST_BROKERS is host:port,...");
+        let loopback = broker.host() == "localhost" || broker.host().parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        assert!(
+            loopback,
+            "AILURUS_TEST_BROKERS has {address}, which is not on loopback. The tests create and delete topics and groups \
+             there: set AILURUS_TEST_ALLOW_REMOTE=1 if that is meant."
+        );
+    }
+}
