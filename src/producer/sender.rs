@@ -190,11 +190,11 @@ fn follow_leaders(shared: &Shared) {
 fn start_senders(shared: &Arc<Shared>) {
     let mut locked = shared.lock();
     for broker in locked.waiting_leaders() {
-        if !locked.state.senders.contains_key(&broker) {
+        locked.state.senders.entry(broker).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
-            locked.state.senders.insert(broker, Arc::clone(&wake));
-            shared.tasks.spawn(Sender::new(Arc::clone(shared), broker, wake).run());
-        }
+            shared.tasks.spawn(Sender::new(Arc::clone(shared), broker, Arc::clone(&wake)).run());
+            wake
+        });
     }
 }
 
