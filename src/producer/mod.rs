@@ -1,17 +1,44 @@
 //! Sends records.
+//!
+//! [`Producer::send`] puts a record into the open batch of its partition and returns a [`Delivery`] that resolves when the
+//! broker has answered. One task per broker sends the batches over a connection of its own, several requests at a time
+//! but one batch of a partition, so that a retry keeps the order.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::cluster::Client;
 use crate::config::{Compression, ProducerConfig};
-use crate::error::Result;
-use crate::record::Headers;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{BATCH_HEADER, Headers, record_size_bound};
+
+mod accumulator;
+mod batch;
+mod delivery;
+mod partitioner;
+mod request;
+mod sender;
+
+use accumulator::{NewRecord, Refused};
+pub use delivery::{Acknowledgement, Delivery};
+use partitioner::Target;
+use sender::Shared;
+
+/// How long ending tasks may take to close their connections.
+const TASKS_END: Duration = Duration::from_secs(10);
 
 /// A record to send; it borrows what it is made of.
+///
+/// ```
+/// use ailurus::{Headers, ProducerRecord};
+///
+/// let headers = Headers::new().with("ce_type", "order.created");
+/// let record = ProducerRecord::to("orders").key("order-17").value(r#"{"total": 12.5}"#).headers(&headers);
+/// assert_eq!(record.key, Some(&b"order-17"[..]));
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ProducerRecord<'a> {
@@ -19,15 +46,16 @@ pub struct ProducerRecord<'a> {
     pub topic: &'a str,
     /// The partition, if not chosen by key.
     pub partition: Option<i32>,
-    /// Hashed to choose the partition.
+    /// Hashed to choose the partition, with murmur2 as by Kafka's Java client and KafkaJS: the same key goes to the same
+    /// partition for as long as the topic has as many partitions. A record without key goes to any partition.
     pub key: Option<&'a [u8]>,
-    /// `None` is a tombstone.
+    /// `None` is a tombstone: it deletes the key in a compacted topic.
     pub value: Option<&'a [u8]>,
     /// In order.
     pub headers: Option<&'a Headers>,
-    /// Milliseconds since 1970; now if `None`.
+    /// Milliseconds since 1970; now if `None`. Not negative.
     pub timestamp: Option<i64>,
-    /// Another codec than the producer's.
+    /// Another codec than the producer's; the batch that the partition has open is closed for it.
     pub compression: Option<Compression>,
 }
 
@@ -36,36 +64,42 @@ impl<'a> ProducerRecord<'a> {
     pub fn to(topic: &'a str) -> Self {
         Self { topic, partition: None, key: None, value: None, headers: None, timestamp: None, compression: None }
     }
+
     /// Sets the key.
     #[must_use]
     pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.key = Some(key.as_ref());
         self
     }
+
     /// Sets the value.
     #[must_use]
     pub fn value(mut self, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.value = Some(value.as_ref());
         self
     }
+
     /// Sets the headers.
     #[must_use]
     pub fn headers(mut self, headers: &'a Headers) -> Self {
         self.headers = Some(headers);
         self
     }
+
     /// Sets the partition.
     #[must_use]
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
+
     /// Sets the timestamp, in milliseconds since 1970.
     #[must_use]
     pub fn timestamp(mut self, timestamp: i64) -> Self {
         self.timestamp = Some(timestamp);
         self
     }
+
     /// Sets the codec.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
@@ -74,50 +108,280 @@ impl<'a> ProducerRecord<'a> {
     }
 }
 
-/// Where an acknowledged record is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Acknowledgement {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the topic says so.
-    pub timestamp: i64,
-}
+/// Sends records: cheap to clone, one buffer and one set of connections shared by all clones.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use std::time::Duration;
+/// use ailurus::{Client, Config, Producer, ProducerRecord};
+///
+/// let client = Client::connect(Config::from_env()?).await?;
+/// let producer = Producer::new(&client, client.config().producer.clone())?;
+/// let ack = producer.send(ProducerRecord::to("orders").key("order-17").value("created")).await?.await?;
+/// println!("partition {}, offset {}", ack.partition, ack.offset);
+/// producer.close(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Order
+/// Records of one partition are written in the order of the `send` calls that a program makes one after the other; a
+/// batch that must be sent again keeps its place. Records with the same key go to the same partition. When a topic is
+/// given more partitions, this changes: from the metadata refresh on that shows them
+/// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), most keys go to another partition, and
+/// what was sent before may still be read after what is sent then. Where the order of a key matters, give a topic enough
+/// partitions from the start, or stop producing and let consumers finish before it grows.
+///
+/// # Delivery
+/// A record is acknowledged when all in-sync replicas have it. Errors that may pass (a leader that moved, a connection that
+/// broke, a broker that does not answer) are retried with backoff until
+/// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, so a record may
+/// then be in the log twice.
+///
+/// A topic that does not exist is created if the settings and the broker allow it; otherwise `send` fails at once. The
+/// records of a topic that is deleted while they wait fail with [`ErrorKind::UnknownTopic`] when it has been missing for the
+/// request timeout; if it is created again before, they go to the new one.
+///
+/// # End
+/// [`close`](Producer::close) sends what waits, resolves every [`Delivery`] and ends the tasks. If the last clone is
+/// dropped instead, the tasks end too, and what was not acknowledged fails with [`ErrorKind::Closed`] and is logged.
+#[derive(Debug, Clone)]
+pub struct Producer(Arc<Handle>);
 
-/// Resolves when the record is acknowledged or has failed. Dropping it does not take the record back.
+/// Held by the clones of a producer and by nobody else: with the last one the tasks end.
 #[derive(Debug)]
-pub struct Delivery(());
+struct Handle(Arc<Shared>);
 
-impl Future for Delivery {
-    type Output = Result<Acknowledgement>;
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
-        todo!()
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let abandoned = abandon(&self.0, "the producer was dropped without close");
+        if abandoned > 0 {
+            tracing::warn!(
+                records = abandoned,
+                "a producer was dropped while records waited for their acknowledgement"
+            );
+        }
     }
 }
 
-/// Sends records: cheap to clone, one buffer and one set of connections shared by all clones.
-#[derive(Debug, Clone)]
-pub struct Producer(());
+/// Ends everything; tells how many records had not ended.
+fn abandon(shared: &Shared, why: &str) -> u64 {
+    let mut locked = shared.lock();
+    locked.close();
+    let ended = locked.abort(why);
+    drop(locked);
+    shared.memory.close();
+    shared.cancel.cancel();
+    let records = ended.iter().map(|batch| u64::from(batch.records)).sum();
+    for batch in ended {
+        batch.completion.resolve(batch.result);
+    }
+    records
+}
 
 impl Producer {
-    /// A producer on a client.
-    pub fn new(_client: &Client, _config: ProducerConfig) -> Result<Self> {
-        todo!()
+    /// A producer on a client. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that lists the settings that are not allowed.
+    pub fn new(client: &Client, config: ProducerConfig) -> Result<Self> {
+        config.validate(client.config().request_timeout)?;
+        Ok(Self(Arc::new(Handle(Shared::start(client, config)))))
     }
-    /// Puts a record into its partition's batch, waiting for buffer space and for the topic's partitions to be known.
-    pub async fn send(&self, _record: ProducerRecord<'_>) -> Result<Delivery> {
-        todo!()
+
+    /// Puts a record into its partition's batch.
+    ///
+    /// Usually this does not wait at all. It waits for metadata the first time a topic is used, and, in the order of the
+    /// calls, for buffer space while [`buffer_memory`](ProducerConfig::buffer_memory) is used up.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::UnknownTopic`] if the topic does not exist and could not be created;
+    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker can be reached;
+    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist or a negative timestamp;
+    /// - [`ErrorKind::RecordTooLarge`] if it is larger than [`max_request_size`](ProducerConfig::max_request_size);
+    /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the record was not sent;
+    /// - [`ErrorKind::Closed`] after [`close`](Self::close).
+    ///
+    /// # Cancellation
+    /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
+    /// Once it is ready, dropping the [`Delivery`] does not take the record back.
+    pub async fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+        let shared = &self.0.0;
+        let new = new_record(&record, &shared.config)?;
+        let mut refreshed = false;
+        loop {
+            self.reserve(new.size, record.topic).await?;
+            let refused = match self.append(&new) {
+                Ok(delivery) => return Ok(delivery),
+                Err(refused) => refused,
+            };
+            shared.memory.add_permits(new.size); // not held while others could use it
+            match refused {
+                NotAppended::Closed => return Err(closed()),
+                NotAppended::Refused(Refused::UnknownTopic) => self.look_up(record.topic).await?,
+                NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
+                    refreshed = true; // it may be new
+                    shared.cluster().refresh().await?;
+                    self.look_up(record.topic).await?;
+                }
+                NotAppended::Refused(Refused::NoSuchPartition { count }) => return Err(no_partition(&record, count)),
+            }
+        }
     }
-    /// Sends what is waiting and waits until all that was sent before this call has ended.
-    pub async fn flush(&self, _timeout: Duration) -> Result<()> {
-        todo!()
+
+    /// Takes buffer space, which `append` hands to the record's batch.
+    #[inline]
+    async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
+        let shared = &self.0.0;
+        // Never more than max_request_size, which has its bound.
+        let permits = size as u32;
+        if let Ok(permit) = shared.memory.try_acquire_many(permits) {
+            permit.forget();
+            return Ok(());
+        }
+        let timeout = shared.config.delivery_timeout;
+        match tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Ok(())
+            }
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                let what = format!(
+                    "a record for topic {topic:?} was not sent: the producer's buffer of {} bytes has been full for \
+                     {timeout:?}; see whether the brokers keep up, or raise buffer_memory",
+                    shared.config.buffer_memory
+                );
+                Err(Error::new(ErrorKind::Timeout, what))
+            }
+        }
     }
-    /// [`flush`](Self::flush), then ends the producer's tasks; what is not acknowledged by then fails.
-    pub async fn close(&self, _timeout: Duration) -> Result<()> {
-        todo!()
+
+    #[inline]
+    fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
+        let now = Instant::now();
+        let mut locked = self.0.0.lock();
+        if locked.is_closed() {
+            return Err(NotAppended::Closed);
+        }
+        let (completion, index) = locked.append(now, record).map_err(NotAppended::Refused)?;
+        Ok(Delivery::new(completion, index, record.timestamp))
     }
+
+    /// Makes a topic known to the accumulator.
+    async fn look_up(&self, topic: &str) -> Result<()> {
+        let shared = &self.0.0;
+        let found = shared.cluster().topic(topic, true).await?;
+        shared.learn(&found);
+        Ok(())
+    }
+
+    /// Sends what is waiting, without regard to linger, and waits until all that was sent before this call has ended, well
+    /// or not: the [`Delivery`] handles say which.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if that takes longer than `timeout`; nothing is given up, and it may be called again.
+    ///
+    /// # Cancellation
+    /// Dropping the future only ends the waiting.
+    pub async fn flush(&self, timeout: Duration) -> Result<()> {
+        let batches = self.0.0.lock().flush(Instant::now());
+        let all = join_all(batches.iter().map(|completion| completion.ended()));
+        match tokio::time::timeout(timeout, all).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let what = format!("not all records were acknowledged within the {timeout:?} that flush was given");
+                Err(Error::new(ErrorKind::Timeout, what))
+            }
+        }
+    }
+
+    /// [`flush`](Self::flush), then ends the producer's tasks and connections; what is not acknowledged by then fails.
+    ///
+    /// From the call on, `send` fails with [`ErrorKind::Closed`], on all clones. A second call returns at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if records had to be given up; their handles say so too.
+    ///
+    /// # Cancellation
+    /// If the future is dropped, records may still be on their way; the tasks end with the last clone.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let shared = &self.0.0;
+        if shared.lock().close() {
+            return Ok(());
+        }
+        shared.memory.close();
+        _ = self.flush(timeout).await;
+        let abandoned = abandon(shared, "the producer was closed");
+        shared.tasks.close();
+        if tokio::time::timeout(TASKS_END, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("the producer's tasks did not end within {TASKS_END:?}");
+        }
+        if abandoned == 0 {
+            return Ok(());
+        }
+        let what = format!("{abandoned} records were not acknowledged within the {timeout:?} that close was given");
+        Err(Error::new(ErrorKind::Timeout, what))
+    }
+
+    /// Bytes of the buffer that are in use: of records that wait or are on their way.
+    pub fn buffered_bytes(&self) -> usize {
+        let shared = &self.0.0;
+        shared.config.buffer_memory.saturating_sub(shared.memory.available_permits())
+    }
+}
+
+enum NotAppended {
+    Closed,
+    Refused(Refused),
+}
+
+fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
+    let size = record_size_bound(record.key, record.value, record.headers);
+    if size + BATCH_HEADER > config.max_request_size {
+        let what = format!(
+            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {} that max_request_size allows",
+            record.topic,
+            record.key.map_or(0, <[u8]>::len),
+            record.value.map_or(0, <[u8]>::len),
+            config.max_request_size
+        );
+        return Err(Error::new(ErrorKind::RecordTooLarge, what));
+    }
+    let timestamp = match record.timestamp {
+        Some(t) if t < 0 => {
+            let what = format!("a record for topic {:?} has the timestamp {t}: allowed is 0 or later", record.topic);
+            return Err(Error::new(ErrorKind::InvalidRecord, what));
+        }
+        Some(t) => t,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+    };
+    let compression = record.compression.unwrap_or(config.compression);
+    if let Compression::Gzip { level } = compression {
+        Compression::gzip(level)?;
+    }
+    Ok(NewRecord {
+        topic: record.topic,
+        target: Target::of(record.partition, record.key),
+        timestamp,
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+        compression,
+        size,
+    })
+}
+
+fn no_partition(record: &ProducerRecord<'_>, count: usize) -> Error {
+    let partition = record.partition.unwrap_or_default();
+    let what = format!(
+        "topic {:?} has no partition {partition}: it has {count}, from 0 to {}",
+        record.topic,
+        count.saturating_sub(1)
+    );
+    Error::new(ErrorKind::InvalidRecord, what)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the producer is closed")
 }

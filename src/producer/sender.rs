@@ -1,0 +1,348 @@
+//! The tasks of a producer: one sender per broker, and one that keeps leaders and deadlines.
+//!
+//! The accumulator is behind one lock, held for as long as an append takes. A sender is woken only when there is something
+//! new for its broker: a batch's first record, a batch that is full, or the end of the batch in front of another.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use kafka_protocol::messages::ProduceResponse;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::accumulator::{Accumulator, Drained, NO_LEADER, PartitionId, Settings};
+use super::batch::{Ended, Outcome};
+use super::request::{self, Encoded};
+use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
+use crate::config::{Compression, ProducerConfig};
+use crate::wire::Connection;
+
+/// Requests to one broker that may be in flight, as many as an idempotent producer may have.
+const IN_FLIGHT: usize = 5;
+/// From this size on a request is compressed on the threads for blocking work: it takes longer than handing it over.
+const COMPRESS_ELSEWHERE: usize = 16 << 10;
+
+/// What handles, senders and the supervisor share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) config: ProducerConfig,
+    state: Mutex<State>,
+    /// Free bytes of the buffer; fair to those who wait.
+    pub(super) memory: Semaphore,
+    /// Wakes the supervisor.
+    supervisor: Notify,
+    pub(super) cancel: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct State {
+    accumulator: Accumulator,
+    senders: HashMap<i32, Arc<Notify>>,
+    closed: bool,
+}
+
+/// The accumulator, locked; wakes whom it has to when it is let go.
+pub(super) struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    supervisor: &'a Notify,
+}
+
+impl Locked<'_> {
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.closed
+    }
+
+    /// No more records; tells whether it was closed before.
+    pub(super) fn close(&mut self) -> bool {
+        std::mem::replace(&mut self.state.closed, true)
+    }
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = Accumulator;
+    fn deref(&self) -> &Accumulator {
+        &self.state.accumulator
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Accumulator {
+        &mut self.state.accumulator
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let State { accumulator, senders, .. } = &mut *self.state;
+        for leader in accumulator.take_wakes() {
+            // The supervisor starts senders, and looks for leaders.
+            senders.get(&leader).map_or(self.supervisor, |sender| sender).notify_one();
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn start(client: &Client, config: ProducerConfig) -> Arc<Self> {
+        let settings = Settings::new(&config, client.config().request_timeout);
+        let accumulator = Accumulator::new(settings, fastrand::u64(..));
+        let shared = Arc::new(Self {
+            client: client.clone(),
+            memory: Semaphore::new(config.buffer_memory),
+            config,
+            state: Mutex::new(State { accumulator, senders: HashMap::new(), closed: false }),
+            supervisor: Notify::new(),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.tasks.spawn(supervise(Arc::clone(&shared)));
+        shared
+    }
+
+    #[inline]
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { state, supervisor: &self.supervisor }
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        self.client.cluster()
+    }
+
+    /// Frees what batches held and tells their handles. Not under the lock: tasks are woken.
+    pub(super) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
+        for batch in ended {
+            if let Err(e) = &batch.result {
+                tracing::warn!(error = %e.full(), records = batch.records, "records were not delivered");
+            }
+            self.memory.add_permits(batch.freed);
+            batch.completion.resolve(batch.result);
+        }
+    }
+
+    pub(super) fn learn(&self, topic: &TopicMeta) {
+        let leaders: Vec<_> = topic.partitions.iter().map(|p| p.leader).collect();
+        self.lock().update_topic(Instant::now(), &topic.name, Some(&leaders));
+    }
+}
+
+/// Brings leaders from metadata to the accumulator, starts senders, fails what is too old.
+async fn supervise(shared: Arc<Shared>) {
+    let mut metadata = shared.cluster().updated();
+    let mut backoff = shared.cluster().backoff();
+    let mut expiry = Instant::now() + shared.config.delivery_timeout;
+    // While partitions with batches have no leader, metadata is asked for again and again.
+    let mut ask = None::<Instant>;
+    loop {
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = shared.supervisor.notified() => {}
+            Ok(()) = metadata.changed() => follow_leaders(&shared),
+            () = tokio::time::sleep_until(expiry) => {
+                let (ended, next) = shared.lock().expire(Instant::now());
+                expiry = next;
+                shared.finish(ended);
+            }
+            () = sleep_until(ask) => {
+                ask = None;
+                shared.cluster().refresh_soon();
+            }
+        }
+        start_senders(&shared);
+        let leaderless = shared.lock().has_waiting(NO_LEADER);
+        if !leaderless {
+            ask = None;
+            backoff.reset();
+        } else if ask.is_none() {
+            ask = Some(Instant::now() + backoff.next());
+        }
+    }
+}
+
+/// Sleeps until then, or for ever.
+async fn sleep_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn follow_leaders(shared: &Shared) {
+    let snapshot = shared.cluster().snapshot();
+    let names = shared.lock().topic_names();
+    for name in names {
+        match snapshot.topics.get(&name) {
+            Some(topic) => shared.learn(topic),
+            None if snapshot.failed.get(&name) == Some(&UNKNOWN_TOPIC) => {
+                shared.lock().update_topic(Instant::now(), &name, None);
+            }
+            None => {}
+        }
+    }
+}
+
+fn start_senders(shared: &Arc<Shared>) {
+    let mut locked = shared.lock();
+    for broker in locked.waiting_leaders() {
+        locked.state.senders.entry(broker).or_insert_with(|| {
+            let wake = Arc::new(Notify::new());
+            shared.tasks.spawn(Sender::new(Arc::clone(shared), broker, Arc::clone(&wake)).run());
+            wake
+        });
+    }
+}
+
+/// Sends one broker's batches over a connection of its own.
+struct Sender {
+    shared: Arc<Shared>,
+    broker: i32,
+    wake: Arc<Notify>,
+    backoff: Backoff,
+}
+
+impl Sender {
+    fn new(shared: Arc<Shared>, broker: i32, wake: Arc<Notify>) -> Self {
+        let backoff = shared.cluster().backoff();
+        Self { shared, broker, wake, backoff }
+    }
+
+    async fn run(mut self) {
+        let cancel = self.shared.cancel.clone();
+        while let Some(Some(connection)) = cancel.run_until_cancelled(self.connect()).await {
+            // Ends by itself when the connection does.
+            let cancelled = cancel.run_until_cancelled(self.serve(&connection)).await.is_none();
+            connection.close().await;
+            if cancelled {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to send, then connects, however long that takes: what waits may meanwhile move to
+    /// another leader, or expire.
+    async fn connect(&mut self) -> Option<Connection> {
+        loop {
+            while !self.shared.lock().has_waiting(self.broker) {
+                self.wake.notified().await;
+            }
+            match self.shared.cluster().connect(self.broker).await {
+                Ok(connection) => {
+                    self.shared.lock().set_leader_error(self.broker, None);
+                    self.backoff.reset();
+                    return Some(connection);
+                }
+                Err(e) => {
+                    tracing::warn!(broker = self.broker, error = %e.full(), "the producer can't connect");
+                    self.shared.lock().set_leader_error(self.broker, Some(e));
+                    self.shared.cluster().refresh_soon(); // it may lead no more
+                    tokio::time::sleep(self.backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    /// Keeps up to [`IN_FLIGHT`] requests on the way until the connection ends.
+    async fn serve(&self, connection: &Connection) {
+        // In order up to the connection, which keeps the order to the broker.
+        let mut encoding = FuturesOrdered::new();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            let mut look_again = None;
+            while encoding.len() + in_flight.len() < IN_FLIGHT && !connection.is_closed() {
+                let (batches, next) = self.shared.lock().drain(Instant::now(), self.broker);
+                look_again = next;
+                if batches.is_empty() {
+                    break;
+                }
+                encoding.push_back(encode(batches));
+            }
+            tokio::select! {
+                Some(batches) = encoding.next() => in_flight.push(self.send(connection, batches)),
+                Some(()) = in_flight.next() => {}
+                () = self.wake.notified() => {}
+                () = sleep_until(look_again) => {}
+                // What is on the way fails at once and goes back to its queues first.
+                () = connection.closed(), if encoding.is_empty() && in_flight.is_empty() => return,
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// Sends a request and brings each of its batches to its outcome.
+    fn send<'a>(&'a self, connection: &'a Connection, batches: Vec<Encoded>) -> impl Future<Output = ()> + 'a {
+        let timeout = self.shared.client.config().request_timeout;
+        // Not in the future below: the order of these calls is the order on the wire.
+        let sent = !connection.is_closed();
+        let answer = connection.submit(request::produce(&batches, timeout), Instant::now() + timeout);
+        async move {
+            let answer = answer.await;
+            let outcomes: Vec<_> = match answer {
+                Ok(response) => self.judge(connection, &response, batches),
+                Err(e) => {
+                    tracing::debug!(broker = self.broker, error = %e.full(), "a produce request failed");
+                    self.shared.cluster().refresh_soon();
+                    let judge = |b: Encoded| (b.id, request::unanswered(b, &e, sent, |n| self.wait(n)));
+                    batches.into_iter().map(judge).collect()
+                }
+            };
+            let mut locked = self.shared.lock();
+            let now = Instant::now();
+            let ended: Vec<_> = outcomes.into_iter().filter_map(|(id, o)| locked.complete(now, id, o)).collect();
+            drop(locked);
+            self.shared.finish(ended);
+        }
+    }
+
+    fn judge(
+        &self,
+        connection: &Connection,
+        response: &ProduceResponse,
+        batches: Vec<Encoded>,
+    ) -> Vec<(PartitionId, Outcome)> {
+        let mut stale = false;
+        let answers = request::answers(response);
+        let outcomes = batches
+            .into_iter()
+            .map(|batch| {
+                let answer = answers.get(&(batch.topic.as_ref(), batch.partition)).copied();
+                stale |= answer.is_some_and(|a| request::is_stale_leader(a.error_code));
+                (batch.id, request::outcome(batch, answer, connection.peer(), |n| self.wait(n)))
+            })
+            .collect();
+        if stale {
+            self.shared.cluster().refresh_soon();
+        }
+        outcomes
+    }
+
+    /// The wait before a batch is tried again that was tried this often before.
+    fn wait(&self, attempts: u32) -> Duration {
+        let mut backoff = self.shared.cluster().backoff();
+        for _ in 0..attempts.min(16) {
+            backoff.next();
+        }
+        backoff.next()
+    }
+}
+
+/// Makes batches ready for the wire: here if that is quick, else on a thread for blocking work.
+async fn encode(batches: Vec<Drained>) -> Vec<Encoded> {
+    let heavy = |b: &Drained| b.compression != Compression::None && b.payload.is_plain();
+    let work: usize = batches.iter().filter(|b| heavy(b)).map(|b| b.payload.size()).sum();
+    let all = |batches: Vec<Drained>| batches.into_iter().map(Encoded::from).collect();
+    if work < COMPRESS_ELSEWHERE {
+        return all(batches);
+    }
+    match tokio::task::spawn_blocking(move || all(batches)).await {
+        Ok(encoded) => encoded,
+        // The runtime is shutting down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}
