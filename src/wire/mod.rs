@@ -5,7 +5,7 @@
 mod api;
 mod connect;
 mod connection;
-mod schema;
+pub(crate) mod schema;
 mod stream;
 
 pub(crate) use api::Api;

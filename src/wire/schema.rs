@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What a field is, and in which versions it is there.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::wire) struct Field {
+pub(crate) struct Field {
     kind: Kind,
     since: i16,
     until: i16,
@@ -49,17 +49,17 @@ const fn until(version: i16, f: Field) -> Field {
 const I32_ARRAY: Field = array(&[I32]);
 
 #[allow(non_upper_case_globals)]
-mod table {
+pub(super) mod table {
     use super::*;
 
-    pub(in crate::wire) const Produce: &[Field] = &[
+    pub(crate) const Produce: &[Field] = &[
         array(&[
             STR,
             array(&[I32, I16, I64, since(2, I64), since(5, I64), since(8, array(&[I32, STR])), since(8, STR)]),
         ]),
         since(1, I32),
     ];
-    pub(in crate::wire) const Fetch: &[Field] = &[
+    pub(crate) const Fetch: &[Field] = &[
         since(1, I32),
         since(7, I16),
         since(7, I32),
@@ -68,9 +68,9 @@ mod table {
             array(&[I32, I16, I64, since(4, I64), since(5, I64), since(4, array(&[I64, I64])), since(11, I32), BYTES]),
         ]),
     ];
-    pub(in crate::wire) const ListOffsets: &[Field] =
+    pub(crate) const ListOffsets: &[Field] =
         &[since(2, I32), array(&[STR, array(&[I32, I16, since(1, I64), since(1, I64), since(4, I32)])])];
-    pub(in crate::wire) const Metadata: &[Field] = &[
+    pub(crate) const Metadata: &[Field] = &[
         since(3, I32),
         array(&[I32, STR, I32, since(1, STR)]),
         since(2, STR),
@@ -85,21 +85,21 @@ mod table {
         ]),
         since(8, until(10, I32)),
     ];
-    pub(in crate::wire) const OffsetCommit: &[Field] = &[since(3, I32), array(&[STR, array(&[I32, I16])])];
-    pub(in crate::wire) const OffsetFetch: &[Field] =
+    pub(crate) const OffsetCommit: &[Field] = &[since(3, I32), array(&[STR, array(&[I32, I16])])];
+    pub(crate) const OffsetFetch: &[Field] =
         &[since(3, I32), array(&[STR, array(&[I32, I64, since(5, I32), STR, I16])]), since(2, I16)];
-    pub(in crate::wire) const FindCoordinator: &[Field] = &[since(1, I32), I16, since(1, STR), I32, STR, I32];
-    pub(in crate::wire) const JoinGroup: &[Field] =
+    pub(crate) const FindCoordinator: &[Field] = &[since(1, I32), I16, since(1, STR), I32, STR, I32];
+    pub(crate) const JoinGroup: &[Field] =
         &[since(2, I32), I16, I32, since(7, STR), STR, STR, since(9, BOOL), STR, array(&[STR, since(5, STR), BYTES])];
-    pub(in crate::wire) const Heartbeat: &[Field] = &[since(1, I32), I16];
-    pub(in crate::wire) const LeaveGroup: &[Field] = &[since(1, I32), I16, since(3, array(&[STR, STR, I16]))];
-    pub(in crate::wire) const SyncGroup: &[Field] = &[since(1, I32), I16, since(5, STR), since(5, STR), BYTES];
-    pub(in crate::wire) const DescribeGroups: &[Field] = &[
+    pub(crate) const Heartbeat: &[Field] = &[since(1, I32), I16];
+    pub(crate) const LeaveGroup: &[Field] = &[since(1, I32), I16, since(3, array(&[STR, STR, I16]))];
+    pub(crate) const SyncGroup: &[Field] = &[since(1, I32), I16, since(5, STR), since(5, STR), BYTES];
+    pub(crate) const DescribeGroups: &[Field] = &[
         since(1, I32),
         array(&[I16, STR, STR, STR, STR, array(&[STR, since(4, STR), STR, STR, BYTES, BYTES]), since(3, I32)]),
     ];
-    pub(in crate::wire) const ListGroups: &[Field] = &[since(1, I32), I16, array(&[STR, STR, since(4, STR)])];
-    pub(in crate::wire) const CreateTopics: &[Field] = &[
+    pub(crate) const ListGroups: &[Field] = &[since(1, I32), I16, array(&[STR, STR, since(4, STR)])];
+    pub(crate) const CreateTopics: &[Field] = &[
         since(2, I32),
         array(&[
             STR,
@@ -111,10 +111,10 @@ mod table {
             since(5, array(&[STR, STR, BOOL, I8, BOOL])),
         ]),
     ];
-    pub(in crate::wire) const DeleteTopics: &[Field] = &[since(1, I32), array(&[STR, I16, since(5, STR)])];
-    pub(in crate::wire) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
-    pub(in crate::wire) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
-    pub(in crate::wire) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
+    pub(crate) const DeleteTopics: &[Field] = &[since(1, I32), array(&[STR, I16, since(5, STR)])];
+    pub(crate) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
+    pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
+    pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
 }
 pub(super) use table::*;
 

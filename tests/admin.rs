@@ -1,0 +1,154 @@
+//! Topics, groups and offsets, and what a client says of a cluster it can't reach.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use ailurus::health::Status;
+use ailurus::{Admin, Client, Config, ErrorKind, Health, Producer, ProducerRecord, StartOffset, TopicPartition};
+
+#[tokio::test]
+async fn a_topic_is_created_described_grown_and_deleted() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("orders");
+
+    let e = admin.describe_topic(&name).await.unwrap_err();
+    assert!(e.is_unknown_topic() && e.to_string().contains("does not exist"), "{e}");
+    admin.create_topic(&name, 2, None).await.unwrap();
+    assert_eq!(admin.create_topic(&name, 2, None).await.unwrap_err().kind(), ErrorKind::TopicExists);
+    let topic = admin.describe_topic(&name).await.unwrap();
+    assert_eq!(topic.partitions.iter().map(|p| p.partition).collect::<Vec<_>>(), [0, 1]);
+    assert!(topic.partitions.iter().all(|p| p.leader.is_some() && !p.replicas.is_empty()));
+    assert!(admin.list_topics().await.unwrap().iter().any(|t| t.name == name));
+
+    admin.create_partitions(&name, 4).await.unwrap();
+    assert_eq!(admin.describe_topic(&name).await.unwrap().partitions.len(), 4);
+    assert!(admin.create_partitions(&name, 3).await.is_err(), "a topic does not shrink");
+
+    admin.delete_topic(&name).await.unwrap();
+    assert!(admin.describe_topic(&name).await.unwrap_err().is_unknown_topic());
+    assert!(admin.delete_topic(&name).await.unwrap_err().is_unknown_topic());
+    client.close().await;
+}
+
+#[tokio::test]
+async fn looking_creates_nothing() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("not-there");
+    assert!(admin.describe_topic(&name).await.unwrap_err().is_unknown_topic());
+    let at = [TopicPartition::new(name.as_str(), 0)];
+    assert!(admin.list_offsets(&at, StartOffset::Latest).await.unwrap_err().is_unknown_topic());
+    Health::check(&client).await;
+    assert!(!admin.list_topics().await.unwrap().iter().any(|t| t.name == name));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_bad_name_is_refused_in_the_brokers_words() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let e = Admin::new(&client).create_topic("no/slash", 1, None).await.unwrap_err();
+    assert_eq!(e.broker_code(), Some(17), "{e}");
+    assert!(e.to_string().contains("creating topic \"no/slash\" with 1 partitions"), "{e}");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn offsets_of_places_in_a_partition() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("offsets");
+    admin.create_topic(&name, 2, None).await.unwrap();
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let first = 1_700_000_000_000;
+    for i in 0..5 {
+        let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(first + i * 1000);
+        producer.send(record).await.unwrap().await.unwrap();
+    }
+    producer.close(Duration::from_secs(30)).await.unwrap();
+
+    let (empty, full) = (TopicPartition::new(name.as_str(), 0), TopicPartition::new(name.as_str(), 1));
+    let both = [empty.clone(), full.clone()];
+    for (at, want) in [
+        (StartOffset::Earliest, [0, 0]),
+        (StartOffset::Latest, [0, 5]),
+        (StartOffset::Timestamp(first + 1500), [0, 2]),
+        (StartOffset::Timestamp(first + 3000), [0, 3]),
+        (StartOffset::Timestamp(first + 999_000), [0, 5]),
+    ] {
+        let found = admin.list_offsets(&both, at).await.unwrap();
+        assert_eq!([found[&empty], found[&full]], want, "{at:?}");
+    }
+    let e = admin.list_offsets(&[TopicPartition::new(name.as_str(), 2)], StartOffset::Latest).await.unwrap_err();
+    assert!(e.to_string().contains("has 2 partitions"), "{e}");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn groups_that_are_not_there() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let group = broker.group("nobody");
+    let described = admin.describe_group(&group).await.unwrap();
+    assert_eq!((described.state.as_str(), described.members.len(), described.offsets.len()), ("Dead", 0, 0));
+    assert!(!admin.list_groups().await.unwrap().iter().any(|g| g.group == group));
+    assert_eq!(admin.delete_group(&group).await.unwrap_err().broker_code(), Some(69));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn dead_bootstrap_brokers_are_passed_over_and_named_when_all_are_dead() {
+    let broker = support::broker().await;
+    // Nothing listens on a port that was just given back.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = Config::builder().brokers(format!("{dead},nowhere.invalid:9092,{}", broker.bootstrap()));
+    let client = Client::connect(config.build().unwrap()).await.unwrap();
+    assert_eq!(Health::check(&client).await.status, Status::Healthy);
+    client.close().await;
+
+    let config = Config::builder().brokers(format!("{dead},nowhere.invalid:9092")).build().unwrap();
+    let e = Client::connect(config).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Connect);
+    let text = e.full();
+    assert!(text.contains(&format!("{dead}: refused the connection")), "{text}");
+    assert!(text.contains("nowhere.invalid:9092: the name could not be resolved"), "{text}");
+}
+
+#[tokio::test]
+async fn health_of_a_cluster_that_is_not_there() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let client = Client::new(Config::builder().brokers(dead.to_string()).build().unwrap());
+    let health = Health::check(&client).await;
+    assert_eq!(health.status, Status::Unhealthy);
+    assert_eq!(health.brokers[0].address, dead.to_string());
+    assert!(health.problems[0].contains("refused the connection"), "{:?}", health.problems);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_down_degrades_and_the_rest_goes_on() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    assert_eq!(Health::check(&client).await.status, Status::Healthy);
+    embedded.stop_node(1).await;
+    let health = Health::check(&client).await;
+    assert_eq!(health.status, Status::Degraded, "{:?}", health.problems);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_closed_client_says_so() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    client.close().await;
+    let e = Admin::new(&client).list_topics().await.unwrap_err();
+    assert!(e.full().contains("the client is closed"), "{}", e.full());
+}
