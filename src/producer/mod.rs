@@ -25,8 +25,12 @@ mod sender;
 use accumulator::{NewRecord, Refused};
 pub use delivery::{Acknowledgement, Delivery};
 use partitioner::Target;
+#[doc(hidden)]
+pub use partitioner::murmur2;
 use sender::Shared;
 
+/// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
+const SPREAD: Duration = Duration::from_secs(1);
 /// How long ending tasks may take to close their connections.
 const TASKS_END: Duration = Duration::from_secs(10);
 
@@ -138,7 +142,8 @@ impl<'a> ProducerRecord<'a> {
 /// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, so a record may
 /// then be in the log twice.
 ///
-/// A topic that does not exist is created if the settings and the broker allow it; otherwise `send` fails at once. The
+/// A topic that does not exist is created if the settings and the broker allow it; otherwise `send` fails, after it has
+/// looked for the topic for a second. The
 /// records of a topic that is deleted while they wait fail with [`ErrorKind::UnknownTopic`] when it has been missing for the
 /// request timeout; if it is created again before, they go to the new one.
 ///
@@ -271,9 +276,20 @@ impl Producer {
     /// Makes a topic known to the accumulator.
     async fn look_up(&self, topic: &str) -> Result<()> {
         let shared = &self.0.0;
-        let found = shared.cluster().topic(topic, true).await?;
-        shared.learn(&found);
-        Ok(())
+        let cluster = shared.cluster();
+        let give_up =
+            Instant::now() + if shared.client.config().allow_auto_topic_creation { Duration::ZERO } else { SPREAD };
+        let mut backoff = cluster.backoff();
+        loop {
+            match cluster.topic(topic, true).await {
+                Ok(found) => {
+                    shared.learn(&found);
+                    return Ok(());
+                }
+                Err(e) if e.is_unknown_topic() && Instant::now() < give_up => tokio::time::sleep(backoff.next()).await,
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Sends what is waiting, without regard to linger, and waits until all that was sent before this call has ended, well

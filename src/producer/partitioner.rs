@@ -30,7 +30,7 @@ pub(crate) fn partition_of(hash: i32, partitions: usize) -> usize {
 /// Austin Appleby's MurmurHash2 with the seed that Kafka's Java client uses
 /// (`org.apache.kafka.common.utils.Utils.murmur2`).
 #[inline]
-pub(crate) fn murmur2(data: &[u8]) -> i32 {
+pub fn murmur2(data: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
     const SEED: u32 = 0x9747_b28c;
     let mut h = SEED ^ data.len() as u32;

@@ -13,6 +13,8 @@ mod compress;
 mod decode;
 mod encode;
 mod headers;
+#[doc(hidden)]
+pub mod raw;
 mod varint;
 
 #[allow(unused_imports)]
