@@ -1,5 +1,8 @@
 //! Reads partitions, alone or as a member of a group.
 
+mod assignor;
+mod membership;
+
 use std::sync::Arc;
 use std::time::Instant;
 
