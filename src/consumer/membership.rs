@@ -424,6 +424,11 @@ impl Membership {
         }
     }
 
+    /// Something else than the protocol has failed for good.
+    pub(crate) fn fail(&mut self, e: Error) {
+        self.end(Err(e));
+    }
+
     /// The program wants to go.
     pub(crate) fn leave(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Leaving { .. } | Phase::Ended) {
