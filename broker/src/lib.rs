@@ -1,1 +1,46 @@
-//! Placeholder.
+//! An in-memory Kafka broker over real TCP, for tests, demos and local development.
+//!
+//! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
+//! classic protocol, and the usual administration. It keeps everything in memory and forgets it when it ends. It knows
+//! no transactions, no authentication, no TLS, no fetch sessions and no replication, though it can pretend to have
+//! several nodes: each listens on its own port and leads its share of the partitions.
+//!
+//! Its other half is for tests: look into logs and groups without the wire, spoil requests by a [hook](Broker::set_hook),
+//! move leaders and coordinators, stop and start nodes, and offer the [version ranges](Versions) of older brokers.
+//!
+//! ```
+//! use ailurus_broker::{Broker, BrokerConfig, BrokerError};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BrokerError> {
+//! let broker = Broker::start(BrokerConfig::default().nodes(3)).await?;
+//! broker.create_topic("orders", 6)?;
+//! println!("point a client at {}", broker.bootstrap());
+//! broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod api;
+mod batch;
+mod broker;
+mod cluster;
+mod config;
+mod conn;
+mod coordinator;
+mod error;
+mod fault;
+mod group;
+mod inspect;
+mod log;
+mod node;
+mod shared;
+mod topic_config;
+mod versions;
+
+pub use broker::Broker;
+pub use config::BrokerConfig;
+pub use error::BrokerError;
+pub use fault::{Fault, RequestInfo};
+pub use inspect::{GroupMember, LogRecord};
+pub use versions::Versions;

@@ -1,0 +1,26 @@
+//! CreatePartitions: grows topics.
+
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+
+use super::text;
+use crate::cluster::Refused;
+use crate::conn::Context;
+use crate::shared::Shared;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let grow = |topic: &CreatePartitionsTopic| -> Result<(), Refused> {
+        cx.gate().map_err(|error| (error, error.to_string()))?;
+        shared.cluster().grow_topic(&topic.name, topic.count, request.validate_only)
+    };
+    let one = |topic: CreatePartitionsTopic| {
+        let grown = grow(&topic);
+        let out = CreatePartitionsTopicResult::default().with_name(topic.name);
+        match grown {
+            Ok(()) => out.with_error_message(None),
+            Err((error, why)) => out.with_error_code(error.code()).with_error_message(Some(text(why))),
+        }
+    };
+    CreatePartitionsResponse::default().with_results(request.topics.into_iter().map(one).collect())
+}

@@ -1,0 +1,38 @@
+//! DeleteRecords: makes the beginning of a log unreadable.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
+use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+
+use crate::conn::Context;
+use crate::shared::Shared;
+
+/// Stands for the end of the log.
+const EVERYTHING: i64 = -1;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let one = |p: &DeleteRecordsPartition| {
+            let out = DeleteRecordsPartitionResult::default().with_partition_index(p.partition_index);
+            match delete(shared, cx, &topic.name, p) {
+                Ok(start) => out.with_low_watermark(start),
+                Err(error) => out.with_low_watermark(-1).with_error_code(error.code()),
+            }
+        };
+        let partitions = topic.partitions.iter().map(one).collect();
+        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+    }
+    DeleteRecordsResponse::default().with_topics(topics)
+}
+
+/// Returns where the log begins now.
+fn delete(shared: &Shared, cx: &Context, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, ResponseError> {
+    cx.gate()?;
+    let mut cluster = shared.cluster();
+    let log = &mut cluster.led_by(cx.node, topic, asked.partition_index)?.log;
+    let before = if asked.offset == EVERYTHING { log.end() } else { asked.offset };
+    log.delete_before(before)?;
+    Ok(log.start())
+}

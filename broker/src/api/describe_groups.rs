@@ -1,0 +1,52 @@
+//! DescribeGroups: state, members and assignment of groups.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+
+use super::text;
+use crate::conn::Context;
+use crate::group::{Group, Member, Phase};
+use crate::shared::Shared;
+
+/// From this version on a group that does not exist is an error.
+const STRICT: i16 = 6;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let one = |id: GroupId| {
+        let out = DescribedGroup::default().with_group_id(id.clone());
+        if let Err(error) = shared.check_coordinator(cx, &id) {
+            return out.with_error_code(error.code());
+        }
+        match shared.groups().get(&id) {
+            Some(group) => describe(cx, out, group),
+            None if cx.version >= STRICT => out
+                .with_group_state(text("Dead"))
+                .with_error_code(ResponseError::GroupIdNotFound.code())
+                .with_error_message(Some(text(format!("Group {} not found.", id.as_str())))),
+            None => out.with_group_state(text("Dead")),
+        }
+    };
+    DescribeGroupsResponse::default().with_groups(request.groups.into_iter().map(one).collect())
+}
+
+fn describe(cx: &Context, out: DescribedGroup, group: &Group) -> DescribedGroup {
+    let stable = group.phase() == Phase::Stable;
+    let member = |(id, m): (&str, &Member)| {
+        let out = DescribedGroupMember::default()
+            .with_member_id(text(id))
+            .with_group_instance_id(m.instance_id.clone().filter(|_| cx.version >= 4).map(text))
+            .with_client_id(text(m.client_id.clone()))
+            .with_client_host(text(m.client_host.clone()));
+        // Only of a stable group is it known which assignor and assignment hold.
+        if !stable {
+            return out;
+        }
+        out.with_member_metadata(m.metadata(group.protocol()).cloned().unwrap_or_default())
+            .with_member_assignment(m.assignment.clone())
+    };
+    out.with_group_state(text(group.phase().name()))
+        .with_protocol_type(text(group.protocol_type()))
+        .with_protocol_data(text(if stable { group.protocol() } else { "" }))
+        .with_members(group.members().map(member).collect())
+}

@@ -1,0 +1,52 @@
+//! FindCoordinator: which node coordinates a group.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::text;
+use crate::conn::Context;
+use crate::shared::Shared;
+
+const GROUP: i8 = 0;
+/// From this version on several are asked for at once.
+const SEVERAL: i16 = 4;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let host = text(shared.config.host());
+    let one = |key: StrBytes| match find(shared, cx, request.key_type, &key) {
+        Ok((node, port)) => Coordinator::default()
+            .with_key(key)
+            .with_node_id(BrokerId(node))
+            .with_host(host.clone())
+            .with_port(port.into()),
+        Err(error) => {
+            let message = Some(text(error.to_string()));
+            let out = Coordinator::default().with_key(key).with_node_id(BrokerId(-1)).with_port(-1);
+            out.with_error_code(error.code()).with_error_message(message)
+        }
+    };
+    if cx.version >= SEVERAL {
+        let found = request.coordinator_keys.into_iter().map(one).collect();
+        return FindCoordinatorResponse::default().with_coordinators(found);
+    }
+    let found = one(request.key);
+    FindCoordinatorResponse::default()
+        .with_error_code(found.error_code)
+        .with_error_message(found.error_message)
+        .with_node_id(found.node_id)
+        .with_host(found.host)
+        .with_port(found.port)
+}
+
+fn find(shared: &Shared, cx: &Context, key_type: i8, key: &str) -> Result<(i32, u16), ResponseError> {
+    cx.gate()?;
+    if key_type != GROUP {
+        // There are no transactions.
+        return Err(ResponseError::CoordinatorNotAvailable);
+    }
+    let cluster = shared.cluster();
+    let node = cluster.node(cluster.coordinator(key)).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    Ok((node.id, node.port))
+}

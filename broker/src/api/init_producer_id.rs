@@ -1,0 +1,34 @@
+//! InitProducerId: an identity for an idempotent producer.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
+
+use crate::conn::Context;
+use crate::shared::Shared;
+
+/// From this version on a producer may tell the identity it has.
+const WITH_IDENTITY: i16 = 3;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    match identity(shared, cx, &request) {
+        Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
+        Err(error) => InitProducerIdResponse::default()
+            .with_error_code(error.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1),
+    }
+}
+
+/// As Kafka, without a transactional id every request gets a new identity, whatever the producer had before.
+fn identity(shared: &Shared, cx: &Context, request: &InitProducerIdRequest) -> Result<i64, ResponseError> {
+    cx.gate()?;
+    let half = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
+    if cx.version >= WITH_IDENTITY && half {
+        return Err(ResponseError::InvalidRequest);
+    }
+    if request.transactional_id.is_some() {
+        // There are no transactions, and no coordinator of them.
+        return Err(ResponseError::CoordinatorNotAvailable);
+    }
+    Ok(shared.cluster().new_producer_id())
+}

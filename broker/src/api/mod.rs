@@ -1,0 +1,79 @@
+//! One file per API of the Kafka protocol: from the decoded request to the answer.
+
+pub(crate) mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_groups;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_fetch;
+mod produce;
+mod sync_group;
+
+use std::io;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::conn::{Answer, Context};
+use crate::shared::Shared;
+
+/// Serves one request.
+pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: Bytes) -> io::Result<Answer> {
+    match api {
+        ApiKey::Produce => produce::handle(shared, cx, cx.decode(body)?),
+        ApiKey::Fetch => cx.encode(&fetch::handle(shared, cx, cx.decode(body)?).await),
+        ApiKey::ListOffsets => cx.encode(&list_offsets::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::Metadata => cx.encode(&metadata::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::OffsetCommit => cx.encode(&offset_commit::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::OffsetFetch => cx.encode(&offset_fetch::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::FindCoordinator => cx.encode(&find_coordinator::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::JoinGroup => cx.encode(&join_group::handle(shared, cx, cx.decode(body)?).await),
+        ApiKey::Heartbeat => cx.encode(&heartbeat::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::LeaveGroup => cx.encode(&leave_group::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::SyncGroup => cx.encode(&sync_group::handle(shared, cx, cx.decode(body)?).await),
+        ApiKey::DescribeGroups => cx.encode(&describe_groups::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::ListGroups => cx.encode(&list_groups::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::ApiVersions => cx.encode(&api_versions::versions(shared, cx.gate().err())),
+        ApiKey::CreateTopics => cx.encode(&create_topics::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DeleteTopics => cx.encode(&delete_topics::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DeleteRecords => cx.encode(&delete_records::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::InitProducerId => cx.encode(&init_producer_id::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeConfigs => cx.encode(&describe_configs::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::CreatePartitions => cx.encode(&create_partitions::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DeleteGroups => cx.encode(&delete_groups::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::IncrementalAlterConfigs => cx.encode(&incremental_alter_configs::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeCluster => cx.encode(&describe_cluster::handle(shared, cx, cx.decode(body)?)),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} is not served"))),
+    }
+}
+
+/// The error code of a result: 0 for success.
+fn code<T>(result: &Result<T, ResponseError>) -> i16 {
+    result.as_ref().err().map_or(0, ResponseError::code)
+}
+
+fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+/// A copy that does not keep the whole request in memory, which a slice of it would.
+fn owned(text: Option<&StrBytes>) -> Option<String> {
+    text.map(|t| t.to_string())
+}

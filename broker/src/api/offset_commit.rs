@@ -1,0 +1,60 @@
+//! OffsetCommit: how far a group has come.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use super::{code, owned};
+use crate::conn::Context;
+use crate::group::{Committed, Group, MemberKey};
+use crate::shared::Shared;
+
+/// Kafka's `offset.metadata.max.bytes`.
+const MAX_METADATA: usize = 4096;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let known: Vec<bool> = {
+        let cluster = shared.cluster();
+        request.topics.iter().map(|t| cluster.topics.contains_key(t.name.as_str())).collect()
+    };
+    let may = shared.check_coordinator(cx, &request.group_id).and_then(|()| {
+        let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
+        let generation = request.generation_id_or_member_epoch;
+        let now = shared.now();
+        let step = |group: &mut Group| {
+            group.may_commit(key, generation, now)?;
+            Ok(request.topics.iter().zip(&known).map(|(t, &known)| commit(group, t, known)).collect::<Vec<_>>())
+        };
+        // Whoever names no generation may commit for a group that is not there yet.
+        let committed = shared.groups().update(&request.group_id, generation < 0, step);
+        committed.unwrap_or(Err(ResponseError::IllegalGeneration))
+    });
+    let refused =
+        |error: ResponseError| request.topics.iter().map(|t| vec![error.code(); t.partitions.len()]).collect();
+    let codes: Vec<Vec<i16>> = may.unwrap_or_else(refused);
+    let topic = |(t, codes): (OffsetCommitRequestTopic, Vec<i16>)| {
+        let one =
+            |(index, code)| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
+        let partitions = t.partitions.iter().map(|p| p.partition_index).zip(codes).map(one).collect();
+        OffsetCommitResponseTopic::default().with_name(t.name).with_partitions(partitions)
+    };
+    OffsetCommitResponse::default().with_topics(request.topics.into_iter().zip(codes).map(topic).collect())
+}
+
+/// The error code of each partition.
+fn commit(group: &mut Group, topic: &OffsetCommitRequestTopic, known: bool) -> Vec<i16> {
+    let mut one = |p: &kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition| {
+        if !known {
+            return Err(ResponseError::UnknownTopicOrPartition);
+        }
+        let metadata = owned(p.committed_metadata.as_ref());
+        if metadata.as_ref().is_some_and(|m| m.len() > MAX_METADATA) {
+            return Err(ResponseError::OffsetMetadataTooLarge);
+        }
+        let committed = Committed { offset: p.committed_offset, leader_epoch: p.committed_leader_epoch, metadata };
+        group.commit(&topic.name, p.partition_index, committed);
+        Ok(())
+    };
+    topic.partitions.iter().map(|p| code(&one(p))).collect()
+}

@@ -1,0 +1,89 @@
+//! OffsetFetch: how far a group had come.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+
+use super::text;
+use crate::conn::Context;
+use crate::group::Committed;
+use crate::shared::Shared;
+
+/// From this version on several groups are asked for at once.
+const SEVERAL: i16 = 8;
+
+/// Topic and partitions.
+type Asked = Vec<(TopicName, Vec<i32>)>;
+type Found = Vec<(TopicName, Vec<(i32, Committed)>)>;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if cx.version < SEVERAL {
+        let asked = request.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        return match find(shared, cx, &request.group_id, asked) {
+            Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
+            Ok(found) => OffsetFetchResponse::default().with_topics(found.into_iter().map(|t| topic(cx, t)).collect()),
+        };
+    }
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group in request.groups {
+        let asked = group.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let found = find(shared, cx, &group.group_id, asked);
+        let out = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
+        groups.push(match found {
+            Err(error) => out.with_error_code(error.code()),
+            Ok(found) => out.with_topics(found.into_iter().map(topic_of_group).collect()),
+        });
+    }
+    OffsetFetchResponse::default().with_groups(groups)
+}
+
+/// The offsets asked for, -1 where there is none; all that there are if none is named.
+fn find(shared: &Shared, cx: &Context, group: &str, asked: Option<Asked>) -> Result<Found, ResponseError> {
+    shared.check_coordinator(cx, group)?;
+    let groups = shared.groups();
+    let empty = BTreeMap::new();
+    let offsets = groups.get(group).map_or(&empty, |g| g.offsets());
+    let Some(asked) = asked else {
+        let mut all: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for ((topic, partition), committed) in offsets {
+            all.entry(topic).or_default().push((*partition, committed.clone()));
+        }
+        return Ok(all.into_iter().map(|(topic, found)| (TopicName(text(topic)), found)).collect());
+    };
+    let none = || Committed { offset: -1, leader_epoch: -1, metadata: Some(String::new()) };
+    let one = |topic: &TopicName, p| offsets.get(&(topic.to_string(), p)).cloned().unwrap_or_else(none);
+    Ok(asked
+        .into_iter()
+        .map(|(topic, partitions)| {
+            let found = partitions.into_iter().map(|p| (p, one(&topic, p))).collect();
+            (topic, found)
+        })
+        .collect())
+}
+
+fn topic(cx: &Context, (name, found): (TopicName, Vec<(i32, Committed)>)) -> OffsetFetchResponseTopic {
+    let one = |(index, committed): (i32, Committed)| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(committed.offset)
+            .with_committed_leader_epoch(if cx.version >= 5 { committed.leader_epoch } else { -1 })
+            .with_metadata(committed.metadata.map(text))
+    };
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(found.into_iter().map(one).collect())
+}
+
+fn topic_of_group((name, found): (TopicName, Vec<(i32, Committed)>)) -> OffsetFetchResponseTopics {
+    let one = |(index, committed): (i32, Committed)| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(index)
+            .with_committed_offset(committed.offset)
+            .with_committed_leader_epoch(committed.leader_epoch)
+            .with_metadata(committed.metadata.map(text))
+    };
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(found.into_iter().map(one).collect())
+}

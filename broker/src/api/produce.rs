@@ -1,0 +1,92 @@
+//! Produce: appends batches to the logs of partitions.
+
+use std::io;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+
+use crate::cluster::Cluster;
+use crate::conn::{Answer, Context};
+use crate::log::{self, Checked};
+use crate::shared::Shared;
+
+const ALL: i16 = -1;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Answer> {
+    let acks = request.acks;
+    let gate = cx.gate().and(match acks {
+        ALL..=1 => Ok(()),
+        _ => Err(ResponseError::InvalidRequiredAcks),
+    });
+    let mut failed = false;
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        // Checksums and copies are made before the lock is taken.
+        let check = |p: PartitionProduceData| {
+            (p.index, log::check(&p.records.unwrap_or_default(), shared.config.check_records))
+        };
+        let checked: Vec<_> = topic.partition_data.into_iter().map(check).collect();
+        let mut cluster = shared.cluster();
+        let name = match cx.version {
+            ..=12 => Some(topic.name.to_string()),
+            _ => cluster.topic_name(topic.topic_id).map(str::to_owned),
+        };
+        let mut one = |(index, batch): (i32, Result<Checked, ResponseError>)| {
+            let appended = gate.and_then(|()| match &name {
+                Some(name) => append(shared, cx, &mut cluster, (name, index), batch, acks),
+                None => Err(ResponseError::UnknownTopicId),
+            });
+            failed |= appended.is_err();
+            let response = PartitionProduceResponse::default().with_index(index);
+            match appended {
+                Ok((base, start)) => response.with_base_offset(base).with_log_start_offset(start),
+                Err(error) => response.with_base_offset(-1).with_error_code(error.code()),
+            }
+        };
+        let partitions = checked.into_iter().map(&mut one).collect();
+        let response = TopicProduceResponse::default().with_partition_responses(partitions);
+        responses.push(if cx.version <= 12 {
+            response.with_name(topic.name)
+        } else {
+            response.with_topic_id(topic.topic_id)
+        });
+    }
+    match acks {
+        // Without an answer, closing the connection is the only way to tell that something went wrong.
+        0 if failed => Ok(Answer::Close),
+        0 => Ok(Answer::Silence),
+        _ => cx.encode(&ProduceResponse::default().with_responses(responses)),
+    }
+}
+
+/// Returns the offset of the first record and where the log begins.
+fn append(
+    shared: &Shared,
+    cx: &Context,
+    cluster: &mut Cluster,
+    (topic, partition): (&str, i32),
+    batch: Result<Checked, ResponseError>,
+    acks: i16,
+) -> Result<(i64, i64), ResponseError> {
+    let config = cluster.topics.get(topic).map(|t| &t.config);
+    let max = config.map_or(usize::MAX, |c| c.max_message_bytes(&shared.config));
+    let min_in_sync = config.map_or(1, |c| c.min_insync_replicas());
+    let retention = config.and_then(|c| c.retention_bytes(&shared.config));
+    let replicas = cluster.led_by(cx.node, topic, partition)?.replicas.clone();
+    let in_sync = replicas.iter().filter(|&&n| cluster.is_up(n)).count();
+    if acks == ALL && in_sync < min_in_sync {
+        return Err(ResponseError::NotEnoughReplicas);
+    }
+    let batch = batch?;
+    if batch.size() > max {
+        return Err(ResponseError::MessageTooLarge);
+    }
+    let leader = cluster.led_by(cx.node, topic, partition)?;
+    let base = leader.log.append(batch, leader.leader_epoch)?;
+    if let Some(limit) = retention {
+        leader.log.retain_bytes(limit);
+    }
+    Ok((base, leader.log.start()))
+}

@@ -1,0 +1,44 @@
+//! SyncGroup: the leader brings the assignment, everyone fetches their part of it.
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
+use tokio::sync::oneshot::Receiver;
+
+use super::text;
+use crate::conn::Context;
+use crate::group::{Answer, MemberKey};
+use crate::shared::Shared;
+
+pub(super) async fn handle(shared: &Shared, cx: &Context, request: SyncGroupRequest) -> SyncGroupResponse {
+    let answer = match park(shared, cx, &request) {
+        Ok(receiver) => receiver.await.map_err(|_| ResponseError::UnknownMemberId),
+        Err(error) => Err(error),
+    };
+    let error = match answer {
+        Ok(Answer::Synced { protocol_type, protocol, assignment }) => {
+            return SyncGroupResponse::default()
+                .with_protocol_type(Some(text(protocol_type)))
+                .with_protocol_name(Some(text(protocol)))
+                .with_assignment(assignment);
+        }
+        Ok(Answer::Refused(error, _)) | Err(error) => error,
+        Ok(Answer::Joined(_)) => ResponseError::UnknownServerError,
+    };
+    SyncGroupResponse::default().with_error_code(error.code())
+}
+
+fn park(shared: &Shared, cx: &Context, request: &SyncGroupRequest) -> Result<Receiver<Answer>, ResponseError> {
+    shared.check_coordinator(cx, &request.group_id)?;
+    let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
+    let expected = (request.protocol_type.as_deref(), request.protocol_name.as_deref());
+    let copied = |a: &kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment| {
+        (a.member_id.to_string(), Bytes::copy_from_slice(&a.assignment))
+    };
+    let assignments = request.assignments.iter().map(copied).collect();
+    let now = shared.now();
+    let step = |group: &mut crate::group::Group, ticket| {
+        group.sync(key, request.generation_id, expected, assignments, ticket, now);
+    };
+    shared.groups().park(&request.group_id, false, step).ok_or(ResponseError::UnknownMemberId)
+}

@@ -1,0 +1,270 @@
+//! Record batches of format v2, as they stand in a request and in a log.
+//!
+//! The layout is that of the Kafka documentation, "Record Batch". Every length is checked before it is used: a batch is
+//! what some client sent.
+
+use std::io::Read;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::error::BrokerError;
+
+/// Bytes of a batch before its first record.
+pub(crate) const HEADER: usize = 61;
+/// Bytes of a batch that its length field does not count.
+const OVERHEAD: usize = 12;
+/// Where the part begins that the checksum covers.
+const CHECKED_FROM: usize = 21;
+/// The most that a compressed batch may unpack to.
+const MAX_UNPACKED: u64 = 256 << 20;
+
+const COMPRESSION: i16 = 0b111;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// The fixed fields of a record batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub base_offset: i64,
+    /// Of the whole batch, with everything.
+    pub size: usize,
+    pub magic: i8,
+    pub crc: u32,
+    pub attributes: i16,
+    pub last_offset_delta: i32,
+    pub base_timestamp: i64,
+    pub max_timestamp: i64,
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
+    pub count: i32,
+}
+
+impl Header {
+    /// Reads the header of the batch that `data` begins with; `None` if the batch does not fit into `data`.
+    pub fn read(data: &[u8]) -> Option<Self> {
+        let mut at = data.get(..HEADER)?;
+        let base_offset = at.get_i64();
+        let size = usize::try_from(at.get_i32()).ok()? + OVERHEAD;
+        if size < HEADER || size > data.len() {
+            return None;
+        }
+        let _leader_epoch = at.get_i32();
+        Some(Self {
+            base_offset,
+            size,
+            magic: at.get_i8(),
+            crc: at.get_u32(),
+            attributes: at.get_i16(),
+            last_offset_delta: at.get_i32(),
+            base_timestamp: at.get_i64(),
+            max_timestamp: at.get_i64(),
+            producer_id: at.get_i64(),
+            producer_epoch: at.get_i16(),
+            base_sequence: at.get_i32(),
+            count: at.get_i32(),
+        })
+    }
+
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether the checksum of the batch is right.
+    pub fn is_intact(&self, batch: &[u8]) -> bool {
+        batch.get(CHECKED_FROM..self.size).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
+    }
+}
+
+/// Gives a batch its place in the log: neither field is covered by the checksum.
+pub(crate) fn place(batch: &mut BytesMut, base_offset: i64, leader_epoch: i32) {
+    (&mut batch[..8]).put_i64(base_offset);
+    (&mut batch[OVERHEAD..OVERHEAD + 4]).put_i32(leader_epoch);
+}
+
+/// One record of a batch; its fields are slices of the unpacked batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub offset_delta: i32,
+    pub timestamp_delta: i64,
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// The record as it stands in the unpacked batch, with its length.
+    pub raw: Bytes,
+}
+
+/// The records of a batch, unpacked: none or gzip.
+///
+/// `Ok(None)`: compressed with a codec that is not looked into.
+pub(crate) fn unpack(header: &Header, batch: &Bytes) -> Result<Option<Bytes>, BrokerError> {
+    let packed = batch.slice(HEADER..header.size);
+    match header.attributes & COMPRESSION {
+        0 => Ok(Some(packed)),
+        1 => {
+            let mut unpacked = Vec::new();
+            let mut reader = flate2::read::MultiGzDecoder::new(packed.reader()).take(MAX_UNPACKED);
+            reader
+                .read_to_end(&mut unpacked)
+                .map_err(|error| BrokerError::InvalidBatch(format!("its gzip data is broken: {error}")))?;
+            Ok(Some(unpacked.into()))
+        }
+        2..=4 => Ok(None),
+        codec => Err(BrokerError::InvalidBatch(format!("it names the unknown codec {codec}"))),
+    }
+}
+
+/// Reads the records of a batch one after the other; ends after the first that is broken.
+#[derive(Debug)]
+pub(crate) struct Records {
+    rest: Bytes,
+}
+
+impl Records {
+    pub fn new(unpacked: Bytes) -> Self {
+        Self { rest: unpacked }
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let whole = self.rest.clone();
+        let length = usize::try_from(varint(&mut self.rest)?).ok()?;
+        let mut body = take(&mut self.rest, length)?;
+        let raw = whole.slice(..whole.len() - self.rest.len());
+        take(&mut body, 1)?; // attributes: unused in v2
+        let timestamp_delta = varint(&mut body)?;
+        let offset_delta = i32::try_from(varint(&mut body)?).ok()?;
+        let key = nullable(&mut body)?;
+        let value = nullable(&mut body)?;
+        let mut headers = Vec::new();
+        for _ in 0..u32::try_from(varint(&mut body)?).ok()? {
+            headers.push((nullable(&mut body)??, nullable(&mut body)?));
+        }
+        body.is_empty().then_some(Record { offset_delta, timestamp_delta, key, value, headers, raw })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BrokerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.record();
+        if record.is_none() {
+            self.rest.clear();
+        }
+        Some(record.ok_or_else(|| BrokerError::InvalidBatch("a record does not fit its length".into())))
+    }
+}
+
+fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
+    (length <= from.len()).then(|| from.split_to(length))
+}
+
+/// A field with its length before it, -1 for null. The outer `None` means that it does not fit.
+fn nullable(from: &mut Bytes) -> Option<Option<Bytes>> {
+    match varint(from)? {
+        -1 => Some(None),
+        length => take(from, usize::try_from(length).ok()?).map(Some),
+    }
+}
+
+/// A zig-zag encoded integer of up to 64 bits.
+fn varint(from: &mut Bytes) -> Option<i64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        if from.is_empty() {
+            return None;
+        }
+        let byte = from.get_u8();
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+fn put_varint(to: &mut BytesMut, value: i64) {
+    let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
+    while zigzag >= 0x80 {
+        to.put_u8(zigzag as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    to.put_u8(zigzag as u8);
+}
+
+/// A batch with the given fields and records, uncompressed; `header.size`, `crc` and the codec are worked out here.
+pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -> BytesMut {
+    let mut out = BytesMut::zeroed(HEADER);
+    let mut count = 0;
+    for record in records {
+        out.extend_from_slice(&record);
+        count += 1;
+    }
+    let length = (out.len() - OVERHEAD) as i32;
+    let mut at = &mut out[..HEADER];
+    at.put_i64(header.base_offset);
+    at.put_i32(length);
+    at.put_i32(0); // leader epoch
+    at.put_i8(2); // magic
+    at.put_u32(0); // checksum
+    at.put_i16(header.attributes & !COMPRESSION);
+    at.put_i32(header.last_offset_delta);
+    at.put_i64(header.base_timestamp);
+    at.put_i64(header.max_timestamp);
+    at.put_i64(header.producer_id);
+    at.put_i16(header.producer_epoch);
+    at.put_i32(header.base_sequence);
+    at.put_i32(count);
+    let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
+    (&mut out[OVERHEAD + 5..CHECKED_FROM]).put_u32(crc);
+    out
+}
+
+/// A batch that takes `offsets` offsets and has no record left, as compaction leaves one behind.
+pub(crate) fn empty(offsets: i32, timestamp: i64) -> BytesMut {
+    build(&blank(offsets - 1, timestamp, 0), [])
+}
+
+/// The batch that ends a transaction: one control record, committed or aborted.
+pub(crate) fn control(producer_id: i64, producer_epoch: i16, commit: bool, timestamp: i64) -> BytesMut {
+    let mut body = BytesMut::new();
+    body.put_u8(0); // attributes
+    put_varint(&mut body, 0); // timestamp delta
+    put_varint(&mut body, 0); // offset delta
+    put_varint(&mut body, 4);
+    body.put_i16(0); // key: version
+    body.put_i16(i16::from(commit)); // key: 0 abort, 1 commit
+    put_varint(&mut body, 6);
+    body.put_i16(0); // value: version
+    body.put_i32(0); // value: coordinator epoch
+    put_varint(&mut body, 0); // headers
+    let mut record = BytesMut::new();
+    put_varint(&mut record, body.len() as i64);
+    record.extend_from_slice(&body);
+    let header = Header { producer_id, producer_epoch, ..blank(0, timestamp, CONTROL | TRANSACTIONAL) };
+    build(&header, [record.freeze()])
+}
+
+fn blank(last_offset_delta: i32, timestamp: i64, attributes: i16) -> Header {
+    Header {
+        base_offset: 0,
+        size: 0,
+        magic: 2,
+        crc: 0,
+        attributes,
+        last_offset_delta,
+        base_timestamp: timestamp,
+        max_timestamp: timestamp,
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        count: 0,
+    }
+}

@@ -1,0 +1,279 @@
+//! Nodes, topics, partitions and who leads them: what Metadata tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::config::BrokerConfig;
+use crate::log::Log;
+use crate::topic_config::TopicConfig;
+
+/// The most partitions of a topic.
+const MAX_PARTITIONS: i32 = 10_000;
+
+/// One partition: its log, the nodes that have it and the one that leads.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub log: Log,
+    pub replicas: Vec<i32>,
+    /// -1 while every node that has it is down.
+    pub leader: i32,
+    pub leader_epoch: i32,
+}
+
+impl Partition {
+    fn lead(&mut self, leader: i32) {
+        if self.leader != leader {
+            self.leader = leader;
+            self.leader_epoch += 1;
+            self.log.wake();
+        }
+    }
+
+    /// Refuses a client that believes in another leader epoch; -1 is no belief.
+    pub fn check_epoch(&self, believed: i32) -> Result<(), ResponseError> {
+        match believed {
+            -1 => Ok(()),
+            older if older < self.leader_epoch => Err(ResponseError::FencedLeaderEpoch),
+            newer if newer > self.leader_epoch => Err(ResponseError::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub id: Uuid,
+    pub config: TopicConfig,
+    pub partitions: Vec<Partition>,
+}
+
+/// How a topic is to be created.
+#[derive(Debug, Default)]
+pub(crate) struct NewTopic {
+    /// -1: the broker's default.
+    pub partitions: i32,
+    /// -1: the broker's default.
+    pub replication: i16,
+    /// The nodes of each partition, instead of the two numbers.
+    pub assignment: Vec<Vec<i32>>,
+    pub config: TopicConfig,
+}
+
+/// An error code with what to tell the person.
+pub(crate) type Refused = (ResponseError, String);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub id: i32,
+    pub port: u16,
+    pub up: bool,
+}
+
+/// Everything but the groups.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub nodes: Vec<Node>,
+    pub topics: BTreeMap<String, Topic>,
+    coordinators: BTreeMap<String, i32>,
+    next_producer_id: i64,
+}
+
+impl Cluster {
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        let node = |(id, port)| Node { id, port, up: true };
+        Self {
+            nodes: (0..).zip(ports).map(node).collect(),
+            topics: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+            next_producer_id: 1000,
+        }
+    }
+
+    pub fn node(&self, id: i32) -> Option<&Node> {
+        self.nodes.get(usize::try_from(id).ok()?)
+    }
+
+    pub fn is_up(&self, id: i32) -> bool {
+        self.node(id).is_some_and(|n| n.up)
+    }
+
+    pub fn nodes_up(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|n| n.up)
+    }
+
+    /// The node that creates topics: the first that is up.
+    pub fn controller(&self) -> i32 {
+        self.nodes_up().next().map_or(-1, |n| n.id)
+    }
+
+    pub fn new_producer_id(&mut self) -> i64 {
+        self.next_producer_id += 1;
+        self.next_producer_id
+    }
+
+    pub fn topic_name(&self, id: Uuid) -> Option<&str> {
+        self.topics.iter().find(|(_, t)| t.id == id).map(|(name, _)| name.as_str())
+    }
+
+    pub fn partition(&mut self, topic: &str, partition: i32) -> Option<&mut Partition> {
+        self.topics.get_mut(topic)?.partitions.get_mut(usize::try_from(partition).ok()?)
+    }
+
+    /// A partition, if it exists and `node` leads it.
+    pub fn led_by(&mut self, node: i32, topic: &str, partition: i32) -> Result<&mut Partition, ResponseError> {
+        let found = self.partition(topic, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        if found.leader == node { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// Checks whether a topic could be created, and returns the nodes of its partitions.
+    pub fn plan(&self, defaults: &BrokerConfig, name: &str, new: &NewTopic) -> Result<Vec<Vec<i32>>, Refused> {
+        check_name(name)?;
+        if self.topics.contains_key(name) {
+            return Err((ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+        }
+        if !new.assignment.is_empty() {
+            return self.check_assignment(new);
+        }
+        let partitions = if new.partitions == -1 { defaults.default_partitions } else { new.partitions };
+        if !(1..=MAX_PARTITIONS).contains(&partitions) {
+            let why = format!("Number of partitions was set to {partitions}; 1 to {MAX_PARTITIONS} are possible.");
+            return Err((ResponseError::InvalidPartitions, why));
+        }
+        let nodes = self.nodes.len();
+        let wanted = match new.replication {
+            -1 => usize::try_from(defaults.default_replication).unwrap_or(1).min(nodes),
+            n => usize::try_from(n).unwrap_or(0),
+        };
+        if !(1..=nodes).contains(&wanted) {
+            let why = format!("Replication factor {} is not possible with {nodes} nodes.", new.replication);
+            return Err((ResponseError::InvalidReplicationFactor, why));
+        }
+        Ok((0..partitions).map(|p| self.spread(p, wanted)).collect())
+    }
+
+    fn check_assignment(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, Refused> {
+        if new.partitions != -1 || new.replication != -1 {
+            let why = "Both partitions or replication factor and an assignment were given.";
+            return Err((ResponseError::InvalidRequest, why.into()));
+        }
+        let known = |replicas: &Vec<i32>| !replicas.is_empty() && replicas.iter().all(|&n| self.node(n).is_some());
+        if !new.assignment.iter().all(known) {
+            let why = "The assignment names no node or an unknown one.";
+            return Err((ResponseError::InvalidReplicaAssignment, why.into()));
+        }
+        Ok(new.assignment.clone())
+    }
+
+    /// The nodes of a partition: neighbours, so that leaders are spread evenly.
+    fn spread(&self, partition: i32, replicas: usize) -> Vec<i32> {
+        let nodes = self.nodes.len();
+        let first = usize::try_from(partition).unwrap_or(0);
+        (0..replicas).map(|r| self.nodes[(first + r) % nodes].id).collect()
+    }
+
+    fn new_partition(&self, replicas: Vec<i32>) -> Partition {
+        let leader = replicas.iter().copied().find(|&n| self.is_up(n)).unwrap_or(-1);
+        Partition { log: Log::default(), replicas, leader, leader_epoch: 0 }
+    }
+
+    pub fn create_topic(&mut self, defaults: &BrokerConfig, name: &str, new: NewTopic) -> Result<&Topic, Refused> {
+        let plan = self.plan(defaults, name, &new)?;
+        let partitions = plan.into_iter().map(|replicas| self.new_partition(replicas)).collect();
+        let topic = Topic { id: Uuid::now_v7(), config: new.config, partitions };
+        Ok(self.topics.entry(name.to_owned()).or_insert(topic))
+    }
+
+    /// Whether the topic was there.
+    pub fn delete_topic(&mut self, name: &str) -> bool {
+        let Some(mut topic) = self.topics.remove(name) else { return false };
+        topic.partitions.iter_mut().for_each(|p| p.log.wake());
+        true
+    }
+
+    /// Grows a topic to `count` partitions.
+    pub fn grow_topic(&mut self, name: &str, count: i32, dry_run: bool) -> Result<(), Refused> {
+        let missing = || (ResponseError::UnknownTopicOrPartition, format!("Topic '{name}' does not exist."));
+        let topic = self.topics.get(name).ok_or_else(missing)?;
+        let now = topic.partitions.len();
+        let replicas = topic.partitions.first().map_or(1, |p| p.replicas.len());
+        let wanted = usize::try_from(count).unwrap_or(0);
+        if wanted <= now || count > MAX_PARTITIONS {
+            let why = format!("The topic has {now} partitions, which cannot be made {count}.");
+            return Err((ResponseError::InvalidPartitions, why));
+        }
+        if dry_run {
+            return Ok(());
+        }
+        let more = (now as i32..count).map(|p| self.new_partition(self.spread(p, replicas)));
+        let more: Vec<_> = more.collect();
+        if let Some(topic) = self.topics.get_mut(name) {
+            topic.partitions.extend(more);
+        }
+        Ok(())
+    }
+
+    /// Makes `node` lead a partition; a node that had no replica takes the place of the old leader.
+    pub fn move_leader(&mut self, topic: &str, partition: i32, node: i32) -> bool {
+        let Some(p) = self.partition(topic, partition) else { return false };
+        if !p.replicas.contains(&node) {
+            let old = p.leader;
+            p.replicas.retain(|&n| n != old);
+            p.replicas.insert(0, node);
+        }
+        p.lead(node);
+        true
+    }
+
+    /// Marks a node as up or down; partitions that lose their leader get another, if one of their nodes is up.
+    pub fn set_up(&mut self, node: i32, up: bool) {
+        if let Some(n) = self.nodes.iter_mut().find(|n| n.id == node) {
+            n.up = up;
+        }
+        let alive: Vec<i32> = self.nodes_up().map(|n| n.id).collect();
+        for p in self.topics.values_mut().flat_map(|t| &mut t.partitions) {
+            if !alive.contains(&p.leader) {
+                let next = p.replicas.iter().copied().find(|n| alive.contains(n));
+                p.lead(next.unwrap_or(-1));
+            }
+        }
+    }
+
+    /// The node that coordinates a group: a fixed one by its name, or where it was moved, or the next that is up.
+    pub fn coordinator(&self, group: &str) -> i32 {
+        let hash = group.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let nodes = self.nodes.len().max(1);
+        let home = hash as usize % nodes;
+        let first = self.coordinators.get(group).and_then(|&n| usize::try_from(n).ok()).unwrap_or(home);
+        let next = (0..nodes).map(|i| (first + i) % nodes).find(|&n| self.nodes[n].up);
+        next.map_or(-1, |n| self.nodes[n].id)
+    }
+
+    pub fn move_coordinator(&mut self, group: &str, node: i32) {
+        self.coordinators.insert(group.to_owned(), node);
+    }
+
+    /// Has `waiter` woken by the next change of any of the partitions.
+    pub fn wait<'a>(&mut self, waiter: &Arc<Notify>, partitions: impl Iterator<Item = (&'a str, i32)>) {
+        for (topic, partition) in partitions {
+            if let Some(p) = self.partition(topic, partition) {
+                p.log.wait(waiter);
+            }
+        }
+    }
+}
+
+/// Kafka's rules for the name of a topic.
+pub(crate) fn check_name(name: &str) -> Result<(), Refused> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal) {
+        return Ok(());
+    }
+    let why = format!(
+        "Topic name '{name}' is illegal: 1 to 249 ASCII letters, digits, '.', '_' and '-', and neither '.' nor '..'."
+    );
+    Err((ResponseError::InvalidTopicException, why))
+}

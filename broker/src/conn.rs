@@ -1,0 +1,175 @@
+//! One connection: requests are read, served and answered one at a time, in order, as real brokers do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::api;
+use crate::fault::{Fault, RequestInfo};
+use crate::shared::Shared;
+
+/// The largest request, as Kafka's `socket.request.max.bytes`.
+const MAX_REQUEST: usize = 100 << 20;
+/// Key, version and correlation id.
+const HEADER_START: usize = 8;
+
+/// What an API's handler knows about its request beside the body.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub node: i32,
+    pub version: i16,
+    pub client_id: String,
+    pub client_host: String,
+    correlation_id: i32,
+    /// The error that a hook wants to see in place of the answer.
+    injected: Option<ResponseError>,
+    /// Wakes this connection out of a long poll; one for all of its requests, since it serves one at a time.
+    pub wake: Arc<Notify>,
+}
+
+impl Context {
+    /// Fails with the error that a hook asked for: handlers call it wherever their answer has room for an error.
+    pub fn gate(&self) -> Result<(), ResponseError> {
+        self.injected.map_or(Ok(()), Err)
+    }
+
+    pub fn decode<R: Decodable>(&self, mut body: Bytes) -> io::Result<R> {
+        R::decode(&mut body, self.version).map_err(|error| invalid(format!("unreadable body: {error}")))
+    }
+
+    /// The answer as it goes over the wire, with its length.
+    pub fn encode<A: Encodable + HeaderVersion>(&self, answer: &A) -> io::Result<Answer> {
+        self.encode_as(answer, self.version)
+    }
+
+    pub fn encode_as<A: Encodable + HeaderVersion>(&self, answer: &A, version: i16) -> io::Result<Answer> {
+        let unwritable = |error| invalid(format!("unwritable answer: {error}"));
+        let size = answer.compute_size(version).map_err(unwritable)?;
+        let mut out = BytesMut::with_capacity(size + 16);
+        out.put_i32(0);
+        let header = ResponseHeader::default().with_correlation_id(self.correlation_id);
+        header.encode(&mut out, A::header_version(version)).map_err(unwritable)?;
+        answer.encode(&mut out, version).map_err(unwritable)?;
+        let length = i32::try_from(out.len() - 4).map_err(|_| invalid("answer over 2 GiB".into()))?;
+        (&mut out[..4]).put_i32(length);
+        Ok(Answer::Send(out))
+    }
+}
+
+/// What becomes of a request that was served.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Send(BytesMut),
+    /// None was asked for.
+    Silence,
+    Close,
+}
+
+/// Counts a connection for as long as it is served.
+struct Counted<'a>(&'a Shared);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a connection until either side closes it.
+pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: TcpStream, peer: SocketAddr) {
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted(&shared);
+    if let Err(error) = run(&shared, node, stream, peer).await {
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            tracing::debug!(node, %peer, %error, "connection closed");
+        }
+    }
+}
+
+async fn run(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::with_capacity(16 << 10, stream);
+    let wake = Arc::new(Notify::new());
+    loop {
+        let frame = read_frame(&mut stream).await?;
+        match answer(shared, node, frame, peer, &wake).await? {
+            Answer::Send(bytes) => stream.write_all(&bytes).await?,
+            Answer::Silence => {}
+            Answer::Close => return Ok(()),
+        }
+    }
+}
+
+async fn read_frame(stream: &mut BufReader<TcpStream>) -> io::Result<Bytes> {
+    let length = stream.read_u32().await? as usize;
+    if !(HEADER_START..=MAX_REQUEST).contains(&length) {
+        return Err(invalid(format!("a request of {length} bytes")));
+    }
+    let mut frame = BytesMut::with_capacity(length);
+    let mut rest = stream.take(length as u64);
+    while rest.read_buf(&mut frame).await? > 0 {}
+    if frame.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(frame.freeze())
+}
+
+async fn answer(
+    shared: &Shared,
+    node: i32,
+    mut frame: Bytes,
+    peer: SocketAddr,
+    wake: &Arc<Notify>,
+) -> io::Result<Answer> {
+    let mut start = &frame[..HEADER_START];
+    let (api_key, version, correlation_id) = (start.get_i16(), start.get_i16(), start.get_i32());
+    let mut context = Context {
+        node,
+        version,
+        client_id: String::new(),
+        client_host: format!("/{}", peer.ip()),
+        correlation_id,
+        injected: None,
+        wake: wake.clone(),
+    };
+    let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
+    let api = match ApiKey::try_from(api_key) {
+        Ok(api) if offered => api,
+        // A client that asks in a version of the future learns from the oldest answer which ones there are.
+        Ok(ApiKey::ApiVersions) => {
+            let versions = api::api_versions::versions(shared, Some(ResponseError::UnsupportedVersion));
+            return context.encode_as(&versions, 0);
+        }
+        _ => return Err(invalid(format!("api {api_key} version {version} is not served"))),
+    };
+    let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
+        .map_err(|error| invalid(format!("unreadable header: {error}")))?;
+    context.client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
+    let info = RequestInfo { node, api_key, version, correlation_id, client_id: &context.client_id, body: &frame };
+    let fault = shared.judge(&info);
+    match fault {
+        Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+        Some(Fault::Close) => return Ok(Answer::Close),
+        Some(Fault::Error(code)) => context.injected = ResponseError::try_from_code(code),
+        Some(Fault::DelayAnswer(_) | Fault::LoseAnswer) | None => {}
+    }
+    let answer = api::dispatch(shared, api, &context, frame).await?;
+    match fault {
+        Some(Fault::LoseAnswer) => return Ok(Answer::Close),
+        Some(Fault::DelayAnswer(delay)) => tokio::time::sleep(delay).await,
+        _ => {}
+    }
+    Ok(answer)
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

@@ -1,0 +1,112 @@
+//! A member of a group, and what goes in and out when it joins.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Ticket;
+
+/// A JoinGroup request, with what its connection adds.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinRequest {
+    /// Empty for a member that is new.
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub session_timeout: Duration,
+    pub rebalance_timeout: Duration,
+    pub protocol_type: String,
+    /// Name and metadata of each assignor, the favourite first.
+    pub protocols: Vec<(String, Bytes)>,
+    /// The id of the member, should it be a new one.
+    pub fresh_id: String,
+    /// A new member has to come back with the id it was given (KIP-394).
+    pub must_know_id: bool,
+    /// The client understands that it leads without having to assign (KIP-814).
+    pub may_skip_assignment: bool,
+}
+
+/// What a member is told when a generation begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Joined {
+    pub generation: i32,
+    pub protocol_type: String,
+    pub protocol: String,
+    pub leader: String,
+    pub member_id: String,
+    /// For the leader alone.
+    pub members: Vec<JoinedMember>,
+    pub skip_assignment: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JoinedMember {
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    pub metadata: Bytes,
+}
+
+/// How a request names its member: by id, and for a static member by instance too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemberKey<'a> {
+    pub id: &'a str,
+    pub instance: Option<&'a str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub protocols: Vec<(String, Bytes)>,
+    pub assignment: Bytes,
+    pub(super) session_timeout: Duration,
+    pub(super) rebalance_timeout: Duration,
+    pub(super) session_ends: Instant,
+    /// Its parked JoinGroup.
+    pub(super) joining: Option<Ticket>,
+    /// Its parked SyncGroup.
+    pub(super) syncing: Option<Ticket>,
+}
+
+impl Member {
+    pub(super) fn new(request: JoinRequest, now: Instant) -> Self {
+        Self {
+            instance_id: request.instance_id,
+            client_id: request.client_id,
+            client_host: request.client_host,
+            protocols: request.protocols,
+            assignment: Bytes::new(),
+            session_timeout: request.session_timeout,
+            rebalance_timeout: request.rebalance_timeout,
+            session_ends: now + request.session_timeout,
+            joining: None,
+            syncing: None,
+        }
+    }
+
+    pub(super) fn update(&mut self, request: JoinRequest, now: Instant) {
+        self.client_id = request.client_id;
+        self.client_host = request.client_host;
+        self.protocols = request.protocols;
+        self.session_timeout = request.session_timeout;
+        self.rebalance_timeout = request.rebalance_timeout;
+        self.touch(now);
+    }
+
+    /// The member gave a sign of life.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.session_ends = now + self.session_timeout;
+    }
+
+    /// A member whose request is parked cannot send heartbeats, so its session does not end.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.joining.is_some() || self.syncing.is_some()
+    }
+
+    /// What the member said for an assignor.
+    pub fn metadata(&self, protocol: &str) -> Option<&Bytes> {
+        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
+    }
+}

@@ -1,0 +1,217 @@
+//! Looking into a broker, and putting things into its logs that no producer would send.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::batch;
+use crate::broker::Broker;
+use crate::error::BrokerError;
+use crate::group::{Group, Member};
+use crate::log::{Batch, Log};
+
+/// A record in the log of a partition, as [`Broker::log_records`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogRecord {
+    /// The offset.
+    pub offset: i64,
+    /// Milliseconds since 1970, as the producer sent it.
+    pub timestamp: i64,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers, in order.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// The producer's id, -1 if it is not idempotent.
+    pub producer_id: i64,
+}
+
+/// A member of a group, as [`Broker::group_members`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// The id that the coordinator gave it.
+    pub member_id: String,
+    /// The instance id of a static member.
+    pub instance_id: Option<String>,
+    /// What its client calls itself.
+    pub client_id: String,
+    /// The assignment that the leader made for it, in the encoding of the consumer protocol.
+    pub assignment: Bytes,
+}
+
+impl Broker {
+    /// The records of a partition, in order: all that a consumer could still read. Control records are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is packed with a codec other than gzip.
+    pub fn log_records(&self, topic: &str, partition: i32) -> Result<Vec<LogRecord>, BrokerError> {
+        self.with_log(topic, partition, |log| {
+            let mut out = Vec::new();
+            for batch in log.batches().filter(|b| !b.header.is_control()) {
+                records(batch, log.start(), &mut out)?;
+            }
+            Ok(out)
+        })?
+    }
+
+    /// The batches of a partition as they stand in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`].
+    pub fn log_batches(&self, topic: &str, partition: i32) -> Result<Vec<Bytes>, BrokerError> {
+        self.with_log(topic, partition, |log| log.batches().map(|b| b.data.clone()).collect())
+    }
+
+    /// The offset at which the log of a partition begins, and the one that its next record gets.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`].
+    pub fn log_range(&self, topic: &str, partition: i32) -> Result<(i64, i64), BrokerError> {
+        self.with_log(topic, partition, |log| (log.start(), log.end()))
+    }
+
+    /// The names of the topics and how many partitions each has.
+    pub fn topics(&self) -> Vec<(String, usize)> {
+        self.shared.cluster().topics.iter().map(|(name, t)| (name.clone(), t.partitions.len())).collect()
+    }
+
+    /// Appends a record batch as it is: only its base offset and leader epoch are written into it. Its checksum and its
+    /// records are not looked at, so it may be a broken one. Returns its base offset.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if it is not as long as its header says.
+    pub fn append_raw_batch(&self, topic: &str, partition: i32, batch: &[u8]) -> Result<i64, BrokerError> {
+        self.append(topic, partition, BytesMut::from(batch))
+    }
+
+    /// Appends the control batch that ends a transaction of a producer: it takes one offset and holds no record for
+    /// consumers. Returns its offset.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`].
+    pub fn append_control_batch(
+        &self,
+        topic: &str,
+        partition: i32,
+        producer_id: i64,
+        commit: bool,
+    ) -> Result<i64, BrokerError> {
+        self.append(topic, partition, batch::control(producer_id, 0, commit, now_ms()))
+    }
+
+    /// Appends a batch that takes `offsets` offsets (at least 1) and has no records left. Returns its base offset.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`].
+    pub fn append_empty_batch(&self, topic: &str, partition: i32, offsets: u16) -> Result<i64, BrokerError> {
+        self.append(topic, partition, batch::empty(i32::from(offsets.max(1)), now_ms()))
+    }
+
+    /// Keeps only the records whose offsets `keep` says yes to, as compaction would: offsets stay what they were, and
+    /// batches without a record go. The newest batch stays, if need be as an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is packed with a codec other than
+    /// gzip: nothing is changed then.
+    pub fn compact(&self, topic: &str, partition: i32, keep: impl Fn(i64) -> bool) -> Result<(), BrokerError> {
+        self.with_log(topic, partition, |log| log.compact(keep))?
+    }
+
+    /// Deletes the records before `offset`; the log begins there from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::Topic`] with code 1 if the offset is past the log's end.
+    pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Result<(), BrokerError> {
+        let deleted = self.with_log(topic, partition, |log| log.delete_before(offset))?;
+        deleted.map_err(|error| BrokerError::Topic {
+            topic: topic.into(),
+            code: error.code(),
+            message: format!("offset {offset} is outside the log of partition {partition}"),
+        })
+    }
+
+    /// The offset that a group has committed for a partition.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        let groups = self.shared.groups();
+        groups.get(group)?.offsets().get(&(topic.to_owned(), partition)).map(|c| c.offset)
+    }
+
+    /// The members of a group; empty if there is no such group.
+    pub fn group_members(&self, group: &str) -> Vec<GroupMember> {
+        let one = |(id, m): (&str, &Member)| GroupMember {
+            member_id: id.to_owned(),
+            instance_id: m.instance_id.clone(),
+            client_id: m.client_id.clone(),
+            assignment: m.assignment.clone(),
+        };
+        self.shared.groups().get(group).map(|g| g.members().map(one).collect()).unwrap_or_default()
+    }
+
+    /// The state of a group by its Kafka name (`Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable`) and its
+    /// generation, which counts its rebalances.
+    pub fn group_state(&self, group: &str) -> Option<(&'static str, i32)> {
+        let groups = self.shared.groups();
+        groups.get(group).map(|g: &Group| (g.phase().name(), g.generation()))
+    }
+
+    /// How many requests of an API, by its number in the Kafka protocol guide, have reached the broker.
+    pub fn requests(&self, api_key: i16) -> u64 {
+        self.shared.requests().get(&api_key).copied().unwrap_or(0)
+    }
+
+    /// How many client connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.open_connections()
+    }
+
+    fn append(&self, topic: &str, partition: i32, batch: BytesMut) -> Result<i64, BrokerError> {
+        let mut cluster = self.shared.cluster();
+        let unknown = || BrokerError::UnknownPartition { topic: topic.into(), partition };
+        let found = cluster.partition(topic, partition).ok_or_else(unknown)?;
+        found.log.append_raw(batch, found.leader_epoch)
+    }
+
+    fn with_log<T>(&self, topic: &str, partition: i32, f: impl FnOnce(&mut Log) -> T) -> Result<T, BrokerError> {
+        let mut cluster = self.shared.cluster();
+        let unknown = || BrokerError::UnknownPartition { topic: topic.into(), partition };
+        Ok(f(&mut cluster.partition(topic, partition).ok_or_else(unknown)?.log))
+    }
+}
+
+fn records(batch: &Batch, start: i64, out: &mut Vec<LogRecord>) -> Result<(), BrokerError> {
+    let header = &batch.header;
+    let unknown = || BrokerError::InvalidBatch(format!("batch {} is packed with an unknown codec", header.base_offset));
+    for record in batch.records()?.ok_or_else(unknown)? {
+        let record = record?;
+        let offset = header.base_offset + i64::from(record.offset_delta);
+        if offset < start {
+            continue;
+        }
+        let name = |name: Bytes| String::from_utf8_lossy(&name).into_owned();
+        out.push(LogRecord {
+            offset,
+            timestamp: header.base_timestamp.saturating_add(record.timestamp_delta),
+            key: record.key,
+            value: record.value,
+            headers: record.headers.into_iter().map(|(n, value)| (name(n), value)).collect(),
+            producer_id: header.producer_id,
+        });
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

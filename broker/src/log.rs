@@ -1,0 +1,311 @@
+//! The log of one partition: batches as they were sent, with their offsets.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::ResponseError;
+use tokio::sync::Notify;
+
+use crate::batch::{self, Header, Records};
+use crate::error::BrokerError;
+
+/// How many batches of a producer are remembered, to know a repeated one: as many as a producer may have in flight.
+const REMEMBERED: usize = 5;
+
+/// A batch in the log.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub header: Header,
+    pub data: Bytes,
+}
+
+impl Batch {
+    pub fn last_offset(&self) -> i64 {
+        self.header.base_offset + i64::from(self.header.last_offset_delta)
+    }
+
+    /// The records, or none if their codec is not looked into.
+    pub fn records(&self) -> Result<Option<Records>, BrokerError> {
+        Ok(batch::unpack(&self.header, &self.data)?.map(Records::new))
+    }
+}
+
+/// What a producer sent last to a partition.
+#[derive(Debug, Default)]
+struct Sequences {
+    epoch: i16,
+    /// First sequence, last sequence, first offset.
+    recent: VecDeque<(i32, i32, i64)>,
+}
+
+/// A batch out of a Produce request whose bytes were found to be in order, ready to get its offsets.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    header: Header,
+    data: BytesMut,
+}
+
+impl Checked {
+    /// Bytes of the batch as it stands in the log.
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// Looks at the records of one partition of a Produce request as Kafka does: exactly one batch of format v2, its
+/// checksum, and, if `deep`, each record.
+pub(crate) fn check(records: &Bytes, deep: bool) -> Result<Checked, ResponseError> {
+    let header = match Header::read(records) {
+        Some(header) => header,
+        None if records.is_empty() => return Err(ResponseError::InvalidRecord),
+        None => return Err(ResponseError::CorruptMessage),
+    };
+    if header.magic != 2 || header.size != records.len() {
+        return Err(ResponseError::InvalidRecord);
+    }
+    if !header.is_intact(records) {
+        return Err(ResponseError::CorruptMessage);
+    }
+    let sequenced = header.producer_id < 0 || (header.producer_epoch >= 0 && header.base_sequence >= 0);
+    let counted = header.count > 0 && header.last_offset_delta == header.count - 1;
+    if header.is_control() || !sequenced || !counted {
+        return Err(ResponseError::InvalidRecord);
+    }
+    if header.is_transactional() {
+        return Err(ResponseError::InvalidTxnState);
+    }
+    if deep {
+        check_records(&header, records)?;
+    }
+    Ok(Checked { header, data: BytesMut::from(&records[..]) })
+}
+
+fn check_records(header: &Header, data: &Bytes) -> Result<(), ResponseError> {
+    let Some(unpacked) = batch::unpack(header, data).map_err(|_| ResponseError::CorruptMessage)? else {
+        return Ok(());
+    };
+    let mut count = 0;
+    for record in Records::new(unpacked) {
+        let record = record.map_err(|_| ResponseError::InvalidRecord)?;
+        if record.offset_delta != count {
+            return Err(ResponseError::InvalidRecord);
+        }
+        count += 1;
+    }
+    if count == header.count { Ok(()) } else { Err(ResponseError::InvalidRecord) }
+}
+
+/// The log of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    batches: VecDeque<Batch>,
+    bytes: u64,
+    start: i64,
+    end: i64,
+    producers: HashMap<i64, Sequences>,
+    /// Connections whose Fetch waits for this partition, each at most once.
+    waiters: Vec<Weak<Notify>>,
+}
+
+impl Log {
+    /// The offset of the first record that can be read.
+    pub fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// The offset that the next record gets; the high watermark too.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter()
+    }
+
+    /// Appends a batch; returns the offset of its first record. A batch that is already there is not appended again.
+    pub fn append(&mut self, batch: Checked, leader_epoch: i32) -> Result<i64, ResponseError> {
+        if let Some(offset) = self.sequence(&batch.header)? {
+            return Ok(offset);
+        }
+        Ok(self.push(batch.data, batch.header, leader_epoch))
+    }
+
+    /// Checks the sequence numbers of an idempotent producer; returns the offset of a batch that is a repetition.
+    fn sequence(&mut self, header: &Header) -> Result<Option<i64>, ResponseError> {
+        if header.producer_id < 0 {
+            return Ok(None);
+        }
+        let (first, last) = (header.base_sequence, next(header.base_sequence, header.last_offset_delta));
+        let end = self.end;
+        match self.producers.get_mut(&header.producer_id) {
+            Some(known) if header.producer_epoch < known.epoch => return Err(ResponseError::InvalidProducerEpoch),
+            Some(known) if header.producer_epoch == known.epoch => {
+                if let Some(&(.., offset)) = known.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
+                    return Ok(Some(offset));
+                }
+                if known.recent.back().is_some_and(|&(_, before, _)| next(before, 1) != first) {
+                    return Err(ResponseError::OutOfOrderSequenceNumber);
+                }
+                if known.recent.len() == REMEMBERED {
+                    known.recent.pop_front();
+                }
+                known.recent.push_back((first, last, end));
+            }
+            // A new epoch begins at 0; of a producer never heard of anything is believed, its past may have been deleted.
+            Some(_) if first != 0 => return Err(ResponseError::OutOfOrderSequenceNumber),
+            _ => {
+                let sequences = Sequences { epoch: header.producer_epoch, recent: [(first, last, end)].into() };
+                self.producers.insert(header.producer_id, sequences);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends a batch as it is; only its place in the log is written into it.
+    pub fn append_raw(&mut self, data: BytesMut, leader_epoch: i32) -> Result<i64, BrokerError> {
+        let invalid = |why: &str| BrokerError::InvalidBatch(why.into());
+        let header = Header::read(&data).ok_or_else(|| invalid("it is shorter than its header says"))?;
+        if header.size != data.len() || header.last_offset_delta < 0 {
+            return Err(invalid("it is longer than its header says, or its last offset delta is negative"));
+        }
+        Ok(self.push(data, header, leader_epoch))
+    }
+
+    fn push(&mut self, mut data: BytesMut, header: Header, leader_epoch: i32) -> i64 {
+        let base_offset = self.end;
+        batch::place(&mut data, base_offset, leader_epoch);
+        self.end += i64::from(header.last_offset_delta) + 1;
+        self.bytes += data.len() as u64;
+        self.batches.push_back(Batch { header: Header { base_offset, ..header }, data: data.freeze() });
+        self.wake();
+        base_offset
+    }
+
+    /// The batches from the one that holds `from` on: at most `max` bytes, but at least one batch if `at_least_one`;
+    /// the last may be cut if `cut`.
+    pub fn read(&self, from: i64, max: usize, at_least_one: bool, cut: bool) -> Result<Vec<Bytes>, ResponseError> {
+        if from < self.start || from > self.end {
+            return Err(ResponseError::OffsetOutOfRange);
+        }
+        let mut out: Vec<Bytes> = Vec::new();
+        let mut room = max;
+        for batch in self.batches.range(self.batches.partition_point(|b| b.last_offset() < from)..) {
+            if batch.data.len() > room && !(at_least_one && out.is_empty()) {
+                if cut && room > 0 && !out.is_empty() {
+                    out.push(batch.data.slice(..room));
+                }
+                break;
+            }
+            room = room.saturating_sub(batch.data.len());
+            out.push(batch.data.clone());
+        }
+        Ok(out)
+    }
+
+    /// The first record at or after `timestamp`: its offset and timestamp. Exact for batches without compression or
+    /// with gzip, to the batch for other codecs.
+    pub fn offset_for(&self, timestamp: i64) -> Option<(i64, i64)> {
+        let live = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
+        live.filter(|b| b.header.max_timestamp >= timestamp && b.last_offset() >= self.start).find_map(|b| {
+            let found = |(offset, at): &(i64, i64)| *at >= timestamp && *offset >= self.start;
+            timestamps(b).into_iter().find(found)
+        })
+    }
+
+    /// The record with the largest timestamp, the first of several: its offset and timestamp.
+    pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
+        let live = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
+        let max = live.map(|b| b.header.max_timestamp).max()?;
+        self.offset_for(max)
+    }
+
+    /// Makes everything before `offset` unreadable and drops the batches that hold nothing else.
+    pub fn delete_before(&mut self, offset: i64) -> Result<(), ResponseError> {
+        if offset > self.end || offset < 0 {
+            return Err(ResponseError::OffsetOutOfRange);
+        }
+        self.start = self.start.max(offset);
+        while self.batches.front().is_some_and(|b| b.last_offset() < offset) {
+            self.drop_oldest();
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest batches until at most `limit` bytes are left, but never the newest.
+    pub fn retain_bytes(&mut self, limit: u64) {
+        while self.bytes > limit && self.batches.len() > 1 {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(batch) = self.batches.pop_front() {
+            self.bytes -= batch.data.len() as u64;
+            self.start = self.start.max(batch.last_offset() + 1);
+        }
+    }
+
+    /// Keeps only the records that `keep` says yes to, as compaction does: offsets stay what they were, a batch without
+    /// records goes, but the newest stays as an empty one.
+    pub fn compact(&mut self, keep: impl Fn(i64) -> bool) -> Result<(), BrokerError> {
+        let newest = self.batches.len().saturating_sub(1);
+        let mut compacted = VecDeque::new();
+        for (i, old) in self.batches.iter().enumerate() {
+            let records = old.records()?.ok_or_else(|| {
+                BrokerError::InvalidBatch(format!("batch {} is packed with an unknown codec", old.header.base_offset))
+            })?;
+            let mut kept = Vec::new();
+            for record in records {
+                let record = record?;
+                if keep(old.header.base_offset + i64::from(record.offset_delta)) {
+                    kept.push(record.raw);
+                }
+            }
+            if kept.is_empty() && i != newest {
+                continue;
+            }
+            let data = batch::build(&old.header, kept).freeze();
+            if let Some(header) = Header::read(&data) {
+                compacted.push_back(Batch { header, data });
+            }
+        }
+        self.bytes = compacted.iter().map(|b| b.data.len() as u64).sum();
+        self.batches = compacted;
+        Ok(())
+    }
+
+    /// Has `waiter` woken, once, by the next append or change of leader. Asking twice is the same as asking once.
+    pub fn wait(&mut self, waiter: &Arc<Notify>) {
+        let known = self.waiters.iter().any(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
+        if !known {
+            self.waiters.retain(|w| w.strong_count() > 0);
+            self.waiters.push(Arc::downgrade(waiter));
+        }
+    }
+
+    /// Wakes everyone who waits.
+    pub fn wake(&mut self) {
+        for waiter in self.waiters.drain(..).filter_map(|w| w.upgrade()) {
+            waiter.notify_one();
+        }
+    }
+}
+
+/// Sequence numbers run from 0 to `i32::MAX` and begin again.
+fn next(sequence: i32, by: i32) -> i32 {
+    sequence.wrapping_add(by) & i32::MAX
+}
+
+/// Offset and timestamp of each record of a batch; of the batch as a whole if it can't be looked into.
+fn timestamps(batch: &Batch) -> Vec<(i64, i64)> {
+    let header = &batch.header;
+    let each = |r: batch::Record| {
+        let offset = header.base_offset + i64::from(r.offset_delta);
+        (offset, header.base_timestamp.saturating_add(r.timestamp_delta))
+    };
+    match batch.records() {
+        Ok(Some(records)) => records.map_while(Result::ok).map(each).collect(),
+        _ => vec![(header.base_offset, header.max_timestamp)],
+    }
+}

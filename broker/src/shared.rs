@@ -1,0 +1,97 @@
+//! What all connections share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kafka_protocol::ResponseError;
+
+use crate::cluster::Cluster;
+use crate::config::BrokerConfig;
+use crate::conn::Context;
+use crate::coordinator::Groups;
+use crate::fault::{Fault, Hook, RequestInfo};
+
+/// The state of the broker. The locks are held for short steps without waiting, and never two at a time.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: BrokerConfig,
+    cluster: Mutex<Cluster>,
+    groups: Mutex<Groups>,
+    hook: Mutex<Option<Hook>>,
+    requests: Mutex<BTreeMap<i16, u64>>,
+    pub connections: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(mut config: BrokerConfig, cluster: Cluster) -> Self {
+        Self {
+            cluster: Mutex::new(cluster),
+            groups: Mutex::new(Groups::new(config.initial_rebalance_delay)),
+            hook: Mutex::new(config.hook.take()),
+            requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            config,
+        }
+    }
+
+    pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        lock(&self.cluster)
+    }
+
+    pub fn groups(&self) -> MutexGuard<'_, Groups> {
+        lock(&self.groups)
+    }
+
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        *lock(&self.hook) = hook;
+    }
+
+    /// Counts a request and asks the hook what to do with it.
+    pub fn judge(&self, request: &RequestInfo<'_>) -> Option<Fault> {
+        *lock(&self.requests).entry(request.api_key).or_default() += 1;
+        let hook = lock(&self.hook).clone();
+        hook.and_then(|h| h.judge(request))
+    }
+
+    pub fn requests(&self) -> BTreeMap<i16, u64> {
+        lock(&self.requests).clone()
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn cluster_id(&self) -> &'static str {
+        "ailurus-broker"
+    }
+
+    /// Refuses a request about a group that reached a node which does not coordinate it.
+    pub fn check_coordinator(&self, cx: &Context, group: &str) -> Result<(), ResponseError> {
+        cx.gate()?;
+        if group.is_empty() {
+            return Err(ResponseError::InvalidGroupId);
+        }
+        if self.cluster().coordinator(group) == cx.node { Ok(()) } else { Err(ResponseError::NotCoordinator) }
+    }
+
+    /// Deletes a topic and what groups have committed for it; whether it was there.
+    pub fn delete_topic(&self, name: &str) -> bool {
+        let deleted = self.cluster().delete_topic(name);
+        if deleted {
+            self.groups().forget_topic(name);
+        }
+        deleted
+    }
+
+    /// The time by the runtime's clock, so that a test may pause it.
+    pub fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// A thread that panicked while it held the lock leaves the state usable: each step is complete in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

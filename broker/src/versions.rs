@@ -1,0 +1,167 @@
+//! Which APIs the broker offers, and in which versions.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::ApiKey;
+
+/// (API, lowest, highest): everything this broker can serve.
+///
+/// The lowest versions are those of `kafka-protocol`'s codec, but for Produce: Kafka 4 announces versions 0 to 2
+/// without serving them, because librdkafka takes their absence for a broker that cannot compress (KAFKA-18659).
+const SERVED: &[(ApiKey, i16, i16)] = &[
+    (ApiKey::Produce, 0, 13),
+    (ApiKey::Fetch, 4, 13),
+    (ApiKey::ListOffsets, 1, 9),
+    (ApiKey::Metadata, 0, 13),
+    (ApiKey::OffsetCommit, 2, 9),
+    (ApiKey::OffsetFetch, 1, 9),
+    (ApiKey::FindCoordinator, 0, 6),
+    (ApiKey::JoinGroup, 0, 9),
+    (ApiKey::Heartbeat, 0, 4),
+    (ApiKey::LeaveGroup, 0, 5),
+    (ApiKey::SyncGroup, 0, 5),
+    (ApiKey::DescribeGroups, 0, 6),
+    (ApiKey::ListGroups, 0, 5),
+    (ApiKey::ApiVersions, 0, 4),
+    (ApiKey::CreateTopics, 2, 7),
+    (ApiKey::DeleteTopics, 1, 6),
+    (ApiKey::DeleteRecords, 0, 2),
+    (ApiKey::InitProducerId, 0, 5),
+    (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::CreatePartitions, 0, 3),
+    (ApiKey::DeleteGroups, 0, 2),
+    (ApiKey::IncrementalAlterConfigs, 0, 1),
+    (ApiKey::DescribeCluster, 0, 1),
+];
+
+/// The highest versions of Redpanda 24.3, as far as the APIs are served here.
+const REDPANDA_24_3: &[(ApiKey, i16)] = &[
+    (ApiKey::Produce, 7),
+    (ApiKey::Fetch, 11),
+    (ApiKey::ListOffsets, 4),
+    (ApiKey::Metadata, 8),
+    (ApiKey::OffsetCommit, 8),
+    (ApiKey::OffsetFetch, 7),
+    (ApiKey::FindCoordinator, 3),
+    (ApiKey::JoinGroup, 6),
+    (ApiKey::Heartbeat, 4),
+    (ApiKey::LeaveGroup, 4),
+    (ApiKey::SyncGroup, 4),
+    (ApiKey::DescribeGroups, 5),
+    (ApiKey::ListGroups, 4),
+    (ApiKey::ApiVersions, 3),
+    (ApiKey::CreateTopics, 6),
+    (ApiKey::DeleteTopics, 5),
+    (ApiKey::DeleteRecords, 2),
+    (ApiKey::InitProducerId, 3),
+    (ApiKey::DescribeConfigs, 4),
+    (ApiKey::CreatePartitions, 3),
+    (ApiKey::DeleteGroups, 2),
+    (ApiKey::IncrementalAlterConfigs, 1),
+];
+
+/// The version range of each API that the broker announces in its ApiVersions answer and serves.
+///
+/// Start from a preset and change single APIs with [`with`](Self::with) and [`without`](Self::without), to see how a
+/// client copes with an older or a poorer broker.
+///
+/// ```
+/// use ailurus_broker::Versions;
+///
+/// const FETCH: i16 = 1;
+/// const DESCRIBE_CONFIGS: i16 = 32;
+/// let versions = Versions::redpanda_24_3().with(FETCH, 4, 6).without(DESCRIBE_CONFIGS);
+/// assert_eq!(versions.range(FETCH), Some((4, 6)));
+/// assert_eq!(versions.range(DESCRIBE_CONFIGS), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions {
+    ranges: BTreeMap<i16, (i16, i16)>,
+}
+
+impl Versions {
+    /// What Redpanda 24.3 offers: no topic ids, no flexible Produce, one group per OffsetFetch. The default.
+    pub fn redpanda_24_3() -> Self {
+        let range = |&(api, highest): &(ApiKey, i16)| {
+            let lowest = served(api as i16).map_or(0, |(lowest, _)| lowest);
+            (api as i16, (lowest, highest))
+        };
+        Self { ranges: REDPANDA_24_3.iter().map(range).collect() }
+    }
+
+    /// What Redpanda 26.2 offers: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch and Metadata and
+    /// several groups per OffsetFetch.
+    pub fn redpanda_26_2() -> Self {
+        Self::redpanda_24_3().with(ApiKey::Fetch as i16, 4, 13).with(ApiKey::Metadata as i16, 0, 12).with(
+            ApiKey::OffsetFetch as i16,
+            1,
+            8,
+        )
+    }
+
+    /// Everything this broker can serve, in the newest versions it knows.
+    pub fn kafka() -> Self {
+        Self { ranges: SERVED.iter().map(|&(api, lowest, highest)| (api as i16, (lowest, highest))).collect() }
+    }
+
+    /// Offers versions `lowest` to `highest` of an API, cut to what this broker can serve; an API that it cannot serve
+    /// in any of these versions is not offered.
+    #[must_use]
+    pub fn with(mut self, api_key: i16, lowest: i16, highest: i16) -> Self {
+        let range = served(api_key).map(|(min, max)| (lowest.max(min), highest.min(max)));
+        match range {
+            Some((min, max)) if min <= max => self.ranges.insert(api_key, (min, max)),
+            _ => self.ranges.remove(&api_key),
+        };
+        self
+    }
+
+    /// Does not offer an API at all: its requests end in a closed connection.
+    #[must_use]
+    pub fn without(mut self, api_key: i16) -> Self {
+        self.ranges.remove(&api_key);
+        self
+    }
+
+    /// The lowest and highest version offered of an API; `None` if it is not offered.
+    pub fn range(&self, api_key: i16) -> Option<(i16, i16)> {
+        self.ranges.get(&api_key).copied()
+    }
+
+    /// Every API offered with its lowest and highest version, by API key.
+    pub fn iter(&self) -> impl Iterator<Item = (i16, i16, i16)> + '_ {
+        self.ranges.iter().map(|(&key, &(min, max))| (key, min, max))
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self::redpanda_24_3()
+    }
+}
+
+fn served(api_key: i16) -> Option<(i16, i16)> {
+    SERVED.iter().find(|(api, ..)| *api as i16 == api_key).map(|&(_, lowest, highest)| (lowest, highest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_stay_inside_what_is_served() {
+        for preset in [Versions::redpanda_24_3(), Versions::redpanda_26_2()] {
+            for (key, min, max) in preset.iter() {
+                let (lowest, highest) = Versions::kafka().range(key).unwrap_or((1, 0));
+                assert!(lowest <= min && min <= max && max <= highest, "api {key}: {min} to {max}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_outside_what_is_served_is_cut_or_dropped() {
+        let fetch = ApiKey::Fetch as i16;
+        assert_eq!(Versions::kafka().with(fetch, 0, 99).range(fetch), Some((4, 13)));
+        assert_eq!(Versions::kafka().with(fetch, 0, 3).range(fetch), None);
+    }
+}
