@@ -1,29 +1,86 @@
 //! Reads partitions, alone or as a member of a group.
+//!
+//! A [`Consumer`] is told of everything by [`recv`](Consumer::recv): which partitions it has, which it is about to lose, and
+//! their records. Behind it work tasks of its own: one that keeps the membership (`group`, driving the state machine in
+//! `membership`), and per broker one that fetches all partitions it leads in one request (`fetcher`, by the plan of
+//! `tracker`). What they have for the program waits in the `inbox`.
+//!
+//! Each assignment has a number. Records, start offsets and commits carry it, and what is of another assignment than the
+//! present one is dropped or refused, so that nothing of a partition that went to another member is delivered or committed.
 
+mod assignor;
+mod fetcher;
+mod group;
+mod inbox;
+mod membership;
+mod offsets;
+mod status;
+mod tracker;
+mod unpack;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub(crate) use assignor::decode_assignment as assigned_partitions;
+pub use status::ConsumerState;
 
 use crate::cluster::Client;
-use crate::config::ConsumerConfig;
-use crate::error::Result;
+use crate::config::{ConsumerConfig, OffsetReset};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
+use fetcher::{Assignment, Fetcher};
+use group::{Command, Group};
+use inbox::Inbox;
+use offsets::Commit;
+use status::Status;
+use tracker::Held;
+
+/// Commands of the front that may wait for the group's task.
+const COMMANDS: usize = 64;
+/// How long `close` waits for the group's task, which bounds leaving to 5 s itself.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// Where to start in a partition.
+///
+/// ```
+/// use ailurus::StartOffset;
+///
+/// let since = StartOffset::Timestamp(1_767_225_600_000); // 2026-01-01
+/// assert_ne!(since, StartOffset::Earliest);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOffset {
     /// At the first record there is.
     Earliest,
     /// Behind the last.
     Latest,
-    /// At this offset.
+    /// At this offset; if it is outside the log, [`ConsumerConfig::offset_reset`] decides.
     Offset(i64),
-    /// At the first record with this timestamp (milliseconds since 1970) or a later one.
+    /// At the first record with this timestamp (milliseconds since 1970) or a later one; behind the last if there is none.
     Timestamp(i64),
 }
 
 /// Records of one partition, in order.
+///
+/// They count against [`ConsumerConfig::prefetch_bytes`] until this value is dropped: a program that keeps it is sent no more of
+/// this partition once its share is used up, while other partitions go on.
+///
+/// ```
+/// fn handle(records: ailurus::Records) {
+///     for record in &records.records {
+///         println!("{}/{} @ {}: {:?}", records.topic, records.partition, record.offset, record.value);
+///     }
+///     if records.lag() == 0 {
+///         println!("that was the last one for now");
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Records {
@@ -31,81 +88,399 @@ pub struct Records {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// May be empty, where offsets without a record were passed.
+    /// Empty where only offsets without a record were passed, and once for a partition that has nothing to read at first.
     pub records: Vec<Record>,
-    /// The offset behind these records and behind the offsets without a record that follow them: what to commit when all of
-    /// them are handled.
+    /// The offset behind these records and behind the offsets without a record (transaction markers, records that compaction
+    /// has taken) that follow them: what to commit when all of them are handled.
     pub next_offset: i64,
-    /// The offset behind the last record of the partition that can be read, as of this fetch.
+    /// The offset behind the last record of the partition that can be read, as of this fetch. The end is reached when
+    /// `next_offset` is.
     pub high_watermark: i64,
+    /// Gives the bytes back on drop.
+    pub(crate) _held: Option<Held>,
 }
 
-/// What a consumer has to say.
+impl Records {
+    /// How many offsets lay behind these records when they were fetched.
+    pub fn lag(&self) -> i64 {
+        (self.high_watermark - self.next_offset).max(0)
+    }
+
+    /// Their partition.
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition { topic: Arc::clone(&self.topic), partition: self.partition }
+    }
+}
+
+/// What a consumer has to say. See [`Consumer`] for an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
-    /// These partitions are now ours; reading them begins.
+    /// These partitions are now ours, and no others: reading them begins. A member of a group that has more members than
+    /// partitions may get none.
     Assigned(Vec<TopicPartition>),
-    /// These are about to go to another member: finish or cancel what is in hand, commit, then drop the value.
+    /// These, all we have, are about to go to the group to be shared out anew: finish or cancel what is in hand, commit, then
+    /// drop the value. No records come meanwhile.
     Revoked(Revocation),
-    /// These are gone already (the session expired): cancel what is in hand; nothing can be committed.
+    /// These, all we have, are gone already (the session expired, or a revocation was not answered in time): cancel what is in
+    /// hand; nothing can be committed.
     Lost(Vec<TopicPartition>),
     /// Records to handle.
     Records(Records),
 }
 
-/// Partitions to give up. They are kept until this is dropped or the deadline has passed.
+/// Partitions to give up. They are kept until this is dropped or the deadline has passed; until then heartbeats go on and
+/// commits are taken.
+///
+/// ```
+/// use ailurus::{Consumer, Result, Revocation, TopicPartition};
+///
+/// async fn give_up(consumer: &Consumer, revocation: Revocation, handled: &[(TopicPartition, i64)]) -> Result<()> {
+///     let outcome = consumer.commit(handled).await;
+///     drop(revocation); // now the group goes on
+///     outcome
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Revocation {
     /// Which.
     pub partitions: Vec<TopicPartition>,
-    /// The latest time at which they are given up.
+    /// The latest time at which they are given up: the rebalance timeout after the last heartbeat that was answered without
+    /// news of the rebalance, less a tenth of that timeout (5 s at most).
     pub deadline: Instant,
+    /// Tells of the drop.
+    pub(crate) _drained: DropGuard,
 }
 
 /// Reads partitions, alone or as a member of a group.
+///
+/// ```no_run
+/// # async fn example() -> ailurus::Result<()> {
+/// use ailurus::{Client, Config, Consumer, ConsumerEvent};
+///
+/// let client = Client::connect(Config::from_env()?).await?;
+/// let mut consumer = Consumer::subscribe(&client, "billing", &["orders"], client.config().consumer.clone()).await?;
+/// loop {
+///     match consumer.recv().await? {
+///         ConsumerEvent::Records(batch) => {
+///             for record in &batch.records {
+///                 println!("{:?}", record.value);
+///             }
+///             consumer.commit(&[(batch.topic_partition(), batch.next_offset)]).await?;
+///             if batch.lag() == 0 {
+///                 break;
+///             }
+///         }
+///         // Everything was committed as it was handled: dropping a revocation lets the group go on.
+///         other => println!("{other:?}"),
+///     }
+/// }
+/// consumer.close().await
+/// # }
+/// ```
+///
+/// Dropping it without [`close`](Self::close) ends its tasks without leaving the group, whose other members get its partitions
+/// when its session expires.
 #[derive(Debug)]
-pub struct Consumer(());
+pub struct Consumer {
+    client: Client,
+    group: Option<Commands>,
+    inbox: Arc<Inbox>,
+    status: Arc<Status>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    /// Of a consumer without a group.
+    fetcher: Option<Fetcher>,
+}
+
+/// The way to the group's task.
+#[derive(Debug, Clone)]
+struct Commands {
+    group: Arc<str>,
+    sender: mpsc::Sender<Command>,
+    timeout: Duration,
+}
 
 impl Consumer {
-    /// Joins a group and reads what it is assigned.
-    pub async fn subscribe(_client: &Client, _group: &str, _topics: &[&str], _config: ConsumerConfig) -> Result<Self> {
-        todo!()
+    /// Joins a group and reads what it is assigned, from the committed offsets on, or by
+    /// [`offset_reset`](ConsumerConfig::offset_reset) where there are none.
+    ///
+    /// Returns when the topics are known; joining goes on behind it and is told by the first [`ConsumerEvent::Assigned`]. A topic
+    /// that does not exist is created if [`allow_auto_topic_creation`](crate::Config::allow_auto_topic_creation) is set and the
+    /// broker allows it too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a setting, the group or the topics are not valid; [`ErrorKind::UnknownTopic`] if a topic does not
+    /// exist and is not created; [`ErrorKind::Connect`] if no broker can be reached.
+    ///
+    /// # Cancellation
+    /// Nothing is left behind but, perhaps, a topic that was created.
+    pub async fn subscribe(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
+        config.validate()?;
+        if group.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "the group's name is empty: name a consumer group"));
+        }
+        if topics.is_empty() {
+            return Err(Error::new(ErrorKind::Config, format!("group {group:?} was given no topic to subscribe to")));
+        }
+        for topic in topics {
+            client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
+        }
+        let mut consumer = Self::new(client);
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
+        let shell = group::Shell {
+            client: client.clone(),
+            config,
+            group: group.into(),
+            topics,
+            inbox: Arc::clone(&consumer.inbox),
+            status: Arc::clone(&consumer.status),
+            tasks: consumer.tasks.clone(),
+        };
+        let task = consumer.cancel.clone().run_until_cancelled_owned(Group::new(shell, commands).run());
+        consumer.tasks.spawn(task);
+        consumer.group = Some(Commands { group: group.into(), sender, timeout: client.config().request_timeout });
+        Ok(consumer)
     }
-    /// Reads given partitions without a group.
+
+    /// Reads given partitions without a group: no other consumer matters, nothing is committed. The first event is
+    /// [`ConsumerEvent::Assigned`].
+    ///
+    /// Partitions that a topic gets later are not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a setting is not valid or no partition is given; [`ErrorKind::UnknownTopic`] if a topic or
+    /// partition does not exist: none is created; [`ErrorKind::Connect`] if no broker can be reached.
+    ///
+    /// # Cancellation
+    /// Nothing is left behind.
     pub async fn assign(
-        _client: &Client,
-        _partitions: Vec<(TopicPartition, StartOffset)>,
-        _config: ConsumerConfig,
+        client: &Client,
+        partitions: Vec<(TopicPartition, StartOffset)>,
+        config: ConsumerConfig,
     ) -> Result<Self> {
-        todo!()
+        config.validate()?;
+        if partitions.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "no partition was given to read"));
+        }
+        for (p, start) in &partitions {
+            let topic = client.cluster().topic(&p.topic, false).await?;
+            if topic.partition(p.partition).is_none() {
+                let what = format!("{p} does not exist: the topic has {} partitions, from 0", topic.partitions.len());
+                return Err(Error::new(ErrorKind::UnknownTopic, what));
+            }
+            if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = start {
+                let what = format!("{p} can't be read from {offset}: offsets and timestamps are not negative");
+                return Err(Error::new(ErrorKind::Config, what));
+            }
+        }
+        const EPOCH: u64 = 1;
+        let mut consumer = Self::new(client);
+        let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
+        let names: Vec<_> = partitions.keys().cloned().collect();
+        consumer.status.alone(&names);
+        consumer.inbox.assigned(EPOCH, names);
+        let assignment = Assignment { epoch: EPOCH, partitions: partitions.into_iter().collect(), pins: None };
+        let fetcher = Fetcher::start(client, &config, &consumer.inbox, &consumer.tasks, assignment);
+        consumer.fetcher = Some(fetcher);
+        Ok(consumer)
     }
-    /// The next event. Cancel safe.
+
+    fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            group: None,
+            inbox: Arc::default(),
+            status: Arc::default(),
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            fetcher: None,
+        }
+    }
+
+    /// The next event.
+    ///
+    /// # Errors
+    /// Trouble with a single partition is told once, and reading it is tried again until it succeeds: [`ErrorKind::Corrupt`] for
+    /// bytes that can't be read (nothing is skipped), [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`] and others that
+    /// name the partition. Any error after which [`state`](Self::state) is [`ConsumerState::Closed`] has ended the consumer and is
+    /// told again by each further call.
+    ///
+    /// # Cancellation
+    /// Safe: an event that was not returned is returned by the next call.
     pub async fn recv(&mut self) -> Result<ConsumerEvent> {
-        todo!()
+        loop {
+            match self.inbox.pop() {
+                Some(event) => return event,
+                None => self.inbox.ready().await,
+            }
+        }
     }
-    /// A handle that commits, for use beside [`recv`](Self::recv).
+
+    /// Commits, for each partition, the offset of the next record to handle. Tried again for the request timeout while the
+    /// coordinator moves or loads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::GroupMembership`] if a partition is not, or no longer, ours: none of them is committed then, or another member
+    /// has it by now. [`ErrorKind::Timeout`]: the offsets may have been committed or not. What the coordinator answers otherwise.
+    ///
+    /// # Cancellation
+    /// The offsets may be committed or not.
+    pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
+        self.committer().commit(offsets).await
+    }
+
+    /// Commits from other tasks, in the name of the present assignment: the one told by the last
+    /// [`ConsumerEvent::Assigned`] that [`recv`](Self::recv) returned.
     pub fn committer(&self) -> Committer {
-        todo!()
+        Committer { epoch: self.inbox.seen(), group: self.group.clone() }
     }
-    /// Commits, for each partition, the offset of the next record to handle.
-    pub async fn commit(&self, _offsets: &[(TopicPartition, i64)]) -> Result<()> {
-        todo!()
+
+    /// The offset behind what [`recv`](Self::recv) has returned of a partition, or where its first fetch starts; none if that is
+    /// not known yet or the partition is not ours.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.inbox.position(partition)
     }
-    /// Leaves the group, so that its partitions go to others at once, and ends all tasks.
-    pub async fn close(self) -> Result<()> {
-        todo!()
+
+    /// The committed offset of a partition that is ours, as far as this member knows.
+    pub fn committed(&self, partition: &TopicPartition) -> Option<i64> {
+        self.status.committed_offset(partition)
+    }
+
+    /// The partitions that are ours now. The program may not have been told of them yet.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.status.assignment()
+    }
+
+    /// The place in the group.
+    pub fn state(&self) -> ConsumerState {
+        self.status.state()
+    }
+
+    /// The id by which the group knows this member, once it has joined.
+    pub fn member_id(&self) -> Option<String> {
+        self.status.member_id()
+    }
+
+    /// The generation of the group in which the present partitions are ours.
+    pub fn generation(&self) -> Option<i32> {
+        self.status.generation()
+    }
+
+    /// The group.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_ref().map(|g| &*g.group)
+    }
+
+    /// Leaves the group, so that its partitions go to others at once, and ends all tasks. Commit before: what was handled and not
+    /// committed is handled again.
+    ///
+    /// # Errors
+    /// If the group could not be told within 5 s; its other members go on after the session timeout. The tasks have ended all
+    /// the same.
+    ///
+    /// # Cancellation
+    /// As [`drop`]: the tasks end, the group may not be left.
+    pub async fn close(mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        if let Some(commands) = self.group.take() {
+            let (reply, replied) = oneshot::channel();
+            // A task that has ended already was no member any more.
+            if commands.sender.send(Command::Leave(reply)).await.is_ok() {
+                if let Ok(Ok(left)) = tokio::time::timeout(CLOSE, replied).await {
+                    outcome = left;
+                }
+            }
+        }
+        self.end().await;
+        outcome
+    }
+
+    /// Ends all tasks at once, as a crash would: the group is not left.
+    pub async fn abort(mut self) {
+        self.group = None;
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
+        self.cancel.cancel();
+        self.fetcher = None;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.status.closed();
     }
 }
 
-/// Commits offsets of a consumer. Cheap to clone.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.status.closed();
+        if let Some(commands) = &self.group {
+            tracing::warn!(
+                group = %commands.group,
+                "a consumer was dropped without close: its partitions stay without an owner until its session expires"
+            );
+        }
+    }
+}
+
+fn subscribing(group: &str, topic: &str, e: Error) -> Error {
+    match e.kind() {
+        ErrorKind::UnknownTopic => Error::new(ErrorKind::UnknownTopic, format!("group {group:?} can't subscribe: {e}")),
+        _ => e.context(format!("group {group:?} could not subscribe to topic {topic:?}")),
+    }
+}
+
+/// Commits offsets in the name of one assignment; made by [`Consumer::committer`], cheap to clone, for any task.
+///
+/// Once that assignment is over it commits nothing any more, even if the same partitions come back with the next one.
+///
+/// ```no_run
+/// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
+/// let committer = consumer.committer();
+/// tokio::spawn(async move {
+///     committer.commit(&[(ailurus::TopicPartition::new("orders", 0), 42)]).await
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
-pub struct Committer(());
+pub struct Committer {
+    epoch: u64,
+    group: Option<Commands>,
+}
 
 impl Committer {
-    /// [`Consumer::commit`].
-    pub async fn commit(&self, _offsets: &[(TopicPartition, i64)]) -> Result<()> {
-        todo!()
+    /// See [`Consumer::commit`], also for errors and cancellation.
+    pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
+        let Some(commands) = &self.group else {
+            let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
+            return Err(Error::new(ErrorKind::GroupMembership, what));
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        if let Some((p, offset)) = offsets.iter().find(|(_, offset)| *offset < 0) {
+            let what = format!("offset {offset} of {p} can't be committed: offsets are not negative");
+            return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
+        }
+        let deadline = Instant::now() + commands.timeout;
+        let (reply, replied) = oneshot::channel();
+        let commit = Commit { offsets: offsets.to_vec(), deadline, reply: Some(reply) };
+        let outcome = async {
+            let command = Command::Commit { epoch: self.epoch, commit };
+            let closed = || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
+            commands.sender.send(command).await.map_err(|_| closed())?;
+            replied.await.map_err(|_| closed())?
+        };
+        tokio::time::timeout_at(deadline.into(), outcome).await.unwrap_or_else(|_| {
+            let what = format!(
+                "committing offsets of group {:?} was not answered within {:?}: they may have been committed or not",
+                commands.group, commands.timeout
+            );
+            Err(Error::new(ErrorKind::Timeout, what))
+        })
     }
 }
 
@@ -119,7 +494,7 @@ pub struct Message {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, -1 for none.
     pub timestamp: i64,
     /// The key.
     pub key: Option<Bytes>,
@@ -139,7 +514,10 @@ impl Message {
     }
 }
 
-/// The partitions in an assignment of the consumer protocol.
-pub(crate) fn assigned_partitions(_assignment: &Bytes) -> Result<Vec<TopicPartition>> {
-    todo!()
+/// Where a partition without a committed offset is read from.
+fn start(reset: OffsetReset) -> StartOffset {
+    match reset {
+        OffsetReset::Earliest => StartOffset::Earliest,
+        OffsetReset::Latest => StartOffset::Latest,
+    }
 }

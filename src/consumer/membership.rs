@@ -1,0 +1,628 @@
+//! Membership in a group by the classic group protocol, as a state machine without I/O.
+//!
+//! ```text
+//!            ┌────────── the group rebalances, or its topics changed ──────────┐
+//!            ▼                                                                 │
+//!   Joining ──▶ (the leader: Assigning) ──▶ Syncing ──▶ Stable ──▶ Draining ───┘
+//!      ▲                                                  │            │
+//!      └──────── the session expired, or we are unknown ──┴────────────┘
+//! ```
+//!
+//! Rebalances are eager: all partitions are given up before the member joins again. Between the news that the group rebalances
+//! and the JoinGroup lies the drain: partitions stay ours, heartbeats go on and commits are taken, in the old generation, until
+//! the program has finished (`drained`) or the deadline has passed. The deadline is the rebalance timeout less a margin, counted
+//! from the last heartbeat that was answered without the news, for the broker's own clock may have started right behind it.
+//!
+//! Whether the coordinator is known is apart from all this: it may move at any time. A member that reaches none keeps its
+//! partitions until `session_timeout` after the last request of it that was answered, when the broker gives them to others.
+//!
+//! Whoever drives it carries out each [`Action`] in order, tells what came of it, and calls `tick` at `deadline`. One request is
+//! under way at a time; a new one takes the place of the old one, whose answer no longer counts.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::assignor::GroupMember;
+use crate::cluster::Backoff;
+use crate::config::{AssignorKind, Config, ConsumerConfig};
+use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::record::TopicPartition;
+
+/// Error codes of the group protocol.
+pub(crate) mod code {
+    pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+    pub(crate) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+    pub(crate) const NOT_COORDINATOR: i16 = 16;
+    pub(crate) const ILLEGAL_GENERATION: i16 = 22;
+    pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
+    pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
+    pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
+    pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
+    pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
+}
+
+/// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
+pub(crate) fn drain_margin(rebalance_timeout: Duration) -> Duration {
+    (rebalance_timeout / 10).min(Duration::from_secs(5))
+}
+
+/// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
+const JOIN_SLACK: Duration = Duration::from_secs(10);
+/// The longest that leaving may take, finding the coordinator included.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// How a member behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) group: String,
+    pub(crate) session_timeout: Duration,
+    pub(crate) rebalance_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) backoff: Backoff,
+}
+
+impl Settings {
+    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
+        Self {
+            group: group.into(),
+            session_timeout: consumer.session_timeout,
+            rebalance_timeout: consumer.rebalance_timeout,
+            heartbeat_interval: consumer.heartbeat_interval,
+            request_timeout: client.request_timeout,
+            backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
+    Find,
+    /// Then `joined`. All that is under way for the group before it no longer counts.
+    Join { member_id: String, timeout: Duration },
+    /// We lead: share out the partitions; then `shared`.
+    Assign { members: Vec<GroupMember>, assignor: AssignorKind },
+    /// Then `synced`.
+    Sync { generation: i32, member_id: String, protocol: AssignorKind, shares: Vec<(String, Bytes)> },
+    /// Then `beat`.
+    Heartbeat { generation: i32, member_id: String, timeout: Duration },
+    /// Then `left`.
+    Leave { member_id: String, timeout: Duration },
+    /// These are ours in this generation.
+    Assigned { generation: i32, partitions: Vec<TopicPartition> },
+    /// Finish what is in hand; then `drained`.
+    Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
+    /// The drain is over: nothing is ours any more.
+    GaveUp,
+    /// Nothing is ours any more, without a drain.
+    Lost(Vec<TopicPartition>),
+    /// It is over.
+    End(Result<(), Error>),
+}
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The coordinator answered with an error code.
+    Code(i16),
+    /// No answer.
+    Connection(Error),
+}
+
+/// A JoinGroup that succeeded.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) member_id: String,
+    pub(crate) generation: i32,
+    pub(crate) protocol: String,
+    /// All members, if we lead.
+    pub(crate) members: Option<Vec<GroupMember>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not a member of the current generation, nor anything owned.
+    Joining,
+    /// The leader waits for the assignment to be computed.
+    Assigning,
+    Syncing,
+    Stable,
+    Draining {
+        deadline: Instant,
+    },
+    Leaving {
+        deadline: Instant,
+    },
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InFlight {
+    Nothing,
+    Find,
+    Join,
+    Sync,
+    Heartbeat,
+    Leave,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    settings: Settings,
+    phase: Phase,
+    /// Empty until the coordinator has given us one.
+    member_id: String,
+    generation: i32,
+    protocol: AssignorKind,
+    leads: bool,
+    owned: Vec<TopicPartition>,
+    shares: Vec<(String, Bytes)>,
+    /// Whether there is a connection to the coordinator.
+    coordinator: bool,
+    in_flight: InFlight,
+    /// When the request under way was sent.
+    sent: Instant,
+    /// When the last request that proves us alive, and that said nothing of a rebalance, was sent.
+    calm: Instant,
+    /// When the last request that proves us alive was sent.
+    alive: Instant,
+    next_heartbeat: Instant,
+    /// Grows to the heartbeat interval: members of a group tend to come one right after the other.
+    heartbeat_interval: Duration,
+    /// Nothing is sent before.
+    retry_at: Instant,
+    /// Failed tries since the last success.
+    backoff: Backoff,
+    /// Times we had to join again since we were last stable.
+    rejoins: u32,
+    actions: VecDeque<Action>,
+}
+
+impl Membership {
+    /// A member that wants to join.
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+        let mut new = Self {
+            phase: Phase::Joining,
+            member_id: String::new(),
+            generation: -1,
+            protocol: AssignorKind::Range,
+            leads: false,
+            owned: Vec::new(),
+            shares: Vec::new(),
+            coordinator: false,
+            in_flight: InFlight::Nothing,
+            sent: now,
+            calm: now,
+            alive: now,
+            next_heartbeat: now,
+            heartbeat_interval: settings.heartbeat_interval,
+            retry_at: now,
+            backoff: settings.backoff.clone(),
+            rejoins: 0,
+            actions: VecDeque::new(),
+            settings,
+        };
+        new.drive(now);
+        new
+    }
+
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn member_id(&self) -> &str {
+        &self.member_id
+    }
+
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// Whether this member shares out the partitions of the current generation.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Whether partitions are ours, being drained or not.
+    pub(crate) fn is_member(&self) -> bool {
+        matches!(self.phase, Phase::Stable | Phase::Draining { .. })
+    }
+
+    /// When to call [`tick`](Self::tick), at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let idle = self.in_flight == InFlight::Nothing;
+        let retry = idle.then_some(self.retry_at);
+        let session = self.alive + self.settings.session_timeout;
+        let beat = if self.coordinator { self.next_heartbeat.max(self.retry_at) } else { self.retry_at };
+        match self.phase {
+            Phase::Joining | Phase::Syncing => retry,
+            Phase::Stable => Some(if idle { beat.min(session) } else { session }),
+            Phase::Draining { deadline } => {
+                let own = deadline.min(session);
+                Some(if idle { beat.min(own) } else { own })
+            }
+            Phase::Leaving { deadline } => Some(retry.map_or(deadline, |r| r.min(deadline))),
+            Phase::Assigning | Phase::Ended => None,
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.is_member() && now >= self.alive + self.settings.session_timeout {
+            tracing::warn!(
+                group = %self.settings.group,
+                member = %self.member_id,
+                "no heartbeat was answered within the session timeout: the partitions belong to others by now"
+            );
+            self.coordinator = false;
+            self.in_flight = InFlight::Nothing;
+            self.lose();
+        }
+        match self.phase {
+            Phase::Draining { deadline } if now >= deadline => self.give_up(),
+            Phase::Leaving { deadline } if now >= deadline => {
+                let what = format!(
+                    "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
+                    self.settings.group
+                );
+                self.end(Err(Error::new(ErrorKind::Timeout, what)));
+            }
+            _ => {}
+        }
+        self.drive(now);
+    }
+
+    /// What came of [`Action::Find`].
+    pub(crate) fn found(&mut self, now: Instant, outcome: Result<(), Error>) {
+        if !self.arrived(InFlight::Find) {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.coordinator = true,
+            Err(e) => self.failed(now, "finding the coordinator", Failure::Connection(e)),
+        }
+        self.drive(now);
+    }
+
+    /// What came of [`Action::Join`]. With `MEMBER_ID_REQUIRED` comes the id to use.
+    pub(crate) fn joined(&mut self, now: Instant, outcome: Result<Joined, (Failure, String)>) {
+        if !self.arrived(InFlight::Join) {
+            return;
+        }
+        let leaving = matches!(self.phase, Phase::Leaving { .. });
+        match outcome {
+            Err((Failure::Code(code::MEMBER_ID_REQUIRED), id)) => self.member_id = id,
+            Err((failure, _)) => self.failed(now, "joining", failure),
+            Ok(joined) if leaving => self.member_id = joined.member_id,
+            Ok(joined) => self.accept(joined),
+        }
+        self.drive(now);
+    }
+
+    fn accept(&mut self, joined: Joined) {
+        let Some(assignor) = AssignorKind::by_name(&joined.protocol) else {
+            let what = format!(
+                "group {:?} has agreed on the assignor {:?}, which this member did not offer",
+                self.settings.group, joined.protocol
+            );
+            return self.end(Err(Error::new(ErrorKind::Unsupported, what)));
+        };
+        self.member_id = joined.member_id;
+        self.generation = joined.generation;
+        self.protocol = assignor;
+        self.leads = joined.members.is_some();
+        self.shares.clear();
+        self.phase = match joined.members {
+            Some(members) => {
+                self.actions.push_back(Action::Assign { members, assignor });
+                Phase::Assigning
+            }
+            None => Phase::Syncing,
+        };
+    }
+
+    /// What came of [`Action::Assign`].
+    pub(crate) fn shared(&mut self, now: Instant, shares: Vec<(String, Bytes)>) {
+        if self.phase == Phase::Assigning {
+            self.shares = shares;
+            self.phase = Phase::Syncing;
+            self.drive(now);
+        }
+    }
+
+    /// What came of [`Action::Sync`].
+    pub(crate) fn synced(&mut self, now: Instant, outcome: Result<Vec<TopicPartition>, Failure>) {
+        if !self.arrived(InFlight::Sync) {
+            return;
+        }
+        match outcome {
+            Ok(partitions) => {
+                self.shares.clear();
+                self.backoff.reset();
+                self.rejoins = 0;
+                self.phase = Phase::Stable;
+                // Not since it was sent: it is parked until the leader has shared out, and counts for the broker from there.
+                self.alive = now;
+                self.calm = now;
+                self.heartbeat_interval = self.settings.heartbeat_interval / 8;
+                self.next_heartbeat = now + self.heartbeat_interval;
+                self.owned.clone_from(&partitions);
+                self.actions.push_back(Action::Assigned { generation: self.generation, partitions });
+            }
+            Err(failure) => self.failed(now, "synchronising", failure),
+        }
+        self.drive(now);
+    }
+
+    /// What came of [`Action::Heartbeat`].
+    pub(crate) fn beat(&mut self, now: Instant, outcome: Result<(), Failure>) {
+        if !self.arrived(InFlight::Heartbeat) {
+            return;
+        }
+        self.heartbeat_interval = (self.heartbeat_interval * 2).min(self.settings.heartbeat_interval);
+        self.next_heartbeat = (self.sent + self.heartbeat_interval).max(now);
+        match outcome {
+            Ok(()) => {
+                self.alive = self.sent;
+                self.calm = self.sent;
+                self.backoff.reset();
+            }
+            Err(Failure::Code(code::REBALANCE_IN_PROGRESS)) => {
+                self.alive = self.sent;
+                self.drain(now);
+            }
+            Err(failure) => self.failed(now, "a heartbeat", failure),
+        }
+        self.drive(now);
+    }
+
+    /// A commit of the current generation was refused with this code.
+    pub(crate) fn commit_refused(&mut self, now: Instant, code: i16) {
+        if self.is_member() {
+            match code {
+                code::REBALANCE_IN_PROGRESS => self.drain(now),
+                code::COORDINATOR_NOT_AVAILABLE
+                | code::NOT_COORDINATOR
+                | code::ILLEGAL_GENERATION
+                | code::UNKNOWN_MEMBER_ID
+                | code::FENCED_INSTANCE_ID => {
+                    self.in_flight = InFlight::Nothing;
+                    self.failed(now, "a commit", Failure::Code(code));
+                }
+                _ => {}
+            }
+            self.drive(now);
+        }
+    }
+
+    /// The connection to the coordinator is gone.
+    pub(crate) fn disconnected(&mut self, now: Instant) {
+        if self.coordinator && matches!(self.in_flight, InFlight::Nothing) {
+            self.coordinator = false;
+            self.drive(now);
+        }
+    }
+
+    /// The program has finished with what was revoked.
+    pub(crate) fn drained(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Draining { .. }) {
+            self.give_up();
+            self.drive(now);
+        }
+    }
+
+    /// The partitions to share out are others than those shared out: the leader has the group rebalance.
+    pub(crate) fn topics_changed(&mut self, now: Instant) {
+        if self.leads && self.phase == Phase::Stable {
+            self.drain(now);
+            self.drive(now);
+        }
+    }
+
+    /// Something else than the protocol has failed for good.
+    pub(crate) fn fail(&mut self, e: Error) {
+        self.end(Err(e));
+    }
+
+    /// The program wants to go.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. } | Phase::Ended) {
+            return;
+        }
+        if !self.owned.is_empty() {
+            self.owned.clear();
+            self.actions.push_back(Action::GaveUp);
+        }
+        self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
+        self.retry_at = now;
+        match self.in_flight {
+            // Its answer may carry the id under which we are known by then.
+            InFlight::Join if self.member_id.is_empty() => return,
+            // The connection is blocked for as long as the group takes to rebalance.
+            InFlight::Join | InFlight::Sync => {
+                self.coordinator = false;
+                self.in_flight = InFlight::Nothing;
+            }
+            _ => {}
+        }
+        self.drive(now);
+    }
+
+    /// What came of [`Action::Leave`].
+    pub(crate) fn left(&mut self, now: Instant, outcome: Result<(), Failure>) {
+        if !self.arrived(InFlight::Leave) {
+            return;
+        }
+        match outcome {
+            Ok(()) | Err(Failure::Code(code::UNKNOWN_MEMBER_ID)) => self.end(Ok(())),
+            Err(failure) => self.failed(now, "leaving", failure),
+        }
+        self.drive(now);
+    }
+
+    /// Whether the answer is to the request under way.
+    fn arrived(&mut self, what: InFlight) -> bool {
+        let it_is = self.in_flight == what && self.phase != Phase::Ended;
+        if it_is {
+            self.in_flight = InFlight::Nothing;
+        }
+        it_is
+    }
+
+    fn drain(&mut self, now: Instant) {
+        if self.phase != Phase::Stable {
+            return;
+        }
+        if self.owned.is_empty() {
+            self.phase = Phase::Joining;
+            return;
+        }
+        let time = self.settings.rebalance_timeout - drain_margin(self.settings.rebalance_timeout);
+        let deadline = (self.calm + time).max(now);
+        self.phase = Phase::Draining { deadline };
+        self.actions.push_back(Action::Revoke { partitions: self.owned.clone(), deadline });
+    }
+
+    fn give_up(&mut self) {
+        self.owned.clear();
+        self.phase = Phase::Joining;
+        self.actions.push_back(Action::GaveUp);
+    }
+
+    /// Back to the beginning, with nothing owned.
+    fn lose(&mut self) {
+        self.shares.clear();
+        if !self.owned.is_empty() {
+            let owned = std::mem::take(&mut self.owned);
+            self.actions.push_back(Action::Lost(owned));
+        }
+        self.phase = Phase::Joining;
+    }
+
+    fn end(&mut self, outcome: Result<(), Error>) {
+        self.lose();
+        self.phase = Phase::Ended;
+        self.actions.push_back(Action::End(outcome));
+    }
+
+    fn wait(&mut self, now: Instant) {
+        self.retry_at = now + self.backoff.next();
+    }
+
+    /// At once the first time, for that is how a rebalance that overtakes another one looks; then with backoff.
+    fn rejoin(&mut self, now: Instant) {
+        if let Phase::Leaving { .. } = self.phase {
+            return self.wait(now);
+        }
+        self.lose();
+        self.rejoins += 1;
+        if self.rejoins > 1 {
+            self.wait(now);
+        }
+    }
+
+    fn failed(&mut self, now: Instant, doing: &str, failure: Failure) {
+        let group = &self.settings.group;
+        match failure {
+            Failure::Connection(e) if is_final(&e) => self.end(Err(e.context(format!("{doing} in group {group:?}")))),
+            Failure::Connection(e) => {
+                tracing::warn!(%group, error = %e.full(), "{doing} failed; it is tried again");
+                self.coordinator = false;
+                self.wait(now);
+            }
+            Failure::Code(code::COORDINATOR_LOAD_IN_PROGRESS) => self.wait(now),
+            Failure::Code(code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR) => {
+                tracing::info!(%group, "the group has another coordinator; it is looked up");
+                self.coordinator = false;
+                self.wait(now);
+            }
+            Failure::Code(code::UNKNOWN_MEMBER_ID) => {
+                tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
+                self.member_id.clear();
+                self.rejoin(now);
+            }
+            Failure::Code(code @ (code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS)) => {
+                tracing::debug!(%group, code, "{doing}: the group has gone on to another generation");
+                self.rejoin(now);
+            }
+            Failure::Code(code) => {
+                let e = Error::broker(code, format_args!("{doing} in group {group:?}{}", hint(code)));
+                if is_retriable_code(code) && code != code::GROUP_MAX_SIZE_REACHED {
+                    tracing::warn!(%group, error = %e, "it is tried again");
+                    self.wait(now);
+                } else {
+                    self.end(Err(e));
+                }
+            }
+        }
+    }
+
+    /// Sends what the phase asks for, if the time has come and the way is free.
+    fn drive(&mut self, now: Instant) {
+        let moves_on = matches!(self.phase, Phase::Joining | Phase::Leaving { .. });
+        match self.in_flight {
+            InFlight::Nothing => {}
+            // Its answer no longer matters.
+            InFlight::Heartbeat if moves_on => {}
+            _ => return,
+        }
+        if now < self.retry_at || matches!(self.phase, Phase::Assigning | Phase::Ended) {
+            return;
+        }
+        if let (Phase::Leaving { .. }, true) = (self.phase, self.member_id.is_empty()) {
+            return self.end(Ok(())); // never a member
+        }
+        if !self.coordinator {
+            return self.send(now, InFlight::Find, Action::Find);
+        }
+        let (generation, member_id) = (self.generation, self.member_id.clone());
+        match self.phase {
+            Phase::Joining => {
+                let timeout = self.settings.rebalance_timeout + JOIN_SLACK;
+                self.send(now, InFlight::Join, Action::Join { member_id, timeout });
+            }
+            Phase::Syncing => {
+                let (protocol, shares) = (self.protocol, self.shares.clone());
+                self.send(now, InFlight::Sync, Action::Sync { generation, member_id, protocol, shares });
+            }
+            Phase::Stable | Phase::Draining { .. } if now >= self.next_heartbeat => {
+                // A coordinator that says nothing leaves time to find another one within the session.
+                let timeout = self.settings.request_timeout.min(self.settings.session_timeout / 3);
+                self.send(now, InFlight::Heartbeat, Action::Heartbeat { generation, member_id, timeout });
+            }
+            Phase::Leaving { deadline } => {
+                self.send(now, InFlight::Leave, Action::Leave { member_id, timeout: deadline - now });
+            }
+            Phase::Stable | Phase::Draining { .. } | Phase::Assigning | Phase::Ended => {}
+        }
+    }
+
+    fn send(&mut self, now: Instant, what: InFlight, action: Action) {
+        self.in_flight = what;
+        self.sent = now;
+        self.actions.push_back(action);
+    }
+}
+
+/// Whether trying again can't help.
+fn is_final(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Authorization | ErrorKind::Config | ErrorKind::Closed)
+        || matches!(e.kind(), ErrorKind::Broker(code) if !is_retriable_code(code))
+}
+
+fn hint(code: i16) -> &'static str {
+    match code {
+        code::GROUP_MAX_SIZE_REACHED => " (it has as many members as the broker's group.max.size allows)",
+        code::FENCED_INSTANCE_ID => " (another member has taken over this one's instance id)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

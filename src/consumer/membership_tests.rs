@@ -1,0 +1,497 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+
+const SESSION: Duration = Duration::from_secs(30);
+const REBALANCE: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// A member and a clock; what it does is kept in short words.
+struct Test {
+    m: Membership,
+    now: Instant,
+    did: Vec<String>,
+}
+
+fn word(a: &Action) -> String {
+    let all = |p: &[TopicPartition]| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match a {
+        Action::Find => "find".into(),
+        Action::Join { member_id, .. } => format!("join {member_id:?}"),
+        Action::Assign { members, assignor } => format!("assign {} {}", members.len(), assignor.name()),
+        Action::Sync { generation, shares, .. } => format!("sync {generation} {}", shares.len()),
+        Action::Heartbeat { generation, .. } => format!("heartbeat {generation}"),
+        Action::Leave { member_id, .. } => format!("leave {member_id:?}"),
+        Action::Assigned { generation, partitions } => format!("assigned {generation} {}", all(partitions)),
+        Action::Revoke { partitions, .. } => format!("revoke {}", all(partitions)),
+        Action::GaveUp => "gave up".into(),
+        Action::Lost(partitions) => format!("lost {}", all(partitions)),
+        Action::End(Ok(())) => "end".into(),
+        Action::End(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
+    }
+}
+
+impl Test {
+    fn new() -> Self {
+        let settings = Settings {
+            group: "g".into(),
+            session_timeout: SESSION,
+            rebalance_timeout: REBALANCE,
+            heartbeat_interval: HEARTBEAT,
+            request_timeout: Duration::from_secs(30),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+        };
+        let now = Instant::now();
+        Self { m: Membership::new(settings, now), now, did: Vec::new() }
+    }
+
+    /// What it has done since this was asked last.
+    fn did(&mut self) -> Vec<String> {
+        while let Some(a) = self.m.next_action() {
+            self.did.push(word(&a));
+        }
+        std::mem::take(&mut self.did)
+    }
+
+    #[track_caller]
+    fn expect(&mut self, what: &[&str]) {
+        assert_eq!(self.did(), what);
+    }
+
+    /// Goes to the next deadline.
+    fn wait(&mut self) {
+        self.now = self.m.deadline().unwrap().max(self.now);
+        self.m.tick(self.now);
+    }
+
+    fn found(&mut self) {
+        self.m.found(self.now, Ok(()));
+    }
+
+    fn refuse_join(&mut self, code: i16) {
+        self.m.joined(self.now, Err((Failure::Code(code), "m1".into())));
+    }
+
+    fn joined(&mut self, generation: i32) {
+        let joined = Joined { member_id: "m1".into(), generation, protocol: "range".into(), members: None };
+        self.m.joined(self.now, Ok(joined));
+    }
+
+    fn synced(&mut self, partitions: &[i32]) {
+        let p = partitions.iter().map(|p| TopicPartition::new("t", *p)).collect();
+        self.m.synced(self.now, Ok(p));
+    }
+
+    fn beat(&mut self, code: i16) {
+        let outcome = if code == 0 { Ok(()) } else { Err(Failure::Code(code)) };
+        self.m.beat(self.now, outcome);
+    }
+
+    /// A member of generation 1 that owns t/0 and t/1.
+    fn stable() -> Self {
+        let mut t = Self::new();
+        t.found();
+        t.joined(1);
+        t.synced(&[0, 1]);
+        t.did();
+        t
+    }
+
+    /// The same, with a heartbeat under way.
+    fn beating() -> Self {
+        let mut t = Self::stable();
+        t.wait();
+        t.expect(&["heartbeat 1"]);
+        t
+    }
+}
+
+fn broken() -> Failure {
+    Failure::Connection(Error::new(ErrorKind::Disconnected, "gone"))
+}
+
+#[test]
+fn joins_with_the_id_it_is_given() {
+    let mut t = Test::new();
+    t.expect(&["find"]);
+    t.found();
+    t.expect(&["join \"\""]);
+    t.refuse_join(code::MEMBER_ID_REQUIRED);
+    t.expect(&["join \"m1\""]);
+    t.joined(1);
+    t.expect(&["sync 1 0"]);
+    assert!(!t.m.is_member());
+    t.synced(&[0, 1]);
+    t.expect(&["assigned 1 t/0,t/1"]);
+    assert!(t.m.is_member());
+    assert_eq!((t.m.member_id(), t.m.generation(), t.m.leads()), ("m1", 1, false));
+}
+
+#[test]
+fn the_leader_shares_out() {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    let member = GroupMember { id: "m1".into(), instance_id: None, topics: ["t".to_owned()].into() };
+    let joined =
+        Joined { member_id: "m1".into(), generation: 4, protocol: "roundrobin".into(), members: Some(vec![member]) };
+    t.m.joined(t.now, Ok(joined));
+    t.expect(&["assign 1 roundrobin"]);
+    t.m.shared(t.now, vec![("m1".into(), Bytes::new())]);
+    t.expect(&["sync 4 1"]);
+    t.synced(&[0]);
+    t.expect(&["assigned 4 t/0"]);
+
+    t.m.topics_changed(t.now);
+    t.expect(&["revoke t/0"]);
+    t.m.drained(t.now);
+    t.expect(&["gave up", "join \"m1\""]);
+    t.m.topics_changed(t.now);
+    t.expect(&[]);
+}
+
+#[test]
+fn who_does_not_lead_leaves_changed_topics_to_the_leader() {
+    let mut t = Test::stable();
+    t.m.topics_changed(t.now);
+    t.expect(&[]);
+}
+
+#[test]
+fn a_protocol_no_one_offered_is_the_end() {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    let joined = Joined { member_id: "m".into(), generation: 1, protocol: "sticky".into(), members: None };
+    t.m.joined(t.now, Ok(joined));
+    assert!(t.did()[0].starts_with("failed Unsupported"));
+}
+
+#[test]
+fn heartbeats_come_soon_after_a_join_and_then_at_their_interval() {
+    let mut t = Test::stable();
+    let mut gaps = Vec::new();
+    for _ in 0..6 {
+        let before = t.now;
+        t.wait();
+        gaps.push(t.now - before);
+        t.expect(&["heartbeat 1"]);
+        t.beat(0);
+    }
+    assert_eq!(gaps, [1, 2, 4, 8, 8, 8].map(|n| HEARTBEAT / 8 * n));
+}
+
+#[test]
+fn a_rebalance_drains_with_heartbeats_before_it_joins_again() {
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.expect(&["revoke t/0,t/1"]);
+    for _ in 0..3 {
+        t.wait();
+        t.expect(&["heartbeat 1"]);
+        t.beat(code::REBALANCE_IN_PROGRESS);
+        assert!(t.m.is_member(), "still ours");
+    }
+    t.m.drained(t.now);
+    t.expect(&["gave up", "join \"m1\""]);
+    t.joined(2);
+    t.synced(&[0]);
+    t.expect(&["sync 2 0", "assigned 2 t/0"]);
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline_which_counts_from_the_last_calm_heartbeat() {
+    let mut t = Test::stable();
+    let calm = t.now;
+    t.wait();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    let deadline = std::iter::from_fn(|| t.m.next_action()).find_map(|a| match a {
+        Action::Revoke { deadline, .. } => Some(deadline),
+        _ => None,
+    });
+    assert_eq!(deadline, Some(calm + REBALANCE - Duration::from_secs(5)));
+    loop {
+        t.wait();
+        match t.did().as_slice() {
+            [one] if one == "heartbeat 1" => t.beat(code::REBALANCE_IN_PROGRESS),
+            other => {
+                assert_eq!(other, ["gave up", "join \"m1\""]);
+                break;
+            }
+        }
+    }
+    assert_eq!(Some(t.now), deadline);
+    assert_eq!(drain_margin(Duration::from_secs(10)), Duration::from_secs(1));
+}
+
+#[test]
+fn the_answer_to_a_heartbeat_that_a_join_has_overtaken_does_not_count() {
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.wait();
+    t.m.drained(t.now);
+    t.expect(&["revoke t/0,t/1", "heartbeat 1", "gave up", "join \"m1\""]);
+    t.beat(code::UNKNOWN_MEMBER_ID);
+    t.expect(&[]);
+    assert_eq!(t.m.member_id(), "m1");
+}
+
+#[test]
+fn without_partitions_there_is_nothing_to_drain() {
+    let mut t = Test::new();
+    t.found();
+    t.joined(1);
+    t.synced(&[]);
+    t.wait();
+    t.did();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.expect(&["join \"m1\""]);
+}
+
+#[test]
+fn an_unknown_member_loses_all_and_joins_under_a_new_id() {
+    let mut t = Test::beating();
+    t.beat(code::UNKNOWN_MEMBER_ID);
+    t.expect(&["lost t/0,t/1", "join \"\""]);
+}
+
+#[test]
+fn an_old_generation_loses_all_and_joins_under_its_id() {
+    let mut t = Test::beating();
+    t.beat(code::ILLEGAL_GENERATION);
+    t.expect(&["lost t/0,t/1", "join \"m1\""]);
+}
+
+#[test]
+fn a_moved_coordinator_costs_no_partition() {
+    for code in [code::NOT_COORDINATOR, code::COORDINATOR_NOT_AVAILABLE] {
+        let mut t = Test::beating();
+        t.beat(code);
+        t.wait();
+        t.expect(&["find"]);
+        t.found();
+        t.wait();
+        t.expect(&["heartbeat 1"]);
+        t.beat(0);
+        assert!(t.m.is_member());
+    }
+}
+
+#[test]
+fn a_loading_coordinator_is_asked_again() {
+    let mut t = Test::beating();
+    t.beat(code::COORDINATOR_LOAD_IN_PROGRESS);
+    t.wait();
+    t.expect(&["heartbeat 1"]);
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    t.refuse_join(code::COORDINATOR_LOAD_IN_PROGRESS);
+    t.expect(&[]);
+    t.wait();
+    t.expect(&["join \"\""]);
+}
+
+#[test]
+fn a_lost_connection_is_made_anew() {
+    let mut t = Test::beating();
+    t.m.beat(t.now, Err(broken()));
+    t.wait();
+    t.expect(&["find"]);
+    t.m.found(t.now, Err(Error::new(ErrorKind::Connect, "no broker")));
+    t.expect(&[]);
+    t.wait();
+    t.expect(&["find"]);
+    t.found();
+    t.wait();
+    t.expect(&["heartbeat 1"]);
+    let mut t = Test::stable();
+    t.m.disconnected(t.now);
+    t.expect(&["find"]);
+}
+
+#[test]
+fn the_session_expires_here_too() {
+    let mut t = Test::beating();
+    let sent = t.now;
+    t.beat(0);
+    t.wait();
+    t.expect(&["heartbeat 1"]);
+    // Unanswered: the time counts from the last one that was.
+    t.wait();
+    t.expect(&["lost t/0,t/1", "find"]);
+    assert_eq!(t.now, sent + SESSION);
+    t.beat(0);
+    t.expect(&[]);
+    t.found();
+    t.expect(&["join \"m1\""]);
+}
+
+#[test]
+fn the_session_may_expire_in_a_drain() {
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.wait();
+    t.expect(&["revoke t/0,t/1", "heartbeat 1"]);
+    t.wait();
+    t.expect(&["lost t/0,t/1", "find"]);
+    t.m.drained(t.now);
+    t.expect(&[]);
+}
+
+#[test]
+fn joining_that_fails_again_and_again_waits_longer_and_longer() {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    t.refuse_join(code::UNKNOWN_MEMBER_ID);
+    t.expect(&["join \"\""]);
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        t.refuse_join(code::UNKNOWN_MEMBER_ID);
+        t.expect(&[]);
+        let before = t.now;
+        t.wait();
+        waits.push(t.now - before);
+        t.expect(&["join \"\""]);
+    }
+    assert!(waits[5] > waits[0] * 4, "{waits:?}");
+}
+
+#[test]
+fn a_rebalance_that_overtakes_a_sync_is_joined_at_once() {
+    for code in [code::REBALANCE_IN_PROGRESS, code::ILLEGAL_GENERATION] {
+        let mut t = Test::new();
+        t.found();
+        t.joined(1);
+        t.did();
+        t.m.synced(t.now, Err(Failure::Code(code)));
+        t.expect(&["join \"m1\""]);
+    }
+    let mut t = Test::new();
+    t.found();
+    t.joined(1);
+    t.did();
+    t.m.synced(t.now, Err(Failure::Code(code::UNKNOWN_MEMBER_ID)));
+    t.expect(&["join \"\""]);
+    t.joined(2);
+    t.did();
+    t.m.synced(t.now, Err(Failure::Code(code::NOT_COORDINATOR)));
+    t.wait();
+    t.expect(&["find"]);
+    t.found();
+    t.expect(&["sync 2 0"]);
+    t.m.synced(t.now, Err(broken()));
+    t.wait();
+    t.expect(&["find"]);
+}
+
+#[test]
+fn what_cannot_be_mended_ends_it_and_says_what_to_do() {
+    for (code, kind, text) in [
+        (23, ErrorKind::Broker(23), "all members of a group must share an assignor"),
+        (24, ErrorKind::Broker(24), "InvalidGroupId"),
+        (26, ErrorKind::Broker(26), "the broker bounds session timeouts"),
+        (30, ErrorKind::Authorization, "check the ACLs"),
+        (81, ErrorKind::Broker(81), "group.max.size"),
+        (82, ErrorKind::GroupMembership, "instance id"),
+    ] {
+        let mut t = Test::new();
+        t.found();
+        t.did();
+        t.refuse_join(code);
+        let did = t.did();
+        assert!(did[0].starts_with(&format!("failed {kind:?}")), "{did:?}");
+        assert!(did[0].contains(text) && did[0].contains("\"g\""), "{did:?}");
+        assert_eq!(t.m.deadline(), None);
+    }
+    let mut t = Test::beating();
+    t.beat(code::FENCED_INSTANCE_ID);
+    let did = t.did();
+    assert_eq!(did[0], "lost t/0,t/1");
+    assert!(did[1].starts_with("failed GroupMembership"));
+    let mut t = Test::new();
+    t.m.found(t.now, Err(Error::broker(30, "finding")));
+    assert!(t.did()[1].starts_with("failed Authorization"));
+}
+
+#[test]
+fn a_retriable_code_of_another_kind_is_tried_again() {
+    let mut t = Test::beating();
+    t.beat(7);
+    t.wait();
+    t.expect(&["heartbeat 1"]);
+}
+
+#[test]
+fn leaving_gives_up_and_tells_the_group() {
+    let mut t = Test::stable();
+    t.m.leave(t.now);
+    t.expect(&["gave up", "leave \"m1\""]);
+    t.m.left(t.now, Ok(()));
+    t.expect(&["end"]);
+    t.m.leave(t.now);
+    t.expect(&[]);
+    let mut t = Test::beating();
+    t.m.leave(t.now);
+    t.expect(&["gave up", "leave \"m1\""]);
+    t.m.left(t.now, Err(Failure::Code(code::UNKNOWN_MEMBER_ID)));
+    t.expect(&["end"]);
+}
+
+#[test]
+fn leaving_while_a_join_is_parked_takes_another_connection() {
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.m.drained(t.now);
+    t.did();
+    t.m.leave(t.now);
+    t.expect(&["find"]);
+    t.found();
+    t.expect(&["leave \"m1\""]);
+}
+
+#[test]
+fn leaving_before_it_has_an_id_waits_for_it() {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    t.m.leave(t.now);
+    t.expect(&[]);
+    t.refuse_join(code::MEMBER_ID_REQUIRED);
+    t.expect(&["leave \"m1\""]);
+    let mut t = Test::new();
+    t.expect(&["find"]);
+    t.m.leave(t.now);
+    t.found();
+    t.expect(&["end"]);
+}
+
+#[test]
+fn leaving_ends_in_time_whatever_the_broker_does() {
+    let mut t = Test::stable();
+    t.m.leave(t.now);
+    t.did();
+    t.m.left(t.now, Err(Failure::Code(code::NOT_COORDINATOR)));
+    t.wait();
+    t.expect(&["find"]);
+    t.wait();
+    assert!(t.did()[0].starts_with("failed Timeout"), "the search is not waited for");
+}
+
+#[test]
+fn a_refused_commit_tells_as_much_as_a_heartbeat() {
+    let mut t = Test::stable();
+    t.m.commit_refused(t.now, code::UNKNOWN_MEMBER_ID);
+    t.expect(&["lost t/0,t/1", "join \"\""]);
+    let mut t = Test::beating();
+    t.m.commit_refused(t.now, code::NOT_COORDINATOR);
+    t.wait();
+    t.expect(&["find"]);
+    let mut t = Test::stable();
+    t.m.commit_refused(t.now, code::REBALANCE_IN_PROGRESS);
+    t.expect(&["revoke t/0,t/1"]);
+    let mut t = Test::stable();
+    t.m.commit_refused(t.now, 12);
+    t.expect(&[]);
+}
