@@ -1,0 +1,110 @@
+//! Who counts orders.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use ailurus::{AnyEvent, Envelope, Error, ErrorKind, Event, Message, Result, event};
+use serde::Serialize;
+
+use crate::events::{OrderCancelled, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, OrderStatus, OrderUpdated};
+use crate::{Money, Outcome, Received};
+
+/// Records what happens to orders.
+///
+/// [`Store`](crate::Store) is one. Another must remember the event's id in the transaction that counts it; without that, an
+/// event that is delivered twice counts twice.
+pub trait Analytics: Send + Sync + 'static {
+    /// Counts an event once. When this returns, it outlives a crash. Events of one order come one after the other, in the
+    /// order in which they were sent.
+    ///
+    /// # Errors
+    /// The event can't be counted, or the store failed; nothing was changed then. The record is retried and then written to
+    /// the dead letters.
+    fn record(&self, fact: OrderFact, received: Received) -> impl Future<Output = Result<Outcome>> + Send;
+
+    /// What was counted so far.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn summary(&self) -> impl Future<Output = Result<Summary>> + Send;
+
+    /// The last status of an order; `None` if nothing is known of it.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn order_status(&self, order_id: &str) -> impl Future<Output = Result<Option<OrderStatus>>> + Send;
+}
+
+/// What counts of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderFact {
+    /// The event's type.
+    pub event_type: String,
+    /// The order and the status it has now; `None` for an event that is not of an order.
+    pub order: Option<(String, OrderStatus)>,
+    /// What was paid, and in which currency (empty if the event does not say).
+    pub payment: Option<(Money, String)>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Summary {
+    /// Events by type.
+    pub events: BTreeMap<String, u64>,
+    /// Orders by last status.
+    pub orders: BTreeMap<String, u64>,
+    /// The sum of what was paid (`order.paid`) by currency; under an empty name what was paid without saying in which.
+    pub revenue: BTreeMap<String, Money>,
+}
+
+impl OrderFact {
+    /// Reads an event of an order, or the type alone of any other event.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if the record says no type, or if its JSON is not an event of that type.
+    pub fn from_message(message: &Message) -> Result<(Self, Received)> {
+        let event_type = event::event_type(message)?;
+        match event_type.as_deref() {
+            Some(OrderCreated::TYPE) => order::<OrderCreated>(message, |e| (e.order_id, OrderStatus::Pending, None)),
+            Some(OrderUpdated::TYPE) => order::<OrderUpdated>(message, |e| (e.order_id, e.new_status, None)),
+            Some(OrderPaid::TYPE) => order::<OrderPaid>(message, |e| {
+                (e.order_id, OrderStatus::Paid, Some((e.total_amount, e.currency.unwrap_or_default())))
+            }),
+            Some(OrderShipped::TYPE) => order::<OrderShipped>(message, |e| (e.order_id, OrderStatus::Shipped, None)),
+            Some(OrderCompleted::TYPE) => {
+                order::<OrderCompleted>(message, |e| (e.order_id, OrderStatus::Completed, None))
+            }
+            Some(OrderCancelled::TYPE) => {
+                order::<OrderCancelled>(message, |e| (e.order_id, OrderStatus::Cancelled, None))
+            }
+            Some(other) => {
+                let event_type = other.to_owned();
+                let AnyEvent { id, source, time, .. } = AnyEvent::from_message(message)?;
+                let Message { topic, partition, offset, .. } = message;
+                let source = source.unwrap_or_default();
+                let received =
+                    Received { id, source, time, topic: topic.clone(), partition: *partition, offset: *offset };
+                Ok((Self { event_type, order: None, payment: None }, received))
+            }
+            None => {
+                let Message { topic, partition, offset, .. } = message;
+                let what = format!(
+                    "the record in {topic}/{partition} at offset {offset} says no event type: send it with the header \
+                     ce_type, or with a field eventType in its JSON"
+                );
+                Err(Error::new(ErrorKind::Event, what))
+            }
+        }
+    }
+}
+
+type Parts = (String, OrderStatus, Option<(Money, String)>);
+
+fn order<T: Event>(message: &Message, parts: impl FnOnce(T) -> Parts) -> Result<(OrderFact, Received)> {
+    let envelope = Envelope::<T>::from_message(message)?;
+    let received = Received::new(&envelope, message);
+    let (order_id, status, payment) = parts(envelope.data);
+    Ok((OrderFact { event_type: T::TYPE.to_owned(), order: Some((order_id, status)), payment }, received))
+}

@@ -1,0 +1,88 @@
+//! The shop's two consumers: who reads which topic as which group is said at [`Topics`].
+//!
+//! An event that can't be read or applied is an error of the handler: the record is retried and then written to the topic's
+//! dead letters, and the consumer goes on with the next.
+
+use std::sync::Arc;
+
+use ailurus::{Envelope, Error, RedpandaService, Result, Subscription};
+
+use crate::analytics::{Analytics, OrderFact};
+use crate::events::StockUpdated;
+use crate::inventory::Inventory;
+use crate::{Outcome, Received, Topics};
+
+/// Starts a member of the group that keeps the stock: each `product.stock.updated` (or JSON without a type that has its
+/// fields) is applied to the inventory once.
+///
+/// It runs until the subscription is shut down or dropped. Several members, in one process or many, share the partitions;
+/// those in one process may share a clone of one [`Store`](crate::Store).
+///
+/// # Errors
+/// Those of [`RedpandaService::subscribe`].
+///
+/// ```no_run
+/// use ailurus::{RedpandaService, Result};
+/// use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
+/// use ailurus_shop::{Inventory, Store, Topics};
+///
+/// async fn run(service: &RedpandaService) -> Result<()> {
+///     let (store, topics) = (Store::open("shop.redb").await?, Topics::default());
+///     let stock = spawn_stock_consumer(service, store.clone(), &topics).await?;
+///     let orders = spawn_analytics_consumer(service, store.clone(), &topics).await?;
+///     println!("{:?} left of p-1", store.stock("p-1").await?);
+///     stock.shutdown().await?;
+///     orders.shutdown().await?;
+///     store.close().await;
+///     Ok(())
+/// }
+/// ```
+pub async fn spawn_stock_consumer<I>(service: &RedpandaService, inventory: I, topics: &Topics) -> Result<Subscription>
+where
+    I: Inventory,
+{
+    let inventory = Arc::new(inventory);
+    let handler = move |message| {
+        let inventory = inventory.clone();
+        async move {
+            let envelope = Envelope::<StockUpdated>::from_message(&message)?;
+            let received = Received::new(&envelope, &message);
+            note(inventory.apply(envelope.data, received.clone()).await?, &received);
+            Ok::<(), Error>(())
+        }
+    };
+    service.subscribe(&[&topics.stock_updates], &topics.stock_group, handler).await
+}
+
+/// Starts a member of the group that counts orders: each event is recorded once.
+///
+/// It runs until the subscription is shut down or dropped; an example is at [`spawn_stock_consumer`].
+///
+/// # Errors
+/// Those of [`RedpandaService::subscribe`].
+pub async fn spawn_analytics_consumer<A>(
+    service: &RedpandaService,
+    analytics: A,
+    topics: &Topics,
+) -> Result<Subscription>
+where
+    A: Analytics,
+{
+    let analytics = Arc::new(analytics);
+    let handler = move |message| {
+        let analytics = analytics.clone();
+        async move {
+            let (fact, received) = OrderFact::from_message(&message)?;
+            note(analytics.record(fact, received.clone()).await?, &received);
+            Ok::<(), Error>(())
+        }
+    };
+    service.subscribe(&[&topics.analytics], &topics.analytics_group, handler).await
+}
+
+fn note(outcome: Outcome, received: &Received) {
+    if outcome == Outcome::Duplicate {
+        let Received { id, topic, partition, offset, .. } = received;
+        tracing::debug!(%id, %topic, partition, offset, "event was applied before");
+    }
+}

@@ -1,0 +1,62 @@
+//! Which event, and from where.
+
+use std::sync::Arc;
+
+use ailurus::{Envelope, Message};
+use chrono::{DateTime, Utc};
+
+/// What tells one event from another, and where it was read: what a store needs to apply each event once.
+///
+/// ```
+/// use ailurus_shop::Received;
+/// use chrono::DateTime;
+///
+/// let first = Received {
+///     id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
+///     source: "stock-service".into(),
+///     time: DateTime::UNIX_EPOCH,
+///     topic: "stock-updates".into(),
+///     partition: 0,
+///     offset: 17,
+/// };
+/// let again = Received { offset: 18, ..first.clone() };
+/// assert_eq!(first.id, again.id, "sent twice: two records, one event");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The event's id.
+    pub id: String,
+    /// Who sent it; empty if not known. An id that is not a UUID is unique only together with it.
+    pub source: String,
+    /// When it happened.
+    pub time: DateTime<Utc>,
+    /// The record's topic.
+    pub topic: Arc<str>,
+    /// The record's partition.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+}
+
+impl Received {
+    /// The event of an envelope, read from a message.
+    pub fn new<T>(envelope: &Envelope<T>, message: &Message) -> Self {
+        Self {
+            id: envelope.id.clone(),
+            source: envelope.source.clone(),
+            time: envelope.time,
+            topic: message.topic.clone(),
+            partition: message.partition,
+            offset: message.offset,
+        }
+    }
+}
+
+/// What became of an event that was handed to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has its effect now.
+    Applied,
+    /// It had its effect before; nothing was changed.
+    Duplicate,
+}

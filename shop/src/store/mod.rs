@@ -1,0 +1,275 @@
+//! The embedded, durable default of [`Inventory`] and [`Analytics`].
+
+mod seen;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ailurus::{Error, ErrorKind, Result};
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadTransaction, ReadableDatabase};
+use tokio::sync::mpsc;
+
+use crate::events::{OrderStatus, StockUpdated};
+use crate::{Analytics, Inventory, OrderFact, Outcome, Received, Summary};
+use tables::{Effect, Update};
+use writer::{Request, Writer};
+
+/// Updates that wait for the next commit before callers have to wait for a place.
+const QUEUE: usize = 1024;
+
+/// Keeps the stock and counts the orders in one file, each event once even if it is delivered twice.
+///
+/// Cheap to clone; all clones share the file. A thread of its own writes: it takes what is waiting, up to 1024 updates, into
+/// one ACID transaction of [redb](https://docs.rs/redb), and answers each caller after the commit has reached the disk. So
+/// the number of updates per second is not bound by that of the disk's syncs. The thread ends when the last clone is dropped,
+/// after all updates it was given.
+///
+/// # Once
+///
+/// An event's effect and its id are written in the same transaction, so that a second delivery finds the id, also after a
+/// crash, and also when newer events came in between. Inventory and analytics keep ids apart: each applies an event once.
+///
+/// Ids are kept for [`StoreOptions::retention`] by the time of the event (of the id itself, if it is a UUIDv7), and of the
+/// youngest [`StoreOptions::max_ids`]. An event older than all ids kept is known by its place alone: a record at or before
+/// the last one applied of its partition counts as applied, one behind it is applied. So a replay of a partition applies
+/// nothing twice however old it is, and a consumer that was away for long misses nothing. What is not noticed, of events that
+/// old: that the same event was sent twice, as two records; and that a topic was deleted and made anew, with offsets that
+/// begin again.
+///
+/// ```
+/// use ailurus_shop::events::StockUpdated;
+/// use ailurus_shop::{Inventory, Outcome, Received, Store};
+/// use chrono::Utc;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let store = Store::in_memory()?;
+/// let received = Received {
+///     id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
+///     source: "stock-service".into(),
+///     time: Utc::now(),
+///     topic: "stock-updates".into(),
+///     partition: 0,
+///     offset: 17,
+/// };
+/// let sold_one = StockUpdated::add("p-1", -1);
+/// assert_eq!(store.apply(sold_one.clone(), received.clone()).await?, Outcome::Applied);
+/// assert_eq!(store.apply(sold_one, received).await?, Outcome::Duplicate);
+/// assert_eq!(store.stock("p-1").await?, Some(-1));
+/// store.close().await;
+/// # ailurus::Result::Ok(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    name: Arc<str>,
+    database: Arc<Database>,
+    /// `None` once dropping has begun.
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// How long a [`Store`] remembers which events it has applied.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ailurus_shop::StoreOptions;
+///
+/// let a_month = StoreOptions::default().retention(Duration::from_secs(30 * 24 * 3600)).max_ids(10_000_000);
+/// # let _ = a_month;
+/// ```
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    retention: Duration,
+    max_ids: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(7 * 24 * 3600), max_ids: 1_000_000 }
+    }
+}
+
+impl StoreOptions {
+    /// How long after an event its id is kept. Default 7 days, which is as long as brokers keep records by default.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// How many ids are kept at most; the oldest go first. Default 1,000,000, which take up about 100 MB.
+    #[must_use]
+    pub fn max_ids(mut self, max_ids: u64) -> Self {
+        self.max_ids = max_ids;
+        self
+    }
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the file can't be opened or made, is open already (here or in another process), or is not a store
+    /// of this version.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, StoreOptions::default()).await
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let name: Arc<str> = path.display().to_string().into();
+        let opened = blocking(name.clone(), move || {
+            let database = Database::create(&path).map_err(|e| failed(&name, "opening it", e))?;
+            Self::start(name, database, options)
+        });
+        opened.await
+    }
+
+    /// A store that lives as long as its handles: for demos and tests.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if its thread can't be started.
+    pub fn in_memory() -> Result<Self> {
+        Self::in_memory_with(StoreOptions::default())
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`in_memory`](Self::in_memory).
+    pub fn in_memory_with(options: StoreOptions) -> Result<Self> {
+        let name: Arc<str> = "in memory".into();
+        let database = Database::builder().create_with_backend(InMemoryBackend::new());
+        Self::start(name.clone(), database.map_err(|e| failed(&name, "making it", e))?, options)
+    }
+
+    fn start(name: Arc<str>, database: Database, options: StoreOptions) -> Result<Self> {
+        tables::prepare(&database).map_err(|e| failed(&name, "preparing its tables", e))?;
+        let database = Arc::new(database);
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let writer = Writer::new(name.clone(), database.clone(), options, queue);
+        let thread = std::thread::Builder::new().name("shop-store".into()).spawn(move || writer.run());
+        let writer = thread.map_err(|e| failed_io(&name, "starting its thread", &e))?;
+        Ok(Self(Arc::new(Inner { name, database, requests: Some(requests), writer: Some(writer) })))
+    }
+
+    /// Gives this handle up without blocking the runtime. If it was the last, all updates are on disk and the file can be
+    /// opened again when this returns.
+    pub async fn close(self) {
+        // A panic in there could only be one of the writer's, which has been reported to its callers.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+
+    async fn write(&self, effect: Effect, received: Received) -> Result<Outcome> {
+        let ended = || failed_io(&self.0.name, "an update", &"its thread has ended");
+        let (request, answer) = Request::new(Update { effect, received });
+        let requests = self.0.requests.as_ref().ok_or_else(ended)?;
+        requests.send(request).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    async fn read<T, F>(&self, read: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let Inner { name, database, .. } = &*self.0;
+        let (name, database) = (name.clone(), database.clone());
+        let result = blocking(name.clone(), move || {
+            let read = database.begin_read().map_err(redb::Error::from).and_then(|transaction| read(&transaction));
+            read.map_err(|e| failed(&name, "reading", e))
+        });
+        result.await
+    }
+}
+
+impl Inventory for Store {
+    /// # Errors
+    /// [`ErrorKind::Event`] if the update says neither `newStock` nor `delta`, or if the stock would leave the range of `i64`;
+    /// [`ErrorKind::Io`] if the file can't be written.
+    ///
+    /// # Cancellation
+    /// Once the update waits for its commit, dropping the future does not take it back: the next delivery is a duplicate.
+    async fn apply(&self, update: StockUpdated, received: Received) -> Result<Outcome> {
+        let Some(change) = update.change() else {
+            let Received { id, topic, partition, offset, .. } = received;
+            let what = format!(
+                "the stock update {id} in {topic}/{partition} at offset {offset} says neither newStock nor delta: nothing \
+                 to do for product {}",
+                update.product_id
+            );
+            return Err(Error::new(ErrorKind::Event, what));
+        };
+        let StockUpdated { product_id, previous_stock, .. } = update;
+        self.write(Effect::Stock { product_id, previous_stock, change }, received).await
+    }
+
+    async fn stock(&self, product_id: &str) -> Result<Option<i64>> {
+        let product_id = product_id.to_owned();
+        self.read(move |transaction| tables::stock(transaction, &product_id)).await
+    }
+}
+
+impl Analytics for Store {
+    /// # Errors
+    /// [`ErrorKind::Io`] if the file can't be written.
+    ///
+    /// # Cancellation
+    /// Once the fact waits for its commit, dropping the future does not take it back: the next delivery is a duplicate.
+    async fn record(&self, fact: OrderFact, received: Received) -> Result<Outcome> {
+        self.write(Effect::Order(fact), received).await
+    }
+
+    async fn summary(&self) -> Result<Summary> {
+        self.read(tables::summary).await
+    }
+
+    async fn order_status(&self, order_id: &str) -> Result<Option<OrderStatus>> {
+        let order_id = order_id.to_owned();
+        self.read(move |transaction| tables::order_status(transaction, &order_id)).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.requests = None;
+        // At most one commit away: nobody is left to send it more.
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.0.name).finish()
+    }
+}
+
+async fn blocking<T: Send + 'static>(name: Arc<str>, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|e| Err(failed_io(&name, "reading or opening it", &e)))
+}
+
+fn failed(store: &str, doing: &str, error: impl Into<redb::Error>) -> Error {
+    failed_io(store, doing, &error.into())
+}
+
+fn failed_io(store: &str, doing: &str, error: &dyn fmt::Display) -> Error {
+    Error::new(ErrorKind::Io, format!("the shop's store ({store}): {doing} failed: {error}"))
+}

@@ -1,0 +1,88 @@
+//! The thread that writes: what is waiting goes into one transaction.
+
+use std::sync::Arc;
+
+use ailurus::{Error, ErrorKind, Result};
+use chrono::Utc;
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreOptions;
+use super::tables::{self, Update};
+use crate::Outcome;
+
+/// Updates of one commit at most.
+const BATCH: usize = 1024;
+
+/// An update, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    update: Update,
+    answer: oneshot::Sender<Result<Outcome>>,
+}
+
+impl Request {
+    pub(super) fn new(update: Update) -> (Self, oneshot::Receiver<Result<Outcome>>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { update, answer }, receiver)
+    }
+}
+
+pub(super) struct Writer {
+    name: Arc<str>,
+    database: Arc<Database>,
+    options: StoreOptions,
+    queue: mpsc::Receiver<Request>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        name: Arc<str>,
+        database: Arc<Database>,
+        options: StoreOptions,
+        queue: mpsc::Receiver<Request>,
+    ) -> Self {
+        Self { name, database, options, queue }
+    }
+
+    /// Until all senders are gone and all they sent is answered.
+    pub(super) fn run(mut self) {
+        while self.turn() > 0 {}
+    }
+
+    /// Waits for an update, then commits all that are waiting, and answers. How many there were; 0 at the end.
+    pub(super) fn turn(&mut self) -> usize {
+        let mut requests = Vec::new();
+        let count = self.queue.blocking_recv_many(&mut requests, BATCH);
+        if count == 0 {
+            return 0;
+        }
+        let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+        let updates: Vec<&Update> = requests.iter().map(|request| &request.update).collect();
+        match self.commit(&updates, now) {
+            // A caller that went away meanwhile has its update all the same.
+            Ok(outcomes) => {
+                for (request, outcome) in requests.into_iter().zip(outcomes) {
+                    let _ = request.answer.send(outcome);
+                }
+            }
+            Err(error) => {
+                let what = format!("the shop's store ({}): writing failed: {error}", self.name);
+                tracing::error!(updates = count, "{what}");
+                let error = Error::new(ErrorKind::Io, what);
+                for request in requests {
+                    let _ = request.answer.send(Err(error.clone()));
+                }
+            }
+        }
+        count
+    }
+
+    fn commit(&self, updates: &[&Update], now: u64) -> Result<Vec<Result<Outcome>>, redb::Error> {
+        // Dropped before its commit, as on an error in between, a transaction leaves nothing behind.
+        let transaction = self.database.begin_write()?;
+        let outcomes = tables::apply(&transaction, updates, &self.options, now)?;
+        transaction.commit()?;
+        Ok(outcomes)
+    }
+}
