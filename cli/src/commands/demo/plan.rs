@@ -1,0 +1,215 @@
+//! Which events a run publishes, in which order, and what each looks like.
+
+use std::borrow::Cow;
+
+use ailurus::{Envelope, Event, Headers, Message};
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+/// The header with the event's number in the plan.
+const NUMBER: &str = "demo-event";
+/// Who sends the events.
+const SOURCE: &str = "ailurus-demo";
+/// How many orders later an order takes its next step.
+const STEP: u32 = 50;
+/// Partitions of each topic.
+pub const PARTITIONS: i32 = 6;
+
+/// One of the two topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Orders,
+    Stock,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Created,
+    Paid,
+    Shipped,
+    Completed,
+    Stock,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    what: What,
+    /// The number of the order or of the product.
+    subject: u32,
+    /// Its place among the events of its key.
+    place: u32,
+}
+
+/// All events of a run, in the order in which they are published.
+#[derive(Debug)]
+pub struct Plan {
+    orders: u32,
+    events: Vec<Planned>,
+}
+
+/// An event, ready to be sent.
+pub struct Encoded {
+    pub stream: Stream,
+    pub key: String,
+    pub value: Vec<u8>,
+    pub headers: Headers,
+}
+
+impl Plan {
+    /// The life cycles of `orders` orders side by side, and a stock update for each.
+    pub fn new(orders: u32) -> Self {
+        let products = (orders / 20).clamp(1, 500);
+        let mut events = Vec::with_capacity(orders as usize * 5);
+        for now in 0..orders + 3 * STEP {
+            for (what, after) in [(What::Created, 0), (What::Paid, 1), (What::Shipped, 2), (What::Completed, 3)] {
+                match now.checked_sub(after * STEP) {
+                    Some(order) if order < orders => events.push(Planned { what, subject: order, place: after }),
+                    _ => {}
+                }
+            }
+            if now < orders {
+                events.push(Planned { what: What::Stock, subject: now % products, place: now / products });
+            }
+        }
+        Self { orders, events }
+    }
+
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Of each event its key's number and its place among that key's events.
+    pub fn keys_and_places(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.events.iter().map(|e| match e.what {
+            What::Stock => (self.orders + e.subject, e.place),
+            _ => (e.subject, e.place),
+        })
+    }
+
+    pub fn encode(&self, number: usize) -> anyhow::Result<Encoded> {
+        let Planned { what, subject, place } = self.events[number];
+        let order_id = || format!("order-{subject}");
+        let (stream, key, value, headers) = match what {
+            What::Created => encode(Stream::Orders, created(subject))?,
+            What::Paid => encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "paid".into() })?,
+            What::Shipped => {
+                encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "shipped".into() })?
+            }
+            What::Completed => {
+                encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "completed".into() })?
+            }
+            What::Stock => encode(
+                Stream::Stock,
+                StockUpdated { product_id: format!("product-{subject}"), new_stock: 10_000 - i64::from(place) },
+            )?,
+        };
+        Ok(Encoded { stream, key, value, headers: headers.with(NUMBER, number.to_string()) })
+    }
+
+    /// The number of the event in a message, if the message is what was sent.
+    pub fn recognise(&self, message: &Message) -> anyhow::Result<usize> {
+        let number = message.headers.get_str(NUMBER).with_context(|| format!("no header {NUMBER}"))?;
+        let number: usize = number.parse().with_context(|| format!("header {NUMBER} is {number:?}"))?;
+        let planned = self.events.get(number).with_context(|| format!("no event has the number {number}"))?;
+        let key = match planned.what {
+            What::Created => key_of::<OrderCreated>(message)?,
+            What::Stock => key_of::<StockUpdated>(message)?,
+            _ => key_of::<OrderStatusUpdated>(message)?,
+        };
+        ensure!(message.key.as_deref() == Some(key.as_bytes()), "event {number} has another key than its message");
+        Ok(number)
+    }
+}
+
+fn created(order: u32) -> OrderCreated {
+    OrderCreated {
+        order_id: format!("order-{order}"),
+        user_id: format!("user-{}", order % 1000),
+        total_amount: f64::from(1000 + order % 90_000) / 100.0,
+        currency: "EUR".into(),
+    }
+}
+
+fn encode<E: Event>(stream: Stream, event: E) -> anyhow::Result<(Stream, String, Vec<u8>, Headers)> {
+    let key = event.key().map(Cow::into_owned).unwrap_or_default();
+    let envelope = Envelope::new(SOURCE, event);
+    Ok((stream, key, serde_json::to_vec(&envelope.data)?, envelope.headers()))
+}
+
+fn key_of<E: Event>(message: &Message) -> anyhow::Result<String> {
+    let event = Envelope::<E>::from_message(message)?.data;
+    Ok(event.key().map(Cow::into_owned).unwrap_or_default())
+}
+
+// TODO-SHOP
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderCreated {
+    order_id: String,
+    user_id: String,
+    total_amount: f64,
+    currency: String,
+}
+impl Event for OrderCreated {
+    const TYPE: &'static str = "order.created";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.order_id))
+    }
+}
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderStatusUpdated {
+    order_id: String,
+    status: String,
+}
+impl Event for OrderStatusUpdated {
+    const TYPE: &'static str = "order.status_updated";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.order_id))
+    }
+}
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StockUpdated {
+    product_id: String,
+    new_stock: i64,
+}
+impl Event for StockUpdated {
+    const TYPE: &'static str = "product.stock_updated";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.product_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn every_order_takes_its_steps_in_turn() {
+        let plan = Plan::new(120);
+        assert_eq!(plan.len(), 120 * 5);
+        let mut places: HashMap<u32, u32> = HashMap::new();
+        for (key, place) in plan.keys_and_places() {
+            let next = places.entry(key).or_default();
+            assert_eq!(*next, place, "key {key}");
+            *next += 1;
+        }
+        assert_eq!(places.len(), 120 + 6);
+        assert!((0..120).all(|order| places[&order] == 4));
+    }
+
+    #[test]
+    fn life_cycles_overlap() {
+        let plan = Plan::new(200);
+        let halfway: HashSet<u32> = plan.keys_and_places().skip(300).take(50).map(|(_, place)| place).collect();
+        assert!(halfway.len() > 2);
+    }
+
+    #[test]
+    fn one_order_is_a_plan() {
+        assert_eq!(Plan::new(1).len(), 5);
+    }
+}
