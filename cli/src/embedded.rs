@@ -62,6 +62,6 @@ impl Embedded {
 
     /// Ends its tasks and frees its ports.
     pub async fn stop(self) {
-        self.broker.stop().await;
+        self.broker.shutdown().await;
     }
 }

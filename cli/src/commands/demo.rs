@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ailurus::{Admin, Client, Compression, Config, ConsumerConfig, Delivery, Producer, ProducerRecord};
+use ailurus_shop::Topics;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::output::{self, note, thousands};
 use crate::settings;
 use crate::signals::Shutdown;
 use history::{Verdict, per_second};
-use members::{Members, Names, Run};
+use members::{Members, Run, group, topic};
 use plan::{PARTITIONS, Stream};
 
 /// Run a shop's events through it all, kill a consumer on the way and check that nothing is lost.
@@ -84,16 +85,16 @@ struct Demonstration {
     config: Config,
     embedded: bool,
     args: Demo,
-    names: Names,
+    topics: Topics,
     run: Arc<Run>,
 }
 
 impl Demonstration {
     fn new(config: Config, embedded: bool, args: Demo) -> Self {
         let id = Uuid::now_v7().simple().to_string();
-        let names = Names { prefix: format!("ailurus-demo-{}", &id[24..]) };
+        let topics = Topics::with_prefix(&format!("ailurus-demo-{}-", &id[24..]));
         let run = Arc::new(Run::new(args.orders));
-        Self { config, embedded, args, names, run }
+        Self { config, embedded, args, topics, run }
     }
 
     async fn run(self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
@@ -135,10 +136,11 @@ impl Demonstration {
 
     async fn with_topics(&self, client: &Client, admin: &Admin, shutdown: &Shutdown) -> anyhow::Result<Report> {
         for stream in [Stream::Orders, Stream::Stock] {
-            admin.create_topic(&self.names.topic(stream), PARTITIONS, None).await?;
-            self.say("Topic", format_args!("{} with {PARTITIONS} partitions", self.names.topic(stream)));
+            let topic = topic(&self.topics, stream);
+            admin.create_topic(topic, PARTITIONS, None).await?;
+            self.say("Topic", format_args!("{topic} with {PARTITIONS} partitions"));
         }
-        let mut members = Members::new(self.config.clone(), self.consumer_config(), self.names.clone());
+        let mut members = Members::new(self.config.clone(), self.consumer_config(), self.topics.clone());
         let begun = Instant::now();
         let patience = Duration::from_secs(90) + Duration::from_millis(u64::from(self.args.orders));
         let mut published = Published::default();
@@ -248,8 +250,8 @@ impl Demonstration {
             }
             let e = self.run.plan.encode(event)?;
             self.run.history(|h| h.sent(event, self.run.begun.elapsed()));
-            let topic = self.names.topic(e.stream);
-            let record = ProducerRecord::to(&topic).key(&e.key).value(&e.value).headers(&e.headers);
+            let topic = topic(&self.topics, e.stream);
+            let record = ProducerRecord::to(topic).key(&e.key).value(&e.value).headers(&e.headers);
             pending.send((event, producer.send(record).await?)).await.context("acknowledgements are no longer read")?;
         }
         drop(pending);
@@ -264,15 +266,15 @@ impl Demonstration {
 
     async fn delete_topics(&self, admin: &Admin) {
         for stream in [Stream::Orders, Stream::Stock] {
-            let (topic, group) = (self.names.topic(stream), self.names.group(stream));
-            for topic in [format!("{topic}{}", self.config.processor.dead_letter_suffix), topic] {
-                match admin.delete_topic(&topic).await {
+            let (topic, group) = (topic(&self.topics, stream), group(&self.topics, stream));
+            for topic in [topic, &format!("{topic}{}", self.config.processor.dead_letter_suffix)] {
+                match admin.delete_topic(topic).await {
                     Err(e) if !e.is_unknown_topic() => self.say("Left", format_args!("topic {topic}: {}", e.full())),
                     _ => {}
                 }
             }
-            // A group disappears from the brokers by itself; only they care if it stays a little.
-            if let Err(e) = admin.delete_group(&group).await {
+            // A group without members is forgotten by the brokers in any case, only later.
+            if let Err(e) = admin.delete_group(group).await {
                 tracing::debug!(group, error = e.full(), "the group was not deleted");
             }
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{Config, RedpandaService, Subscription};
+use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
+use ailurus_shop::{Store, Topics};
 use anyhow::Context;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -103,23 +105,48 @@ impl App {
             () = shutdown.requested() => return Ok(()),
             service = self.connect() => service,
         };
-        let subscriptions = tokio::select! {
-            () = shutdown.requested() => Ok(Vec::new()),
-            started = subscribe(service, args) => started,
-        };
-        let result = match subscriptions {
-            Ok(subscriptions) => {
-                let ended = tokio::select! {
-                    () = shutdown.requested() => Ok(()),
-                    ended = first_end(&subscriptions) => ended,
-                    () = self.watch_members(&subscriptions) => Ok(()),
-                };
-                self.ready.store(false, Ordering::Relaxed);
-                ended.and(end(subscriptions).await)
+        let result = match Store::open(&args.store).await {
+            Ok(store) => {
+                let result = self.consume(service, &store, shutdown).await;
+                store.close().await;
+                result
             }
-            Err(e) => Err(e),
+            Err(e) => Err(e.into()),
         };
         result.and(service.close(CLOSE_WITHIN).await.map_err(Into::into))
+    }
+
+    async fn consume(&self, service: &RedpandaService, store: &Store, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let topics = Topics::default();
+        let stock = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            stock = spawn_stock_consumer(service, store.clone(), &topics) => stock?,
+        };
+        let mut subscriptions = vec![stock];
+        let ended = tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            analytics = spawn_analytics_consumer(service, store.clone(), &topics) => match analytics {
+                Ok(analytics) => {
+                    subscriptions.push(analytics);
+                    self.watch(&subscriptions, shutdown).await
+                }
+                Err(e) => Err(e.into()),
+            },
+        };
+        self.ready.store(false, Ordering::Relaxed);
+        ended.and(end(subscriptions).await)
+    }
+
+    /// Waits until the end is asked for or a consumer ends by itself.
+    async fn watch(&self, subscriptions: &[Subscription], shutdown: &Shutdown) -> anyhow::Result<()> {
+        let [stock, analytics] = subscriptions else { return Ok(()) };
+        tokio::select! {
+            () = shutdown.requested() => {}
+            ended = stock.ended() => ended?,
+            ended = analytics.ended() => ended?,
+            () = self.watch_members(subscriptions) => {}
+        }
+        Ok(())
     }
 
     /// Tries until the cluster is reached.
@@ -147,18 +174,6 @@ impl App {
             tokio::time::sleep(LOOK).await;
         }
     }
-}
-
-/// Waits until a consumer ends by itself.
-async fn first_end(subscriptions: &[Subscription]) -> anyhow::Result<()> {
-    match subscriptions {
-        [a, b] => tokio::select! {
-            ended = a.ended() => ended?,
-            ended = b.ended() => ended?,
-        },
-        _ => std::future::pending().await,
-    }
-    Ok(())
 }
 
 /// Shuts all down side by side.
@@ -194,8 +209,4 @@ async fn redpanda(State(app): State<Arc<App>>) -> Response {
     let health = service.health().await;
     let code = if health.status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, Json(health)).into_response()
-}
-
-async fn subscribe(_service: &RedpandaService, _args: &Serve) -> anyhow::Result<Vec<Subscription>> {
-    Ok(Vec::new())
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ailurus::{Client, Config, ConsumerConfig, Message, Processor, Subscription};
+use ailurus_shop::Topics;
 use anyhow::Context;
 
 use super::history::{Handling, History};
@@ -52,25 +53,19 @@ impl Run {
     }
 }
 
-/// The names of a run's topics and groups; they begin with what no other run's begin with.
-#[derive(Debug, Clone)]
-pub struct Names {
-    pub prefix: String,
+/// The topic of a stream.
+pub fn topic(topics: &Topics, stream: Stream) -> &str {
+    match stream {
+        Stream::Orders => &topics.orders,
+        Stream::Stock => &topics.stock_updates,
+    }
 }
 
-impl Names {
-    pub fn topic(&self, stream: Stream) -> String {
-        match stream {
-            Stream::Orders => format!("{}-orders", self.prefix),
-            Stream::Stock => format!("{}-stock", self.prefix),
-        }
-    }
-
-    pub fn group(&self, stream: Stream) -> String {
-        match stream {
-            Stream::Orders => format!("{}-analytics", self.prefix),
-            Stream::Stock => format!("{}-stock", self.prefix),
-        }
+/// The group that reads a stream.
+pub fn group(topics: &Topics, stream: Stream) -> &str {
+    match stream {
+        Stream::Orders => &topics.analytics_group,
+        Stream::Stock => &topics.stock_group,
     }
 }
 
@@ -94,15 +89,15 @@ struct Member {
 pub struct Members {
     config: Config,
     consumer: ConsumerConfig,
-    names: Names,
+    topics: Topics,
     alive: Vec<(Stream, Member)>,
     past: Vec<Past>,
     next_id: u32,
 }
 
 impl Members {
-    pub fn new(config: Config, consumer: ConsumerConfig, names: Names) -> Self {
-        Self { config, consumer, names, alive: Vec::new(), past: Vec::new(), next_id: 1 }
+    pub fn new(config: Config, consumer: ConsumerConfig, topics: Topics) -> Self {
+        Self { config, consumer, topics, alive: Vec::new(), past: Vec::new(), next_id: 1 }
     }
 
     /// Adds a member to the group that reads `stream`.
@@ -113,12 +108,12 @@ impl Members {
         let run = Arc::clone(run);
         let subscription = Processor::new(&client)
             .consumer(self.consumer.clone())
-            .subscribe(&[&self.names.topic(stream)], &self.names.group(stream), move |message| {
+            .subscribe(&[topic(&self.topics, stream)], group(&self.topics, stream), move |message| {
                 let run = Arc::clone(&run);
                 async move { run.handle(id, stream, &message) }
             })
             .await
-            .with_context(|| format!("subscribing to {}", self.names.topic(stream)))?;
+            .with_context(|| format!("subscribing to {}", topic(&self.topics, stream)))?;
         self.alive.push((stream, Member { id, client, subscription }));
         Ok(())
     }

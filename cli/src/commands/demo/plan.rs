@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use ailurus::{Envelope, Event, Headers, Message};
+use ailurus_shop::Money;
+use ailurus_shop::events::{OrderCompleted, OrderCreated, OrderItem, OrderPaid, OrderShipped, StockUpdated};
 use anyhow::{Context, ensure};
-use serde::{Deserialize, Serialize};
 
 /// The header with the event's number in the plan.
 const NUMBER: &str = "demo-event";
@@ -88,20 +89,13 @@ impl Plan {
 
     pub fn encode(&self, number: usize) -> anyhow::Result<Encoded> {
         let Planned { what, subject, place } = self.events[number];
-        let order_id = || format!("order-{subject}");
-        let (stream, key, value, headers) = match what {
-            What::Created => encode(Stream::Orders, created(subject))?,
-            What::Paid => encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "paid".into() })?,
-            What::Shipped => {
-                encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "shipped".into() })?
-            }
-            What::Completed => {
-                encode(Stream::Orders, OrderStatusUpdated { order_id: order_id(), status: "completed".into() })?
-            }
-            What::Stock => encode(
-                Stream::Stock,
-                StockUpdated { product_id: format!("product-{subject}"), new_stock: 10_000 - i64::from(place) },
-            )?,
+        let order_id = format!("order-{subject}");
+        let (stream, (key, value, headers)) = match what {
+            What::Created => (Stream::Orders, encode(created(order_id, subject))?),
+            What::Paid => (Stream::Orders, encode(paid(order_id, subject))?),
+            What::Shipped => (Stream::Orders, encode(shipped(order_id, subject))?),
+            What::Completed => (Stream::Orders, encode(OrderCompleted { order_id, completed_at: None })?),
+            What::Stock => (Stream::Stock, encode(stock(subject, place))?),
         };
         Ok(Encoded { stream, key, value, headers: headers.with(NUMBER, number.to_string()) })
     }
@@ -113,72 +107,54 @@ impl Plan {
         let planned = self.events.get(number).with_context(|| format!("no event has the number {number}"))?;
         let key = match planned.what {
             What::Created => key_of::<OrderCreated>(message)?,
+            What::Paid => key_of::<OrderPaid>(message)?,
+            What::Shipped => key_of::<OrderShipped>(message)?,
+            What::Completed => key_of::<OrderCompleted>(message)?,
             What::Stock => key_of::<StockUpdated>(message)?,
-            _ => key_of::<OrderStatusUpdated>(message)?,
         };
         ensure!(message.key.as_deref() == Some(key.as_bytes()), "event {number} has another key than its message");
         Ok(number)
     }
 }
 
-fn created(order: u32) -> OrderCreated {
-    OrderCreated {
-        order_id: format!("order-{order}"),
-        user_id: format!("user-{}", order % 1000),
-        total_amount: f64::from(1000 + order % 90_000) / 100.0,
-        currency: "EUR".into(),
-    }
+fn items(order: u32) -> Vec<OrderItem> {
+    let item = |i| {
+        OrderItem::new(format!("product-{}", (order + i) % 500), 1 + i, Money::cents(i64::from(order % 90) * 100 + 99))
+    };
+    (0..1 + order % 3).map(item).collect()
 }
 
-fn encode<E: Event>(stream: Stream, event: E) -> anyhow::Result<(Stream, String, Vec<u8>, Headers)> {
+fn created(order_id: String, order: u32) -> OrderCreated {
+    let mut event = OrderCreated::new(order_id, format!("user-{}", order % 1000), items(order));
+    event.currency = Some("EUR".to_owned());
+    event
+}
+
+fn paid(order_id: String, order: u32) -> OrderPaid {
+    let total_amount = OrderCreated::new("", "", items(order)).total_amount;
+    let payment_method = Some("card".to_owned());
+    OrderPaid { order_id, total_amount, currency: Some("EUR".to_owned()), payment_method, paid_at: None }
+}
+
+fn shipped(order_id: String, order: u32) -> OrderShipped {
+    let tracking_number = Some(format!("parcel-{order:08}"));
+    OrderShipped { order_id, carrier: Some("post".to_owned()), tracking_number, shipped_at: None }
+}
+
+fn stock(product: u32, place: u32) -> StockUpdated {
+    let left = 1_000_000 - i64::from(place);
+    StockUpdated::set(format!("product-{product}"), Some(left), left - 1)
+}
+
+fn encode<E: Event>(event: E) -> anyhow::Result<(String, Vec<u8>, Headers)> {
     let key = event.key().map(Cow::into_owned).unwrap_or_default();
     let envelope = Envelope::new(SOURCE, event);
-    Ok((stream, key, serde_json::to_vec(&envelope.data)?, envelope.headers()))
+    Ok((key, serde_json::to_vec(&envelope.data)?, envelope.headers()))
 }
 
 fn key_of<E: Event>(message: &Message) -> anyhow::Result<String> {
     let event = Envelope::<E>::from_message(message)?.data;
     Ok(event.key().map(Cow::into_owned).unwrap_or_default())
-}
-
-// TODO-SHOP
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OrderCreated {
-    order_id: String,
-    user_id: String,
-    total_amount: f64,
-    currency: String,
-}
-impl Event for OrderCreated {
-    const TYPE: &'static str = "order.created";
-    fn key(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.order_id))
-    }
-}
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OrderStatusUpdated {
-    order_id: String,
-    status: String,
-}
-impl Event for OrderStatusUpdated {
-    const TYPE: &'static str = "order.status_updated";
-    fn key(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.order_id))
-    }
-}
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StockUpdated {
-    product_id: String,
-    new_stock: i64,
-}
-impl Event for StockUpdated {
-    const TYPE: &'static str = "product.stock_updated";
-    fn key(&self) -> Option<Cow<'_, str>> {
-        Some(Cow::Borrowed(&self.product_id))
-    }
 }
 
 #[cfg(test)]
