@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+//! The command `ailurus`: produce, consume, inspect, serve and measure Redpanda and Apache Kafka.
+
+mod args;
+mod commands;
+mod embedded;
+mod exit;
+mod output;
+mod progress;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::{Exit, Usage};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit::report(run(cli)).into()
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    start_log(&cli.global.log)?;
+    let runtime = match &cli.command {
+        Command::Bench(_) => commands::bench::runtime(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
+    runtime.context("the async runtime could not be started")?.block_on(dispatch(cli))
+}
+
+async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
+    match command {
+        Command::Demo(args) => commands::demo::run(&global, args).await,
+        Command::Produce(args) => commands::produce::run(&global, args).await,
+        Command::Consume(args) => commands::consume::run(&global, args).await,
+        Command::Topic(args) => commands::topic::run(&global, args).await,
+        Command::Group(args) => commands::group::run(&global, args).await,
+        Command::Health(args) => commands::health::run(&global, args).await,
+        Command::Broker(args) => commands::broker::run(args).await,
+        Command::Serve(args) => commands::serve::run(&global, args).await,
+        Command::Bench(args) => commands::bench::run(&global, args).await,
+    }
+}
+
+/// Log lines go to stderr: stdout is for what the command was asked for.
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(filter).map_err(|e| {
+        Usage(format!("--log (RUST_LOG) is {filter:?}: {e}; write a level such as info, or ailurus=debug,warn"))
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}

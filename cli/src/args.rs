@@ -1,0 +1,95 @@
+//! What can be asked for on the command line.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+
+/// Produce, consume, inspect, serve and measure Redpanda and Apache Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "ailurus", version, max_term_width = 110, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings:
+  Every REDPANDA_* variable of the environment and of the file .env in the working directory counts, such as
+  REDPANDA_BROKERS, REDPANDA_CLIENT_ID or REDPANDA_SESSION_TIMEOUT; --brokers goes before REDPANDA_BROKERS.
+
+Exit codes:
+  0    done
+  1    the work failed or is not complete: a broker that can't be reached, lines not delivered, records lost
+  2    the command line or a setting is wrong
+  130  interrupted before the end
+
+Examples:
+  ailurus demo                                          # on an embedded broker, nothing to install
+  ailurus broker --listen 127.0.0.1:9092                # an in-memory broker to develop against
+  ailurus produce orders --key-field orderId < orders.ndjson
+  ailurus consume orders --from earliest --exit-at-end --json
+  ailurus group describe order-analytics --brokers redpanda:9092";
+
+/// Options of all commands, before or after the command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Brokers to begin with, host:port separated by commas; the rest of the cluster is learned from them.
+    /// Without it REDPANDA_BROKERS (environment or .env) counts, else localhost:9092.
+    #[arg(long, global = true, value_name = "HOST:PORT,…", help_heading = "Global options")]
+    pub brokers: Option<String>,
+    /// What to log on stderr: a level (error, warn, info, debug, trace) or a filter such as ailurus=debug,warn.
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        default_value = "warn",
+        value_name = "FILTER",
+        help_heading = "Global options"
+    )]
+    pub log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Demo(commands::demo::Demo),
+    Produce(commands::produce::Produce),
+    Consume(commands::consume::Consume),
+    Topic(commands::topic::Topic),
+    Group(commands::group::Group),
+    Health(commands::health::Health),
+    Broker(commands::broker::Broker),
+    Serve(commands::serve::Serve),
+    Bench(commands::bench::Bench),
+}
+
+/// Whether to write for machines.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Json {
+    /// Write JSON instead of text for people.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn brokers_may_stand_before_or_after_the_command() {
+        for line in [["ailurus", "--brokers", "a:1", "health"], ["ailurus", "health", "--brokers", "a:1"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.global.brokers.as_deref(), Some("a:1"));
+        }
+    }
+}

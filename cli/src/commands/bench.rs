@@ -1,0 +1,363 @@
+//! `ailurus bench`: one job of a producer or consumer, measured from inside the process.
+//!
+//! Arguments and output are those of other clients' benchmark programs, so that they can run side by side.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use ailurus::{
+    Client, Compression, Config, Consumer, ConsumerEvent, Delivery, Error, OffsetReset, Producer, ProducerRecord,
+    TopicPartition,
+};
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::exit::{Exit, Usage};
+use crate::output::{self, note};
+use crate::settings;
+
+/// Measure producing, consuming or the latency of single records.
+///
+/// Record i has the key order-(i mod 10000) and as value line (i mod 20000) of the file that PEERS_VALUES names. One JSON
+/// line on stdout tells wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
+/// on stderr. The values are loaded before clock and CPU time are read, and every record is acknowledged (or seen) before
+/// they are read again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+produce  sends --records records, one call each, and checks every delivery
+consume  joins --group from earliest, reads --records records, commits and leaves
+latency  sends one record at a time, linger 0, and waits for each; 20 more before the first that counts")]
+pub struct Bench {
+    /// What to measure.
+    #[arg(value_enum)]
+    mode: Mode,
+    /// The topic; it must exist.
+    #[arg(long)]
+    topic: String,
+    /// The partitions of the topic. Told for the record only: the client asks the brokers.
+    #[arg(long, default_value_t = 3)]
+    partitions: u32,
+    /// How many records.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    /// How batches are compressed.
+    #[arg(long, value_enum, default_value_t = Codec::None)]
+    codec: Codec,
+    /// Who must have a record before it is acknowledged: always all in-sync replicas.
+    #[arg(long, value_parser = ["all"], default_value = "all")]
+    acks: String,
+    /// How long a record may wait for others, in milliseconds (produce).
+    #[arg(long, default_value_t = 5)]
+    linger_ms: u64,
+    /// The group (consume).
+    #[arg(long, default_value = "peers-g")]
+    group: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Produce,
+    Consume,
+    Latency,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Codec {
+    None,
+    Gzip,
+}
+
+/// Records sent but not looked at again, at most.
+const WINDOW: usize = 100_000;
+/// Records that are sent before latency counts.
+const WARM_UP: u64 = 20;
+/// How long a consumer waits for the next record before it gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One thread does all of it: a client that is measured for its CPU time should not pay for threads that hand work over.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
+    let config = args.config(settings::builder(global)?)?;
+    let data = Data::load()?;
+    note(format_args!(
+        "brokers {} producer {:?} consumer {:?} acks {} partitions {}",
+        settings::broker_list(&config),
+        config.producer,
+        config.consumer,
+        args.acks,
+        args.partitions
+    ));
+    let meter = Meter::start()?;
+    let client = Client::connect(config).await?;
+    let done = match args.mode {
+        Mode::Produce => produce(&client, &args, &data).await?,
+        Mode::Consume => consume(&client, &args).await?,
+        Mode::Latency => latency(&client, &args, &data).await?,
+    };
+    client.close().await;
+    let failed = done.errors > 0;
+    output::json(&meter.finish(&args, done)?)?;
+    Ok(if failed { Exit::Failure } else { Exit::Success })
+}
+
+impl Bench {
+    fn config(&self, builder: ailurus::ConfigBuilder) -> anyhow::Result<Config> {
+        let linger = if self.mode == Mode::Latency { 0 } else { self.linger_ms };
+        let compression = match self.codec {
+            Codec::None => Compression::None,
+            Codec::Gzip => Compression::gzip(Compression::DEFAULT_GZIP_LEVEL)?,
+        };
+        let builder = builder
+            .allow_auto_topic_creation(false)
+            .linger(Duration::from_millis(linger))
+            .batch_size(1_000_000_usize)
+            .compression(compression)
+            .offset_reset(OffsetReset::Earliest);
+        Ok(builder.build()?)
+    }
+}
+
+/// What was done between the two readings.
+#[derive(Default)]
+struct Done {
+    records: u64,
+    bytes: u64,
+    errors: u64,
+    first: Option<Instant>,
+    latencies: Vec<Duration>,
+}
+
+impl Done {
+    fn error(&mut self, error: &Error) {
+        note(format_args!("{}", error.full()));
+        self.errors += 1;
+    }
+}
+
+async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
+    let producer = Producer::new(client, client.config().producer.clone())?;
+    let mut done = Done { records: args.records, ..Done::default() };
+    let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(WINDOW);
+    for i in 0..args.records {
+        let (key, value) = data.record(i);
+        done.bytes += (key.len() + value.len()) as u64;
+        match producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await {
+            Ok(delivery) => deliveries.push_back(delivery),
+            Err(e) => done.error(&e),
+        }
+        if deliveries.len() == WINDOW {
+            check(deliveries.drain(..WINDOW / 2), &mut done).await;
+        }
+    }
+    check(deliveries.drain(..), &mut done).await;
+    producer.close(PATIENCE).await?;
+    Ok(done)
+}
+
+async fn check(deliveries: impl Iterator<Item = Delivery>, done: &mut Done) {
+    for delivery in deliveries {
+        if let Err(e) = delivery.await {
+            done.error(&e);
+        }
+    }
+}
+
+async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(client, &args.group, &[&args.topic], config).await?;
+    let mut done = Done::default();
+    let mut positions = BTreeMap::new();
+    while done.records < args.records {
+        let Ok(event) = tokio::time::timeout(PATIENCE, consumer.recv()).await else {
+            note(format_args!("no record came for {PATIENCE:?}"));
+            done.errors += 1;
+            break;
+        };
+        let ConsumerEvent::Records(batch) = event? else { continue };
+        for record in &batch.records {
+            done.first.get_or_insert_with(Instant::now);
+            done.bytes += [&record.key, &record.value].into_iter().flatten().map(|b| b.len() as u64).sum::<u64>();
+        }
+        done.records += batch.records.len() as u64;
+        positions.insert(TopicPartition::new(batch.topic, batch.partition), batch.next_offset);
+    }
+    if let Err(e) = consumer.commit(&positions.into_iter().collect::<Vec<_>>()).await {
+        done.error(&e);
+    }
+    consumer.close().await?;
+    Ok(done)
+}
+
+async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
+    let producer = Producer::new(client, client.config().producer.clone())?;
+    let mut done = Done { records: args.records, ..Done::default() };
+    for i in 0..args.records + WARM_UP {
+        let (key, value) = data.record(i);
+        let begun = Instant::now();
+        let sent = producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await;
+        let acknowledged = match sent {
+            Ok(delivery) => delivery.await.map(|_| ()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = acknowledged {
+            done.error(&e);
+        }
+        if i >= WARM_UP {
+            done.latencies.push(begun.elapsed());
+            done.bytes += (key.len() + value.len()) as u64;
+        }
+    }
+    producer.close(PATIENCE).await?;
+    Ok(done)
+}
+
+/// Keys and values of all records.
+struct Data {
+    keys: Vec<String>,
+    file: Vec<u8>,
+    values: Vec<std::ops::Range<usize>>,
+}
+
+impl Data {
+    fn load() -> anyhow::Result<Self> {
+        const VARIABLE: &str = "PEERS_VALUES";
+        let path = std::env::var_os(VARIABLE)
+            .ok_or_else(|| Usage(format!("{VARIABLE} is not set: it names the file of values, one a line")))?;
+        let shown = std::path::Path::new(&path).display();
+        let file = std::fs::read(&path).with_context(|| format!("{VARIABLE}: {shown} can't be read"))?;
+        let mut values = Vec::new();
+        let mut start = 0;
+        for line in file.split(|b| *b == b'\n') {
+            if !line.is_empty() {
+                values.push(start..start + line.len());
+            }
+            start += line.len() + 1;
+        }
+        ensure!(!values.is_empty(), "{VARIABLE}: {shown} has no line");
+        Ok(Self { keys: (0..10_000).map(|i| format!("order-{i}")).collect(), file, values })
+    }
+
+    fn record(&self, i: u64) -> (&[u8], &[u8]) {
+        let at = |len: usize| (i % len as u64) as usize;
+        (self.keys[at(self.keys.len())].as_bytes(), &self.file[self.values[at(self.values.len())].clone()])
+    }
+}
+
+/// The clocks at the start.
+struct Meter {
+    begun: Instant,
+    user: f64,
+    system: f64,
+}
+
+/// The one line of output.
+#[derive(Debug, Serialize)]
+struct Line {
+    client: &'static str,
+    mode: &'static str,
+    codec: &'static str,
+    records: u64,
+    bytes: u64,
+    wall_s: f64,
+    cpu_s: f64,
+    user_s: f64,
+    sys_s: f64,
+    maxrss_mb: f64,
+    errors: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_s: Option<f64>,
+    #[serde(flatten)]
+    latency: Option<Percentiles>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Percentiles {
+    p50_us: f64,
+    p99_us: f64,
+    max_us: f64,
+}
+
+impl Percentiles {
+    fn of(mut latencies: Vec<Duration>) -> Option<Self> {
+        latencies.sort_unstable();
+        let us = |d: Duration| round(d.as_secs_f64() * 1e6, 10.0);
+        let at = |share: f64| latencies.get(((latencies.len() as f64 * share) as usize).min(latencies.len() - 1));
+        let max = us(*latencies.last()?);
+        Some(Self { p50_us: us(*at(0.5)?), p99_us: us(*at(0.99)?), max_us: max })
+    }
+}
+
+fn round(x: f64, steps: f64) -> f64 {
+    (x * steps).round() / steps
+}
+
+fn seconds(time: TimeVal) -> f64 {
+    time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+}
+
+impl Meter {
+    fn start() -> anyhow::Result<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+        Ok(Self { begun: Instant::now(), user: seconds(usage.user_time()), system: seconds(usage.system_time()) })
+    }
+
+    fn finish(&self, args: &Bench, done: Done) -> anyhow::Result<Line> {
+        let wall = self.begun.elapsed().as_secs_f64();
+        let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+        let (user, system) = (seconds(usage.user_time()) - self.user, seconds(usage.system_time()) - self.system);
+        Ok(Line {
+            client: "ailurus",
+            mode: match args.mode {
+                Mode::Produce => "produce",
+                Mode::Consume => "consume",
+                Mode::Latency => "latency",
+            },
+            codec: match args.codec {
+                Codec::None => "none",
+                Codec::Gzip => "gzip",
+            },
+            records: done.records,
+            bytes: done.bytes,
+            wall_s: round(wall, 1e4),
+            cpu_s: round(user + system, 1e4),
+            user_s: round(user, 1e4),
+            sys_s: round(system, 1e4),
+            maxrss_mb: round(usage.max_rss() as f64 / 1024.0, 10.0), // Linux counts it in KiB
+            errors: done.errors,
+            first_s: done.first.map(|at| round((at - self.begun).as_secs_f64(), 1e3)),
+            latency: Percentiles::of(done.latencies),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_taken_from_the_sorted_list() {
+        let latencies = (1..=100).rev().map(Duration::from_micros).collect();
+        assert_eq!(Percentiles::of(latencies), Some(Percentiles { p50_us: 51.0, p99_us: 100.0, max_us: 100.0 }));
+        assert_eq!(Percentiles::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn records_repeat_keys_and_values() {
+        let data = Data {
+            keys: vec!["a".into(), "b".into()],
+            file: b"one\ntwo\nsix\n".to_vec(),
+            values: vec![0..3, 4..7, 8..11],
+        };
+        assert_eq!(data.record(0), (&b"a"[..], &b"one"[..]));
+        assert_eq!(data.record(3), (&b"b"[..], &b"one"[..]));
+        assert_eq!(data.record(5), (&b"b"[..], &b"six"[..]));
+    }
+}

@@ -1,0 +1,336 @@
+//! `ailurus consume`: records to stdout, alone or as a member of a group.
+
+mod end;
+mod format;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Stdout, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset, Records, StartOffset, TopicPartition};
+use chrono::DateTime;
+use clap::Args;
+use tokio::time::Instant;
+
+use crate::args::{Global, Json};
+use crate::exit::{Exit, Usage};
+use crate::output::note;
+use crate::settings;
+use crate::signals::Shutdown;
+use end::EndOfLog;
+
+/// Print records.
+///
+/// Without --group it reads all partitions and commits nothing. With --group it is a member of that consumer group: it
+/// reads the partitions it is assigned and commits what it has printed, and nothing else. It ends with SIGINT or SIGTERM,
+/// --max or --exit-at-end; a member then commits and leaves its group. A topic that does not exist is an error: reading
+/// creates none.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line for people is TOPIC/PARTITION@OFFSET, key and value with a tab between; a null is (null), control characters are
+escaped. With --json it is {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}: timestamp in milliseconds
+since 1970, headers as [{\"key\",\"value\"}] in order; bytes that are not UTF-8 are base64, and \"keyEncoding\" or
+\"valueEncoding\" says so.
+
+Examples:
+  ailurus consume orders --exit-at-end
+  ailurus consume orders --from 2026-01-31T12:00:00Z --json | jq .value
+  ailurus consume orders products --group audit --json >> audit.ndjson")]
+pub struct Consume {
+    /// The topics.
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// The consumer group to be a member of.
+    #[arg(long, short, value_name = "GROUP")]
+    group: Option<String>,
+    /// Where to begin: earliest, latest, an offset (of every partition), or the time of the first record, such as
+    /// 2026-01-31T12:00:00Z. With --group it counts where the group has committed nothing, and is earliest or latest.
+    /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
+    #[arg(long, value_name = "WHERE")]
+    from: Option<From>,
+    /// End after this many records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max: Option<u64>,
+    /// End when each partition has been read up to where it ended at the start. With --group: each partition that this
+    /// member is assigned.
+    #[arg(long)]
+    exit_at_end: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+/// The value of `--from`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct From(StartOffset);
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "earliest" => StartOffset::Earliest,
+            "latest" => StartOffset::Latest,
+            _ => match (text.parse(), DateTime::parse_from_rfc3339(text)) {
+                (Ok(offset @ 0_i64..), _) => StartOffset::Offset(offset),
+                (_, Ok(time)) => StartOffset::Timestamp(time.timestamp_millis()),
+                _ => {
+                    return Err("allowed are earliest, latest, an offset from 0, or a time as in RFC 3339, such as \
+                                2026-01-31T12:00:00Z"
+                        .to_owned());
+                }
+            },
+        }))
+    }
+}
+
+/// How long printed records may wait for their commit.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
+
+pub async fn run(global: &Global, args: Consume) -> anyhow::Result<Exit> {
+    let mut builder = settings::builder(global)?.allow_auto_topic_creation(false);
+    match (&args.group, args.from) {
+        (Some(_), Some(From(StartOffset::Earliest))) => builder = builder.offset_reset(OffsetReset::Earliest),
+        (Some(_), Some(From(StartOffset::Latest))) => builder = builder.offset_reset(OffsetReset::Latest),
+        (Some(_), Some(_)) => {
+            return Err(
+                Usage("with --group, --from is earliest or latest: a group goes on where it committed".into()).into()
+            );
+        }
+        _ => {}
+    }
+    let config = builder.build()?;
+    let shutdown = Shutdown::install()?;
+    let client = Client::connect(config).await?;
+    let result = read(&client, &args, &shutdown).await;
+    client.close().await;
+    result.map(|()| Exit::Success)
+}
+
+async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let admin = Admin::new(client);
+    let partitions = partitions(&admin, &args.topics).await?;
+    let ends = if args.exit_at_end { Some(admin.list_offsets(&partitions, StartOffset::Latest).await?) } else { None };
+    let mut end = ends.map(EndOfLog::new);
+    let config = client.config().consumer.clone();
+    let reset = match config.offset_reset {
+        OffsetReset::Earliest => StartOffset::Earliest,
+        OffsetReset::Latest => StartOffset::Latest,
+    };
+    let consumer = match &args.group {
+        Some(group) => {
+            let topics: Vec<_> = args.topics.iter().map(String::as_str).collect();
+            Consumer::subscribe(client, group, &topics, config).await?
+        }
+        None => {
+            let starts = starts(&admin, &partitions, args.from.map_or(StartOffset::Earliest, |f| f.0)).await?;
+            if let Some(end) = &mut end {
+                end.assigned(starts.clone());
+            }
+            let starts = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
+            Consumer::assign(client, starts, config).await?
+        }
+    };
+    let mut reader = Reader {
+        admin,
+        consumer,
+        group: args.group.clone(),
+        end,
+        reset,
+        left: args.max,
+        printer: Printer { out: BufWriter::with_capacity(256 << 10, io::stdout()), json: args.output.json, records: 0 },
+        uncommitted: BTreeMap::new(),
+        commit_at: Instant::now(),
+    };
+    let result = reader.run(shutdown).await;
+    let Reader { consumer, printer, group, .. } = reader;
+    // Closing leaves the group; an error before it is the one to report.
+    let closed = consumer.close().await;
+    result?;
+    closed?;
+    if group.is_some() {
+        tracing::info!(records = printer.records, "committed and left the group");
+    }
+    Ok(())
+}
+
+/// All partitions of the topics; a topic that does not exist is an error.
+async fn partitions(admin: &Admin, topics: &[String]) -> ailurus::Result<Vec<TopicPartition>> {
+    let mut all = Vec::new();
+    for name in topics {
+        let topic = admin.describe_topic(name).await?;
+        all.extend(topic.partitions.iter().map(|p| TopicPartition::new(name.as_str(), p.partition)));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// The offset at which each partition begins, inside its log.
+async fn starts(
+    admin: &Admin,
+    partitions: &[TopicPartition],
+    from: StartOffset,
+) -> ailurus::Result<BTreeMap<TopicPartition, i64>> {
+    let StartOffset::Offset(offset) = from else { return admin.list_offsets(partitions, from).await };
+    let first = admin.list_offsets(partitions, StartOffset::Earliest).await?;
+    let mut starts = admin.list_offsets(partitions, StartOffset::Latest).await?;
+    for (tp, start) in &mut starts {
+        *start = offset.max(first.get(tp).copied().unwrap_or(0)).min(*start);
+    }
+    Ok(starts)
+}
+
+struct Reader {
+    admin: Admin,
+    consumer: Consumer,
+    group: Option<String>,
+    end: Option<EndOfLog>,
+    /// Where the group begins in a partition for which it has committed nothing.
+    reset: StartOffset,
+    left: Option<u64>,
+    printer: Printer,
+    /// Offsets behind what was printed, not committed yet.
+    uncommitted: BTreeMap<TopicPartition, i64>,
+    commit_at: Instant,
+}
+
+impl Reader {
+    /// Reads until the end that was asked for; whatever ends it, what was printed is committed.
+    async fn run(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let result = self.read(shutdown).await;
+        let committed = self.commit(None).await;
+        result.and(committed)
+    }
+
+    async fn read(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        while self.left != Some(0) && !self.end.as_ref().is_some_and(EndOfLog::is_reached) {
+            let commit_due = !self.uncommitted.is_empty();
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => break,
+                () = tokio::time::sleep_until(self.commit_at), if commit_due => self.commit(None).await?,
+                event = self.consumer.recv() => match event? {
+                    ConsumerEvent::Records(records) => self.print(records)?,
+                    ConsumerEvent::Assigned(partitions) => self.assigned(partitions).await?,
+                    ConsumerEvent::Revoked(revocation) => {
+                        self.commit(Some(&revocation.partitions)).await?;
+                        self.forget(&revocation.partitions);
+                    }
+                    ConsumerEvent::Lost(partitions) => {
+                        note(format_args!(
+                            "the group has given {} partitions to others: what was printed since the last commit will be \
+                             printed again by them",
+                            partitions.len()
+                        ));
+                        self.forget(&partitions);
+                    }
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, records: Records) -> io::Result<()> {
+        let take = self.left.map_or(records.records.len(), |left| {
+            usize::try_from(left).unwrap_or(usize::MAX).min(records.records.len())
+        });
+        let mut next = records.next_offset;
+        if let Some(cut) = records.records.get(take) {
+            next = cut.offset;
+        }
+        self.printer.print(&records, take)?;
+        if let Some(left) = &mut self.left {
+            *left -= take as u64;
+        }
+        let tp = TopicPartition::new(records.topic, records.partition);
+        if let Some(end) = &mut self.end {
+            end.advanced(&tp, next);
+        }
+        if self.group.is_some() {
+            if self.uncommitted.is_empty() {
+                self.commit_at = Instant::now() + COMMIT_INTERVAL;
+            }
+            self.uncommitted.insert(tp, next);
+        }
+        Ok(())
+    }
+
+    /// Notes where the new partitions begin: at what the group has committed.
+    async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> anyhow::Result<()> {
+        tracing::info!(count = partitions.len(), "partitions assigned");
+        let (Some(end), Some(group)) = (&mut self.end, &self.group) else { return Ok(()) };
+        let mut positions = self.admin.list_offsets(&partitions, self.reset).await?;
+        for offset in self.admin.describe_group(group).await?.offsets {
+            let position = positions.get_mut(&TopicPartition::new(offset.topic, offset.partition));
+            if let (Some(position), Some(committed)) = (position, offset.committed) {
+                *position = committed;
+            }
+        }
+        end.assigned(positions);
+        Ok(())
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        for tp in partitions {
+            self.uncommitted.remove(tp);
+            if let Some(end) = &mut self.end {
+                end.revoked(tp);
+            }
+        }
+    }
+
+    /// Commits what was printed and flushed, of these partitions or of all.
+    async fn commit(&mut self, only: Option<&[TopicPartition]>) -> anyhow::Result<()> {
+        let wanted = |tp: &TopicPartition| only.is_none_or(|only| only.contains(tp));
+        let offsets: Vec<_> =
+            self.uncommitted.iter().filter(|(tp, _)| wanted(tp)).map(|(tp, o)| (tp.clone(), *o)).collect();
+        if !offsets.is_empty() {
+            self.consumer.commit(&offsets).await?;
+            self.uncommitted.retain(|tp, _| !wanted(tp));
+            tracing::debug!(partitions = offsets.len(), "committed");
+        }
+        Ok(())
+    }
+}
+
+struct Printer {
+    out: BufWriter<Stdout>,
+    json: bool,
+    records: u64,
+}
+
+impl Printer {
+    /// Prints the first `take` records and flushes them.
+    fn print(&mut self, records: &Records, take: usize) -> io::Result<()> {
+        for record in records.records.iter().take(take) {
+            if self.json {
+                format::json(&mut self.out, &records.topic, records.partition, record)?;
+            } else {
+                format::text(&mut self.out, &records.topic, records.partition, record)?;
+            }
+        }
+        self.records += take as u64;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_is_a_word_an_offset_or_a_time() {
+        let from = |text: &str| text.parse::<From>().map(|f| f.0);
+        assert_eq!(from("earliest"), Ok(StartOffset::Earliest));
+        assert_eq!(from("latest"), Ok(StartOffset::Latest));
+        assert_eq!(from("0"), Ok(StartOffset::Offset(0)));
+        assert_eq!(from("5000000000"), Ok(StartOffset::Offset(5_000_000_000)));
+        assert_eq!(from("1970-01-01T00:00:01.5Z"), Ok(StartOffset::Timestamp(1500)));
+        assert_eq!(from("1970-01-01T01:00:00+01:00"), Ok(StartOffset::Timestamp(0)));
+        for bad in ["-1", "", "yesterday", "2026-01-31"] {
+            assert!(from(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
+        }
+    }
+}

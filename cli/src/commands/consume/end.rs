@@ -1,0 +1,92 @@
+//! Knows when everything that was there at the start has been read.
+
+use std::collections::BTreeMap;
+
+use ailurus::TopicPartition;
+
+/// The partitions that are ours, where each is and where it ended at the start.
+#[derive(Debug)]
+pub struct EndOfLog {
+    ends: BTreeMap<TopicPartition, i64>,
+    positions: BTreeMap<TopicPartition, i64>,
+    /// Before the first assignment there is nothing to be at the end of.
+    assigned: bool,
+}
+
+impl EndOfLog {
+    /// With the end of every partition.
+    pub fn new(ends: BTreeMap<TopicPartition, i64>) -> Self {
+        Self { ends, positions: BTreeMap::new(), assigned: false }
+    }
+
+    /// These partitions are ours now, each at its position.
+    pub fn assigned(&mut self, positions: BTreeMap<TopicPartition, i64>) {
+        self.assigned = true;
+        self.positions.extend(positions);
+    }
+
+    /// This partition is no longer ours.
+    pub fn revoked(&mut self, partition: &TopicPartition) {
+        self.positions.remove(partition);
+    }
+
+    /// Everything before `next` has been read, or has no record.
+    pub fn advanced(&mut self, partition: &TopicPartition, next: i64) {
+        if let Some(position) = self.positions.get_mut(partition) {
+            *position = next.max(*position);
+        }
+    }
+
+    /// Whether each of our partitions is at its end. One that did not exist at the start had nothing then.
+    pub fn is_reached(&self) -> bool {
+        let end = |tp| self.ends.get(tp).copied().unwrap_or(0);
+        self.assigned && self.positions.iter().all(|(tp, position)| *position >= end(tp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tp(partition: i32) -> TopicPartition {
+        TopicPartition::new("t", partition)
+    }
+
+    #[test]
+    fn nothing_is_reached_before_the_first_assignment() {
+        let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 0)]));
+        assert!(!end.is_reached());
+        end.assigned(BTreeMap::from([(tp(0), 0)]));
+        assert!(end.is_reached());
+    }
+
+    #[test]
+    fn every_partition_must_be_read_to_its_end_also_past_offsets_without_a_record() {
+        let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 5), (tp(1), 3)]));
+        end.assigned(BTreeMap::from([(tp(0), 0), (tp(1), 3)]));
+        assert!(!end.is_reached());
+        end.advanced(&tp(0), 4);
+        assert!(!end.is_reached());
+        end.advanced(&tp(0), 5); // a control batch at the end brings no record, only the next offset
+        assert!(end.is_reached());
+    }
+
+    #[test]
+    fn partitions_of_other_members_do_not_count() {
+        let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 5), (tp(1), 5)]));
+        end.assigned(BTreeMap::from([(tp(0), 5), (tp(1), 0)]));
+        assert!(!end.is_reached());
+        end.revoked(&tp(1));
+        end.advanced(&tp(1), 2);
+        assert!(end.is_reached());
+        end.assigned(BTreeMap::from([(tp(1), 2)]));
+        assert!(!end.is_reached());
+    }
+
+    #[test]
+    fn a_member_without_partitions_has_nothing_to_read() {
+        let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 5)]));
+        end.assigned(BTreeMap::new());
+        assert!(end.is_reached());
+    }
+}

@@ -1,0 +1,118 @@
+//! A record as a line.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use ailurus::Record;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    timestamp: Option<i64>,
+    key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_encoding: Option<&'static str>,
+    value: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_encoding: Option<&'static str>,
+    headers: Vec<Header<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Header<'a> {
+    key: Cow<'a, str>,
+    value: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_encoding: Option<&'static str>,
+}
+
+/// One JSON object and a newline.
+pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
+    let (key, key_encoding) = encode(record.key.as_deref());
+    let (value, value_encoding) = encode(record.value.as_deref());
+    let headers = record.headers.iter().map(|h| {
+        let (value, value_encoding) = encode(h.value());
+        Header { key: h.key(), value, value_encoding }
+    });
+    let line = Line {
+        topic,
+        partition,
+        offset: record.offset,
+        timestamp: (record.timestamp >= 0).then_some(record.timestamp),
+        key,
+        key_encoding,
+        value,
+        value_encoding,
+        headers: headers.collect(),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+fn encode(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, Option<&'static str>) {
+    match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
+        None => (None, None),
+        Some(Ok(text)) => (Some(Cow::Borrowed(text)), None),
+        Some(Err(bytes)) => (Some(Cow::Owned(STANDARD.encode(bytes))), Some("base64")),
+    }
+}
+
+/// `topic/partition@offset`, key and value with tabs between.
+pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
+    write!(out, "{topic}/{partition}@{}\t", record.offset)?;
+    readable(out, record.key.as_deref())?;
+    out.write_all(b"\t")?;
+    readable(out, record.value.as_deref())?;
+    out.write_all(b"\n")
+}
+
+/// Bytes as text that stays in its line and can't steer a terminal.
+fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
+    let Some(bytes) = bytes else { return out.write_all(b"(null)") };
+    let text = String::from_utf8_lossy(bytes);
+    if !text.contains(char::is_control) {
+        return out.write_all(text.as_bytes());
+    }
+    for c in text.chars() {
+        if c.is_control() {
+            write!(out, "{}", c.escape_default())?;
+        } else {
+            write!(out, "{c}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn text_stays_in_its_line() {
+        let shown = |bytes: Option<&[u8]>| {
+            let mut out = Vec::new();
+            readable(&mut out, bytes).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(shown(None), "(null)");
+        assert_eq!(shown(Some("größe".as_bytes())), "größe");
+        assert_eq!(shown(Some(b"a\nb\t\x1b[31m")), "a\\nb\\t\\u{1b}[31m");
+        assert_eq!(shown(Some(b"\xff")), "\u{fffd}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_base64() {
+        assert_eq!(encode(None), (None, None));
+        assert_eq!(encode(Some(b"a")), (Some("a".into()), None));
+        assert_eq!(encode(Some(b"\xff\x00")), (Some("/wA=".into()), Some("base64")));
+    }
+}

@@ -1,0 +1,174 @@
+//! The consumers of a run: members of two groups that come and are killed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ailurus::{Client, Config, ConsumerConfig, Message, Processor, Subscription};
+use ailurus_shop::Topics;
+use anyhow::Context;
+
+use super::history::{Handling, History};
+use super::plan::{PARTITIONS, Plan, Stream};
+use crate::progress::Progress;
+
+/// What publisher and handlers share.
+pub struct Run {
+    pub plan: Plan,
+    pub begun: Instant,
+    pub progress: Progress,
+    history: Mutex<History>,
+}
+
+impl Run {
+    pub fn new(orders: u32) -> Self {
+        let plan = Plan::new(orders);
+        let history = Mutex::new(History::new(plan.keys_and_places()));
+        let progress = Progress::new("events handled", Some(plan.len() as u64));
+        Self { plan, begun: Instant::now(), progress, history }
+    }
+
+    pub fn history<T>(&self, f: impl FnOnce(&mut History) -> T) -> T {
+        // A panic elsewhere does not make the counts wrong: each call leaves them whole.
+        f(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The time since the first event was sent.
+    pub fn since_first(&self) -> Duration {
+        let first = self.history(|h| h.begun());
+        self.begun.elapsed().saturating_sub(first.unwrap_or_default())
+    }
+
+    fn handle(&self, member: u32, stream: Stream, message: &Message) -> anyhow::Result<()> {
+        let event = self.plan.recognise(message)?;
+        let partition = message.partition as u32 + if stream == Stream::Stock { PARTITIONS as u32 } else { 0 };
+        let at = self.begun.elapsed();
+        let handled = self.history(|h| {
+            h.handled(Handling { event, member, partition, offset: message.offset, at });
+            h.handled_so_far()
+        });
+        if handled.is_multiple_of(1000) {
+            self.progress.set(handled);
+        }
+        Ok(())
+    }
+}
+
+/// The topic of a stream.
+pub fn topic(topics: &Topics, stream: Stream) -> &str {
+    match stream {
+        Stream::Orders => &topics.orders,
+        Stream::Stock => &topics.stock_updates,
+    }
+}
+
+/// The group that reads a stream.
+pub fn group(topics: &Topics, stream: Stream) -> &str {
+    match stream {
+        Stream::Orders => &topics.analytics_group,
+        Stream::Stock => &topics.stock_group,
+    }
+}
+
+/// What is left of a member that was killed.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    id: u32,
+    stream: Stream,
+    assignments: u64,
+    dead_letters: u64,
+}
+
+/// A member of a group, as a process of its own would be: with connections of its own.
+struct Member {
+    id: u32,
+    client: Client,
+    subscription: Subscription,
+}
+
+/// All members, alive and past.
+pub struct Members {
+    config: Config,
+    consumer: ConsumerConfig,
+    topics: Topics,
+    alive: Vec<(Stream, Member)>,
+    past: Vec<Past>,
+    next_id: u32,
+}
+
+impl Members {
+    pub fn new(config: Config, consumer: ConsumerConfig, topics: Topics) -> Self {
+        Self { config, consumer, topics, alive: Vec::new(), past: Vec::new(), next_id: 1 }
+    }
+
+    /// Adds a member to the group that reads `stream`.
+    pub async fn add(&mut self, run: &Arc<Run>, stream: Stream) -> anyhow::Result<()> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let client = Client::connect(self.config.clone()).await?;
+        let run = Arc::clone(run);
+        let subscription = Processor::new(&client)
+            .consumer(self.consumer.clone())
+            .subscribe(&[topic(&self.topics, stream)], group(&self.topics, stream), move |message| {
+                let run = Arc::clone(&run);
+                async move { run.handle(id, stream, &message) }
+            })
+            .await
+            .with_context(|| format!("subscribing to {}", topic(&self.topics, stream)))?;
+        self.alive.push((stream, Member { id, client, subscription }));
+        Ok(())
+    }
+
+    /// Ends the oldest member of the group that reads `stream`, as a crash would.
+    pub async fn kill(&mut self, stream: Stream) {
+        if let Some(at) = self.alive.iter().position(|(s, _)| *s == stream) {
+            let (stream, Member { id, client, subscription }) = self.alive.remove(at);
+            let stats = subscription.stats();
+            subscription.abort().await;
+            client.close().await;
+            self.past.push(Past { id, stream, assignments: stats.rebalances, dead_letters: stats.dead_letters });
+        }
+    }
+
+    /// Waits until every member has a place in its group and all partitions have an owner.
+    pub async fn settle(&self) {
+        let settled = |stream: Stream| {
+            let of_stream = self.alive.iter().filter(|(s, _)| *s == stream);
+            let health: Vec<_> = of_stream.map(|(_, m)| m.subscription.health()).collect();
+            let owned: usize = health.iter().map(|h| h.partitions.len()).sum();
+            health.iter().all(|h| h.state == "member") && owned == PARTITIONS as usize
+        };
+        while !(settled(Stream::Orders) && settled(Stream::Stock)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Shuts all members down and waits for them.
+    pub async fn close(&mut self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for (stream, Member { id, client, subscription }) in self.alive.drain(..) {
+            let stats = subscription.stats();
+            self.past.push(Past { id, stream, assignments: stats.rebalances, dead_letters: stats.dead_letters });
+            if let Err(e) = subscription.shutdown().await {
+                result = result.and(Err(anyhow::Error::new(e).context(format!("member {id} did not end in order"))));
+            }
+            client.close().await;
+        }
+        result
+    }
+
+    /// How often a past member was given partitions.
+    pub fn assignments(&self, member: u32) -> u64 {
+        self.past.iter().find(|p| p.id == member).map_or(0, |p| p.assignments)
+    }
+
+    /// How often the groups shared out their partitions, as the members saw it that saw most.
+    pub fn rebalances(&self) -> u64 {
+        let of = |stream| self.past.iter().filter(|p| p.stream == stream).map(|p| p.assignments).max();
+        [Stream::Orders, Stream::Stock].into_iter().filter_map(of).sum()
+    }
+
+    /// Events that ended in a dead-letter topic.
+    pub fn dead_letters(&self) -> u64 {
+        self.past.iter().map(|p| p.dead_letters).sum()
+    }
+}

@@ -1,0 +1,403 @@
+//! `ailurus produce`: lines from stdin become records.
+
+mod key;
+mod lines;
+
+use std::fmt;
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ailurus::{Client, Compression, Delivery, ErrorKind, Headers, Producer, ProducerConfig, ProducerRecord};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::args::Global;
+use crate::exit::{Exit, Usage};
+use crate::output::thousands;
+use crate::progress::Progress;
+use crate::settings;
+use crate::signals::Shutdown;
+use lines::{Chunk, Line, Splitter};
+
+/// Send each line of stdin as a record.
+///
+/// A line is sent as it is, without its newline, UTF-8 or not; an empty line is skipped. Lines are sent while others wait
+/// for their acknowledgement; what the producer holds is bounded, and reading waits when the broker is slower.
+/// The last line on stderr sums up.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 if every line was delivered, 1 if any was not (also with --on-error skip), 2 for a wrong option or setting,
+130 if interrupted: reading stops then, and what was read is still delivered.
+
+Examples:
+  ailurus produce orders --key-field orderId --compression gzip < orders.ndjson
+  printf 'hello\\n' | ailurus produce greetings --key en --header lang=en --acks-out")]
+pub struct Produce {
+    /// The topic; created if the broker and REDPANDA_ALLOW_AUTO_TOPIC_CREATION allow it.
+    topic: String,
+    /// Each line is a JSON object whose field NAME, a string or a number, is the record's key.
+    #[arg(long, value_name = "NAME", conflicts_with = "key")]
+    key_field: Option<String>,
+    /// The key of every record. Without a key, records go to the partitions in turns, a batch at a time.
+    #[arg(long, value_name = "STR")]
+    key: Option<String>,
+    /// The partition of every record, in place of the one chosen by key.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// A header of every record; may be given several times, order and repetition are kept.
+    #[arg(long = "header", value_name = "K=V", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// How batches are compressed [default: REDPANDA_COMPRESSION, else none].
+    #[arg(long, value_enum)]
+    compression: Option<Codec>,
+    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
+    compression_level: Option<u32>,
+    /// How long a record may wait for others, in milliseconds [default: REDPANDA_LINGER, else 0].
+    #[arg(long, value_name = "N")]
+    linger_ms: Option<u64>,
+    /// Print {"topic","partition","offset","key"} on stdout for each record once it is acknowledged, in input order.
+    #[arg(long)]
+    acks_out: bool,
+    /// What to do at a line that can't be sent.
+    #[arg(long, value_enum, default_value_t = OnError::Stop)]
+    on_error: OnError,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Codec {
+    None,
+    Gzip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    /// Read no further; the lines before it are delivered
+    Stop,
+    /// Report it, count it and go on
+    Skip,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
+        _ => Err("write name=value".to_owned()),
+    }
+}
+
+/// The records between `send` and acknowledgement that are watched at once; the producer's memory bounds their bytes.
+const IN_FLIGHT: usize = 100_000;
+/// Errors shown one by one; the rest is only counted.
+const SHOWN_ERRORS: u64 = 20;
+
+pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
+    let config = settings::builder(global)?.build()?;
+    let producer_config = args.producer_config(config.producer.clone())?;
+    let close_within = producer_config.delivery_timeout + Duration::from_secs(5);
+    let limit = producer_config.max_request_size;
+    let shutdown = Shutdown::install()?;
+    let client = Client::connect(config).await?;
+    let producer = Producer::new(&client, producer_config)?;
+
+    let begun = Instant::now();
+    let state = Arc::new(State::new());
+    let (pending, acknowledged) = mpsc::channel(IN_FLIGHT);
+    let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
+    let sent = send_lines(&args, &producer, limit, &shutdown, &state, pending).await;
+    let totals = acks.await.context("the task that waits for acknowledgements ended early")?;
+    let closed = producer.close(close_within).await;
+    client.close().await;
+
+    let Sent { bad_lines, interrupted } = sent?;
+    let failed = bad_lines + totals.failed;
+    let seconds = begun.elapsed().as_secs_f64();
+    state.progress.note(format_args!(
+        "{} records, {} bytes, {seconds:.3} s, {:.0} records/s, {} failed",
+        thousands(totals.records),
+        thousands(totals.bytes),
+        totals.records as f64 / seconds.max(1e-9),
+        thousands(failed)
+    ));
+    closed?;
+    Ok(match (failed, interrupted) {
+        (1.., _) => Exit::Failure,
+        (0, true) => Exit::Interrupted,
+        (0, false) => Exit::Success,
+    })
+}
+
+impl Produce {
+    fn producer_config(&self, mut config: ProducerConfig) -> anyhow::Result<ProducerConfig> {
+        if let Some(ms) = self.linger_ms {
+            config.linger = Duration::from_millis(ms);
+        }
+        config.compression = match (self.compression, config.compression) {
+            (Some(Codec::None), _) => Compression::None,
+            (Some(Codec::Gzip), Compression::Gzip { level }) => Compression::Gzip { level },
+            (Some(Codec::Gzip), _) => Compression::gzip(Compression::DEFAULT_GZIP_LEVEL)?,
+            (None, set) => set,
+        };
+        if let Some(level) = self.compression_level {
+            if config.compression == Compression::None {
+                return Err(Usage("--compression-level needs --compression gzip".to_owned()).into());
+            }
+            config.compression = Compression::gzip(level)?;
+        }
+        Ok(config)
+    }
+
+    /// The key of a line, if records have one.
+    fn key_of<'a>(&'a self, line: &'a [u8]) -> Result<Option<key::Key<'a>>, String> {
+        match (&self.key_field, &self.key) {
+            (Some(field), _) => key::field(line, field).map(Some),
+            (None, Some(key)) => Ok(Some(key.as_str().into())),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// What the sending and the acknowledging side share.
+struct State {
+    /// Set when a failed delivery asks for the end of reading.
+    stop: AtomicBool,
+    progress: Progress,
+}
+
+impl State {
+    fn new() -> Self {
+        Self { stop: AtomicBool::new(false), progress: Progress::new("records", None) }
+    }
+
+    fn line_error(&self, number: u64, shown: u64, error: impl fmt::Display) {
+        if shown < SHOWN_ERRORS {
+            self.progress.note(format_args!("line {number}: {error}"));
+        } else if shown == SHOWN_ERRORS {
+            self.progress.note(format_args!("further lines that failed are counted, not shown"));
+        }
+    }
+}
+
+struct Sent {
+    bad_lines: u64,
+    interrupted: bool,
+}
+
+/// A record on its way.
+struct Pending {
+    line: u64,
+    bytes: usize,
+    /// Kept only where it will be printed.
+    key: Option<String>,
+    delivery: Delivery,
+}
+
+async fn send_lines(
+    args: &Produce,
+    producer: &Producer,
+    limit: usize,
+    shutdown: &Shutdown,
+    state: &State,
+    pending: mpsc::Sender<Pending>,
+) -> anyhow::Result<Sent> {
+    let headers = args.headers.iter().fold(Headers::new(), |h, (k, v)| h.with(k, v));
+    let mut sent = Sent { bad_lines: 0, interrupted: false };
+    let mut chunks = read_stdin(limit);
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = shutdown.requested() => {
+                sent.interrupted = true;
+                return Ok(sent);
+            }
+            chunk = chunks.recv() => chunk,
+        };
+        let Some(chunk) = chunk else { return Ok(sent) };
+        for (number, line) in chunk.context("stdin can't be read")?.lines() {
+            if state.stop.load(Ordering::Relaxed) {
+                return Ok(sent);
+            }
+            match send_line(args, producer, &headers, number, line, limit).await? {
+                Ok(None) => {}
+                Ok(Some(p)) => {
+                    if pending.send(p).await.is_err() {
+                        return Ok(sent); // the other side has ended, and its end is reported
+                    }
+                }
+                Err(what) => {
+                    state.line_error(number, sent.bad_lines, what);
+                    sent.bad_lines += 1;
+                    if args.on_error == OnError::Stop {
+                        return Ok(sent);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Hands a line to the producer. The outer error ends the work, the inner one is about this line alone.
+async fn send_line(
+    args: &Produce,
+    producer: &Producer,
+    headers: &Headers,
+    number: u64,
+    line: Line<'_>,
+    limit: usize,
+) -> anyhow::Result<Result<Option<Pending>, String>> {
+    let text = match line {
+        Line::Empty => return Ok(Ok(None)),
+        Line::TooLong(bytes) => {
+            return Ok(Err(format!(
+                "{} bytes are more than a record may have ({})",
+                thousands(bytes),
+                thousands(limit as u64)
+            )));
+        }
+        Line::Text(text) => text,
+    };
+    let key = match args.key_of(text) {
+        Ok(key) => key,
+        Err(what) => return Ok(Err(what)),
+    };
+    let mut record = ProducerRecord::to(&args.topic).value(text);
+    record.key = key.as_deref().map(str::as_bytes);
+    record.partition = args.partition;
+    record.headers = (!headers.is_empty()).then_some(headers);
+    match producer.send(record).await {
+        Ok(delivery) => {
+            let bytes = text.len() + key.as_deref().map_or(0, str::len);
+            let key = if args.acks_out { key.map(Into::into) } else { None };
+            Ok(Ok(Some(Pending { line: number, bytes, key, delivery })))
+        }
+        Err(e) if matches!(e.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord) => Ok(Err(e.full())),
+        Err(e) => Err(anyhow::Error::new(e).context(format!("line {number}"))),
+    }
+}
+
+/// Reads stdin on a thread of its own, which ends with the process: a read that waits for a terminal can't be cancelled.
+fn read_stdin(limit: usize) -> mpsc::Receiver<io::Result<Chunk>> {
+    let (tx, rx) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        let mut stdin = io::BufReader::with_capacity(256 << 10, io::stdin().lock());
+        let mut splitter = Splitter::new(limit);
+        loop {
+            let (chunk, read) = match stdin.fill_buf() {
+                Ok([]) => (Ok(splitter.finish()), 0),
+                Ok(bytes) => (Ok(splitter.push(bytes)), bytes.len()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => (Err(e), 0),
+            };
+            stdin.consume(read);
+            if tx.blocking_send(chunk).is_err() || read == 0 {
+                return;
+            }
+        }
+    });
+    rx
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    records: u64,
+    bytes: u64,
+    failed: u64,
+}
+
+#[derive(Serialize)]
+struct Ack<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    key: Option<&'a str>,
+}
+
+/// Waits for each record in input order; prints and counts.
+async fn watch_deliveries(
+    mut pending: mpsc::Receiver<Pending>,
+    print: bool,
+    on_error: OnError,
+    state: Arc<State>,
+) -> Totals {
+    let mut totals = Totals::default();
+    let mut out = print.then(|| io::BufWriter::new(io::stdout()));
+    while let Some(Pending { line, bytes, key, delivery }) = pending.recv().await {
+        match delivery.await {
+            Ok(at) => {
+                totals.records += 1;
+                totals.bytes += bytes as u64;
+                state.progress.set(totals.records);
+                let ack = Ack { topic: &at.topic, partition: at.partition, offset: at.offset, key: key.as_deref() };
+                // Records are worth more than the list of them: once nobody reads it, it ends, and sending goes on.
+                if out.as_mut().is_some_and(|out| write_ack(out, &ack, pending.is_empty()).is_err()) {
+                    out = None;
+                }
+            }
+            Err(e) => {
+                state.line_error(line, totals.failed, e.full());
+                totals.failed += 1;
+                if on_error == OnError::Stop {
+                    state.stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+    if let Some(mut out) = out {
+        let _ = out.flush();
+    }
+    totals
+}
+
+fn write_ack(out: &mut impl Write, ack: &Ack<'_>, flush: bool) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, ack)?;
+    out.write_all(b"\n")?;
+    if flush { out.flush() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        produce: Produce,
+    }
+
+    fn args(line: &[&str]) -> Produce {
+        Only::try_parse_from(["produce", "t"].iter().chain(line)).unwrap().produce
+    }
+
+    #[test]
+    fn compression_from_the_command_line_goes_before_the_environment() {
+        let config = |compression| {
+            let mut c = ProducerConfig::default();
+            c.compression = compression;
+            c
+        };
+        let gzip = |level| Compression::Gzip { level };
+        let of = |line: &[&str], set| args(line).producer_config(config(set)).unwrap().compression;
+        assert_eq!(of(&[], gzip(7)), gzip(7));
+        assert_eq!(of(&["--compression", "none"], gzip(7)), Compression::None);
+        assert_eq!(of(&["--compression", "gzip"], gzip(7)), gzip(7));
+        assert_eq!(of(&["--compression", "gzip"], Compression::None), gzip(Compression::DEFAULT_GZIP_LEVEL));
+        assert_eq!(of(&["--compression-level", "9"], gzip(7)), gzip(9));
+        let e = args(&["--compression-level", "9"]).producer_config(config(Compression::None)).unwrap_err();
+        assert!(e.is::<Usage>());
+    }
+
+    #[test]
+    fn a_header_keeps_what_stands_behind_its_first_equals_sign() {
+        assert_eq!(header("k=v=w"), Ok(("k".into(), "v=w".into())));
+        assert_eq!(header("k="), Ok(("k".into(), String::new())));
+        assert!(header("=v").is_err());
+        assert!(header("k").is_err());
+    }
+}

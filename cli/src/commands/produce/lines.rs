@@ -1,0 +1,161 @@
+//! Splits what comes from stdin into numbered lines, with a bound on their length.
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// Without its newline.
+    Text(&'a [u8]),
+    /// Nothing, or a carriage return alone.
+    Empty,
+    /// More bytes than allowed; they were dropped as they came.
+    TooLong(u64),
+}
+
+/// Lines that were read together.
+#[derive(Debug)]
+pub struct Chunk {
+    first: u64,
+    bytes: Vec<u8>,
+    lines: Vec<Span>,
+}
+
+#[derive(Debug)]
+enum Span {
+    Text(std::ops::Range<usize>),
+    TooLong(u64),
+}
+
+impl Chunk {
+    /// Each line with its number, from 1.
+    pub fn lines(&self) -> impl Iterator<Item = (u64, Line<'_>)> {
+        let line = |span: &Span| match span {
+            Span::TooLong(bytes) => Line::TooLong(*bytes),
+            Span::Text(range) => match &self.bytes[range.clone()] {
+                b"" | b"\r" => Line::Empty,
+                text => Line::Text(text),
+            },
+        };
+        (self.first..).zip(self.lines.iter().map(line))
+    }
+}
+
+/// Takes bytes as they come, gives complete lines. It holds at most one line of the greatest length.
+#[derive(Debug)]
+pub struct Splitter {
+    limit: usize,
+    next: u64,
+    /// The beginning of a line whose end has not come yet.
+    held: Vec<u8>,
+    /// How much of the line under way was dropped because it is too long.
+    dropped: u64,
+}
+
+impl Splitter {
+    /// Lines of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, next: 1, held: Vec::new(), dropped: 0 }
+    }
+
+    /// The lines that these bytes complete.
+    pub fn push(&mut self, bytes: &[u8]) -> Chunk {
+        let mut chunk =
+            Chunk { first: self.next, bytes: Vec::with_capacity(self.held.len() + bytes.len()), lines: Vec::new() };
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            match part.strip_suffix(b"\n") {
+                Some(end) => self.end_line(end, &mut chunk),
+                None => self.hold(part),
+            }
+        }
+        chunk
+    }
+
+    /// The last line, if it has no newline.
+    pub fn finish(&mut self) -> Chunk {
+        let mut chunk = Chunk { first: self.next, bytes: Vec::new(), lines: Vec::new() };
+        if !self.held.is_empty() || self.dropped > 0 {
+            self.end_line(b"", &mut chunk);
+        }
+        chunk
+    }
+
+    fn hold(&mut self, part: &[u8]) {
+        if self.dropped > 0 || self.held.len() + part.len() > self.limit {
+            self.dropped += (self.held.len() + part.len()) as u64;
+            self.held = Vec::new();
+        } else {
+            self.held.extend_from_slice(part);
+        }
+    }
+
+    fn end_line(&mut self, end: &[u8], chunk: &mut Chunk) {
+        let length = self.dropped + (self.held.len() + end.len()) as u64;
+        if length > self.limit as u64 {
+            chunk.lines.push(Span::TooLong(length));
+        } else {
+            let start = chunk.bytes.len();
+            chunk.bytes.extend_from_slice(&self.held);
+            chunk.bytes.extend_from_slice(end);
+            chunk.lines.push(Span::Text(start..chunk.bytes.len()));
+        }
+        self.held.clear();
+        self.dropped = 0;
+        self.next += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every line of `input` when it comes in pieces of `size` bytes.
+    fn split(input: &[u8], size: usize, limit: usize) -> Vec<(u64, String)> {
+        let mut splitter = Splitter::new(limit);
+        let mut seen = Vec::new();
+        let mut take = |chunk: Chunk| {
+            for (number, line) in chunk.lines() {
+                seen.push((
+                    number,
+                    match line {
+                        Line::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                        Line::Empty => "(empty)".to_owned(),
+                        Line::TooLong(n) => format!("(too long: {n})"),
+                    },
+                ));
+            }
+        };
+        for piece in input.chunks(size) {
+            take(splitter.push(piece));
+        }
+        take(splitter.finish());
+        seen
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_arrive() {
+        let input = b"one\n\ntwo\r\n\r\n0123456789\nthree\n01234567\nlast";
+        let expected =
+            ["one", "(empty)", "two\r", "(empty)", "(too long: 10)", "three", "01234567", "last"].map(str::to_owned);
+        let expected: Vec<_> = (1..).zip(expected).collect();
+        for size in 1..=input.len() {
+            assert_eq!(split(input, size, 8), expected, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_without_an_end_is_reported_and_not_held() {
+        for size in 1..=10 {
+            assert_eq!(split(b"0123456789", size, 4), [(1, "(too long: 10)".to_owned())]);
+        }
+        let mut splitter = Splitter::new(4);
+        for _ in 0..1000 {
+            splitter.push(b"0123456789");
+            assert!(splitter.held.capacity() <= 10);
+        }
+    }
+
+    #[test]
+    fn a_newline_at_the_end_begins_no_line() {
+        assert_eq!(split(b"a\n", 2, 8), [(1, "a".to_owned())]);
+        assert_eq!(split(b"", 1, 8), []);
+    }
+}

@@ -1,0 +1,212 @@
+//! `ailurus serve`: the shop's consumers, and their health over HTTP.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ailurus::health::Status;
+use ailurus::{Config, RedpandaService, Subscription};
+use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
+use ailurus_shop::{Store, Topics};
+use anyhow::Context;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::health::unreachable;
+use crate::args::Global;
+use crate::exit::Exit;
+use crate::output::{self, note};
+use crate::settings;
+use crate::signals::Shutdown;
+
+/// Run the shop's consumers, with their health over HTTP.
+///
+/// Two consumer groups: one keeps the stock of products, one keeps figures about orders; both write to the store, in which
+/// an event counts once even when it is delivered twice. HTTP answers before the cluster is reached, and connecting is
+/// tried until it succeeds. SIGTERM or SIGINT finishes the records in hand (at most the shutdown timeout, 30 s), commits,
+/// leaves the groups and ends; a second signal ends at once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+GET /health/live      200 while the process runs
+GET /health/ready     200 while both consumers are members of their groups, else 503
+GET /health/redpanda  brokers, groups and lag as JSON; 503 if the cluster can't be reached")]
+pub struct Serve {
+    /// Where HTTP listens.
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+    /// The file of the store, created if it is not there.
+    #[arg(long, value_name = "PATH", default_value = "ailurus-shop.redb")]
+    store: PathBuf,
+}
+
+/// The time between two tries to reach the cluster.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the consumers are members of their groups.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long producer and connections may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
+    let config = settings::builder(global)?.build()?;
+    let shutdown = Shutdown::install()?;
+    let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;
+    output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
+    let app = Arc::new(App::new(config));
+    let (stop_http, stopped) = oneshot::channel::<()>();
+    let http = tokio::spawn({
+        let router = router(Arc::clone(&app));
+        async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async {
+                    let _ = stopped.await; // also when the sender is gone
+                })
+                .await
+        }
+    });
+    let result = app.run(&args, &shutdown).await;
+    app.ready.store(false, Ordering::Relaxed);
+    drop(stop_http);
+    let stopped = tokio::time::timeout(CLOSE_WITHIN, http).await;
+    result?;
+    if let Ok(ended) = stopped {
+        ended?.context("HTTP")?;
+    }
+    Ok(Exit::Success)
+}
+
+/// What the HTTP side sees.
+struct App {
+    config: Config,
+    /// Once the cluster is reached.
+    service: OnceLock<RedpandaService>,
+    /// Why it is not reached.
+    trouble: Mutex<String>,
+    ready: AtomicBool,
+}
+
+impl App {
+    fn new(config: Config) -> Self {
+        let trouble = Mutex::new("connecting".to_owned());
+        Self { config, service: OnceLock::new(), trouble, ready: AtomicBool::new(false) }
+    }
+
+    /// Connects, consumes until the end is asked for or a consumer fails, and shuts down.
+    async fn run(&self, args: &Serve, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let service = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            service = self.connect() => service,
+        };
+        let result = match Store::open(&args.store).await {
+            Ok(store) => {
+                let result = self.consume(service, &store, shutdown).await;
+                store.close().await;
+                result
+            }
+            Err(e) => Err(e.into()),
+        };
+        result.and(service.close(CLOSE_WITHIN).await.map_err(Into::into))
+    }
+
+    async fn consume(&self, service: &RedpandaService, store: &Store, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let topics = Topics::default();
+        let stock = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            stock = spawn_stock_consumer(service, store.clone(), &topics) => stock?,
+        };
+        let mut subscriptions = vec![stock];
+        let ended = tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            analytics = spawn_analytics_consumer(service, store.clone(), &topics) => match analytics {
+                Ok(analytics) => {
+                    subscriptions.push(analytics);
+                    self.watch(&subscriptions, shutdown).await
+                }
+                Err(e) => Err(e.into()),
+            },
+        };
+        self.ready.store(false, Ordering::Relaxed);
+        ended.and(end(subscriptions).await)
+    }
+
+    /// Waits until the end is asked for or a consumer ends by itself.
+    async fn watch(&self, subscriptions: &[Subscription], shutdown: &Shutdown) -> anyhow::Result<()> {
+        let [stock, analytics] = subscriptions else { return Ok(()) };
+        tokio::select! {
+            () = shutdown.requested() => {}
+            ended = stock.ended() => ended?,
+            ended = analytics.ended() => ended?,
+            () = self.watch_members(subscriptions) => {}
+        }
+        Ok(())
+    }
+
+    /// Tries until the cluster is reached.
+    async fn connect(&self) -> &RedpandaService {
+        loop {
+            match RedpandaService::connect(self.config.clone()).await {
+                Ok(service) => return self.service.get_or_init(|| service),
+                Err(e) => {
+                    let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                    *trouble = e.full();
+                    note(format_args!("{trouble}; trying again"));
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Keeps `ready` up to date; never ends.
+    async fn watch_members(&self, subscriptions: &[Subscription]) {
+        loop {
+            let members = subscriptions.iter().all(|s| s.health().state == "member");
+            if self.ready.swap(members, Ordering::Relaxed) != members {
+                note(format_args!("{}", if members { "ready" } else { "not ready: a consumer is not in its group" }));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Shuts all down side by side.
+async fn end(subscriptions: Vec<Subscription>) -> anyhow::Result<()> {
+    let tasks: Vec<_> = subscriptions.into_iter().map(|s| tokio::spawn(s.shutdown())).collect();
+    let mut result = Ok(());
+    for task in tasks {
+        result = result.and(task.await?.map_err(Into::into));
+    }
+    result
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health/live", get(async || Json(json!({"status": "live"}))))
+        .route("/health/ready", get(ready))
+        .route("/health/redpanda", get(redpanda))
+        .with_state(app)
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.ready.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, Json(json!({"status": "ready"}))).into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))).into_response(),
+    }
+}
+
+async fn redpanda(State(app): State<Arc<App>>) -> Response {
+    let Some(service) = app.service.get() else {
+        let trouble = app.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(unreachable(&app.config, &trouble))).into_response();
+    };
+    let health = service.health().await;
+    let code = if health.status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(health)).into_response()
+}

@@ -1,0 +1,67 @@
+//! The in-memory broker inside this process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ailurus_broker::{Broker, BrokerConfig, Versions};
+use anyhow::Context;
+use clap::ValueEnum;
+
+/// Which broker's protocol versions to offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    #[value(name = "redpanda-24.3")]
+    Redpanda24,
+    #[value(name = "redpanda-26.2")]
+    Redpanda26,
+    Kafka,
+}
+
+impl Preset {
+    fn versions(self) -> Versions {
+        match self {
+            Preset::Redpanda24 => Versions::redpanda_24_3(),
+            Preset::Redpanda26 => Versions::redpanda_26_2(),
+            Preset::Kafka => Versions::kafka(),
+        }
+    }
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Embedded {
+    broker: Broker,
+}
+
+impl Embedded {
+    /// Three nodes on free ports; a dead member of a group is missed after a second or two.
+    pub async fn for_demo() -> anyhow::Result<Self> {
+        let config =
+            BrokerConfig::default().nodes(3).session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
+        Self::start(config).await
+    }
+
+    /// As `ailurus broker` is told to.
+    pub async fn listen(address: SocketAddr, nodes: u16, partitions: u16, preset: Preset) -> anyhow::Result<Self> {
+        let config = BrokerConfig::default()
+            .nodes(nodes)
+            .listen(address)
+            .default_partitions(partitions)
+            .versions(preset.versions());
+        Self::start(config).await.with_context(|| format!("the embedded broker can't listen on {address}"))
+    }
+
+    async fn start(config: BrokerConfig) -> anyhow::Result<Self> {
+        Ok(Self { broker: Broker::start(config).await? })
+    }
+
+    /// Its addresses, separated by commas.
+    pub fn brokers(&self) -> String {
+        self.broker.bootstrap()
+    }
+
+    /// Ends its tasks and frees its ports.
+    pub async fn stop(self) {
+        self.broker.shutdown().await;
+    }
+}

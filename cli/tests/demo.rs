@@ -1,0 +1,55 @@
+//! The demonstration, on its own broker and on a given one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Bed, command, run};
+use tempfile::TempDir;
+
+fn clean(report: &Value, orders: u64) {
+    assert_eq!(report["published"], json!(orders * 5), "{report}");
+    assert_eq!(report["handled"], json!(orders * 5), "{report}");
+    for none in ["lost", "out_of_order", "not_acknowledged", "dead_letters"] {
+        assert_eq!(report[none], json!(0), "{none}: {report}");
+    }
+    for number in ["duplicates", "rebalances", "throughput_per_s", "publish_per_s", "p50_ms", "p99_ms"] {
+        assert!(report[number].is_number(), "{number}: {report}");
+    }
+    assert!(report["rebalances"].as_u64().unwrap() >= 4, "two groups, each shared out anew: {report}");
+}
+
+#[test]
+fn without_a_broker_it_brings_its_own() {
+    let dir = TempDir::new().unwrap();
+    let mut demo = command(dir.path());
+    demo.args(["demo", "--orders", "300", "--json"]);
+    let ended = run(demo, b"").expect(0);
+    let report: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+    clean(&report, 300);
+    assert_eq!(report["embedded"], true);
+}
+
+#[test]
+fn on_a_given_broker_it_cleans_up() {
+    let bed = Bed::new();
+    let ended = bed.run(&["demo", "--orders", "300", "--json"]).expect(0);
+    let report: Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+    clean(&report, 300);
+    assert_eq!(report["brokers"], json!(bed.brokers));
+    let topics = bed.run(&["topic", "list"]).expect(0).stdout;
+    let topic = ended.stderr.split_whitespace().find(|w| w.starts_with("ailurus-demo-")).unwrap();
+    assert!(!topics.contains(topic), "{topics}");
+}
+
+#[test]
+fn for_people_it_tells_the_phases() {
+    let dir = TempDir::new().unwrap();
+    let mut demo = command(dir.path());
+    demo.args(["demo", "--orders", "20"]);
+    let text = run(demo, b"").expect(0).stdout;
+    for phase in ["Brokers", "Topic", "Members", "Kill", "Join", "Publish", "Handled", "lost", "out of order"] {
+        assert!(text.lines().any(|l| l.starts_with(phase)), "{phase}: {text}");
+    }
+}

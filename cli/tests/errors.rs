@@ -1,0 +1,118 @@
+//! What the command says, and with which exit code, when something is wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{Bed, Ended, command, run};
+use tempfile::TempDir;
+
+/// An address where nothing listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[track_caller]
+fn says(ended: &Ended, texts: &[&str]) {
+    for text in texts {
+        assert!(ended.stderr.contains(text), "{text:?} is missing in: {}", ended.stderr);
+    }
+    assert_eq!(ended.stdout, "");
+}
+
+/// Runs without any broker configured by the environment.
+fn alone(args: &[&str], vars: &[(&str, &str)]) -> Ended {
+    let dir = TempDir::new().unwrap();
+    let mut command = command(dir.path());
+    command.args(args).envs(vars.iter().copied());
+    run(command, b"x\n")
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named_with_the_reason() {
+    let (one, two) = (nobody(), nobody());
+    let brokers = format!("{one},{two}");
+    for args in [&["topic", "list"][..], &["produce", "t"], &["consume", "t"], &["group", "list"], &["health"]] {
+        let mut args = args.to_vec();
+        args.extend(["--brokers", &brokers]);
+        let ended = alone(&args, &[("REDPANDA_REQUEST_TIMEOUT", "2000")]).expect(1);
+        says(&ended, &["error: ", &one, &two, "refused"]);
+    }
+}
+
+#[test]
+fn health_of_a_cluster_that_is_not_there_is_json_too() {
+    let broker = nobody();
+    let ended = alone(&["health", "--json", "--brokers", &broker], &[("REDPANDA_REQUEST_TIMEOUT", "2000")]).expect(1);
+    let health = ended.json_lines().remove(0);
+    assert_eq!(health["status"], "unhealthy");
+    assert!(health["problems"][0].as_str().unwrap().contains(&broker), "{health}");
+}
+
+#[test]
+fn a_setting_that_is_not_allowed_is_named_with_its_value() {
+    let ended = alone(&["topic", "list"], &[("REDPANDA_SESSION_TIMEOUT", "soon")]).expect(2);
+    says(&ended, &["REDPANDA_SESSION_TIMEOUT is \"soon\": allowed is a whole number of milliseconds"]);
+    let ended = alone(&["topic", "list", "--brokers", "here:there"], &[]).expect(2);
+    says(&ended, &["\"here:there\" is not a broker address"]);
+    let ended = alone(&["topic", "list", "--log", "ailurus=loud"], &[]).expect(2);
+    says(&ended, &["--log", "ailurus=loud"]);
+}
+
+#[test]
+fn the_file_with_settings_counts_and_its_errors_are_told() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join(".env"), "REDPANDA_HEARTBEAT_INTERVAL=-1\n").unwrap();
+    let mut list = command(dir.path());
+    list.args(["topic", "list"]);
+    says(&run(list, b"").expect(2), &["REDPANDA_HEARTBEAT_INTERVAL is \"-1\""]);
+
+    let broker = nobody();
+    std::fs::write(dir.path().join(".env"), format!("REDPANDA_BROKERS={broker}\nREDPANDA_REQUEST_TIMEOUT=2000\n"))
+        .unwrap();
+    let mut demo = command(dir.path());
+    demo.args(["demo", "--orders", "1"]);
+    says(&run(demo, b"").expect(1), &[&broker]); // and no embedded broker in its place
+}
+
+#[test]
+fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
+    let bed = Bed::new();
+    let topic = bed.name("nobody-made-this");
+    for args in [&["consume", &topic][..], &["consume", &topic, "--group", "g"], &["topic", "describe", &topic]] {
+        says(&bed.run(args).expect(1), &[&topic, "UnknownTopic"]);
+    }
+    let listed = bed.run(&["topic", "list"]).expect(0).stdout;
+    assert!(!listed.contains(&topic), "{listed}");
+}
+
+#[test]
+fn options_that_do_not_fit_are_usage_errors() {
+    for (args, text) in [
+        (&["produce", "t", "--header", "novalue"][..], "name=value"),
+        (&["produce", "t", "--compression-level", "4"], "--compression gzip"),
+        (&["produce", "t", "--key", "a", "--key-field", "b"], "cannot be used with"),
+        (&["consume", "t", "--from", "yesterday"], "RFC 3339"),
+        (&["consume", "t", "--group", "g", "--from", "12"], "--from is earliest or latest"),
+        (&["consume"], "<TOPIC>"),
+        (&["topic", "create", "t"], "--partitions"),
+        (&["bench", "produce", "--topic", "t"], "PEERS_VALUES is not set"),
+        (&["nothing"], "unrecognized subcommand"),
+    ] {
+        says(&alone(args, &[]).expect(2), &[text]);
+    }
+}
+
+#[test]
+fn help_tells_exit_codes_and_examples() {
+    let help = alone(&["--help"], &[]).expect(0).stdout;
+    for text in ["Exit codes:", "Examples:", "--brokers", "REDPANDA_BROKERS"] {
+        assert!(help.contains(text), "{help}");
+    }
+    for name in ["demo", "produce", "consume", "topic", "group", "health", "broker", "serve", "bench"] {
+        assert!(alone(&[name, "--help"], &[]).expect(0).stdout.contains("Usage: ailurus"), "{name}");
+    }
+}
