@@ -1,5 +1,6 @@
 //! What an operator asks: are the brokers there, are the groups alive, how far behind are they.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -7,7 +8,7 @@ use kafka_protocol::messages::MetadataRequest;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cluster::Client;
+use crate::cluster::{Client, Snapshot};
 use crate::config::BrokerAddr;
 pub use crate::processor::{PartitionHealth, SubscriptionHealth};
 
@@ -99,7 +100,8 @@ impl Health {
             Err(_) => cluster.config().brokers.iter().map(|at| (None, at.clone())).collect(),
         };
         known.sort();
-        let brokers = join_all(known.into_iter().map(|(id, at)| probe(client, id, at))).await;
+        let mut brokers = join_all(known.into_iter().map(|(id, at)| probe(client, id, at))).await;
+        brokers.extend(missing(&snapshot));
         let controller_id = snapshot.controller.filter(|_| refreshed.is_ok());
         let mut health = Self {
             status: Status::Healthy,
@@ -147,6 +149,21 @@ impl Health {
         self.status = worst;
         self.problems = problems;
     }
+}
+
+/// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
+fn missing(snapshot: &Snapshot) -> Vec<BrokerHealth> {
+    let replicas = snapshot.topics.values().flat_map(|t| &t.partitions).flat_map(|p| &p.replicas);
+    let missing: BTreeSet<i32> = replicas.filter(|id| !snapshot.brokers.contains_key(id)).copied().collect();
+    let down = |id| BrokerHealth {
+        id: Some(id),
+        address: "unknown".into(),
+        latency_ms: None,
+        error: Some(format!(
+            "broker {id} holds replicas of topics in use and is not in the cluster's metadata: it is down"
+        )),
+    };
+    missing.into_iter().map(down).collect()
 }
 
 async fn probe(client: &Client, id: Option<i32>, at: BrokerAddr) -> BrokerHealth {

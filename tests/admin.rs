@@ -137,10 +137,16 @@ async fn a_broker_that_is_down_degrades_and_the_rest_goes_on() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("spread");
+    admin.create_topic(&name, 3, None).await.unwrap();
+    let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new(name.as_str(), p)).collect();
+    admin.list_offsets(&partitions, StartOffset::Latest).await.unwrap();
     assert_eq!(Health::check(&client).await.status, Status::Healthy);
-    embedded.stop_node(1).await;
+    embedded.stop_node(1).await.unwrap();
     let health = Health::check(&client).await;
     assert_eq!(health.status, Status::Degraded, "{:?}", health.problems);
+    assert!(health.problems[0].contains("broker 1 holds replicas"), "{:?}", health.problems);
     client.close().await;
 }
 

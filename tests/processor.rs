@@ -313,10 +313,10 @@ async fn while_a_dead_letter_cannot_be_written_the_partition_waits_and_health_sa
     Admin::new(&client).create_topic(&dlq, 1, None).await.unwrap();
     // No authorization to write to the dead-letter topic, for now.
     let blocked = dlq.clone();
-    embedded.set_hook(Some(Arc::new(move |request: &ailurus_broker::RequestInfo<'_>| {
+    embedded.set_hook(move |request: &ailurus_broker::RequestInfo<'_>| {
         let to_dlq = request.api_key == 0 && request.body.windows(blocked.len()).any(|w| w == blocked.as_bytes());
         to_dlq.then_some(ailurus_broker::Fault::Error(29))
-    })));
+    });
     let (group, seen) = (broker.group("stuck"), Seen::new());
     let begun = seen.clone();
     let handle = move |message: Message| {
@@ -338,7 +338,7 @@ async fn while_a_dead_letter_cannot_be_written_the_partition_waits_and_health_sa
     assert!(why.contains(&dlq) && why.contains("offset 1") && why.contains("TopicAuthorizationFailed"), "{why}");
     assert_eq!(seen.all().len(), 2, "the record behind it waits");
 
-    embedded.set_hook(None);
+    embedded.clear_hook();
     seen.until_numbers(3).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(committed(&client, &group).await, 3);
