@@ -110,7 +110,8 @@ async fn follow_leaders(f: Arc<Shared>) {
             }
             f.changed.notify_waiters();
             for p in moved.missing {
-                let e = Error::new(ErrorKind::UnknownTopic, format!("{p} does not exist; reading goes on when it does"));
+                let e =
+                    Error::new(ErrorKind::UnknownTopic, format!("{p} does not exist; reading goes on when it does"));
                 f.trouble(e);
             }
             let wait = if moved.leaderless {

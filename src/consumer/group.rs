@@ -49,7 +49,10 @@ const PINS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Commit in the name of an assignment.
-    Commit { epoch: u64, commit: Commit },
+    Commit {
+        epoch: u64,
+        commit: Commit,
+    },
     Leave(oneshot::Sender<Result<()>>),
 }
 
@@ -340,9 +343,7 @@ impl Group {
             .with_member_id(StrBytes::from_string(member_id.to_owned()))
             .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
             .with_protocols(self.shell.config.assignors.iter().map(protocol).collect());
-        self.send(request, timeout, |r| {
-            Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
-        });
+        self.send(request, timeout, |r| Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined)));
     }
 
     fn sync(&mut self, generation: i32, member_id: &str, protocol: AssignorKind, shares: Vec<(String, Bytes)>) {
@@ -458,7 +459,13 @@ impl Group {
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(self.epoch, starting.partitions);
         let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pins.0.clone()) };
-        self.fetcher = Some(Fetcher::start(&self.shell.client, &self.shell.config, &self.shell.inbox, &self.shell.tasks, assignment));
+        self.fetcher = Some(Fetcher::start(
+            &self.shell.client,
+            &self.shell.config,
+            &self.shell.inbox,
+            &self.shell.tasks,
+            assignment,
+        ));
     }
 
     fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<HashMap<TopicPartition, i16>>) {
@@ -543,13 +550,15 @@ fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> {
     if r.error_code != 0 {
         return Err((Failure::Code(r.error_code), member_id));
     }
-    let member = |m: &kafka_protocol::messages::join_group_response::JoinGroupResponseMember| GroupMember {
+    let member = |m: &kafka_protocol::messages::join_group_response::JoinGroupResponseMember| {
+        GroupMember {
         id: m.member_id.to_string(),
         instance_id: m.group_instance_id.as_ref().map(ToString::to_string),
         topics: decode_subscription(&m.metadata).unwrap_or_else(|e| {
             tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
             BTreeSet::new()
         }),
+    }
     };
     let leads = r.leader == r.member_id;
     Ok(Joined {

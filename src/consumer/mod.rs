@@ -470,7 +470,8 @@ impl Committer {
         let commit = Commit { offsets: offsets.to_vec(), deadline, reply: Some(reply) };
         let outcome = async {
             let command = Command::Commit { epoch: self.epoch, commit };
-            let closed = || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
+            let closed =
+                || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
             commands.sender.send(command).await.map_err(|_| closed())?;
             replied.await.map_err(|_| closed())?
         };

@@ -204,11 +204,7 @@ impl Commits {
     }
 
     /// What came of them. Gives a code that tells something of the membership.
-    pub(crate) fn answered(
-        &mut self,
-        now: Instant,
-        outcome: Result<HashMap<TopicPartition, i16>>,
-    ) -> Option<i16> {
+    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<HashMap<TopicPartition, i16>>) -> Option<i16> {
         let commits = std::mem::take(&mut self.under_way);
         let mut told = None;
         let mut again = Vec::new();

@@ -42,7 +42,10 @@ impl Drop for Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     /// To be asked for; `from` is the offset that was out of range.
-    Seek { to: StartOffset, from: Option<i64> },
+    Seek {
+        to: StartOffset,
+        from: Option<i64>,
+    },
     At(i64),
 }
 
