@@ -31,7 +31,8 @@ const QUEUE: usize = 1024;
 ///
 /// Cheap to clone; all clones share the file. A thread of its own writes: it takes what is waiting, up to 1024 updates, into
 /// one ACID transaction of [redb](https://docs.rs/redb), and answers each caller after the commit has reached the disk. So
-/// the number of updates per second is not bound by that of the disk's syncs. The thread ends when the last clone is dropped,
+/// the number of updates per second is not bound by that of the disk's syncs; but a partition's updates come one after the
+/// other, so each partition gets at most one into a commit. The thread ends when the last clone is dropped,
 /// after all updates it was given. After an I/O error the file is closed and the next use opens it again, so that the store
 /// works as soon as the disk does.
 ///
