@@ -13,6 +13,29 @@ use crate::{Money, Outcome, Received};
 ///
 /// [`Store`](crate::Store) is one. Another must remember the event's id in the transaction that counts it; without that, an
 /// event that is delivered twice counts twice.
+///
+/// ```
+/// use ailurus_shop::events::OrderStatus;
+/// use ailurus_shop::{Analytics, Money, OrderFact, Received, Store};
+/// use chrono::Utc;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let store = Store::in_memory()?;
+/// let paid = OrderFact {
+///     event_type: "order.paid".into(),
+///     order: Some(("o-1".into(), OrderStatus::Paid)),
+///     payment: Some((Money::cents(1999), "EUR".into())),
+/// };
+/// let (id, source, topic) = ("e-1".into(), "order-service".into(), "order-analytics".into());
+/// let received = Received { id, source, time: Utc::now(), topic, partition: 0, offset: 17 };
+/// store.record(paid.clone(), received.clone()).await?;
+/// store.record(paid, received).await?; // delivered again
+/// let summary = store.summary().await?;
+/// assert_eq!((summary.events["order.paid"], summary.revenue["EUR"]), (1, Money::cents(1999)));
+/// assert_eq!(store.order_status("o-1").await?, Some(OrderStatus::Paid));
+/// # Ok::<(), ailurus::Error>(())
+/// # }).unwrap();
+/// ```
 pub trait Analytics: Send + Sync + 'static {
     /// Counts an event once. When this returns, it outlives a crash. Events of one order come one after the other, in the
     /// order in which they were sent.
@@ -35,7 +58,7 @@ pub trait Analytics: Send + Sync + 'static {
     fn order_status(&self, order_id: &str) -> impl Future<Output = Result<Option<OrderStatus>>> + Send;
 }
 
-/// What counts of an event.
+/// What counts of an event; [`Analytics`] has an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderFact {
     /// The event's type.
@@ -46,7 +69,7 @@ pub struct OrderFact {
     pub payment: Option<(Money, String)>,
 }
 
-/// What was counted.
+/// What was counted; [`Analytics`] has an example. In JSON: `{"events":{…},"orders":{…},"revenue":{…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

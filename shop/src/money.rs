@@ -67,6 +67,12 @@ impl fmt::Display for Money {
 }
 
 /// Why a text or number is not an amount of money.
+///
+/// ```
+/// use ailurus_shop::{Money, NotMoney};
+///
+/// assert_eq!("0.999".parse::<Money>(), Err(NotMoney::FractionOfCent));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotMoney {

@@ -52,7 +52,7 @@ impl Received {
     }
 }
 
-/// What became of an event that was handed to a store.
+/// What became of an event that was handed to a store; [`Store`](crate::Store) has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It has its effect now.

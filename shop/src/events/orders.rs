@@ -56,6 +56,15 @@ impl OrderCreated {
 }
 
 /// One line of an order.
+///
+/// ```
+/// use ailurus_shop::events::OrderItem;
+///
+/// let json = r#"{"productId":"p-1","quantity":2,"price":19.99}"#;
+/// let item: OrderItem = serde_json::from_str(json)?;
+/// assert_eq!(item, OrderItem::new("p-1", 2, "19.99".parse().unwrap()));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderItem {
@@ -75,6 +84,15 @@ impl OrderItem {
 }
 
 /// `order.updated`: an order's status has changed.
+///
+/// ```
+/// use ailurus_shop::events::OrderUpdated;
+///
+/// let json = r#"{"orderId":"o-1","previousStatus":"pending","newStatus":"paid"}"#;
+/// let event: OrderUpdated = serde_json::from_str(json)?;
+/// assert_eq!(event.new_status.as_str(), "paid");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "order.updated", rename_all = "camelCase")]
 pub struct OrderUpdated {
@@ -89,6 +107,15 @@ pub struct OrderUpdated {
 }
 
 /// `order.paid`: the money has arrived.
+///
+/// ```
+/// use ailurus_shop::events::OrderPaid;
+///
+/// let json = r#"{"orderId":"o-1","totalAmount":19.99,"currency":"EUR","paymentMethod":"card"}"#;
+/// let event: OrderPaid = serde_json::from_str(json)?;
+/// assert_eq!(event.total_amount.as_cents(), 1999);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "order.paid", rename_all = "camelCase")]
 pub struct OrderPaid {
@@ -108,6 +135,15 @@ pub struct OrderPaid {
 }
 
 /// `order.shipped`: the parcel is on its way.
+///
+/// ```
+/// use ailurus_shop::events::OrderShipped;
+///
+/// let json = r#"{"orderId":"o-1","carrier":"post","trackingNumber":"T-9"}"#;
+/// let event: OrderShipped = serde_json::from_str(json)?;
+/// assert_eq!(event.tracking_number.as_deref(), Some("T-9"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "order.shipped", rename_all = "camelCase")]
 pub struct OrderShipped {
@@ -125,6 +161,15 @@ pub struct OrderShipped {
 }
 
 /// `order.completed`: the customer has it.
+///
+/// ```
+/// use ailurus_shop::events::OrderCompleted;
+///
+/// let json = r#"{"orderId":"o-1","completedAt":"2026-01-01T00:00:00Z"}"#;
+/// let event: OrderCompleted = serde_json::from_str(json)?;
+/// assert_eq!(event.order_id, "o-1");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "order.completed", rename_all = "camelCase")]
 pub struct OrderCompleted {
@@ -136,6 +181,15 @@ pub struct OrderCompleted {
 }
 
 /// `order.cancelled`: nothing will come of it.
+///
+/// ```
+/// use ailurus_shop::events::OrderCancelled;
+///
+/// let json = r#"{"orderId":"o-1","reason":"out of stock"}"#;
+/// let event: OrderCancelled = serde_json::from_str(json)?;
+/// assert_eq!(event.reason.as_deref(), Some("out of stock"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "order.cancelled", rename_all = "camelCase")]
 pub struct OrderCancelled {

@@ -7,6 +7,15 @@ use super::event;
 use crate::Money;
 
 /// `product.created`: a product is new in the shop.
+///
+/// ```
+/// use ailurus_shop::events::ProductCreated;
+///
+/// let json = r#"{"productId":"p-1","name":"Bamboo","price":19.99,"stock":5}"#;
+/// let event: ProductCreated = serde_json::from_str(json)?;
+/// assert_eq!(event.stock, Some(5));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "product.created", rename_all = "camelCase")]
 pub struct ProductCreated {
@@ -25,6 +34,15 @@ pub struct ProductCreated {
 }
 
 /// `product.updated`: something about a product has changed.
+///
+/// ```
+/// use ailurus_shop::events::ProductUpdated;
+///
+/// let json = r#"{"productId":"p-1","changes":{"name":"Fresh bamboo"}}"#;
+/// let event: ProductUpdated = serde_json::from_str(json)?;
+/// assert_eq!(event.changes["name"], "Fresh bamboo");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "product.updated", rename_all = "camelCase")]
 pub struct ProductUpdated {
@@ -83,7 +101,7 @@ impl StockUpdated {
     }
 }
 
-/// What a [`StockUpdated`] does to a product's stock.
+/// What a [`StockUpdated`] does to a product's stock; there is an example there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StockChange {
     /// It becomes this.
@@ -93,6 +111,15 @@ pub enum StockChange {
 }
 
 /// `product.price.updated`: a product costs another price now.
+///
+/// ```
+/// use ailurus_shop::events::PriceUpdated;
+///
+/// let json = r#"{"productId":"p-1","previousPrice":19.99,"newPrice":18.5}"#;
+/// let event: PriceUpdated = serde_json::from_str(json)?;
+/// assert_eq!(event.new_price.as_cents(), 1850);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "product.price.updated", rename_all = "camelCase")]
 pub struct PriceUpdated {
@@ -106,6 +133,15 @@ pub struct PriceUpdated {
 }
 
 /// `product.viewed`: somebody looked at a product.
+///
+/// ```
+/// use ailurus_shop::events::ProductViewed;
+///
+/// let json = r#"{"productId":"p-1","userId":"u-1"}"#;
+/// let event: ProductViewed = serde_json::from_str(json)?;
+/// assert_eq!(event.user_id.as_deref(), Some("u-1"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "product.viewed", rename_all = "camelCase")]
 pub struct ProductViewed {

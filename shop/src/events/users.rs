@@ -5,6 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::event;
 
 /// `user.registered`: somebody has opened an account.
+///
+/// ```
+/// use ailurus_shop::events::UserRegistered;
+///
+/// let json = r#"{"userId":"u-1","email":"u@example.com"}"#;
+/// let event: UserRegistered = serde_json::from_str(json)?;
+/// assert_eq!(event.email.as_deref(), Some("u@example.com"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "user.registered", rename_all = "camelCase")]
 pub struct UserRegistered {
@@ -19,6 +28,15 @@ pub struct UserRegistered {
 }
 
 /// `user.logged_in`: a session began.
+///
+/// ```
+/// use ailurus_shop::events::UserLoggedIn;
+///
+/// let json = r#"{"userId":"u-1","ipAddress":"::1"}"#;
+/// let event: UserLoggedIn = serde_json::from_str(json)?;
+/// assert_eq!(event.ip_address.as_deref(), Some("::1"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "user.logged_in", rename_all = "camelCase")]
 pub struct UserLoggedIn {
@@ -33,6 +51,15 @@ pub struct UserLoggedIn {
 }
 
 /// `user.profile.updated`: a user has changed their profile.
+///
+/// ```
+/// use ailurus_shop::events::ProfileUpdated;
+///
+/// let json = r#"{"userId":"u-1","updatedFields":["email"]}"#;
+/// let event: ProfileUpdated = serde_json::from_str(json)?;
+/// assert_eq!(event.updated_fields, ["email"]);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "eventType", rename = "user.profile.updated", rename_all = "camelCase")]
 pub struct ProfileUpdated {

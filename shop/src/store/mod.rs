@@ -1,5 +1,6 @@
 //! The embedded, durable default of [`Inventory`] and [`Analytics`].
 
+mod disk;
 mod seen;
 mod tables;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::events::{OrderStatus, StockUpdated};
 use crate::{Analytics, Inventory, OrderFact, Outcome, Received, Summary};
+use disk::Disk;
 use tables::{Effect, Update};
 use writer::{Request, Writer};
 
@@ -29,8 +31,10 @@ const QUEUE: usize = 1024;
 ///
 /// Cheap to clone; all clones share the file. A thread of its own writes: it takes what is waiting, up to 1024 updates, into
 /// one ACID transaction of [redb](https://docs.rs/redb), and answers each caller after the commit has reached the disk. So
-/// the number of updates per second is not bound by that of the disk's syncs. The thread ends when the last clone is dropped,
-/// after all updates it was given.
+/// the number of updates per second is not bound by that of the disk's syncs; but a partition's updates come one after the
+/// other, so each partition gets at most one into a commit. The thread ends when the last clone is dropped,
+/// after all updates it was given. After an I/O error the file is closed and the next use opens it again, so that the store
+/// works as soon as the disk does.
 ///
 /// # Once
 ///
@@ -64,7 +68,7 @@ const QUEUE: usize = 1024;
 /// assert_eq!(store.apply(sold_one, received).await?, Outcome::Duplicate);
 /// assert_eq!(store.stock("p-1").await?, Some(-1));
 /// store.close().await;
-/// # ailurus::Result::Ok(())
+/// # Ok::<(), ailurus::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
@@ -72,7 +76,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     name: Arc<str>,
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     /// `None` once dropping has begun.
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
@@ -133,11 +137,7 @@ impl Store {
     pub async fn open_with(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let name: Arc<str> = path.display().to_string().into();
-        let opened = blocking(name.clone(), move || {
-            let database = Database::create(&path).map_err(|e| failed(&name, "opening it", e))?;
-            Self::start(name, database, options)
-        });
-        opened.await
+        blocking(name.clone(), move || Self::start(name, options, move || Ok(Database::create(&path)?))).await
     }
 
     /// A store that lives as long as its handles: for demos and tests.
@@ -153,19 +153,26 @@ impl Store {
     /// # Errors
     /// As [`in_memory`](Self::in_memory).
     pub fn in_memory_with(options: StoreOptions) -> Result<Self> {
-        let name: Arc<str> = "in memory".into();
-        let database = Database::builder().create_with_backend(InMemoryBackend::new());
-        Self::start(name.clone(), database.map_err(|e| failed(&name, "making it", e))?, options)
+        let make = || Ok(Database::builder().create_with_backend(InMemoryBackend::new())?);
+        Self::start("in memory".into(), options, make)
     }
 
-    fn start(name: Arc<str>, database: Database, options: StoreOptions) -> Result<Self> {
-        tables::prepare(&database).map_err(|e| failed(&name, "preparing its tables", e))?;
-        let database = Arc::new(database);
+    fn start(
+        name: Arc<str>,
+        options: StoreOptions,
+        mut open: impl FnMut() -> Result<Database, redb::Error> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let open = move || {
+            let database = open()?;
+            tables::prepare(&database)?;
+            Ok(database)
+        };
+        let disk = Arc::new(Disk::new(open).map_err(|e| failed(&name, "opening", &e))?);
         let (requests, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(name.clone(), database.clone(), options, queue);
+        let writer = Writer::new(name.clone(), disk.clone(), options, queue);
         let thread = std::thread::Builder::new().name("shop-store".into()).spawn(move || writer.run());
-        let writer = thread.map_err(|e| failed_io(&name, "starting its thread", &e))?;
-        Ok(Self(Arc::new(Inner { name, database, requests: Some(requests), writer: Some(writer) })))
+        let writer = thread.map_err(|e| failed(&name, "starting its thread", &e))?;
+        Ok(Self(Arc::new(Inner { name, disk, requests: Some(requests), writer: Some(writer) })))
     }
 
     /// Gives this handle up without blocking the runtime. If it was the last, all updates are on disk and the file can be
@@ -176,7 +183,7 @@ impl Store {
     }
 
     async fn write(&self, effect: Effect, received: Received) -> Result<Outcome> {
-        let ended = || failed_io(&self.0.name, "an update", &"its thread has ended");
+        let ended = || failed(&self.0.name, "writing", &"its thread has ended");
         let (request, answer) = Request::new(Update { effect, received });
         let requests = self.0.requests.as_ref().ok_or_else(ended)?;
         requests.send(request).await.map_err(|_| ended())?;
@@ -188,13 +195,13 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
     {
-        let Inner { name, database, .. } = &*self.0;
-        let (name, database) = (name.clone(), database.clone());
-        let result = blocking(name.clone(), move || {
-            let read = database.begin_read().map_err(redb::Error::from).and_then(|transaction| read(&transaction));
-            read.map_err(|e| failed(&name, "reading", e))
-        });
-        result.await
+        let Inner { name, disk, .. } = &*self.0;
+        let (name, disk) = (name.clone(), disk.clone());
+        let work = move || {
+            let result = disk.with(|database| read(&database.begin_read()?));
+            result.map_err(|e| failed(&name, "reading", &e))
+        };
+        blocking(self.0.name.clone(), work).await
     }
 }
 
@@ -263,13 +270,9 @@ impl fmt::Debug for Store {
 
 async fn blocking<T: Send + 'static>(name: Arc<str>, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|e| Err(failed_io(&name, "reading or opening it", &e)))
+    result.unwrap_or_else(|e| Err(failed(&name, "reading or opening", &e)))
 }
 
-fn failed(store: &str, doing: &str, error: impl Into<redb::Error>) -> Error {
-    failed_io(store, doing, &error.into())
-}
-
-fn failed_io(store: &str, doing: &str, error: &dyn fmt::Display) -> Error {
+fn failed(store: &str, doing: &str, error: &dyn fmt::Display) -> Error {
     Error::new(ErrorKind::Io, format!("the shop's store ({store}): {doing} failed: {error}"))
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use ailurus::{Error, ErrorKind, Result};
+use ailurus::Result;
 use chrono::Utc;
-use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreOptions;
+use super::disk::Disk;
 use super::tables::{self, Update};
+use super::{StoreOptions, failed};
 use crate::Outcome;
 
 /// Updates of one commit at most.
@@ -30,19 +30,14 @@ impl Request {
 
 pub(super) struct Writer {
     name: Arc<str>,
-    database: Arc<Database>,
+    disk: Arc<Disk>,
     options: StoreOptions,
     queue: mpsc::Receiver<Request>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        name: Arc<str>,
-        database: Arc<Database>,
-        options: StoreOptions,
-        queue: mpsc::Receiver<Request>,
-    ) -> Self {
-        Self { name, database, options, queue }
+    pub(super) fn new(name: Arc<str>, disk: Arc<Disk>, options: StoreOptions, queue: mpsc::Receiver<Request>) -> Self {
+        Self { name, disk, options, queue }
     }
 
     /// Until all senders are gone and all they sent is answered.
@@ -67,9 +62,8 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let what = format!("the shop's store ({}): writing failed: {error}", self.name);
-                tracing::error!(updates = count, "{what}");
-                let error = Error::new(ErrorKind::Io, what);
+                let error = failed(&self.name, "writing", &error);
+                tracing::error!(updates = count, "{error}");
                 for request in requests {
                     let _ = request.answer.send(Err(error.clone()));
                 }
@@ -79,10 +73,12 @@ impl Writer {
     }
 
     fn commit(&self, updates: &[&Update], now: u64) -> Result<Vec<Result<Outcome>>, redb::Error> {
-        // Dropped before its commit, as on an error in between, a transaction leaves nothing behind.
-        let transaction = self.database.begin_write()?;
-        let outcomes = tables::apply(&transaction, updates, &self.options, now)?;
-        transaction.commit()?;
-        Ok(outcomes)
+        self.disk.with(|database| {
+            // Dropped before its commit, as on an error in between, a transaction leaves nothing behind.
+            let transaction = database.begin_write()?;
+            let outcomes = tables::apply(&transaction, updates, &self.options, now)?;
+            transaction.commit()?;
+            Ok(outcomes)
+        })
     }
 }
