@@ -325,20 +325,15 @@ fn the_last_to_leave_leaves_an_empty_group() {
 #[test]
 fn assignors_nobody_shares_are_refused_and_the_favourite_wins() {
     let mut bench = Bench::new();
-    let both = |first: &str, second: &str| {
-        vec![(first.to_owned(), Bytes::new()), (second.to_owned(), Bytes::new())]
-    };
+    let both = |first: &str, second: &str| vec![(first.to_owned(), Bytes::new()), (second.to_owned(), Bytes::new())];
     bench.join(JoinRequest { protocols: both("sticky", "range"), ..Bench::request("a") });
     let ticket = bench.join(JoinRequest { protocols: vec![("other".into(), Bytes::new())], ..Bench::request("b") });
     let answers = bench.answers();
     assert_eq!(refused(&answers, ticket), ResponseError::InconsistentGroupProtocol);
     bench.join(JoinRequest { protocols: both("range", "sticky"), ..Bench::request("b") });
     bench.join(JoinRequest { protocols: both("range", "sticky"), ..Bench::request("c") });
-    let a = bench.join(JoinRequest {
-        member_id: "a".into(),
-        protocols: both("sticky", "range"),
-        ..Bench::request("a")
-    });
+    let a =
+        bench.join(JoinRequest { member_id: "a".into(), protocols: both("sticky", "range"), ..Bench::request("a") });
     let answers = bench.answers();
     assert_eq!(joined(&answers, a).protocol, "range");
 }
