@@ -268,3 +268,6 @@ fn blank(last_offset_delta: i32, timestamp: i64, attributes: i16) -> Header {
         count: 0,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -309,3 +309,6 @@ fn timestamps(batch: &Batch) -> Vec<(i64, i64)> {
         _ => vec![(header.base_offset, header.max_timestamp)],
     }
 }
+
+#[cfg(test)]
+mod tests;

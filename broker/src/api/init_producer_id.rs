@@ -23,7 +23,8 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdReque
 fn identity(shared: &Shared, cx: &Context, request: &InitProducerIdRequest) -> Result<i64, ResponseError> {
     cx.gate()?;
     let half = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
-    if cx.version >= WITH_IDENTITY && half {
+    let nameless = request.transactional_id.as_ref().is_some_and(|id| id.is_empty());
+    if nameless || (cx.version >= WITH_IDENTITY && half) {
         return Err(ResponseError::InvalidRequest);
     }
     if request.transactional_id.is_some() {

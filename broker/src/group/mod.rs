@@ -211,6 +211,7 @@ impl Group {
     /// Goes on with the members that have joined. Those that have not are out, except for static ones: they keep their
     /// place until their session ends.
     fn complete_join(&mut self, now: Instant) {
+        self.held = None;
         self.members.retain(|_, m| m.joining.is_some() || m.instance_id.is_some());
         if !self.members.is_empty() && !self.elect_leader() {
             let longest = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
@@ -218,7 +219,6 @@ impl Group {
             return;
         }
         self.generation += 1;
-        self.held = None;
         if self.members.is_empty() {
             self.become_empty();
             return;

@@ -1,0 +1,91 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use kafka_protocol::records::{self, RecordBatchDecoder, RecordSet};
+use proptest::prelude::*;
+
+use super::*;
+
+#[path = "../../tests/support/batch.rs"]
+pub(crate) mod maker;
+
+use maker::Maker;
+
+fn read_all(batch: &Bytes) -> Vec<Record> {
+    let header = Header::read(batch).unwrap();
+    assert!(header.is_intact(batch));
+    Records::new(unpack(&header, batch).unwrap().unwrap()).map(Result::unwrap).collect()
+}
+
+fn decoded(batch: &Bytes) -> Vec<records::Record> {
+    let set: RecordSet = RecordBatchDecoder::decode(&mut batch.clone()).unwrap();
+    set.records
+}
+
+#[test]
+fn reads_what_kafka_protocol_wrote() {
+    for maker in [Maker::new(&[5, 3, 9]), Maker::new(&[5, 3, 9]).gzip()] {
+        let read = read_all(&maker.make());
+        let header = Header::read(&maker.make()).unwrap();
+        assert_eq!(read.len(), 3);
+        for (read, sent) in read.iter().zip(maker.records()) {
+            assert_eq!((&read.key, &read.value), (&sent.key, &sent.value));
+            assert_eq!(i64::from(read.offset_delta), sent.offset);
+            assert_eq!(header.base_timestamp + read.timestamp_delta, sent.timestamp);
+            assert_eq!(read.headers[0], (Bytes::from_static(b"h"), Some(Bytes::from_static(b"x"))));
+            assert_eq!(read.headers[1], (Bytes::from_static(b"null"), None));
+        }
+    }
+}
+
+#[test]
+fn kafka_protocol_reads_what_was_built() {
+    let batch = Maker::new(&[5, 3, 9]).make();
+    let header = Header::read(&batch).unwrap();
+    let kept: Vec<Bytes> = read_all(&batch).into_iter().filter(|r| r.offset_delta != 1).map(|r| r.raw).collect();
+    let rebuilt = build(&header, kept).freeze();
+    let offsets: Vec<i64> = decoded(&rebuilt).iter().map(|r| r.offset).collect();
+    assert_eq!(offsets, [0, 2]);
+}
+
+#[test]
+fn a_control_batch_is_one() {
+    let batch = control(7, 0, true, 99).freeze();
+    let records = decoded(&batch);
+    assert_eq!(records.len(), 1);
+    assert!(records[0].control && records[0].transactional);
+    assert_eq!((records[0].producer_id, records[0].timestamp), (7, 99));
+    assert_eq!(records[0].key, Some(Bytes::from_static(&[0, 0, 0, 1])));
+}
+
+#[test]
+fn an_empty_batch_takes_offsets_and_holds_nothing() {
+    let batch = empty(3, 99).freeze();
+    let header = Header::read(&batch).unwrap();
+    assert_eq!((header.last_offset_delta, header.count, read_all(&batch).len()), (2, 0, 0));
+}
+
+#[test]
+fn a_record_longer_than_its_batch_ends_the_reading() {
+    let mut records = Records::new(Bytes::from_static(&[40, 0, 0]));
+    assert!(records.next().unwrap().is_err());
+    assert!(records.next().is_none());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from(bytes);
+        if let Some(header) = Header::read(&bytes) {
+            let _ = header.is_intact(&bytes);
+            let _ = unpack(&header, &bytes);
+        }
+        prop_assert!(Records::new(bytes.clone()).count() <= bytes.len());
+    }
+
+    #[test]
+    fn varints_come_back(value in any::<i64>()) {
+        let mut out = BytesMut::new();
+        put_varint(&mut out, value);
+        prop_assert_eq!(varint(&mut out.freeze()), Some(value));
+    }
+}

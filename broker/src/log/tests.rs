@@ -1,0 +1,164 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::batch::tests::maker::{Maker, seal};
+
+fn append(log: &mut Log, maker: &Maker) -> Result<i64, ResponseError> {
+    log.append(check(&maker.make(), true)?, 0)
+}
+
+/// Batches at offsets 0-2 and 3-4, with times 10, 30, 20 and 40, 50.
+fn log() -> Log {
+    let mut log = Log::default();
+    assert_eq!(append(&mut log, &Maker::new(&[10, 30, 20])), Ok(0));
+    assert_eq!(append(&mut log, &Maker::new(&[40, 50]).gzip()), Ok(3));
+    log
+}
+
+fn offsets(log: &Log) -> Vec<i64> {
+    log.batches()
+        .flat_map(|b| {
+            let base = b.header.base_offset;
+            b.records().unwrap().unwrap().map(move |r| base + i64::from(r.unwrap().offset_delta))
+        })
+        .collect()
+}
+
+#[test]
+fn offsets_follow_each_other_and_are_written_into_the_batches() {
+    let log = log();
+    assert_eq!((log.start(), log.end()), (0, 5));
+    let bases: Vec<i64> = log.batches().map(|b| Header::read(&b.data).unwrap().base_offset).collect();
+    assert_eq!(bases, [0, 3]);
+    assert!(log.batches().all(|b| b.header.is_intact(&b.data)));
+}
+
+#[test]
+fn broken_batches_are_refused() {
+    let good = Maker::new(&[1, 2]).make();
+    let refused = |batch: &[u8]| check(&Bytes::copy_from_slice(batch), true).map(|_| ()).unwrap_err();
+    assert_eq!(refused(&[]), ResponseError::InvalidRecord);
+    assert_eq!(refused(&good[..40]), ResponseError::CorruptMessage);
+    assert_eq!(refused(&[&good[..], &good[..]].concat()), ResponseError::InvalidRecord);
+    let mut flipped = BytesMut::from(&good[..]);
+    flipped[70] ^= 1;
+    assert_eq!(refused(&flipped), ResponseError::CorruptMessage);
+    let mut miscounted = BytesMut::from(&good[..]);
+    miscounted[60] = 3; // the count
+    miscounted[26] = 2; // the last offset delta
+    seal(&mut miscounted);
+    assert_eq!(refused(&miscounted), ResponseError::InvalidRecord);
+    assert!(check(&miscounted.clone().freeze(), false).is_ok(), "without looking at the records");
+    assert_eq!(refused(&Maker::new(&[1]).control().make()), ResponseError::InvalidRecord);
+}
+
+#[test]
+fn a_repeated_batch_is_acknowledged_and_not_appended_again() {
+    let mut log = Log::default();
+    let batch = |sequence| Maker::new(&[1, 2]).by(7, 0, sequence);
+    for n in 0..5 {
+        assert_eq!(append(&mut log, &batch(2 * n)), Ok(i64::from(2 * n)));
+    }
+    for n in 0..5 {
+        assert_eq!(append(&mut log, &batch(2 * n)), Ok(i64::from(2 * n)));
+    }
+    assert_eq!(log.end(), 10);
+    assert_eq!(append(&mut log, &batch(10)), Ok(10));
+    assert_eq!(append(&mut log, &batch(0)), Err(ResponseError::OutOfOrderSequenceNumber), "too long ago");
+}
+
+#[test]
+fn sequences_must_follow_each_other() {
+    let mut log = Log::default();
+    let batch = |epoch, sequence| Maker::new(&[1, 2]).by(7, epoch, sequence);
+    assert_eq!(append(&mut log, &batch(1, 100)), Ok(0), "an unknown producer may begin anywhere");
+    assert_eq!(append(&mut log, &batch(1, 104)), Err(ResponseError::OutOfOrderSequenceNumber));
+    assert_eq!(append(&mut log, &batch(0, 102)), Err(ResponseError::InvalidProducerEpoch));
+    assert_eq!(append(&mut log, &batch(2, 102)), Err(ResponseError::OutOfOrderSequenceNumber));
+    assert_eq!(append(&mut log, &batch(2, 0)), Ok(2));
+    assert_eq!(append(&mut log, &batch(1, 102)), Err(ResponseError::InvalidProducerEpoch));
+}
+
+#[test]
+fn sequences_begin_again_after_the_largest() {
+    let mut log = Log::default();
+    let batch = |sequence| Maker::new(&[1, 2]).by(7, 0, sequence);
+    assert_eq!(append(&mut log, &batch(i32::MAX)), Ok(0));
+    assert_eq!(append(&mut log, &batch(1)), Ok(2));
+}
+
+#[test]
+fn a_read_begins_with_the_batch_that_holds_the_offset() {
+    let log = log();
+    let sizes: Vec<usize> = log.batches().map(|b| b.data.len()).collect();
+    let read =
+        |from, max, first, cut| log.read(from, max, first, cut).map(|b| b.iter().map(Bytes::len).collect::<Vec<_>>());
+    assert_eq!(read(1, 1 << 20, true, false), Ok(sizes.clone()));
+    assert_eq!(read(3, 1 << 20, true, false), Ok(vec![sizes[1]]));
+    assert_eq!(read(5, 1 << 20, true, false), Ok(vec![]));
+    assert_eq!(read(0, 1, true, false), Ok(vec![sizes[0]]), "at least one batch");
+    assert_eq!(read(0, 1, false, false), Ok(vec![]));
+    assert_eq!(read(0, sizes[0] + 7, true, false), Ok(vec![sizes[0]]));
+    assert_eq!(read(0, sizes[0] + 7, true, true), Ok(vec![sizes[0], 7]), "cut as Kafka cuts");
+    assert_eq!(read(6, 1, true, false), Err(ResponseError::OffsetOutOfRange));
+    assert_eq!(read(-1, 1, true, false), Err(ResponseError::OffsetOutOfRange));
+}
+
+#[test]
+fn a_time_leads_to_the_first_record_at_or_after_it() {
+    let log = log();
+    let cases = [(0, (0, 10)), (10, (0, 10)), (11, (1, 30)), (31, (3, 40)), (41, (4, 50))];
+    for (timestamp, found) in cases {
+        assert_eq!(log.offset_for(timestamp), Some(found), "time {timestamp}");
+    }
+    assert_eq!(log.offset_for(51), None);
+    assert_eq!(log.offset_of_max_timestamp(), Some((4, 50)));
+}
+
+#[test]
+fn deleted_records_are_not_found_any_more() {
+    let mut log = log();
+    log.delete_before(2).unwrap();
+    assert_eq!((log.start(), log.batches().count()), (2, 2));
+    assert_eq!(log.offset_for(0), Some((2, 20)));
+    assert_eq!(log.read(1, 1, true, false), Err(ResponseError::OffsetOutOfRange));
+    log.delete_before(3).unwrap();
+    assert_eq!((log.start(), log.batches().count()), (3, 1));
+    assert_eq!(log.delete_before(6), Err(ResponseError::OffsetOutOfRange));
+    log.delete_before(1).unwrap();
+    assert_eq!(log.start(), 3, "never backwards");
+}
+
+#[test]
+fn retention_drops_the_oldest_batches_but_never_the_newest() {
+    let mut log = log();
+    log.retain_bytes(1 << 20);
+    assert_eq!(log.start(), 0);
+    log.retain_bytes(1);
+    assert_eq!((log.start(), offsets(&log)), (3, vec![3, 4]));
+}
+
+#[test]
+fn compaction_leaves_gaps_and_an_empty_batch_at_the_end() {
+    let mut log = log();
+    append(&mut log, &Maker::new(&[60])).unwrap();
+    log.compact(|offset| offset == 1).unwrap();
+    assert_eq!((log.end(), offsets(&log)), (6, vec![1]));
+    let shape: Vec<_> = log.batches().map(|b| (b.header.base_offset, b.last_offset(), b.header.count)).collect();
+    assert_eq!(shape, [(0, 2, 1), (5, 5, 0)]);
+    assert!(log.batches().all(|b| b.header.is_intact(&b.data)));
+}
+
+#[test]
+fn a_waiter_is_woken_once_and_never_kept_twice() {
+    let mut log = Log::default();
+    let waiter = Arc::new(Notify::new());
+    log.wait(&waiter);
+    log.wait(&waiter);
+    log.wait(&Arc::new(Notify::new()));
+    assert_eq!(log.waiters.len(), 2);
+    append(&mut log, &Maker::new(&[1])).unwrap();
+    assert!(log.waiters.is_empty());
+}

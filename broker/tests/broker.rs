@@ -1,0 +1,381 @@
+//! What only the in-memory broker can do: faults, moves, nodes that go and come back, looking inside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ailurus_broker::{Broker, BrokerConfig, BrokerError, Fault, Versions};
+use bytes::Bytes;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::*;
+use support::batch::Maker;
+use support::*;
+use tokio::net::TcpStream;
+
+const PRODUCE: i16 = 0;
+const FETCH: i16 = 1;
+const JOIN_GROUP: i16 = 11;
+
+async fn start(config: BrokerConfig) -> Broker {
+    Broker::start(config).await.unwrap()
+}
+
+/// A broker with topic `t` of one partition, and a client of it.
+async fn one_node() -> (Broker, Client) {
+    let broker = start(BrokerConfig::default()).await;
+    broker.create_topic("t", 1).unwrap();
+    let client = Client::connect(&broker.bootstrap()).await;
+    (broker, client)
+}
+
+/// Three nodes; the topic `t` has one partition, on node 0 and with `replicas` on those that follow.
+async fn three_nodes(replicas: u16) -> Broker {
+    let broker = start(BrokerConfig::default().nodes(3).default_replication(replicas)).await;
+    broker.create_topic("t", 1).unwrap();
+    broker
+}
+
+async fn connect(broker: &Broker, node: i32) -> Client {
+    Client::connect(&broker.address(node).unwrap()).await
+}
+
+async fn metadata(client: &mut Client, topic: &str) -> MetadataResponse {
+    let asked = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+    client.call(8, &MetadataRequest::default().with_topics(Some(vec![asked]))).await
+}
+
+fn one() -> Bytes {
+    Maker::new(&[1]).make()
+}
+
+#[tokio::test]
+async fn a_hook_sees_each_request_and_its_faults_come_true() {
+    let (broker, mut client) = one_node().await;
+    let seen = Arc::new(AtomicBool::new(false));
+    let witness = seen.clone();
+    broker.set_hook(move |request| {
+        let names_topic = request.body.windows(1).any(|w| w == b"t");
+        let right = request.node == 0 && request.version == 7 && request.client_id == "tester" && names_topic;
+        witness.store(request.api_key == PRODUCE && right && request.correlation_id == 1, Ordering::SeqCst);
+        None
+    });
+    assert_eq!(client.produce("t", 0, one()).await.error_code, 0);
+    assert!(seen.load(Ordering::SeqCst));
+    broker.set_hook(|_| Some(Fault::Error(6)));
+    let refused = client.produce("t", 0, one()).await;
+    assert_eq!((refused.error_code, refused.base_offset), (6, -1));
+    broker.set_hook(|_| Some(Fault::Delay(Duration::from_millis(1))));
+    assert_eq!(client.produce("t", 0, one()).await.base_offset, 1);
+    broker.set_hook(|_| Some(Fault::DelayAnswer(Duration::from_millis(1))));
+    assert_eq!(client.produce("t", 0, one()).await.base_offset, 2);
+    broker.set_hook(|_| Some(Fault::Close));
+    assert!(client.try_call(7, &produce_request("t", 0, one(), -1)).await.is_none());
+    assert_eq!(broker.log_range("t", 0).unwrap(), (0, 3), "not served");
+    broker.set_hook(|_| Some(Fault::LoseAnswer));
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    assert!(client.try_call(7, &produce_request("t", 0, one(), -1)).await.is_none());
+    assert_eq!(broker.log_range("t", 0).unwrap(), (0, 4), "served");
+    broker.clear_hook();
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    assert_eq!(client.produce("t", 0, one()).await.error_code, 0);
+    assert_eq!(broker.requests(PRODUCE), 7);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn each_node_leads_its_share_and_sends_others_away() {
+    let broker = start(BrokerConfig::default().nodes(3)).await;
+    broker.create_topic("t", 3).unwrap();
+    let mut client = connect(&broker, 0).await;
+    let found = metadata(&mut client, "t").await;
+    assert_eq!(found.brokers.len(), 3);
+    let leaders: Vec<i32> = found.topics[0].partitions.iter().map(|p| p.leader_id.0).collect();
+    assert_eq!(leaders, [0, 1, 2]);
+    for broker in &found.brokers {
+        let address = format!("{}:{}", broker.host.as_str(), broker.port);
+        let mut client = Client::connect(&address).await;
+        for partition in 0..3 {
+            let right = partition == broker.node_id.0;
+            assert_eq!(client.produce("t", partition, one()).await.error_code, if right { 0 } else { 6 });
+        }
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_moves_ends_waiting_fetches_and_fences_old_epochs() {
+    let broker = three_nodes(1).await;
+    let (mut old, mut new) = (connect(&broker, 0).await, connect(&broker, 1).await);
+    old.produce("t", 0, one()).await;
+    let patient = fetch_request("t", 0, 1).with_max_wait_ms(60_000).with_min_bytes(1);
+    old.send(11, &patient).await;
+    while broker.requests(FETCH) == 0 {
+        tokio::task::yield_now().await;
+    }
+    broker.move_leader("t", 0, 1).unwrap();
+    let ended = old.receive::<FetchRequest>(11).await.unwrap();
+    assert_eq!(ended.responses[0].partitions[0].error_code, 6);
+    let found = metadata(&mut old, "t").await;
+    let partition = &found.topics[0].partitions[0];
+    assert_eq!((partition.leader_id.0, partition.leader_epoch), (1, 1));
+    assert_eq!(new.fetch("t", 0, 0).await.high_watermark, 1, "with its records");
+    for (epoch, code) in [(0, 74), (1, 0), (2, 75)] {
+        let mut request = fetch_request("t", 0, 0);
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        assert_eq!(new.call(11, &request).await.responses[0].partitions[0].error_code, code, "epoch {epoch}");
+    }
+    assert!(matches!(broker.move_leader("t", 0, 7), Err(BrokerError::UnknownNode(7))));
+    assert!(matches!(broker.move_leader("t", 9, 1), Err(BrokerError::UnknownPartition { partition: 9, .. })));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stopped_node_drops_its_connections_and_comes_back_with_its_data() {
+    let broker = three_nodes(1).await;
+    let address = broker.address(0).unwrap();
+    let (mut gone, mut other) = (connect(&broker, 0).await, connect(&broker, 1).await);
+    gone.produce("t", 0, one()).await;
+    broker.stop_node(0).await.unwrap();
+    assert_eq!(gone.receive_raw().await, None);
+    assert!(TcpStream::connect(&address).await.is_err());
+    let found = metadata(&mut other, "t").await;
+    assert_eq!((found.brokers.len(), found.controller_id.0), (2, 1));
+    let partition = &found.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.leader_id.0, partition.offline_replicas.len()), (5, -1, 1));
+    assert_eq!(broker.leader("t", 0).unwrap(), None);
+    broker.stop_node(0).await.unwrap();
+    broker.start_node(0).await.unwrap();
+    broker.start_node(0).await.unwrap();
+    let mut back = Client::connect(&address).await;
+    assert_eq!(back.fetch("t", 0, 0).await.high_watermark, 1);
+    assert_eq!(broker.leader("t", 0).unwrap(), Some(0));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn another_replica_takes_over_from_a_stopped_node() {
+    let broker = three_nodes(2).await;
+    broker.stop_node(0).await.unwrap();
+    assert_eq!(broker.leader("t", 0).unwrap(), Some(1));
+    let mut next = connect(&broker, 1).await;
+    assert_eq!(next.produce("t", 0, one()).await.error_code, 0);
+    broker.start_node(0).await.unwrap();
+    assert_eq!(broker.leader("t", 0).unwrap(), Some(1), "it stays there");
+    broker.create_topic_with("strict", 1, &[("min.insync.replicas", "2")]).unwrap();
+    broker.stop_node(1).await.unwrap();
+    let mut first = connect(&broker, 0).await;
+    assert_eq!(first.produce("strict", 0, one()).await.error_code, 19);
+    broker.shutdown().await;
+}
+
+async fn find(client: &mut Client, group: &str) -> i32 {
+    client.call(3, &FindCoordinatorRequest::default().with_key(text(group))).await.node_id.0
+}
+
+#[tokio::test]
+async fn a_coordinator_that_moves_sends_members_to_the_new_one() {
+    let broker = three_nodes(1).await;
+    let old = broker.coordinator("g").unwrap();
+    let new = (old + 1) % 3;
+    let mut client = connect(&broker, old).await;
+    assert_eq!(find(&mut client, "g").await, old);
+    let mut waiting = connect(&broker, old).await;
+    let a = client.call(1, &join_request("g", "")).await;
+    waiting.send(1, &join_request("g", "")).await;
+    while broker.group_members("g").len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    broker.move_coordinator("g", new).unwrap();
+    assert_eq!(waiting.receive::<JoinGroupRequest>(1).await.unwrap().error_code, 16);
+    assert_eq!(find(&mut client, "g").await, new);
+    let beat = HeartbeatRequest::default()
+        .with_group_id(group_id("g"))
+        .with_member_id(a.member_id.clone())
+        .with_generation_id(1);
+    assert_eq!(client.call(0, &beat).await.error_code, 16);
+    let mut moved = connect(&broker, new).await;
+    assert_eq!(moved.call(0, &beat).await.error_code, 27, "the group kept its members");
+    broker.stop_node(new).await.unwrap();
+    assert_ne!(broker.coordinator("g"), Some(new));
+    broker.shutdown().await;
+}
+
+fn quick() -> BrokerConfig {
+    BrokerConfig::default().session_timeouts(Duration::from_millis(1), Duration::from_secs(300))
+}
+
+#[tokio::test]
+async fn a_member_that_falls_silent_is_missed_though_nobody_asks() {
+    let broker = start(quick()).await;
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    let dies = join_request("g", "").with_session_timeout_ms(20);
+    assert_eq!(client.call(1, &dies).await.error_code, 0);
+    drop(client);
+    while !broker.group_members("g").is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(broker.group_state("g"), Some(("Empty", 2)));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_join_whose_connection_broke_does_not_hold_up_the_others() {
+    let broker = start(quick()).await;
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    let mut first = client.call(1, &join_request("g", "")).await;
+    let mut breaks = Client::connect(&broker.bootstrap()).await;
+    breaks.send(1, &join_request("g", "").with_session_timeout_ms(20)).await;
+    while broker.group_members("g").len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(breaks);
+    // Again and again, as a client does, until the one without a connection has been missed.
+    for _ in 0..2 {
+        first = client.call(1, &join_request("g", first.member_id.as_str())).await;
+        assert_eq!(first.error_code, 0);
+        while broker.group_members("g").len() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert_eq!(first.members.len(), 1);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn gaps_empty_and_control_batches_can_be_made() {
+    let (broker, mut client) = one_node().await;
+    client.produce("t", 0, Maker::new(&[1, 2, 3]).make()).await;
+    assert_eq!(broker.append_control_batch("t", 0, 7, true).unwrap(), 3);
+    assert_eq!(broker.append_empty_batch("t", 0, 2).unwrap(), 4);
+    assert_eq!(broker.append_raw_batch("t", 0, &one()).unwrap(), 6);
+    assert!(matches!(broker.append_raw_batch("t", 0, b"no batch"), Err(BrokerError::InvalidBatch(_))));
+    broker.compact("t", 0, |offset| offset != 1).unwrap();
+    let records = broker.log_records("t", 0).unwrap();
+    let offsets: Vec<i64> = records.iter().map(|r| r.offset).collect();
+    assert_eq!(offsets, [0, 2, 6]);
+    assert_eq!((records[1].key.as_deref(), records[1].value.as_deref()), (Some(&b"k2"[..]), Some(&b"v2"[..])));
+    assert_eq!((records[1].timestamp, records[1].headers.len()), (3, 2));
+    let fetched = client.fetch("t", 0, 0).await;
+    assert_eq!(fetched.high_watermark, 7);
+    let kept: usize = broker.log_batches("t", 0).unwrap().iter().map(Bytes::len).sum();
+    assert_eq!(fetched.records.unwrap().len(), kept);
+    broker.delete_records("t", 0, 2).unwrap();
+    assert_eq!(broker.log_range("t", 0).unwrap(), (2, 7));
+    assert!(broker.delete_records("t", 0, 9).is_err());
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn topics_are_created_on_demand_if_both_sides_allow_it() {
+    let broker = start(BrokerConfig::default().default_partitions(4).auto_create_first_answer(5)).await;
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    let asked = |auto| {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name("new")));
+        MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(auto)
+    };
+    assert_eq!(client.call(8, &asked(false)).await.topics[0].error_code, 3);
+    assert_eq!(client.call(8, &asked(true)).await.topics[0].error_code, 5);
+    assert_eq!(client.call(8, &asked(true)).await.topics[0].partitions.len(), 4);
+    assert_eq!(broker.topics(), [("new".to_owned(), 4)]);
+    broker.shutdown().await;
+    let broker = start(BrokerConfig::default().auto_create(false)).await;
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    assert_eq!(client.call(8, &asked(true)).await.topics[0].error_code, 3);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_partition_keeps_to_its_bytes() {
+    let broker = start(BrokerConfig::default().retention_bytes(one().len() as u64 * 2)).await;
+    broker.create_topic("t", 1).unwrap();
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    for _ in 0..5 {
+        client.produce("t", 0, one()).await;
+    }
+    assert_eq!(broker.log_range("t", 0).unwrap(), (3, 5));
+    broker.create_topic_with("all", 1, &[("retention.bytes", "-1"), ("max.message.bytes", "100")]).unwrap();
+    for _ in 0..5 {
+        client.produce("all", 0, one()).await;
+    }
+    assert_eq!(broker.log_range("all", 0).unwrap(), (0, 5));
+    assert_eq!(client.produce("all", 0, Maker::new(&[1, 2, 3]).make()).await.error_code, 10);
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_topic_can_be_deleted_made_again_and_grown_while_it_is_read() {
+    let (broker, mut client) = one_node().await;
+    client.produce("t", 0, one()).await;
+    client.send(11, &fetch_request("t", 0, 1).with_max_wait_ms(60_000).with_min_bytes(1)).await;
+    while broker.requests(FETCH) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(broker.delete_topic("t"));
+    assert!(!broker.delete_topic("t"));
+    let ended = client.receive::<FetchRequest>(11).await.unwrap();
+    assert_eq!(ended.responses[0].partitions[0].error_code, 3);
+    broker.create_topic("t", 1).unwrap();
+    assert_eq!(client.fetch("t", 0, 1).await.error_code, 1, "the new one is empty");
+    broker.grow_topic("t", 2).unwrap();
+    assert_eq!(client.produce("t", 1, one()).await.error_code, 0);
+    assert!(matches!(broker.create_topic("t", 1), Err(BrokerError::Topic { code: 36, .. })));
+    assert!(matches!(broker.grow_topic("t", 1), Err(BrokerError::Topic { code: 37, .. })));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_not_offered_ends_the_connection() {
+    let broker = start(BrokerConfig::default().versions(Versions::redpanda_24_3().without(JOIN_GROUP))).await;
+    broker.create_topic("t", 1).unwrap();
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    let offered = client.call(3, &ApiVersionsRequest::default()).await;
+    let range = |key| offered.api_keys.iter().find(|k| k.api_key == key).map(|k| (k.min_version, k.max_version));
+    assert_eq!((range(FETCH), range(JOIN_GROUP)), (Some((4, 11)), None));
+    assert!(client.try_call(12, &fetch_request("t", 0, 0)).await.is_none());
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    assert!(client.try_call(5, &join_request("g", "")).await.is_none());
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shut_down_broker_leaves_nothing_open() {
+    let broker = three_nodes(1).await;
+    let addresses: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
+    let mut parked = connect(&broker, 0).await;
+    parked.send(11, &fetch_request("t", 0, 0).with_max_wait_ms(60_000).with_min_bytes(1)).await;
+    while broker.requests(FETCH) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(broker.connections(), 1);
+    broker.shutdown().await;
+    assert_eq!(parked.receive_raw().await, None);
+    for address in &addresses {
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+    // The ports are free again, and said to be taken while they are not.
+    let config = BrokerConfig::default().listen(addresses[0].parse().unwrap());
+    let again = start(config.clone()).await;
+    let error = Broker::start(config).await.unwrap_err();
+    assert!(error.to_string().contains(&addresses[0]), "{error}");
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn requests_of_a_connection_are_served_in_order() {
+    let (broker, mut client) = one_node().await;
+    let delayed = AtomicUsize::new(0);
+    // Only the first is slow, and yet it is answered first.
+    broker.set_hook(move |_| {
+        (delayed.fetch_add(1, Ordering::SeqCst) == 0).then_some(Fault::Delay(Duration::from_millis(20)))
+    });
+    client.send(7, &produce_request("t", 0, one(), -1)).await;
+    client.send(7, &produce_request("t", 0, one(), -1)).await;
+    let first = client.receive_raw().await.unwrap();
+    let second = client.receive_raw().await.unwrap();
+    assert_eq!((first[..4].to_vec(), second[..4].to_vec()), (vec![0, 0, 0, 1], vec![0, 0, 0, 2]));
+    broker.shutdown().await;
+}

@@ -1,0 +1,650 @@
+//! What a real broker does, the in-memory one does too.
+//!
+//! With `BROKER_CONFORMANCE=host:port` the same tests run against a real one-node Kafka as well, which shows that they
+//! expect the right thing. They use topics and groups of their own names.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use ailurus_broker::{Broker, BrokerConfig, Versions};
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::*;
+use support::batch::{Maker, seal};
+use support::*;
+use uuid::Uuid;
+
+/// A broker to test, and what makes names of this test its own.
+struct Target {
+    address: String,
+    prefix: String,
+    broker: Option<Broker>,
+}
+
+impl Target {
+    async fn client(&self) -> Client {
+        Client::connect(&self.address).await
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+}
+
+async fn targets() -> Vec<Target> {
+    let broker = Broker::start(BrokerConfig::default().versions(Versions::kafka())).await.unwrap();
+    let prefix = format!("conformance-{}", Uuid::now_v7());
+    let embedded = Target { address: broker.bootstrap(), prefix: prefix.clone(), broker: Some(broker) };
+    let real = std::env::var("BROKER_CONFORMANCE").ok();
+    let real = real.map(|address| Target { address, prefix, broker: None });
+    [embedded].into_iter().chain(real).collect()
+}
+
+async fn end(target: Target) {
+    if let Some(broker) = target.broker {
+        broker.shutdown().await;
+    }
+}
+
+async fn list_offset(client: &mut Client, topic: &str, timestamp: i64) -> (i16, i64, i64) {
+    let asked = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+    let found = client.call(7, &request).await.topics.remove(0).partitions.remove(0);
+    (found.error_code, found.offset, found.timestamp)
+}
+
+#[tokio::test]
+async fn produce_gives_offsets_and_fetch_gives_the_batches_back() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        assert_eq!(client.create_topic(&topic, 1).await, 0);
+        let (plain, packed) = (Maker::new(&[1, 2]).make(), Maker::new(&[3, 4, 5]).gzip().make());
+        let first = client.produce(&topic, 0, plain.clone()).await;
+        let second = client.produce(&topic, 0, packed.clone()).await;
+        assert_eq!((first.error_code, first.base_offset, first.log_append_time_ms), (0, 0, -1));
+        assert_eq!((second.error_code, second.base_offset, second.log_start_offset), (0, 2, 0));
+        let fetched = client.fetch(&topic, 0, 0).await;
+        assert_eq!((fetched.error_code, fetched.high_watermark, fetched.last_stable_offset), (0, 5, 5));
+        let records = fetched.records.unwrap();
+        assert_eq!(records.len(), plain.len() + packed.len());
+        // Only the base offset and the leader epoch were written.
+        assert_eq!(records[16..plain.len()], plain[16..]);
+        assert_eq!(records[plain.len() + 16..], packed[16..]);
+        let rest = client.fetch(&topic, 0, 3).await.records.unwrap();
+        assert_eq!(rest.len(), packed.len());
+        assert_eq!(client.fetch(&topic, 0, 5).await.records.unwrap_or_default(), Bytes::new());
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn produce_and_fetch_refuse_what_is_wrong() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        let good = Maker::new(&[1, 2]).make();
+        assert_eq!(client.produce(&target.name("none"), 0, good.clone()).await.error_code, 3);
+        assert_eq!(client.produce(&topic, 1, good.clone()).await.error_code, 3);
+        assert_eq!(client.fetch(&target.name("none"), 0, 0).await.error_code, 3);
+        assert_eq!(client.fetch(&topic, 1, 0).await.error_code, 3);
+        assert_eq!(client.fetch(&topic, 0, 1).await.error_code, 1);
+        let mut flipped = BytesMut::from(&good[..]);
+        flipped[70] ^= 1;
+        assert_eq!(client.produce(&topic, 0, flipped.freeze()).await.error_code, 2);
+        let mut miscounted = BytesMut::from(&good[..]);
+        miscounted[60] = 3;
+        seal(&mut miscounted);
+        assert_eq!(client.produce(&topic, 0, miscounted.freeze()).await.error_code, 87);
+        let twice = Bytes::from([&good[..], &good[..]].concat());
+        assert_eq!(client.produce(&topic, 0, twice).await.error_code, 87);
+        assert_eq!(client.produce(&topic, 0, Maker::new(&[1]).control().make()).await.error_code, 87);
+        let mut large = Maker::new(&[1]).records();
+        large[0].value = Some(vec![7; 2 << 20].into());
+        assert_eq!(client.produce(&topic, 0, batch::encode(&large, false)).await.error_code, 10);
+        let acks = produce_request(&topic, 0, good.clone(), 5);
+        let response = client.call(7, &acks).await;
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 21);
+        assert_eq!(client.produce(&topic, 0, good).await.base_offset, 0, "nothing was appended before");
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn without_acks_there_is_no_answer_but_a_closed_connection_for_an_error() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        client.send(7, &produce_request(&topic, 0, Maker::new(&[1]).make(), 0)).await;
+        let answer = client.produce(&topic, 0, Maker::new(&[2]).make()).await;
+        assert_eq!(answer.base_offset, 1, "the first answer belongs to the second request");
+        client.send(7, &produce_request(&target.name("none"), 0, Maker::new(&[1]).make(), 0)).await;
+        assert_eq!(client.receive_raw().await, None);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn sequence_numbers_are_checked() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        let nameless = InitProducerIdRequest::default().with_transactional_id(Some(text("").into()));
+        assert_eq!(client.call(4, &nameless).await.error_code, 42);
+        let fresh = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
+        let (mut ids, mut tries) = (Vec::new(), 0);
+        while ids.len() < 2 && tries < 10_000 {
+            let answer = client.call(4, &fresh).await;
+            tries += 1;
+            // 14 and 15: a broker that was just started is still loading.
+            match answer.error_code {
+                0 => ids.push(answer.producer_id.0),
+                code => assert!([14, 15].contains(&code), "error {code}"),
+            }
+        }
+        assert_ne!(ids[0], ids[1]);
+        let half = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id(ProducerId(5))
+            .with_producer_epoch(-1);
+        assert_eq!(client.call(4, &half).await.error_code, 42);
+        let id = ids[0];
+        let mut produce = async |epoch, sequence| {
+            let answer = client.produce(&topic, 0, Maker::new(&[1, 2]).by(id, epoch, sequence).make()).await;
+            (answer.error_code, answer.base_offset)
+        };
+        assert_eq!(produce(1, 0).await, (0, 0));
+        assert_eq!(produce(1, 2).await, (0, 2));
+        assert_eq!(produce(1, 0).await, (0, 0), "a repetition");
+        assert_eq!(produce(1, 2).await, (0, 2), "a repetition");
+        assert_eq!(produce(1, 6).await.0, 45, "a gap");
+        assert_eq!(produce(0, 4).await.0, 47, "an old epoch");
+        assert_eq!(produce(2, 4).await.0, 45, "a new epoch does not begin at 0");
+        assert_eq!(produce(2, 0).await, (0, 4));
+        let unknown = Maker::new(&[1]).by(ids[1], 0, 77).make();
+        assert_eq!(client.produce(&topic, 0, unknown).await.error_code, 0, "an unknown producer begins anywhere");
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_time_inside_batches() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        assert_eq!(list_offset(&mut client, &topic, -1).await, (0, 0, -1));
+        assert_eq!(list_offset(&mut client, &topic, 5).await, (0, -1, -1));
+        assert_eq!(list_offset(&mut client, &topic, -3).await, (0, -1, -1));
+        let t = 1_700_000_000_000;
+        client.produce(&topic, 0, Maker::new(&[t, t + 20, t + 10]).make()).await;
+        client.produce(&topic, 0, Maker::new(&[t + 30, t + 40]).gzip().make()).await;
+        for (timestamp, found) in [
+            (-1, (0, 5, -1)),
+            (-2, (0, 0, -1)),
+            (-3, (0, 4, t + 40)),
+            (t, (0, 0, t)),
+            (t + 1, (0, 1, t + 20)),
+            (t + 21, (0, 3, t + 30)),
+            (t + 31, (0, 4, t + 40)),
+            (t + 41, (0, -1, -1)),
+        ] {
+            assert_eq!(list_offset(&mut client, &topic, timestamp).await, found, "time {timestamp}");
+        }
+        assert_eq!(list_offset(&mut client, &target.name("none"), -1).await.0, 3);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn deleted_records_are_out_of_range() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        client.produce(&topic, 0, Maker::new(&[1, 2, 3]).make()).await;
+        let mut delete = async |offset| {
+            let asked = DeleteRecordsPartition::default().with_offset(offset);
+            let of = DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![asked]);
+            let request = DeleteRecordsRequest::default().with_topics(vec![of]).with_timeout_ms(10_000);
+            let deleted = client.call(1, &request).await.topics.remove(0).partitions.remove(0);
+            (deleted.error_code, deleted.low_watermark)
+        };
+        assert_eq!(delete(2).await, (0, 2));
+        assert_eq!(delete(1).await, (0, 2));
+        assert_eq!(delete(4).await, (1, -1));
+        assert_eq!(client.fetch(&topic, 0, 1).await.error_code, 1);
+        assert_eq!(client.fetch(&topic, 0, 2).await.log_start_offset, 2);
+        assert_eq!(list_offset(&mut client, &topic, -2).await, (0, 2, -1));
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn topics_are_created_grown_and_deleted() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        let mut create = async |name: &str, partitions, replicas, config: Option<&str>| {
+            let config = config.map(|c| CreatableTopicConfig::default().with_name(text(c)).with_value(Some(text("1"))));
+            let of = CreatableTopic::default()
+                .with_name(topic_name(name))
+                .with_num_partitions(partitions)
+                .with_replication_factor(replicas)
+                .with_configs(config.into_iter().collect());
+            let request = CreateTopicsRequest::default().with_topics(vec![of]).with_timeout_ms(10_000);
+            let made = client.call(5, &request).await.topics.remove(0);
+            (made.error_code, made.num_partitions)
+        };
+        assert_eq!(create(&topic, 2, 1, Some("retention.ms")).await, (0, 2));
+        assert_eq!(create(&topic, 2, 1, None).await.0, 36);
+        assert_eq!(create("no/good", 1, 1, None).await.0, 17);
+        assert_eq!(create("..", 1, 1, None).await.0, 17);
+        assert_eq!(create(&target.name("u"), 0, 1, None).await.0, 37);
+        assert_eq!(create(&target.name("u"), 1, 0, None).await.0, 38);
+        assert_eq!(create(&target.name("u"), 1, 100, None).await.0, 38);
+        assert_eq!(create(&target.name("u"), 1, 1, Some("no.such.setting")).await.0, 40);
+        let mut grow = async |name: &str, count| {
+            let of =
+                CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(count).with_assignments(None);
+            let request = CreatePartitionsRequest::default().with_topics(vec![of]).with_timeout_ms(10_000);
+            client.call(1, &request).await.results[0].error_code
+        };
+        assert_eq!(grow(&topic, 3).await, 0);
+        assert_eq!(grow(&topic, 3).await, 37);
+        assert_eq!(grow(&topic, 1).await, 37);
+        assert_eq!(grow(&target.name("none"), 3).await, 3);
+        let delete = |name: &str| {
+            DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(10_000)
+        };
+        assert_eq!(client.call(5, &delete(&topic)).await.responses[0].error_code, 0);
+        assert_eq!(client.call(5, &delete(&topic)).await.responses[0].error_code, 3);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn metadata_answers_for_each_topic() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 3).await;
+        let mut ask = async |version, names: Option<Vec<&str>>| {
+            let named = |n: &str| MetadataRequestTopic::default().with_name(Some(topic_name(n)));
+            let names = names.map(|names| names.into_iter().map(named).collect());
+            client
+                .call(version, &MetadataRequest::default().with_topics(names).with_allow_auto_topic_creation(false))
+                .await
+        };
+        let none = target.name("none");
+        let found = ask(8, Some(vec![&topic, &none, "no/good"])).await;
+        let codes: Vec<i16> = found.topics.iter().map(|t| t.error_code).collect();
+        assert_eq!(codes, [0, 3, 17]);
+        assert_eq!(found.topics[0].partitions.len(), 3);
+        let broker = &found.brokers[0];
+        assert_eq!(format!("{}:{}", broker.host.as_str(), broker.port), target.address);
+        assert_eq!(found.topics[0].partitions[0].leader_id, broker.node_id);
+        assert_eq!(ask(8, Some(vec![])).await.topics.len(), 0);
+        let all = ask(8, None).await;
+        assert!(all.topics.iter().any(|t| t.name == Some(topic_name(&topic))));
+        let id = ask(12, Some(vec![&topic])).await.topics[0].topic_id;
+        let by_id = |id| {
+            MetadataRequest::default()
+                .with_topics(Some(vec![MetadataRequestTopic::default().with_name(None).with_topic_id(id)]))
+        };
+        assert_eq!(client.call(12, &by_id(id)).await.topics[0].name, Some(topic_name(&topic)));
+        assert_eq!(client.call(12, &by_id(Uuid::now_v7())).await.topics[0].error_code, 100);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_version_of_api_versions_is_answered_in_the_oldest() {
+    for target in targets().await {
+        let mut client = target.client().await;
+        // Key 18, version 99, correlation id 7, client id null, no tagged fields.
+        client.send_raw(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff, 0]).await;
+        let answer = client.receive_raw().await.unwrap();
+        assert_eq!(answer[..6], [0, 0, 0, 7, 0, 35]);
+        let response = client.call(3, &api_versions()).await;
+        assert!(response.error_code == 0 && response.api_keys.iter().any(|k| k.api_key == 18));
+        end(target).await;
+    }
+}
+
+fn api_versions() -> ApiVersionsRequest {
+    ApiVersionsRequest::default().with_client_software_name(text("test")).with_client_software_version(text("1"))
+}
+
+// Groups.
+
+/// A connection to the coordinator, with the group it is for.
+struct Member {
+    client: Client,
+    group: String,
+    id: String,
+    generation: i32,
+}
+
+impl Member {
+    /// Waits until the coordinator serves: a fresh cluster has to find one first.
+    async fn connect(target: &Target, group: &str) -> Self {
+        let mut client = target.client().await;
+        for _ in 0..10_000 {
+            let request = OffsetFetchRequest::default().with_group_id(group_id(group)).with_topics(None);
+            let find = FindCoordinatorRequest::default().with_key(text(group));
+            let found = client.call(3, &find).await.error_code;
+            if found == 0 && client.call(5, &request).await.error_code == 0 {
+                break;
+            }
+        }
+        Self { client, group: group.into(), id: String::new(), generation: -1 }
+    }
+
+    fn join_request(&self) -> JoinGroupRequest {
+        join_request(&self.group, &self.id)
+    }
+
+    async fn send_join(&mut self) {
+        let request = self.join_request();
+        self.client.send(5, &request).await;
+    }
+
+    async fn receive_join(&mut self) -> JoinGroupResponse {
+        let joined = self.client.receive::<JoinGroupRequest>(5).await.unwrap();
+        if !joined.member_id.is_empty() {
+            self.id = joined.member_id.to_string();
+        }
+        self.generation = joined.generation_id;
+        joined
+    }
+
+    /// Gets an id.
+    async fn enter(&mut self) {
+        self.send_join().await;
+        assert_eq!(self.receive_join().await.error_code, 79);
+    }
+
+    async fn join(&mut self) -> JoinGroupResponse {
+        self.send_join().await;
+        self.receive_join().await
+    }
+
+    fn sync_request(&self, assignments: &[(&str, &'static [u8])]) -> SyncGroupRequest {
+        let one = |&(id, assignment): &(&str, &'static [u8])| {
+            SyncGroupRequestAssignment::default().with_member_id(text(id)).with_assignment(assignment.into())
+        };
+        SyncGroupRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id(self.generation)
+            .with_member_id(text(&self.id))
+            .with_assignments(assignments.iter().map(one).collect())
+    }
+
+    async fn sync(&mut self, assignments: &[(&str, &'static [u8])]) -> SyncGroupResponse {
+        let request = self.sync_request(assignments);
+        self.client.call(3, &request).await
+    }
+
+    async fn beat(&mut self) -> i16 {
+        self.beat_as(self.generation, &self.id.clone(), None).await
+    }
+
+    async fn beat_as(&mut self, generation: i32, id: &str, instance: Option<&str>) -> i16 {
+        let request = HeartbeatRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id(generation)
+            .with_member_id(text(id))
+            .with_group_instance_id(instance.map(text));
+        self.client.call(3, &request).await.error_code
+    }
+
+    async fn leave(&mut self, id: &str, instance: Option<&str>) -> i16 {
+        let member = MemberIdentity::default().with_member_id(text(id)).with_group_instance_id(instance.map(text));
+        let request = LeaveGroupRequest::default().with_group_id(group_id(&self.group)).with_members(vec![member]);
+        self.client.call(4, &request).await.members[0].error_code
+    }
+
+    async fn commit_as(&mut self, generation: i32, id: &str, topic: &str, offset: i64, note: &str) -> i16 {
+        let partition = OffsetCommitRequestPartition::default()
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(-1)
+            .with_committed_metadata(Some(text(note)));
+        let topic = OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(group_id(&self.group))
+            .with_generation_id_or_member_epoch(generation)
+            .with_member_id(text(id))
+            .with_topics(vec![topic]);
+        self.client.call(7, &request).await.topics[0].partitions[0].error_code
+    }
+
+    async fn committed(&mut self, topic: &str) -> (i16, i64, Option<String>) {
+        let asked = OffsetFetchRequestTopic::default().with_name(topic_name(topic)).with_partition_indexes(vec![0]);
+        let request = OffsetFetchRequest::default().with_group_id(group_id(&self.group)).with_topics(Some(vec![asked]));
+        let mut found = self.client.call(5, &request).await;
+        let partition = found.topics.remove(0).partitions.remove(0);
+        (found.error_code, partition.committed_offset, partition.metadata.map(|m| m.to_string()))
+    }
+
+    /// State, protocol type, protocol and number of members.
+    async fn describe(&mut self) -> (String, String, String, usize) {
+        let request = DescribeGroupsRequest::default().with_groups(vec![group_id(&self.group)]);
+        let group = self.client.call(4, &request).await.groups.remove(0);
+        let strings = (group.group_state.to_string(), group.protocol_type.to_string(), group.protocol_data.to_string());
+        (strings.0, strings.1, strings.2, group.members.len())
+    }
+
+    async fn delete(&mut self) -> i16 {
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(&self.group)]);
+        self.client.call(1, &request).await.results[0].error_code
+    }
+}
+
+fn described(state: &str, protocol_type: &str, protocol: &str, members: usize) -> (String, String, String, usize) {
+    (state.into(), protocol_type.into(), protocol.into(), members)
+}
+
+#[tokio::test]
+async fn two_members_share_a_group_and_one_leaves() {
+    for target in targets().await {
+        let group = target.name("g");
+        let (mut a, mut b) = (Member::connect(&target, &group).await, Member::connect(&target, &group).await);
+        a.enter().await;
+        let joined = a.join().await;
+        assert_eq!((joined.error_code, joined.generation_id, joined.members.len()), (0, 1, 1));
+        assert_eq!(joined.leader.as_str(), a.id);
+        assert_eq!(a.describe().await, described("CompletingRebalance", "consumer", "", 1));
+        let id = a.id.clone();
+        assert_eq!(a.sync(&[(&id, b"all")]).await.assignment, Bytes::from_static(b"all"));
+        assert_eq!((a.beat().await, a.describe().await), (0, described("Stable", "consumer", "range", 1)));
+        b.enter().await;
+        b.send_join().await;
+        while a.beat().await == 0 {} // until the broker has read what b sent
+        assert_eq!(a.beat().await, 27);
+        assert_eq!(a.describe().await, described("PreparingRebalance", "consumer", "", 2));
+        let of_a = a.join().await;
+        let of_b = b.receive_join().await;
+        assert_eq!((of_a.generation_id, of_a.members.len()), (2, 2));
+        assert_eq!((of_b.generation_id, of_b.members.len()), (2, 0));
+        assert_eq!(of_b.leader, of_a.leader);
+        let waiting = b.sync_request(&[]);
+        b.client.send(3, &waiting).await;
+        let (id_a, id_b) = (a.id.clone(), b.id.clone());
+        assert_eq!(a.sync(&[(&id_a, b"0"), (&id_b, b"1")]).await.assignment, Bytes::from_static(b"0"));
+        let synced = b.client.receive::<SyncGroupRequest>(3).await.unwrap();
+        assert_eq!((synced.error_code, synced.assignment), (0, Bytes::from_static(b"1")));
+        assert_eq!(b.leave(&id_b, None).await, 0);
+        assert_eq!((a.beat().await, b.beat().await), (27, 25));
+        assert_eq!(a.join().await.members.len(), 1);
+        assert_eq!(a.delete().await, 68);
+        assert_eq!(a.leave(&id_a, None).await, 0);
+        assert_eq!(a.describe().await, described("Empty", "consumer", "", 0));
+        assert_eq!((a.delete().await, a.delete().await), (0, 69));
+        assert_eq!(a.describe().await, described("Dead", "", "", 0));
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn members_are_refused_for_the_right_reason() {
+    for target in targets().await {
+        let group = target.name("g");
+        let mut a = Member::connect(&target, &group).await;
+        assert_eq!(a.beat_as(1, "nobody", None).await, 25);
+        assert_eq!(a.leave("nobody", None).await, 25);
+        assert_eq!(a.sync(&[]).await.error_code, 25);
+        let stranger = join_request(&group, "nobody");
+        assert_eq!(a.client.call(5, &stranger).await.error_code, 25);
+        let short = join_request(&group, "").with_session_timeout_ms(10);
+        assert_eq!(a.client.call(5, &short).await.error_code, 26);
+        let nameless = join_request("", "");
+        assert_eq!(a.client.call(5, &nameless).await.error_code, 24);
+        let nothing = join_request(&group, "").with_protocols(vec![]);
+        assert_eq!(a.client.call(5, &nothing).await.error_code, 23);
+        a.enter().await;
+        a.join().await;
+        let id = a.id.clone();
+        assert_eq!(a.beat_as(7, &id, None).await, 22);
+        assert_eq!(a.beat_as(1, "nobody", None).await, 25);
+        assert_eq!(a.beat_as(1, &id, Some("instance")).await, 25);
+        let stale = a.sync_request(&[]).with_generation_id(0);
+        assert_eq!(a.client.call(3, &stale).await.error_code, 22);
+        let other = JoinGroupRequestProtocol::default().with_name(text("other"));
+        let incompatible = join_request(&group, "").with_protocols(vec![other]);
+        assert_eq!(a.client.call(5, &incompatible).await.error_code, 23);
+        let connect = join_request(&group, "").with_protocol_type(text("connect"));
+        assert_eq!(a.client.call(5, &connect).await.error_code, 23);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn a_static_member_that_comes_back_fences_its_old_self() {
+    for target in targets().await {
+        let group = target.name("g");
+        let mut a = Member::connect(&target, &group).await;
+        let request = a.join_request().with_group_instance_id(Some(text("i")));
+        a.client.send(5, &request).await;
+        let old = a.receive_join().await;
+        assert_eq!((old.error_code, old.members[0].group_instance_id.clone()), (0, Some(text("i"))));
+        a.sync(&[(old.member_id.as_str(), b"all")]).await;
+        a.client.send(5, &request).await;
+        let new = a.receive_join().await;
+        assert_eq!((new.error_code, new.generation_id, new.members.len()), (0, 1, 0));
+        assert_ne!(new.member_id, old.member_id);
+        assert_eq!(new.leader, old.member_id, "the one who must not assign again is told that another leads");
+        assert_eq!(a.sync(&[]).await.assignment, Bytes::from_static(b"all"));
+        assert_eq!(a.beat_as(1, old.member_id.as_str(), Some("i")).await, 82);
+        assert_eq!(a.beat_as(1, old.member_id.as_str(), None).await, 25);
+        assert_eq!(a.beat_as(1, new.member_id.as_str(), Some("i")).await, 0);
+        assert_eq!(a.leave(old.member_id.as_str(), Some("i")).await, 82);
+        assert_eq!(a.leave("", Some("j")).await, 25);
+        assert_eq!(a.leave("", Some("i")).await, 0);
+        assert_eq!(a.describe().await.0, "Empty");
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn offsets_are_committed_by_members_and_into_empty_groups() {
+    for target in targets().await {
+        let (group, topic) = (target.name("g"), target.name("t"));
+        let mut a = Member::connect(&target, &group).await;
+        a.client.create_topic(&topic, 1).await;
+        assert_eq!(a.committed(&topic).await, (0, -1, Some(String::new())));
+        assert_eq!(a.commit_as(3, "nobody", &topic, 1, "").await, 22);
+        assert_eq!(a.commit_as(-1, "", &topic, 5, "note").await, 0);
+        assert_eq!(a.committed(&topic).await, (0, 5, Some("note".into())));
+        assert_eq!(a.commit_as(-1, "", &target.name("none"), 5, "").await, 3);
+        assert_eq!(a.commit_as(-1, "", &topic, 6, &"x".repeat(5000)).await, 12);
+        a.enter().await;
+        a.join().await;
+        let id = a.id.clone();
+        assert_eq!(a.commit_as(1, &id, &topic, 7, "").await, 27);
+        a.sync(&[]).await;
+        assert_eq!(a.commit_as(-1, "", &topic, 7, "").await, 25);
+        assert_eq!(a.commit_as(1, "nobody", &topic, 7, "").await, 25);
+        assert_eq!(a.commit_as(2, &id, &topic, 7, "").await, 22);
+        assert_eq!(a.commit_as(1, &id, &topic, 7, "").await, 0);
+        assert_eq!(a.committed(&topic).await.1, 7);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_topic_takes_its_committed_offsets_along() {
+    for target in targets().await {
+        let (group, topic) = (target.name("g"), target.name("t"));
+        let mut a = Member::connect(&target, &group).await;
+        a.client.create_topic(&topic, 1).await;
+        assert_eq!(a.commit_as(-1, "", &topic, 5, "").await, 0);
+        let delete = DeleteTopicsRequest::default().with_topic_names(vec![topic_name(&topic)]).with_timeout_ms(10_000);
+        a.client.call(5, &delete).await;
+        for _ in 0..10_000 {
+            if a.committed(&topic).await.1 == -1 {
+                break;
+            }
+        }
+        assert_eq!(a.committed(&topic).await.1, -1);
+        a.client.create_topic(&topic, 1).await;
+        assert_eq!(a.client.produce(&topic, 0, Maker::new(&[1]).make()).await.base_offset, 0);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn groups_are_listed_by_state() {
+    for target in targets().await {
+        let group = target.name("g");
+        let mut a = Member::connect(&target, &group).await;
+        a.enter().await;
+        a.join().await;
+        a.sync(&[]).await;
+        let mut listed = async |filter: &[&'static str]| {
+            let states = filter.iter().map(|s| text(s)).collect();
+            let found = a.client.call(5, &ListGroupsRequest::default().with_states_filter(states)).await;
+            let found = found.groups.into_iter().find(|g| g.group_id == group_id(&group));
+            found.map(|g| (g.group_state.to_string(), g.group_type.to_string(), g.protocol_type.to_string()))
+        };
+        let stable = Some(("Stable".to_owned(), "classic".to_owned(), "consumer".to_owned()));
+        assert_eq!(listed(&[]).await, stable);
+        assert_eq!(listed(&["stable"]).await, stable);
+        assert_eq!(listed(&["Empty"]).await, None);
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_records_and_keeps_to_its_limits() {
+    for target in targets().await {
+        let (mut client, mut other, topic) = (target.client().await, target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        let patient = fetch_request(&topic, 0, 0).with_max_wait_ms(60_000).with_min_bytes(1);
+        client.send(11, &patient).await;
+        let batch = Maker::new(&[1, 2]).make();
+        other.produce(&topic, 0, batch.clone()).await;
+        let got = client.receive::<FetchRequest>(11).await.unwrap();
+        assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), batch.len());
+        other.produce(&topic, 0, batch.clone()).await;
+        let narrow = fetch_request(&topic, 0, 0).with_max_bytes(1);
+        let got = client.call(11, &narrow).await;
+        let got = got.responses[0].partitions[0].records.as_ref().unwrap();
+        assert_eq!(got.len(), batch.len(), "at least one batch, whatever the limits");
+        let more = fetch_request(&topic, 0, 0).with_max_wait_ms(60_000).with_min_bytes(3 * batch.len() as i32);
+        client.send(11, &more).await;
+        other.produce(&topic, 0, batch.clone()).await;
+        let got = client.receive::<FetchRequest>(11).await.unwrap();
+        assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), 3 * batch.len());
+        end(target).await;
+    }
+}

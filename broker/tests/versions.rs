@@ -1,0 +1,273 @@
+//! Every version of every API that is offered is understood and answered, with and without an error.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use ailurus_broker::{Broker, BrokerConfig, Fault, Versions};
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::Request;
+use support::batch::Maker;
+use support::*;
+use uuid::Uuid;
+
+const TOPIC: i8 = 2;
+
+/// Sends `make`'s request in every version that the broker offers.
+async fn sweep<R: Request>(broker: &Broker, check: impl Fn(i16, &R::Response), make: impl Fn(i16) -> R) {
+    // The codec knows Produce only from version 3 on.
+    let (lowest, highest) = Versions::kafka().range(R::KEY).expect("it is served");
+    for version in lowest.max(R::VERSIONS.min)..=highest {
+        let mut client = Client::connect(&broker.bootstrap()).await;
+        let answer = client.try_call(version, &make(version)).await;
+        check(version, &answer.unwrap_or_else(|| panic!("api {} version {version}: closed", R::KEY)));
+    }
+}
+
+async fn topic_id(broker: &Broker) -> Uuid {
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    client.call(12, &MetadataRequest::default().with_topics(None)).await.topics[0].topic_id
+}
+
+async fn all(broker: &Broker, code: i16, id: Uuid) {
+    let group = || group_id("g");
+    let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
+    sweep::<ProduceRequest>(
+        broker,
+        |v, a| ok(a.responses[0].partition_responses[0].error_code, v),
+        |v| {
+            let mut request = produce_request("t", 0, Maker::new(&[1]).make(), 1).with_transactional_id(None);
+            if v >= 13 {
+                request.topic_data[0].topic_id = id;
+            }
+            request
+        },
+    )
+    .await;
+    sweep::<FetchRequest>(
+        broker,
+        |v, a| ok(a.responses[0].partitions[0].error_code, v),
+        |v| {
+            let mut request = fetch_request("t", 0, 0).with_session_epoch(if v >= 7 { -1 } else { 0 });
+            request.topics[0].partitions[0].current_leader_epoch = -1;
+            if v >= 13 {
+                request.topics[0].topic_id = id;
+            }
+            request
+        },
+    )
+    .await;
+    sweep::<ListOffsetsRequest>(
+        broker,
+        |v, a| ok(a.topics[0].partitions[0].error_code, v),
+        |_| {
+            let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(-1);
+            let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+            ListOffsetsRequest::default().with_topics(vec![topic])
+        },
+    )
+    .await;
+    sweep::<MetadataRequest>(
+        broker,
+        |v, a| ok(a.topics[0].error_code, v),
+        |_| {
+            let topic = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+            MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(true)
+        },
+    )
+    .await;
+    sweep::<OffsetCommitRequest>(
+        broker,
+        |v, a| ok(a.topics[0].partitions[0].error_code, v),
+        |_| {
+            let partition = OffsetCommitRequestPartition::default().with_committed_offset(1);
+            let topic = OffsetCommitRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+            let request = OffsetCommitRequest::default().with_group_id(group()).with_generation_id_or_member_epoch(-1);
+            request.with_retention_time_ms(-1).with_topics(vec![topic])
+        },
+    )
+    .await;
+    sweep::<OffsetFetchRequest>(
+        broker,
+        |v, a| match v {
+            // Version 1 has no place for the error of a whole group.
+            1 => {}
+            ..=7 => ok(a.error_code, v),
+            _ => ok(a.groups[0].error_code, v),
+        },
+        |v| {
+            if v < 8 {
+                let topic =
+                    OffsetFetchRequestTopic::default().with_name(topic_name("t")).with_partition_indexes(vec![0]);
+                return OffsetFetchRequest::default().with_group_id(group()).with_topics(Some(vec![topic]));
+            }
+            let topic = OffsetFetchRequestTopics::default().with_name(topic_name("t")).with_partition_indexes(vec![0]);
+            let of = OffsetFetchRequestGroup::default().with_group_id(group()).with_topics(Some(vec![topic]));
+            OffsetFetchRequest::default().with_groups(vec![of])
+        },
+    )
+    .await;
+    sweep::<FindCoordinatorRequest>(
+        broker,
+        |v, a| ok(if v >= 4 { a.coordinators[0].error_code } else { a.error_code }, v),
+        |v| match v {
+            4.. => FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]),
+            _ => FindCoordinatorRequest::default().with_key(text("g")),
+        },
+    )
+    .await;
+    groups(broker, code).await;
+    sweep::<ApiVersionsRequest>(broker, |v, a| ok(a.error_code, v), |_| ApiVersionsRequest::default()).await;
+    sweep::<CreateTopicsRequest>(
+        broker,
+        |v, a| ok(a.topics[0].error_code, v),
+        |v| {
+            let topic = CreatableTopic::default().with_num_partitions(1).with_replication_factor(1);
+            CreateTopicsRequest::default().with_topics(vec![topic.with_name(topic_name(&format!("new-{v}")))])
+        },
+    )
+    .await;
+    sweep::<CreatePartitionsRequest>(
+        broker,
+        |v, a| ok(a.results[0].error_code, v),
+        |v| {
+            let topic = CreatePartitionsTopic::default().with_name(topic_name("new-2")).with_count(i32::from(v) + 2);
+            CreatePartitionsRequest::default().with_topics(vec![topic.with_assignments(None)])
+        },
+    )
+    .await;
+    sweep::<DeleteTopicsRequest>(
+        broker,
+        |v, a| ok(a.responses[0].error_code, v),
+        |v| match v {
+            6.. => DeleteTopicsRequest::default()
+                .with_topics(vec![DeleteTopicState::default().with_name(Some(topic_name("new-7")))]),
+            _ => DeleteTopicsRequest::default().with_topic_names(vec![topic_name(&format!("new-{}", v + 1))]),
+        },
+    )
+    .await;
+    sweep::<DeleteRecordsRequest>(
+        broker,
+        |v, a| ok(a.topics[0].partitions[0].error_code, v),
+        |_| {
+            let partition = DeleteRecordsPartition::default().with_offset(0);
+            let topic = DeleteRecordsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+            DeleteRecordsRequest::default().with_topics(vec![topic])
+        },
+    )
+    .await;
+    sweep::<InitProducerIdRequest>(
+        broker,
+        |v, a| ok(a.error_code, v),
+        |v| {
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            if v >= 3 { request.with_producer_id(ProducerId(-1)).with_producer_epoch(-1) } else { request }
+        },
+    )
+    .await;
+    sweep::<DescribeConfigsRequest>(
+        broker,
+        |v, a| ok(a.results[0].error_code, v),
+        |_| {
+            let topic = DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text("t"));
+            DescribeConfigsRequest::default().with_resources(vec![topic.with_configuration_keys(None)])
+        },
+    )
+    .await;
+    sweep::<IncrementalAlterConfigsRequest>(
+        broker,
+        |v, a| ok(a.responses[0].error_code, v),
+        |_| {
+            let topic = AlterConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text("t"));
+            IncrementalAlterConfigsRequest::default().with_resources(vec![topic])
+        },
+    )
+    .await;
+    sweep::<DescribeClusterRequest>(broker, |v, a| ok(a.error_code, v), |_| DescribeClusterRequest::default()).await;
+    sweep::<DeleteGroupsRequest>(
+        broker,
+        // The first finds a group, the others none.
+        |v, a| ok(if a.results[0].error_code == 69 { 0 } else { a.results[0].error_code }, v),
+        |_| DeleteGroupsRequest::default().with_groups_names(vec![group()]),
+    )
+    .await;
+}
+
+/// The requests of members, each of a group of its own that has just that member.
+async fn groups(broker: &Broker, code: i16) {
+    let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
+    let alone = |v: i16, what: &str| format!("{what}-{v}-{code}");
+    sweep::<JoinGroupRequest>(
+        broker,
+        // From version 4 on a newcomer is sent away first, with an id.
+        |v, a| ok(if a.error_code == 79 { 0 } else { a.error_code }, v),
+        |v| join_request(&alone(v, "join"), "").with_rebalance_timeout_ms(if v >= 1 { 10_000 } else { -1 }),
+    )
+    .await;
+    let unknown = if code == 0 { 25 } else { code };
+    sweep::<SyncGroupRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, unknown, "version {v}"),
+        |v| SyncGroupRequest::default().with_group_id(group_id(&alone(v, "sync"))),
+    )
+    .await;
+    sweep::<HeartbeatRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, unknown, "version {v}"),
+        |v| HeartbeatRequest::default().with_group_id(group_id(&alone(v, "beat"))),
+    )
+    .await;
+    sweep::<LeaveGroupRequest>(
+        broker,
+        |v, a| {
+            let top = a.error_code;
+            assert_eq!(a.members.first().map_or(top, |m| m.error_code), unknown, "version {v}");
+        },
+        |v| {
+            let request = LeaveGroupRequest::default().with_group_id(group_id(&alone(v, "leave")));
+            let member = MemberIdentity::default().with_member_id(text("m")).with_reason(None);
+            if v >= 3 { request.with_members(vec![member]) } else { request.with_member_id(text("m")) }
+        },
+    )
+    .await;
+    sweep::<DescribeGroupsRequest>(
+        broker,
+        |v, a| ok(a.groups[0].error_code, v),
+        |_| DescribeGroupsRequest::default().with_groups(vec![group_id("g")]),
+    )
+    .await;
+    sweep::<ListGroupsRequest>(broker, |v, a| ok(a.error_code, v), |_| ListGroupsRequest::default()).await;
+}
+
+#[tokio::test]
+async fn every_version_offered_is_served() {
+    let broker = Broker::start(BrokerConfig::default().versions(Versions::kafka())).await.unwrap();
+    broker.create_topic("t", 1).unwrap();
+    let id = topic_id(&broker).await;
+    all(&broker, 0, id).await;
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_injected_error_has_a_place_in_every_version() {
+    const LEADER_NOT_AVAILABLE: i16 = 5;
+    let broker = Broker::start(BrokerConfig::default().versions(Versions::kafka())).await.unwrap();
+    broker.create_topic("t", 1).unwrap();
+    let id = topic_id(&broker).await;
+    broker.set_hook(|_| Some(Fault::Error(LEADER_NOT_AVAILABLE)));
+    all(&broker, LEADER_NOT_AVAILABLE, id).await;
+    broker.shutdown().await;
+}
