@@ -2,7 +2,7 @@
 //!
 //! With `AILURUS_TEST_BROKERS` set it is that one; it must be on loopback unless `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each
 //! [`broker`] is an embedded one, of the versions that `AILURUS_TEST_EMBEDDED` names: `redpanda-24.3` (the default),
-//! `redpanda-26.2` or `kafka`. `scripts/test` goes through them. No `REDPANDA_*` variable and no `.env` is read.
+//! `redpanda-26.2` or `kafka`. `scripts/test` goes through the presets of Redpanda. No `REDPANDA_*` variable and no `.env` is read.
 //!
 //! A test in another member uses it too: `#[path = "../../tests/support/mod.rs"] mod support;`.
 
@@ -10,10 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::env;
-use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use ailurus::{Admin, BrokerAddr, Client, Config, ConfigBuilder};
@@ -113,16 +110,6 @@ async fn delete_all(client: &Client, prefix: &str) -> ailurus::Result<()> {
         result = result.and(admin.delete_topic(&topic.name).await);
     }
     result
-}
-
-/// A command that runs in `dir` and sees neither a `REDPANDA_*` variable nor the `.env` of whoever runs the tests.
-pub fn command(program: impl AsRef<OsStr>, dir: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(dir);
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REDPANDA_")) {
-        command.env_remove(name);
-    }
-    command
 }
 
 fn embedded_versions() -> Versions {
