@@ -124,7 +124,7 @@ async fn records_follow_a_leader_that_moves() {
     assert_complete(&s, 900, 3).await;
     for (partition, records) in s.read().await {
         for record in records {
-            assert_eq!(numbers(&[record.clone()]), [places[&(partition, record.offset)]]);
+            assert_eq!(numbers(std::slice::from_ref(&record)), [places[&(partition, record.offset)]]);
         }
     }
     s.close().await;

@@ -174,7 +174,7 @@ async fn a_deleted_topic_fails_and_a_new_one_of_its_name_works() {
     admin.delete_topic(&s.topic).await.unwrap();
     let error = send(2).await.unwrap_err();
     assert!(error.is_unknown_topic(), "{error:?}");
-    assert!(error.to_string().contains(&s.topic), "{error}");
+    assert!(error.to_string().contains("has not existed for"), "{error:?}");
     admin.create_topic(&s.topic, 1, None).await.unwrap();
     assert_eq!(send(3).await.unwrap().offset, 0);
     assert_eq!(numbers(&s.read().await[&0]), [3]);
