@@ -435,14 +435,18 @@ impl Accumulator {
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Arc<Completion>> {
         let mut waiting = Vec::new();
         for topic in &mut self.topics {
-            for partition in topic.partitions.iter_mut().filter(|p| !p.queue.is_empty()) {
-                if let Some(last) = partition.queue.back_mut() {
-                    last.close(now);
-                }
+            let mut sticky_closed = false;
+            for (p, partition) in topic.partitions.iter_mut().enumerate() {
+                let Some(last) = partition.queue.back_mut() else { continue };
+                sticky_closed |= p == topic.sticky && matches!(last.state, State::Open(_));
+                last.close(now);
                 if partition.listed {
                     self.lists.wakes.push(partition.leader);
                 }
                 waiting.extend(partition.queue.iter().map(|b| Arc::clone(&b.completion)));
+            }
+            if sticky_closed {
+                topic.stick_elsewhere(&mut self.random);
             }
         }
         waiting

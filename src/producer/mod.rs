@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::cluster::Client;
+use crate::cluster::{Backoff, Client};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
@@ -214,6 +214,7 @@ impl Producer {
         let shared = &self.0.0;
         let new = new_record(&record, &shared.config)?;
         let mut refreshed = false;
+        let mut look_up = None;
         loop {
             self.reserve(new.size, record.topic).await?;
             let refused = match self.append(&new) {
@@ -223,11 +224,13 @@ impl Producer {
             shared.memory.add_permits(new.size); // not held while others could use it
             match refused {
                 NotAppended::Closed => return Err(closed()),
-                NotAppended::Refused(Refused::UnknownTopic) => self.look_up(record.topic).await?,
+                NotAppended::Refused(Refused::UnknownTopic) => {
+                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
+                }
                 NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
                     refreshed = true; // it may be new
                     shared.cluster().refresh().await?;
-                    self.look_up(record.topic).await?;
+                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
                 }
                 NotAppended::Refused(Refused::NoSuchPartition { count }) => return Err(no_partition(&record, count)),
             }
@@ -271,25 +274,6 @@ impl Producer {
         }
         let (completion, index) = locked.append(now, record).map_err(NotAppended::Refused)?;
         Ok(Delivery::new(completion, index, record.timestamp))
-    }
-
-    /// Makes a topic known to the accumulator.
-    async fn look_up(&self, topic: &str) -> Result<()> {
-        let shared = &self.0.0;
-        let cluster = shared.cluster();
-        let give_up =
-            Instant::now() + if shared.client.config().allow_auto_topic_creation { Duration::ZERO } else { SPREAD };
-        let mut backoff = cluster.backoff();
-        loop {
-            match cluster.topic(topic, true).await {
-                Ok(found) => {
-                    shared.learn(&found);
-                    return Ok(());
-                }
-                Err(e) if e.is_unknown_topic() && Instant::now() < give_up => tokio::time::sleep(backoff.next()).await,
-                Err(e) => return Err(e),
-            }
-        }
     }
 
     /// Sends what is waiting, without regard to linger, and waits until all that was sent before this call has ended, well
@@ -344,6 +328,44 @@ impl Producer {
     pub fn buffered_bytes(&self) -> usize {
         let shared = &self.0.0;
         shared.config.buffer_memory.saturating_sub(shared.memory.available_permits())
+    }
+}
+
+/// The search for a topic that one `send` makes.
+struct LookUp<'a> {
+    shared: &'a Shared,
+    topic: &'a str,
+    began: Instant,
+    backoff: Backoff,
+    tries: u32,
+}
+
+impl<'a> LookUp<'a> {
+    fn new(shared: &'a Shared, topic: &'a str) -> Self {
+        Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
+    }
+
+    /// Makes the topic known to the accumulator.
+    async fn again(&mut self) -> Result<()> {
+        let creates = self.shared.client.config().allow_auto_topic_creation;
+        loop {
+            if self.tries > 0 {
+                tokio::time::sleep(self.backoff.next()).await;
+            }
+            self.tries += 1;
+            match self.shared.cluster().topic(self.topic, true).await {
+                Ok(_) if self.began.elapsed() > self.shared.config.delivery_timeout => {
+                    let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
+                    return Err(Error::new(ErrorKind::UnknownTopic, what));
+                }
+                Ok(found) => {
+                    self.shared.learn(&found);
+                    return Ok(());
+                }
+                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 }
 

@@ -128,8 +128,8 @@ pub(super) fn outcome(
         MESSAGE_TOO_LARGE => Error::broker(
             code,
             format_args!(
-                "{what}: its batch of {records} records has {size} bytes, more than the broker takes; lower the producer's \
-                 batch size (REDPANDA_BATCH_SIZE), or{said}"
+                "{what}: a batch of {records} records, {size} bytes, is more than the broker takes (REDPANDA_BATCH_SIZE \
+                 bounds it before compression){said}"
             ),
         ),
         _ => Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{said}")),

@@ -143,7 +143,10 @@ async fn supervise(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.cancel.cancelled() => return,
             () = shared.supervisor.notified() => {}
-            Ok(()) = metadata.changed() => follow_leaders(&shared),
+            Ok(()) = metadata.changed() => {
+                follow_leaders(&shared);
+                expiry = Instant::now(); // a topic that is missing has a deadline of its own
+            }
             () = tokio::time::sleep_until(expiry) => {
                 let (ended, next) = shared.lock().expire(Instant::now());
                 expiry = next;

@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 use bytes::Bytes;
 
 use super::compress::{Codec, gunzip};
-use super::encode::{BATCH_HEADER, CRC_START};
+use super::encode::{BATCH_HEADER, CRC_START, ProducerSequence};
 use super::varint::{Damage, Reader};
 use super::{Headers, Record};
 use crate::error::{Error, ErrorKind, Result};
@@ -88,6 +88,16 @@ fn whole_batch(bytes: &[u8]) -> Result<Option<usize>> {
     Ok((len <= bytes.len()).then_some(len))
 }
 
+/// Who wrote a batch: its producer, and its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) producer: ProducerSequence,
+    /// Whether it is part of a transaction, which may have been aborted.
+    pub(crate) is_transactional: bool,
+    /// The epoch of the leader that wrote it, -1 if not known.
+    pub(crate) leader_epoch: i32,
+}
+
 /// A batch whose header and checksum are good.
 #[derive(Debug, Clone)]
 pub(crate) struct Batch {
@@ -95,17 +105,12 @@ pub(crate) struct Batch {
     pub(crate) base_offset: i64,
     /// The offset its last record had: compaction may have taken it, but a position moves past it all the same.
     pub(crate) last_offset: i64,
-    /// The epoch of the leader that wrote it, -1 if not known.
-    pub(crate) leader_epoch: i32,
     /// Whether it holds markers of transactions, not records of a program.
     pub(crate) is_control: bool,
-    /// Whether it is part of a transaction, which may have been aborted.
-    pub(crate) is_transactional: bool,
     pub(crate) timestamp_type: TimestampType,
-    /// -1 for none.
-    pub(crate) producer_id: i64,
-    pub(crate) producer_epoch: i16,
-    pub(crate) base_sequence: i32,
+    /// Who wrote it.
+    #[allow(dead_code, reason = "reading committed records only, and finding truncation, will need it")]
+    pub(crate) origin: Origin,
     /// How many records its header says it holds.
     pub(crate) record_count: u32,
     codec: Codec,
@@ -148,17 +153,17 @@ impl Batch {
         Ok(Self {
             base_offset,
             last_offset,
-            leader_epoch: i32_at(b, 12),
             is_control: attributes & 1 << 5 != 0,
-            is_transactional: attributes & 1 << 4 != 0,
             timestamp_type: if attributes & 1 << 3 == 0 {
                 TimestampType::CreateTime
             } else {
                 TimestampType::LogAppendTime
             },
-            producer_id: i64_at(b, 43),
-            producer_epoch: i16_at(b, 51),
-            base_sequence: i32_at(b, 53),
+            origin: Origin {
+                producer: ProducerSequence { id: i64_at(b, 43), epoch: i16_at(b, 51), sequence: i32_at(b, 53) },
+                is_transactional: attributes & 1 << 4 != 0,
+                leader_epoch: i32_at(b, 12),
+            },
             record_count,
             codec,
             first_timestamp: i64_at(b, 27),

@@ -78,11 +78,6 @@ impl BatchBuilder {
         self.buf.len()
     }
 
-    /// How many records it holds.
-    pub(crate) fn count(&self) -> i32 {
-        self.count
-    }
-
     /// Appends a record. The caller bounds record and batch so that both stay far below 2 GiB.
     pub(crate) fn append(
         &mut self,

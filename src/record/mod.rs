@@ -17,9 +17,7 @@ mod headers;
 pub mod raw;
 mod varint;
 
-#[allow(unused_imports)]
-pub(crate) use decode::{Batch, TimestampType, decode_batches};
-#[allow(unused_imports)]
+pub(crate) use decode::{Batch, decode_batches};
 pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound};
 pub use headers::{Header, Headers};
 

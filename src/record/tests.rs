@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::decode::{Origin, TimestampType};
 use super::*;
 use crate::config::Compression;
 use crate::error::ErrorKind;
@@ -133,8 +134,8 @@ proptest! {
         let (batch, records) = decode_one(build(&inputs, codec, producer));
         assert_same(&records, &inputs, 0);
         prop_assert_eq!((batch.base_offset, batch.last_offset), (0, inputs.len() as i64 - 1));
-        prop_assert_eq!((batch.producer_id, batch.producer_epoch, batch.base_sequence), (id, epoch, sequence));
-        prop_assert_eq!((batch.is_control, batch.is_transactional, batch.leader_epoch), (false, false, -1));
+        prop_assert_eq!(batch.origin, Origin { producer, is_transactional: false, leader_epoch: -1 });
+        prop_assert!(!batch.is_control);
         prop_assert_eq!(batch.timestamp_type, TimestampType::CreateTime);
         for record in &records {
             prop_assert_eq!(&record.detach(), record);
@@ -216,8 +217,9 @@ proptest! {
         kp::RecordBatchEncoder::encode_with_custom_compression(&mut built, &records, &options, Some(pack)).unwrap();
         let (batch, records) = decode_one(built.freeze());
         assert_same(&records, &inputs, base);
-        prop_assert_eq!((batch.is_control, batch.is_transactional), (control, transactional));
-        prop_assert_eq!((batch.leader_epoch, batch.producer_id, batch.producer_epoch), (epoch, 9, 1));
+        let producer = ProducerSequence { id: 9, epoch: 1, sequence: 0 };
+        prop_assert_eq!(batch.origin, Origin { producer, is_transactional: transactional, leader_epoch: epoch });
+        prop_assert_eq!(batch.is_control, control);
     }
 
     #[test]

@@ -1,0 +1,183 @@
+//! Where records go and what is in the log then.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ailurus::{Compression, ErrorKind, Headers, ProducerRecord};
+
+use super::{Setup, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_key_stay_in_order_and_every_handle_tells_where_they_are() {
+    let s = Setup::new(4).await;
+    let mut handles = Vec::new();
+    for n in 0..2000 {
+        let (key, value) = (format!("key-{}", n % 7), n.to_string());
+        handles.push(s.producer.send(ProducerRecord::to(&s.topic).key(&key).value(&value)).await.unwrap());
+    }
+    let mut places = HashMap::new();
+    for (n, handle) in handles.into_iter().enumerate() {
+        let ack = handle.await.unwrap();
+        assert_eq!(*ack.topic, *s.topic);
+        places.insert((ack.partition, ack.offset), n);
+    }
+    assert_eq!(places.len(), 2000);
+    assert_eq!(s.producer.buffered_bytes(), 0);
+
+    let mut homes = HashMap::new();
+    let mut last = HashMap::new();
+    for (partition, records) in s.read().await {
+        for record in records {
+            let n: usize = text(&record.value).parse().unwrap();
+            let key = text(&record.key).to_owned();
+            assert_eq!(places.remove(&(partition, record.offset)), Some(n));
+            assert_eq!(*homes.entry(key.clone()).or_insert(partition), partition, "a key has one partition");
+            let before = last.insert(key, n);
+            assert!(before < Some(n), "{n} came after {before:?}");
+        }
+    }
+    assert!(places.is_empty());
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_s_partition_is_the_one_that_kafka_s_java_producer_picks() {
+    let s = Setup::new(12).await;
+    let vectors = include_str!("../vectors/murmur2.txt");
+    for line in vectors.lines().filter(|l| !l.starts_with(['#', '-'])) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let key: Vec<u8> =
+            (0..fields[0].len()).step_by(2).map(|i| u8::from_str_radix(&fields[0][i..i + 2], 16).unwrap()).collect();
+        let ack = s.producer.send(ProducerRecord::to(&s.topic).key(&key)).await.unwrap().await.unwrap();
+        assert_eq!(ack.partition, fields[6].parse::<i32>().unwrap(), "{line}");
+    }
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_can_be_chosen_and_must_exist() {
+    let s = Setup::new(3).await;
+    for partition in [2, 0, 1] {
+        let record = ProducerRecord::to(&s.topic).key("the same").value("x").partition(partition);
+        assert_eq!(s.producer.send(record).await.unwrap().await.unwrap().partition, partition);
+    }
+    for partition in [3, -1] {
+        let record = ProducerRecord::to(&s.topic).value("x").partition(partition);
+        let error = s.producer.send(record).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+        assert!(error.to_string().contains("has 3, from 0 to 2"), "{error}");
+    }
+    let error = s.producer.send(ProducerRecord::to(&s.topic).timestamp(-5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+    assert_eq!(s.producer.buffered_bytes(), 0, "what is refused takes no space");
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_a_key_stick_to_a_partition_for_a_batch() {
+    let s = Setup::with(6, |c| c.linger = Duration::from_secs(60)).await;
+    let mut before = None;
+    for _ in 0..5 {
+        let mut handles = Vec::new();
+        for _ in 0..20 {
+            handles.push(s.producer.send(ProducerRecord::to(&s.topic).value("x")).await.unwrap());
+        }
+        let partition = handles[0].partition();
+        assert!(handles.iter().all(|h| h.partition() == partition));
+        assert_ne!(before, Some(partition), "another batch, another partition");
+        before = Some(partition);
+        s.producer.flush(super::PATIENCE).await.unwrap();
+    }
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_values_headers_and_timestamps_come_back_as_they_were() {
+    for compression in [Compression::None, Compression::gzip(6).unwrap()] {
+        let s = Setup::with(1, |c| c.compression = compression).await;
+        let mut headers = Headers::new().with("trace", "1").with("trace", "2").with("empty", "");
+        headers.push("null", None);
+        let long = "compressible ".repeat(1000);
+        let to = || ProducerRecord::to(&s.topic);
+        let records = [
+            to().key("k").value("v").headers(&headers).timestamp(1_700_000_000_000),
+            to().key("tombstone"),
+            to().value("no key"),
+            to().key("").value(""),
+            to().key("long").value(&long),
+        ];
+        let mut handles = Vec::new();
+        for record in records {
+            handles.push(s.producer.send(record).await.unwrap());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let mut timestamps = Vec::new();
+        for handle in handles {
+            timestamps.push(handle.await.unwrap().timestamp);
+        }
+        let read = s.read().await.remove(&0).unwrap();
+        assert_eq!(read.len(), records.len());
+        for (read, sent) in read.iter().zip(&records) {
+            assert_eq!((read.key.as_deref(), read.value.as_deref()), (sent.key, sent.value));
+            assert_eq!(&read.headers, sent.headers.unwrap_or(&Headers::new()));
+        }
+        assert_eq!(read.iter().map(|r| r.timestamp).collect::<Vec<_>>(), timestamps);
+        assert_eq!(timestamps[0], 1_700_000_000_000);
+        assert!((now - 60_000..=now).contains(&timestamps[1]), "now, if none is given");
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_are_compressed_and_a_record_may_have_a_codec_of_its_own() {
+    let gzip = Compression::gzip(1).unwrap();
+    let s = Setup::with(1, |c| {
+        c.linger = Duration::from_secs(60);
+        c.compression = gzip;
+    })
+    .await;
+    let value = |n: u32| format!("{n:0200}");
+    for n in 0..1000 {
+        s.producer.send(ProducerRecord::to(&s.topic).value(&value(n))).await.unwrap().partition();
+    }
+    s.producer
+        .send(ProducerRecord::to(&s.topic).value("plain").compression(Compression::None))
+        .await
+        .unwrap()
+        .partition();
+    s.producer.flush(super::PATIENCE).await.unwrap();
+    let read = s.read().await.remove(&0).unwrap();
+    let got: Vec<&str> = read.iter().map(|r| text(&r.value)).collect();
+    let want: Vec<String> = (0..1000).map(value).chain(["plain".into()]).collect();
+    assert_eq!(got, want);
+    if let Some(embedded) = s.broker.embedded() {
+        let batches = embedded.log_batches(&s.topic, 0).unwrap();
+        let codecs: Vec<u8> = batches.iter().map(|b| b[22] & 7).collect();
+        assert_eq!(codecs, [1, 0]);
+        assert!(batches[0].len() < 20_000, "{} bytes", batches[0].len());
+    }
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_named_with_its_size() {
+    let s = Setup::with(1, |c| {
+        c.max_request_size = 10_000;
+        c.batch_size = 10_000;
+    })
+    .await;
+    let value = vec![b'x'; 10_000];
+    let error = s.producer.send(ProducerRecord::to(&s.topic).value(&value)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
+    assert!(error.to_string().contains("10000 that max_request_size allows"), "{error}");
+
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let strict = s.broker.topic("strict");
+    embedded.create_topic_with(&strict, 1, &[("max.message.bytes", "1000")]).unwrap();
+    let first = s.producer.send(ProducerRecord::to(&strict).value(&value[..2000])).await.unwrap().await.unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::RecordTooLarge);
+    assert!(first.to_string().contains("more than the broker takes"), "{first}");
+    let next = s.producer.send(ProducerRecord::to(&strict).value(&value[..500])).await.unwrap().await.unwrap();
+    assert_eq!(next.offset, 0, "the next one is not affected");
+    s.close().await;
+}

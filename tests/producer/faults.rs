@@ -1,0 +1,174 @@
+//! What breaks is tried again, in order. On the embedded broker only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ailurus::{Delivery, ErrorKind, ProducerRecord};
+use ailurus_broker::{Broker, Fault};
+
+use super::{PATIENCE, Setup, numbers, support};
+
+const PRODUCE: i16 = 0;
+
+/// Spoils some of the produce requests: the hook gets their number, from 0.
+fn spoil(broker: &Broker, fault: impl Fn(u32) -> Option<Fault> + Send + Sync + 'static) -> Arc<AtomicU32> {
+    let count = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&count);
+    broker.set_hook(move |request| match request.api_key {
+        PRODUCE => fault(counter.fetch_add(1, Ordering::SeqCst)),
+        _ => None,
+    });
+    count
+}
+
+/// Sends numbers to the partitions in turn, `each` after every one.
+async fn send_numbers(s: &Setup, count: u32, partitions: u32, mut each: impl FnMut(u32)) -> Vec<Delivery> {
+    let mut handles = Vec::new();
+    for n in 0..count {
+        let record = ProducerRecord::to(&s.topic).partition((n % partitions) as i32);
+        handles.push(s.producer.send(record.value(&n.to_string())).await.unwrap());
+        each(n);
+        // So that there are many requests.
+        if n % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    handles
+}
+
+/// Every number is there, the first of each in order.
+async fn assert_complete(s: &Setup, count: u32, partitions: u32) {
+    let log = s.read().await;
+    for p in 0..partitions {
+        let want: Vec<u32> = (0..count).filter(|n| n % partitions == p).collect();
+        assert_eq!(numbers(&log[&(p as i32)]), want, "partition {p}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_that_may_pass_are_tried_again() {
+    for code in [2, 3, 5, 6, 7, 19, 20, 56, 74, 75] {
+        let s = Setup::new(2).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        let tries = spoil(embedded, move |n| (n < 3).then_some(Fault::Error(code)));
+        let handles = send_numbers(&s, 50, 2, |_| {}).await;
+        for handle in handles {
+            handle.await.unwrap();
+        }
+        assert!(tries.load(Ordering::SeqCst) > 3);
+        assert_complete(&s, 50, 2).await;
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_that_stay_fail_the_batch_and_name_it() {
+    for (code, kind) in [(87, ErrorKind::InvalidRecord), (29, ErrorKind::Authorization), (17, ErrorKind::Broker(17))] {
+        let s = Setup::new(1).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, move |n| (n == 0).then_some(Fault::Error(code)));
+        let send = |value| s.producer.send(ProducerRecord::to(&s.topic).value(value));
+        let error = send("0").await.unwrap().await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(&format!("produce to {}/0 on 127.0.0.1:", s.topic)), "{error}");
+        assert_eq!(send("1").await.unwrap().await.unwrap().offset, 0);
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_break_at_any_time() {
+    for fault in [Fault::Close, Fault::LoseAnswer] {
+        let s = Setup::new(3).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, move |n| (n % 4 == 1).then_some(fault));
+        let handles = send_numbers(&s, 600, 3, |_| {}).await;
+        for handle in handles {
+            handle.await.unwrap();
+        }
+        assert_complete(&s, 600, 3).await;
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_is_left_and_tried_again() {
+    let broker = support::broker().await;
+    let s = Setup::on(broker, 1, |c| c.request_timeout(Duration::from_millis(300)), |_| {}).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let tries = spoil(embedded, |n| (n == 0).then_some(Fault::Delay(Duration::from_secs(3600))));
+    s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap();
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_follow_a_leader_that_moves() {
+    let s = Setup::new(3).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let handles = send_numbers(&s, 900, 3, |n| {
+        if n % 100 == 50 {
+            let partition = (n / 100 % 3) as i32;
+            let leader = embedded.leader(&s.topic, partition).unwrap().unwrap();
+            embedded.move_leader(&s.topic, partition, (leader + 1) % 3).unwrap();
+        }
+    })
+    .await;
+    let mut places = HashMap::new();
+    for (n, handle) in (0..).zip(handles) {
+        let ack = handle.await.unwrap();
+        places.insert((ack.partition, ack.offset), n);
+    }
+    assert_complete(&s, 900, 3).await;
+    for (partition, records) in s.read().await {
+        for record in records {
+            assert_eq!(numbers(std::slice::from_ref(&record)), [places[&(partition, record.offset)]]);
+        }
+    }
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_wait_for_a_node_that_is_down_and_the_others_do_not() {
+    let s = Setup::new(3).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    for handle in send_numbers(&s, 3, 3, |_| {}).await {
+        handle.await.unwrap();
+    }
+    let down = embedded.leader(&s.topic, 1).unwrap().unwrap();
+    embedded.stop_node(down).await.unwrap();
+    let send = |partition, value| s.producer.send(ProducerRecord::to(&s.topic).partition(partition).value(value));
+    let waiting = send(1, "4").await.unwrap();
+    assert_eq!(send(0, "3").await.unwrap().await.unwrap().offset, 1);
+    assert_eq!(send(2, "5").await.unwrap().await.unwrap().offset, 1);
+    embedded.start_node(down).await.unwrap();
+    assert_eq!(waiting.await.unwrap().offset, 1);
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_known() {
+    for (fault, kind, said) in [
+        (Fault::Error(6), ErrorKind::Broker(6), "not written"),
+        (Fault::Error(7), ErrorKind::Timeout, "fate"),
+        (Fault::LoseAnswer, ErrorKind::Timeout, "fate"),
+        (Fault::DelayAnswer(Duration::from_secs(3600)), ErrorKind::Timeout, "fate"),
+    ] {
+        let broker = support::broker().await;
+        let settings = |c: ailurus::ConfigBuilder| c.request_timeout(Duration::from_millis(400));
+        let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = Duration::from_secs(1)).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, move |_| Some(fault));
+        let handle = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap();
+        let error = tokio::time::timeout(PATIENCE, handle).await.expect("it ends").unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.to_string().contains(said), "{error:?}");
+        embedded.clear_hook();
+        // What comes later goes out as ever.
+        s.producer.send(ProducerRecord::to(&s.topic).value("1")).await.unwrap().await.unwrap();
+        assert_eq!(s.producer.buffered_bytes(), 0);
+        s.close().await;
+    }
+}
