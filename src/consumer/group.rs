@@ -31,7 +31,9 @@ use super::assignor::{
 use super::fetcher::{Assignment, Fetcher};
 use super::inbox::Inbox;
 use super::membership::{Action, Failure, Joined, Membership, Settings};
-use super::offsets::{Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request};
+use super::offsets::{
+    Codes, Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request,
+};
 use super::status::Status;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
@@ -49,7 +51,10 @@ const PINS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Commit in the name of an assignment.
-    Commit { epoch: u64, commit: Commit },
+    Commit {
+        epoch: u64,
+        commit: Commit,
+    },
     Leave(oneshot::Sender<Result<()>>),
 }
 
@@ -89,7 +94,8 @@ pub(crate) struct Group {
     shell: Shell,
     commands: mpsc::Receiver<Command>,
     /// Start offsets to commit, from the fetchers.
-    pins: (mpsc::Sender<(u64, Offset)>, mpsc::Receiver<(u64, Offset)>),
+    pins: mpsc::Receiver<(u64, Offset)>,
+    pinning: mpsc::Sender<(u64, Offset)>,
     membership: Membership,
     connection: Option<Connection>,
     /// The membership's request under way.
@@ -101,7 +107,7 @@ pub(crate) struct Group {
     starting: Option<Starting>,
     fetching_committed: Option<BoxFuture<'static, Result<HashMap<TopicPartition, i64>, Failure>>>,
     commits: Commits,
-    committing: Option<BoxFuture<'static, (Vec<Offset>, Result<HashMap<TopicPartition, i16>>)>>,
+    committing: Option<BoxFuture<'static, (Vec<Offset>, Result<Codes>)>>,
     /// What was shared out, if we lead.
     shared: BTreeMap<String, i32>,
     leaving: Option<oneshot::Sender<Result<()>>>,
@@ -109,12 +115,14 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(shell: Shell, commands: mpsc::Receiver<Command>) -> Self {
+        let (pinning, pins) = mpsc::channel(PINS);
         let settings = Settings::new(&shell.group, &shell.config, shell.client.config());
         Self {
             membership: Membership::new(settings, Instant::now()),
             commits: Commits::new(&shell.group, shell.client.cluster().backoff()),
             commands,
-            pins: mpsc::channel(PINS),
+            pins,
+            pinning,
             connection: None,
             request: None,
             epoch: 0,
@@ -157,7 +165,7 @@ impl Group {
                     self.committing = None;
                     self.committed(offsets, outcome);
                 }
-                Some((epoch, offset)) = self.pins.1.recv() => self.pin(epoch, offset),
+                Some((epoch, offset)) = self.pins.recv() => self.pin(epoch, offset),
                 () = drained(self.draining.as_ref()) => {
                     self.draining = None;
                     self.membership.drained(Instant::now());
@@ -340,9 +348,7 @@ impl Group {
             .with_member_id(StrBytes::from_string(member_id.to_owned()))
             .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
             .with_protocols(self.shell.config.assignors.iter().map(protocol).collect());
-        self.send(request, timeout, |r| {
-            Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
-        });
+        self.send(request, timeout, |r| Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined)));
     }
 
     fn sync(&mut self, generation: i32, member_id: &str, protocol: AssignorKind, shares: Vec<(String, Bytes)>) {
@@ -457,11 +463,17 @@ impl Group {
         let partitions = starting.partitions.iter().map(|p| (p.clone(), from(p))).collect();
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(self.epoch, starting.partitions);
-        let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pins.0.clone()) };
-        self.fetcher = Some(Fetcher::start(&self.shell.client, &self.shell.config, &self.shell.inbox, &self.shell.tasks, assignment));
+        let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pinning.clone()) };
+        self.fetcher = Some(Fetcher::start(
+            &self.shell.client,
+            &self.shell.config,
+            &self.shell.inbox,
+            &self.shell.tasks,
+            assignment,
+        ));
     }
 
-    fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<HashMap<TopicPartition, i16>>) {
+    fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<Codes>) {
         if let Ok(codes) = &outcome {
             let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
             self.shell.status.committed(&offsets.into_iter().filter(taken).collect());
@@ -543,13 +555,15 @@ fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> {
     if r.error_code != 0 {
         return Err((Failure::Code(r.error_code), member_id));
     }
-    let member = |m: &kafka_protocol::messages::join_group_response::JoinGroupResponseMember| GroupMember {
+    let member = |m: &kafka_protocol::messages::join_group_response::JoinGroupResponseMember| {
+        GroupMember {
         id: m.member_id.to_string(),
         instance_id: m.group_instance_id.as_ref().map(ToString::to_string),
         topics: decode_subscription(&m.metadata).unwrap_or_else(|e| {
             tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
             BTreeSet::new()
         }),
+    }
     };
     let leads = r.leader == r.member_id;
     Ok(Joined {
