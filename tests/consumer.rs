@@ -252,10 +252,11 @@ async fn members_come_leave_and_die_and_nothing_is_skipped() {
     a.owns(3).await;
     b.owns(3).await;
     let mut c = Member::start(&client, &group, &topic, "c", &shared).await;
-    put(1200..1800).await;
     for member in [&mut a, &mut b, &mut c] {
         member.owns(2).await;
     }
+    put(1200..1800).await;
+    until_handled(&shared, 0..1800).await;
     b.stop(true).await;
     put(1800..2400).await;
     a.owns(3).await;
@@ -439,7 +440,9 @@ async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
-    produce(&client, &topic, 2, 0..4000, Compression::None).await;
+    // In many small batches: one comes whole, however large it is.
+    let small = connect(broker.config().batch_size(1_usize << 10)).await;
+    produce(&small, &topic, 2, 0..4000, Compression::None).await;
     let mut config = client.config().consumer.clone();
     config.prefetch_bytes = 64 << 10;
     config.partition_fetch_bytes = 2 << 10;
@@ -492,7 +495,8 @@ async fn what_cannot_be_read_is_refused() {
     alone.close().await.unwrap();
 
     let mut config = config;
-    config.session_timeout = Duration::from_secs(1799); // more than brokers allow
+    config.session_timeout = Duration::from_millis(3); // less than brokers allow
+    config.heartbeat_interval = Duration::from_millis(1);
     let mut refused = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
     let e = soon(refused.recv()).await.unwrap_err();
     assert!(e.full().contains("REDPANDA_SESSION_TIMEOUT") && e.full().contains(&group), "{}", e.full());
@@ -599,6 +603,7 @@ async fn leaders_move_and_brokers_go_while_it_reads() {
 
 #[tokio::test]
 async fn a_coordinator_that_moves_costs_nothing() {
+    tracing_subscriber::fmt().with_env_filter("debug").with_test_writer().init();
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -700,8 +705,7 @@ async fn closing_leaves_no_connection_whatever_is_under_way() {
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 3).await;
     let group = test.group("g");
-    let mut config = client.config().consumer.clone();
-    config.fetch_max_wait = Duration::from_secs(30);
+    let config = client.config().consumer.clone();
     let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
     assigned(&mut first).await;
     // Its JoinGroup is parked: the first one does not give up its partitions.

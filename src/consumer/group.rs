@@ -185,7 +185,7 @@ impl Group {
 
     /// When there is something to do without an answer or a command.
     fn deadline(&self) -> Instant {
-        let connected = self.connection.is_some();
+        let connected = self.connection.is_some() && self.membership.has_coordinator();
         let starting = self.starting.as_ref().filter(|_| connected && self.fetching_committed.is_none()).map(|s| s.at);
         let commit = self.commits.retry_at().filter(|_| connected && self.committing.is_none());
         let all = [self.membership.deadline(), self.commits.expiry(), starting, commit];
@@ -403,7 +403,8 @@ impl Group {
 
     /// Sends what waits to be sent of commits and of questions for them.
     fn look_after_offsets(&mut self) {
-        let Some(connection) = &self.connection else { return };
+        let known = self.membership.has_coordinator();
+        let Some(connection) = self.connection.as_ref().filter(|_| known) else { return };
         let now = Instant::now();
         let timeout = self.shell.client.config().request_timeout;
         if self.fetching_committed.is_none() {
