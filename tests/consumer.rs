@@ -603,7 +603,6 @@ async fn leaders_move_and_brokers_go_while_it_reads() {
 
 #[tokio::test]
 async fn a_coordinator_that_moves_costs_nothing() {
-    tracing_subscriber::fmt().with_env_filter("debug").with_test_writer().init();
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;

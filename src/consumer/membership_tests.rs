@@ -490,7 +490,6 @@ fn a_refused_commit_tells_as_much_as_a_heartbeat() {
     t.expect(&["find"]);
     t.m.commit_refused(t.now, code::NOT_COORDINATOR);
     t.found();
-    t.wait();
     t.expect(&["heartbeat 1"]);
     let mut t = Test::stable();
     t.m.commit_refused(t.now, code::REBALANCE_IN_PROGRESS);
