@@ -51,9 +51,8 @@ impl Seen {
         Self(Arc::new((Mutex::default(), watch::channel(0).0)))
     }
     fn push(&self, message: Message) {
-        let mut all = self.0.0.lock().unwrap();
-        all.push(message);
-        self.0.1.send_replace(all.len());
+        self.0.0.lock().unwrap().push(message);
+        self.0.1.send_modify(|count| *count += 1); // not under the lock, which `until` takes under the channel's
     }
     fn all(&self) -> Vec<Message> {
         self.0.0.lock().unwrap().clone()

@@ -109,7 +109,8 @@ async fn follow_leaders(f: Arc<Shared>) {
                 f.tasks.spawn(serve(Arc::clone(&f), broker));
             }
             f.changed.notify_waiters();
-            for p in moved.missing {
+            // A group shares out anew when its topics change; without one the program has to know.
+            for p in moved.missing.into_iter().filter(|_| f.pins.is_none()) {
                 let e =
                     Error::new(ErrorKind::UnknownTopic, format!("{p} does not exist; reading goes on when it does"));
                 f.trouble(e);
@@ -121,9 +122,8 @@ async fn follow_leaders(f: Arc<Shared>) {
                 backoff.reset();
                 Duration::MAX
             };
-            match tokio::time::timeout(wait, updated.changed()).await {
-                Ok(Err(_)) => return, // the client is gone
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(wait, updated.changed()).await {
+                return; // the client is gone
             }
         }
     };

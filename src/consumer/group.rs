@@ -31,7 +31,9 @@ use super::assignor::{
 use super::fetcher::{Assignment, Fetcher};
 use super::inbox::Inbox;
 use super::membership::{Action, Failure, Joined, Membership, Settings};
-use super::offsets::{Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request};
+use super::offsets::{
+    Codes, Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request,
+};
 use super::status::Status;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
@@ -92,7 +94,8 @@ pub(crate) struct Group {
     shell: Shell,
     commands: mpsc::Receiver<Command>,
     /// Start offsets to commit, from the fetchers.
-    pins: (mpsc::Sender<(u64, Offset)>, mpsc::Receiver<(u64, Offset)>),
+    pins: mpsc::Receiver<(u64, Offset)>,
+    pinning: mpsc::Sender<(u64, Offset)>,
     membership: Membership,
     connection: Option<Connection>,
     /// The membership's request under way.
@@ -104,7 +107,7 @@ pub(crate) struct Group {
     starting: Option<Starting>,
     fetching_committed: Option<BoxFuture<'static, Result<HashMap<TopicPartition, i64>, Failure>>>,
     commits: Commits,
-    committing: Option<BoxFuture<'static, (Vec<Offset>, Result<HashMap<TopicPartition, i16>>)>>,
+    committing: Option<BoxFuture<'static, (Vec<Offset>, Result<Codes>)>>,
     /// What was shared out, if we lead.
     shared: BTreeMap<String, i32>,
     leaving: Option<oneshot::Sender<Result<()>>>,
@@ -112,12 +115,14 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(shell: Shell, commands: mpsc::Receiver<Command>) -> Self {
+        let (pinning, pins) = mpsc::channel(PINS);
         let settings = Settings::new(&shell.group, &shell.config, shell.client.config());
         Self {
             membership: Membership::new(settings, Instant::now()),
             commits: Commits::new(&shell.group, shell.client.cluster().backoff()),
             commands,
-            pins: mpsc::channel(PINS),
+            pins,
+            pinning,
             connection: None,
             request: None,
             epoch: 0,
@@ -160,7 +165,7 @@ impl Group {
                     self.committing = None;
                     self.committed(offsets, outcome);
                 }
-                Some((epoch, offset)) = self.pins.1.recv() => self.pin(epoch, offset),
+                Some((epoch, offset)) = self.pins.recv() => self.pin(epoch, offset),
                 () = drained(self.draining.as_ref()) => {
                     self.draining = None;
                     self.membership.drained(Instant::now());
@@ -180,7 +185,7 @@ impl Group {
 
     /// When there is something to do without an answer or a command.
     fn deadline(&self) -> Instant {
-        let connected = self.connection.is_some();
+        let connected = self.connection.is_some() && self.membership.has_coordinator();
         let starting = self.starting.as_ref().filter(|_| connected && self.fetching_committed.is_none()).map(|s| s.at);
         let commit = self.commits.retry_at().filter(|_| connected && self.committing.is_none());
         let all = [self.membership.deadline(), self.commits.expiry(), starting, commit];
@@ -398,7 +403,8 @@ impl Group {
 
     /// Sends what waits to be sent of commits and of questions for them.
     fn look_after_offsets(&mut self) {
-        let Some(connection) = &self.connection else { return };
+        let known = self.membership.has_coordinator();
+        let Some(connection) = self.connection.as_ref().filter(|_| known) else { return };
         let now = Instant::now();
         let timeout = self.shell.client.config().request_timeout;
         if self.fetching_committed.is_none() {
@@ -458,7 +464,7 @@ impl Group {
         let partitions = starting.partitions.iter().map(|p| (p.clone(), from(p))).collect();
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(self.epoch, starting.partitions);
-        let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pins.0.clone()) };
+        let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pinning.clone()) };
         self.fetcher = Some(Fetcher::start(
             &self.shell.client,
             &self.shell.config,
@@ -468,7 +474,7 @@ impl Group {
         ));
     }
 
-    fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<HashMap<TopicPartition, i16>>) {
+    fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<Codes>) {
         if let Ok(codes) = &outcome {
             let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
             self.shell.status.committed(&offsets.into_iter().filter(taken).collect());

@@ -228,6 +228,11 @@ impl Membership {
         self.leads
     }
 
+    /// Whether there is a coordinator to send anything to.
+    pub(crate) fn has_coordinator(&self) -> bool {
+        self.coordinator
+    }
+
     /// Whether partitions are ours, being drained or not.
     pub(crate) fn is_member(&self) -> bool {
         matches!(self.phase, Phase::Stable | Phase::Draining { .. })
@@ -386,6 +391,8 @@ impl Membership {
         if self.is_member() {
             match code {
                 code::REBALANCE_IN_PROGRESS => self.drain(now),
+                // News only once: the search must not begin again with each commit that was sent before it.
+                code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR if !self.coordinator => {}
                 code::COORDINATOR_NOT_AVAILABLE
                 | code::NOT_COORDINATOR
                 | code::ILLEGAL_GENERATION

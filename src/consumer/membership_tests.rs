@@ -488,6 +488,9 @@ fn a_refused_commit_tells_as_much_as_a_heartbeat() {
     t.m.commit_refused(t.now, code::NOT_COORDINATOR);
     t.wait();
     t.expect(&["find"]);
+    t.m.commit_refused(t.now, code::NOT_COORDINATOR);
+    t.found();
+    t.expect(&["heartbeat 1"]);
     let mut t = Test::stable();
     t.m.commit_refused(t.now, code::REBALANCE_IN_PROGRESS);
     t.expect(&["revoke t/0,t/1"]);

@@ -183,7 +183,6 @@ pub struct Revocation {
 /// when its session expires.
 #[derive(Debug)]
 pub struct Consumer {
-    client: Client,
     group: Option<Commands>,
     inbox: Arc<Inbox>,
     status: Arc<Status>,
@@ -226,7 +225,7 @@ impl Consumer {
         for topic in topics {
             client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
         }
-        let mut consumer = Self::new(client);
+        let mut consumer = Self::idle();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
         let shell = group::Shell {
@@ -276,7 +275,7 @@ impl Consumer {
             }
         }
         const EPOCH: u64 = 1;
-        let mut consumer = Self::new(client);
+        let mut consumer = Self::idle();
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         let names: Vec<_> = partitions.keys().cloned().collect();
         consumer.status.alone(&names);
@@ -287,9 +286,8 @@ impl Consumer {
         Ok(consumer)
     }
 
-    fn new(client: &Client) -> Self {
+    fn idle() -> Self {
         Self {
-            client: client.clone(),
             group: None,
             inbox: Arc::default(),
             status: Arc::default(),

@@ -20,8 +20,10 @@ use crate::cluster::{Backoff, UNKNOWN_TOPIC};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 
-/// The offset of a partition and, for commits and answers, the code.
+/// An offset of a partition.
 pub(crate) type Offset = (TopicPartition, i64);
+/// What a coordinator answered to a commit.
+pub(crate) type Codes = HashMap<TopicPartition, i16>;
 
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
@@ -122,7 +124,7 @@ pub(crate) fn commit_request(group: &str, member_id: &str, generation: i32, offs
         .with_topics(topics.collect())
 }
 
-pub(crate) fn commit_answer(answer: &OffsetCommitResponse) -> HashMap<TopicPartition, i16> {
+pub(crate) fn commit_answer(answer: &OffsetCommitResponse) -> Codes {
     let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
     topics.map(|(name, p)| (TopicPartition::new(name.as_str(), p.partition_index), p.error_code)).collect()
 }
@@ -204,7 +206,7 @@ impl Commits {
     }
 
     /// What came of them. Gives a code that tells something of the membership.
-    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<HashMap<TopicPartition, i16>>) -> Option<i16> {
+    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<Codes>) -> Option<i16> {
         let commits = std::mem::take(&mut self.under_way);
         let mut told = None;
         let mut again = Vec::new();

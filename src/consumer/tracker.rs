@@ -293,10 +293,10 @@ impl Tracker {
         if !came.damaged {
             part.settle();
         }
-        if came.wire > 0 {
+        if let Some(growth) = (came.memory * 16).checked_div(came.wire) {
             self.turn += 1;
             part.served = self.turn;
-            part.growth = (came.memory * 16 / came.wire).clamp(16, 16 << 10);
+            part.growth = growth.clamp(16, 16 << 10);
         }
         part.held.fetch_add(came.memory, Ordering::AcqRel);
         Some((Held { bytes: came.memory, of: Arc::clone(&part.held), returned: Arc::clone(&self.returned) }, tell))

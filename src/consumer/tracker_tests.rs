@@ -1,1 +1,244 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kafka_protocol::messages::BrokerId;
+use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
+
+use super::*;
+use crate::cluster::topic_meta;
+use crate::error::ErrorKind;
+
+const SHARE: usize = 100_000;
+
+fn p(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn tracker(starts: &[StartOffset]) -> Tracker {
+    let config =
+        ConsumerConfig { prefetch_bytes: SHARE * starts.len(), partition_fetch_bytes: 60_000, ..Default::default() };
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let all = starts.iter().zip(0..).map(|(start, i)| (p(i), *start));
+    Tracker::new(all, &config, backoff, Arc::default())
+}
+
+/// A topic whose partitions have these leaders; -1 for none.
+fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
+    let partition = |(leader, index): (&i32, i32)| {
+        MetadataResponsePartition::default()
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(*leader))
+            .with_leader_epoch(7)
+    };
+    let topic = MetadataResponseTopic::default()
+        .with_topic_id(Uuid::from_u128(id))
+        .with_partitions(leaders.iter().zip(0..).map(partition).collect());
+    let topics = HashMap::from([("t".into(), Arc::new(topic_meta("t".into(), &topic, None)))]);
+    Snapshot {
+        asked: None,
+        cluster_id: None,
+        controller: None,
+        brokers: HashMap::new(),
+        topics,
+        failed: HashMap::new(),
+    }
+}
+
+/// Which partitions a fetch asks for, from where.
+fn asks(plan: &Plan) -> Vec<(i32, i64)> {
+    match plan {
+        Plan::Fetch { asks, .. } => asks.iter().map(|a| (a.partition.partition, a.what.offset)).collect(),
+        other => panic!("no fetch: {other:?}"),
+    }
+}
+
+fn came(next: i64, bytes: usize) -> Came {
+    Came { next, wire: bytes, memory: bytes, damaged: false }
+}
+
+#[test]
+fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
+    let mut t = tracker(&[StartOffset::Offset(5), StartOffset::Latest, StartOffset::Earliest]);
+    let now = Instant::now();
+    let moved = t.lead(&snapshot(&[1, 1, 2], 1));
+    assert_eq!(moved, Moved { start: vec![1, 2], ..Moved::default() });
+    assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)), Moved::default(), "they run already");
+    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("a start is not known") };
+    assert_eq!((seeks[0].partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
+    assert!(t.sought(&p(1), StartOffset::Latest, 40), "nothing else remembers this end");
+    let plan = t.plan(1, now);
+    assert_eq!(asks(&plan), [(0, 5), (1, 40)]);
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "it is under way");
+    t.give_back([&p(0), &p(1)]);
+    assert_eq!(t.plan(1, now), plan, "no answer came");
+    let Plan::Seek(seeks) = t.plan(2, now) else { panic!("a start is not known") };
+    assert_eq!(seeks[0].what, StartOffset::Earliest);
+    assert!(!t.sought(&p(2), StartOffset::Earliest, 3), "the beginning need not be remembered");
+    assert_eq!(t.plan(3, now), Plan::Gone);
+}
+
+#[test]
+fn a_time_behind_the_last_record_is_the_end() {
+    let mut t = tracker(&[StartOffset::Timestamp(99)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    assert!(!t.sought(&p(0), StartOffset::Timestamp(99), -1));
+    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks again") };
+    assert_eq!(seeks[0].what, StartOffset::Latest);
+}
+
+#[test]
+fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
+    let mut t = tracker(&[StartOffset::Offset(0); 2]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    let (kept, _) = t.fetched(&p(0), 0, came(10, SHARE - 10_000)).unwrap();
+    let (read, _) = t.fetched(&p(1), 0, came(10, SHARE * 2)).unwrap();
+    drop(read);
+    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("both have room") };
+    assert!(!short);
+    let sizes: BTreeMap<_, _> = plan.iter().map(|a| (a.partition.partition, a.what.max_bytes)).collect();
+    assert_eq!(sizes, [(0, 10_000), (1, 60_000)].into(), "what is left of a share, or the setting");
+    let (more, _) = t.fetched(&p(0), 10, came(20, 10_000)).unwrap();
+    t.fetched(&p(1), 10, came(10, 0)).unwrap();
+    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("one goes on") };
+    assert_eq!((plan.len(), plan[0].partition.partition), (1, 1));
+    assert!(short, "the broker must not hold it for long: the other may have room soon");
+    assert_eq!(t.plan(1, now), Plan::Wait(None));
+    drop((kept, more));
+    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+}
+
+#[test]
+fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    t.fetched(&p(0), 0, Came { next: 9, wire: 10_000, memory: 40_000, damaged: false }).unwrap();
+    let Plan::Fetch { asks, .. } = t.plan(1, now) else { panic!("it has room") };
+    assert_eq!(asks[0].what.max_bytes, SHARE / 4);
+}
+
+#[test]
+fn who_has_waited_longest_comes_first() {
+    let mut t = tracker(&[StartOffset::Offset(0); 3]);
+    t.lead(&snapshot(&[1, 1, 1], 1));
+    let now = Instant::now();
+    assert_eq!(asks(&t.plan(1, now)), [(0, 0), (1, 0), (2, 0)]);
+    t.fetched(&p(0), 0, came(5, 100)).unwrap();
+    t.give_back([&p(1), &p(2)]); // there was no room for them in the answer
+    assert_eq!(asks(&t.plan(1, now)), [(1, 0), (2, 0), (0, 5)]);
+    t.fetched(&p(1), 0, came(5, 100)).unwrap();
+    t.give_back([&p(0), &p(2)]);
+    assert_eq!(asks(&t.plan(1, now)), [(2, 0), (0, 5), (1, 5)]);
+}
+
+#[test]
+fn an_empty_partition_is_told_once_and_a_moved_position_always() {
+    let mut t = tracker(&[StartOffset::Offset(4)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    let mut tell = |at, next| {
+        t.plan(1, now);
+        t.fetched(&p(0), at, came(next, 0)).unwrap().1
+    };
+    assert!(tell(4, 4), "the end of an empty partition");
+    assert!(!tell(4, 4));
+    assert!(tell(4, 6), "offsets without a record");
+    assert!(!tell(6, 6));
+}
+
+#[test]
+fn an_offset_outside_the_log_goes_by_the_policy() {
+    let mut t = tracker(&[StartOffset::Offset(500)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    let refused = t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    assert!(!refused.refresh && refused.report.is_none());
+    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks for the beginning") };
+    assert_eq!(seeks[0].what, StartOffset::Earliest);
+    t.sought(&p(0), StartOffset::Earliest, 20);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+}
+
+#[test]
+fn a_refused_partition_waits_alone_and_goes_on_at_its_new_leader() {
+    let mut t = tracker(&[StartOffset::Offset(0); 2]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    assert!(t.refused(&p(0), now, 6, "fetching").refresh);
+    t.fetched(&p(1), 0, came(3, 10)).unwrap();
+    assert_eq!(asks(&t.plan(1, now)), [(1, 3)], "the other one goes on");
+    let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("it waits") };
+    assert!(until > now && until < now + Duration::from_secs(1));
+    assert_eq!(asks(&t.plan(1, until)), [(0, 0)], "again, for want of news");
+    t.refused(&p(0), until, 74, "fetching");
+    assert_eq!(t.lead(&snapshot(&[2, 1], 1)).start, [2]);
+    assert_eq!(asks(&t.plan(2, until)), [(0, 0)], "with new news at once");
+    let lost = t.lead(&snapshot(&[-1, -1], 1));
+    assert!(lost.leaderless);
+    assert_eq!(t.plan(1, until), Plan::Gone);
+}
+
+#[test]
+fn an_answer_of_the_old_leader_does_not_count_twice() {
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    t.lead(&snapshot(&[2], 1));
+    assert_eq!(t.plan(2, now), Plan::Wait(None), "one question at a time");
+    t.fetched(&p(0), 0, came(8, 10)).unwrap();
+    assert_eq!(asks(&t.plan(2, now)), [(0, 8)]);
+    assert!(t.fetched(&p(0), 0, came(8, 10)).is_none(), "an answer to an old question");
+}
+
+#[test]
+fn lasting_trouble_is_told_once() {
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1], 1));
+    let mut now = Instant::now();
+    t.plan(1, now);
+    let e = t.refused(&p(0), now, 29, "fetching").report.unwrap();
+    assert_eq!(e.kind(), ErrorKind::Authorization);
+    assert!(e.to_string().contains("t/0"), "{e}");
+    now += Duration::from_secs(2);
+    t.plan(1, now);
+    assert!(t.refused(&p(0), now, 29, "fetching").report.is_none());
+    now += Duration::from_secs(2);
+    t.plan(1, now);
+    t.fetched(&p(0), 0, came(1, 10)).unwrap();
+    assert!(t.refused(&p(0), now, 29, "fetching").report.is_some(), "anew after it was well");
+
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1], 1));
+    t.plan(1, now);
+    t.fetched(&p(0), 0, Came { damaged: true, ..came(3, 10) }).unwrap();
+    assert!(t.damaged(&p(0), now));
+    let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("it waits") };
+    assert_eq!(asks(&t.plan(1, until)), [(0, 3)], "nothing is skipped");
+    t.fetched(&p(0), 3, Came { damaged: true, ..came(3, 10) }).unwrap();
+    assert!(!t.damaged(&p(0), until));
+}
+
+#[test]
+fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_back() {
+    let mut t = tracker(&[StartOffset::Offset(50)]);
+    t.lead(&snapshot(&[1], 1));
+    let mut gone = snapshot(&[], 1);
+    gone.topics.clear();
+    assert_eq!(t.lead(&gone).missing, [], "not known yet");
+    gone.failed.insert("t".into(), UNKNOWN_TOPIC);
+    assert_eq!(t.lead(&gone).missing, [p(0)]);
+    assert_eq!(t.lead(&gone).missing, []);
+    t.lead(&snapshot(&[1], 2));
+    let Plan::Seek(seeks) = t.plan(1, Instant::now()) else { panic!("another log") };
+    assert_eq!(seeks[0].what, StartOffset::Earliest);
+}
