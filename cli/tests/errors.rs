@@ -83,7 +83,7 @@ fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
     let bed = Bed::new();
     let topic = bed.name("nobody-made-this");
     for args in [&["consume", &topic][..], &["consume", &topic, "--group", "g"], &["topic", "describe", &topic]] {
-        says(&bed.run(args).expect(1), &[&topic, "UnknownTopic"]);
+        says(&bed.run(args).expect(1), &[&topic, "does not exist"]);
     }
     let listed = bed.run(&["topic", "list"]).expect(0).stdout;
     assert!(!listed.contains(&topic), "{listed}");
