@@ -90,6 +90,17 @@ fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
 }
 
 #[test]
+fn an_error_that_ends_producing_comes_before_the_last_line_not_instead_of_it() {
+    let bed = Bed::new();
+    let topic = bed.name("nobody-made-this");
+    let mut command = bed.command(&["produce", &topic]);
+    command.env("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "false");
+    let ended = run(command, b"one\ntwo\n").expect(1);
+    says(&ended, &["error: line 1: ", &topic, "does not exist"]);
+    assert!(ended.stderr.lines().last().is_some_and(|l| l.starts_with("0 records, 0 bytes")), "{}", ended.stderr);
+}
+
+#[test]
 fn options_that_do_not_fit_are_usage_errors() {
     for (args, text) in [
         (&["produce", "t", "--header", "novalue"][..], "name=value"),
