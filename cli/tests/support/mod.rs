@@ -248,10 +248,9 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// Waits for its end; the rest of stdout comes with it.
+    /// Waits for its end, its stdin as it is; the rest of stdout comes with it.
     #[track_caller]
     pub fn end(mut self) -> Ended {
-        self.close_stdin();
         let code = wait(&mut self.child);
         let stdout = self.stdout.iter().collect::<Vec<_>>().join("\n");
         let stderr = self.stderr.take().unwrap().join().unwrap();
