@@ -76,6 +76,11 @@ impl Bed {
         Self { brokers, broker, dir, prefix, topics: Vec::new() }
     }
 
+    /// Lets the embedded broker hang: connections stay open, and nothing is answered.
+    pub fn stop_broker(&self) {
+        self.broker.as_ref().expect("an embedded broker").signal(Signal::SIGSTOP);
+    }
+
     /// A name of our own.
     pub fn name(&self, what: &str) -> String {
         format!("{}-{what}", self.prefix)
