@@ -6,7 +6,7 @@ use crate::commands;
 
 /// Produce, consume, inspect, serve and measure Redpanda and Apache Kafka.
 #[derive(Debug, Parser)]
-#[command(name = "ailurus", version, max_term_width = 110, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "ailurus", version, max_term_width = 100, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -16,12 +16,13 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Settings:
-  Every REDPANDA_* variable of the environment and of the file .env in the working directory counts, such as
-  REDPANDA_BROKERS, REDPANDA_CLIENT_ID or REDPANDA_SESSION_TIMEOUT; --brokers goes before REDPANDA_BROKERS.
+  Every REDPANDA_* variable of the environment, and of the file .env in the working directory,
+  counts: REDPANDA_CLIENT_ID, REDPANDA_SESSION_TIMEOUT and so on. --brokers goes before
+  REDPANDA_BROKERS.
 
 Exit codes:
   0    done
-  1    the work failed or is not complete: a broker that can't be reached, lines not delivered, records lost
+  1    the work failed or is not complete: no broker reached, lines not delivered, records lost
   2    the command line or a setting is wrong
   130  interrupted before the end
 
@@ -40,15 +41,9 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOST:PORT,…", help_heading = "Global options")]
     pub brokers: Option<String>,
     /// What to log on stderr: a level (error, warn, info, debug, trace) or a filter such as ailurus=debug,warn.
-    #[arg(
-        long,
-        global = true,
-        env = "RUST_LOG",
-        default_value = "warn",
-        value_name = "FILTER",
-        help_heading = "Global options"
-    )]
-    pub log: String,
+    /// [default: warn; for demo error]
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", help_heading = "Global options")]
+    pub log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ailurus_broker::{Broker, BrokerConfig, Versions};
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::ValueEnum;
 
 /// Which broker's protocol versions to offer.
@@ -48,11 +48,13 @@ impl Embedded {
             .listen(address)
             .default_partitions(partitions)
             .versions(preset.versions());
-        Self::start(config).await.with_context(|| format!("the embedded broker can't listen on {address}"))
+        Self::start(config).await
     }
 
     async fn start(config: BrokerConfig) -> anyhow::Result<Self> {
-        Ok(Self { broker: Broker::start(config).await? })
+        // Its errors say what caused them in their own text.
+        let broker = Broker::start(config).await.map_err(|e| anyhow!("{e}"))?;
+        Ok(Self { broker })
     }
 
     /// Its addresses, separated by commas.

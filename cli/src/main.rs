@@ -23,7 +23,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    start_log(&cli.global.log)?;
+    let quiet = matches!(cli.command, Command::Demo(_)); // it kills members on purpose, and tells so itself
+    start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { "warn" }))?;
     let runtime = match &cli.command {
         Command::Bench(_) => commands::bench::runtime(),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),

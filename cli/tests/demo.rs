@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Bed, command, run};
+use support::{Bed, Process, command, run};
 use tempfile::TempDir;
 
 fn clean(report: &Value, orders: u64) {
@@ -41,6 +41,21 @@ fn on_a_given_broker_it_cleans_up() {
     let topics = bed.run(&["topic", "list"]).expect(0).stdout;
     let topic = ended.stderr.split_whitespace().find(|w| w.starts_with("ailurus-demo-")).unwrap();
     assert!(!topics.contains(topic), "{topics}");
+}
+
+#[test]
+fn it_ends_by_itself_when_the_broker_hangs() {
+    let bed = Bed::embedded();
+    let mut command = bed.command(&["demo", "--orders", "2000", "--timeout", "5"]);
+    command.env("REDPANDA_REQUEST_TIMEOUT", "1000");
+    let demo = Process::spawn(command);
+    demo.line(|l| l.starts_with("Kill")); // three fifths are not sent yet, and the new members not in
+    bed.stop_broker();
+    let ended = demo.end().expect(1);
+    for text in ["lost", "cut short: "] {
+        assert!(ended.stdout.lines().any(|l| l.starts_with(text)), "{text}: {}", ended.stdout);
+    }
+    assert!(ended.stdout.contains("not published"), "{}", ended.stdout);
 }
 
 #[test]

@@ -83,10 +83,21 @@ fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
     let bed = Bed::new();
     let topic = bed.name("nobody-made-this");
     for args in [&["consume", &topic][..], &["consume", &topic, "--group", "g"], &["topic", "describe", &topic]] {
-        says(&bed.run(args).expect(1), &[&topic, "UnknownTopic"]);
+        says(&bed.run(args).expect(1), &[&topic, "does not exist"]);
     }
     let listed = bed.run(&["topic", "list"]).expect(0).stdout;
     assert!(!listed.contains(&topic), "{listed}");
+}
+
+#[test]
+fn an_error_that_ends_producing_comes_before_the_last_line_not_instead_of_it() {
+    let bed = Bed::new();
+    let topic = bed.name("nobody-made-this");
+    let mut command = bed.command(&["produce", &topic]);
+    command.env("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "false");
+    let ended = run(command, b"one\ntwo\n").expect(1);
+    says(&ended, &["error: line 1: ", &topic, "does not exist"]);
+    assert!(ended.stderr.lines().last().is_some_and(|l| l.starts_with("0 records, 0 bytes")), "{}", ended.stderr);
 }
 
 #[test]

@@ -70,6 +70,19 @@ fn a_group_commits_what_it_printed_and_goes_on_there() {
     assert!(unknown.stderr.contains("does not exist"), "{}", unknown.stderr);
 }
 
+#[test]
+fn a_member_that_is_given_no_partition_is_at_the_end() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("t", 1);
+    let group = bed.name("g");
+    bed.feed(&["produce", &topic], b"one\n").expect(0);
+    let owner = bed.start(&["consume", &topic, "--group", &group]);
+    owner.line(|l| l.ends_with("one"));
+    bed.run(&["consume", &topic, "--group", &group, "--exit-at-end"]).expect(0);
+    owner.signal(Signal::SIGINT);
+    owner.end().expect(0);
+}
+
 /// Members with a short session, so that a dead one is missed soon.
 fn member(bed: &Bed, topic: &str, group: &str) -> Command {
     let mut command = bed.command(&["consume", topic, "--group", group, "--json"]);

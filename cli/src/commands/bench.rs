@@ -31,7 +31,7 @@ use crate::settings;
 #[command(after_help = "\
 produce  sends --records records, one call each, and checks every delivery
 consume  joins --group from earliest, reads --records records, commits and leaves
-latency  sends one record at a time, linger 0, and waits for each; 20 more before the first that counts")]
+latency  sends one record at a time, linger 0, and waits for each; 20 before those that count")]
 pub struct Bench {
     /// What to measure.
     #[arg(value_enum)]

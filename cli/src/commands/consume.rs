@@ -28,10 +28,12 @@ use end::EndOfLog;
 /// creates none.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A line for people is TOPIC/PARTITION@OFFSET, key and value with a tab between; a null is (null), control characters are
-escaped. With --json it is {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}: timestamp in milliseconds
-since 1970, headers as [{\"key\",\"value\"}] in order; bytes that are not UTF-8 are base64, and \"keyEncoding\" or
-\"valueEncoding\" says so.
+Output:
+  TOPIC/PARTITION@OFFSET, key and value with a tab between; a null is (null), control
+  characters are escaped. With --json an object a line:
+  {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}, the timestamp in
+  milliseconds since 1970, headers as [{\"key\",\"value\"}] in order. Bytes that are not UTF-8
+  are base64, and \"keyEncoding\" or \"valueEncoding\" says so.
 
 Examples:
   ailurus consume orders --exit-at-end

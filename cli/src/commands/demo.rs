@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::args::{Global, Json};
@@ -41,10 +42,16 @@ pub struct Demo {
     /// How many orders; each makes five events.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
     orders: u32,
+    /// How many seconds it may take until everything is handled; what is not handled by then counts as lost
+    /// [default: 90 and one more for each 1,000 orders].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
     #[command(flatten)]
     output: Json,
 }
 
+/// How long the deletion of topics and groups may take.
+const CLEAN_UP_WITHIN: Duration = Duration::from_secs(15);
 /// Events between sending and acknowledgement, at most; the producer's memory bounds their bytes.
 const IN_FLIGHT: usize = 100_000;
 
@@ -105,17 +112,18 @@ impl Demonstration {
             format_args!("{}{}", settings::broker_list(&self.config), if self.embedded { " (embedded)" } else { "" }),
         );
         let result = self.with_topics(&client, &admin, shutdown).await;
-        self.delete_topics(&admin).await;
+        let printed = match &result {
+            Ok(report) if self.args.output.json => output::json(report),
+            Ok(report) => output::print(report),
+            Err(_) => Ok(()),
+        };
+        if tokio::time::timeout(CLEAN_UP_WITHIN, self.delete_topics(&admin)).await.is_err() {
+            self.say("Left", format_args!("topics and groups: not deleted within {CLEAN_UP_WITHIN:?}"));
+        }
         client.close().await;
         let report = result?;
-        let v = &report.verdict;
-        let good = v.lost == 0 && v.out_of_order == 0 && report.not_acknowledged == 0 && report.cut_short.is_none();
-        if self.args.output.json {
-            output::json(&report)?;
-        } else {
-            output::print(&report)?;
-        }
-        Ok(match good {
+        printed?;
+        Ok(match report.is_good() {
             true => Exit::Success,
             false if shutdown.is_requested() => Exit::Interrupted,
             false => Exit::Failure,
@@ -142,7 +150,7 @@ impl Demonstration {
         }
         let mut members = Members::new(self.config.clone(), self.consumer_config(), self.topics.clone());
         let begun = Instant::now();
-        let patience = Duration::from_secs(90) + Duration::from_millis(u64::from(self.args.orders));
+        let patience = Duration::from_secs(self.args.timeout.unwrap_or(90 + u64::from(self.args.orders) / 1000));
         let mut published = Published::default();
         let scenario = self.scenario(client, &mut members, &mut published);
         let cut_short = tokio::select! {
@@ -153,7 +161,14 @@ impl Demonstration {
             },
             () = shutdown.requested() => Some("interrupted".to_owned()),
         };
-        let closed = members.close().await;
+        let closed = match &cut_short {
+            // What has hung so far would hang on.
+            Some(_) if !shutdown.is_requested() => {
+                members.kill_all().await;
+                Ok(())
+            }
+            _ => members.close().await,
+        };
         let verdict = self.run.history(|h| h.verdict(|member| members.assignments(member)));
         Ok(Report {
             not_acknowledged: self.run.plan.len() as u64 - verdict.published,
@@ -186,14 +201,8 @@ impl Demonstration {
         members.settle().await;
         self.say("Members", format_args!("2 in each of 2 groups after {:.2?}", begun.elapsed()));
         let producer = Producer::new(client, self.config.producer.clone())?;
-        let (killed, gate) = watch::channel(false);
-        let (publishing, consuming) = tokio::join!(self.publish(&producer, gate), async {
-            let result = self.kill_and_add(members).await;
-            killed.send_replace(true);
-            result
-        });
-        *published = publishing?;
-        consuming?;
+        let (phase, phases) = watch::channel(Phase::Begun);
+        (*published, ()) = tokio::try_join!(self.publish(&producer, phases), self.kill_and_add(members, phase))?;
         self.wait_for_handled(self.run.history(|h| h.acknowledged_so_far())).await;
         self.say("Handled", format_args!("everything published, {:.2?} after the first event", self.run.since_first()));
         producer.close(Duration::from_secs(10)).await?;
@@ -201,19 +210,25 @@ impl Demonstration {
     }
 
     /// In the middle of it, kills a member of each group and adds another.
-    async fn kill_and_add(&self, members: &mut Members) -> anyhow::Result<()> {
+    async fn kill_and_add(&self, members: &mut Members, phase: watch::Sender<Phase>) -> anyhow::Result<()> {
         self.wait_for_handled(self.run.plan.len() as u64 / 5).await;
         for stream in [Stream::Orders, Stream::Stock] {
             members.kill(stream).await;
         }
-        let handled = self.run.history(|h| h.handled_so_far());
+        phase.send_replace(Phase::Killed);
+        let (killed, handled) = (Instant::now(), self.run.history(|h| h.handled_so_far()));
         self.say("Kill", format_args!("a member of each group, after {} events", thousands(handled)));
         for stream in [Stream::Orders, Stream::Stock] {
             members.add(&self.run, stream).await?;
         }
+        members.settle().await;
+        phase.send_replace(Phase::Settled);
         self.say(
             "Join",
-            format_args!("a new member in each group; the killed ones are missed after their session timeout"),
+            format_args!(
+                "a new member in each group; all partitions have an owner again {:.2?} after",
+                killed.elapsed()
+            ),
         );
         Ok(())
     }
@@ -225,10 +240,11 @@ impl Demonstration {
     }
 
     /// Sends all events, one after the other, while acknowledgements come in.
-    async fn publish(&self, producer: &Producer, mut killed: watch::Receiver<bool>) -> anyhow::Result<Published> {
+    async fn publish(&self, producer: &Producer, mut phase: watch::Receiver<Phase>) -> anyhow::Result<Published> {
         let (pending, mut deliveries) = mpsc::channel::<(usize, Delivery)>(IN_FLIGHT);
         let run = Arc::clone(&self.run);
-        let acks = tokio::spawn(async move {
+        let mut acks = JoinSet::new(); // ends with this function, however that ends
+        acks.spawn(async move {
             let mut error = None;
             while let Some((event, delivery)) = deliveries.recv().await {
                 match delivery.await {
@@ -242,10 +258,12 @@ impl Demonstration {
         let mut spent = Duration::ZERO;
         let events = self.run.plan.len();
         for event in 0..events {
-            if event == events * 3 / 5 {
-                // The rest is kept for the time after the kill, so that it meets work on every machine.
+            // A part is kept for each phase, so that every phase meets work on every machine.
+            let gate =
+                [(2, Phase::Killed), (3, Phase::Settled)].iter().find(|(fifths, _)| event == events * fifths / 5);
+            if let Some((_, wanted)) = gate {
                 spent += busy.elapsed();
-                killed.wait_for(|k| *k).await.context("the run ended early")?;
+                phase.wait_for(|phase| phase >= wanted).await.context("the run ended early")?;
                 busy = Instant::now();
             }
             let e = self.run.plan.encode(event)?;
@@ -255,7 +273,7 @@ impl Demonstration {
             pending.send((event, producer.send(record).await?)).await.context("acknowledgements are no longer read")?;
         }
         drop(pending);
-        let error = acks.await?;
+        let error = acks.join_next().await.transpose()?.flatten();
         spent += busy.elapsed();
         self.say("Publish", format_args!("{} events in {spent:.2?}", thousands(events as u64)));
         match error {
@@ -281,10 +299,26 @@ impl Demonstration {
     }
 }
 
+/// How far the killing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Begun,
+    Killed,
+    /// New members are in, and all partitions have an owner.
+    Settled,
+}
+
 /// How the publishing went.
 #[derive(Debug, Default)]
 struct Published {
     per_second: f64,
+}
+
+impl Report {
+    fn is_good(&self) -> bool {
+        let Verdict { lost, out_of_order, .. } = self.verdict;
+        lost == 0 && out_of_order == 0 && self.not_acknowledged == 0 && self.cut_short.is_none()
+    }
 }
 
 impl fmt::Display for Report {

@@ -30,8 +30,11 @@ use lines::{Chunk, Line, Splitter};
 /// The last line on stderr sums up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 if every line was delivered, 1 if any was not (also with --on-error skip), 2 for a wrong option or setting,
-130 if interrupted: reading stops then, and what was read is still delivered.
+Exit codes:
+  0    every line was delivered
+  1    a line was not, also with --on-error skip
+  2    an option or a setting is wrong
+  130  interrupted: reading has stopped, what was read was delivered
 
 Examples:
   ailurus produce orders --key-field orderId --compression gzip < orders.ndjson
@@ -107,13 +110,18 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let state = Arc::new(State::new());
     let (pending, acknowledged) = mpsc::channel(IN_FLIGHT);
     let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
-    let sent = send_lines(&args, &producer, limit, &shutdown, &state, pending).await;
+    let mut sent = Sent::default();
+    let result = send_lines(&args, &producer, limit, &shutdown, &state, pending, &mut sent).await;
     let totals = acks.await.context("the task that waits for acknowledgements ended early")?;
     let closed = producer.close(close_within).await;
     client.close().await;
 
-    let Sent { bad_lines, interrupted } = sent?;
-    let failed = bad_lines + totals.failed;
+    // Whatever ended it, the last line sums up.
+    let error = result.and(closed.map_err(Into::into)).err();
+    if let Some(e) = &error {
+        state.progress.note(format_args!("error: {e:#}"));
+    }
+    let failed = sent.bad_lines + totals.failed;
     let seconds = begun.elapsed().as_secs_f64();
     state.progress.note(format_args!(
         "{} records, {} bytes, {seconds:.3} s, {:.0} records/s, {} failed",
@@ -122,8 +130,8 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
         totals.records as f64 / seconds.max(1e-9),
         thousands(failed)
     ));
-    closed?;
-    Ok(match (failed, interrupted) {
+    Ok(match (failed, sent.interrupted) {
+        _ if error.is_some() => Exit::Failure,
         (1.., _) => Exit::Failure,
         (0, true) => Exit::Interrupted,
         (0, false) => Exit::Success,
@@ -181,6 +189,8 @@ impl State {
     }
 }
 
+/// What became of the reading side.
+#[derive(Debug, Default)]
 struct Sent {
     bad_lines: u64,
     interrupted: bool,
@@ -202,36 +212,36 @@ async fn send_lines(
     shutdown: &Shutdown,
     state: &State,
     pending: mpsc::Sender<Pending>,
-) -> anyhow::Result<Sent> {
+    sent: &mut Sent,
+) -> anyhow::Result<()> {
     let headers = args.headers.iter().fold(Headers::new(), |h, (k, v)| h.with(k, v));
-    let mut sent = Sent { bad_lines: 0, interrupted: false };
     let mut chunks = read_stdin(limit);
     loop {
         let chunk = tokio::select! {
             biased;
             () = shutdown.requested() => {
                 sent.interrupted = true;
-                return Ok(sent);
+                return Ok(());
             }
             chunk = chunks.recv() => chunk,
         };
-        let Some(chunk) = chunk else { return Ok(sent) };
+        let Some(chunk) = chunk else { return Ok(()) };
         for (number, line) in chunk.context("stdin can't be read")?.lines() {
             if state.stop.load(Ordering::Relaxed) {
-                return Ok(sent);
+                return Ok(());
             }
             match send_line(args, producer, &headers, number, line, limit).await? {
                 Ok(None) => {}
                 Ok(Some(p)) => {
                     if pending.send(p).await.is_err() {
-                        return Ok(sent); // the other side has ended, and its end is reported
+                        return Ok(()); // the other side has ended, and its end is reported
                     }
                 }
                 Err(what) => {
                     state.line_error(number, sent.bad_lines, what);
                     sent.bad_lines += 1;
                     if args.on_error == OnError::Stop {
-                        return Ok(sent);
+                        return Ok(());
                     }
                 }
             }

@@ -10,7 +10,7 @@ use ailurus::health::Status;
 use ailurus::{Config, RedpandaService, Subscription};
 use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
 use ailurus_shop::{Store, Topics};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -140,13 +140,14 @@ impl App {
     /// Waits until the end is asked for or a consumer ends by itself.
     async fn watch(&self, subscriptions: &[Subscription], shutdown: &Shutdown) -> anyhow::Result<()> {
         let [stock, analytics] = subscriptions else { return Ok(()) };
-        tokio::select! {
-            () = shutdown.requested() => {}
-            ended = stock.ended() => ended?,
-            ended = analytics.ended() => ended?,
-            () = self.watch_members(subscriptions) => {}
-        }
-        Ok(())
+        let (name, ended) = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            ended = stock.ended() => ("stock", ended),
+            ended = analytics.ended() => ("analytics", ended),
+            () = self.watch_members(subscriptions) => return Ok(()),
+        };
+        ended.with_context(|| format!("the {name} consumer"))?;
+        bail!("the {name} consumer ended")
     }
 
     /// Tries until the cluster is reached.

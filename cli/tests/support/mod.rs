@@ -76,6 +76,11 @@ impl Bed {
         Self { brokers, broker, dir, prefix, topics: Vec::new() }
     }
 
+    /// Lets the embedded broker hang: connections stay open, and nothing is answered.
+    pub fn stop_broker(&self) {
+        self.broker.as_ref().expect("an embedded broker").signal(Signal::SIGSTOP);
+    }
+
     /// A name of our own.
     pub fn name(&self, what: &str) -> String {
         format!("{}-{what}", self.prefix)
@@ -248,10 +253,9 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// Waits for its end; the rest of stdout comes with it.
+    /// Waits for its end, its stdin as it is; the rest of stdout comes with it.
     #[track_caller]
     pub fn end(mut self) -> Ended {
-        self.close_stdin();
         let code = wait(&mut self.child);
         let stdout = self.stdout.iter().collect::<Vec<_>>().join("\n");
         let stderr = self.stderr.take().unwrap().join().unwrap();

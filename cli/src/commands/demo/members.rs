@@ -129,6 +129,13 @@ impl Members {
         }
     }
 
+    /// Ends all members as a crash would.
+    pub async fn kill_all(&mut self) {
+        while let Some(&(stream, _)) = self.alive.first() {
+            self.kill(stream).await;
+        }
+    }
+
     /// Waits until every member has a place in its group and all partitions have an owner.
     pub async fn settle(&self) {
         let settled = |stream: Stream| {
