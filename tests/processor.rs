@@ -269,10 +269,10 @@ async fn a_shutdown_finishes_what_is_in_hand() {
     };
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until(|all| all.len() == 1).await;
-    let shutdown = tokio::spawn(subscription.shutdown());
-    tokio::task::yield_now().await;
+    let mut shutdown = std::pin::pin!(subscription.shutdown());
+    assert!(futures_util::poll!(&mut shutdown).is_pending(), "a record is in hand");
     gate.add_permits(1);
-    shutdown.await.unwrap().unwrap();
+    shutdown.await.unwrap();
     assert_eq!(seen.all().len(), 1, "nothing else was begun");
     assert_eq!(committed(&client, &group).await, 1);
     client.close().await;

@@ -122,13 +122,13 @@ impl Processor {
             let outcome = handler(message);
             Box::pin(async move { outcome.await.map_err(Into::into) })
         });
-        let run = run::Run::new(consumer, handler, dead_letters, self.processor, Arc::clone(&shared));
-        let (stopped, killed) = (stop.clone(), kill.clone());
+        let run = run::Run::new(consumer, handler, dead_letters, self.processor, Arc::clone(&shared), stop.clone());
+        let killed = kill.clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 biased;
                 () = killed.cancelled() => Ok(()),
-                outcome = run.until(stopped) => outcome,
+                outcome = run.to_the_end() => outcome,
             };
             _ = end.send(Some(outcome));
         });

@@ -49,6 +49,7 @@ pub(super) struct Run {
     context: Arc<Context>,
     owned: HashMap<TopicPartition, Owned>,
     commit: Option<Commit>,
+    stop: CancellationToken,
 }
 
 impl Run {
@@ -58,14 +59,15 @@ impl Run {
         dead_letters: DeadLetters,
         config: ProcessorConfig,
         shared: Arc<SubscriptionState>,
+        stop: CancellationToken,
     ) -> Self {
         let context = Arc::new(Context { handler, dead_letters, config, shared });
-        Self { consumer, context, owned: HashMap::new(), commit: None }
+        Self { consumer, context, owned: HashMap::new(), commit: None, stop }
     }
 
-    /// Runs until `stop` or until the consumer has failed for good; then ends in good order.
-    pub(super) async fn until(mut self, stop: CancellationToken) -> Result<()> {
-        let failed = self.work(&stop).await.err();
+    /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
+    pub(super) async fn to_the_end(mut self) -> Result<()> {
+        let failed = self.work().await.err();
         let deadline = Instant::now() + self.context.config.shutdown_timeout;
         let mut all: Vec<_> = self.owned.keys().cloned().collect();
         all.sort();
@@ -79,7 +81,8 @@ impl Run {
         }
     }
 
-    async fn work(&mut self, stop: &CancellationToken) -> Result<()> {
+    async fn work(&mut self) -> Result<()> {
+        let stop = self.stop.clone();
         let mut tick = tokio::time::interval(self.context.config.commit_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -132,7 +135,8 @@ impl Run {
     fn own(&mut self, tp: TopicPartition) {
         let progress = Arc::new(Progress::new());
         let (records, queue) = mpsc::unbounded_channel();
-        let stop = CancellationToken::new();
+        // A child: when all is to stop, no worker begins another record before the loop has told it.
+        let stop = self.stop.child_token();
         let worker = Worker {
             context: Arc::clone(&self.context),
             progress: Arc::clone(&progress),
