@@ -15,8 +15,8 @@ impl Progress {
     /// Counts towards `total`, or just counts.
     pub fn new(what: &'static str, total: Option<u64>) -> Self {
         let template = match total {
-            Some(_) => "{msg} [{bar:30}] {human_pos}/{human_len} ({per_sec}, {eta} left)",
-            None => "{spinner} {msg} {human_pos} ({per_sec})",
+            Some(_) => "{msg} [{bar:30}] {human_pos} of {human_len}",
+            None => "{spinner} {msg} {human_pos} in {elapsed}",
         };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -27,6 +27,16 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         Self(bar)
+    }
+
+    /// One that shows nothing.
+    pub fn hidden() -> Self {
+        Self(ProgressBar::hidden())
+    }
+
+    /// Takes the line away for good.
+    pub fn clear(&self) {
+        self.0.finish_and_clear();
     }
 
     /// Sets how much is done.
@@ -47,6 +57,6 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.clear();
     }
 }

@@ -112,6 +112,7 @@ impl Demonstration {
             format_args!("{}{}", settings::broker_list(&self.config), if self.embedded { " (embedded)" } else { "" }),
         );
         let result = self.with_topics(&client, &admin, shutdown).await;
+        self.run.progress.clear();
         let printed = match &result {
             Ok(report) if self.args.output.json => output::json(report),
             Ok(report) => output::print(report),

@@ -4,7 +4,7 @@ mod key;
 mod lines;
 
 use std::fmt;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -107,7 +107,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let producer = Producer::new(&client, producer_config)?;
 
     let begun = Instant::now();
-    let state = Arc::new(State::new());
+    let state = Arc::new(State::new(args.acks_out));
     let (pending, acknowledged) = mpsc::channel(IN_FLIGHT);
     let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
     let mut sent = Sent::default();
@@ -117,6 +117,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     client.close().await;
 
     // Whatever ended it, the last line sums up.
+    state.progress.clear();
     let error = result.and(closed.map_err(Into::into)).err();
     if let Some(e) = &error {
         state.progress.note(format_args!("error: {e:#}"));
@@ -176,8 +177,11 @@ struct State {
 }
 
 impl State {
-    fn new() -> Self {
-        Self { stop: AtomicBool::new(false), progress: Progress::new("records", None) }
+    fn new(acks_out: bool) -> Self {
+        // Neither in the way of who types the lines nor between the acknowledgements.
+        let busy_terminal = io::stdin().is_terminal() || (acks_out && io::stdout().is_terminal());
+        let progress = if busy_terminal { Progress::hidden() } else { Progress::new("records", None) };
+        Self { stop: AtomicBool::new(false), progress }
     }
 
     fn line_error(&self, number: u64, shown: u64, error: impl fmt::Display) {
