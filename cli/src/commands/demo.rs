@@ -199,7 +199,7 @@ impl Demonstration {
         for stream in [Stream::Orders, Stream::Orders, Stream::Stock, Stream::Stock] {
             members.add(&self.run, stream).await?;
         }
-        members.settle().await;
+        members.settle().await?;
         self.say("Members", format_args!("2 in each of 2 groups after {:.2?}", begun.elapsed()));
         let producer = Producer::new(client, self.config.producer.clone())?;
         let (phase, phases) = watch::channel(Phase::Begun);
@@ -222,7 +222,7 @@ impl Demonstration {
         for stream in [Stream::Orders, Stream::Stock] {
             members.add(&self.run, stream).await?;
         }
-        members.settle().await;
+        members.settle().await?;
         phase.send_replace(Phase::Settled);
         self.say(
             "Join",

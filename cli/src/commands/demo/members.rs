@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ailurus::{Client, Config, ConsumerConfig, Message, Processor, Subscription};
 use ailurus_shop::Topics;
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::history::{Handling, History};
 use super::plan::{PARTITIONS, Plan, Stream};
@@ -136,15 +136,20 @@ impl Members {
         }
     }
 
-    /// Waits until every member has a place in its group and all partitions have an owner.
-    pub async fn settle(&self) {
-        let settled = |stream: Stream| {
-            let of_stream = self.alive.iter().filter(|(s, _)| *s == stream);
-            let health: Vec<_> = of_stream.map(|(_, m)| m.subscription.health()).collect();
-            let owned: usize = health.iter().map(|h| h.partitions.len()).sum();
-            health.iter().all(|h| h.state == "member") && owned == PARTITIONS as usize
-        };
-        while !(settled(Stream::Orders) && settled(Stream::Stock)) {
+    /// Waits until every member has a place in its group and all partitions have an owner; fails if a member has ended.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        loop {
+            let health: Vec<_> = self.alive.iter().map(|(stream, m)| (*stream, m, m.subscription.health())).collect();
+            if let Some((_, member, _)) = health.iter().find(|(.., h)| h.state == "closed") {
+                member.subscription.ended().await.with_context(|| format!("member {}", member.id))?;
+                bail!("member {} has ended by itself", member.id);
+            }
+            let of = |stream| health.iter().filter(move |(s, ..)| *s == stream);
+            let owned = |stream| -> usize { of(stream).map(|(.., h)| h.partitions.len()).sum() };
+            let all_owned = [Stream::Orders, Stream::Stock].map(owned) == [PARTITIONS as usize; 2];
+            if all_owned && health.iter().all(|(.., h)| h.state == "member") {
+                return Ok(());
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
