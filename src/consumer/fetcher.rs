@@ -288,7 +288,7 @@ impl Shared {
         let Unpacked { records, next_offset, grown, damage } = unpacked;
         let memory = if records.is_empty() { 0 } else { base + grown };
         let came = Came { next: next_offset, wire, memory, damaged: damage.is_some() };
-        let Some((held, tell)) = self.tracker().fetched(p, offset, came) else { return };
+        let Some((held, tell)) = self.tracker().fetched(p, Instant::now().into_std(), offset, came) else { return };
         if tell {
             let records = Records {
                 topic: Arc::clone(&p.topic),
@@ -301,7 +301,7 @@ impl Shared {
             self.inbox.records(self.epoch, records);
         }
         if let Some(e) = damage {
-            if self.tracker().damaged(p, Instant::now().into_std()) {
+            if self.tracker().damaged(p) {
                 let what = format!("reading {p} at offset {next_offset}; it is tried again, and nothing is skipped");
                 self.trouble(e.context(what));
             }
@@ -343,7 +343,7 @@ fn fetch_request(asks: &[Ask<FetchFrom>], wait: Duration, config: &ConsumerConfi
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
-        .with_min_bytes(to_i32(config.fetch_min_bytes))
+        .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
         .with_max_bytes(to_i32(config.fetch_max_bytes))
         .with_session_id(0)
         .with_session_epoch(-1)

@@ -5,45 +5,36 @@
 //! (when no JoinGroup is parked), and standing in front of the JoinGroup in the same connection they are served before it, in
 //! the generation they belong to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use kafka_protocol::messages::leave_group_request::MemberIdentity;
-use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    SyncGroupRequest,
-};
-use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::assignor::{
-    Assignments, GroupMember, PROTOCOL_TYPE, decode_assignment, decode_subscription, encode_assignment,
-    encode_subscription,
-};
 use super::fetcher::{Assignment, Fetcher};
 use super::inbox::Inbox;
-use super::membership::{Action, Failure, Joined, Membership, Settings};
+use super::leader::{Counts, count, share_out};
+use super::membership::Membership;
 use super::offsets::{
     Codes, Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request,
+};
+use super::protocol::{
+    Action, Failure, Joined, Settings, beat, heartbeat_request, join_request, joined, leave_request, left,
+    sync_request, synced,
 };
 use super::status::Status;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
-use crate::config::{AssignorKind, ConsumerConfig};
+use crate::config::ConsumerConfig;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 use crate::wire::{Api, Connection};
 
-/// How long the leader waits for fresh metadata before it shares out by what it knows.
-const FRESH: Duration = Duration::from_secs(5);
 /// Start offsets that wait to be committed.
 const PINS: usize = 1024;
 
@@ -62,7 +53,7 @@ pub(crate) enum Command {
 enum Answer {
     Found(Result<Connection>),
     Joined(Result<Joined, (Failure, String)>),
-    Shared(BTreeMap<String, i32>, Vec<(String, Bytes)>),
+    Shared(Counts, Vec<(String, Bytes)>),
     Synced(Result<Vec<TopicPartition>, Failure>),
     Beat(Result<(), Failure>),
     Left(Result<(), Failure>),
@@ -109,7 +100,7 @@ pub(crate) struct Group {
     commits: Commits,
     committing: Option<BoxFuture<'static, (Vec<Offset>, Result<Codes>)>>,
     /// What was shared out, if we lead.
-    shared: BTreeMap<String, i32>,
+    shared: Counts,
     leaving: Option<oneshot::Sender<Result<()>>>,
 }
 
@@ -131,7 +122,7 @@ impl Group {
             starting: None,
             fetching_committed: None,
             committing: None,
-            shared: BTreeMap::new(),
+            shared: Counts::new(),
             leaving: None,
             shell,
         }
@@ -231,13 +222,20 @@ impl Group {
     fn act(&mut self, action: Action) -> Option<Result<()>> {
         match action {
             Action::Find => {
-                self.connection = None;
+                if let Some(connection) = self.connection.take() {
+                    connection.kill("the coordinator is looked up anew"); // a parked JoinGroup would keep it open
+                }
                 let (cluster, id) = (Arc::clone(self.shell.client.cluster()), self.shell.group.clone());
                 self.request = Some(async move { Answer::Found(find(&cluster, &id).await) }.boxed());
             }
             Action::Join { member_id, timeout } => {
                 self.shell.status.joining();
-                self.join(&member_id, timeout);
+                match join_request(&self.shell.group, member_id, &self.shell.topics, &self.shell.config) {
+                    Ok(request) => self.send(request, timeout, |r| {
+                        Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
+                    }),
+                    Err(e) => self.membership.fail(e),
+                }
             }
             Action::Assign { members, assignor } => {
                 let (client, topics) = (self.shell.client.clone(), self.shell.topics.clone());
@@ -248,18 +246,17 @@ impl Group {
                 self.request = Some(sharing.boxed());
             }
             Action::Sync { generation, member_id, protocol, shares } => {
-                self.sync(generation, &member_id, protocol, shares);
+                let request = sync_request(&self.shell.group, generation, member_id, protocol, shares);
+                // Parked until the leader has shared out, or the group has found out that it never will.
+                let timeout = self.shell.config.rebalance_timeout + self.shell.client.config().request_timeout;
+                self.send(request, timeout, |r| Answer::Synced(r.and_then(|r| synced(&r))));
             }
             Action::Heartbeat { generation, member_id, timeout } => {
-                let request = HeartbeatRequest::default()
-                    .with_group_id(self.group_id())
-                    .with_generation_id(generation)
-                    .with_member_id(member_id.into());
-                self.send(request, timeout, |r| Answer::Beat(r.and_then(|r| ok(r.error_code, ()))));
+                let request = heartbeat_request(&self.shell.group, generation, member_id);
+                self.send(request, timeout, |r| Answer::Beat(r.and_then(|r| beat(&r))));
             }
             Action::Leave { member_id, timeout } => {
-                let member = MemberIdentity::default().with_member_id(member_id.into());
-                let request = LeaveGroupRequest::default().with_group_id(self.group_id()).with_members(vec![member]);
+                let request = leave_request(&self.shell.group, member_id);
                 self.send(request, timeout, |r| Answer::Left(r.and_then(|r| left(&r))));
             }
             Action::Assigned { generation, partitions } => self.assigned(generation, partitions),
@@ -303,10 +300,6 @@ impl Group {
         self.commits.fail(&Error::new(ErrorKind::GroupMembership, what));
     }
 
-    fn group_id(&self) -> GroupId {
-        GroupId(StrBytes::from_string(self.shell.group.clone()))
-    }
-
     /// Sends a request in place of the one under way.
     fn send<A: Api>(
         &mut self,
@@ -326,50 +319,6 @@ impl Group {
             answer(response.map_err(Failure::Connection))
         };
         self.request = Some(outcome.boxed());
-    }
-
-    fn join(&mut self, member_id: &str, timeout: Duration) {
-        let metadata = match encode_subscription(&self.shell.topics) {
-            Ok(metadata) => metadata,
-            Err(e) => {
-                let failed = Answer::Joined(Err((Failure::Connection(e), String::new())));
-                return self.request = Some(futures_util::future::ready(failed).boxed());
-            }
-        };
-        let protocol = |kind: &AssignorKind| {
-            JoinGroupRequestProtocol::default()
-                .with_name(StrBytes::from_static_str(kind.name()))
-                .with_metadata(metadata.clone())
-        };
-        let request = JoinGroupRequest::default()
-            .with_group_id(self.group_id())
-            .with_session_timeout_ms(millis(self.shell.config.session_timeout))
-            .with_rebalance_timeout_ms(millis(self.shell.config.rebalance_timeout))
-            .with_member_id(StrBytes::from_string(member_id.to_owned()))
-            .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
-            .with_protocols(self.shell.config.assignors.iter().map(protocol).collect());
-        self.send(request, timeout, |r| Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined)));
-    }
-
-    fn sync(&mut self, generation: i32, member_id: &str, protocol: AssignorKind, shares: Vec<(String, Bytes)>) {
-        let share = |(member, assignment): (String, Bytes)| {
-            SyncGroupRequestAssignment::default().with_member_id(member.into()).with_assignment(assignment)
-        };
-        let request = SyncGroupRequest::default()
-            .with_group_id(self.group_id())
-            .with_generation_id(generation)
-            .with_member_id(StrBytes::from_string(member_id.to_owned()))
-            .with_protocol_type(Some(StrBytes::from_static_str(PROTOCOL_TYPE)))
-            .with_protocol_name(Some(StrBytes::from_static_str(protocol.name())))
-            .with_assignments(shares.into_iter().map(share).collect());
-        // Parked until the leader has shared out, or the group has found out that it never will.
-        let timeout = self.shell.config.rebalance_timeout + self.shell.client.config().request_timeout;
-        self.send(request, timeout, |r| {
-            Answer::Synced(r.and_then(|r| {
-                ok(r.error_code, ())?;
-                decode_assignment(&r.assignment).map_err(Failure::Connection)
-            }))
-        });
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -491,9 +440,8 @@ impl Group {
             return;
         }
         let snapshot = self.shell.client.cluster().snapshot();
-        let count = |topic: &str| snapshot.topics.get(topic).map_or(0, |t| to_i32(t.partitions.len()));
-        if let Some((topic, was)) = self.shared.iter().find(|(topic, was)| count(topic) != **was) {
-            tracing::info!(group = %self.shell.group, topic, was, is = count(topic), "the number of partitions has changed: the group rebalances");
+        if let Some((topic, was)) = self.shared.iter().find(|(topic, was)| count(&snapshot, topic) != **was) {
+            tracing::info!(group = %self.shell.group, topic, was, is = count(&snapshot, topic), "the number of partitions has changed: the group rebalances");
             self.membership.topics_changed(Instant::now());
         }
     }
@@ -545,83 +493,4 @@ async fn closed(connection: Option<&Connection>) {
 async fn find(cluster: &Cluster, group: &str) -> Result<Connection> {
     let broker = cluster.coordinator(group).await?;
     cluster.connect(broker).await
-}
-
-fn ok<T>(code: i16, value: T) -> Result<T, Failure> {
-    if code == 0 { Ok(value) } else { Err(Failure::Code(code)) }
-}
-
-fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> {
-    let member_id = r.member_id.to_string();
-    if r.error_code != 0 {
-        return Err((Failure::Code(r.error_code), member_id));
-    }
-    let member = |m: &kafka_protocol::messages::join_group_response::JoinGroupResponseMember| {
-        GroupMember {
-        id: m.member_id.to_string(),
-        instance_id: m.group_instance_id.as_ref().map(ToString::to_string),
-        topics: decode_subscription(&m.metadata).unwrap_or_else(|e| {
-            tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
-            BTreeSet::new()
-        }),
-    }
-    };
-    let leads = r.leader == r.member_id;
-    Ok(Joined {
-        generation: r.generation_id,
-        protocol: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        members: leads.then(|| r.members.iter().map(member).collect()),
-        member_id,
-    })
-}
-
-fn left(r: &LeaveGroupResponse) -> Result<(), Failure> {
-    let member = r.members.first().map_or(0, |m| m.error_code);
-    ok(if r.error_code == 0 { member } else { r.error_code }, ())
-}
-
-/// The leader's work: fresh numbers of partitions, and what each member gets.
-async fn share_out(
-    client: &Client,
-    own: &BTreeSet<String>,
-    members: &[GroupMember],
-    assignor: AssignorKind,
-) -> (BTreeMap<String, i32>, Vec<(String, Bytes)>) {
-    let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
-    let cluster = client.cluster();
-    let learn = async {
-        // Topics of other members may be new to us. One that does not exist has no partitions.
-        for topic in topics.iter().filter(|t| !own.contains(**t)) {
-            if let Err(e) = cluster.topic(topic, false).await {
-                tracing::debug!(topic, error = %e.full(), "the topic has no partitions to share out");
-            }
-        }
-        cluster.refresh().await
-    };
-    match tokio::time::timeout(FRESH, learn).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(e)) => tracing::warn!(error = %e.full(), "partitions are shared out by older metadata"),
-        Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {FRESH:?}"),
-    }
-    let snapshot = cluster.snapshot();
-    let count = |topic: &str| snapshot.topics.get(topic).map_or(0, |t| to_i32(t.partitions.len()));
-    let counts: BTreeMap<String, i32> = topics.into_iter().map(|t| (t.clone(), count(t))).collect();
-    let assignments: Assignments = assignor.assign(members, &counts);
-    let shares = assignments.into_iter().map(|(member, partitions)| {
-        let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
-            tracing::error!(member, error = %e.full(), "a member gets nothing");
-            Bytes::new()
-        });
-        (member, bytes)
-    });
-    let shares = shares.collect();
-    (counts, shares)
-}
-
-fn millis(d: Duration) -> i32 {
-    i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
-}
-
-fn to_i32(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
 }

@@ -24,103 +24,20 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::assignor::GroupMember;
+use super::protocol::{Action, Failure, Joined, Settings, code};
 use crate::cluster::Backoff;
-use crate::config::{AssignorKind, Config, ConsumerConfig};
+use crate::config::AssignorKind;
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::record::TopicPartition;
-
-/// Error codes of the group protocol.
-pub(crate) mod code {
-    pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
-    pub(crate) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
-    pub(crate) const NOT_COORDINATOR: i16 = 16;
-    pub(crate) const ILLEGAL_GENERATION: i16 = 22;
-    pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
-    pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
-    pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
-    pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
-    pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
-}
-
-/// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
-pub(crate) fn drain_margin(rebalance_timeout: Duration) -> Duration {
-    (rebalance_timeout / 10).min(Duration::from_secs(5))
-}
 
 /// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
 const JOIN_SLACK: Duration = Duration::from_secs(10);
 /// The longest that leaving may take, finding the coordinator included.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// How a member behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) group: String,
-    pub(crate) session_timeout: Duration,
-    pub(crate) rebalance_timeout: Duration,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) backoff: Backoff,
-}
-
-impl Settings {
-    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
-        Self {
-            group: group.into(),
-            session_timeout: consumer.session_timeout,
-            rebalance_timeout: consumer.rebalance_timeout,
-            heartbeat_interval: consumer.heartbeat_interval,
-            request_timeout: client.request_timeout,
-            backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
-        }
-    }
-}
-
-/// What to do next.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
-    Find,
-    /// Then `joined`. All that is under way for the group before it no longer counts.
-    Join { member_id: String, timeout: Duration },
-    /// We lead: share out the partitions; then `shared`.
-    Assign { members: Vec<GroupMember>, assignor: AssignorKind },
-    /// Then `synced`.
-    Sync { generation: i32, member_id: String, protocol: AssignorKind, shares: Vec<(String, Bytes)> },
-    /// Then `beat`.
-    Heartbeat { generation: i32, member_id: String, timeout: Duration },
-    /// Then `left`.
-    Leave { member_id: String, timeout: Duration },
-    /// These are ours in this generation.
-    Assigned { generation: i32, partitions: Vec<TopicPartition> },
-    /// Finish what is in hand; then `drained`.
-    Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
-    /// The drain is over: nothing is ours any more.
-    GaveUp,
-    /// Nothing is ours any more, without a drain.
-    Lost(Vec<TopicPartition>),
-    /// It is over.
-    End(Result<(), Error>),
-}
-
-/// Why a request came to nothing.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The coordinator answered with an error code.
-    Code(i16),
-    /// No answer.
-    Connection(Error),
-}
-
-/// A JoinGroup that succeeded.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) member_id: String,
-    pub(crate) generation: i32,
-    pub(crate) protocol: String,
-    /// All members, if we lead.
-    pub(crate) members: Option<Vec<GroupMember>>,
+/// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
+fn drain_margin(rebalance_timeout: Duration) -> Duration {
+    (rebalance_timeout / 10).min(Duration::from_secs(5))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

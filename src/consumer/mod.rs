@@ -9,11 +9,14 @@
 //! present one is dropped or refused, so that nothing of a partition that went to another member is delivered or committed.
 
 mod assignor;
+mod committer;
 mod fetcher;
 mod group;
 mod inbox;
+mod leader;
 mod membership;
 mod offsets;
+mod protocol;
 mod status;
 mod tracker;
 mod unpack;
@@ -28,16 +31,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use assignor::decode_assignment as assigned_partitions;
+pub use committer::Committer;
 pub use status::ConsumerState;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
+use committer::Commands;
 use fetcher::{Assignment, Fetcher};
 use group::{Command, Group};
 use inbox::Inbox;
-use offsets::Commit;
 use status::Status;
 use tracker::Held;
 
@@ -179,6 +183,9 @@ pub struct Revocation {
 /// # }
 /// ```
 ///
+/// Records are read as soon as all replicas have them (`read_uncommitted`): those of transactions that are still open or were
+/// aborted come too.
+///
 /// Dropping it without [`close`](Self::close) ends its tasks without leaving the group, whose other members get its partitions
 /// when its session expires.
 #[derive(Debug)]
@@ -190,14 +197,6 @@ pub struct Consumer {
     cancel: CancellationToken,
     /// Of a consumer without a group.
     fetcher: Option<Fetcher>,
-}
-
-/// The way to the group's task.
-#[derive(Debug, Clone)]
-struct Commands {
-    group: Arc<str>,
-    sender: mpsc::Sender<Command>,
-    timeout: Duration,
 }
 
 impl Consumer {
@@ -332,7 +331,7 @@ impl Consumer {
     /// Commits from other tasks, in the name of the present assignment: the one told by the last
     /// [`ConsumerEvent::Assigned`] that [`recv`](Self::recv) returned.
     pub fn committer(&self) -> Committer {
-        Committer { epoch: self.inbox.seen(), group: self.group.clone() }
+        Committer::new(self.inbox.seen(), self.group.clone())
     }
 
     /// The offset behind what [`recv`](Self::recv) has returned of a partition, or where its first fetch starts; none if that is
@@ -427,59 +426,6 @@ fn subscribing(group: &str, topic: &str, e: Error) -> Error {
     match e.kind() {
         ErrorKind::UnknownTopic => Error::new(ErrorKind::UnknownTopic, format!("group {group:?} can't subscribe: {e}")),
         _ => e.context(format!("group {group:?} could not subscribe to topic {topic:?}")),
-    }
-}
-
-/// Commits offsets in the name of one assignment; made by [`Consumer::committer`], cheap to clone, for any task.
-///
-/// Once that assignment is over it commits nothing any more, even if the same partitions come back with the next one.
-///
-/// ```no_run
-/// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
-/// let committer = consumer.committer();
-/// tokio::spawn(async move {
-///     committer.commit(&[(ailurus::TopicPartition::new("orders", 0), 42)]).await
-/// });
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone)]
-pub struct Committer {
-    epoch: u64,
-    group: Option<Commands>,
-}
-
-impl Committer {
-    /// See [`Consumer::commit`], also for errors and cancellation.
-    pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
-        let Some(commands) = &self.group else {
-            let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
-            return Err(Error::new(ErrorKind::GroupMembership, what));
-        };
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        if let Some((p, offset)) = offsets.iter().find(|(_, offset)| *offset < 0) {
-            let what = format!("offset {offset} of {p} can't be committed: offsets are not negative");
-            return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
-        }
-        let deadline = Instant::now() + commands.timeout;
-        let (reply, replied) = oneshot::channel();
-        let commit = Commit { offsets: offsets.to_vec(), deadline, reply: Some(reply) };
-        let outcome = async {
-            let command = Command::Commit { epoch: self.epoch, commit };
-            let closed =
-                || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
-            commands.sender.send(command).await.map_err(|_| closed())?;
-            replied.await.map_err(|_| closed())?
-        };
-        tokio::time::timeout_at(deadline.into(), outcome).await.unwrap_or_else(|_| {
-            let what = format!(
-                "committing offsets of group {:?} was not answered within {:?}: they may have been committed or not",
-                commands.group, commands.timeout
-            );
-            Err(Error::new(ErrorKind::Timeout, what))
-        })
     }
 }
 

@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
 
 use super::StartOffset;
-use super::membership::code;
+use super::protocol::code;
 use super::tracker::Ask;
 use crate::cluster::{Backoff, UNKNOWN_TOPIC};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};

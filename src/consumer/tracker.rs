@@ -192,6 +192,9 @@ impl Tracker {
             part.topic_id = topic.id.or(part.topic_id);
             if part.leader != meta.leader || part.leader_epoch != meta.leader_epoch {
                 part.retry_at = None;
+                // The old leader may never answer. If it does, whichever answer comes first moves the position, and the
+                // other one is to an old question.
+                part.in_flight = false;
             }
             part.leader = meta.leader;
             part.leader_epoch = meta.leader_epoch;
@@ -281,7 +284,13 @@ impl Tracker {
 
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
     /// the books, and whether there is something to tell; nothing if the answer is to an old question.
-    pub(crate) fn fetched(&mut self, p: &TopicPartition, offset: i64, came: Came) -> Option<(Held, bool)> {
+    pub(crate) fn fetched(
+        &mut self,
+        p: &TopicPartition,
+        now: Instant,
+        offset: i64,
+        came: Came,
+    ) -> Option<(Held, bool)> {
         let part = self.parts.get_mut(p)?;
         part.in_flight = false;
         if part.position != Position::At(offset) {
@@ -290,7 +299,9 @@ impl Tracker {
         part.position = Position::At(came.next);
         let tell = came.next > offset || !part.answered;
         part.answered = true;
-        if !came.damaged {
+        if came.wire > 0 && came.next == offset {
+            part.retry_at = Some(now + part.backoff.next()); // damaged, or nothing that was asked for: not at once again
+        } else if !came.damaged {
             part.settle();
         }
         if let Some(growth) = (came.memory * 16).checked_div(came.wire) {
@@ -320,10 +331,9 @@ impl Tracker {
         }
     }
 
-    /// The partition's bytes are damaged: asked for again, later. Whether that is news.
-    pub(crate) fn damaged(&mut self, p: &TopicPartition, now: Instant) -> bool {
+    /// What follows the position is damaged: asked for again, later. Whether that is news.
+    pub(crate) fn damaged(&mut self, p: &TopicPartition) -> bool {
         let Some(part) = self.parts.get_mut(p) else { return false };
-        part.retry_at = Some(now + part.backoff.next());
         !std::mem::replace(&mut part.reported, true)
     }
 

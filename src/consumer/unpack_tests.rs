@@ -50,7 +50,7 @@ fn records_before_the_offset_are_left_out() {
 fn offsets_without_a_record_move_the_position() {
     let control = changed(batch(4, 1, Compression::None), |b| b[22] |= 1 << 5);
     let gap = changed(batch(10, 2, Compression::None), |b| b[23..27].copy_from_slice(&9_i32.to_be_bytes()));
-    let u = unpack(join(&[control.clone()]), 2, 1 << 20);
+    let u = unpack(control.clone().freeze(), 2, 1 << 20);
     assert_eq!((u.records.len(), u.next_offset), (0, 5));
     let u = unpack(join(&[control, gap.clone()]), 2, 1 << 20);
     assert_eq!((offsets(&u), u.next_offset), (vec![10, 11], 20));

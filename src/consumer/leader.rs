@@ -1,0 +1,57 @@
+//! The work of a group's leader: fresh numbers of partitions, and what each member gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::assignor::{GroupMember, encode_assignment};
+use crate::cluster::{Client, Snapshot};
+use crate::config::AssignorKind;
+
+/// How long the leader waits for fresh metadata before it shares out by what it knows.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// How many partitions each topic has: what was shared out.
+pub(crate) type Counts = BTreeMap<String, i32>;
+
+/// A topic that does not exist has no partitions.
+pub(crate) fn count(snapshot: &Snapshot, topic: &str) -> i32 {
+    snapshot.topics.get(topic).map_or(0, |t| i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))
+}
+
+/// Asks for metadata of the topics of all members, then shares out. `own` are the topics that are kept fresh anyway.
+pub(crate) async fn share_out(
+    client: &Client,
+    own: &BTreeSet<String>,
+    members: &[GroupMember],
+    assignor: AssignorKind,
+) -> (Counts, Vec<(String, Bytes)>) {
+    let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
+    let cluster = client.cluster();
+    let learn = async {
+        // Topics of other members may be new to us. One that does not exist has no partitions.
+        for topic in topics.iter().filter(|t| !own.contains(**t)) {
+            if let Err(e) = cluster.topic(topic, false).await {
+                tracing::debug!(topic, error = %e.full(), "the topic has no partitions to share out");
+            }
+        }
+        cluster.refresh().await
+    };
+    match tokio::time::timeout(FRESH, learn).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(e)) => tracing::warn!(error = %e.full(), "partitions are shared out by older metadata"),
+        Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {FRESH:?}"),
+    }
+    let snapshot = cluster.snapshot();
+    let counts: Counts = topics.into_iter().map(|t| (t.clone(), count(&snapshot, t))).collect();
+    let shares = assignor.assign(members, &counts).into_iter().map(|(member, partitions)| {
+        let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
+            tracing::error!(member, error = %e.full(), "a member gets nothing");
+            Bytes::new()
+        });
+        (member, bytes)
+    });
+    let shares = shares.collect();
+    (counts, shares)
+}

@@ -1,0 +1,208 @@
+//! The group protocol as a member speaks it: what its state machine asks for and is told, the requests that carry it and what
+//! the answers mean.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::{
+    GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
+    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::assignor::{GroupMember, PROTOCOL_TYPE, decode_assignment, decode_subscription, encode_subscription};
+use crate::cluster::Backoff;
+use crate::config::{AssignorKind, Config, ConsumerConfig};
+use crate::error::{Error, Result};
+use crate::record::TopicPartition;
+
+/// Error codes of the group protocol.
+pub(crate) mod code {
+    pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+    pub(crate) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+    pub(crate) const NOT_COORDINATOR: i16 = 16;
+    pub(crate) const ILLEGAL_GENERATION: i16 = 22;
+    pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
+    pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
+    pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
+    pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
+    pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
+}
+
+/// How a member behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) group: String,
+    pub(crate) session_timeout: Duration,
+    pub(crate) rebalance_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) backoff: Backoff,
+}
+
+impl Settings {
+    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
+        Self {
+            group: group.into(),
+            session_timeout: consumer.session_timeout,
+            rebalance_timeout: consumer.rebalance_timeout,
+            heartbeat_interval: consumer.heartbeat_interval,
+            request_timeout: client.request_timeout,
+            backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
+    Find,
+    /// Then `joined`. All that is under way for the group before it no longer counts.
+    Join { member_id: String, timeout: Duration },
+    /// We lead: share out the partitions; then `shared`.
+    Assign { members: Vec<GroupMember>, assignor: AssignorKind },
+    /// Then `synced`.
+    Sync { generation: i32, member_id: String, protocol: AssignorKind, shares: Vec<(String, Bytes)> },
+    /// Then `beat`.
+    Heartbeat { generation: i32, member_id: String, timeout: Duration },
+    /// Then `left`.
+    Leave { member_id: String, timeout: Duration },
+    /// These are ours in this generation.
+    Assigned { generation: i32, partitions: Vec<TopicPartition> },
+    /// Finish what is in hand; then `drained`.
+    Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
+    /// The drain is over: nothing is ours any more.
+    GaveUp,
+    /// Nothing is ours any more, without a drain.
+    Lost(Vec<TopicPartition>),
+    /// It is over.
+    End(Result<(), Error>),
+}
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The coordinator answered with an error code.
+    Code(i16),
+    /// No answer.
+    Connection(Error),
+}
+
+/// A JoinGroup that succeeded.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) member_id: String,
+    pub(crate) generation: i32,
+    pub(crate) protocol: String,
+    /// All members, if we lead.
+    pub(crate) members: Option<Vec<GroupMember>>,
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(StrBytes::from_string(group.to_owned()))
+}
+
+pub(crate) fn join_request(
+    group: &str,
+    member_id: String,
+    topics: &BTreeSet<String>,
+    config: &ConsumerConfig,
+) -> Result<JoinGroupRequest> {
+    let metadata = encode_subscription(topics)?;
+    let protocol = |kind: &AssignorKind| {
+        JoinGroupRequestProtocol::default()
+            .with_name(StrBytes::from_static_str(kind.name()))
+            .with_metadata(metadata.clone())
+    };
+    Ok(JoinGroupRequest::default()
+        .with_group_id(group_id(group))
+        .with_session_timeout_ms(millis(config.session_timeout))
+        .with_rebalance_timeout_ms(millis(config.rebalance_timeout))
+        .with_member_id(member_id.into())
+        .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
+        .with_protocols(config.assignors.iter().map(protocol).collect()))
+}
+
+/// An error comes with the id that the coordinator has given us, if any.
+pub(crate) fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> {
+    let member_id = r.member_id.to_string();
+    if r.error_code != 0 {
+        return Err((Failure::Code(r.error_code), member_id));
+    }
+    let member = |m: &JoinGroupResponseMember| {
+        GroupMember {
+        id: m.member_id.to_string(),
+        instance_id: m.group_instance_id.as_ref().map(ToString::to_string),
+        topics: decode_subscription(&m.metadata).unwrap_or_else(|e| {
+            tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
+            BTreeSet::new()
+        }),
+    }
+    };
+    let leads = r.leader == r.member_id;
+    Ok(Joined {
+        generation: r.generation_id,
+        protocol: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        members: leads.then(|| r.members.iter().map(member).collect()),
+        member_id,
+    })
+}
+
+pub(crate) fn sync_request(
+    group: &str,
+    generation: i32,
+    member_id: String,
+    protocol: AssignorKind,
+    shares: Vec<(String, Bytes)>,
+) -> SyncGroupRequest {
+    let share = |(member, assignment): (String, Bytes)| {
+        SyncGroupRequestAssignment::default().with_member_id(member.into()).with_assignment(assignment)
+    };
+    SyncGroupRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id(generation)
+        .with_member_id(member_id.into())
+        .with_protocol_type(Some(StrBytes::from_static_str(PROTOCOL_TYPE)))
+        .with_protocol_name(Some(StrBytes::from_static_str(protocol.name())))
+        .with_assignments(shares.into_iter().map(share).collect())
+}
+
+pub(crate) fn synced(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, Failure> {
+    ok(r.error_code)?;
+    decode_assignment(&r.assignment).map_err(Failure::Connection)
+}
+
+pub(crate) fn heartbeat_request(group: &str, generation: i32, member_id: String) -> HeartbeatRequest {
+    HeartbeatRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id(generation)
+        .with_member_id(member_id.into())
+}
+
+pub(crate) fn beat(r: &HeartbeatResponse) -> Result<(), Failure> {
+    ok(r.error_code)
+}
+
+pub(crate) fn leave_request(group: &str, member_id: String) -> LeaveGroupRequest {
+    let member = MemberIdentity::default().with_member_id(member_id.into());
+    LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(vec![member])
+}
+
+pub(crate) fn left(r: &LeaveGroupResponse) -> Result<(), Failure> {
+    ok(r.error_code)?;
+    ok(r.members.first().map_or(0, |m| m.error_code))
+}
+
+fn ok(code: i16) -> Result<(), Failure> {
+    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+}
+
+fn millis(d: Duration) -> i32 {
+    i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
+}
