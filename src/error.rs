@@ -187,7 +187,7 @@ fn kind_of(code: i16) -> ErrorKind {
         3 => ErrorKind::UnknownTopic,
         10 | 18 => ErrorKind::RecordTooLarge,
         22 | 25 | 27 | 82 => ErrorKind::GroupMembership,
-        29 | 30 | 31 | 58 => ErrorKind::Authorization,
+        29..=31 | 58 => ErrorKind::Authorization,
         35 => ErrorKind::Unsupported,
         36 => ErrorKind::TopicExists,
         87 => ErrorKind::InvalidRecord,
@@ -209,7 +209,7 @@ fn advice(code: i16) -> Option<&'static str> {
         19 | 20 => "fewer replicas are in sync than min.insync.replicas asks for: check the brokers",
         26 => "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT",
         23 => "all members of a group must share an assignor: check their settings",
-        29 | 30 | 31 => "check the ACLs of this client's principal",
+        29..=31 => "check the ACLs of this client's principal",
         _ => return None,
     })
 }

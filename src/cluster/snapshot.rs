@@ -38,10 +38,6 @@ pub(crate) struct TopicMeta {
 }
 
 impl TopicMeta {
-    pub(crate) fn leader(&self, partition: i32) -> Option<i32> {
-        self.partition(partition)?.leader
-    }
-
     pub(crate) fn partition(&self, partition: i32) -> Option<&PartitionMeta> {
         self.partitions.get(usize::try_from(partition).ok()?)
     }
@@ -192,8 +188,8 @@ mod tests {
         let electing = partition(0, 1, 1).with_error_code(LEADER_NOT_AVAILABLE);
         let s = s.next(answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
         assert_eq!(leaders(&s), [None, None, Some(1)]);
-        assert_eq!(s.topics["t"].leader(3), None);
-        assert_eq!(s.topics["t"].leader(-1), None);
+        assert_eq!(s.topics["t"].partition(3), None);
+        assert_eq!(s.topics["t"].partition(-1), None);
     }
 
     #[test]

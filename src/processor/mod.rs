@@ -128,7 +128,7 @@ impl Processor {
             let outcome = tokio::select! {
                 biased;
                 () = killed.cancelled() => Ok(()),
-                outcome = run.to_the_end() => outcome,
+                outcome = run.finish() => outcome,
             };
             _ = end.send(Some(outcome));
         });

@@ -66,7 +66,7 @@ impl Run {
     }
 
     /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
-    pub(super) async fn to_the_end(mut self) -> Result<()> {
+    pub(super) async fn finish(mut self) -> Result<()> {
         let failed = self.work().await.err();
         let deadline = Instant::now() + self.context.config.shutdown_timeout;
         let mut all: Vec<_> = self.owned.keys().cloned().collect();
