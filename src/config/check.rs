@@ -1,0 +1,159 @@
+//! What is allowed, and the text that says so.
+
+use std::time::Duration;
+
+use super::{Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, env};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Notes all that is wrong with `config`.
+pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
+    let mut check = Check(problems);
+    check.client(config);
+    check.producer(&config.producer, config.request_timeout);
+    check.consumer(&config.consumer);
+    check.processor(&config.processor);
+}
+
+/// One error for all problems.
+pub(super) fn outcome(problems: &[String]) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, report(problems))) }
+}
+
+impl ProducerConfig {
+    pub(crate) fn validate(&self, request_timeout: Duration) -> Result<()> {
+        validate(|c| c.producer(self, request_timeout))
+    }
+}
+
+impl ConsumerConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        validate(|c| c.consumer(self))
+    }
+}
+
+impl ProcessorConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        validate(|c| c.processor(self))
+    }
+}
+
+fn validate(f: impl FnOnce(&mut Check<'_>)) -> Result<()> {
+    let mut problems = Vec::new();
+    f(&mut Check(&mut problems));
+    outcome(&problems)
+}
+
+fn report(problems: &[String]) -> String {
+    match problems {
+        [one] => format!("invalid setting: {one}"),
+        many => format!("{} invalid settings: {}", many.len(), many.join("; ")),
+    }
+}
+
+/// The name of a setting as a user of the environment knows it.
+fn named(setting: &str) -> String {
+    match env::variable_of(setting) {
+        Some(variable) => format!("{setting} ({variable})"),
+        None => setting.to_owned(),
+    }
+}
+
+struct Check<'a>(&'a mut Vec<String>);
+
+impl Check<'_> {
+    fn require(&mut self, ok: bool, problem: impl FnOnce() -> String) {
+        if !ok {
+            self.0.push(problem());
+        }
+    }
+
+    fn duration(&mut self, name: &str, value: Duration, min: Duration, max: Duration) {
+        self.require((min..=max).contains(&value), || {
+            format!("{} is {value:?}: allowed is {min:?} to {max:?}", named(name))
+        });
+    }
+
+    fn bytes(&mut self, name: &str, value: usize, min: usize, max: usize) {
+        self.require((min..=max).contains(&value), || {
+            format!("{} is {value} bytes: allowed is {min} to {max}", named(name))
+        });
+    }
+
+    fn client(&mut self, c: &Config) {
+        let id_ok = |s: &str| (1..=249).contains(&s.len()) && !s.chars().any(char::is_control);
+        self.require(!c.brokers.is_empty(), || format!("{} is empty: name at least one host:port", named("brokers")));
+        for (name, value) in [("client id", &c.client_id), ("group id", &c.group_id)] {
+            self.require(id_ok(value), || {
+                format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
+            });
+        }
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("request timeout", c.request_timeout, ms(100), s(600));
+        self.duration("connect timeout", c.connect_timeout, ms(10), s(120));
+        self.duration("metadata max age", c.metadata_max_age, ms(1), s(86_400));
+        self.duration("retry backoff", c.retry_backoff, ms(1), s(60));
+        self.duration("retry backoff max", c.retry_backoff_max, c.retry_backoff, s(600));
+    }
+
+    fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("linger", p.linger, ms(0), s(60));
+        self.duration("delivery timeout", p.delivery_timeout, s(1), s(3600));
+        self.require(p.delivery_timeout >= p.linger + request_timeout, || {
+            format!(
+                "{} is {:?}: allowed is at least linger plus request timeout, {:?}",
+                named("delivery timeout"),
+                p.delivery_timeout,
+                p.linger + request_timeout
+            )
+        });
+        self.bytes("batch size", p.batch_size, 1 << 10, 64 << 20);
+        self.bytes("max request size", p.max_request_size, 1 << 10, 100 << 20);
+        self.bytes("buffer memory", p.buffer_memory, p.batch_size.max(p.max_request_size), 64 << 30);
+        if let Compression::Gzip { level } = p.compression {
+            self.require((1..=9).contains(&level), || {
+                format!("{} is {level}: allowed is 1 (fast) to 9 (small)", named("compression level"))
+            });
+        }
+    }
+
+    fn consumer(&mut self, c: &ConsumerConfig) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.duration("session timeout", c.session_timeout, ms(1), s(1800));
+        self.duration("rebalance timeout", c.rebalance_timeout, ms(1), s(3600));
+        self.duration("heartbeat interval", c.heartbeat_interval, ms(1), s(600));
+        self.require(c.heartbeat_interval * 3 <= c.session_timeout, || {
+            format!(
+                "{} is {:?}: allowed is at most a third of the session timeout of {:?}",
+                named("heartbeat interval"),
+                c.heartbeat_interval,
+                c.session_timeout
+            )
+        });
+        self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
+        self.duration("fetch max wait", c.fetch_max_wait, ms(0), s(30));
+        self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);
+        self.bytes("fetch min bytes", c.fetch_min_bytes, 0, c.fetch_max_bytes);
+        self.bytes("partition fetch bytes", c.partition_fetch_bytes, 1 << 10, 100 << 20);
+        self.bytes("prefetch bytes", c.prefetch_bytes, 1 << 10, 64 << 30);
+        self.bytes("max decompressed bytes", c.max_decompressed_bytes, 1 << 10, 2 << 30);
+    }
+
+    fn processor(&mut self, p: &ProcessorConfig) {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.require((1..=1000).contains(&p.max_attempts), || {
+            format!("max attempts is {}: allowed is 1 to 1000", p.max_attempts)
+        });
+        self.duration("handler retry backoff", p.retry_backoff, ms(0), s(3600));
+        self.duration("handler retry backoff max", p.retry_backoff_max, p.retry_backoff, s(86_400));
+        self.duration("commit interval", p.commit_interval, ms(1), s(3600));
+        self.duration("shutdown timeout", p.shutdown_timeout, ms(0), s(3600));
+        let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {
+            format!(
+                "dead letter suffix is {:?}: allowed are letters, digits, '.', '-' and '_', at least one",
+                p.dead_letter_suffix
+            )
+        });
+    }
+}
