@@ -1,4 +1,56 @@
-//! Event streaming for Redpanda and Apache Kafka in pure Rust.
+//! Event streaming for Redpanda and Apache Kafka in pure Rust: a producer, consumer groups, and a handler runtime with retry
+//! and dead letters. No librdkafka, no C.
+//!
+//! ```no_run
+//! # use std::{borrow::Cow, time::Duration};
+//! # use ailurus::{Compression, Config, Envelope, Event, Message, RedpandaService, SendOptions};
+//! # #[derive(serde::Serialize, serde::Deserialize)]
+//! # #[serde(rename_all = "camelCase")]
+//! # struct OrderPaid { order_id: String }
+//! # impl Event for OrderPaid {
+//! #     const TYPE: &'static str = "order.paid";
+//! #     fn key(&self) -> Option<Cow<'_, str>> { Some(self.order_id.as_str().into()) }
+//! # }
+//! # async fn example() -> ailurus::Result<()> {
+//! let service = RedpandaService::connect(Config::from_env()?).await?;
+//!
+//! let handle = |message: Message| async move {
+//!     let paid = Envelope::<OrderPaid>::from_message(&message)?;
+//!     println!("{} is paid", paid.data.order_id);
+//!     Ok::<_, ailurus::Error>(())
+//! };
+//! let subscription = service.subscribe(&["orders"], "billing", handle).await?;
+//!
+//! let event = OrderPaid { order_id: "o-1".into() };
+//! let options = SendOptions::new().compression(Compression::gzip(3)?);
+//! let ack = service.send_message("orders", &event, options).await?;
+//! println!("{}/{} at {}", ack.topic, ack.partition, ack.offset);
+//!
+//! subscription.shutdown().await?; // finishes what is in hand, commits, leaves the group
+//! service.close(Duration::from_secs(10)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to begin
+//!
+//! | for | see |
+//! |---|---|
+//! | typed events, sent and handled | [`RedpandaService`], [`Event`] |
+//! | records, sent as they are | [`Producer`] |
+//! | a handler for each record of a group's topics | [`Processor`] |
+//! | reading records, in a group or not | [`Consumer`] |
+//! | topics, groups, offsets | [`Admin`] |
+//! | is the cluster well, how far behind are we | [`Health`] |
+//! | settings, from code, environment or `.env` | [`Config`] |
+//!
+//! Everything is made from a [`Client`], the handle on a cluster, and runs on tokio. Close producers and subscriptions before their
+//! client: what they send and commit at the end goes by what it knows of the cluster.
+//!
+//! # Errors
+//!
+//! There is one [`Error`]; its text says what was tried, where and for how long, and its [`kind`](Error::kind) is for programs. What
+//! can be retried has been, within the deadline of the call.
 
 pub mod admin;
 pub mod cluster;
