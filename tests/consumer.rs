@@ -436,6 +436,65 @@ async fn a_group_notices_that_its_topic_grows() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    for round in 0..2 {
+        while assigned(&mut consumer).await.len() != 2 {}
+        produce(&client, &topic, 2, 0..10 + round, Compression::None).await;
+        let mut seen = Vec::new();
+        while seen.len() < 10 + round as usize {
+            let records = next_records(&mut consumer).await;
+            seen.extend(numbers(&records));
+            consumer.commit(&[(records.topic_partition(), records.next_offset)]).await.unwrap();
+        }
+        assert_eq!(sorted(seen), (0..10 + round).collect::<Vec<_>>());
+        if round == 0 {
+            Admin::new(&client).delete_topic(&topic).await.unwrap();
+            assert_eq!(assigned(&mut consumer).await, [], "a topic that is gone has no partitions");
+            soon(async { while Admin::new(&client).create_topic(&topic, 2, None).await.is_err() {} }).await;
+        }
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn large_compressed_batches_come_whole_and_in_order() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let values: Vec<Vec<u8>> = (0..400).map(|_| (0..4000).map(|_| random.u8(..)).collect()).collect();
+    let mut sent = Vec::new();
+    for (value, i) in values.iter().zip(0..) {
+        let record = ProducerRecord::to(&topic).value(value).partition(i % 2);
+        sent.push(producer.send(record.compression(Compression::gzip(1).unwrap())).await.unwrap());
+    }
+    for delivery in sent {
+        delivery.await.unwrap();
+    }
+    producer.close(LONG).await.unwrap();
+    let mut config = client.config().consumer.clone();
+    config.partition_fetch_bytes = 1 << 10; // less than a batch
+    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut next = [0_i64; 2];
+    while next != [200, 200] {
+        let records = next_records(&mut consumer).await;
+        let partition = records.partition as usize;
+        for record in &records.records {
+            assert_eq!(record.offset, next[partition]);
+            assert_eq!(record.value.as_deref(), Some(&values[next[partition] as usize * 2 + partition][..]));
+            next[partition] += 1;
+        }
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
     let broker = support::broker().await;
     let client = client(&broker).await;

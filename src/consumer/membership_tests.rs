@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::consumer::assignor::GroupMember;
 
@@ -34,10 +36,14 @@ fn word(a: &Action) -> String {
 
 impl Test {
     fn new() -> Self {
+        Self::with(REBALANCE)
+    }
+
+    fn with(rebalance_timeout: Duration) -> Self {
         let settings = Settings {
             group: "g".into(),
             session_timeout: SESSION,
-            rebalance_timeout: REBALANCE,
+            rebalance_timeout,
             heartbeat_interval: HEARTBEAT,
             request_timeout: Duration::from_secs(30),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
@@ -498,4 +504,160 @@ fn a_refused_commit_tells_as_much_as_a_heartbeat() {
     let mut t = Test::stable();
     t.m.commit_refused(t.now, 12);
     t.expect(&[]);
+}
+
+/// What may happen to a member, in any order.
+#[derive(Debug, Clone)]
+enum Event {
+    /// The request under way is answered, well or with a code.
+    Answer(i16),
+    Break,
+    Deadline,
+    Drained,
+    TopicsChanged,
+    Disconnected,
+    CommitRefused(i16),
+    Leave,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let code = prop_oneof![Just(0_i16), Just(0), proptest::sample::select(vec![7, 14, 15, 16, 22, 25, 27, 79])];
+    let event = prop_oneof![
+        8 => code.clone().prop_map(Event::Answer),
+        1 => Just(Event::Break),
+        6 => Just(Event::Deadline),
+        2 => Just(Event::Drained),
+        1 => Just(Event::TopicsChanged),
+        1 => Just(Event::Disconnected),
+        1 => code.prop_map(Event::CommitRefused),
+    ];
+    let leave = proptest::option::of(Just(Event::Leave));
+    (proptest::collection::vec(event, 0..120), leave)
+        .prop_map(|(events, leave)| events.into_iter().chain(leave).collect())
+}
+
+/// Holds what a member does against what it may do.
+struct Watch {
+    t: Test,
+    under_way: Option<&'static str>,
+    owns: bool,
+    draining: bool,
+    leads: bool,
+    ended: bool,
+    generation: i32,
+}
+
+impl Watch {
+    fn look(&mut self) {
+        while let Some(action) = self.t.m.next_action() {
+            assert!(!self.ended, "nothing comes behind the end: {action:?}");
+            match action {
+                Action::Find => self.under_way = Some("find"),
+                Action::Join { .. } => {
+                    assert!(!self.owns, "all is given up before it joins again");
+                    self.under_way = Some("join");
+                }
+                Action::Assign { .. } => self.under_way = Some("assign"),
+                Action::Sync { .. } => self.under_way = Some("sync"),
+                Action::Heartbeat { generation, .. } => {
+                    assert_eq!(generation, self.generation);
+                    self.under_way = Some("heartbeat");
+                }
+                Action::Leave { .. } => {
+                    assert!(!self.owns);
+                    self.under_way = Some("leave");
+                }
+                Action::Assigned { generation, .. } => {
+                    assert!(!std::mem::replace(&mut self.owns, true), "assigned twice");
+                    self.generation = generation;
+                }
+                Action::Revoke { deadline, .. } => {
+                    assert!(self.owns && !std::mem::replace(&mut self.draining, true), "revoked twice");
+                    assert!(deadline >= self.t.now && deadline <= self.t.now + REBALANCE);
+                }
+                Action::GaveUp | Action::Lost(_) => {
+                    assert!(std::mem::replace(&mut self.owns, false), "there was nothing to give up");
+                    self.draining = false;
+                }
+                Action::End(_) => {
+                    assert!(!self.owns, "the program has been told");
+                    self.ended = true;
+                }
+            }
+        }
+        assert!(!self.owns || self.t.m.is_member());
+        assert!(self.ended || self.under_way.is_some() || self.t.m.deadline().is_some(), "it stands still");
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.t.now;
+        let failure = |code| Failure::Code(code);
+        match event {
+            Event::Deadline => {
+                if self.t.m.deadline().is_some() {
+                    self.t.wait();
+                }
+            }
+            Event::Drained => self.t.m.drained(now),
+            Event::TopicsChanged => self.t.m.topics_changed(now),
+            Event::Disconnected => self.t.m.disconnected(now),
+            Event::CommitRefused(code) => self.t.m.commit_refused(now, code),
+            Event::Leave => self.t.m.leave(now),
+            Event::Break => match self.under_way.take() {
+                Some("find") => self.t.m.found(now, Err(Error::new(ErrorKind::Connect, "down"))),
+                Some("join") => self.t.m.joined(now, Err((broken(), String::new()))),
+                Some("sync") => self.t.m.synced(now, Err(broken())),
+                Some("heartbeat") => self.t.m.beat(now, Err(broken())),
+                Some("leave") => self.t.m.left(now, Err(broken())),
+                other => self.under_way = other,
+            },
+            Event::Answer(code) => {
+                let outcome = if code == 0 { Ok(()) } else { Err(failure(code)) };
+                match self.under_way.take() {
+                    Some("find") => self.t.found(),
+                    Some("join") if code == 0 => {
+                        self.leads = !self.leads;
+                        let members = self.leads.then(Vec::new);
+                        let generation = self.generation + 1;
+                        let joined = Joined { member_id: "m1".into(), generation, protocol: "range".into(), members };
+                        self.t.m.joined(now, Ok(joined));
+                    }
+                    Some("join") => self.t.refuse_join(code),
+                    Some("assign") => self.t.m.shared(now, Vec::new()),
+                    Some("sync") if code == 0 => self.t.synced(&[0, 1]),
+                    Some("sync") => self.t.m.synced(now, outcome.map(|()| Vec::new())),
+                    Some("heartbeat") => self.t.m.beat(now, outcome),
+                    Some("leave") => self.t.m.left(now, outcome),
+                    _ => {}
+                }
+            }
+        }
+        self.look();
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_it_owns_and_gives_up_in_turn_and_never_stands_still(
+        events in events(),
+        rebalance in proptest::sample::select(vec![4, 60]),
+    ) {
+        let t = Test::with(Duration::from_secs(rebalance));
+        let mut w =
+            Watch { t, under_way: None, owns: false, draining: false, leads: false, ended: false, generation: 0 };
+        w.look();
+        for event in events {
+            w.happen(event);
+        }
+        // With a broker that works again it comes to rest: as a member, or out of the group if it wanted to leave.
+        let leaving = matches!(w.t.m.phase, Phase::Leaving { .. });
+        for _ in 0..60 {
+            if w.ended || (w.owns && !w.draining) {
+                break;
+            }
+            w.happen(if w.under_way.is_some() { Event::Answer(0) } else { Event::Deadline });
+            w.happen(Event::Drained);
+        }
+        prop_assert!(w.ended || (w.owns && !leaving), "{:?}", w.t.m);
+    }
 }
