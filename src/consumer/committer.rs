@@ -18,7 +18,7 @@ pub(super) struct Commands {
     pub(super) timeout: Duration,
 }
 
-/// Commits offsets in the name of one assignment; made by [`Consumer::committer`], cheap to clone, for any task.
+/// Commits offsets in the name of one assignment; made by [`Consumer::committer`](super::Consumer::committer), cheap to clone, for any task.
 ///
 /// Once that assignment is over it commits nothing any more, even if the same partitions come back with the next one.
 ///
@@ -42,7 +42,7 @@ impl Committer {
         Self { epoch, group }
     }
 
-    /// See [`Consumer::commit`], also for errors and cancellation.
+    /// See [`Consumer::commit`](super::Consumer::commit), also for errors and cancellation.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         let Some(commands) = &self.group else {
             let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
