@@ -370,8 +370,8 @@ macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty => $($field:ident).+;)*) => { $(
         $(#[$doc])*
         #[must_use]
-        pub fn $name(mut self, value: impl Into<$type>) -> Self {
-            self.config.$($field).+ = value.into();
+        pub fn $name(mut self, value: $type) -> Self {
+            self.config.$($field).+ = value;
             self
         }
     )* };
@@ -412,11 +412,21 @@ impl ConfigBuilder {
         self
     }
 
+    /// The name brokers log for our requests.
+    #[must_use]
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.config.client_id = id.into();
+        self
+    }
+
+    /// The consumer group where none is named.
+    #[must_use]
+    pub fn group_id(mut self, id: impl Into<String>) -> Self {
+        self.config.group_id = id.into();
+        self
+    }
+
     setters! {
-        /// The name brokers log for our requests.
-        client_id: String => client_id;
-        /// The consumer group where none is named.
-        group_id: String => group_id;
         /// Whether producing or subscribing may create topics.
         allow_auto_topic_creation: bool => allow_auto_topic_creation;
         /// How long a request may take.
