@@ -154,7 +154,7 @@ impl Cluster {
             return Ok(topic);
         }
         let name: Arc<str> = name.into();
-        self.lock_wanted().insert(Arc::clone(&name));
+        let new = self.lock_wanted().insert(Arc::clone(&name));
         let create = create && self.config.allow_auto_topic_creation;
         let began = Instant::now();
         let mut backoff = self.backoff();
@@ -166,7 +166,9 @@ impl Cluster {
             let code = snapshot.failed.get(&name).copied().unwrap_or(UNKNOWN_TOPIC);
             let coming = code == LEADER_NOT_AVAILABLE || (create && code == UNKNOWN_TOPIC);
             if !coming || began.elapsed() > CREATION {
-                self.lock_wanted().remove(&name);
+                if new {
+                    self.lock_wanted().remove(&name); // else somebody else is interested, who came first
+                }
                 return Err(unknown(&name, code, create, began.elapsed()));
             }
             if create && code == UNKNOWN_TOPIC {

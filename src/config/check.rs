@@ -130,6 +130,14 @@ impl Check<'_> {
                 c.session_timeout
             )
         });
+        self.require(c.rebalance_timeout > c.heartbeat_interval, || {
+            format!(
+                "{} is {:?}: allowed is more than the heartbeat interval of {:?}, by which a member learns of a rebalance",
+                named("rebalance timeout"),
+                c.rebalance_timeout,
+                c.heartbeat_interval
+            )
+        });
         self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
         self.duration("fetch max wait", c.fetch_max_wait, ms(0), s(30));
         self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);

@@ -64,6 +64,13 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_rebalance_is_longer_than_a_heartbeat() {
+    let second = Duration::from_secs(1);
+    let built = Config::builder().heartbeat_interval(second).rebalance_timeout(second).build();
+    assert!(built.unwrap_err().to_string().contains("rebalance timeout (REDPANDA_REBALANCE_TIMEOUT) is 1s"));
+}
+
+#[test]
 fn the_environment_wins_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");

@@ -15,8 +15,8 @@ use super::dead_letter::DeadLetters;
 use super::state::{Progress, SubscriptionState};
 use super::worker::{Context, Handler, Worker};
 use crate::config::ProcessorConfig;
-use crate::consumer::{Consumer, ConsumerEvent, Records};
-use crate::error::{Error, ErrorKind, Result};
+use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Records};
+use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 /// What a revoke leaves for the commit, out of the time until the partitions are given up.
@@ -95,9 +95,9 @@ impl Run {
                 _ = tick.tick(), if idle => self.begin_commit(),
                 event = self.consumer.recv() => match event {
                     Ok(event) => self.on(event).await,
-                    // The log is damaged there; the consumer tries again, and the partition stands still.
-                    Err(e) if e.kind() == ErrorKind::Corrupt => tracing::error!(error = %e.full(), "records can't be read"),
-                    Err(e) => return Err(e),
+                    Err(e) if self.consumer.state() == ConsumerState::Closed => return Err(e),
+                    // Trouble with one partition, such as a damaged log: the consumer tries again, and it stands still.
+                    Err(e) => tracing::error!(error = %e.full(), "records can't be read"),
                 },
             }
         }
