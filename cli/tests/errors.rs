@@ -107,6 +107,8 @@ fn options_that_do_not_fit_are_usage_errors() {
         (&["produce", "t", "--compression-level", "4"], "--compression gzip"),
         (&["produce", "t", "--key", "a", "--key-field", "b"], "cannot be used with"),
         (&["consume", "t", "--from", "yesterday"], "RFC 3339"),
+        (&["consume", "t", "--from", "-1"], "an offset from 0"),
+        (&["produce", "t", "--partition", "-1"], "-1 is not in 0.."),
         (&["consume", "t", "--group", "g", "--from", "12"], "--from is earliest or latest"),
         (&["consume"], "<TOPIC>"),
         (&["topic", "create", "t"], "--partitions"),

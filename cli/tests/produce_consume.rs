@@ -163,6 +163,20 @@ fn a_line_is_sent_when_it_comes_not_when_input_ends() {
 }
 
 #[test]
+fn a_signal_before_the_end_that_was_asked_for_is_an_interruption() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("interrupted", 1);
+    bed.feed(&["produce", &topic], b"one\n").expect(0);
+    let group = bed.name("g");
+    for args in [&["consume", &topic, "--max", "2"][..], &["consume", &topic, "--max", "2", "--group", &group]] {
+        let consumer = bed.start(args);
+        consumer.line(|l| l.ends_with("one"));
+        consumer.signal(Signal::SIGINT);
+        consumer.end().expect(130);
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_ends_consume_quietly() {
     let mut bed = Bed::new();
     let topic = bed.topic("pipe", 1);

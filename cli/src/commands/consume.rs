@@ -35,6 +35,12 @@ Output:
   milliseconds since 1970, headers as [{\"key\",\"value\"}] in order. Bytes that are not UTF-8
   are base64, and \"keyEncoding\" or \"valueEncoding\" says so.
 
+Exit codes:
+  0    the end that was asked for; without --max and --exit-at-end that is a signal
+  1    the topic does not exist, or reading failed
+  2    an option or a setting is wrong
+  130  a signal came before --max or --exit-at-end was reached
+
 Examples:
   ailurus consume orders --exit-at-end
   ailurus consume orders --from 2026-01-31T12:00:00Z --json | jq .value
@@ -49,7 +55,7 @@ pub struct Consume {
     /// Where to begin: earliest, latest, an offset (of every partition), or the time of the first record, such as
     /// 2026-01-31T12:00:00Z. With --group it counts where the group has committed nothing, and is earliest or latest.
     /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
     from: Option<From>,
     /// End after this many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -106,10 +112,10 @@ pub async fn run(global: &Global, args: Consume) -> anyhow::Result<Exit> {
     let client = Client::connect(config).await?;
     let result = read(&client, &args, &shutdown).await;
     client.close().await;
-    result.map(|()| Exit::Success)
+    result
 }
 
-async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let admin = Admin::new(client);
     let partitions = partitions(&admin, &args.topics).await?;
     let ends = if args.exit_at_end { Some(admin.list_offsets(&partitions, StartOffset::Latest).await?) } else { None };
@@ -148,12 +154,12 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
     let Reader { consumer, printer, group, .. } = reader;
     // Closing leaves the group; an error before it is the one to report.
     let closed = consumer.close().await;
-    result?;
+    let complete = result?;
     closed?;
     if group.is_some() {
         tracing::info!(records = printer.records, "committed and left the group");
     }
-    Ok(())
+    Ok(if complete { Exit::Success } else { Exit::Interrupted })
 }
 
 /// All partitions of the topics; a topic that does not exist is an error.
@@ -198,15 +204,21 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the end that was asked for; whatever ends it, what was printed is committed.
-    async fn run(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
+    /// Reads until the end that was asked for, and tells whether it was reached: a signal is the end only where no other
+    /// was asked for. Whatever ends it, what was printed is committed.
+    async fn run(&mut self, shutdown: &Shutdown) -> anyhow::Result<bool> {
         let result = self.read(shutdown).await;
         let committed = self.commit(None).await;
-        result.and(committed)
+        result.and(committed)?;
+        Ok(self.is_done() || (self.left.is_none() && self.end.is_none()))
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == Some(0) || self.end.as_ref().is_some_and(EndOfLog::is_reached)
     }
 
     async fn read(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        while self.left != Some(0) && !self.end.as_ref().is_some_and(EndOfLog::is_reached) {
+        while !self.is_done() {
             let commit_due = !self.uncommitted.is_empty();
             tokio::select! {
                 biased;

@@ -49,7 +49,7 @@ pub struct Produce {
     #[arg(long, value_name = "STR")]
     key: Option<String>,
     /// The partition of every record, in place of the one chosen by key.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     partition: Option<i32>,
     /// A header of every record; may be given several times, order and repetition are kept.
     #[arg(long = "header", value_name = "K=V", value_parser = header)]
