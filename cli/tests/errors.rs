@@ -97,7 +97,20 @@ fn an_error_that_ends_producing_comes_before_the_last_line_not_instead_of_it() {
     command.env("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "false");
     let ended = run(command, b"one\ntwo\n").expect(1);
     says(&ended, &["error: line 1: ", &topic, "does not exist"]);
-    assert!(ended.stderr.lines().last().is_some_and(|l| l.starts_with("0 records, 0 bytes")), "{}", ended.stderr);
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.starts_with("0 records, 0 bytes") && last.ends_with(", 1 failed"), "{}", ended.stderr);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn acknowledgements_that_can_not_be_written_are_an_error_and_records_are_sent_all_the_same() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("full", 1);
+    let script = format!("{} produce {topic} --acks-out > /dev/full", env!("CARGO_BIN_EXE_ailurus"));
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &script]).env("REDPANDA_BROKERS", &bed.brokers).current_dir(bed.dir.path());
+    let ended = run(shell, b"one\ntwo\n").expect(1);
+    says(&ended, &["error: the list of acknowledgements is not complete: No space left", "2 records", "0 failed"]);
 }
 
 #[test]

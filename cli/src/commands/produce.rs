@@ -112,23 +112,23 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
     let mut sent = Sent::default();
     let result = send_lines(&args, &producer, limit, &shutdown, &state, pending, &mut sent).await;
-    let totals = acks.await.context("the task that waits for acknowledgements ended early")?;
+    let (totals, printed) = acks.await.context("the task that waits for acknowledgements ended early")?;
     let closed = producer.close(close_within).await;
     client.close().await;
 
     // Whatever ended it, the last line sums up.
     state.progress.clear();
-    let error = result.and(closed.map_err(Into::into)).err();
+    let error = result.and(closed.map_err(Into::into)).and(printed).err();
     if let Some(e) = &error {
         state.progress.note(format_args!("error: {e:#}"));
     }
     let failed = sent.bad_lines + totals.failed;
     let seconds = begun.elapsed().as_secs_f64();
     state.progress.note(format_args!(
-        "{} records, {} bytes, {seconds:.3} s, {:.0} records/s, {} failed",
+        "{} records, {} bytes, {seconds:.3} s, {} records/s, {} failed",
         thousands(totals.records),
         thousands(totals.bytes),
-        totals.records as f64 / seconds.max(1e-9),
+        thousands((totals.records as f64 / seconds.max(1e-9)).round() as u64),
         thousands(failed)
     ));
     Ok(match (failed, sent.interrupted) {
@@ -234,7 +234,9 @@ async fn send_lines(
             if state.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            match send_line(args, producer, &headers, number, line, limit).await? {
+            let handed = send_line(args, producer, &headers, number, line, limit).await;
+            sent.bad_lines += u64::from(handed.is_err());
+            match handed? {
                 Ok(None) => {}
                 Ok(Some(p)) => {
                     if pending.send(p).await.is_err() {
@@ -335,7 +337,8 @@ async fn watch_deliveries(
     print: bool,
     on_error: OnError,
     state: Arc<State>,
-) -> Totals {
+) -> (Totals, anyhow::Result<()>) {
+    let mut printed = Ok(());
     let mut totals = Totals::default();
     let mut out = print.then(|| io::BufWriter::new(io::stdout()));
     while let Some(Pending { line, bytes, key, delivery }) = pending.recv().await {
@@ -345,8 +348,9 @@ async fn watch_deliveries(
                 totals.bytes += bytes as u64;
                 state.progress.set(totals.records);
                 let ack = Ack { topic: &at.topic, partition: at.partition, offset: at.offset, key: key.as_deref() };
-                // Records are worth more than the list of them: once nobody reads it, it ends, and sending goes on.
-                if out.as_mut().is_some_and(|out| write_ack(out, &ack, pending.is_empty()).is_err()) {
+                // Records are worth more than the list of them: once it can't be written, it ends, and sending goes on.
+                if let Some(Err(e)) = out.as_mut().map(|out| write_ack(out, &ack, pending.is_empty())) {
+                    printed = list_ended(e);
                     out = None;
                 }
             }
@@ -359,10 +363,18 @@ async fn watch_deliveries(
             }
         }
     }
-    if let Some(mut out) = out {
-        let _ = out.flush();
+    if let Some(Err(e)) = out.map(|mut out| out.flush()) {
+        printed = list_ended(e);
     }
-    totals
+    (totals, printed)
+}
+
+/// A reader that has left has seen enough; a full disk is an error.
+fn list_ended(e: io::Error) -> anyhow::Result<()> {
+    match e.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(e).context("the list of acknowledgements is not complete"),
+    }
 }
 
 fn write_ack(out: &mut impl Write, ack: &Ack<'_>, flush: bool) -> io::Result<()> {
