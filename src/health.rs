@@ -12,7 +12,7 @@ use crate::cluster::{Client, Snapshot};
 use crate::config::BrokerAddr;
 pub use crate::processor::{PartitionHealth, SubscriptionHealth};
 
-/// The longest wait for one broker.
+/// The longest wait for metadata, and then for the brokers, which are asked at the same time.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a cluster as a client sees it, and of that client's subscriptions. As JSON it is what
@@ -85,24 +85,27 @@ pub struct BrokerHealth {
 }
 
 impl Health {
-    /// Asks each broker. Never fails: what can't be reached is in the answer. Takes 5 s (or the connect timeout) at most for
-    /// a broker that does not answer; brokers are asked at the same time.
+    /// Asks each broker. Never fails: what can't be reached is in the answer. Takes 10 s at most, whatever brokers do: 5 s
+    /// for the list of brokers and 5 s for the brokers themselves, all at the same time.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the questions; nothing else is touched.
     pub async fn check(client: &Client) -> Self {
         Self::of(client, Vec::new()).await
     }
 
     pub(crate) async fn of(client: &Client, subscriptions: Vec<SubscriptionHealth>) -> Self {
         let cluster = client.cluster();
-        let refreshed = cluster.refresh().await;
+        let refreshed = tokio::time::timeout(TIMEOUT, cluster.refresh()).await.ok().and_then(Result::ok);
         let snapshot = cluster.snapshot();
         let mut known: Vec<_> = match &refreshed {
-            Ok(s) => s.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect(),
-            Err(_) => cluster.config().brokers.iter().map(|at| (None, at.clone())).collect(),
+            Some(s) => s.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect(),
+            None => cluster.config().brokers.iter().map(|at| (None, at.clone())).collect(),
         };
         known.sort();
         let mut brokers = join_all(known.into_iter().map(|(id, at)| probe(client, id, at))).await;
         brokers.extend(missing(&snapshot));
-        let controller_id = snapshot.controller.filter(|_| refreshed.is_ok());
+        let controller_id = snapshot.controller.filter(|_| refreshed.is_some());
         let mut health = Self {
             status: Status::Healthy,
             cluster_id: snapshot.cluster_id.clone(),
@@ -176,15 +179,18 @@ async fn probe(client: &Client, id: Option<i32>, at: BrokerAddr) -> BrokerHealth
         cluster.request_at(&at, ping(), timeout).await?;
         Ok::<_, crate::Error>(began.elapsed())
     };
-    let (latency_ms, error) = match timed.await {
-        Ok(took) => (Some((took.as_secs_f64() * 1e6).round() / 1e3), None),
-        Err(e) => (None, Some(e.full())),
+    let (latency_ms, error) = match tokio::time::timeout(TIMEOUT, timed).await {
+        Ok(Ok(took)) => (Some((took.as_secs_f64() * 1e6).round() / 1e3), None),
+        Ok(Err(e)) => (None, Some(e.full())),
+        Err(_) => (None, Some(format!("{at} has not answered within {TIMEOUT:?}"))),
     };
     BrokerHealth { id, address: at.to_string(), latency_ms, error }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn broker(error: Option<&str>) -> BrokerHealth {
@@ -211,6 +217,20 @@ mod tests {
         let mut h = Health { status, cluster_id: None, controller_id: Some(1), brokers, subscriptions, problems };
         h.judge();
         h
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_are_silent_do_not_hold_it_up() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
+        let mut config = crate::Config::default();
+        config.brokers = vec![silent.local_addr().unwrap().to_string().parse().unwrap()];
+        let client = Client::new(config);
+        let checks = (0..3).map(|_| Health::check(&client)); // one does not wait for another
+        let all = tokio::time::timeout(TIMEOUT * 2 + Duration::from_secs(1), join_all(checks)).await.unwrap();
+        for health in all {
+            assert_eq!(health.status, Status::Unhealthy);
+            assert!(health.problems[0].contains("within"), "{:?}", health.problems);
+        }
     }
 
     #[test]

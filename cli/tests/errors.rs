@@ -35,7 +35,7 @@ fn alone(args: &[&str], vars: &[(&str, &str)]) -> Ended {
 fn a_broker_that_is_not_there_is_named_with_the_reason() {
     let (one, two) = (nobody(), nobody());
     let brokers = format!("{one},{two}");
-    for args in [&["topic", "list"][..], &["produce", "t"], &["consume", "t"], &["group", "list"], &["health"]] {
+    for args in [&["topic", "list"][..], &["produce", "t"], &["consume", "t"], &["group", "list"]] {
         let mut args = args.to_vec();
         args.extend(["--brokers", &brokers]);
         let ended = alone(&args, &[("REDPANDA_REQUEST_TIMEOUT", "2000")]).expect(1);
@@ -44,12 +44,20 @@ fn a_broker_that_is_not_there_is_named_with_the_reason() {
 }
 
 #[test]
-fn health_of_a_cluster_that_is_not_there_is_json_too() {
+fn health_of_a_cluster_that_is_not_there_has_the_same_shape() {
     let broker = nobody();
+    let ended = alone(&["health", "--brokers", &broker], &[]).expect(1);
+    assert!(ended.stdout.starts_with("unhealthy  cluster -") && ended.stdout.contains(&broker), "{}", ended.stdout);
+    assert!(ended.stderr.contains("refused"), "{}", ended.stderr);
     let ended = alone(&["health", "--json", "--brokers", &broker], &[("REDPANDA_REQUEST_TIMEOUT", "2000")]).expect(1);
     let health = ended.json_lines().remove(0);
     assert_eq!(health["status"], "unhealthy");
     assert!(health["problems"][0].as_str().unwrap().contains(&broker), "{health}");
+    let bed = Bed::embedded();
+    let healthy = bed.run(&["health", "--json"]).expect(0).json_lines().remove(0);
+    let keys = |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&health), keys(&healthy));
+    assert_eq!(keys(&health["brokers"][0]), keys(&healthy["brokers"][0]));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! `ailurus health`: is the cluster there.
 
 use ailurus::health::Status;
-use ailurus::{Config, RedpandaService};
+use ailurus::{Client, Config, Health as Report};
 use clap::Args;
-use serde_json::{Value, json};
-use std::time::Duration;
+use serde_json::Value;
 
 use crate::args::{Global, Json};
 use crate::exit::Exit;
@@ -19,17 +18,7 @@ pub struct Health {
 }
 
 pub async fn run(global: &Global, args: Health) -> anyhow::Result<Exit> {
-    let config = settings::read_only(global)?;
-    let service = match RedpandaService::connect(config.clone()).await {
-        Ok(service) => service,
-        Err(error) if args.output.json => {
-            output::json(&unreachable(&config, &error.full()))?;
-            return Ok(Exit::Failure);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let health = service.health().await;
-    service.close(Duration::from_secs(5)).await?;
+    let health = check(settings::read_only(global)?).await;
     if args.output.json {
         output::json(&health)?;
     } else {
@@ -41,7 +30,7 @@ pub async fn run(global: &Global, args: Health) -> anyhow::Result<Exit> {
     Ok(if health.status == Status::Healthy { Exit::Success } else { Exit::Failure })
 }
 
-fn summary(health: &ailurus::Health) -> String {
+fn summary(health: &Report) -> String {
     let status = serde_json::to_value(health.status).ok();
     let status = status.as_ref().and_then(Value::as_str).unwrap_or("unknown");
     let mut brokers = Table::new(["BROKER", "ADDRESS", "LATENCY", "ERROR"]);
@@ -53,15 +42,10 @@ fn summary(health: &ailurus::Health) -> String {
     format!("{status}  cluster {cluster}  controller {controller}\n\n{brokers}")
 }
 
-/// The report on a cluster that was never reached, in the shape of [`ailurus::Health`].
-pub fn unreachable(config: &Config, why: &str) -> Value {
-    let brokers: Vec<_> = config.brokers.iter().map(|b| json!({"id": null, "address": b.to_string()})).collect();
-    json!({
-        "status": Status::Unhealthy,
-        "clusterId": null,
-        "controllerId": null,
-        "brokers": brokers,
-        "subscriptions": [],
-        "problems": [why],
-    })
+/// Asks a cluster that may never have been reached.
+pub async fn check(config: Config) -> Report {
+    let client = Client::new(config);
+    let health = Report::check(&client).await;
+    client.close().await;
+    health
 }

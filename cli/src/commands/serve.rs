@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ailurus::health::Status;
@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::health::unreachable;
+use super::health::check;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::{self, note};
@@ -88,15 +88,12 @@ struct App {
     config: Config,
     /// Once the cluster is reached.
     service: OnceLock<RedpandaService>,
-    /// Why it is not reached.
-    trouble: Mutex<String>,
     ready: AtomicBool,
 }
 
 impl App {
     fn new(config: Config) -> Self {
-        let trouble = Mutex::new("connecting".to_owned());
-        Self { config, service: OnceLock::new(), trouble, ready: AtomicBool::new(false) }
+        Self { config, service: OnceLock::new(), ready: AtomicBool::new(false) }
     }
 
     /// Connects, consumes until the end is asked for or a consumer fails, and shuts down.
@@ -155,11 +152,7 @@ impl App {
         loop {
             match RedpandaService::connect(self.config.clone()).await {
                 Ok(service) => return self.service.get_or_init(|| service),
-                Err(e) => {
-                    let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-                    *trouble = e.full();
-                    note(format_args!("{trouble}; trying again"));
-                }
+                Err(e) => note(format_args!("{}; trying again", e.full())),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -203,11 +196,10 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn redpanda(State(app): State<Arc<App>>) -> Response {
-    let Some(service) = app.service.get() else {
-        let trouble = app.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(unreachable(&app.config, &trouble))).into_response();
+    let health = match app.service.get() {
+        Some(service) => service.health().await,
+        None => check(app.config.clone()).await,
     };
-    let health = service.health().await;
     let code = if health.status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, Json(health)).into_response()
 }
