@@ -128,6 +128,7 @@ impl Admin {
             let wait = backoff.next();
             match code {
                 0 => return Ok(()),
+                UNKNOWN_TOPIC => return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist"))),
                 NOT_CONTROLLER if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
                 code => {
                     let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
