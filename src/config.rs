@@ -127,6 +127,14 @@ impl Compression {
 }
 
 /// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.
+///
+/// ```
+/// use ailurus::{Config, OffsetReset};
+///
+/// let config = Config::builder().offset_reset(OffsetReset::Latest).build()?;
+/// assert_eq!(config.consumer.offset_reset, OffsetReset::Latest);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OffsetReset {
     /// At the first record of the log: nothing that is still there is missed.
@@ -137,6 +145,14 @@ pub enum OffsetReset {
 }
 
 /// How partitions are shared among the members of a group.
+///
+/// ```
+/// use ailurus::{AssignorKind, Config};
+///
+/// let config = Config::builder().assignors(vec![AssignorKind::RoundRobin]).build()?;
+/// assert_eq!(config.consumer.assignors, [AssignorKind::RoundRobin]);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AssignorKind {
@@ -147,6 +163,17 @@ pub enum AssignorKind {
 }
 
 /// Settings of a [`Producer`](crate::Producer). Durations and sizes are checked when a producer is made.
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::{Compression, Config, ProducerConfig};
+///
+/// let mut producer = ProducerConfig::default();
+/// producer.linger = Duration::from_millis(5);
+/// producer.compression = Compression::gzip(6)?;
+/// assert_eq!(Config::builder().producer(producer.clone()).build()?.producer, producer);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerConfig {
@@ -183,6 +210,17 @@ impl Default for ProducerConfig {
 }
 
 /// Settings of a [`Consumer`](crate::Consumer).
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::{Config, ConsumerConfig};
+///
+/// let mut consumer = ConsumerConfig::default();
+/// consumer.session_timeout = Duration::from_secs(10);
+/// consumer.prefetch_bytes = 8 << 20;
+/// assert_eq!(Config::builder().consumer(consumer.clone()).build()?.consumer, consumer);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerConfig {
@@ -232,6 +270,17 @@ impl Default for ConsumerConfig {
 }
 
 /// Settings of a [`Processor`](crate::Processor): what happens to a record whose handler fails, and at shutdown.
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::{Config, ProcessorConfig};
+///
+/// let mut processor = ProcessorConfig::default();
+/// processor.max_attempts = 10;
+/// processor.retry_backoff = Duration::from_millis(20);
+/// assert_eq!(Config::builder().processor(processor.clone()).build()?.processor, processor);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessorConfig {

@@ -31,6 +31,14 @@ struct Inner {
 }
 
 /// The classes of [`Error`] that a program may want to tell apart.
+///
+/// ```
+/// use ailurus::{Error, ErrorKind};
+///
+/// fn belongs_to_the_sender(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord | ErrorKind::Event)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

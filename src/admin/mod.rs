@@ -11,6 +11,14 @@ use serde::Serialize;
 use crate::cluster::{Client, Cluster};
 
 /// One partition of a topic.
+///
+/// ```
+/// use ailurus::admin::PartitionInfo;
+///
+/// fn is_at_risk(p: &PartitionInfo) -> bool {
+///     p.leader.is_none() || p.in_sync_replicas.len() < p.replicas.len()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -25,7 +33,15 @@ pub struct PartitionInfo {
     pub in_sync_replicas: Vec<i32>,
 }
 
-/// A topic.
+/// A topic, as [`Admin::list_topics`] and [`Admin::describe_topic`] give it.
+///
+/// ```
+/// use ailurus::admin::TopicInfo;
+///
+/// fn row(t: &TopicInfo) -> String {
+///     format!("{}: {} partitions", t.name, t.partitions.len())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -38,7 +54,15 @@ pub struct TopicInfo {
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// A group as a list shows it.
+/// A group as [`Admin::list_groups`] shows it.
+///
+/// ```
+/// use ailurus::admin::GroupListing;
+///
+/// fn consumers(groups: Vec<GroupListing>) -> Vec<String> {
+///     groups.into_iter().filter(|g| g.protocol_type == "consumer").map(|g| g.group).collect()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -52,6 +76,14 @@ pub struct GroupListing {
 }
 
 /// A member of a group.
+///
+/// ```
+/// use ailurus::admin::GroupMember;
+///
+/// fn owns(m: &GroupMember, topic: &str, partition: i32) -> bool {
+///     m.assignment.get(topic).is_some_and(|p| p.contains(&partition))
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -66,7 +98,15 @@ pub struct GroupMember {
     pub assignment: BTreeMap<String, Vec<i32>>,
 }
 
-/// How far a group is in a partition.
+/// How far a group is in a partition. Numbers are offsets and records.
+///
+/// ```
+/// use ailurus::admin::GroupOffset;
+///
+/// fn behind(offsets: &[GroupOffset]) -> i64 {
+///     offsets.iter().filter_map(|o| o.lag).sum()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -83,7 +123,15 @@ pub struct GroupOffset {
     pub lag: Option<i64>,
 }
 
-/// A group in full.
+/// A group in full, as [`Admin::describe_group`] gives it.
+///
+/// ```
+/// use ailurus::admin::GroupDescription;
+///
+/// fn works(g: &GroupDescription) -> bool {
+///     g.state == "Stable" && g.members.iter().any(|m| !m.assignment.is_empty())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

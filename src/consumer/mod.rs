@@ -430,6 +430,16 @@ fn subscribing(group: &str, topic: &str, e: Error) -> Error {
 }
 
 /// A record as a handler gets it. Cheap to clone.
+///
+/// ```
+/// use ailurus::Message;
+///
+/// async fn handle(message: Message) -> Result<(), std::str::Utf8Error> {
+///     let Some(value) = &message.value else { return Ok(()) }; // a tombstone
+///     println!("{}/{}@{}: {}", message.topic, message.partition, message.offset, std::str::from_utf8(value)?);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Message {
