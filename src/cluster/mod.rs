@@ -28,6 +28,8 @@ use crate::wire::{ConnectSettings, Connection};
 
 /// How long a topic that this client has asked to be created may take to appear.
 const CREATION: Duration = Duration::from_secs(10);
+/// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
+const MISSING: Duration = Duration::from_secs(5);
 /// The longest wait for one broker's metadata: the next one may be faster.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -226,6 +228,13 @@ impl Cluster {
         })
     }
 
+    /// How old metadata may grow.
+    fn max_age(&self) -> Duration {
+        let snapshot = self.snapshot();
+        let missing = self.lock_wanted().iter().any(|topic| snapshot.failed.contains_key(topic));
+        if missing { MISSING.min(self.config.metadata_max_age) } else { self.config.metadata_max_age }
+    }
+
     fn lock_wanted(&self) -> std::sync::MutexGuard<'_, HashSet<Arc<str>>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,11 +265,13 @@ fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
 async fn keep_fresh(cluster: Arc<Cluster>) {
     let cancel = cluster.cancel.clone();
     let mut backoff = cluster.backoff();
+    let mut updated = cluster.updated();
     let work = async {
         loop {
-            let due = tokio::time::sleep(cluster.config.metadata_max_age);
+            let due = tokio::time::sleep(cluster.max_age());
             tokio::select! {
                 () = cluster.stale.notified() => {}
+                Ok(()) = updated.changed() => continue, // fresh by somebody else's question
                 // Nothing is kept fresh before the first use.
                 () = due => if cluster.snapshot().asked.is_none() { continue },
             }
@@ -277,5 +288,24 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
     tokio::select! {
         () = cancel.cancelled() => {}
         () = work => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_topic_in_use_that_is_missing_is_looked_for_soon() {
+        let client = Client::new(Config::default());
+        let cluster = client.cluster();
+        let rest = cluster.max_age();
+        let mut snapshot = (*cluster.snapshot()).clone();
+        snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
+        cluster.snapshot.send_replace(Arc::new(snapshot));
+        assert_eq!(cluster.max_age(), rest, "nobody uses it");
+        cluster.lock_wanted().insert("gone".into());
+        assert_eq!(cluster.max_age(), MISSING);
+        assert!(MISSING < rest);
     }
 }
