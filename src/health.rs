@@ -8,7 +8,7 @@ use kafka_protocol::messages::MetadataRequest;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cluster::{Client, Snapshot};
+use crate::cluster::{Client, Snapshot, UNKNOWN_TOPIC};
 use crate::config::BrokerAddr;
 pub use crate::processor::{PartitionHealth, SubscriptionHealth};
 
@@ -57,7 +57,7 @@ pub struct Health {
 pub enum Status {
     /// All brokers answer, and no subscription stands still.
     Healthy,
-    /// Work goes on, but a broker does not answer, or a partition or a subscription stands still.
+    /// Work goes on, but a broker does not answer, a partition or a subscription stands still, or its topic is gone.
     Degraded,
     /// No broker can be reached, or a subscription has ended.
     Unhealthy,
@@ -115,7 +115,20 @@ impl Health {
             problems: Vec::new(),
         };
         health.judge();
+        health.miss(&snapshot);
         health
+    }
+
+    /// A subscription to a topic that is not there looks well: it has nothing to do.
+    fn miss(&mut self, snapshot: &Snapshot) {
+        for s in &self.subscriptions {
+            for topic in s.topics.iter().filter(|t| snapshot.failed.get(t.as_str()) == Some(&UNKNOWN_TOPIC)) {
+                self.problems.push(format!("topic {topic:?} of group {:?} does not exist", s.group));
+                if self.status == Status::Healthy {
+                    self.status = Status::Degraded;
+                }
+            }
+        }
     }
 
     fn judge(&mut self) {
@@ -231,6 +244,19 @@ mod tests {
             assert_eq!(health.status, Status::Unhealthy);
             assert!(health.problems[0].contains("within"), "{:?}", health.problems);
         }
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_is_a_problem() {
+        let mut health = judged(vec![broker(None)], "member", None);
+        let mut snapshot = Snapshot::empty();
+        snapshot.failed.insert("other".into(), UNKNOWN_TOPIC);
+        health.miss(&snapshot);
+        assert_eq!(health.status, Status::Healthy);
+        snapshot.failed.insert("t".into(), UNKNOWN_TOPIC);
+        health.miss(&snapshot);
+        assert_eq!(health.status, Status::Degraded);
+        assert_eq!(health.problems, ["topic \"t\" of group \"g\" does not exist"]);
     }
 
     #[test]
