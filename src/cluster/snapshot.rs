@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::MetadataResponse;
-use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -105,11 +105,14 @@ pub(crate) fn address(host: &str, port: i32) -> BrokerAddr {
 pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
     let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
     let known = known.filter(|k| k.id == id);
-    let count = t.partitions.iter().map(|p| p.partition_index + 1).max().unwrap_or(0);
+    // Brokers list all partitions: a number beyond theirs is damage, and nothing is allocated for it.
+    let listed =
+        |p: &MetadataResponsePartition| usize::try_from(p.partition_index).ok().filter(|i| *i < t.partitions.len());
+    let count = t.partitions.iter().filter_map(listed).max().map_or(0, |last| last + 1);
     let none = PartitionMeta { leader: None, leader_epoch: -1, replicas: vec![], in_sync: vec![] };
-    let mut partitions = vec![none; usize::try_from(count).unwrap_or(0)];
+    let mut partitions = vec![none; count];
     for p in &t.partitions {
-        let Some(slot) = usize::try_from(p.partition_index).ok().and_then(|i| partitions.get_mut(i)) else { continue };
+        let Some(slot) = listed(p).and_then(|i| partitions.get_mut(i)) else { continue };
         let ids = |ids: &[kafka_protocol::messages::BrokerId]| ids.iter().map(|b| b.0).collect();
         *slot = PartitionMeta {
             leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != LEADER_NOT_AVAILABLE),
@@ -138,7 +141,7 @@ fn notice(known: Option<&TopicMeta>, new: &TopicMeta) {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition};
+    use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
     use kafka_protocol::messages::{BrokerId, TopicName};
 
     use super::*;
@@ -190,6 +193,13 @@ mod tests {
         assert_eq!(leaders(&s), [None, None, Some(1)]);
         assert_eq!(s.topics["t"].partition(3), None);
         assert_eq!(s.topics["t"].partition(-1), None);
+    }
+
+    #[test]
+    fn a_partition_number_out_of_range_is_left_out() {
+        let partitions = vec![partition(i32::MAX, 1, 0), partition(0, 1, 0), partition(-1, 1, 0)];
+        let s = Snapshot::empty().next(answer(0, 1, partitions), Instant::now());
+        assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ type Job<M> = Box<dyn FnOnce(Arc<M>) -> BoxFuture<'static, Verdict> + Send>;
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Keep,
-    /// It went unanswered: nothing that stands behind it may ever be answered.
+    /// It went unanswered, or the stream is broken: nothing that stands behind it may ever be answered.
     Kill(String),
 }
 
@@ -116,8 +116,11 @@ impl Connection {
                 let (outcome, verdict) = match outcome {
                     Ok(Ok(Reply(response))) => (Ok(response), Verdict::Keep),
                     Ok(Err(e)) => {
+                        // Its reader or writer has ended: every later request would fail as this one.
+                        let broken = matches!(e, RequestError::Poisoned(_));
                         let e = explain::<A>(e, &peer, &control);
-                        (Err(e), Verdict::Keep)
+                        let verdict = if broken { Verdict::Kill(e.to_string()) } else { Verdict::Keep };
+                        (Err(e), verdict)
                     }
                     Err(_) => {
                         let waited = began.elapsed();

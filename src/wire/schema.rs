@@ -23,6 +23,8 @@ enum Kind {
     Bytes,
     /// Elements of these fields; null is allowed.
     Array(&'static [Field]),
+    /// A tagged field that the decoder knows: its number and its fields. Those it does not know need no line.
+    Tagged(usize, &'static [Field]),
 }
 
 const fn field(kind: Kind) -> Field {
@@ -38,6 +40,9 @@ const STR: Field = field(Kind::Str);
 const BYTES: Field = field(Kind::Bytes);
 const fn array(of: &'static [Field]) -> Field {
     field(Kind::Array(of))
+}
+const fn tagged(tag: usize, of: &'static [Field]) -> Field {
+    field(Kind::Tagged(tag, of))
 }
 const fn since(version: i16, f: Field) -> Field {
     Field { since: version, ..f }
@@ -65,7 +70,19 @@ pub(super) mod table {
         since(7, I32),
         array(&[
             STR,
-            array(&[I32, I16, I64, since(4, I64), since(5, I64), since(4, array(&[I64, I64])), since(11, I32), BYTES]),
+            array(&[
+                I32,
+                I16,
+                I64,
+                since(4, I64),
+                since(5, I64),
+                since(4, array(&[I64, I64])),
+                since(11, I32),
+                BYTES,
+                tagged(0, &[I32, I64]),
+                tagged(1, &[I32, I32]),
+                tagged(2, &[I64, I32]),
+            ]),
         ]),
     ];
     pub(crate) const ListOffsets: &[Field] =
@@ -109,6 +126,7 @@ pub(super) mod table {
             since(5, I32),
             since(5, I16),
             since(5, array(&[STR, STR, BOOL, I8, BOOL])),
+            tagged(0, &[I16]),
         ]),
     ];
     pub(crate) const DeleteTopics: &[Field] = &[since(1, I32), array(&[STR, I16, since(5, STR)])];
@@ -173,7 +191,9 @@ impl Walk<'_> {
             let [byte] = self.fixed::<1>()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return usize::try_from(value).map_err(|_| self.broken("a length is too large"));
+                // The decoder drops what is above 32 bits.
+                let value = u32::try_from(value).ok().and_then(|v| usize::try_from(v).ok());
+                return value.ok_or_else(|| self.broken("a length is too large"));
             }
         }
         Err(self.broken("a length has too many bytes"))
@@ -192,12 +212,30 @@ impl Walk<'_> {
         self.fields(fields)?;
         if self.flexible {
             for _ in 0..self.varint()? {
-                self.varint()?;
+                let tag = self.varint()?;
                 let size = self.varint()?;
-                self.skip(size)?;
+                let from = self.at;
+                let known = fields.iter().find_map(|f| match f.kind {
+                    Kind::Tagged(t, of) if t == tag => Some(of),
+                    _ => None,
+                });
+                match known {
+                    // The decoder goes by its fields and not by this size: where they differ, it would read lengths that
+                    // were not looked at here.
+                    Some(of) => self.element(of)?,
+                    None => self.skip(size)?,
+                }
+                if self.at - from != size {
+                    return Err(self.broken("a tagged field is not as long as it says"));
+                }
             }
         }
         Ok(())
+    }
+
+    /// A structure, or a plain value, which has no tagged fields behind it.
+    fn element(&mut self, of: &[Field]) -> Result<(), Broken> {
+        if let [Field { kind: Kind::Fixed(n), .. }] = of { self.skip(*n) } else { self.structure(of) }
     }
 
     fn fields(&mut self, fields: &[Field]) -> Result<(), Broken> {
@@ -220,9 +258,10 @@ impl Walk<'_> {
                         return Err(self.broken("an array says it is longer than the response"));
                     }
                     for _ in 0..n {
-                        if let [Field { kind: Kind::Fixed(n), .. }] = of { self.skip(*n)? } else { self.structure(of)? }
+                        self.element(of)?;
                     }
                 }
+                Kind::Tagged(..) => {} // behind the others: see `structure`
             }
         }
         Ok(())

@@ -156,6 +156,20 @@ async fn an_unanswered_request_closes_the_connection() {
     assert!(connection.is_closed());
 }
 
+#[tokio::test]
+async fn an_answer_beyond_the_limit_closes_the_connection() {
+    let (connection, mut peer) = open().await;
+    let pending = connection.submit(heartbeat(), Instant::now() + LONG);
+    request(&mut peer).await;
+    let size = 2 << 20;
+    peer.write_u32(size).await.unwrap();
+    peer.write_all(&vec![0; size as usize]).await.unwrap();
+    let e = pending.await.unwrap_err();
+    assert!(e.to_string().contains("2097152 bytes, more than the 1048576"), "{e}");
+    // The messenger does not read on: who asks for a connection must be given another one.
+    tokio::time::timeout(LONG, connection.closed()).await.expect("the connection is closed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_before_the_broker_does() {
     let (connection, _peer) = open().await;

@@ -121,6 +121,43 @@ fn topics() {
     agrees::<InitProducerIdRequest>(&InitProducerIdResponse::default());
 }
 
+/// The decoder reads a tagged field that it knows by its fields, whatever size it says it has: a false size would let it read
+/// what follows from another place than the check did, an array of 2^31 elements there, say.
+#[test]
+fn a_known_tagged_field_must_be_as_long_as_it_says() {
+    use fetch_response::*;
+    let p = PartitionData::default()
+        .with_diverging_epoch(EpochEndOffset::default().with_epoch(3))
+        .with_current_leader(LeaderIdAndEpoch::default().with_leader_epoch(4))
+        .with_snapshot_id(SnapshotId::default().with_epoch(5));
+    let t = FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![p]);
+    sizes_matter::<FetchRequest>(&FetchResponse::default().with_responses(vec![t]), &[[0, 13], [1, 9], [2, 13]]);
+    let t = create_topics_response::CreatableTopicResult::default().with_name(name()).with_topic_config_error_code(29);
+    sizes_matter::<CreateTopicsRequest>(&CreateTopicsResponse::default().with_topics(vec![t]), &[[0, 2]]);
+}
+
+/// In the latest version, each of these tags with its size is there, and another size is not accepted.
+fn sizes_matter<A: Api>(response: &A::Response, tags: &[[u8; 2]])
+where
+    A::Response: Encodable,
+{
+    let version = A::VERSIONS.1;
+    let mut body = BytesMut::new();
+    response.encode(&mut body, version).unwrap();
+    assert_eq!(schema::check(&body, A::RESPONSE, version, true), Ok(()));
+    for tag in tags {
+        let at = body.windows(2).rposition(|w| w == tag).unwrap();
+        for size in [tag[1] - 1, tag[1] + 1] {
+            let mut lie = body.clone();
+            lie[at + 1] = size;
+            // With as many bytes behind it as the size wants, so that the end alone does not give it away.
+            lie.extend([0; 1]);
+            let found = schema::check(&lie, A::RESPONSE, version, true);
+            assert!(found.unwrap_err().to_string().contains("not as long as it says"), "{tag:?} said {size}");
+        }
+    }
+}
+
 proptest! {
     /// Whatever passes the check can be given to the decoder, which must not end the process.
     #[test]
