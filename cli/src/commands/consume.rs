@@ -4,7 +4,7 @@ mod end;
 mod format;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
-use crate::output::note;
+use crate::progress::Progress;
 use crate::settings;
 use crate::signals::Shutdown;
 use end::EndOfLog;
@@ -146,7 +146,7 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
         end,
         reset,
         left: args.max,
-        printer: Printer { out: BufWriter::with_capacity(256 << 10, io::stdout()), json: args.output.json, records: 0 },
+        printer: Printer::new(args.output.json, args.max),
         uncommitted: BTreeMap::new(),
         commit_at: Instant::now(),
     };
@@ -232,7 +232,7 @@ impl Reader {
                         self.forget(&revocation.partitions);
                     }
                     ConsumerEvent::Lost(partitions) => {
-                        note(format_args!(
+                        self.printer.progress.note(format_args!(
                             "the group has given {} partitions to others: what was printed since the last commit will be \
                              printed again by them",
                             partitions.len()
@@ -313,9 +313,17 @@ struct Printer {
     out: BufWriter<Stdout>,
     json: bool,
     records: u64,
+    progress: Progress,
 }
 
 impl Printer {
+    fn new(json: bool, max: Option<u64>) -> Self {
+        let stdout = io::stdout();
+        // Records on the terminal are progress enough.
+        let progress = if stdout.is_terminal() { Progress::hidden() } else { Progress::new("records", max) };
+        Self { out: BufWriter::with_capacity(256 << 10, stdout), json, records: 0, progress }
+    }
+
     /// Prints the first `take` records and flushes them.
     fn print(&mut self, records: &Records, take: usize) -> io::Result<()> {
         for record in records.records.iter().take(take) {
@@ -326,6 +334,7 @@ impl Printer {
             }
         }
         self.records += take as u64;
+        self.progress.set(self.records);
         self.out.flush()
     }
 }
