@@ -51,7 +51,11 @@ pub(super) fn read(file: &Path, var: impl Fn(&str) -> Option<String>) -> Result<
 fn unreadable(file: &Path, e: dotenvy::Error) -> Error {
     // A line may hold a secret: the parser's own text, which quotes the line, is not repeated.
     let why = match e {
-        dotenvy::Error::LineParse(_, column) => format!("a line is not NAME=value (at its column {})", column + 1),
+        dotenvy::Error::LineParse(line, column) => {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let number = text.lines().position(|l| !l.is_empty() && line.starts_with(l)).map_or(0, |n| n + 1);
+            format!("line {number} is not NAME=value (at its column {})", column + 1)
+        }
         dotenvy::Error::Io(e) => e.to_string(),
         _ => "it can't be read".to_owned(),
     };

@@ -85,10 +85,10 @@ fn the_environment_wins_over_the_file() {
 fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
-    fs::write(&file, "REDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
+    fs::write(&file, "# comment\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
     let e = env::read(&file, |_| None).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert!(e.to_string().contains(".env: a line is not NAME=value"), "{e}");
+    assert!(e.to_string().contains(".env: line 2 is not NAME=value"), "{e}");
     assert!(!e.full().contains("hunter2"));
 }
 
