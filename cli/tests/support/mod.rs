@@ -52,7 +52,10 @@ impl Ended {
 impl Bed {
     pub fn new() -> Self {
         match std::env::var("AILURUS_TEST_BROKERS") {
-            Ok(brokers) => Self::on(brokers, None, TempDir::new().unwrap()),
+            Ok(brokers) => {
+                refuse_remote(&brokers);
+                Self::on(brokers, None, TempDir::new().unwrap())
+            }
             Err(_) => Self::embedded(),
         }
     }
@@ -269,4 +272,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Tests create and delete topics: only on this machine, unless that is meant.
+fn refuse_remote(brokers: &str) {
+    let local = |b: &str| ["127.", "localhost:", "[::1]:"].iter().any(|l| b.trim().starts_with(l));
+    let allowed = std::env::var("AILURUS_TEST_ALLOW_REMOTE").as_deref() == Ok("1");
+    assert!(
+        allowed || brokers.split(',').all(local),
+        "AILURUS_TEST_BROKERS={brokers} is not on loopback: set AILURUS_TEST_ALLOW_REMOTE=1 if that is meant"
+    );
 }
