@@ -235,8 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn brokers_that_are_silent_do_not_hold_it_up() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
-        let mut config = crate::Config::default();
-        config.brokers = vec![silent.local_addr().unwrap().to_string().parse().unwrap()];
+        let config = crate::Config::builder().brokers(silent.local_addr().unwrap().to_string()).build().unwrap();
         let client = Client::new(config);
         let checks = (0..3).map(|_| Health::check(&client)); // one does not wait for another
         let all = tokio::time::timeout(TIMEOUT * 2 + Duration::from_secs(1), join_all(checks)).await.unwrap();
