@@ -142,6 +142,9 @@ impl Health {
         };
         let down: Vec<_> = self.brokers.iter().filter(|b| b.error.is_some()).collect();
         let none = down.len() == self.brokers.len();
+        if self.brokers.is_empty() {
+            problem(Status::Unhealthy, "the cluster lists no broker".into());
+        }
         for b in down {
             let status = if none { Status::Unhealthy } else { Status::Degraded };
             problem(status, b.error.clone().unwrap_or_default());
@@ -235,8 +238,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn brokers_that_are_silent_do_not_hold_it_up() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
-        let mut config = crate::Config::default();
-        config.brokers = vec![silent.local_addr().unwrap().to_string().parse().unwrap()];
+        let brokers = vec![silent.local_addr().unwrap().to_string().parse().unwrap()];
+        let config = crate::Config { brokers, ..crate::Config::default() };
         let client = Client::new(config);
         let checks = (0..3).map(|_| Health::check(&client)); // one does not wait for another
         let all = tokio::time::timeout(TIMEOUT * 2 + Duration::from_secs(1), join_all(checks)).await.unwrap();
@@ -265,9 +268,23 @@ mod tests {
         assert_eq!(judged(vec![broker(None), broker(Some("down"))], "member", None).status, Status::Degraded);
         assert_eq!(judged(vec![broker(Some("down"))], "member", None).status, Status::Unhealthy);
         assert_eq!(judged(vec![broker(Some("down"))], "member", Some("why")).status, Status::Unhealthy);
+        assert_eq!(judged(vec![], "member", None).status, Status::Unhealthy);
         let waiting = judged(vec![broker(None)], "member", Some("why"));
         assert_eq!((waiting.status, waiting.problems.len()), (Status::Degraded, 1));
         assert!(waiting.problems[0].contains("t/0 of group \"g\" waits: why"), "{:?}", waiting.problems);
         assert_eq!(judged(vec![broker(None)], "closed", None).status, Status::Unhealthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_hang_do_not_hold_the_answer_up() {
+        // Connections are taken and nothing is answered.
+        let listeners = [std::net::TcpListener::bind("127.0.0.1:0"), std::net::TcpListener::bind("127.0.0.1:0")];
+        let addresses = listeners.each_ref().map(|l| l.as_ref().unwrap().local_addr().unwrap().to_string());
+        let config = crate::Config::builder().brokers(addresses.join(",")).build().unwrap();
+        let began = Instant::now();
+        let health = Health::check(&Client::new(config)).await;
+        assert!(began.elapsed() <= 2 * TIMEOUT + Duration::from_millis(10), "{:?}", began.elapsed());
+        assert_eq!((health.status, health.brokers.len()), (Status::Unhealthy, 2));
+        assert!(health.problems[0].contains("not answered within 5s"), "{:?}", health.problems);
     }
 }
