@@ -18,6 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
@@ -65,16 +66,19 @@ impl Client {
             stale: Notify::new(),
             connections: Mutex::default(),
             cancel: cancel.clone(),
+            tasks: TaskTracker::new(),
         });
-        tokio::spawn(keep_fresh(Arc::clone(&cluster)));
+        cluster.tasks.spawn(keep_fresh(Arc::clone(&cluster)));
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
     /// A client that has reached the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
+    /// [`ErrorKind::Config`] that lists the settings that are not allowed; [`ErrorKind::Connect`] that names each broker tried
+    /// and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
         let client = Self::new(config);
         client.cluster.refresh().await?;
         Ok(client)
@@ -89,9 +93,12 @@ impl Client {
         &self.cluster
     }
 
-    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`.
+    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`,
+    /// which is to be called before: without the client they learn of no new leader.
     pub async fn close(&self) {
         self.cluster.cancel.cancel();
+        self.cluster.tasks.close();
+        self.cluster.tasks.wait().await;
         let slots: Vec<_> = self.cluster.lock_connections().drain().map(|(_, slot)| slot).collect();
         for slot in slots {
             if let Some(connection) = slot.lock().await.take() {
@@ -117,6 +124,7 @@ pub(crate) struct Cluster {
     stale: Notify,
     connections: Mutex<HashMap<BrokerAddr, Slot>>,
     cancel: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Cluster {
