@@ -27,6 +27,8 @@ use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{ConnectSettings, Connection};
 
+/// The longest name of a topic.
+const TOPIC_NAME: usize = 249;
 /// How long a topic that this client has asked to be created may take to appear.
 const CREATION: Duration = Duration::from_secs(10);
 /// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
@@ -162,6 +164,11 @@ impl Cluster {
     pub(crate) async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicMeta>> {
         if let Some(topic) = self.cached_topic(name) {
             return Ok(topic);
+        }
+        if name.len() > TOPIC_NAME {
+            // Not even to be asked for: a name that can't be encoded would spoil each refresh.
+            let what = format!("a topic's name has {} bytes: allowed are 1 to {TOPIC_NAME}", name.len());
+            return Err(Error::new(ErrorKind::UnknownTopic, what));
         }
         let name: Arc<str> = name.into();
         let mut added = false;

@@ -61,6 +61,16 @@ async fn a_topic_in_use_stays_so_when_a_search_for_it_fails() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_topic_can_have_spoils_no_refresh() {
+    let broker = Broker::start(BrokerConfig::default()).await.unwrap();
+    let client = Client::new(config(&broker.bootstrap()));
+    let e = client.cluster().topic(&"n".repeat(40_000), true).await.unwrap_err();
+    assert!(e.is_unknown_topic() && e.to_string().contains("40000 bytes"), "{e}");
+    client.cluster().refresh().await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_broker_that_hangs_does_not_hold_up_the_others() {
     let broker = Broker::start(BrokerConfig::default().nodes(2)).await.unwrap();
     // One that hangs from the start: the next one answers long before it is given up.
