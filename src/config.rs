@@ -343,7 +343,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long to try one address of a broker, default 10 s. 10 ms to 2 minutes.
     pub connect_timeout: Duration,
-    /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 s to 1 day. New partitions of a
+    /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 ms to 1 day. New partitions of a
     /// growing topic are seen after this at the latest.
     pub metadata_max_age: Duration,
     /// The wait before a failed request is tried again, default 100 ms; it doubles each time, with jitter.
@@ -432,7 +432,9 @@ impl ConfigBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] if `.env` can't be read.
     pub fn from_env() -> Result<Self> {
-        env::read(std::path::Path::new(".env"), |name| std::env::var(name).ok())
+        // Lossy: a value that is no text is to be refused and not to be ignored.
+        let var = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        env::read(std::path::Path::new(".env"), var)
     }
 
     /// Reads variables by a function, for tests and for programs with an environment of their own. No `.env` is read.

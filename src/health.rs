@@ -142,6 +142,9 @@ impl Health {
         };
         let down: Vec<_> = self.brokers.iter().filter(|b| b.error.is_some()).collect();
         let none = down.len() == self.brokers.len();
+        if self.brokers.is_empty() {
+            problem(Status::Unhealthy, "the cluster lists no broker".into());
+        }
         for b in down {
             let status = if none { Status::Unhealthy } else { Status::Degraded };
             problem(status, b.error.clone().unwrap_or_default());
@@ -264,6 +267,7 @@ mod tests {
         assert_eq!(judged(vec![broker(None), broker(Some("down"))], "member", None).status, Status::Degraded);
         assert_eq!(judged(vec![broker(Some("down"))], "member", None).status, Status::Unhealthy);
         assert_eq!(judged(vec![broker(Some("down"))], "member", Some("why")).status, Status::Unhealthy);
+        assert_eq!(judged(vec![], "member", None).status, Status::Unhealthy);
         let waiting = judged(vec![broker(None)], "member", Some("why"));
         assert_eq!((waiting.status, waiting.problems.len()), (Status::Degraded, 1));
         assert!(waiting.problems[0].contains("t/0 of group \"g\" waits: why"), "{:?}", waiting.problems);

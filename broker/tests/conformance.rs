@@ -1,7 +1,7 @@
 //! What a real broker does, the in-memory one does too.
 //!
-//! With `BROKER_CONFORMANCE=host:port` the same tests run against a real one-node Kafka as well, which shows that they
-//! expect the right thing. They use topics and groups of their own names.
+//! With `BROKER_CONFORMANCE=host:port` the same tests run against a real one-node Kafka on loopback as well, which shows that
+//! they expect the right thing. They use topics and groups of their own names, and delete those at the end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -46,14 +46,26 @@ async fn targets() -> Vec<Target> {
     let prefix = format!("conformance-{}", Uuid::now_v7());
     let embedded = Target { address: broker.bootstrap(), prefix: prefix.clone(), broker: Some(broker) };
     let real = std::env::var("BROKER_CONFORMANCE").ok();
-    let real = real.map(|address| Target { address, prefix, broker: None });
+    let real = real.map(|address| {
+        let local = ["127.", "localhost:", "[::1]:"].iter().any(|l| address.starts_with(l));
+        assert!(local, "BROKER_CONFORMANCE={address} is not on loopback");
+        Target { address, prefix, broker: None }
+    });
     [embedded].into_iter().chain(real).collect()
 }
 
 async fn end(target: Target) {
     if let Some(broker) = target.broker {
-        broker.shutdown().await;
+        return broker.shutdown().await;
     }
+    let mut client = target.client().await;
+    let all = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
+    let names = client.call(4, &all).await.topics.into_iter().filter_map(|t| t.name);
+    let ours = names.filter(|n| n.starts_with(&target.prefix)).collect();
+    client.call(3, &DeleteTopicsRequest::default().with_topic_names(ours).with_timeout_ms(10_000)).await;
+    let groups = client.call(0, &ListGroupsRequest::default()).await.groups.into_iter().map(|g| g.group_id);
+    let ours = groups.filter(|g| g.starts_with(&target.prefix)).collect();
+    client.call(0, &DeleteGroupsRequest::default().with_groups_names(ours)).await;
 }
 
 async fn list_offset(client: &mut Client, topic: &str, timestamp: i64) -> (i16, i64, i64) {

@@ -119,22 +119,33 @@ impl Admin {
         loop {
             // Redpanda and KRaft brokers forward to the controller; older Kafka wants it asked itself.
             let controller = cluster.refresh().await.map_err(|e| e.context(what))?.controller;
-            let timeout = cluster.config().request_timeout;
-            let response = match controller {
-                Some(id) => cluster.request_to(id, request.clone(), timeout).await,
-                None => cluster.request_any(request.clone(), timeout).await,
+            let error = match controller {
+                Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
+                    Ok(response) => match answer(&response) {
+                        (0, _) => return Ok(()),
+                        (UNKNOWN_TOPIC, _) => {
+                            return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
+                        }
+                        (code, message) => {
+                            let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
+                            let error = Error::broker(code, format!("{what}{said}"));
+                            if code != NOT_CONTROLLER {
+                                return Err(error);
+                            }
+                            error
+                        }
+                    },
+                    // It was not asked, so nothing was done, and there may be another one soon.
+                    Err(e) if e.kind() == ErrorKind::Connect => e.context(what),
+                    Err(e) => return Err(e.context(what)),
+                },
+                None => Error::broker(NOT_CONTROLLER, format_args!("{what}: the cluster has no controller")),
             };
-            let (code, message) = answer(&response.map_err(|e| e.context(what))?);
             let wait = backoff.next();
-            match code {
-                0 => return Ok(()),
-                UNKNOWN_TOPIC => return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist"))),
-                NOT_CONTROLLER if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
-                code => {
-                    let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
-                    return Err(Error::broker(code, format!("{what}{said}")));
-                }
+            if Instant::now() + wait > deadline {
+                return Err(error);
             }
+            tokio::time::sleep(wait).await;
         }
     }
 

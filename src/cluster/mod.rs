@@ -18,6 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
@@ -26,12 +27,14 @@ use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{ConnectSettings, Connection};
 
+/// The longest name of a topic.
+const TOPIC_NAME: usize = 249;
 /// How long a topic that this client has asked to be created may take to appear.
 const CREATION: Duration = Duration::from_secs(10);
 /// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
 const MISSING: Duration = Duration::from_secs(5);
-/// The longest wait for one broker's metadata: the next one may be faster.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait for what any broker can tell, metadata or a coordinator: the next one may be faster.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle on a cluster: cheap to clone, shared by producers, consumers and admin calls.
 ///
@@ -61,20 +64,23 @@ impl Client {
             config,
             snapshot: watch::channel(Arc::new(Snapshot::empty())).0,
             wanted: Mutex::default(),
-            refreshing: tokio::sync::Mutex::new(()),
+            refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
             connections: Mutex::default(),
             cancel: cancel.clone(),
+            tasks: TaskTracker::new(),
         });
-        tokio::spawn(keep_fresh(Arc::clone(&cluster)));
+        cluster.tasks.spawn(keep_fresh(Arc::clone(&cluster)));
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
     /// A client that has reached the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
+    /// [`ErrorKind::Config`] that lists the settings that are not allowed; [`ErrorKind::Connect`] that names each broker tried
+    /// and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
         let client = Self::new(config);
         client.cluster.refresh().await?;
         Ok(client)
@@ -89,9 +95,12 @@ impl Client {
         &self.cluster
     }
 
-    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`.
+    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`,
+    /// which is to be called before: without the client they learn of no new leader.
     pub async fn close(&self) {
         self.cluster.cancel.cancel();
+        self.cluster.tasks.close();
+        self.cluster.tasks.wait().await;
         let slots: Vec<_> = self.cluster.lock_connections().drain().map(|(_, slot)| slot).collect();
         for slot in slots {
             if let Some(connection) = slot.lock().await.take() {
@@ -112,11 +121,12 @@ pub(crate) struct Cluster {
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// The topics in use: metadata is asked for these alone.
     wanted: Mutex<HashSet<Arc<str>>>,
-    /// One refresh at a time; who waits for it takes its result.
-    refreshing: tokio::sync::Mutex<()>,
+    /// One refresh at a time; who waits for it takes its result. Inside: when the last one that failed began, and why.
+    refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
     connections: Mutex<HashMap<BrokerAddr, Slot>>,
     cancel: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Cluster {
@@ -155,12 +165,19 @@ impl Cluster {
         if let Some(topic) = self.cached_topic(name) {
             return Ok(topic);
         }
+        if name.len() > TOPIC_NAME {
+            // Not even to be asked for: a name that can't be encoded would spoil each refresh.
+            let what = format!("a topic's name has {} bytes: allowed are 1 to {TOPIC_NAME}", name.len());
+            return Err(Error::new(ErrorKind::UnknownTopic, what));
+        }
         let name: Arc<str> = name.into();
-        let new = self.lock_wanted().insert(Arc::clone(&name));
+        let mut added = false;
         let create = create && self.config.allow_auto_topic_creation;
         let began = Instant::now();
         let mut backoff = self.backoff();
         loop {
+            // Each time: another search that failed may have taken it out again.
+            added |= self.lock_wanted().insert(Arc::clone(&name));
             let snapshot = self.refresh().await?;
             if let Some(topic) = snapshot.topics.get(&name) {
                 return Ok(Arc::clone(topic));
@@ -168,8 +185,8 @@ impl Cluster {
             let code = snapshot.failed.get(&name).copied().unwrap_or(UNKNOWN_TOPIC);
             let coming = code == LEADER_NOT_AVAILABLE || (create && code == UNKNOWN_TOPIC);
             if !coming || began.elapsed() > CREATION {
-                if new {
-                    self.lock_wanted().remove(&name); // else somebody else is interested, who came first
+                if added {
+                    self.lock_wanted().remove(&name); // else it is in use: when it comes back, that is to be noticed
                 }
                 return Err(unknown(&name, code, create, began.elapsed()));
             }
@@ -180,17 +197,27 @@ impl Cluster {
         }
     }
 
-    /// Fresh metadata: asked for after this call began. Concurrent calls share a request.
+    /// Fresh metadata: asked for after this call began. Concurrent calls share a request, and its failure too: it may have
+    /// taken long, and must not be waited for once per caller.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
         let began = Instant::now();
-        let _one = self.refreshing.lock().await;
+        let mut failed = self.refreshing.lock().await;
         let now = self.snapshot();
         if now.asked.is_some_and(|asked| asked >= began) {
             return Ok(now);
         }
+        if let Some((_, error)) = failed.as_ref().filter(|(asked, _)| *asked >= began) {
+            return Err(error.clone());
+        }
         let wanted: Vec<_> = self.lock_wanted().iter().cloned().collect();
         let asked = Instant::now();
-        let answer = self.metadata(Some(&wanted), false).await?;
+        let answer = match self.metadata(Some(&wanted), false).await {
+            Ok(answer) => answer,
+            Err(e) => {
+                *failed = Some((asked, e.clone()));
+                return Err(e);
+            }
+        };
         let next = Arc::new(now.next(answer, asked));
         self.snapshot.send_replace(Arc::clone(&next));
         Ok(next)
@@ -204,7 +231,11 @@ impl Cluster {
                 t.iter().map(|n| MetadataRequestTopic::default().with_name(Some(name(n)))).collect::<Vec<_>>()
             }))
             .with_allow_auto_topic_creation(create);
-        self.request_any(request, METADATA_TIMEOUT.min(self.config.request_timeout)).await
+        self.request_any(request, self.lookup_timeout()).await
+    }
+
+    fn lookup_timeout(&self) -> Duration {
+        LOOKUP_TIMEOUT.min(self.config.request_timeout)
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -292,20 +323,4 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_topic_in_use_that_is_missing_is_looked_for_soon() {
-        let client = Client::new(Config::default());
-        let cluster = client.cluster();
-        let rest = cluster.max_age();
-        let mut snapshot = (*cluster.snapshot()).clone();
-        snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
-        cluster.snapshot.send_replace(Arc::new(snapshot));
-        assert_eq!(cluster.max_age(), rest, "nobody uses it");
-        cluster.lock_wanted().insert("gone".into());
-        assert_eq!(cluster.max_age(), MISSING);
-        assert!(MISSING < rest);
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -12,21 +13,40 @@ use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::wire::{Api, Connection};
 
+/// How long one broker is given before another is asked as well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Cluster {
-    /// Sends a request to whichever broker answers: known brokers first, those with a connection before the others, then the
-    /// configured ones.
+    /// Sends a request that changes nothing to whichever broker answers: known brokers first, those with a connection before
+    /// the others, then the configured ones. One that has not answered for [`PATIENCE`] is still waited for, but the next one
+    /// is asked as well: a broker that hangs holds nothing up.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
     pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         let began = Instant::now();
         let mut tried = Vec::new();
-        for address in self.candidates() {
-            match self.request_at(&address, request.clone(), timeout).await {
-                Ok(response) => return Ok(response),
-                // Another broker would answer the same.
-                Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt) => return Err(e),
-                Err(e) => tried.push(e.full()),
+        let mut candidates = self.candidates().into_iter();
+        let mut asked = FuturesUnordered::new();
+        loop {
+            match candidates.next() {
+                Some(address) => {
+                    let request = request.clone();
+                    asked.push(async move { self.request_at(&address, request, timeout).await });
+                }
+                None if asked.is_empty() => break,
+                None => {}
+            }
+            tokio::select! {
+                Some(outcome) = asked.next() => match outcome {
+                    Ok(response) => return Ok(response),
+                    // Another broker would answer the same.
+                    Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::Closed) => {
+                        return Err(e);
+                    }
+                    Err(e) => tried.push(e.full()),
+                },
+                () = tokio::time::sleep(PATIENCE), if candidates.len() > 0 => {}
             }
         }
         let what = format!(
@@ -63,7 +83,7 @@ impl Cluster {
         loop {
             let key = StrBytes::from_string(group.to_owned());
             let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
-            let answer = self.request_any(request, self.config.request_timeout).await?;
+            let answer = self.request_any(request, self.lookup_timeout()).await?;
             if answer.error_code == 0 {
                 self.learn(&answer);
                 return Ok(answer.node_id.0);
@@ -114,15 +134,21 @@ impl Cluster {
     }
 
     async fn shared(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
-        if self.cancel.is_cancelled() {
-            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
-        }
-        let slot = Arc::clone(self.lock_connections().entry(at.clone()).or_default());
+        let closed = || Error::new(ErrorKind::Closed, "the client is closed");
+        let slot = {
+            let mut slots = self.lock_connections();
+            // Under the lock: `close` cancels first, so it either finds this slot or is seen here.
+            if self.cancel.is_cancelled() {
+                return Err(closed());
+            }
+            Arc::clone(slots.entry(at.clone()).or_default())
+        };
         let mut slot = slot.lock().await;
         if let Some(connection) = slot.as_ref().filter(|c| !c.is_closed()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Arc::new(self.settings.connect(at).await?);
+        let connection = self.cancel.run_until_cancelled(self.settings.connect(at)).await;
+        let connection = Arc::new(connection.ok_or_else(closed)??);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }

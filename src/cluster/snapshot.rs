@@ -15,6 +15,10 @@ pub(crate) const UNKNOWN_TOPIC: i16 = 3;
 /// Error code of a topic that is being created, or of a partition whose leader is being elected.
 pub(crate) const LEADER_NOT_AVAILABLE: i16 = 5;
 
+/// So many answers in a row with an older election are believed: a topic without an id may have been deleted and created again,
+/// and elections count anew. A broker that lags behind has caught up by then.
+const REWINDS: u8 = 5;
+
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionMeta {
@@ -22,6 +26,8 @@ pub(crate) struct PartitionMeta {
     pub(crate) leader: Option<i32>,
     /// Grows with each election; -1 where the broker does not tell.
     pub(crate) leader_epoch: i32,
+    /// How many answers in a row had an older election than this one.
+    rewinds: u8,
     pub(crate) replicas: Vec<i32>,
     pub(crate) in_sync: Vec<i32>,
 }
@@ -100,8 +106,8 @@ pub(crate) fn address(host: &str, port: i32) -> BrokerAddr {
     BrokerAddr::new(host, u16::try_from(port).unwrap_or(0))
 }
 
-/// A topic as an answer has it. Of a partition whose leader epoch is older than the one known, what is known stays: brokers
-/// learn of an election one after the other.
+/// A topic as an answer has it. Of a partition whose leader epoch is older than the one known, what is known stays, for a
+/// few answers: brokers learn of an election one after the other.
 pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
     let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
     let known = known.filter(|k| k.id == id);
@@ -109,7 +115,7 @@ pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&To
     let listed =
         |p: &MetadataResponsePartition| usize::try_from(p.partition_index).ok().filter(|i| *i < t.partitions.len());
     let count = t.partitions.iter().filter_map(listed).max().map_or(0, |last| last + 1);
-    let none = PartitionMeta { leader: None, leader_epoch: -1, replicas: vec![], in_sync: vec![] };
+    let none = PartitionMeta { leader: None, leader_epoch: -1, rewinds: 0, replicas: vec![], in_sync: vec![] };
     let mut partitions = vec![none; count];
     for p in &t.partitions {
         let Some(slot) = listed(p).and_then(|i| partitions.get_mut(i)) else { continue };
@@ -117,12 +123,13 @@ pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&To
         *slot = PartitionMeta {
             leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != LEADER_NOT_AVAILABLE),
             leader_epoch: p.leader_epoch,
+            rewinds: 0,
             replicas: ids(&p.replica_nodes),
             in_sync: ids(&p.isr_nodes),
         };
         let newer = known.and_then(|k| k.partition(p.partition_index)).filter(|k| k.leader_epoch > p.leader_epoch);
-        if let Some(newer) = newer {
-            *slot = newer.clone();
+        if let Some(newer) = newer.filter(|k| k.rewinds < REWINDS) {
+            *slot = PartitionMeta { rewinds: newer.rewinds + 1, ..newer.clone() };
         }
     }
     TopicMeta { name, id, internal: t.is_internal, partitions }
@@ -174,6 +181,18 @@ mod tests {
         let s = s.next(answer(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
         assert_eq!(leaders(&s), [Some(2), Some(1)]);
         assert_eq!(s.brokers[&1].to_string(), "h:9");
+    }
+
+    #[test]
+    fn a_topic_made_anew_that_has_no_id_starts_over_after_a_few_answers() {
+        let now = Instant::now();
+        let mut s = Snapshot::empty().next(answer(0, 0, vec![partition(0, 2, 7)]), now);
+        for _ in 0..REWINDS {
+            s = s.next(answer(0, 0, vec![partition(0, 1, 0)]), now);
+            assert_eq!(leaders(&s), [Some(2)], "it may be a broker that lags behind");
+        }
+        let s = s.next(answer(0, 0, vec![partition(0, 1, 0)]), now);
+        assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]

@@ -19,6 +19,15 @@ pub(super) fn outcome(problems: &[String]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, report(problems))) }
 }
 
+impl Config {
+    /// For settings that were changed after they were built.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let mut problems = Vec::new();
+        all(self, &mut problems);
+        outcome(&problems)
+    }
+}
+
 impl ProducerConfig {
     pub(crate) fn validate(&self, request_timeout: Duration) -> Result<()> {
         validate(|c| c.producer(self, request_timeout))
@@ -99,12 +108,12 @@ impl Check<'_> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         self.duration("linger", p.linger, ms(0), s(60));
         self.duration("delivery timeout", p.delivery_timeout, s(1), s(3600));
-        self.require(p.delivery_timeout >= p.linger + request_timeout, || {
+        let least = p.linger.saturating_add(request_timeout);
+        self.require(p.delivery_timeout >= least, || {
             format!(
-                "{} is {:?}: allowed is at least linger plus request timeout, {:?}",
+                "{} is {:?}: allowed is at least linger plus request timeout, {least:?}",
                 named("delivery timeout"),
-                p.delivery_timeout,
-                p.linger + request_timeout
+                p.delivery_timeout
             )
         });
         self.bytes("batch size", p.batch_size, 1 << 10, 64 << 20);
@@ -122,7 +131,7 @@ impl Check<'_> {
         self.duration("session timeout", c.session_timeout, ms(1), s(1800));
         self.duration("rebalance timeout", c.rebalance_timeout, ms(1), s(3600));
         self.duration("heartbeat interval", c.heartbeat_interval, ms(1), s(600));
-        self.require(c.heartbeat_interval * 3 <= c.session_timeout, || {
+        self.require(c.heartbeat_interval.saturating_mul(3) <= c.session_timeout, || {
             format!(
                 "{} is {:?}: allowed is at most a third of the session timeout of {:?}",
                 named("heartbeat interval"),

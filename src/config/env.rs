@@ -53,8 +53,10 @@ fn unreadable(file: &Path, e: dotenvy::Error) -> Error {
     let why = match e {
         dotenvy::Error::LineParse(line, column) => {
             let text = std::fs::read_to_string(file).unwrap_or_default();
-            let number = text.lines().position(|l| !l.is_empty() && line.starts_with(l)).map_or(0, |n| n + 1);
-            format!("line {number} is not NAME=value (at its column {})", column + 1)
+            let first = line.lines().next().unwrap_or_default();
+            let number = text.lines().position(|l| l.trim() == first.trim());
+            let line = number.map_or_else(|| "a line".to_owned(), |n| format!("line {}", n + 1));
+            format!("{line} is not NAME=value (at its column {})", column + 1)
         }
         dotenvy::Error::Io(e) => e.to_string(),
         _ => "it can't be read".to_owned(),

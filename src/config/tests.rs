@@ -85,10 +85,10 @@ fn the_environment_wins_over_the_file() {
 fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
-    fs::write(&file, "# comment\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
+    fs::write(&file, "# a comment\nREDPANDA_LINGER=5\n\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
     let e = env::read(&file, |_| None).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert!(e.to_string().contains(".env: line 2 is not NAME=value"), "{e}");
+    assert!(e.to_string().contains(".env: line 4 is not NAME=value"), "{e}");
     assert!(!e.full().contains("hunter2"));
 }
 
@@ -108,4 +108,29 @@ fn the_example_file_shows_the_defaults() {
     assert_eq!(shown.len(), 15, "every variable: {shown:?}");
     let read = env::read(std::path::Path::new(file), |_| None).unwrap().build().unwrap();
     assert_eq!(read, Config::default());
+}
+
+#[test]
+fn durations_without_bounds_are_problems_and_no_overflow() {
+    let max = Duration::MAX;
+    let e = Config::builder()
+        .linger(max)
+        .request_timeout(max)
+        .delivery_timeout(max)
+        .heartbeat_interval(max)
+        .session_timeout(max)
+        .retry_backoff(max)
+        .build()
+        .unwrap_err()
+        .to_string();
+    for setting in ["linger", "request timeout", "delivery timeout", "heartbeat interval", "session timeout"] {
+        assert!(e.contains(&format!("{setting} (REDPANDA_")), "{setting} is not in {e}");
+    }
+}
+
+#[tokio::test]
+async fn settings_changed_after_they_were_built_are_checked_too() {
+    let config = Config { connect_timeout: Duration::MAX, request_timeout: Duration::MAX, ..Config::default() };
+    let e = crate::Client::connect(config).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config, "{e}");
 }

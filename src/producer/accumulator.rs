@@ -14,7 +14,7 @@ use super::batch::{Batch, Ended, Outcome, Payload, State};
 use super::delivery::Completion;
 use super::partitioner::{Target, partition_of};
 use crate::config::{Compression, ProducerConfig};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER, Headers};
 
 /// Stands for the leader of a partition that has none.
@@ -195,7 +195,11 @@ pub(crate) struct Accumulator {
 impl Accumulator {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { settings, topics: Vec::new(), by_name: HashMap::new(), lists: Lists::default(), random }
+        let mut new = Self { settings, topics: Vec::new(), by_name: HashMap::new(), lists: Lists::default(), random };
+        let what = "the partition has had no leader: see whether the brokers that hold it run, or whether its topic was created \
+                    anew with fewer partitions";
+        new.set_leader_error(NO_LEADER, Some(Error::new(ErrorKind::Timeout, what)));
+        new
     }
 
     /// The brokers (or [`NO_LEADER`]) for which there is something new to send or to wait for since the last call.

@@ -297,6 +297,20 @@ fn what_expires_unsent_was_surely_not_written_and_says_why() {
 }
 
 #[test]
+fn what_expires_without_a_leader_says_so() {
+    let mut b = Bench::new(settings(), &[Some(1), Some(1)]);
+    b.put(1, "a");
+    // Its topic is created anew, with fewer partitions.
+    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(1)]));
+    b.now += TIMEOUT;
+    b.expire();
+    let error = b.error(0);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.full().contains("not written") && error.full().contains("has had no leader"), "{error:?}");
+    assert_eq!(b.freed, b.charged);
+}
+
+#[test]
 fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_answer() {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "sent");
