@@ -214,6 +214,7 @@ fn advice(code: i16) -> Option<&'static str> {
     Some(match code {
         3 => "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)",
         10 => "raise the topic's max.message.bytes or send smaller records",
+        17 => "a topic's name has 1 to 249 letters, digits, '.', '_' and '-', and is neither '.' nor '..'",
         19 | 20 => "fewer replicas are in sync than min.insync.replicas asks for: check the brokers",
         26 => "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT",
         23 => "all members of a group must share an assignor: check their settings",

@@ -133,9 +133,10 @@ impl Check<'_> {
         self.duration("heartbeat interval", c.heartbeat_interval, ms(1), s(600));
         self.require(c.heartbeat_interval.saturating_mul(3) <= c.session_timeout, || {
             format!(
-                "{} is {:?}: allowed is at most a third of the session timeout of {:?}",
+                "{} is {:?}: allowed is at most a third of the {}, which is {:?}",
                 named("heartbeat interval"),
                 c.heartbeat_interval,
+                named("session timeout"),
                 c.session_timeout
             )
         });

@@ -43,6 +43,11 @@ pub(super) fn read(file: &Path, var: impl Fn(&str) -> Option<String>) -> Result<
         Err(e) if e.not_found() => {}
         Err(e) => return Err(unreadable(file, e)),
     }
+    for name in from_file.keys().filter(|n| n.starts_with("REDPANDA_")) {
+        if !VARIABLES.iter().any(|(known, _)| known == name) {
+            tracing::warn!("{}: {name} is no setting of ailurus and has no effect; see .env.example", file.display());
+        }
+    }
     let mut builder = ConfigBuilder::default();
     apply(&mut builder, |name| var(name).or_else(|| from_file.get(name).cloned()));
     Ok(builder)

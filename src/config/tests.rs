@@ -55,7 +55,7 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
         "5 invalid settings",
         "REDPANDA_BROKERS is \"host:port\"",
         "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
-        "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout of 30s",
+        "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
         "REDPANDA_COMPRESSION is \"snappy\": allowed is none or gzip",
         "REDPANDA_COMPRESSION_LEVEL is \"0\": allowed is 1 (fast) to 9 (small)",
     ] {
