@@ -1,0 +1,168 @@
+//! Where reading starts, what it brings and where it ends.
+
+use super::*;
+
+#[tokio::test]
+async fn reading_starts_where_it_is_told_to() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    produce(&client, &topic, 1, 0..100, Compression::None).await;
+    let config = client.config().consumer.clone();
+    for (from, first) in [
+        (StartOffset::Earliest, 0),
+        (StartOffset::Offset(40), 40),
+        (StartOffset::Timestamp(71), 70),
+        (StartOffset::Latest, 100),
+        (StartOffset::Timestamp(1_000_000), 100),
+        (StartOffset::Offset(1_000_000), 0), // outside the log: by offset_reset
+    ] {
+        let seen = read_to_end(&client, all(&topic, 1, from), config.clone()).await;
+        assert_eq!(seen, (first..100).collect::<Vec<_>>(), "{from:?}");
+    }
+    let mut latest = config.clone();
+    latest.offset_reset = OffsetReset::Latest;
+    assert!(read_to_end(&client, all(&topic, 1, StartOffset::Offset(1_000_000)), latest).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_empty_partition_tells_its_end() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 3).await;
+    let config = client.config().consumer.clone();
+    assert!(read_to_end(&client, all(&topic, 3, StartOffset::Earliest), config).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    // Metadata of its own, at its default age: only the missing topic makes it look again.
+    let reader = connect(broker.config()).await;
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(&reader, &broker.group("g"), &[&topic], config).await.unwrap();
+    for round in 0..2 {
+        while assigned(&mut consumer).await.len() != 2 {}
+        produce(&client, &topic, 2, 0..10 + round, Compression::None).await;
+        let mut seen = Vec::new();
+        while seen.len() < 10 + round as usize {
+            let records = next_records(&mut consumer).await;
+            seen.extend(numbers(&records));
+            consumer.commit(&[(records.topic_partition(), records.next_offset)]).await.unwrap();
+        }
+        assert_eq!(sorted(seen), (0..10 + round).collect::<Vec<_>>());
+        if round == 0 {
+            Admin::new(&client).delete_topic(&topic).await.unwrap();
+            assert_eq!(assigned(&mut consumer).await, [], "a topic that is gone has no partitions");
+            soon(async { while Admin::new(&client).create_topic(&topic, 2, None).await.is_err() {} }).await;
+        }
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn large_compressed_batches_come_whole_and_in_order() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let values: Vec<Vec<u8>> = (0..400).map(|_| (0..4000).map(|_| random.u8(..)).collect()).collect();
+    let mut sent = Vec::new();
+    for (value, i) in values.iter().zip(0..) {
+        let record = ProducerRecord::to(&topic).value(value).partition(i % 2);
+        sent.push(producer.send(record.compression(Compression::gzip(1).unwrap())).await.unwrap());
+    }
+    for delivery in sent {
+        delivery.await.unwrap();
+    }
+    producer.close(LONG).await.unwrap();
+    let mut config = client.config().consumer.clone();
+    config.partition_fetch_bytes = 1 << 10; // less than a batch
+    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut next = [0_i64; 2];
+    while next != [200, 200] {
+        let records = next_records(&mut consumer).await;
+        let partition = records.partition as usize;
+        for record in &records.records {
+            assert_eq!(record.offset, next[partition]);
+            assert_eq!(record.value.as_deref(), Some(&values[next[partition] as usize * 2 + partition][..]));
+            next[partition] += 1;
+        }
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    // In many small batches: one comes whole, however large it is.
+    let small = connect(broker.config().batch_size(1_usize << 10)).await;
+    produce(&small, &topic, 2, 0..4000, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.prefetch_bytes = 64 << 10;
+    config.partition_fetch_bytes = 2 << 10;
+    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut kept = Vec::new();
+    let (mut slow, mut fast) = (0, 0);
+    while fast < 2000 {
+        let records = next_records(&mut consumer).await;
+        if records.partition == 0 {
+            slow += records.records.len();
+            kept.push(records);
+        } else {
+            fast += records.records.len();
+        }
+    }
+    assert!(slow < 2000, "what is kept is bounded");
+    drop(kept);
+    while slow < 2000 {
+        slow += next_records(&mut consumer).await.records.len();
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().allow_auto_topic_creation(false)).await;
+    let config = client.config().consumer.clone();
+    let (missing, group) = (broker.topic("missing"), broker.group("g"));
+    let kind = |e: Error| (e.kind(), e.full());
+    let (k, text) = kind(Consumer::subscribe(&client, &group, &[&missing], config.clone()).await.unwrap_err());
+    assert_eq!(k, ErrorKind::UnknownTopic);
+    assert!(text.contains(&missing) && text.contains(&group), "{text}");
+    let from = all(&missing, 1, StartOffset::Earliest);
+    let (k, text) = kind(Consumer::assign(&client, from, config.clone()).await.unwrap_err());
+    assert_eq!(k, ErrorKind::UnknownTopic, "{text}");
+    let topic = topic(&broker, &client, "t", 1).await;
+    let from = vec![(TopicPartition::new(&*topic, 1), StartOffset::Earliest)];
+    let (k, text) = kind(Consumer::assign(&client, from, config.clone()).await.unwrap_err());
+    assert_eq!(k, ErrorKind::UnknownTopic);
+    assert!(text.contains("1 partitions"), "{text}");
+    for topics in [&[][..], &[&*topic]] {
+        let name = if topics.is_empty() { &*group } else { "" };
+        let e = Consumer::subscribe(&client, name, topics, config.clone()).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Config, "{e}");
+    }
+    let alone = Consumer::assign(&client, all(&topic, 1, StartOffset::Earliest), config.clone()).await.unwrap();
+    let e = alone.commit(&[(TopicPartition::new(&*topic, 0), 0)]).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e}");
+    alone.close().await.unwrap();
+
+    let mut config = config;
+    config.session_timeout = Duration::from_millis(3); // less than brokers allow
+    config.heartbeat_interval = Duration::from_millis(1);
+    let mut refused = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let e = soon(refused.recv()).await.unwrap_err();
+    assert!(e.full().contains("REDPANDA_SESSION_TIMEOUT") && e.full().contains(&group), "{}", e.full());
+    assert_eq!(refused.state(), ConsumerState::Closed);
+    assert_eq!(soon(refused.recv()).await.unwrap_err().full(), e.full(), "it is told again");
+    refused.close().await.unwrap();
+}
+
+// From here on with faults that only the embedded broker can be asked for.
