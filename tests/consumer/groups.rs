@@ -22,7 +22,7 @@ async fn a_member_reads_all_and_the_next_one_goes_on_from_there() {
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Generation and partition to the members that had it.
-    owners: BTreeMap<(i32, i32), BTreeSet<String>>,
+    pub(super) owners: BTreeMap<(i32, i32), BTreeSet<String>>,
     handled: Vec<(String, i32)>,
 }
 
