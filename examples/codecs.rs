@@ -13,7 +13,7 @@ use ailurus::record::raw;
 use bytes::Bytes;
 
 const RECORDS: usize = 200_000;
-const PARTITIONS: u32 = 3;
+const PARTITIONS: i32 = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);

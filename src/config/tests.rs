@@ -48,9 +48,11 @@ fn compression_by_name_and_by_topic() {
     assert_eq!(of(&[("REDPANDA_COMPRESSION", "lz4")]), Compression::Lz4);
     assert_eq!(of(&[("REDPANDA_COMPRESSION", "zstd"), ("REDPANDA_COMPRESSION_LEVEL", "4")]), Compression::Zstd);
 
-    let c = Config::builder().topic_compression("events", Compression::Zstd).topic_compression("images", Compression::None);
+    let c =
+        Config::builder().topic_compression("events", Compression::Zstd).topic_compression("images", Compression::None);
     assert_eq!(c.build().unwrap().producer.topic_compression["events"], Compression::Zstd);
-    let e = Config::builder().topic_compression("events", Compression::Gzip { level: 0 }).build().unwrap_err().to_string();
+    let e =
+        Config::builder().topic_compression("events", Compression::Gzip { level: 0 }).build().unwrap_err().to_string();
     assert!(e.contains("compression of topic \"events\": gzip level 0 is not allowed"), "{e}");
 }
 
