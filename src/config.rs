@@ -91,10 +91,21 @@ impl std::str::FromStr for BrokerAddr {
 
 /// How a producer compresses its batches. Consumers open batches of every codec, whatever is set here.
 ///
-/// Of one million order events of 340 bytes, in batches of up to 1,000,000 bytes, these remain (`cargo run --release
-/// --example codecs` measures it on your own data; CPU seconds are of one core):
+/// One million order events of 340 bytes, in batches of up to 1,000,000 bytes; CPU seconds of one core
+/// (`cargo run --release --example codecs` measures it on data of your own):
 ///
-/// @@TABLE@@
+/// | codec | MB | ratio | to compress | to open |
+/// |---|---|---|---|---|
+/// | none | 349 | 1 | | |
+/// | gzip 1 | 109.4 | 3.19 | 1.4 s | 0.7 s |
+/// | gzip 3 | 77.7 | 4.49 | 2.6 s | 0.75 s |
+/// | gzip 4 | 75.2 | 4.64 | 3.2 s | 0.75 s |
+/// | gzip 5 | 73.6 | 4.74 | 3.7 s | 0.75 s |
+/// | gzip 6 | 73.1 | 4.77 | 5.1 s | 0.7 s |
+/// | gzip 9 | 72.9 | 4.79 | 7.1 s | 0.75 s |
+/// | snappy | 122.1 | 2.86 | 0.7 s | 0.25 s |
+/// | lz4 | 123.4 | 2.83 | 0.95 s | 0.2 s |
+/// | zstd | 72.0 | 4.85 | 1.7 s | 0.45 s |
 ///
 /// From text, such as `REDPANDA_COMPRESSION`: `none`, `gzip` (at its default level), `snappy`, `lz4`, `zstd`.
 ///
