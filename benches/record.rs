@@ -50,7 +50,6 @@ fn benches(c: &mut Criterion) {
     group.throughput(Throughput::Elements(events.len() as u64));
     for (name, codec) in codecs {
         let batch = raw::encode(pairs(), 1 << 20, codec);
-        eprintln!("{name}: a batch of {} records, {} bytes", events.len(), batch.len());
         group.bench_function(format!("encode {name}"), |b| b.iter(|| raw::encode(black_box(pairs()), 1 << 20, codec)));
         group.bench_function(format!("decode {name}"), |b| {
             b.iter(|| raw::decode(black_box(batch.clone()), 64 << 20).unwrap());
