@@ -22,7 +22,7 @@ fn bench(bed: &Bed, args: &[&str]) -> Value {
 #[test]
 fn each_mode_prints_one_line() {
     let mut bed = Bed::new();
-    for codec in ["none", "gzip"] {
+    for codec in ["none", "gzip", "zstd"] {
         let topic = bed.topic(codec, 3);
         let group = bed.name("g");
         let args = ["--topic", &topic, "--records", "25000", "--codec", codec];

@@ -124,6 +124,11 @@ impl Check<'_> {
                 format!("{} is {level}: allowed is 1 (fast) to 9 (small)", named("compression level"))
             });
         }
+        for (topic, compression) in &p.topic_compression {
+            if let Err(e) = compression.check() {
+                self.require(false, || format!("compression of topic {topic:?}: {e}"));
+            }
+        }
     }
 
     fn consumer(&mut self, c: &ConsumerConfig) {

@@ -88,11 +88,12 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_BATCH_SIZE", bytes, &mut config.producer.batch_size);
     vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
     vars.set("REDPANDA_AUTO_OFFSET_RESET", reset, &mut config.consumer.offset_reset);
-    let mut gzip = matches!(config.producer.compression, Compression::Gzip { .. });
-    vars.set("REDPANDA_COMPRESSION", codec, &mut gzip);
+    vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
-    config.producer.compression = if gzip { Compression::Gzip { level } } else { Compression::None };
+    if let Compression::Gzip { level: l } = &mut config.producer.compression {
+        *l = level;
+    }
     builder.problems = vars.problems;
 }
 
@@ -132,12 +133,8 @@ fn boolean(s: &str) -> Result<bool, String> {
     }
 }
 
-fn codec(s: &str) -> Result<bool, String> {
-    match s {
-        "none" => Ok(false),
-        "gzip" => Ok(true),
-        _ => Err("allowed is none or gzip".into()),
-    }
+fn codec(s: &str) -> Result<Compression, String> {
+    s.parse().map_err(|_| "allowed is none, gzip, snappy, lz4 or zstd".into())
 }
 
 fn gzip_level(s: &str) -> Result<u32, String> {

@@ -40,12 +40,29 @@ fn variables_set_what_they_name() {
 }
 
 #[test]
+fn compression_by_name_and_by_topic() {
+    let of = |pairs| ConfigBuilder::from_vars(vars(pairs)).build().unwrap().producer.compression;
+    assert_eq!(of(&[("REDPANDA_COMPRESSION", "gzip")]), Compression::gzip(Compression::DEFAULT_GZIP_LEVEL).unwrap());
+    assert_eq!(of(&[("REDPANDA_COMPRESSION", "none")]), Compression::None);
+    assert_eq!(of(&[("REDPANDA_COMPRESSION", "snappy")]), Compression::Snappy);
+    assert_eq!(of(&[("REDPANDA_COMPRESSION", "lz4")]), Compression::Lz4);
+    assert_eq!(of(&[("REDPANDA_COMPRESSION", "zstd"), ("REDPANDA_COMPRESSION_LEVEL", "4")]), Compression::Zstd);
+
+    let c =
+        Config::builder().topic_compression("events", Compression::Zstd).topic_compression("images", Compression::None);
+    assert_eq!(c.build().unwrap().producer.topic_compression["events"], Compression::Zstd);
+    let e =
+        Config::builder().topic_compression("events", Compression::Gzip { level: 0 }).build().unwrap_err().to_string();
+    assert!(e.contains("compression of topic \"events\": gzip level 0 is not allowed"), "{e}");
+}
+
+#[test]
 fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
     let e = ConfigBuilder::from_vars(vars(&[
         ("REDPANDA_BROKERS", "host:port"),
         ("REDPANDA_SESSION_TIMEOUT", "30s"),
         ("REDPANDA_HEARTBEAT_INTERVAL", "20000"),
-        ("REDPANDA_COMPRESSION", "snappy"),
+        ("REDPANDA_COMPRESSION", "brotli"),
         ("REDPANDA_COMPRESSION_LEVEL", "0"),
     ]))
     .build()
@@ -56,7 +73,7 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
         "REDPANDA_BROKERS is \"host:port\"",
         "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
         "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
-        "REDPANDA_COMPRESSION is \"snappy\": allowed is none or gzip",
+        "REDPANDA_COMPRESSION is \"brotli\": allowed is none, gzip, snappy, lz4 or zstd",
         "REDPANDA_COMPRESSION_LEVEL is \"0\": allowed is 1 (fast) to 9 (small)",
     ] {
         assert!(e.contains(part), "{part:?} is not in {e}");

@@ -59,7 +59,7 @@ pub struct ProducerRecord<'a> {
     pub headers: Option<&'a Headers>,
     /// Milliseconds since 1970; now if `None`. Not negative.
     pub timestamp: Option<i64>,
-    /// Another codec than the producer's; the batch that the partition has open is closed for it.
+    /// Another codec than the producer's for this topic; the batch that the partition has open is closed for it.
     pub compression: Option<Compression>,
 }
 
@@ -394,10 +394,8 @@ fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Resul
         Some(t) => t,
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
     };
-    let compression = record.compression.unwrap_or(config.compression);
-    if let Compression::Gzip { level } = compression {
-        Compression::gzip(level)?;
-    }
+    let of_topic = || config.topic_compression.get(record.topic).copied();
+    let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
     Ok(NewRecord {
         topic: record.topic,
         target: Target::of(record.partition, record.key),

@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use bytes::Bytes;
 
-use super::compress::{Codec, gunzip};
+use super::compress::Codec;
 use super::encode::{BATCH_HEADER, CRC_START, ProducerSequence};
 use super::varint::{Damage, Reader};
 use super::{Headers, Record};
@@ -181,7 +181,8 @@ impl Batch {
     pub(crate) fn records(&self) -> Result<RecordIter> {
         let data = match self.codec {
             Codec::None => self.section.clone(),
-            Codec::Gzip => gunzip(&self.section, self.max_decompressed)
+            codec => codec
+                .decompress(&self.section, self.max_decompressed)
                 .map_err(|e| {
                     let (from, to) = (self.base_offset, self.last_offset);
                     e.context(format!("opening the batch with offsets {from} to {to}"))

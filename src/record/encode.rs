@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Headers;
-use super::compress::{Codec, gzip};
+use super::compress::{Codec, compress};
 use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
 use crate::config::Compression;
 
@@ -114,10 +114,7 @@ impl BatchBuilder {
 
     /// Compresses if that is wanted and makes it smaller, and writes the header: the batch as it goes to the broker.
     pub(crate) fn finish(mut self, compression: Compression, producer: ProducerSequence) -> Bytes {
-        let codec = match compression {
-            Compression::None => Codec::None,
-            Compression::Gzip { level } => self.compress(level),
-        };
+        let codec = if compression == Compression::None { Codec::None } else { self.compress(compression) };
         let len = (self.buf.len() - 12) as i32;
         let mut header = [0; BATCH_HEADER];
         let mut at = 0;
@@ -144,13 +141,11 @@ impl BatchBuilder {
         self.buf.into()
     }
 
-    fn compress(&mut self, level: u32) -> Codec {
-        let mut out = Vec::with_capacity(BATCH_HEADER + self.buf.len() / 4);
-        out.resize(BATCH_HEADER, 0);
-        match gzip(&self.buf[BATCH_HEADER..], level, out) {
-            Ok(out) if out.len() < self.buf.len() => {
+    fn compress(&mut self, compression: Compression) -> Codec {
+        match compress(compression, &self.buf[BATCH_HEADER..], vec![0; BATCH_HEADER]) {
+            Ok((codec, out)) if out.len() < self.buf.len() => {
                 self.buf = out;
-                Codec::Gzip
+                codec
             }
             // It did not shrink: the broker would only have to store and open more.
             _ => Codec::None,

@@ -15,6 +15,7 @@ mod encode;
 mod headers;
 #[doc(hidden)]
 pub mod raw;
+mod snappy;
 mod varint;
 
 pub(crate) use decode::{Batch, decode_batches};

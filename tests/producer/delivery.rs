@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ailurus::{Compression, ErrorKind, Headers, ProducerRecord};
+use ailurus::{Compression, ErrorKind, Headers, Producer, ProducerRecord};
 
 use super::{Setup, text};
 
@@ -93,7 +93,8 @@ async fn records_without_a_key_stick_to_a_partition_for_a_batch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_values_headers_and_timestamps_come_back_as_they_were() {
-    for compression in [Compression::None, Compression::gzip(6).unwrap()] {
+    let gzip = Compression::gzip(6).unwrap();
+    for compression in [Compression::None, gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
         let s = Setup::with(1, |c| c.compression = compression).await;
         let mut headers = Headers::new().with("trace", "1").with("trace", "2").with("empty", "");
         headers.push("null", None);
@@ -155,6 +156,30 @@ async fn large_batches_are_compressed_and_a_record_may_have_a_codec_of_its_own()
         let codecs: Vec<u8> = batches.iter().map(|b| b[22] & 7).collect();
         assert_eq!(codecs, [1, 0]);
         assert!(batches[0].len() < 20_000, "{} bytes", batches[0].len());
+    }
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_may_have_a_codec_of_its_own_and_a_record_another() {
+    let s = Setup::new(1).await;
+    let mut settings = s.client.config().producer.clone();
+    settings.linger = Duration::from_secs(60);
+    settings.compression = Compression::Snappy;
+    settings.topic_compression.insert(s.topic.clone(), Compression::Zstd);
+    settings.topic_compression.insert("another".into(), Compression::gzip(1).unwrap());
+    let producer = Producer::new(&s.client, settings).unwrap();
+    let value = "compressible ".repeat(5000);
+    let record = ProducerRecord::to(&s.topic).value(&value);
+    for record in [record, record.compression(Compression::Lz4), record] {
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.close(super::PATIENCE).await.unwrap();
+    let read = s.read().await.remove(&0).unwrap();
+    assert!(read.len() == 3 && read.iter().all(|r| text(&r.value) == value));
+    if let Some(embedded) = s.broker.embedded() {
+        let codecs: Vec<u8> = embedded.log_batches(&s.topic, 0).unwrap().iter().map(|b| b[22] & 7).collect();
+        assert_eq!(codecs, [4, 3, 4]);
     }
     s.close().await;
 }

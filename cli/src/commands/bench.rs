@@ -7,8 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use ailurus::{
-    Client, Compression, Config, Consumer, ConsumerEvent, Delivery, Error, OffsetReset, Producer, ProducerRecord,
-    TopicPartition,
+    Client, Config, Consumer, ConsumerEvent, Delivery, Error, OffsetReset, Producer, ProducerRecord, TopicPartition,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -16,7 +15,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::args::{Codec, Global};
 use crate::exit::{Exit, Usage};
 use crate::output::{self, note};
 use crate::settings;
@@ -66,12 +65,6 @@ enum Mode {
     Latency,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Codec {
-    None,
-    Gzip,
-}
-
 /// Records sent but not looked at again, at most.
 const WINDOW: usize = 100_000;
 /// Records that are sent before latency counts.
@@ -111,15 +104,11 @@ pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
 impl Bench {
     fn config(&self, builder: ailurus::ConfigBuilder) -> anyhow::Result<Config> {
         let linger = if self.mode == Mode::Latency { 0 } else { self.linger_ms };
-        let compression = match self.codec {
-            Codec::None => Compression::None,
-            Codec::Gzip => Compression::gzip(Compression::DEFAULT_GZIP_LEVEL)?,
-        };
         let builder = builder
             .allow_auto_topic_creation(false)
             .linger(Duration::from_millis(linger))
             .batch_size(1_000_000_usize)
-            .compression(compression)
+            .compression(self.codec.into())
             .offset_reset(OffsetReset::Earliest);
         Ok(builder.build()?)
     }
@@ -320,10 +309,7 @@ impl Meter {
                 Mode::Consume => "consume",
                 Mode::Latency => "latency",
             },
-            codec: match args.codec {
-                Codec::None => "none",
-                Codec::Gzip => "gzip",
-            },
+            codec: args.codec.name(),
             records: done.records,
             bytes: done.bytes,
             wall_s: round(wall, 1e4),

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::args::Global;
+use crate::args::{Codec, Global};
 use crate::exit::{Exit, Usage};
 use crate::output::thousands;
 use crate::progress::Progress;
@@ -57,7 +57,7 @@ pub struct Produce {
     /// How batches are compressed [default: REDPANDA_COMPRESSION, else none].
     #[arg(long, value_enum)]
     compression: Option<Codec>,
-    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 3].
+    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     compression_level: Option<u32>,
     /// How long a record may wait for others, in milliseconds [default: REDPANDA_LINGER, else 0].
@@ -69,12 +69,6 @@ pub struct Produce {
     /// What to do at a line that can't be sent.
     #[arg(long, value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Codec {
-    None,
-    Gzip,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -145,13 +139,12 @@ impl Produce {
             config.linger = Duration::from_millis(ms);
         }
         config.compression = match (self.compression, config.compression) {
-            (Some(Codec::None), _) => Compression::None,
-            (Some(Codec::Gzip), Compression::Gzip { level }) => Compression::Gzip { level },
-            (Some(Codec::Gzip), _) => Compression::gzip(Compression::DEFAULT_GZIP_LEVEL)?,
-            (None, set) => set,
+            // The level that the environment sets goes with gzip that the command line asks for.
+            (None, set) | (Some(Codec::Gzip), set @ Compression::Gzip { .. }) => set,
+            (Some(codec), _) => codec.into(),
         };
         if let Some(level) = self.compression_level {
-            if config.compression == Compression::None {
+            if !matches!(config.compression, Compression::Gzip { .. }) {
                 return Err(Usage("--compression-level needs --compression gzip".to_owned()).into());
             }
             config.compression = Compression::gzip(level)?;
@@ -415,8 +408,14 @@ mod tests {
         assert_eq!(of(&["--compression", "gzip"], gzip(7)), gzip(7));
         assert_eq!(of(&["--compression", "gzip"], Compression::None), gzip(Compression::DEFAULT_GZIP_LEVEL));
         assert_eq!(of(&["--compression-level", "9"], gzip(7)), gzip(9));
-        let e = args(&["--compression-level", "9"]).producer_config(config(Compression::None)).unwrap_err();
-        assert!(e.is::<Usage>());
+        assert_eq!(of(&["--compression", "zstd"], gzip(7)), Compression::Zstd);
+        assert_eq!(of(&["--compression", "snappy"], Compression::None), Compression::Snappy);
+        assert_eq!(of(&["--compression", "lz4"], Compression::None), Compression::Lz4);
+        assert_eq!(of(&[], Compression::Zstd), Compression::Zstd);
+        for set in [Compression::None, Compression::Zstd] {
+            let e = args(&["--compression-level", "9"]).producer_config(config(set)).unwrap_err();
+            assert!(e.is::<Usage>());
+        }
     }
 
     #[test]
