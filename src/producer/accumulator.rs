@@ -368,7 +368,7 @@ impl Accumulator {
         let mut batch = partition.queue.pop_front()?;
         let result = match outcome {
             Outcome::Written(written) => Ok(written),
-            Outcome::Failed(error) => Err(error),
+            Outcome::Failed(error) => Err(batch.failed(error)),
             Outcome::Retry { error, .. } if batch.given_up => Err(error),
             Outcome::Retry { error, maybe_written, payload, after } => {
                 batch.retry(payload, error, maybe_written, now + after);
@@ -458,7 +458,8 @@ impl Accumulator {
         for topic in &mut self.topics {
             for partition in &mut topic.partitions {
                 partition.listed = false;
-                ended.extend(partition.queue.drain(..).map(|batch| {
+                // What was given up has ended already.
+                ended.extend(partition.queue.drain(..).filter(|batch| !batch.given_up).map(|batch| {
                     let error = batch.abandoned(why);
                     batch.end(Err(error))
                 }));

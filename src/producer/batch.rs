@@ -187,6 +187,17 @@ impl Batch {
         Ended { completion: Arc::clone(&self.completion), result: Err(error), records: self.records, freed: 0 }
     }
 
+    /// What to tell its records when the broker has refused it for good.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        if !self.maybe_written {
+            return error;
+        }
+        let (what, records) = (self.describe(), self.records);
+        error.context(format!(
+            "{what}: its {records} records may be in the log or not: an earlier try was not answered, and the last one failed"
+        ))
+    }
+
     /// Whether it can be said that its records are not in the log.
     fn surely_unwritten(&self) -> bool {
         !self.maybe_written && !self.is_sent()
