@@ -369,7 +369,8 @@ impl Accumulator {
         let result = match outcome {
             Outcome::Written(written) => Ok(written),
             Outcome::Failed(error) => Err(batch.failed(error)),
-            Outcome::Retry { error, .. } if batch.given_up => Err(error),
+            // Its records may not have been told yet: they are told the same, whoever comes first.
+            Outcome::Retry { error, .. } if batch.given_up => Err(batch.last_error.clone().unwrap_or(error)),
             Outcome::Retry { error, maybe_written, payload, after } => {
                 batch.retry(payload, error, maybe_written, now + after);
                 partition.queue.push_front(batch);

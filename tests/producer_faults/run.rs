@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::{Client, Compression, Config, Delivery, Producer, ProducerRecord};
+use ailurus::{Acknowledgement, Client, Compression, Config, Delivery, Error, Producer, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig};
 use fastrand::Rng;
 use futures_util::FutureExt;
@@ -156,7 +156,9 @@ async fn disturb(broker: Arc<Broker>, plan: Arc<Plan>, fired: Arc<Mutex<Fired>>)
 }
 
 /// What was handed in: its handle, or what became of it already.
-type Sent = (Id, Result<Delivery, Fate>);
+type Sent = (Id, Result<Delivery, Ended>);
+/// How a record ended; `None` if it did not.
+type Ended = Option<Result<Acknowledgement, Error>>;
 
 /// Hands in all streams, their records mixed; how many records `send` refused is counted.
 async fn send_all(plan: &Plan, producer: &Producer) -> (Vec<Sent>, usize) {
@@ -175,7 +177,7 @@ async fn send_all(plan: &Plan, producer: &Producer) -> (Vec<Sent>, usize) {
             Ok(delivery) => waiting.push_back((id, delivery)),
             Err(error) => {
                 refused += 1;
-                ended.push((id, Err(Fate::of_error(&error))));
+                ended.push((id, Err(Some(Err(error)))));
             }
         }
         if *sequence == stream.records {
@@ -208,11 +210,17 @@ async fn send(producer: &Producer, id: Id, stream: &Stream, size: usize, gzip: b
     producer.send(record).await
 }
 
-async fn resolved(delivery: Delivery) -> Fate {
-    match timeout(PATIENCE, delivery).await {
-        Ok(ended) => Fate::of(&ended),
-        Err(_) => Fate::Unresolved,
+async fn resolved(delivery: Delivery) -> Ended {
+    timeout(PATIENCE, delivery).await.ok()
+}
+
+fn note(history: &mut History, id: Id, ended: &Ended) -> Fate {
+    let fate = ended.as_ref().map_or(Fate::Unresolved, Fate::of);
+    history.sent(id, fate);
+    if let Some(Err(error)) = ended {
+        history.said(id, error);
     }
+    fate
 }
 
 /// Ends the producer as planned and collects what became of the records.
@@ -220,16 +228,15 @@ async fn end(plan: &Plan, producer: Producer, sent: Vec<Sent>, history: &mut His
     let mut waiting = Vec::new();
     let mut unknown = false;
     for (id, handle) in sent {
-        let fate = match handle {
-            Err(fate) => fate,
+        let ended = match handle {
+            Err(ended) => ended,
             Ok(delivery) if plan.ending == Ending::Await => resolved(delivery).await,
             Ok(delivery) => {
                 waiting.push((id, delivery));
                 continue;
             }
         };
-        unknown |= fate == Fate::Unknown;
-        history.sent(id, fate);
+        unknown |= note(history, id, &ended) == Fate::Unknown;
     }
     match plan.ending {
         Ending::Await => {
@@ -252,7 +259,7 @@ async fn end(plan: &Plan, producer: Producer, sent: Vec<Sent>, history: &mut His
     }
     // However it ended: nobody has to wait any more.
     for (id, delivery) in waiting {
-        history.sent(id, delivery.now_or_never().map_or(Fate::Unresolved, |ended| Fate::of(&ended)));
+        note(history, id, &delivery.now_or_never());
     }
 }
 

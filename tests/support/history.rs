@@ -121,6 +121,8 @@ impl Problem {
 #[derive(Debug, Default)]
 pub struct History {
     sent: BTreeMap<Id, Fate>,
+    /// What the producer said of those that failed.
+    said: BTreeMap<Id, String>,
     /// By partition and offset.
     log: BTreeMap<(i32, i64), Option<Id>>,
 }
@@ -132,6 +134,11 @@ impl History {
         assert!(before.is_none(), "{id:?} was handed in twice: the test is wrong");
     }
 
+    /// What the producer said of a record that failed: for the report, if that turns out to be wrong.
+    pub fn said(&mut self, id: Id, error: &Error) {
+        self.said.insert(id, error.full());
+    }
+
     /// A record is in the log.
     pub fn read(&mut self, partition: i32, offset: i64, value: Option<&[u8]>) {
         self.log.insert((partition, offset), value.and_then(Id::of));
@@ -141,7 +148,8 @@ impl History {
         let mut report = Report { guarantee, sent: self.sent.len(), in_log: self.log.len(), ..Report::default() };
         let places = self.places(&mut report);
         for (id, fate) in &self.sent {
-            report.judge(*id, *fate, places.get(id).map_or(&[], Vec::as_slice));
+            let said = self.said.get(id).map_or("", String::as_str);
+            report.judge(*id, *fate, places.get(id).map_or(&[], Vec::as_slice), said);
         }
         self.check_order(&mut report);
         report
@@ -203,7 +211,7 @@ impl Report {
         self.problems.entry(problem).or_default().push(text);
     }
 
-    fn judge(&mut self, id: Id, fate: Fate, places: &[(i32, i64)]) {
+    fn judge(&mut self, id: Id, fate: Fate, places: &[(i32, i64)], said: &str) {
         match fate {
             Fate::Acknowledged { partition, offset } => {
                 self.acknowledged += 1;
@@ -218,7 +226,7 @@ impl Report {
             Fate::NotWritten => {
                 self.not_written += 1;
                 if !places.is_empty() {
-                    self.add(Problem::FailedButPresent, format!("{id:?} at {places:?}"));
+                    self.add(Problem::FailedButPresent, format!("{id:?} at {places:?}: {said}"));
                 }
             }
             Fate::Unknown => {
