@@ -372,8 +372,9 @@ impl Accumulator {
         let mut batch = partition.queue.pop_front()?;
         let result = match outcome {
             Outcome::Written(written) => Ok(written),
-            Outcome::Failed(error) => Err(error),
-            Outcome::Retry { error, .. } if batch.given_up => Err(error),
+            Outcome::Failed(error) => Err(batch.failed(error)),
+            // Its records may not have been told yet: they are told the same, whoever comes first.
+            Outcome::Retry { error, .. } if batch.given_up => Err(batch.last_error.clone().unwrap_or(error)),
             Outcome::Retry { error, maybe_written, payload, after } => {
                 batch.retry(payload, error, maybe_written, now + after);
                 partition.queue.push_front(batch);
@@ -462,7 +463,8 @@ impl Accumulator {
         for topic in &mut self.topics {
             for partition in &mut topic.partitions {
                 partition.listed = false;
-                ended.extend(partition.queue.drain(..).map(|batch| {
+                // What was given up has ended already.
+                ended.extend(partition.queue.drain(..).filter(|batch| !batch.given_up).map(|batch| {
                     let error = batch.abandoned(why);
                     batch.end(Err(error))
                 }));

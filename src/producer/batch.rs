@@ -91,7 +91,7 @@ pub(super) struct Batch {
     /// When its records fail.
     pub(super) expires: Instant,
     pub(super) attempts: u32,
-    last_error: Option<Error>,
+    pub(super) last_error: Option<Error>,
     maybe_written: bool,
     /// Its records have been told that it failed; its broker has yet to answer.
     pub(super) given_up: bool,
@@ -184,7 +184,19 @@ impl Batch {
     /// What to tell its records while their broker still has them.
     pub(super) fn give_up(&mut self, error: Error) -> Ended {
         self.given_up = true;
+        self.last_error = Some(error.clone());
         Ended { completion: Arc::clone(&self.completion), result: Err(error), records: self.records, freed: 0 }
+    }
+
+    /// What to tell its records when the broker has refused it for good.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        if !self.maybe_written {
+            return error;
+        }
+        let (what, records) = (self.describe(), self.records);
+        error.context(format!(
+            "{what}: its {records} records may be in the log or not: an earlier try was not answered, and the last one failed"
+        ))
     }
 
     /// Whether it can be said that its records are not in the log.

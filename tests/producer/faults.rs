@@ -172,3 +172,30 @@ async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_know
         s.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
+    let s = Setup::new(1).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    spoil(embedded, move |n| match n {
+        0 => Some(Fault::LoseAnswer),
+        1 => Some(Fault::Error(87)),
+        _ => None,
+    });
+    let error = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
+    assert!(error.full().contains("may be in the log or not"), "{}", error.full());
+    assert_eq!(numbers(&s.read().await[&0]), [0]);
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_gives_nothing_up_that_has_ended_already() {
+    let broker = support::broker().await;
+    let settings = |c: ailurus::ConfigBuilder| c.request_timeout(Duration::from_millis(700));
+    let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = Duration::from_secs(1)).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    spoil(embedded, move |_| Some(Fault::DelayAnswer(Duration::from_secs(3600))));
+    // When this ends, the second try is with the broker and stays there.
+    s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
+    s.producer.close(PATIENCE).await.unwrap();
+}

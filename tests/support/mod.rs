@@ -112,7 +112,8 @@ async fn delete_all(client: &Client, prefix: &str) -> ailurus::Result<()> {
     result
 }
 
-fn embedded_versions() -> Versions {
+/// The versions that an embedded broker is to offer.
+pub fn embedded_versions() -> Versions {
     match env::var("AILURUS_TEST_EMBEDDED").as_deref() {
         Err(_) | Ok("" | "redpanda-24.3") => Versions::redpanda_24_3(),
         Ok("redpanda-26.2") => Versions::redpanda_26_2(),

@@ -330,6 +330,18 @@ fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_an
 }
 
 #[test]
+fn what_was_given_up_has_one_fate_whoever_tells_it_first() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    b.put(0, "a");
+    let sent = b.drain(1).remove(0);
+    b.now += TIMEOUT;
+    let (told_late, _) = b.core.expire(b.now);
+    b.complete(sent.id, retry(sent.payload, true));
+    assert!(b.error(0).to_string().contains("fate"));
+    b.finish(told_late);
+}
+
+#[test]
 fn an_unanswered_try_leaves_the_fate_unknown_whatever_comes_later() {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "a");
