@@ -91,6 +91,25 @@ impl std::str::FromStr for BrokerAddr {
     }
 }
 
+/// Who must have a record before it is acknowledged.
+///
+/// ```
+/// use ailurus::{Acks, Config};
+///
+/// let config = Config::builder().acks(Acks::Leader).idempotence(false).build()?;
+/// assert_eq!(config.producer.acks, Acks::Leader);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Acks {
+    /// All replicas that are in sync, and at least as many as the topic's `min.insync.replicas`.
+    #[default]
+    All,
+    /// The leader of the partition alone: an acknowledged record is lost if the leader is before a follower has it.
+    Leader,
+}
+
 /// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.
 ///
 /// ```
@@ -127,7 +146,9 @@ pub enum AssignorKind {
     RoundRobin,
 }
 
-/// Settings of a [`Producer`](crate::Producer). Durations and sizes are checked when a producer is made.
+/// Settings of a [`Producer`](crate::Producer). They are checked when a producer is made.
+///
+/// The wait before a retry is [`Config::retry_backoff`], the time a request may take [`Config::request_timeout`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -142,20 +163,30 @@ pub enum AssignorKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerConfig {
+    /// Who must have a record before it is acknowledged, default [`Acks::All`]. [`Acks::Leader`], for records whose loss does
+    /// no harm, needs `idempotence` off.
+    pub acks: Acks,
+    /// Whether brokers can tell a batch that is sent again from a new one (KIP-98), default true: no retry writes a record
+    /// twice, and several batches of a partition may be on their way. Without it there is one at a time. Turn it off for
+    /// [`Acks::Leader`], or where the client's principal may not have a producer id.
+    pub idempotence: bool,
     /// How long a record may wait for others before its batch is sent, default 0: at once when no request of that partition
-    /// is in flight; batches then form while one is. 0 to 60 s, less than `delivery_timeout`.
+    /// is in flight; batches then form while one is. 0 to 60 s, less than `delivery_timeout`. A few milliseconds make larger
+    /// batches where many records without hurry come from many places.
     pub linger: Duration,
     /// The size of a batch, in bytes before compression, at which it is sent without waiting; default 1,000,000. 1 KiB to
-    /// 64 MiB. A record larger than this gets a batch of its own.
+    /// 64 MiB. A record larger than this gets a batch of its own. Keep it below the topics' `max.message.bytes`: what the
+    /// broker finds too large is cut and sent again. Lower it, with `buffer_memory`, where memory is scarce.
     pub batch_size: usize,
     /// Bytes of records that may wait or be in flight, default 32 MiB; `send` waits when it is used up. At least
-    /// `batch_size`.
+    /// `batch_size` and `max_request_size`, at most 64 GiB. Raise it where brokers are far away or many partitions are
+    /// written: throughput is at most this much per round trip.
     pub buffer_memory: usize,
     /// The largest record and the largest request, in bytes before compression; default 1,048,576, as large as brokers
-    /// take by default. 1 KiB to 100 MiB.
+    /// take by default. 1 KiB to 100 MiB. Raise it together with the topic's `max.message.bytes`.
     pub max_request_size: usize,
     /// From `send` to acknowledgement or error, retries included; default 120 s. 1 s to 1 hour, at least `linger` plus the
-    /// request timeout.
+    /// request timeout. Raise it to outlast longer outages, lower it where an old record is of no use.
     pub delivery_timeout: Duration,
     /// Compression of batches, default none. A batch that it does not make smaller is sent as it is. A record may ask for
     /// another one.
@@ -167,6 +198,8 @@ pub struct ProducerConfig {
 impl Default for ProducerConfig {
     fn default() -> Self {
         Self {
+            acks: Acks::All,
+            idempotence: true,
             linger: Duration::ZERO,
             batch_size: 1_000_000,
             buffer_memory: 32 << 20,
@@ -308,16 +341,18 @@ pub struct Config {
     /// Whether producing or subscribing to a topic that does not exist may create it, if the broker allows it too;
     /// default true. Reading, listing and health never create one.
     pub allow_auto_topic_creation: bool,
-    /// How long a request may take, default 30 s; its connection is closed after that. 100 ms to 10 minutes.
+    /// How long a request may take, default 30 s; its connection is closed after that. 100 ms to 10 minutes. Lower it to leave
+    /// a broker that hangs sooner, raise it where brokers are slow but sure.
     pub request_timeout: Duration,
     /// How long to try one address of a broker, default 10 s. 10 ms to 2 minutes.
     pub connect_timeout: Duration,
     /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 ms to 1 day. New partitions of a
     /// growing topic are seen after this at the latest.
     pub metadata_max_age: Duration,
-    /// The wait before a failed request is tried again, default 100 ms; it doubles each time, with jitter.
+    /// The wait before a failed request is tried again, default 100 ms; it doubles each time, with jitter. 1 ms to 60 s. Raise
+    /// it where many clients would come back to a broker at once.
     pub retry_backoff: Duration,
-    /// The longest wait between two tries, default 1 s.
+    /// The longest wait between two tries, default 1 s. `retry_backoff` to 10 minutes.
     pub retry_backoff_max: Duration,
     /// What producers do unless told otherwise.
     pub producer: ProducerConfig,
@@ -466,6 +501,10 @@ impl ConfigBuilder {
         retry_backoff: Duration => retry_backoff;
         /// The longest wait between two tries.
         retry_backoff_max: Duration => retry_backoff_max;
+        /// [`ProducerConfig::acks`].
+        acks: Acks => producer.acks;
+        /// [`ProducerConfig::idempotence`].
+        idempotence: bool => producer.idempotence;
         /// [`ProducerConfig::linger`].
         linger: Duration => producer.linger;
         /// [`ProducerConfig::batch_size`].

@@ -48,8 +48,11 @@ pub enum ErrorKind {
     Connect,
     /// A connection was closed or broke while a request was under way.
     Disconnected,
-    /// A deadline passed. For a produced record: its fate is not known.
+    /// A deadline passed.
     Timeout,
+    /// A record was sent, but whether it was written is not known, and it will not be sent again: it may be in the log or
+    /// not. Sending it once more may write it twice.
+    FateUnknown,
     /// The topic or partition does not exist.
     UnknownTopic,
     /// The topic exists already.
@@ -141,6 +144,11 @@ impl Error {
     /// Whether the topic or partition does not exist.
     pub fn is_unknown_topic(&self) -> bool {
         self.0.kind == ErrorKind::UnknownTopic
+    }
+
+    /// Whether it can't be told if a record was written.
+    pub fn is_fate_unknown(&self) -> bool {
+        self.0.kind == ErrorKind::FateUnknown
     }
 
     /// Whether the handle was closed before.

@@ -24,7 +24,7 @@
 //! let event = OrderPaid { order_id: "o-1".into() };
 //! let options = SendOptions::new().compression(Compression::gzip(3)?);
 //! let ack = service.send_message("orders", &event, options).await?;
-//! println!("{}/{} at {}", ack.topic, ack.partition, ack.offset);
+//! println!("{}/{} at {:?}", ack.topic, ack.partition, ack.offset);
 //!
 //! subscription.shutdown().await?; // finishes what is in hand, commits, leaves the group
 //! service.close(Duration::from_secs(10)).await?;
@@ -68,7 +68,7 @@ mod wire;
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
-    AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, OffsetReset, ProcessorConfig,
+    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, OffsetReset, ProcessorConfig,
     ProducerConfig,
 };
 pub use consumer::{Committer, Consumer, ConsumerEvent, Message, Records, Revocation, StartOffset};

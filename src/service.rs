@@ -124,7 +124,7 @@ impl EventMessage {
 /// service.send_message("orders", &OrderPaid { order_id: "o-1".into() }, SendOptions::new()).await?;
 /// let two = ["o-2", "o-3"].map(|id| EventMessage::new(&OrderPaid { order_id: id.into() }, SendOptions::new()));
 /// for outcome in service.send_batch("orders", two.into_iter().collect::<Result<_, _>>()?).await {
-///     println!("at offset {}", outcome?.offset);
+///     println!("at offset {:?}", outcome?.offset);
 /// }
 /// subscription.shutdown().await?;
 /// service.close(Duration::from_secs(10)).await

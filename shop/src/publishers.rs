@@ -66,7 +66,7 @@ fn only(results: Vec<Result<Acknowledgement>>) -> Result<Acknowledgement> {
 ///     orders.publish_order_created(&OrderCreated::new("o-1", "u-1", items)).await?;
 ///     let status = (OrderStatus::Pending, OrderStatus::Confirmed);
 ///     let written = orders.publish_order_status_updated("o-1", status.0, status.1).await?;
-///     println!("at offset {} of {}/{}", written.offset, written.topic, written.partition);
+///     println!("at offset {:?} of {}/{}", written.offset, written.topic, written.partition);
 ///     Ok(())
 /// }
 /// ```

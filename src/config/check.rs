@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, env};
+use super::{Acks, Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, env};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Notes all that is wrong with `config`.
@@ -106,6 +106,9 @@ impl Check<'_> {
 
     fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        self.require(!p.idempotence || p.acks == Acks::All, || {
+            format!("{} is on: it needs {} to be all", named("idempotence"), named("acks"))
+        });
         self.duration("linger", p.linger, ms(0), s(60));
         self.duration("delivery timeout", p.delivery_timeout, s(1), s(3600));
         let least = p.linger.saturating_add(request_timeout);

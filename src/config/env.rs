@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Compression, ConfigBuilder, OffsetReset, parse_brokers};
+use super::{Acks, Compression, ConfigBuilder, OffsetReset, parse_brokers};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each variable and the setting it sets, as errors name it.
@@ -18,6 +18,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "allow auto topic creation"),
     ("REDPANDA_REQUEST_TIMEOUT", "request timeout"),
     ("REDPANDA_DELIVERY_TIMEOUT", "delivery timeout"),
+    ("REDPANDA_ACKS", "acks"),
+    ("REDPANDA_IDEMPOTENCE", "idempotence"),
     ("REDPANDA_LINGER", "linger"),
     ("REDPANDA_BATCH_SIZE", "batch size"),
     ("REDPANDA_BUFFER_MEMORY", "buffer memory"),
@@ -84,6 +86,8 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", boolean, &mut config.allow_auto_topic_creation);
     vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
     vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);
+    vars.set("REDPANDA_ACKS", acks, &mut config.producer.acks);
+    vars.set("REDPANDA_IDEMPOTENCE", boolean, &mut config.producer.idempotence);
     vars.set("REDPANDA_LINGER", millis, &mut config.producer.linger);
     vars.set("REDPANDA_BATCH_SIZE", bytes, &mut config.producer.batch_size);
     vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
@@ -140,6 +144,14 @@ fn codec(s: &str) -> Result<Compression, String> {
 fn gzip_level(s: &str) -> Result<u32, String> {
     let level = s.parse().ok().filter(|l| (1..=9).contains(l));
     level.ok_or_else(|| "allowed is 1 (fast) to 9 (small)".into())
+}
+
+fn acks(s: &str) -> Result<Acks, String> {
+    match s {
+        "all" | "-1" => Ok(Acks::All),
+        "leader" | "1" => Ok(Acks::Leader),
+        _ => Err("allowed is all or leader".into()),
+    }
 }
 
 fn reset(s: &str) -> Result<OffsetReset, String> {

@@ -1,24 +1,28 @@
 //! What waits to be sent: topics, their partitions, and each partition's batches in order. No task, no socket, no clock.
 //!
-//! A partition's batches stand in one queue. The last may be open (records are appended to it), the first may be with its
-//! broker; only one batch of a partition is, so that retries keep the order. A partition whose first batch waits is listed
-//! with its leader; [`drain`](Accumulator::drain) takes what is ready from that list.
+//! A partition's batches stand in one queue. The last may be open (records are appended to it), the first may be with their
+//! broker. A partition that has a batch to send is listed with its leader; [`drain`](Accumulator::drain) takes what is ready
+//! from that list.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::batch::{Batch, Ended, Outcome, Payload, State};
 use super::delivery::Completion;
+use super::partition::{Identity, Partition, Rules};
 use super::partitioner::{Target, partition_of};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
-use crate::record::{BATCH_HEADER, Headers};
+use crate::record::{BATCH_HEADER, Headers, ProducerSequence};
 
 /// Stands for the leader of a partition that has none.
 pub(crate) const NO_LEADER: i32 = -1;
+/// A batch that the broker finds too large makes the next ones smaller, down to this.
+const SMALLEST_BATCH: usize = 1 << 10;
 /// The most that a produce request adds to a batch beside its topic's name: numbers, lengths, tags.
 const OVERHEAD: usize = 32;
 
@@ -26,6 +30,7 @@ const OVERHEAD: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) linger: Duration,
+    pub(crate) idempotence: bool,
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
     pub(crate) delivery_timeout: Duration,
@@ -37,6 +42,7 @@ impl Settings {
     pub(crate) fn new(config: &ProducerConfig, request_timeout: Duration) -> Self {
         Self {
             linger: config.linger,
+            idempotence: config.idempotence,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
             delivery_timeout: config.delivery_timeout,
@@ -50,6 +56,13 @@ impl Settings {
 pub(crate) struct PartitionId {
     topic: usize,
     partition: usize,
+}
+
+/// A batch, by its partition and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BatchId {
+    partition: PartitionId,
+    number: u64,
 }
 
 /// A record to append; its size has been checked.
@@ -78,11 +91,12 @@ pub(crate) enum Refused {
 /// A batch on its way to the broker; [`Accumulator::complete`] must be told how that ended.
 #[derive(Debug)]
 pub(crate) struct Drained {
-    pub(crate) id: PartitionId,
+    pub(crate) id: BatchId,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) payload: Payload,
     pub(crate) compression: Compression,
+    pub(crate) producer: ProducerSequence,
     pub(crate) records: u32,
     /// How often it was tried before.
     pub(crate) attempts: u32,
@@ -91,6 +105,10 @@ pub(crate) struct Drained {
 #[derive(Debug)]
 struct Topic {
     name: Arc<str>,
+    /// Another one when it was deleted and created again.
+    id: Option<Uuid>,
+    /// Where a batch is full: less than the setting once the broker has found one too large.
+    batch_size: usize,
     /// As many as the topic has now; there may be more below, of when it had more.
     count: usize,
     partitions: Vec<Partition>,
@@ -114,38 +132,28 @@ impl Topic {
     }
 }
 
-#[derive(Debug)]
-struct Partition {
-    leader: i32,
-    /// Whether it is in its leader's list: it is if and only if its first batch waits.
-    listed: bool,
-    queue: VecDeque<Batch>,
-    /// The size of the batch before: room for the next one.
-    last_size: usize,
+/// Closes a partition's open batch if that can't take the record; tells whether it did.
+fn close_unless_room(
+    partition: &mut Partition,
+    now: Instant,
+    record: &NewRecord<'_>,
+    limit: usize,
+    wakes: &mut Vec<i32>,
+) -> bool {
+    let next = partition.listed && partition.queue.len() == partition.under_way() + 1;
+    let Some(batch) = partition.queue.back_mut() else { return false };
+    let State::Open(builder) = &batch.state else { return false };
+    if batch.compression == record.compression && builder.size() + record.size <= limit {
+        return false;
+    }
+    if next && batch.ready_at > now {
+        wakes.push(partition.leader); // it need not linger any more
+    }
+    batch.close(now);
+    true
 }
 
-impl Partition {
-    fn new() -> Self {
-        Self { leader: NO_LEADER, listed: false, queue: VecDeque::new(), last_size: 0 }
-    }
-
-    /// Closes its open batch if that can't take the record; tells whether it did.
-    fn close_unless_room(&mut self, now: Instant, record: &NewRecord<'_>, limit: usize, lists: &mut Lists) -> bool {
-        let alone = self.queue.len() == 1;
-        let Some(batch) = self.queue.back_mut() else { return false };
-        let State::Open(builder) = &batch.state else { return false };
-        if batch.compression == record.compression && builder.size() + record.size <= limit {
-            return false;
-        }
-        if alone && batch.ready_at > now {
-            lists.wakes.push(self.leader); // it need not linger any more
-        }
-        batch.close(now);
-        true
-    }
-}
-
-/// The partitions whose first batch waits, by leader, and the leaders to wake.
+/// The partitions with a batch to send, by leader, and the leaders to wake.
 #[derive(Debug, Default)]
 struct Lists {
     leaders: HashMap<i32, Leader>,
@@ -160,9 +168,11 @@ struct Leader {
 }
 
 impl Lists {
-    /// Lists a partition whose first batch waits, if it is not listed already.
-    fn list(&mut self, id: PartitionId, partition: &mut Partition) {
-        if !partition.listed && partition.queue.front().is_some_and(|b| !b.is_sent()) {
+    /// Lists a partition that has something to send, once, and none that has not.
+    fn update(&mut self, id: PartitionId, partition: &mut Partition, rules: Rules) {
+        if partition.candidate(rules).is_none() {
+            self.unlist(id, partition);
+        } else if !partition.listed {
             partition.listed = true;
             self.leaders.entry(partition.leader).or_default().waiting.push_back(id);
             self.wakes.push(partition.leader);
@@ -190,16 +200,59 @@ pub(crate) struct Accumulator {
     by_name: HashMap<Arc<str>, usize>,
     lists: Lists,
     random: fastrand::Rng,
+    identity: Option<Identity>,
+    identity_error: Option<Error>,
 }
 
 impl Accumulator {
     pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        let mut new = Self { settings, topics: Vec::new(), by_name: HashMap::new(), lists: Lists::default(), random };
+        let mut new = Self {
+            settings,
+            topics: Vec::new(),
+            by_name: HashMap::new(),
+            lists: Lists::default(),
+            random,
+            identity: None,
+            identity_error: None,
+        };
         let what = "the partition has had no leader: see whether the brokers that hold it run, or whether its topic was created \
                     anew with fewer partitions";
         new.set_leader_error(NO_LEADER, Some(Error::new(ErrorKind::Timeout, what)));
         new
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { linger: self.settings.linger, idempotent: self.settings.idempotence, identity: self.identity }
+    }
+
+    /// Whether an identity must be asked for.
+    pub(crate) fn needs_identity(&self) -> bool {
+        self.settings.idempotence && self.identity.is_none()
+    }
+
+    /// A broker has given the producer an identity.
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        self.identity_error = None;
+        let rules = self.rules();
+        for (t, topic) in self.topics.iter_mut().enumerate() {
+            for (p, partition) in topic.partitions.iter_mut().enumerate() {
+                self.lists.update(PartitionId { topic: t, partition: p }, partition, rules);
+            }
+        }
+    }
+
+    /// Why there is no identity yet; with `refused`, there will not be one, and what waits for it fails.
+    pub(crate) fn set_identity_error(&mut self, error: Error, refused: bool) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        if refused {
+            for partition in self.topics.iter_mut().flat_map(|t| &mut t.partitions).filter(|p| !p.has_identity()) {
+                partition.fail(&mut ended, |_| Some(error.clone()));
+            }
+        }
+        self.identity_error = Some(error);
+        ended
     }
 
     /// The brokers (or [`NO_LEADER`]) for which there is something new to send or to wait for since the last call.
@@ -222,28 +275,36 @@ impl Accumulator {
             Target::Hash(hash) => partition_of(hash, topic.count),
             Target::Any => topic.sticky,
         };
-        let (limit, lists) = (self.settings.batch_size, &mut self.lists);
-        if topic.partitions[chosen].close_unless_room(now, record, limit, lists) {
+        let (limit, lists) = (topic.batch_size, &mut self.lists);
+        let rules =
+            Rules { linger: self.settings.linger, idempotent: self.settings.idempotence, identity: self.identity };
+        if close_unless_room(&mut topic.partitions[chosen], now, record, limit, &mut lists.wakes) {
+            lists.update(PartitionId { topic: index, partition: chosen }, &mut topic.partitions[chosen], rules);
             if chosen == topic.sticky {
                 topic.stick_elsewhere(&mut self.random);
             }
             if record.target == Target::Any && chosen != topic.sticky {
                 // The batch it did not fit into is complete, and records without a key move on with each batch.
                 chosen = topic.sticky;
-                topic.partitions[chosen].close_unless_room(now, record, limit, lists);
+                let partition = &mut topic.partitions[chosen];
+                if close_unless_room(partition, now, record, limit, &mut lists.wakes) {
+                    lists.update(PartitionId { topic: index, partition: chosen }, partition, rules);
+                }
             }
         }
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, State::Open(_))) {
             let room = partition.last_size.max(record.size + BATCH_HEADER);
+            let number = partition.number();
             partition.queue.push_back(Batch::open(
+                number,
                 Completion::new(Arc::clone(&topic.name), chosen as i32),
                 record.compression,
                 room,
                 now + self.settings.linger,
                 now + self.settings.delivery_timeout,
             ));
-            lists.list(PartitionId { topic: index, partition: chosen }, partition);
+            lists.update(PartitionId { topic: index, partition: chosen }, partition, rules);
         }
         let Some(batch) = partition.queue.back_mut() else { return Err(Refused::UnknownTopic) };
         let place = batch.records;
@@ -254,15 +315,24 @@ impl Accumulator {
     /// What metadata says of a topic: the leader of each partition, or that the topic does not exist.
     ///
     /// A partition's batches follow its leader; a new leader is tried at once.
-    pub(crate) fn update_topic(&mut self, now: Instant, name: &Arc<str>, leaders: Option<&[Option<i32>]>) {
+    pub(crate) fn update_topic(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        id: Option<Uuid>,
+        leaders: Option<&[Option<i32>]>,
+    ) -> Vec<Ended> {
+        let rules = self.rules();
         let index = match self.by_name.get(name) {
             Some(&index) => index,
-            None if leaders.is_none() => return,
+            None if leaders.is_none() => return Vec::new(),
             None => {
                 let index = self.topics.len();
                 self.by_name.insert(Arc::clone(name), index);
                 self.topics.push(Topic {
                     name: Arc::clone(name),
+                    id,
+                    batch_size: self.settings.batch_size,
                     count: 0,
                     partitions: Vec::new(),
                     sticky: usize::MAX,
@@ -277,26 +347,45 @@ impl Accumulator {
                 topic.missing_since = None;
                 topic.count = leaders.len();
                 while topic.partitions.len() < topic.count {
-                    topic.partitions.push(Partition::new());
+                    topic.partitions.push(Partition::new(NO_LEADER));
                 }
             }
             None => topic.missing_since = topic.missing_since.or(Some(now)),
         }
+        let anew = id.is_some() && topic.id.is_some() && id != topic.id;
+        topic.id = id.or(topic.id);
+        let (mut ended, mut useless) = (Vec::new(), None);
         for (i, partition) in topic.partitions.iter_mut().enumerate() {
+            let id = PartitionId { topic: index, partition: i };
+            if anew {
+                partition.restart();
+                useless = partition.settle(&mut ended).or(useless);
+                self.lists.update(id, partition, rules);
+            }
             let leader = leaders.and_then(|l| l.get(i).copied().flatten()).unwrap_or(NO_LEADER);
             if leader == partition.leader {
                 continue;
             }
-            let id = PartitionId { topic: index, partition: i };
             self.lists.unlist(id, partition);
             partition.leader = leader;
+            partition.hold();
             if let Some(first) = partition.queue.front_mut().filter(|b| b.attempts > 0) {
                 first.ready_at = first.ready_at.min(now);
             }
-            self.lists.list(id, partition);
+            self.lists.update(id, partition, rules);
         }
         if topic.sticky >= topic.count && topic.count > 0 {
             topic.sticky = self.random.usize(..topic.count);
+        }
+        self.drop_identity(useless);
+        ended
+    }
+
+    /// A broker does not want this producer id any more.
+    fn drop_identity(&mut self, useless: Option<i64>) {
+        if useless.is_some() && self.identity.map(|i| i.id) == useless {
+            self.identity = None;
+            self.lists.wakes.push(NO_LEADER); // wakes the supervisor
         }
     }
 
@@ -326,12 +415,17 @@ impl Accumulator {
     pub(crate) fn drain(&mut self, now: Instant, broker: i32) -> (Vec<Drained>, Option<Instant>) {
         let (mut drained, mut next) = (Vec::new(), None::<Instant>);
         let mut room = self.settings.max_request_size;
+        let rules = self.rules();
         let Some(leader) = self.lists.leaders.get_mut(&broker) else { return (drained, next) };
         for _ in 0..leader.waiting.len() {
             let Some(id) = leader.waiting.pop_front() else { break };
             let topic = &mut self.topics[id.topic];
             let partition = &mut topic.partitions[id.partition];
-            let Some(batch) = partition.queue.front_mut() else { continue };
+            let candidate = partition.candidate(rules).and_then(|at| partition.queue.get(at));
+            let Some(batch) = candidate else {
+                partition.listed = false;
+                continue;
+            };
             if batch.ready_at > now {
                 next = Some(next.map_or(batch.ready_at, |n| n.min(batch.ready_at)));
                 leader.waiting.push_back(id);
@@ -343,19 +437,25 @@ impl Accumulator {
                 break;
             }
             room = room.saturating_sub(size);
-            partition.listed = false;
             partition.last_size = batch.size();
             let was_open = matches!(batch.state, State::Open(_));
-            let Some(payload) = batch.send() else { continue };
-            drained.push(Drained {
-                id,
-                topic: Arc::clone(&topic.name),
-                partition: id.partition as i32,
-                payload,
-                compression: batch.compression,
-                records: batch.records,
-                attempts: batch.attempts,
-            });
+            if let Some((batch, payload)) = partition.send(rules) {
+                drained.push(Drained {
+                    id: BatchId { partition: id, number: batch.number },
+                    topic: Arc::clone(&topic.name),
+                    partition: id.partition as i32,
+                    payload,
+                    compression: batch.compression,
+                    producer: batch.producer.unwrap_or(ProducerSequence::NONE),
+                    records: batch.records,
+                    attempts: batch.attempts,
+                });
+            }
+            // The one behind it may go with the next request.
+            partition.listed = partition.candidate(rules).is_some();
+            if partition.listed {
+                leader.waiting.push_back(id);
+            }
             if was_open && id.partition == topic.sticky {
                 topic.stick_elsewhere(&mut self.random);
             }
@@ -363,83 +463,68 @@ impl Accumulator {
         (drained, next)
     }
 
-    /// A batch that was drained is back. What follows it in its partition may be sent now.
-    pub(crate) fn complete(&mut self, now: Instant, id: PartitionId, outcome: Outcome) -> Option<Ended> {
-        let partition = &mut self.topics[id.topic].partitions[id.partition];
-        if !partition.queue.front().is_some_and(Batch::is_sent) {
-            return None; // all was failed in the meantime
+    /// A batch that was drained is back; gives what has ended by that.
+    pub(crate) fn complete(&mut self, now: Instant, id: BatchId, outcome: Outcome) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        let rules = self.rules();
+        let BatchId { partition: place, number } = id;
+        let topic = &mut self.topics[place.topic];
+        let partition = &mut topic.partitions[place.partition];
+        if let Outcome::TooLarge { halves: Some(_), .. } = &outcome {
+            // Smaller ones from now on, so that not every one has to be cut.
+            let size = partition.queue.iter().find(|b| b.number == number).map_or(usize::MAX, |b| b.charged / 2);
+            topic.batch_size = topic.batch_size.min(size.max(SMALLEST_BATCH));
         }
-        let mut batch = partition.queue.pop_front()?;
-        let result = match outcome {
-            Outcome::Written(written) => Ok(written),
-            Outcome::Failed(error) => Err(batch.failed(error)),
-            // Its records may not have been told yet: they are told the same, whoever comes first.
-            Outcome::Retry { error, .. } if batch.given_up => Err(batch.last_error.clone().unwrap_or(error)),
-            Outcome::Retry { error, maybe_written, payload, after } => {
-                batch.retry(payload, error, maybe_written, now + after);
-                partition.queue.push_front(batch);
-                self.lists.list(id, partition);
-                return None;
-            }
-        };
-        self.lists.list(id, partition);
-        Some(batch.end(result))
+        partition.complete(now, number, outcome, &mut ended);
+        let useless = partition.settle(&mut ended);
+        self.lists.update(place, partition, rules);
+        self.drop_identity(useless);
+        ended
     }
 
     /// Fails what is older than the delivery timeout or whose topic has been missing for too long; says when to look again.
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<Ended>, Instant) {
         let mut ended = Vec::new();
+        let mut useless = None;
+        let rules = self.rules();
+        let timeout = self.settings.delivery_timeout;
         // Nothing that is appended from now on expires before this.
-        let mut next = now + self.settings.delivery_timeout;
+        let mut next = now + timeout;
         for (t, topic) in self.topics.iter_mut().enumerate() {
             let gone_at = topic.missing_since.map(|since| since + self.settings.missing_timeout);
             let missing = topic.missing_since.filter(|_| gone_at.is_some_and(|at| at <= now));
             for (p, partition) in topic.partitions.iter_mut().enumerate() {
-                let Some(first) = partition.queue.front() else { continue };
-                if missing.is_none() && partition.queue.iter().all(|b| b.expires > now) {
-                    next = next.min(first.expires);
-                    next = gone_at.map_or(next, |at| next.min(at));
+                if partition.queue.is_empty() {
                     continue;
                 }
                 if let Some(at) = gone_at.filter(|at| *at > now) {
                     next = next.min(at);
                 }
-                let leader_error = self.lists.error(partition.leader);
-                let mut kept = VecDeque::with_capacity(partition.queue.len());
-                for mut batch in partition.queue.drain(..) {
-                    let error = match missing {
-                        Some(since) => Some(batch.topic_missing(now.duration_since(since))),
-                        None if batch.expires <= now => {
-                            Some(batch.timed_out(self.settings.delivery_timeout, leader_error))
-                        }
-                        None => None,
+                if missing.is_some() || partition.queue.iter().any(|b| b.expires <= now) {
+                    let cause = match self.lists.error(partition.leader) {
+                        None if rules.identity.is_none() => self.identity_error.as_ref(),
+                        error => error,
                     };
-                    match error {
-                        // It keeps its place, and its buffer, until its broker has answered.
-                        Some(error) if batch.is_sent() => {
-                            ended.extend((!batch.given_up).then(|| batch.give_up(error)));
-                            kept.push_back(batch);
-                        }
-                        Some(error) => ended.push(batch.end(Err(error))),
-                        None => {
-                            next = next.min(batch.expires);
-                            kept.push_back(batch);
-                        }
-                    }
+                    partition.fail(&mut ended, |batch| match missing {
+                        Some(since) => Some(batch.topic_missing(now.duration_since(since))),
+                        None => (batch.expires <= now).then(|| batch.timed_out(timeout, cause)),
+                    });
+                    useless = partition.settle(&mut ended).or(useless);
+                    self.lists.update(PartitionId { topic: t, partition: p }, partition, rules);
                 }
-                partition.queue = kept;
-                if partition.queue.is_empty() {
-                    self.lists.unlist(PartitionId { topic: t, partition: p }, partition);
-                }
+                let waits = partition.queue.iter().map(|b| b.expires).filter(|at| *at > now);
+                next = waits.min().map_or(next, |at| next.min(at));
             }
         }
+        self.drop_identity(useless);
         (ended, next)
     }
 
     /// Makes all that is open ready to be sent; gives the completions of all that has not ended.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Arc<Completion>> {
         let mut waiting = Vec::new();
-        for topic in &mut self.topics {
+        let rules = self.rules();
+        for (t, topic) in self.topics.iter_mut().enumerate() {
             let mut sticky_closed = false;
             for (p, partition) in topic.partitions.iter_mut().enumerate() {
                 let Some(last) = partition.queue.back_mut() else { continue };
@@ -448,6 +533,7 @@ impl Accumulator {
                 if partition.listed {
                     self.lists.wakes.push(partition.leader);
                 }
+                self.lists.update(PartitionId { topic: t, partition: p }, partition, rules);
                 waiting.extend(partition.queue.iter().map(|b| Arc::clone(&b.completion)));
             }
             if sticky_closed {
@@ -462,12 +548,7 @@ impl Accumulator {
         let mut ended = Vec::new();
         for topic in &mut self.topics {
             for partition in &mut topic.partitions {
-                partition.listed = false;
-                // What was given up has ended already.
-                ended.extend(partition.queue.drain(..).filter(|batch| !batch.given_up).map(|batch| {
-                    let error = batch.abandoned(why);
-                    batch.end(Err(error))
-                }));
+                ended.extend(partition.abort(why));
             }
         }
         self.lists.leaders.clear();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::delivery::{Completion, Written};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchBuilder, Headers, ProducerSequence};
+use crate::record::{BatchBuilder, Headers, ProducerSequence, restamp};
 
 /// A batch's bytes.
 #[derive(Debug)]
@@ -34,10 +34,10 @@ impl Payload {
     }
 
     /// The bytes that go to the broker; compresses if that was not done before.
-    pub(crate) fn encode(self, compression: Compression) -> Bytes {
+    pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> Bytes {
         match self {
-            Self::Plain(builder) => builder.finish(compression, ProducerSequence::NONE),
-            Self::Encoded(bytes) => bytes,
+            Self::Plain(builder) => builder.finish(compression, producer),
+            Self::Encoded(bytes) => restamp(bytes, producer),
         }
     }
 }
@@ -46,22 +46,45 @@ impl Payload {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Written(Written),
+    /// The broker says that it had these sequence numbers before; it may not know any more where it put them.
+    Duplicate {
+        written: Written,
+        error: Error,
+    },
     /// It may go better next time.
     Retry {
-        error: Error,
-        /// Whether the broker may have written it all the same.
+        again: Again,
         maybe_written: bool,
-        payload: Bytes,
-        /// The wait before the next try.
-        after: Duration,
+    },
+    /// Its sequence numbers are not those that come next, or the broker has forgotten the producer.
+    OutOfSequence(Again),
+    /// The broker takes nothing more from this producer id.
+    Fenced(Again),
+    /// It is larger than the broker takes: its two halves, unless it is a single record.
+    TooLarge {
+        error: Error,
+        halves: Option<[(Bytes, u32); 2]>,
     },
     Failed(Error),
+    /// It was sent, and what came back makes no sense.
+    Unknown(Error),
+}
+
+/// A batch that could be sent again.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) error: Error,
+    pub(crate) payload: Bytes,
+    /// The wait before the next try.
+    pub(crate) after: Duration,
 }
 
 /// A batch that has ended, and what there is to tell about it.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) completion: Arc<Completion>,
+    /// The place of its first record among those of the completion.
+    pub(crate) first: u32,
     pub(crate) result: Result<Written>,
     pub(crate) records: u32,
     /// Buffer space that is free again.
@@ -80,7 +103,10 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct Batch {
+    /// Among those of its partition.
+    pub(super) number: u64,
     pub(super) completion: Arc<Completion>,
+    first: u32,
     pub(super) compression: Compression,
     pub(super) state: State,
     pub(super) records: u32,
@@ -91,14 +117,18 @@ pub(super) struct Batch {
     /// When its records fail.
     pub(super) expires: Instant,
     pub(super) attempts: u32,
-    pub(super) last_error: Option<Error>,
-    maybe_written: bool,
+    /// What it was sent with, and will be sent with again.
+    pub(super) producer: Option<ProducerSequence>,
+    last_error: Option<Error>,
+    /// Whether a try that is over may have written it.
+    pub(super) maybe_written: bool,
     /// Its records have been told that it failed; its broker has yet to answer.
     pub(super) given_up: bool,
 }
 
 impl Batch {
     pub(super) fn open(
+        number: u64,
         completion: Arc<Completion>,
         compression: Compression,
         room: usize,
@@ -106,7 +136,9 @@ impl Batch {
         expires: Instant,
     ) -> Self {
         Self {
+            number,
             completion,
+            first: 0,
             compression,
             state: State::Open(BatchBuilder::new(room)),
             records: 0,
@@ -114,6 +146,7 @@ impl Batch {
             ready_at,
             expires,
             attempts: 0,
+            producer: None,
             last_error: None,
             maybe_written: false,
             given_up: false,
@@ -164,39 +197,61 @@ impl Batch {
         }
     }
 
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.last_error.clone()
+    }
+
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.state, State::Sent)
     }
 
     /// Takes its bytes back for another try.
-    pub(super) fn retry(&mut self, payload: Bytes, error: Error, maybe_written: bool, ready_at: Instant) {
-        self.state = State::Closed(Payload::Encoded(payload));
+    pub(super) fn retry(&mut self, again: Again, maybe_written: bool, now: Instant) {
+        self.state = State::Closed(Payload::Encoded(again.payload));
         self.attempts += 1;
-        self.last_error = Some(error);
+        self.last_error = Some(again.error);
         self.maybe_written |= maybe_written;
-        self.ready_at = ready_at;
+        self.ready_at = now + again.after;
+    }
+
+    /// Cuts it in two, which go on in its place and with its sequence numbers; `number` is the second one's.
+    pub(super) fn split(self, halves: [(Bytes, u32); 2], number: u64, now: Instant) -> [Self; 2] {
+        self.completion.split();
+        let [(head, head_records), (tail, tail_records)] = halves;
+        let charged = (self.charged as u64 * u64::from(head_records) / u64::from(self.records.max(1))) as usize;
+        let part = |number, payload, skipped, records, charged| Self {
+            number,
+            completion: Arc::clone(&self.completion),
+            first: self.first + skipped,
+            compression: self.compression,
+            state: State::Closed(Payload::Encoded(payload)),
+            records,
+            charged,
+            ready_at: now,
+            expires: self.expires,
+            attempts: self.attempts + 1,
+            producer: self.producer.map(|p| p.skip(skipped)),
+            last_error: self.last_error.clone(),
+            maybe_written: self.maybe_written,
+            given_up: false,
+        };
+        [
+            part(self.number, head, 0, head_records, charged),
+            part(number, tail, head_records, tail_records, self.charged - charged),
+        ]
     }
 
     pub(super) fn end(self, result: Result<Written>) -> Ended {
-        Ended { completion: self.completion, result, records: self.records, freed: self.charged }
+        let Self { completion, first, records, charged: freed, .. } = self;
+        Ended { completion, first, result, records, freed }
     }
 
     /// What to tell its records while their broker still has them.
     pub(super) fn give_up(&mut self, error: Error) -> Ended {
         self.given_up = true;
         self.last_error = Some(error.clone());
-        Ended { completion: Arc::clone(&self.completion), result: Err(error), records: self.records, freed: 0 }
-    }
-
-    /// What to tell its records when the broker has refused it for good.
-    pub(super) fn failed(&self, error: Error) -> Error {
-        if !self.maybe_written {
-            return error;
-        }
-        let (what, records) = (self.describe(), self.records);
-        error.context(format!(
-            "{what}: its {records} records may be in the log or not: an earlier try was not answered, and the last one failed"
-        ))
+        let completion = Arc::clone(&self.completion);
+        Ended { completion, first: self.first, result: Err(error), records: self.records, freed: 0 }
     }
 
     /// Whether it can be said that its records are not in the log.
@@ -209,15 +264,12 @@ impl Batch {
         let (what, tries) = (self.describe(), self.attempts);
         let cause = self.last_error.as_ref().or(leader_error).cloned();
         if !self.surely_unwritten() {
-            let text = format!(
-                "{what}: the fate of its {} records is not known: the broker did not answer within the delivery timeout of \
-                 {timeout:?} whether it wrote them ({tries} tries failed before); they may be in the log or not",
-                self.records
+            return self.fate_unknown(
+                format_args!(
+                    "the broker has not told within the delivery timeout of {timeout:?}, after {tries} failed tries"
+                ),
+                cause,
             );
-            return match cause {
-                Some(cause) => Error::with_source(ErrorKind::Timeout, text, cause),
-                None => Error::new(ErrorKind::Timeout, text),
-            };
         }
         let text = format!(
             "{what}: its {} records were not written within the delivery timeout of {timeout:?} ({tries} tries failed)",
@@ -228,6 +280,28 @@ impl Batch {
             None => {
                 Error::new(ErrorKind::Timeout, format!("{text}: batches in front of it, or its broker, took too long"))
             }
+        }
+    }
+
+    /// It can't be told whether its records are in the log, and they must not be sent again.
+    pub(super) fn fate_unknown(&self, why: impl std::fmt::Display, cause: Option<Error>) -> Error {
+        let text = format!(
+            "{}: the fate of its {} records is not known: they may be in the log or not, {why}",
+            self.describe(),
+            self.records
+        );
+        match cause {
+            Some(cause) => Error::with_source(ErrorKind::FateUnknown, text, cause),
+            None => Error::new(ErrorKind::FateUnknown, text),
+        }
+    }
+
+    /// The last try failed for good; one before may have written it all the same.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        if self.maybe_written {
+            self.fate_unknown("an earlier try was not answered and the last one failed", Some(error))
+        } else {
+            error
         }
     }
 

@@ -1,8 +1,10 @@
 //! Delivery handles: all records of a batch share one completion.
 
+use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
@@ -11,7 +13,7 @@ use crate::error::Result;
 ///
 /// ```
 /// fn log(ack: &ailurus::Acknowledgement) {
-///     println!("{}/{} at offset {}", ack.topic, ack.partition, ack.offset);
+///     println!("{}/{} at offset {:?}", ack.topic, ack.partition, ack.offset);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +23,9 @@ pub struct Acknowledgement {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The offset.
-    pub offset: i64,
+    /// The offset. `None` if the record is in the log but the broker could not tell where: it was written by a try whose
+    /// answer was lost, and the broker knows the places of a producer's last few batches only.
+    pub offset: Option<i64>,
     /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the topic's
     /// `message.timestamp.type` is `LogAppendTime`.
     pub timestamp: i64,
@@ -31,12 +34,12 @@ pub struct Acknowledgement {
 /// What became of a batch that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Written {
-    pub(crate) base_offset: i64,
+    pub(crate) base_offset: Option<i64>,
     /// The broker's timestamp, if the topic wants it.
     pub(crate) append_time: Option<i64>,
 }
 
-/// The end of a batch, once it has come.
+/// The end of a batch, or of each of its parts if it had to be split, once it has come.
 #[derive(Debug)]
 pub(crate) struct Completion {
     pub(crate) topic: Arc<str>,
@@ -45,48 +48,104 @@ pub(crate) struct Completion {
 }
 
 #[derive(Debug)]
-enum State {
-    Waiting(Vec<Waker>),
-    Done(Result<Written>),
+struct State {
+    /// Parts that have not ended.
+    open: usize,
+    ended: Vec<Part>,
+    wakers: Vec<Waker>,
+    callbacks: Vec<Callback>,
+}
+
+/// Records that ended together.
+#[derive(Debug)]
+struct Part {
+    /// Places among the records of the completion.
+    places: Range<u32>,
+    result: Result<Written>,
+}
+
+struct Callback {
+    delivery: Delivery,
+    call: Box<dyn FnOnce(Result<Acknowledgement>) + Send>,
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
+impl State {
+    fn result(&self, index: u32) -> Option<Result<Written>> {
+        // The offset is counted from the part's first record on.
+        self.ended.iter().find(|part| part.places.contains(&index)).map(|part| {
+            let skip = i64::from(index - part.places.start);
+            part.result.clone().map(|w| Written { base_offset: w.base_offset.map(|base| base + skip), ..w })
+        })
+    }
+
+    /// `place` is where the waiting future's waker is kept, so that polling it again does not add another.
+    fn wait(&mut self, place: &mut Option<usize>, cx: &Context<'_>) {
+        match place.and_then(|i| self.wakers.get_mut(i)) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                *place = Some(self.wakers.len());
+                self.wakers.push(cx.waker().clone());
+            }
+        }
+    }
 }
 
 impl Completion {
     pub(crate) fn new(topic: Arc<str>, partition: i32) -> Arc<Self> {
-        Arc::new(Self { topic, partition, state: Mutex::new(State::Waiting(Vec::new())) })
+        let state = State { open: 1, ended: Vec::new(), wakers: Vec::new(), callbacks: Vec::new() };
+        Arc::new(Self { topic, partition, state: Mutex::new(state) })
     }
 
-    /// Tells all who wait. Only the first end counts.
-    pub(crate) fn resolve(&self, result: Result<Written>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Waiting(wakers) = &mut *state {
-            let wakers = std::mem::take(wakers);
-            *state = State::Done(result);
-            drop(state);
-            wakers.into_iter().for_each(Waker::wake);
+    /// One more part.
+    pub(crate) fn split(&self) {
+        self.lock().open += 1;
+    }
+
+    /// Tells all who wait for these records. Only the first end counts.
+    pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<Written>) {
+        let mut state = self.lock();
+        if state.ended.iter().any(|part| part.places.start == first) {
+            return;
+        }
+        state.ended.push(Part { places: first..first + records, result });
+        state.open = state.open.saturating_sub(1);
+        let last = state.open == 0;
+        // Until the last part has ended the places of the wakers stay what they are.
+        let wakers = if last { std::mem::take(&mut state.wakers) } else { state.wakers.clone() };
+        let (ready, waiting) = std::mem::take(&mut state.callbacks)
+            .into_iter()
+            .partition(|c| last || state.result(c.delivery.index).is_some());
+        state.callbacks = waiting;
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        let ready: Vec<Callback> = ready;
+        for Callback { delivery, call } in ready {
+            delivery.then(call);
         }
     }
 
-    /// `place` is where the waiting future's waker is kept, so that polling it again does not add another.
-    fn poll(&self, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Result<Written>> {
-        match &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Done(result) => Poll::Ready(result.clone()),
-            State::Waiting(wakers) => {
-                match place.and_then(|i| wakers.get_mut(i)) {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    None => {
-                        *place = Some(wakers.len());
-                        wakers.push(cx.waker().clone());
-                    }
-                }
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Waits for the end, good or bad.
+    /// Waits for the end of all its records, good or bad.
     pub(crate) async fn ended(&self) {
         let mut place = None;
-        std::future::poll_fn(|cx| self.poll(&mut place, cx).map(drop)).await;
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.open == 0 {
+                return Poll::Ready(());
+            }
+            state.wait(&mut place, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,9 +155,12 @@ impl Completion {
 /// It may be awaited at once or kept and awaited later, in any order; the answer is kept with it.
 ///
 /// # Errors
-/// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if the delivery timeout passed while it was not known whether the
-/// broker had written the record: it may be in the log or not. Every other error that does not say otherwise means that it
-/// is not in the log.
+/// [`ErrorKind::FateUnknown`](crate::ErrorKind::FateUnknown) if it could not be found out whether the broker has written the
+/// record: it may be in the log or not. [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer ended before; its text
+/// says whether the record had been sent. Every other error means that the record is not in the log.
+///
+/// # Cancellation
+/// Dropping it, or a future that awaits it, only means that nobody is told.
 ///
 /// ```no_run
 /// # async fn example(producer: &ailurus::Producer) -> ailurus::Result<()> {
@@ -110,7 +172,7 @@ impl Completion {
 ///     deliveries.push(producer.send(ProducerRecord::to("events").value(&value)).await?);
 /// }
 /// for delivery in deliveries {
-///     println!("offset {}", delivery.await?.offset);
+///     println!("offset {:?}", delivery.await?.offset);
 /// }
 /// # Ok(())
 /// # }
@@ -133,6 +195,47 @@ impl Delivery {
     pub fn partition(&self) -> i32 {
         self.completion.partition
     }
+
+    /// Calls a function with the end instead of waiting for it; at once if it has come already.
+    ///
+    /// It is called on the producer's task, which sends nothing meanwhile: hand over what takes long. Calls for the records of
+    /// a partition come in their order.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: &ailurus::Producer) -> ailurus::Result<()> {
+    /// use ailurus::ProducerRecord;
+    ///
+    /// let delivery = producer.send(ProducerRecord::to("events").value("x")).await?;
+    /// delivery.then(|end| match end {
+    ///     Ok(ack) => println!("in partition {}", ack.partition),
+    ///     Err(error) => eprintln!("{}", error.full()),
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn then(self, call: impl FnOnce(Result<Acknowledgement>) + Send + 'static) {
+        let mut state = self.completion.lock();
+        match state.result(self.index) {
+            Some(result) => {
+                drop(state);
+                call(self.acknowledge(result));
+            }
+            None => {
+                let completion = Arc::clone(&self.completion);
+                let delivery = Self { completion, ..self };
+                state.callbacks.push(Callback { delivery, call: Box::new(call) });
+            }
+        }
+    }
+
+    fn acknowledge(&self, result: Result<Written>) -> Result<Acknowledgement> {
+        result.map(|written| Acknowledgement {
+            topic: Arc::clone(&self.completion.topic),
+            partition: self.completion.partition,
+            offset: written.base_offset,
+            timestamp: written.append_time.unwrap_or(self.timestamp),
+        })
+    }
 }
 
 impl Future for Delivery {
@@ -140,12 +243,17 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.completion.poll(&mut this.place, cx).map_ok(|written| Acknowledgement {
-            topic: Arc::clone(&this.completion.topic),
-            partition: this.completion.partition,
-            offset: written.base_offset + i64::from(this.index),
-            timestamp: written.append_time.unwrap_or(this.timestamp),
-        })
+        let mut state = this.completion.lock();
+        match state.result(this.index) {
+            Some(result) => {
+                drop(state);
+                Poll::Ready(this.acknowledge(result))
+            }
+            None => {
+                state.wait(&mut this.place, cx);
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -169,17 +277,18 @@ mod tests {
         let (completion, mut handles) = handles(3);
         assert!((&mut handles[1]).now_or_never().is_none());
         let waiting = tokio::spawn(join_all(handles));
-        completion.resolve(Ok(Written { base_offset: 40, append_time: None }));
+        completion.resolve(0, 3, Ok(Written { base_offset: Some(40), append_time: None }));
         let acks = waiting.await.unwrap();
-        let got: Vec<_> = acks.into_iter().map(|a| a.map(|a| (a.partition, a.offset, a.timestamp)).unwrap()).collect();
+        let got: Vec<_> =
+            acks.into_iter().map(|a| a.map(|a| (a.partition, a.offset.unwrap(), a.timestamp)).unwrap()).collect();
         assert_eq!(got, [(3, 40, 100), (3, 41, 101), (3, 42, 102)]);
     }
 
     #[tokio::test]
     async fn the_broker_s_timestamp_wins_and_the_first_end_counts() {
         let (completion, mut handles) = handles(1);
-        completion.resolve(Ok(Written { base_offset: 7, append_time: Some(999) }));
-        completion.resolve(Err(Error::new(ErrorKind::Closed, "late")));
+        completion.resolve(0, 1, Ok(Written { base_offset: Some(7), append_time: Some(999) }));
+        completion.resolve(0, 1, Err(Error::new(ErrorKind::Closed, "late")));
         assert_eq!(handles.remove(0).await.unwrap().timestamp, 999);
     }
 
@@ -189,6 +298,24 @@ mod tests {
         for _ in 0..5 {
             assert!((&mut handles[0]).now_or_never().is_none());
         }
-        assert!(matches!(&*completion.state.lock().unwrap(), State::Waiting(wakers) if wakers.len() == 1));
+        assert!(completion.lock().wakers.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_a_split_batch_end_on_their_own() {
+        let (completion, mut handles) = handles(4);
+        let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
+        let told = tx.clone();
+        handles.pop().unwrap().then(move |end| told.send(end.unwrap().offset).unwrap());
+        assert!(handles.iter_mut().all(|h| h.now_or_never().is_none()));
+        completion.split();
+        completion.resolve(0, 2, Err(Error::new(ErrorKind::RecordTooLarge, "large")));
+        assert!((&mut handles[1]).await.is_err());
+        assert!((&mut handles[2]).now_or_never().is_none() && rx.try_recv().is_err());
+        assert!(completion.ended().now_or_never().is_none());
+        completion.resolve(2, 2, Ok(Written { base_offset: Some(7), append_time: None }));
+        assert_eq!((&mut handles[2]).await.unwrap().offset, Some(7));
+        assert_eq!(rx.try_recv().unwrap(), Some(8));
+        completion.ended().now_or_never().unwrap();
     }
 }

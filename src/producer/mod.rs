@@ -18,6 +18,8 @@ use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 mod accumulator;
 mod batch;
 mod delivery;
+mod identity;
+mod partition;
 mod partitioner;
 mod request;
 mod sender;
@@ -122,7 +124,7 @@ impl<'a> ProducerRecord<'a> {
 /// let client = Client::connect(Config::from_env()?).await?;
 /// let producer = Producer::new(&client, client.config().producer.clone())?;
 /// let ack = producer.send(ProducerRecord::to("orders").key("order-17").value("created")).await?.await?;
-/// println!("partition {}, offset {}", ack.partition, ack.offset);
+/// println!("partition {}, offset {:?}", ack.partition, ack.offset);
 /// producer.close(Duration::from_secs(10)).await?;
 /// # Ok(())
 /// # }
@@ -179,7 +181,7 @@ fn abandon(shared: &Shared, why: &str) -> u64 {
     shared.cancel.cancel();
     let records = ended.iter().map(|batch| u64::from(batch.records)).sum();
     for batch in ended {
-        batch.completion.resolve(batch.result);
+        batch.completion.resolve(batch.first, batch.records, batch.result);
     }
     records
 }

@@ -10,30 +10,39 @@ use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::accumulator::{Drained, PartitionId};
-use super::batch::Outcome;
+use super::accumulator::{BatchId, Drained};
+use super::batch::{Again, Outcome};
 use super::delivery::Written;
+use crate::config::{Acks, Compression};
 use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::record;
 
-/// Wait for all replicas in sync.
-const ACKS_ALL: i16 = -1;
-
+const CORRUPT_MESSAGE: i16 = 2;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-const REQUEST_TIMED_OUT: i16 = 7;
 const MESSAGE_TOO_LARGE: i16 = 10;
-const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+const RECORD_LIST_TOO_LARGE: i16 = 18;
+const NOT_ENOUGH_REPLICAS: i16 = 19;
+const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+const UNKNOWN_PRODUCER_ID: i16 = 59;
+const PRODUCER_FENCED: i16 = 90;
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const FENCED_LEADER_EPOCH: i16 = 74;
 const UNKNOWN_LEADER_EPOCH: i16 = 75;
 
+/// The most that a batch may decompress to when it has to be cut: larger ones are not made.
+const MAX_PLAIN: usize = 256 << 20;
+
 /// A batch as it goes to the broker.
 #[derive(Debug)]
 pub(super) struct Encoded {
-    pub(super) id: PartitionId,
+    pub(super) id: BatchId,
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
+    compression: Compression,
     bytes: Bytes,
     records: u32,
     attempts: u32,
@@ -41,13 +50,21 @@ pub(super) struct Encoded {
 
 impl From<Drained> for Encoded {
     fn from(b: Drained) -> Self {
-        let bytes = b.payload.encode(b.compression);
-        Self { id: b.id, topic: b.topic, partition: b.partition, bytes, records: b.records, attempts: b.attempts }
+        let bytes = b.payload.encode(b.compression, b.producer);
+        let Drained { id, topic, partition, compression, records, attempts, .. } = b;
+        Self { id, topic, partition, compression, bytes, records, attempts }
+    }
+}
+
+impl Encoded {
+    fn again(self, error: Error, wait: impl Fn(u32) -> Duration) -> Again {
+        tracing::debug!(error = %error, attempts = self.attempts, "a batch will be tried again");
+        Again { error, payload: self.bytes, after: wait(self.attempts) }
     }
 }
 
 /// A request for these batches.
-pub(super) fn produce(batches: &[Encoded], timeout: Duration) -> ProduceRequest {
+pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> ProduceRequest {
     let mut topics: Vec<TopicProduceData> = Vec::new();
     let mut places: HashMap<&Arc<str>, usize> = HashMap::new();
     for batch in batches {
@@ -62,7 +79,10 @@ pub(super) fn produce(batches: &[Encoded], timeout: Duration) -> ProduceRequest 
     // The broker gives up before we do, so that its answer still comes.
     let timeout = timeout - (timeout / 10).min(Duration::from_secs(1));
     ProduceRequest::default()
-        .with_acks(ACKS_ALL)
+        .with_acks(match acks {
+            Acks::All => -1,
+            Acks::Leader => 1,
+        })
         .with_timeout_ms(timeout.as_millis().try_into().unwrap_or(i32::MAX))
         .with_topic_data(topics)
 }
@@ -95,63 +115,70 @@ pub(super) fn outcome(
 ) -> Outcome {
     let what = format_args!("produce to {}/{} on {peer}", batch.topic, batch.partition);
     let Some(answer) = answer else {
-        return Outcome::Failed(Error::new(
+        return Outcome::Unknown(Error::new(
             ErrorKind::Corrupt,
             format!("{what}: the answer does not mention the batch"),
         ));
     };
     let code = answer.error_code;
+    let append_time = Some(answer.log_append_time_ms).filter(|t| *t >= 0);
+    let written = Written { base_offset: Some(answer.base_offset).filter(|o| *o >= 0), append_time };
     if code == 0 {
-        let append_time = Some(answer.log_append_time_ms).filter(|t| *t >= 0);
-        return Outcome::Written(Written { base_offset: answer.base_offset, append_time });
+        return Outcome::Written(written);
     }
-    if is_retriable_code(code) {
-        let error = Error::broker(code, what);
-        tracing::debug!(error = %error, attempts = batch.attempts, "a batch will be tried again");
-        return Outcome::Retry {
-            error,
-            maybe_written: matches!(code, REQUEST_TIMED_OUT | NOT_ENOUGH_REPLICAS_AFTER_APPEND),
-            payload: batch.bytes,
-            after: wait(batch.attempts),
-        };
+    let error = Error::broker(code, format_args!("{what}: {}{}", size(&batch), said(answer)));
+    match code {
+        DUPLICATE_SEQUENCE_NUMBER => Outcome::Duplicate { written, error },
+        OUT_OF_ORDER_SEQUENCE_NUMBER | UNKNOWN_PRODUCER_ID => Outcome::OutOfSequence(batch.again(error, wait)),
+        INVALID_PRODUCER_EPOCH | PRODUCER_FENCED => Outcome::Fenced(batch.again(error, wait)),
+        MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => {
+            Outcome::TooLarge { halves: record::split(&batch.bytes, batch.compression, MAX_PLAIN), error }
+        }
+        code if is_retriable_code(code) => {
+            Outcome::Retry { again: batch.again(error, wait), maybe_written: !is_before_append(code) }
+        }
+        _ => Outcome::Failed(error),
     }
-    let said = answer.error_message.as_ref().map(|m| m.to_string());
-    let said = said.or_else(|| {
+}
+
+/// Whether a broker that answers this has surely not written the batch. Other passing errors come after it was appended, too:
+/// a leader that steps down while it waits for its followers answers that it is not the leader.
+fn is_before_append(code: i16) -> bool {
+    matches!(
+        code,
+        CORRUPT_MESSAGE
+            | UNKNOWN_TOPIC_OR_PARTITION
+            | LEADER_NOT_AVAILABLE
+            | NOT_ENOUGH_REPLICAS
+            | FENCED_LEADER_EPOCH
+            | UNKNOWN_LEADER_EPOCH
+    )
+}
+
+fn size(batch: &Encoded) -> String {
+    format!("a batch of {} records, {} bytes", batch.records, batch.bytes.len())
+}
+
+/// What the broker has to say beside the code.
+fn said(answer: &PartitionProduceResponse) -> String {
+    let message = answer.error_message.as_ref().map(|m| m.to_string());
+    let message = message.or_else(|| {
         answer.record_errors.iter().find_map(|r| {
             let message = r.batch_index_error_message.as_ref()?;
             Some(format!("record {} of the batch: {message}", r.batch_index))
         })
     });
-    let said = said.map(|m| format!(" (the broker says: {m})")).unwrap_or_default();
-    let (records, size) = (batch.records, batch.bytes.len());
-    Outcome::Failed(match code {
-        MESSAGE_TOO_LARGE => Error::broker(
-            code,
-            format_args!(
-                "{what}: a batch of {records} records, {size} bytes, is more than the broker takes (REDPANDA_BATCH_SIZE \
-                 bounds it before compression){said}"
-            ),
-        ),
-        _ => Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{said}")),
-    })
+    message.map(|m| format!(" (the broker says: {m})")).unwrap_or_default()
 }
 
 /// What a request without an answer means for one of its batches. `sent` is whether any of it may have reached the broker.
 pub(super) fn unanswered(batch: Encoded, error: &Error, sent: bool, wait: impl Fn(u32) -> Duration) -> Outcome {
+    let what = format!("produce to {}/{}", batch.topic, batch.partition);
     match error.kind() {
-        ErrorKind::Disconnected | ErrorKind::Timeout => Outcome::Retry {
-            error: error.clone(),
-            maybe_written: sent,
-            payload: batch.bytes,
-            after: wait(batch.attempts),
-        },
-        ErrorKind::Corrupt => {
-            let what = format!(
-                "produce to {}/{}: whether its records were written is not known: the broker's answer makes no sense",
-                batch.topic, batch.partition
-            );
-            Outcome::Failed(Error::with_source(ErrorKind::Corrupt, what, error.clone()))
+        ErrorKind::Disconnected | ErrorKind::Timeout => {
+            Outcome::Retry { again: batch.again(error.clone(), wait), maybe_written: sent }
         }
-        _ => Outcome::Failed(error.clone().context(format!("produce to {}/{}", batch.topic, batch.partition))),
+        ErrorKind::Corrupt => Outcome::Unknown(error.clone().context(what)),
+        _ => Outcome::Failed(error.clone().context(what)),
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks of a producer: one sender per broker, and one that keeps leaders and deadlines.
+//! The tasks of a producer: one sender per broker, one that keeps leaders and deadlines, one that keeps its identity.
 //!
 //! The accumulator is behind one lock, held for as long as an append takes. A sender is woken only when there is something
 //! new for its broker: a batch's first record, a batch that is full, or the end of the batch in front of another.
@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::accumulator::{Accumulator, Drained, NO_LEADER, PartitionId, Settings};
+use super::accumulator::{Accumulator, BatchId, Drained, NO_LEADER, Settings};
 use super::batch::{Ended, Outcome};
+use super::identity;
 use super::request::{self, Encoded};
 use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{Compression, ProducerConfig};
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) memory: Semaphore,
     /// Wakes the supervisor.
     supervisor: Notify,
+    /// Wakes the task that keeps the producer's identity.
+    pub(super) identity: Notify,
     pub(super) cancel: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -98,10 +101,14 @@ impl Shared {
             config,
             state: Mutex::new(State { accumulator, senders: HashMap::new(), closed: false }),
             supervisor: Notify::new(),
+            identity: Notify::new(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         shared.tasks.spawn(supervise(Arc::clone(&shared)));
+        if shared.config.idempotence {
+            shared.tasks.spawn(identity::keep(Arc::clone(&shared)));
+        }
         shared
     }
 
@@ -122,13 +129,14 @@ impl Shared {
                 tracing::warn!(error = %e.full(), records = batch.records, "records were not delivered");
             }
             self.memory.add_permits(batch.freed);
-            batch.completion.resolve(batch.result);
+            batch.completion.resolve(batch.first, batch.records, batch.result);
         }
     }
 
     pub(super) fn learn(&self, topic: &TopicMeta) {
         let leaders: Vec<_> = topic.partitions.iter().map(|p| p.leader).collect();
-        self.lock().update_topic(Instant::now(), &topic.name, Some(&leaders));
+        let ended = self.lock().update_topic(Instant::now(), &topic.name, topic.id, Some(&leaders));
+        self.finish(ended);
     }
 }
 
@@ -158,7 +166,12 @@ async fn supervise(shared: Arc<Shared>) {
             }
         }
         start_senders(&shared);
-        let leaderless = shared.lock().has_waiting(NO_LEADER);
+        let locked = shared.lock();
+        let leaderless = locked.has_waiting(NO_LEADER);
+        if locked.needs_identity() {
+            shared.identity.notify_one();
+        }
+        drop(locked);
         if !leaderless {
             ask = None;
             backoff.reset();
@@ -183,7 +196,8 @@ fn follow_leaders(shared: &Shared) {
         match snapshot.topics.get(&name) {
             Some(topic) => shared.learn(topic),
             None if snapshot.failed.get(&name) == Some(&UNKNOWN_TOPIC) => {
-                shared.lock().update_topic(Instant::now(), &name, None);
+                let ended = shared.lock().update_topic(Instant::now(), &name, None, None);
+                shared.finish(ended);
             }
             None => {}
         }
@@ -217,9 +231,10 @@ impl Sender {
 
     async fn run(mut self) {
         let cancel = self.shared.cancel.clone();
+        let mut throttled = Instant::now();
         while let Some(Some(connection)) = cancel.run_until_cancelled(self.connect()).await {
             // Ends by itself when the connection does.
-            let cancelled = cancel.run_until_cancelled(self.serve(&connection)).await.is_none();
+            let cancelled = cancel.run_until_cancelled(self.serve(&connection, &mut throttled)).await.is_none();
             connection.close().await;
             if cancelled {
                 return;
@@ -250,15 +265,16 @@ impl Sender {
         }
     }
 
-    /// Keeps up to [`IN_FLIGHT`] requests on the way until the connection ends.
-    async fn serve(&self, connection: &Connection) {
+    /// Keeps up to [`IN_FLIGHT`] requests on the way until the connection ends; none before `throttled`, which the broker sets.
+    async fn serve(&self, connection: &Connection, throttled: &mut Instant) {
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
         let mut in_flight = FuturesUnordered::new();
         loop {
-            let mut look_again = None;
-            while encoding.len() + in_flight.len() < IN_FLIGHT && !connection.is_closed() {
-                let (batches, next) = self.shared.lock().drain(Instant::now(), self.broker);
+            let now = Instant::now();
+            let mut look_again = (*throttled > now).then_some(*throttled);
+            while look_again.is_none() && encoding.len() + in_flight.len() < IN_FLIGHT && !connection.is_closed() {
+                let (batches, next) = self.shared.lock().drain(now, self.broker);
                 look_again = next;
                 if batches.is_empty() {
                     break;
@@ -266,8 +282,8 @@ impl Sender {
                 encoding.push_back(encode(batches));
             }
             tokio::select! {
-                Some(batches) = encoding.next() => in_flight.push(self.send(connection, batches)),
-                Some(()) = in_flight.next() => {}
+                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(self.send(connection, batches)),
+                Some(throttle) = in_flight.next() => *throttled = (*throttled).max(Instant::now() + throttle),
                 () = self.wake.notified() => {}
                 () = sleep_until(look_again) => {}
                 // What is on the way fails at once and goes back to its queues first.
@@ -278,16 +294,21 @@ impl Sender {
 }
 
 impl Sender {
-    /// Sends a request and brings each of its batches to its outcome.
-    fn send<'a>(&'a self, connection: &'a Connection, batches: Vec<Encoded>) -> impl Future<Output = ()> + 'a {
+    /// Sends a request and brings each of its batches to its outcome; gives for how long the broker wants no other.
+    fn send<'a>(&'a self, connection: &'a Connection, batches: Vec<Encoded>) -> impl Future<Output = Duration> + 'a {
         let timeout = self.shared.client.config().request_timeout;
         // Not in the future below: the order of these calls is the order on the wire.
         let sent = !connection.is_closed();
-        let answer = connection.submit(request::produce(&batches, timeout), Instant::now() + timeout);
+        let request = request::produce(&batches, self.shared.config.acks, timeout);
+        let answer = connection.submit(request, Instant::now() + timeout);
         async move {
             let answer = answer.await;
+            let mut throttle = Duration::ZERO;
             let outcomes: Vec<_> = match answer {
-                Ok(response) => self.judge(connection, &response, batches),
+                Ok(response) => {
+                    throttle = Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0));
+                    self.judge(connection, &response, batches)
+                }
                 Err(e) => {
                     tracing::debug!(broker = self.broker, error = %e.full(), "a produce request failed");
                     self.shared.cluster().refresh_soon();
@@ -297,9 +318,10 @@ impl Sender {
             };
             let mut locked = self.shared.lock();
             let now = Instant::now();
-            let ended: Vec<_> = outcomes.into_iter().filter_map(|(id, o)| locked.complete(now, id, o)).collect();
+            let ended: Vec<_> = outcomes.into_iter().flat_map(|(id, o)| locked.complete(now, id, o)).collect();
             drop(locked);
             self.shared.finish(ended);
+            throttle
         }
     }
 
@@ -308,7 +330,7 @@ impl Sender {
         connection: &Connection,
         response: &ProduceResponse,
         batches: Vec<Encoded>,
-    ) -> Vec<(PartitionId, Outcome)> {
+    ) -> Vec<(BatchId, Outcome)> {
         let mut stale = false;
         let answers = request::answers(response);
         let outcomes = batches

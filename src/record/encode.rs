@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::Headers;
 use super::compress::{Codec, compress};
+use super::decode::decode_batches;
 use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
 use crate::config::Compression;
 
@@ -12,6 +13,8 @@ pub(crate) const BATCH_HEADER: usize = 61;
 
 /// Where the CRC begins to count: behind the CRC itself.
 pub(super) const CRC_START: usize = 21;
+/// Where producer id, epoch and first sequence are.
+const PRODUCER: std::ops::Range<usize> = 43..57;
 
 /// Who sent a batch, and the number of its first record among those it sent to the partition: what a broker needs to see
 /// a repeated batch.
@@ -25,6 +28,49 @@ pub(crate) struct ProducerSequence {
 impl ProducerSequence {
     /// Of a producer that is not idempotent.
     pub(crate) const NONE: Self = Self { id: -1, epoch: -1, sequence: -1 };
+
+    /// What stands `records` behind it: sequence numbers run from 0 to `i32::MAX` and begin again.
+    pub(crate) fn skip(self, records: u32) -> Self {
+        Self { sequence: self.sequence.wrapping_add(records as i32) & i32::MAX, ..self }
+    }
+
+    fn to_bytes(self) -> [u8; 14] {
+        let mut bytes = [0; 14];
+        bytes[..8].copy_from_slice(&self.id.to_be_bytes());
+        bytes[8..10].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[10..].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes
+    }
+}
+
+/// A batch with another producer or sequence; the same bytes if that is what it has.
+pub(crate) fn restamp(batch: Bytes, producer: ProducerSequence) -> Bytes {
+    let stamp = producer.to_bytes();
+    if batch.get(PRODUCER) == Some(&stamp) || batch.len() < BATCH_HEADER {
+        return batch;
+    }
+    let mut batch = Vec::from(batch);
+    batch[PRODUCER].copy_from_slice(&stamp);
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
+    batch.into()
+}
+
+/// The two halves of a batch, each with its number of records; none if it can't be cut. `max` bounds what it may
+/// decompress to.
+pub(crate) fn split(batch: &Bytes, compression: Compression, max: usize) -> Option<[(Bytes, u32); 2]> {
+    let batch = decode_batches(batch.clone(), max).next()?.ok()?;
+    let head = batch.record_count / 2;
+    if head == 0 {
+        return None;
+    }
+    let mut halves = [head, batch.record_count - head].map(|count| (BatchBuilder::new(BATCH_HEADER), count));
+    for (n, record) in (0..).zip(batch.records().ok()?) {
+        let r = record.ok()?;
+        let half = usize::from(n >= head);
+        halves[half].0.append(r.timestamp, r.key.as_deref(), r.value.as_deref(), Some(&r.headers));
+    }
+    Some(halves.map(|(builder, count)| (builder.finish(compression, ProducerSequence::NONE), count)))
 }
 
 /// The most bytes a record can take in a batch, whatever its place there.
@@ -131,9 +177,7 @@ impl BatchBuilder {
         put(&(self.count - 1).to_be_bytes()); // last offset delta
         put(&self.first_timestamp.to_be_bytes());
         put(&self.max_timestamp.to_be_bytes());
-        put(&producer.id.to_be_bytes());
-        put(&producer.epoch.to_be_bytes());
-        put(&producer.sequence.to_be_bytes());
+        put(&producer.to_bytes());
         put(&self.count.to_be_bytes());
         self.buf[..BATCH_HEADER].copy_from_slice(&header);
         let crc = crc32c::crc32c(&self.buf[CRC_START..]);

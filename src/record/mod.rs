@@ -19,7 +19,7 @@ mod snappy;
 mod varint;
 
 pub(crate) use decode::{Batch, decode_batches};
-pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound};
+pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound, restamp, split};
 pub use headers::{Header, Headers};
 
 /// A partition of a topic.

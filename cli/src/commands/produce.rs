@@ -320,7 +320,8 @@ struct Totals {
 struct Ack<'a> {
     topic: &'a str,
     partition: i32,
-    offset: i64,
+    /// Null where the broker could not tell it.
+    offset: Option<i64>,
     key: Option<&'a str>,
 }
 

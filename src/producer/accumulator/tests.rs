@@ -1,16 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
-
 use futures_util::FutureExt;
-use proptest::collection::vec;
-use proptest::prelude::*;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::producer::batch::Again;
 use crate::producer::delivery::{Acknowledgement, Delivery, Written};
 use crate::record::{decode_batches, record_size_bound};
 
+const ME: Identity = Identity { id: 7, epoch: 0 };
 const MS: Duration = Duration::from_millis(1);
 const TOPIC: &str = "t";
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -18,6 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 fn settings() -> Settings {
     Settings {
         linger: Duration::ZERO,
+        idempotence: true,
         batch_size: 1000,
         max_request_size: 2500,
         delivery_timeout: TIMEOUT,
@@ -52,7 +51,8 @@ impl Bench {
     fn new(settings: Settings, leaders: &[Option<i32>]) -> Self {
         let mut core = Accumulator::new(settings, 7);
         let now = Instant::now();
-        core.update_topic(now, &TOPIC.into(), Some(leaders));
+        core.set_identity(ME);
+        core.update_topic(now, &TOPIC.into(), None, Some(leaders));
         Self { core, now, handles: Vec::new(), freed: 0, charged: 0 }
     }
 
@@ -72,7 +72,7 @@ impl Bench {
         self.core.drain(self.now, broker).0
     }
 
-    fn complete(&mut self, id: PartitionId, outcome: Outcome) {
+    fn complete(&mut self, id: BatchId, outcome: Outcome) {
         let ended = self.core.complete(self.now, id, outcome);
         self.finish(ended);
     }
@@ -80,7 +80,7 @@ impl Bench {
     fn finish(&mut self, ended: impl IntoIterator<Item = Ended>) {
         for batch in ended {
             self.freed += batch.freed;
-            batch.completion.resolve(batch.result);
+            batch.completion.resolve(batch.first, batch.records, batch.result);
         }
     }
 
@@ -105,19 +105,20 @@ impl Bench {
 }
 
 fn values(payload: Payload) -> Vec<String> {
-    let bytes = payload.encode(Compression::None);
+    let bytes = payload.encode(Compression::None, ProducerSequence::NONE);
     let batch = decode_batches(bytes, 1 << 20).next().unwrap().unwrap();
     let text = |r: crate::Record| String::from_utf8(r.value.unwrap().to_vec()).unwrap();
     batch.records().unwrap().map(|r| text(r.unwrap())).collect()
 }
 
 fn written(base_offset: i64) -> Outcome {
-    Outcome::Written(Written { base_offset, append_time: None })
+    Outcome::Written(Written { base_offset: Some(base_offset), append_time: None })
 }
 
 fn retry(payload: Payload, maybe_written: bool) -> Outcome {
     let error = Error::broker(6, "produce");
-    Outcome::Retry { error, maybe_written, payload: payload.encode(Compression::None), after: 100 * MS }
+    let payload = payload.encode(Compression::None, ProducerSequence::NONE);
+    Outcome::Retry { again: Again { error, payload, after: 100 * MS }, maybe_written }
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn without_linger_the_first_record_goes_at_once_and_the_next_wait_for_its_answer
     let mut first = b.drain(1);
     b.put(0, "b");
     b.put(0, "c");
-    assert!(b.drain(1).is_empty(), "one batch of a partition at a time");
+    assert!(b.drain(1).is_empty(), "they make a batch while one is under way");
     assert!(b.wakes().is_empty(), "and nobody is woken for it");
     b.complete(first[0].id, written(10));
     assert_eq!(b.wakes(), [1]);
@@ -137,7 +138,7 @@ fn without_linger_the_first_record_goes_at_once_and_the_next_wait_for_its_answer
     assert_eq!(values(first.remove(0).payload), ["a"]);
     assert_eq!(values(second.payload), ["b", "c"]);
     b.complete(id, written(11));
-    let offsets: Vec<_> = (0..3).map(|i| b.end(i).unwrap().unwrap().offset).collect();
+    let offsets: Vec<_> = (0..3).map(|i| b.end(i).unwrap().unwrap().offset.unwrap()).collect();
     assert_eq!(offsets, [10, 11, 12]);
     assert_eq!(b.freed, b.charged);
 }
@@ -247,7 +248,7 @@ fn batches_follow_a_new_leader_without_waiting() {
     let first = b.drain(1).remove(0);
     b.complete(first.id, retry(first.payload, false));
     b.wakes();
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(2)]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(2)]));
     assert_eq!(b.wakes(), [2]);
     assert!(b.drain(1).is_empty() && !b.core.has_waiting(1));
     assert_eq!(values(b.drain(2).remove(0).payload), ["a"]);
@@ -256,10 +257,10 @@ fn batches_follow_a_new_leader_without_waiting() {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[None]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[None]));
     b.complete(first.id, retry(first.payload, false));
     assert!(b.core.has_waiting(NO_LEADER) && !b.core.has_waiting(1));
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(3)]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(3)]));
     assert_eq!(b.core.waiting_leaders(), [3]);
     assert_eq!(b.drain(3).len(), 1);
 }
@@ -274,7 +275,7 @@ fn an_error_ends_a_batch_and_not_the_next() {
     assert_eq!(b.error(0).kind(), ErrorKind::RecordTooLarge);
     let second = b.drain(1).remove(0);
     b.complete(second.id, written(5));
-    assert_eq!(b.end(1).unwrap().unwrap().offset, 5);
+    assert_eq!(b.end(1).unwrap().unwrap().offset, Some(5));
     assert_eq!(b.freed, b.charged);
 }
 
@@ -319,8 +320,7 @@ fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_an
     b.now += TIMEOUT;
     b.expire();
     let error = b.error(0);
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("fate"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::FateUnknown);
     assert!(b.error(1).to_string().contains("not written"));
     assert!(b.freed < b.charged);
     b.put(0, "later");
@@ -353,20 +353,20 @@ fn an_unanswered_try_leaves_the_fate_unknown_whatever_comes_later() {
     b.now += TIMEOUT;
     b.expire();
     let error = b.error(0);
-    assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.full().contains("2 tries failed") && error.full().contains("NotLeader"), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::FateUnknown);
+    assert!(error.full().contains("2 failed tries") && error.full().contains("NotLeader"), "{error:?}");
 }
 
 #[test]
 fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "a");
-    b.core.update_topic(b.now, &TOPIC.into(), None);
+    b.core.update_topic(b.now, &TOPIC.into(), None, None);
     assert_eq!(b.core.append(b.now, &record(Target::Any, b"b")).unwrap_err(), Refused::UnknownTopic);
     assert!(b.drain(1).is_empty());
     assert_eq!(b.expire(), b.now + Duration::from_secs(30));
     b.now += Duration::from_secs(20);
-    b.core.update_topic(b.now, &TOPIC.into(), None);
+    b.core.update_topic(b.now, &TOPIC.into(), None, None);
     b.now += Duration::from_secs(10);
     b.expire();
     let error = b.error(0);
@@ -376,8 +376,8 @@ fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
     // Created again in time, it goes on.
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "a");
-    b.core.update_topic(b.now, &TOPIC.into(), None);
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(2)]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, None);
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(2)]));
     b.put(0, "b");
     assert_eq!(values(b.drain(2).remove(0).payload), ["a", "b"]);
 }
@@ -390,7 +390,7 @@ fn a_growing_topic_uses_its_new_partitions() {
     let refused = b.core.append(b.now, &record(Target::Partition(2), b"x")).unwrap_err();
     assert_eq!(refused, Refused::NoSuchPartition { count: 2 });
     assert!(b.core.append(b.now, &record(Target::Partition(-1), b"x")).is_err());
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(1); 3]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1); 3]));
     assert_eq!(b.append(&record(key, b"b")), 2);
     assert_eq!(b.drain(1).len(), 2, "what was there before goes where it was meant to");
 }
@@ -447,165 +447,224 @@ fn abort_tells_every_record_its_fate() {
     assert_eq!(b.freed, b.charged);
 }
 
-#[derive(Debug, Clone)]
-enum Op {
-    Append {
-        partition: Option<i32>,
-        size: usize,
-        gzip: bool,
-    },
-    Drain(i32),
-    /// One of the batches under way ends: written; failed; to retry with or without having been written.
-    Answer(prop::sample::Index, Answer),
-    Advance(u64),
-    Expire,
-    Flush,
-    Leader(usize, Option<i32>),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Answer {
-    Written,
-    Failed,
-    Retry { written: bool },
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let answer = prop_oneof![
-        4 => Just(Answer::Written),
-        1 => Just(Answer::Failed),
-        3 => any::<bool>().prop_map(|written| Answer::Retry { written }),
-    ];
-    prop_oneof![
-        8 => (prop::option::of(0..4i32), 8..700usize, prop::bool::weighted(0.2))
-            .prop_map(|(partition, size, gzip)| Op::Append { partition, size, gzip }),
-        6 => (1..3i32).prop_map(Op::Drain),
-        6 => (any::<prop::sample::Index>(), answer).prop_map(|(i, a)| Op::Answer(i, a)),
-        2 => (1..20_000u64).prop_map(Op::Advance),
-        1 => Just(Op::Expire),
-        1 => Just(Op::Flush),
-        2 => (0..4usize, prop::option::of(1..3i32)).prop_map(|(p, l)| Op::Leader(p, l)),
-    ]
-}
-
-/// The brokers, as far as an accumulator can tell.
-struct World {
-    bench: Bench,
-    under_way: Vec<Drained>,
-    leaders: Vec<Option<i32>>,
-    /// By partition: the values in the order they were written.
-    logs: HashMap<i32, Vec<String>>,
-    /// By partition: the handles' places in the order of append.
-    appended: HashMap<i32, Vec<usize>>,
-}
-
-impl World {
-    fn apply(&mut self, op: Op) {
-        match op {
-            Op::Append { partition, size, gzip } => {
-                let n = self.bench.handles.len();
-                let value = format!("{n:0size$}");
-                let target = partition.map_or(Target::Any, Target::Partition);
-                let compression = if gzip { Compression::Gzip { level: 1 } } else { Compression::None };
-                let p = self.bench.append(&NewRecord { compression, ..record(target, value.as_bytes()) });
-                self.appended.entry(p).or_default().push(n);
-            }
-            Op::Drain(broker) => {
-                for batch in self.bench.drain(broker) {
-                    assert!(self.under_way.iter().all(|b| b.id != batch.id), "two of a partition");
-                    assert_eq!(self.leaders[batch.partition as usize], Some(broker));
-                    self.under_way.push(batch);
-                }
-            }
-            Op::Answer(..) if self.under_way.is_empty() => {}
-            Op::Answer(which, answer) => {
-                let batch = self.under_way.swap_remove(which.index(self.under_way.len()));
-                self.answer(batch, answer);
-            }
-            Op::Advance(ms) => self.bench.now += Duration::from_millis(ms),
-            Op::Expire => {
-                let next = self.bench.expire();
-                assert!(next > self.bench.now);
-            }
-            Op::Flush => drop(self.bench.core.flush(self.bench.now)),
-            Op::Leader(partition, leader) => {
-                self.leaders[partition] = leader;
-                self.bench.core.update_topic(self.bench.now, &TOPIC.into(), Some(&self.leaders));
-            }
-        }
+/// Three batches of one partition under way, after a first one that was acknowledged; values "1", "2" and "3".
+fn three_under_way() -> (Bench, Vec<Drained>) {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    b.put(0, "0");
+    let first = b.drain(1).remove(0);
+    b.complete(first.id, written(0));
+    let mut sent = Vec::new();
+    for value in ["1", "2", "3"] {
+        b.put(0, value);
+        b.core.flush(b.now);
+        sent.extend(b.drain(1));
     }
+    assert_eq!(sent.iter().map(|s| s.producer.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+    (b, sent)
+}
 
-    fn answer(&mut self, batch: Drained, answer: Answer) {
-        let bytes = batch.payload.encode(batch.compression);
-        let log = self.logs.entry(batch.partition).or_default();
-        let base_offset = log.len() as i64;
-        if matches!(answer, Answer::Written | Answer::Retry { written: true }) {
-            log.extend(values(Payload::Encoded(bytes.clone())));
-        }
-        let outcome = match answer {
-            Answer::Written => written(base_offset),
-            Answer::Failed => Outcome::Failed(Error::broker(87, "produce")),
-            Answer::Retry { written } => retry(Payload::Encoded(bytes), written),
-        };
-        self.bench.complete(batch.id, outcome);
-    }
+fn again(code: i16, payload: Payload) -> Again {
+    let payload = payload.encode(Compression::None, ProducerSequence::NONE);
+    Again { error: Error::broker(code, "produce"), payload, after: 100 * MS }
+}
 
-    /// All brokers work again: what is left is sent.
-    fn settle(&mut self) {
-        for p in 0..4 {
-            self.apply(Op::Leader(p, Some(1)));
+/// What is sent next, one after the other and each acknowledged: value, epoch and sequence.
+fn acknowledge_all(b: &mut Bench) -> Vec<(String, i16, i32)> {
+    let mut sent = Vec::new();
+    loop {
+        b.now += 100 * MS;
+        let drained = b.drain(1);
+        if drained.is_empty() {
+            return sent;
         }
-        for batch in std::mem::take(&mut self.under_way) {
-            self.answer(batch, Answer::Written);
-        }
-        loop {
-            self.bench.now += 100 * MS;
-            let batches = self.bench.drain(1);
-            if batches.is_empty() {
-                break;
-            }
-            for batch in batches {
-                self.answer(batch, Answer::Written);
-            }
-        }
-    }
-
-    fn check(&mut self) {
-        assert_eq!(self.bench.freed, self.bench.charged, "all buffer space is free again");
-        for (partition, numbers) in &self.appended {
-            let log = self.logs.remove(partition).unwrap_or_default();
-            let mut last_first = None;
-            for &n in numbers {
-                let first = log.iter().position(|v| v.trim_start_matches('0').parse().unwrap_or(0) == n);
-                if first.is_some() {
-                    assert!(first > last_first, "record {n} of partition {partition} is out of order: {log:?}");
-                    last_first = first;
-                }
-                let end = (&mut self.bench.handles[n]).now_or_never().expect("every record ends");
-                match end {
-                    Ok(ack) => {
-                        let at = &log[usize::try_from(ack.offset).unwrap()];
-                        assert_eq!(at.trim_start_matches('0').parse().unwrap_or(0), n);
-                    }
-                    Err(e) => assert!(first.is_none() || !e.full().contains("not written"), "{e:?}"),
-                }
-            }
+        for d in drained {
+            let (epoch, sequence) = (d.producer.epoch, d.producer.sequence);
+            sent.push((values(d.payload).remove(0), epoch, sequence));
+            b.complete(d.id, written(10));
         }
     }
 }
 
-proptest! {
-    #[test]
-    fn whatever_happens_order_holds_and_every_record_ends(ops in vec(op(), 0..200), linger in 0..30u64) {
-        let leaders = vec![Some(1), Some(1), Some(2), None];
-        let settings = Settings { linger: Duration::from_millis(linger), ..settings() };
-        let bench = Bench::new(settings, &leaders);
-        let mut world =
-            World { bench, under_way: Vec::new(), leaders, logs: HashMap::new(), appended: HashMap::new() };
-        for op in ops {
-            world.apply(op);
-        }
-        world.settle();
-        world.check();
+#[test]
+fn the_first_batch_goes_alone_and_then_five_at_a_time() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    for value in ["0", "1", "2", "3", "4", "5", "6", "7"] {
+        b.put(0, value);
+        b.core.flush(b.now);
     }
+    let mut first = b.drain(1);
+    assert_eq!(first.len(), 1);
+    assert!(b.drain(1).is_empty());
+    b.complete(first.remove(0).id, written(0));
+    let sent: Vec<_> = std::iter::from_fn(|| b.drain(1).pop()).map(|d| d.producer.sequence).collect();
+    assert_eq!(sent, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn nothing_is_sent_before_the_broker_has_given_an_identity() {
+    let mut core = Accumulator::new(settings(), 7);
+    let now = Instant::now();
+    core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
+    let (completion, _) = core.append(now, &record(Target::Any, b"a")).unwrap();
+    assert!(core.needs_identity() && core.drain(now, 1).0.is_empty());
+    assert!(core.set_identity_error(Error::broker(14, "asking"), false).is_empty());
+    let (ended, _) = core.expire(now + TIMEOUT);
+    assert!(ended[0].result.as_ref().unwrap_err().full().contains("CoordinatorLoadInProgress"));
+    drop(completion);
+
+    core.append(now, &record(Target::Any, b"b")).unwrap();
+    let refused = core.set_identity_error(Error::broker(31, "asking"), true);
+    assert_eq!(refused[0].result.as_ref().unwrap_err().kind(), ErrorKind::Authorization);
+
+    core.append(now, &record(Target::Any, b"c")).unwrap();
+    core.take_wakes();
+    core.set_identity(ME);
+    assert_eq!(core.take_wakes().collect::<Vec<_>>(), [1]);
+    let sent = core.drain(now, 1).0.remove(0);
+    assert_eq!(sent.producer, ProducerSequence { id: 7, epoch: 0, sequence: 0 });
+}
+
+#[test]
+fn what_was_sent_behind_a_failed_batch_follows_it_with_the_same_numbers() {
+    let (mut b, sent) = three_under_way();
+    b.put(0, "4");
+    b.core.flush(b.now);
+    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
+    b.complete(one.id, Outcome::Retry { again: again(6, one.payload), maybe_written: true });
+    b.now += 200 * MS;
+    assert_eq!(b.drain(1).len(), 0, "two are still under way");
+    b.complete(three.id, Outcome::OutOfSequence(again(45, three.payload)));
+    b.complete(two.id, Outcome::OutOfSequence(again(45, two.payload)));
+    let want = [("1", 1), ("2", 2), ("3", 3), ("4", 4)].map(|(value, sequence)| (value.to_owned(), 0, sequence));
+    assert_eq!(acknowledge_all(&mut b), want);
+}
+
+#[test]
+fn a_gap_raises_the_epoch_and_what_may_be_written_is_not_sent_again() {
+    let (mut b, sent) = three_under_way();
+    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
+    b.complete(one.id, Outcome::Failed(Error::broker(87, "produce")));
+    b.complete(two.id, Outcome::Retry { again: again(7, two.payload), maybe_written: true });
+    b.complete(three.id, Outcome::OutOfSequence(again(45, three.payload)));
+    assert_eq!(b.error(1).kind(), ErrorKind::InvalidRecord);
+    assert_eq!(b.error(2).kind(), ErrorKind::FateUnknown);
+    assert_eq!(acknowledge_all(&mut b), [("3".to_owned(), 1, 0)]);
+    b.put(0, "4");
+    assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 1)]);
+    assert_eq!(b.freed, b.charged);
+}
+
+#[test]
+fn a_broker_that_forgot_the_producer_gets_the_batch_under_a_new_epoch() {
+    for code in [45, 59] {
+        let mut b = Bench::new(settings(), &[Some(1)]);
+        b.put(0, "a");
+        let sent = b.drain(1).remove(0);
+        b.complete(sent.id, Outcome::OutOfSequence(again(code, sent.payload)));
+        assert_eq!(acknowledge_all(&mut b), [("a".to_owned(), 1, 0)]);
+    }
+}
+
+#[test]
+fn a_fenced_producer_gets_another_identity() {
+    let (mut b, sent) = three_under_way();
+    for d in sent {
+        b.complete(d.id, Outcome::Fenced(again(90, d.payload)));
+    }
+    assert!(b.core.needs_identity() && b.drain(1).is_empty());
+    b.core.set_identity(Identity { id: 8, epoch: 0 });
+    assert!(!b.core.needs_identity());
+    b.now += 100 * MS;
+    assert_eq!(b.drain(1)[0].producer, ProducerSequence { id: 8, epoch: 0, sequence: 0 });
+}
+
+#[test]
+fn a_time_that_is_over_with_the_fate_unknown_leaves_no_gap() {
+    let (mut b, sent) = three_under_way();
+    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
+    b.now += TIMEOUT;
+    b.expire();
+    assert!((1..4).all(|i| b.error(i).kind() == ErrorKind::FateUnknown));
+    b.put(0, "4");
+    b.complete(one.id, written(1));
+    b.complete(two.id, written(2));
+    b.complete(three.id, Outcome::Retry { again: again(7, three.payload), maybe_written: true });
+    assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 0)]);
+    assert_eq!(b.freed, b.charged);
+}
+
+#[test]
+fn a_repeated_batch_is_acknowledged_if_it_can_be_this_one() {
+    let duplicate = || Outcome::Duplicate {
+        written: Written { base_offset: None, append_time: None },
+        error: Error::broker(46, "x"),
+    };
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    b.put(0, "a");
+    let first = b.drain(1).remove(0);
+    b.complete(first.id, Outcome::Retry { again: again(7, first.payload), maybe_written: true });
+    b.now += 100 * MS;
+    let second = b.drain(1).remove(0);
+    assert_eq!(second.producer, first.producer);
+    b.complete(second.id, duplicate());
+    assert_eq!(b.end(0).unwrap().unwrap().offset, None);
+
+    b.put(0, "b");
+    let sent = b.drain(1).remove(0);
+    b.complete(sent.id, duplicate());
+    assert_eq!(b.error(1).kind(), ErrorKind::FateUnknown, "it was sent once: the broker's batch is another");
+}
+
+#[test]
+fn a_batch_that_is_too_large_goes_on_in_halves_and_later_ones_are_smaller() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    for n in 0..4 {
+        b.put(0, &format!("{n:0100}"));
+    }
+    let whole = b.drain(1).remove(0);
+    b.put(0, "behind");
+    let error = || Error::broker(10, "produce");
+    let cut = |payload: Payload| {
+        let bytes = payload.encode(Compression::None, ProducerSequence::NONE);
+        crate::record::split(&bytes, Compression::None, 1 << 20)
+    };
+    b.complete(whole.id, Outcome::TooLarge { error: error(), halves: cut(whole.payload) });
+    let head = b.drain(1).remove(0);
+    assert_eq!((head.producer.sequence, head.records), (0, 2));
+    b.complete(head.id, written(50));
+    let tail = b.drain(1).remove(0);
+    assert_eq!((tail.producer.sequence, tail.records), (2, 2));
+    b.complete(tail.id, Outcome::TooLarge { error: error(), halves: cut(tail.payload) });
+    let third = b.drain(1).remove(0);
+    let halves = cut(third.payload);
+    assert!(halves.is_none());
+    b.complete(third.id, Outcome::TooLarge { error: error(), halves });
+    assert_eq!((b.end(0).unwrap().unwrap().offset, b.end(1).unwrap().unwrap().offset), (Some(50), Some(51)));
+    assert_eq!(b.error(2).kind(), ErrorKind::RecordTooLarge);
+    assert!(b.end(3).is_none());
+    let sent: Vec<_> =
+        acknowledge_all(&mut b).into_iter().map(|(v, ..)| v.trim_start_matches('0').to_owned()).collect();
+    assert_eq!(sent, ["3", "behind"]);
+    assert_eq!(b.freed, b.charged);
+}
+
+#[test]
+fn sequence_numbers_begin_again_after_the_largest() {
+    let last = ProducerSequence { id: 1, epoch: 0, sequence: i32::MAX };
+    assert_eq!(last.skip(1).sequence, 0);
+    assert_eq!(last.skip(5).sequence, 4);
+    assert_eq!(ProducerSequence { sequence: i32::MAX - 2, ..last }.skip(2).sequence, i32::MAX);
+}
+
+#[test]
+fn a_topic_that_was_made_anew_starts_a_new_epoch() {
+    let (mut b, sent) = three_under_way();
+    let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    b.core.update_topic(b.now, &TOPIC.into(), Some(ids[0]), Some(&[Some(1)]));
+    b.core.update_topic(b.now, &TOPIC.into(), Some(ids[1]), Some(&[Some(1)]));
+    b.put(0, "4");
+    for d in sent {
+        b.complete(d.id, written(0));
+    }
+    assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 0)]);
 }
