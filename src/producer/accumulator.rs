@@ -557,4 +557,6 @@ impl Accumulator {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

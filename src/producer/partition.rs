@@ -58,8 +58,11 @@ pub(super) struct Partition {
     steady: bool,
     /// Some numbers will not be brought any more.
     gap: bool,
-    /// Its broker does not want this identity any more, whatever the epoch.
+    /// Its broker has refused the identity.
     fenced: bool,
+    /// How many epochs in a row it has refused. A higher one shuts out what old connections may hold, so that is tried first;
+    /// then the id is of no more use.
+    refusals: u32,
     /// The next batch's identity and number; none takes the producer's.
     next: Option<ProducerSequence>,
 }
@@ -77,6 +80,7 @@ impl Partition {
             steady: false,
             gap: false,
             fenced: false,
+            refusals: 0,
             next: None,
         }
     }
@@ -170,6 +174,9 @@ impl Partition {
                 // Its records may not have been told yet: they are told the same, whoever comes first.
                 Err(batch.last_error().unwrap_or(again.error))
             }
+            Outcome::OutOfSequence(again) | Outcome::Fenced(again) if batch.producer.is_none() => {
+                Err(batch.failed(again.error)) // it has no sequence, nor who sent it
+            }
             Outcome::Retry { again, maybe_written } => {
                 batch.retry(again, maybe_written, now);
                 return self.back(at, batch);
@@ -192,7 +199,10 @@ impl Partition {
             }
         };
         match result {
-            Ok(_) => self.steady = !self.held,
+            Ok(_) => {
+                self.steady = !self.held;
+                self.refusals = 0;
+            }
             Err(_) => self.forget(&batch),
         }
         ended.push(batch.end(result));
@@ -270,11 +280,15 @@ impl Partition {
             }
         }
         let before = self.next?;
-        let fenced = std::mem::take(&mut self.fenced);
-        self.next = before.epoch.checked_add(1).filter(|_| !fenced).map(|epoch| {
+        self.refusals += u32::from(std::mem::take(&mut self.fenced));
+        self.next = before.epoch.checked_add(1).filter(|_| self.refusals < 2).map(|epoch| {
             tracing::debug!(id = before.id, epoch, "a producer's epoch was raised");
             ProducerSequence { epoch, sequence: 0, ..before }
         });
-        self.next.is_none().then_some(before.id)
+        if self.next.is_some() {
+            return None;
+        }
+        self.refusals = 0;
+        Some(before.id)
     }
 }

@@ -126,12 +126,16 @@ pub(super) fn outcome(
     if code == 0 {
         return Outcome::Written(written);
     }
-    let error = Error::broker(code, format_args!("{what}: {}{}", size(&batch), said(answer)));
+    let too_large = matches!(code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE);
+    let more = if too_large { ", is more than the broker takes" } else { "" };
+    let (records, size) = (batch.records, batch.bytes.len());
+    let error =
+        Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", said(answer)));
     match code {
         DUPLICATE_SEQUENCE_NUMBER => Outcome::Duplicate { written, error },
         OUT_OF_ORDER_SEQUENCE_NUMBER | UNKNOWN_PRODUCER_ID => Outcome::OutOfSequence(batch.again(error, wait)),
         INVALID_PRODUCER_EPOCH | PRODUCER_FENCED => Outcome::Fenced(batch.again(error, wait)),
-        MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => {
+        _ if too_large => {
             Outcome::TooLarge { halves: record::split(&batch.bytes, batch.compression, MAX_PLAIN), error }
         }
         code if is_retriable_code(code) => {
@@ -153,10 +157,6 @@ fn is_before_append(code: i16) -> bool {
             | FENCED_LEADER_EPOCH
             | UNKNOWN_LEADER_EPOCH
     )
-}
-
-fn size(batch: &Encoded) -> String {
-    format!("a batch of {} records, {} bytes", batch.records, batch.bytes.len())
 }
 
 /// What the broker has to say beside the code.

@@ -8,12 +8,12 @@ use crate::producer::batch::Again;
 use crate::producer::delivery::{Acknowledgement, Delivery, Written};
 use crate::record::{decode_batches, record_size_bound};
 
-const ME: Identity = Identity { id: 7, epoch: 0 };
-const MS: Duration = Duration::from_millis(1);
-const TOPIC: &str = "t";
+pub(super) const ME: Identity = Identity { id: 7, epoch: 0 };
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const TOPIC: &str = "t";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         linger: Duration::ZERO,
         idempotence: true,
@@ -25,7 +25,7 @@ fn settings() -> Settings {
 }
 
 /// A record of one partition of the topic, with some text as its value.
-fn record<'a>(target: Target, value: &'a [u8]) -> NewRecord<'a> {
+pub(super) fn record<'a>(target: Target, value: &'a [u8]) -> NewRecord<'a> {
     NewRecord {
         topic: TOPIC,
         target,
@@ -39,16 +39,16 @@ fn record<'a>(target: Target, value: &'a [u8]) -> NewRecord<'a> {
 }
 
 /// An accumulator with its clock and the handles it gave.
-struct Bench {
-    core: Accumulator,
-    now: Instant,
-    handles: Vec<Delivery>,
-    freed: usize,
-    charged: usize,
+pub(super) struct Bench {
+    pub(super) core: Accumulator,
+    pub(super) now: Instant,
+    pub(super) handles: Vec<Delivery>,
+    pub(super) freed: usize,
+    pub(super) charged: usize,
 }
 
 impl Bench {
-    fn new(settings: Settings, leaders: &[Option<i32>]) -> Self {
+    pub(super) fn new(settings: Settings, leaders: &[Option<i32>]) -> Self {
         let mut core = Accumulator::new(settings, 7);
         let now = Instant::now();
         core.set_identity(ME);
@@ -56,7 +56,7 @@ impl Bench {
         Self { core, now, handles: Vec::new(), freed: 0, charged: 0 }
     }
 
-    fn append(&mut self, record: &NewRecord<'_>) -> i32 {
+    pub(super) fn append(&mut self, record: &NewRecord<'_>) -> i32 {
         let (completion, index) = self.core.append(self.now, record).unwrap();
         self.charged += record.size;
         let partition = completion.partition;
@@ -68,23 +68,23 @@ impl Bench {
         assert_eq!(self.append(&record(Target::Partition(partition), value.as_bytes())), partition);
     }
 
-    fn drain(&mut self, broker: i32) -> Vec<Drained> {
+    pub(super) fn drain(&mut self, broker: i32) -> Vec<Drained> {
         self.core.drain(self.now, broker).0
     }
 
-    fn complete(&mut self, id: BatchId, outcome: Outcome) {
+    pub(super) fn complete(&mut self, id: BatchId, outcome: Outcome) {
         let ended = self.core.complete(self.now, id, outcome);
         self.finish(ended);
     }
 
-    fn finish(&mut self, ended: impl IntoIterator<Item = Ended>) {
+    pub(super) fn finish(&mut self, ended: impl IntoIterator<Item = Ended>) {
         for batch in ended {
             self.freed += batch.freed;
             batch.completion.resolve(batch.first, batch.records, batch.result);
         }
     }
 
-    fn expire(&mut self) -> Instant {
+    pub(super) fn expire(&mut self) -> Instant {
         let (ended, next) = self.core.expire(self.now);
         self.finish(ended);
         next
@@ -104,7 +104,7 @@ impl Bench {
     }
 }
 
-fn values(payload: Payload) -> Vec<String> {
+pub(super) fn values(payload: Payload) -> Vec<String> {
     let bytes = payload.encode(Compression::None, ProducerSequence::NONE);
     let batch = decode_batches(bytes, 1 << 20).next().unwrap().unwrap();
     let text = |r: crate::Record| String::from_utf8(r.value.unwrap().to_vec()).unwrap();
@@ -566,11 +566,15 @@ fn a_broker_that_forgot_the_producer_gets_the_batch_under_a_new_epoch() {
 }
 
 #[test]
-fn a_fenced_producer_gets_another_identity() {
+fn a_fenced_producer_gets_another_epoch_and_then_another_identity() {
     let (mut b, sent) = three_under_way();
     for d in sent {
         b.complete(d.id, Outcome::Fenced(again(90, d.payload)));
     }
+    b.now += 100 * MS;
+    let raised = b.drain(1).remove(0);
+    assert_eq!((raised.producer.epoch, raised.producer.sequence), (1, 0));
+    b.complete(raised.id, Outcome::Fenced(again(90, raised.payload)));
     assert!(b.core.needs_identity() && b.drain(1).is_empty());
     b.core.set_identity(Identity { id: 8, epoch: 0 });
     assert!(!b.core.needs_identity());
