@@ -1,13 +1,14 @@
 //! Sends records.
 //!
 //! [`Producer::send`] puts a record into the open batch of its partition and returns a [`Delivery`] that resolves when the
-//! broker has answered. One task per broker sends the batches over a connection of its own, several requests at a time
-//! but one batch of a partition, so that a retry keeps the order.
+//! broker has answered. One task per broker sends the batches over a connection of its own, several requests at a time. Each
+//! batch has a sequence number, by which the broker knows a repeated one and one that came too early.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
 use crate::cluster::{Backoff, Client};
@@ -139,10 +140,15 @@ impl<'a> ProducerRecord<'a> {
 /// partitions from the start, or stop producing and let consumers finish before it grows.
 ///
 /// # Delivery
-/// A record is acknowledged when all in-sync replicas have it. Errors that may pass (a leader that moved, a connection that
-/// broke, a broker that does not answer) are retried with backoff until
-/// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, so a record may
-/// then be in the log twice.
+/// A record is acknowledged when all in-sync replicas have it, unless [`acks`](ProducerConfig::acks) says otherwise. Errors
+/// that may pass (a leader that moved, a connection that broke, a broker that does not answer) are retried with backoff until
+/// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, and the broker sees
+/// by its sequence number whether it has it already (KIP-98): a record is written once. Where that can't be told any more,
+/// because the time is over or the sequence was broken, the record is not sent again and fails with
+/// [`ErrorKind::FateUnknown`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
+///
+/// A batch that the broker finds too large is cut in halves until each is taken; a single record that is too large fails with
+/// [`ErrorKind::RecordTooLarge`].
 ///
 /// A topic that does not exist is created if the settings and the broker allow it; otherwise `send` fails, after it has
 /// looked for the topic for a second. The
@@ -239,6 +245,64 @@ impl Producer {
         }
     }
 
+    /// [`send`](Self::send) without waiting: what would have to wait is handed back.
+    ///
+    /// It does not wait in line: when there is space again it may take it before those who wait in `send`.
+    ///
+    /// # Errors
+    /// - [`TrySendError::Full`] while the buffer is full;
+    /// - [`TrySendError::UnknownTopic`] while nothing is known of the topic: the first call has it looked up;
+    /// - [`TrySendError::Refused`] with what `send` would say of the record, or that the producer is closed.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: &ailurus::Producer) {
+    /// use ailurus::{ProducerRecord, producer::TrySendError};
+    ///
+    /// match producer.try_send(ProducerRecord::to("clicks").value("x")) {
+    ///     Ok(delivery) => delivery.then(|end| drop(end)),
+    ///     Err(TrySendError::Full(record)) => println!("{:?} is left out", record.value),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// # }
+    /// ```
+    pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, TrySendError<'a>> {
+        let shared = &self.0.0;
+        let refused = |error| TrySendError::Refused { record, error };
+        let new = new_record(&record, &shared.config).map_err(refused)?;
+        match shared.memory.try_acquire_many(new.size as u32) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::Closed) => return Err(refused(closed())),
+            Err(TryAcquireError::NoPermits) => return Err(TrySendError::Full(record)),
+        }
+        self.append(&new).map_err(|why| {
+            shared.memory.add_permits(new.size);
+            match why {
+                NotAppended::Closed => refused(closed()),
+                NotAppended::Refused(Refused::UnknownTopic) => {
+                    look_up_soon(shared, record.topic);
+                    TrySendError::UnknownTopic(record)
+                }
+                NotAppended::Refused(Refused::NoSuchPartition { count }) => refused(no_partition(&record, count)),
+            }
+        })
+    }
+
+    /// [`send`](Self::send) for each of the records, in their order; one answer for each, in the same order.
+    ///
+    /// A record that is refused does not stop those behind it.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves records unsent from where it stands; those before are on their way, and nobody is told of
+    /// their end.
+    pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = ProducerRecord<'a>>) -> Vec<Result<Delivery>> {
+        let records = records.into_iter();
+        let mut deliveries = Vec::with_capacity(records.size_hint().0);
+        for record in records {
+            deliveries.push(self.send(record).await);
+        }
+        deliveries
+    }
+
     /// Takes buffer space, which `append` hands to the record's batch.
     #[inline]
     async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
@@ -331,6 +395,78 @@ impl Producer {
         let shared = &self.0.0;
         shared.config.buffer_memory.saturating_sub(shared.memory.available_permits())
     }
+}
+
+/// Why [`Producer::try_send`] did not take a record, which it hands back.
+///
+/// ```
+/// use ailurus::{ProducerRecord, producer::TrySendError};
+///
+/// let error = TrySendError::Full(ProducerRecord::to("clicks"));
+/// assert_eq!(error.record().topic, "clicks");
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum TrySendError<'a> {
+    /// The buffer is full.
+    Full(ProducerRecord<'a>),
+    /// Nothing is known of the topic yet; it is being looked up.
+    UnknownTopic(ProducerRecord<'a>),
+    /// The record can't be sent as it is, or the producer is closed.
+    Refused {
+        /// The record.
+        record: ProducerRecord<'a>,
+        /// Why.
+        error: Error,
+    },
+}
+
+impl<'a> TrySendError<'a> {
+    /// The record that was not sent.
+    pub fn record(&self) -> ProducerRecord<'a> {
+        match self {
+            Self::Full(record) | Self::UnknownTopic(record) | Self::Refused { record, .. } => *record,
+        }
+    }
+}
+
+impl std::fmt::Display for TrySendError<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let topic = self.record().topic;
+        match self {
+            Self::Full(_) => write!(f, "a record for topic {topic:?} was not sent: the producer's buffer is full"),
+            Self::UnknownTopic(_) => {
+                write!(f, "a record for topic {topic:?} was not sent: the topic is still being looked up")
+            }
+            Self::Refused { error, .. } => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError<'_> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused { error, .. } => std::error::Error::source(error),
+            _ => None,
+        }
+    }
+}
+
+/// Looks a topic up without anyone waiting for it; one look-up of a topic at a time.
+fn look_up_soon(shared: &Arc<Shared>, topic: &str) {
+    if !shared.lock().begin_look_up(topic) {
+        return;
+    }
+    let (shared, topic) = (Arc::clone(shared), topic.to_owned());
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let cancel = shared.cancel.clone();
+        let mut look_up = LookUp::new(&shared, &topic);
+        if let Some(Err(error)) = cancel.run_until_cancelled(look_up.again()).await {
+            tracing::warn!(topic, error = %error.full(), "a topic was not found");
+        }
+        shared.lock().end_look_up(&topic);
+    });
 }
 
 /// The search for a topic that one `send` makes.

@@ -3,7 +3,7 @@
 //! The accumulator is behind one lock, held for as long as an append takes. A sender is woken only when there is something
 //! new for its broker: a batch's first record, a batch that is full, or the end of the batch in front of another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub(super) struct Shared {
 struct State {
     accumulator: Accumulator,
     senders: HashMap<i32, Arc<Notify>>,
+    /// Topics that are looked up for callers who do not wait.
+    looked_up: HashSet<String>,
     closed: bool,
 }
 
@@ -60,6 +62,15 @@ pub(super) struct Locked<'a> {
 impl Locked<'_> {
     pub(super) fn is_closed(&self) -> bool {
         self.state.closed
+    }
+
+    /// Whether a topic is to be looked up now: it is not if someone does it already.
+    pub(super) fn begin_look_up(&mut self, topic: &str) -> bool {
+        !self.state.closed && self.state.looked_up.insert(topic.to_owned())
+    }
+
+    pub(super) fn end_look_up(&mut self, topic: &str) {
+        self.state.looked_up.remove(topic);
     }
 
     /// No more records; tells whether it was closed before.
@@ -99,7 +110,7 @@ impl Shared {
             client: client.clone(),
             memory: Semaphore::new(config.buffer_memory),
             config,
-            state: Mutex::new(State { accumulator, senders: HashMap::new(), closed: false }),
+            state: Mutex::new(State { accumulator, senders: HashMap::new(), looked_up: HashSet::new(), closed: false }),
             supervisor: Notify::new(),
             identity: Notify::new(),
             cancel: CancellationToken::new(),
