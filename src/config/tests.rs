@@ -122,7 +122,7 @@ fn the_example_file_shows_the_defaults() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
     let text = fs::read_to_string(file).unwrap();
     let shown: Vec<_> = text.lines().filter(|l| l.starts_with("REDPANDA_")).collect();
-    assert_eq!(shown.len(), 15, "every variable: {shown:?}");
+    assert_eq!(shown.len(), 17, "every variable: {shown:?}");
     let read = env::read(std::path::Path::new(file), |_| None).unwrap().build().unwrap();
     assert_eq!(read, Config::default());
 }
