@@ -8,6 +8,7 @@ mod support;
 
 mod delivery;
 mod faults;
+mod idempotence;
 mod lifecycle;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,226 @@
+//! Sequence numbers: what is sent again is written once, in order; what can't be told is said to be so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ailurus::{Acks, Client, ErrorKind, Producer, ProducerRecord, producer::TrySendError};
+use ailurus_broker::{Broker, Fault};
+
+use super::{PATIENCE, Setup, support, text};
+
+const PRODUCE: i16 = 0;
+const INIT_PRODUCER_ID: i16 = 22;
+
+/// Spoils requests of one kind: the hook gets their number, from 0.
+fn spoil(broker: &Broker, api: i16, fault: impl Fn(u32) -> Option<Fault> + Send + Sync + 'static) -> Arc<AtomicU32> {
+    let count = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&count);
+    broker.set_hook(move |request| {
+        (request.api_key == api).then(|| fault(counter.fetch_add(1, Ordering::SeqCst))).flatten()
+    });
+    count
+}
+
+/// Producer id, epoch and first sequence of a batch, and its number of records.
+fn stamp(batch: &[u8]) -> (i64, i16, i32, i32) {
+    let i32_at = |at: usize| i32::from_be_bytes(batch[at..at + 4].try_into().unwrap());
+    let id = i64::from_be_bytes(batch[43..51].try_into().unwrap());
+    (id, i16::from_be_bytes(batch[51..53].try_into().unwrap()), i32_at(53), i32_at(57))
+}
+
+/// Sends numbers to partition 0, in batches of ten, and gives those that were acknowledged, with their offsets.
+async fn send_batches(s: &Setup, count: u32) -> HashMap<i64, u32> {
+    let mut handles = Vec::new();
+    for n in 0..count {
+        let value = format!("{n:0100}");
+        handles.push(s.producer.send(ProducerRecord::to(&s.topic).value(&value).partition(0)).await.unwrap());
+    }
+    let mut places = HashMap::new();
+    for (n, handle) in (0..).zip(handles) {
+        match handle.await {
+            Ok(ack) => drop(places.insert(ack.offset.unwrap(), n)),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::FateUnknown, "{e:?}"),
+        }
+    }
+    places
+}
+
+/// What is in partition 0, in order and without repetition; what was acknowledged stands where it was said to be.
+async fn assert_log(s: &Setup, places: &HashMap<i64, u32>) -> usize {
+    let log = s.read().await.remove(&0).unwrap();
+    let numbers: Vec<u32> = log.iter().map(|r| text(&r.value).parse().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    for (offset, n) in places {
+        assert_eq!(numbers[usize::try_from(*offset).unwrap()], *n);
+    }
+    numbers.len()
+}
+
+fn small_batches(c: &mut ailurus::ProducerConfig) {
+    c.batch_size = 1250;
+    c.linger = Duration::from_millis(50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_in_the_middle_of_a_pipeline_neither_repeat_nor_reorder() {
+    for fault in [Fault::LoseAnswer, Fault::Close, Fault::Error(6), Fault::Error(7), Fault::Error(20)] {
+        let s = Setup::with(1, small_batches).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, PRODUCE, move |n| (n % 7 == 3).then_some(fault));
+        let places = send_batches(&s, 500).await;
+        assert_eq!(places.len(), 500, "{fault:?}");
+        assert_eq!(assert_log(&s, &places).await, 500, "{fault:?}");
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_batch_follows_the_one_before_it() {
+    let s = Setup::with(1, small_batches).await;
+    let places = send_batches(&s, 300).await;
+    assert_eq!(assert_log(&s, &places).await, 300);
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let mut next = 0;
+    for batch in embedded.log_batches(&s.topic, 0).unwrap() {
+        let (id, epoch, sequence, records) = stamp(&batch);
+        assert!(id >= 0);
+        assert_eq!((epoch, sequence), (0, next));
+        next += records;
+    }
+    assert_eq!(next, 300);
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_sequence_is_begun_anew() {
+    for code in [45, 47, 59, 90] {
+        let s = Setup::with(1, small_batches).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, PRODUCE, move |n| (n == 5 || n == 12).then_some(Fault::Error(code)));
+        let places = send_batches(&s, 300).await;
+        assert_log(&s, &places).await;
+        assert!(places.len() >= 200, "{code}: {}", places.len());
+        let stamps: Vec<_> = embedded.log_batches(&s.topic, 0).unwrap().iter().map(|b| stamp(b)).collect();
+        assert!(stamps.iter().any(|s| s.1 > 0 || s.0 != stamps[0].0), "{code}");
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_loads_is_waited_for_and_a_refusal_is_told() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let tries = spoil(embedded, INIT_PRODUCER_ID, |n| (n < 3).then_some(Fault::Error(14)));
+    let topic = broker.topic("records");
+    embedded.create_topic(&topic, 1).unwrap();
+    let config = broker.config().retry_backoff(Duration::from_millis(5)).build().unwrap();
+    let client = Client::connect(config).await.unwrap();
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    producer.send(ProducerRecord::to(&topic).value("1")).await.unwrap().await.unwrap();
+    assert_eq!(tries.load(Ordering::SeqCst), 4);
+    producer.close(PATIENCE).await.unwrap();
+
+    spoil(embedded, INIT_PRODUCER_ID, |_| Some(Fault::Error(31)));
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let error = producer.send(ProducerRecord::to(&topic).value("1")).await.unwrap().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization);
+    assert!(error.to_string().contains("REDPANDA_IDEMPOTENCE=false"), "{error}");
+    let mut without = client.config().producer.clone();
+    without.idempotence = false;
+    without.acks = Acks::Leader;
+    let plain = Producer::new(&client, without).unwrap();
+    plain.send(ProducerRecord::to(&topic).value("2")).await.unwrap().await.unwrap();
+    assert_eq!(stamp(&embedded.log_batches(&topic, 0).unwrap()[1]), (-1, -1, -1, 1));
+    for producer in [producer, plain] {
+        producer.close(PATIENCE).await.unwrap();
+    }
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_of_the_leader_alone_need_idempotence_off() {
+    let s = Setup::new(1).await;
+    let mut config = s.client.config().producer.clone();
+    config.acks = Acks::Leader;
+    let error = Producer::new(&s.client, config).unwrap_err();
+    assert!(error.to_string().contains("REDPANDA_IDEMPOTENCE"), "{error}");
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_too_large_is_cut() {
+    let s = Setup::with(1, |c| c.linger = Duration::from_secs(60)).await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let strict = s.broker.topic("strict");
+    embedded.create_topic_with(&strict, 1, &[("max.message.bytes", "1000")]).unwrap();
+    let mut handles = Vec::new();
+    for n in 0..50_usize {
+        // One of them is too large alone.
+        let value = format!("{n:0width$}", width = if n == 20 { 2000 } else { 100 });
+        handles.push(s.producer.send(ProducerRecord::to(&strict).value(&value)).await.unwrap());
+    }
+    s.producer.flush(PATIENCE).await.unwrap();
+    let mut offset = 0;
+    for (n, handle) in handles.into_iter().enumerate() {
+        match handle.await {
+            Ok(ack) => {
+                assert_eq!(ack.offset, Some(offset), "record {n}");
+                offset += 1;
+            }
+            Err(e) => assert!(n == 20 && e.kind() == ErrorKind::RecordTooLarge, "record {n}: {e:?}"),
+        }
+    }
+    assert_eq!(offset, 49);
+    assert_eq!(s.producer.buffered_bytes(), 0);
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn try_send_hands_back_what_would_have_to_wait() {
+    let s = Setup::with(1, |c| {
+        c.linger = Duration::from_secs(60);
+        c.batch_size = 4096;
+        c.max_request_size = 4096;
+        c.buffer_memory = 4096;
+    })
+    .await;
+    let value = vec![b'x'; 3000];
+    let record = || ProducerRecord::to(&s.topic).value(&value).key("k");
+    let first = match s.producer.try_send(record()) {
+        Err(TrySendError::UnknownTopic(back)) => {
+            assert_eq!(back.key, Some(&b"k"[..]));
+            loop {
+                match s.producer.try_send(record()) {
+                    Ok(delivery) => break delivery,
+                    Err(TrySendError::UnknownTopic(_)) => tokio::task::yield_now().await,
+                    Err(e) => panic!("{e}"),
+                }
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(s.producer.try_send(record()), Err(TrySendError::Full(back)) if back.value == Some(&value[..])));
+    let refused = s.producer.try_send(ProducerRecord::to(&s.topic).partition(7));
+    assert!(matches!(refused, Err(TrySendError::Refused { error, .. }) if error.kind() == ErrorKind::InvalidRecord));
+    s.producer.flush(PATIENCE).await.unwrap();
+    assert_eq!(first.await.unwrap().offset, Some(0));
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_batch_answers_for_each_record_and_callbacks_are_called() {
+    let s = Setup::new(1).await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let record = |partition| ProducerRecord::to(&s.topic).value("x").partition(partition);
+    for delivery in s.producer.send_batch([record(0), record(9), record(0)]).await {
+        let tell = tell.clone();
+        match delivery {
+            Ok(delivery) => delivery.then(move |end| tell.send(end.unwrap().offset).unwrap()),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::InvalidRecord),
+        }
+    }
+    assert_eq!((told.recv().await.unwrap(), told.recv().await.unwrap()), (Some(0), Some(1)));
+    s.close().await;
+}
