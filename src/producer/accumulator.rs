@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -17,12 +18,15 @@ use super::partition::{Identity, Partition, Rules};
 use super::partitioner::{Target, partition_of};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
-use crate::record::{BATCH_HEADER, Headers, ProducerSequence};
+use crate::record::{BATCH_HEADER, BatchBuilder, Headers, ProducerSequence};
 
 /// Stands for the leader of a partition that has none.
 pub(crate) const NO_LEADER: i32 = -1;
 /// A batch that the broker finds too large makes the next ones smaller, down to this.
 const SMALLEST_BATCH: usize = 1 << 10;
+/// Buffers kept for further batches, and the size from which on that is worth it.
+const SPARES: usize = 4;
+const SPARE_SIZE: usize = 64 << 10;
 /// The most that a produce request adds to a batch beside its topic's name: numbers, lengths, tags.
 const OVERHEAD: usize = 32;
 
@@ -202,6 +206,8 @@ pub(crate) struct Accumulator {
     random: fastrand::Rng,
     identity: Option<Identity>,
     identity_error: Option<Error>,
+    /// Buffers of large batches that have ended: the next ones need no fresh memory.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Accumulator {
@@ -215,6 +221,7 @@ impl Accumulator {
             random,
             identity: None,
             identity_error: None,
+            spare: Vec::new(),
         };
         let what = "the partition has had no leader: see whether the brokers that hold it run, or whether its topic was created \
                     anew with fewer partitions";
@@ -295,12 +302,14 @@ impl Accumulator {
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, State::Open(_))) {
             let room = partition.last_size.max(record.size + BATCH_HEADER);
+            let spare = if room >= SPARE_SIZE { self.spare.pop().unwrap_or_default() } else { Vec::new() };
+            let builder = BatchBuilder::reuse(spare, room);
             let number = partition.number();
             partition.queue.push_back(Batch::open(
                 number,
                 Completion::new(Arc::clone(&topic.name), chosen as i32),
                 record.compression,
-                room,
+                builder,
                 now + self.settings.linger,
                 now + self.settings.delivery_timeout,
             ));
@@ -480,6 +489,13 @@ impl Accumulator {
         self.lists.update(place, partition, rules);
         self.drop_identity(useless);
         ended
+    }
+
+    /// Takes back the buffer of a batch, unless someone still has it.
+    pub(crate) fn recycle(&mut self, buffer: Bytes) {
+        if buffer.len() >= SPARE_SIZE && self.spare.len() < SPARES {
+            self.spare.extend(buffer.try_into_mut().map(Vec::from));
+        }
     }
 
     /// Fails what is older than the delivery timeout or whose topic has been missing for too long; says when to look again.

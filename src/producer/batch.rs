@@ -131,7 +131,7 @@ impl Batch {
         number: u64,
         completion: Arc<Completion>,
         compression: Compression,
-        room: usize,
+        builder: BatchBuilder,
         ready_at: Instant,
         expires: Instant,
     ) -> Self {
@@ -140,7 +140,7 @@ impl Batch {
             completion,
             first: 0,
             compression,
-            state: State::Open(BatchBuilder::new(room)),
+            state: State::Open(builder),
             records: 0,
             charged: 0,
             ready_at,

@@ -57,6 +57,11 @@ impl From<Drained> for Encoded {
 }
 
 impl Encoded {
+    /// What it is made of, to be used again if it is not sent again.
+    pub(super) fn buffer(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
     fn again(self, error: Error, wait: impl Fn(u32) -> Duration) -> Again {
         tracing::debug!(error = %error, attempts = self.attempts, "a batch will be tried again");
         Again { error, payload: self.bytes, after: wait(self.attempts) }

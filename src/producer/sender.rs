@@ -314,6 +314,7 @@ impl Sender {
         let answer = connection.submit(request, Instant::now() + timeout);
         async move {
             let answer = answer.await;
+            let buffers: Vec<_> = batches.iter().map(Encoded::buffer).collect();
             let mut throttle = Duration::ZERO;
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
@@ -330,6 +331,7 @@ impl Sender {
             let mut locked = self.shared.lock();
             let now = Instant::now();
             let ended: Vec<_> = outcomes.into_iter().flat_map(|(id, o)| locked.complete(now, id, o)).collect();
+            buffers.into_iter().for_each(|buffer| locked.recycle(buffer));
             drop(locked);
             self.shared.finish(ended);
             throttle

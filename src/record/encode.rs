@@ -114,7 +114,13 @@ pub(crate) struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch with room for `capacity` bytes, its header among them; it grows if need be.
     pub(crate) fn new(capacity: usize) -> Self {
-        let mut buf = Vec::with_capacity(capacity.max(BATCH_HEADER));
+        Self::reuse(Vec::new(), capacity)
+    }
+
+    /// The same, in a buffer that was used before.
+    pub(crate) fn reuse(mut buf: Vec<u8>, capacity: usize) -> Self {
+        buf.clear();
+        buf.reserve_exact(capacity.max(BATCH_HEADER));
         buf.resize(BATCH_HEADER, 0);
         Self { buf, count: 0, first_timestamp: -1, max_timestamp: -1 }
     }
