@@ -61,7 +61,7 @@ pub enum Fate {
 impl Fate {
     pub fn of(ended: &Result<Acknowledgement, Error>) -> Self {
         match ended {
-            Ok(ack) => Self::Acknowledged { partition: ack.partition, offset: Some(ack.offset).filter(|o| *o >= 0) },
+            Ok(ack) => Self::Acknowledged { partition: ack.partition, offset: ack.offset },
             Err(error) => Self::of_error(error),
         }
     }

@@ -302,7 +302,7 @@ fn what_expires_without_a_leader_says_so() {
     let mut b = Bench::new(settings(), &[Some(1), Some(1)]);
     b.put(1, "a");
     // Its topic is created anew, with fewer partitions.
-    b.core.update_topic(b.now, &TOPIC.into(), Some(&[Some(1)]));
+    b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1)]));
     b.now += TIMEOUT;
     b.expire();
     let error = b.error(0);
