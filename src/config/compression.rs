@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// assert_eq!(Compression::gzip(9)?, Compression::Gzip { level: 9 });
 /// assert!(Compression::gzip(10).is_err());
-/// assert_eq!("zstd".parse(), Ok(Compression::Zstd));
+/// assert_eq!("zstd".parse::<Compression>()?, Compression::Zstd);
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
