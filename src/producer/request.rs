@@ -118,7 +118,7 @@ pub(super) fn outcome(
     peer: &str,
     wait: impl Fn(u32) -> Duration,
 ) -> Outcome {
-    let what = format_args!("produce to {}/{} on {peer}", batch.topic, batch.partition);
+    let what = format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
     let Some(answer) = answer else {
         return Outcome::Unknown(Error::new(
             ErrorKind::Corrupt,
