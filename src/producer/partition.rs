@@ -3,8 +3,9 @@
 //! A batch gets its sequence number when it is first sent and keeps it for every further try. Up to [`WINDOW`] batches are
 //! under way at a time, over one connection, in the order of their numbers. When one has to be sent again, nothing is sent
 //! until all that is under way has come back; then the first goes alone, with the number it had, and the others follow once
-//! it is acknowledged. Alone goes the first batch of all, too: a broker that does not know a producer yet believes any number,
-//! so that a batch that overtook a failed one would not be noticed.
+//! it is acknowledged. Alone goes the first batch of all, too, and the first after a time in which nothing was to be sent: a
+//! broker that does not know a producer yet, or has forgotten it, believes any number, so that a batch that overtook a failed
+//! one would not be noticed.
 //!
 //! Numbers that no batch will bring any more (of a batch that failed, or whose time was over before its fate was known) are a
 //! gap that the broker would not step over. Then, with nothing under way, the producer's epoch is raised and numbers begin at
@@ -54,7 +55,8 @@ pub(super) struct Partition {
     batches: u64,
     /// Nothing is sent until all that is under way is back.
     held: bool,
-    /// The last batch that came back was written: the next ones may go without waiting for each other.
+    /// The last batch that came back was written, and there have been others since: the next ones may go without waiting for
+    /// each other.
     steady: bool,
     /// Some numbers will not be brought any more.
     gap: bool,
@@ -200,7 +202,7 @@ impl Partition {
         };
         match result {
             Ok(_) => {
-                self.steady = !self.held;
+                self.steady = !self.held && !self.queue.is_empty();
                 self.refusals = 0;
             }
             Err(_) => self.forget(&batch),

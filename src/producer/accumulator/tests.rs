@@ -452,9 +452,11 @@ fn three_under_way() -> (Bench, Vec<Drained>) {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "0");
     let first = b.drain(1).remove(0);
+    b.put(0, "1"); // waits, so that the partition does not come to rest
+    b.core.flush(b.now);
     b.complete(first.id, written(0));
-    let mut sent = Vec::new();
-    for value in ["1", "2", "3"] {
+    let mut sent = b.drain(1);
+    for value in ["2", "3"] {
         b.put(0, value);
         b.core.flush(b.now);
         sent.extend(b.drain(1));
@@ -498,6 +500,23 @@ fn the_first_batch_goes_alone_and_then_five_at_a_time() {
     b.complete(first.remove(0).id, written(0));
     let sent: Vec<_> = std::iter::from_fn(|| b.drain(1).pop()).map(|d| d.producer.sequence).collect();
     assert_eq!(sent, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn the_first_batch_after_a_rest_goes_alone_for_the_broker_may_have_forgotten_the_producer() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    b.put(0, "0");
+    let first = b.drain(1).remove(0);
+    b.complete(first.id, written(0));
+    for value in ["1", "2"] {
+        b.put(0, value);
+        b.core.flush(b.now);
+    }
+    let sent = b.drain(1).remove(0);
+    assert_eq!(sent.producer.sequence, 1);
+    assert!(b.drain(1).is_empty());
+    b.complete(sent.id, written(1));
+    assert_eq!(b.drain(1).remove(0).producer.sequence, 2);
 }
 
 #[test]
