@@ -16,7 +16,7 @@ use super::state::{Progress, SubscriptionState};
 use super::worker::{Context, Handler, Worker};
 use crate::config::ProcessorConfig;
 use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Records};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::TopicPartition;
 
 /// What a revoke leaves for the commit, out of the time until the partitions are given up.
@@ -40,8 +40,18 @@ type Offsets = Vec<(TopicPartition, i64)>;
 
 /// A commit under way.
 struct Commit {
-    offsets: Offsets,
+    offsets: Vec<(Arc<Progress>, i64)>,
     outcome: BoxFuture<'static, Result<()>>,
+}
+
+impl Commit {
+    /// Notes what came of it. What failed is tried again with the next commit, unless a rebalance ends it.
+    fn ended(self, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.offsets.iter().for_each(|(progress, offset)| progress.committed(*offset)),
+            Err(e) => tracing::warn!(error = %e.full(), "handled offsets could not be committed yet"),
+        }
+    }
 }
 
 pub(super) struct Run {
@@ -91,7 +101,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(outcome) = commit => self.committed(outcome),
+                Some(outcome) = commit => if let Some(commit) = self.commit.take() { commit.ended(outcome) },
                 _ = tick.tick(), if idle => self.begin_commit(),
                 event = self.consumer.recv() => match event {
                     Ok(event) => self.on(event).await,
@@ -164,9 +174,9 @@ impl Run {
             }
             self.context.shared.disown(tp);
         }
-        if let Some(under_way) = self.commit.take() {
-            let outcome = under_way.outcome.await;
-            note(&leaving, &under_way.offsets, outcome);
+        if let Some(mut under_way) = self.commit.take() {
+            let outcome = (&mut under_way.outcome).await;
+            under_way.ended(outcome);
         }
         if !commit {
             return Ok(());
@@ -177,45 +187,17 @@ impl Run {
     }
 
     fn begin_commit(&mut self) {
-        let offsets: Offsets =
-            self.owned.iter().filter_map(|(tp, o)| Some((tp.clone(), o.progress.uncommitted()?))).collect();
-        if !offsets.is_empty() {
+        let (mut asked, mut offsets) = (Offsets::new(), Vec::new());
+        for (tp, owned) in &self.owned {
+            if let Some(offset) = owned.progress.uncommitted() {
+                asked.push((tp.clone(), offset));
+                offsets.push((Arc::clone(&owned.progress), offset));
+            }
+        }
+        if !asked.is_empty() {
             let committer = self.consumer.committer();
-            let asked = offsets.clone();
             let outcome = async move { committer.commit(&asked).await }.boxed();
             self.commit = Some(Commit { offsets, outcome });
         }
     }
-
-    fn committed(&mut self, outcome: Result<()>) {
-        let Some(commit) = self.commit.take() else { return };
-        match outcome {
-            Ok(()) => {
-                for (tp, offset) in &commit.offsets {
-                    if let Some(owned) = self.owned.get(tp) {
-                        owned.progress.committed(*offset);
-                    }
-                }
-            }
-            // Tried again at the next tick with what has ended by then; a rebalance ends it.
-            Err(e) => log_commit(&e),
-        }
-    }
-}
-
-fn note(leaving: &[(TopicPartition, Owned)], offsets: &Offsets, outcome: Result<()>) {
-    match outcome {
-        Ok(()) => {
-            for (tp, offset) in offsets {
-                if let Some((_, owned)) = leaving.iter().find(|(t, _)| t == tp) {
-                    owned.progress.committed(*offset);
-                }
-            }
-        }
-        Err(e) => log_commit(&e),
-    }
-}
-
-fn log_commit(e: &Error) {
-    tracing::warn!(error = %e.full(), "handled offsets could not be committed yet");
 }
