@@ -16,6 +16,8 @@ mod inbox;
 mod leader;
 mod membership;
 mod offsets;
+#[allow(dead_code, reason = "the processor is about to")]
+mod progress;
 mod protocol;
 mod status;
 mod tracker;
@@ -32,6 +34,8 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use assignor::decode_assignment as assigned_partitions;
 pub use committer::Committer;
+#[allow(unused_imports, reason = "for the processor")]
+pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
 
 use crate::cluster::Client;
