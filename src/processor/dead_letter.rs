@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 
 use super::BoxError;
+use super::letter::{DeadLetter, LeftOut, Origin, describe};
 use crate::admin::Admin;
 use crate::cluster::Client;
-use crate::config::ProcessorConfig;
+use crate::config::{Acks, ProcessorConfig};
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::{Producer, ProducerRecord};
-
-/// The longest error text kept in a header, in bytes.
-const ERROR_TEXT: usize = 2048;
 
 /// Why a record became a dead letter.
 #[derive(Debug)]
@@ -28,12 +26,13 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) struct DeadLetters {
     producer: Producer,
+    group: String,
     suffix: String,
 }
 
 impl DeadLetters {
     /// Sees that each topic's dead-letter topic exists, or creates it with as many partitions as the topic has.
-    pub(super) async fn open(client: &Client, topics: &[&str], config: &ProcessorConfig) -> Result<Self> {
+    pub(super) async fn open(client: &Client, topics: &[&str], group: &str, config: &ProcessorConfig) -> Result<Self> {
         let admin = Admin::new(client);
         for topic in topics {
             let name = format!("{topic}{}", config.dead_letter_suffix);
@@ -58,30 +57,54 @@ impl DeadLetters {
                 Err(e) => return Err(e.context(format!("creating the dead-letter topic {name:?}"))),
             }
         }
-        let producer = Producer::new(client, client.config().producer.clone())?;
-        Ok(Self { producer, suffix: config.dead_letter_suffix.clone() })
+        let mut settings = client.config().producer.clone();
+        settings.acks = Acks::All; // the record's offset is committed on the strength of it
+        let producer = Producer::new(client, settings)?;
+        Ok(Self { producer, group: group.to_owned(), suffix: config.dead_letter_suffix.clone() })
     }
 
     pub(super) fn topic_of(&self, message: &Message) -> String {
         format!("{}{}", message.topic, self.suffix)
     }
 
-    /// Writes one and waits for its acknowledgement.
+    /// Writes one and waits for its acknowledgement. What makes it too large is left out, and the letter says so.
     pub(super) async fn write(&self, message: &Message, failure: &Failure) -> Result<()> {
         let topic = self.topic_of(message);
-        let mut headers = message.headers.clone();
-        let mut add = |name: &str, value: &str| headers.push(name, Some(value.as_bytes()));
-        add("dlq-error", clip(&describe(&*failure.error)));
-        add("dlq-topic", &message.topic);
-        add("dlq-partition", &message.partition.to_string());
-        add("dlq-offset", &message.offset.to_string());
-        add("dlq-attempts", &failure.attempts.to_string());
-        add("dlq-first-failure", &rfc3339(failure.first));
-        add("dlq-last-failure", &rfc3339(failure.last));
-        let mut record = ProducerRecord::to(&topic).headers(&headers);
-        record.key = message.key.as_deref();
-        record.value = message.value.as_deref();
-        record.timestamp = Some(message.timestamp).filter(|t| *t >= 0);
+        let mut letter = self.letter(message, failure);
+        loop {
+            let outcome = self.send(&topic, message, &letter).await;
+            let smaller = letter.left_out.more().filter(|_| is_too_large(&outcome));
+            let Some(left_out) = smaller else { return outcome };
+            let Message { topic, partition, offset, .. } = message;
+            tracing::warn!(%topic, partition, offset, left_out = left_out.name(), "a dead letter is too large to be kept whole");
+            letter.left_out = left_out;
+        }
+    }
+
+    fn letter(&self, message: &Message, failure: &Failure) -> DeadLetter {
+        let origin = Origin {
+            topic: message.topic.to_string(),
+            partition: message.partition,
+            offset: message.offset,
+            timestamp: Some(message.timestamp).filter(|t| *t >= 0),
+            group: Some(self.group.clone()),
+        };
+        DeadLetter {
+            error: describe(&*failure.error),
+            attempts: failure.attempts,
+            first_failure: Some(failure.first),
+            last_failure: Some(failure.last),
+            origin,
+            headers: message.headers.clone(),
+            left_out: LeftOut::Nothing,
+        }
+    }
+
+    async fn send(&self, topic: &str, message: &Message, letter: &DeadLetter) -> Result<()> {
+        let headers = letter.to_headers();
+        let mut record = ProducerRecord::to(topic).headers(&headers);
+        record.key = message.key.as_deref().filter(|_| letter.left_out < LeftOut::ValueHeadersAndKey);
+        record.value = message.value.as_deref().filter(|_| letter.left_out < LeftOut::Value);
         self.producer.send(record).await?.await.map(drop)
     }
 
@@ -90,26 +113,6 @@ impl DeadLetters {
     }
 }
 
-fn rfc3339(t: DateTime<Utc>) -> String {
-    t.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// An error and its causes in one line.
-pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
-fn clip(text: &str) -> &str {
-    let mut end = text.len().min(ERROR_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+fn is_too_large(outcome: &Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::RecordTooLarge)
 }

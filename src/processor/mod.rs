@@ -5,6 +5,9 @@
 //! after a crash, or when a handler had to be cancelled; none is skipped.
 
 mod dead_letter;
+mod letter;
+#[cfg(test)]
+mod letter_tests;
 mod run;
 mod state;
 mod worker;
@@ -21,6 +24,7 @@ use crate::config::{ConsumerConfig, ProcessorConfig};
 use crate::consumer::{Consumer, Message};
 use crate::error::{Error, ErrorKind, Result};
 use dead_letter::DeadLetters;
+pub use letter::{DeadLetter, LeftOut, Origin};
 pub(crate) use state::SubscriptionState;
 use worker::Handler;
 
@@ -107,7 +111,7 @@ impl Processor {
         self.processor.validate()?;
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         let consumer = Consumer::subscribe(&self.client, group, topics, self.consumer).await?;
-        let dead_letters = match DeadLetters::open(&self.client, topics, &self.processor).await {
+        let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor).await {
             Ok(d) => d,
             Err(e) => {
                 _ = consumer.close().await;

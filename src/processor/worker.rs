@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::BoxError;
-use super::dead_letter::{DeadLetters, Failure, describe};
+use super::dead_letter::{DeadLetters, Failure};
+use super::letter::describe;
 use super::state::{Progress, SubscriptionState};
 use crate::cluster::Backoff;
 use crate::config::ProcessorConfig;

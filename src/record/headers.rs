@@ -34,13 +34,17 @@ impl Headers {
 
     /// Adds one behind those there; a value of `None` is null, which is not the same as empty.
     pub fn push(&mut self, key: &str, value: Option<&[u8]>) {
+        self.push_bytes(key.as_bytes(), value);
+    }
+
+    fn push_bytes(&mut self, key: &[u8], value: Option<&[u8]>) {
         // Without a copy unless the bytes are shared with another record or clone.
         let raw = std::mem::take(&mut self.raw).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let mut raw: Vec<u8> = raw.into();
         let value_len = value.map_or(-1, |v| v.len() as i32);
         raw.reserve(varint_len(key.len() as i32) + key.len() + varint_len(value_len) + value.map_or(0, <[u8]>::len));
         put_varint(&mut raw, key.len() as i32);
-        raw.extend_from_slice(key.as_bytes());
+        raw.extend_from_slice(key);
         put_varint(&mut raw, value_len);
         raw.extend_from_slice(value.unwrap_or_default());
         self.raw = raw.into();
@@ -114,6 +118,15 @@ impl fmt::Debug for Headers {
 impl<K: AsRef<str>, V: AsRef<[u8]>> FromIterator<(K, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         pairs.into_iter().fold(Self::new(), |headers, (key, value)| headers.with(key.as_ref(), value))
+    }
+}
+
+/// Headers out of other headers, as they are.
+impl<'a> FromIterator<Header<'a>> for Headers {
+    fn from_iter<I: IntoIterator<Item = Header<'a>>>(all: I) -> Self {
+        let mut headers = Self::new();
+        all.into_iter().for_each(|h| headers.push_bytes(h.key, h.value));
+        headers
     }
 }
 

@@ -1,0 +1,122 @@
+#![allow(clippy::unwrap_used)]
+
+use chrono::DateTime;
+use proptest::prelude::*;
+
+use super::letter::{DeadLetter, LeftOut, Origin, describe};
+use crate::record::Headers;
+
+fn letter(error: &str, headers: Headers, left_out: LeftOut) -> DeadLetter {
+    let origin =
+        Origin { topic: "orders".into(), partition: 3, offset: 42, timestamp: Some(7), group: Some("billing".into()) };
+    let at = |millis| DateTime::from_timestamp_millis(millis);
+    DeadLetter {
+        error: error.into(),
+        attempts: 4,
+        first_failure: at(1000),
+        last_failure: at(2500),
+        origin,
+        headers,
+        left_out,
+    }
+}
+
+/// Headers of any kind, those of dead letters and of replays among them, with duplicates and nulls.
+fn any_headers() -> impl Strategy<Value = Headers> {
+    let name = prop_oneof![
+        Just("a".to_owned()),
+        Just("dlq-error".to_owned()),
+        Just("dlq-topic".to_owned()),
+        Just("dlq-offset".to_owned()),
+        ".{0,5}"
+    ];
+    let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..8));
+    prop::collection::vec((name, value), 0..8).prop_map(|pairs| {
+        let mut headers = Headers::new();
+        pairs.iter().for_each(|(k, v)| headers.push(k, v.as_deref()));
+        headers
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_a_letter_says_is_read_back_and_the_records_headers_stay_as_they_were(
+        headers in any_headers(),
+        error in ".{0,40}",
+        timestamp in prop::option::of(0_i64..),
+        group in prop::option::of("[a-z]{1,5}"),
+    ) {
+        let mut written = letter(&error, headers, LeftOut::Nothing);
+        written.origin.timestamp = timestamp;
+        written.origin.group = group;
+        prop_assert_eq!(DeadLetter::parse(&written.to_headers()), Some(written.clone()));
+        // And of a dead letter that became one itself.
+        let again = letter("again", written.to_headers(), LeftOut::Value);
+        let outer = DeadLetter::parse(&again.to_headers()).unwrap();
+        prop_assert_eq!(DeadLetter::parse(&outer.headers), Some(written));
+    }
+
+    #[test]
+    fn headers_of_any_kind_are_read_without_harm(headers in any_headers()) {
+        if let Some(letter) = DeadLetter::parse(&headers) {
+            prop_assert!(headers.get("dlq-error").is_some() || headers.iter().any(|h| h.key() == "dlq-error"));
+            prop_assert!(letter.headers.len() < headers.len());
+        }
+    }
+}
+
+#[test]
+fn a_record_that_was_never_one_is_no_dead_letter() {
+    assert_eq!(DeadLetter::parse(&Headers::new()), None);
+    let half = Headers::new().with("dlq-error", "boom").with("dlq-topic", "orders").with("dlq-partition", "x");
+    assert_eq!(DeadLetter::parse(&half), None);
+}
+
+#[test]
+fn letters_of_before_timestamp_and_group_are_read() {
+    let old = Headers::new().with("h", "1").with("dlq-error", "boom").with("dlq-topic", "orders");
+    let old = old.with("dlq-partition", "0").with("dlq-offset", "5").with("dlq-attempts", "4");
+    let letter = DeadLetter::parse(&old).unwrap();
+    assert_eq!((letter.origin.timestamp, letter.origin.group.as_deref(), letter.first_failure), (None, None, None));
+    assert_eq!(letter.headers, Headers::new().with("h", "1"));
+}
+
+#[test]
+fn what_is_left_out_is_said() {
+    let headers = Headers::new().with("h", "1");
+    let mut left_out = LeftOut::Nothing;
+    let mut said = Vec::new();
+    loop {
+        let written = letter("boom", headers.clone(), left_out).to_headers();
+        let read = DeadLetter::parse(&written).unwrap();
+        assert_eq!(read.left_out, left_out);
+        assert_eq!(read.headers.is_empty(), left_out >= LeftOut::ValueAndHeaders);
+        said.push(written.get_str("dlq-left-out").map(str::to_owned));
+        let Some(more) = left_out.more() else { break };
+        left_out = more;
+    }
+    let expected = [None, Some("value"), Some("value,headers"), Some("value,headers,key")];
+    assert_eq!(said.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_replay_has_the_records_headers_and_counts() {
+    let headers = Headers::new().with("a", "1").with("traceparent", "t").with("a", "2");
+    let first = letter("boom", headers.clone(), LeftOut::Nothing);
+    assert_eq!(first.replays(), 0);
+    assert_eq!(first.replay_headers(), headers.clone().with("dlq-replays", "1"));
+    // It fails again, is a dead letter again, is replayed again.
+    let second = DeadLetter::parse(&letter("boom", first.replay_headers(), LeftOut::Nothing).to_headers()).unwrap();
+    assert_eq!(second.replays(), 1);
+    assert_eq!(second.replay_headers(), headers.clone().with("dlq-replays", "2"));
+    let damaged = letter("boom", headers.with("dlq-replays", "many"), LeftOut::Nothing);
+    assert_eq!(damaged.replays(), u32::MAX, "a count that can't be read lets nothing go round");
+}
+
+#[test]
+fn an_error_is_told_with_its_causes_and_has_a_bound() {
+    let cause = crate::Error::new(crate::ErrorKind::Io, "disk full");
+    assert_eq!(describe(&cause.context("storing")), "storing: disk full");
+    let long = letter(&"ä".repeat(2000), Headers::new(), LeftOut::Nothing).to_headers();
+    assert_eq!(long.get_str("dlq-error").unwrap(), "ä".repeat(1024));
+}

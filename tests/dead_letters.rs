@@ -1,0 +1,203 @@
+//! Dead letters: what they keep, what they say, and that nothing is committed without them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ailurus::processor::{DeadLetter, LeftOut};
+use ailurus::{
+    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, Headers, Message, Processor, Producer, ProducerRecord,
+    Record, StartOffset, TopicPartition,
+};
+use support::TestBroker;
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn connect(config: ConfigBuilder) -> Client {
+    Client::connect(config.build().unwrap()).await.unwrap()
+}
+
+async fn topic(broker: &TestBroker, client: &Client, name: &str) -> String {
+    let topic = broker.topic(name);
+    Admin::new(client).create_topic(&topic, 1, None).await.unwrap();
+    topic
+}
+
+async fn send(client: &Client, record: ProducerRecord<'_>) -> i64 {
+    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let ack = producer.send(record).await.unwrap().await.unwrap();
+    producer.close(LONG).await.unwrap();
+    ack.offset.unwrap()
+}
+
+/// All records of a topic, once there are `count`.
+async fn read(client: &Client, topic: &str, count: usize) -> Vec<Record> {
+    let partitions = Admin::new(client).describe_topic(topic).await.unwrap().partitions.len();
+    let from = (0..partitions).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest)).collect();
+    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await.unwrap();
+    let mut all = Vec::new();
+    let reading = async {
+        while all.len() < count {
+            if let ConsumerEvent::Records(mut r) = consumer.recv().await.unwrap() {
+                all.append(&mut r.records);
+            }
+        }
+    };
+    assert!(tokio::time::timeout(LONG, reading).await.is_ok(), "{} of {count} records of {topic}", all.len());
+    consumer.close().await.unwrap();
+    all
+}
+
+async fn committed(client: &Client, group: &str) -> Option<i64> {
+    let described = Admin::new(client).describe_group(group).await.unwrap();
+    described.offsets.first().and_then(|o| o.committed)
+}
+
+fn refuse(_: Message) -> impl Future<Output = Result<(), &'static str>> {
+    std::future::ready(Err("refused"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_keeps_the_record_and_says_where_it_was() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_attempts(2_u32).retry_backoff(Duration::from_millis(1))).await;
+    let topic = topic(&broker, &client, "orders").await;
+    let mut headers = Headers::new().with("h", "1").with("traceparent", "00-a-b-01").with("h", "2").with("h", "1");
+    headers.push("null", None);
+    headers.push("", Some(b""));
+    let record = ProducerRecord::to(&topic).key("k").value(b"\xff\x00").headers(&headers).timestamp(1_234_567);
+    send(&client, ProducerRecord::to(&topic).value("before")).await;
+    let offset = send(&client, record).await;
+    let tombstone = send(&client, ProducerRecord::to(&topic).key("gone")).await;
+
+    let group = broker.group("billing");
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let letters = read(&client, &format!("{topic}.dlq"), 3).await;
+    subscription.shutdown().await.unwrap();
+    assert_eq!(committed(&client, &group).await, Some(3));
+
+    let record = letters.iter().find(|r| r.key.as_deref() == Some(b"k")).unwrap();
+    assert_eq!(record.value.as_deref(), Some(&b"\xff\x00"[..]));
+    assert!(record.timestamp > 1_234_567, "it is as old as its writing, not as its record");
+    let letter = DeadLetter::parse(&record.headers).unwrap();
+    assert_eq!(letter.headers, headers, "in order, with duplicates and nulls");
+    assert_eq!((letter.error.as_str(), letter.attempts, letter.left_out), ("refused", 2, LeftOut::Nothing));
+    let origin = &letter.origin;
+    assert_eq!((origin.topic.as_str(), origin.partition, origin.offset), (topic.as_str(), 0, offset));
+    assert_eq!((origin.timestamp, origin.group.as_deref()), (Some(1_234_567), Some(group.as_str())));
+    assert!(letter.first_failure.is_some() && letter.first_failure <= letter.last_failure);
+
+    let record = letters.iter().find(|r| r.key.as_deref() == Some(b"gone")).unwrap();
+    assert_eq!(record.value, None, "a tombstone stays one");
+    let letter = DeadLetter::parse(&record.headers).unwrap();
+    assert_eq!((letter.origin.offset, letter.left_out), (tombstone, LeftOut::Nothing));
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
+    let broker = support::broker().await;
+    let client = connect(broker.config()).await;
+    let topic = topic(&broker, &client, "large").await;
+    let large = "x".repeat(20_000);
+    let (few, many) = (Headers::new().with("h", "1"), Headers::new().with("h", &large));
+    for record in [
+        ProducerRecord::to(&topic).key("value").value(&large).headers(&few),
+        ProducerRecord::to(&topic).key("headers").value("v").headers(&many),
+        ProducerRecord::to(&topic).key(&large).value("v").headers(&few),
+        ProducerRecord::to(&topic).key("small").value("v").headers(&few),
+    ] {
+        send(&client, record).await;
+    }
+    // This member may send less than what the others have sent.
+    let small = connect(broker.config().max_attempts(1_u32).max_request_size(4096_usize)).await;
+    let group = broker.group("large");
+    let subscription = Processor::new(&small).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let letters = read(&client, &format!("{topic}.dlq"), 4).await;
+    subscription.shutdown().await.unwrap();
+    assert_eq!(committed(&client, &group).await, Some(4));
+
+    let seen: Vec<_> = letters
+        .iter()
+        .map(|r| {
+            let letter = DeadLetter::parse(&r.headers).unwrap();
+            let key = r.key.as_deref().map(|k| std::str::from_utf8(k).unwrap());
+            (letter.origin.offset, key, r.value.is_some(), letter.headers.len(), letter.left_out)
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, Some("value"), false, 1, LeftOut::Value),
+            (1, Some("headers"), false, 0, LeftOut::ValueAndHeaders),
+            (2, None, false, 0, LeftOut::ValueHeadersAndKey),
+            (3, Some("small"), true, 1, LeftOut::Nothing),
+        ]
+    );
+    assert_eq!(letters[0].headers.get_str("dlq-left-out"), Some("value"));
+    small.close().await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_committed_before_the_dead_letter_is_acknowledged() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let client = connect(broker.config().max_attempts(1_u32)).await;
+    let topic = topic(&broker, &client, "ack").await;
+    for value in ["good", "bad", "good"] {
+        send(&client, ProducerRecord::to(&topic).value(value)).await;
+    }
+    let dlq = format!("{topic}.dlq");
+    Admin::new(&client).create_topic(&dlq, 1, None).await.unwrap();
+    // Each write of a dead letter is refused, and counted.
+    let (refused, mut refusals) = tokio::sync::watch::channel(0);
+    let name = dlq.clone();
+    embedded.set_hook(move |request: &ailurus_broker::RequestInfo<'_>| {
+        let to_dlq = request.api_key == 0 && request.body.windows(name.len()).any(|w| w == name.as_bytes());
+        to_dlq.then(|| {
+            refused.send_modify(|n| *n += 1);
+            ailurus_broker::Fault::Error(29)
+        })
+    });
+    let group = broker.group("ack");
+    let handle =
+        |message: Message| async move { if message.value.as_deref() == Some(b"bad") { Err("bad") } else { Ok(()) } };
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let some = tokio::time::timeout(LONG, refusals.wait_for(|n| *n >= 3)).await;
+    assert!(some.is_ok_and(|n| n.is_ok()), "the letter was tried {} times", *refusals.borrow());
+    let before = tokio::time::timeout(LONG, async {
+        while committed(&client, &group).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(before.await.is_ok(), "the record before it is committed");
+    assert_eq!(committed(&client, &group).await, Some(1));
+
+    embedded.clear_hook();
+    let letters = read(&client, &dlq, 1).await;
+    assert_eq!(letters.len(), 1);
+    subscription.shutdown().await.unwrap();
+    let ended = committed(&client, &group).await;
+    assert!(matches!(ended, Some(2 | 3)), "{ended:?}: the shutdown may come before the record behind it");
+    client.close().await;
+}
+
+/// The partitions of a topic's dead letters are as many as its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_topic_is_as_large_as_its_topic() {
+    let broker = support::broker().await;
+    let client = connect(broker.config()).await;
+    let admin = Admin::new(&client);
+    let topic = broker.topic("wide");
+    admin.create_topic(&topic, 5, None).await.unwrap();
+    let group = broker.group("wide");
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let created = admin.describe_topic(&format!("{topic}.dlq")).await.unwrap();
+    let partitions: BTreeSet<_> = created.partitions.iter().map(|p| p.partition).collect();
+    assert_eq!(partitions, (0..5).collect());
+    subscription.shutdown().await.unwrap();
+    client.close().await;
+}
