@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! # use std::{borrow::Cow, time::Duration};
-//! # use ailurus::{Compression, Config, Envelope, Event, Message, RedpandaService, SendOptions};
+//! # use ailurus::{Compression, Config, Envelope, Event, RedpandaService, SendOptions};
 //! # #[derive(serde::Serialize, serde::Deserialize)]
 //! # #[serde(rename_all = "camelCase")]
 //! # struct OrderPaid { order_id: String }
@@ -14,11 +14,7 @@
 //! # async fn example() -> ailurus::Result<()> {
 //! let service = RedpandaService::connect(Config::from_env()?).await?;
 //!
-//! let handle = |message: Message| async move {
-//!     let paid = Envelope::<OrderPaid>::from_message(&message)?;
-//!     println!("{} is paid", paid.data.order_id);
-//!     Ok::<_, ailurus::Error>(())
-//! };
+//! let handle = |event: Envelope<OrderPaid>| async move { println!("{} is paid", event.data.order_id) };
 //! let subscription = service.subscribe(&["orders"], "billing", handle).await?;
 //!
 //! let event = OrderPaid { order_id: "o-1".into() };
@@ -75,7 +71,7 @@ pub use consumer::{Committer, Consumer, ConsumerEvent, Message, Records, Revocat
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;
-pub use processor::{Processor, Subscription};
+pub use processor::{Handler, Outcome, Processor, Subscription};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};

@@ -1,16 +1,14 @@
 //! The façade most programs use: send events, run handlers, tell how things are.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::cluster::Client;
 use crate::config::{Compression, Config};
-use crate::consumer::Message;
 use crate::error::Result;
 use crate::event::{Encoded, Event};
 use crate::health::Health;
-use crate::processor::{BoxError, Processor, Subscription, SubscriptionState};
+use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::Headers;
 
@@ -101,7 +99,7 @@ impl EventMessage {
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
 /// use std::{borrow::Cow, time::Duration};
-/// use ailurus::{Config, Envelope, Event, EventMessage, Message, RedpandaService, SendOptions};
+/// use ailurus::{Config, Envelope, Event, EventMessage, RedpandaService, SendOptions};
 ///
 /// #[derive(serde::Serialize, serde::Deserialize)]
 /// #[serde(rename_all = "camelCase")]
@@ -116,10 +114,7 @@ impl EventMessage {
 /// }
 ///
 /// let service = RedpandaService::connect(Config::from_env()?).await?;
-/// let handle = |message: Message| async move {
-///     println!("{} is paid", Envelope::<OrderPaid>::from_message(&message)?.data.order_id);
-///     Ok::<_, ailurus::Error>(())
-/// };
+/// let handle = |event: Envelope<OrderPaid>| async move { println!("{} is paid", event.data.order_id) };
 /// let subscription = service.subscribe(&["orders"], "billing", handle).await?;
 /// service.send_message("orders", &OrderPaid { order_id: "o-1".into() }, SendOptions::new()).await?;
 /// let two = ["o-2", "o-3"].map(|id| EventMessage::new(&OrderPaid { order_id: id.into() }, SendOptions::new()));
@@ -221,17 +216,12 @@ impl RedpandaService {
         self.producer.send(record).await
     }
 
-    /// Joins `group`, reads `topics` and hands each record to `handler`, as [`Processor::subscribe`] does; the service's
-    /// health shows the subscription while it lives.
+    /// Joins `group`, reads `topics` and hands each record to `handler`, decoded if it asks for a typed event, as
+    /// [`Processor::subscribe`] does; the service's health shows the subscription while it lives.
     ///
     /// # Errors
     /// Those of [`Processor::subscribe`].
-    pub async fn subscribe<H, F, E>(&self, topics: &[&str], group: &str, handler: H) -> Result<Subscription>
-    where
-        H: Fn(Message) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
+    pub async fn subscribe<A>(&self, topics: &[&str], group: &str, handler: impl Handler<A>) -> Result<Subscription> {
         let subscription = Processor::new(&self.client).subscribe(topics, group, handler).await?;
         self.lock().push(Arc::downgrade(subscription.state()));
         Ok(subscription)

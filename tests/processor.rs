@@ -5,12 +5,14 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ailurus::processor::BoxError;
 use ailurus::{
-    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, ErrorKind, Message, Processor, Producer, ProducerRecord,
-    StartOffset, Subscription, TopicPartition,
+    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, ErrorKind, Message, Outcome, Processor, Producer,
+    ProducerRecord, StartOffset, Subscription, TopicPartition,
 };
 use support::TestBroker;
 use tokio::sync::{Semaphore, watch};
@@ -138,10 +140,9 @@ async fn a_failing_handler_is_called_again_and_then_the_record_is_a_dead_letter(
     seen.until_numbers(20).await;
     subscription.shutdown().await.unwrap();
 
-    let attempts = |n| seen.all().iter().filter(|m| number(m) == n).map(|m| m.attempt).collect::<Vec<_>>();
-    assert_eq!(attempts(7), [1, 2, 3]);
-    assert_eq!(attempts(11), [1, 2]);
-    assert_eq!(attempts(8), [1]);
+    assert_eq!(attempts_at(&seen, 7), [1, 2, 3]);
+    assert_eq!(attempts_at(&seen, 11), [1, 2]);
+    assert_eq!(attempts_at(&seen, 8), [1]);
     assert_eq!(committed(&client, &group).await, 20, "the dead letter counts as ended");
 
     let dlq = format!("{topic}.dlq");
@@ -158,6 +159,72 @@ async fn a_failing_handler_is_called_again_and_then_the_record_is_a_dead_letter(
     assert_eq!(header("dlq-attempts"), "3");
     assert!(header("dlq-first-failure") <= header("dlq-last-failure"));
     client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_layers_is_a_handler() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_attempts(2_u32)).await;
+    let topic = filled(&broker, &client, "tower", 3, 50).await;
+    let (group, seen) = (broker.group("tower"), Seen::new());
+    let (handled, running) = (seen.clone(), Arc::new(AtomicUsize::new(0)));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (count, peak) = (Arc::clone(&running), Arc::clone(&most));
+    let handle = tower::service_fn(move |message: Message| {
+        let (handled, count, peak) = (handled.clone(), Arc::clone(&count), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            count.fetch_sub(1, Ordering::SeqCst);
+            let hangs = number(&message) == 7 && message.attempt == 1;
+            handled.push(message);
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(())
+        }
+    });
+    let layered = tower::ServiceBuilder::new().concurrency_limit(1).timeout(Duration::from_millis(200)).service(handle);
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, layered).await.unwrap();
+    seen.until(|all| all.len() == 51).await;
+    subscription.shutdown().await.unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), 1, "the limit is kept over all partitions");
+    assert_eq!(attempts_at(&seen, 7), [1, 2], "the timeout failed the first attempt");
+    assert_eq!(committed(&client, &group).await, 50);
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_can_name_a_dead_letter_at_once_or_end_the_subscription() {
+    let broker = support::broker().await;
+    let client = connect(broker.config()).await;
+    let topic = filled(&broker, &client, "verdicts", 1, 10).await;
+    let (group, seen) = (broker.group("verdicts"), Seen::new());
+    let handled = seen.clone();
+    let handle = move |message: Message| {
+        handled.push(message.clone());
+        async move {
+            match number(&message) {
+                2 => Outcome::dead_letter("never"),
+                3 if message.attempt == 1 => Outcome::retry_after(Duration::from_millis(1), "later"),
+                5 => Outcome::stop("the disk is full"),
+                _ => Outcome::Done,
+            }
+        }
+    };
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let e = tokio::time::timeout(LONG, subscription.ended()).await.unwrap().unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Handler);
+    assert!(e.full().contains(&format!("{topic}/0@5: the disk is full")), "{}", e.full());
+    assert_eq!([2, 3, 5].map(|n| attempts_at(&seen, n).len()), [1, 2, 1]);
+    assert_eq!(subscription.stats().dead_letters, 1);
+    assert_eq!(committed(&client, &group).await, 5, "what ended it is not committed");
+    client.close().await;
+}
+
+/// The attempts at one record, as the handler saw them.
+fn attempts_at(seen: &Seen, n: usize) -> Vec<u32> {
+    seen.all().iter().filter(|m| number(m) == n).map(|m| m.attempt).collect()
 }
 
 /// All records of a topic.

@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use ailurus::health::Status;
-use ailurus::{AnyEvent, Compression, Envelope, Event, EventMessage, Message, RedpandaService, SendOptions};
+use ailurus::{
+    AnyEvent, Compression, Envelope, Event, EventMessage, Message, ProducerRecord, RedpandaService, SendOptions,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -76,5 +78,26 @@ async fn events_are_sent_handled_and_shown() {
 
     subscription.shutdown().await.unwrap();
     assert!(service.health().await.subscriptions.is_empty());
+    service.close(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_events_are_decoded_and_poison_is_a_dead_letter_at_once() {
+    let broker = support::broker().await;
+    let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
+    let (topic, group) = (broker.topic("typed"), broker.group("typed"));
+    let (tx, mut rx) = mpsc::channel(16);
+    let handle = move |event: Envelope<StockCounted>, message: Message| {
+        let tx = tx.clone();
+        async move { tx.send((event.data, message.attempt)).await }
+    };
+    let subscription = service.subscribe(&[&topic], &group, handle).await.unwrap();
+    let poison = ProducerRecord::to(&topic).key("p-1").value("{ not JSON");
+    service.producer().send(poison).await.unwrap().await.unwrap();
+    service.send_message(&topic, &counted("p-1", 7), SendOptions::new()).await.unwrap();
+    assert_eq!(rx.recv().await.unwrap(), (counted("p-1", 7), 1));
+    let stats = subscription.stats();
+    assert_eq!((stats.dead_letters, stats.failed_attempts), (1, 1), "one attempt was enough");
+    subscription.shutdown().await.unwrap();
     service.close(Duration::from_secs(30)).await.unwrap();
 }

@@ -1,11 +1,11 @@
 //! The shop's two consumers: who reads which topic as which group is said at [`Topics`].
 //!
-//! An event that can't be read or applied is an error of the handler: the record is retried and then written to the topic's
-//! dead letters, and the consumer goes on with the next.
+//! A record that holds no such event is written to the topic's dead letters; one that can't be applied is tried again, and
+//! written there after the last attempt. The consumer goes on with the next.
 
 use std::sync::Arc;
 
-use ailurus::{Envelope, Error, RedpandaService, Result, Subscription};
+use ailurus::{Envelope, Error, Message, RedpandaService, Result, Subscription};
 
 use crate::analytics::{Analytics, OrderFact};
 use crate::events::StockUpdated;
@@ -42,10 +42,9 @@ where
     I: Inventory,
 {
     let inventory = Arc::new(inventory);
-    let handler = move |message| {
+    let handler = move |envelope: Envelope<StockUpdated>, message: Message| {
         let inventory = inventory.clone();
         async move {
-            let envelope = Envelope::<StockUpdated>::from_message(&message)?;
             let received = Received::new(&envelope, &message);
             note(inventory.apply(envelope.data, received.clone()).await?, &received);
             Ok::<(), Error>(())
@@ -69,7 +68,7 @@ where
     A: Analytics,
 {
     let analytics = Arc::new(analytics);
-    let handler = move |message| {
+    let handler = move |message: Message| {
         let analytics = analytics.clone();
         async move {
             let (fact, received) = OrderFact::from_message(&message)?;

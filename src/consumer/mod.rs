@@ -463,13 +463,36 @@ pub struct Message {
     pub headers: Headers,
     /// 1 for the first time this record is handed to the handler by this member.
     pub attempt: u32,
+    /// When this attempt is cancelled, if it has a limit.
+    pub(crate) deadline: Option<Instant>,
+    /// Cancelled when the partition is to be given up.
+    pub(crate) stopping: Option<Arc<CancellationToken>>,
 }
 
 impl Message {
     /// A record on its first attempt.
     pub(crate) fn new(topic: Arc<str>, partition: i32, r: Record) -> Self {
         let Record { offset, timestamp, key, value, headers, .. } = r;
-        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1 }
+        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1, deadline: None, stopping: None }
+    }
+
+    /// When this attempt is cancelled and counts as failed; none if attempts have no limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether its partition is about to be given up, for a shutdown or a rebalance: finish soon, or return an error and leave
+    /// the record to the next owner.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|s| s.is_cancelled())
+    }
+
+    /// Waits until [`is_stopping`](Self::is_stopping). Cancel safe.
+    pub async fn stopping(&self) {
+        match &self.stopping {
+            Some(stopping) => stopping.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

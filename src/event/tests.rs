@@ -41,6 +41,8 @@ fn message(headers: Headers, value: Option<&str>) -> Message {
         value: value.map(|v| Bytes::copy_from_slice(v.as_bytes())),
         headers,
         attempt: 1,
+        deadline: None,
+        stopping: None,
     }
 }
 

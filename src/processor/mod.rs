@@ -5,6 +5,7 @@
 //! after a crash, or when a handler had to be cancelled; none is skipped.
 
 mod dead_letter;
+mod handler;
 mod letter;
 #[cfg(test)]
 mod letter_tests;
@@ -12,7 +13,6 @@ mod run;
 mod state;
 mod worker;
 
-use std::future::Future;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -21,15 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, ProcessorConfig};
-use crate::consumer::{Consumer, Message};
+use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 use dead_letter::DeadLetters;
+use handler::Call;
+pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
 pub use letter::{DeadLetter, LeftOut, Origin};
 pub(crate) use state::SubscriptionState;
-use worker::Handler;
-
-/// What a handler's error can be.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Counts of a subscription since it began.
 ///
@@ -94,20 +92,19 @@ impl Processor {
 
     /// Joins `group`, reads `topics` and hands each record to `handler`.
     ///
-    /// A handler that fails, or panics, is called again after a backoff, up to [`ProcessorConfig::max_attempts`] times; then
-    /// the record goes to the dead-letter topic, which is the topic's name with [`ProcessorConfig::dead_letter_suffix`].
+    /// The handler is any async function, or a `tower::Service`: see [`Handler`]; what it can say of a record is an [`Outcome`].
+    /// One that fails, or panics, is called again after a backoff, up to [`ProcessorConfig::max_attempts`] times; then the record goes to the dead-letter topic, which is the topic's name with [`ProcessorConfig::dead_letter_suffix`].
     /// While that can't be written, the partition waits, and [`Subscription::health`] says why. A handler may be cancelled at
     /// an await point when its partition is lost or a deadline passes; its record is then handled again by the next owner.
     ///
     /// # Errors
     /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
     /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created.
-    pub async fn subscribe<H, F, E>(self, topics: &[&str], group: &str, handler: H) -> Result<Subscription>
-    where
-        H: Fn(Message) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
+    pub async fn subscribe<A>(self, topics: &[&str], group: &str, handler: impl Handler<A>) -> Result<Subscription> {
+        self.start(topics, group, Arc::new(move |message| handler.call(message))).await
+    }
+
+    async fn start(self, topics: &[&str], group: &str, handler: Arc<Call>) -> Result<Subscription> {
         self.processor.validate()?;
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         let consumer = Consumer::subscribe(&self.client, group, topics, self.consumer).await?;
@@ -122,10 +119,6 @@ impl Processor {
         let stop = CancellationToken::new();
         let kill = CancellationToken::new();
         let (end, ended) = watch::channel(None);
-        let handler: Arc<Handler> = Arc::new(move |message| {
-            let outcome = handler(message);
-            Box::pin(async move { outcome.await.map_err(Into::into) })
-        });
         let run = run::Run::new(consumer, handler, dead_letters, self.processor, Arc::clone(&shared), stop.clone());
         let killed = kill.clone();
         tokio::spawn(async move {

@@ -12,11 +12,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::dead_letter::DeadLetters;
+use super::handler::Call;
 use super::state::{Progress, SubscriptionState};
-use super::worker::{Context, Handler, Worker};
+use super::worker::{Context, Worker};
 use crate::config::ProcessorConfig;
 use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Records};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 /// What a revoke leaves for the commit, out of the time until the partitions are given up.
@@ -60,19 +61,21 @@ pub(super) struct Run {
     owned: HashMap<TopicPartition, Owned>,
     commit: Option<Commit>,
     stop: CancellationToken,
+    fatal: mpsc::Receiver<Error>,
 }
 
 impl Run {
     pub(super) fn new(
         consumer: Consumer,
-        handler: Arc<Handler>,
+        handler: Arc<Call>,
         dead_letters: DeadLetters,
         config: ProcessorConfig,
         shared: Arc<SubscriptionState>,
         stop: CancellationToken,
     ) -> Self {
-        let context = Arc::new(Context { handler, dead_letters, config, shared });
-        Self { consumer, context, owned: HashMap::new(), commit: None, stop }
+        let (tell, fatal) = mpsc::channel(1);
+        let context = Arc::new(Context { handler, dead_letters, config, shared, fatal: tell });
+        Self { consumer, context, owned: HashMap::new(), commit: None, stop, fatal }
     }
 
     /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
@@ -101,6 +104,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                Some(error) = self.fatal.recv() => return Err(error),
                 Some(outcome) = commit => if let Some(commit) = self.commit.take() { commit.ended(outcome) },
                 _ = tick.tick(), if idle => self.begin_commit(),
                 event = self.consumer.recv() => match event {

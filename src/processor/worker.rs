@@ -7,30 +7,30 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::BoxError;
+use super::Outcome;
 use super::dead_letter::{DeadLetters, Failure};
+use super::handler::Call;
 use super::letter::describe;
 use super::state::{Progress, SubscriptionState};
 use crate::cluster::Backoff;
 use crate::config::ProcessorConfig;
 use crate::consumer::{Message, Records};
-
-/// A handler, whatever its future is.
-pub(super) type Handler = dyn Fn(Message) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync;
+use crate::error::{Error, ErrorKind};
 
 /// The waits between two tries of a dead letter.
 const DEAD_LETTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// What all workers of a subscription share.
 pub(super) struct Context {
-    pub(super) handler: Arc<Handler>,
+    pub(super) handler: Arc<Call>,
     pub(super) dead_letters: DeadLetters,
     pub(super) config: ProcessorConfig,
     pub(super) shared: Arc<SubscriptionState>,
+    /// The first error that ends the subscription.
+    pub(super) fatal: mpsc::Sender<Error>,
 }
 
 pub(super) struct Worker {
@@ -70,22 +70,34 @@ impl Worker {
         let config = &self.context.config;
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let mut first = None;
+        let stopping = Arc::new(self.stop.clone());
+        message.stopping = Some(Arc::clone(&stopping));
         loop {
-            let Err(error) = self.attempt(message.clone()).await else {
-                self.context.shared.handled.fetch_add(1, Ordering::Relaxed);
-                return true;
+            let place = format!("{}/{}@{}", message.topic, message.partition, message.offset);
+            let attempt = message.attempt;
+            let (after, error, last_attempt) = match self.attempt(message.clone()).await {
+                Outcome::Done => {
+                    self.context.shared.handled.fetch_add(1, Ordering::Relaxed);
+                    return true;
+                }
+                Outcome::Retry { after, error } => (after, error, attempt >= config.max_attempts),
+                Outcome::DeadLetter { error } => (None, error, true),
+                Outcome::Stop { error } => {
+                    let what = format!("the handler ended the subscription at {place}");
+                    _ = self.context.fatal.try_send(Error::with_source(ErrorKind::Handler, what, error));
+                    self.stop.cancel();
+                    return false;
+                }
             };
             self.context.shared.failed.fetch_add(1, Ordering::Relaxed);
             let last = Utc::now();
             let first = *first.get_or_insert(last);
-            let place = format!("{}/{}@{}", message.topic, message.partition, message.offset);
-            let attempt = message.attempt;
-            if attempt >= config.max_attempts {
+            if last_attempt {
                 tracing::error!(record = %place, attempt, error = %describe(&*error), "the handler failed for the last time");
                 let failure = Failure { error, attempts: attempt, first, last };
                 return self.bury(&message, &failure).await;
             }
-            let wait = backoff.next();
+            let wait = after.unwrap_or_else(|| backoff.next());
             tracing::warn!(record = %place, attempt, error = %describe(&*error), retry_in = ?wait, "the handler failed");
             tokio::select! {
                 () = self.stop.cancelled() => return false,
@@ -95,13 +107,13 @@ impl Worker {
     }
 
     /// One call of the handler; a panic counts as a failure.
-    async fn attempt(&self, message: Message) -> Result<(), BoxError> {
+    async fn attempt(&self, message: Message) -> Outcome {
         let handler = &self.context.handler;
         let outcome = AssertUnwindSafe(async { handler(message).await }).catch_unwind().await;
         outcome.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
-            Err(format!("the handler panicked: {text}").into())
+            Outcome::retry(format!("the handler panicked: {text}"))
         })
     }
 

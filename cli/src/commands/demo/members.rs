@@ -108,7 +108,7 @@ impl Members {
         let run = Arc::clone(run);
         let subscription = Processor::new(&client)
             .consumer(self.consumer.clone())
-            .subscribe(&[topic(&self.topics, stream)], group(&self.topics, stream), move |message| {
+            .subscribe(&[topic(&self.topics, stream)], group(&self.topics, stream), move |message: Message| {
                 let run = Arc::clone(&run);
                 async move { run.handle(id, stream, &message) }
             })
