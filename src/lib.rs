@@ -67,7 +67,7 @@ pub use config::{
     Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, OffsetReset, ProcessorConfig,
     ProducerConfig,
 };
-pub use consumer::{Committer, Consumer, ConsumerEvent, Message, Records, Revocation, StartOffset};
+pub use consumer::{Committer, Consumer, ConsumerEvent, Message, OffsetAndMetadata, Records, Revocation, StartOffset};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::group::Command;
-use super::offsets::Commit;
+use super::offsets::{Commit, Offset, OffsetAndMetadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
+
+/// What the length of a string in a request can say. Brokers allow less: 4,096 bytes by default.
+const METADATA: usize = i16::MAX as usize;
 
 /// The way to the group's task.
 #[derive(Debug, Clone)]
@@ -44,6 +47,18 @@ impl Committer {
 
     /// See [`Consumer::commit`](super::Consumer::commit), also for errors and cancellation.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
+        self.commit_all(offsets.iter().map(|(p, offset)| (p.clone(), OffsetAndMetadata::new(*offset))).collect()).await
+    }
+
+    /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit), and what the coordinator says of metadata that is too long.
+    pub async fn commit_with(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        self.commit_all(offsets.to_vec()).await
+    }
+
+    async fn commit_all(&self, offsets: Vec<Offset>) -> Result<()> {
         let Some(commands) = &self.group else {
             let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
             return Err(Error::new(ErrorKind::GroupMembership, what));
@@ -51,13 +66,19 @@ impl Committer {
         if offsets.is_empty() {
             return Ok(());
         }
-        if let Some((p, offset)) = offsets.iter().find(|(_, offset)| *offset < 0) {
-            let what = format!("offset {offset} of {p} can't be committed: offsets are not negative");
+        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.offset < 0) {
+            let what = format!("offset {} of {p} can't be committed: offsets are not negative", at.offset);
             return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
+        }
+        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.metadata.len() > METADATA) {
+            let len = at.metadata.len();
+            let what =
+                format!("the metadata of {p} has {len} bytes and can't be committed: allowed is up to {METADATA}");
+            return Err(Error::new(ErrorKind::Config, what));
         }
         let deadline = Instant::now() + commands.timeout;
         let (reply, replied) = oneshot::channel();
-        let commit = Commit { offsets: offsets.to_vec(), deadline, reply: Some(reply) };
+        let commit = Commit { offsets, deadline, reply: Some(reply) };
         let outcome = async {
             let command = Command::Commit { epoch: self.epoch, commit };
             let closed =

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
-use super::offsets::{Offset, list_answer, list_request, topic_name};
+use super::offsets::{Offset, OffsetAndMetadata, list_answer, list_request, topic_name};
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker};
 use super::unpack::{Unpacked, is_compressed, unpack};
 use super::{Records, StartOffset};
@@ -226,7 +226,7 @@ impl Shared {
                         self.inbox.starts(self.epoch, p.clone(), offset);
                     }
                     if let (true, Some(pins)) = (pin, &self.pins) {
-                        _ = pins.send((self.epoch, (p.clone(), offset))).await; // the group's task may be ending
+                        _ = pins.send((self.epoch, (p.clone(), OffsetAndMetadata::new(offset)))).await; // the group's task may be ending
                     }
                 }
             }

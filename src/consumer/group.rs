@@ -21,7 +21,8 @@ use super::inbox::Inbox;
 use super::leader::{Counts, count, share_out};
 use super::membership::Membership;
 use super::offsets::{
-    Codes, Commit, Commits, Offset, commit_answer, commit_request, committed_answer, committed_request,
+    Codes, Commit, Commits, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer,
+    committed_request,
 };
 use super::protocol::{
     Action, Failure, Joined, Settings, beat, heartbeat_request, join_request, joined, leave_request, left,
@@ -96,7 +97,7 @@ pub(crate) struct Group {
     fetcher: Option<Fetcher>,
     draining: Option<CancellationToken>,
     starting: Option<Starting>,
-    fetching_committed: Option<BoxFuture<'static, Result<HashMap<TopicPartition, i64>, Failure>>>,
+    fetching_committed: Option<BoxFuture<'static, Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>>>,
     commits: Commits,
     committing: Option<BoxFuture<'static, (Vec<Offset>, Result<Codes>)>>,
     /// What was shared out, if we lead.
@@ -203,8 +204,8 @@ impl Group {
         let foreign = |(p, _): &&Offset| epoch != self.epoch || !assigned.contains(p);
         let (p, offset) = commit.offsets.iter().find(foreign)?;
         let what = format!(
-            "offset {offset} of {p} was not committed: the partition is not, or no longer, assigned to this member of group {:?}",
-            self.shell.group
+            "offset {} of {p} was not committed: the partition is not, or no longer, assigned to this member of group {:?}",
+            offset.offset, self.shell.group
         );
         Some(Error::new(ErrorKind::GroupMembership, what))
     }
@@ -383,7 +384,7 @@ impl Group {
     }
 
     /// The committed offsets are known: the program is told of the assignment, and reading begins.
-    fn start_reading(&mut self, committed: Result<HashMap<TopicPartition, i64>, Failure>) {
+    fn start_reading(&mut self, committed: Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>) {
         let Some(mut starting) = self.starting.take() else { return };
         let committed = match committed {
             Ok(committed) => committed,
@@ -409,7 +410,7 @@ impl Group {
             }
         };
         let reset = start(self.shell.config.offset_reset);
-        let from = |p: &TopicPartition| committed.get(p).map_or(reset, |offset| StartOffset::Offset(*offset));
+        let from = |p: &TopicPartition| committed.get(p).map_or(reset, |at| StartOffset::Offset(at.offset));
         let partitions = starting.partitions.iter().map(|p| (p.clone(), from(p))).collect();
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(self.epoch, starting.partitions);

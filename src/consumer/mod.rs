@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use assignor::decode_assignment as assigned_partitions;
 pub use committer::Committer;
+pub use offsets::OffsetAndMetadata;
 #[allow(unused_imports, reason = "for the processor")]
 pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
@@ -344,8 +345,24 @@ impl Consumer {
         self.inbox.position(partition)
     }
 
+    /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit), and what the coordinator says of metadata that is too long.
+    ///
+    /// # Cancellation
+    /// The offsets may be committed or not.
+    pub async fn commit_with(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        self.committer().commit_with(offsets).await
+    }
+
     /// The committed offset of a partition that is ours, as far as this member knows.
     pub fn committed(&self, partition: &TopicPartition) -> Option<i64> {
+        self.status.committed_offset(partition).map(|at| at.offset)
+    }
+
+    /// The same with what was committed with it, by whichever member.
+    pub fn committed_metadata(&self, partition: &TopicPartition) -> Option<OffsetAndMetadata> {
         self.status.committed_offset(partition)
     }
 

@@ -20,8 +20,48 @@ use crate::cluster::{Backoff, UNKNOWN_TOPIC};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 
+/// A committed offset, or one to commit, with what goes with it.
+///
+/// ```
+/// use ailurus::OffsetAndMetadata;
+///
+/// let offset = OffsetAndMetadata::new(42).with_leader_epoch(7).with_metadata("checked");
+/// assert_eq!((offset.offset, offset.leader_epoch), (42, Some(7)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct OffsetAndMetadata {
+    /// Of the next record to handle.
+    pub offset: i64,
+    /// The leader epoch of the last record before it, if known.
+    pub leader_epoch: Option<i32>,
+    /// Any text; brokers take up to 4,096 bytes of it unless they are told otherwise (`offset.metadata.max.bytes`).
+    pub metadata: String,
+}
+
+impl OffsetAndMetadata {
+    /// An offset with neither leader epoch nor metadata.
+    pub fn new(offset: i64) -> Self {
+        Self { offset, leader_epoch: None, metadata: String::new() }
+    }
+
+    /// With the leader epoch of the last record before it.
+    #[must_use]
+    pub fn with_leader_epoch(mut self, leader_epoch: i32) -> Self {
+        self.leader_epoch = Some(leader_epoch).filter(|epoch| *epoch >= 0);
+        self
+    }
+
+    /// With a text that is given back to whoever asks for the committed offset.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: impl Into<String>) -> Self {
+        self.metadata = metadata.into();
+        self
+    }
+}
+
 /// An offset of a partition.
-pub(crate) type Offset = (TopicPartition, i64);
+pub(crate) type Offset = (TopicPartition, OffsetAndMetadata);
 /// What a coordinator answered to a commit.
 pub(crate) type Codes = HashMap<TopicPartition, i16>;
 
@@ -52,7 +92,9 @@ pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stab
 }
 
 /// The committed offsets, of those partitions that have one; or an error code.
-pub(crate) fn committed_answer(answer: &OffsetFetchResponse) -> Result<HashMap<TopicPartition, i64>, i16> {
+pub(crate) fn committed_answer(
+    answer: &OffsetFetchResponse,
+) -> Result<HashMap<TopicPartition, OffsetAndMetadata>, i16> {
     if answer.error_code != 0 {
         return Err(answer.error_code);
     }
@@ -61,7 +103,11 @@ pub(crate) fn committed_answer(answer: &OffsetFetchResponse) -> Result<HashMap<T
         for p in &topic.partitions {
             match p.error_code {
                 0 if p.committed_offset >= 0 => {
-                    committed.insert(TopicPartition::new(topic.name.as_str(), p.partition_index), p.committed_offset);
+                    let metadata = p.metadata.as_ref().map_or("", |m| m.as_str());
+                    let offset = OffsetAndMetadata::new(p.committed_offset)
+                        .with_leader_epoch(p.committed_leader_epoch)
+                        .with_metadata(metadata);
+                    committed.insert(TopicPartition::new(topic.name.as_str(), p.partition_index), offset);
                 }
                 // Nothing can be committed for a topic that is gone.
                 0 | UNKNOWN_TOPIC => {}
@@ -107,11 +153,12 @@ pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartitio
 /// A commit in the name of a generation.
 pub(crate) fn commit_request(group: &str, member_id: &str, generation: i32, offsets: &[Offset]) -> OffsetCommitRequest {
     let topics = by_topic(offsets.iter().cloned()).into_iter().map(|(topic, offsets)| {
-        let partition = |(index, offset)| {
+        let partition = |(index, offset): (i32, OffsetAndMetadata)| {
             OffsetCommitRequestPartition::default()
                 .with_partition_index(index)
-                .with_committed_offset(offset)
-                .with_committed_metadata(Some(StrBytes::from_static_str("")))
+                .with_committed_offset(offset.offset)
+                .with_committed_leader_epoch(offset.leader_epoch.unwrap_or(-1))
+                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)))
         };
         OffsetCommitRequestTopic::default()
             .with_name(topic_name(&topic))

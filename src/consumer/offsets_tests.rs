@@ -24,7 +24,7 @@ impl Test {
 
     fn commit(&mut self, offsets: &[(i32, i64)]) -> oneshot::Receiver<Result<()>> {
         let (reply, replied) = oneshot::channel();
-        let offsets = offsets.iter().map(|(i, offset)| (p(*i), *offset)).collect();
+        let offsets = offsets.iter().map(|(i, offset)| (p(*i), OffsetAndMetadata::new(*offset))).collect();
         let deadline = self.now + Duration::from_secs(30);
         self.commits.push(Commit { offsets, deadline, reply: Some(reply) });
         replied
@@ -32,7 +32,7 @@ impl Test {
 
     fn sends(&mut self) -> Vec<(i32, i64)> {
         let offsets = self.commits.next(self.now).unwrap_or_default();
-        offsets.into_iter().map(|(p, offset)| (p.partition, offset)).collect()
+        offsets.into_iter().map(|(p, at)| (p.partition, at.offset)).collect()
     }
 
     fn answer(&mut self, codes: &[(i32, i16)]) -> Option<i16> {
@@ -118,7 +118,7 @@ fn committed_offsets_are_those_that_there_are() {
         OffsetFetchResponse::default().with_topics(vec![topic])
     };
     let known = answer(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, UNKNOWN_TOPIC)]);
-    assert_eq!(committed_answer(&known).unwrap(), HashMap::from([(p(0), 7)]));
+    assert_eq!(committed_answer(&known).unwrap(), HashMap::from([(p(0), OffsetAndMetadata::new(7))]));
     let unstable = answer(vec![partition(0, 7, 0), partition(1, -1, 88)]);
     assert_eq!(committed_answer(&unstable).unwrap_err(), 88);
     assert_eq!(committed_answer(&known.with_error_code(14)).unwrap_err(), 14);

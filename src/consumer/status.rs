@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::offsets::OffsetAndMetadata;
 use crate::record::TopicPartition;
 
 /// A consumer's place in its group.
@@ -52,7 +53,7 @@ struct Inner {
     member_id: Option<String>,
     generation: Option<i32>,
     assignment: Vec<TopicPartition>,
-    committed: HashMap<TopicPartition, i64>,
+    committed: HashMap<TopicPartition, OffsetAndMetadata>,
 }
 
 impl Status {
@@ -89,10 +90,10 @@ impl Status {
     }
 
     /// Offsets that the group has, of partitions that are ours.
-    pub(crate) fn committed(&self, offsets: &HashMap<TopicPartition, i64>) {
+    pub(crate) fn committed(&self, offsets: &HashMap<TopicPartition, OffsetAndMetadata>) {
         let s = &mut *self.lock();
         let ours = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
-        s.committed.extend(ours.map(|(p, offset)| (p.clone(), *offset)));
+        s.committed.extend(ours.map(|(p, offset)| (p.clone(), offset.clone())));
     }
 
     pub(crate) fn state(&self) -> ConsumerState {
@@ -111,7 +112,7 @@ impl Status {
         self.lock().assignment.clone()
     }
 
-    pub(crate) fn committed_offset(&self, p: &TopicPartition) -> Option<i64> {
-        self.lock().committed.get(p).copied()
+    pub(crate) fn committed_offset(&self, p: &TopicPartition) -> Option<OffsetAndMetadata> {
+        self.lock().committed.get(p).cloned()
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commits;
 mod faults;
 mod groups;
 mod reading;
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use ailurus::consumer::ConsumerState;
 use ailurus::{
-    Admin, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind, OffsetReset,
-    Producer, ProducerRecord, Records, StartOffset, TopicPartition,
+    Admin, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind,
+    OffsetAndMetadata, OffsetReset, Producer, ProducerRecord, Records, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;
 use support::TestBroker;
