@@ -32,6 +32,8 @@ pub struct BrokerConfig {
     pub(crate) session_timeout_min: Duration,
     pub(crate) session_timeout_max: Duration,
     pub(crate) initial_rebalance_delay: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) session_timeout: Duration,
     pub(crate) max_message_bytes: i32,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) check_records: bool,
@@ -53,6 +55,8 @@ impl Default for BrokerConfig {
             session_timeout_min: Duration::from_secs(6),
             session_timeout_max: Duration::from_secs(300),
             initial_rebalance_delay: Duration::ZERO,
+            heartbeat_interval: Duration::from_secs(5),
+            session_timeout: Duration::from_secs(45),
             max_message_bytes: 1_048_588,
             retention_bytes: None,
             check_records: true,
@@ -135,6 +139,15 @@ impl BrokerConfig {
     #[must_use]
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.initial_rebalance_delay = delay;
+        self
+    }
+
+    /// How often a member of the `consumer` protocol is told to send a heartbeat, and how long it may be silent before its
+    /// partitions go to others (default 5 s and 45 s). There the broker sets both times, in the classic protocol the client.
+    #[must_use]
+    pub fn consumer_sessions(mut self, heartbeat_interval: Duration, session_timeout: Duration) -> Self {
+        self.heartbeat_interval = heartbeat_interval;
+        self.session_timeout = session_timeout;
         self
     }
 

@@ -16,13 +16,22 @@ pub(crate) struct Groups {
     parked: HashMap<Ticket, oneshot::Sender<Answer>>,
     next_ticket: Ticket,
     initial_delay: Duration,
+    session_timeout: Duration,
     /// Wakes [`run`] after a change that may have brought a deadline forward.
     changed: Arc<Notify>,
 }
 
 impl Groups {
-    pub fn new(initial_delay: Duration) -> Self {
-        Self { groups: BTreeMap::new(), parked: HashMap::new(), next_ticket: 0, initial_delay, changed: Arc::default() }
+    /// The session timeout is that of members of the `consumer` protocol.
+    pub fn new(initial_delay: Duration, session_timeout: Duration) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            parked: HashMap::new(),
+            next_ticket: 0,
+            initial_delay,
+            session_timeout,
+            changed: Arc::default(),
+        }
     }
 
     pub fn get(&self, id: &str) -> Option<&Group> {
@@ -43,8 +52,8 @@ impl Groups {
 
     /// The group, made if it is not there.
     fn get_or_create(&mut self, id: &str) -> &mut Group {
-        let delay = self.initial_delay;
-        self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(delay))
+        let (delay, session) = (self.initial_delay, self.session_timeout);
+        self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(delay, session))
     }
 
     /// Lets `step` change a group, made if `create`, and delivers the answers that come of it. `None`: no such group.

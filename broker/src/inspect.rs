@@ -1,13 +1,19 @@
 //! Looking into a broker, and putting things into its logs that no producer would send.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
+use kafka_protocol::messages::{ConsumerProtocolAssignment, TopicName};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use uuid::Uuid;
 
 use crate::batch;
 use crate::broker::Broker;
+use crate::consumer_group::{self, Partitions};
 use crate::error::BrokerError;
-use crate::group::{Group, Member};
+use crate::group::Member;
 use crate::log::{Batch, Log};
 
 /// A record in the log of a partition, as [`Broker::log_records`] gives it.
@@ -32,13 +38,14 @@ pub struct LogRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// The id that the coordinator gave it.
+    /// The id that the coordinator gave it, or that it gave itself in the `consumer` protocol.
     pub member_id: String,
     /// The instance id of a static member.
     pub instance_id: Option<String>,
     /// What its client calls itself.
     pub client_id: String,
-    /// The assignment that the leader made for it, in the encoding of the consumer protocol.
+    /// What is assigned to it, by the leader or in the `consumer` protocol by the broker, in the leader's encoding
+    /// (`ConsumerProtocolAssignment`).
     pub assignment: Bytes,
 }
 
@@ -155,14 +162,28 @@ impl Broker {
             client_id: m.client_id.clone(),
             assignment: m.assignment.clone(),
         };
-        self.shared.groups().get(group).map(|g| g.members().map(one).collect()).unwrap_or_default()
+        let names = self.shared.cluster().topics.iter().map(|(name, t)| (t.id, name.clone())).collect();
+        let modern = |(id, m): (&str, &consumer_group::Member)| GroupMember {
+            member_id: id.to_owned(),
+            instance_id: m.instance_id.clone(),
+            client_id: m.client_id.clone(),
+            assignment: encoded(&m.assigned, &names),
+        };
+        let groups = self.shared.groups();
+        let Some(group) = groups.get(group) else { return Vec::new() };
+        match group.consumer() {
+            Some(consumer) => consumer.members().map(modern).collect(),
+            None => group.members().map(one).collect(),
+        }
     }
 
-    /// The state of a group by its Kafka name (`Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable`) and its
-    /// generation, which counts its rebalances.
+    /// The state of a group by its Kafka name and its generation, which counts its rebalances. A classic group is `Empty`,
+    /// `PreparingRebalance`, `CompletingRebalance` or `Stable`; one of the `consumer` protocol `Empty`, `Assigning`,
+    /// `Reconciling` or `Stable`, and the generation is the group's epoch.
     pub fn group_state(&self, group: &str) -> Option<(&'static str, i32)> {
         let groups = self.shared.groups();
-        groups.get(group).map(|g: &Group| (g.phase().name(), g.generation()))
+        let group = groups.get(group)?;
+        Some((group.state(), group.consumer().map_or(group.generation(), consumer_group::ConsumerGroup::epoch)))
     }
 
     /// How many requests of an API, by its number in the Kafka protocol guide, have reached the broker.
@@ -209,6 +230,26 @@ fn records(batch: &Batch, start: i64, out: &mut Vec<LogRecord>) -> Result<(), Br
         });
     }
     Ok(())
+}
+
+/// As the leader of a classic group would write it; the topics go by their names.
+fn encoded(partitions: &Partitions, names: &BTreeMap<Uuid, String>) -> Bytes {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for (topic, partition) in partitions {
+        topics.entry(names.get(topic).map_or("", String::as_str)).or_default().push(*partition);
+    }
+    let topic = |(name, partitions): (&str, Vec<i32>)| {
+        let name = TopicName(StrBytes::from_string(name.to_owned()));
+        TopicPartition::default().with_topic(name).with_partitions(partitions)
+    };
+    let assignment = ConsumerProtocolAssignment::default()
+        .with_assigned_partitions(topics.into_iter().map(topic).collect())
+        .with_user_data(None);
+    let mut out = BytesMut::new();
+    out.put_i16(0);
+    // Nothing of it can be too long to write.
+    let written = assignment.encode(&mut out, 0);
+    if written.is_ok() { out.freeze() } else { Bytes::new() }
 }
 
 fn now_ms() -> i64 {

@@ -1,7 +1,7 @@
 //! An in-memory Kafka broker over real TCP, for tests, demos and local development.
 //!
 //! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
-//! classic protocol, and the usual administration. It keeps everything in memory and forgets it when it ends. It knows
+//! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps everything in memory and forgets it when it ends. It knows
 //! no transactions, no authentication, no TLS, no fetch sessions and no replication, though it can pretend to have
 //! several nodes: each listens on its own port and leads its share of the partitions. It trusts its clients, as a tool
 //! for loopback may: do not open it to machines that you do not trust.
@@ -28,6 +28,7 @@ mod broker;
 mod cluster;
 mod config;
 mod conn;
+mod consumer_group;
 mod coordinator;
 mod error;
 mod fault;

@@ -28,7 +28,7 @@ impl Shared {
     pub fn new(mut config: BrokerConfig, cluster: Cluster) -> Self {
         Self {
             cluster: Mutex::new(cluster),
-            groups: Mutex::new(Groups::new(config.initial_rebalance_delay)),
+            groups: Mutex::new(Groups::new(config.initial_rebalance_delay, config.session_timeout)),
             hook: Mutex::new(config.hook.take()),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),

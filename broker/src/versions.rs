@@ -32,6 +32,8 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DeleteGroups, 0, 2),
     (ApiKey::IncrementalAlterConfigs, 0, 1),
     (ApiKey::DescribeCluster, 0, 1),
+    (ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    (ApiKey::ConsumerGroupDescribe, 0, 1),
 ];
 
 /// The highest versions of Redpanda 24.3, as far as the APIs are served here.
@@ -99,7 +101,8 @@ impl Versions {
         )
     }
 
-    /// Everything this broker can serve, in the newest versions it knows.
+    /// Everything this broker can serve, in the newest versions it knows: what Kafka 4 offers, the `consumer` group protocol
+    /// among it.
     pub fn kafka() -> Self {
         Self { ranges: SERVED.iter().map(|&(api, lowest, highest)| (api as i16, (lowest, highest))).collect() }
     }

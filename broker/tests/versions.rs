@@ -243,6 +243,26 @@ async fn groups(broker: &Broker, code: i16) {
         },
     )
     .await;
+    let unknown = if code == 0 { 69 } else { code };
+    sweep::<ConsumerGroupDescribeRequest>(
+        broker,
+        |v, a| assert_eq!(a.groups[0].error_code, unknown, "version {v}"),
+        |_| ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id("g")]),
+    )
+    .await;
+    sweep::<ConsumerGroupHeartbeatRequest>(
+        broker,
+        |v, a| ok(a.error_code, v),
+        |v| {
+            ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group_id(&alone(v, "consumer")))
+                .with_member_id(text(if v >= 1 { "m" } else { "" }))
+                .with_rebalance_timeout_ms(10_000)
+                .with_subscribed_topic_names(Some(vec![topic_name("t")]))
+                .with_topic_partitions(Some(vec![]))
+        },
+    )
+    .await;
     sweep::<DescribeGroupsRequest>(
         broker,
         |v, a| ok(a.groups[0].error_code, v),

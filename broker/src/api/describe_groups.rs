@@ -9,7 +9,7 @@ use crate::conn::Context;
 use crate::group::{Group, Member, Phase};
 use crate::shared::Shared;
 
-/// From this version on a group that does not exist is an error.
+/// From this version on a group that does not exist, or is of the `consumer` protocol, is an error.
 const STRICT: i16 = 6;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
@@ -18,14 +18,17 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsReque
         if let Err(error) = shared.check_coordinator(cx, &id) {
             return out.with_error_code(error.code());
         }
-        match shared.groups().get(&id) {
-            Some(group) => describe(cx, out, group),
-            None if cx.version >= STRICT => out
-                .with_group_state(text("Dead"))
-                .with_error_code(ResponseError::GroupIdNotFound.code())
-                .with_error_message(Some(text(format!("Group {} not found.", id.as_str())))),
-            None => out.with_group_state(text("Dead")),
+        let groups = shared.groups();
+        let why = match groups.get(&id) {
+            Some(group) if group.consumer().is_none() => return describe(cx, out, group),
+            Some(_) => format!("Group {} is not a classic group.", id.as_str()),
+            None => format!("Group {} not found.", id.as_str()),
+        };
+        let out = out.with_group_state(text("Dead"));
+        if cx.version < STRICT {
+            return out;
         }
+        out.with_error_code(ResponseError::GroupIdNotFound.code()).with_error_message(Some(text(why)))
     };
     DescribeGroupsResponse::default().with_groups(request.groups.into_iter().map(one).collect())
 }

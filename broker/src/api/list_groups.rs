@@ -9,8 +9,6 @@ use crate::conn::Context;
 use crate::group::Group;
 use crate::shared::Shared;
 
-const TYPE: &str = "classic";
-
 pub(super) fn handle(shared: &Shared, cx: &Context, request: ListGroupsRequest) -> ListGroupsResponse {
     if let Err(error) = cx.gate() {
         return ListGroupsResponse::default().with_error_code(error.code());
@@ -18,13 +16,13 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ListGroupsRequest) 
     let wanted =
         |filter: &[StrBytes], value: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value));
     let listed = |id: &str, group: &Group| {
-        let state = group.phase().name();
-        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, TYPE) {
+        let (state, kind) = (group.state(), group.kind());
+        if !wanted(&request.states_filter, state) || !wanted(&request.types_filter, kind) {
             return None;
         }
         let out = ListedGroup::default().with_group_id(text(id).into()).with_protocol_type(text(group.protocol_type()));
         let out = if cx.version >= 4 { out.with_group_state(text(state)) } else { out };
-        Some(if cx.version >= 5 { out.with_group_type(text(TYPE)) } else { out })
+        Some(if cx.version >= 5 { out.with_group_type(text(kind)) } else { out })
     };
     let all: Vec<_> = shared.groups().iter().filter_map(|(id, group)| listed(id, group)).collect();
     let cluster = shared.cluster();

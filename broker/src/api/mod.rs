@@ -1,6 +1,8 @@
 //! One file per API of the Kafka protocol: from the decoded request to the answer.
 
 pub(crate) mod api_versions;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -60,6 +62,8 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::DeleteGroups => cx.encode(&delete_groups::handle(shared, cx, cx.decode(body)?)),
         ApiKey::IncrementalAlterConfigs => cx.encode(&incremental_alter_configs::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DescribeCluster => cx.encode(&describe_cluster::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::ConsumerGroupHeartbeat => cx.encode(&consumer_group_heartbeat::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::ConsumerGroupDescribe => cx.encode(&consumer_group_describe::handle(shared, cx, cx.decode(body)?)),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} is not served"))),
     }
 }

@@ -10,6 +10,8 @@ use crate::conn::Context;
 use crate::group::{Committed, Group, MemberKey};
 use crate::shared::Shared;
 
+/// From this version on the generation may be the epoch of a member of the `consumer` protocol.
+const EPOCHS: i16 = 9;
 /// Kafka's `offset.metadata.max.bytes`.
 const MAX_METADATA: usize = 4096;
 
@@ -23,12 +25,13 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest
         let generation = request.generation_id_or_member_epoch;
         let now = shared.now();
         let step = |group: &mut Group| {
-            group.may_commit(key, generation, now)?;
+            group.may_commit(key, generation, cx.version >= EPOCHS, now)?;
             Ok(request.topics.iter().zip(&known).map(|(t, &known)| commit(group, t, known)).collect::<Vec<_>>())
         };
         // Whoever names no generation may commit for a group that is not there yet.
         let committed = shared.groups().update(&request.group_id, generation < 0, step);
-        committed.unwrap_or(Err(ResponseError::IllegalGeneration))
+        let gone = if cx.version >= EPOCHS { ResponseError::GroupIdNotFound } else { ResponseError::IllegalGeneration };
+        committed.unwrap_or(Err(gone))
     });
     let refused =
         |error: ResponseError| request.topics.iter().map(|t| vec![error.code(); t.partitions.len()]).collect();

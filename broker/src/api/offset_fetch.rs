@@ -11,7 +11,7 @@ use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicNam
 
 use super::text;
 use crate::conn::Context;
-use crate::group::Committed;
+use crate::group::{Committed, Group};
 use crate::shared::Shared;
 
 /// From this version on several groups are asked for at once.
@@ -24,7 +24,7 @@ type Found = Vec<(TopicName, Vec<(i32, Committed)>)>;
 pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if cx.version < SEVERAL {
         let asked = request.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        return match find(shared, cx, &request.group_id, asked) {
+        return match find(shared, cx, &request.group_id, None, asked) {
             Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
             Ok(found) => OffsetFetchResponse::default().with_topics(found.into_iter().map(|t| topic(cx, t)).collect()),
         };
@@ -32,7 +32,8 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest)
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
         let asked = group.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        let found = find(shared, cx, &group.group_id, asked);
+        let member = group.member_id.as_ref().map(|id| (id.as_str(), group.member_epoch));
+        let found = find(shared, cx, &group.group_id, member, asked);
         let out = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
         groups.push(match found {
             Err(error) => out.with_error_code(error.code()),
@@ -42,10 +43,20 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest)
     OffsetFetchResponse::default().with_groups(groups)
 }
 
-/// The offsets asked for, -1 where there is none; all that there are if none is named.
-fn find(shared: &Shared, cx: &Context, group: &str, asked: Option<Asked>) -> Result<Found, ResponseError> {
+/// The offsets asked for, -1 where there is none; all that there are if none is named. Whoever says which member it is and in
+/// which epoch must be right, in a group of the `consumer` protocol.
+fn find(
+    shared: &Shared,
+    cx: &Context,
+    group: &str,
+    member: Option<(&str, i32)>,
+    asked: Option<Asked>,
+) -> Result<Found, ResponseError> {
     shared.check_coordinator(cx, group)?;
     let groups = shared.groups();
+    if let (Some(consumer), Some((id, epoch))) = (groups.get(group).and_then(Group::consumer), member) {
+        consumer.check_epoch(id, epoch)?;
+    }
     let empty = BTreeMap::new();
     let offsets = groups.get(group).map_or(&empty, |g| g.offsets());
     let Some(asked) = asked else {

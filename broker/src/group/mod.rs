@@ -1,4 +1,5 @@
-//! A consumer group of the classic protocol, as a state machine without clock, socket or task.
+//! A group with its offsets, as a state machine without clock, socket or task: here with members of the classic protocol; those
+//! of the `consumer` protocol are a [`ConsumerGroup`] inside. A group has one kind at a time, and may change while it is empty.
 //!
 //! Join and Sync may have to wait for other members. So a request comes with a [`Ticket`], and its answer, at once or
 //! later, comes out of [`Group::take_answers`] under that ticket. Time comes in as an argument; the owner calls
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+
+use crate::consumer_group::{Beat, Beaten, ConsumerGroup, Topics};
 
 pub(crate) use members::{JoinRequest, Joined, JoinedMember, Member, MemberKey};
 
@@ -81,11 +84,15 @@ pub(crate) struct Group {
     offsets: BTreeMap<(String, i32), Committed>,
     answers: Vec<(Ticket, Answer)>,
     initial_delay: Duration,
+    /// Set while the group is one of the `consumer` protocol.
+    consumer: Option<ConsumerGroup>,
+    session_timeout: Duration,
 }
 
 impl Group {
-    /// An empty group that waits `initial_delay` for more members after the first.
-    pub fn new(initial_delay: Duration) -> Self {
+    /// An empty group that waits `initial_delay` for more members after the first; members of the `consumer` protocol have
+    /// `session_timeout`.
+    pub fn new(initial_delay: Duration, session_timeout: Duration) -> Self {
         Self {
             phase: Phase::Empty,
             generation: 0,
@@ -99,7 +106,24 @@ impl Group {
             offsets: BTreeMap::new(),
             answers: Vec::new(),
             initial_delay,
+            consumer: None,
+            session_timeout,
         }
+    }
+
+    /// Its members of the `consumer` protocol; `None` of a classic group.
+    pub fn consumer(&self) -> Option<&ConsumerGroup> {
+        self.consumer.as_ref()
+    }
+
+    /// The name of its type, as ListGroups gives it.
+    pub fn kind(&self) -> &'static str {
+        if self.consumer.is_some() { "consumer" } else { "classic" }
+    }
+
+    /// The name of its state, as ListGroups gives it.
+    pub fn state(&self) -> &'static str {
+        self.consumer.as_ref().map_or(self.phase.name(), ConsumerGroup::state)
     }
 
     pub fn phase(&self) -> Phase {
@@ -111,7 +135,7 @@ impl Group {
     }
 
     pub fn protocol_type(&self) -> &str {
-        &self.protocol_type
+        if self.consumer.is_some() { "consumer" } else { &self.protocol_type }
     }
 
     pub fn protocol(&self) -> &str {
@@ -123,7 +147,7 @@ impl Group {
     }
 
     pub fn has_members(&self) -> bool {
-        !self.members.is_empty() || !self.pending.is_empty()
+        !self.members.is_empty() || !self.pending.is_empty() || self.consumer.as_ref().is_some_and(|c| !c.is_empty())
     }
 
     pub fn offsets(&self) -> &BTreeMap<(String, i32), Committed> {
@@ -148,11 +172,15 @@ impl Group {
     pub fn deadline(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|m| !m.is_waiting()).map(|m| m.session_ends);
         let phase = self.held.map(|(until, _)| until).or(self.phase_ends);
-        sessions.chain(self.pending.values().copied()).chain(phase).min()
+        let consumer = self.consumer.as_ref().and_then(ConsumerGroup::deadline);
+        sessions.chain(self.pending.values().copied()).chain(phase).chain(consumer).min()
     }
 
     /// Gives up members whose session is over and ends a phase whose time is over.
     pub fn tick(&mut self, now: Instant) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.tick(now);
+        }
         self.pending.retain(|_, lapses| *lapses > now);
         let gone: Vec<String> = self
             .members
@@ -177,12 +205,29 @@ impl Group {
 
     /// The group moves to another node: those who wait are sent there, and every session starts anew.
     pub fn resign(&mut self, now: Instant) {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.resign(now);
+        }
         for (id, member) in &mut self.members {
             for ticket in [member.joining.take(), member.syncing.take()].into_iter().flatten() {
                 self.answers.push((ticket, Answer::Refused(ResponseError::NotCoordinator, id.clone())));
             }
             member.touch(now);
         }
+    }
+
+    /// ConsumerGroupHeartbeat of a member that joins or is one.
+    pub fn consumer_heartbeat(&mut self, beat: Beat, topics: &Topics, now: Instant) -> Result<Beaten, ResponseError> {
+        if self.consumer.is_none() && (self.has_members() || beat.epoch != crate::consumer_group::JOIN) {
+            return Err(ResponseError::GroupIdNotFound);
+        }
+        let session = self.session_timeout;
+        self.consumer.get_or_insert_with(|| ConsumerGroup::new(session)).heartbeat(beat, topics, now)
+    }
+
+    /// ConsumerGroupHeartbeat of a member that goes: for good, or a static one for now.
+    pub fn consumer_leave(&mut self, id: &str, instance: Option<&str>, for_now: bool) -> Result<(), ResponseError> {
+        self.consumer.as_mut().ok_or(ResponseError::GroupIdNotFound)?.leave(id, instance, for_now)
     }
 
     /// Everyone has to join again: those who wait for an assignment are told so at once.

@@ -20,9 +20,10 @@ impl Group {
 
     fn try_join(&mut self, request: JoinRequest, ticket: Ticket, now: Instant) -> Result<(), Refusal> {
         let id = request.member_id.clone();
-        if !self.understands(&request) {
+        if self.consumer.as_ref().is_some_and(|c| !c.is_empty()) || !self.understands(&request) {
             return Err((ResponseError::InconsistentGroupProtocol, id));
         }
+        self.consumer = None;
         if id.is_empty() {
             return self.join_new(request, ticket, now);
         }
@@ -236,8 +237,19 @@ impl Group {
     }
 
     /// Whether offsets may be committed in the name of a member, or with generation -1 and no name by anyone while the
-    /// group has no members.
-    pub fn may_commit(&mut self, key: MemberKey<'_>, generation: i32, now: Instant) -> Result<(), ResponseError> {
+    /// group has no members. `speaks_epochs`: the request's version has a place for the epoch of a `consumer` member.
+    pub fn may_commit(
+        &mut self,
+        key: MemberKey<'_>,
+        generation: i32,
+        speaks_epochs: bool,
+        now: Instant,
+    ) -> Result<(), ResponseError> {
+        if let Some(consumer) = &self.consumer {
+            let known = consumer.check_epoch(key.id, generation);
+            let outdated = !speaks_epochs && generation >= 0 && known != Err(ResponseError::UnknownMemberId);
+            return if outdated { Err(ResponseError::UnsupportedVersion) } else { known };
+        }
         if generation < 0 && self.phase == Phase::Empty {
             return Ok(());
         }

@@ -25,7 +25,7 @@ impl Bench {
     }
 
     fn delayed(delay: Duration) -> Self {
-        Self { group: Group::new(delay), now: Instant::now(), tickets: 0 }
+        Self { group: Group::new(delay, SESSION), now: Instant::now(), tickets: 0 }
     }
 
     fn request(id: &str) -> JoinRequest {
@@ -417,16 +417,16 @@ fn a_static_member_keeps_its_place_through_a_rebalance_it_misses() {
 fn commits_need_the_current_generation_or_an_empty_group() {
     let mut bench = Bench::new();
     let now = bench.now;
-    assert_eq!(bench.group.may_commit(key(""), -1, now), Ok(()));
+    assert_eq!(bench.group.may_commit(key(""), -1, true, now), Ok(()));
     bench.enter("a");
-    assert_eq!(bench.group.may_commit(key("a"), 1, now), Err(ResponseError::RebalanceInProgress));
+    assert_eq!(bench.group.may_commit(key("a"), 1, true, now), Err(ResponseError::RebalanceInProgress));
     bench.sync("a", &[]);
-    assert_eq!(bench.group.may_commit(key("a"), 1, now), Ok(()));
-    assert_eq!(bench.group.may_commit(key("a"), 2, now), Err(ResponseError::IllegalGeneration));
-    assert_eq!(bench.group.may_commit(key("b"), 1, now), Err(ResponseError::UnknownMemberId));
-    assert_eq!(bench.group.may_commit(key(""), -1, now), Err(ResponseError::UnknownMemberId));
+    assert_eq!(bench.group.may_commit(key("a"), 1, true, now), Ok(()));
+    assert_eq!(bench.group.may_commit(key("a"), 2, true, now), Err(ResponseError::IllegalGeneration));
+    assert_eq!(bench.group.may_commit(key("b"), 1, true, now), Err(ResponseError::UnknownMemberId));
+    assert_eq!(bench.group.may_commit(key(""), -1, true, now), Err(ResponseError::UnknownMemberId));
     bench.enter("b");
-    assert_eq!(bench.group.may_commit(key("a"), 1, now), Ok(()), "while a rebalance is prepared");
+    assert_eq!(bench.group.may_commit(key("a"), 1, true, now), Ok(()), "while a rebalance is prepared");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! A member of a group of the `consumer` protocol, and what its heartbeats say.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{Assignor, JOIN, Partitions};
+
+/// What a heartbeat says; `None` is "as before".
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beat {
+    pub member_id: String,
+    pub epoch: i32,
+    pub instance_id: Option<String>,
+    pub rack_id: Option<String>,
+    pub rebalance_timeout: Option<Duration>,
+    pub topics: Option<BTreeSet<String>>,
+    pub assignor: Option<Assignor>,
+    pub owned: Option<Partitions>,
+    pub client_id: String,
+    pub client_host: String,
+}
+
+impl Beat {
+    /// Whether it tells everything, and so wants to be told everything.
+    pub fn is_full(&self) -> bool {
+        let told = self.rebalance_timeout.is_some() && self.topics.is_some() && self.owned.is_some();
+        self.epoch == JOIN || told
+    }
+}
+
+/// How far a member is on its way to its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has all of it.
+    Stable,
+    /// It has been asked to give partitions up.
+    Unrevoked,
+    /// It waits for partitions that others still own.
+    Unreleased,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub instance_id: Option<String>,
+    pub rack_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub topics: BTreeSet<String>,
+    pub assigned: Partitions,
+    /// The epoch that it was told last.
+    pub epoch: i32,
+    pub(super) previous_epoch: i32,
+    pub(super) assignor: Option<Assignor>,
+    pub(super) state: State,
+    /// What it was asked to give up.
+    pub(super) revoking: Partitions,
+    /// Until when.
+    pub(super) revoke_by: Option<Instant>,
+    pub(super) rebalance_timeout: Duration,
+    pub(super) session_ends: Instant,
+}
+
+impl Member {
+    pub(super) fn new(session_ends: Instant) -> Self {
+        Self {
+            instance_id: None,
+            rack_id: None,
+            client_id: String::new(),
+            client_host: String::new(),
+            topics: BTreeSet::new(),
+            assigned: Partitions::new(),
+            epoch: JOIN,
+            previous_epoch: JOIN,
+            assignor: None,
+            state: State::Stable,
+            revoking: Partitions::new(),
+            revoke_by: None,
+            rebalance_timeout: Duration::ZERO,
+            session_ends,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.revoke_by.map_or(self.session_ends, |by| by.min(self.session_ends))
+    }
+
+    /// Whether a heartbeat of this epoch can be its own: that of one who begins anew, too, and one epoch behind, if all it owns
+    /// is assigned to it. Then the answer with the new epoch was lost.
+    pub(super) fn knows(&self, epoch: i32, owned: Option<&Partitions>) -> bool {
+        let missed_one = epoch == self.previous_epoch && owned.is_some_and(|o| o.is_subset(&self.assigned));
+        epoch == self.epoch || epoch == JOIN || (epoch < self.epoch && missed_one)
+    }
+
+    pub(super) fn go_to(&mut self, epoch: i32) {
+        if epoch != self.epoch {
+            self.previous_epoch = self.epoch;
+            self.epoch = epoch;
+        }
+    }
+
+    /// Whether the group has to be shared out anew.
+    pub(super) fn update(&mut self, beat: Beat) -> bool {
+        self.client_id = beat.client_id;
+        self.client_host = beat.client_host;
+        self.instance_id = beat.instance_id.or(self.instance_id.take());
+        self.rack_id = beat.rack_id.or(self.rack_id.take());
+        self.assignor = beat.assignor.or(self.assignor);
+        self.rebalance_timeout = beat.rebalance_timeout.unwrap_or(self.rebalance_timeout);
+        match beat.topics {
+            Some(topics) if topics != self.topics => {
+                self.topics = topics;
+                true
+            }
+            _ => false,
+        }
+    }
+}
