@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as AssignedTopic;
+use kafka_protocol::messages::consumer_protocol_subscription::TopicPartition as OwnedTopic;
 use kafka_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
@@ -16,8 +17,8 @@ use crate::record::TopicPartition;
 
 /// The protocol type of consumers: other kinds of members (Kafka Connect) have groups of their own.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
-/// What we write. From 1 on members tell what they own; we give all up before we join, so the list is empty.
-const WRITE_VERSION: i16 = 1;
+/// What we write, as Java does: later versions only add fields, and whoever knows an older one reads no further.
+const WRITE_VERSION: i16 = 3;
 
 impl AssignorKind {
     /// The name under which members agree on it.
@@ -116,26 +117,37 @@ fn push(out: &mut Assignments, member: &GroupMember, topic: &str, partitions: st
     }
 }
 
-/// What a member tells the leader when it joins.
-pub(crate) fn encode_subscription(topics: &BTreeSet<String>) -> Result<Bytes> {
+/// What a member tells the leader when it joins; what it `owned` in `generation` it has kept.
+pub(crate) fn encode_subscription(
+    topics: &BTreeSet<String>,
+    owned: &[TopicPartition],
+    generation: i32,
+) -> Result<Bytes> {
     let topics = topics.iter().map(|t| StrBytes::from_string(t.clone())).collect();
-    versioned(&ConsumerProtocolSubscription::default().with_topics(topics))
+    let owned =
+        by_topic(owned).map(|(topic, partitions)| OwnedTopic::default().with_topic(topic).with_partitions(partitions));
+    versioned(
+        &ConsumerProtocolSubscription::default()
+            .with_topics(topics)
+            .with_owned_partitions(owned.collect())
+            .with_generation_id(generation),
+    )
 }
 
 /// What the leader tells a member.
 pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> {
-    let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    let topics = by_topic(partitions)
+        .map(|(topic, partitions)| AssignedTopic::default().with_topic(topic).with_partitions(partitions));
+    versioned(&ConsumerProtocolAssignment::default().with_assigned_partitions(topics.collect()))
+}
+
+fn by_topic(partitions: &[TopicPartition]) -> impl Iterator<Item = (TopicName, Vec<i32>)> {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for p in partitions {
-        by_topic.entry(&p.topic).or_default().push(p.partition);
+        topics.entry(&p.topic).or_default().push(p.partition);
     }
-    let topic = |(name, partitions): (&str, Vec<i32>)| {
-        AssignedTopic::default()
-            .with_topic(TopicName(StrBytes::from_string(name.to_owned())))
-            .with_partitions(partitions)
-    };
-    versioned(
-        &ConsumerProtocolAssignment::default().with_assigned_partitions(by_topic.into_iter().map(topic).collect()),
-    )
+    let named = |(name, partitions): (&str, _)| (TopicName(StrBytes::from_string(name.to_owned())), partitions);
+    topics.into_iter().map(named).collect::<Vec<_>>().into_iter()
 }
 
 fn versioned(message: &impl Encodable) -> Result<Bytes> {

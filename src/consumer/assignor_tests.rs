@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use kafka_protocol::messages::consumer_protocol_subscription::TopicPartition as OwnedTopic;
 use kafka_protocol::protocol::Decodable;
 use proptest::prelude::*;
 
@@ -154,14 +153,17 @@ proptest! {
         topics in proptest::collection::btree_set("[a-z.]{1,9}", 0..6),
         partitions in proptest::collection::btree_set(("[a-c]", 0..9_i32), 0..12),
     ) {
-        let bytes = encode_subscription(&topics).unwrap();
+        let partitions: Vec<_> = partitions.into_iter().map(|(t, p)| TopicPartition::new(t, p)).collect();
+        let bytes = encode_subscription(&topics, &partitions, 7).unwrap();
         prop_assert_eq!(&decode_subscription(&bytes).unwrap(), &topics);
         let mut body = bytes.slice(2..);
         let theirs = ConsumerProtocolSubscription::decode(&mut body, WRITE_VERSION).unwrap();
         prop_assert!(body.is_empty());
         prop_assert_eq!(theirs.topics.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), topics);
+        prop_assert_eq!(theirs.generation_id, 7);
+        let owned = |t: &OwnedTopic| t.partitions.iter().map(|p| TopicPartition::new(t.topic.as_str(), *p)).collect::<Vec<_>>();
+        prop_assert_eq!(theirs.owned_partitions.iter().flat_map(owned).collect::<Vec<_>>(), partitions.clone());
 
-        let partitions: Vec<_> = partitions.into_iter().map(|(t, p)| TopicPartition::new(t, p)).collect();
         let bytes = encode_assignment(&partitions).unwrap();
         prop_assert_eq!(decode_assignment(&bytes).unwrap(), partitions);
         ConsumerProtocolAssignment::decode(&mut bytes.slice(2..), WRITE_VERSION).unwrap();

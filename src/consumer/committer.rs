@@ -1,4 +1,4 @@
-//! Commits in the name of one assignment.
+//! Commits in the name of what was assigned at one time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::group::Command;
+use super::lease::Leases;
 use super::offsets::{Commit, Offset, OffsetAndMetadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -21,9 +22,11 @@ pub(super) struct Commands {
     pub(super) timeout: Duration,
 }
 
-/// Commits offsets in the name of one assignment; made by [`Consumer::committer`](super::Consumer::committer), cheap to clone, for any task.
+/// Commits offsets of the partitions that were assigned when it was made by
+/// [`Consumer::committer`](super::Consumer::committer); cheap to clone, for any task.
 ///
-/// Once that assignment is over it commits nothing any more, even if the same partitions come back with the next one.
+/// Once a partition was given up it commits nothing for it any more, even if it comes back later; for those that were kept it
+/// goes on.
 ///
 /// ```no_run
 /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -36,13 +39,13 @@ pub(super) struct Commands {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Committer {
-    epoch: u64,
+    leases: Leases,
     group: Option<Commands>,
 }
 
 impl Committer {
-    pub(super) fn new(epoch: u64, group: Option<Commands>) -> Self {
-        Self { epoch, group }
+    pub(super) fn new(leases: Leases, group: Option<Commands>) -> Self {
+        Self { leases, group }
     }
 
     /// See [`Consumer::commit`](super::Consumer::commit), also for errors and cancellation.
@@ -76,11 +79,16 @@ impl Committer {
                 format!("the metadata of {p} has {len} bytes and can't be committed: allowed is up to {METADATA}");
             return Err(Error::new(ErrorKind::Config, what));
         }
+        let lease = |(p, at): Offset| {
+            let lease = self.leases.of(&p).ok_or_else(|| not_ours(&p, at.offset, &commands.group))?;
+            Ok((lease, at))
+        };
+        let offsets = offsets.into_iter().map(lease).collect::<Result<_>>()?;
         let deadline = Instant::now() + commands.timeout;
         let (reply, replied) = oneshot::channel();
         let commit = Commit { offsets, deadline, reply: Some(reply) };
         let outcome = async {
-            let command = Command::Commit { epoch: self.epoch, commit };
+            let command = Command::Commit(commit);
             let closed =
                 || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
             commands.sender.send(command).await.map_err(|_| closed())?;
@@ -94,4 +102,11 @@ impl Committer {
             Err(Error::new(ErrorKind::Timeout, what))
         })
     }
+}
+
+pub(super) fn not_ours(partition: &TopicPartition, offset: i64, group: &str) -> Error {
+    let what = format!(
+        "offset {offset} of {partition} was not committed: the partition is not, or no longer, assigned to this member of group {group:?}"
+    );
+    Error::new(ErrorKind::GroupMembership, what)
 }

@@ -1,6 +1,6 @@
-//! Fetches the partitions of one assignment: a task per broker that leads some of them, each with a connection of its own,
-//! and one that follows the leaders. All of them end when the [`Fetcher`] is dropped: what an old assignment still had under
-//! way is never seen again.
+//! Fetches partitions: a task per broker that leads some of them, each with a connection of its own, and one that follows the
+//! leaders. Partitions are added and removed while the others are read on: what was under way for one that was removed is
+//! dropped when it comes. All tasks end when the [`Fetcher`] is dropped.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -17,7 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
-use super::offsets::{Offset, OffsetAndMetadata, list_answer, list_request, topic_name};
+use super::lease::Lease;
+use super::offsets::{list_answer, list_request, topic_name};
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker};
 use super::unpack::{Unpacked, is_compressed, unpack};
 use super::{Records, StartOffset};
@@ -29,6 +30,8 @@ use crate::wire::Connection;
 
 /// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
 const SHORT_WAIT: Duration = Duration::from_millis(50);
+/// Until something changes.
+const FOREVER: Duration = Duration::from_secs(86_400);
 /// Compressed bytes of a partition from which they are opened off the async threads.
 const OFFLOAD: usize = 64 << 10;
 /// A slice this small is copied rather than kept, where it would keep a much larger answer in memory.
@@ -36,18 +39,10 @@ const SMALL: usize = 16 << 10;
 /// What counts as much larger.
 const MUCH: usize = 16;
 
-/// What a fetcher is told when it starts.
-pub(crate) struct Assignment {
-    /// Of the assignment: see [`Inbox`].
-    pub(crate) epoch: u64,
-    pub(crate) partitions: Vec<(TopicPartition, StartOffset)>,
-    /// Where to tell start offsets that must not be forgotten; none without a group.
-    pub(crate) pins: Option<mpsc::Sender<(u64, Offset)>>,
-}
-
 /// Ends its tasks on drop; who owns the tracker they run in can wait for them.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
+    shared: Arc<Shared>,
     _cancel: DropGuard,
 }
 
@@ -55,13 +50,21 @@ struct Shared {
     client: Client,
     config: ConsumerConfig,
     inbox: Arc<Inbox>,
-    epoch: u64,
-    pins: Option<mpsc::Sender<(u64, Offset)>>,
+    /// Where to tell start offsets that must not be forgotten; none without a group.
+    pins: Option<mpsc::Sender<(Lease, i64)>>,
     tracker: Mutex<Tracker>,
     /// Leaders or budgets have changed.
     changed: Arc<Notify>,
+    /// Partitions have come, whose leaders are to be looked up.
+    added: Notify,
     cancel: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("tracker", &self.tracker).finish_non_exhaustive()
+    }
 }
 
 impl Fetcher {
@@ -70,30 +73,41 @@ impl Fetcher {
         config: &ConsumerConfig,
         inbox: &Arc<Inbox>,
         tasks: &TaskTracker,
-        assignment: Assignment,
+        pins: Option<mpsc::Sender<(Lease, i64)>>,
     ) -> Self {
-        let Assignment { epoch, partitions, pins } = assignment;
-        for (partition, start) in &partitions {
-            if let StartOffset::Offset(offset) = start {
-                inbox.starts(epoch, partition.clone(), *offset);
-            }
-        }
         let changed = Arc::new(Notify::new());
-        let tracker = Tracker::new(partitions, config, client.cluster().backoff(), Arc::clone(&changed));
+        let tracker = Tracker::new(config, client.cluster().backoff(), Arc::clone(&changed));
         let cancel = CancellationToken::new();
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             client: client.clone(),
             config: config.clone(),
             inbox: Arc::clone(inbox),
-            epoch,
             pins,
             tracker: Mutex::new(tracker),
             changed,
+            added: Notify::new(),
             cancel: cancel.clone(),
             tasks: tasks.clone(),
-        };
-        tasks.spawn(follow_leaders(Arc::new(shared)));
-        Self { _cancel: cancel.drop_guard() }
+        });
+        tasks.spawn(follow_leaders(Arc::clone(&shared)));
+        Self { shared, _cancel: cancel.drop_guard() }
+    }
+
+    /// Reads these too.
+    pub(crate) fn add(&self, partitions: Vec<(Lease, StartOffset)>) {
+        for (lease, start) in &partitions {
+            if let StartOffset::Offset(offset) = start {
+                self.shared.inbox.starts(lease, *offset);
+            }
+        }
+        self.shared.tracker().add(partitions);
+        self.shared.added.notify_one();
+    }
+
+    /// Reads these no more; nothing of them comes from here on.
+    pub(crate) fn remove(&self, partitions: &[TopicPartition]) {
+        self.shared.tracker().remove(partitions);
+        self.shared.changed.notify_waiters(); // the shares of the others have grown
     }
 }
 
@@ -111,19 +125,22 @@ async fn follow_leaders(f: Arc<Shared>) {
             f.changed.notify_waiters();
             // A group shares out anew when its topics change; without one the program has to know.
             for p in moved.missing.into_iter().filter(|_| f.pins.is_none()) {
-                let e =
-                    Error::new(ErrorKind::UnknownTopic, format!("{p} does not exist; reading goes on when it does"));
-                f.trouble(e);
+                let what = format!("{p} does not exist; reading goes on when it does");
+                f.trouble(Some(&p), Error::new(ErrorKind::UnknownTopic, what));
             }
             let wait = if moved.leaderless {
                 f.client.cluster().refresh_soon();
                 backoff.next()
             } else {
                 backoff.reset();
-                Duration::MAX
+                FOREVER
             };
-            if let Ok(Err(_)) = tokio::time::timeout(wait, updated.changed()).await {
-                return; // the client is gone
+            tokio::select! {
+                changed = updated.changed() => if changed.is_err() {
+                    return; // the client is gone
+                },
+                () = f.added.notified() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     };
@@ -159,11 +176,11 @@ async fn run(f: &Shared, link: &mut Link) {
             Plan::Wait(Some(until)) => _ = tokio::time::timeout_at(until.into(), changed).await,
             Plan::Seek(asks) => {
                 let outcome = f.seek(link, &asks).await;
-                f.settle(link, asks.iter().map(|a| &a.partition), outcome).await;
+                f.settle(link, asks.iter().map(|a| &a.lease), outcome).await;
             }
             Plan::Fetch { asks, short } => {
                 let outcome = f.fetch(link, &asks, short).await;
-                f.settle(link, asks.iter().map(|a| &a.partition), outcome).await;
+                f.settle(link, asks.iter().map(|a| &a.lease), outcome).await;
             }
         }
     }
@@ -174,13 +191,13 @@ impl Shared {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble(&self, e: Error) {
+    fn trouble(&self, lease: Option<&Lease>, e: Error) {
         tracing::warn!(error = %e.full(), "reading has met with trouble");
-        self.inbox.trouble(self.epoch, e);
+        self.inbox.trouble(lease, e);
     }
 
     /// After a request: all is well, or the connection is given up and the partitions are asked for again later.
-    async fn settle(&self, link: &mut Link, partitions: impl Iterator<Item = &TopicPartition>, outcome: Result<()>) {
+    async fn settle(&self, link: &mut Link, leases: impl Iterator<Item = &Lease>, outcome: Result<()>) {
         let Err(e) = outcome else {
             link.backoff.reset();
             link.reported = false;
@@ -189,10 +206,10 @@ impl Shared {
         if let Some(connection) = link.connection.take() {
             connection.kill("its last request failed");
         }
-        self.tracker().give_back(partitions);
+        self.tracker().give_back(leases);
         if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) && !link.reported {
             link.reported = true;
-            self.trouble(e);
+            self.trouble(None, e);
         } else {
             tracing::debug!(broker = link.broker, error = %e.full(), "fetching failed; it is tried again");
         }
@@ -216,17 +233,17 @@ impl Shared {
         let answer = self.connect(link).await?.request(list_request(asks), timeout).await?;
         let mut offsets = list_answer(&answer);
         for ask in asks {
-            let p = &ask.partition;
-            match offsets.remove(p) {
+            let p = &ask.lease;
+            match offsets.remove(&p.partition) {
                 None => self.tracker().give_back([p]),
                 Some(Err(code)) => self.refused(p, code, "finding the start offset of"),
                 Some(Ok(offset)) => {
                     let pin = self.tracker().sought(p, ask.what, offset);
                     if offset >= 0 {
-                        self.inbox.starts(self.epoch, p.clone(), offset);
+                        self.inbox.starts(p, offset);
                     }
                     if let (true, Some(pins)) = (pin, &self.pins) {
-                        _ = pins.send((self.epoch, (p.clone(), OffsetAndMetadata::new(offset)))).await; // the group's task may be ending
+                        _ = pins.send((p.clone(), offset)).await; // the group's task may be ending
                     }
                 }
             }
@@ -234,13 +251,13 @@ impl Shared {
         Ok(())
     }
 
-    fn refused(&self, p: &TopicPartition, code: i16, doing: &str) {
+    fn refused(&self, p: &Lease, code: i16, doing: &str) {
         let refused = self.tracker().refused(p, Instant::now().into_std(), code, doing);
         if refused.refresh {
             self.client.cluster().refresh_soon();
         }
         if let Some(e) = refused.report {
-            self.trouble(e);
+            self.trouble(Some(p), e);
         }
     }
 
@@ -257,25 +274,26 @@ impl Shared {
     }
 
     async fn take(&self, answer: FetchResponse, asks: &[Ask<FetchFrom>]) {
-        let mut open: HashMap<&TopicPartition, FetchFrom> = asks.iter().map(|a| (&a.partition, a.what)).collect();
+        let mut open: HashMap<&TopicPartition, &Ask<FetchFrom>> =
+            asks.iter().map(|a| (&a.lease.partition, a)).collect();
         let data = |p: &PartitionData| p.records.as_ref().map_or(0, Bytes::len);
         let frame: usize = answer.responses.iter().flat_map(|t| t.partitions.iter().map(data)).sum();
         for topic in answer.responses {
             let name: Arc<str> = topic.topic.as_str().into();
             for data in topic.partitions {
                 let p = TopicPartition { topic: Arc::clone(&name), partition: data.partition_index };
-                if let Some(from) = open.remove(&p) {
+                if let Some(ask) = open.remove(&p) {
                     match data.error_code {
-                        0 => self.deliver(&p, from.offset, data, frame).await,
-                        code => self.refused(&p, code, "fetching"),
+                        0 => self.deliver(&ask.lease, ask.what.offset, data, frame).await,
+                        code => self.refused(&ask.lease, code, "fetching"),
                     }
                 }
             }
         }
-        self.tracker().give_back(open.into_keys());
+        self.tracker().give_back(open.into_values().map(|a| &a.lease));
     }
 
-    async fn deliver(&self, p: &TopicPartition, offset: i64, data: PartitionData, frame: usize) {
+    async fn deliver(&self, p: &Lease, offset: i64, data: PartitionData, frame: usize) {
         let bytes = data.records.unwrap_or_default();
         let wire = bytes.len();
         // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
@@ -291,19 +309,19 @@ impl Shared {
         let Some((held, tell)) = self.tracker().fetched(p, Instant::now().into_std(), offset, came) else { return };
         if tell {
             let records = Records {
-                topic: Arc::clone(&p.topic),
-                partition: p.partition,
+                topic: Arc::clone(&p.partition.topic),
+                partition: p.partition.partition,
                 records,
                 next_offset,
                 high_watermark: data.high_watermark,
                 _held: Some(held),
             };
-            self.inbox.records(self.epoch, records);
+            self.inbox.records(p, records);
         }
         if let Some(e) = damage {
             if self.tracker().damaged(p) {
                 let what = format!("reading {p} at offset {next_offset}; it is tried again, and nothing is skipped");
-                self.trouble(e.context(what));
+                self.trouble(Some(p), e.context(what));
             }
         }
     }
@@ -327,16 +345,18 @@ fn fetch_request(asks: &[Ask<FetchFrom>], wait: Duration, config: &ConsumerConfi
     let mut topics: Vec<FetchTopic> = Vec::new();
     for ask in asks {
         let partition = FetchPartition::default()
-            .with_partition(ask.partition.partition)
+            .with_partition(ask.lease.partition.partition)
             .with_current_leader_epoch(ask.leader_epoch)
             .with_fetch_offset(ask.what.offset)
             .with_log_start_offset(-1)
             .with_partition_max_bytes(to_i32(ask.what.max_bytes));
         // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
-        match topics.iter_mut().find(|t| t.topic.as_str() == &*ask.partition.topic) {
+        match topics.iter_mut().find(|t| t.topic.as_str() == &*ask.lease.partition.topic) {
             Some(topic) => topic.partitions.push(partition),
             None => topics.push(
-                FetchTopic::default().with_topic(topic_name(&ask.partition.topic)).with_partitions(vec![partition]),
+                FetchTopic::default()
+                    .with_topic(topic_name(&ask.lease.partition.topic))
+                    .with_partitions(vec![partition]),
             ),
         }
     }

@@ -1,9 +1,9 @@
-//! Drives a [`Membership`]: one task with a connection to the group's coordinator that belongs to it alone.
+//! Drives a [`Membership`]: one task with two connections to the group's coordinator that belong to it alone.
 //!
-//! The connection is not shared, because a broker serves one request of a connection at a time and may park a JoinGroup for as
-//! long as the other members take to come. Commits use it too: they are quick, they are only sent while partitions are ours
-//! (when no JoinGroup is parked), and standing in front of the JoinGroup in the same connection they are served before it, in
-//! the generation they belong to.
+//! One is for the membership, the other for committed offsets: a broker serves one request of a connection at a time and may
+//! park a JoinGroup for as long as the other members take to come. Meanwhile what is kept goes on being committed, in the
+//! generation that is not over yet; and a commit that takes its time never delays a heartbeat. Before partitions are given up
+//! the commits for them that are on their way are waited for, within the time there is for the drain.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,9 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fetcher::{Assignment, Fetcher};
+use super::committer::not_ours;
+use super::fetcher::Fetcher;
 use super::inbox::Inbox;
 use super::leader::{Counts, count, share_out};
+use super::lease::{Lease, Leases};
 use super::membership::Membership;
 use super::offsets::{
     Codes, Commit, Commits, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer,
@@ -42,17 +44,13 @@ const PINS: usize = 1024;
 /// What the front asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Commit in the name of an assignment.
-    Commit {
-        epoch: u64,
-        commit: Commit,
-    },
+    Commit(Commit),
     Leave(oneshot::Sender<Result<()>>),
 }
 
 /// What a request has brought.
 enum Answer {
-    Found(Result<Connection>),
+    Found(Result<Coordinator>),
     Joined(Result<Joined, (Failure, String)>),
     Shared(Counts, Vec<(String, Bytes)>),
     Synced(Result<Vec<TopicPartition>, Failure>),
@@ -60,15 +58,34 @@ enum Answer {
     Left(Result<(), Failure>),
 }
 
-/// Partitions that are ours but whose committed offsets are not known yet.
+/// The connections to the coordinator.
+struct Coordinator {
+    group: Connection,
+    offsets: Connection,
+}
+
+/// Partitions that are ours but whose committed offsets are not known yet: the program has not been told of them.
 struct Starting {
-    partitions: Vec<TopicPartition>,
+    leases: Leases,
     /// Not asked for before.
     at: Instant,
     backoff: Backoff,
     /// Whether to wait for transactions; brokers from 2.5 on can.
     stable: bool,
 }
+
+/// What is drained.
+struct Draining {
+    partitions: Vec<TopicPartition>,
+    /// Cancelled when the program has finished.
+    done: CancellationToken,
+}
+
+/// Committed offsets of partitions that were asked for.
+type Found = (Vec<Lease>, Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>);
+
+/// A generation, what was sent in its name and what came of it.
+type Committed = (i32, Vec<Offset>, Result<Codes>);
 
 /// What a member works with.
 pub(crate) struct Shell {
@@ -86,20 +103,21 @@ pub(crate) struct Group {
     shell: Shell,
     commands: mpsc::Receiver<Command>,
     /// Start offsets to commit, from the fetchers.
-    pins: mpsc::Receiver<(u64, Offset)>,
-    pinning: mpsc::Sender<(u64, Offset)>,
+    pins: mpsc::Receiver<(Lease, i64)>,
     membership: Membership,
-    connection: Option<Connection>,
+    coordinator: Option<Coordinator>,
     /// The membership's request under way.
     request: Option<BoxFuture<'static, Answer>>,
-    /// Counts assignments; what is of another one than the present is void.
+    /// Counts assignments.
     epoch: u64,
-    fetcher: Option<Fetcher>,
-    draining: Option<CancellationToken>,
-    starting: Option<Starting>,
-    fetching_committed: Option<BoxFuture<'static, Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>>>,
+    /// What is ours, being drained or not.
+    leases: Leases,
+    fetcher: Fetcher,
+    draining: Option<Draining>,
+    starting: Starting,
+    fetching_committed: Option<BoxFuture<'static, Found>>,
     commits: Commits,
-    committing: Option<BoxFuture<'static, (Vec<Offset>, Result<Codes>)>>,
+    committing: Option<BoxFuture<'static, Committed>>,
     /// What was shared out, if we lead.
     shared: Counts,
     leaving: Option<oneshot::Sender<Result<()>>>,
@@ -109,18 +127,20 @@ impl Group {
     pub(crate) fn new(shell: Shell, commands: mpsc::Receiver<Command>) -> Self {
         let (pinning, pins) = mpsc::channel(PINS);
         let settings = Settings::new(&shell.group, &shell.config, shell.client.config());
+        let backoff = shell.client.cluster().backoff();
+        let fetcher = Fetcher::start(&shell.client, &shell.config, &shell.inbox, &shell.tasks, Some(pinning));
         Self {
             membership: Membership::new(settings, Instant::now()),
-            commits: Commits::new(&shell.group, shell.client.cluster().backoff()),
+            commits: Commits::new(&shell.group, backoff.clone()),
             commands,
             pins,
-            pinning,
-            connection: None,
+            coordinator: None,
             request: None,
             epoch: 0,
-            fetcher: None,
+            leases: Leases::default(),
+            fetcher,
             draining: None,
-            starting: None,
+            starting: Starting { leases: Leases::default(), at: Instant::now(), backoff, stable: true },
             fetching_committed: None,
             committing: None,
             shared: Counts::new(),
@@ -153,17 +173,17 @@ impl Group {
                     self.fetching_committed = None;
                     self.start_reading(committed);
                 }
-                (offsets, outcome) = on(&mut self.committing) => {
+                committed = on(&mut self.committing) => {
                     self.committing = None;
-                    self.committed(offsets, outcome);
+                    self.committed(committed);
                 }
-                Some((epoch, offset)) = self.pins.recv() => self.pin(epoch, offset),
-                () = drained(self.draining.as_ref()) => {
+                Some((lease, offset)) = self.pins.recv() => self.pin(lease, offset),
+                () = drained(self.draining.as_ref(), &self.commits) => {
                     self.draining = None;
                     self.membership.drained(Instant::now());
                 }
-                () = closed(self.connection.as_ref()) => {
-                    self.connection = None;
+                () = closed(self.coordinator.as_ref()) => {
+                    self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
                 }
                 Ok(()) = updated.changed() => self.look_at_topics(),
@@ -177,45 +197,37 @@ impl Group {
 
     /// When there is something to do without an answer or a command.
     fn deadline(&self) -> Instant {
-        let connected = self.connection.is_some() && self.membership.has_coordinator();
-        let starting = self.starting.as_ref().filter(|_| connected && self.fetching_committed.is_none()).map(|s| s.at);
-        let commit = self.commits.retry_at().filter(|_| connected && self.committing.is_none());
+        let connected = self.coordinator.is_some() && self.membership.has_coordinator();
+        let start = connected && self.fetching_committed.is_none() && !self.starting.leases.is_empty();
+        let starting = Some(self.starting.at).filter(|_| start);
+        let commit = connected && self.committing.is_none() && self.membership.may_commit();
+        let commit = self.commits.retry_at().filter(|_| commit);
         let all = [self.membership.deadline(), self.commits.expiry(), starting, commit];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Commit { epoch, commit } => match self.not_ours(epoch, &commit) {
+            Command::Commit(commit) => match commit.offsets.iter().find(|(lease, _)| !self.leases.holds(lease)) {
                 None => self.commits.push(commit),
-                Some(e) => commit.end(Err(e)),
+                Some((lease, offset)) => {
+                    let e = not_ours(&lease.partition, offset.offset, &self.shell.group);
+                    commit.end(Err(e));
+                }
             },
             Command::Leave(reply) => {
-                self.fetcher = None;
                 self.leaving = Some(reply);
                 self.membership.leave(Instant::now());
             }
         }
     }
 
-    /// Why a commit must not be made, if so.
-    fn not_ours(&self, epoch: u64, commit: &Commit) -> Option<Error> {
-        let assigned = self.shell.status.assignment();
-        let foreign = |(p, _): &&Offset| epoch != self.epoch || !assigned.contains(p);
-        let (p, offset) = commit.offsets.iter().find(foreign)?;
-        let what = format!(
-            "offset {} of {p} was not committed: the partition is not, or no longer, assigned to this member of group {:?}",
-            offset.offset, self.shell.group
-        );
-        Some(Error::new(ErrorKind::GroupMembership, what))
-    }
-
     /// The end of a log is where this group starts: without a commit, records that come before its first commit would be
     /// skipped by the next owner, who would start at the end as it is then.
-    fn pin(&mut self, epoch: u64, offset: Offset) {
-        if epoch == self.epoch {
+    fn pin(&mut self, lease: Lease, offset: i64) {
+        if self.leases.holds(&lease) {
             let deadline = Instant::now() + self.shell.client.config().request_timeout;
-            self.commits.push(Commit { offsets: vec![offset], deadline, reply: None });
+            self.commits.push(Commit { offsets: vec![(lease, OffsetAndMetadata::new(offset))], deadline, reply: None });
         }
     }
 
@@ -223,15 +235,14 @@ impl Group {
     fn act(&mut self, action: Action) -> Option<Result<()>> {
         match action {
             Action::Find => {
-                if let Some(connection) = self.connection.take() {
-                    connection.kill("the coordinator is looked up anew"); // a parked JoinGroup would keep it open
-                }
+                self.disconnect("the coordinator is looked up anew");
                 let (cluster, id) = (Arc::clone(self.shell.client.cluster()), self.shell.group.clone());
                 self.request = Some(async move { Answer::Found(find(&cluster, &id).await) }.boxed());
             }
-            Action::Join { member_id, timeout } => {
+            Action::Join { member_id, owned, generation, timeout } => {
                 self.shell.status.joining();
-                match join_request(&self.shell.group, member_id, &self.shell.topics, &self.shell.config) {
+                let Shell { group, topics, config, .. } = &self.shell;
+                match join_request(group, member_id, topics, &owned, generation, config) {
                     Ok(request) => self.send(request, timeout, |r| {
                         Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
                     }),
@@ -241,7 +252,7 @@ impl Group {
             Action::Assign { members, assignor } => {
                 let (client, topics) = (self.shell.client.clone(), self.shell.topics.clone());
                 let sharing = async move {
-                    let (counts, shares) = share_out(&client, &topics, &members, assignor).await;
+                    let (counts, shares) = share_out(&client, &topics, &members, &assignor).await;
                     Answer::Shared(counts, shares)
                 };
                 self.request = Some(sharing.boxed());
@@ -260,45 +271,44 @@ impl Group {
                 let request = leave_request(&self.shell.group, member_id);
                 self.send(request, timeout, |r| Answer::Left(r.and_then(|r| left(&r))));
             }
-            Action::Assigned { generation, partitions } => self.assigned(generation, partitions),
+            Action::Assigned { generation, added } => self.assigned(generation, added),
             Action::Revoke { partitions, deadline } => {
-                self.fetcher = None;
-                let token = CancellationToken::new();
-                self.draining = Some(token.clone());
-                if self.starting.take().is_some() {
-                    // The program has not been told of them.
-                    token.cancel();
-                } else {
-                    self.shell.inbox.revoke(partitions, deadline, token);
-                }
+                self.fetcher.remove(&partitions);
+                self.starting.leases.remove(&partitions);
+                let done = CancellationToken::new();
+                self.shell.inbox.revoke(&partitions, deadline, done.clone());
+                self.draining = Some(Draining { partitions, done });
             }
-            Action::GaveUp => {
-                self.void("they were given up for a rebalance of the group");
-                self.shell.inbox.gave_up();
+            Action::GaveUp(partitions) => {
+                self.void(&partitions, "they were given up for a rebalance of the group");
+                self.shell.inbox.gave_up(&partitions);
             }
             Action::Lost(partitions) => {
-                let told = self.starting.is_none();
-                self.void("the group has taken them from this member");
-                if told {
-                    self.shell.inbox.lost(partitions);
-                }
+                self.void(&partitions, "the group has taken them from this member");
+                self.shell.inbox.lost(&partitions);
             }
             Action::End(outcome) => return Some(outcome),
         }
         None
     }
 
-    /// Nothing of the present assignment counts any more.
-    fn void(&mut self, why: &str) {
-        self.epoch += 1;
-        self.fetcher = None;
+    /// Nothing of these counts any more.
+    fn void(&mut self, partitions: &[TopicPartition], why: &str) {
+        self.leases.remove(partitions);
+        self.starting.leases.remove(partitions);
+        self.fetcher.remove(partitions);
         self.draining = None;
-        self.starting = None;
-        self.fetching_committed = None;
-        self.shared.clear();
-        self.shell.status.joining();
+        self.shell.status.gone(partitions);
         let what = format!("partitions of group {:?} are no longer ours: {why}", self.shell.group);
-        self.commits.fail(&Error::new(ErrorKind::GroupMembership, what));
+        self.commits.fail(partitions, &Error::new(ErrorKind::GroupMembership, what));
+    }
+
+    /// A parked JoinGroup would keep it open.
+    fn disconnect(&mut self, why: &str) {
+        if let Some(Coordinator { group, offsets }) = self.coordinator.take() {
+            group.kill(why);
+            offsets.kill(why);
+        }
     }
 
     /// Sends a request in place of the one under way.
@@ -308,8 +318,8 @@ impl Group {
         timeout: Duration,
         answer: impl FnOnce(Result<A::Response, Failure>) -> Answer + Send + 'static,
     ) {
-        let pending = match &self.connection {
-            Some(connection) => Ok(connection.submit(request, tokio::time::Instant::now() + timeout)),
+        let pending = match &self.coordinator {
+            Some(coordinator) => Ok(coordinator.group.submit(request, tokio::time::Instant::now() + timeout)),
             None => Err(Error::new(ErrorKind::Disconnected, "the connection to the coordinator is gone")),
         };
         let outcome = async move {
@@ -325,9 +335,9 @@ impl Group {
     fn answer(&mut self, answer: Answer) {
         let now = Instant::now();
         match answer {
-            Answer::Found(Ok(connection)) => {
-                tracing::debug!(group = %self.shell.group, coordinator = connection.peer(), "connected to the coordinator");
-                self.connection = Some(connection);
+            Answer::Found(Ok(coordinator)) => {
+                tracing::debug!(group = %self.shell.group, coordinator = coordinator.group.peer(), "connected to the coordinator");
+                self.coordinator = Some(coordinator);
                 self.membership.found(now, Ok(()));
             }
             Answer::Found(Err(e)) => self.membership.found(now, Err(e)),
@@ -342,95 +352,95 @@ impl Group {
         }
     }
 
-    fn assigned(&mut self, generation: i32, partitions: Vec<TopicPartition>) {
+    fn assigned(&mut self, generation: i32, added: Vec<TopicPartition>) {
         self.epoch += 1;
-        self.shell.status.member(self.membership.member_id(), generation, &partitions);
-        tracing::info!(group = %self.shell.group, generation, partitions = partitions.len(), "joined the group");
-        let backoff = self.shell.client.cluster().backoff();
-        self.starting = Some(Starting { partitions, at: Instant::now(), backoff, stable: true });
+        self.shell.status.member(self.membership.member_id(), generation, &added);
+        tracing::info!(group = %self.shell.group, generation, added = added.len(), "joined the group");
+        if added.is_empty() {
+            self.shell.inbox.assigned([]);
+        }
+        for partition in added {
+            let lease = Lease { partition, epoch: self.epoch };
+            self.leases.insert(lease.clone());
+            self.starting.leases.insert(lease);
+        }
+        self.starting.at = Instant::now();
         self.look_at_topics();
     }
 
     /// Sends what waits to be sent of commits and of questions for them.
     fn look_after_offsets(&mut self) {
         let known = self.membership.has_coordinator();
-        let Some(connection) = self.connection.as_ref().filter(|_| known) else { return };
+        let Some(Coordinator { offsets: connection, .. }) = self.coordinator.as_ref().filter(|_| known) else { return };
         let now = Instant::now();
         let timeout = self.shell.client.config().request_timeout;
-        if self.fetching_committed.is_none() {
-            if let Some(starting) = self.starting.as_ref().filter(|s| now >= s.at) {
-                if starting.partitions.is_empty() {
-                    self.fetching_committed = Some(futures_util::future::ready(Ok(HashMap::new())).boxed());
-                } else {
-                    let request = committed_request(&self.shell.group, &starting.partitions, starting.stable);
-                    let pending = connection.submit(request, (now + timeout).into());
-                    let answer = async move {
-                        let answer = pending.await.map_err(Failure::Connection)?;
-                        committed_answer(&answer).map_err(Failure::Code)
-                    };
-                    self.fetching_committed = Some(answer.boxed());
-                }
-            }
+        let start = &self.starting;
+        if self.fetching_committed.is_none() && !start.leases.is_empty() && now >= start.at {
+            let leases: Vec<_> = start.leases.all().collect();
+            let partitions: Vec<_> = leases.iter().map(|l| l.partition.clone()).collect();
+            let request = committed_request(&self.shell.group, &partitions, start.stable);
+            let pending = connection.submit(request, (now + timeout).into());
+            let answer = async move {
+                let answer = pending.await.map_err(Failure::Connection);
+                (leases, answer.and_then(|answer| committed_answer(&answer).map_err(Failure::Code)))
+            };
+            self.fetching_committed = Some(answer.boxed());
         }
-        if self.membership.is_member() && self.committing.is_none() {
+        if self.membership.may_commit() && self.committing.is_none() {
             if let Some(offsets) = self.commits.next(now) {
                 let (member_id, generation) = (self.membership.member_id(), self.membership.generation());
                 let request = commit_request(&self.shell.group, member_id, generation, &offsets);
                 let pending = connection.submit(request, (now + timeout).into());
-                let answer = async move { (offsets, pending.await.map(|r| commit_answer(&r))) };
+                let answer = async move { (generation, offsets, pending.await.map(|r| commit_answer(&r))) };
                 self.committing = Some(answer.boxed());
             }
         }
     }
 
-    /// The committed offsets are known: the program is told of the assignment, and reading begins.
-    fn start_reading(&mut self, committed: Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>) {
-        let Some(mut starting) = self.starting.take() else { return };
+    /// The committed offsets are known: the program is told of the partitions, and reading them begins.
+    fn start_reading(&mut self, (mut asked, committed): Found) {
+        asked.retain(|lease| self.starting.leases.holds(lease));
         let committed = match committed {
             Ok(committed) => committed,
+            Err(Failure::Connection(e)) if e.kind() == ErrorKind::Unsupported && self.starting.stable => {
+                self.starting.stable = false; // an older broker
+                return;
+            }
+            Err(Failure::Code(code)) if !is_retriable_code(code) => {
+                let what = format!("fetching the committed offsets of group {:?}", self.shell.group);
+                return self.membership.fail(Error::broker(code, what));
+            }
             Err(failure) => {
                 match failure {
-                    Failure::Connection(e) if e.kind() == ErrorKind::Unsupported && starting.stable => {
-                        starting.stable = false; // an older broker
-                        self.starting = Some(starting);
-                        return;
-                    }
-                    Failure::Code(code) if !is_retriable_code(code) => {
-                        let what = format!("fetching the committed offsets of group {:?}", self.shell.group);
-                        return self.membership.fail(Error::broker(code, what));
-                    }
                     Failure::Code(code) => self.membership.commit_refused(Instant::now(), code),
                     Failure::Connection(e) => {
                         tracing::warn!(group = %self.shell.group, error = %e.full(), "committed offsets could not be fetched; it is tried again");
                     }
                 }
-                starting.at = Instant::now() + starting.backoff.next();
-                self.starting = Some(starting);
+                self.starting.at = Instant::now() + self.starting.backoff.next();
                 return;
             }
         };
+        self.starting.backoff.reset();
+        if asked.is_empty() {
+            return; // they have gone meanwhile
+        }
         let reset = start(self.shell.config.offset_reset);
         let from = |p: &TopicPartition| committed.get(p).map_or(reset, |at| StartOffset::Offset(at.offset));
-        let partitions = starting.partitions.iter().map(|p| (p.clone(), from(p))).collect();
+        self.starting.leases.remove(asked.iter().map(|l| &l.partition));
         self.shell.status.committed(&committed);
-        self.shell.inbox.assigned(self.epoch, starting.partitions);
-        let assignment = Assignment { epoch: self.epoch, partitions, pins: Some(self.pinning.clone()) };
-        self.fetcher = Some(Fetcher::start(
-            &self.shell.client,
-            &self.shell.config,
-            &self.shell.inbox,
-            &self.shell.tasks,
-            assignment,
-        ));
+        self.shell.inbox.assigned(asked.iter().cloned());
+        self.fetcher.add(asked.into_iter().map(|l| (l.clone(), from(&l.partition))).collect());
     }
 
-    fn committed(&mut self, offsets: Vec<Offset>, outcome: Result<Codes>) {
+    fn committed(&mut self, (generation, offsets, outcome): Committed) {
         if let Ok(codes) = &outcome {
             let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
             self.shell.status.committed(&offsets.into_iter().filter(taken).collect());
         }
         let now = Instant::now();
-        if let Some(code) = self.commits.answered(now, outcome) {
+        let stale = generation != self.membership.generation() || !self.membership.is_member();
+        if let Some(code) = self.commits.answered(now, outcome, stale) {
             self.membership.commit_refused(now, code);
         }
     }
@@ -448,8 +458,9 @@ impl Group {
     }
 
     fn end(mut self, outcome: Result<()>) {
-        self.void("the member has ended");
         self.shell.status.closed();
+        let rest: Vec<_> = self.leases.all().map(|l| l.partition).collect();
+        self.void(&rest, "the member has ended");
         let why = match &outcome {
             Err(e) if self.leaving.is_none() => e.clone(),
             _ => Error::new(ErrorKind::Closed, "the consumer is closed"),
@@ -463,10 +474,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A parked JoinGroup would keep it open.
-        if let Some(connection) = &self.connection {
-            connection.kill("the consumer has ended");
-        }
+        self.disconnect("the consumer has ended");
     }
 }
 
@@ -477,21 +485,26 @@ async fn on<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-async fn drained(token: Option<&CancellationToken>) {
-    match token {
-        Some(token) => token.cancelled().await,
+/// When the program has finished with what is drained, and so have its commits.
+async fn drained(draining: Option<&Draining>, commits: &Commits) {
+    match draining {
+        Some(draining) if !commits.touch(&draining.partitions) => draining.done.cancelled().await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn closed(coordinator: Option<&Coordinator>) {
+    match coordinator {
+        Some(Coordinator { group, offsets }) => tokio::select! {
+            () = group.closed() => {}
+            () = offsets.closed() => {}
+        },
         None => std::future::pending().await,
     }
 }
 
-async fn closed(connection: Option<&Connection>) {
-    match connection {
-        Some(connection) => connection.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn find(cluster: &Cluster, group: &str) -> Result<Connection> {
+async fn find(cluster: &Cluster, group: &str) -> Result<Coordinator> {
     let broker = cluster.coordinator(group).await?;
-    cluster.connect(broker).await
+    let (group, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
+    Ok(Coordinator { group, offsets })
 }

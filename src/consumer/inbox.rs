@@ -1,8 +1,8 @@
 //! What waits for the program: news of the assignment first, then records.
 //!
-//! News that has become pointless before the program saw it is taken back, so that this queue has a bound of its own whatever
-//! the group does: an assignment that ends before it was seen was never there, and a revocation that is over before it was
-//! seen is a loss.
+//! News is the difference between what the program was told and what is so, taken when it asks. So it has a bound whatever the
+//! group does meanwhile: what was assigned and taken away before the program saw it was never there, and a revocation that is
+//! over before it was seen is a loss.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::lease::{Lease, Leases};
 use super::{ConsumerEvent, Records, Revocation};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
@@ -24,25 +25,31 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    news: VecDeque<News>,
-    /// Trouble with single partitions; each reports once, so there are at most as many as partitions.
-    errors: VecDeque<Error>,
+    /// What records may be of.
+    ours: Leases,
+    /// What the program has been told is its own, until it has given it up.
+    told: Leases,
+    revocation: Option<Revoking>,
+    /// Whether the group has shared out since the program was last told of it.
+    shared_out: bool,
+    /// Whether there may be news.
+    changed: bool,
+    /// Trouble; the latest of each partition, and of none in particular.
+    errors: VecDeque<(Option<TopicPartition>, Error)>,
     records: VecDeque<Records>,
     /// Why nothing comes any more.
     ended: Option<Error>,
-    /// The assignment that records may be of; none while there is none.
-    current: Option<u64>,
-    /// The last assignment the program has been told of.
-    seen: u64,
     /// The offset behind what the program has been given, or where its first fetch starts.
     positions: HashMap<TopicPartition, i64>,
 }
 
+/// Partitions that the program knows and is to give up.
 #[derive(Debug)]
-enum News {
-    Assigned { epoch: u64, partitions: Vec<TopicPartition> },
-    Revoked { partitions: Vec<TopicPartition>, deadline: Instant, drained: CancellationToken },
-    Lost(Vec<TopicPartition>),
+struct Revoking {
+    partitions: Vec<TopicPartition>,
+    deadline: Instant,
+    /// Until the program has seen it.
+    unseen: Option<CancellationToken>,
 }
 
 impl Inbox {
@@ -50,79 +57,84 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new assignment: from now on records of this epoch are taken, and of no other.
-    pub(crate) fn assigned(&self, epoch: u64, partitions: Vec<TopicPartition>) {
+    /// The group has shared out, and these have become ours, perhaps none: their records are taken from now on.
+    pub(crate) fn assigned(&self, added: impl IntoIterator<Item = Lease>) {
         let mut s = self.lock();
-        s.current = Some(epoch);
-        s.news.push_back(News::Assigned { epoch, partitions });
-        self.ready.notify_one();
+        added.into_iter().for_each(|lease| s.ours.insert(lease));
+        s.shared_out = true;
+        self.news(&mut s);
     }
 
-    /// The assignment is about to end; `drained` is cancelled when the program has finished. Records not yet delivered are
-    /// discarded: whoever gets the partition reads them.
-    pub(crate) fn revoke(&self, partitions: Vec<TopicPartition>, deadline: Instant, drained: CancellationToken) {
+    /// These are about to go; `drained` is cancelled when the program has finished with them. Records of them not yet
+    /// delivered are discarded: whoever gets the partition reads them.
+    pub(crate) fn revoke(&self, partitions: &[TopicPartition], deadline: Instant, drained: CancellationToken) {
         let mut s = self.lock();
-        s.discard();
-        if s.unseen_assignment() {
+        s.discard(partitions);
+        let partitions: Vec<_> = partitions.iter().filter(|p| s.told.contains(p)).cloned().collect();
+        if partitions.is_empty() {
             drained.cancel();
         } else {
-            s.news.push_back(News::Revoked { partitions, deadline, drained });
-            self.ready.notify_one();
+            s.revocation = Some(Revoking { partitions, deadline, unseen: Some(drained) });
+            self.news(&mut s);
         }
     }
 
-    /// The drain is over, whether the program has seen the revocation or not.
-    pub(crate) fn gave_up(&self) {
+    /// These are not ours any more, and the program knows or need not know; if it has not seen their revocation, they are lost.
+    pub(crate) fn gave_up(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
-        s.discard();
-        s.unseen_assignment();
-        if let Some(partitions) = s.unseen_revocation() {
-            s.news.push_back(News::Lost(partitions));
+        s.discard(partitions);
+        if s.revocation.take().is_none_or(|r| r.unseen.is_none()) {
+            s.told.remove(partitions);
         }
+        self.news(&mut s);
     }
 
-    /// The assignment has ended without a drain.
-    pub(crate) fn lost(&self, partitions: Vec<TopicPartition>) {
+    /// These have gone without a drain, or in the midst of one.
+    pub(crate) fn lost(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
-        s.discard();
-        if s.unseen_assignment() {
-            return;
-        }
-        s.unseen_revocation();
-        s.news.push_back(News::Lost(partitions));
+        s.discard(partitions);
+        s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| partitions.contains(p)));
+        self.news(&mut s);
+    }
+
+    fn news(&self, s: &mut State) {
+        s.changed = true;
         self.ready.notify_one();
     }
 
-    /// Records of an assignment; those of an old one are dropped.
-    pub(crate) fn records(&self, epoch: u64, records: Records) {
+    /// Records of a partition; dropped if it is not ours any more.
+    pub(crate) fn records(&self, lease: &Lease, records: Records) {
         let mut s = self.lock();
-        if s.current == Some(epoch) {
+        if s.ours.holds(lease) {
             s.records.push_back(records);
             self.ready.notify_one();
         }
     }
 
-    /// Trouble with a partition of an assignment, which goes on.
-    pub(crate) fn trouble(&self, epoch: u64, error: Error) {
+    /// Trouble with a partition, or with none in particular. What is read goes on.
+    pub(crate) fn trouble(&self, lease: Option<&Lease>, error: Error) {
         let mut s = self.lock();
-        if s.current == Some(epoch) {
-            s.errors.push_back(error);
+        if lease.is_none_or(|lease| s.ours.holds(lease)) {
+            let partition = lease.map(|lease| lease.partition.clone());
+            s.errors.retain(|(p, _)| *p != partition);
+            s.errors.push_back((partition, error));
             self.ready.notify_one();
         }
     }
 
     /// Where reading a partition starts.
-    pub(crate) fn starts(&self, epoch: u64, partition: TopicPartition, offset: i64) {
+    pub(crate) fn starts(&self, lease: &Lease, offset: i64) {
         let mut s = self.lock();
-        if s.current == Some(epoch) {
-            s.positions.insert(partition, offset);
+        if s.ours.holds(lease) {
+            s.positions.insert(lease.partition.clone(), offset);
         }
     }
 
-    /// Nothing comes any more but what is here already.
+    /// Nothing comes any more but the news that is here already.
     pub(crate) fn end(&self, why: Error) {
         let mut s = self.lock();
-        s.discard();
+        s.records.clear();
+        s.errors.clear();
         s.ended.get_or_insert(why);
         self.ready.notify_one();
     }
@@ -130,27 +142,20 @@ impl Inbox {
     /// The next event, if there is one.
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
         let mut s = self.lock();
-        if let Some(news) = s.news.pop_front() {
-            return Some(Ok(match news {
-                News::Assigned { epoch, partitions } => {
-                    s.seen = epoch;
-                    ConsumerEvent::Assigned(partitions)
-                }
-                News::Revoked { partitions, deadline, drained } => {
-                    ConsumerEvent::Revoked(Revocation { partitions, deadline, _drained: drained.drop_guard() })
-                }
-                News::Lost(partitions) => ConsumerEvent::Lost(partitions),
-            }));
+        if s.changed {
+            if let Some(news) = s.news() {
+                return Some(Ok(news));
+            }
+            s.changed = false;
         }
         if let Some(e) = &s.ended {
             return Some(Err(e.clone()));
         }
-        if let Some(e) = s.errors.pop_front() {
+        if let Some((_, e)) = s.errors.pop_front() {
             return Some(Err(e));
         }
         let records = s.records.pop_front()?;
-        let partition = TopicPartition { topic: records.topic.clone(), partition: records.partition };
-        s.positions.insert(partition, records.next_offset);
+        s.positions.insert(records.topic_partition(), records.next_offset);
         Some(Ok(ConsumerEvent::Records(records)))
     }
 
@@ -159,9 +164,9 @@ impl Inbox {
         self.ready.notified().await;
     }
 
-    /// The assignment in whose name the program acts.
-    pub(crate) fn seen(&self) -> u64 {
-        self.lock().seen
+    /// The leases in whose name the program acts: those it has been told of and has not given up.
+    pub(crate) fn told(&self) -> Leases {
+        self.lock().told.clone()
     }
 
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
@@ -170,136 +175,46 @@ impl Inbox {
 }
 
 impl State {
-    fn discard(&mut self) {
-        self.current = None;
-        self.records.clear();
-        self.errors.clear();
-        self.positions.clear();
-    }
-
-    /// Takes back an assignment that the program has not seen; whether there was one.
-    fn unseen_assignment(&mut self) -> bool {
-        let unseen = matches!(self.news.back(), Some(News::Assigned { .. }));
-        if unseen {
-            self.news.pop_back();
+    /// What the program is to be told next of the assignment.
+    fn news(&mut self) -> Option<ConsumerEvent> {
+        let revoking = |p: &TopicPartition| self.revocation.as_ref().is_some_and(|r| r.partitions.contains(p));
+        let lost = self.told.all().filter(|l| !self.ours.holds(l) && !revoking(&l.partition));
+        let lost: Vec<_> = lost.map(|l| l.partition).collect();
+        if !lost.is_empty() {
+            self.told.remove(&lost);
+            return Some(ConsumerEvent::Lost(lost));
         }
-        unseen
+        if let Some(r) = &mut self.revocation {
+            if let Some(drained) = r.unseen.take() {
+                let (partitions, deadline) = (r.partitions.clone(), r.deadline);
+                return Some(ConsumerEvent::Revoked(Revocation {
+                    partitions,
+                    deadline,
+                    _drained: drained.drop_guard(),
+                }));
+            }
+        }
+        if !std::mem::take(&mut self.shared_out) {
+            return None;
+        }
+        let added: Vec<_> = self.ours.all().filter(|l| !self.told.holds(l)).collect();
+        added.iter().for_each(|l| self.told.insert(l.clone()));
+        Some(ConsumerEvent::Assigned(added.into_iter().map(|l| l.partition).collect()))
     }
 
-    fn unseen_revocation(&mut self) -> Option<Vec<TopicPartition>> {
-        match self.news.pop_back()? {
-            News::Revoked { partitions, .. } => Some(partitions),
-            other => {
-                self.news.push_back(other);
-                None
-            }
+    /// Nothing of these comes any more.
+    fn discard(&mut self, partitions: &[TopicPartition]) {
+        let gone = |topic: &str, partition| partitions.iter().any(|p| &*p.topic == topic && p.partition == partition);
+        self.ours.remove(partitions);
+        self.records.retain(|r| !gone(&r.topic, r.partition));
+        self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone(&p.topic, p.partition)));
+        self.positions.retain(|p, _| !gone(&p.topic, p.partition));
+        if self.ours.is_empty() {
+            self.shared_out = false; // what was shared out is over before the program saw it
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-    use super::*;
-    use std::time::Duration;
-
-    fn t(partition: i32) -> TopicPartition {
-        TopicPartition::new("t", partition)
-    }
-
-    fn some(inbox: &Inbox, epoch: u64, next_offset: i64) {
-        let records = Records {
-            topic: "t".into(),
-            partition: 0,
-            records: vec![],
-            next_offset,
-            high_watermark: next_offset,
-            _held: None,
-        };
-        inbox.records(epoch, records);
-    }
-
-    /// What the program sees, in short words.
-    fn all(inbox: &Inbox) -> Vec<String> {
-        std::iter::from_fn(|| inbox.pop())
-            .take(10)
-            .map(|e| match e {
-                Ok(ConsumerEvent::Assigned(p)) => format!("assigned {}", p.len()),
-                Ok(ConsumerEvent::Revoked(r)) => format!("revoked {}", r.partitions.len()),
-                Ok(ConsumerEvent::Lost(p)) => format!("lost {}", p.len()),
-                Ok(ConsumerEvent::Records(r)) => format!("records {}", r.next_offset),
-                Err(e) => e.to_string(),
-            })
-            .collect()
-    }
-
-    fn revoke(inbox: &Inbox) -> CancellationToken {
-        let drained = CancellationToken::new();
-        inbox.revoke(vec![t(0)], Instant::now() + Duration::from_secs(1), drained.clone());
-        drained
-    }
-
-    #[test]
-    fn records_come_behind_their_assignment_and_never_of_an_old_one() {
-        let inbox = Inbox::default();
-        inbox.assigned(1, vec![t(0)]);
-        some(&inbox, 1, 5);
-        some(&inbox, 0, 99);
-        assert_eq!(all(&inbox), ["assigned 1", "records 5"]);
-        assert_eq!((inbox.seen(), inbox.position(&t(0))), (1, Some(5)));
-        some(&inbox, 1, 6);
-        let drained = revoke(&inbox);
-        some(&inbox, 1, 7);
-        let Some(Ok(ConsumerEvent::Revoked(revocation))) = inbox.pop() else { panic!("not revoked") };
-        assert!(inbox.pop().is_none(), "what was not delivered is discarded");
-        assert!(!drained.is_cancelled());
-        drop(revocation);
-        assert!(drained.is_cancelled());
-        inbox.gave_up();
-        assert!(inbox.pop().is_none());
-        assert_eq!(inbox.position(&t(0)), None);
-    }
-
-    #[test]
-    fn an_assignment_that_no_one_saw_was_never_there() {
-        let inbox = Inbox::default();
-        inbox.assigned(1, vec![t(0)]);
-        assert!(revoke(&inbox).is_cancelled(), "there is nothing to drain");
-        inbox.assigned(2, vec![t(0)]);
-        inbox.lost(vec![t(0)]);
-        assert_eq!(all(&inbox), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_revocation_that_no_one_saw_in_time_is_a_loss() {
-        let inbox = Inbox::default();
-        inbox.assigned(1, vec![t(0)]);
-        all(&inbox);
-        revoke(&inbox);
-        inbox.gave_up();
-        for epoch in 2..50 {
-            inbox.assigned(epoch, vec![t(0)]);
-            revoke(&inbox);
-            inbox.gave_up();
-        }
-        inbox.assigned(50, vec![t(0), t(1)]);
-        assert_eq!(all(&inbox), ["lost 1", "assigned 2"]);
-
-        revoke(&inbox);
-        inbox.lost(vec![t(0)]);
-        assert_eq!(all(&inbox), ["lost 1"]);
-    }
-
-    #[test]
-    fn the_end_comes_behind_the_news_and_stays() {
-        let inbox = Inbox::default();
-        inbox.assigned(1, vec![]);
-        some(&inbox, 1, 5);
-        inbox.trouble(1, Error::new(crate::ErrorKind::Corrupt, "damaged"));
-        assert_eq!(all(&inbox), ["assigned 0", "damaged", "records 5"]);
-        inbox.lost(vec![t(0)]);
-        inbox.end(Error::new(crate::ErrorKind::Closed, "closed"));
-        assert_eq!(all(&inbox)[..3], ["lost 1", "closed", "closed"]);
-    }
-}
+#[path = "inbox_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ pub(crate) async fn share_out(
     client: &Client,
     own: &BTreeSet<String>,
     members: &[GroupMember],
-    assignor: AssignorKind,
+    assignor: &str,
 ) -> (Counts, Vec<(String, Bytes)>) {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
@@ -45,6 +45,8 @@ pub(crate) async fn share_out(
     }
     let snapshot = cluster.snapshot();
     let counts: Counts = topics.into_iter().map(|t| (t.clone(), count(&snapshot, t))).collect();
+    // The membership has checked that it is one of ours.
+    let assignor = AssignorKind::by_name(assignor).unwrap_or(AssignorKind::Range);
     let shares = assignor.assign(members, &counts).into_iter().map(|(member, partitions)| {
         let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
             tracing::error!(member, error = %e.full(), "a member gets nothing");

@@ -1,17 +1,22 @@
 //! Membership in a group by the classic group protocol, as a state machine without I/O.
 //!
 //! ```text
-//!            ┌────────── the group rebalances, or its topics changed ──────────┐
-//!            ▼                                                                 │
-//!   Joining ──▶ (the leader: Assigning) ──▶ Syncing ──▶ Stable ──▶ Draining ───┘
-//!      ▲                                                  │            │
-//!      └──────── the session expired, or we are unknown ──┴────────────┘
+//!            ┌─────────────── the group rebalances, or its topics changed ───────────────┐
+//!            ▼                                                                           │
+//!   Joining ──▶ (the leader: Assigning) ──▶ Syncing ──▶ Stable ──▶ (eager:) Draining ────┘
+//!      ▲ ▲                                     │          │                │
+//!      │ └── Draining ◀── (something to give up)          │                │
+//!      └────────── the session expired, or we are unknown ┴────────────────┘
 //! ```
 //!
-//! Rebalances are eager: all partitions are given up before the member joins again. Between the news that the group rebalances
-//! and the JoinGroup lies the drain: partitions stay ours, heartbeats go on and commits are taken, in the old generation, until
-//! the program has finished (`drained`) or the deadline has passed. The deadline is the rebalance timeout less a margin, counted
-//! from the last heartbeat that was answered without the news, for the broker's own clock may have started right behind it.
+//! By which assignor the group shares out is known when it has joined. With an eager one all partitions are given up before a
+//! member joins again. With a cooperative one it keeps them, tells the group of them, and gives up what its new assignment
+//! lacks; then it joins once more, so that others can have it. Should a group with a cooperative assignor agree on an eager
+//! one, what was kept is lost as soon as that is known: others may be given it in this very round.
+//!
+//! Before partitions are given up comes the drain: they stay ours, heartbeats go on and commits are taken, until the program
+//! has finished (`drained`) or the deadline has passed. The deadline is the rebalance timeout less a margin, counted from the
+//! last heartbeat that was answered without news of a rebalance, for the broker's own clock may have started right behind it.
 //!
 //! Whether the coordinator is known is apart from all this: it may move at any time. A member that reaches none keeps its
 //! partitions until `session_timeout` after the last request of it that was answered, when the broker gives them to others.
@@ -19,14 +24,13 @@
 //! Whoever drives it carries out each [`Action`] in order, tells what came of it, and calls `tick` at `deadline`. One request is
 //! under way at a time; a new one takes the place of the old one, whose answer no longer counts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::protocol::{Action, Failure, Joined, Settings, code};
 use crate::cluster::Backoff;
-use crate::config::AssignorKind;
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::record::TopicPartition;
 
@@ -42,7 +46,7 @@ fn drain_margin(rebalance_timeout: Duration) -> Duration {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Not a member of the current generation, nor anything owned.
+    /// Not a member of the group's next generation.
     Joining,
     /// The leader waits for the assignment to be computed.
     Assigning,
@@ -75,9 +79,15 @@ pub(crate) struct Membership {
     /// Empty until the coordinator has given us one.
     member_id: String,
     generation: i32,
-    protocol: AssignorKind,
+    /// The assignor on which the group has agreed.
+    protocol: String,
+    cooperative: bool,
     leads: bool,
-    owned: Vec<TopicPartition>,
+    owned: BTreeSet<TopicPartition>,
+    /// The generation by whose assignment they are.
+    assigned_in: i32,
+    /// Those of them that are drained.
+    revoking: Vec<TopicPartition>,
     shares: Vec<(String, Bytes)>,
     /// Whether there is a connection to the coordinator.
     coordinator: bool,
@@ -107,9 +117,12 @@ impl Membership {
             phase: Phase::Joining,
             member_id: String::new(),
             generation: -1,
-            protocol: AssignorKind::Range,
+            protocol: String::new(),
+            cooperative: false,
             leads: false,
-            owned: Vec::new(),
+            owned: BTreeSet::new(),
+            assigned_in: -1,
+            revoking: Vec::new(),
             shares: Vec::new(),
             coordinator: false,
             in_flight: InFlight::Nothing,
@@ -150,36 +163,50 @@ impl Membership {
         self.coordinator
     }
 
-    /// Whether partitions are ours, being drained or not.
+    /// Whether this is a member of the current generation.
     pub(crate) fn is_member(&self) -> bool {
         matches!(self.phase, Phase::Stable | Phase::Draining { .. })
+    }
+
+    /// Whether commits are taken: also while we join again with what we keep, for the group is still in the old generation.
+    pub(crate) fn may_commit(&self) -> bool {
+        self.is_member() || (self.phase == Phase::Joining && !self.owned.is_empty())
+    }
+
+    /// When others may have what is ours, unless a request that proves us alive is answered before. One that is parked does.
+    fn expires(&self) -> Option<Instant> {
+        let keeps = match self.phase {
+            Phase::Stable | Phase::Draining { .. } => true,
+            Phase::Joining | Phase::Syncing => {
+                !self.owned.is_empty() && !matches!(self.in_flight, InFlight::Join | InFlight::Sync)
+            }
+            Phase::Assigning | Phase::Leaving { .. } | Phase::Ended => false,
+        };
+        keeps.then(|| self.alive + self.settings.session_timeout)
     }
 
     /// When to call [`tick`](Self::tick), at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let idle = self.in_flight == InFlight::Nothing;
         let retry = idle.then_some(self.retry_at);
-        let session = self.alive + self.settings.session_timeout;
         let beat = if self.coordinator { self.next_heartbeat.max(self.retry_at) } else { self.retry_at };
-        match self.phase {
+        let own = match self.phase {
             Phase::Joining | Phase::Syncing => retry,
-            Phase::Stable => Some(if idle { beat.min(session) } else { session }),
-            Phase::Draining { deadline } => {
-                let own = deadline.min(session);
-                Some(if idle { beat.min(own) } else { own })
-            }
+            Phase::Stable => idle.then_some(beat),
+            Phase::Draining { deadline } => Some(if idle { beat.min(deadline) } else { deadline }),
             Phase::Leaving { deadline } => Some(retry.map_or(deadline, |r| r.min(deadline))),
             Phase::Assigning | Phase::Ended => None,
-        }
+        };
+        own.into_iter().chain(self.expires()).min()
     }
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Instant) {
-        if self.is_member() && now >= self.alive + self.settings.session_timeout {
+        if self.expires().is_some_and(|at| now >= at) {
             tracing::warn!(
                 group = %self.settings.group,
                 member = %self.member_id,
-                "no heartbeat was answered within the session timeout: the partitions belong to others by now"
+                "nothing was answered within the session timeout: the partitions belong to others by now"
             );
             self.coordinator = false;
             self.in_flight = InFlight::Nothing;
@@ -221,27 +248,37 @@ impl Membership {
             Err((Failure::Code(code::MEMBER_ID_REQUIRED), id)) => self.member_id = id,
             Err((failure, _)) => self.failed(now, "joining", failure),
             Ok(joined) if leaving => self.member_id = joined.member_id,
-            Ok(joined) => self.accept(joined),
+            Ok(joined) => self.accept(now, joined),
         }
         self.drive(now);
     }
 
-    fn accept(&mut self, joined: Joined) {
-        let Some(assignor) = AssignorKind::by_name(&joined.protocol) else {
+    fn accept(&mut self, now: Instant, joined: Joined) {
+        let Some(assignor) = self.settings.assignors.iter().find(|a| a.name == joined.protocol).cloned() else {
             let what = format!(
                 "group {:?} has agreed on the assignor {:?}, which this member did not offer",
                 self.settings.group, joined.protocol
             );
             return self.end(Err(Error::new(ErrorKind::Unsupported, what)));
         };
+        if !assignor.cooperative && !self.owned.is_empty() {
+            tracing::warn!(
+                group = %self.settings.group,
+                assignor = assignor.name,
+                "the group has gone over to an assignor that minds no owners: what was kept is lost"
+            );
+            self.lose();
+        }
+        self.alive = now;
+        self.cooperative = assignor.cooperative;
+        self.protocol = assignor.name;
         self.member_id = joined.member_id;
         self.generation = joined.generation;
-        self.protocol = assignor;
         self.leads = joined.members.is_some();
         self.shares.clear();
         self.phase = match joined.members {
             Some(members) => {
-                self.actions.push_back(Action::Assign { members, assignor });
+                self.actions.push_back(Action::Assign { members, assignor: self.protocol.clone() });
                 Phase::Assigning
             }
             None => Phase::Syncing,
@@ -267,18 +304,29 @@ impl Membership {
                 self.shares.clear();
                 self.backoff.reset();
                 self.rejoins = 0;
-                self.phase = Phase::Stable;
                 // Not since it was sent: it is parked until the leader has shared out, and counts for the broker from there.
                 self.alive = now;
                 self.calm = now;
                 self.heartbeat_interval = self.settings.heartbeat_interval / 8;
                 self.next_heartbeat = now + self.heartbeat_interval;
-                self.owned.clone_from(&partitions);
-                self.actions.push_back(Action::Assigned { generation: self.generation, partitions });
+                self.accept_share(now, partitions.into_iter().collect());
             }
             Err(failure) => self.failed(now, "synchronising", failure),
         }
         self.drive(now);
+    }
+
+    /// Ours are now those of the share, and those that are not in it until they are given up.
+    fn accept_share(&mut self, now: Instant, share: BTreeSet<TopicPartition>) {
+        let added: Vec<_> = share.difference(&self.owned).cloned().collect();
+        let revoked: Vec<_> = self.owned.difference(&share).cloned().collect();
+        self.owned.extend(share);
+        self.assigned_in = self.generation;
+        self.phase = Phase::Stable;
+        if !revoked.is_empty() {
+            self.revoke(now, revoked);
+        }
+        self.actions.push_back(Action::Assigned { generation: self.generation, added });
     }
 
     /// What came of [`Action::Heartbeat`].
@@ -296,7 +344,7 @@ impl Membership {
             }
             Err(Failure::Code(code::REBALANCE_IN_PROGRESS)) => {
                 self.alive = self.sent;
-                self.drain(now);
+                self.rebalance(now);
             }
             Err(failure) => self.failed(now, "a heartbeat", failure),
         }
@@ -307,7 +355,7 @@ impl Membership {
     pub(crate) fn commit_refused(&mut self, now: Instant, code: i16) {
         if self.is_member() {
             match code {
-                code::REBALANCE_IN_PROGRESS => self.drain(now),
+                code::REBALANCE_IN_PROGRESS => self.rebalance(now),
                 // News only once: the search must not begin again with each commit that was sent before it.
                 code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR if !self.coordinator => {}
                 code::COORDINATOR_NOT_AVAILABLE
@@ -343,7 +391,7 @@ impl Membership {
     /// The partitions to share out are others than those shared out: the leader has the group rebalance.
     pub(crate) fn topics_changed(&mut self, now: Instant) {
         if self.leads && self.phase == Phase::Stable {
-            self.drain(now);
+            self.rebalance(now);
             self.drive(now);
         }
     }
@@ -358,9 +406,9 @@ impl Membership {
         if matches!(self.phase, Phase::Leaving { .. } | Phase::Ended) {
             return;
         }
-        if !self.owned.is_empty() {
-            self.owned.clear();
-            self.actions.push_back(Action::GaveUp);
+        self.revoking = std::mem::take(&mut self.owned).into_iter().collect();
+        if !self.revoking.is_empty() {
+            self.give_up();
         }
         self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
         self.retry_at = now;
@@ -398,32 +446,40 @@ impl Membership {
         it_is
     }
 
-    fn drain(&mut self, now: Instant) {
+    /// The group shares out anew. A drain that goes on is in time for this too: it joins when it is over.
+    fn rebalance(&mut self, now: Instant) {
         if self.phase != Phase::Stable {
             return;
         }
-        if self.owned.is_empty() {
+        if self.owned.is_empty() || self.cooperative {
             self.phase = Phase::Joining;
-            return;
+        } else {
+            self.revoke(now, self.owned.iter().cloned().collect());
         }
+    }
+
+    fn revoke(&mut self, now: Instant, partitions: Vec<TopicPartition>) {
         let time = self.settings.rebalance_timeout - drain_margin(self.settings.rebalance_timeout);
         let deadline = (self.calm + time).max(now);
         self.phase = Phase::Draining { deadline };
-        self.actions.push_back(Action::Revoke { partitions: self.owned.clone(), deadline });
+        self.revoking.clone_from(&partitions);
+        self.actions.push_back(Action::Revoke { partitions, deadline });
     }
 
     fn give_up(&mut self) {
-        self.owned.clear();
+        let gone = std::mem::take(&mut self.revoking);
+        gone.iter().for_each(|p| _ = self.owned.remove(p));
         self.phase = Phase::Joining;
-        self.actions.push_back(Action::GaveUp);
+        self.actions.push_back(Action::GaveUp(gone));
     }
 
     /// Back to the beginning, with nothing owned.
     fn lose(&mut self) {
         self.shares.clear();
+        self.revoking.clear();
         if !self.owned.is_empty() {
             let owned = std::mem::take(&mut self.owned);
-            self.actions.push_back(Action::Lost(owned));
+            self.actions.push_back(Action::Lost(owned.into_iter().collect()));
         }
         self.phase = Phase::Joining;
     }
@@ -439,11 +495,15 @@ impl Membership {
     }
 
     /// At once the first time, for that is how a rebalance that overtakes another one looks; then with backoff.
-    fn rejoin(&mut self, now: Instant) {
+    fn rejoin(&mut self, now: Instant, keep: bool) {
         if let Phase::Leaving { .. } = self.phase {
             return self.wait(now);
         }
-        self.lose();
+        if !keep {
+            self.lose();
+        }
+        self.shares.clear();
+        self.phase = Phase::Joining;
         self.rejoins += 1;
         if self.rejoins > 1 {
             self.wait(now);
@@ -468,11 +528,12 @@ impl Membership {
             Failure::Code(code::UNKNOWN_MEMBER_ID) => {
                 tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
                 self.member_id.clear();
-                self.rejoin(now);
+                self.rejoin(now, false);
             }
             Failure::Code(code @ (code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS)) => {
                 tracing::debug!(%group, code, "{doing}: the group has gone on to another generation");
-                self.rejoin(now);
+                // One that overtakes this one waits for us with what we have; a later generation is without us.
+                self.rejoin(now, code == code::REBALANCE_IN_PROGRESS);
             }
             Failure::Code(code) => {
                 let e = Error::broker(code, format_args!("{doing} in group {group:?}{}", hint(code)));
@@ -508,10 +569,11 @@ impl Membership {
         match self.phase {
             Phase::Joining => {
                 let timeout = self.settings.rebalance_timeout + JOIN_SLACK;
-                self.send(now, InFlight::Join, Action::Join { member_id, timeout });
+                let (owned, generation) = (self.owned.iter().cloned().collect(), self.assigned_in);
+                self.send(now, InFlight::Join, Action::Join { member_id, owned, generation, timeout });
             }
             Phase::Syncing => {
-                let (protocol, shares) = (self.protocol, self.shares.clone());
+                let (protocol, shares) = (self.protocol.clone(), self.shares.clone());
                 self.send(now, InFlight::Sync, Action::Sync { generation, member_id, protocol, shares });
             }
             Phase::Stable | Phase::Draining { .. } if now >= self.next_heartbeat => {

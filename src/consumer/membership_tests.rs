@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::consumer::assignor::GroupMember;
+use crate::consumer::protocol::Offered;
 
 const SESSION: Duration = Duration::from_secs(30);
 const REBALANCE: Duration = Duration::from_secs(60);
@@ -14,20 +17,24 @@ struct Test {
     m: Membership,
     now: Instant,
     did: Vec<String>,
+    random: fastrand::Rng,
 }
 
 fn word(a: &Action) -> String {
     let all = |p: &[TopicPartition]| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     match a {
         Action::Find => "find".into(),
-        Action::Join { member_id, .. } => format!("join {member_id:?}"),
-        Action::Assign { members, assignor } => format!("assign {} {}", members.len(), assignor.name()),
+        Action::Join { member_id, owned, .. } if owned.is_empty() => format!("join {member_id:?}"),
+        Action::Join { member_id, owned, generation, .. } => {
+            format!("join {member_id:?} with {} of {generation}", all(owned))
+        }
+        Action::Assign { members, assignor } => format!("assign {} {assignor}", members.len()),
         Action::Sync { generation, shares, .. } => format!("sync {generation} {}", shares.len()),
         Action::Heartbeat { generation, .. } => format!("heartbeat {generation}"),
         Action::Leave { member_id, .. } => format!("leave {member_id:?}"),
-        Action::Assigned { generation, partitions } => format!("assigned {generation} {}", all(partitions)),
+        Action::Assigned { generation, added } => format!("assigned {generation} {}", all(added)),
         Action::Revoke { partitions, .. } => format!("revoke {}", all(partitions)),
-        Action::GaveUp => "gave up".into(),
+        Action::GaveUp(partitions) => format!("gave up {}", all(partitions)),
         Action::Lost(partitions) => format!("lost {}", all(partitions)),
         Action::End(Ok(())) => "end".into(),
         Action::End(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
@@ -42,6 +49,9 @@ impl Test {
     fn with(rebalance_timeout: Duration) -> Self {
         let settings = Settings {
             group: "g".into(),
+            assignors: [("range", false), ("roundrobin", false), ("coop", true)]
+                .map(|(name, cooperative)| Offered { name: name.into(), cooperative })
+                .into(),
             session_timeout: SESSION,
             rebalance_timeout,
             heartbeat_interval: HEARTBEAT,
@@ -49,7 +59,7 @@ impl Test {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
         let now = Instant::now();
-        Self { m: Membership::new(settings, now), now, did: Vec::new() }
+        Self { m: Membership::new(settings, now), now, did: Vec::new(), random: fastrand::Rng::with_seed(1) }
     }
 
     /// What it has done since this was asked last.
@@ -80,7 +90,11 @@ impl Test {
     }
 
     fn joined(&mut self, generation: i32) {
-        let joined = Joined { member_id: "m1".into(), generation, protocol: "range".into(), members: None };
+        self.joined_by(generation, "range");
+    }
+
+    fn joined_by(&mut self, generation: i32, assignor: &str) {
+        let joined = Joined { member_id: "m1".into(), generation, protocol: assignor.into(), members: None };
         self.m.joined(self.now, Ok(joined));
     }
 
@@ -104,7 +118,24 @@ impl Test {
         t
     }
 
-    /// The same, with a heartbeat under way.
+    /// The same, by a cooperative assignor.
+    fn cooperative() -> Self {
+        let mut t = Self::new();
+        t.found();
+        t.joined_by(1, "coop");
+        t.synced(&[0, 1]);
+        t.did();
+        t
+    }
+
+    /// Learns of a rebalance with its next heartbeat.
+    fn rebalances(&mut self) {
+        self.wait();
+        self.did();
+        self.beat(code::REBALANCE_IN_PROGRESS);
+    }
+
+    /// A stable one with a heartbeat under way.
     fn beating() -> Self {
         let mut t = Self::stable();
         t.wait();
@@ -152,7 +183,7 @@ fn the_leader_shares_out() {
     t.m.topics_changed(t.now);
     t.expect(&["revoke t/0"]);
     t.m.drained(t.now);
-    t.expect(&["gave up", "join \"m1\""]);
+    t.expect(&["gave up t/0", "join \"m1\""]);
     t.m.topics_changed(t.now);
     t.expect(&[]);
 }
@@ -200,7 +231,7 @@ fn a_rebalance_drains_with_heartbeats_before_it_joins_again() {
         assert!(t.m.is_member(), "still ours");
     }
     t.m.drained(t.now);
-    t.expect(&["gave up", "join \"m1\""]);
+    t.expect(&["gave up t/0,t/1", "join \"m1\""]);
     t.joined(2);
     t.synced(&[0]);
     t.expect(&["sync 2 0", "assigned 2 t/0"]);
@@ -222,7 +253,7 @@ fn a_drain_ends_at_its_deadline_which_counts_from_the_last_calm_heartbeat() {
         match t.did().as_slice() {
             [one] if one == "heartbeat 1" => t.beat(code::REBALANCE_IN_PROGRESS),
             other => {
-                assert_eq!(other, ["gave up", "join \"m1\""]);
+                assert_eq!(other, ["gave up t/0,t/1", "join \"m1\""]);
                 break;
             }
         }
@@ -237,7 +268,7 @@ fn the_answer_to_a_heartbeat_that_a_join_has_overtaken_does_not_count() {
     t.beat(code::REBALANCE_IN_PROGRESS);
     t.wait();
     t.m.drained(t.now);
-    t.expect(&["revoke t/0,t/1", "heartbeat 1", "gave up", "join \"m1\""]);
+    t.expect(&["revoke t/0,t/1", "heartbeat 1", "gave up t/0,t/1", "join \"m1\""]);
     t.beat(code::UNKNOWN_MEMBER_ID);
     t.expect(&[]);
     assert_eq!(t.m.member_id(), "m1");
@@ -434,14 +465,14 @@ fn a_retriable_code_of_another_kind_is_tried_again() {
 fn leaving_gives_up_and_tells_the_group() {
     let mut t = Test::stable();
     t.m.leave(t.now);
-    t.expect(&["gave up", "leave \"m1\""]);
+    t.expect(&["gave up t/0,t/1", "leave \"m1\""]);
     t.m.left(t.now, Ok(()));
     t.expect(&["end"]);
     t.m.leave(t.now);
     t.expect(&[]);
     let mut t = Test::beating();
     t.m.leave(t.now);
-    t.expect(&["gave up", "leave \"m1\""]);
+    t.expect(&["gave up t/0,t/1", "leave \"m1\""]);
     t.m.left(t.now, Err(Failure::Code(code::UNKNOWN_MEMBER_ID)));
     t.expect(&["end"]);
 }
@@ -506,6 +537,120 @@ fn a_refused_commit_tells_as_much_as_a_heartbeat() {
     t.expect(&[]);
 }
 
+#[test]
+fn what_a_cooperative_member_keeps_stays_ours_all_the_while() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
+    assert!(t.m.may_commit(), "in the old generation");
+    t.joined_by(2, "coop");
+    t.expect(&["sync 2 0"]);
+    assert!(!t.m.may_commit());
+    t.synced(&[0, 1]);
+    t.expect(&["assigned 2 "]);
+    assert!(t.m.may_commit() && t.m.is_member());
+}
+
+#[test]
+fn what_moves_is_given_up_after_a_drain_and_then_it_joins_once_more() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.joined_by(2, "coop");
+    t.did();
+    t.synced(&[1, 2]);
+    t.expect(&["revoke t/0", "assigned 2 t/2"]);
+    t.wait();
+    t.expect(&["heartbeat 2"]);
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.expect(&[]);
+    t.m.drained(t.now);
+    t.expect(&["gave up t/0", "join \"m1\" with t/1,t/2 of 2"]);
+    t.joined_by(3, "coop");
+    t.synced(&[1, 2, 0]);
+    t.expect(&["sync 3 0", "assigned 3 t/0"]);
+}
+
+#[test]
+fn a_drain_of_what_moves_has_a_deadline_too() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.joined_by(2, "coop");
+    t.synced(&[1]);
+    t.did();
+    loop {
+        t.wait();
+        match t.did().as_slice() {
+            [one] if one == "heartbeat 2" => t.beat(0),
+            other => {
+                assert_eq!(other, ["gave up t/0", "join \"m1\" with t/1 of 2"]);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebalance_that_overtakes_another_one_costs_a_cooperative_member_nothing() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.joined_by(2, "coop");
+    t.did();
+    t.m.synced(t.now, Err(Failure::Code(code::REBALANCE_IN_PROGRESS)));
+    t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
+    t.joined_by(3, "coop");
+    t.did();
+    t.m.synced(t.now, Err(Failure::Code(code::ILLEGAL_GENERATION)));
+    t.expect(&["lost t/0,t/1"]);
+    t.wait();
+    t.expect(&["join \"m1\""]);
+}
+
+#[test]
+fn what_was_kept_is_lost_when_the_group_goes_over_to_an_eager_assignor() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.did();
+    t.joined_by(2, "range");
+    t.expect(&["lost t/0,t/1", "sync 2 0"]);
+    t.synced(&[1]);
+    t.expect(&["assigned 2 t/1"]);
+    t.rebalances();
+    t.expect(&["revoke t/1"]);
+    t.m.drained(t.now);
+    t.expect(&["gave up t/1", "join \"m1\""]);
+}
+
+#[test]
+fn what_is_kept_is_ours_while_the_join_is_parked_but_not_without_a_coordinator() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
+    assert_eq!(t.m.deadline(), None, "the group waits for others");
+    t.m.joined(t.now, Err((broken(), String::new())));
+    t.wait();
+    t.expect(&["find"]);
+    let joined = t.now;
+    t.wait();
+    t.expect(&["lost t/0,t/1", "find"]);
+    assert!(t.now > joined);
+    t.found();
+    t.expect(&["join \"m1\""]);
+}
+
+#[test]
+fn a_cooperative_member_that_leaves_gives_up_what_it_keeps() {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.did();
+    t.m.leave(t.now);
+    t.expect(&["gave up t/0,t/1", "find"]);
+    t.found();
+    t.expect(&["leave \"m1\""]);
+    let mut t = Test::cooperative();
+    t.m.topics_changed(t.now);
+    t.expect(&[]);
+}
+
 /// What may happen to a member, in any order.
 #[derive(Debug, Clone)]
 enum Event {
@@ -540,8 +685,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 struct Watch {
     t: Test,
     under_way: Option<&'static str>,
-    owns: bool,
-    draining: bool,
+    owns: BTreeSet<TopicPartition>,
+    draining: BTreeSet<TopicPartition>,
+    /// What the group has agreed on.
+    assignor: &'static str,
     leads: bool,
     ended: bool,
     generation: i32,
@@ -554,38 +701,53 @@ impl Watch {
             match action {
                 Action::Find => self.under_way = Some("find"),
                 Action::Join { .. } => {
-                    assert!(!self.owns, "all is given up before it joins again");
+                    let all_given_up = self.owns.is_empty() && self.draining.is_empty();
+                    assert!(all_given_up || (self.assignor == "coop" && self.draining.is_empty()), "{:?}", self.owns);
                     self.under_way = Some("join");
                 }
-                Action::Assign { .. } => self.under_way = Some("assign"),
-                Action::Sync { .. } => self.under_way = Some("sync"),
+                Action::Assign { .. } => {
+                    assert!(self.owns.is_empty() || self.assignor == "coop");
+                    self.under_way = Some("assign");
+                }
+                Action::Sync { .. } => {
+                    assert!(self.owns.is_empty() || self.assignor == "coop");
+                    self.under_way = Some("sync");
+                }
                 Action::Heartbeat { generation, .. } => {
                     assert_eq!(generation, self.generation);
                     self.under_way = Some("heartbeat");
                 }
                 Action::Leave { .. } => {
-                    assert!(!self.owns);
+                    assert!(self.owns.is_empty());
                     self.under_way = Some("leave");
                 }
-                Action::Assigned { generation, .. } => {
-                    assert!(!std::mem::replace(&mut self.owns, true), "assigned twice");
+                Action::Assigned { generation, added } => {
+                    for p in added {
+                        assert!(self.owns.insert(p), "assigned twice");
+                    }
                     self.generation = generation;
                 }
-                Action::Revoke { deadline, .. } => {
-                    assert!(self.owns && !std::mem::replace(&mut self.draining, true), "revoked twice");
+                Action::Revoke { deadline, partitions } => {
+                    assert!(self.draining.is_empty() && !partitions.is_empty(), "revoked twice");
+                    assert!(partitions.iter().all(|p| self.owns.contains(p)), "not ours");
+                    self.draining = partitions.into_iter().collect();
                     assert!(deadline >= self.t.now && deadline <= self.t.now + REBALANCE);
                 }
-                Action::GaveUp | Action::Lost(_) => {
-                    assert!(std::mem::replace(&mut self.owns, false), "there was nothing to give up");
-                    self.draining = false;
+                Action::GaveUp(partitions) | Action::Lost(partitions) => {
+                    assert!(!partitions.is_empty(), "there was nothing to give up");
+                    for p in partitions {
+                        assert!(self.owns.remove(&p), "not ours");
+                        self.draining.remove(&p);
+                    }
+                    assert!(self.draining.is_empty());
                 }
                 Action::End(_) => {
-                    assert!(!self.owns, "the program has been told");
+                    assert!(self.owns.is_empty(), "the program has been told");
                     self.ended = true;
                 }
             }
         }
-        assert!(!self.owns || self.t.m.is_member());
+        assert!(self.owns.is_empty() || self.t.m.is_member() || self.assignor == "coop");
         assert!(self.ended || self.under_way.is_some() || self.t.m.deadline().is_some(), "it stands still");
     }
 
@@ -619,12 +781,17 @@ impl Watch {
                         self.leads = !self.leads;
                         let members = self.leads.then(Vec::new);
                         let generation = self.generation + 1;
-                        let joined = Joined { member_id: "m1".into(), generation, protocol: "range".into(), members };
+                        self.assignor = if self.t.random.u8(..4) == 0 { "range" } else { "coop" };
+                        let protocol = self.assignor.into();
+                        let joined = Joined { member_id: "m1".into(), generation, protocol, members };
                         self.t.m.joined(now, Ok(joined));
                     }
                     Some("join") => self.t.refuse_join(code),
                     Some("assign") => self.t.m.shared(now, Vec::new()),
-                    Some("sync") if code == 0 => self.t.synced(&[0, 1]),
+                    Some("sync") if code == 0 => {
+                        let share: Vec<_> = (0..4).filter(|_| self.t.random.bool()).collect();
+                        self.t.synced(&share);
+                    }
                     Some("sync") => self.t.m.synced(now, outcome.map(|()| Vec::new())),
                     Some("heartbeat") => self.t.m.beat(now, outcome),
                     Some("leave") => self.t.m.left(now, outcome),
@@ -640,11 +807,21 @@ proptest! {
     #[test]
     fn whatever_happens_it_owns_and_gives_up_in_turn_and_never_stands_still(
         events in events(),
+        seed in any::<u64>(),
         rebalance in proptest::sample::select(vec![4, 60]),
     ) {
-        let t = Test::with(Duration::from_secs(rebalance));
-        let mut w =
-            Watch { t, under_way: None, owns: false, draining: false, leads: false, ended: false, generation: 0 };
+        let mut t = Test::with(Duration::from_secs(rebalance));
+        t.random.seed(seed);
+        let mut w = Watch {
+            t,
+            under_way: None,
+            owns: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            assignor: "",
+            leads: false,
+            ended: false,
+            generation: 0,
+        };
         w.look();
         for event in events {
             w.happen(event);
@@ -652,12 +829,12 @@ proptest! {
         // With a broker that works again it comes to rest: as a member, or out of the group if it wanted to leave.
         let leaving = matches!(w.t.m.phase, Phase::Leaving { .. });
         for _ in 0..60 {
-            if w.ended || (w.owns && !w.draining) {
+            if w.ended || w.t.m.phase == Phase::Stable {
                 break;
             }
             w.happen(if w.under_way.is_some() { Event::Answer(0) } else { Event::Deadline });
             w.happen(Event::Drained);
         }
-        prop_assert!(w.ended || (w.owns && !leaving), "{:?}", w.t.m);
+        prop_assert!(w.ended || (w.t.m.phase == Phase::Stable && !leaving), "{:?}", w.t.m);
     }
 }

@@ -5,8 +5,9 @@
 //! `membership`), and per broker one that fetches all partitions it leads in one request (`fetcher`, by the plan of
 //! `tracker`). What they have for the program waits in the `inbox`.
 //!
-//! Each assignment has a number. Records, start offsets and commits carry it, and what is of another assignment than the
-//! present one is dropped or refused, so that nothing of a partition that went to another member is delivered or committed.
+//! Each partition that is assigned comes under a `lease`, a number that ends when the partition is given up. Records, start
+//! offsets and commits carry it, and what is of another lease than the present one is dropped or refused, so that nothing of a
+//! partition that went to another member is delivered or committed, while those that stay are read on.
 
 mod assignor;
 mod committer;
@@ -14,6 +15,7 @@ mod fetcher;
 mod group;
 mod inbox;
 mod leader;
+mod lease;
 mod membership;
 mod offsets;
 #[allow(dead_code, reason = "the processor is about to")]
@@ -44,9 +46,10 @@ use crate::config::{ConsumerConfig, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
 use committer::Commands;
-use fetcher::{Assignment, Fetcher};
+use fetcher::Fetcher;
 use group::{Command, Group};
 use inbox::Inbox;
+use lease::Lease;
 use status::Status;
 use tracker::Held;
 
@@ -125,14 +128,15 @@ impl Records {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
-    /// These partitions are now ours, and no others: reading them begins. A member of a group that has more members than
-    /// partitions may get none.
+    /// The group has shared out, and these partitions have become ours beside those we have already, which are read on: reading
+    /// them begins. Perhaps none: nothing has changed for us, or the group has more members than partitions.
     Assigned(Vec<TopicPartition>),
-    /// These, all we have, are about to go to the group to be shared out anew: finish or cancel what is in hand, commit, then
-    /// drop the value. No records come meanwhile.
+    /// These are about to go to other members: finish or cancel what is in hand of them, commit, then drop the value. No
+    /// records of them come meanwhile. With an eager assignor these are all we have; with a cooperative one those that another
+    /// member is to get, and the others are read on.
     Revoked(Revocation),
-    /// These, all we have, are gone already (the session expired, or a revocation was not answered in time): cancel what is in
-    /// hand; nothing can be committed.
+    /// These are gone already (the session expired, or a revocation was not answered in time): cancel what is in hand of them;
+    /// nothing can be committed.
     Lost(Vec<TopicPartition>),
     /// Records to handle.
     Records(Records),
@@ -278,14 +282,14 @@ impl Consumer {
                 return Err(Error::new(ErrorKind::Config, what));
             }
         }
-        const EPOCH: u64 = 1;
         let mut consumer = Self::idle();
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
-        let names: Vec<_> = partitions.keys().cloned().collect();
-        consumer.status.alone(&names);
-        consumer.inbox.assigned(EPOCH, names);
-        let assignment = Assignment { epoch: EPOCH, partitions: partitions.into_iter().collect(), pins: None };
-        let fetcher = Fetcher::start(client, &config, &consumer.inbox, &consumer.tasks, assignment);
+        consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
+        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, start);
+        let partitions: Vec<_> = partitions.into_iter().map(leased).collect();
+        consumer.inbox.assigned(partitions.iter().map(|(lease, _)| lease.clone()));
+        let fetcher = Fetcher::start(client, &config, &consumer.inbox, &consumer.tasks, None);
+        fetcher.add(partitions);
         consumer.fetcher = Some(fetcher);
         Ok(consumer)
     }
@@ -333,10 +337,9 @@ impl Consumer {
         self.committer().commit(offsets).await
     }
 
-    /// Commits from other tasks, in the name of the present assignment: the one told by the last
-    /// [`ConsumerEvent::Assigned`] that [`recv`](Self::recv) returned.
+    /// Commits from other tasks, in the name of the partitions that are ours by what [`recv`](Self::recv) has returned so far.
     pub fn committer(&self) -> Committer {
-        Committer::new(self.inbox.seen(), self.group.clone())
+        Committer::new(self.inbox.told(), self.group.clone())
     }
 
     /// The offset behind what [`recv`](Self::recv) has returned of a partition, or where its first fetch starts; none if that is

@@ -14,6 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
 
 use super::StartOffset;
+use super::lease::Lease;
 use super::protocol::code;
 use super::tracker::Ask;
 use crate::cluster::{Backoff, UNKNOWN_TOPIC};
@@ -126,7 +127,7 @@ pub(crate) fn list_request(asks: &[Ask<StartOffset>]) -> ListOffsetsRequest {
         StartOffset::Timestamp(at) => at,
         StartOffset::Offset(_) => -2, // has nothing to ask for
     };
-    let topics = by_topic(asks.iter().map(|a| (a.partition.clone(), a))).into_iter().map(|(topic, asks)| {
+    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(topic, asks)| {
         let partition = |(index, ask): (i32, &Ask<StartOffset>)| {
             ListOffsetsPartition::default()
                 .with_partition_index(index)
@@ -179,12 +180,16 @@ pub(crate) fn commit_answer(answer: &OffsetCommitResponse) -> Codes {
 /// A commit that someone may wait for.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    pub(crate) offsets: Vec<Offset>,
+    pub(crate) offsets: Vec<(Lease, OffsetAndMetadata)>,
     pub(crate) deadline: Instant,
     pub(crate) reply: Option<oneshot::Sender<Result<()>>>,
 }
 
 impl Commit {
+    fn touches(&self, partitions: &[TopicPartition]) -> bool {
+        self.offsets.iter().any(|(lease, _)| partitions.contains(&lease.partition))
+    }
+
     pub(crate) fn end(self, outcome: Result<()>) {
         match (self.reply, outcome) {
             (Some(reply), outcome) => _ = reply.send(outcome), // whoever asked may be gone
@@ -194,7 +199,7 @@ impl Commit {
     }
 }
 
-/// Commits of the present assignment, in order: one request at a time takes all that wait, so that an older offset of a
+/// Commits under leases in force, in order: one request at a time takes all that wait, so that an older offset of a
 /// partition never overtakes a newer one.
 #[derive(Debug)]
 pub(crate) struct Commits {
@@ -248,12 +253,14 @@ impl Commits {
         }
         self.retry_at = None;
         self.under_way.extend(self.waiting.drain(..));
-        let newest: BTreeMap<_, _> = self.under_way.iter().flat_map(|c| c.offsets.iter().cloned()).collect();
+        let all = self.under_way.iter().flat_map(|c| &c.offsets);
+        let newest: BTreeMap<_, _> = all.map(|(lease, offset)| (lease.partition.clone(), offset.clone())).collect();
         Some(newest.into_iter().collect())
     }
 
-    /// What came of them. Gives a code that tells something of the membership.
-    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<Codes>) -> Option<i16> {
+    /// What came of them. Gives a code that tells something of the membership. `stale`: the group has begun another generation
+    /// since they were sent, so a refusal tells nothing; what is still ours is committed in the new one.
+    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<Codes>, stale: bool) -> Option<i16> {
         let commits = std::mem::take(&mut self.under_way);
         let mut told = None;
         let mut again = Vec::new();
@@ -267,10 +274,18 @@ impl Commits {
                     c.end(Err(e.clone()));
                     continue;
                 }
-                Ok(codes) => c.offsets.iter().find_map(|(p, _)| codes.get(p).copied().filter(|code| *code != 0)),
+                Ok(codes) => {
+                    let code = |(l, _): &(Lease, OffsetAndMetadata)| {
+                        codes.get(&l.partition).copied().filter(|code| *code != 0)
+                    };
+                    c.offsets.iter().find_map(code)
+                }
             };
             match code {
                 None => c.end(Ok(())),
+                Some(code::ILLEGAL_GENERATION | code::UNKNOWN_MEMBER_ID | code::REBALANCE_IN_PROGRESS) if stale => {
+                    again.push(c);
+                }
                 Some(code) => {
                     told = told.or(Some(code));
                     if is_retriable_code(code) && !matches!(code, UNKNOWN_TOPIC | code::REBALANCE_IN_PROGRESS) {
@@ -291,12 +306,23 @@ impl Commits {
         told
     }
 
-    /// The assignment is over: nothing of it is committed any more.
-    pub(crate) fn fail(&mut self, why: &Error) {
-        for c in std::mem::take(&mut self.under_way).into_iter().chain(std::mem::take(&mut self.waiting)) {
-            c.end(Err(why.clone()));
-        }
-        self.retry_at = None;
+    /// Whether one of these partitions is in a commit that is on its way, or could be.
+    pub(crate) fn touch(&self, partitions: &[TopicPartition]) -> bool {
+        let soon = self.waiting.iter().filter(|_| self.retry_at.is_none());
+        self.under_way.iter().chain(soon).any(|c| c.touches(partitions))
+    }
+
+    /// These partitions are not ours any more: nothing is committed for them.
+    pub(crate) fn fail(&mut self, partitions: &[TopicPartition], why: &Error) {
+        let mut failed = Vec::new();
+        let (gone, kept) = std::mem::take(&mut self.under_way).into_iter().partition(|c| c.touches(partitions));
+        self.under_way = kept;
+        failed.push(gone);
+        let waiting: Vec<_> = self.waiting.drain(..).collect();
+        let (gone, kept): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|c| c.touches(partitions));
+        self.waiting = kept.into();
+        failed.push(gone);
+        failed.into_iter().flatten().for_each(|c| c.end(Err(why.clone())));
     }
 }
 

@@ -24,7 +24,8 @@ impl Test {
 
     fn commit(&mut self, offsets: &[(i32, i64)]) -> oneshot::Receiver<Result<()>> {
         let (reply, replied) = oneshot::channel();
-        let offsets = offsets.iter().map(|(i, offset)| (p(*i), OffsetAndMetadata::new(*offset))).collect();
+        let lease = |i| Lease { partition: p(i), epoch: 1 };
+        let offsets = offsets.iter().map(|(i, offset)| (lease(*i), OffsetAndMetadata::new(*offset))).collect();
         let deadline = self.now + Duration::from_secs(30);
         self.commits.push(Commit { offsets, deadline, reply: Some(reply) });
         replied
@@ -36,7 +37,7 @@ impl Test {
     }
 
     fn answer(&mut self, codes: &[(i32, i16)]) -> Option<i16> {
-        self.commits.answered(self.now, Ok(codes.iter().map(|(i, code)| (p(*i), *code)).collect()))
+        self.commits.answered(self.now, Ok(codes.iter().map(|(i, code)| (p(*i), *code)).collect()), false)
     }
 }
 
@@ -67,7 +68,7 @@ fn a_coordinator_that_moves_is_asked_again_in_the_same_order() {
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
     let gone = Error::new(ErrorKind::Disconnected, "gone");
-    assert_eq!(t.commits.answered(t.now, Err(gone)), None);
+    assert_eq!(t.commits.answered(t.now, Err(gone), false), None);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
     t.answer(&[(0, 0)]);
@@ -87,7 +88,7 @@ fn who_is_no_member_commits_nothing() {
     let mut t = Test::new();
     let (mut first, mut second) = (t.commit(&[(0, 5)]), t.commit(&[(0, 6)]));
     t.sends();
-    t.commits.fail(&Error::new(ErrorKind::GroupMembership, "revoked"));
+    t.commits.fail(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
     assert!(first.try_recv().unwrap().is_err() && second.try_recv().unwrap().is_err());
     assert_eq!(t.answer(&[(0, 0)]), None, "the answer has no one to go to");
 }
@@ -122,4 +123,34 @@ fn committed_offsets_are_those_that_there_are() {
     let unstable = answer(vec![partition(0, 7, 0), partition(1, -1, 88)]);
     assert_eq!(committed_answer(&unstable).unwrap_err(), 88);
     assert_eq!(committed_answer(&known.with_error_code(14)).unwrap_err(), 14);
+}
+
+#[test]
+fn what_is_given_up_is_committed_no_more_and_the_rest_goes_on() {
+    let mut t = Test::new();
+    let (mut both, mut kept) = (t.commit(&[(0, 5), (1, 5)]), t.commit(&[(1, 6)]));
+    assert!(t.commits.touch(&[p(0)]) && !t.commits.touch(&[p(2)]));
+    assert_eq!(t.sends(), [(0, 5), (1, 6)]);
+    let mut waiting = t.commit(&[(0, 7)]);
+    t.commits.fail(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
+    assert!(both.try_recv().unwrap().is_err() && waiting.try_recv().unwrap().is_err());
+    assert!(!t.commits.touch(&[p(0)]) && t.commits.touch(&[p(1)]));
+    assert_eq!(t.answer(&[(0, 0), (1, 0)]), None);
+    kept.try_recv().unwrap().unwrap();
+}
+
+#[test]
+fn what_was_kept_through_a_rebalance_is_committed_in_the_new_generation() {
+    for code in [code::UNKNOWN_MEMBER_ID, code::ILLEGAL_GENERATION, code::REBALANCE_IN_PROGRESS] {
+        let mut t = Test::new();
+        let mut commit = t.commit(&[(0, 5)]);
+        t.sends();
+        let refused = HashMap::from([(p(0), code)]);
+        assert_eq!(t.commits.answered(t.now, Ok(refused), true), None, "it tells nothing of the present generation");
+        assert!(!t.commits.touch(&[p(0)]), "a drain does not wait for what was refused");
+        t.now = t.commits.retry_at().unwrap();
+        assert_eq!(t.sends(), [(0, 5)]);
+        t.answer(&[(0, 0)]);
+        commit.try_recv().unwrap().unwrap();
+    }
 }

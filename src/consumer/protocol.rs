@@ -34,10 +34,20 @@ pub(crate) mod code {
     pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
 }
 
+/// An assignor by which a member offers to share out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offered {
+    pub(crate) name: String,
+    /// Whether members keep their partitions when they join again; a partition that is to move is given up first, and goes to
+    /// its new owner in a second round.
+    pub(crate) cooperative: bool,
+}
+
 /// How a member behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) group: String,
+    pub(crate) assignors: Vec<Offered>,
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) heartbeat_interval: Duration,
@@ -49,6 +59,11 @@ impl Settings {
     pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
         Self {
             group: group.into(),
+            assignors: consumer
+                .assignors
+                .iter()
+                .map(|a| Offered { name: a.name().into(), cooperative: false })
+                .collect(),
             session_timeout: consumer.session_timeout,
             rebalance_timeout: consumer.rebalance_timeout,
             heartbeat_interval: consumer.heartbeat_interval,
@@ -64,22 +79,23 @@ pub(crate) enum Action {
     /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
     Find,
     /// Then `joined`. All that is under way for the group before it no longer counts.
-    Join { member_id: String, timeout: Duration },
+    /// `owned` are those that we keep, by the assignment of `generation`.
+    Join { member_id: String, owned: Vec<TopicPartition>, generation: i32, timeout: Duration },
     /// We lead: share out the partitions; then `shared`.
-    Assign { members: Vec<GroupMember>, assignor: AssignorKind },
+    Assign { members: Vec<GroupMember>, assignor: String },
     /// Then `synced`.
-    Sync { generation: i32, member_id: String, protocol: AssignorKind, shares: Vec<(String, Bytes)> },
+    Sync { generation: i32, member_id: String, protocol: String, shares: Vec<(String, Bytes)> },
     /// Then `beat`.
     Heartbeat { generation: i32, member_id: String, timeout: Duration },
     /// Then `left`.
     Leave { member_id: String, timeout: Duration },
-    /// These are ours in this generation.
-    Assigned { generation: i32, partitions: Vec<TopicPartition> },
-    /// Finish what is in hand; then `drained`.
+    /// A member of this generation: these have become ours, beside what was ours before.
+    Assigned { generation: i32, added: Vec<TopicPartition> },
+    /// Finish what is in hand of these; then `drained`.
     Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
-    /// The drain is over: nothing is ours any more.
-    GaveUp,
-    /// Nothing is ours any more, without a drain.
+    /// These are not ours any more: their drain is over, or we leave.
+    GaveUp(Vec<TopicPartition>),
+    /// These, all there were, are not ours any more, without a drain.
     Lost(Vec<TopicPartition>),
     /// It is over.
     End(Result<(), Error>),
@@ -112,9 +128,11 @@ pub(crate) fn join_request(
     group: &str,
     member_id: String,
     topics: &BTreeSet<String>,
+    owned: &[TopicPartition],
+    generation: i32,
     config: &ConsumerConfig,
 ) -> Result<JoinGroupRequest> {
-    let metadata = encode_subscription(topics)?;
+    let metadata = encode_subscription(topics, owned, generation)?;
     let protocol = |kind: &AssignorKind| {
         JoinGroupRequestProtocol::default()
             .with_name(StrBytes::from_static_str(kind.name()))
@@ -158,7 +176,7 @@ pub(crate) fn sync_request(
     group: &str,
     generation: i32,
     member_id: String,
-    protocol: AssignorKind,
+    protocol: String,
     shares: Vec<(String, Bytes)>,
 ) -> SyncGroupRequest {
     let share = |(member, assignment): (String, Bytes)| {
@@ -169,7 +187,7 @@ pub(crate) fn sync_request(
         .with_generation_id(generation)
         .with_member_id(member_id.into())
         .with_protocol_type(Some(StrBytes::from_static_str(PROTOCOL_TYPE)))
-        .with_protocol_name(Some(StrBytes::from_static_str(protocol.name())))
+        .with_protocol_name(Some(StrBytes::from_string(protocol)))
         .with_assignments(shares.into_iter().map(share).collect())
 }
 

@@ -1,6 +1,6 @@
 //! How a consumer is, for whoever asks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +52,7 @@ struct Inner {
     state: ConsumerState,
     member_id: Option<String>,
     generation: Option<i32>,
-    assignment: Vec<TopicPartition>,
+    assignment: BTreeSet<TopicPartition>,
     committed: HashMap<TopicPartition, OffsetAndMetadata>,
 }
 
@@ -61,32 +61,41 @@ impl Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is ours stays ours, if the group rebalances cooperatively.
     pub(crate) fn joining(&self) {
         let mut s = self.lock();
         s.state = ConsumerState::Joining;
-        s.generation = None;
-        s.assignment.clear();
-        s.committed.clear();
+        s.generation = s.generation.filter(|_| !s.assignment.is_empty());
     }
 
-    pub(crate) fn member(&self, id: &str, generation: i32, partitions: &[TopicPartition]) {
+    pub(crate) fn member(&self, id: &str, generation: i32, added: &[TopicPartition]) {
         let mut s = self.lock();
         s.state = ConsumerState::Member;
         s.member_id = Some(id.into());
         s.generation = Some(generation);
-        s.assignment = partitions.to_vec();
+        s.assignment.extend(added.iter().cloned());
     }
 
     /// Reads without a group.
     pub(crate) fn alone(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
         s.state = ConsumerState::Member;
-        s.assignment = partitions.to_vec();
+        s.assignment = partitions.iter().cloned().collect();
+    }
+
+    /// These are not ours any more; the group shares out anew.
+    pub(crate) fn gone(&self, partitions: &[TopicPartition]) {
+        let s = &mut *self.lock();
+        for p in partitions {
+            s.assignment.remove(p);
+            s.committed.remove(p);
+        }
     }
 
     pub(crate) fn closed(&self) {
-        self.joining();
-        self.lock().state = ConsumerState::Closed;
+        let mut s = self.lock();
+        let id = s.member_id.take();
+        *s = Inner { state: ConsumerState::Closed, member_id: id, ..Inner::default() };
     }
 
     /// Offsets that the group has, of partitions that are ours.
@@ -109,7 +118,7 @@ impl Status {
     }
 
     pub(crate) fn assignment(&self) -> Vec<TopicPartition> {
-        self.lock().assignment.clone()
+        self.lock().assignment.iter().cloned().collect()
     }
 
     pub(crate) fn committed_offset(&self, p: &TopicPartition) -> Option<OffsetAndMetadata> {

@@ -1,5 +1,8 @@
 //! What to fetch next from which broker: positions, leaders, budgets and waits of the assigned partitions, without I/O.
 //!
+//! Partitions come and go one by one while the others are read on. An answer to what was asked under another lease than the
+//! present one counts for nothing.
+//!
 //! Each partition has an equal share of `prefetch_bytes`. One whose records in the hands of the program have used it up is
 //! left out of the next fetch, so that a partition that is handled slowly never holds up the others; that the shares together
 //! are the whole budget bounds the whole. A fetch may bring more than is left of a share (a batch comes whole, compressed ones
@@ -13,6 +16,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::lease::Lease;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Snapshot, UNKNOWN_TOPIC};
 use crate::config::ConsumerConfig;
@@ -51,6 +55,8 @@ enum Position {
 
 #[derive(Debug)]
 struct Part {
+    /// Of its lease.
+    epoch: u64,
     position: Position,
     leader: Option<i32>,
     leader_epoch: i32,
@@ -72,7 +78,7 @@ struct Part {
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ask<T> {
-    pub(crate) partition: TopicPartition,
+    pub(crate) lease: Lease,
     pub(crate) leader_epoch: i32,
     pub(crate) what: T,
 }
@@ -115,14 +121,15 @@ pub(crate) struct Moved {
     /// Whether something has no leader: ask again.
     pub(crate) leaderless: bool,
     /// Partitions that do not exist, for the first time.
-    pub(crate) missing: Vec<TopicPartition>,
+    pub(crate) missing: Vec<Lease>,
 }
 
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     parts: BTreeMap<TopicPartition, Part>,
-    share: usize,
+    /// Bytes that all may hold together.
+    budget: usize,
     fetch_bytes: usize,
     reset: StartOffset,
     backoff: Backoff,
@@ -132,40 +139,56 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    pub(crate) fn new(
-        partitions: impl IntoIterator<Item = (TopicPartition, StartOffset)>,
-        config: &ConsumerConfig,
-        backoff: Backoff,
-        returned: Arc<Notify>,
-    ) -> Self {
-        let part = |from| Part {
-            position: match from {
-                StartOffset::Offset(offset) => Position::At(offset),
-                to => Position::Seek { to, from: None },
-            },
-            leader: None,
-            leader_epoch: -1,
-            topic_id: None,
-            in_flight: false,
-            retry_at: None,
-            backoff: backoff.clone(),
-            reported: false,
-            answered: false,
-            held: Arc::default(),
-            growth: 16,
-            served: 0,
-        };
-        let parts: BTreeMap<_, _> = partitions.into_iter().map(|(p, from)| (p, part(from))).collect();
+    pub(crate) fn new(config: &ConsumerConfig, backoff: Backoff, returned: Arc<Notify>) -> Self {
         Self {
-            share: (config.prefetch_bytes / parts.len().max(1)).max(1),
+            parts: BTreeMap::new(),
+            budget: config.prefetch_bytes,
             fetch_bytes: config.partition_fetch_bytes,
             reset: start(config.offset_reset),
             backoff,
             returned,
             running: HashSet::new(),
             turn: 0,
-            parts,
         }
+    }
+
+    /// From now on these are read too; they have no leader before [`lead`](Self::lead).
+    pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, StartOffset)>) {
+        for (lease, from) in partitions {
+            let part = Part {
+                epoch: lease.epoch,
+                position: match from {
+                    StartOffset::Offset(offset) => Position::At(offset),
+                    to => Position::Seek { to, from: None },
+                },
+                leader: None,
+                leader_epoch: -1,
+                topic_id: None,
+                in_flight: false,
+                retry_at: None,
+                backoff: self.backoff.clone(),
+                reported: false,
+                answered: false,
+                held: Arc::default(),
+                growth: 16,
+                served: 0,
+            };
+            self.parts.insert(lease.partition, part);
+        }
+    }
+
+    /// From now on these are not read any more.
+    pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
+        partitions.iter().for_each(|p| _ = self.parts.remove(p));
+    }
+
+    fn share(&self) -> usize {
+        (self.budget / self.parts.len().max(1)).max(1)
+    }
+
+    /// The partition, if the lease is the one under which it is read.
+    fn part(&mut self, lease: &Lease) -> Option<&mut Part> {
+        self.parts.get_mut(&lease.partition).filter(|part| part.epoch == lease.epoch)
     }
 
     /// Takes the leaders from new metadata. Positions stay, but for a topic that was deleted and created again: that is
@@ -179,7 +202,7 @@ impl Tracker {
                 let known_missing = topic.is_some() || snapshot.failed.get(&p.topic) == Some(&UNKNOWN_TOPIC);
                 if known_missing && !part.reported {
                     part.reported = true;
-                    moved.missing.push(p.clone());
+                    moved.missing.push(Lease { partition: p.clone(), epoch: part.epoch });
                 }
                 part.leader = None;
                 moved.leaderless = true;
@@ -212,6 +235,7 @@ impl Tracker {
 
     /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
+        let share = self.share();
         let mut led: Vec<_> = self.parts.iter_mut().filter(|(_, p)| p.leader == Some(broker)).collect();
         if led.is_empty() {
             self.running.remove(&broker);
@@ -224,7 +248,7 @@ impl Tracker {
         for (name, part) in &mut led {
             if let (Position::Seek { to, .. }, true) = (part.position, ready(part)) {
                 part.in_flight = true;
-                seeks.push(Ask { partition: (*name).clone(), leader_epoch: part.leader_epoch, what: to });
+                seeks.push(part.ask(name, to));
             }
         }
         if !seeks.is_empty() {
@@ -235,13 +259,12 @@ impl Tracker {
         let mut short = false;
         let mut until: Option<Instant> = None;
         for (name, part) in led {
-            let left = self.share.saturating_sub(part.held.load(Ordering::Acquire));
+            let left = share.saturating_sub(part.held.load(Ordering::Acquire));
             match part.position {
                 Position::At(offset) if ready(part) && left > 0 => {
                     part.in_flight = true;
                     let max_bytes = (left * 16 / part.growth).max(LEAST).min(self.fetch_bytes);
-                    let what = FetchFrom { offset, max_bytes };
-                    asks.push(Ask { partition: name.clone(), leader_epoch: part.leader_epoch, what });
+                    asks.push(part.ask(name, FetchFrom { offset, max_bytes }));
                 }
                 _ => {
                     short = true;
@@ -253,17 +276,17 @@ impl Tracker {
     }
 
     /// No answer came: all of it may be asked for again.
-    pub(crate) fn give_back<'a>(&mut self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
-        for p in partitions {
-            if let Some(part) = self.parts.get_mut(p) {
+    pub(crate) fn give_back<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
+        for lease in leases {
+            if let Some(part) = self.part(lease) {
                 part.in_flight = false;
             }
         }
     }
 
     /// The offset that was asked for. Whether it is one that nothing else remembers: the end of the log, by policy.
-    pub(crate) fn sought(&mut self, p: &TopicPartition, asked: StartOffset, offset: i64) -> bool {
-        let Some(part) = self.parts.get_mut(p) else { return false };
+    pub(crate) fn sought(&mut self, lease: &Lease, asked: StartOffset, offset: i64) -> bool {
+        let Some(part) = self.part(lease) else { return false };
         part.in_flight = false;
         let Position::Seek { to, from } = part.position else { return false };
         if to != asked {
@@ -277,21 +300,16 @@ impl Tracker {
         part.settle();
         part.position = Position::At(offset);
         if let Some(from) = from {
-            tracing::warn!(partition = %p, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
+            tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
         }
         to == StartOffset::Latest
     }
 
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
     /// the books, and whether there is something to tell; nothing if the answer is to an old question.
-    pub(crate) fn fetched(
-        &mut self,
-        p: &TopicPartition,
-        now: Instant,
-        offset: i64,
-        came: Came,
-    ) -> Option<(Held, bool)> {
-        let part = self.parts.get_mut(p)?;
+    pub(crate) fn fetched(&mut self, lease: &Lease, now: Instant, offset: i64, came: Came) -> Option<(Held, bool)> {
+        let (turn, returned) = (self.turn + 1, Arc::clone(&self.returned));
+        let part = self.part(lease)?;
         part.in_flight = false;
         if part.position != Position::At(offset) {
             return None;
@@ -305,35 +323,37 @@ impl Tracker {
             part.settle();
         }
         if let Some(growth) = (came.memory * 16).checked_div(came.wire) {
-            self.turn += 1;
-            part.served = self.turn;
+            part.served = turn;
             part.growth = growth.clamp(16, 16 << 10);
         }
         part.held.fetch_add(came.memory, Ordering::AcqRel);
-        Some((Held { bytes: came.memory, of: Arc::clone(&part.held), returned: Arc::clone(&self.returned) }, tell))
+        let held = Held { bytes: came.memory, of: Arc::clone(&part.held), returned };
+        self.turn = turn;
+        Some((held, tell))
     }
 
     /// The partition was refused with an error code.
-    pub(crate) fn refused(&mut self, p: &TopicPartition, now: Instant, code: i16, doing: &str) -> Refused {
-        let Some(part) = self.parts.get_mut(p) else { return Refused::default() };
+    pub(crate) fn refused(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> Refused {
+        let reset = self.reset;
+        let Some(part) = self.part(lease) else { return Refused::default() };
         part.in_flight = false;
         if let (OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
-            part.position = Position::Seek { to: self.reset, from: Some(offset) };
+            part.position = Position::Seek { to: reset, from: Some(offset) };
             return Refused::default();
         }
         part.retry_at = Some(now + part.backoff.next());
         let passing = is_retriable_code(code) && !matches!(code, 2 | 29);
-        tracing::debug!(partition = %p, error = code_name(code), "{doing} was refused; it is tried again");
+        tracing::debug!(partition = %lease, error = code_name(code), "{doing} was refused; it is tried again");
         Refused {
             refresh: passing,
             report: (!passing && !std::mem::replace(&mut part.reported, true))
-                .then(|| Error::broker(code, format_args!("{doing} {p}; it is tried again"))),
+                .then(|| Error::broker(code, format_args!("{doing} {lease}; it is tried again"))),
         }
     }
 
     /// What follows the position is damaged: asked for again, later. Whether that is news.
-    pub(crate) fn damaged(&mut self, p: &TopicPartition) -> bool {
-        let Some(part) = self.parts.get_mut(p) else { return false };
+    pub(crate) fn damaged(&mut self, lease: &Lease) -> bool {
+        let Some(part) = self.part(lease) else { return false };
         !std::mem::replace(&mut part.reported, true)
     }
 
@@ -343,6 +363,11 @@ impl Tracker {
 }
 
 impl Part {
+    fn ask<T>(&self, partition: &TopicPartition, what: T) -> Ask<T> {
+        let lease = Lease { partition: partition.clone(), epoch: self.epoch };
+        Ask { lease, leader_epoch: self.leader_epoch, what }
+    }
+
     /// All is well with it.
     fn settle(&mut self) {
         self.backoff.reset();

@@ -12,16 +12,21 @@ use crate::error::ErrorKind;
 
 const SHARE: usize = 100_000;
 
-fn p(partition: i32) -> TopicPartition {
-    TopicPartition::new("t", partition)
+fn lease(partition: i32, epoch: u64) -> Lease {
+    Lease { partition: TopicPartition::new("t", partition), epoch }
+}
+
+fn p(partition: i32) -> Lease {
+    lease(partition, 1)
 }
 
 fn tracker(starts: &[StartOffset]) -> Tracker {
     let config =
         ConsumerConfig { prefetch_bytes: SHARE * starts.len(), partition_fetch_bytes: 60_000, ..Default::default() };
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let all = starts.iter().zip(0..).map(|(start, i)| (p(i), *start));
-    Tracker::new(all, &config, backoff, Arc::default())
+    let mut tracker = Tracker::new(&config, backoff, Arc::default());
+    tracker.add(starts.iter().zip(0..).map(|(start, i)| (p(i), *start)));
+    tracker
 }
 
 /// A topic whose partitions have these leaders; -1 for none.
@@ -49,7 +54,7 @@ fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
 /// Which partitions a fetch asks for, from where.
 fn asks(plan: &Plan) -> Vec<(i32, i64)> {
     match plan {
-        Plan::Fetch { asks, .. } => asks.iter().map(|a| (a.partition.partition, a.what.offset)).collect(),
+        Plan::Fetch { asks, .. } => asks.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
         other => panic!("no fetch: {other:?}"),
     }
 }
@@ -66,7 +71,7 @@ fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
     assert_eq!(moved, Moved { start: vec![1, 2], ..Moved::default() });
     assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)), Moved::default(), "they run already");
     let Plan::Seek(seeks) = t.plan(1, now) else { panic!("a start is not known") };
-    assert_eq!((seeks[0].partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
+    assert_eq!((seeks[0].lease.partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
     assert!(t.sought(&p(1), StartOffset::Latest, 40), "nothing else remembers this end");
     let plan = t.plan(1, now);
     assert_eq!(asks(&plan), [(0, 5), (1, 40)]);
@@ -101,12 +106,12 @@ fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
     drop(read);
     let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("both have room") };
     assert!(!short);
-    let sizes: BTreeMap<_, _> = plan.iter().map(|a| (a.partition.partition, a.what.max_bytes)).collect();
+    let sizes: BTreeMap<_, _> = plan.iter().map(|a| (a.lease.partition.partition, a.what.max_bytes)).collect();
     assert_eq!(sizes, [(0, 10_000), (1, 60_000)].into(), "what is left of a share, or the setting");
     let (more, _) = t.fetched(&p(0), now, 10, came(20, 10_000)).unwrap();
     t.fetched(&p(1), now, 10, came(10, 0)).unwrap();
     let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("one goes on") };
-    assert_eq!((plan.len(), plan[0].partition.partition), (1, 1));
+    assert_eq!((plan.len(), plan[0].lease.partition.partition), (1, 1));
     assert!(short, "the broker must not hold it for long: the other may have room soon");
     assert_eq!(t.plan(1, now), Plan::Wait(None));
     drop((kept, more));
@@ -243,4 +248,47 @@ fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_ba
     t.lead(&snapshot(&[1], 2));
     let Plan::Seek(seeks) = t.plan(1, Instant::now()) else { panic!("another log") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
+}
+
+#[test]
+fn partitions_come_and_go_while_the_others_are_read_on() {
+    let mut t = tracker(&[StartOffset::Offset(0); 2]);
+    t.lead(&snapshot(&[1, 1, 2], 1));
+    let now = Instant::now();
+    assert_eq!(asks(&t.plan(1, now)), [(0, 0), (1, 0)]);
+    t.remove(&[p(0).partition]);
+    t.add([(p(2), StartOffset::Offset(7))]);
+    assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)).start, [2]);
+    assert_eq!(asks(&t.plan(2, now)), [(2, 7)]);
+    assert!(t.fetched(&p(0), now, 0, came(5, 10)).is_none(), "it is not ours any more");
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "what was asked for is still under way");
+    assert!(t.fetched(&p(1), now, 0, came(5, 10)).is_some(), "the other one is read on");
+    assert_eq!(asks(&t.plan(1, now)), [(1, 5)]);
+
+    // It comes back under another lease, and what was asked before comes only now.
+    t.add([(lease(0, 2), StartOffset::Offset(3))]);
+    t.lead(&snapshot(&[1, 1, 2], 1));
+    assert_eq!(asks(&t.plan(1, now)), [(0, 3)]);
+    assert!(t.fetched(&p(0), now, 3, came(9, 10)).is_none());
+    t.give_back([&p(0)]);
+    assert!(!t.refused(&p(0), now, 6, "fetching").refresh && !t.damaged(&p(0)));
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "the new question is still open");
+    assert!(t.fetched(&lease(0, 2), now, 3, came(9, 10)).is_some());
+    t.remove(&[p(0).partition, p(1).partition]);
+    assert_eq!(t.plan(1, now), Plan::Gone);
+}
+
+#[test]
+fn shares_follow_the_number_of_partitions() {
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    let (kept, _) = t.fetched(&p(0), now, 0, came(10, SHARE / 2)).unwrap();
+    t.add([(p(1), StartOffset::Offset(0))]);
+    t.lead(&snapshot(&[1, 1], 1));
+    assert_eq!(asks(&t.plan(1, now)), [(1, 0)], "the first one has used up its half");
+    t.remove(&[p(1).partition]);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 10)]);
+    drop(kept);
 }
