@@ -10,6 +10,8 @@
 mod history;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/weather.rs"]
+mod weather;
 
 mod checker;
 mod plan;
@@ -156,7 +158,7 @@ impl Total {
     /// A kind of fault that never fires tests nothing.
     fn assert_all_kinds(&self) {
         let produced = |kind: &str| self.fired.get(&format!("produce: {kind}")).copied().unwrap_or(0);
-        for kind in plan::KINDS {
+        for kind in weather::KINDS {
             assert!(produced(&format!("{kind:?}")) > 0, "{kind:?} never fired");
         }
         for (_, name) in plan::APIS {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use ailurus_broker::Fault;
 use fastrand::Rng;
 
+use super::weather::{KINDS, Kind, Place, Weather, mix, ms, pick};
+
 pub const PRODUCE: i16 = 0;
 pub const METADATA: i16 = 3;
 pub const API_VERSIONS: i16 = 18;
@@ -23,40 +25,6 @@ const PASSING: [i16; 11] = [2, 3, 5, 6, 7, 9, 13, 19, 20, 56, 74];
 /// Those that stay: unknown error, invalid topic, too large, not allowed, invalid record, and what concerns sequences.
 const STAYING: [i16; 8] = [-1, 17, 10, 29, 87, 45, 47, 59];
 const LOADING: i16 = 14;
-
-/// A kind of fault, as the summary calls it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    ErrorThatPasses,
-    ErrorThatStays,
-    Close,
-    LoseAnswer,
-    Delay,
-    DelayPastTimeout,
-    DelayAnswer,
-    DelayAnswerPastTimeout,
-}
-
-pub const KINDS: [Kind; 8] = [
-    Kind::ErrorThatPasses,
-    Kind::ErrorThatStays,
-    Kind::Close,
-    Kind::LoseAnswer,
-    Kind::Delay,
-    Kind::DelayPastTimeout,
-    Kind::DelayAnswer,
-    Kind::DelayAnswerPastTimeout,
-];
-
-/// What happens to the requests of one API.
-#[derive(Clone, Debug)]
-pub struct Weather {
-    /// Of 100 requests.
-    rate: u32,
-    /// How many requests of each node may be spoilt, counted from its first.
-    until: u32,
-    kinds: Vec<Kind>,
-}
 
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -164,34 +132,17 @@ impl Plan {
         }
     }
 
-    /// What becomes of the `n`-th request of an API to a node. It depends on nothing else, so that the order in which
-    /// requests reach different nodes does not matter.
+    /// What becomes of the `n`-th request of an API to a node.
     pub fn fault(&self, api: i16, node: i32, n: u32) -> Option<(Kind, Fault)> {
         let (_, weather) = self.weather.iter().find(|(key, _)| *key == api)?;
-        let place = (api as u64) << 40 | (node as u64) << 32 | u64::from(n);
-        let mut r = Rng::with_seed(mix(self.seed, place + 1));
-        if n >= weather.until || r.u32(0..100) >= weather.rate {
-            return None;
-        }
-        let kind = *pick(&mut r, &weather.kinds);
-        let short = ms(r.u64(1..20));
-        let long = self.request_timeout.mul_f64(1.1 + r.f64());
-        Some((
-            kind,
-            match kind {
-                Kind::ErrorThatPasses if api == INIT_PRODUCER_ID => Fault::Error(LOADING),
-                Kind::ErrorThatPasses if api == METADATA => Fault::Error(*pick(&mut r, &[3, 5, 7, 9])),
-                Kind::ErrorThatPasses => Fault::Error(*pick(&mut r, &PASSING)),
-                Kind::ErrorThatStays if api == PRODUCE => Fault::Error(*pick(&mut r, &STAYING)),
-                Kind::ErrorThatStays => Fault::Error(*pick(&mut r, &[-1, 29, 35])),
-                Kind::Close => Fault::Close,
-                Kind::LoseAnswer => Fault::LoseAnswer,
-                Kind::Delay => Fault::Delay(short),
-                Kind::DelayPastTimeout => Fault::Delay(long),
-                Kind::DelayAnswer => Fault::DelayAnswer(short),
-                Kind::DelayAnswerPastTimeout => Fault::DelayAnswer(long),
-            },
-        ))
+        let place = Place { seed: self.seed, api, node, n };
+        weather.fault(place, self.request_timeout, |kind, r| match (kind, api) {
+            (Kind::ErrorThatPasses, INIT_PRODUCER_ID) => LOADING,
+            (Kind::ErrorThatPasses, METADATA) => *pick(r, &[3, 5, 7, 9]),
+            (Kind::ErrorThatPasses, _) => *pick(r, &PASSING),
+            (_, PRODUCE) => *pick(r, &STAYING),
+            _ => *pick(r, &[-1, 29, 35]),
+        })
     }
 }
 
@@ -253,20 +204,4 @@ fn events(r: &mut Rng, partitions: i32) -> Vec<(Duration, Event)> {
     }
     events.sort_by_key(|(at, _)| *at);
     events
-}
-
-fn pick<'a, T>(r: &mut Rng, of: &'a [T]) -> &'a T {
-    &of[r.usize(..of.len())]
-}
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// Two numbers to one that looks like neither (the finaliser of splitmix64).
-fn mix(a: u64, b: u64) -> u64 {
-    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xd1b5_4a32_d192_ed03);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
