@@ -59,6 +59,7 @@ pub mod processor;
 pub mod producer;
 pub mod record;
 pub mod service;
+pub mod trace;
 mod wire;
 
 pub use admin::Admin;
@@ -75,3 +76,4 @@ pub use processor::{Handler, Outcome, Processor, Subscription};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};
+pub use trace::TraceContext;

@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::Headers;
+use crate::trace::TraceContext;
 
 /// What [`RedpandaService::send_message`] can be told beside topic and event.
 ///
@@ -36,6 +37,8 @@ pub struct SendOptions {
     pub timestamp: Option<i64>,
     /// The event's source, if not the client id.
     pub source: Option<String>,
+    /// The trace to send it in, put into its headers.
+    pub trace: Option<TraceContext>,
 }
 
 impl SendOptions {
@@ -71,6 +74,12 @@ impl SendOptions {
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+    /// Sets the trace.
+    #[must_use]
+    pub fn trace(mut self, trace: &TraceContext) -> Self {
+        self.trace = Some(trace.clone());
         self
     }
 }
@@ -207,6 +216,9 @@ impl RedpandaService {
         let mut headers = event.headers(source);
         for h in options.headers.iter() {
             headers.push(&h.key(), h.value());
+        }
+        if let Some(trace) = &options.trace {
+            headers = headers.with_trace(trace);
         }
         let mut record = ProducerRecord::to(topic).value(&event.value).headers(&headers);
         record.key = options.key.as_deref().or(event.key.as_deref()).map(str::as_bytes);

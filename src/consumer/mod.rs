@@ -45,6 +45,7 @@ use crate::cluster::Client;
 use crate::config::{ConsumerConfig, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
+use crate::trace::TraceContext;
 use committer::Commands;
 use fetcher::Fetcher;
 use group::{Command, Group};
@@ -513,6 +514,11 @@ impl Message {
             Some(stopping) => stopping.cancelled().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// The trace that its sender sent it in, if it says one; work on it is done in a [`child`](TraceContext::child).
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::from_headers(&self.headers)
     }
 }
 

@@ -1,0 +1,332 @@
+//! W3C trace context: which trace a record belongs to, in the headers `traceparent` and `tracestate`.
+//!
+//! The library starts no trace of its own and needs no tracing system: a program hands on what its own system gives it, or makes a
+//! [`TraceContext`] here. The form is the [W3C recommendation]'s, held to strictly: what does not follow it is no trace.
+//!
+//! [W3C recommendation]: https://www.w3.org/TR/trace-context/
+
+use std::collections::HashSet;
+use std::fmt;
+
+use crate::record::{Header, Headers};
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+/// Where CloudEvents' distributed tracing extension puts them: the trace in which the event was made.
+const CE_TRACEPARENT: &str = "ce_traceparent";
+const CE_TRACESTATE: &str = "ce_tracestate";
+
+/// The length of a `traceparent` of version 00.
+const LENGTH: usize = 55;
+/// The most list members of a `tracestate`.
+const MEMBERS: usize = 32;
+const SAMPLED: u8 = 1;
+
+/// A place in a trace: the trace's id, the id of a span in it, whether it is recorded, and what tracing systems add.
+///
+/// ```
+/// use ailurus::{Headers, trace::TraceContext};
+///
+/// let incoming = Headers::new().with("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+/// let sender = TraceContext::from_headers(&incoming).expect("it is one");
+/// assert!(sender.is_sampled());
+///
+/// let own = sender.child(); // the same trace, a span of our own
+/// let outgoing = Headers::new().with("tenant", "berlin").with_trace(&own);
+/// assert_eq!(TraceContext::from_headers(&outgoing), Some(own));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    trace_id: u128,
+    span_id: u64,
+    flags: u8,
+    state: Option<String>,
+}
+
+impl TraceContext {
+    /// The first span of a new trace, with ids drawn at random.
+    pub fn root(sampled: bool) -> Self {
+        let flags = if sampled { SAMPLED } else { 0 };
+        Self { trace_id: fastrand::u128(1..), span_id: new_span_id(), flags, state: None }
+    }
+
+    /// Another span of the same trace, with an id drawn at random: what work on a record is done in, and what it sends is
+    /// sent in.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { span_id: new_span_id(), ..self.clone() }
+    }
+
+    /// Reads a `traceparent`, of version 00 or a later one, and a `tracestate`.
+    ///
+    /// `None` if the `traceparent` is not valid. A `tracestate` that is not valid is left out, as the recommendation has it.
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let (version, ids) = (hex(traceparent, 0..2)?, traceparent.as_bytes());
+        let complete = match version {
+            0 => ids.len() == LENGTH,
+            0xff => false,
+            _ => ids.len() == LENGTH || ids.get(LENGTH) == Some(&b'-'),
+        };
+        let apart = [2, 35, 52].into_iter().all(|at| ids.get(at) == Some(&b'-'));
+        if !complete || !apart {
+            return None;
+        }
+        let trace_id = hex(traceparent, 3..35).filter(|id| *id != 0)?;
+        let span_id = hex(traceparent, 36..52).filter(|id| *id != 0)?;
+        let flags = hex(traceparent, 53..55)?;
+        let state = tracestate.filter(|s| is_state(s)).map(str::to_owned);
+        // What a later version has beside the flag of this one is not handed on: only version 00 is written.
+        let flags = if version == 0 { flags as u8 } else { flags as u8 & SAMPLED };
+        Some(Self { trace_id, span_id: span_id as u64, flags, state })
+    }
+
+    /// The trace that a record's headers name: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last of each counts.
+    pub fn from_headers(headers: &Headers) -> Option<Self> {
+        let read = |parent, state| Self::parse(headers.get_str(parent)?, joined(headers, state).as_deref());
+        read(TRACEPARENT, TRACESTATE).or_else(|| read(CE_TRACEPARENT, CE_TRACESTATE))
+    }
+
+    /// The trace's id, 32 hexadecimal digits.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+
+    /// The span's id, 16 hexadecimal digits.
+    pub fn span_id(&self) -> String {
+        format!("{:016x}", self.span_id)
+    }
+
+    /// Whether whoever came before may have recorded it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The `tracestate`, if there is one.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+/// As a `traceparent` of version 00.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+}
+
+impl Headers {
+    /// The same headers with this trace in place of the one they name.
+    ///
+    /// ```
+    /// use ailurus::{Headers, trace::TraceContext};
+    ///
+    /// let trace = TraceContext::root(true);
+    /// let headers = Headers::new().with("traceparent", "old").with_trace(&trace);
+    /// assert_eq!(headers.len(), 1);
+    /// assert_eq!(headers.get_str("traceparent"), Some(trace.to_string().as_str()));
+    /// ```
+    #[must_use]
+    pub fn with_trace(&self, trace: &TraceContext) -> Self {
+        let names = |h: &Header<'_>| [TRACEPARENT, TRACESTATE].iter().any(|n| h.key_bytes() == n.as_bytes());
+        let others: Headers = self.iter().filter(|h| !names(h)).collect();
+        let headers = others.with(TRACEPARENT, trace.to_string());
+        match trace.state() {
+            Some(state) => headers.with(TRACESTATE, state),
+            None => headers,
+        }
+    }
+}
+
+fn new_span_id() -> u64 {
+    fastrand::u64(1..)
+}
+
+/// Lower-case hexadecimal digits; others are not allowed.
+fn hex(text: &str, at: std::ops::Range<usize>) -> Option<u128> {
+    let digits = text.get(at)?;
+    let lower = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    u128::from_str_radix(digits, 16).ok().filter(|_| lower)
+}
+
+/// Several `tracestate` headers are one list.
+fn joined(headers: &Headers, name: &str) -> Option<String> {
+    let all: Option<Vec<_>> = headers
+        .iter()
+        .filter(|h| h.key_bytes() == name.as_bytes())
+        .map(|h| std::str::from_utf8(h.value().unwrap_or_default()).ok())
+        .collect();
+    all.filter(|all| !all.is_empty()).map(|all| all.join(","))
+}
+
+/// Whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once; empty members are allowed, an
+/// empty list says nothing.
+fn is_state(text: &str) -> bool {
+    let members: Vec<_> = text.split(',').map(|m| m.trim_matches([' ', '\t'])).filter(|m| !m.is_empty()).collect();
+    let mut keys = HashSet::new();
+    let valid = |m: &str| m.split_once('=').is_some_and(|(k, v)| is_key(k) && is_value(v) && keys.insert(k.to_owned()));
+    !members.is_empty() && members.len() <= MEMBERS && members.into_iter().all(valid)
+}
+
+/// `vendor`, or `tenant@system`.
+fn is_key(key: &str) -> bool {
+    let lower = |c: u8| c.is_ascii_lowercase();
+    let digit = |c: u8| c.is_ascii_digit();
+    let rest = |s: &[u8]| s.iter().all(|c| lower(*c) || digit(*c) || b"_-*/".contains(c));
+    let part = |s: &str, max: usize, may_begin_with_digit: bool| match s.as_bytes() {
+        [first, more @ ..] => {
+            (lower(*first) || may_begin_with_digit && digit(*first)) && more.len() < max && rest(more)
+        }
+        [] => false,
+    };
+    match key.split_once('@') {
+        Some((tenant, system)) => part(tenant, 241, true) && part(system, 14, false),
+        None => part(key, 256, false),
+    }
+}
+
+/// Printable ASCII without `,` and `=`, up to 256 characters, not ending in a space.
+fn is_value(value: &str) -> bool {
+    let allowed = |c: u8| matches!(c, b' '..=b'~') && c != b',' && c != b'=';
+    (1..=256).contains(&value.len()) && value.bytes().all(allowed) && !value.ends_with(' ')
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn parse(text: &str) -> Option<TraceContext> {
+        TraceContext::parse(text, None)
+    }
+
+    #[test]
+    fn a_traceparent_is_read_and_written() {
+        let trace = parse(PARENT).unwrap();
+        assert_eq!(trace.to_string(), PARENT);
+        assert_eq!(trace.trace_id(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace.span_id(), "b7ad6b7169203331");
+        assert!(trace.is_sampled());
+        assert!(!parse(&PARENT.replace("-01", "-00")).unwrap().is_sampled());
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_refused() {
+        for bad in [
+            "",
+            "00",
+            &PARENT[..54],
+            &format!("{PARENT}-"),
+            &format!("{PARENT}-00"),
+            &format!("{PARENT} "),
+            &PARENT.to_uppercase(),
+            &PARENT.replacen("00-", "ff-", 1),
+            &PARENT.replacen("00-", "0-0", 1),
+            &PARENT.replacen("00-", "+0-", 1),
+            &PARENT.replace("b7ad6b7169203331", "0000000000000000"),
+            &PARENT.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &PARENT.replace("-01", "_01"),
+            &PARENT.replace("0af7", "0ag7"),
+            &PARENT.replace("0af7", "0äf"),
+        ] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_far_as_it_is_known() {
+        let later = PARENT.replacen("00-", "cc-", 1);
+        assert_eq!(parse(&later).unwrap().to_string(), PARENT);
+        assert_eq!(parse(&format!("{later}-what-comes")).unwrap().to_string(), PARENT);
+        assert_eq!(parse(&format!("{later}.what")), None);
+        assert_eq!(parse(&later.replace("-01", "-ff")).unwrap().to_string(), PARENT, "only the flag that is known");
+    }
+
+    #[test]
+    fn a_tracestate_that_is_not_valid_is_left_out() {
+        let state = |s: &str| TraceContext::parse(PARENT, Some(s)).unwrap().state;
+        let long = |n: usize| (0..n).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
+        for good in
+            ["a=1", "a=1,b=2", "a=1, ,b= x", "0t@s=1", "a*/_-=~ !", &long(32), &format!("{}=1", "a".repeat(256))]
+        {
+            assert_eq!(state(good).as_deref(), Some(good));
+        }
+        for bad in [
+            "",
+            " ",
+            "a",
+            "=1",
+            "a=",
+            "a=1,a=2",
+            "A=1",
+            "0=1",
+            "a=b=c",
+            "a@=1",
+            "@b=1",
+            "a@0=1",
+            "a@b@c=1",
+            "a=\u{7f}",
+            "a=ä",
+            &long(33),
+            &format!("{}=1", "a".repeat(257)),
+            &format!("a={}", "v".repeat(257)),
+            &format!("a@{}=1", "s".repeat(15)),
+        ] {
+            assert_eq!(state(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn headers_name_the_trace_of_the_last_hop_or_of_the_event() {
+        let event = Headers::new().with("ce_traceparent", PARENT).with("ce_tracestate", "a=1");
+        let made = TraceContext::from_headers(&event).unwrap();
+        assert_eq!((made.to_string().as_str(), made.state()), (PARENT, Some("a=1")));
+        let hop = made.child();
+        let sent = event.with("tracestate", "old=1").with_trace(&hop);
+        assert_eq!(TraceContext::from_headers(&sent), Some(hop));
+        assert_eq!(sent.len(), 4, "{sent:?}");
+        let two = Headers::new().with("tracestate", "a=1").with("traceparent", PARENT).with("tracestate", "b=2");
+        assert_eq!(TraceContext::from_headers(&two).unwrap().state(), Some("a=1,b=2"));
+        assert_eq!(TraceContext::from_headers(&Headers::new().with("traceparent", [0xff])), None);
+    }
+
+    #[test]
+    fn a_child_is_of_its_trace() {
+        let root = TraceContext::root(true);
+        let child = root.child();
+        assert_eq!((child.trace_id(), child.is_sampled()), (root.trace_id(), true));
+        assert_ne!(child.span_id(), root.span_id());
+        assert!(!TraceContext::root(false).is_sampled());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            trace_id in 1_u128..,
+            span_id in 1_u64..,
+            flags: u8,
+            state in prop::option::of("[a-z][a-z0-9]{0,5}=[!-+]{1,5}"),
+        ) {
+            let trace = TraceContext { trace_id, span_id, flags, state };
+            prop_assert_eq!(TraceContext::from_headers(&Headers::new().with_trace(&trace)), Some(trace));
+        }
+
+        #[test]
+        fn only_what_is_written_so_is_read_as_version_00(text in "00-[0-9a-f]{31,32}-[0-9a-f]{15,17}-[0-9a-fA-F]{2}-?|.{0,60}") {
+            if let Some(trace) = parse(&text) {
+                if text.starts_with("00") {
+                    prop_assert_eq!(trace.to_string(), text);
+                }
+            }
+        }
+
+        #[test]
+        fn a_list_of_any_kind_is_read_without_harm(text in "([a-z0-9@=, ]|.){0,40}") {
+            _ = is_state(&text);
+        }
+    }
+}
