@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::health::Status;
@@ -88,6 +89,38 @@ async fn offsets_of_places_in_a_partition() {
     }
     let e = admin.list_offsets(&[TopicPartition::new(name.as_str(), 2)], StartOffset::Latest).await.unwrap_err();
     assert!(e.to_string().contains("has 2 partitions"), "{e}");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn records_before_an_offset_are_deleted() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("deleted");
+    admin.create_topic(&name, 3, None).await.unwrap();
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let places = [0, 1, 2].map(|p| TopicPartition::new(name.as_str(), p));
+    for place in &places {
+        for _ in 0..5 {
+            producer
+                .send(ProducerRecord::to(&name).partition(place.partition).value("x"))
+                .await
+                .unwrap()
+                .await
+                .unwrap();
+        }
+    }
+    producer.close(Duration::from_secs(30)).await.unwrap();
+
+    let before = BTreeMap::from([(places[0].clone(), 3), (places[1].clone(), -1)]);
+    let begins = admin.delete_records(&before).await.unwrap();
+    assert_eq!(begins, BTreeMap::from([(places[0].clone(), 3), (places[1].clone(), 5)]));
+    let earliest = admin.list_offsets(&places, StartOffset::Earliest).await.unwrap();
+    assert_eq!(places.each_ref().map(|p| earliest[p]), [3, 5, 0]);
+    let e = admin.delete_records(&BTreeMap::from([(places[2].clone(), 6)])).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::OffsetOutOfRange);
+    assert!(e.to_string().contains(&format!("deleting records of {name}/2")), "{e}");
     client.close().await;
 }
 

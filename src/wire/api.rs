@@ -66,6 +66,7 @@ table! {
     ListGroups ListGroupsRequest ListGroupsResponse 0..=4, flexible from 3;
     CreateTopics CreateTopicsRequest CreateTopicsResponse 2..=6, flexible from 5;
     DeleteTopics DeleteTopicsRequest DeleteTopicsResponse 1..=5, flexible from 4;
+    DeleteRecords DeleteRecordsRequest DeleteRecordsResponse 0..=2, flexible from 2;
     DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2, flexible from 2;
     CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;

@@ -130,6 +130,7 @@ pub(super) mod table {
         ]),
     ];
     pub(crate) const DeleteTopics: &[Field] = &[since(1, I32), array(&[STR, I16, since(5, STR)])];
+    pub(crate) const DeleteRecords: &[Field] = &[I32, array(&[STR, array(&[I32, I64, I16])])];
     pub(crate) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
     pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
     pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];

@@ -171,3 +171,11 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn delete_records() {
+    use delete_records_response::*;
+    let p = DeleteRecordsPartitionResult::default().with_partition_index(1).with_low_watermark(7);
+    let t = DeleteRecordsTopicResult::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    agrees::<DeleteRecordsRequest>(&DeleteRecordsResponse::default().with_topics(vec![t.clone(), t]));
+}
