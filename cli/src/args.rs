@@ -32,7 +32,8 @@ Examples:
   ailurus broker --listen 127.0.0.1:9092                # an in-memory broker to develop against
   ailurus produce orders --key-field orderId < orders.ndjson
   ailurus consume orders --from earliest --exit-at-end --json
-  ailurus group describe order-analytics --brokers redpanda:9092";
+  ailurus group describe order-analytics --brokers redpanda:9092
+  ailurus dlq show orders.dlq --last 3                  # why records could not be handled";
 
 /// Options of all commands, before or after the command.
 #[derive(Debug, Clone, Args)]
@@ -54,6 +55,7 @@ pub enum Command {
     Consume(commands::consume::Consume),
     Topic(commands::topic::Topic),
     Group(commands::group::Group),
+    Dlq(commands::dlq::Dlq),
     Health(commands::health::Health),
     Broker(commands::broker::Broker),
     Serve(commands::serve::Serve),

@@ -39,6 +39,7 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Consume(args) => commands::consume::run(&global, args).await,
         Command::Topic(args) => commands::topic::run(&global, args).await,
         Command::Group(args) => commands::group::run(&global, args).await,
+        Command::Dlq(args) => commands::dlq::run(&global, args).await,
         Command::Health(args) => commands::health::run(&global, args).await,
         Command::Broker(args) => commands::broker::run(args).await,
         Command::Serve(args) => commands::serve::run(&global, args).await,

@@ -134,6 +134,10 @@ fn options_that_do_not_fit_are_usage_errors() {
         (&["consume"], "<TOPIC>"),
         (&["topic", "create", "t"], "--partitions"),
         (&["bench", "produce", "--topic", "t"], "PEERS_VALUES is not set"),
+        (&["dlq", "list", "orders"], "did you mean orders.dlq?"),
+        (&["dlq", "show", "t.dlq", "--at", "3"], "PARTITION/OFFSET"),
+        (&["dlq", "replay", "t.dlq", "--since", "yesterday"], "RFC 3339"),
+        (&["dlq", "list", "--suffix", ""], "--suffix is empty"),
         (&["nothing"], "unrecognized subcommand"),
     ] {
         says(&alone(args, &[]).expect(2), &[text]);
@@ -146,7 +150,7 @@ fn help_tells_exit_codes_and_examples() {
     for text in ["Exit codes:", "Examples:", "--brokers", "REDPANDA_BROKERS"] {
         assert!(help.contains(text), "{help}");
     }
-    for name in ["demo", "produce", "consume", "topic", "group", "health", "broker", "serve", "bench"] {
+    for name in ["demo", "produce", "consume", "topic", "group", "dlq", "health", "broker", "serve", "bench"] {
         assert!(alone(&[name, "--help"], &[]).expect(0).stdout.contains("Usage: ailurus"), "{name}");
     }
 }

@@ -1,7 +1,7 @@
 //! `ailurus consume`: records to stdout, alone or as a member of a group.
 
-mod end;
-mod format;
+pub mod end;
+pub mod format;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use ailurus::Record;
+use ailurus::{Headers, Record};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -26,7 +26,7 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Header<'a> {
+pub struct Header<'a> {
     key: Cow<'a, str>,
     value: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,10 +37,6 @@ struct Header<'a> {
 pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
     let (key, key_encoding) = encode(record.key.as_deref());
     let (value, value_encoding) = encode(record.value.as_deref());
-    let headers = record.headers.iter().map(|h| {
-        let (value, value_encoding) = encode(h.value());
-        Header { key: h.key(), value, value_encoding }
-    });
     let line = Line {
         topic,
         partition,
@@ -50,13 +46,23 @@ pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
         key_encoding,
         value,
         value_encoding,
-        headers: headers.collect(),
+        headers: headers(&record.headers),
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")
 }
 
-fn encode(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, Option<&'static str>) {
+/// Headers in order.
+pub fn headers(all: &Headers) -> Vec<Header<'_>> {
+    fn one(h: ailurus::record::Header<'_>) -> Header<'_> {
+        let (value, value_encoding) = encode(h.value());
+        Header { key: h.key(), value, value_encoding }
+    }
+    all.iter().map(one).collect()
+}
+
+/// Bytes as text, or as base64 if they are none; and which, if not plain text.
+pub fn encode(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, Option<&'static str>) {
     match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
         None => (None, None),
         Some(Ok(text)) => (Some(Cow::Borrowed(text)), None),
@@ -74,7 +80,7 @@ pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
 }
 
 /// Bytes as text that stays in its line and can't steer a terminal.
-fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
+pub fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
     let Some(bytes) = bytes else { return out.write_all(b"(null)") };
     let text = String::from_utf8_lossy(bytes);
     if !text.contains(char::is_control) {

@@ -1,0 +1,180 @@
+//! `ailurus dlq`: look at dead letters and work them off.
+
+mod discard;
+mod list;
+mod lock;
+mod log;
+mod marks;
+mod replay;
+mod show;
+
+use ailurus::{Acks, Client};
+use clap::{Args, Subcommand};
+
+use crate::args::{Global, Json};
+use crate::exit::{Exit, Usage};
+use crate::settings;
+use crate::signals::Shutdown;
+use log::Filter;
+
+/// Look at dead letters, send their records again, or discard them.
+///
+/// A dead letter is a record that its group could not handle: it stands in the dead-letter topic, which is named after the
+/// record's topic with .dlq behind it, and says why in its headers.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Dlq {
+    #[command(subcommand)]
+    action: Action,
+    /// What the names of dead-letter topics end in.
+    #[arg(long, global = true, value_name = "TEXT", default_value = ".dlq")]
+    suffix: String,
+}
+
+const AFTER_HELP: &str = "\
+replay and discard only tell what they would do, unless --yes is given. What they have done with is
+marked in the dead-letter topic itself, by records without key and value, and is neither replayed
+nor counted as open again. One of them works on a topic at a time: it is the member of the group
+TOPIC.replay meanwhile.
+
+Exit codes:
+  0    done, or told what would be done
+  1    a letter was refused, or reading or writing failed; what was replayed before is marked
+  2    an option or a setting is wrong
+  130  a signal came before the end; what was replayed before is marked
+
+Examples:
+  ailurus dlq list
+  ailurus dlq show orders.dlq --last 3
+  ailurus dlq replay orders.dlq --error 'connection refused' --since 2026-01-31T12:00:00Z
+  ailurus dlq replay orders.dlq --yes
+  ailurus dlq discard orders.dlq --key o-17 --yes
+  ailurus dlq discard orders.dlq --delete --yes     # all of them, and free the space";
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Dead-letter topics, and how many letters there are of each origin and error. Errors that differ only in numbers are
+    /// counted as one.
+    List {
+        /// These; all whose names end in the suffix if none is given.
+        #[arg(value_name = "TOPIC")]
+        topics: Vec<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Letters in full: key, value, headers, error, origin. Exits with 1 if there is none.
+    ///
+    /// With --json an object a line; bytes that are not UTF-8 are base64, and "keyEncoding" or "valueEncoding" says so.
+    Show {
+        /// The dead-letter topic.
+        topic: String,
+        /// The one at this place, PARTITION/OFFSET.
+        #[arg(long, value_name = "PLACE", value_parser = place, conflicts_with_all = ["last", "open"])]
+        at: Option<(i32, i64)>,
+        /// The last so many that fit.
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        last: u32,
+        /// Only those that are neither replayed nor discarded.
+        #[arg(long)]
+        open: bool,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Send records to their origin topic again: with their key, value, headers and timestamp, to their partition.
+    ///
+    /// Each is acknowledged by all in-sync replicas before it is marked. One that dies between the two leaves up to 100
+    /// letters that are replayed again. A record says in the header dlq-replays how often it was replayed.
+    Replay {
+        /// The dead-letter topic.
+        topic: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// Refuse what was replayed so often already.
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        max_replays: u32,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Mark letters as not to be replayed any more; with --delete, delete them from the log.
+    Discard {
+        /// The dead-letter topic.
+        topic: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// Also delete, for good, all records of each partition before its first letter that is still open then.
+        #[arg(long)]
+        delete: bool,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct How {
+    /// Do it. Without this it is only told what would be done.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+fn place(text: &str) -> Result<(i32, i64), String> {
+    let parts = text.split_once('/').and_then(|(p, o)| Some((p.parse().ok()?, o.parse().ok()?)));
+    parts.filter(|(p, o)| *p >= 0 && *o >= 0).ok_or_else(|| "allowed is PARTITION/OFFSET, such as 0/17".to_owned())
+}
+
+pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result<Exit> {
+    let named = match &action {
+        Action::List { topics, .. } => topics.as_slice(),
+        Action::Show { topic, .. } | Action::Replay { topic, .. } | Action::Discard { topic, .. } => {
+            std::slice::from_ref(topic)
+        }
+    };
+    if suffix.is_empty() {
+        return Err(Usage("--suffix is empty: every topic would be a dead-letter topic".into()).into());
+    }
+    if let Some(other) = named.iter().find(|t| !t.ends_with(&suffix)) {
+        let what =
+            format!("{other} is no dead-letter topic: it does not end in {suffix} (did you mean {other}{suffix}?)");
+        return Err(Usage(what).into());
+    }
+    // An offset may be committed on the strength of what is written here: all replicas must have it.
+    let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
+    let shutdown = Shutdown::install()?;
+    let client = Client::connect(config).await?;
+    let work = async {
+        match action {
+            Action::List { topics, output } => list::run(&client, topics, &suffix, output.json).await,
+            Action::Show { topic, at: Some(at), output, .. } => show::one(&client, &topic, at, output.json).await,
+            Action::Show { topic, last, open, filter, output, .. } => {
+                show::last(&client, &topic, &filter, open, last as usize, output.json).await
+            }
+            Action::Replay { topic, filter, max_replays, how } => {
+                let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };
+                replay::run(&client, &topic, options, &shutdown).await
+            }
+            Action::Discard { topic, filter, delete, how } => {
+                let options = discard::Options { filter, delete, yes: how.yes, json: how.output.json };
+                discard::run(&client, &topic, options).await
+            }
+        }
+    };
+    let result = work.await;
+    client.close().await;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_partition_and_an_offset() {
+        assert_eq!(place("3/17"), Ok((3, 17)));
+        for bad in ["", "3", "3/", "/17", "-1/3", "3/-1", "a/b", "3/17/1"] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+}

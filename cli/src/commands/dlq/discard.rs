@@ -1,0 +1,154 @@
+//! `ailurus dlq discard`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ailurus::{Admin, Client, Producer, TopicPartition};
+use serde::Serialize;
+
+use super::lock::Lock;
+use super::log::{Entry, Filter, Log};
+use super::marks::{Offsets, State};
+use super::replay::write_mark;
+use crate::exit::Exit;
+use crate::output::{self, note};
+
+/// Ranges of offsets in one mark, so that it fits into a record.
+const RANGES: usize = 1000;
+const CLOSE: Duration = Duration::from_secs(10);
+
+pub struct Options {
+    pub filter: Filter,
+    pub delete: bool,
+    pub yes: bool,
+    pub json: bool,
+}
+
+/// What is to happen in a partition.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Plan {
+    topic: String,
+    partition: i32,
+    /// Letters to mark.
+    discard: u64,
+    #[serde(skip)]
+    offsets: Offsets,
+    /// The offsets of those letters, as `3-5,9`.
+    #[serde(rename = "offsets")]
+    offsets_text: String,
+    /// Where the log begins now.
+    first: i64,
+    /// All before this are to be deleted from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_before: Option<i64>,
+    /// Records among those that are no dead letters.
+    foreign: u64,
+    done: bool,
+}
+
+pub async fn run(client: &Client, topic: &str, options: Options) -> anyhow::Result<Exit> {
+    let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
+    let result = act(client, topic, &options).await;
+    if let Some(lock) = lock {
+        lock.release().await?;
+    }
+    result
+}
+
+async fn act(client: &Client, topic: &str, options: &Options) -> anyhow::Result<Exit> {
+    let mut plans = plans(&Log::open(client, topic).await?, options).await?;
+    plans.retain(|p| p.discard > 0 || p.delete_before.is_some());
+    if options.yes {
+        let producer = Producer::new(client, client.config().producer.clone())?;
+        let done = carry_out(client, &producer, &mut plans).await;
+        let closed = producer.close(CLOSE).await;
+        plans.retain(|p| p.done);
+        tell(&plans, options)?; // what was done, whatever came then
+        done?;
+        closed?;
+    } else {
+        tell(&plans, options)?;
+        if !plans.is_empty() {
+            note(format_args!("nothing was changed; --yes does it"));
+        }
+    }
+    if plans.is_empty() {
+        note(format_args!("there is nothing to discard in {topic}"));
+    }
+    Ok(Exit::Success)
+}
+
+async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
+    let wanted = |p| options.filter.partition.is_none_or(|only| only == p);
+    let mut plans = BTreeMap::new();
+    let mut foreign = BTreeMap::<i32, Vec<i64>>::new();
+    for (partition, first, end) in log.bounds().filter(|(p, _, _)| wanted(*p)) {
+        let plan = Plan { topic: log.topic().to_owned(), partition, first, ..Plan::default() };
+        plans.insert(partition, Plan { delete_before: Some(end), ..plan });
+    }
+    let mut reader = log.records(None).await?;
+    while let Some((partition, records)) = reader.next().await? {
+        let Some(plan) = plans.get_mut(&partition) else { continue };
+        for record in records {
+            let offset = record.offset;
+            match log.entry(partition, record) {
+                Some(Entry::Letter(letter)) if letter.state == State::Open => {
+                    if options.filter.fits(&letter) {
+                        plan.discard += 1;
+                        plan.offsets.insert(offset);
+                    } else {
+                        plan.delete_before = plan.delete_before.map(|before| before.min(offset));
+                    }
+                }
+                Some(Entry::Foreign) => foreign.entry(partition).or_default().push(offset),
+                _ => {}
+            }
+        }
+    }
+    reader.close().await?;
+    for plan in plans.values_mut() {
+        plan.delete_before = plan.delete_before.filter(|before| options.delete && *before > plan.first);
+        plan.offsets_text = plan.offsets.to_string();
+        let gone = foreign.get(&plan.partition).into_iter().flatten();
+        plan.foreign = gone.filter(|o| plan.delete_before.is_some_and(|before| **o < before)).count() as u64;
+    }
+    Ok(plans.into_values().collect())
+}
+
+async fn carry_out(client: &Client, producer: &Producer, plans: &mut [Plan]) -> anyhow::Result<()> {
+    let admin = Admin::new(client);
+    for plan in plans {
+        for some in plan.offsets.chunks(RANGES) {
+            write_mark(producer, &plan.topic, plan.partition, State::Discarded, &some).await?;
+        }
+        if let Some(before) = plan.delete_before {
+            let place = TopicPartition::new(plan.topic.as_str(), plan.partition);
+            admin.delete_records(&BTreeMap::from([(place, before)])).await?;
+        }
+        plan.done = true;
+    }
+    Ok(())
+}
+
+fn tell(plans: &[Plan], options: &Options) -> std::io::Result<()> {
+    if options.json {
+        return output::json(&plans);
+    }
+    let (discarded, deleted) =
+        if options.yes { ("discarded", "deleted") } else { ("would be discarded", "would be deleted") };
+    for p in plans {
+        let place = format!("{}/{}", p.topic, p.partition);
+        if p.discard > 0 {
+            let text = format!("{place}: {} letters {discarded}, at offsets {}", p.discard, p.offsets_text);
+            output::print(format_args!("{text}: they are not replayed any more\n"))?;
+        }
+        if let Some(before) = p.delete_before {
+            let foreign =
+                if p.foreign > 0 { format!(", {} of them no dead letters", p.foreign) } else { String::new() };
+            let text = format!("{place}: all records from offset {} to {}{foreign} {deleted}", p.first, before - 1);
+            output::print(format_args!("{text} for good\n"))?;
+        }
+    }
+    Ok(())
+}

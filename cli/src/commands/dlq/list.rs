@@ -1,0 +1,159 @@
+//! `ailurus dlq list`.
+
+use std::collections::BTreeMap;
+
+use ailurus::{Admin, Client};
+use serde::Serialize;
+
+use super::log::{Entry, Letter, Log};
+use super::marks::State;
+use crate::exit::Exit;
+use crate::output::{self, Table, note};
+
+/// Different errors counted of a topic; what comes beyond is counted together.
+const CLASSES: usize = 1000;
+const OTHERS: &str = "(other errors)";
+
+/// The letters of a topic.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    topic: String,
+    letters: u64,
+    open: u64,
+    replayed: u64,
+    discarded: u64,
+    /// Records that are no dead letters.
+    foreign: u64,
+    errors: Vec<Class>,
+}
+
+/// The letters of one origin and error.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Class {
+    origin: String,
+    error: String,
+    letters: u64,
+    open: u64,
+    first_failure: Option<String>,
+    last_failure: Option<String>,
+}
+
+pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool) -> anyhow::Result<Exit> {
+    let topics = if topics.is_empty() {
+        let all = Admin::new(client).list_topics().await?;
+        all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix)).collect()
+    } else {
+        topics
+    };
+    let mut all = Vec::new();
+    for topic in topics {
+        all.push(count(client, &topic).await?);
+    }
+    if json {
+        output::json(&all)?;
+        return Ok(Exit::Success);
+    }
+    if all.is_empty() {
+        note(format_args!("there is no topic whose name ends in {suffix}"));
+    }
+    output::print(table(&all))?;
+    Ok(Exit::Success)
+}
+
+async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
+    let log = Log::open(client, topic).await?;
+    let mut counts = Counts { topic: topic.to_owned(), ..Counts::default() };
+    let mut classes = BTreeMap::new();
+    let mut reader = log.records(None).await?;
+    while let Some((partition, records)) = reader.next().await? {
+        for record in records {
+            match log.entry(partition, record) {
+                Some(Entry::Letter(letter)) => {
+                    counts.letters += 1;
+                    *match letter.state {
+                        State::Open => &mut counts.open,
+                        State::Replayed => &mut counts.replayed,
+                        State::Discarded => &mut counts.discarded,
+                    } += 1;
+                    sort_in(&mut classes, &letter);
+                }
+                Some(Entry::Foreign) => counts.foreign += 1,
+                None => {}
+            }
+        }
+    }
+    reader.close().await?;
+    counts.errors = classes.into_values().collect();
+    counts.errors.sort_by_key(|c| std::cmp::Reverse((c.open, c.letters)));
+    Ok(counts)
+}
+
+fn sort_in(classes: &mut BTreeMap<(String, String), Class>, letter: &Letter) {
+    let origin = letter.said.origin.topic.clone();
+    let mut key = (origin.clone(), class_of(&letter.said.error));
+    if classes.len() >= CLASSES && !classes.contains_key(&key) {
+        key.1 = OTHERS.to_owned();
+    }
+    let error = if key.1 == OTHERS { OTHERS.to_owned() } else { letter.said.error.clone() };
+    let new = Class { origin, error, letters: 0, open: 0, first_failure: None, last_failure: None };
+    let class = classes.entry(key).or_insert(new);
+    class.letters += 1;
+    class.open += u64::from(letter.state == State::Open);
+    let first = letter.said.first_failure.map(super::show::rfc3339);
+    let last = letter.said.last_failure.map(super::show::rfc3339);
+    class.first_failure = [class.first_failure.take(), first].into_iter().flatten().min();
+    class.last_failure = class.last_failure.take().max(last);
+}
+
+/// An error without its numbers: offsets and ids make each text another one.
+fn class_of(error: &str) -> String {
+    let mut class = String::with_capacity(error.len());
+    for c in error.chars() {
+        match c {
+            '0'..='9' if class.ends_with('#') => {}
+            '0'..='9' => class.push('#'),
+            c => class.push(c),
+        }
+    }
+    class
+}
+
+fn table(all: &[Counts]) -> String {
+    let mut table = Table::new(["TOPIC", "LETTERS", "OPEN", "ORIGIN", "FIRST", "LAST", "ERROR"]);
+    let mut foreign = String::new();
+    for counts in all {
+        let none = || "-".to_owned();
+        if counts.errors.is_empty() {
+            table.row([counts.topic.clone(), "0".into(), "0".into(), none(), none(), none(), none()]);
+        }
+        for c in &counts.errors {
+            table.row([
+                counts.topic.clone(),
+                c.letters.to_string(),
+                c.open.to_string(),
+                c.origin.clone(),
+                output::or_dash(c.first_failure.as_ref()),
+                output::or_dash(c.last_failure.as_ref()),
+                super::show::line(c.error.as_bytes()),
+            ]);
+        }
+        if counts.foreign > 0 {
+            foreign += &format!("{}: {} records are no dead letters\n", counts.topic, counts.foreign);
+        }
+    }
+    format!("{table}{foreign}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_differ_in_numbers_are_of_one_class() {
+        let at = |n: u32| format!("can't read order.paid from orders/{n} at offset {}: no", n * 37);
+        assert_eq!(class_of(&at(1)), class_of(&at(2000)));
+        assert_ne!(class_of("a1b"), class_of("ab"));
+    }
+}

@@ -1,0 +1,69 @@
+//! One command works off a topic at a time: it is the only member of a group meanwhile.
+
+use std::time::Duration;
+
+use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset};
+use anyhow::{anyhow, bail};
+
+/// How long joining the group may take: brokers wait some seconds for further members of a new one.
+const JOIN: Duration = Duration::from_secs(60);
+
+/// The membership. It commits nothing.
+pub struct Lock {
+    consumer: Consumer,
+    group: String,
+}
+
+impl Lock {
+    /// Joins the topic's group; an error if another command is in it.
+    pub async fn take(client: &Client, topic: &str) -> anyhow::Result<Self> {
+        let group = format!("{topic}.replay");
+        let session = client.config().consumer.session_timeout;
+        let admin = Admin::new(client);
+        if let Some(member) = admin.describe_group(&group).await?.members.first() {
+            bail!(
+                "another command works off {topic}: {} on {} is in the group {group}. If it was killed, its membership ends \
+                 by itself within its session timeout ({session:?} here)",
+                member.client_id,
+                member.host
+            );
+        }
+        let partitions = admin.describe_topic(topic).await?.partitions.len();
+        let mut config = client.config().consumer.clone();
+        config.offset_reset = OffsetReset::Latest; // there is nothing to read here
+        let mut consumer = Consumer::subscribe(client, &group, &[topic], config).await?;
+        let joined = tokio::time::timeout(JOIN, async {
+            loop {
+                if let ConsumerEvent::Assigned(all) = consumer.recv().await? {
+                    return anyhow::Ok(all.len());
+                }
+            }
+        });
+        let outcome = match joined.await {
+            Ok(Ok(all)) if all == partitions => return Ok(Self { consumer, group }),
+            Ok(Ok(_)) => Err(anyhow!("another command begins to work off {topic} at the same time (group {group})")),
+            Ok(Err(e)) => Err(e.context(format!("joining group {group}"))),
+            Err(_) => Err(anyhow!("group {group} could not be joined within {JOIN:?}")),
+        };
+        _ = consumer.close().await; // the error before it is the one to report
+        outcome
+    }
+
+    /// Whether it is still ours.
+    pub async fn check(&mut self) -> anyhow::Result<()> {
+        // What is there already: no time is given for more.
+        while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.consumer.recv()).await {
+            if let ConsumerEvent::Revoked(_) | ConsumerEvent::Lost(_) = event? {
+                bail!(
+                    "another command has joined the group {}: this one has stopped; run it again for the rest",
+                    self.group
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn release(self) -> anyhow::Result<()> {
+        Ok(self.consumer.close().await?)
+    }
+}

@@ -1,0 +1,179 @@
+//! Reads a dead-letter topic from its beginning to where it ends when reading begins.
+
+use std::collections::BTreeMap;
+
+use ailurus::processor::DeadLetter;
+use ailurus::{Admin, Client, Consumer, ConsumerEvent, Record, StartOffset, TopicPartition};
+use chrono::DateTime;
+use clap::Args;
+
+use super::marks::{self, Marks, State};
+use crate::commands::consume::end::EndOfLog;
+
+/// Which letters.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which letters (all of these must fit)")]
+pub struct Filter {
+    /// Those whose error has this text.
+    #[arg(long, value_name = "TEXT")]
+    pub error: Option<String>,
+    /// Those with this key.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Those in this partition of the dead-letter topic.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub partition: Option<i32>,
+    /// Those at this offset of the dead-letter topic or behind it.
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub from_offset: Option<i64>,
+    /// Those before this offset of the dead-letter topic.
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub before_offset: Option<i64>,
+    /// Those that failed last at this time or later, such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<i64>,
+    /// Those that failed last before this time.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub before: Option<i64>,
+}
+
+/// Milliseconds since 1970.
+fn time(text: &str) -> Result<i64, String> {
+    let allowed = |_| "allowed is a time as in RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
+    DateTime::parse_from_rfc3339(text).map(|t| t.timestamp_millis()).map_err(allowed)
+}
+
+impl Filter {
+    pub fn fits(&self, letter: &Letter) -> bool {
+        // A letter that does not say when it failed was written then.
+        let failed = letter.said.last_failure.map_or(letter.record.timestamp, |t| t.timestamp_millis());
+        let offset = letter.record.offset;
+        self.error.as_ref().is_none_or(|text| letter.said.error.contains(text))
+            && self.key.as_ref().is_none_or(|key| letter.record.key.as_deref() == Some(key.as_bytes()))
+            && self.partition.is_none_or(|p| p == letter.partition)
+            && self.from_offset.is_none_or(|from| offset >= from)
+            && self.before_offset.is_none_or(|before| offset < before)
+            && self.since.is_none_or(|since| failed >= since)
+            && self.before.is_none_or(|before| failed < before)
+    }
+}
+
+/// A dead letter where it lies.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub partition: i32,
+    pub record: Record,
+    pub said: DeadLetter,
+    pub state: State,
+}
+
+/// What stands at an offset of a dead-letter topic.
+#[derive(Debug)]
+pub enum Entry {
+    Letter(Box<Letter>),
+    /// A record that no one here has written.
+    Foreign,
+}
+
+/// A dead-letter topic as it is now.
+#[derive(Debug)]
+pub struct Log {
+    client: Client,
+    topic: String,
+    starts: BTreeMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, i64>,
+    marks: Marks,
+}
+
+impl Log {
+    /// Finds its beginning and end, and reads what is marked as done.
+    pub async fn open(client: &Client, topic: &str) -> anyhow::Result<Self> {
+        let admin = Admin::new(client);
+        let described = admin.describe_topic(topic).await?;
+        let all: Vec<_> = described.partitions.iter().map(|p| TopicPartition::new(topic, p.partition)).collect();
+        let starts = admin.list_offsets(&all, StartOffset::Earliest).await?;
+        let ends = admin.list_offsets(&all, StartOffset::Latest).await?;
+        let mut log = Self { client: client.clone(), topic: topic.to_owned(), starts, ends, marks: Marks::default() };
+        let mut marks = Marks::default();
+        let mut reader = log.records(None).await?;
+        while let Some((partition, records)) = reader.next().await? {
+            let found = records.iter().filter_map(|r| marks::parse(&r.headers));
+            found.for_each(|m| marks.add(partition, m));
+        }
+        reader.close().await?;
+        log.marks = marks;
+        Ok(log)
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Each partition with its first offset and its end.
+    pub fn bounds(&self) -> impl Iterator<Item = (i32, i64, i64)> + '_ {
+        let start = |tp| self.starts.get(tp).copied().unwrap_or(0);
+        self.ends.iter().map(move |(tp, end)| (tp.partition, start(tp), *end))
+    }
+
+    /// All records; those at and behind one place if it is given.
+    pub async fn records(&self, from: Option<(i32, i64)>) -> anyhow::Result<Reader> {
+        let mut starts = self.starts.clone();
+        if let Some((partition, offset)) = from {
+            starts.retain(|tp, start| tp.partition == partition && *start <= offset);
+            starts.values_mut().for_each(|start| *start = offset);
+        }
+        let mut end = EndOfLog::new(self.ends.clone());
+        starts.retain(|tp, start| self.ends.get(tp).is_some_and(|end| end > start));
+        end.assigned(starts.clone());
+        let consumer = if starts.is_empty() {
+            None
+        } else {
+            let from = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
+            Some(Consumer::assign(&self.client, from, self.client.config().consumer.clone()).await?)
+        };
+        Ok(Reader { consumer, end, ends: self.ends.clone() })
+    }
+
+    /// What a record is; nothing for a mark.
+    pub fn entry(&self, partition: i32, record: Record) -> Option<Entry> {
+        if marks::parse(&record.headers).is_some() {
+            return None;
+        }
+        let Some(said) = DeadLetter::parse(&record.headers) else { return Some(Entry::Foreign) };
+        let state = self.marks.state(partition, record.offset);
+        Some(Entry::Letter(Box::new(Letter { partition, record, said, state })))
+    }
+}
+
+/// Reads on until the end that was found before.
+#[derive(Debug)]
+pub struct Reader {
+    consumer: Option<Consumer>,
+    end: EndOfLog,
+    ends: BTreeMap<TopicPartition, i64>,
+}
+
+impl Reader {
+    /// Some records of a partition, in order; `None` at the end.
+    pub async fn next(&mut self) -> anyhow::Result<Option<(i32, Vec<Record>)>> {
+        let Some(consumer) = &mut self.consumer else { return Ok(None) };
+        while !self.end.is_reached() {
+            if let ConsumerEvent::Records(mut records) = consumer.recv().await? {
+                let tp = records.topic_partition();
+                let end = self.ends.get(&tp).copied().unwrap_or(0);
+                self.end.advanced(&tp, records.next_offset);
+                let mut records = std::mem::take(&mut records.records);
+                records.retain(|r| r.offset < end);
+                return Ok(Some((tp.partition, records)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub async fn close(self) -> anyhow::Result<()> {
+        match self.consumer {
+            Some(consumer) => Ok(consumer.close().await?),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Dead letters: listed, shown, replayed, discarded.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{Bed, Ended, Process, until};
+
+/// The topic, its dead-letter topic, and what they hold is written through the command alone: a letter is a record with certain
+/// headers.
+struct Letters {
+    bed: Bed,
+    topic: String,
+    dlq: String,
+}
+
+impl Letters {
+    fn new(partitions: u32) -> Self {
+        let mut bed = Bed::new();
+        let topic = bed.topic("orders", partitions);
+        let dlq = bed.topic("orders.dlq", partitions);
+        Self { bed, topic, dlq }
+    }
+
+    /// Writes a letter into partition 0, as the record at `offset` of the topic's last partition failed.
+    fn letter(&self, key: &str, value: &str, error: &str, more: &[&str]) {
+        self.letter_of(&self.topic, key, value, error, more);
+    }
+
+    fn letter_of(&self, origin: &str, key: &str, value: &str, error: &str, more: &[&str]) {
+        let headers = [
+            "tenant=berlin".to_owned(),
+            "tenant=paris".to_owned(),
+            "traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        ];
+        let said = [
+            format!("dlq-error={error}"),
+            format!("dlq-topic={origin}"),
+            "dlq-partition=0".to_owned(),
+            "dlq-offset=42".to_owned(),
+            "dlq-timestamp=1234567".to_owned(),
+            "dlq-group=billing".to_owned(),
+            "dlq-attempts=4".to_owned(),
+            "dlq-first-failure=2026-01-31T12:00:00.000Z".to_owned(),
+            "dlq-last-failure=2026-01-31T12:00:05.000Z".to_owned(),
+        ];
+        let mut args = vec!["produce", &self.dlq, "--partition", "0", "--key", key];
+        let before = more.iter().filter(|h| h.starts_with("dlq-replays"));
+        let after = more.iter().filter(|h| !h.starts_with("dlq-replays"));
+        for header in headers.iter().map(String::as_str).chain(before.copied()) {
+            args.extend(["--header", header]);
+        }
+        for header in said.iter().map(String::as_str).chain(after.copied()) {
+            args.extend(["--header", header]);
+        }
+        self.bed.feed(&args, format!("{value}\n").as_bytes()).expect(0);
+    }
+
+    fn run(&self, action: &str, more: &[&str]) -> Ended {
+        let mut args = vec!["dlq", action, &self.dlq];
+        args.extend(more);
+        self.bed.run(&args)
+    }
+
+    /// letters, open, replayed, discarded
+    fn counts(&self) -> [i64; 4] {
+        let listed = self.run("list", &["--json"]).expect(0).json_lines().remove(0);
+        ["letters", "open", "replayed", "discarded"].map(|name| listed[0][name].as_i64().unwrap())
+    }
+
+    /// The records of the origin topic.
+    fn replayed(&self) -> Vec<Value> {
+        self.bed.run(&["consume", &self.topic, "--exit-at-end", "--json"]).expect(0).json_lines()
+    }
+}
+
+#[test]
+fn letters_are_listed_by_origin_and_error() {
+    let letters = Letters::new(2);
+    letters.letter("a", "1", "no stock of 17", &[]);
+    letters.letter("b", "2", "no stock of 18", &[]);
+    letters.letter("c", "3", "boom", &[]);
+    letters.bed.feed(&["produce", &letters.dlq], b"somebody's note\n").expect(0);
+    assert_eq!(letters.counts(), [3, 3, 0, 0]);
+    let listed = letters.run("list", &["--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(listed[0]["foreign"], 1);
+    let first = &listed[0]["errors"][0];
+    assert_eq!(
+        first,
+        &json!({
+            "origin": letters.topic, "error": "no stock of 17", "letters": 2, "open": 2,
+            "firstFailure": "2026-01-31T12:00:00.000Z", "lastFailure": "2026-01-31T12:00:05.000Z",
+        })
+    );
+    let text = letters.bed.run(&["dlq", "list"]).expect(0).stdout;
+    let row = text.lines().find(|l| l.starts_with(&format!("{} ", letters.dlq)) && l.contains("boom")).expect(&text);
+    assert_eq!(row.split_whitespace().skip(1).take(3).collect::<Vec<_>>(), ["1", "1", letters.topic.as_str()]);
+    assert!(text.contains("1 records are no dead letters"), "{text}");
+}
+
+#[test]
+fn a_letter_is_shown_in_full() {
+    let letters = Letters::new(1);
+    letters.letter("o-1", r#"{"total":1}"#, "boom", &[]);
+    letters.letter("o-2", "later", "other", &["dlq-left-out=value"]);
+    let shown = letters.run("show", &["--at", "0/0"]).expect(0).stdout;
+    let origin = format!("  origin    {}/0@42  1970-01-01T00:20:34.567Z  group billing", letters.topic);
+    for line in [
+        format!("{}/0@0  open", letters.dlq),
+        origin,
+        "  error     boom".to_owned(),
+        "  attempts  4  from 2026-01-31T12:00:00.000Z  to 2026-01-31T12:00:05.000Z".to_owned(),
+        "  key       o-1".to_owned(),
+        r#"  value     {"total":1}"#.to_owned(),
+        "  header    tenant = berlin".to_owned(),
+        "  header    tenant = paris".to_owned(),
+    ] {
+        assert!(shown.lines().any(|l| l == line), "{line:?} is missing in:\n{shown}");
+    }
+    assert!(!shown.contains("dlq-topic"), "{shown}");
+
+    let last = letters.run("show", &["--last", "1", "--json"]).expect(0).json_lines();
+    assert_eq!(last.len(), 1);
+    assert_eq!(
+        (&last[0]["key"], &last[0]["leftOut"], &last[0]["offset"]),
+        (&json!("o-2"), &json!(["value"]), &json!(1))
+    );
+    assert_eq!(last[0]["origin"]["timestamp"], 1_234_567);
+    assert_eq!(last[0]["headers"][1], json!({"key": "tenant", "value": "paris"}));
+    for (filter, count) in [
+        (&["--key", "o-1"][..], 1),
+        (&["--error", "oth"], 1),
+        (&["--since", "2026-01-31T12:00:05Z"], 2),
+        (&["--from-offset", "1", "--before-offset", "2"], 1),
+        (&["--partition", "0"], 2),
+    ] {
+        let mut args = filter.to_vec();
+        args.push("--json");
+        assert_eq!(letters.run("show", &args).expect(0).json_lines().len(), count, "{filter:?}");
+    }
+    let none = letters.run("show", &["--before", "2026-01-31T12:00:05Z"]).expect(1);
+    assert!(none.stderr.contains("no dead letter that fits"), "{}", none.stderr);
+    let none = letters.run("show", &["--at", "0/9"]).expect(1);
+    assert!(none.stderr.contains("no dead letter at"), "{}", none.stderr);
+}
+
+#[test]
+fn a_record_is_replayed_once_and_as_it_was() {
+    let letters = Letters::new(2);
+    for i in 0..5 {
+        letters.letter(&format!("k{i}"), &format!("v{i}"), if i == 3 { "other" } else { "boom" }, &[]);
+    }
+    let dry = letters.run("replay", &["--error", "boom"]).expect(0);
+    assert_eq!(dry.stdout.lines().count(), 4);
+    assert!(dry.stdout.starts_with(&format!("{}/0@0 would be replayed to {}", letters.dlq, letters.topic)));
+    assert!(dry.stderr.contains("4 letters") && dry.stderr.contains("--yes does it"), "{}", dry.stderr);
+    assert_eq!(letters.replayed(), Vec::<Value>::new(), "only told");
+    assert_eq!(letters.counts(), [5, 5, 0, 0]);
+
+    let done = letters.run("replay", &["--error", "boom", "--yes", "--json"]).expect(0);
+    assert!(done.stderr.contains("4 letters") && done.stderr.contains("replayed"), "{}", done.stderr);
+    assert!(done.json_lines().iter().all(|l| l["outcome"] == "replayed"));
+    let records = letters.replayed();
+    assert_eq!(records.iter().map(|r| r["key"].as_str().unwrap()).collect::<Vec<_>>(), ["k0", "k1", "k2", "k4"]);
+    let first = &records[0];
+    assert_eq!(
+        (&first["value"], &first["timestamp"], &first["partition"]),
+        (&json!("v0"), &json!(1_234_567), &json!(0))
+    );
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(
+        first["headers"],
+        json!([
+            {"key": "tenant", "value": "berlin"},
+            {"key": "tenant", "value": "paris"},
+            {"key": "traceparent", "value": trace},
+            {"key": "dlq-replays", "value": "1"},
+        ])
+    );
+    assert_eq!(letters.counts(), [5, 1, 4, 0]);
+
+    letters.run("replay", &["--yes"]).expect(0);
+    assert_eq!(letters.replayed().len(), 5, "the one that was left, and no other again");
+    letters.run("replay", &["--yes"]).expect(0);
+    assert_eq!(letters.replayed().len(), 5);
+    let state = letters.run("show", &["--at", "0/3", "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!(state["state"], "replayed");
+}
+
+#[test]
+fn what_would_go_round_or_is_not_whole_is_refused() {
+    let letters = Letters::new(1);
+    letters.letter("often", "v", "boom", &["dlq-replays=3"]);
+    letters.letter("damaged", "v", "boom", &["dlq-replays=x"]);
+    letters.letter("twice", "v", "boom", &["dlq-replays=2"]);
+    letters.letter("large", "v", "boom", &["dlq-left-out=value"]);
+    letters.letter_of(&letters.dlq, "dead", "v", "boom", &[]);
+    letters.letter_of("cli-test-nobody-made-this", "gone", "v", "boom", &[]);
+    let done = letters.run("replay", &["--yes", "--json"]).expect(1);
+    assert!(done.stderr.contains("1 letters") && done.stderr.contains("5 refused"), "{}", done.stderr);
+    let why: Vec<_> = done.json_lines().iter().filter_map(|l| l["why"].as_str().map(str::to_owned)).collect();
+    let expected = ["--max-replays is 3", "can't be read", "too large", "dead-letter topic", "does not exist"];
+    assert_eq!(why.len(), expected.len(), "{why:?}");
+    for (why, text) in why.iter().zip(expected) {
+        assert!(why.contains(text), "{why:?} without {text:?}");
+    }
+    let records = letters.replayed();
+    assert_eq!(records.len(), 1);
+    assert!(records[0]["headers"].as_array().unwrap().contains(&json!({"key": "dlq-replays", "value": "3"})));
+    letters.run("replay", &["--yes", "--key", "often", "--max-replays", "4"]).expect(0);
+    assert_eq!(letters.replayed().len(), 2);
+}
+
+#[test]
+fn letters_are_discarded_and_then_deleted() {
+    let letters = Letters::new(1);
+    for i in 0..4 {
+        letters.letter(&format!("k{i}"), "v", "boom", &[]);
+    }
+    let dry = letters.run("discard", &["--key", "k0", "--delete"]).expect(0);
+    assert_eq!(
+        dry.stdout,
+        format!(
+            "{0}/0: 1 letters would be discarded, at offsets 0: they are not replayed any more\n\
+             {0}/0: all records from offset 0 to 0 would be deleted for good\n",
+            letters.dlq
+        )
+    );
+    assert_eq!(letters.counts(), [4, 4, 0, 0], "only told");
+    letters.run("discard", &["--key", "k2", "--yes"]).expect(0);
+    assert_eq!(letters.counts(), [4, 3, 0, 1]);
+    letters.run("discard", &["--key", "k0", "--delete", "--yes"]).expect(0);
+    assert_eq!(letters.counts(), [3, 2, 0, 1], "what is before the first open letter is gone");
+    letters.run("replay", &["--yes"]).expect(0);
+    let keys: Vec<_> = letters.replayed().iter().map(|r| r["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(keys, ["k1", "k3"], "what was discarded is not replayed");
+    let json = letters.run("discard", &["--delete", "--yes", "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!((&json[0]["discard"], &json[0]["first"], &json[0]["done"]), (&json!(0), &json!(1), &json!(true)));
+    assert_eq!(letters.counts(), [0, 0, 0, 0]);
+    let again = letters.run("discard", &["--yes"]).expect(0);
+    assert!(again.stderr.contains("nothing to discard"), "{}", again.stderr);
+}
+
+#[test]
+fn a_second_command_on_the_same_topic_is_refused() {
+    let letters = Letters::new(1);
+    letters.letter("k", "v", "boom", &[]);
+    let group = format!("{}.replay", letters.dlq);
+    // Any member of the group is another command.
+    let other = Process::spawn(letters.bed.command(&["consume", &letters.dlq, "--group", &group]));
+    let joined = until(|| {
+        let described = letters.bed.run(&["group", "describe", &group, "--json"]).stdout;
+        serde_json::from_str::<Value>(&described).ok().filter(|g| g["state"] == "Stable")
+    });
+    assert!(joined.is_some());
+    let refused = letters.run("replay", &["--yes"]).expect(1);
+    assert!(refused.stderr.contains("another command works off"), "{}", refused.stderr);
+    assert_eq!(letters.replayed(), Vec::<Value>::new());
+    letters.run("replay", &[]).expect(0); // telling needs no place in the group
+    other.signal(Signal::SIGINT);
+    other.end().expect(0);
+    letters.run("replay", &["--yes"]).expect(0);
+    assert_eq!(letters.replayed().len(), 1);
+}
