@@ -1,0 +1,399 @@
+//! One consumer group with members of several clients: two of `ailurus consume`, one of Kafka's console consumer (Java), one
+//! of kcat (librdkafka). They are stopped, killed and started again while numbered records are written; what each of them
+//! prints is held against what was acknowledged.
+//!
+//! ```text
+//! cargo run --example mixed_group -- BOOTSTRAP SECONDS [RECORDS_PER_SECOND]
+//! ```
+//!
+//! Environment: `AILURUS`, the command's binary; `KAFKA_LIBS`, the folder with Kafka's jars. `scripts/group-faults` runs this
+//! while it kills the group's coordinator. The last line is the result; the exit code is 1 if a record was not handled by
+//! anyone, was handled long before one in front of it, if a partition had two owners, or if the offsets that the group has
+//! committed are not the ends of the log at the end.
+
+#![allow(clippy::print_stdout, reason = "it is a program")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use ailurus::{Admin, Client, Config, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+const TOPIC: &str = "mixed";
+const GROUP: &str = "mixed-group";
+const PARTITIONS: i32 = 6;
+const KEYS: u64 = 50;
+/// How long the group may take to come round when nothing disturbs it any more.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What two members print reaches us by two ways: a record that is seen this much before the one in front of it was really
+/// handled before it.
+const SLACK: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Ours,
+    Java,
+    Librdkafka,
+}
+
+const SLOTS: [Kind; 4] = [Kind::Ours, Kind::Ours, Kind::Java, Kind::Librdkafka];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let number = |i: usize, default: u64| args.get(i).map_or(Some(default), |text| text.parse().ok());
+    let (Some(bootstrap), Some(seconds), Some(rate)) = (args.first(), number(1, 60), number(2, 500)) else {
+        println!("usage: mixed_group BOOTSTRAP SECONDS [RECORDS_PER_SECOND]");
+        return ExitCode::from(2);
+    };
+    match run(bootstrap, Duration::from_secs(seconds), rate).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("mixed_group: {}", error.full());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well.
+async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
+    let config = Config::builder().brokers(bootstrap).request_timeout(Duration::from_secs(3)).build()?;
+    let client = Client::connect(config).await?;
+    let admin = Admin::new(&client);
+    admin.create_topic(TOPIC, PARTITIONS, Some(3)).await?;
+    let mut settings = client.config().producer.clone();
+    settings.delivery_timeout = PATIENCE;
+    let producer = Producer::new(&client, settings)?;
+
+    let (lines, printed) = mpsc::unbounded_channel();
+    let mut members = Members { bootstrap: bootstrap.to_owned(), lines, slots: Vec::new(), counts: Counts::default() };
+    for kind in SLOTS {
+        let slot = members.start(kind)?;
+        members.slots.push(slot);
+    }
+    let history = tokio::spawn(watch(printed));
+    let writer = tokio::spawn(write(producer, time, rate));
+    let (mut owners, mut next) = (Owners::default(), Instant::now() + Duration::from_secs(10));
+    let end = Instant::now() + time;
+    let mut ticks = interval(Duration::from_millis(500));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while Instant::now() < end {
+        ticks.tick().await;
+        owners.look(&admin).await;
+        members.bring_back()?;
+        if Instant::now() >= next {
+            members.disturb().await?;
+            next = Instant::now() + Duration::from_secs(fastrand::u64(3..7));
+        }
+    }
+    let acknowledged = writer.await.map_err(|e| Error::with_source(ErrorKind::Closed, "the writer ended", e))??;
+    // Whoever is away comes back; all is read and committed; then all leave.
+    let done = timeout(PATIENCE, async {
+        while !settled(&admin).await {
+            owners.look(&admin).await;
+            members.bring_back()?;
+            sleep(Duration::from_millis(500)).await;
+        }
+        Ok::<_, Error>(())
+    })
+    .await;
+    if let Ok(outcome) = &done {
+        outcome.clone()?;
+    }
+    let counts = members.end().await;
+    let seen = history.await.map_err(|e| Error::with_source(ErrorKind::Closed, "the watch ended", e))?;
+    let offsets = admin.describe_group(GROUP).await?.offsets;
+    client.close().await;
+    Ok(report(&acknowledged, &seen, &owners, &counts, done.is_ok(), offsets.iter().map(|o| o.lag.unwrap_or(1)).sum()))
+}
+
+/// Whether the group has committed everything there is.
+async fn settled(admin: &Admin) -> bool {
+    let Ok(group) = admin.describe_group(GROUP).await else { return false };
+    group.offsets.len() == PARTITIONS as usize && group.offsets.iter().all(|o| o.lag == Some(0))
+}
+
+fn report(
+    acknowledged: &BTreeSet<(i32, i64)>,
+    seen: &Seen,
+    owners: &Owners,
+    counts: &Counts,
+    settled: bool,
+    lag: i64,
+) -> bool {
+    let lost: Vec<_> = acknowledged.iter().filter(|place| !seen.first.contains_key(place)).collect();
+    let mut early = Vec::new();
+    for ((p, offset), at) in &seen.first {
+        let before = offset.checked_sub(1).and_then(|before| seen.first.get(&(*p, before)));
+        if before.is_some_and(|before| *before > *at + SLACK) {
+            early.push((p, offset));
+        }
+    }
+    for (what, found) in
+        [("lost", format!("{:?}", lost.iter().take(5).collect::<Vec<_>>())), ("early", format!("{early:?}"))]
+    {
+        if found.len() > 2 {
+            println!("{what}: {found}");
+        }
+    }
+    owners.twice.iter().take(5).for_each(|text| println!("two owners: {text}"));
+    println!("by client: {:?}; assignors of the group: {:?}", seen.by_kind, owners.assignors);
+    println!(
+        "{} acknowledged, {} handled ({} again), {} lost, {} out of order, {} times two owners in {} looks, lag {lag} at the end; \
+         members: {} started, {} stopped, {} killed, {} ended by themselves",
+        acknowledged.len(),
+        seen.lines,
+        seen.again,
+        lost.len(),
+        early.len(),
+        owners.twice.len(),
+        owners.looks,
+        counts.started,
+        counts.stopped,
+        counts.killed,
+        counts.ended
+    );
+    let all_took_part = SLOTS.iter().all(|kind| seen.by_kind.contains_key(kind));
+    if !all_took_part {
+        println!("a client handled nothing at all");
+    }
+    lost.is_empty() && early.is_empty() && owners.twice.is_empty() && settled && lag == 0 && all_took_part
+}
+
+/// Writes for a time; where each record that was acknowledged is.
+async fn write(producer: Producer, time: Duration, rate: u64) -> Result<BTreeSet<(i32, i64)>> {
+    let began = Instant::now();
+    let mut ticks = interval(Duration::from_millis(10));
+    let (mut sent, mut waiting): (u64, Vec<Delivery>) = (0, Vec::new());
+    while began.elapsed() < time {
+        ticks.tick().await;
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due {
+            let (key, value) = (format!("key-{}", sent % KEYS), sent.to_string());
+            waiting.push(producer.send(ProducerRecord::to(TOPIC).key(&key).value(&value)).await?);
+            sent += 1;
+        }
+    }
+    let mut places = BTreeSet::new();
+    for delivery in waiting {
+        let ack = delivery.await?;
+        places.extend(ack.offset.map(|offset| (ack.partition, offset)));
+    }
+    producer.close(PATIENCE).await?;
+    Ok(places)
+}
+
+/// Who has which partition, whenever the group stood still.
+#[derive(Default)]
+struct Owners {
+    looks: u64,
+    assignors: BTreeSet<String>,
+    twice: Vec<String>,
+}
+
+impl Owners {
+    async fn look(&mut self, admin: &Admin) {
+        let Ok(group) = admin.describe_group(GROUP).await else { return }; // its coordinator may be down
+        if group.state != "Stable" {
+            return;
+        }
+        self.looks += 1;
+        self.assignors.insert(group.assignor);
+        let mut owners: BTreeMap<i32, String> = BTreeMap::new();
+        for member in group.members {
+            for p in member.assignment.into_values().flatten() {
+                if let Some(other) = owners.insert(p, member.member_id.clone()) {
+                    self.twice.push(format!("partition {p}: {other} and {}", member.member_id));
+                }
+            }
+        }
+    }
+}
+
+/// A line that a member printed.
+struct Line {
+    kind: Kind,
+    partition: i32,
+    offset: i64,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// When each record was handled first.
+    first: BTreeMap<(i32, i64), Instant>,
+    by_kind: BTreeMap<Kind, u64>,
+    lines: u64,
+    again: u64,
+}
+
+async fn watch(mut printed: mpsc::UnboundedReceiver<Line>) -> Seen {
+    let mut seen = Seen::default();
+    while let Some(line) = printed.recv().await {
+        seen.lines += 1;
+        *seen.by_kind.entry(line.kind).or_default() += 1;
+        let mut again = true;
+        seen.first.entry((line.partition, line.offset)).or_insert_with(|| {
+            again = false;
+            Instant::now()
+        });
+        seen.again += u64::from(again);
+    }
+    seen
+}
+
+#[derive(Default)]
+struct Counts {
+    started: u32,
+    stopped: u32,
+    killed: u32,
+    ended: u32,
+}
+
+/// The processes.
+struct Members {
+    bootstrap: String,
+    lines: mpsc::UnboundedSender<Line>,
+    slots: Vec<Slot>,
+    counts: Counts,
+}
+
+struct Slot {
+    kind: Kind,
+    child: Child,
+    /// When to start it again, once it has ended.
+    back: Instant,
+}
+
+impl Members {
+    fn start(&mut self, kind: Kind) -> Result<Slot> {
+        let mut command = command(kind, &self.bootstrap);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|e| {
+            Error::with_source(ErrorKind::Config, format!("{:?} can't be run", command.as_std().get_program()), e)
+        })?;
+        let output = child.stdout.take().expect("it is piped");
+        tokio::spawn(read(kind, output, self.lines.clone()));
+        self.counts.started += 1;
+        Ok(Slot { kind, child, back: Instant::now() })
+    }
+
+    /// Starts those that have ended and whose time has come.
+    fn bring_back(&mut self) -> Result<()> {
+        for i in 0..self.slots.len() {
+            let slot = &mut self.slots[i];
+            let Ok(Some(_)) = slot.child.try_wait() else { continue };
+            let kind = slot.kind;
+            if slot.back <= Instant::now() {
+                self.slots[i] = self.start(kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops or kills one of those that run. kcat commits before it prints: killed, it may leave out a record.
+    async fn disturb(&mut self) -> Result<()> {
+        let slot = &mut self.slots[fastrand::usize(..SLOTS.len())];
+        if slot.child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            self.counts.ended += u32::from(slot.back <= Instant::now());
+            return Ok(());
+        }
+        let kill = slot.kind != Kind::Librdkafka && fastrand::bool();
+        signal(&slot.child, if kill { "KILL" } else { "TERM" }).await;
+        slot.back = Instant::now() + Duration::from_secs(fastrand::u64(1..4));
+        self.counts.killed += u32::from(kill);
+        self.counts.stopped += u32::from(!kill);
+        println!("{} a member of {:?}", if kill { "kill" } else { "stop" }, slot.kind);
+        Ok(())
+    }
+
+    async fn end(mut self) -> Counts {
+        for slot in &mut self.slots {
+            signal(&slot.child, "TERM").await;
+            if timeout(Duration::from_secs(20), slot.child.wait()).await.is_err() {
+                println!("a member of {:?} does not end", slot.kind);
+            }
+        }
+        self.counts
+    }
+}
+
+async fn signal(child: &Child, name: &str) {
+    if let Some(pid) = child.id() {
+        _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().await;
+    }
+}
+
+fn command(kind: Kind, bootstrap: &str) -> Command {
+    match kind {
+        Kind::Ours => {
+            let mut ours = Command::new(env::var("AILURUS").unwrap_or_else(|_| "target/debug/ailurus".into()));
+            ours.args(["consume", TOPIC, "--group", GROUP, "--json"]).envs([
+                ("REDPANDA_BROKERS", bootstrap),
+                ("REDPANDA_SESSION_TIMEOUT", "6000"),
+                ("REDPANDA_HEARTBEAT_INTERVAL", "500"),
+                ("REDPANDA_AUTO_OFFSET_RESET", "earliest"),
+            ]);
+            ours
+        }
+        Kind::Java => {
+            let libs = env::var("KAFKA_LIBS").unwrap_or_else(|_| "target/kafka-libs".into());
+            let mut java = Command::new("java");
+            java.args(["-Xmx96m", "-XX:+UseSerialGC", "-cp", &format!("{libs}/*")])
+                .arg("org.apache.kafka.tools.consumer.ConsoleConsumer")
+                .args(["--bootstrap-server", bootstrap, "--topic", TOPIC, "--group", GROUP, "--from-beginning"])
+                .args(["--formatter-property", "print.partition=true", "--formatter-property", "print.offset=true"]);
+            for property in [
+                "partition.assignment.strategy=org.apache.kafka.clients.consumer.RangeAssignor",
+                "session.timeout.ms=6000",
+                "heartbeat.interval.ms=500",
+                "auto.commit.interval.ms=1000",
+            ] {
+                java.args(["--command-property", property]);
+            }
+            java
+        }
+        Kind::Librdkafka => {
+            let mut kcat = Command::new("kcat");
+            kcat.args(["-b", bootstrap, "-u", "-q", "-f", "Partition:%p\\tOffset:%o\\t%s\\n"]);
+            for property in [
+                "partition.assignment.strategy=range",
+                "session.timeout.ms=6000",
+                "heartbeat.interval.ms=500",
+                "auto.commit.interval.ms=1000",
+                "auto.offset.reset=earliest",
+            ] {
+                kcat.args(["-X", property]);
+            }
+            kcat.args(["-G", GROUP, TOPIC]);
+            kcat
+        }
+    }
+}
+
+/// Reads what a member prints until it ends.
+async fn read(kind: Kind, output: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<Line>) {
+    let mut output = BufReader::new(output).lines();
+    while let Ok(Some(line)) = output.next_line().await {
+        if let Some((partition, offset)) = place(kind, &line) {
+            _ = lines.send(Line { kind, partition, offset });
+        }
+    }
+}
+
+/// The partition and the offset that a line names.
+fn place(kind: Kind, line: &str) -> Option<(i32, i64)> {
+    if kind == Kind::Ours {
+        let json: serde_json::Value = serde_json::from_str(line).ok()?;
+        return Some((json["partition"].as_i64()?.try_into().ok()?, json["offset"].as_i64()?));
+    }
+    let mut fields = line.split('\t');
+    let mut number = |name: &str| fields.next()?.strip_prefix(name)?.parse::<i64>().ok();
+    Some((number("Partition:")?.try_into().ok()?, number("Offset:")?))
+}
