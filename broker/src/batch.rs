@@ -15,6 +15,8 @@ pub(crate) const HEADER: usize = 61;
 const OVERHEAD: usize = 12;
 /// Where the part begins that the checksum covers.
 const CHECKED_FROM: usize = 21;
+/// Where the producer's id and epoch are.
+const PRODUCER: usize = 43;
 /// The most that a compressed batch may unpack to.
 const MAX_UNPACKED: u64 = 256 << 20;
 
@@ -84,6 +86,31 @@ impl Header {
 pub(crate) fn place(batch: &mut BytesMut, base_offset: i64, leader_epoch: i32) {
     (&mut batch[..8]).put_i64(base_offset);
     (&mut batch[OVERHEAD..OVERHEAD + 4]).put_i32(leader_epoch);
+}
+
+/// The leader epoch that [`place`] has written.
+pub(crate) fn leader_epoch(batch: &[u8]) -> i32 {
+    batch.get(OVERHEAD..OVERHEAD + 4).map_or(-1, |mut at| at.get_i32())
+}
+
+/// Makes a batch part of a transaction of a producer.
+pub(crate) fn enlist(batch: &mut BytesMut, producer_id: i64) -> Option<()> {
+    let attributes = Header::read(batch)?.attributes | TRANSACTIONAL;
+    (&mut batch[CHECKED_FROM..]).put_i16(attributes);
+    (&mut batch[PRODUCER..]).put_i64(producer_id);
+    (&mut batch[PRODUCER + 8..]).put_i16(0);
+    seal(batch);
+    Some(())
+}
+
+/// What the marker of a control batch says: whether the transaction was committed.
+pub(crate) fn marker(header: &Header, batch: &Bytes) -> Option<bool> {
+    if !header.is_control() {
+        return None;
+    }
+    let record = Records::new(unpack(header, batch).ok()??).next()?.ok()?;
+    let mut key = record.key?;
+    (key.len() >= 4 && key.get_i16() >= 0).then(|| key.get_i16() == 1)
 }
 
 /// One record of a batch; its fields are slices of the unpacked batch.
@@ -222,9 +249,14 @@ pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -
     at.put_i16(header.producer_epoch);
     at.put_i32(header.base_sequence);
     at.put_i32(count);
-    let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
-    (&mut out[OVERHEAD + 5..CHECKED_FROM]).put_u32(crc);
+    seal(&mut out);
     out
+}
+
+/// Writes the checksum.
+fn seal(batch: &mut BytesMut) {
+    let crc = crc32c::crc32c(&batch[CHECKED_FROM..]);
+    (&mut batch[OVERHEAD + 5..CHECKED_FROM]).put_u32(crc);
 }
 
 /// A batch that takes `offsets` offsets and has no record left, as compaction leaves one behind.

@@ -59,7 +59,7 @@ impl Broker {
             let port = if config.listen.port() == 0 { 0 } else { config.listen.port().saturating_add(offset) };
             listeners.push(listen(node, SocketAddr::new(config.listen.ip(), port)).await?);
         }
-        let cluster = Cluster::new(listeners.iter().map(|(_, port)| *port));
+        let cluster = Cluster::new(listeners.iter().map(|(_, port)| *port), &config.racks);
         let shared = Arc::new(Shared::new(config, cluster));
         let running = (0..).zip(listeners).map(|(id, (l, _))| (id, Running::start(shared.clone(), id, l))).collect();
         let ticker = Some(tokio::spawn(coordinator::run(shared.clone())));

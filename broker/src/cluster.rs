@@ -28,9 +28,21 @@ impl Partition {
     fn lead(&mut self, leader: i32) {
         if self.leader != leader {
             self.leader = leader;
-            self.leader_epoch += 1;
-            self.log.wake();
+            self.elected();
         }
+    }
+
+    /// An election is over, whoever won it.
+    fn elected(&mut self) {
+        self.leader_epoch += 1;
+        self.log.begin_epoch(self.leader_epoch);
+        self.log.wake();
+    }
+
+    /// The log ends at `end` from now on, as after the election of a replica that had fallen behind.
+    pub fn truncate(&mut self, end: i64) {
+        self.log.truncate(end);
+        self.elected();
     }
 
     /// Refuses a client that believes in another leader epoch; -1 is no belief.
@@ -71,6 +83,7 @@ pub(crate) struct Node {
     pub id: i32,
     pub port: u16,
     pub up: bool,
+    pub rack: Option<String>,
 }
 
 /// Everything but the groups.
@@ -83,8 +96,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        let node = |(id, port)| Node { id, port, up: true };
+    /// Nodes on these ports; the racks are dealt out to them one by one.
+    pub fn new(ports: impl IntoIterator<Item = u16>, racks: &[String]) -> Self {
+        let mut racks = racks.iter().cycle();
+        let node = |(id, port)| Node { id, port, up: true, rack: racks.next().cloned() };
         Self {
             nodes: (0..).zip(ports).map(node).collect(),
             topics: BTreeMap::new(),
@@ -127,6 +142,21 @@ impl Cluster {
     pub fn led_by(&mut self, node: i32, topic: &str, partition: i32) -> Result<&mut Partition, ResponseError> {
         let found = self.partition(topic, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
         if found.leader == node { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// A partition, if it exists and `node` has a replica of it.
+    pub fn held_by(&mut self, node: i32, topic: &str, partition: i32) -> Result<&mut Partition, ResponseError> {
+        let found = self.partition(topic, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let held = found.leader >= 0 && (found.leader == node || found.replicas.contains(&node));
+        if held { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
+    }
+
+    /// The replica that a reader in `rack` is to read from, if that is another node than the leader.
+    pub fn closest(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
+        let p = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
+        let there = |id: &&i32| self.node(**id).is_some_and(|n| n.up && n.rack.as_deref() == Some(rack));
+        let closest = p.replicas.iter().filter(there);
+        if closest.clone().any(|&n| n == p.leader) { None } else { closest.copied().next() }
     }
 
     /// Checks whether a topic could be created, and returns the nodes of its partitions.

@@ -38,6 +38,7 @@ pub struct BrokerConfig {
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) check_records: bool,
     pub(crate) cut_batches: bool,
+    pub(crate) racks: Vec<String>,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -61,6 +62,7 @@ impl Default for BrokerConfig {
             retention_bytes: None,
             check_records: true,
             cut_batches: false,
+            racks: Vec::new(),
             hook: None,
         }
     }
@@ -179,6 +181,14 @@ impl BrokerConfig {
     #[must_use]
     pub fn cut_batches(mut self, cut: bool) -> Self {
         self.cut_batches = cut;
+        self
+    }
+
+    /// The racks that the nodes stand in, dealt out to them one by one (default none). A consumer that names its rack is sent
+    /// from the leader of a partition to a replica in that rack, as Kafka's rack-aware replica selector does.
+    #[must_use]
+    pub fn racks(mut self, racks: &[&str]) -> Self {
+        self.racks = racks.iter().map(|&r| r.to_owned()).collect();
         self
     }
 

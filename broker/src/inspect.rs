@@ -114,6 +114,43 @@ impl Broker {
         self.append(topic, partition, batch::control(producer_id, 0, commit, now_ms()))
     }
 
+    /// Appends a record batch, such as one of [`log_batches`](Self::log_batches), as part of a transaction of a producer: open
+    /// until [`append_control_batch`](Self::append_control_batch) ends it. Its codec stays. Returns its base offset.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if it is not as long as its header says.
+    pub fn append_transactional_batch(
+        &self,
+        topic: &str,
+        partition: i32,
+        producer_id: i64,
+        batch: &[u8],
+    ) -> Result<i64, BrokerError> {
+        let mut batch = BytesMut::from(batch);
+        let enlisted = batch::enlist(&mut batch, producer_id);
+        enlisted.ok_or_else(|| BrokerError::InvalidBatch("it is shorter than its header says".into()))?;
+        self.append(topic, partition, batch)
+    }
+
+    /// Cuts the log of a partition: every batch that reaches `end` or beyond is lost, and a new leader epoch begins, as after
+    /// the election of a replica that had fallen behind.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownPartition`].
+    pub fn truncate(&self, topic: &str, partition: i32, end: i64) -> Result<(), BrokerError> {
+        let mut cluster = self.shared.cluster();
+        let unknown = || BrokerError::UnknownPartition { topic: topic.into(), partition };
+        cluster.partition(topic, partition).ok_or_else(unknown)?.truncate(end);
+        Ok(())
+    }
+
+    /// Forgets all fetch sessions, as a broker does that has no room for more.
+    pub fn forget_fetch_sessions(&self) {
+        self.shared.sessions().clear();
+    }
+
     /// Appends a batch that takes `offsets` offsets (at least 1) and has no records left. Returns its base offset.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! An in-memory Kafka broker over real TCP, for tests, demos and local development.
 //!
 //! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
-//! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps everything in memory and forgets it when it ends. It knows
-//! no transactions, no authentication, no TLS, no fetch sessions and no replication, though it can pretend to have
-//! several nodes: each listens on its own port and leads its share of the partitions. It trusts its clients, as a tool
+//! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps
+//! everything in memory and forgets it when it ends. It knows no coordinator of transactions, no authentication, no TLS and no
+//! replication, though it can pretend to have several nodes: each listens on its own port and leads its share of the
+//! partitions. It trusts its clients, as a tool
 //! for loopback may: do not open it to machines that you do not trust.
 //!
 //! Its other half is for tests: look into logs and groups without the wire, spoil requests by a [hook](Broker::set_hook),
@@ -36,6 +37,7 @@ mod group;
 mod inspect;
 mod log;
 mod node;
+mod session;
 mod shared;
 mod topic_config;
 mod versions;

@@ -10,6 +10,13 @@ use tokio::sync::Notify;
 use crate::batch::{self, Header, Records};
 use crate::error::BrokerError;
 
+mod epochs;
+mod transactions;
+
+use epochs::Epochs;
+pub(crate) use transactions::Aborted;
+use transactions::Transactions;
+
 /// How many batches of a producer are remembered, to know a repeated one: as many as a producer may have in flight.
 const REMEMBERED: usize = 5;
 
@@ -104,6 +111,8 @@ pub(crate) struct Log {
     start: i64,
     end: i64,
     producers: HashMap<i64, Sequences>,
+    transactions: Transactions,
+    epochs: Epochs,
     /// Connections whose Fetch waits for this partition, each at most once.
     waiters: Vec<Weak<Notify>>,
 }
@@ -117,6 +126,49 @@ impl Log {
     /// The offset that the next record gets; the high watermark too.
     pub fn end(&self) -> i64 {
         self.end
+    }
+
+    /// Where the first open transaction begins, or the end.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.transactions.first_open().unwrap_or(self.end)
+    }
+
+    /// The aborted transactions that touch `from` up to but not including `to`.
+    pub fn aborted(&self, from: i64, to: i64) -> Vec<Aborted> {
+        self.transactions.aborted(from, to)
+    }
+
+    /// A new leader is elected.
+    pub fn begin_epoch(&mut self, epoch: i32) {
+        self.epochs.begin(epoch, self.end);
+    }
+
+    /// Where a leader epoch ends: see [`Epochs::end_of`].
+    pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        self.epochs.end_of(epoch, self.end)
+    }
+
+    /// The leader epoch of the batch that holds `offset`; at the end of the log, of the one before it.
+    pub fn epoch_at(&self, offset: i64) -> Option<i32> {
+        let at = self.batches.partition_point(|b| b.last_offset() < offset);
+        self.batches.get(at).or(self.batches.back()).map(|b| batch::leader_epoch(&b.data))
+    }
+
+    /// Drops every batch that reaches `end` or beyond: a replica that had them was lost.
+    pub fn truncate(&mut self, end: i64) {
+        while self.batches.back().is_some_and(|b| b.last_offset() >= end) {
+            if let Some(batch) = self.batches.pop_back() {
+                self.bytes -= batch.data.len() as u64;
+                self.end = batch.header.base_offset;
+            }
+        }
+        self.start = self.start.min(self.end);
+        self.epochs.truncate(self.end);
+        self.transactions = Transactions::default();
+        for batch in &self.batches {
+            note(&mut self.transactions, &batch.header, &batch.data);
+        }
+        self.wake();
     }
 
     pub fn batches(&self) -> impl Iterator<Item = &Batch> {
@@ -177,20 +229,31 @@ impl Log {
         batch::place(&mut data, base_offset, leader_epoch);
         self.end += i64::from(header.last_offset_delta) + 1;
         self.bytes += data.len() as u64;
-        self.batches.push_back(Batch { header: Header { base_offset, ..header }, data: data.freeze() });
+        let header = Header { base_offset, ..header };
+        let data = data.freeze();
+        note(&mut self.transactions, &header, &data);
+        self.batches.push_back(Batch { header, data });
         self.wake();
         base_offset
     }
 
-    /// The batches from the one that holds `from` on: at most `max` bytes, but at least one batch if `at_least_one`;
-    /// the last may be cut if `cut`.
-    pub fn read(&self, from: i64, max: usize, at_least_one: bool, cut: bool) -> Result<Vec<Bytes>, ResponseError> {
+    /// The batches from the one that holds `from` on, those that begin before `to`: at most `max` bytes, but at least one
+    /// batch if `at_least_one`; the last may be cut if `cut`.
+    pub fn read(
+        &self,
+        from: i64,
+        to: i64,
+        max: usize,
+        at_least_one: bool,
+        cut: bool,
+    ) -> Result<Vec<Bytes>, ResponseError> {
         if from < self.start || from > self.end {
             return Err(ResponseError::OffsetOutOfRange);
         }
         let mut out: Vec<Bytes> = Vec::new();
         let mut room = max;
-        for batch in self.batches.range(self.batches.partition_point(|b| b.last_offset() < from)..) {
+        let from = self.batches.partition_point(|b| b.last_offset() < from);
+        for batch in self.batches.range(from..).take_while(|b| b.header.base_offset < to) {
             if batch.data.len() > room && !(at_least_one && out.is_empty()) {
                 if cut && room > 0 && !out.is_empty() {
                     out.push(batch.data.slice(..room));
@@ -289,6 +352,17 @@ impl Log {
         for waiter in self.waiters.drain(..).filter_map(|w| w.upgrade()) {
             waiter.notify_one();
         }
+    }
+}
+
+/// What a batch says of transactions.
+fn note(transactions: &mut Transactions, header: &Header, data: &Bytes) {
+    match batch::marker(header, data) {
+        Some(commit) => transactions.ended(header.producer_id, header.base_offset, commit),
+        None if header.is_transactional() && !header.is_control() => {
+            transactions.wrote(header.producer_id, header.base_offset);
+        }
+        None => {}
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::BrokerConfig;
 use crate::conn::Context;
 use crate::coordinator::Groups;
 use crate::fault::{Fault, Hook, RequestInfo};
+use crate::session::Sessions;
 
 /// The state of the broker. The locks are held for short steps without waiting, and never two at a time.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub config: BrokerConfig,
     cluster: Mutex<Cluster>,
     groups: Mutex<Groups>,
+    sessions: Mutex<Sessions>,
     hook: Mutex<Option<Hook>>,
     requests: Mutex<BTreeMap<i16, u64>>,
     pub connections: AtomicUsize,
@@ -29,11 +31,16 @@ impl Shared {
         Self {
             cluster: Mutex::new(cluster),
             groups: Mutex::new(Groups::new(config.initial_rebalance_delay, config.session_timeout)),
+            sessions: Mutex::default(),
             hook: Mutex::new(config.hook.take()),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             config,
         }
+    }
+
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
     }
 
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {

@@ -270,6 +270,49 @@ async fn gaps_empty_and_control_batches_can_be_made() {
 }
 
 #[tokio::test]
+async fn transactions_hold_back_readers_of_committed_records() {
+    let (broker, mut client) = one_node().await;
+    assert_eq!(broker.append_transactional_batch("t", 0, 7, &one()).unwrap(), 0);
+    let mut fetch = async |isolation| {
+        let request = fetch_request("t", 0, 0).with_isolation_level(isolation).with_max_wait_ms(0);
+        let data = client.call(11, &request).await.responses.remove(0).partitions.remove(0);
+        let aborted = data.aborted_transactions.map(|a| a.iter().map(|a| (a.producer_id.0, a.first_offset)).collect());
+        (data.high_watermark, data.last_stable_offset, data.records.unwrap().len(), aborted)
+    };
+    let size = one().len();
+    assert_eq!(fetch(0).await, (1, 0, size, None));
+    assert_eq!(fetch(1).await, (1, 0, 0, Some(vec![])), "open: nothing is known of it");
+    broker.append_control_batch("t", 0, 7, false).unwrap();
+    let (end, stable, bytes, aborted) = fetch(1).await;
+    assert_eq!((end, stable, aborted), (2, 2, Some(vec![(7, 0)])));
+    assert!(bytes > size, "aborted records come, and a list by which to leave them out");
+    broker.truncate("t", 0, 1).unwrap();
+    assert_eq!(broker.log_range("t", 0).unwrap(), (0, 1));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_is_sent_to_the_replica_in_its_rack() {
+    let broker = start(BrokerConfig::default().nodes(3).default_replication(3).racks(&["a", "b", "c"])).await;
+    broker.create_topic("t", 1).unwrap();
+    broker.append_raw_batch("t", 0, &one()).unwrap();
+    let mut leader = connect(&broker, 0).await;
+    let racks: Vec<_> =
+        metadata(&mut leader, "t").await.brokers.into_iter().map(|b| b.rack.unwrap().to_string()).collect();
+    assert_eq!(racks, ["a", "b", "c"]);
+    for (rack, replica) in [("a", -1), ("b", 1), ("d", -1)] {
+        let request = fetch_request("t", 0, 0).with_rack_id(text(rack));
+        let data = leader.call(11, &request).await.responses.remove(0).partitions.remove(0);
+        assert_eq!((data.preferred_read_replica.0, data.records.unwrap().is_empty()), (replica, replica >= 0));
+    }
+    let mut follower = connect(&broker, 1).await;
+    let request = fetch_request("t", 0, 0).with_rack_id(text("b"));
+    let data = follower.call(11, &request).await.responses.remove(0).partitions.remove(0);
+    assert_eq!((data.error_code, data.preferred_read_replica.0, data.records.unwrap().len()), (0, -1, one().len()));
+    broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn topics_are_created_on_demand_if_both_sides_allow_it() {
     let broker = start(BrokerConfig::default().default_partitions(4).auto_create_first_answer(5)).await;
     let mut client = Client::connect(&broker.bootstrap()).await;

@@ -9,17 +9,21 @@
 mod consumer_protocol;
 mod support;
 
+use std::collections::BTreeSet;
+
 use ailurus_broker::{Broker, BrokerConfig, Versions};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::fetch_request::ForgottenTopic;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
 use support::batch::{Maker, seal};
@@ -659,6 +663,72 @@ async fn a_fetch_waits_for_records_and_keeps_to_its_limits() {
         other.produce(&topic, 0, batch.clone()).await;
         let got = client.receive::<FetchRequest>(11).await.unwrap();
         assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), 3 * batch.len());
+        end(target).await;
+    }
+}
+
+/// What an incremental answer tells: partition and bytes of records.
+fn told(answer: &FetchResponse) -> Vec<(i32, usize)> {
+    let partitions = answer.responses.iter().flat_map(|t| &t.partitions);
+    partitions.map(|p| (p.partition_index, p.records.as_ref().map_or(0, Bytes::len))).collect()
+}
+
+#[tokio::test]
+async fn a_fetch_session_tells_only_what_is_new() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 3).await;
+        let batch = Maker::new(&[1, 2]).make();
+        client.produce(&topic, 1, batch.clone()).await;
+        let part = |p, offset| fetch_request(&topic, p, offset).topics.remove(0).partitions.remove(0);
+        let request = |id, epoch, partitions: Vec<_>| {
+            let mut request = fetch_request(&topic, 0, 0).with_session_id(id).with_session_epoch(epoch);
+            request.topics[0].partitions = partitions;
+            if request.topics[0].partitions.is_empty() {
+                request.topics.clear();
+            }
+            request.with_max_wait_ms(0)
+        };
+        let full = client.call(11, &request(0, 0, vec![part(0, 0), part(1, 0), part(2, 0)])).await;
+        assert_ne!((full.error_code, full.session_id), (0, 0));
+        assert_eq!(told(&full).into_iter().collect::<BTreeSet<_>>(), [(0, 0), (1, batch.len()), (2, 0)].into());
+        let id = full.session_id;
+        let quiet = client.call(11, &request(id, 1, vec![part(1, 2)])).await;
+        assert_eq!((quiet.error_code, quiet.session_id, told(&quiet)), (0, id, vec![]));
+        client.produce(&topic, 0, batch.clone()).await;
+        let news = client.call(11, &request(id, 2, vec![])).await;
+        assert_eq!(told(&news), [(0, batch.len())]);
+        // Forgotten, it is told of no more.
+        let forgotten = ForgottenTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![0]);
+        let request_3 = request(id, 3, vec![]).with_forgotten_topics_data(vec![forgotten]);
+        assert_eq!(told(&client.call(11, &request_3).await), []);
+        assert_eq!(client.call(11, &request(id, 3, vec![])).await.error_code, 71, "an epoch comes once");
+        assert_eq!(client.call(11, &request(id + 1, 1, vec![])).await.error_code, 70);
+        let closed = client.call(11, &request(id, -1, vec![part(0, 0)])).await;
+        assert_eq!((closed.session_id, told(&closed)), (0, vec![(0, batch.len())]));
+        assert_eq!(client.call(11, &request(id, 4, vec![])).await.error_code, 70, "a full fetch has closed it");
+        end(target).await;
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_leader_epoch_is_told() {
+    for target in targets().await {
+        let (mut client, topic) = (target.client().await, target.name("t"));
+        client.create_topic(&topic, 1).await;
+        client.produce(&topic, 0, Maker::new(&[1, 2]).make()).await;
+        for (current, asked, expected) in
+            [(-1, 0, (0, 0, 2)), (0, 0, (0, 0, 2)), (-1, 1, (0, -1, -1)), (9, 0, (75, -1, -1))]
+        {
+            let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(current);
+            let partitions = vec![partition.with_leader_epoch(asked)];
+            let asks = OffsetForLeaderTopic::default().with_topic(topic_name(&topic)).with_partitions(partitions);
+            let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asks]);
+            for version in 2..=4 {
+                let told = client.call(version, &request).await.topics.remove(0).partitions.remove(0);
+                assert_eq!((told.error_code, told.leader_epoch, told.end_offset), expected);
+            }
+        }
         end(target).await;
     }
 }

@@ -18,6 +18,7 @@ use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartiti
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
 use support::batch::Maker;
@@ -77,6 +78,16 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
             let partition = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(-1);
             let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
             ListOffsetsRequest::default().with_topics(vec![topic])
+        },
+    )
+    .await;
+    sweep::<OffsetForLeaderEpochRequest>(
+        broker,
+        |v, a| ok(a.topics[0].partitions[0].error_code, v),
+        |_| {
+            let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(-1);
+            let topic = OffsetForLeaderTopic::default().with_topic(topic_name("t")).with_partitions(vec![partition]);
+            OffsetForLeaderEpochRequest::default().with_topics(vec![topic])
         },
     )
     .await;

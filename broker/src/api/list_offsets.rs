@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::conn::Context;
 use crate::shared::Shared;
 
+const READ_COMMITTED: i8 = 1;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -17,11 +18,12 @@ const LATEST_TIERED: i64 = -5;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut cluster = shared.cluster();
+    let committed = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let one = |p: &ListOffsetsPartition| {
             let out = ListOffsetsPartitionResponse::default().with_partition_index(p.partition_index);
-            match find(cx, &mut cluster, &topic.name, p) {
+            match find(cx, &mut cluster, &topic.name, p, committed) {
                 Err(error) => out.with_error_code(error.code()),
                 Ok((offset, timestamp, epoch)) => {
                     let out = out.with_offset(offset).with_timestamp(timestamp);
@@ -41,19 +43,25 @@ fn find(
     cluster: &mut Cluster,
     topic: &str,
     asked: &ListOffsetsPartition,
+    committed: bool,
 ) -> Result<(i64, i64, i32), ResponseError> {
     cx.gate()?;
     let partition = cluster.led_by(cx.node, topic, asked.partition_index)?;
     partition.check_epoch(asked.current_leader_epoch)?;
     let log = &partition.log;
+    let end = if committed { log.last_stable_offset() } else { log.end() };
     let found = match asked.timestamp {
-        LATEST => Some((log.end(), -1)),
+        LATEST => Some((end, -1)),
         EARLIEST | EARLIEST_LOCAL => Some((log.start(), -1)),
         MAX_TIMESTAMP => log.offset_of_max_timestamp(),
         LATEST_TIERED => None,
-        timestamp => log.offset_for(timestamp),
+        timestamp => log.offset_for(timestamp).filter(|(offset, _)| *offset < end),
     };
-    let epoch = if found.is_some() { partition.leader_epoch } else { -1 };
+    let epoch = match (asked.timestamp, found) {
+        (_, None) => -1,
+        (LATEST, _) => partition.leader_epoch,
+        (_, Some((offset, _))) => log.epoch_at(offset).unwrap_or(partition.leader_epoch),
+    };
     let (offset, timestamp) = found.unwrap_or((-1, -1));
     Ok((offset, timestamp, epoch))
 }

@@ -24,7 +24,9 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) ->
     };
     let host = text(shared.config.host());
     let broker = |n: &cluster::Node| {
-        MetadataResponseBroker::default().with_node_id(BrokerId(n.id)).with_host(host.clone()).with_port(n.port.into())
+        let rack = n.rack.as_ref().filter(|_| cx.version >= 1).map(text);
+        let out = MetadataResponseBroker::default().with_node_id(BrokerId(n.id)).with_host(host.clone());
+        out.with_port(n.port.into()).with_rack(rack)
     };
     MetadataResponse::default()
         .with_brokers(cluster.nodes_up().map(broker).collect())

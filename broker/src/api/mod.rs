@@ -23,6 +23,7 @@ mod list_offsets;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
+mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
 
@@ -45,6 +46,7 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::Metadata => cx.encode(&metadata::handle(shared, cx, cx.decode(body)?)),
         ApiKey::OffsetCommit => cx.encode(&offset_commit::handle(shared, cx, cx.decode(body)?)),
         ApiKey::OffsetFetch => cx.encode(&offset_fetch::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::OffsetForLeaderEpoch => cx.encode(&offset_for_leader_epoch::handle(shared, cx, cx.decode(body)?)),
         ApiKey::FindCoordinator => cx.encode(&find_coordinator::handle(shared, cx, cx.decode(body)?)),
         ApiKey::JoinGroup => cx.encode(&join_group::handle(shared, cx, cx.decode(body)?).await),
         ApiKey::Heartbeat => cx.encode(&heartbeat::handle(shared, cx, cx.decode(body)?)),

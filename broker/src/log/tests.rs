@@ -93,8 +93,9 @@ fn sequences_begin_again_after_the_largest() {
 fn a_read_begins_with_the_batch_that_holds_the_offset() {
     let log = log();
     let sizes: Vec<usize> = log.batches().map(|b| b.data.len()).collect();
-    let read =
-        |from, max, first, cut| log.read(from, max, first, cut).map(|b| b.iter().map(Bytes::len).collect::<Vec<_>>());
+    let read = |from, max, first, cut| {
+        log.read(from, i64::MAX, max, first, cut).map(|b| b.iter().map(Bytes::len).collect::<Vec<_>>())
+    };
     assert_eq!(read(1, 1 << 20, true, false), Ok(sizes.clone()));
     assert_eq!(read(3, 1 << 20, true, false), Ok(vec![sizes[1]]));
     assert_eq!(read(5, 1 << 20, true, false), Ok(vec![]));
@@ -123,7 +124,7 @@ fn deleted_records_are_not_found_any_more() {
     log.delete_before(2).unwrap();
     assert_eq!((log.start(), log.batches().count()), (2, 2));
     assert_eq!(log.offset_for(0), Some((2, 20)));
-    assert_eq!(log.read(1, 1, true, false), Err(ResponseError::OffsetOutOfRange));
+    assert_eq!(log.read(1, 9, 1, true, false), Err(ResponseError::OffsetOutOfRange));
     log.delete_before(3).unwrap();
     assert_eq!((log.start(), log.batches().count()), (3, 1));
     assert_eq!(log.delete_before(6), Err(ResponseError::OffsetOutOfRange));
@@ -161,4 +162,32 @@ fn a_waiter_is_woken_once_and_never_kept_twice() {
     assert_eq!(log.waiters.len(), 2);
     append(&mut log, &Maker::new(&[1])).unwrap();
     assert!(log.waiters.is_empty());
+}
+
+#[test]
+fn a_transaction_is_open_until_its_marker_and_aborted_ones_are_listed() {
+    let mut log = Log::default();
+    let write = |log: &mut Log, producer| {
+        let mut batch = BytesMut::from(&Maker::new(&[1, 2]).make()[..]);
+        batch::enlist(&mut batch, producer).unwrap();
+        assert!(Header::read(&batch).unwrap().is_intact(&batch));
+        log.append_raw(batch, 0).unwrap()
+    };
+    let end = |log: &mut Log, producer, commit| log.append_raw(batch::control(producer, 0, commit, 9), 0).unwrap();
+    let stable = |log: &Log| log.last_stable_offset();
+    assert_eq!((write(&mut log, 7), stable(&log)), (0, 0));
+    assert_eq!((write(&mut log, 8), stable(&log)), (2, 0));
+    assert_eq!((end(&mut log, 7, false), stable(&log)), (4, 2));
+    write(&mut log, 7);
+    assert_eq!((end(&mut log, 8, true), end(&mut log, 7, false), stable(&log)), (7, 8, 9));
+    end(&mut log, 9, false); // of no transaction
+    let listed = |log: &Log, from, to| {
+        log.aborted(from, to).iter().map(|a| (a.producer_id, a.first_offset, a.last_offset)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&log, 0, 10), [(7, 0, 4), (7, 5, 8)]);
+    assert_eq!(listed(&log, 5, 10), [(7, 5, 8)]);
+    assert_eq!(listed(&log, 0, 5), [(7, 0, 4)]);
+    log.truncate(8);
+    assert_eq!((log.end(), stable(&log)), (8, 5), "its marker is gone");
+    assert_eq!(listed(&log, 0, 10), [(7, 0, 4)]);
 }

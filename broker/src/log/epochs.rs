@@ -1,0 +1,54 @@
+//! Where each leader epoch of a log begins.
+
+/// Epoch and first offset, in the order of both.
+#[derive(Debug)]
+pub(crate) struct Epochs(Vec<(i32, i64)>);
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self(vec![(0, 0)])
+    }
+}
+
+impl Epochs {
+    /// A leader is elected; what it appends begins at `end`.
+    pub fn begin(&mut self, epoch: i32, end: i64) {
+        self.0.retain(|&(_, start)| start < end);
+        self.0.push((epoch, end));
+    }
+
+    /// Everything from `end` on is gone.
+    pub fn truncate(&mut self, end: i64) {
+        self.0.retain(|&(_, start)| start < end);
+    }
+
+    /// The largest epoch up to `epoch` that the log knows, and where it ends; -1 each for one that the log has not heard of.
+    pub fn end_of(&self, epoch: i32, log_end: i64) -> (i32, i64) {
+        let known = self.0.partition_point(|&(e, _)| e <= epoch);
+        match (known.checked_sub(1).and_then(|i| self.0.get(i)), self.0.get(known)) {
+            (Some(&(last, _)), None) if last == epoch => (epoch, log_end),
+            (_, None) => (-1, -1),
+            (Some(&(floor, _)), Some(&(_, end))) => (floor, end),
+            (None, Some(&(_, end))) => (epoch, end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_begins() {
+        let mut epochs = Epochs::default();
+        epochs.begin(2, 10);
+        epochs.begin(5, 30);
+        assert_eq!(epochs.end_of(5, 40), (5, 40));
+        assert_eq!(epochs.end_of(3, 40), (2, 30), "the largest before it");
+        assert_eq!(epochs.end_of(0, 40), (0, 10));
+        assert_eq!(epochs.end_of(6, 40), (-1, -1), "never heard of");
+        epochs.truncate(20);
+        epochs.begin(6, 20);
+        assert_eq!(epochs.end_of(5, 20), (2, 20), "what came after is gone");
+    }
+}
