@@ -133,6 +133,26 @@ impl Default for ProducerConfig {
     }
 }
 
+/// Which records of transactions a consumer reads (KIP-98). Records that are in no transaction are always read.
+///
+/// ```
+/// use ailurus::{Config, IsolationLevel};
+///
+/// let config = Config::builder().isolation_level(IsolationLevel::ReadCommitted).build()?;
+/// assert_eq!(config.consumer.isolation_level, IsolationLevel::ReadCommitted);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum IsolationLevel {
+    /// All, as soon as all replicas have them: those of transactions that are open or were aborted come too. The default, as
+    /// it is the Java client's.
+    #[default]
+    ReadUncommitted,
+    /// Those of committed transactions alone. Reading goes up to the first record of the first transaction that is open.
+    ReadCommitted,
+}
+
 /// Settings of a [`Consumer`](crate::Consumer).
 ///
 /// ```
@@ -159,6 +179,8 @@ pub struct ConsumerConfig {
     pub assignors: Vec<AssignorKind>,
     /// Where to start without a committed offset; default earliest.
     pub offset_reset: OffsetReset,
+    /// Which records of transactions to read; default all (`read_uncommitted`).
+    pub isolation_level: IsolationLevel,
     /// The least a fetch waits for, in bytes, unless `fetch_max_wait` passes first; default 1.
     pub fetch_min_bytes: usize,
     /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
@@ -183,6 +205,7 @@ impl Default for ConsumerConfig {
             heartbeat_interval: Duration::from_secs(3),
             assignors: vec![AssignorKind::Range, AssignorKind::RoundRobin],
             offset_reset: OffsetReset::Earliest,
+            isolation_level: IsolationLevel::ReadUncommitted,
             fetch_min_bytes: 1,
             fetch_max_wait: Duration::from_millis(500),
             fetch_max_bytes: 50 << 20,
@@ -449,6 +472,8 @@ impl ConfigBuilder {
         assignors: Vec<AssignorKind> => consumer.assignors;
         /// [`ConsumerConfig::offset_reset`].
         offset_reset: OffsetReset => consumer.offset_reset;
+        /// [`ConsumerConfig::isolation_level`].
+        isolation_level: IsolationLevel => consumer.isolation_level;
         /// All settings of consumers.
         consumer: ConsumerConfig => consumer;
         /// All settings of producers.

@@ -1,29 +1,21 @@
 //! Offsets of places in partitions, and what is deleted before one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_records_response::DeleteRecordsTopicResult;
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::list_offsets_response::ListOffsetsTopicResponse;
-use kafka_protocol::messages::{
-    BrokerId, DeleteRecordsRequest, DeleteRecordsResponse, ListOffsetsRequest, ListOffsetsResponse, TopicName,
-};
-use tokio::time::Instant;
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 
 use super::Admin;
 use super::topics::{millis, topic_name};
-use crate::consumer::StartOffset;
+use crate::consumer::{EARLIEST, LATEST, StartOffset, ask_leaders, list_offsets};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
-use crate::wire::Api;
-
-/// What ListOffsets calls the end and the beginning of a partition.
-const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
 
 impl Admin {
-    /// The offset of a place in each of some partitions; of a timestamp behind the last record: the end.
+    /// The offset of a place in each of some partitions; of a timestamp behind the last record: the end. With
+    /// [`IsolationLevel::ReadCommitted`](crate::IsolationLevel::ReadCommitted) in the client's settings the end is the last
+    /// stable offset.
     ///
     /// A leader that has moved is asked again, for the request timeout.
     ///
@@ -37,34 +29,22 @@ impl Admin {
         let timestamp = match at {
             StartOffset::Latest => LATEST,
             StartOffset::Earliest => EARLIEST,
-            StartOffset::Timestamp(t) => t,
+            StartOffset::Timestamp(at @ 0..) => at,
+            StartOffset::Timestamp(at) => {
+                let what = format!("timestamp {at} can't be looked for: timestamps are not negative");
+                return Err(Error::new(ErrorKind::Config, what));
+            }
             StartOffset::Offset(o) => return Ok(partitions.iter().map(|p| (p.clone(), o)).collect()),
         };
-        let request = |of_leader: &[TopicPartition]| {
-            let ask = |p: &TopicPartition| {
-                ListOffsetsPartition::default()
-                    .with_partition_index(p.partition)
-                    .with_current_leader_epoch(-1)
-                    .with_timestamp(timestamp)
-            };
-            let topics = by_topic(of_leader, ask).into_iter();
-            let topics = topics.map(|(n, p)| ListOffsetsTopic::default().with_name(n).with_partitions(p));
-            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
-        };
-        let answers = |response: ListOffsetsResponse| {
-            let of_topic = |t: ListOffsetsTopicResponse| {
-                let place = move |p: i32| TopicPartition::new(t.name.as_str(), p);
-                t.partitions.into_iter().map(move |p| (place(p.partition_index), p.error_code, p.offset))
-            };
-            response.topics.into_iter().flat_map(of_topic).collect()
-        };
-        let mut found = self.ask_leaders("listing offsets", partitions, request, answers).await?;
+        let level = self.cluster().config().consumer.isolation_level;
+        let asks = |ps: &mut dyn Iterator<Item = &TopicPartition>, at| ps.map(|p| (p.clone(), at)).collect();
+        let mut found = list_offsets(self.cluster(), &asks(&mut partitions.iter(), timestamp), level).await?;
         // A timestamp behind the last record has no offset: what comes next has.
-        let none: Vec<_> = found.iter().filter(|(_, o)| **o < 0).map(|(p, _)| p.clone()).collect();
-        if timestamp >= 0 && !none.is_empty() {
-            found.extend(Box::pin(self.list_offsets(&none, StartOffset::Latest)).await?);
+        let none: BTreeMap<_, _> = asks(&mut found.iter().filter(|(_, o)| o.offset < 0).map(|(p, _)| p), LATEST);
+        if !none.is_empty() {
+            found.extend(list_offsets(self.cluster(), &none, level).await?);
         }
-        Ok(found)
+        Ok(found.into_iter().map(|(p, o)| (p, o.offset)).collect())
     }
 
     /// Deletes the records before an offset in each of some partitions, for good; -1 means all that are replicated. Gives
@@ -80,7 +60,6 @@ impl Admin {
         before: &BTreeMap<TopicPartition, i64>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         let timeout = self.cluster().config().request_timeout;
-        let partitions: Vec<_> = before.keys().cloned().collect();
         let request = |of_leader: &[TopicPartition]| {
             let ask = |p: &TopicPartition| {
                 let offset = before.get(p).copied().unwrap_or_default(); // 0 deletes nothing
@@ -97,75 +76,7 @@ impl Admin {
             };
             response.topics.into_iter().flat_map(of_topic).collect()
         };
-        self.ask_leaders("deleting records", &partitions, request, answers).await
-    }
-
-    /// Asks the leader of each partition, again if it has moved, for the request timeout.
-    async fn ask_leaders<A: Api>(
-        &self,
-        what: &str,
-        partitions: &[TopicPartition],
-        request: impl Fn(&[TopicPartition]) -> A,
-        answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, i64)>,
-    ) -> Result<BTreeMap<TopicPartition, i64>> {
-        let timeout = self.cluster().config().request_timeout;
-        let deadline = Instant::now() + timeout;
-        let mut backoff = self.cluster().backoff();
-        let mut found = BTreeMap::new();
-        let mut missing: BTreeSet<_> = partitions.iter().cloned().collect();
-        loop {
-            let mut last = None;
-            for (leader, of_leader) in self.by_leader(&missing).await? {
-                let answer = match self.cluster().request_to(leader, request(&of_leader), timeout).await {
-                    Ok(answer) => answer,
-                    Err(e) if e.is_retriable() => {
-                        last = Some(e);
-                        continue;
-                    }
-                    Err(e) => return Err(e),
-                };
-                for (p, code, offset) in answers(answer) {
-                    if code == 0 {
-                        missing.remove(&p);
-                        found.insert(p, offset);
-                        continue;
-                    }
-                    let e = Error::broker(code, format_args!("{what} of {p} at broker {leader}"));
-                    if !e.is_retriable() && !e.is_unknown_topic() {
-                        return Err(e);
-                    }
-                    last = Some(e);
-                }
-            }
-            if missing.is_empty() {
-                return Ok(found);
-            }
-            let wait = backoff.next();
-            if Instant::now() + wait > deadline {
-                let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
-                let what = format!("{what} of {}: they have no leader that answers", names.join(", "));
-                return Err(last.map_or_else(|| Error::new(ErrorKind::Timeout, what.clone()), |e| e.context(&what)));
-            }
-            tokio::time::sleep(wait).await;
-            self.cluster().refresh().await?;
-        }
-    }
-
-    /// The partitions by the broker that leads them; those without a leader are left out.
-    async fn by_leader(&self, partitions: &BTreeSet<TopicPartition>) -> Result<BTreeMap<i32, Vec<TopicPartition>>> {
-        let mut by_leader = BTreeMap::<i32, Vec<_>>::new();
-        for p in partitions {
-            let topic = self.cluster().topic(&p.topic, false).await?;
-            let known = topic.partition(p.partition).ok_or_else(|| {
-                let what =
-                    format!("partition {p} does not exist: {} has {} partitions", p.topic, topic.partitions.len());
-                Error::new(ErrorKind::UnknownTopic, what)
-            })?;
-            if let Some(leader) = known.leader {
-                by_leader.entry(leader).or_default().push(p.clone());
-            }
-        }
-        Ok(by_leader)
+        ask_leaders(self.cluster(), "deleting records", before.keys().cloned(), request, answers).await
     }
 }
 

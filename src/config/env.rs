@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Acks, Compression, ConfigBuilder, OffsetReset, parse_brokers};
+use super::{Acks, Compression, ConfigBuilder, IsolationLevel, OffsetReset, parse_brokers};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each variable and the setting it sets, as errors name it.
-const VARIABLES: &[(&str, &str)] = &[
+pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_BROKERS", "brokers"),
     ("REDPANDA_CLIENT_ID", "client id"),
     ("REDPANDA_CONSUMER_GROUP_ID", "group id"),
@@ -26,6 +26,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_COMPRESSION", "compression"),
     ("REDPANDA_COMPRESSION_LEVEL", "compression level"),
     ("REDPANDA_AUTO_OFFSET_RESET", "offset reset"),
+    ("REDPANDA_ISOLATION_LEVEL", "isolation level"),
 ];
 
 pub(super) fn variable_of(setting: &str) -> Option<&'static str> {
@@ -92,6 +93,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_BATCH_SIZE", bytes, &mut config.producer.batch_size);
     vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
     vars.set("REDPANDA_AUTO_OFFSET_RESET", reset, &mut config.consumer.offset_reset);
+    vars.set("REDPANDA_ISOLATION_LEVEL", isolation, &mut config.consumer.isolation_level);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
@@ -159,5 +161,13 @@ fn reset(s: &str) -> Result<OffsetReset, String> {
         "earliest" => Ok(OffsetReset::Earliest),
         "latest" => Ok(OffsetReset::Latest),
         _ => Err("allowed is earliest or latest".into()),
+    }
+}
+
+fn isolation(s: &str) -> Result<IsolationLevel, String> {
+    match s {
+        "read_uncommitted" => Ok(IsolationLevel::ReadUncommitted),
+        "read_committed" => Ok(IsolationLevel::ReadCommitted),
+        _ => Err("allowed is read_uncommitted or read_committed".into()),
     }
 }

@@ -18,12 +18,12 @@ use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
 use super::lease::Lease;
-use super::offsets::{list_answer, list_request, topic_name};
+use super::offsets::{isolation, list_answer, list_request, topic_name};
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker};
-use super::unpack::{Unpacked, is_compressed, unpack};
+use super::unpack::{Aborted, Unpacked, is_compressed, unpack};
 use super::{Records, StartOffset};
 use crate::cluster::{Backoff, Client};
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::wire::Connection;
@@ -230,7 +230,8 @@ impl Shared {
     /// Asks for offsets at the ends of logs or at a time.
     async fn seek(&self, link: &mut Link, asks: &[Ask<StartOffset>]) -> Result<()> {
         let timeout = self.client.config().request_timeout;
-        let answer = self.connect(link).await?.request(list_request(asks), timeout).await?;
+        let answer =
+            self.connect(link).await?.request(list_request(asks, self.config.isolation_level), timeout).await?;
         let mut offsets = list_answer(&answer);
         for ask in asks {
             let p = &ask.lease;
@@ -302,8 +303,9 @@ impl Shared {
             false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire),
             false => (bytes, wire.max(frame / MUCH)),
         };
-        let unpacked = self.unpack(bytes, offset).await;
-        let Unpacked { records, next_offset, grown, damage } = unpacked;
+        let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
+        let aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
+        let Unpacked { records, next_offset, leader_epoch, grown, damage } = self.unpack(bytes, offset, aborted).await;
         let memory = if records.is_empty() { 0 } else { base + grown };
         let came = Came { next: next_offset, wire, memory, damaged: damage.is_some() };
         let Some((held, tell)) = self.tracker().fetched(p, Instant::now().into_std(), offset, came) else { return };
@@ -313,7 +315,10 @@ impl Shared {
                 partition: p.partition.partition,
                 records,
                 next_offset,
+                leader_epoch: leader_epoch.filter(|epoch| *epoch >= 0),
                 high_watermark: data.high_watermark,
+                last_stable_offset: Some(data.last_stable_offset).filter(|offset| *offset >= 0),
+                read_committed: committed,
                 _held: Some(held),
             };
             self.inbox.records(p, records);
@@ -326,16 +331,16 @@ impl Shared {
         }
     }
 
-    async fn unpack(&self, bytes: Bytes, offset: i64) -> Unpacked {
+    async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>) -> Unpacked {
         let limit = self.config.max_decompressed_bytes;
         if !is_compressed(&bytes) || bytes.len() < OFFLOAD {
-            return unpack(bytes, offset, limit);
+            return unpack(bytes, offset, aborted, limit);
         }
-        match tokio::task::spawn_blocking(move || unpack(bytes, offset, limit)).await {
+        match tokio::task::spawn_blocking(move || unpack(bytes, offset, aborted, limit)).await {
             Ok(unpacked) => unpacked,
             Err(e) => {
                 let e = Error::with_source(ErrorKind::Corrupt, "opening a compressed batch failed", e);
-                Unpacked { records: Vec::new(), next_offset: offset, grown: 0, damage: Some(e) }
+                Unpacked { records: Vec::new(), next_offset: offset, leader_epoch: None, grown: 0, damage: Some(e) }
             }
         }
     }
@@ -365,6 +370,7 @@ fn fetch_request(asks: &[Ask<FetchFrom>], wait: Duration, config: &ConsumerConfi
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
         .with_max_bytes(to_i32(config.fetch_max_bytes))
+        .with_isolation_level(isolation(config.isolation_level))
         .with_session_id(0)
         .with_session_epoch(-1)
         .with_topics(topics)

@@ -17,7 +17,10 @@ fn some_of(inbox: &Inbox, lease: &Lease, next_offset: i64) {
         partition: lease.partition.partition,
         records: vec![],
         next_offset,
+        leader_epoch: None,
         high_watermark: next_offset,
+        last_stable_offset: None,
+        read_committed: false,
         _held: None,
     };
     inbox.records(lease, records);

@@ -16,8 +16,10 @@ mod group;
 mod inbox;
 mod leader;
 mod lease;
+mod listing;
 mod membership;
 mod offsets;
+mod positions;
 #[allow(dead_code, reason = "the processor is about to")]
 mod progress;
 mod protocol;
@@ -36,13 +38,15 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use assignor::decode_assignment as assigned_partitions;
 pub use committer::Committer;
+pub use listing::OffsetAndTimestamp;
+pub(crate) use listing::{EARLIEST, LATEST, ask_leaders, list_offsets};
 pub use offsets::OffsetAndMetadata;
 #[allow(unused_imports, reason = "for the processor")]
 pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
 
 use crate::cluster::Client;
-use crate::config::{ConsumerConfig, OffsetReset};
+use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
@@ -106,17 +110,30 @@ pub struct Records {
     /// The offset behind these records and behind the offsets without a record (transaction markers, records that compaction
     /// has taken) that follow them: what to commit when all of them are handled.
     pub next_offset: i64,
-    /// The offset behind the last record of the partition that can be read, as of this fetch. The end is reached when
-    /// `next_offset` is.
+    /// The epoch of the leader that wrote all of these; none where the log does not tell, or nothing was passed. To commit
+    /// `next_offset` with (KIP-320).
+    pub leader_epoch: Option<i32>,
+    /// The offset behind the last record of the partition that all replicas in sync have, as of this fetch.
     pub high_watermark: i64,
+    /// The offset of the first record of a transaction that is open, or the high watermark, as of this fetch; none where the
+    /// broker does not tell.
+    pub last_stable_offset: Option<i64>,
+    /// Whether records behind the last stable offset are left for later.
+    pub(crate) read_committed: bool,
     /// Gives the bytes back on drop.
     pub(crate) _held: Option<Held>,
 }
 
 impl Records {
-    /// How many offsets lay behind these records when they were fetched.
+    /// The offset up to which the partition could be read as of this fetch: its last stable offset for a reader of committed
+    /// records, else its high watermark. The end is reached when `next_offset` is.
+    pub fn end_offset(&self) -> i64 {
+        self.last_stable_offset.filter(|_| self.read_committed).unwrap_or(self.high_watermark)
+    }
+
+    /// How many offsets that could be read lay behind these records when they were fetched.
     pub fn lag(&self) -> i64 {
-        (self.high_watermark - self.next_offset).max(0)
+        (self.end_offset() - self.next_offset).max(0)
     }
 
     /// Their partition.
@@ -193,13 +210,15 @@ pub struct Revocation {
 /// # }
 /// ```
 ///
-/// Records are read as soon as all replicas have them (`read_uncommitted`): those of transactions that are still open or were
-/// aborted come too.
+/// Records are read as soon as all replicas have them, those of transactions that are still open or were aborted too, unless
+/// [`isolation_level`](ConsumerConfig::isolation_level) asks for committed ones alone.
 ///
 /// Dropping it without [`close`](Self::close) ends its tasks without leaving the group, whose other members get its partitions
 /// when its session expires.
 #[derive(Debug)]
 pub struct Consumer {
+    client: Client,
+    isolation_level: IsolationLevel,
     group: Option<Commands>,
     inbox: Arc<Inbox>,
     status: Arc<Status>,
@@ -234,7 +253,7 @@ impl Consumer {
         for topic in topics {
             client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
         }
-        let mut consumer = Self::idle();
+        let mut consumer = Self::idle(client, &config);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
         let shell = group::Shell {
@@ -279,11 +298,10 @@ impl Consumer {
                 return Err(Error::new(ErrorKind::UnknownTopic, what));
             }
             if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = start {
-                let what = format!("{p} can't be read from {offset}: offsets and timestamps are not negative");
-                return Err(Error::new(ErrorKind::Config, what));
+                return Err(positions::negative(p, *offset));
             }
         }
-        let mut consumer = Self::idle();
+        let mut consumer = Self::idle(client, &config);
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
         let leased = |(partition, start)| (Lease { partition, epoch: 1 }, start);
@@ -295,8 +313,10 @@ impl Consumer {
         Ok(consumer)
     }
 
-    fn idle() -> Self {
+    fn idle(client: &Client, config: &ConsumerConfig) -> Self {
         Self {
+            client: client.clone(),
+            isolation_level: config.isolation_level,
             group: None,
             inbox: Arc::default(),
             status: Arc::default(),

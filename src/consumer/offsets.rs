@@ -15,9 +15,11 @@ use tokio::sync::oneshot;
 
 use super::StartOffset;
 use super::lease::Lease;
+use super::listing::{EARLIEST, LATEST};
 use super::protocol::code;
 use super::tracker::Ask;
 use crate::cluster::{Backoff, UNKNOWN_TOPIC};
+use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 
@@ -70,8 +72,18 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
+/// The level as requests name it.
+pub(crate) fn isolation(level: IsolationLevel) -> i8 {
+    match level {
+        IsolationLevel::ReadUncommitted => 0,
+        IsolationLevel::ReadCommitted => 1,
+    }
+}
+
 /// Partitions by topic, as requests want them.
-fn by_topic<T>(all: impl IntoIterator<Item = (TopicPartition, T)>) -> BTreeMap<std::sync::Arc<str>, Vec<(i32, T)>> {
+pub(crate) fn by_topic<T>(
+    all: impl IntoIterator<Item = (TopicPartition, T)>,
+) -> BTreeMap<std::sync::Arc<str>, Vec<(i32, T)>> {
     let mut topics: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (p, what) in all {
         topics.entry(p.topic).or_default().push((p.partition, what));
@@ -120,12 +132,11 @@ pub(crate) fn committed_answer(
 }
 
 /// Asks a leader for the offset at an end of the log or at a time.
-pub(crate) fn list_request(asks: &[Ask<StartOffset>]) -> ListOffsetsRequest {
+pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> ListOffsetsRequest {
     let timestamp = |to: StartOffset| match to {
-        StartOffset::Latest => -1,
-        StartOffset::Earliest => -2,
+        StartOffset::Latest => LATEST,
         StartOffset::Timestamp(at) => at,
-        StartOffset::Offset(_) => -2, // has nothing to ask for
+        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
     };
     let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(topic, asks)| {
         let partition = |(index, ask): (i32, &Ask<StartOffset>)| {
@@ -138,7 +149,10 @@ pub(crate) fn list_request(asks: &[Ask<StartOffset>]) -> ListOffsetsRequest {
             .with_name(topic_name(&topic))
             .with_partitions(asks.into_iter().map(partition).collect())
     });
-    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_isolation_level(isolation(level))
+        .with_topics(topics.collect())
 }
 
 pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<i64, i16>> {

@@ -1,6 +1,9 @@
 //! From what a fetch brought of a partition to its records.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
+use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
 use crate::error::Error;
 use crate::record::{BATCH_HEADER, Batch, Record, decode_batches};
@@ -11,6 +14,8 @@ pub(crate) struct Unpacked {
     pub(crate) records: Vec<Record>,
     /// The offset to go on at.
     pub(crate) next_offset: i64,
+    /// Of the leader that wrote what was passed; none if nothing was, -1 if the batches don't tell.
+    pub(crate) leader_epoch: Option<i32>,
     /// Bytes that the records keep in memory, besides those that came.
     pub(crate) grown: usize,
     /// Why what follows can't be read.
@@ -22,33 +27,71 @@ pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
     bytes.len() >= BATCH_HEADER && bytes[22] & 7 != 0
 }
 
+/// Knows which batches are of transactions that were aborted, in the order of the log: a producer's batches count as aborted
+/// from the first offset that the broker told of its transaction to the marker that ends it.
+#[derive(Debug)]
+pub(crate) struct Aborted {
+    /// Still to come, the first one last.
+    coming: Vec<(i64, i64)>,
+    producers: HashSet<i64>,
+}
+
+impl Aborted {
+    /// From what a broker told of the aborted transactions among the records it sent.
+    pub(crate) fn new(told: &[AbortedTransaction]) -> Self {
+        let mut coming: Vec<_> = told.iter().map(|a| (a.first_offset, a.producer_id.0)).collect();
+        coming.sort_unstable_by(|a, b| b.cmp(a));
+        Self { coming, producers: HashSet::new() }
+    }
+
+    /// Whether the records of the next batch were aborted.
+    fn covers(&mut self, batch: &Batch) -> Result<bool, Error> {
+        while let Some((_, producer)) = self.coming.last().filter(|(first, _)| *first <= batch.last_offset) {
+            self.producers.insert(*producer);
+            self.coming.pop();
+        }
+        let producer = batch.origin.producer.id;
+        if batch.is_control {
+            if !self.producers.is_empty() && batch.is_abort_marker()? {
+                self.producers.remove(&producer);
+            }
+            return Ok(false);
+        }
+        Ok(batch.origin.is_transactional && self.producers.contains(&producer))
+    }
+}
+
 /// Takes the records from `offset` on: a fetch brings whole batches, so it may begin before it. Markers of transactions are
-/// no records, but they move the position, as do offsets whose records compaction has taken.
-pub(crate) fn unpack(bytes: Bytes, offset: i64, max_decompressed: usize) -> Unpacked {
-    let mut out = Unpacked { records: Vec::new(), next_offset: offset, grown: 0, damage: None };
+/// no records, but they move the position, as do offsets whose records compaction has taken, and, where only committed records
+/// are asked for, those that were `aborted`.
+///
+/// It ends where another leader has begun to write; what follows is for the next fetch.
+pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, max_decompressed: usize) -> Unpacked {
+    let mut out = Unpacked { records: Vec::new(), next_offset: offset, leader_epoch: None, grown: 0, damage: None };
     let compressed = is_compressed(&bytes);
     for batch in decode_batches(bytes, max_decompressed) {
-        let batch = match batch {
-            Ok(batch) => batch,
+        let taken = batch.and_then(|batch| {
+            let skip = aborted.as_mut().map_or(Ok(false), |a| a.covers(&batch))? || batch.is_control;
+            if batch.last_offset < offset {
+                return Ok(Some(0));
+            }
+            let epoch = batch.origin.leader_epoch;
+            if *out.leader_epoch.get_or_insert(epoch) != epoch {
+                return Ok(None);
+            }
+            let size = if skip { 0 } else { take(&batch, offset, &mut out)? };
+            out.next_offset = batch.last_offset + 1;
+            Ok(Some(size))
+        });
+        match taken {
+            Ok(Some(size)) if compressed => out.grown += size,
+            Ok(Some(_)) => {}
+            Ok(None) => break,
             Err(e) => {
                 out.damage = Some(e);
                 break;
             }
-        };
-        if batch.last_offset < offset {
-            continue;
         }
-        if !batch.is_control {
-            match take(&batch, offset, &mut out) {
-                Ok(size) if compressed => out.grown += size,
-                Ok(_) => {}
-                Err(e) => {
-                    out.damage = Some(e);
-                    break;
-                }
-            }
-        }
-        out.next_offset = batch.last_offset + 1;
     }
     out.grown += out.records.capacity() * size_of::<Record>();
     out

@@ -37,12 +37,12 @@ fn offsets(u: &Unpacked) -> Vec<i64> {
 #[test]
 fn records_before_the_offset_are_left_out() {
     let bytes = join(&[batch(0, 5, Compression::None), batch(5, 5, Compression::None)]);
-    let u = unpack(bytes.clone(), 3, 1 << 20);
+    let u = unpack(bytes.clone(), 3, None, 1 << 20);
     assert_eq!((offsets(&u), u.next_offset), ((3..10).collect(), 10));
     assert_eq!(u.records[0].value.as_deref(), Some(&b"3"[..]));
-    let u = unpack(bytes, 5, 1 << 20);
+    let u = unpack(bytes, 5, None, 1 << 20);
     assert_eq!(offsets(&u), [5, 6, 7, 8, 9]);
-    let u = unpack(Bytes::new(), 7, 1 << 20);
+    let u = unpack(Bytes::new(), 7, None, 1 << 20);
     assert_eq!((u.records.len(), u.next_offset, u.grown), (0, 7, 0));
 }
 
@@ -50,11 +50,11 @@ fn records_before_the_offset_are_left_out() {
 fn offsets_without_a_record_move_the_position() {
     let control = changed(batch(4, 1, Compression::None), |b| b[22] |= 1 << 5);
     let gap = changed(batch(10, 2, Compression::None), |b| b[23..27].copy_from_slice(&9_i32.to_be_bytes()));
-    let u = unpack(control.clone().freeze(), 2, 1 << 20);
+    let u = unpack(control.clone().freeze(), 2, None, 1 << 20);
     assert_eq!((u.records.len(), u.next_offset), (0, 5));
-    let u = unpack(join(&[control, gap.clone()]), 2, 1 << 20);
+    let u = unpack(join(&[control, gap.clone()]), 2, None, 1 << 20);
     assert_eq!((offsets(&u), u.next_offset), (vec![10, 11], 20));
-    let u = unpack(join(&[gap]), 15, 1 << 20);
+    let u = unpack(join(&[gap]), 15, None, 1 << 20);
     assert_eq!((u.records.len(), u.next_offset), (0, 20), "from inside the gap");
 }
 
@@ -63,7 +63,7 @@ fn damage_ends_it_behind_the_last_good_record() {
     let mut broken = batch(5, 5, Compression::None);
     let last = broken.len() - 1;
     broken[last] ^= 1;
-    let u = unpack(join(&[batch(0, 5, Compression::None), broken, batch(10, 5, Compression::None)]), 0, 1 << 20);
+    let u = unpack(join(&[batch(0, 5, Compression::None), broken, batch(10, 5, Compression::None)]), 0, None, 1 << 20);
     assert_eq!((offsets(&u).len(), u.next_offset), (5, 5));
     assert!(u.damage.unwrap().to_string().contains("offset 5"));
 }
@@ -73,15 +73,111 @@ fn what_is_opened_counts_and_is_bounded() {
     let gzip = Compression::gzip(6).unwrap();
     let bytes = join(&[batch(0, 1000, gzip)]);
     assert!(is_compressed(&bytes) && !is_compressed(&batch(0, 10, Compression::None)));
-    let u = unpack(bytes.clone(), 0, 1 << 20);
+    let u = unpack(bytes.clone(), 0, None, 1 << 20);
     assert_eq!(u.records.len(), 1000);
     assert!(u.grown > 1000 * size_of::<Record>() + 2890);
-    let u = unpack(bytes, 0, 100);
+    let u = unpack(bytes, 0, None, 100);
     assert_eq!((u.records.len(), u.next_offset), (0, 0));
     assert!(u.damage.is_some(), "more than allowed");
 }
 
+/// One of a producer's transaction, in one of its codecs.
+fn of(producer: i64, batch: BytesMut) -> BytesMut {
+    changed(batch, |b| {
+        b[22] |= 1 << 4;
+        b[43..51].copy_from_slice(&producer.to_be_bytes());
+    })
+}
+
+/// The marker that ends a transaction.
+fn marker(base: i64, producer: i64, commit: bool) -> BytesMut {
+    let mut builder = BatchBuilder::new(1 << 10);
+    builder.append(1000, Some(&[0, 0, 0, u8::from(commit)]), Some(&[0; 6]), None);
+    let mut bytes = BytesMut::from(&builder.finish(Compression::None, ProducerSequence::NONE)[..]);
+    bytes[..8].copy_from_slice(&base.to_be_bytes());
+    changed(of(producer, bytes), |b| b[22] |= 1 << 5)
+}
+
+fn aborted(told: &[(i64, i64)]) -> Option<Aborted> {
+    let one = |(producer, first): &(i64, i64)| {
+        AbortedTransaction::default().with_producer_id((*producer).into()).with_first_offset(*first)
+    };
+    Some(Aborted::new(&told.iter().map(one).collect::<Vec<_>>()))
+}
+
+#[test]
+fn aborted_records_are_left_out_and_the_position_moves_on() {
+    let plain = |base, count| batch(base, count, Compression::None);
+    let log = join(&[
+        of(7, plain(0, 2)),
+        of(8, plain(2, 2)),
+        plain(4, 1),
+        marker(5, 7, false),
+        of(7, batch(6, 2, Compression::gzip(1).unwrap())),
+        marker(8, 8, true),
+        marker(9, 7, true),
+    ]);
+    let u = unpack(log.clone(), 0, aborted(&[(7, 0)]), 1 << 20);
+    assert_eq!((offsets(&u), u.next_offset), (vec![2, 3, 4, 6, 7], 10));
+    let u = unpack(log.clone(), 1, None, 1 << 20);
+    assert_eq!(offsets(&u), [1, 2, 3, 4, 6, 7], "all, where uncommitted ones are wanted");
+    let u = unpack(log.slice(..plain(0, 2).len()), 0, aborted(&[(7, 0)]), 1 << 20);
+    assert_eq!((u.records.len(), u.next_offset), (0, 2), "nothing but aborted records");
+    let broken = changed(marker(0, 7, false), |b| b[65] = 2); // its key's length is 1
+    let u = unpack(join(&[of(7, plain(0, 1)), broken]), 0, aborted(&[(7, 0)]), 1 << 20);
+    assert!(u.damage.is_some());
+}
+
+#[test]
+fn it_ends_where_another_leader_begins() {
+    let at = |base, epoch: i32| {
+        changed(batch(base, 2, Compression::None), |b| b[12..16].copy_from_slice(&epoch.to_be_bytes()))
+    };
+    let log = join(&[at(0, 3), at(2, 3), at(4, 5)]);
+    for (from, to, epoch) in [(1, 4, 3), (4, 6, 5)] {
+        let u = unpack(log.clone(), from, None, 1 << 20);
+        assert_eq!((offsets(&u), u.next_offset), ((from..to).collect(), to));
+        assert_eq!(u.leader_epoch, Some(epoch));
+    }
+    assert_eq!(unpack(log, 6, None, 1 << 20).leader_epoch, None);
+}
+
 proptest! {
+    /// As Java's consumer does, by a model that looks at the whole log for each batch.
+    #[test]
+    fn any_list_of_aborted_transactions_is_taken_as_it_is_meant(
+        log in proptest::collection::vec((0..4_i64, 0..6_u8, 1..4_i64), 1..20),
+        told in proptest::collection::vec((0..4_i64, 0..50_i64), 0..6),
+        offset in 0..10_i64,
+    ) {
+        let (mut base, mut batches) = (0, Vec::new());
+        for (producer, kind, count) in log {
+            let count = if kind < 2 { 1 } else { count };
+            let bytes = match kind {
+                0 | 1 => marker(base, producer, kind == 1),
+                2 => batch(base, count, Compression::None),
+                3 => of(producer, batch(base, count, Compression::gzip(1).unwrap())),
+                _ => of(producer, batch(base, count, Compression::None)),
+            };
+            batches.push((base, base + count, producer, kind, bytes));
+            base += count;
+        }
+        let is_aborted = |at: usize| {
+            let (_, end, producer, kind, _) = &batches[at];
+            *kind > 2 && told.iter().any(|(of, first)| {
+                let from = batches.iter().position(|(_, end, ..)| first < end).unwrap_or(usize::MAX);
+                let ends = |(_, _, p, kind, _): &(_, _, i64, u8, _)| p == producer && *kind == 0;
+                of == producer && first < end && !batches[from..at].iter().any(ends)
+            })
+        };
+        let live = (0..batches.len()).filter(|at| batches[*at].3 > 1 && !is_aborted(*at));
+        let wanted: Vec<_> = live.flat_map(|at| batches[at].0..batches[at].1).filter(|o| *o >= offset).collect();
+        let bytes = join(&batches.iter().map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
+        let u = unpack(bytes, offset, aborted(&told), 1 << 20);
+        prop_assert!(u.damage.is_none());
+        prop_assert_eq!((offsets(&u), u.next_offset), (wanted, base.max(offset)));
+    }
+
     #[test]
     fn every_offset_comes_once_wherever_fetches_begin_and_end(
         sizes in proptest::collection::vec((1..6_i64, any::<bool>(), 0..3_i64), 1..12),
@@ -100,7 +196,7 @@ proptest! {
             // What a broker sends: from the batch that holds the offset, up to some size, the first one whole.
             let rest: Vec<_> = log.iter().filter(|(_, end, _)| *end > at).map(|(_, _, b)| b.clone()).collect();
             let all = join(&rest);
-            let u = unpack(all.slice(..(rest[0].len() + cuts.next().unwrap()).min(all.len())), at, 1 << 20);
+            let u = unpack(all.slice(..(rest[0].len() + cuts.next().unwrap()).min(all.len())), at, None, 1 << 20);
             prop_assert!(u.damage.is_none() && u.next_offset > at);
             seen.extend(offsets(&u));
             at = u.next_offset;
@@ -110,7 +206,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), offset in 0..1000_i64) {
-        let u = unpack(bytes.into(), offset, 1 << 16);
+        let u = unpack(bytes.into(), offset, None, 1 << 16);
         prop_assert!(u.next_offset >= offset);
     }
 }

@@ -51,7 +51,7 @@ impl Worker {
                 records = self.records.recv() => records,
             };
             let Some(mut records) = records else { return };
-            self.progress.fetched(records.high_watermark);
+            self.progress.fetched(records.end_offset());
             let (topic, partition) = (Arc::clone(&records.topic), records.partition);
             for record in std::mem::take(&mut records.records) {
                 let next = record.offset + 1;

@@ -109,7 +109,6 @@ pub(crate) struct Batch {
     pub(crate) is_control: bool,
     pub(crate) timestamp_type: TimestampType,
     /// Who wrote it.
-    #[allow(dead_code, reason = "reading committed records only, and finding truncation, will need it")]
     pub(crate) origin: Origin,
     /// How many records its header says it holds.
     pub(crate) record_count: u32,
@@ -172,6 +171,21 @@ impl Batch {
             max_decompressed,
             section: bytes.split_off(BATCH_HEADER),
         })
+    }
+
+    /// Whether it is the marker of a transaction that was aborted.
+    pub(crate) fn is_abort_marker(&self) -> Result<bool> {
+        const ABORT: i16 = 0;
+        if !self.is_control {
+            return Ok(false);
+        }
+        let Some(marker) = self.records()?.next().transpose()? else { return Ok(false) }; // compaction has taken it
+        let key = marker.key.as_deref().and_then(|key| key.get(2..4)); // behind its version
+        let Some(kind) = key.map(|t| i16_at(t, 0)) else {
+            let what = format!("the control batch at offset {} has no marker that can be read", self.base_offset);
+            return Err(corrupt(what));
+        };
+        Ok(kind == ABORT)
     }
 
     /// Its records, decompressed if need be.
@@ -295,7 +309,10 @@ fn corrupt(what: String) -> Error {
 fn incomplete(bytes: &[u8]) -> Error {
     let need = bytes.first_chunk::<17>().map(|start| i64::from(i32_at(start, 8)) + 12);
     let of = need.map(|n| format!(" of a batch of {n} bytes")).unwrap_or_default();
-    corrupt(format!("the broker sent the first {} bytes{of} and no whole batch", bytes.len()))
+    corrupt(format!(
+        "the broker sent the first {} bytes{of} and no whole batch: raise fetch_max_bytes and partition_fetch_bytes above it",
+        bytes.len()
+    ))
 }
 
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -7,7 +7,9 @@ mod support;
 mod commits;
 mod faults;
 mod groups;
+mod positions;
 mod reading;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -100,7 +102,7 @@ async fn read_to_end(client: &Client, from: Vec<(TopicPartition, StartOffset)>, 
     while !open.is_empty() {
         let records = next_records(&mut consumer).await;
         seen.extend(numbers(&records));
-        if records.next_offset >= records.high_watermark {
+        if records.next_offset >= records.end_offset() {
             open.remove(&records.topic_partition());
         }
     }

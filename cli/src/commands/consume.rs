@@ -8,7 +8,9 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset, Records, StartOffset, TopicPartition};
+use ailurus::{
+    Admin, Client, Consumer, ConsumerEvent, IsolationLevel, OffsetReset, Records, StartOffset, TopicPartition,
+};
 use chrono::DateTime;
 use clap::Args;
 use tokio::time::Instant;
@@ -57,6 +59,10 @@ pub struct Consume {
     /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
     #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
     from: Option<From>,
+    /// Which records of transactions to print: read_uncommitted (all) or read_committed.
+    /// [default: REDPANDA_ISOLATION_LEVEL]
+    #[arg(long, value_name = "LEVEL", value_parser = isolation)]
+    isolation: Option<IsolationLevel>,
     /// End after this many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -92,6 +98,14 @@ impl FromStr for From {
     }
 }
 
+fn isolation(text: &str) -> Result<IsolationLevel, String> {
+    match text {
+        "read_uncommitted" => Ok(IsolationLevel::ReadUncommitted),
+        "read_committed" => Ok(IsolationLevel::ReadCommitted),
+        _ => Err("allowed are read_uncommitted and read_committed".to_owned()),
+    }
+}
+
 /// How long printed records may wait for their commit.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -106,6 +120,9 @@ pub async fn run(global: &Global, args: Consume) -> anyhow::Result<Exit> {
             );
         }
         _ => {}
+    }
+    if let Some(level) = args.isolation {
+        builder = builder.isolation_level(level);
     }
     let config = builder.build()?;
     let shutdown = Shutdown::install()?;
