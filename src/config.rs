@@ -6,6 +6,7 @@ mod compression;
 mod env;
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub use addr::BrokerAddr;
@@ -66,6 +67,46 @@ pub enum AssignorKind {
     Range,
     /// All partitions of all topics dealt out in turn.
     RoundRobin,
+}
+
+/// The protocol by which the members of a group agree on who reads what.
+///
+/// ```
+/// use ailurus::{Config, GroupProtocol};
+///
+/// let config = Config::builder().group_protocol(GroupProtocol::Auto).build()?;
+/// assert_eq!(config.consumer.group_protocol, GroupProtocol::Auto);
+/// assert_eq!("consumer".parse::<GroupProtocol>()?, GroupProtocol::Consumer);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// One of the members shares out, by an assignor that all have. Every broker serves it.
+    #[default]
+    Classic,
+    /// The coordinator shares out, and leads each member to its partitions on its own (KIP-848). Kafka serves it from 4.0 on;
+    /// Redpanda does not. Joining fails with [`ErrorKind::Unsupported`] where it is not served.
+    Consumer,
+    /// [`Consumer`](Self::Consumer) where the group's coordinator offers it, else [`Classic`](Self::Classic).
+    Auto,
+}
+
+impl FromStr for GroupProtocol {
+    type Err = Error;
+
+    /// `classic`, `consumer` or `auto`.
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "classic" => Ok(Self::Classic),
+            "consumer" => Ok(Self::Consumer),
+            "auto" => Ok(Self::Auto),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                format!("{s:?} is no group protocol: allowed is classic, consumer or auto"),
+            )),
+        }
+    }
 }
 
 /// Settings of a [`Producer`](crate::Producer). They are checked when a producer is made.
@@ -177,6 +218,17 @@ pub struct ConsumerConfig {
     pub heartbeat_interval: Duration,
     /// The assignors this member supports, the preferred one first; default range, then round robin.
     pub assignors: Vec<AssignorKind>,
+    /// The protocol of the group; default classic. With the `consumer` protocol the coordinator shares out: it has no use for
+    /// `assignors`, sets the time between heartbeats, and has a session timeout of its own (Kafka's
+    /// `group.consumer.session.timeout.ms`, 45 s). `session_timeout` is then how long this member holds on to its partitions
+    /// when it reaches no coordinator.
+    pub group_protocol: GroupProtocol,
+    /// Makes this a static member of its group: one that comes back under the same id within the session timeout finds its
+    /// partitions again, without a rebalance. Default none. No two members may have the same at a time.
+    pub group_instance_id: Option<String>,
+    /// The coordinator's assignor that this member votes for in the `consumer` protocol, such as `uniform` or `range`; default
+    /// none: the coordinator's first. Joining fails with an error that lists them if it has no such one.
+    pub group_remote_assignor: Option<String>,
     /// Where to start without a committed offset; default earliest.
     pub offset_reset: OffsetReset,
     /// Which records of transactions to read; default all (`read_uncommitted`).
@@ -204,6 +256,9 @@ impl Default for ConsumerConfig {
             rebalance_timeout: Duration::from_secs(60),
             heartbeat_interval: Duration::from_secs(3),
             assignors: vec![AssignorKind::Range, AssignorKind::RoundRobin],
+            group_protocol: GroupProtocol::Classic,
+            group_instance_id: None,
+            group_remote_assignor: None,
             offset_reset: OffsetReset::Earliest,
             isolation_level: IsolationLevel::ReadUncommitted,
             fetch_min_bytes: 1,
@@ -470,6 +525,12 @@ impl ConfigBuilder {
         heartbeat_interval: Duration => consumer.heartbeat_interval;
         /// [`ConsumerConfig::assignors`].
         assignors: Vec<AssignorKind> => consumer.assignors;
+        /// [`ConsumerConfig::group_protocol`].
+        group_protocol: GroupProtocol => consumer.group_protocol;
+        /// [`ConsumerConfig::group_instance_id`].
+        group_instance_id: Option<String> => consumer.group_instance_id;
+        /// [`ConsumerConfig::group_remote_assignor`].
+        group_remote_assignor: Option<String> => consumer.group_remote_assignor;
         /// [`ConsumerConfig::offset_reset`].
         offset_reset: OffsetReset => consumer.offset_reset;
         /// [`ConsumerConfig::isolation_level`].

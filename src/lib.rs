@@ -65,8 +65,8 @@ mod wire;
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
-    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, IsolationLevel, OffsetReset,
-    ProcessorConfig, ProducerConfig,
+    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, IsolationLevel,
+    OffsetReset, ProcessorConfig, ProducerConfig,
 };
 pub use consumer::{Committer, Consumer, ConsumerEvent, Message, OffsetAndMetadata, Records, Revocation, StartOffset};
 pub use error::{Error, ErrorKind, Result};

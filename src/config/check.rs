@@ -157,6 +157,14 @@ impl Check<'_> {
             )
         });
         self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
+        let name_ok = |name: &String| (1..=249).contains(&name.len()) && !name.chars().any(char::is_control);
+        for (name, value) in
+            [("group instance id", &c.group_instance_id), ("group remote assignor", &c.group_remote_assignor)]
+        {
+            self.require(value.as_ref().is_none_or(name_ok), || {
+                format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
+            });
+        }
         self.duration("fetch max wait", c.fetch_max_wait, ms(0), s(30));
         self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);
         self.bytes("fetch min bytes", c.fetch_min_bytes, 0, c.fetch_max_bytes);

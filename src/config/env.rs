@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Acks, Compression, ConfigBuilder, IsolationLevel, OffsetReset, parse_brokers};
+use super::{Acks, Compression, ConfigBuilder, GroupProtocol, IsolationLevel, OffsetReset, parse_brokers};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each variable and the setting it sets, as errors name it.
@@ -15,6 +15,9 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_SESSION_TIMEOUT", "session timeout"),
     ("REDPANDA_REBALANCE_TIMEOUT", "rebalance timeout"),
     ("REDPANDA_HEARTBEAT_INTERVAL", "heartbeat interval"),
+    ("REDPANDA_GROUP_PROTOCOL", "group protocol"),
+    ("REDPANDA_GROUP_INSTANCE_ID", "group instance id"),
+    ("REDPANDA_GROUP_REMOTE_ASSIGNOR", "group remote assignor"),
     ("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "allow auto topic creation"),
     ("REDPANDA_REQUEST_TIMEOUT", "request timeout"),
     ("REDPANDA_DELIVERY_TIMEOUT", "delivery timeout"),
@@ -84,6 +87,9 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_SESSION_TIMEOUT", millis, &mut config.consumer.session_timeout);
     vars.set("REDPANDA_REBALANCE_TIMEOUT", millis, &mut config.consumer.rebalance_timeout);
     vars.set("REDPANDA_HEARTBEAT_INTERVAL", millis, &mut config.consumer.heartbeat_interval);
+    vars.set("REDPANDA_GROUP_PROTOCOL", protocol, &mut config.consumer.group_protocol);
+    vars.set("REDPANDA_GROUP_INSTANCE_ID", name, &mut config.consumer.group_instance_id);
+    vars.set("REDPANDA_GROUP_REMOTE_ASSIGNOR", name, &mut config.consumer.group_remote_assignor);
     vars.set("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", boolean, &mut config.allow_auto_topic_creation);
     vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
     vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);
@@ -154,6 +160,15 @@ fn acks(s: &str) -> Result<Acks, String> {
         "leader" | "1" => Ok(Acks::Leader),
         _ => Err("allowed is all or leader".into()),
     }
+}
+
+fn protocol(s: &str) -> Result<GroupProtocol, String> {
+    s.parse().map_err(|_| "allowed is classic, consumer or auto".into())
+}
+
+/// Nothing is none.
+fn name(s: &str) -> Result<Option<String>, String> {
+    Ok(Some(s.to_owned()).filter(|s| !s.is_empty()))
 }
 
 fn reset(s: &str) -> Result<OffsetReset, String> {

@@ -29,6 +29,8 @@ fn variables_set_what_they_name() {
         ("REDPANDA_COMPRESSION_LEVEL", "9"),
         ("REDPANDA_AUTO_OFFSET_RESET", "latest"),
         ("REDPANDA_ISOLATION_LEVEL", "read_committed"),
+        ("REDPANDA_GROUP_PROTOCOL", "auto"),
+        ("REDPANDA_GROUP_REMOTE_ASSIGNOR", "range"),
     ]))
     .build()
     .unwrap();
@@ -38,6 +40,10 @@ fn variables_set_what_they_name() {
     assert!(!c.allow_auto_topic_creation);
     assert_eq!(c.producer.compression, Compression::Gzip { level: 9 });
     assert_eq!(c.consumer.offset_reset, OffsetReset::Latest);
+    assert_eq!(c.consumer.group_protocol, GroupProtocol::Auto);
+    assert_eq!(c.consumer.group_remote_assignor.as_deref(), Some("range"));
+    let unset = ConfigBuilder::from_vars(vars(&[("REDPANDA_GROUP_REMOTE_ASSIGNOR", "")])).build().unwrap();
+    assert_eq!(unset, Config::default());
 }
 
 #[test]
@@ -64,16 +70,20 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
         ("REDPANDA_SESSION_TIMEOUT", "30s"),
         ("REDPANDA_HEARTBEAT_INTERVAL", "20000"),
         ("REDPANDA_COMPRESSION", "brotli"),
+        ("REDPANDA_GROUP_PROTOCOL", "new"),
+        ("REDPANDA_GROUP_INSTANCE_ID", "a\tb"),
         ("REDPANDA_COMPRESSION_LEVEL", "0"),
     ]))
     .build()
     .unwrap_err()
     .to_string();
     for part in [
-        "5 invalid settings",
+        "7 invalid settings",
         "REDPANDA_BROKERS is \"host:port\"",
         "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
         "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
+        "REDPANDA_GROUP_PROTOCOL is \"new\": allowed is classic, consumer or auto",
+        "group instance id (REDPANDA_GROUP_INSTANCE_ID) is",
         "REDPANDA_COMPRESSION is \"brotli\": allowed is none, gzip, snappy, lz4 or zstd",
         "REDPANDA_COMPRESSION_LEVEL is \"0\": allowed is 1 (fast) to 9 (small)",
     ] {

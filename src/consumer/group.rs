@@ -1,4 +1,4 @@
-//! Drives a [`Membership`]: one task with two connections to the group's coordinator that belong to it alone.
+//! Drives a [`Core`]: one task with two connections to the group's coordinator that belong to it alone.
 //!
 //! One is for the membership, the other for committed offsets: a broker serves one request of a connection at a time and may
 //! park a JoinGroup for as long as the other members take to come. Meanwhile what is kept goes on being committed, in the
@@ -12,28 +12,29 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::committer::not_ours;
+use super::core::{Core, Said};
 use super::fetcher::Fetcher;
 use super::inbox::Inbox;
 use super::leader::{Counts, count, share_out};
 use super::lease::{Lease, Leases};
-use super::membership::Membership;
+use super::modern::{beat_request, beaten};
 use super::offsets::{
     Codes, Commit, Commits, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer,
     committed_request,
 };
 use super::protocol::{
-    Action, Failure, Joined, Settings, beat, heartbeat_request, join_request, joined, leave_request, left,
-    sync_request, synced,
+    Action, Failure, Settings, beat, heartbeat_request, join_request, joined, leave_request, left, sync_request, synced,
 };
 use super::status::Status;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
-use crate::config::ConsumerConfig;
+use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 use crate::wire::{Api, Connection};
@@ -51,17 +52,16 @@ pub(crate) enum Command {
 /// What a request has brought.
 enum Answer {
     Found(Result<Coordinator>),
-    Joined(Result<Joined, (Failure, String)>),
     Shared(Counts, Vec<(String, Bytes)>),
-    Synced(Result<Vec<TopicPartition>, Failure>),
-    Beat(Result<(), Failure>),
-    Left(Result<(), Failure>),
+    Said(Said),
 }
 
 /// The connections to the coordinator.
 struct Coordinator {
     group: Connection,
     offsets: Connection,
+    /// The newest version of ConsumerGroupHeartbeat that it serves, if that was asked.
+    heartbeats: Option<i16>,
 }
 
 /// Partitions that are ours but whose committed offsets are not known yet: the program has not been told of them.
@@ -104,7 +104,7 @@ pub(crate) struct Group {
     commands: mpsc::Receiver<Command>,
     /// Start offsets to commit, from the fetchers.
     pins: mpsc::Receiver<(Lease, i64)>,
-    membership: Membership,
+    membership: Core,
     coordinator: Option<Coordinator>,
     /// The membership's request under way.
     request: Option<BoxFuture<'static, Answer>>,
@@ -130,7 +130,7 @@ impl Group {
         let backoff = shell.client.cluster().backoff();
         let fetcher = Fetcher::start(&shell.client, &shell.config, &shell.inbox, &shell.tasks, Some(pinning));
         Self {
-            membership: Membership::new(settings, Instant::now()),
+            membership: Core::new(shell.config.group_protocol, settings, Instant::now()),
             commits: Commits::new(&shell.group, backoff.clone()),
             commands,
             pins,
@@ -237,14 +237,15 @@ impl Group {
             Action::Find => {
                 self.disconnect("the coordinator is looked up anew");
                 let (cluster, id) = (Arc::clone(self.shell.client.cluster()), self.shell.group.clone());
-                self.request = Some(async move { Answer::Found(find(&cluster, &id).await) }.boxed());
+                let modern = self.membership.is_modern();
+                self.request = Some(async move { Answer::Found(find(&cluster, &id, modern).await) }.boxed());
             }
             Action::Join { member_id, owned, generation, timeout } => {
                 self.shell.status.joining();
                 let Shell { group, topics, config, .. } = &self.shell;
                 match join_request(group, member_id, topics, &owned, generation, config) {
                     Ok(request) => self.send(request, timeout, |r| {
-                        Answer::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
+                        Said::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
                     }),
                     Err(e) => self.membership.fail(e),
                 }
@@ -261,15 +262,29 @@ impl Group {
                 let request = sync_request(&self.shell.group, generation, member_id, protocol, shares);
                 // Parked until the leader has shared out, or the group has found out that it never will.
                 let timeout = self.shell.config.rebalance_timeout + self.shell.client.config().request_timeout;
-                self.send(request, timeout, |r| Answer::Synced(r.and_then(|r| synced(&r))));
+                self.send(request, timeout, |r| Said::Synced(r.and_then(|r| synced(&r))));
             }
             Action::Heartbeat { generation, member_id, timeout } => {
                 let request = heartbeat_request(&self.shell.group, generation, member_id);
-                self.send(request, timeout, |r| Answer::Beat(r.and_then(|r| beat(&r))));
+                self.send(request, timeout, |r| Said::Beat(r.and_then(|r| beat(&r))));
             }
             Action::Leave { member_id, timeout } => {
                 let request = leave_request(&self.shell.group, member_id);
-                self.send(request, timeout, |r| Answer::Left(r.and_then(|r| left(&r))));
+                self.send(request, timeout, |r| Said::Left(r.and_then(|r| left(&r))));
+            }
+            Action::Beat { beat, timeout } => {
+                if beat.epoch == 0 {
+                    self.shell.status.joining();
+                }
+                let request = beat_request(&self.shell.group, &self.shell.topics, &self.shell.config, beat);
+                self.send(request, timeout, |r| {
+                    Said::Beaten(r.map_err(|failure| (failure, String::new())).and_then(beaten))
+                });
+            }
+            Action::Resolve => self.shell.client.cluster().refresh_soon(),
+            Action::GoClassic => {
+                let settings = Settings::new(&self.shell.group, &self.shell.config, self.shell.client.config());
+                self.membership = Core::new(GroupProtocol::Classic, settings, Instant::now());
             }
             Action::Assigned { generation, added } => self.assigned(generation, added),
             Action::Revoke { partitions, deadline } => {
@@ -305,7 +320,7 @@ impl Group {
 
     /// A parked JoinGroup would keep it open.
     fn disconnect(&mut self, why: &str) {
-        if let Some(Coordinator { group, offsets }) = self.coordinator.take() {
+        if let Some(Coordinator { group, offsets, .. }) = self.coordinator.take() {
             group.kill(why);
             offsets.kill(why);
         }
@@ -316,7 +331,7 @@ impl Group {
         &mut self,
         request: A,
         timeout: Duration,
-        answer: impl FnOnce(Result<A::Response, Failure>) -> Answer + Send + 'static,
+        answer: impl FnOnce(Result<A::Response, Failure>) -> Said + Send + 'static,
     ) {
         let pending = match &self.coordinator {
             Some(coordinator) => Ok(coordinator.group.submit(request, tokio::time::Instant::now() + timeout)),
@@ -327,7 +342,7 @@ impl Group {
                 Ok(pending) => pending.await,
                 Err(e) => Err(e),
             };
-            answer(response.map_err(Failure::Connection))
+            Answer::Said(answer(response.map_err(Failure::Connection)))
         };
         self.request = Some(outcome.boxed());
     }
@@ -337,18 +352,17 @@ impl Group {
         match answer {
             Answer::Found(Ok(coordinator)) => {
                 tracing::debug!(group = %self.shell.group, coordinator = coordinator.group.peer(), "connected to the coordinator");
+                let heartbeats = coordinator.heartbeats;
                 self.coordinator = Some(coordinator);
-                self.membership.found(now, Ok(()));
+                self.look_at_topics();
+                self.membership.found(now, Ok(heartbeats));
             }
             Answer::Found(Err(e)) => self.membership.found(now, Err(e)),
-            Answer::Joined(outcome) => self.membership.joined(now, outcome),
             Answer::Shared(counts, shares) => {
                 self.shared = counts;
-                self.membership.shared(now, shares);
+                self.membership.said(now, Said::Shared(shares));
             }
-            Answer::Synced(outcome) => self.membership.synced(now, outcome),
-            Answer::Beat(outcome) => self.membership.beat(now, outcome),
-            Answer::Left(outcome) => self.membership.left(now, outcome),
+            Answer::Said(said) => self.membership.said(now, said),
         }
     }
 
@@ -445,8 +459,15 @@ impl Group {
         }
     }
 
-    /// Whether the group must share out anew, because its topics are others than when that was done.
+    /// Tells the membership what the topics are called; and whether the group must share out anew, because they are others
+    /// than when that was done.
     fn look_at_topics(&mut self) {
+        if self.membership.is_modern() {
+            let snapshot = self.shell.client.cluster().snapshot();
+            let topics = self.shell.topics.iter().filter_map(|t| snapshot.topics.get(t.as_str()));
+            let names = topics.filter_map(|t| Some((t.id?, Arc::clone(&t.name))));
+            self.membership.learn(Instant::now(), names);
+        }
         if !self.membership.leads() || self.shared.is_empty() {
             return;
         }
@@ -495,7 +516,7 @@ async fn drained(draining: Option<&Draining>, commits: &Commits) {
 
 async fn closed(coordinator: Option<&Coordinator>) {
     match coordinator {
-        Some(Coordinator { group, offsets }) => tokio::select! {
+        Some(Coordinator { group, offsets, .. }) => tokio::select! {
             () = group.closed() => {}
             () = offsets.closed() => {}
         },
@@ -503,8 +524,15 @@ async fn closed(coordinator: Option<&Coordinator>) {
     }
 }
 
-async fn find(cluster: &Cluster, group: &str) -> Result<Coordinator> {
+/// `modern`: whether to ask for the version of ConsumerGroupHeartbeat.
+async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinator> {
     let broker = cluster.coordinator(group).await?;
     let (group, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
-    Ok(Coordinator { group, offsets })
+    let mut heartbeats = None;
+    if modern {
+        let served = group.request(ApiVersionsRequest::default(), cluster.config().request_timeout).await?;
+        let api = served.api_keys.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
+        heartbeats = api.map(|api| api.max_version);
+    }
+    Ok(Coordinator { group, offsets, heartbeats })
 }

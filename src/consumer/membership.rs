@@ -37,10 +37,10 @@ use crate::record::TopicPartition;
 /// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
 const JOIN_SLACK: Duration = Duration::from_secs(10);
 /// The longest that leaving may take, finding the coordinator included.
-const LEAVE: Duration = Duration::from_secs(5);
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
 
 /// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
-fn drain_margin(rebalance_timeout: Duration) -> Duration {
+pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
     (rebalance_timeout / 10).min(Duration::from_secs(5))
 }
 
@@ -362,6 +362,7 @@ impl Membership {
                 | code::NOT_COORDINATOR
                 | code::ILLEGAL_GENERATION
                 | code::UNKNOWN_MEMBER_ID
+                | code::GROUP_ID_NOT_FOUND
                 | code::FENCED_INSTANCE_ID => {
                     self.in_flight = InFlight::Nothing;
                     self.failed(now, "a commit", Failure::Code(code));
@@ -525,7 +526,7 @@ impl Membership {
                 self.coordinator = false;
                 self.wait(now);
             }
-            Failure::Code(code::UNKNOWN_MEMBER_ID) => {
+            Failure::Code(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND) => {
                 tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
                 self.member_id.clear();
                 self.rejoin(now, false);
@@ -596,7 +597,7 @@ impl Membership {
 }
 
 /// Whether trying again can't help.
-fn is_final(e: &Error) -> bool {
+pub(super) fn is_final(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Authorization | ErrorKind::Config | ErrorKind::Closed)
         || matches!(e.kind(), ErrorKind::Broker(code) if !is_retriable_code(code))
 }

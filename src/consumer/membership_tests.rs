@@ -36,6 +36,7 @@ fn word(a: &Action) -> String {
         Action::Revoke { partitions, .. } => format!("revoke {}", all(partitions)),
         Action::GaveUp(partitions) => format!("gave up {}", all(partitions)),
         Action::Lost(partitions) => format!("lost {}", all(partitions)),
+        Action::Beat { .. } | Action::Resolve | Action::GoClassic => panic!("not an action of this protocol: {a:?}"),
         Action::End(Ok(())) => "end".into(),
         Action::End(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
     }
@@ -49,6 +50,8 @@ impl Test {
     fn with(rebalance_timeout: Duration) -> Self {
         let settings = Settings {
             group: "g".into(),
+            instance_id: None,
+            may_be_classic: false,
             assignors: [("range", false), ("roundrobin", false), ("coop", true)]
                 .map(|(name, cooperative)| Offered { name: name.into(), cooperative })
                 .into(),
@@ -721,6 +724,7 @@ impl Watch {
                     assert!(self.owns.is_empty());
                     self.under_way = Some("leave");
                 }
+                Action::Beat { .. } | Action::Resolve | Action::GoClassic => panic!("not of this protocol: {action:?}"),
                 Action::Assigned { generation, added } => {
                     for p in added {
                         assert!(self.owns.insert(p), "assigned twice");

@@ -11,6 +11,7 @@
 
 mod assignor;
 mod committer;
+mod core;
 mod fetcher;
 mod group;
 mod inbox;
@@ -18,6 +19,7 @@ mod leader;
 mod lease;
 mod listing;
 mod membership;
+mod modern;
 mod offsets;
 mod positions;
 #[allow(dead_code, reason = "the processor is about to")]

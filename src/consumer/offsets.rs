@@ -297,7 +297,16 @@ impl Commits {
             };
             match code {
                 None => c.end(Ok(())),
-                Some(code::ILLEGAL_GENERATION | code::UNKNOWN_MEMBER_ID | code::REBALANCE_IN_PROGRESS) if stale => {
+                Some(
+                    code::ILLEGAL_GENERATION
+                    | code::UNKNOWN_MEMBER_ID
+                    | code::REBALANCE_IN_PROGRESS
+                    | code::GROUP_ID_NOT_FOUND
+                    | code::STALE_MEMBER_EPOCH,
+                ) if stale => again.push(c),
+                // What is still ours can be committed in the epoch that the next heartbeat brings.
+                Some(code::STALE_MEMBER_EPOCH) => {
+                    told = told.or(Some(code::STALE_MEMBER_EPOCH));
                     again.push(c);
                 }
                 Some(code) => {

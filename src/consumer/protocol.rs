@@ -16,8 +16,9 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::assignor::{GroupMember, PROTOCOL_TYPE, decode_assignment, decode_subscription, encode_subscription};
+use super::modern::Beat;
 use crate::cluster::Backoff;
-use crate::config::{AssignorKind, Config, ConsumerConfig};
+use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
@@ -29,9 +30,15 @@ pub(crate) mod code {
     pub(crate) const ILLEGAL_GENERATION: i16 = 22;
     pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
     pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
+    pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
+    pub(crate) const GROUP_ID_NOT_FOUND: i16 = 69;
     pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
     pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
     pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
+    pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
+    pub(crate) const UNRELEASED_INSTANCE_ID: i16 = 111;
+    pub(crate) const UNSUPPORTED_ASSIGNOR: i16 = 112;
+    pub(crate) const STALE_MEMBER_EPOCH: i16 = 113;
 }
 
 /// An assignor by which a member offers to share out.
@@ -48,6 +55,9 @@ pub(crate) struct Offered {
 pub(crate) struct Settings {
     pub(crate) group: String,
     pub(crate) assignors: Vec<Offered>,
+    pub(crate) instance_id: Option<String>,
+    /// Whether the classic protocol will do where the `consumer` protocol is not offered.
+    pub(crate) may_be_classic: bool,
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
     pub(crate) heartbeat_interval: Duration,
@@ -64,6 +74,8 @@ impl Settings {
                 .iter()
                 .map(|a| Offered { name: a.name().into(), cooperative: false })
                 .collect(),
+            instance_id: consumer.group_instance_id.clone(),
+            may_be_classic: consumer.group_protocol == GroupProtocol::Auto,
             session_timeout: consumer.session_timeout,
             rebalance_timeout: consumer.rebalance_timeout,
             heartbeat_interval: consumer.heartbeat_interval,
@@ -89,6 +101,12 @@ pub(crate) enum Action {
     Heartbeat { generation: i32, member_id: String, timeout: Duration },
     /// Then `left`.
     Leave { member_id: String, timeout: Duration },
+    /// ConsumerGroupHeartbeat; then `beaten`.
+    Beat { beat: Beat, timeout: Duration },
+    /// Ask for metadata: an assignment names topics by ids that are not known; then `learn`.
+    Resolve,
+    /// This protocol is not offered: go on with the classic one.
+    GoClassic,
     /// A member of this generation: these have become ours, beside what was ours before.
     Assigned { generation: i32, added: Vec<TopicPartition> },
     /// Finish what is in hand of these; then `drained`.
@@ -120,7 +138,7 @@ pub(crate) struct Joined {
     pub(crate) members: Option<Vec<GroupMember>>,
 }
 
-fn group_id(group: &str) -> GroupId {
+pub(super) fn group_id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 
@@ -221,6 +239,6 @@ fn ok(code: i16) -> Result<(), Failure> {
     if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
 }
 
-fn millis(d: Duration) -> i32 {
+pub(super) fn millis(d: Duration) -> i32 {
     i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
 }

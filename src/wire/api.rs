@@ -27,12 +27,22 @@ pub(crate) trait Api: Encodable + Clone + Send + Sync + 'static {
     const RESPONSE: &'static [Field];
 }
 
+/// rskafka's name of an API, or its number where it has none.
+macro_rules! key {
+    ($name:ident) => {
+        Key::$name
+    };
+    ($name:ident $key:literal) => {
+        Key::Unknown(Int16($key))
+    };
+}
+
 macro_rules! table {
-    ($($name:ident $request:ident $response:ident $min:literal..=$max:literal, flexible from $flexible:literal;)*) => {
+    ($($name:ident $($key:literal)? $request:ident $response:ident $min:literal..=$max:literal, flexible from $flexible:literal;)*) => {
         $(impl Api for $request {
             type Response = $response;
             const NAME: &'static str = stringify!($name);
-            const KEY: Key = Key::$name;
+            const KEY: Key = key!($name $($key)?);
             const VERSIONS: (i16, i16) = ($min, $max);
             const FLEXIBLE: i16 = $flexible;
             const RESPONSE: &'static [Field] = schema::$name;
@@ -55,7 +65,7 @@ table! {
     Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
     ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=7, flexible from 6;
     Metadata MetadataRequest MetadataResponse 4..=12, flexible from 9;
-    OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=8, flexible from 8;
+    OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=9, flexible from 8;
     OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=7, flexible from 6;
     FindCoordinator FindCoordinatorRequest FindCoordinatorResponse 1..=3, flexible from 3;
     JoinGroup JoinGroupRequest JoinGroupResponse 2..=9, flexible from 6;
@@ -70,6 +80,8 @@ table! {
     DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2, flexible from 2;
     CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
+    ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=2, flexible from 3;
+    ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;
 }
 
 /// A request on its way into the messenger's buffer.

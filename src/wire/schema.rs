@@ -23,6 +23,8 @@ enum Kind {
     Bytes,
     /// Elements of these fields; null is allowed.
     Array(&'static [Field]),
+    /// These fields behind a byte that tells whether they are there.
+    Nullable(&'static [Field]),
     /// A tagged field that the decoder knows: its number and its fields. Those it does not know need no line.
     Tagged(usize, &'static [Field]),
 }
@@ -40,6 +42,9 @@ const STR: Field = field(Kind::Str);
 const BYTES: Field = field(Kind::Bytes);
 const fn array(of: &'static [Field]) -> Field {
     field(Kind::Array(of))
+}
+const fn nullable(of: &'static [Field]) -> Field {
+    field(Kind::Nullable(of))
 }
 const fn tagged(tag: usize, of: &'static [Field]) -> Field {
     field(Kind::Tagged(tag, of))
@@ -134,6 +139,9 @@ pub(super) mod table {
     pub(crate) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
     pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
     pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
+    pub(crate) const ApiVersions: &[Field] = &[I16, array(&[I16, I16, I16]), since(1, I32)];
+    pub(crate) const ConsumerGroupHeartbeat: &[Field] =
+        &[I32, I16, STR, STR, I32, I32, nullable(&[array(&[UUID, I32_ARRAY])])];
 }
 pub(super) use table::*;
 
@@ -260,6 +268,11 @@ impl Walk<'_> {
                     }
                     for _ in 0..n {
                         self.element(of)?;
+                    }
+                }
+                Kind::Nullable(of) => {
+                    if i8::from_be_bytes(self.fixed()?) >= 0 {
+                        self.structure(of)?;
                     }
                 }
                 Kind::Tagged(..) => {} // behind the others: see `structure`

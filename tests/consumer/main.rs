@@ -7,6 +7,7 @@ mod support;
 mod commits;
 mod faults;
 mod groups;
+mod modern;
 mod positions;
 mod reading;
 mod transactions;

@@ -26,6 +26,11 @@ pub struct TestBroker {
 
 /// The configured broker, or a new embedded one with three nodes, for one test.
 pub async fn broker() -> TestBroker {
+    broker_offering(embedded_versions()).await
+}
+
+/// The same; an embedded one offers these versions, whatever the environment says.
+pub async fn broker_offering(versions: Versions) -> TestBroker {
     let prefix = format!("ailurus-test-{}-", uuid::Uuid::now_v7().simple());
     if let Some(bootstrap) = env::var("AILURUS_TEST_BROKERS").ok().filter(|b| !b.is_empty()) {
         refuse_remote(&bootstrap);
@@ -34,7 +39,8 @@ pub async fn broker() -> TestBroker {
     let config = BrokerConfig::default()
         .nodes(3)
         .default_partitions(3)
-        .versions(embedded_versions())
+        .versions(versions)
+        .consumer_sessions(Duration::from_millis(200), Duration::from_secs(5))
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
     let embedded = Broker::start(config).await.expect("the embedded broker starts");
     TestBroker { bootstrap: embedded.bootstrap(), prefix, embedded: Some(embedded) }

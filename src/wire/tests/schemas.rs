@@ -102,6 +102,13 @@ fn groups() {
         .with_member_assignment(Bytes::from_static(b"y"));
     let g = describe_groups_response::DescribedGroup::default().with_members(vec![m.clone(), m]);
     agrees::<DescribeGroupsRequest>(&DescribeGroupsResponse::default().with_groups(vec![g.clone(), g]));
+    let heartbeat = ConsumerGroupHeartbeatResponse::default().with_member_id(Some("m".into()));
+    agrees::<ConsumerGroupHeartbeatRequest>(&heartbeat);
+    let t = consumer_group_heartbeat_response::TopicPartitions::default().with_partitions(vec![0, 1]);
+    let a = consumer_group_heartbeat_response::Assignment::default().with_topic_partitions(vec![t.clone(), t]);
+    agrees::<ConsumerGroupHeartbeatRequest>(&heartbeat.with_assignment(Some(a)));
+    let k = api_versions_response::ApiVersion::default();
+    agrees::<ApiVersionsRequest>(&ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]));
     let g = list_groups_response::ListedGroup::default();
     agrees::<ListGroupsRequest>(&ListGroupsResponse::default().with_groups(vec![g.clone(), g]));
     let g = delete_groups_response::DeletableGroupResult::default();

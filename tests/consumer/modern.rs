@@ -1,0 +1,345 @@
+//! Groups of the `consumer` protocol (KIP-848). On a real broker that does not offer it, what that says is all there is to see.
+
+use ailurus::{GroupProtocol, Result};
+use ailurus_broker::Versions;
+
+use super::*;
+
+const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+const FENCED_MEMBER_EPOCH: i16 = 110;
+const STALE_MEMBER_EPOCH: i16 = 113;
+/// A real broker's session timeout is 45 s at the least.
+const SESSION: Duration = Duration::from_secs(150);
+
+/// A broker with the protocol, and a client; none where a real broker is without it.
+async fn offered() -> Option<(TestBroker, Client)> {
+    let broker = support::broker_offering(Versions::kafka()).await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "probe", 1).await;
+    let outcome = Member::join(&client, &broker.group("probe"), &topic, GroupProtocol::Consumer).await;
+    match outcome {
+        Ok(member) => {
+            member.leave().await;
+            Some((broker, client))
+        }
+        Err(e) => {
+            assert!(broker.embedded().is_none() && e.kind() == ErrorKind::Unsupported, "{e:?}");
+            assert!(e.full().contains("REDPANDA_GROUP_PROTOCOL"), "{e:?}");
+            None
+        }
+    }
+}
+
+fn config(client: &Client, protocol: GroupProtocol) -> ConsumerConfig {
+    let mut config = client.config().consumer.clone();
+    config.group_protocol = protocol;
+    config
+}
+
+/// A member that handles and commits on its own until it is told to go.
+struct Member {
+    state: watch::Receiver<State>,
+    stop: oneshot::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct State {
+    id: Option<String>,
+    owned: BTreeSet<i32>,
+    /// Each time anything was taken from it.
+    taken: Vec<(&'static str, BTreeSet<i32>)>,
+    handled: Vec<i32>,
+}
+
+impl Member {
+    /// When it has been told of its first assignment.
+    async fn join(client: &Client, group: &str, topic: &str, protocol: GroupProtocol) -> Result<Self> {
+        Self::join_as(client, group, topic, config(client, protocol)).await
+    }
+
+    async fn join_as(client: &Client, group: &str, topic: &str, config: ConsumerConfig) -> Result<Self> {
+        let mut consumer = Consumer::subscribe(client, group, &[topic], config).await?;
+        let first = soon(consumer.recv()).await?;
+        let (tell, state) = watch::channel(State::default());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(work(consumer, first, tell, stopped));
+        Ok(Self { state, stop, task })
+    }
+
+    async fn until(&mut self, what: impl FnMut(&State) -> bool) -> State {
+        let found = tokio::time::timeout(SESSION, self.state.wait_for(what)).await.map(|s| s.unwrap().clone());
+        found.unwrap_or_else(|_| panic!("it never came: {:?}", self.state.borrow()))
+    }
+
+    async fn owns(&mut self, count: usize) -> BTreeSet<i32> {
+        self.until(|s| s.owned.len() == count).await.owned
+    }
+
+    async fn leave(self) {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap();
+    }
+
+    /// As a crash would.
+    async fn die(self) {
+        self.stop.send(false).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+async fn work(
+    mut consumer: Consumer,
+    first: ConsumerEvent,
+    tell: watch::Sender<State>,
+    mut stopped: oneshot::Receiver<bool>,
+) {
+    let set = |partitions: &[TopicPartition]| partitions.iter().map(|p| p.partition).collect::<BTreeSet<_>>();
+    let mut event = first;
+    loop {
+        match event {
+            ConsumerEvent::Assigned(added) => tell.send_modify(|s| {
+                s.id = consumer.member_id();
+                s.owned.extend(set(&added));
+            }),
+            ConsumerEvent::Revoked(revocation) => {
+                let gone = set(&revocation.partitions);
+                tell.send_modify(|s| {
+                    s.owned.retain(|p| !gone.contains(p));
+                    s.taken.push(("revoked", gone));
+                });
+            }
+            ConsumerEvent::Lost(lost) => tell.send_modify(|s| {
+                s.owned.retain(|p| !set(&lost).contains(p));
+                s.taken.push(("lost", set(&lost)));
+            }),
+            ConsumerEvent::Records(records) => {
+                let committed = consumer.commit(&[(records.topic_partition(), records.next_offset)]).await;
+                match committed {
+                    // What was not committed is the next owner's.
+                    Ok(()) => tell.send_modify(|s| s.handled.extend(numbers(&records))),
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e:?}"),
+                }
+            }
+            _ => {}
+        }
+        event = tokio::select! {
+            leave = &mut stopped => {
+                if leave.unwrap() { consumer.close().await.unwrap() } else { consumer.abort().await }
+                return;
+            }
+            event = consumer.recv() => event.unwrap(),
+        };
+    }
+}
+
+/// Waits until all of these have been committed, by whichever member.
+async fn until_handled(members: &mut [&mut Member], wanted: Range<i32>) {
+    let all: BTreeSet<i32> = wanted.collect();
+    let has_all = |seen: &[watch::Receiver<State>]| {
+        let seen: BTreeSet<i32> = seen.iter().flat_map(|s| s.borrow().handled.clone()).collect();
+        all.is_subset(&seen)
+    };
+    let states: Vec<_> = members.iter().map(|m| m.state.clone()).collect();
+    soon(async {
+        while !has_all(&states) {
+            let changes = members.iter_mut().map(|m| Box::pin(m.state.changed()));
+            futures_util::future::select_all(changes).await.0.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn members_share_and_what_they_keep_is_never_touched() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 6).await;
+    let group = broker.group("g");
+    let put = |range| produce(&client, &topic, 6, range, Compression::None);
+    put(0..600).await;
+    let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(6).await;
+    until_handled(&mut [&mut a], 0..600).await;
+    let mut b = Member::join(&client, &group, &topic, GroupProtocol::Auto).await.unwrap();
+    put(600..1200).await;
+    let (of_a, of_b) = (a.owns(3).await, b.owns(3).await);
+    assert_eq!(of_a.intersection(&of_b).count(), 0);
+    assert_eq!(a.state.borrow().taken, [("revoked", of_b.clone())], "only what goes to the other, in one step");
+    until_handled(&mut [&mut a, &mut b], 0..1200).await;
+    let handled_by_b = b.state.borrow().handled.clone();
+    b.leave().await;
+    put(1200..1800).await;
+    a.owns(6).await;
+    assert_eq!(a.state.borrow().taken.len(), 1, "nothing was taken from the one who stayed");
+    until_handled(&mut [&mut a], 1200..1800).await;
+    let all = sorted(a.state.borrow().handled.iter().chain(&handled_by_b).copied().collect());
+    assert_eq!(all, (0..1800).collect::<Vec<_>>(), "each once, for no one died");
+    a.leave().await;
+    let described = Admin::new(&client).list_groups().await.unwrap();
+    assert!(described.iter().any(|g| g.group == group));
+}
+
+#[tokio::test]
+async fn the_partitions_of_one_that_dies_are_read_on() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 4).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 4, 0..400, Compression::None).await;
+    let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(4).await;
+    let mut b = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    b.owns(2).await;
+    a.die().await;
+    b.owns(4).await;
+    produce(&client, &topic, 4, 400..800, Compression::None).await;
+    until_handled(&mut [&mut b], 400..800).await;
+    b.leave().await;
+}
+
+#[tokio::test]
+async fn a_static_member_comes_back_to_its_partitions() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 4).await;
+    let group = broker.group("g");
+    let mut fixed = config(&client, GroupProtocol::Consumer);
+    fixed.group_instance_id = Some("i".into());
+    fixed.session_timeout = SESSION; // for as long the successor waits
+    let mut a = Member::join_as(&client, &group, &topic, fixed.clone()).await.unwrap();
+    a.owns(4).await;
+    let mut b = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    b.owns(2).await;
+    let before = a.owns(2).await;
+    // While the id is taken its successor waits.
+    let mut successor = Consumer::subscribe(&client, &group, &[&topic], fixed.clone()).await.unwrap();
+    let (partitions, ()) = tokio::join!(assigned(&mut successor), a.leave());
+    assert_eq!(partitions.iter().map(|p| p.partition).collect::<BTreeSet<_>>(), before);
+    assert_eq!(b.state.borrow().owned.len(), 2);
+    assert_eq!(b.state.borrow().taken, [], "and the other has not noticed");
+    successor.close().await.unwrap();
+    b.leave().await;
+}
+
+#[tokio::test]
+async fn a_group_goes_over_member_by_member_where_the_broker_lets_it() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 4).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 4, 0..400, Compression::None).await;
+    let mut old = Member::join(&client, &group, &topic, GroupProtocol::Classic).await.unwrap();
+    old.owns(4).await;
+    until_handled(&mut [&mut old], 0..400).await;
+    let mut new = if broker.embedded().is_some() {
+        // Its groups speak one protocol at a time.
+        let e = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.err().unwrap();
+        assert_eq!(e.kind(), ErrorKind::Unsupported);
+        assert!(e.full().contains("classic"), "{e:?}");
+        Member::join(&client, &group, &topic, GroupProtocol::Auto).await.unwrap()
+    } else {
+        Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap()
+    };
+    old.owns(2).await;
+    new.owns(2).await;
+    produce(&client, &topic, 4, 400..800, Compression::None).await;
+    until_handled(&mut [&mut old, &mut new], 0..800).await;
+    old.leave().await;
+    new.owns(4).await;
+    produce(&client, &topic, 4, 800..1200, Compression::None).await;
+    until_handled(&mut [&mut new], 800..1200).await;
+    new.leave().await;
+}
+
+#[tokio::test]
+async fn without_the_protocol_auto_is_classic_and_consumer_is_an_error() {
+    let broker = support::broker_offering(Versions::redpanda_26_2()).await;
+    let Some(embedded) = broker.embedded() else { return };
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let e = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.err().unwrap();
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(e.full().contains("does not serve ConsumerGroupHeartbeat") && e.full().contains("REDPANDA_GROUP_PROTOCOL"));
+    let mut auto = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Auto).await.unwrap();
+    auto.owns(2).await;
+    assert!(embedded.requests(JOIN_GROUP) > 0);
+    auto.leave().await;
+}
+
+#[tokio::test]
+async fn a_fenced_member_loses_all_and_joins_anew() {
+    let Some((broker, client)) = offered().await else { return };
+    let Some(embedded) = broker.embedded() else { return };
+    let topic = topic(&broker, &client, "t", 2).await;
+    let mut a = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(2).await;
+    once(embedded, CONSUMER_GROUP_HEARTBEAT, Fault::Error(FENCED_MEMBER_EPOCH));
+    a.until(|s| s.taken == [("lost", BTreeSet::from([0, 1]))]).await;
+    a.owns(2).await;
+    produce(&client, &topic, 2, 0..100, Compression::None).await;
+    until_handled(&mut [&mut a], 0..100).await;
+    a.leave().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_stale_is_made_in_the_next_epoch() {
+    let Some((broker, client)) = offered().await else { return };
+    let Some(embedded) = broker.embedded() else { return };
+    let topic = topic(&broker, &client, "t", 1).await;
+    let mut a = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(1).await;
+    once(embedded, OFFSET_COMMIT, Fault::Error(STALE_MEMBER_EPOCH));
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    until_handled(&mut [&mut a], 0..10).await;
+    assert_eq!(embedded.committed(&broker.group("g"), &topic, 0), Some(10));
+    assert_eq!(a.state.borrow().taken, []);
+    a.leave().await;
+}
+
+#[tokio::test]
+async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
+    let Some((broker, client)) = offered().await else { return };
+    let Some(embedded) = broker.embedded() else { return };
+    let topic = topic(&broker, &client, "t", 4).await;
+    let group = broker.group("g");
+    let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(4).await;
+    // Every second answer is lost, and with it perhaps an epoch or an assignment.
+    let lost = std::sync::atomic::AtomicUsize::new(0);
+    embedded.set_hook(move |request| {
+        let nth = || lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        (request.api_key == CONSUMER_GROUP_HEARTBEAT && nth() % 2 == 0).then_some(Fault::LoseAnswer)
+    });
+    let mut b = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    b.owns(2).await;
+    let node = embedded.coordinator(&group).unwrap();
+    embedded.move_coordinator(&group, (node + 1) % 3).unwrap();
+    let mut c = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    c.owns(1).await;
+    embedded.clear_hook();
+    produce(&client, &topic, 4, 0..400, Compression::None).await;
+    until_handled(&mut [&mut a, &mut b, &mut c], 0..400).await;
+    for member in [&a, &b, &c] {
+        assert!(member.state.borrow().taken.iter().all(|(how, _)| *how == "revoked"), "{:?}", member.state.borrow());
+    }
+    for member in [a, b, c] {
+        member.leave().await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_grows_is_read_whole() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 1).await;
+    let mut a = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(1).await;
+    Admin::new(&client).create_partitions(&topic, 3).await.unwrap();
+    a.owns(3).await;
+    a.leave().await;
+}
+
+/// Spoils one request of an API.
+fn once(broker: &ailurus_broker::Broker, api_key: i16, fault: Fault) {
+    let done = std::sync::atomic::AtomicBool::new(false);
+    broker.set_hook(move |request| {
+        let first = request.api_key == api_key && !done.swap(true, std::sync::atomic::Ordering::Relaxed);
+        first.then_some(fault)
+    });
+}
