@@ -2,6 +2,8 @@
 
 use ailurus::{GroupProtocol, Result};
 use ailurus_broker::Versions;
+use kafka_protocol::messages::ConsumerGroupHeartbeatRequest;
+use kafka_protocol::protocol::Decodable;
 
 use super::*;
 
@@ -33,6 +35,7 @@ async fn offered() -> Option<(TestBroker, Client)> {
 fn config(client: &Client, protocol: GroupProtocol) -> ConsumerConfig {
     let mut config = client.config().consumer.clone();
     config.group_protocol = protocol;
+    config.session_timeout = Duration::from_secs(30); // the broker has its own
     config
 }
 
@@ -301,19 +304,26 @@ async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
     let group = broker.group("g");
     let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     a.owns(4).await;
-    // Every second answer is lost, and with it perhaps an epoch or an assignment.
-    let lost = std::sync::atomic::AtomicUsize::new(0);
+    // Every second answer to each member is lost, and with it perhaps an epoch or an assignment. Two in a row would be two epochs,
+    // and whoever is that far behind is fenced.
+    let lost = Mutex::new(BTreeMap::<String, bool>::new());
     embedded.set_hook(move |request| {
-        let nth = || lost.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        (request.api_key == CONSUMER_GROUP_HEARTBEAT && nth() % 2 == 0).then_some(Fault::LoseAnswer)
+        if request.api_key != CONSUMER_GROUP_HEARTBEAT {
+            return None;
+        }
+        let heartbeat = ConsumerGroupHeartbeatRequest::decode(&mut request.body.clone(), request.version).unwrap();
+        let mut lost = lost.lock().unwrap();
+        let lose = lost.entry(heartbeat.member_id.to_string()).or_default();
+        *lose = !*lose;
+        lose.then_some(Fault::LoseAnswer)
     });
     let mut b = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     b.owns(2).await;
+    embedded.clear_hook();
     let node = embedded.coordinator(&group).unwrap();
     embedded.move_coordinator(&group, (node + 1) % 3).unwrap();
     let mut c = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     c.owns(1).await;
-    embedded.clear_hook();
     produce(&client, &topic, 4, 0..400, Compression::None).await;
     until_handled(&mut [&mut a, &mut b, &mut c], 0..400).await;
     for member in [&a, &b, &c] {
