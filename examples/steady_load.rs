@@ -18,6 +18,8 @@
 
 #[path = "../tests/support/history.rs"]
 mod history;
+#[path = "../tests/support/problems.rs"]
+mod problems;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! One seed: a cluster, a topic that is written while it is read, members that come and go, faults.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,14 +17,12 @@ use tokio::time::{Instant, timeout};
 
 use super::member::{self, GROUP, Order, TOPIC, World};
 use super::plan::{self, APIS, Event, Plan};
+use super::seeds::Fired;
 use super::support;
 use super::watch::{Problem, Watch};
 
 /// Far more than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often each fault fired and each event came.
-pub type Fired = BTreeMap<String, u64>;
 
 pub struct Outcome {
     pub gentle: bool,

@@ -11,6 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
+use super::problems::Problems;
+
 /// A member of the test, by its number.
 pub type Number = usize;
 
@@ -78,7 +80,7 @@ pub struct Watch {
     strict: bool,
     /// A session was lost, a member died, a last commit failed: records may be handled again.
     pub again_is_allowed: bool,
-    problems: BTreeMap<Problem, Vec<String>>,
+    pub problems: Problems<Problem>,
     pub handled: u64,
     pub repeated: u64,
     pub rebalances: u64,
@@ -91,7 +93,7 @@ impl Watch {
     }
 
     pub fn problem(&mut self, problem: Problem, text: impl Into<String>) {
-        self.problems.entry(problem).or_default().push(text.into());
+        self.problems.add(problem, text);
     }
 
     fn partition(&mut self, partition: i32) -> &mut Partition {
@@ -200,7 +202,7 @@ impl Watch {
     /// A broker that is slow may carry out a commit when its connection is long gone and a later one has been made on
     /// another: then offsets go back, and what is handled again is all that comes of it. How often that was.
     pub fn excuse_late_commits(&mut self) -> usize {
-        self.problems.remove(&Problem::CommitBack).map_or(0, |found| found.len())
+        self.problems.excuse(Problem::CommitBack)
     }
 
     /// No more comes; `ends` are the ends of the logs.
@@ -218,22 +220,8 @@ impl Watch {
         }
     }
 
-    pub fn count(&self, problem: Problem) -> usize {
-        self.problems.get(&problem).map_or(0, Vec::len)
-    }
-
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
-    }
-
-    /// The problems, the first few of each kind.
-    pub fn details(&self) -> String {
-        let mut text = String::new();
-        for (problem, found) in &self.problems {
-            text += &format!("{problem:?}, {} in all:\n", found.len());
-            found.iter().take(5).for_each(|one| text += &format!("    {one}\n"));
-        }
-        text
     }
 }
 
@@ -241,12 +229,12 @@ impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} handled ({} of them again), {} assignments, {} losses:",
-            self.handled, self.repeated, self.rebalances, self.lost
-        )?;
-        for (i, (problem, name)) in Problem::ALL.into_iter().enumerate() {
-            write!(f, "{} {} {name}", if i == 0 { "" } else { "," }, self.count(problem))?;
-        }
-        Ok(())
+            "{} handled ({} of them again), {} assignments, {} losses: {}",
+            self.handled,
+            self.repeated,
+            self.rebalances,
+            self.lost,
+            self.problems.counts(&Problem::ALL)
+        )
     }
 }

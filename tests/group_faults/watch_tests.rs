@@ -18,7 +18,7 @@ fn watched(then: impl FnOnce(&mut Watch)) -> Watch {
 #[track_caller]
 fn assert_only(watch: &Watch, problem: Problem) {
     for (other, name) in Problem::ALL {
-        assert_eq!(watch.count(other) > 0, other == problem, "{name}\n{}", watch.details());
+        assert_eq!(watch.problems.count(other) > 0, other == problem, "{name}\n{}", watch.problems.details());
     }
 }
 
@@ -33,7 +33,7 @@ fn a_group_without_fault_is_clean() {
         w.commits("b", 2, 0, 3);
         w.committed(0, 3);
     });
-    assert!(watch.is_clean(), "{}", watch.details());
+    assert!(watch.is_clean(), "{}", watch.problems.details());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_record_handled_again_is_found_unless_a_member_was_lost() {
         again(w);
         w.lost(1, None);
     });
-    assert!(watch.is_clean(), "{}", watch.details());
+    assert!(watch.is_clean(), "{}", watch.problems.details());
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn two_owners_are_found_unless_the_first_has_lost_its_session() {
         two(w);
         w.lost(0, Some(&[0]));
     });
-    assert!(watch.is_clean(), "{}", watch.details());
+    assert!(watch.is_clean(), "{}", watch.problems.details());
 }
 
 #[test]

@@ -8,6 +8,10 @@
 
 #[path = "../support/history.rs"]
 mod history;
+#[path = "../support/problems.rs"]
+mod problems;
+#[path = "../support/seeds.rs"]
+mod seeds;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/weather.rs"]
@@ -17,72 +21,32 @@ mod checker;
 mod plan;
 mod run;
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-
 use history::Guarantee;
 use plan::Plan;
-use run::{Fired, Outcome};
+use run::Outcome;
+use seeds::{Fired, Seeds, say};
 
-const SEEDS: u64 = 500;
-/// Seeds at a time: they mostly wait.
-const AT_ONCE: usize = 24;
+use std::time::Instant;
 
 #[test]
 fn no_fault_makes_the_producer_lose_repeat_reorder_or_lie() {
-    if env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty()) {
+    if std::env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty()) {
         return; // the faults are the embedded broker's
     }
     let began = Instant::now();
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
-    let one = number("AILURUS_FAULT_SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("AILURUS_FAULT_SEEDS").unwrap_or(SEEDS),
-    };
-    if let Some(seed) = one {
+    let seeds = Seeds::of("producer_faults", "AILURUS_FAULT_SEED", 500);
+    if let Some(seed) = seeds.one {
         say(&format!("{:#?}\n", Plan::of(seed)));
     }
     let mut total = Total::default();
-    for (seed, outcome) in run_all(seeds) {
-        total.add(seed, outcome);
+    for (seed, outcome) in seeds.run(|seed| run::run(Plan::of(seed))) {
+        total.add(seed, outcome, &seeds.again(seed));
     }
     say(&format!("\n{} in {:.1?}\n", total.summary(), began.elapsed()));
     assert!(total.failures.is_empty(), "{} seeds failed:\n{}", total.failures.len(), total.failures.join("\n"));
-    if one.is_none() {
+    if seeds.one.is_none() {
         total.assert_all_kinds();
     }
-}
-
-/// Past the test harness, which keeps back what a test prints that passes.
-fn say(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// Runs the seeds, many at once; in their order. A panic is an outcome.
-fn run_all(seeds: std::ops::Range<u64>) -> BTreeMap<u64, Result<Outcome, String>> {
-    let (next, outcomes) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let outcome = catch_unwind(AssertUnwindSafe(|| run::run(Plan::of(seed))));
-                    outcomes.lock().unwrap().insert(seed, outcome.map_err(|_| "it panicked, see above".to_owned()));
-                }
-            });
-        }
-    });
-    outcomes.into_inner().unwrap()
 }
 
 #[derive(Default)]
@@ -102,11 +66,11 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, seed: u64, outcome: Result<Outcome, String>) {
+    fn add(&mut self, seed: u64, outcome: Result<Outcome, String>, again: &str) {
         self.seeds += 1;
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(why) => return self.failures.push(format!("seed {seed}: {why}{}", again(seed))),
+            Err(why) => return self.failures.push(format!("seed {seed}: {why}{again}")),
         };
         let report = &outcome.report;
         self.exactly_once += usize::from(report.guarantee == Guarantee::ExactlyOncePerPartition);
@@ -117,18 +81,16 @@ impl Total {
         self.unknown += report.unknown;
         self.unknown_but_present += report.unknown_but_present;
         self.repeated += report.repeated;
-        for (kind, count) in &outcome.fired {
-            *self.fired.entry(kind.clone()).or_default() += count;
-        }
+        seeds::add(&mut self.fired, &outcome.fired);
         if !outcome.is_clean() {
             let mut text = format!("seed {seed}: {report}\n{}", report.details());
             outcome.wrong.iter().for_each(|wrong| text += &format!("{wrong}\n"));
-            self.failures.push(format!("{text}fired: {:?}{}", outcome.fired, again(seed)));
+            self.failures.push(format!("{text}fired: {:?}{again}", outcome.fired));
         }
     }
 
     fn summary(&self) -> String {
-        let mut text = format!(
+        let text = format!(
             "producer faults: {} seeds ({} held to exactly once), {} failed; {} records: {} acknowledged, {} not written \
              ({} of them refused by send), {} of unknown fate ({} of them in the log), {} in the log again",
             self.seeds,
@@ -142,17 +104,7 @@ impl Total {
             self.unknown_but_present,
             self.repeated,
         );
-        let _ = write!(text, "; {} faults fired:", self.fired.values().sum::<u64>());
-        let mut group = "";
-        for (name, count) in &self.fired {
-            let (api, kind) = name.split_once(": ").unwrap_or(("cluster", name));
-            let _ = match group == api {
-                true => write!(text, ", {kind} {count}"),
-                false => write!(text, "\n  {api}: {kind} {count}"),
-            };
-            group = api;
-        }
-        text
+        text + "; " + &seeds::list(&self.fired)
     }
 
     /// A kind of fault that never fires tests nothing.
@@ -173,9 +125,4 @@ impl Total {
         }
         assert!(self.unknown > self.unknown_but_present && self.unknown_but_present > 0, "unknown fates were no such");
     }
-}
-
-fn again(seed: u64) -> String {
-    let versions = env::var("AILURUS_TEST_EMBEDDED").map_or(String::new(), |v| format!("AILURUS_TEST_EMBEDDED={v} "));
-    format!("\nagain: {versions}AILURUS_FAULT_SEED={seed} cargo test --test producer_faults no_fault -- --nocapture\n")
 }

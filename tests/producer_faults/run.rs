@@ -1,6 +1,6 @@
 //! One seed: a cluster, a producer, the faults; then the history.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::history::{Fate, Guarantee, History, Id, Report};
 use super::plan::{self, APIS, Ending, Event, Plan, Stream, Target};
+use super::seeds::Fired;
 use super::support;
 
 /// Far more than the delivery timeout.
@@ -20,9 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A producer whose buffer is full makes `send` wait: the rest of a stream is left out then.
 const ENOUGH: Duration = Duration::from_secs(2);
 const TOPIC: &str = "records";
-
-/// How often each fault fired.
-pub type Fired = BTreeMap<String, u64>;
 
 pub struct Outcome {
     pub report: Report,

@@ -18,6 +18,8 @@ use std::fmt;
 
 use ailurus::{Acknowledgement, Error};
 
+use super::problems::Problems;
+
 /// Which record: the streams are independent, the records of one are handed in by their sequence, from whatever number on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
@@ -203,12 +205,12 @@ pub struct Report {
     pub in_log: usize,
     /// Records that are in the log more than once, whether that is allowed or not.
     pub repeated: usize,
-    problems: BTreeMap<Problem, Vec<String>>,
+    problems: Problems<Problem>,
 }
 
 impl Report {
     fn add(&mut self, problem: Problem, text: String) {
-        self.problems.entry(problem).or_default().push(text);
+        self.problems.add(problem, text);
     }
 
     fn judge(&mut self, id: Id, fate: Fate, places: &[(i32, i64)], said: &str) {
@@ -245,7 +247,7 @@ impl Report {
 
     /// How often there is this problem.
     pub fn count(&self, problem: Problem) -> usize {
-        self.problems.get(&problem).map_or(0, Vec::len)
+        self.problems.count(problem)
     }
 
     pub fn is_clean(&self) -> bool {
@@ -254,12 +256,7 @@ impl Report {
 
     /// The problems, the first few of each kind.
     pub fn details(&self) -> String {
-        let mut text = String::new();
-        for (problem, found) in &self.problems {
-            text += &format!("{problem:?}, {} in all:\n", found.len());
-            found.iter().take(5).for_each(|one| text += &format!("    {one}\n"));
-        }
-        text
+        self.problems.details()
     }
 
     pub fn assert_clean(&self) {
@@ -271,12 +268,15 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} sent: {} acknowledged, {} not written, {} of unknown fate ({} of them in the log); {} in the log:",
-            self.sent, self.acknowledged, self.not_written, self.unknown, self.unknown_but_present, self.in_log
+            "{} sent: {} acknowledged, {} not written, {} of unknown fate ({} of them in the log); {} in the log: {}",
+            self.sent,
+            self.acknowledged,
+            self.not_written,
+            self.unknown,
+            self.unknown_but_present,
+            self.in_log,
+            self.problems.counts(&Problem::ALL)
         )?;
-        for (i, (problem, name)) in Problem::ALL.into_iter().enumerate() {
-            write!(f, "{} {} {name}", if i == 0 { "" } else { "," }, self.count(problem))?;
-        }
         if self.guarantee == Guarantee::AtLeastOnce {
             write!(f, " (at least once: {} records are there again)", self.repeated)?;
         }

@@ -1,0 +1,55 @@
+//! What a checker has found, by kind.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+#[derive(Debug)]
+pub struct Problems<P>(BTreeMap<P, Vec<String>>);
+
+impl<P> Default for Problems<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<P: Copy + Ord + Debug> Problems<P> {
+    pub fn add(&mut self, problem: P, text: impl Into<String>) {
+        self.0.entry(problem).or_default().push(text.into());
+    }
+
+    /// Forgets one kind; how many there were.
+    #[allow(dead_code, reason = "each program uses a part")]
+    pub fn excuse(&mut self, problem: P) -> usize {
+        self.0.remove(&problem).map_or(0, |found| found.len())
+    }
+
+    #[allow(dead_code, reason = "each program uses a part")]
+    pub fn add_all(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(problem, found)| self.0.entry(problem).or_default().extend(found));
+    }
+
+    /// How often there is this one.
+    pub fn count(&self, problem: P) -> usize {
+        self.0.get(&problem).map_or(0, Vec::len)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first few of each kind.
+    pub fn details(&self) -> String {
+        let mut text = String::new();
+        for (problem, found) in &self.0 {
+            text += &format!("{problem:?}, {} in all:\n", found.len());
+            found.iter().take(5).for_each(|one| text += &format!("    {one}\n"));
+        }
+        text
+    }
+
+    /// How many of each kind, by the names they go by.
+    pub fn counts(&self, names: &[(P, &str)]) -> String {
+        let counts: Vec<_> = names.iter().map(|(p, name)| format!("{} {name}", self.count(*p))).collect();
+        counts.join(", ")
+    }
+}
