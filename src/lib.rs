@@ -34,7 +34,7 @@
 //! |---|---|
 //! | typed events, sent and handled | [`RedpandaService`], [`Event`] |
 //! | records, sent as they are | [`Producer`] |
-//! | a handler for each record of a group's topics | [`Processor`] |
+//! | a handler for each record of a group's topics | [`Processor`]; for each event type: [`Router`] |
 //! | reading records, in a group or not | [`Consumer`] |
 //! | topics, groups, offsets | [`Admin`] |
 //! | is the cluster well, how far behind are we | [`Health`] |
@@ -72,7 +72,7 @@ pub use consumer::{Committer, Consumer, ConsumerEvent, Message, OffsetAndMetadat
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;
-pub use processor::{Handler, Outcome, Processor, Subscription};
+pub use processor::{Handler, Outcome, Processor, Router, Subscription};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};

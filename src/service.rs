@@ -76,10 +76,10 @@ impl SendOptions {
         self.source = Some(source.into());
         self
     }
-    /// Sets the trace.
+    /// Sets the trace, if there is one.
     #[must_use]
-    pub fn trace(mut self, trace: &TraceContext) -> Self {
-        self.trace = Some(trace.clone());
+    pub fn trace<'a>(mut self, trace: impl Into<Option<&'a TraceContext>>) -> Self {
+        self.trace = trace.into().cloned();
         self
     }
 }

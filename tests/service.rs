@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    AnyEvent, Compression, Envelope, Event, EventMessage, Message, ProducerRecord, RedpandaService, SendOptions,
+    AnyEvent, Compression, Envelope, Event, EventMessage, Message, ProducerRecord, RedpandaService, Router,
+    SendOptions, TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -99,5 +100,89 @@ async fn typed_events_are_decoded_and_poison_is_a_dead_letter_at_once() {
     let stats = subscription.stats();
     assert_eq!((stats.dead_letters, stats.failed_attempts), (1, 1), "one attempt was enough");
     subscription.shutdown().await.unwrap();
+    service.close(Duration::from_secs(30)).await.unwrap();
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct ShelfCleared {
+    shelf: String,
+}
+
+impl Event for ShelfCleared {
+    const TYPE: &'static str = "shelf.cleared";
+    fn key(&self) -> Option<Cow<'_, str>> {
+        Some(self.shelf.as_str().into())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_hands_each_event_to_its_handler_and_unknown_ones_to_the_dead_letters() {
+    let broker = support::broker().await;
+    let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
+    let (topic, group) = (broker.topic("mixed"), broker.group("mixed"));
+    let (tx, mut rx) = mpsc::channel(16);
+    let (counted_tx, cleared_tx) = (tx.clone(), tx);
+    let router = Router::new()
+        .on::<StockCounted>(move |event: Envelope<StockCounted>, _: Message| {
+            let tx = counted_tx.clone();
+            async move { tx.send(format!("{} of {}", event.data.new_stock, event.data.product_id)).await }
+        })
+        .on::<ShelfCleared>(move |event: Envelope<ShelfCleared>, message: Message| {
+            let tx = cleared_tx.clone();
+            async move { tx.send(format!("{} on attempt {}", event.data.shelf, message.attempt)).await }
+        });
+    let subscription = service.subscribe(&[&topic], &group, router).await.unwrap();
+    let same = || SendOptions::new().key("one");
+    service.send_message(&topic, &counted("p-1", 7), same()).await.unwrap();
+    for bad in [r#"{"eventType":"shelf.cleared"}"#, r#"{"eventType":"shelf.moved","shelf":"s-1"}"#, "no JSON"] {
+        service.producer().send(ProducerRecord::to(&topic).key("one").value(bad)).await.unwrap().await.unwrap();
+    }
+    service.send_message(&topic, &ShelfCleared { shelf: "s-1".into() }, same()).await.unwrap();
+    assert_eq!(rx.recv().await.unwrap(), "7 of p-1");
+    assert_eq!(rx.recv().await.unwrap(), "s-1 on attempt 1");
+    let stats = subscription.stats();
+    assert_eq!((stats.dead_letters, stats.failed_attempts), (3, 3), "one attempt each");
+    subscription.shutdown().await.unwrap();
+    service.close(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_from_the_sender_through_the_handler_to_what_it_sends() {
+    let broker = support::broker().await;
+    let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
+    let (first, second) = (broker.topic("first"), broker.topic("second"));
+    let (tx, mut rx) = mpsc::channel(16);
+    let (handled, forward, next) = (tx.clone(), service.clone(), second.clone());
+    let handle = move |event: Envelope<StockCounted>, message: Message| {
+        let (tx, service, topic) = (handled.clone(), forward.clone(), next.clone());
+        async move {
+            let options = SendOptions::new().trace(message.trace());
+            service.send_message(&topic, &event.data, options).await.map_err(|e| e.to_string())?;
+            tx.send(message).await.map_err(|e| e.to_string())
+        }
+    };
+    let one = service.subscribe(&[&first], &broker.group("one"), handle).await.unwrap();
+    let two = move |message: Message| {
+        let tx = tx.clone();
+        async move { tx.send(message).await }
+    };
+
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let sender = TraceContext::parse(parent, Some("vendor=1")).unwrap();
+    service.send_message(&first, &counted("p-1", 7), SendOptions::new().trace(&sender)).await.unwrap();
+    let begun = rx.recv().await.unwrap();
+    assert_eq!(begun.headers.get_str("traceparent"), Some(parent));
+    let span = begun.trace().unwrap();
+    assert_eq!((span.trace_id(), span.state()), (sender.trace_id(), Some("vendor=1")));
+    assert_ne!(span.span_id(), sender.span_id());
+    assert_eq!(Some(span), begun.trace(), "the same each time");
+
+    let two = service.subscribe(&[&second], &broker.group("two"), two).await.unwrap();
+    let then = rx.recv().await.unwrap();
+    let sent_in = TraceContext::from_headers(&then.headers).unwrap();
+    assert_eq!((sent_in.trace_id(), sent_in.state()), (sender.trace_id(), Some("vendor=1")));
+    assert_ne!(sent_in.span_id(), sender.span_id(), "it was sent in the handler's span");
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
     service.close(Duration::from_secs(30)).await.unwrap();
 }

@@ -199,7 +199,7 @@ fn what_would_go_round_or_is_not_whole_is_refused() {
     letters.letter_of(&letters.dlq, "dead", "v", "boom", &[]);
     letters.letter_of("cli-test-nobody-made-this", "gone", "v", "boom", &[]);
     let done = letters.run("replay", &["--yes", "--json"]).expect(1);
-    assert!(done.stderr.contains("1 letters") && done.stderr.contains("5 refused"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 letter of") && done.stderr.contains("5 refused"), "{}", done.stderr);
     let why: Vec<_> = done.json_lines().iter().filter_map(|l| l["why"].as_str().map(str::to_owned)).collect();
     let expected = ["--max-replays is 3", "can't be read", "too large", "dead-letter topic", "does not exist"];
     assert_eq!(why.len(), expected.len(), "{why:?}");
@@ -223,7 +223,7 @@ fn letters_are_discarded_and_then_deleted() {
     assert_eq!(
         dry.stdout,
         format!(
-            "{0}/0: 1 letters would be discarded, at offsets 0: they are not replayed any more\n\
+            "{0}/0: 1 letter would be discarded, at offsets 0: not replayed any more\n\
              {0}/0: all records from offset 0 to 0 would be deleted for good\n",
             letters.dlq
         )
@@ -263,4 +263,34 @@ fn a_second_command_on_the_same_topic_is_refused() {
     other.end().expect(0);
     letters.run("replay", &["--yes"]).expect(0);
     assert_eq!(letters.replayed().len(), 1);
+}
+
+#[test]
+fn a_record_that_fails_again_and_again_is_not_replayed_for_ever() {
+    let letters = Letters::new(1);
+    letters.bed.feed(&["produce", &letters.topic, "--key", "k"], b"v\n").expect(0);
+    let config = ailurus::Config::builder().brokers(letters.bed.brokers.as_str()).max_attempts(1_u32).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let group = letters.bed.name("g");
+    let handle = |_: ailurus::Message| async { Err::<(), _>("never") };
+    let (client, subscription) = runtime.block_on(async {
+        let client = ailurus::Client::connect(config).await.unwrap();
+        let subscription = ailurus::Processor::new(&client).subscribe(&[&letters.topic], &group, handle).await.unwrap();
+        (client, subscription)
+    });
+    for replayed in 0..3 {
+        let letter = until(|| (letters.counts() == [replayed + 1, 1, replayed, 0]).then_some(()));
+        assert!(letter.is_some(), "{:?} after {replayed} replays", letters.counts());
+        letters.run("replay", &["--yes"]).expect(0);
+    }
+    assert!(until(|| (letters.counts() == [4, 1, 3, 0]).then_some(())).is_some(), "{:?}", letters.counts());
+    let refused = letters.run("replay", &["--yes"]).expect(1);
+    assert!(refused.stdout.contains("it was replayed 3 times"), "{}", refused.stdout);
+    assert_eq!(letters.replayed().len(), 4, "the record and three replays");
+    let last = letters.run("show", &["--last", "1", "--json"]).expect(0).json_lines().remove(0);
+    assert_eq!((&last["replays"], &last["origin"]["offset"], &last["error"]), (&json!(3), &json!(3), &json!("never")));
+    runtime.block_on(async {
+        subscription.shutdown().await.unwrap();
+        client.close().await;
+    });
 }

@@ -30,7 +30,7 @@ mod tracker;
 mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -510,13 +510,16 @@ pub struct Message {
     pub(crate) deadline: Option<Instant>,
     /// Cancelled when the partition is to be given up.
     pub(crate) stopping: Option<Arc<CancellationToken>>,
+    /// Read when it is asked for.
+    pub(crate) trace: OnceLock<Option<Arc<TraceContext>>>,
 }
 
 impl Message {
     /// A record on its first attempt.
     pub(crate) fn new(topic: Arc<str>, partition: i32, r: Record) -> Self {
         let Record { offset, timestamp, key, value, headers, .. } = r;
-        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1, deadline: None, stopping: None }
+        let (deadline, stopping, trace) = (None, None, OnceLock::new());
+        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1, deadline, stopping, trace }
     }
 
     /// When this attempt is cancelled and counts as failed; none if attempts have no limit.
@@ -538,9 +541,19 @@ impl Message {
         }
     }
 
-    /// The trace that its sender sent it in, if it says one; work on it is done in a [`child`](TraceContext::child).
-    pub fn trace(&self) -> Option<TraceContext> {
-        TraceContext::from_headers(&self.headers)
+    /// The span in which this record is handled: a [child](TraceContext::child) of the one it was sent in, with the same id each
+    /// time this is called; none if its headers name no trace. What the handler sends, it sends in it.
+    ///
+    /// ```
+    /// use ailurus::{Message, SendOptions};
+    ///
+    /// fn options(cause: &Message) -> SendOptions {
+    ///     SendOptions::new().trace(cause.trace())
+    /// }
+    /// ```
+    pub fn trace(&self) -> Option<&TraceContext> {
+        let child = || Some(Arc::new(TraceContext::from_headers(&self.headers)?.child()));
+        self.trace.get_or_init(child).as_deref()
     }
 }
 

@@ -22,7 +22,10 @@
 //! - the **source** is not known.
 //!
 //! What can't be read is an error that names the type, the topic, the partition and the offset. A handler that returns it
-//! has the record retried and then written to the dead letters.
+//! has the record written to the dead letters, without another attempt.
+//!
+//! The trace in which an event was made (`ce_traceparent`) is found by [`TraceContext`](crate::TraceContext), as the one in which
+//! it was sent.
 //!
 //! [CloudEvents 1.0 Kafka binding]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 

@@ -43,6 +43,7 @@ fn message(headers: Headers, value: Option<&str>) -> Message {
         attempt: 1,
         deadline: None,
         stopping: None,
+        trace: std::sync::OnceLock::new(),
     }
 }
 

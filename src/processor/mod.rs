@@ -9,6 +9,7 @@ mod handler;
 mod letter;
 #[cfg(test)]
 mod letter_tests;
+mod router;
 mod run;
 mod state;
 mod worker;
@@ -27,6 +28,7 @@ use dead_letter::DeadLetters;
 use handler::Call;
 pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
 pub use letter::{DeadLetter, LeftOut, Origin};
+pub use router::{ByRouter, Router, UnknownType};
 pub(crate) use state::SubscriptionState;
 
 /// Counts of a subscription since it began.

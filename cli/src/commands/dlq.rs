@@ -120,6 +120,11 @@ struct How {
     output: Json,
 }
 
+/// So many letters.
+fn letters(count: u64) -> String {
+    if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
+}
+
 fn place(text: &str) -> Result<(i32, i64), String> {
     let parts = text.split_once('/').and_then(|(p, o)| Some((p.parse().ok()?, o.parse().ok()?)));
     parts.filter(|(p, o)| *p >= 0 && *o >= 0).ok_or_else(|| "allowed is PARTITION/OFFSET, such as 0/17".to_owned())

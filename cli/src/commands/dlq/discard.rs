@@ -6,6 +6,7 @@ use std::time::Duration;
 use ailurus::{Admin, Client, Producer, TopicPartition};
 use serde::Serialize;
 
+use super::letters;
 use super::lock::Lock;
 use super::log::{Entry, Filter, Log};
 use super::marks::{Offsets, State};
@@ -140,8 +141,8 @@ fn tell(plans: &[Plan], options: &Options) -> std::io::Result<()> {
     for p in plans {
         let place = format!("{}/{}", p.topic, p.partition);
         if p.discard > 0 {
-            let text = format!("{place}: {} letters {discarded}, at offsets {}", p.discard, p.offsets_text);
-            output::print(format_args!("{text}: they are not replayed any more\n"))?;
+            let text = format!("{place}: {} {discarded}, at offsets {}", letters(p.discard), p.offsets_text);
+            output::print(format_args!("{text}: not replayed any more\n"))?;
         }
         if let Some(before) = p.delete_before {
             let foreign =

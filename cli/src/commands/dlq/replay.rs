@@ -8,6 +8,7 @@ use ailurus::processor::LeftOut;
 use ailurus::{Admin, Client, Error, Producer, ProducerRecord, Record};
 use serde_json::json;
 
+use super::letters;
 use super::lock::Lock;
 use super::log::{Entry, Filter, Letter, Log};
 use super::marks::{Offsets, State, mark};
@@ -176,17 +177,22 @@ impl Replay {
             }))?;
             return Ok(());
         }
-        let why = why.map_or_else(|| line(said.error.as_bytes()), ToString::to_string);
-        output::print(format_args!("{topic}/{partition}@{} {outcome} to {}: {why}\n", record.offset, origin.topic))?;
+        let place = format!("{topic}/{partition}@{}", record.offset);
+        match why {
+            Some(why) => output::print(format_args!("{place} {outcome}: {why}\n"))?,
+            None => {
+                output::print(format_args!("{place} {outcome} to {}: {}\n", origin.topic, line(said.error.as_bytes())))?
+            }
+        }
         Ok(())
     }
 
     fn sum_up(&self, topic: &str) {
         let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
         if self.options.yes {
-            note(format_args!("{} letters of {topic} replayed{refused}", self.done));
+            note(format_args!("{} of {topic} replayed{refused}", letters(self.done)));
         } else {
-            note(format_args!("{} letters of {topic} would be replayed{refused}; --yes does it", self.done));
+            note(format_args!("{} of {topic} would be replayed{refused}; --yes does it", letters(self.done)));
         }
     }
 }
