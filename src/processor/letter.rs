@@ -139,7 +139,8 @@ impl LeftOut {
 }
 
 impl DeadLetter {
-    /// Reads the headers of a record of a dead-letter topic; `None` if it is no dead letter.
+    /// Reads the headers of a record of a dead-letter topic; `None` if it is no dead letter, as the marks are not by which
+    /// `ailurus dlq` knows what it has done with.
     pub fn parse(headers: &Headers) -> Option<Self> {
         let own = headers.iter().enumerate().filter(|(_, h)| h.key_bytes() == ERROR.as_bytes()).last()?.0;
         let said: Headers = headers.iter().skip(own).collect();

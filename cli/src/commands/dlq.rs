@@ -120,6 +120,15 @@ struct How {
     output: Json,
 }
 
+/// Reads until a signal comes: then `None`.
+async fn read<T>(shutdown: &Shutdown, reading: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => Ok(None),
+        outcome = reading => outcome.map(Some),
+    }
+}
+
 /// So many letters.
 fn letters(count: u64) -> String {
     if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
@@ -147,7 +156,6 @@ pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result
     }
     // An offset may be committed on the strength of what is written here: all replicas must have it.
     let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
-    let shutdown = Shutdown::install()?;
     let client = Client::connect(config).await?;
     let work = async {
         match action {
@@ -158,11 +166,11 @@ pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result
             }
             Action::Replay { topic, filter, max_replays, how } => {
                 let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };
-                replay::run(&client, &topic, options, &shutdown).await
+                replay::run(&client, &topic, options, &Shutdown::install()?).await
             }
             Action::Discard { topic, filter, delete, how } => {
                 let options = discard::Options { filter, delete, yes: how.yes, json: how.output.json };
-                discard::run(&client, &topic, options).await
+                discard::run(&client, &topic, options, &Shutdown::install()?).await
             }
         }
     };

@@ -6,13 +6,14 @@ use std::time::Duration;
 use ailurus::{Admin, Client, Producer, TopicPartition};
 use serde::Serialize;
 
-use super::letters;
 use super::lock::Lock;
 use super::log::{Entry, Filter, Log};
 use super::marks::{Offsets, State};
 use super::replay::write_mark;
+use super::{letters, read};
 use crate::exit::Exit;
 use crate::output::{self, note};
+use crate::signals::Shutdown;
 
 /// Ranges of offsets in one mark, so that it fits into a record.
 const RANGES: usize = 1000;
@@ -48,17 +49,18 @@ struct Plan {
     done: bool,
 }
 
-pub async fn run(client: &Client, topic: &str, options: Options) -> anyhow::Result<Exit> {
+pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
-    let result = act(client, topic, &options).await;
+    let result = act(client, topic, &options, shutdown).await;
     if let Some(lock) = lock {
         lock.release().await?;
     }
     result
 }
 
-async fn act(client: &Client, topic: &str, options: &Options) -> anyhow::Result<Exit> {
-    let mut plans = plans(&Log::open(client, topic).await?, options).await?;
+async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    let reading = async { plans(&Log::open(client, topic).await?, options).await };
+    let Some(mut plans) = read(shutdown, reading).await? else { return Ok(Exit::Interrupted) };
     plans.retain(|p| p.discard > 0 || p.delete_before.is_some());
     if options.yes {
         let producer = Producer::new(client, client.config().producer.clone())?;

@@ -8,11 +8,11 @@ use ailurus::processor::LeftOut;
 use ailurus::{Admin, Client, Error, Producer, ProducerRecord, Record};
 use serde_json::json;
 
-use super::letters;
 use super::lock::Lock;
 use super::log::{Entry, Filter, Letter, Log};
 use super::marks::{Offsets, State, mark};
 use super::show::line;
+use super::{letters, read};
 use crate::exit::Exit;
 use crate::output::{self, note};
 use crate::signals::Shutdown;
@@ -75,19 +75,22 @@ enum Refusal {
 impl Replay {
     /// Whether the end was reached: a signal may come before.
     async fn work(&mut self, client: &Client, topic: &str, shutdown: &Shutdown) -> anyhow::Result<bool> {
-        let log = Log::open(client, topic).await?;
+        let Some(log) = read(shutdown, Log::open(client, topic)).await? else { return Ok(false) };
         let mut reader = log.records(None).await?;
-        while let Some((partition, records)) = reader.next().await? {
+        let mut complete = false;
+        while let Some(next) = read(shutdown, reader.next()).await? {
+            let Some((partition, records)) = next else {
+                complete = true;
+                break;
+            };
             for chunk in records.chunks(CHUNK) {
-                if shutdown.is_requested() {
-                    reader.close().await?;
-                    return Ok(false);
+                if !shutdown.is_requested() {
+                    self.chunk(&log, partition, chunk).await?;
                 }
-                self.chunk(&log, partition, chunk).await?;
             }
         }
         reader.close().await?;
-        Ok(true)
+        Ok(complete)
     }
 
     async fn chunk(&mut self, log: &Log, partition: i32, records: &[Record]) -> anyhow::Result<()> {
