@@ -7,11 +7,13 @@ mod env;
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use addr::BrokerAddr;
 pub use compression::Compression;
 
+use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Who must have a record before it is acknowledged.
@@ -51,7 +53,7 @@ pub enum OffsetReset {
     Latest,
 }
 
-/// How partitions are shared among the members of a group.
+/// How partitions are shared among the members of a group. Two are equal if they have the same name.
 ///
 /// ```
 /// use ailurus::{AssignorKind, Config};
@@ -60,13 +62,20 @@ pub enum OffsetReset {
 /// assert_eq!(config.consumer.assignors, [AssignorKind::RoundRobin]);
 /// # Ok::<(), ailurus::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum AssignorKind {
-    /// Ranges of each topic's partitions: the same numbers of several topics go to one member.
+    /// `range`: ranges of each topic's partitions; the same numbers of several topics go to one member. Near replicas first, where
+    /// members and brokers have racks.
     Range,
-    /// All partitions of all topics dealt out in turn.
+    /// `roundrobin`: all partitions of all topics dealt out in turn.
     RoundRobin,
+    /// `sticky`: as even as can be, with as little change as can be; members give all up while the group shares out.
+    Sticky,
+    /// `cooperative-sticky`: the same, but members keep and go on reading what they have; only what moves is given up.
+    CooperativeSticky,
+    /// One of your own; see [`AssignorKind::custom`].
+    Custom(Arc<dyn Assignor>),
 }
 
 /// The protocol by which the members of a group agree on who reads what.
@@ -108,6 +117,14 @@ impl FromStr for GroupProtocol {
         }
     }
 }
+
+impl PartialEq for AssignorKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for AssignorKind {}
 
 /// Settings of a [`Producer`](crate::Producer). They are checked when a producer is made.
 ///
@@ -216,7 +233,9 @@ pub struct ConsumerConfig {
     pub rebalance_timeout: Duration,
     /// The time between heartbeats, default 3 s. At most a third of `session_timeout`.
     pub heartbeat_interval: Duration,
-    /// The assignors this member supports, the preferred one first; default range, then round robin.
+    /// The assignors this member supports, the preferred one first; default cooperative-sticky, then range. A group uses one
+    /// that all its members support. To have a running group go over from one to another, restart its members one after the
+    /// other with both in this list, the new one first; when the last one has both, the group uses the new one.
     pub assignors: Vec<AssignorKind>,
     /// The protocol of the group; default classic. With the `consumer` protocol the coordinator shares out: it has no use for
     /// `assignors`, sets the time between heartbeats, and has a session timeout of its own (Kafka's
@@ -229,6 +248,9 @@ pub struct ConsumerConfig {
     /// The coordinator's assignor that this member votes for in the `consumer` protocol, such as `uniform` or `range`; default
     /// none: the coordinator's first. Joining fails with an error that lists them if it has no such one.
     pub group_remote_assignor: Option<String>,
+    /// The rack (or availability zone) of this client, as brokers name theirs in `broker.rack`; default none. Assignors that know
+    /// racks give a member partitions with a replica on its rack, where that is as even. 1 to 249 bytes.
+    pub client_rack: Option<String>,
     /// Where to start without a committed offset; default earliest.
     pub offset_reset: OffsetReset,
     /// Which records of transactions to read; default all (`read_uncommitted`).
@@ -255,7 +277,8 @@ impl Default for ConsumerConfig {
             session_timeout: Duration::from_secs(30),
             rebalance_timeout: Duration::from_secs(60),
             heartbeat_interval: Duration::from_secs(3),
-            assignors: vec![AssignorKind::Range, AssignorKind::RoundRobin],
+            assignors: vec![AssignorKind::CooperativeSticky, AssignorKind::Range],
+            client_rack: None,
             group_protocol: GroupProtocol::Classic,
             group_instance_id: None,
             group_remote_assignor: None,
@@ -478,6 +501,13 @@ impl ConfigBuilder {
     #[must_use]
     pub fn group_id(mut self, id: impl Into<String>) -> Self {
         self.config.group_id = id.into();
+        self
+    }
+
+    /// [`ConsumerConfig::client_rack`].
+    #[must_use]
+    pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
+        self.config.consumer.client_rack = Some(rack.into());
         self
     }
 

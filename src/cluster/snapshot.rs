@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::MetadataResponse;
-use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -57,6 +59,8 @@ pub(crate) struct Snapshot {
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: HashMap<i32, BrokerAddr>,
+    /// Of those brokers that have one.
+    pub(crate) racks: HashMap<i32, String>,
     pub(crate) topics: HashMap<Arc<str>, Arc<TopicMeta>>,
     /// Topics asked for that can't be used, with the error code.
     pub(crate) failed: HashMap<Arc<str>, i16>,
@@ -69,6 +73,7 @@ impl Snapshot {
             cluster_id: None,
             controller: None,
             brokers: HashMap::new(),
+            racks: HashMap::new(),
             topics: HashMap::new(),
             failed: HashMap::new(),
         }
@@ -82,6 +87,8 @@ impl Snapshot {
         next.controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
         if !answer.brokers.is_empty() {
             next.brokers = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+            let rack = |b: &MetadataResponseBroker| Some((b.node_id.0, b.rack.as_ref()?.to_string()));
+            next.racks = answer.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
         }
         for t in answer.topics {
             let Some(name) = t.name.as_ref().map(|n| Arc::<str>::from(n.0.as_str())) else { continue };

@@ -157,10 +157,21 @@ impl Check<'_> {
             )
         });
         self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
+        for (i, assignor) in c.assignors.iter().enumerate() {
+            let name = assignor.name();
+            self.require(!c.assignors.iter().take(i).any(|a| a == assignor), || {
+                format!("assignors has {name:?} twice: name each once")
+            });
+            self.require((1..=249).contains(&name.len()), || {
+                format!("assignors has one named {name:?}: allowed are 1 to 249 bytes")
+            });
+        }
         let name_ok = |name: &String| (1..=249).contains(&name.len()) && !name.chars().any(char::is_control);
-        for (name, value) in
-            [("group instance id", &c.group_instance_id), ("group remote assignor", &c.group_remote_assignor)]
-        {
+        for (name, value) in [
+            ("group instance id", &c.group_instance_id),
+            ("group remote assignor", &c.group_remote_assignor),
+            ("client rack", &c.client_rack),
+        ] {
             self.require(value.as_ref().is_none_or(name_ok), || {
                 format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
             });

@@ -29,12 +29,13 @@ use super::offsets::{
     committed_request,
 };
 use super::protocol::{
-    Action, Failure, Settings, beat, heartbeat_request, join_request, joined, leave_request, left, sync_request, synced,
+    Action, Failure, Had, Settings, beat, heartbeat_request, join_request, joined, leave_request, left, sync_request,
+    synced,
 };
 use super::status::Status;
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
-use crate::config::{ConsumerConfig, GroupProtocol};
+use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 use crate::wire::{Api, Connection};
@@ -240,10 +241,10 @@ impl Group {
                 let modern = self.membership.is_modern();
                 self.request = Some(async move { Answer::Found(find(&cluster, &id, modern).await) }.boxed());
             }
-            Action::Join { member_id, owned, generation, timeout } => {
+            Action::Join { member_id, owned, last, generation, timeout } => {
                 self.shell.status.joining();
                 let Shell { group, topics, config, .. } = &self.shell;
-                match join_request(group, member_id, topics, &owned, generation, config) {
+                match join_request(group, member_id, topics, Had { owned, last, generation }, config) {
                     Ok(request) => self.send(request, timeout, |r| {
                         Said::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
                     }),
@@ -252,8 +253,11 @@ impl Group {
             }
             Action::Assign { members, assignor } => {
                 let (client, topics) = (self.shell.client.clone(), self.shell.topics.clone());
+                let assignor = self.shell.config.assignors.iter().find(|a| a.name() == assignor).cloned();
                 let sharing = async move {
-                    let (counts, shares) = share_out(&client, &topics, &members, &assignor).await;
+                    // The membership has checked that it is one of ours.
+                    let assignor = assignor.unwrap_or(AssignorKind::Range);
+                    let (counts, shares) = share_out(&client, &topics, &members, assignor.assignor()).await;
                     Answer::Shared(counts, shares)
                 };
                 self.request = Some(sharing.boxed());

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::assignor::{GroupMember, encode_assignment};
+use super::assignor::{Assignor, GroupMember, TopicLayout, Topics};
+use super::subscription::encode_assignment;
 use crate::cluster::{Client, Snapshot};
-use crate::config::AssignorKind;
 
 /// How long the leader waits for fresh metadata before it shares out by what it knows.
 const FRESH: Duration = Duration::from_secs(5);
@@ -20,12 +20,21 @@ pub(crate) fn count(snapshot: &Snapshot, topic: &str) -> i32 {
     snapshot.topics.get(topic).map_or(0, |t| i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))
 }
 
+fn layout(snapshot: &Snapshot, topic: &str) -> TopicLayout {
+    let mut layout = TopicLayout::new(count(snapshot, topic));
+    if let Some(meta) = snapshot.topics.get(topic).filter(|_| !snapshot.racks.is_empty()) {
+        let racks = |replicas: &Vec<i32>| replicas.iter().filter_map(|b| snapshot.racks.get(b)).cloned().collect();
+        layout.racks = meta.partitions.iter().map(|p| racks(&p.replicas)).collect();
+    }
+    layout
+}
+
 /// Asks for metadata of the topics of all members, then shares out. `own` are the topics that are kept fresh anyway.
 pub(crate) async fn share_out(
     client: &Client,
     own: &BTreeSet<String>,
     members: &[GroupMember],
-    assignor: &str,
+    assignor: &dyn Assignor,
 ) -> (Counts, Vec<(String, Bytes)>) {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
@@ -44,10 +53,10 @@ pub(crate) async fn share_out(
         Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {FRESH:?}"),
     }
     let snapshot = cluster.snapshot();
-    let counts: Counts = topics.into_iter().map(|t| (t.clone(), count(&snapshot, t))).collect();
-    // The membership has checked that it is one of ours.
-    let assignor = AssignorKind::by_name(assignor).unwrap_or(AssignorKind::Range);
-    let shares = assignor.assign(members, &counts).into_iter().map(|(member, partitions)| {
+    let layouts: Topics = topics.into_iter().map(|t| (t.clone(), layout(&snapshot, t))).collect();
+    let mut all = assignor.assign(&layouts, members);
+    let shares = members.iter().map(|m| {
+        let (member, partitions) = (m.id.clone(), all.remove(&m.id).unwrap_or_default());
         let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
             tracing::error!(member, error = %e.full(), "a member gets nothing");
             Bytes::new()
@@ -55,5 +64,5 @@ pub(crate) async fn share_out(
         (member, bytes)
     });
     let shares = shares.collect();
-    (counts, shares)
+    (layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect(), shares)
 }

@@ -84,7 +84,9 @@ pub(crate) struct Membership {
     cooperative: bool,
     leads: bool,
     owned: BTreeSet<TopicPartition>,
-    /// The generation by whose assignment they are.
+    /// What was assigned last, whatever has become of it.
+    last: Vec<TopicPartition>,
+    /// In which generation.
     assigned_in: i32,
     /// Those of them that are drained.
     revoking: Vec<TopicPartition>,
@@ -121,6 +123,7 @@ impl Membership {
             cooperative: false,
             leads: false,
             owned: BTreeSet::new(),
+            last: Vec::new(),
             assigned_in: -1,
             revoking: Vec::new(),
             shares: Vec::new(),
@@ -320,6 +323,7 @@ impl Membership {
     fn accept_share(&mut self, now: Instant, share: BTreeSet<TopicPartition>) {
         let added: Vec<_> = share.difference(&self.owned).cloned().collect();
         let revoked: Vec<_> = self.owned.difference(&share).cloned().collect();
+        self.last = share.iter().cloned().collect();
         self.owned.extend(share);
         self.assigned_in = self.generation;
         self.phase = Phase::Stable;
@@ -570,8 +574,9 @@ impl Membership {
         match self.phase {
             Phase::Joining => {
                 let timeout = self.settings.rebalance_timeout + JOIN_SLACK;
-                let (owned, generation) = (self.owned.iter().cloned().collect(), self.assigned_in);
-                self.send(now, InFlight::Join, Action::Join { member_id, owned, generation, timeout });
+                let (owned, last) = (self.owned.iter().cloned().collect(), self.last.clone());
+                let generation = self.assigned_in;
+                self.send(now, InFlight::Join, Action::Join { member_id, owned, last, generation, timeout });
             }
             Phase::Syncing => {
                 let (protocol, shares) = (self.protocol.clone(), self.shares.clone());

@@ -173,7 +173,7 @@ fn the_leader_shares_out() {
     let mut t = Test::new();
     t.found();
     t.did();
-    let member = GroupMember { id: "m1".into(), instance_id: None, topics: ["t".to_owned()].into() };
+    let member = GroupMember::new("m1");
     let joined =
         Joined { member_id: "m1".into(), generation: 4, protocol: "roundrobin".into(), members: Some(vec![member]) };
     t.m.joined(t.now, Ok(joined));

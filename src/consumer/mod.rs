@@ -26,6 +26,7 @@ mod positions;
 mod progress;
 mod protocol;
 mod status;
+mod subscription;
 mod tracker;
 mod unpack;
 
@@ -38,7 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use assignor::decode_assignment as assigned_partitions;
+pub use assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use committer::Committer;
 pub use listing::OffsetAndTimestamp;
 pub(crate) use listing::{EARLIEST, LATEST, ask_leaders, list_offsets};
@@ -46,6 +47,7 @@ pub use offsets::OffsetAndMetadata;
 #[allow(unused_imports, reason = "for the processor")]
 pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
+pub(crate) use subscription::decode_assignment as assigned_partitions;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};

@@ -15,8 +15,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::assignor::{GroupMember, PROTOCOL_TYPE, decode_assignment, decode_subscription, encode_subscription};
+use super::assignor::{GroupMember, RebalanceProtocol};
 use super::modern::Beat;
+use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
 use crate::cluster::Backoff;
 use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
@@ -50,6 +51,13 @@ pub(crate) struct Offered {
     pub(crate) cooperative: bool,
 }
 
+impl Offered {
+    fn new(kind: &AssignorKind) -> Self {
+        let cooperative = kind.assignor().protocol() == RebalanceProtocol::Cooperative;
+        Self { name: kind.name().into(), cooperative }
+    }
+}
+
 /// How a member behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -69,11 +77,7 @@ impl Settings {
     pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
         Self {
             group: group.into(),
-            assignors: consumer
-                .assignors
-                .iter()
-                .map(|a| Offered { name: a.name().into(), cooperative: false })
-                .collect(),
+            assignors: consumer.assignors.iter().map(Offered::new).collect(),
             instance_id: consumer.group_instance_id.clone(),
             may_be_classic: consumer.group_protocol == GroupProtocol::Auto,
             session_timeout: consumer.session_timeout,
@@ -91,8 +95,14 @@ pub(crate) enum Action {
     /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
     Find,
     /// Then `joined`. All that is under way for the group before it no longer counts.
-    /// `owned` are those that we keep, by the assignment of `generation`.
-    Join { member_id: String, owned: Vec<TopicPartition>, generation: i32, timeout: Duration },
+    /// `last` was assigned to us in `generation`; `owned` are those that we keep.
+    Join {
+        member_id: String,
+        owned: Vec<TopicPartition>,
+        last: Vec<TopicPartition>,
+        generation: i32,
+        timeout: Duration,
+    },
     /// We lead: share out the partitions; then `shared`.
     Assign { members: Vec<GroupMember>, assignor: String },
     /// Then `synced`.
@@ -142,27 +152,44 @@ pub(super) fn group_id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 
+/// What a member had before it joins.
+#[derive(Debug, Default)]
+pub(crate) struct Had {
+    /// What it keeps.
+    pub(crate) owned: Vec<TopicPartition>,
+    /// What it was assigned last, kept or not.
+    pub(crate) last: Vec<TopicPartition>,
+    /// In which generation.
+    pub(crate) generation: i32,
+}
+
 pub(crate) fn join_request(
     group: &str,
     member_id: String,
     topics: &BTreeSet<String>,
-    owned: &[TopicPartition],
-    generation: i32,
+    had: Had,
     config: &ConsumerConfig,
 ) -> Result<JoinGroupRequest> {
-    let metadata = encode_subscription(topics, owned, generation)?;
-    let protocol = |kind: &AssignorKind| {
-        JoinGroupRequestProtocol::default()
-            .with_name(StrBytes::from_static_str(kind.name()))
-            .with_metadata(metadata.clone())
+    let mut subscription = Subscription {
+        topics: topics.clone(),
+        user_data: None,
+        owned: had.owned,
+        generation: Some(had.generation),
+        rack: config.client_rack.clone(),
     };
+    let mut protocols = Vec::new();
+    for kind in &config.assignors {
+        subscription.user_data = kind.assignor().user_data(topics, &had.last, had.generation);
+        let name = StrBytes::from_string(kind.name().to_owned());
+        protocols.push(JoinGroupRequestProtocol::default().with_name(name).with_metadata(subscription.encode()?));
+    }
     Ok(JoinGroupRequest::default()
         .with_group_id(group_id(group))
         .with_session_timeout_ms(millis(config.session_timeout))
         .with_rebalance_timeout_ms(millis(config.rebalance_timeout))
         .with_member_id(member_id.into())
         .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
-        .with_protocols(config.assignors.iter().map(protocol).collect()))
+        .with_protocols(protocols))
 }
 
 /// An error comes with the id that the coordinator has given us, if any.
@@ -172,14 +199,12 @@ pub(crate) fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> 
         return Err((Failure::Code(r.error_code), member_id));
     }
     let member = |m: &JoinGroupResponseMember| {
-        GroupMember {
-        id: m.member_id.to_string(),
-        instance_id: m.group_instance_id.as_ref().map(ToString::to_string),
-        topics: decode_subscription(&m.metadata).unwrap_or_else(|e| {
+        let subscription = Subscription::decode(&m.metadata).unwrap_or_else(|e| {
             tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
-            BTreeSet::new()
-        }),
-    }
+            Subscription::default()
+        });
+        let instance_id = m.group_instance_id.as_ref().map(ToString::to_string);
+        GroupMember::subscribed(m.member_id.to_string(), instance_id, subscription)
     };
     let leads = r.leader == r.member_id;
     Ok(Joined {

@@ -46,6 +46,7 @@ fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
         cluster_id: None,
         controller: None,
         brokers: HashMap::new(),
+        racks: HashMap::new(),
         topics,
         failed: HashMap::new(),
     }
