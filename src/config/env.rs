@@ -91,7 +91,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_GROUP_PROTOCOL", protocol, &mut config.consumer.group_protocol);
     vars.set("REDPANDA_GROUP_INSTANCE_ID", name, &mut config.consumer.group_instance_id);
     vars.set("REDPANDA_GROUP_REMOTE_ASSIGNOR", name, &mut config.consumer.group_remote_assignor);
-    vars.set("REDPANDA_CLIENT_RACK", rack, &mut config.consumer.client_rack);
+    vars.set("REDPANDA_CLIENT_RACK", name, &mut config.consumer.client_rack);
     vars.set("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", boolean, &mut config.allow_auto_topic_creation);
     vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
     vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);
@@ -128,11 +128,6 @@ impl Vars<'_> {
 
 fn text(s: &str) -> Result<String, String> {
     Ok(s.to_owned())
-}
-
-/// None if it is empty, so that an empty line of `.env` is as good as no line.
-fn rack(s: &str) -> Result<Option<String>, String> {
-    Ok(Some(s.to_owned()).filter(|s| !s.is_empty()))
 }
 
 fn millis(s: &str) -> Result<Duration, String> {

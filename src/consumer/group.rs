@@ -257,7 +257,7 @@ impl Group {
                 let sharing = async move {
                     // The membership has checked that it is one of ours.
                     let assignor = assignor.unwrap_or(AssignorKind::Range);
-                    let (counts, shares) = share_out(&client, &topics, &members, assignor.assignor()).await;
+                    let (counts, shares) = share_out(&client, &topics, &members, &assignor).await;
                     Answer::Shared(counts, shares)
                 };
                 self.request = Some(sharing.boxed());

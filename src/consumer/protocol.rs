@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::assignor::{GroupMember, RebalanceProtocol};
+use super::assignor::{Assignor, GroupMember, RebalanceProtocol};
 use super::modern::Beat;
 use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
 use crate::cluster::Backoff;
@@ -53,7 +53,7 @@ pub(crate) struct Offered {
 
 impl Offered {
     fn new(kind: &AssignorKind) -> Self {
-        let cooperative = kind.assignor().protocol() == RebalanceProtocol::Cooperative;
+        let cooperative = kind.protocol() == RebalanceProtocol::Cooperative;
         Self { name: kind.name().into(), cooperative }
     }
 }
@@ -179,7 +179,7 @@ pub(crate) fn join_request(
     };
     let mut protocols = Vec::new();
     for kind in &config.assignors {
-        subscription.user_data = kind.assignor().user_data(topics, &had.last, had.generation);
+        subscription.user_data = kind.user_data(topics, &had.last, had.generation);
         let name = StrBytes::from_string(kind.name().to_owned());
         protocols.push(JoinGroupRequestProtocol::default().with_name(name).with_metadata(subscription.encode()?));
     }

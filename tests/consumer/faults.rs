@@ -200,7 +200,8 @@ async fn closing_leaves_no_connection_whatever_is_under_way() {
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 3).await;
     let group = test.group("g");
-    let config = client.config().consumer.clone();
+    let mut config = client.config().consumer.clone();
+    config.assignors = vec![AssignorKind::Range];
     let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
     assigned(&mut first).await;
     // Its JoinGroup is parked: the first one does not give up its partitions.

@@ -5,6 +5,7 @@
 mod support;
 
 mod commits;
+mod cooperative;
 mod faults;
 mod groups;
 mod modern;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use ailurus::consumer::ConsumerState;
 use ailurus::{
-    Admin, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind,
+    Admin, AssignorKind, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind,
     OffsetAndMetadata, OffsetReset, Producer, ProducerRecord, Records, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;

@@ -185,7 +185,7 @@ impl AssignorKind {
     }
 
     /// What it does.
-    pub(crate) fn assignor(&self) -> &dyn Assignor {
+    fn assignor(&self) -> &dyn Assignor {
         match self {
             Self::Range => &Range,
             Self::RoundRobin => &RoundRobin,
@@ -198,6 +198,25 @@ impl AssignorKind {
     /// The name by which members agree on it.
     pub fn name(&self) -> &str {
         self.assignor().name()
+    }
+}
+
+/// So that an assignor of one's own can build on one of these.
+impl Assignor for AssignorKind {
+    fn name(&self) -> &str {
+        self.assignor().name()
+    }
+
+    fn protocol(&self) -> RebalanceProtocol {
+        self.assignor().protocol()
+    }
+
+    fn user_data(&self, topics: &BTreeSet<String>, last: &[TopicPartition], generation: i32) -> Option<Bytes> {
+        self.assignor().user_data(topics, last, generation)
+    }
+
+    fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
+        self.assignor().assign(topics, members)
     }
 }
 

@@ -22,15 +22,15 @@ fn show(a: &Assignments, id: &str) -> String {
 }
 
 fn assign(kind: &AssignorKind, members: &[GroupMember], topics: &Topics) -> Assignments {
-    kind.assignor().assign(topics, members)
+    kind.assign(topics, members)
 }
 
 /// Gives members back what they were assigned, as they would tell it when they join again.
 fn rejoin(kind: &AssignorKind, members: &mut [GroupMember], had: &Assignments, generation: i32) {
     for m in members {
         let last = had.get(&m.id).cloned().unwrap_or_default();
-        m.user_data = kind.assignor().user_data(&m.topics, &last, generation);
-        if kind.assignor().protocol() == RebalanceProtocol::Cooperative {
+        m.user_data = kind.user_data(&m.topics, &last, generation);
+        if kind.protocol() == RebalanceProtocol::Cooperative {
             m.owned = last;
             m.generation = Some(generation);
         }
@@ -83,11 +83,7 @@ fn range_and_round_robin_share_out_as_java_does() {
     for line in include_str!("../../../tests/vectors/consumer-protocol.txt").lines() {
         let cells: Vec<_> = line.split(' ').collect();
         if let ["cooperative-sticky", generation, bytes] = cells.as_slice() {
-            let data = AssignorKind::CooperativeSticky.assignor().user_data(
-                &BTreeSet::new(),
-                &[],
-                generation.parse().unwrap(),
-            );
+            let data = AssignorKind::CooperativeSticky.user_data(&BTreeSet::new(), &[], generation.parse().unwrap());
             let hex: String = data.unwrap().iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, *bytes);
         }
