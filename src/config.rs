@@ -294,7 +294,28 @@ impl Default for ConsumerConfig {
     }
 }
 
-/// Settings of a [`Processor`](crate::Processor): what happens to a record whose handler fails, and at shutdown.
+/// Which records a handler gets one after the other; all others it may get side by side.
+///
+/// ```
+/// use ailurus::{Config, HandlerOrdering};
+///
+/// let config = Config::builder().handler_ordering(HandlerOrdering::Key).handler_concurrency(16_usize).build()?;
+/// assert_eq!(config.processor.ordering, HandlerOrdering::Key);
+/// # Ok::<(), ailurus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HandlerOrdering {
+    /// All of a partition. A record that fails holds up its partition until it has ended.
+    #[default]
+    Partition,
+    /// Those of a key in a partition. A record that fails holds up its key. Records without a key have no order: each is on its
+    /// own.
+    Key,
+    /// None: each record is on its own.
+    Unordered,
+}
+
+/// Settings of a [`Processor`](crate::Processor): order and number of handlers, what happens to a record whose handler fails, and at shutdown.
 ///
 /// ```
 /// use std::time::Duration;
@@ -309,6 +330,19 @@ impl Default for ConsumerConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessorConfig {
+    /// Which records are handled one after the other; default [`HandlerOrdering::Partition`].
+    pub ordering: HandlerOrdering,
+    /// How many records (or batches) of a subscription may be in hand at a time, over all its partitions, which take turns;
+    /// default 64. 1 to 100,000.
+    pub concurrency: usize,
+    /// How many records of a subscription may wait behind others of their key, or for another attempt, in memory of their own;
+    /// default 10,000. 1 to 10,000,000. Each of its partitions has an equal share. Where it is used up, the partition is read no
+    /// further until a record has ended; none is dropped.
+    pub parked_records: usize,
+    /// The same in bytes, default 8 MiB. 1 KiB to 64 GiB. A single record may be larger.
+    pub parked_bytes: usize,
+    /// How long an attempt may take; it is cancelled then and counts as failed. Default none. 1 ms to 24 hours.
+    pub attempt_timeout: Option<Duration>,
     /// How often a record is handed to the handler before it becomes a dead letter; default 4. 1 to 1,000.
     pub max_attempts: u32,
     /// The wait before the second attempt, default 100 ms; it doubles with each further one, with jitter.
@@ -328,6 +362,11 @@ pub struct ProcessorConfig {
 impl Default for ProcessorConfig {
     fn default() -> Self {
         Self {
+            ordering: HandlerOrdering::Partition,
+            concurrency: 64,
+            parked_records: 10_000,
+            parked_bytes: 8 << 20,
+            attempt_timeout: None,
             max_attempts: 4,
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(10),
@@ -571,6 +610,12 @@ impl ConfigBuilder {
         producer: ProducerConfig => producer;
         /// All settings of processors.
         processor: ProcessorConfig => processor;
+        /// [`ProcessorConfig::ordering`].
+        handler_ordering: HandlerOrdering => processor.ordering;
+        /// [`ProcessorConfig::concurrency`].
+        handler_concurrency: usize => processor.concurrency;
+        /// [`ProcessorConfig::attempt_timeout`].
+        attempt_timeout: Option<Duration> => processor.attempt_timeout;
         /// [`ProcessorConfig::max_attempts`].
         max_attempts: u32 => processor.max_attempts;
         /// [`ProcessorConfig::shutdown_timeout`].

@@ -221,6 +221,8 @@ mod tests {
             position: 5,
             committed: None,
             lag: Some(0),
+            in_hand: 0,
+            parked_keys: 0,
             paused: paused.map(str::to_owned),
         };
         let subscriptions = vec![SubscriptionHealth {

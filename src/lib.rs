@@ -65,14 +65,14 @@ mod wire;
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
-    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, IsolationLevel,
-    OffsetReset, ProcessorConfig, ProducerConfig,
+    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, HandlerOrdering,
+    IsolationLevel, OffsetReset, ProcessorConfig, ProducerConfig,
 };
 pub use consumer::{Committer, Consumer, ConsumerEvent, Message, OffsetAndMetadata, Records, Revocation, StartOffset};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;
-pub use processor::{Handler, Outcome, Processor, Router, Subscription};
+pub use processor::{Handler, LeftOver, Outcome, Processor, Router, Subscription};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};

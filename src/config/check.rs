@@ -88,6 +88,10 @@ impl Check<'_> {
         });
     }
 
+    fn count(&mut self, name: &str, value: usize, max: usize) {
+        self.require((1..=max).contains(&value), || format!("{} is {value}: allowed is 1 to {max}", named(name)));
+    }
+
     fn client(&mut self, c: &Config) {
         let id_ok = |s: &str| (1..=249).contains(&s.len()) && !s.chars().any(char::is_control);
         self.require(!c.brokers.is_empty(), || format!("{} is empty: name at least one host:port", named("brokers")));
@@ -186,9 +190,13 @@ impl Check<'_> {
 
     fn processor(&mut self, p: &ProcessorConfig) {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        self.require((1..=1000).contains(&p.max_attempts), || {
-            format!("max attempts is {}: allowed is 1 to 1000", p.max_attempts)
-        });
+        self.count("max attempts", p.max_attempts as usize, 1000);
+        self.count("handler concurrency", p.concurrency, 100_000);
+        self.count("parked records", p.parked_records, 10_000_000);
+        self.bytes("parked bytes", p.parked_bytes, 1 << 10, 64 << 30);
+        if let Some(timeout) = p.attempt_timeout {
+            self.duration("attempt timeout", timeout, ms(1), s(86_400));
+        }
         self.duration("handler retry backoff", p.retry_backoff, ms(0), s(3600));
         self.duration("handler retry backoff max", p.retry_backoff_max, p.retry_backoff, s(86_400));
         self.duration("commit interval", p.commit_interval, ms(1), s(3600));

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Acks, Compression, ConfigBuilder, GroupProtocol, IsolationLevel, OffsetReset, parse_brokers};
+use super::{
+    Acks, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset, parse_brokers,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each variable and the setting it sets, as errors name it.
@@ -31,6 +33,13 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_COMPRESSION_LEVEL", "compression level"),
     ("REDPANDA_AUTO_OFFSET_RESET", "offset reset"),
     ("REDPANDA_ISOLATION_LEVEL", "isolation level"),
+    ("REDPANDA_HANDLER_ORDERING", "handler ordering"),
+    ("REDPANDA_HANDLER_CONCURRENCY", "handler concurrency"),
+    ("REDPANDA_PARKED_RECORDS", "parked records"),
+    ("REDPANDA_PARKED_BYTES", "parked bytes"),
+    ("REDPANDA_ATTEMPT_TIMEOUT", "attempt timeout"),
+    ("REDPANDA_MAX_ATTEMPTS", "max attempts"),
+    ("REDPANDA_SHUTDOWN_TIMEOUT", "shutdown timeout"),
 ];
 
 pub(super) fn variable_of(setting: &str) -> Option<&'static str> {
@@ -102,6 +111,13 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
     vars.set("REDPANDA_AUTO_OFFSET_RESET", reset, &mut config.consumer.offset_reset);
     vars.set("REDPANDA_ISOLATION_LEVEL", isolation, &mut config.consumer.isolation_level);
+    vars.set("REDPANDA_HANDLER_ORDERING", ordering, &mut config.processor.ordering);
+    vars.set("REDPANDA_HANDLER_CONCURRENCY", count, &mut config.processor.concurrency);
+    vars.set("REDPANDA_PARKED_RECORDS", count, &mut config.processor.parked_records);
+    vars.set("REDPANDA_PARKED_BYTES", bytes, &mut config.processor.parked_bytes);
+    vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
+    vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
+    vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
@@ -139,6 +155,16 @@ fn bytes(s: &str) -> Result<usize, String> {
     s.parse().map_err(|_| "allowed is a whole number of bytes, such as 1000000".to_owned())
 }
 
+/// A time that may be unlimited.
+fn limit(s: &str) -> Result<Option<Duration>, String> {
+    let ms = millis(s).map_err(|allowed| format!("{allowed}, or 0 for no limit"))?;
+    Ok(Some(ms).filter(|ms| !ms.is_zero()))
+}
+
+fn count<T: std::str::FromStr>(s: &str) -> Result<T, String> {
+    s.parse().map_err(|_| "allowed is a whole number, such as 64".to_owned())
+}
+
 fn boolean(s: &str) -> Result<bool, String> {
     match s.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -171,6 +197,15 @@ fn protocol(s: &str) -> Result<GroupProtocol, String> {
 /// Nothing is none.
 fn name(s: &str) -> Result<Option<String>, String> {
     Ok(Some(s.to_owned()).filter(|s| !s.is_empty()))
+}
+
+fn ordering(s: &str) -> Result<HandlerOrdering, String> {
+    match s {
+        "partition" => Ok(HandlerOrdering::Partition),
+        "key" => Ok(HandlerOrdering::Key),
+        "unordered" => Ok(HandlerOrdering::Unordered),
+        _ => Err("allowed is partition, key or unordered".into()),
+    }
 }
 
 fn reset(s: &str) -> Result<OffsetReset, String> {

@@ -22,7 +22,6 @@ mod membership;
 mod modern;
 mod offsets;
 mod positions;
-#[allow(dead_code, reason = "the processor is about to")]
 mod progress;
 mod protocol;
 mod status;
@@ -522,6 +521,20 @@ impl Message {
         let Record { offset, timestamp, key, value, headers, .. } = r;
         let (deadline, stopping, trace) = (None, None, OnceLock::new());
         Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1, deadline, stopping, trace }
+    }
+
+    /// Memory of its own, so that it does not keep what it came with.
+    pub(crate) fn detach(&mut self) {
+        let Self { offset, timestamp, .. } = *self;
+        let (key, value, headers) = (self.key.take(), self.value.take(), std::mem::take(&mut self.headers));
+        let record = Record { offset, timestamp, key, value, headers }.detach();
+        (self.key, self.value, self.headers) = (record.key, record.value, record.headers);
+    }
+
+    /// About what it takes of memory when it is detached.
+    pub(crate) fn size(&self) -> usize {
+        let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + len(&self.key) + len(&self.value) + self.headers.raw.len()
     }
 
     /// When this attempt is cancelled and counts as failed; none if attempts have no limit.

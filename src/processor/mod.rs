@@ -1,35 +1,44 @@
 //! The handler loop on top of a consumer: a worker per partition, retry, dead letters, commits, draining.
 //!
-//! Records of a partition are handled in order, partitions in parallel. An offset is committed when its record and all before
-//! it have ended: the handler succeeded, or the record is acknowledged in the dead-letter topic. A record may be handled again
-//! after a crash, or when a handler had to be cancelled; none is skipped.
+//! Records are handled in the order that [`HandlerOrdering`](crate::HandlerOrdering) asks for, and side by side beyond it. One
+//! that fails is tried again later; only what must come after it waits meanwhile. An offset is committed when its record and
+//! all before it have ended: the handler succeeded, or the record is acknowledged in the dead-letter topic. What has ended above
+//! it is told in the commit's metadata, so that the next owner does not do it again. A record may be handled again after a
+//! crash, or when a handler had to be cancelled; none is skipped.
 
+mod attempt;
+mod batch;
 mod dead_letter;
+mod drain;
 mod handler;
+mod lanes;
 mod letter;
 #[cfg(test)]
 mod letter_tests;
 mod router;
 mod run;
+mod source;
 mod state;
 mod worker;
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, ProcessorConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
+pub use batch::{BatchHandler, Batching, IntoOutcomes};
 use dead_letter::DeadLetters;
-use handler::Call;
+pub use drain::{LeftOver, PartitionLeftOver};
 pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
 pub use letter::{DeadLetter, LeftOut, Origin};
 pub use router::{ByRouter, Router, UnknownType};
 pub(crate) use state::SubscriptionState;
+use worker::{Context, Routine};
 
 /// Counts of a subscription since it began.
 ///
@@ -43,10 +52,16 @@ pub struct Stats {
     pub handled: u64,
     /// Attempts that failed.
     pub failed_attempts: u64,
+    /// Attempts that failed and were not the last of their record.
+    pub retries: u64,
     /// Records written to a dead-letter topic.
     pub dead_letters: u64,
     /// Times partitions were assigned to this member.
     pub rebalances: u64,
+    /// Records that are in a handler now.
+    pub in_hand: usize,
+    /// Keys, or whatever is handled in order, that stand still now because a record of theirs has failed.
+    pub parked_keys: usize,
 }
 
 /// Builds a [`Subscription`]: topics, a group, a handler.
@@ -61,8 +76,7 @@ pub struct Stats {
 ///     Ok::<(), std::io::Error>(())
 /// };
 /// let subscription = Processor::new(&client).subscribe(&["orders"], "billing", handle).await?;
-/// subscription.shutdown().await
-/// # }
+/// subscription.shutdown().await.map(drop)
 /// ```
 #[derive(Debug)]
 pub struct Processor {
@@ -96,17 +110,33 @@ impl Processor {
     ///
     /// The handler is any async function, or a `tower::Service`: see [`Handler`]; what it can say of a record is an [`Outcome`].
     /// One that fails, or panics, is called again after a backoff, up to [`ProcessorConfig::max_attempts`] times; then the record goes to the dead-letter topic, which is the topic's name with [`ProcessorConfig::dead_letter_suffix`].
-    /// While that can't be written, the partition waits, and [`Subscription::health`] says why. A handler may be cancelled at
+    /// While that can't be written, what is in order behind it waits, and [`Subscription::health`] says why. A handler may be cancelled at
     /// an await point when its partition is lost or a deadline passes; its record is then handled again by the next owner.
     ///
     /// # Errors
     /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
     /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created.
     pub async fn subscribe<A>(self, topics: &[&str], group: &str, handler: impl Handler<A>) -> Result<Subscription> {
-        self.start(topics, group, Arc::new(move |message| handler.call(message))).await
+        self.start(topics, group, Routine::Each(Arc::new(move |message| handler.call(message)))).await
     }
 
-    async fn start(self, topics: &[&str], group: &str, handler: Arc<Call>) -> Result<Subscription> {
+    /// As [`subscribe`](Self::subscribe), with a handler of several records at a time.
+    ///
+    /// # Errors
+    /// Those of [`subscribe`](Self::subscribe); [`ErrorKind::Config`] for batches out of bounds.
+    pub async fn subscribe_batches<A>(
+        self,
+        topics: &[&str],
+        group: &str,
+        batching: Batching,
+        handler: impl BatchHandler<A>,
+    ) -> Result<Subscription> {
+        batching.validate()?;
+        let call = Arc::new(move |messages| handler.call(messages));
+        self.start(topics, group, Routine::Batches(batching, call)).await
+    }
+
+    async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {
         self.processor.validate()?;
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         let consumer = Consumer::subscribe(&self.client, group, topics, self.consumer).await?;
@@ -118,20 +148,28 @@ impl Processor {
             }
         };
         let shared = Arc::new(SubscriptionState::new(group, topics));
-        let stop = CancellationToken::new();
-        let kill = CancellationToken::new();
+        let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
-        let run = run::Run::new(consumer, handler, dead_letters, self.processor, Arc::clone(&shared), stop.clone());
+        let (fatal, failed) = mpsc::channel(1);
+        let context = Context {
+            routine,
+            dead_letters,
+            permits: Arc::new(Semaphore::new(self.processor.concurrency)),
+            config: self.processor,
+            shared: Arc::clone(&shared),
+            fatal,
+        };
+        let run = run::Run::new(consumer, context, (stop.clone(), cut.clone()), failed);
         let killed = kill.clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 biased;
-                () = killed.cancelled() => Ok(()),
+                () = killed.cancelled() => Ok(LeftOver::default()),
                 outcome = run.finish() => outcome,
             };
             _ = end.send(Some(outcome));
         });
-        Ok(Subscription { shared, stop, kill, ended })
+        Ok(Subscription { shared, stop, cut, kill, ended })
     }
 }
 
@@ -142,8 +180,9 @@ impl Processor {
 pub struct Subscription {
     shared: Arc<SubscriptionState>,
     stop: CancellationToken,
+    cut: CancellationToken,
     kill: CancellationToken,
-    ended: watch::Receiver<Option<Result<()>>>,
+    ended: watch::Receiver<Option<Result<LeftOver>>>,
 }
 
 impl Subscription {
@@ -163,16 +202,47 @@ impl Subscription {
     }
 
     /// Stops fetching, finishes the records in hand within [`ProcessorConfig::shutdown_timeout`], commits, leaves the group.
-    /// What is not finished by then is cancelled and not committed.
+    /// What is not finished by then is cancelled and not committed. Tells what was left of what had been fetched.
     ///
     /// # Errors
     /// What ended it before, if it had ended; what kept it from committing or leaving.
     ///
     /// # Cancellation
     /// Dropping the future does not stop the shutdown.
-    pub async fn shutdown(self) -> Result<()> {
+    pub async fn shutdown(self) -> Result<LeftOver> {
         self.stop.cancel();
-        self.ended().await
+        self.outcome().await
+    }
+
+    /// Runs until `stop` resolves, then does as [`shutdown`](Self::shutdown). If `cut` resolves during that, what is in hand is
+    /// cancelled at once; what ended is committed and the group left all the same. Returns earlier if the subscription ends by
+    /// itself.
+    ///
+    /// ```no_run
+    /// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
+    /// use tokio::signal::ctrl_c;
+    ///
+    /// let left = subscription.run_until(ctrl_c(), ctrl_c()).await?; // the second one cuts it short
+    /// println!("{left}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown).
+    ///
+    /// # Cancellation
+    /// Dropping the future is a [`shutdown`](Self::shutdown) that nobody waits for.
+    pub async fn run_until(self, stop: impl Future, cut: impl Future) -> Result<LeftOver> {
+        tokio::select! {
+            _ = stop => self.stop.cancel(),
+            outcome = self.outcome() => return outcome,
+        }
+        tokio::select! {
+            _ = cut => self.cut.cancel(),
+            outcome = self.outcome() => return outcome,
+        }
+        self.outcome().await
     }
 
     /// Ends at once, as a crash would: what is in hand is cancelled, nothing is committed, the group is not left and waits for
@@ -187,6 +257,10 @@ impl Subscription {
     /// # Errors
     /// What ended it: the group does not take this member any more, or its settings.
     pub async fn ended(&self) -> Result<()> {
+        self.outcome().await.map(drop)
+    }
+
+    async fn outcome(&self) -> Result<LeftOver> {
         let mut ended = self.ended.clone();
         let gone = || Error::new(ErrorKind::Closed, "the subscription's task has ended without a word");
         let outcome = ended.wait_for(Option::is_some).await.map_err(|_| gone())?;
@@ -245,6 +319,10 @@ pub struct PartitionHealth {
     pub committed: Option<i64>,
     /// Records between the position and the end of the partition, as of the last fetch.
     pub lag: Option<i64>,
-    /// Why it stands still: for example a dead letter that can't be written.
+    /// Records that are in a handler.
+    pub in_hand: usize,
+    /// Keys, or whatever is handled in order, that stand still because a record of theirs has failed.
+    pub parked_keys: usize,
+    /// Why something of it stands still that does not go on by itself: for example a dead letter that can't be written.
     pub paused: Option<String>,
 }

@@ -5,92 +5,69 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::dead_letter::DeadLetters;
-use super::handler::Call;
-use super::state::{Progress, SubscriptionState};
+use super::drain::{Commit, Leaving, LeftOver, Owned};
+use super::lanes::{Lanes, NO_EPOCH};
+use super::state::{PartitionState, Position};
 use super::worker::{Context, Worker};
-use crate::config::ProcessorConfig;
-use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Records};
+use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Ended, Records, Revocation};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
 /// What a revoke leaves for the commit, out of the time until the partitions are given up.
 const COMMIT_MARGIN: Duration = Duration::from_millis(500);
 
-/// A partition that is owned.
-struct Owned {
-    progress: Arc<Progress>,
-    records: mpsc::UnboundedSender<Records>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-type Offsets = Vec<(TopicPartition, i64)>;
-
-/// A commit under way.
-struct Commit {
-    offsets: Vec<(Arc<Progress>, i64)>,
-    outcome: BoxFuture<'static, Result<()>>,
-}
-
-impl Commit {
-    /// Notes what came of it. What failed is tried again with the next commit, unless a rebalance ends it.
-    fn ended(self, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => self.offsets.iter().for_each(|(progress, offset)| progress.committed(*offset)),
-            Err(e) => tracing::warn!(error = %e.full(), "handled offsets could not be committed yet"),
-        }
-    }
-}
+/// A record that is in a handler for this long is told of.
+const HANGS: Duration = Duration::from_secs(300);
 
 pub(super) struct Run {
     consumer: Consumer,
     context: Arc<Context>,
     owned: HashMap<TopicPartition, Owned>,
     commit: Option<Commit>,
+    /// Partitions that are being given up while the others go on.
+    leaving: FuturesUnordered<BoxFuture<'static, (LeftOver, Result<()>)>>,
+    /// Cancelled when all is to end in good order.
     stop: CancellationToken,
+    /// Cancelled when that is to be cut short.
+    cut: CancellationToken,
     fatal: mpsc::Receiver<Error>,
 }
 
 impl Run {
     pub(super) fn new(
         consumer: Consumer,
-        handler: Arc<Call>,
-        dead_letters: DeadLetters,
-        config: ProcessorConfig,
-        shared: Arc<SubscriptionState>,
-        stop: CancellationToken,
+        context: Context,
+        (stop, cut): (CancellationToken, CancellationToken),
+        fatal: mpsc::Receiver<Error>,
     ) -> Self {
-        let (tell, fatal) = mpsc::channel(1);
-        let context = Arc::new(Context { handler, dead_letters, config, shared, fatal: tell });
-        Self { consumer, context, owned: HashMap::new(), commit: None, stop, fatal }
+        let leaving = FuturesUnordered::new();
+        Self { consumer, context: Arc::new(context), owned: HashMap::new(), commit: None, leaving, stop, cut, fatal }
     }
 
     /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
-    pub(super) async fn finish(mut self) -> Result<()> {
+    pub(super) async fn finish(mut self) -> Result<LeftOver> {
         let failed = self.work().await.err();
+        let all: Vec<_> = self.owned.keys().cloned().collect();
         let deadline = Instant::now() + self.context.config.shutdown_timeout;
-        let mut all: Vec<_> = self.owned.keys().cloned().collect();
-        all.sort();
-        let drained = self.give_up(&all, deadline, true).await;
+        self.give_up(&all, deadline, true, None);
+        let (mut left, drained) = self.drained().await;
+        left.partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        if !left.is_empty() {
+            tracing::warn!(group = %self.context.shared.group(), %left, "the subscription ended with records left: they will be handled again");
+        }
         self.context.shared.enter("closed");
         let closed = self.consumer.close().await;
         let dead_letters = self.context.dead_letters.close(Duration::from_secs(1)).await;
         match failed {
             Some(e) => Err(e),
-            None => drained.and(closed).and(dead_letters),
+            None => drained.and(closed).and(dead_letters).map(|()| left),
         }
     }
 
@@ -98,6 +75,8 @@ impl Run {
         let stop = self.stop.clone();
         let mut tick = tokio::time::interval(self.context.config.commit_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watch = tokio::time::interval(HANGS / 4);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let idle = self.commit.is_none();
             let commit = OptionFuture::from(self.commit.as_mut().map(|c| &mut c.outcome));
@@ -105,8 +84,12 @@ impl Run {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 Some(error) = self.fatal.recv() => return Err(error),
-                Some(outcome) = commit => if let Some(commit) = self.commit.take() { commit.ended(outcome) },
-                _ = tick.tick(), if idle => self.begin_commit(),
+                Some(outcome) = commit => if let Some(commit) = self.commit.take() { commit.ended(&outcome) },
+                Some((_, outcome)) = self.leaving.next() => warn_uncommitted(&outcome),
+                _ = tick.tick(), if idle => {
+                    self.commit = Commit::of(self.owned.iter(), self.consumer.committer());
+                }
+                now = watch.tick() => self.watch(now.into()),
                 event = self.consumer.recv() => match event {
                     Ok(event) => self.on(event).await,
                     Err(e) if self.consumer.state() == ConsumerState::Closed => return Err(e),
@@ -117,91 +100,131 @@ impl Run {
         }
     }
 
+    /// Names the records that handlers do not come back from.
+    fn watch(&self, now: std::time::Instant) {
+        for (tp, owned) in &self.owned {
+            for (offset, key, long) in owned.state.hanging(HANGS, now) {
+                let key = key.map(|k| String::from_utf8_lossy(&k).into_owned());
+                tracing::warn!(
+                    group = %self.context.shared.group(), record = %format_args!("{tp}@{offset}"), key,
+                    "a handler has had this record for {long:.0?}: what must come after it waits; limit its time with \
+                     REDPANDA_ATTEMPT_TIMEOUT"
+                );
+            }
+        }
+    }
+
     async fn on(&mut self, event: ConsumerEvent) {
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 self.context.shared.enter("member");
                 self.context.shared.rebalances.fetch_add(1, Ordering::Relaxed);
-                partitions.into_iter().for_each(|tp| self.own(tp));
-            }
-            ConsumerEvent::Records(records) => {
-                let tp = TopicPartition { topic: Arc::clone(&records.topic), partition: records.partition };
-                if let Some(owned) = self.owned.get(&tp) {
-                    _ = owned.records.send(records); // its worker ends only when it is given up
+                for tp in partitions {
+                    self.own(tp).await;
                 }
             }
-            ConsumerEvent::Revoked(revocation) => {
-                let deadline = revocation.deadline.checked_sub(COMMIT_MARGIN).unwrap_or(revocation.deadline);
-                if let Err(e) = self.give_up(&revocation.partitions, deadline.into(), true).await {
-                    tracing::warn!(error = %e.full(), "what ended before the rebalance is not committed: it will be handled again");
-                }
-                self.context.shared.enter("joining");
-                drop(revocation);
-            }
-            ConsumerEvent::Lost(partitions) => {
-                tracing::warn!(count = partitions.len(), "partitions were lost: their handlers are cancelled");
-                _ = self.give_up(&partitions, Instant::now(), false).await;
-                self.context.shared.enter("joining");
-            }
+            ConsumerEvent::Records(records) => self.feed(records),
+            ConsumerEvent::Revoked(revocation) => self.revoked(revocation),
+            ConsumerEvent::Lost(partitions) => self.lost(&partitions),
         }
     }
 
-    fn own(&mut self, tp: TopicPartition) {
-        let progress = Arc::new(Progress::new());
+    fn feed(&mut self, records: Records) {
+        if let Some(owned) = self.owned.get(&records.topic_partition()) {
+            _ = owned.records.send(records); // its worker ends only when it is given up
+        }
+    }
+
+    fn revoked(&mut self, revocation: Revocation) {
+        let deadline = revocation.deadline.checked_sub(COMMIT_MARGIN).unwrap_or(revocation.deadline).into();
+        let partitions = revocation.partitions.clone();
+        self.give_up(&partitions, deadline, true, Some(revocation));
+    }
+
+    fn lost(&mut self, partitions: &[TopicPartition]) {
+        tracing::warn!(count = partitions.len(), "partitions were lost: their handlers are cancelled");
+        self.give_up(partitions, Instant::now(), false, None);
+    }
+
+    async fn own(&mut self, tp: TopicPartition) {
+        // A partition that comes back before it was given up: those that handle it now end first.
+        if self.owned.contains_key(&tp) {
+            self.lost(std::slice::from_ref(&tp));
+        }
+        while let Some((_, outcome)) = self.leaving.next().await {
+            warn_uncommitted(&outcome);
+        }
+        let state = Arc::new(PartitionState::new());
+        let committed = self.consumer.committed_metadata(&tp).map(|at| {
+            let epoch = at.leader_epoch.unwrap_or(NO_EPOCH);
+            let ended = Ended::decode(&at.metadata, at.offset, epoch).unwrap_or_default();
+            state.committed(Position { offset: at.offset, leader_epoch: at.leader_epoch, metadata: at.metadata });
+            (at.offset, ended)
+        });
         let (records, queue) = mpsc::unbounded_channel();
         // A child: when all is to stop, no worker begins another record before the loop has told it.
-        let stop = self.stop.child_token();
-        let worker = Worker {
-            context: Arc::clone(&self.context),
-            progress: Arc::clone(&progress),
-            records: queue,
-            stop: stop.clone(),
+        let (stop, cut) = (self.stop.child_token(), CancellationToken::new());
+        let lanes = Lanes::new(self.context.config.ordering, committed);
+        let tokens = (stop.clone(), cut.clone());
+        let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&state), lanes, queue, tokens);
+        self.context.shared.own(tp.clone(), Arc::clone(&state));
+        self.owned.insert(tp, Owned { state, records, stop, cut, task: tokio::spawn(worker.run()) });
+    }
+
+    /// Begins to give some partitions up; `revocation` is held until that is done.
+    fn give_up(&mut self, all: &[TopicPartition], deadline: Instant, commit: bool, revocation: Option<Revocation>) {
+        let partitions: Vec<_> = all.iter().filter_map(|tp| Some((tp.clone(), self.owned.remove(tp)?))).collect();
+        all.iter().for_each(|tp| self.context.shared.disown(tp));
+        if self.owned.is_empty() {
+            self.context.shared.enter("joining");
+        }
+        let committer = commit.then(|| self.consumer.committer());
+        let cut = if commit { self.cut.clone() } else { CancellationToken::new() };
+        let leaving = Leaving { partitions, deadline, cut, before: self.commit.take(), committer };
+        let finish = async move {
+            let ended = leaving.finish().await;
+            drop(revocation);
+            ended
         };
-        let task = tokio::spawn(worker.run());
-        self.context.shared.own(tp.clone(), Arc::clone(&progress));
-        self.owned.insert(tp, Owned { progress, records, stop, task });
+        self.leaving.push(finish.boxed());
     }
 
-    /// Lets the workers of some partitions finish the record in hand until `deadline`, cancels those that do not, commits what
-    /// ended (if that is still allowed), and forgets them.
-    async fn give_up(&mut self, partitions: &[TopicPartition], deadline: Instant, commit: bool) -> Result<()> {
-        let mut leaving: Vec<_> =
-            partitions.iter().filter_map(|tp| Some((tp.clone(), self.owned.remove(tp)?))).collect();
-        leaving.iter().for_each(|(_, o)| o.stop.cancel());
-        for (tp, owned) in &mut leaving {
-            if tokio::time::timeout_at(deadline, &mut owned.task).await.is_err() {
-                owned.task.abort();
-                _ = (&mut owned.task).await;
-                if commit {
-                    tracing::warn!(partition = %tp, "a handler did not finish in time and was cancelled: its record will be handled again");
+    /// Waits until all are given up, while the group goes on: it may want some of them sooner.
+    async fn drained(&mut self) -> (LeftOver, Result<()>) {
+        let (mut left, mut outcome, mut revocation) = (LeftOver::default(), Ok(()), None);
+        let mut sooner: Option<Instant> = None;
+        loop {
+            let listening = self.consumer.state() != ConsumerState::Closed;
+            let early = OptionFuture::from(sooner.map(tokio::time::sleep_until));
+            tokio::select! {
+                biased;
+                ended = self.leaving.next() => {
+                    let Some((more, ended)) = ended else { break };
+                    left.partitions.extend(more.partitions);
+                    outcome = outcome.and(ended);
                 }
+                Some(()) = early => {
+                    sooner = None;
+                    self.cut.cancel();
+                }
+                event = self.consumer.recv(), if listening => match event {
+                    Ok(ConsumerEvent::Revoked(r)) => {
+                        sooner = r.deadline.checked_sub(COMMIT_MARGIN).map(Into::into);
+                        revocation = Some(r);
+                    }
+                    Ok(ConsumerEvent::Lost(_)) => self.cut.cancel(),
+                    Ok(ConsumerEvent::Assigned(_) | ConsumerEvent::Records(_)) => {}
+                    Err(e) => tracing::debug!(error = %e.full(), "while the subscription ends"),
+                },
             }
-            self.context.shared.disown(tp);
         }
-        if let Some(mut under_way) = self.commit.take() {
-            let outcome = (&mut under_way.outcome).await;
-            under_way.ended(outcome);
-        }
-        if !commit {
-            return Ok(());
-        }
-        let offsets: Offsets =
-            leaving.iter().filter_map(|(tp, o)| Some((tp.clone(), o.progress.uncommitted()?))).collect();
-        if offsets.is_empty() { Ok(()) } else { self.consumer.commit(&offsets).await }
+        drop(revocation);
+        (left, outcome)
     }
+}
 
-    fn begin_commit(&mut self) {
-        let (mut asked, mut offsets) = (Offsets::new(), Vec::new());
-        for (tp, owned) in &self.owned {
-            if let Some(offset) = owned.progress.uncommitted() {
-                asked.push((tp.clone(), offset));
-                offsets.push((Arc::clone(&owned.progress), offset));
-            }
-        }
-        if !asked.is_empty() {
-            let committer = self.consumer.committer();
-            let outcome = async move { committer.commit(&asked).await }.boxed();
-            self.commit = Some(Commit { offsets, outcome });
-        }
+fn warn_uncommitted(outcome: &Result<()>) {
+    if let Err(e) = outcome {
+        tracing::warn!(error = %e.full(), "what ended before the rebalance is not committed: it will be handled again");
     }
 }

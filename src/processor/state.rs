@@ -1,63 +1,153 @@
 //! What the loop, its workers and whoever asks for health share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::{PartitionHealth, Stats, SubscriptionHealth};
 use crate::record::TopicPartition;
 
 const NONE: i64 = -1;
 
-/// One partition while it is owned.
-#[derive(Debug)]
-pub(super) struct Progress {
-    /// The offset before which all has ended.
-    next: AtomicI64,
-    committed: AtomicI64,
-    high_watermark: AtomicI64,
-    paused: Mutex<Option<String>>,
+/// How far a partition is: the offset to commit, and what has ended above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) offset: i64,
+    pub(super) leader_epoch: Option<i32>,
+    pub(super) metadata: String,
 }
 
-impl Progress {
+/// How many records of a partition are where, as last told by its worker.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// In a handler.
+    pub(super) in_hand: AtomicUsize,
+    /// Have failed and wait for another attempt or to be written as dead letters.
+    pub(super) parked: AtomicUsize,
+    /// Are here and not begun.
+    pub(super) waiting: AtomicUsize,
+    /// Keys (or whatever is handled in order) that stand still because a record has failed.
+    pub(super) parked_keys: AtomicUsize,
+}
+
+/// A record in a handler.
+#[derive(Debug)]
+struct Begun {
+    since: Instant,
+    key: Option<Bytes>,
+    /// When it was last said that it takes long.
+    told: Option<Instant>,
+}
+
+/// One partition while it is owned.
+#[derive(Debug)]
+pub(super) struct PartitionState {
+    position: Mutex<Option<Position>>,
+    committed: Mutex<Option<Position>>,
+    high_watermark: AtomicI64,
+    pub(super) counts: Counts,
+    /// The record whose handler runs in the worker itself.
+    at_once: AtomicI64,
+    /// Which that was when it was last looked for what hangs.
+    seen_at_once: Mutex<Option<(i64, Begun)>>,
+    begun: Mutex<BTreeMap<i64, Begun>>,
+    /// Why records wait that do not go on by themselves, by offset.
+    notes: Mutex<BTreeMap<i64, String>>,
+}
+
+impl PartitionState {
     pub(super) fn new() -> Self {
-        let none = || AtomicI64::new(NONE);
-        Self { next: none(), committed: none(), high_watermark: none(), paused: Mutex::default() }
+        Self {
+            position: Mutex::default(),
+            committed: Mutex::default(),
+            high_watermark: AtomicI64::new(NONE),
+            counts: Counts::default(),
+            at_once: AtomicI64::new(NONE),
+            seen_at_once: Mutex::default(),
+            begun: Mutex::default(),
+            notes: Mutex::default(),
+        }
     }
 
-    /// All before `next` has ended.
-    pub(super) fn ended(&self, next: i64) {
-        self.next.store(next, Ordering::Release);
+    pub(super) fn is_at(&self, position: Position) {
+        *lock(&self.position) = Some(position);
     }
 
     pub(super) fn fetched(&self, high_watermark: i64) {
         self.high_watermark.store(high_watermark, Ordering::Relaxed);
     }
 
-    pub(super) fn pause(&self, why: Option<String>) {
-        *lock(&self.paused) = why;
+    pub(super) fn note(&self, offset: i64, why: Option<String>) {
+        let mut notes = lock(&self.notes);
+        match why {
+            Some(why) => drop(notes.insert(offset, why)),
+            None => drop(notes.remove(&offset)),
+        }
+    }
+
+    /// A handler runs in the worker: nothing is known of it until it is over.
+    pub(super) fn runs_at_once(&self, offset: Option<i64>) {
+        self.at_once.store(offset.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
+    pub(super) fn begun(&self, offset: i64, key: Option<Bytes>) {
+        lock(&self.begun).insert(offset, Begun { since: Instant::now(), key, told: None });
+    }
+
+    pub(super) fn over(&self, offset: i64) {
+        lock(&self.begun).remove(&offset);
+    }
+
+    /// Records that have been in a handler for longer than `limit`, each once per limit: offset, key and for how long.
+    pub(super) fn hanging(&self, limit: Duration, now: Instant) -> Vec<(i64, Option<Bytes>, Duration)> {
+        let mut begun = lock(&self.begun);
+        let mut seen = lock(&self.seen_at_once);
+        let at_once = Some(self.at_once.load(Ordering::Relaxed)).filter(|o| *o != NONE);
+        if seen.as_ref().map(|(offset, _)| *offset) != at_once {
+            *seen = at_once.map(|offset| (offset, Begun { since: now, key: None, told: None }));
+        }
+        let mut hanging = Vec::new();
+        for (offset, b) in begun.iter_mut().chain(seen.as_mut().map(|(offset, b)| (&*offset, b))) {
+            let long = now.saturating_duration_since(b.since);
+            if long >= limit && b.told.is_none_or(|told| now.saturating_duration_since(told) >= limit) {
+                b.told = Some(now);
+                hanging.push((*offset, b.key.clone(), long));
+            }
+        }
+        hanging
     }
 
     /// What can be committed and is not.
-    pub(super) fn uncommitted(&self) -> Option<i64> {
-        let next = self.next.load(Ordering::Acquire);
-        (next != NONE && next != self.committed.load(Ordering::Relaxed)).then_some(next)
+    pub(super) fn uncommitted(&self) -> Option<Position> {
+        let position = lock(&self.position).clone()?;
+        (lock(&self.committed).as_ref() != Some(&position)).then_some(position)
     }
 
-    pub(super) fn committed(&self, offset: i64) {
-        self.committed.store(offset, Ordering::Relaxed);
+    pub(super) fn committed(&self, position: Position) {
+        *lock(&self.committed) = Some(position);
     }
 
     fn health(&self, tp: &TopicPartition) -> PartitionHealth {
-        let known = |a: &AtomicI64| Some(a.load(Ordering::Relaxed)).filter(|o| *o != NONE);
-        let position = self.next.load(Ordering::Relaxed);
+        let end = Some(self.high_watermark.load(Ordering::Relaxed)).filter(|o| *o != NONE);
+        let position = lock(&self.position).as_ref().map(|p| p.offset);
+        let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
+        let notes = lock(&self.notes);
+        let paused = notes.values().next().map(|first| match notes.len() {
+            1 => first.clone(),
+            more => format!("{first} (and {} more)", more - 1),
+        });
         PartitionHealth {
             topic: tp.topic.to_string(),
             partition: tp.partition,
-            position,
-            committed: known(&self.committed),
-            lag: known(&self.high_watermark).filter(|_| position != NONE).map(|end| (end - position).max(0)),
-            paused: lock(&self.paused).clone(),
+            position: position.unwrap_or(NONE),
+            committed: lock(&self.committed).as_ref().map(|p| p.offset),
+            lag: end.zip(position).map(|(end, at)| (end - at).max(0)),
+            in_hand: count(&self.counts.in_hand),
+            parked_keys: count(&self.counts.parked_keys),
+            paused,
         }
     }
 }
@@ -68,9 +158,10 @@ pub(crate) struct SubscriptionState {
     group: String,
     topics: Vec<String>,
     state: Mutex<&'static str>,
-    owned: Mutex<BTreeMap<TopicPartition, Arc<Progress>>>,
+    owned: Mutex<BTreeMap<TopicPartition, Arc<PartitionState>>>,
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
+    pub(super) retries: AtomicU64,
     pub(super) dead: AtomicU64,
     pub(super) rebalances: AtomicU64,
 }
@@ -84,21 +175,30 @@ impl SubscriptionState {
             owned: Mutex::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             dead: AtomicU64::new(0),
             rebalances: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn group(&self) -> &str {
+        &self.group
     }
 
     pub(super) fn enter(&self, state: &'static str) {
         *lock(&self.state) = state;
     }
 
-    pub(super) fn own(&self, tp: TopicPartition, progress: Arc<Progress>) {
-        lock(&self.owned).insert(tp, progress);
+    pub(super) fn own(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
+        lock(&self.owned).insert(tp, partition);
     }
 
     pub(super) fn disown(&self, tp: &TopicPartition) {
         lock(&self.owned).remove(tp);
+    }
+
+    pub(super) fn partitions(&self) -> usize {
+        lock(&self.owned).len()
     }
 
     pub(crate) fn health(&self) -> SubscriptionHealth {
@@ -112,15 +212,47 @@ impl SubscriptionState {
 
     pub(super) fn stats(&self) -> Stats {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let sum = |count: fn(&Counts) -> &AtomicUsize| {
+            lock(&self.owned).values().map(|p| count(&p.counts).load(Ordering::Relaxed)).sum()
+        };
         Stats {
             handled: get(&self.handled),
             failed_attempts: get(&self.failed),
+            retries: get(&self.retries),
             dead_letters: get(&self.dead),
             rebalances: get(&self.rebalances),
+            in_hand: sum(|c| &c.in_hand),
+            parked_keys: sum(|c| &c.parked_keys),
         }
     }
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_named_once_per_limit_wherever_its_handler_runs() {
+        let (state, limit) = (PartitionState::new(), Duration::from_secs(60));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let named =
+            |seconds| state.hanging(limit, at(seconds)).into_iter().map(|(offset, ..)| offset).collect::<Vec<_>>();
+        state.begun(7, Some(Bytes::from_static(b"k")));
+        state.runs_at_once(Some(9));
+        assert_eq!(named(15), [0; 0]);
+        assert_eq!(named(61), [7], "the other was first seen after 15 s");
+        assert_eq!(named(76), [9]);
+        assert_eq!(named(100), [0; 0]);
+        state.runs_at_once(Some(10));
+        state.over(7);
+        assert_eq!(named(200), [0; 0]);
+        assert_eq!(named(260), [10]);
+        state.runs_at_once(None);
+        assert_eq!(named(999), [0; 0]);
+    }
 }

@@ -1,145 +1,436 @@
-//! Handles the records of one partition, in order.
+//! Handles the records of one partition, as many side by side as its order allows.
+//!
+//! What may be handled when is decided by [`Lanes`]. A handler is polled once where it is; only one that is not done then
+//! becomes a task of its own, so that quick handlers cost no more than a call.
 
-use std::panic::AssertUnwindSafe;
+mod settle;
+
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use chrono::{DateTime, Utc};
+use futures_util::future::{BoxFuture, FutureExt, OptionFuture, poll_fn};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Outcome;
-use super::dead_letter::{DeadLetters, Failure};
-use super::handler::Call;
-use super::letter::describe;
-use super::state::{Progress, SubscriptionState};
+use super::attempt::{Attempt, batch_span, span};
+use super::batch::{BatchCall, Batching};
+use super::dead_letter::DeadLetters;
+use super::handler::{BoxError, Call, Outcome};
+use super::lanes::{Kept, Lane, Lanes, Room};
+use super::source::Source;
+use super::state::{PartitionState, Position, SubscriptionState};
 use crate::cluster::Backoff;
-use crate::config::ProcessorConfig;
+use crate::config::{HandlerOrdering, ProcessorConfig};
 use crate::consumer::{Message, Records};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
-/// The waits between two tries of a dead letter.
-const DEAD_LETTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Records that are handled before other tasks get their turn.
+const TURN: usize = 256;
+/// A handler that takes longer without giving way to others has a task of its own the next times: others run beside it then.
+const SLOW: Duration = Duration::from_millis(1);
+/// How many records a handler that was slow, or not done at once, is taken to be like that.
+const MEMORY: usize = 256;
+
+/// What handles records.
+pub(super) enum Routine {
+    Each(Arc<Call>),
+    Batches(Batching, Arc<BatchCall>),
+}
 
 /// What all workers of a subscription share.
 pub(super) struct Context {
-    pub(super) handler: Arc<Call>,
+    pub(super) routine: Routine,
     pub(super) dead_letters: DeadLetters,
     pub(super) config: ProcessorConfig,
     pub(super) shared: Arc<SubscriptionState>,
+    /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
+    pub(super) permits: Arc<Semaphore>,
     /// The first error that ends the subscription.
     pub(super) fatal: mpsc::Sender<Error>,
 }
 
+/// A record with what its attempts have left.
+#[derive(Debug)]
+pub(super) struct Item {
+    message: Message,
+    history: Option<Box<History>>,
+}
+
+#[derive(Debug)]
+struct History {
+    first: DateTime<Utc>,
+    backoff: Backoff,
+}
+
+/// What a task of a worker says at its end.
+enum Finished {
+    Each(Lane, Item, Result<Outcome, BoxError>),
+    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>),
+    /// A dead letter: whether it was written.
+    Letter(Lane, i64, bool),
+}
+
+/// Why a worker does not go on by itself.
+#[derive(Debug, PartialEq, Eq)]
+enum Waits {
+    /// It does: it gives way.
+    No,
+    /// Too many handlers are at work in the whole subscription.
+    ForPermit,
+    /// For records, for handlers, for the time of another attempt.
+    ForEvents,
+}
+
 pub(super) struct Worker {
-    pub(super) context: Arc<Context>,
-    pub(super) progress: Arc<Progress>,
-    /// Bounded by the consumer: what it holds counts as fetched and not taken.
-    pub(super) records: mpsc::UnboundedReceiver<Records>,
-    /// Cancelled when the partition is to be given up: the record in hand is finished, no other is begun.
-    pub(super) stop: CancellationToken,
+    context: Arc<Context>,
+    state: Arc<PartitionState>,
+    source: Source,
+    lanes: Lanes<Item>,
+    tasks: JoinSet<Finished>,
+    /// Cancelled when the partition is to be given up: what is in hand is finished, nothing else is begun.
+    stop: Arc<CancellationToken>,
+    /// Cancelled when what is in hand is to be cancelled.
+    cut: CancellationToken,
+    /// Our place among those that wait for a permit.
+    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    permit: Option<OwnedSemaphorePermit>,
+    in_hand: usize,
+    /// Dead letters that are being written.
+    letters: usize,
+    /// Dead letters that were not written before the end.
+    unwritten: usize,
+    handled: u64,
+    /// For how many more records a handler is taken to be slow, or not to be done at once.
+    slow: usize,
+    pending: usize,
+    /// Since when records wait for their batch to become full.
+    gathering: Option<Instant>,
+    /// The offset last told, and when the metadata was.
+    told: Option<(i64, Instant)>,
 }
 
 impl Worker {
+    pub(super) fn new(
+        context: Arc<Context>,
+        state: Arc<PartitionState>,
+        lanes: Lanes<Item>,
+        records: mpsc::UnboundedReceiver<Records>,
+        (stop, cut): (CancellationToken, CancellationToken),
+    ) -> Self {
+        Self {
+            context,
+            state,
+            source: Source::new(records),
+            lanes,
+            tasks: JoinSet::new(),
+            stop: Arc::new(stop),
+            cut,
+            acquiring: None,
+            permit: None,
+            in_hand: 0,
+            letters: 0,
+            unwritten: 0,
+            handled: 0,
+            slow: 0,
+            pending: 0,
+            gathering: None,
+            told: None,
+        }
+    }
+
+    /// Until the partition is given up and what was in hand has ended or been cancelled.
     pub(super) async fn run(mut self) {
         loop {
-            let records = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                records = self.records.recv() => records,
-            };
-            let Some(mut records) = records else { return };
-            self.progress.fetched(records.end_offset());
-            let (topic, partition) = (Arc::clone(&records.topic), records.partition);
-            for record in std::mem::take(&mut records.records) {
-                let next = record.offset + 1;
-                let message = Message::new(Arc::clone(&topic), partition, record);
-                if self.stop.is_cancelled() || !self.handle(message).await {
-                    return;
-                }
-                self.progress.ended(next);
+            let waits = poll_fn(|cx| Poll::Ready(self.turn(cx))).await;
+            self.tell(false);
+            if self.tasks.is_empty() && self.stop.is_cancelled() {
+                break;
             }
-            self.progress.ended(records.next_offset);
+            if waits == Waits::No {
+                self.acquiring = None;
+                tokio::task::yield_now().await;
+            } else if !self.wait(&waits).await {
+                break;
+            }
+            while let Some(joined) = self.tasks.try_join_next() {
+                self.joined(joined);
+            }
         }
+        self.source.close();
+        self.tell(true);
+        // The counts above say what was in hand. A handler that never gives way can't be waited for: whoever waits has a limit.
+        self.tasks.shutdown().await;
     }
 
-    /// Whether the record has ended; if not, the partition was given up before.
-    async fn handle(&self, mut message: Message) -> bool {
+    /// Waits for whatever comes first; false if what is in hand is to be cancelled.
+    async fn wait(&mut self, waits: &Waits) -> bool {
+        let stopping = self.stop.is_cancelled();
+        if *waits == Waits::ForPermit && !stopping {
+            let permits = Arc::clone(&self.context.permits);
+            self.acquiring.get_or_insert_with(|| permits.acquire_owned().map(Result::ok).boxed());
+        } else {
+            self.acquiring = None; // the place is another's
+        }
+        let wake = self.wake_at().filter(|_| !stopping);
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => return false,
+            Some(joined) = self.tasks.join_next() => self.joined(joined),
+            () = self.stop.cancelled(), if !stopping => {}
+            Some(permit) = OptionFuture::from(self.acquiring.as_mut()) => {
+                self.acquiring = None;
+                self.permit = permit;
+            }
+            () = self.source.ready(), if !stopping && self.source.is_empty() => {}
+            () = sleep => {}
+        }
+        true
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let batch = match &self.context.routine {
+            Routine::Batches(batching, _) => self.gathering.map(|since| since + batching.max_wait),
+            Routine::Each(_) => None,
+        };
+        self.lanes.due().into_iter().chain(batch).min()
+    }
+
+    /// Handles what can be handled now. Keeps no permit when it has to wait.
+    fn turn(&mut self, cx: &mut task::Context<'_>) -> Waits {
+        let context = Arc::clone(&self.context);
+        let mut waits = Waits::No;
+        if self.stop.is_cancelled() {
+            waits = Waits::ForEvents;
+        }
+        for _ in 0..TURN {
+            if waits != Waits::No {
+                break;
+            }
+            if self.lanes.due().is_some() {
+                self.lanes.wake(Instant::now());
+            }
+            waits = match &context.routine {
+                Routine::Each(call) => self.next(cx, call),
+                Routine::Batches(batching, call) => self.next_batch(cx, *batching, call),
+            };
+        }
+        self.permit = None;
+        waits
+    }
+
+    fn has_permit(&mut self) -> bool {
+        if self.permit.is_none() {
+            self.permit = Arc::clone(&self.context.permits).try_acquire_owned().ok();
+        }
+        self.permit.is_some()
+    }
+
+    /// What this partition may keep: its share.
+    fn room(&self) -> Room {
         let config = &self.context.config;
-        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        let mut first = None;
-        let stopping = Arc::new(self.stop.clone());
-        message.stopping = Some(Arc::clone(&stopping));
-        loop {
-            let place = format!("{}/{}@{}", message.topic, message.partition, message.offset);
-            let attempt = message.attempt;
-            let (after, error, last_attempt) = match self.attempt(message.clone()).await {
-                Outcome::Done => {
-                    self.context.shared.handled.fetch_add(1, Ordering::Relaxed);
-                    return true;
-                }
-                Outcome::Retry { after, error } => (after, error, attempt >= config.max_attempts),
-                Outcome::DeadLetter { error } => (None, error, true),
-                Outcome::Stop { error } => {
-                    let what = format!("the handler ended the subscription at {place}");
-                    _ = self.context.fatal.try_send(Error::with_source(ErrorKind::Handler, what, error));
-                    self.stop.cancel();
-                    return false;
-                }
-            };
-            self.context.shared.failed.fetch_add(1, Ordering::Relaxed);
-            let last = Utc::now();
-            let first = *first.get_or_insert(last);
-            if last_attempt {
-                tracing::error!(record = %place, attempt, error = %describe(&*error), "the handler failed for the last time");
-                let failure = Failure { error, attempts: attempt, first, last };
-                return self.bury(&message, &failure).await;
-            }
-            let wait = after.unwrap_or_else(|| backoff.next());
-            tracing::warn!(record = %place, attempt, error = %describe(&*error), retry_in = ?wait, "the handler failed");
-            tokio::select! {
-                () = self.stop.cancelled() => return false,
-                () = tokio::time::sleep(wait) => message.attempt += 1,
-            }
+        let share = self.context.shared.partitions().max(1);
+        Room {
+            records: (config.parked_records / share).max(1).saturating_sub(self.letters),
+            bytes: (config.parked_bytes / share).max(1),
         }
     }
 
-    /// One call of the handler; a panic counts as a failure.
-    async fn attempt(&self, message: Message) -> Outcome {
-        let handler = &self.context.handler;
-        let outcome = AssertUnwindSafe(async { handler(message).await }).catch_unwind().await;
-        outcome.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
-            Outcome::retry(format!("the handler panicked: {text}"))
-        })
+    /// One that was kept and one that is new, so that neither waits for the other's end.
+    fn next(&mut self, cx: &mut task::Context<'_>, call: &Arc<Call>) -> Waits {
+        let mut waits = Waits::ForEvents;
+        if self.lanes.is_ready() {
+            if !self.has_permit() {
+                return Waits::ForPermit;
+            }
+            if let Some((lane, kept)) = self.lanes.take(1).pop() {
+                self.attempt(cx, call, lane, kept.record, true);
+            }
+            waits = Waits::No;
+        }
+        let Some(message) = self.source.next(&mut self.lanes, &self.state) else { return waits };
+        let lane = self.lanes.lane(message.key.as_deref(), message.offset);
+        let free = self.lanes.is_free(lane);
+        // With the order of the partition, those behind one in hand can stay where they are.
+        let stays = !free && self.context.config.ordering == HandlerOrdering::Partition;
+        if stays || !(self.lanes.is_idle() || self.lanes.has_room(self.room())) {
+            self.source.put_back(message);
+            return waits;
+        }
+        if !free {
+            self.keep(lane, message);
+            return Waits::No;
+        }
+        if !self.has_permit() {
+            self.source.put_back(message);
+            return Waits::ForPermit;
+        }
+        self.attempt(cx, call, lane, Item { message, history: None }, false);
+        Waits::No
     }
 
-    /// Writes the dead letter, however long that takes; the partition waits meanwhile.
-    async fn bury(&self, message: &Message, failure: &Failure) -> bool {
-        let dead_letters = &self.context.dead_letters;
-        let topic = dead_letters.topic_of(message);
-        let (first, max) = DEAD_LETTER_BACKOFF;
-        let mut backoff = Backoff::new(first, max);
-        self.progress.pause(Some(format!("the dead letter of offset {} is being written to {topic}", message.offset)));
-        loop {
-            let error = match dead_letters.write(message, failure).await {
-                Ok(()) => {
-                    self.progress.pause(None);
-                    self.context.shared.dead.fetch_add(1, Ordering::Relaxed);
-                    return true;
+    fn keep(&mut self, lane: Lane, mut message: Message) {
+        message.detach();
+        let (offset, bytes) = (message.offset, message.size());
+        self.lanes.keep(lane, offset, bytes, Item { message, history: None });
+    }
+
+    /// Calls the handler; `begun` if the record's lane knows that it is in hand.
+    fn attempt(&mut self, cx: &mut task::Context<'_>, call: &Arc<Call>, lane: Lane, mut item: Item, begun: bool) {
+        let offset = item.message.offset;
+        let limit = self.arm(&mut item.message);
+        if !begun && self.pending > 0 {
+            item.message.detach(); // it may be in hand for long
+        }
+        let message = item.message.clone();
+        let mut attempt = Attempt::begin(span(&message, self.context.shared.group()), || call(message));
+        if let Poll::Ready(outcome) = self.poll_once(cx, &mut attempt, offset) {
+            if begun || !matches!(outcome, Ok(Outcome::Done)) {
+                if !begun {
+                    self.lanes.begin(lane);
                 }
-                Err(e) => e.full(),
-            };
-            tracing::error!(%topic, offset = message.offset, %error, "a dead letter can't be written: the partition waits");
-            let why = format!("the dead letter of offset {} can't be written to {topic}: {error}", message.offset);
-            self.progress.pause(Some(why));
-            tokio::select! {
-                () = self.stop.cancelled() => return false,
-                () = tokio::time::sleep(backoff.next()) => {}
+                self.settle(lane, item, outcome);
+            } else {
+                self.lanes.passed(offset);
+                self.handled += 1;
+            }
+            return;
+        }
+        if !begun {
+            self.lanes.begin(lane);
+            item.message.detach();
+        }
+        self.in_hand += 1;
+        self.state.begun(offset, item.message.key.clone());
+        let permit = self.permit.take();
+        self.tasks.spawn(async move {
+            let outcome = attempt.within(limit).await;
+            drop(permit);
+            Finished::Each(lane, item, outcome)
+        });
+    }
+
+    /// Tells the message what its attempt is bound by.
+    fn arm(&self, message: &mut Message) -> Option<(tokio::time::Instant, Duration)> {
+        message.stopping = Some(Arc::clone(&self.stop));
+        let limit = self.context.config.attempt_timeout?;
+        let deadline = Instant::now() + limit;
+        message.deadline = Some(deadline);
+        Some((deadline.into(), limit))
+    }
+
+    /// Polls a handler where we are, unless it was slow lately.
+    fn poll_once<T>(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        attempt: &mut Attempt<T>,
+        offset: i64,
+    ) -> Poll<Result<T, BoxError>> {
+        if self.slow > 0 && self.context.config.ordering != HandlerOrdering::Partition {
+            self.slow -= 1;
+            return Poll::Pending;
+        }
+        self.state.runs_at_once(Some(offset));
+        let began = Instant::now();
+        let polled = Pin::new(attempt).poll(cx);
+        if began.elapsed() > SLOW {
+            self.slow = MEMORY;
+        }
+        self.state.runs_at_once(None);
+        self.pending = if polled.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
+        polled
+    }
+
+    /// Gathers records, and begins a batch when it is full or has waited long enough.
+    fn next_batch(&mut self, cx: &mut task::Context<'_>, batching: Batching, call: &Arc<BatchCall>) -> Waits {
+        let mut room = self.room();
+        room.records = room.records.max(batching.max_records);
+        let full = !self.lanes.has_room(room);
+        let mut gathered = false;
+        if !full && self.lanes.takeable() < batching.max_records {
+            if let Some(message) = self.source.next(&mut self.lanes, &self.state) {
+                let lane = self.lanes.lane(message.key.as_deref(), message.offset);
+                self.keep(lane, message);
+                gathered = true;
             }
         }
+        let takeable = self.lanes.takeable();
+        if takeable == 0 {
+            self.gathering = None;
+            return if gathered { Waits::No } else { Waits::ForEvents };
+        }
+        let now = Instant::now();
+        let since = *self.gathering.get_or_insert(now);
+        let due = full
+            || takeable >= batching.max_records
+            || self.lanes.is_retry_ready()
+            || now.saturating_duration_since(since) >= batching.max_wait;
+        if !due {
+            return if gathered { Waits::No } else { Waits::ForEvents };
+        }
+        if !self.has_permit() {
+            return Waits::ForPermit;
+        }
+        self.gathering = None;
+        let taken = self.lanes.take(batching.max_records);
+        self.attempt_batch(cx, call, taken);
+        Waits::No
+    }
+
+    fn attempt_batch(&mut self, cx: &mut task::Context<'_>, call: &Arc<BatchCall>, taken: Vec<(Lane, Kept<Item>)>) {
+        let mut items: Vec<_> = taken.into_iter().map(|(lane, kept)| (lane, kept.record)).collect();
+        let mut limit = None;
+        for (_, item) in &mut items {
+            limit = self.arm(&mut item.message);
+        }
+        let messages: Vec<_> = items.iter().map(|(_, item)| item.message.clone()).collect();
+        let Some(first) = messages.first().map(|m| m.offset) else { return };
+        let mut attempt = Attempt::begin(batch_span(&messages, self.context.shared.group()), || call(messages));
+        if let Poll::Ready(outcomes) = self.poll_once(cx, &mut attempt, first) {
+            return self.settle_batch(items, outcomes);
+        }
+        self.in_hand += items.len();
+        for (_, item) in &items {
+            self.state.begun(item.message.offset, item.message.key.clone());
+        }
+        let permit = self.permit.take();
+        self.tasks.spawn(async move {
+            let outcomes = attempt.within(limit).await;
+            drop(permit);
+            Finished::Batch(items, outcomes)
+        });
+    }
+
+    /// Tells how far it is; what has ended out of order only now and then, for that takes time, and at the end.
+    fn tell(&mut self, end: bool) {
+        self.context.shared.handled.fetch_add(std::mem::take(&mut self.handled), Ordering::Relaxed);
+        let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);
+        let counts = &self.state.counts;
+        set(&counts.in_hand, self.in_hand);
+        set(&counts.parked, self.lanes.failed() + self.letters + self.unwritten);
+        set(&counts.parked_keys, self.lanes.parked() + self.letters + self.unwritten);
+        set(&counts.waiting, self.lanes.kept() - self.lanes.failed() + self.source.left());
+        let Some(offset) = self.lanes.committable() else { return };
+        let now = Instant::now();
+        let lately = |told: Instant| now.saturating_duration_since(told) < self.context.config.commit_interval / 2;
+        let with_metadata = end || self.lanes.is_idle() || !self.told.is_some_and(|(_, at)| lately(at));
+        if !with_metadata && self.told.is_some_and(|(told, _)| told == offset) {
+            return; // with what had ended above it a moment ago
+        }
+        let metadata = if with_metadata { self.lanes.ended_above() } else { None };
+        let at = if with_metadata { now } else { self.told.map_or(now, |(_, at)| at) };
+        self.told = Some((offset, at));
+        let leader_epoch = self.lanes.leader_epoch();
+        self.state.is_at(Position { offset, leader_epoch, metadata: metadata.unwrap_or_default() });
     }
 }

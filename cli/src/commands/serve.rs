@@ -32,13 +32,19 @@ use crate::signals::Shutdown;
 ///
 /// Two consumer groups: one keeps the stock of products, one keeps figures about orders; both write to the store, in which
 /// an event counts once even when it is delivered twice. HTTP answers before the cluster is reached, and connecting is
-/// tried until it succeeds. SIGTERM or SIGINT finishes the records in hand (at most the shutdown timeout, 30 s), commits,
-/// leaves the groups and ends; a second signal ends at once.
+/// tried until it succeeds. SIGTERM or SIGINT finishes the records in hand (within REDPANDA_SHUTDOWN_TIMEOUT, 30 s by default),
+/// commits, leaves the groups and ends; a second signal cancels them, but commits and leaves all the same; a third ends at
+/// once. What was fetched and is left is told, and handled again by the next member.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 GET /health/live      200 while the process runs
 GET /health/ready     200 while both consumers are members of their groups, else 503
-GET /health/redpanda  brokers, groups and lag as JSON; 503 if the cluster can't be reached")]
+GET /health/redpanda  brokers, groups and lag as JSON; 503 if the cluster can't be reached
+
+Exit codes:
+  0    ended by a signal
+  1    a consumer failed, or its work could not be committed
+  130  a second signal cut the end short")]
 pub struct Serve {
     /// Where HTTP listens.
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
@@ -57,7 +63,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let config = settings::builder(global)?.build()?;
-    let shutdown = Shutdown::install()?;
+    let shutdown = Shutdown::install_for_three()?;
     let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;
     output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
     let app = Arc::new(App::new(config));
@@ -80,7 +86,7 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     if let Ok(ended) = stopped {
         ended?.context("HTTP")?;
     }
-    Ok(Exit::Success)
+    Ok(if shutdown.is_cut_short() { Exit::Interrupted } else { Exit::Success })
 }
 
 /// What the HTTP side sees.
@@ -131,7 +137,7 @@ impl App {
             },
         };
         self.ready.store(false, Ordering::Relaxed);
-        ended.and(end(subscriptions).await)
+        ended.and(end(subscriptions, shutdown).await)
     }
 
     /// Waits until the end is asked for or a consumer ends by itself.
@@ -170,12 +176,20 @@ impl App {
     }
 }
 
-/// Shuts all down side by side.
-async fn end(subscriptions: Vec<Subscription>) -> anyhow::Result<()> {
-    let tasks: Vec<_> = subscriptions.into_iter().map(|s| tokio::spawn(s.shutdown())).collect();
+/// Shuts all down side by side, and says what is left.
+async fn end(subscriptions: Vec<Subscription>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let ending: Vec<_> = subscriptions
+        .into_iter()
+        .map(|s| (s.health().group, tokio::spawn(s.run_until(std::future::ready(()), shutdown.cut_short()))))
+        .collect();
     let mut result = Ok(());
-    for task in tasks {
-        result = result.and(task.await?.map_err(Into::into));
+    for (group, task) in ending {
+        let ended = task.await?;
+        match ended {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => note(format_args!("group {group} ended with records left: {left}")),
+            Err(e) => result = result.and(Err(e.into())),
+        }
     }
     result
 }

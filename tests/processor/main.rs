@@ -1,7 +1,11 @@
 //! Handlers: order, retry, dead letters, rebalances, shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod batches;
+mod ordering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -11,8 +15,8 @@ use std::time::Duration;
 
 use ailurus::processor::BoxError;
 use ailurus::{
-    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, ErrorKind, Message, Outcome, Processor, Producer,
-    ProducerRecord, StartOffset, Subscription, TopicPartition,
+    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, Processor,
+    Producer, ProducerRecord, StartOffset, Subscription, TopicPartition,
 };
 use support::TestBroker;
 use tokio::sync::{Semaphore, watch};
@@ -364,8 +368,45 @@ async fn a_shutdown_deadline_cuts_off_what_hangs() {
     };
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until(|all| all.len() == 3).await;
-    subscription.shutdown().await.unwrap();
+    let left = subscription.shutdown().await.unwrap();
+    assert_eq!(left.to_string(), format!("{topic}/0: 1 in hand cancelled, 0 parked, 7 not begun"));
     assert_eq!(committed(&client, &group).await, 2, "what ended is committed, what was cut off is not");
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_word_cuts_a_shutdown_short() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().handler_ordering(HandlerOrdering::Key)).await;
+    let topic = filled(&broker, &client, "short", 1, 30).await;
+    let (group, seen) = (broker.group("short"), Seen::new());
+    let begun = seen.clone();
+    // Key 0 fails, key 1 hangs and hears of the end, the others are done at once.
+    let handle = move |message: Message| {
+        let n = number(&message);
+        begun.push(message.clone());
+        async move {
+            match n % 10 {
+                0 => return Outcome::retry_after(LONG, "not today"),
+                1 => {
+                    message.stopping().await;
+                    assert!(message.is_stopping());
+                    std::future::pending::<()>().await;
+                }
+                _ => {}
+            }
+            Outcome::Done
+        }
+    };
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    seen.until_numbers(26).await;
+    let stats = subscription.stats();
+    assert_eq!((stats.retries, stats.dead_letters), (1, 0));
+    let left = subscription.run_until(async {}, async {}).await.unwrap();
+    // Records 0 and 1; behind them 10, 20, 11 and 21.
+    assert_eq!(left.to_string(), format!("{topic}/0: 1 in hand cancelled, 1 parked, 4 not begun"));
+    assert_eq!(committed(&client, &group).await, 0, "the first record has not ended");
+    assert!(Admin::new(&client).describe_group(&group).await.unwrap().members.is_empty(), "the group was left");
     client.close().await;
 }
 

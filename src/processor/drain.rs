@@ -1,0 +1,204 @@
+//! Giving partitions up: what is in hand is finished or cancelled, what ended is committed, and what was left is told.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{PartitionState, Position};
+use crate::consumer::{Committer, OffsetAndMetadata, Records};
+use crate::error::Result;
+use crate::record::TopicPartition;
+
+/// How long handlers that were cancelled may take to reach an await point.
+const CANCEL: Duration = Duration::from_secs(1);
+
+/// What a shutdown left of what was fetched: none of it is committed, all of it will be handled by the next owner.
+///
+/// ```
+/// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
+/// let left = subscription.shutdown().await?;
+/// if !left.is_empty() {
+///     eprintln!("{left}"); // orders/3: 1 in hand cancelled, 0 parked, 17 not begun
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftOver {
+    /// Partitions of which something was left.
+    pub partitions: Vec<PartitionLeftOver>,
+}
+
+/// What was left of one partition.
+///
+/// See [`LeftOver`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionLeftOver {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Records whose handler was cancelled.
+    pub cancelled: usize,
+    /// Records that had failed and waited for another attempt, or for their dead letter to be written.
+    pub parked: usize,
+    /// Records that were fetched and not begun.
+    pub not_begun: usize,
+}
+
+impl LeftOver {
+    /// Whether nothing was left.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+}
+
+impl fmt::Display for LeftOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, p) in self.partitions.iter().enumerate() {
+            let (separator, PartitionLeftOver { topic, partition, cancelled, parked, not_begun }) =
+                (if i == 0 { "" } else { "; " }, p);
+            write!(
+                f,
+                "{separator}{topic}/{partition}: {cancelled} in hand cancelled, {parked} parked, {not_begun} not begun"
+            )?;
+        }
+        if self.is_empty() { f.write_str("nothing was left") } else { Ok(()) }
+    }
+}
+
+/// A partition that is owned.
+pub(super) struct Owned {
+    pub(super) state: Arc<PartitionState>,
+    pub(super) records: mpsc::UnboundedSender<Records>,
+    pub(super) stop: CancellationToken,
+    pub(super) cut: CancellationToken,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A commit under way.
+pub(super) struct Commit {
+    pub(super) positions: Vec<(Arc<PartitionState>, Position)>,
+    pub(super) outcome: BoxFuture<'static, Result<()>>,
+}
+
+impl Commit {
+    /// What of these partitions can be committed and is not.
+    pub(super) fn of<'a>(
+        partitions: impl Iterator<Item = (&'a TopicPartition, &'a Owned)>,
+        committer: Committer,
+    ) -> Option<Self> {
+        let (mut positions, mut asked) = (Vec::new(), Vec::new());
+        for (tp, owned) in partitions {
+            if let Some(position) = owned.state.uncommitted() {
+                let mut offset = OffsetAndMetadata::new(position.offset).with_metadata(position.metadata.clone());
+                offset.leader_epoch = position.leader_epoch;
+                asked.push((tp.clone(), offset));
+                positions.push((Arc::clone(&owned.state), position));
+            }
+        }
+        let outcome = Box::pin(async move { committer.commit_with(&asked).await });
+        (!positions.is_empty()).then_some(Self { positions, outcome })
+    }
+
+    /// Notes what came of it. What failed is tried again with the next commit, unless a rebalance ends it.
+    pub(super) fn ended(self, outcome: &Result<()>) {
+        match outcome {
+            Ok(()) => self.positions.into_iter().for_each(|(state, position)| state.committed(position)),
+            Err(e) => tracing::warn!(error = %e.full(), "handled offsets could not be committed yet"),
+        }
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        let outcome = (&mut self.outcome).await;
+        self.ended(&outcome);
+        outcome
+    }
+}
+
+/// Partitions that are being given up.
+pub(super) struct Leaving {
+    pub(super) partitions: Vec<(TopicPartition, Owned)>,
+    /// Until when handlers may finish.
+    pub(super) deadline: Instant,
+    /// Cuts that short.
+    pub(super) cut: CancellationToken,
+    /// A commit that began before.
+    pub(super) before: Option<Commit>,
+    /// None where nothing may be committed any more.
+    pub(super) committer: Option<Committer>,
+}
+
+impl Leaving {
+    /// Drains and commits; tells what was left.
+    pub(super) async fn finish(mut self) -> (LeftOver, Result<()>) {
+        self.partitions.iter().for_each(|(_, owned)| owned.stop.cancel());
+        let drained = join_all(self.partitions.iter_mut().map(|(_, owned)| &mut owned.task));
+        let in_time = tokio::select! {
+            biased;
+            _ = drained => true,
+            () = self.cut.cancelled() => false,
+            () = tokio::time::sleep_until(self.deadline) => false,
+        };
+        if !in_time {
+            self.cancel().await;
+        }
+        let left = self.left();
+        if let Some(before) = self.before.take() {
+            _ = before.finish().await; // what it could not commit is in the next
+        }
+        let Some(committer) = self.committer.take() else { return (left, Ok(())) };
+        let last = Commit::of(self.partitions.iter().map(|(tp, owned)| (tp, owned)), committer);
+        let outcome = match last {
+            Some(commit) => commit.finish().await,
+            None => Ok(()),
+        };
+        (left, outcome)
+    }
+
+    async fn cancel(&mut self) {
+        self.partitions.iter().for_each(|(_, owned)| owned.cut.cancel());
+        let deadline = Instant::now() + CANCEL;
+        for (tp, owned) in &mut self.partitions {
+            if !owned.task.is_finished() && tokio::time::timeout_at(deadline, &mut owned.task).await.is_err() {
+                tracing::error!(partition = %tp, "a handler blocks its thread and can't be cancelled: its record will be handled again");
+            }
+        }
+    }
+
+    fn left(&self) -> LeftOver {
+        let mut left = LeftOver::default();
+        for (tp, owned) in &self.partitions {
+            let counts = &owned.state.counts;
+            let p = PartitionLeftOver {
+                topic: tp.topic.to_string(),
+                partition: tp.partition,
+                cancelled: counts.in_hand.load(Ordering::Relaxed),
+                parked: counts.parked.load(Ordering::Relaxed),
+                not_begun: counts.waiting.load(Ordering::Relaxed),
+            };
+            if p.cancelled > 0 {
+                tracing::warn!(partition = %tp, records = p.cancelled, "handlers did not finish in time and were cancelled: their records will be handled again");
+            }
+            if p.cancelled + p.parked + p.not_begun > 0 {
+                left.partitions.push(p);
+            }
+        }
+        left
+    }
+}
