@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::ProduceResponse;
 
 use super::accumulator::{BatchId, Drained};
 use super::batch::{Again, Outcome};
@@ -16,6 +14,7 @@ use super::delivery::Written;
 use crate::config::{Acks, Compression};
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::record;
+use crate::wire::{Produce, TopicBatches};
 
 const CORRUPT_MESSAGE: i16 = 2;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
@@ -69,27 +68,26 @@ impl Encoded {
 }
 
 /// A request for these batches.
-pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> ProduceRequest {
-    let mut topics: Vec<TopicProduceData> = Vec::new();
-    let mut places: HashMap<&Arc<str>, usize> = HashMap::new();
+pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> Produce {
+    let mut topics: Vec<TopicBatches> = Vec::new();
     for batch in batches {
-        let place = *places.entry(&batch.topic).or_insert_with(|| {
-            let name = TopicName(StrBytes::from_string(batch.topic.to_string()));
-            topics.push(TopicProduceData::default().with_name(name));
-            topics.len() - 1
-        });
-        let data = PartitionProduceData::default().with_index(batch.partition).with_records(Some(batch.bytes.clone()));
-        topics[place].partition_data.push(data);
+        let data = (batch.partition, batch.bytes.clone());
+        // Few topics: those of one broker that have a batch ready at one time.
+        match topics.iter_mut().rev().find(|t| Arc::ptr_eq(&t.topic, &batch.topic)) {
+            Some(topic) => topic.batches.push(data),
+            None => topics.push(TopicBatches { topic: Arc::clone(&batch.topic), batches: vec![data] }),
+        }
     }
     // The broker gives up before we do, so that its answer still comes.
     let timeout = timeout - (timeout / 10).min(Duration::from_secs(1));
-    ProduceRequest::default()
-        .with_acks(match acks {
+    Produce {
+        acks: match acks {
             Acks::All => -1,
             Acks::Leader => 1,
-        })
-        .with_timeout_ms(timeout.as_millis().try_into().unwrap_or(i32::MAX))
-        .with_topic_data(topics)
+        },
+        timeout_ms: timeout.as_millis().try_into().unwrap_or(i32::MAX),
+        topics,
+    }
 }
 
 /// The answers of a response by topic and partition.

@@ -1,6 +1,7 @@
 //! The table of Kafka APIs we speak, and the one adapter between kafka-protocol's messages and rskafka's `Messenger`.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::*;
@@ -13,10 +14,34 @@ use rskafka::protocol::messages::{
 use rskafka::protocol::primitives::Int16;
 use rskafka::protocol::traits::{ReadError, WriteError};
 
+use super::produce::{Insert, Produce};
 use super::schema::{self, Field};
+use super::stream::Control;
+
+type Malformed = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can be written in a version.
+pub(crate) trait Message {
+    /// Appends it to the frame, and tells what has to be put into that on the way to the socket.
+    fn write(&self, frame: &mut Vec<u8>, version: i16) -> Result<Vec<Insert>, Malformed>;
+}
+
+impl<T: Encodable> Message for T {
+    fn write(&self, frame: &mut Vec<u8>, version: i16) -> Result<Vec<Insert>, Malformed> {
+        frame.reserve_exact(self.compute_size(version)?);
+        self.encode(frame, version)?;
+        Ok(Vec::new())
+    }
+}
+
+impl Message for Produce {
+    fn write(&self, frame: &mut Vec<u8>, version: i16) -> Result<Vec<Insert>, Malformed> {
+        Ok(self.encode(frame, version))
+    }
+}
 
 /// A request we can send.
-pub(crate) trait Api: Encodable + Clone + Send + Sync + 'static {
+pub(crate) trait Api: Message + Clone + Send + Sync + 'static {
     type Response: Decodable + Send + 'static;
     const NAME: &'static str;
     const KEY: Key;
@@ -61,7 +86,7 @@ macro_rules! table {
 // The range is what both sides must share: wide enough for Redpanda 24.3 and Kafka 4, narrow enough for one request shape.
 // Produce stops at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged fields.
 table! {
-    Produce ProduceRequest ProduceResponse 3..=9, flexible from 9;
+    Produce Produce ProduceResponse 3..=9, flexible from 9;
     Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
     ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=7, flexible from 6;
     Metadata MetadataRequest MetadataResponse 4..=12, flexible from 9;
@@ -84,8 +109,11 @@ table! {
     ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;
 }
 
-/// A request on its way into the messenger's buffer.
-pub(super) struct Body<T>(pub(super) T);
+/// A request on its way into the messenger's buffer, and to the connection's stream.
+pub(super) struct Body<T> {
+    pub(super) message: T,
+    pub(super) control: Arc<Control>,
+}
 
 /// A response out of the messenger's buffer.
 pub(super) struct Reply<T: Api>(pub(super) T::Response);
@@ -103,17 +131,17 @@ impl<T: Api> RequestBody for Body<T> {
 
 impl<T: Api> WriteVersionedType<Vec<u8>> for Body<T> {
     fn write_versioned(&self, writer: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
-        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| WriteError::Malformed(e);
-        let size = self.0.compute_size(version.0.0).map_err(|e| malformed(e.into()))?;
-        writer.reserve_exact(size); // the records of a produce request are copied once, not at each growth
-        self.0.encode(writer, version.0.0).map_err(|e| malformed(e.into()))?;
+        let inserts = self.message.write(writer, version.0.0).map_err(WriteError::Malformed)?;
+        if !inserts.is_empty() {
+            self.control.insert(writer, inserts);
+        }
         Ok(())
     }
 }
 
 impl<T: Api> ReadVersionedType<Cursor<Vec<u8>>> for Reply<T> {
     fn read_versioned(reader: &mut Cursor<Vec<u8>>, version: ApiVersion) -> Result<Self, ReadVersionedError> {
-        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| ReadError::Malformed(e);
+        let malformed = |e: Malformed| ReadError::Malformed(e);
         // The messenger's whole buffer becomes the response's: fetched records stay where they are. With the buffer gone and
         // the position at 0 its check for unread bytes still holds; ours is the decoder's rest below.
         let position = reader.position() as usize;

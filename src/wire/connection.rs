@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -29,7 +29,8 @@ const IDLE: Duration = Duration::from_secs(9 * 60);
 /// How long `close` waits for the socket.
 const CLOSE: Duration = Duration::from_secs(5);
 
-type Job<M> = Box<dyn FnOnce(Arc<M>) -> BoxFuture<'static, Verdict> + Send>;
+/// Makes a request once the connection's task comes to it.
+type Job = Box<dyn FnOnce(Arc<Wire>) -> Box<dyn Request> + Send>;
 
 /// What a finished request means for the connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ type Wire = Messenger<Stream<AnyStream>>;
 pub(crate) struct Connection {
     peer: Arc<str>,
     control: Arc<Control>,
-    jobs: mpsc::Sender<Job<Wire>>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl Connection {
@@ -110,27 +111,10 @@ impl Connection {
         let (answer, answered) = oneshot::channel();
         let (peer, control) = (Arc::clone(&self.peer), Arc::clone(&self.control));
         let began = Instant::now();
-        let job: Job<Wire> = Box::new(move |messenger| {
-            Box::pin(async move {
-                let outcome = tokio::time::timeout_at(deadline, messenger.request(Body(request))).await;
-                let (outcome, verdict) = match outcome {
-                    Ok(Ok(Reply(response))) => (Ok(response), Verdict::Keep),
-                    Ok(Err(e)) => {
-                        // Its reader or writer has ended: every later request would fail as this one.
-                        let broken = matches!(e, RequestError::Poisoned(_));
-                        let e = explain::<A>(e, &peer, &control);
-                        let verdict = if broken { Verdict::Kill(e.to_string()) } else { Verdict::Keep };
-                        (Err(e), verdict)
-                    }
-                    Err(_) => {
-                        let waited = began.elapsed();
-                        let what = format!("no answer to {} from {peer} within {waited:.1?}", A::NAME);
-                        (Err(Error::new(ErrorKind::Timeout, what.clone())), Verdict::Kill(what))
-                    }
-                };
-                _ = answer.send(outcome); // whoever asked may be gone
-                verdict
-            })
+        let job: Job = Box::new(move |messenger| {
+            let body = Body { message: request, control: Arc::clone(&control) };
+            let reply = Box::pin(async move { messenger.request(body).await });
+            Box::new(Asked { reply, answer: Some(answer), began, deadline, peer, control })
         });
         let refused = match self.jobs.try_send(job) {
             Ok(()) => None,
@@ -184,28 +168,106 @@ impl<R> Future for Pending<R> {
     }
 }
 
-async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job<Wire>>, control: Arc<Control>) {
-    let mut active = FuturesUnordered::new();
+/// A request under way.
+trait Request: Future<Output = Verdict> + Unpin + Send {
+    fn deadline(&self) -> Instant;
+    /// Tells whoever asked that its deadline has passed.
+    fn expire(&mut self) -> String;
+}
+
+struct Asked<A: Api> {
+    reply: BoxFuture<'static, Result<Reply<A>, RequestError>>,
+    /// Whoever asked, who may be gone.
+    answer: Option<oneshot::Sender<Result<A::Response>>>,
+    began: Instant,
+    deadline: Instant,
+    peer: Arc<str>,
+    control: Arc<Control>,
+}
+
+impl<A: Api> Asked<A> {
+    fn answer(&mut self, outcome: Result<A::Response>) {
+        _ = self.answer.take().map(|answer| answer.send(outcome));
+    }
+}
+
+impl<A: Api> Future for Asked<A> {
+    type Output = Verdict;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
+        let outcome = match ready!(self.reply.as_mut().poll(cx)) {
+            Ok(Reply(response)) => Ok(response),
+            Err(e) => {
+                // Its reader or writer has ended: every later request would fail as this one.
+                let broken = matches!(e, RequestError::Poisoned(_));
+                let e = explain::<A>(e, &self.peer, &self.control);
+                if broken {
+                    let why = e.to_string();
+                    self.answer(Err(e));
+                    return Poll::Ready(Verdict::Kill(why));
+                }
+                Err(e)
+            }
+        };
+        self.answer(outcome);
+        Poll::Ready(Verdict::Keep)
+    }
+}
+
+impl<A: Api> Request for Asked<A> {
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn expire(&mut self) -> String {
+        let what = format!("no answer to {} from {} within {:.1?}", A::NAME, self.peer, self.began.elapsed());
+        self.answer(Err(Error::new(ErrorKind::Timeout, what.clone())));
+        what
+    }
+}
+
+async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<Control>) {
+    let mut active = FuturesUnordered::<Box<dyn Request>>::new();
+    let mut in_use = true;
+    let mut idle_at = Instant::now() + IDLE;
+    // One timer, set anew when it fires: one for each request costs a system call each.
+    let alarm = tokio::time::sleep_until(idle_at);
+    tokio::pin!(alarm);
     let reason = loop {
+        if !in_use && active.is_empty() {
+            break "no one uses the connection any more".to_owned();
+        }
         tokio::select! {
             biased;
             () = control.ended().cancelled() => break "the connection was closed".to_owned(),
             Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
-            job = jobs.recv() => match job {
+            job = jobs.recv(), if in_use => match job {
                 Some(job) => {
+                    idle_at = Instant::now() + IDLE;
                     let mut request = job(Arc::clone(&messenger));
                     // Once before the next is made, so that it stands in the write lock's queue. The set polls it again and
                     // registers its waker.
                     match futures_util::poll!(&mut request) {
                         Poll::Ready(Verdict::Kill(reason)) => break reason,
                         Poll::Ready(Verdict::Keep) => {}
-                        Poll::Pending => active.push(request),
+                        Poll::Pending => {
+                            if request.deadline() < alarm.deadline() {
+                                alarm.as_mut().reset(request.deadline());
+                            }
+                            active.push(request);
+                        }
                     }
                 }
-                None if active.is_empty() => break "no one uses the connection any more".to_owned(),
-                None => if let Some(Verdict::Kill(reason)) = active.next().await { break reason },
+                None => in_use = false,
             },
-            () = tokio::time::sleep(IDLE), if active.is_empty() => break "the connection was idle".to_owned(),
+            () = &mut alarm => {
+                let now = Instant::now();
+                let overdue = active.iter_mut().filter(|r| r.deadline() <= now).map(|r| r.expire());
+                if let Some(reason) = overdue.reduce(|first, _| first) { break reason }
+                if active.is_empty() && idle_at <= now { break "the connection was idle".to_owned() }
+                let next = active.iter_mut().map(|r| r.deadline()).min().unwrap_or(idle_at);
+                alarm.as_mut().reset(next);
+            }
         }
     };
     control.kill(reason);

@@ -5,12 +5,14 @@
 mod api;
 mod connect;
 mod connection;
+mod produce;
 pub(crate) mod schema;
 mod stream;
 
 pub(crate) use api::Api;
 pub(crate) use connect::ConnectSettings;
 pub(crate) use connection::Connection;
+pub(crate) use produce::{Produce, TopicBatches};
 
 #[cfg(test)]
 mod tests;

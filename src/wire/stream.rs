@@ -1,25 +1,34 @@
 //! The stream below a `Messenger`: what it does not do itself.
 //!
-//! - A frame's length and body leave in one vectored write, not in two packets.
+//! - A frame's length and body leave in one vectored write, not in two packets; what belongs into the body but was not copied
+//!   there (the batches of a produce request) goes with them.
 //! - Reads are buffered; a large body is read straight into its place.
 //! - [`Control::kill`] ends reader and writer at once, also a write that goes on in a task of its own because the request it
 //!   belongs to was dropped; [`Control::gone`] tells when the socket is closed.
 //! - The end of an idle connection is noticed when it happens, not at the next request.
 //! - The first bytes of the first answer tell a broker from something else that listens there.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::produce::Insert;
+
 /// A frame's length prefix.
 const PREFIX: usize = 4;
 const READ_BUFFER: usize = 16 << 10;
+/// Where a request's correlation id stands in its frame.
+const CORRELATION: Range<usize> = 4..8;
+/// Pieces of a frame that one write takes.
+const PIECES: usize = 16;
 
 /// Shared between a stream and whoever owns the connection.
 #[derive(Debug, Default)]
@@ -32,13 +41,28 @@ pub(super) struct Control {
     gone: CancellationToken,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// What goes into frames to come, by their correlation ids.
+    inserts: Mutex<HashMap<[u8; 4], Vec<Insert>>>,
 }
 
 impl Control {
+    /// Has this put into the frame that begins with `start` when it is written.
+    pub(super) fn insert(&self, start: &[u8], inserts: Vec<Insert>) {
+        if let Some(id) = correlation(start) {
+            self.inserts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, inserts);
+        }
+    }
+
+    fn inserts(&self, start: &[u8]) -> Vec<Insert> {
+        let mut inserts = self.inserts.lock().unwrap_or_else(PoisonError::into_inner);
+        correlation(start).and_then(|id| inserts.remove(&id)).unwrap_or_default()
+    }
+
     /// Ends reads and writes, those under way too.
     pub(super) fn kill(&self, reason: impl Into<String>) {
         _ = self.reason.set(reason.into());
         self.ended.cancel();
+        self.inserts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.reader.wake();
         self.writer.wake();
     }
@@ -61,13 +85,98 @@ impl Control {
     }
 }
 
+fn correlation(frame: &[u8]) -> Option<[u8; 4]> {
+    frame.get(CORRELATION)?.try_into().ok()
+}
+
 /// What the writer expects next.
 #[derive(Debug)]
 enum Frame {
     /// A length prefix, `have` bytes of which are here.
-    Prefix { have: usize },
-    /// `body` bytes that belong to a frame; of its prefix `sent` bytes are on the wire.
-    Body { sent: usize, body: usize },
+    Prefix { have: usize, prefix: [u8; PREFIX] },
+    Body(Body),
+}
+
+impl Frame {
+    const NEXT: Self = Self::Prefix { have: 0, prefix: [0; PREFIX] };
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+struct Body {
+    prefix: [u8; PREFIX],
+    /// So many bytes of the prefix are on the wire,
+    sent: usize,
+    /// so many of the body,
+    at: usize,
+    /// which has so many without what is inserted.
+    len: usize,
+    inserts: VecDeque<Insert>,
+}
+
+impl Body {
+    /// The body begins with `start`.
+    fn new(prefix: [u8; PREFIX], start: &[u8], control: &Control) -> Self {
+        let len = u32::from_be_bytes(prefix) as usize;
+        let mut inserts = VecDeque::from(control.inserts(&start[..start.len().min(len)]));
+        inserts.retain(|i| !i.bytes.is_empty());
+        let inserted: usize = inserts.iter().map(|i| i.bytes.len()).sum();
+        Self { prefix: ((len + inserted) as u32).to_be_bytes(), sent: 0, at: 0, len, inserts }
+    }
+
+    fn is_done(&self) -> bool {
+        self.sent == PREFIX && self.at == self.len && self.inserts.is_empty()
+    }
+
+    /// The next pieces; the rest of the body begins with `buf`.
+    fn pieces<'a>(&'a self, buf: &'a [u8], pieces: &mut [io::IoSlice<'a>; PIECES]) -> usize {
+        let mut count = 0;
+        let mut add = |bytes: &'a [u8]| {
+            let room = count < PIECES;
+            if room && !bytes.is_empty() {
+                pieces[count] = io::IoSlice::new(bytes);
+                count += 1;
+            }
+            room
+        };
+        let mut at = self.at;
+        let mut rest = &buf[..buf.len().min(self.len - at)];
+        add(&self.prefix[self.sent..]);
+        for insert in self.inserts.iter().take_while(|i| i.at <= self.at + buf.len()) {
+            let (before, behind) = rest.split_at(insert.at - at);
+            if !add(before) || !add(&insert.bytes) {
+                return count;
+            }
+            (at, rest) = (insert.at, behind);
+        }
+        add(rest);
+        count
+    }
+
+    /// So many bytes of the pieces are on the wire; tells how many of those were the messenger's.
+    fn advance(&mut self, mut n: usize) -> usize {
+        let of_prefix = n.min(PREFIX - self.sent);
+        self.sent += of_prefix;
+        n -= of_prefix;
+        let before = self.at;
+        while let Some(insert) = self.inserts.front_mut() {
+            let plain = n.min(insert.at - self.at);
+            self.at += plain;
+            n -= plain;
+            if self.at < insert.at {
+                break;
+            }
+            let of_insert = n.min(insert.bytes.len());
+            insert.bytes.advance(of_insert);
+            n -= of_insert;
+            if !insert.bytes.is_empty() {
+                break;
+            }
+            self.inserts.pop_front();
+        }
+        self.at += n;
+        self.at - before
+    }
 }
 
 /// See the module's text.
@@ -75,7 +184,6 @@ enum Frame {
 pub(super) struct Stream<S> {
     io: BufReader<S>,
     control: Arc<Control>,
-    prefix: [u8; PREFIX],
     frame: Frame,
     /// The first bytes read, until there are enough to judge them.
     first: Option<Vec<u8>>,
@@ -86,8 +194,14 @@ impl<S: AsyncRead + AsyncWrite> Stream<S> {
     pub(super) fn new(io: S, control: Arc<Control>) -> Self {
         let _gone = control.gone.clone().drop_guard();
         let io = BufReader::with_capacity(READ_BUFFER, io);
-        let frame = Frame::Prefix { have: 0 };
-        Self { io, control, prefix: [0; PREFIX], frame, first: Some(Vec::new()), _gone }
+        Self { io, control, frame: Frame::NEXT, first: Some(Vec::new()), _gone }
+    }
+}
+
+#[cfg(test)]
+impl<S: AsyncRead> Stream<S> {
+    pub(super) fn get_ref(&self) -> &S {
+        self.io.get_ref()
     }
 }
 
@@ -134,6 +248,29 @@ fn judge(first: &mut Option<Vec<u8>>, new: &[u8]) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, format!("the other side answered with {what}")))
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+    /// Writes of the frame at hand, whose body goes on with `buf`; gives how many bytes of that are done.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        while let Frame::Body(body) = &mut self.frame {
+            let mut pieces = [io::IoSlice::new(&[]); PIECES];
+            let count = body.pieces(buf, &mut pieces);
+            let written = Pin::new(&mut self.io).poll_write_vectored(cx, &pieces[..count]);
+            let n = ready!(written)?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let (done, whole) = (body.advance(n), body.is_done());
+            if whole {
+                self.frame = Frame::NEXT;
+            }
+            if done > 0 {
+                return Poll::Ready(Ok(done));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
@@ -143,41 +280,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         }
         loop {
             match &mut this.frame {
-                Frame::Prefix { have } => {
+                Frame::Prefix { have: PREFIX, prefix } => {
+                    this.frame = Frame::Body(Body::new(*prefix, buf, &this.control));
+                }
+                Frame::Prefix { have, prefix } => {
                     let n = buf.len().min(PREFIX - *have);
-                    this.prefix[*have..*have + n].copy_from_slice(&buf[..n]);
+                    prefix[*have..*have + n].copy_from_slice(&buf[..n]);
                     *have += n;
-                    if *have == PREFIX {
-                        let body = u32::from_be_bytes(this.prefix) as usize;
-                        this.frame = Frame::Body { sent: 0, body };
-                    }
                     return Poll::Ready(Ok(n));
                 }
-                Frame::Body { sent, body } => {
-                    let part = &buf[..buf.len().min(*body)];
-                    let slices = [io::IoSlice::new(&this.prefix[*sent..]), io::IoSlice::new(part)];
-                    let slices = if *sent < PREFIX { &slices[..] } else { &slices[1..] };
-                    let n = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, slices))?;
-                    if n == 0 {
-                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                    }
-                    let of_prefix = n.min(PREFIX - *sent);
-                    *sent += of_prefix;
-                    let of_body = n - of_prefix;
-                    *body -= of_body;
-                    if *body == 0 {
-                        this.frame = Frame::Prefix { have: 0 };
-                    }
-                    if of_body > 0 {
-                        return Poll::Ready(Ok(of_body));
-                    }
-                }
+                Frame::Body(_) => match ready!(this.poll_body(cx, buf))? {
+                    0 => {} // what stood behind the frame before
+                    n => return Poll::Ready(Ok(n)),
+                },
             }
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        // What is inserted at the very end is still to go.
+        if matches!(&this.frame, Frame::Body(body) if body.at == body.len) {
+            this.control.writer.register(cx.waker());
+            if this.control.ended.is_cancelled() {
+                return Poll::Ready(Err(this.control.aborted()));
+            }
+            ready!(this.poll_body(cx, &[]))?;
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use crate::error::{ErrorKind, Result};
 
+mod produce;
 mod schemas;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use proptest::prelude::*;
 
+use crate::wire::Produce;
 use crate::wire::api::{self, Api};
 use crate::wire::schema;
 
@@ -41,7 +42,7 @@ fn produce() {
     use produce_response::*;
     let p = PartitionProduceResponse::default().with_index(1).with_base_offset(7);
     let t = TopicProduceResponse::default().with_name(name()).with_partition_responses(vec![p.clone(), p]);
-    agrees::<ProduceRequest>(&ProduceResponse::default().with_responses(vec![t.clone(), t]));
+    agrees::<Produce>(&ProduceResponse::default().with_responses(vec![t.clone(), t]));
 }
 
 #[test]

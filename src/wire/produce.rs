@@ -1,0 +1,92 @@
+//! The produce request, written by hand: its batches are not copied into it but go to the socket from where they are.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+/// Bytes that belong into a frame, at this place of what the messenger writes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Insert {
+    pub(crate) at: usize,
+    pub(crate) bytes: Bytes,
+}
+
+/// The batches of one topic, each with its partition.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicBatches {
+    pub(crate) topic: Arc<str>,
+    pub(crate) batches: Vec<(i32, Bytes)>,
+}
+
+/// A produce request in versions 3 to 9.
+#[derive(Debug, Clone)]
+pub(crate) struct Produce {
+    pub(crate) acks: i16,
+    pub(crate) timeout_ms: i32,
+    pub(crate) topics: Vec<TopicBatches>,
+}
+
+impl Produce {
+    /// The first version with lengths as varints, and tagged fields.
+    pub(super) const FLEXIBLE: i16 = 9;
+
+    /// Appends all but the batches, and tells where those belong.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, version: i16) -> Vec<Insert> {
+        let mut out = Writer { out, flexible: version >= Self::FLEXIBLE };
+        let mut inserts = Vec::with_capacity(self.topics.iter().map(|t| t.batches.len()).sum());
+        out.string(None); // the transactional id
+        out.out.put_i16(self.acks);
+        out.out.put_i32(self.timeout_ms);
+        out.length(self.topics.len());
+        for topic in &self.topics {
+            out.string(Some(&topic.topic));
+            out.length(topic.batches.len());
+            for (partition, batch) in &topic.batches {
+                out.out.put_i32(*partition);
+                out.length(batch.len());
+                inserts.push(Insert { at: out.out.len(), bytes: batch.clone() });
+                out.tags();
+            }
+            out.tags();
+        }
+        out.tags();
+        inserts
+    }
+}
+
+struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    flexible: bool,
+}
+
+impl Writer<'_> {
+    /// Of an array or of bytes.
+    fn length(&mut self, n: usize) {
+        if self.flexible { self.varint(n + 1) } else { self.out.put_i32(n as i32) }
+    }
+
+    fn string(&mut self, s: Option<&str>) {
+        match (s, self.flexible) {
+            (None, true) => self.varint(0),
+            (None, false) => self.out.put_i16(-1),
+            (Some(s), true) => self.varint(s.len() + 1),
+            (Some(s), false) => self.out.put_i16(s.len() as i16),
+        }
+        self.out.put_slice(s.unwrap_or_default().as_bytes());
+    }
+
+    /// None.
+    fn tags(&mut self) {
+        if self.flexible {
+            self.varint(0);
+        }
+    }
+
+    fn varint(&mut self, mut n: usize) {
+        while n >= 0x80 {
+            self.out.put_u8(n as u8 | 0x80);
+            n >>= 7;
+        }
+        self.out.put_u8(n as u8);
+    }
+}
