@@ -8,7 +8,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -139,7 +138,7 @@ impl Topic {
 /// Closes a partition's open batch if that can't take the record; tells whether it did.
 fn close_unless_room(
     partition: &mut Partition,
-    now: Instant,
+    now: impl Fn() -> Instant,
     record: &NewRecord<'_>,
     limit: usize,
     wakes: &mut Vec<i32>,
@@ -150,6 +149,7 @@ fn close_unless_room(
     if batch.compression == record.compression && builder.size() + record.size <= limit {
         return false;
     }
+    let now = now();
     if next && batch.ready_at > now {
         wakes.push(partition.leader); // it need not linger any more
     }
@@ -202,6 +202,8 @@ pub(crate) struct Accumulator {
     settings: Settings,
     topics: Vec<Topic>,
     by_name: HashMap<Arc<str>, usize>,
+    /// The topic of the record before, most often that of the next, too.
+    latest: usize,
     lists: Lists,
     random: fastrand::Rng,
     identity: Option<Identity>,
@@ -217,6 +219,7 @@ impl Accumulator {
             settings,
             topics: Vec::new(),
             by_name: HashMap::new(),
+            latest: 0,
             lists: Lists::default(),
             random,
             identity: None,
@@ -268,8 +271,15 @@ impl Accumulator {
     }
 
     /// Puts a record into its partition's open batch; gives that batch's completion and the record's place in it.
-    pub(crate) fn append(&mut self, now: Instant, record: &NewRecord<'_>) -> Result<(Arc<Completion>, u32), Refused> {
-        let Some(&index) = self.by_name.get(record.topic) else { return Err(Refused::UnknownTopic) };
+    ///
+    /// The time is asked for only where a batch begins or ends: reading a clock costs more than the rest.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        now: impl Fn() -> Instant,
+        record: &NewRecord<'_>,
+    ) -> Result<(Arc<Completion>, u32), Refused> {
+        let index = self.index(record.topic).ok_or(Refused::UnknownTopic)?;
         let topic = &mut self.topics[index];
         if topic.missing_since.is_some() || topic.count == 0 {
             return Err(Refused::UnknownTopic);
@@ -285,7 +295,7 @@ impl Accumulator {
         let (limit, lists) = (topic.batch_size, &mut self.lists);
         let rules =
             Rules { linger: self.settings.linger, idempotent: self.settings.idempotence, identity: self.identity };
-        if close_unless_room(&mut topic.partitions[chosen], now, record, limit, &mut lists.wakes) {
+        if close_unless_room(&mut topic.partitions[chosen], &now, record, limit, &mut lists.wakes) {
             lists.update(PartitionId { topic: index, partition: chosen }, &mut topic.partitions[chosen], rules);
             if chosen == topic.sticky {
                 topic.stick_elsewhere(&mut self.random);
@@ -294,7 +304,7 @@ impl Accumulator {
                 // The batch it did not fit into is complete, and records without a key move on with each batch.
                 chosen = topic.sticky;
                 let partition = &mut topic.partitions[chosen];
-                if close_unless_room(partition, now, record, limit, &mut lists.wakes) {
+                if close_unless_room(partition, &now, record, limit, &mut lists.wakes) {
                     lists.update(PartitionId { topic: index, partition: chosen }, partition, rules);
                 }
             }
@@ -305,6 +315,7 @@ impl Accumulator {
             let spare = if room >= SPARE_SIZE { self.spare.pop().unwrap_or_default() } else { Vec::new() };
             let builder = BatchBuilder::reuse(spare, room);
             let number = partition.number();
+            let now = now();
             partition.queue.push_back(Batch::open(
                 number,
                 Completion::new(Arc::clone(&topic.name), chosen as i32),
@@ -319,6 +330,14 @@ impl Accumulator {
         let place = batch.records;
         batch.append(record.timestamp, record.key, record.value, record.headers, record.size);
         Ok((Arc::clone(&batch.completion), place))
+    }
+
+    #[inline]
+    fn index(&mut self, topic: &str) -> Option<usize> {
+        if self.topics.get(self.latest).is_none_or(|t| *t.name != *topic) {
+            self.latest = *self.by_name.get(topic)?;
+        }
+        Some(self.latest)
     }
 
     /// What metadata says of a topic: the leader of each partition, or that the topic does not exist.
@@ -491,10 +510,10 @@ impl Accumulator {
         ended
     }
 
-    /// Takes back the buffer of a batch, unless someone still has it.
-    pub(crate) fn recycle(&mut self, buffer: Bytes) {
-        if buffer.len() >= SPARE_SIZE && self.spare.len() < SPARES {
-            self.spare.extend(buffer.try_into_mut().map(Vec::from));
+    /// Takes back the buffer of a batch.
+    pub(crate) fn recycle(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() >= SPARE_SIZE && self.spare.len() < SPARES {
+            self.spare.push(buffer);
         }
     }
 

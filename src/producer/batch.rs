@@ -33,11 +33,11 @@ impl Payload {
         matches!(self, Self::Plain(_))
     }
 
-    /// The bytes that go to the broker; compresses if that was not done before.
-    pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> Bytes {
+    /// The bytes that go to the broker; compresses if that was not done before. Also gives the buffer that this leaves free.
+    pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
         match self {
-            Self::Plain(builder) => builder.finish(compression, producer),
-            Self::Encoded(bytes) => restamp(bytes, producer),
+            Self::Plain(builder) => builder.seal(compression, producer),
+            Self::Encoded(bytes) => (restamp(bytes, producer), None),
         }
     }
 }

@@ -85,11 +85,11 @@ impl State {
     }
 
     /// `place` is where the waiting future's waker is kept, so that polling it again does not add another.
-    fn wait(&mut self, place: &mut Option<usize>, cx: &Context<'_>) {
-        match place.and_then(|i| self.wakers.get_mut(i)) {
+    fn wait(&mut self, place: &mut u32, cx: &Context<'_>) {
+        match self.wakers.get_mut(*place as usize) {
             Some(waker) => waker.clone_from(cx.waker()),
             None => {
-                *place = Some(self.wakers.len());
+                *place = self.wakers.len() as u32;
                 self.wakers.push(cx.waker().clone());
             }
         }
@@ -132,7 +132,7 @@ impl Completion {
 
     /// Waits for the end of all its records, good or bad.
     pub(crate) async fn ended(&self) {
-        let mut place = None;
+        let mut place = NO_PLACE;
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
             if state.open == 0 {
@@ -183,12 +183,16 @@ pub struct Delivery {
     completion: Arc<Completion>,
     index: u32,
     timestamp: i64,
-    place: Option<usize>,
+    /// Of its waker, if it has one.
+    place: u32,
 }
+
+/// Of a future that has not waited yet: there are never so many.
+const NO_PLACE: u32 = u32::MAX;
 
 impl Delivery {
     pub(crate) fn new(completion: Arc<Completion>, index: u32, timestamp: i64) -> Self {
-        Self { completion, index, timestamp, place: None }
+        Self { completion, index, timestamp, place: NO_PLACE }
     }
 
     /// The partition that was chosen for the record.

@@ -333,12 +333,11 @@ impl Producer {
 
     #[inline]
     fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
-        let now = Instant::now();
         let mut locked = self.0.0.lock();
         if locked.is_closed() {
             return Err(NotAppended::Closed);
         }
-        let (completion, index) = locked.append(now, record).map_err(NotAppended::Refused)?;
+        let (completion, index) = locked.append(Instant::now, record).map_err(NotAppended::Refused)?;
         Ok(Delivery::new(completion, index, record.timestamp))
     }
 

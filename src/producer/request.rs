@@ -43,22 +43,29 @@ pub(super) struct Encoded {
     pub(super) partition: i32,
     compression: Compression,
     bytes: Bytes,
+    /// The buffer that compressing it has left free.
+    plain: Option<Vec<u8>>,
     records: u32,
     attempts: u32,
 }
 
 impl From<Drained> for Encoded {
     fn from(b: Drained) -> Self {
-        let bytes = b.payload.encode(b.compression, b.producer);
+        let (bytes, plain) = b.payload.encode(b.compression, b.producer);
         let Drained { id, topic, partition, compression, records, attempts, .. } = b;
-        Self { id, topic, partition, compression, bytes, records, attempts }
+        Self { id, topic, partition, compression, bytes, plain, records, attempts }
     }
 }
 
 impl Encoded {
-    /// What it is made of, to be used again if it is not sent again.
-    pub(super) fn buffer(&self) -> Bytes {
-        self.bytes.clone()
+    /// The buffer that is free already.
+    pub(super) fn take_free(&mut self) -> Option<Vec<u8>> {
+        self.plain.take()
+    }
+
+    /// What it is made of, to be used again if it is not sent again; none if that is smaller than what records need.
+    pub(super) fn buffer(&self) -> Option<Bytes> {
+        (self.compression == Compression::None).then(|| self.bytes.clone())
     }
 
     fn again(self, error: Error, wait: impl Fn(u32) -> Duration) -> Again {

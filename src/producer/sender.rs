@@ -232,12 +232,15 @@ struct Sender {
     broker: i32,
     wake: Arc<Notify>,
     backoff: Backoff,
+    /// Requests that are compressed at a time: what waits for a core might as well grow.
+    encoders: usize,
 }
 
 impl Sender {
     fn new(shared: Arc<Shared>, broker: i32, wake: Arc<Notify>) -> Self {
         let backoff = shared.cluster().backoff();
-        Self { shared, broker, wake, backoff }
+        let encoders = std::thread::available_parallelism().map_or(1, |n| n.get().min(IN_FLIGHT));
+        Self { shared, broker, wake, backoff, encoders }
     }
 
     async fn run(mut self) {
@@ -284,7 +287,11 @@ impl Sender {
         loop {
             let now = Instant::now();
             let mut look_again = (*throttled > now).then_some(*throttled);
-            while look_again.is_none() && encoding.len() + in_flight.len() < IN_FLIGHT && !connection.is_closed() {
+            while look_again.is_none()
+                && encoding.len() < self.encoders
+                && encoding.len() + in_flight.len() < IN_FLIGHT
+                && !connection.is_closed()
+            {
                 let (batches, next) = self.shared.lock().drain(now, self.broker);
                 look_again = next;
                 if batches.is_empty() {
@@ -306,15 +313,24 @@ impl Sender {
 
 impl Sender {
     /// Sends a request and brings each of its batches to its outcome; gives for how long the broker wants no other.
-    fn send<'a>(&'a self, connection: &'a Connection, batches: Vec<Encoded>) -> impl Future<Output = Duration> + 'a {
+    fn send<'a>(
+        &'a self,
+        connection: &'a Connection,
+        mut batches: Vec<Encoded>,
+    ) -> impl Future<Output = Duration> + 'a {
         let timeout = self.shared.client.config().request_timeout;
+        let mut free = batches.iter_mut().filter_map(Encoded::take_free).peekable();
+        if free.peek().is_some() {
+            let mut locked = self.shared.lock();
+            free.for_each(|buffer| locked.recycle(buffer));
+        }
         // Not in the future below: the order of these calls is the order on the wire.
         let sent = !connection.is_closed();
         let request = request::produce(&batches, self.shared.config.acks, timeout);
         let answer = connection.submit(request, Instant::now() + timeout);
         async move {
             let answer = answer.await;
-            let buffers: Vec<_> = batches.iter().map(Encoded::buffer).collect();
+            let buffers: Vec<_> = batches.iter().filter_map(Encoded::buffer).collect();
             let mut throttle = Duration::ZERO;
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
@@ -331,7 +347,10 @@ impl Sender {
             let mut locked = self.shared.lock();
             let now = Instant::now();
             let ended: Vec<_> = outcomes.into_iter().flat_map(|(id, o)| locked.complete(now, id, o)).collect();
-            buffers.into_iter().for_each(|buffer| locked.recycle(buffer));
+            for mut buffer in buffers.into_iter().filter_map(|b| b.try_into_mut().ok()) {
+                buffer.clear(); // its bytes would be copied
+                locked.recycle(buffer.into());
+            }
             drop(locked);
             self.shared.finish(ended);
             throttle

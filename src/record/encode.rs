@@ -164,9 +164,18 @@ impl BatchBuilder {
         self.count += 1;
     }
 
-    /// Compresses if that is wanted and makes it smaller, and writes the header: the batch as it goes to the broker.
-    pub(crate) fn finish(mut self, compression: Compression, producer: ProducerSequence) -> Bytes {
-        let codec = if compression == Compression::None { Codec::None } else { self.compress(compression) };
+    /// [`seal`](Self::seal), where the records' buffer is of no more use.
+    pub(crate) fn finish(self, compression: Compression, producer: ProducerSequence) -> Bytes {
+        self.seal(compression, producer).0
+    }
+
+    /// Compresses if that is wanted and makes it smaller, and writes the header: the batch as it goes to the broker, and the
+    /// buffer that the records were in, if it was compressed.
+    pub(crate) fn seal(mut self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
+        let (codec, plain) = match compression {
+            Compression::None => (Codec::None, None),
+            _ => self.compress(compression),
+        };
         let len = (self.buf.len() - 12) as i32;
         let mut header = [0; BATCH_HEADER];
         let mut at = 0;
@@ -188,17 +197,14 @@ impl BatchBuilder {
         self.buf[..BATCH_HEADER].copy_from_slice(&header);
         let crc = crc32c::crc32c(&self.buf[CRC_START..]);
         self.buf[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
-        self.buf.into()
+        (self.buf.into(), plain)
     }
 
-    fn compress(&mut self, compression: Compression) -> Codec {
+    fn compress(&mut self, compression: Compression) -> (Codec, Option<Vec<u8>>) {
         match compress(compression, &self.buf[BATCH_HEADER..], vec![0; BATCH_HEADER]) {
-            Ok((codec, out)) if out.len() < self.buf.len() => {
-                self.buf = out;
-                codec
-            }
+            Ok((codec, out)) if out.len() < self.buf.len() => (codec, Some(std::mem::replace(&mut self.buf, out))),
             // It did not shrink: the broker would only have to store and open more.
-            _ => Codec::None,
+            _ => (Codec::None, None),
         }
     }
 }

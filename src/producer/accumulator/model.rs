@@ -219,7 +219,7 @@ impl World {
         for d in self.bench.drain(broker) {
             assert_eq!(self.leaders[d.partition as usize], Some(broker));
             let Drained { id, compression, producer, records, .. } = d;
-            let bytes = d.payload.encode(compression, producer);
+            let bytes = d.payload.encode(compression, producer).0;
             let sent = Sent { id, partition: d.partition as usize, compression, producer, records, bytes };
             self.wire.entry(broker).or_default().push_back(sent);
         }

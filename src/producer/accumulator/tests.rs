@@ -57,7 +57,7 @@ impl Bench {
     }
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> i32 {
-        let (completion, index) = self.core.append(self.now, record).unwrap();
+        let (completion, index) = self.core.append(|| self.now, record).unwrap();
         self.charged += record.size;
         let partition = completion.partition;
         self.handles.push(Delivery::new(completion, index, record.timestamp));
@@ -105,7 +105,7 @@ impl Bench {
 }
 
 pub(super) fn values(payload: Payload) -> Vec<String> {
-    let bytes = payload.encode(Compression::None, ProducerSequence::NONE);
+    let bytes = payload.encode(Compression::None, ProducerSequence::NONE).0;
     let batch = decode_batches(bytes, 1 << 20).next().unwrap().unwrap();
     let text = |r: crate::Record| String::from_utf8(r.value.unwrap().to_vec()).unwrap();
     batch.records().unwrap().map(|r| text(r.unwrap())).collect()
@@ -117,7 +117,7 @@ fn written(base_offset: i64) -> Outcome {
 
 fn retry(payload: Payload, maybe_written: bool) -> Outcome {
     let error = Error::broker(6, "produce");
-    let payload = payload.encode(Compression::None, ProducerSequence::NONE);
+    let payload = payload.encode(Compression::None, ProducerSequence::NONE).0;
     Outcome::Retry { again: Again { error, payload, after: 100 * MS }, maybe_written }
 }
 
@@ -362,7 +362,7 @@ fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
     let mut b = Bench::new(settings(), &[Some(1)]);
     b.put(0, "a");
     b.core.update_topic(b.now, &TOPIC.into(), None, None);
-    assert_eq!(b.core.append(b.now, &record(Target::Any, b"b")).unwrap_err(), Refused::UnknownTopic);
+    assert_eq!(b.core.append(|| b.now, &record(Target::Any, b"b")).unwrap_err(), Refused::UnknownTopic);
     assert!(b.drain(1).is_empty());
     assert_eq!(b.expire(), b.now + Duration::from_secs(30));
     b.now += Duration::from_secs(20);
@@ -387,9 +387,9 @@ fn a_growing_topic_uses_its_new_partitions() {
     let mut b = Bench::new(settings(), &[Some(1), Some(1)]);
     let key = Target::Hash(5);
     assert_eq!(b.append(&record(key, b"a")), 1);
-    let refused = b.core.append(b.now, &record(Target::Partition(2), b"x")).unwrap_err();
+    let refused = b.core.append(|| b.now, &record(Target::Partition(2), b"x")).unwrap_err();
     assert_eq!(refused, Refused::NoSuchPartition { count: 2 });
-    assert!(b.core.append(b.now, &record(Target::Partition(-1), b"x")).is_err());
+    assert!(b.core.append(|| b.now, &record(Target::Partition(-1), b"x")).is_err());
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1); 3]));
     assert_eq!(b.append(&record(key, b"b")), 2);
     assert_eq!(b.drain(1).len(), 2, "what was there before goes where it was meant to");
@@ -466,7 +466,7 @@ fn three_under_way() -> (Bench, Vec<Drained>) {
 }
 
 fn again(code: i16, payload: Payload) -> Again {
-    let payload = payload.encode(Compression::None, ProducerSequence::NONE);
+    let payload = payload.encode(Compression::None, ProducerSequence::NONE).0;
     Again { error: Error::broker(code, "produce"), payload, after: 100 * MS }
 }
 
@@ -524,18 +524,18 @@ fn nothing_is_sent_before_the_broker_has_given_an_identity() {
     let mut core = Accumulator::new(settings(), 7);
     let now = Instant::now();
     core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
-    let (completion, _) = core.append(now, &record(Target::Any, b"a")).unwrap();
+    let (completion, _) = core.append(|| now, &record(Target::Any, b"a")).unwrap();
     assert!(core.needs_identity() && core.drain(now, 1).0.is_empty());
     assert!(core.set_identity_error(Error::broker(14, "asking"), false).is_empty());
     let (ended, _) = core.expire(now + TIMEOUT);
     assert!(ended[0].result.as_ref().unwrap_err().full().contains("CoordinatorLoadInProgress"));
     drop(completion);
 
-    core.append(now, &record(Target::Any, b"b")).unwrap();
+    core.append(|| now, &record(Target::Any, b"b")).unwrap();
     let refused = core.set_identity_error(Error::broker(31, "asking"), true);
     assert_eq!(refused[0].result.as_ref().unwrap_err().kind(), ErrorKind::Authorization);
 
-    core.append(now, &record(Target::Any, b"c")).unwrap();
+    core.append(|| now, &record(Target::Any, b"c")).unwrap();
     core.take_wakes();
     core.set_identity(ME);
     assert_eq!(core.take_wakes().collect::<Vec<_>>(), [1]);
@@ -648,7 +648,7 @@ fn a_batch_that_is_too_large_goes_on_in_halves_and_later_ones_are_smaller() {
     b.put(0, "behind");
     let error = || Error::broker(10, "produce");
     let cut = |payload: Payload| {
-        let bytes = payload.encode(Compression::None, ProducerSequence::NONE);
+        let bytes = payload.encode(Compression::None, ProducerSequence::NONE).0;
         crate::record::split(&bytes, Compression::None, 1 << 20)
     };
     b.complete(whole.id, Outcome::TooLarge { error: error(), halves: cut(whole.payload) });
