@@ -93,7 +93,10 @@ fn correlation(frame: &[u8]) -> Option<[u8; 4]> {
 #[derive(Debug)]
 enum Frame {
     /// A length prefix, `have` bytes of which are here.
-    Prefix { have: usize, prefix: [u8; PREFIX] },
+    Prefix {
+        have: usize,
+        prefix: [u8; PREFIX],
+    },
     Body(Body),
 }
 
