@@ -51,6 +51,8 @@ pub enum OffsetReset {
     Earliest,
     /// Behind the last record of the log: only what is produced from now on.
     Latest,
+    /// Nowhere: that is an error, and the program decides by [`Consumer::seek`](crate::Consumer::seek).
+    None,
 }
 
 /// How partitions are shared among the members of a group. Two are equal if they have the same name.
@@ -250,7 +252,8 @@ pub struct ConsumerConfig {
     /// none: the coordinator's first. Joining fails with an error that lists them if it has no such one.
     pub group_remote_assignor: Option<String>,
     /// The rack (or availability zone) of this client, as brokers name theirs in `broker.rack`; default none. Assignors that know
-    /// racks give a member partitions with a replica on its rack, where that is as even. 1 to 249 bytes.
+    /// racks give a member partitions with a replica on its rack, where that is as even; leaders that know them (KIP-392) have
+    /// partitions fetched from a replica there. 1 to 249 bytes.
     pub client_rack: Option<String>,
     /// Where to start without a committed offset; default earliest.
     pub offset_reset: OffsetReset,

@@ -212,7 +212,8 @@ fn reset(s: &str) -> Result<OffsetReset, String> {
     match s {
         "earliest" => Ok(OffsetReset::Earliest),
         "latest" => Ok(OffsetReset::Latest),
-        _ => Err("allowed is earliest or latest".into()),
+        "none" => Ok(OffsetReset::None),
+        _ => Err("allowed is earliest, latest or none".into()),
     }
 }
 

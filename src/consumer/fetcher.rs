@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::FetchResponse;
 use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,10 +17,13 @@ use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
 use super::lease::Lease;
-use super::offsets::{isolation, list_answer, list_request, topic_name};
-use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker};
+use super::offsets::{list_answer, list_request};
+use super::part::Begin;
+use super::requests::{epochs_answer, epochs_request, fetch_request};
+use super::session::Session;
+use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
 use super::unpack::{Aborted, Unpacked, is_compressed, unpack};
-use super::{Records, StartOffset};
+use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +40,7 @@ const OFFLOAD: usize = 64 << 10;
 const SMALL: usize = 16 << 10;
 /// What counts as much larger.
 const MUCH: usize = 16;
+const OFFSET_OUT_OF_RANGE: i16 = 1;
 
 /// Ends its tasks on drop; who owns the tracker they run in can wait for them.
 #[derive(Debug)]
@@ -46,7 +49,9 @@ pub(crate) struct Fetcher {
     _cancel: DropGuard,
 }
 
-struct Shared {
+/// What the tasks share. The tracker's lock is taken before the inbox's, and both are held where what is fetched and what
+/// is to be delivered must agree.
+pub(crate) struct Shared {
     client: Client,
     config: ConsumerConfig,
     inbox: Arc<Inbox>,
@@ -94,14 +99,19 @@ impl Fetcher {
     }
 
     /// Reads these too.
-    pub(crate) fn add(&self, partitions: Vec<(Lease, StartOffset)>) {
-        for (lease, start) in &partitions {
-            if let StartOffset::Offset(offset) = start {
-                self.shared.inbox.starts(lease, *offset);
+    pub(crate) fn add(&self, partitions: Vec<(Lease, Begin)>) {
+        for (lease, begin) in &partitions {
+            if let Some(offset) = begin.offset() {
+                self.shared.inbox.starts(lease, offset);
             }
         }
         self.shared.tracker().add(partitions);
         self.shared.added.notify_one();
+    }
+
+    /// For the front, to move and to pause what is read.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Reads these no more; nothing of them comes from here on.
@@ -120,7 +130,7 @@ async fn follow_leaders(f: Arc<Shared>) {
             let snapshot = Arc::clone(&updated.borrow_and_update());
             let moved = f.tracker().lead(&snapshot);
             for broker in moved.start {
-                f.tasks.spawn(serve(Arc::clone(&f), broker));
+                f.spawn(broker);
             }
             f.changed.notify_waiters();
             // A group shares out anew when its topics change; without one the program has to know.
@@ -149,7 +159,8 @@ async fn follow_leaders(f: Arc<Shared>) {
 
 /// Fetches from a broker for as long as it leads something.
 async fn serve(f: Arc<Shared>, broker: i32) {
-    let mut link = Link { broker, connection: None, backoff: f.tracker().backoff(), reported: false };
+    let backoff = f.tracker().backoff();
+    let mut link = Link { broker, connection: None, session: Session::default(), backoff, reported: false };
     _ = f.cancel.run_until_cancelled(run(&f, &mut link)).await;
     if let Some(connection) = link.connection {
         connection.close().await; // a long poll would keep it open
@@ -160,27 +171,36 @@ async fn serve(f: Arc<Shared>, broker: i32) {
 struct Link {
     broker: i32,
     connection: Option<Connection>,
+    session: Session,
     backoff: Backoff,
     /// Whether an answer that can't be read has been told.
     reported: bool,
 }
 
-async fn run(f: &Shared, link: &mut Link) {
+async fn run(f: &Arc<Shared>, link: &mut Link) {
     loop {
         let mut changed = pin!(f.changed.notified());
         changed.as_mut().enable(); // a change from here on is not missed
-        let plan = f.tracker().plan(link.broker, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        if f.tracker().expire(now) {
+            f.wake();
+        }
+        let plan = f.tracker().plan(link.broker, now);
         match plan {
             Plan::Gone => return,
             Plan::Wait(None) => changed.await,
             Plan::Wait(Some(until)) => _ = tokio::time::timeout_at(until.into(), changed).await,
             Plan::Seek(asks) => {
-                let outcome = f.seek(link, &asks).await;
-                f.settle(link, asks.iter().map(|a| &a.lease), outcome).await;
+                let outcome = f.ask_offsets(link, &asks).await;
+                f.settle(link, &asks, outcome).await;
+            }
+            Plan::Validate(asks) => {
+                let outcome = f.validate(link, &asks).await;
+                f.settle(link, &asks, outcome).await;
             }
             Plan::Fetch { asks, short } => {
                 let outcome = f.fetch(link, &asks, short).await;
-                f.settle(link, asks.iter().map(|a| &a.lease), outcome).await;
+                f.settle(link, &asks, outcome).await;
             }
         }
     }
@@ -196,8 +216,38 @@ impl Shared {
         self.inbox.trouble(lease, e);
     }
 
+    fn spawn(self: &Arc<Self>, broker: i32) {
+        self.tasks.spawn(serve(Arc::clone(self), broker));
+    }
+
+    /// Something is to be asked of other brokers than before, or of one that waits.
+    fn wake(self: &Arc<Self>) {
+        let starts = self.tracker().starts();
+        starts.into_iter().for_each(|broker| self.spawn(broker));
+        self.changed.notify_waiters();
+    }
+
+    /// Reads on somewhere else: nothing of before is delivered any more.
+    pub(crate) fn seek(self: &Arc<Self>, lease: &Lease, to: StartOffset) {
+        let mut tracker = self.tracker();
+        tracker.seek(lease, to);
+        let offset = if let StartOffset::Offset(offset) = to { Some(offset) } else { None };
+        self.inbox.sought(lease, offset);
+        drop(tracker);
+        self.wake();
+    }
+
+    /// Fetches and delivers these no more, or again; what is here is kept.
+    pub(crate) fn pause(self: &Arc<Self>, leases: &[Lease], paused: bool) {
+        let mut tracker = self.tracker();
+        tracker.pause(leases, paused);
+        self.inbox.pause(leases, paused);
+        drop(tracker);
+        self.wake();
+    }
+
     /// After a request: all is well, or the connection is given up and the partitions are asked for again later.
-    async fn settle(&self, link: &mut Link, leases: impl Iterator<Item = &Lease>, outcome: Result<()>) {
+    async fn settle<T>(self: &Arc<Self>, link: &mut Link, asks: &[Ask<T>], outcome: Result<()>) {
         let Err(e) = outcome else {
             link.backoff.reset();
             link.reported = false;
@@ -206,7 +256,17 @@ impl Shared {
         if let Some(connection) = link.connection.take() {
             connection.kill("its last request failed");
         }
-        self.tracker().give_back(leases);
+        link.session.failed();
+        {
+            let mut tracker = self.tracker();
+            for ask in asks {
+                if tracker.is_current(ask) {
+                    tracker.desert(&ask.lease, link.broker, Instant::now().into_std());
+                    tracker.give_back([&ask.lease]);
+                }
+            }
+        }
+        self.wake();
         if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) && !link.reported {
             link.reported = true;
             self.trouble(None, e);
@@ -228,27 +288,87 @@ impl Shared {
     }
 
     /// Asks for offsets at the ends of logs or at a time.
-    async fn seek(&self, link: &mut Link, asks: &[Ask<StartOffset>]) -> Result<()> {
+    async fn ask_offsets(&self, link: &mut Link, asks: &[Ask<StartOffset>]) -> Result<()> {
         let timeout = self.client.config().request_timeout;
-        let answer =
-            self.connect(link).await?.request(list_request(asks, self.config.isolation_level), timeout).await?;
+        let request = list_request(asks, self.config.isolation_level);
+        let answer = self.connect(link).await?.request(request, timeout).await?;
         let mut offsets = list_answer(&answer);
         for ask in asks {
+            let found = offsets.remove(&ask.lease.partition);
+            let pin = self.found(ask, found);
+            if let (Some(offset), Some(pins)) = (pin, &self.pins) {
+                _ = pins.send((ask.lease.clone(), offset)).await; // the group's task may be ending
+            }
+        }
+        Ok(())
+    }
+
+    /// What came of an offset that was asked for. Gives it if it must not be forgotten.
+    fn found(&self, ask: &Ask<StartOffset>, found: Option<Result<(i64, Option<i32>), i16>>) -> Option<i64> {
+        let p = &ask.lease;
+        let mut tracker = self.tracker();
+        if !tracker.is_current(ask) {
+            return None;
+        }
+        match found {
+            None => tracker.give_back([p]),
+            Some(Err(code)) => {
+                drop(tracker);
+                self.refused(p, code, "finding the start offset of");
+            }
+            Some(Ok((offset, epoch))) => {
+                let sought = tracker.sought(p, ask.what, offset, epoch);
+                if let Some(offset) = sought.at {
+                    self.inbox.starts(p, offset);
+                }
+                drop(tracker);
+                if let Some(e) = sought.report {
+                    self.trouble(Some(p), e);
+                }
+                return sought.at.filter(|_| sought.pin);
+            }
+        }
+        None
+    }
+
+    /// Asks whether what was read is still in the logs.
+    async fn validate(self: &Arc<Self>, link: &mut Link, asks: &[Ask<Validate>]) -> Result<()> {
+        let timeout = self.client.config().request_timeout;
+        let answer = match self.connect(link).await?.request(epochs_request(asks), timeout).await {
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                tracing::debug!(broker = link.broker, "it can't tell whether logs were cut");
+                self.tracker().cannot_validate(asks.iter().map(|a| &a.lease));
+                self.wake();
+                return Ok(());
+            }
+            answer => answer?,
+        };
+        let mut ends = epochs_answer(&answer);
+        for ask in asks {
             let p = &ask.lease;
-            match offsets.remove(&p.partition) {
-                None => self.tracker().give_back([p]),
-                Some(Err(code)) => self.refused(p, code, "finding the start offset of"),
-                Some(Ok(offset)) => {
-                    let pin = self.tracker().sought(p, ask.what, offset);
-                    if offset >= 0 {
-                        self.inbox.starts(p, offset);
-                    }
-                    if let (true, Some(pins)) = (pin, &self.pins) {
-                        _ = pins.send((p.clone(), offset)).await; // the group's task may be ending
+            let mut tracker = self.tracker();
+            if !tracker.is_current(ask) {
+                continue;
+            }
+            match ends.remove(&p.partition) {
+                None => tracker.give_back([p]),
+                Some(Err(code)) => {
+                    drop(tracker);
+                    self.refused(p, code, "validating the position of");
+                }
+                Some(Ok(end)) => {
+                    if let Some(end) = tracker.validated(p, ask.what, end) {
+                        let at = self.inbox.rewind(p, end);
+                        tracing::warn!(
+                            partition = %p, read = ask.what.offset, cut = end, new = at,
+                            "the log was cut and written anew below the position: reading goes on at the new one"
+                        );
+                        tracker.seek(p, StartOffset::Offset(at));
                     }
                 }
             }
         }
+        self.wake(); // a preferred replica may be fetched from again
         Ok(())
     }
 
@@ -262,39 +382,75 @@ impl Shared {
         }
     }
 
-    async fn fetch(&self, link: &mut Link, asks: &[Ask<FetchFrom>], short: bool) -> Result<()> {
+    async fn fetch(self: &Arc<Self>, link: &mut Link, asks: &[Ask<FetchFrom>], short: bool) -> Result<()> {
         let wait = if short { self.config.fetch_max_wait.min(SHORT_WAIT) } else { self.config.fetch_max_wait };
-        let request = fetch_request(asks, wait, &self.config);
+        self.connect(link).await?;
+        let request = fetch_request(link.session.request(asks), wait, &self.config);
         let timeout = wait + self.client.config().request_timeout;
         let answer = self.connect(link).await?.request(request, timeout).await?;
+        if !link.session.answered(answer.error_code, answer.session_id) {
+            tracing::debug!(broker = link.broker, "the fetch session is gone: it begins anew");
+            self.give_back(asks.iter());
+            return Ok(());
+        }
         if answer.error_code != 0 {
             return Err(Error::broker(answer.error_code, format_args!("fetching from broker {}", link.broker)));
         }
-        self.take(answer, asks).await;
+        self.take(answer, link.broker, asks).await;
         Ok(())
     }
 
-    async fn take(&self, answer: FetchResponse, asks: &[Ask<FetchFrom>]) {
+    fn give_back<'a>(&self, asks: impl Iterator<Item = &'a Ask<FetchFrom>>) {
+        let mut tracker = self.tracker();
+        for ask in asks {
+            if tracker.is_current(ask) {
+                tracker.give_back([&ask.lease]);
+            }
+        }
+    }
+
+    async fn take(self: &Arc<Self>, answer: FetchResponse, broker: i32, asks: &[Ask<FetchFrom>]) {
         let mut open: HashMap<&TopicPartition, &Ask<FetchFrom>> =
             asks.iter().map(|a| (&a.lease.partition, a)).collect();
         let data = |p: &PartitionData| p.records.as_ref().map_or(0, Bytes::len);
         let frame: usize = answer.responses.iter().flat_map(|t| t.partitions.iter().map(data)).sum();
+        let mut elsewhere = false;
         for topic in answer.responses {
             let name: Arc<str> = topic.topic.as_str().into();
             for data in topic.partitions {
                 let p = TopicPartition { topic: Arc::clone(&name), partition: data.partition_index };
-                if let Some(ask) = open.remove(&p) {
-                    match data.error_code {
-                        0 => self.deliver(&ask.lease, ask.what.offset, data, frame).await,
-                        code => self.refused(&ask.lease, code, "fetching"),
+                let Some(ask) = open.remove(&p) else { continue };
+                let replica = data.preferred_read_replica.0;
+                if !self.tracker().is_current(ask) {
+                    continue;
+                }
+                match data.error_code {
+                    0 if replica >= 0 => {
+                        let until = Instant::now() + self.client.config().metadata_max_age;
+                        tracing::debug!(partition = %p, replica, "it is fetched from a closer replica");
+                        self.tracker().prefer(&ask.lease, replica, until.into_std());
+                        elsewhere = true;
+                    }
+                    0 => self.deliver(ask, data, frame).await,
+                    code => {
+                        let deserted = self.tracker().desert(&ask.lease, broker, Instant::now().into_std());
+                        elsewhere |= deserted;
+                        // A replica that has fallen behind does not know the whole log: the leader is asked.
+                        if !(deserted && code == OFFSET_OUT_OF_RANGE) {
+                            self.refused(&ask.lease, code, "fetching");
+                        }
                     }
                 }
             }
         }
-        self.tracker().give_back(open.into_values().map(|a| &a.lease));
+        self.give_back(open.into_values());
+        if elsewhere {
+            self.wake();
+        }
     }
 
-    async fn deliver(&self, p: &Lease, offset: i64, data: PartitionData, frame: usize) {
+    async fn deliver(&self, ask: &Ask<FetchFrom>, data: PartitionData, frame: usize) {
+        let (p, offset) = (&ask.lease, ask.what.offset);
         let bytes = data.records.unwrap_or_default();
         let wire = bytes.len();
         // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
@@ -306,22 +462,36 @@ impl Shared {
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
         let aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
         let Unpacked { records, next_offset, leader_epoch, grown, damage } = self.unpack(bytes, offset, aborted).await;
+        let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
         let memory = if records.is_empty() { 0 } else { base + grown };
-        let came = Came { next: next_offset, wire, memory, damaged: damage.is_some() };
-        let Some((held, tell)) = self.tracker().fetched(p, Instant::now().into_std(), offset, came) else { return };
-        if tell {
-            let records = Records {
-                topic: Arc::clone(&p.partition.topic),
-                partition: p.partition.partition,
-                records,
-                next_offset,
-                leader_epoch: leader_epoch.filter(|epoch| *epoch >= 0),
-                high_watermark: data.high_watermark,
-                last_stable_offset: Some(data.last_stable_offset).filter(|offset| *offset >= 0),
-                read_committed: committed,
-                _held: Some(held),
-            };
-            self.inbox.records(p, records);
+        let came = Came { next: next_offset, leader_epoch, wire, memory, damaged: damage.is_some() };
+        let marks = Watermarks {
+            log_start_offset: Some(data.log_start_offset).filter(|offset| *offset >= 0),
+            high_watermark: data.high_watermark,
+            last_stable_offset: Some(data.last_stable_offset).filter(|offset| *offset >= 0),
+        };
+        {
+            let mut tracker = self.tracker();
+            if !tracker.is_current(ask) {
+                return;
+            }
+            let fetched = tracker.fetched(p, Instant::now().into_std(), offset, came);
+            self.inbox.marks(p, marks);
+            let Some((held, tell)) = fetched else { return };
+            if tell {
+                let records = Records {
+                    topic: Arc::clone(&p.partition.topic),
+                    partition: p.partition.partition,
+                    records,
+                    next_offset,
+                    leader_epoch,
+                    high_watermark: marks.high_watermark,
+                    last_stable_offset: marks.last_stable_offset,
+                    read_committed: committed,
+                    _held: Some(held),
+                };
+                self.inbox.records(p, records);
+            }
         }
         if let Some(e) = damage {
             if self.tracker().damaged(p) {
@@ -344,38 +514,4 @@ impl Shared {
             }
         }
     }
-}
-
-fn fetch_request(asks: &[Ask<FetchFrom>], wait: Duration, config: &ConsumerConfig) -> FetchRequest {
-    let mut topics: Vec<FetchTopic> = Vec::new();
-    for ask in asks {
-        let partition = FetchPartition::default()
-            .with_partition(ask.lease.partition.partition)
-            .with_current_leader_epoch(ask.leader_epoch)
-            .with_fetch_offset(ask.what.offset)
-            .with_log_start_offset(-1)
-            .with_partition_max_bytes(to_i32(ask.what.max_bytes));
-        // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
-        match topics.iter_mut().find(|t| t.topic.as_str() == &*ask.lease.partition.topic) {
-            Some(topic) => topic.partitions.push(partition),
-            None => topics.push(
-                FetchTopic::default()
-                    .with_topic(topic_name(&ask.lease.partition.topic))
-                    .with_partitions(vec![partition]),
-            ),
-        }
-    }
-    FetchRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
-        .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
-        .with_max_bytes(to_i32(config.fetch_max_bytes))
-        .with_isolation_level(isolation(config.isolation_level))
-        .with_session_id(0)
-        .with_session_epoch(-1)
-        .with_topics(topics)
-}
-
-fn to_i32(n: usize) -> i32 {
-    i32::try_from(n).unwrap_or(i32::MAX)
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::committer::not_ours;
 use super::core::{Core, Said};
-use super::fetcher::Fetcher;
+use super::fetcher::{Fetcher, Shared as Reading};
 use super::inbox::Inbox;
 use super::leader::{Counts, count, share_out};
 use super::lease::{Lease, Leases};
@@ -28,12 +28,12 @@ use super::offsets::{
     Codes, Commit, Commits, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer,
     committed_request,
 };
+use super::part::Begin;
 use super::protocol::{
     Action, Failure, Had, Settings, beat, heartbeat_request, join_request, joined, leave_request, left, sync_request,
     synced,
 };
 use super::status::Status;
-use super::{StartOffset, start};
 use crate::cluster::{Backoff, Client, Cluster};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
@@ -148,6 +148,11 @@ impl Group {
             leaving: None,
             shell,
         }
+    }
+
+    /// For the front.
+    pub(crate) fn reading(&self) -> Arc<Reading> {
+        self.fetcher.shared()
     }
 
     /// Until it has left the group or met with an error that can't be mended.
@@ -443,8 +448,9 @@ impl Group {
         if asked.is_empty() {
             return; // they have gone meanwhile
         }
-        let reset = start(self.shell.config.offset_reset);
-        let from = |p: &TopicPartition| committed.get(p).map_or(reset, |at| StartOffset::Offset(at.offset));
+        let from = |p: &TopicPartition| {
+            committed.get(p).map_or(Begin::ByPolicy, |at| Begin::Committed(at.offset, at.leader_epoch))
+        };
         self.starting.leases.remove(asked.iter().map(|l| &l.partition));
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(asked.iter().cloned());

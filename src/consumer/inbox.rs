@@ -4,7 +4,7 @@
 //! group does meanwhile: what was assigned and taken away before the program saw it was never there, and a revocation that is
 //! over before it was seen is a loss.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Leases};
-use super::{ConsumerEvent, Records, Revocation};
+use super::{ConsumerEvent, Records, Revocation, Watermarks};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
@@ -41,6 +41,10 @@ struct State {
     ended: Option<Error>,
     /// The offset behind what the program has been given, or where its first fetch starts.
     positions: HashMap<TopicPartition, i64>,
+    /// As of the last fetch.
+    marks: HashMap<TopicPartition, Watermarks>,
+    /// Their records wait.
+    paused: HashSet<TopicPartition>,
 }
 
 /// Partitions that the program knows and is to give up.
@@ -130,6 +134,59 @@ impl Inbox {
         }
     }
 
+    /// Reading goes on elsewhere: at `offset`, where that is known. What waits of the partition is of before, and dropped.
+    pub(crate) fn sought(&self, lease: &Lease, offset: Option<i64>) {
+        let mut s = self.lock();
+        if s.ours.holds(lease) {
+            s.drop_waiting(&lease.partition);
+            match offset {
+                Some(offset) => _ = s.positions.insert(lease.partition.clone(), offset),
+                None => _ = s.positions.remove(&lease.partition),
+            }
+        }
+    }
+
+    /// The log was cut at `end`: what waits is dropped. Gives where reading is to go on: there, or where the program is if it
+    /// has not come that far.
+    pub(crate) fn rewind(&self, lease: &Lease, end: i64) -> i64 {
+        let mut s = self.lock();
+        let at = s.positions.get(&lease.partition).map_or(end, |position| end.min(*position));
+        if s.ours.holds(lease) {
+            s.drop_waiting(&lease.partition);
+            s.positions.insert(lease.partition.clone(), at);
+        }
+        at
+    }
+
+    /// Holds back what waits and what comes of these, or no longer.
+    pub(crate) fn pause(&self, leases: &[Lease], paused: bool) {
+        let mut s = self.lock();
+        for lease in leases.iter().cloned() {
+            if paused && s.ours.holds(&lease) {
+                s.paused.insert(lease.partition);
+            } else if !paused {
+                s.paused.remove(&lease.partition);
+            }
+        }
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn paused(&self) -> Vec<TopicPartition> {
+        self.lock().paused.iter().cloned().collect()
+    }
+
+    /// Where the log begins and ends, as of a fetch.
+    pub(crate) fn marks(&self, lease: &Lease, marks: Watermarks) {
+        let mut s = self.lock();
+        if s.ours.holds(lease) {
+            s.marks.insert(lease.partition.clone(), marks);
+        }
+    }
+
+    pub(crate) fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        self.lock().marks.get(partition).copied()
+    }
+
     /// Nothing comes any more but the news that is here already.
     pub(crate) fn end(&self, why: Error) {
         let mut s = self.lock();
@@ -154,7 +211,9 @@ impl Inbox {
         if let Some((_, e)) = s.errors.pop_front() {
             return Some(Err(e));
         }
-        let records = s.records.pop_front()?;
+        let waits = |r: &Records| !s.paused.is_empty() && s.paused.contains(&r.topic_partition());
+        let next = s.records.iter().position(|r| !waits(r))?;
+        let records = s.records.remove(next)?;
         s.positions.insert(records.topic_partition(), records.next_offset);
         Some(Ok(ConsumerEvent::Records(records)))
     }
@@ -167,6 +226,12 @@ impl Inbox {
     /// The leases in whose name the program acts: those it has been told of and has not given up.
     pub(crate) fn told(&self) -> Leases {
         self.lock().told.clone()
+    }
+
+    /// Its lease, if the program has been told of it and it is not about to go.
+    pub(crate) fn lease(&self, partition: &TopicPartition) -> Option<Lease> {
+        let s = self.lock();
+        s.told.of(partition).filter(|lease| s.ours.holds(lease))
     }
 
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
@@ -202,6 +267,11 @@ impl State {
         Some(ConsumerEvent::Assigned(added.into_iter().map(|l| l.partition).collect()))
     }
 
+    fn drop_waiting(&mut self, partition: &TopicPartition) {
+        self.records.retain(|r| r.topic != partition.topic || r.partition != partition.partition);
+        self.errors.retain(|(p, _)| p.as_ref() != Some(partition));
+    }
+
     /// Nothing of these comes any more.
     fn discard(&mut self, partitions: &[TopicPartition]) {
         let gone = |topic: &str, partition| partitions.iter().any(|p| &*p.topic == topic && p.partition == partition);
@@ -209,6 +279,8 @@ impl State {
         self.records.retain(|r| !gone(&r.topic, r.partition));
         self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone(&p.topic, p.partition)));
         self.positions.retain(|p, _| !gone(&p.topic, p.partition));
+        self.marks.retain(|p, _| !gone(&p.topic, p.partition));
+        self.paused.retain(|p| !gone(&p.topic, p.partition));
         if self.ours.is_empty() {
             self.shared_out = false; // what was shared out is over before the program saw it
         }

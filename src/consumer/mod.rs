@@ -21,9 +21,12 @@ mod listing;
 mod membership;
 mod modern;
 mod offsets;
+mod part;
 mod positions;
 mod progress;
 mod protocol;
+mod requests;
+mod session;
 mod status;
 mod subscription;
 mod tracker;
@@ -43,6 +46,7 @@ pub use committer::Committer;
 pub use listing::OffsetAndTimestamp;
 pub(crate) use listing::{EARLIEST, LATEST, ask_leaders, list_offsets};
 pub use offsets::OffsetAndMetadata;
+pub use positions::Watermarks;
 #[allow(unused_imports, reason = "for the processor")]
 pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
@@ -54,10 +58,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
 use committer::Commands;
-use fetcher::Fetcher;
+use fetcher::{Fetcher, Shared as Reading};
 use group::{Command, Group};
 use inbox::Inbox;
 use lease::Lease;
+use part::Begin;
 use status::Status;
 use tracker::Held;
 
@@ -229,6 +234,8 @@ pub struct Consumer {
     cancel: CancellationToken,
     /// Of a consumer without a group.
     fetcher: Option<Fetcher>,
+    /// What is read, to move it and to pause it.
+    reading: Option<Arc<Reading>>,
 }
 
 impl Consumer {
@@ -268,7 +275,9 @@ impl Consumer {
             status: Arc::clone(&consumer.status),
             tasks: consumer.tasks.clone(),
         };
-        let task = consumer.cancel.clone().run_until_cancelled_owned(Group::new(shell, commands).run());
+        let group_task = Group::new(shell, commands);
+        consumer.reading = Some(group_task.reading());
+        let task = consumer.cancel.clone().run_until_cancelled_owned(group_task.run());
         consumer.tasks.spawn(task);
         consumer.group = Some(Commands { group: group.into(), sender, timeout: client.config().request_timeout });
         Ok(consumer)
@@ -307,11 +316,12 @@ impl Consumer {
         let mut consumer = Self::idle(client, &config);
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
-        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, start);
+        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, Begin::At(start));
         let partitions: Vec<_> = partitions.into_iter().map(leased).collect();
         consumer.inbox.assigned(partitions.iter().map(|(lease, _)| lease.clone()));
         let fetcher = Fetcher::start(client, &config, &consumer.inbox, &consumer.tasks, None);
         fetcher.add(partitions);
+        consumer.reading = Some(fetcher.shared());
         consumer.fetcher = Some(fetcher);
         Ok(consumer)
     }
@@ -326,6 +336,7 @@ impl Consumer {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             fetcher: None,
+            reading: None,
         }
     }
 
@@ -334,7 +345,8 @@ impl Consumer {
     /// # Errors
     /// Trouble with a single partition is told once, and reading it is tried again until it succeeds: [`ErrorKind::Corrupt`] for
     /// bytes that can't be read (nothing is skipped), [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`] and others that
-    /// name the partition. Any error after which [`state`](Self::state) is [`ConsumerState::Closed`] has ended the consumer and is
+    /// name the partition. [`ErrorKind::OffsetOutOfRange`], where [`offset_reset`](ConsumerConfig::offset_reset) is none: the
+    /// partition is not read before it is sought. Any error after which [`state`](Self::state) is [`ConsumerState::Closed`] has ended the consumer and is
     /// told again by each further call.
     ///
     /// # Cancellation
@@ -572,10 +584,11 @@ impl Message {
     }
 }
 
-/// Where a partition without a committed offset is read from.
-fn start(reset: OffsetReset) -> StartOffset {
+/// Where a partition without a committed offset is read from, if nothing else says it.
+fn start(reset: OffsetReset) -> Option<StartOffset> {
     match reset {
-        OffsetReset::Earliest => StartOffset::Earliest,
-        OffsetReset::Latest => StartOffset::Latest,
+        OffsetReset::Earliest => Some(StartOffset::Earliest),
+        OffsetReset::Latest => Some(StartOffset::Latest),
+        OffsetReset::None => None,
     }
 }

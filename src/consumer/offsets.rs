@@ -155,11 +155,13 @@ pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> 
         .with_topics(topics.collect())
 }
 
-pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<i64, i16>> {
+/// Offset and leader epoch of what was asked for, or an error code.
+pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
     let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
     topics
         .map(|(name, p)| {
-            let outcome = if p.error_code == 0 { Ok(p.offset) } else { Err(p.error_code) };
+            let epoch = Some(p.leader_epoch).filter(|epoch| *epoch >= 0);
+            let outcome = if p.error_code == 0 { Ok((p.offset, epoch)) } else { Err(p.error_code) };
             (TopicPartition::new(name.as_str(), p.partition_index), outcome)
         })
         .collect()

@@ -1,12 +1,111 @@
-//! Positions of a consumer's front: where logs begin and end, and where they are at a time.
+//! Positions of a consumer's front: moved and paused by hand, how far behind they are, where logs begin and end.
 
 use std::collections::BTreeMap;
 
-use super::{Consumer, EARLIEST, LATEST, OffsetAndTimestamp, list_offsets};
+use super::lease::Lease;
+use super::{Consumer, EARLIEST, LATEST, OffsetAndTimestamp, StartOffset, list_offsets};
+use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
+/// Where the log of a partition begins and ends, as of the last fetch of it.
+///
+/// ```
+/// fn tell(marks: ailurus::consumer::Watermarks) {
+///     println!("replicated up to {}, readable for committed readers up to {:?}", marks.high_watermark, marks.last_stable_offset);
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Watermarks {
+    /// The offset of the first record there is; none where the broker does not tell (Fetch before version 5).
+    pub log_start_offset: Option<i64>,
+    /// The offset behind the last record that all replicas in sync have.
+    pub high_watermark: i64,
+    /// The offset of the first record of a transaction that is open, or the high watermark; none where the broker does not tell.
+    pub last_stable_offset: Option<i64>,
+}
+
 impl Consumer {
+    /// Reads a partition on from another place. Once this has returned, [`recv`](Self::recv) gives no record of it that was
+    /// fetched for the place before; what was given already is the program's. Where the place has to be asked for (the ends, a
+    /// time), or is outside the log, that goes on behind it. Nothing is committed by this.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
+    /// use ailurus::{StartOffset, TopicPartition};
+    ///
+    /// consumer.seek(&TopicPartition::new("orders", 0), StartOffset::Timestamp(1_767_225_600_000))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::GroupMembership`] if the partition is not ours by what [`recv`](Self::recv) has told, or not any more;
+    /// [`ErrorKind::Config`] if the offset or the timestamp is negative.
+    pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<()> {
+        if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = to {
+            return Err(negative(partition, offset));
+        }
+        let lease = self.lease(partition, "moved")?;
+        if let Some(reading) = &self.reading {
+            reading.seek(&lease, to);
+        }
+        Ok(())
+    }
+
+    /// Fetches and gives no records of these partitions before they are [resumed](Self::resume). What was fetched already is
+    /// kept; the partitions stay ours. A partition that is given up and comes back is not paused.
+    ///
+    /// # Errors
+    /// [`ErrorKind::GroupMembership`] if one is not ours by what [`recv`](Self::recv) has told, or not any more: none is paused.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Goes on with partitions that are [paused](Self::pause); first comes what was kept.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.inbox.paused()
+    }
+
+    fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
+        let doing = if paused { "paused" } else { "resumed" };
+        let leases: Vec<_> = partitions.iter().map(|p| self.lease(p, doing)).collect::<Result<_>>()?;
+        if let Some(reading) = &self.reading {
+            reading.pause(&leases, paused);
+        }
+        Ok(())
+    }
+
+    fn lease(&self, partition: &TopicPartition, doing: &str) -> Result<Lease> {
+        self.inbox.lease(partition).ok_or_else(|| {
+            let what = format!("{partition} can't be {doing}: it is not, or no longer, assigned to this consumer");
+            Error::new(ErrorKind::GroupMembership, what)
+        })
+    }
+
+    /// Where the log of a partition that is ours begins and ends, as of its last fetch; none before the first.
+    pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
+        self.inbox.watermarks(partition)
+    }
+
+    /// How many offsets that can be read lie behind the [`position`](Self::position) of a partition that is ours, as of its
+    /// last fetch; none before the first.
+    pub fn lag(&self, partition: &TopicPartition) -> Option<i64> {
+        let marks = self.watermarks(partition)?;
+        let stable = marks.last_stable_offset.filter(|_| self.isolation_level == IsolationLevel::ReadCommitted);
+        let end = stable.unwrap_or(marks.high_watermark);
+        Some((end - self.position(partition)?).max(0))
+    }
+
     /// The offsets at which the logs of partitions begin, whether they are ours or not.
     ///
     /// # Errors

@@ -8,15 +8,15 @@
 //! are the whole budget bounds the whole. A fetch may bring more than is left of a share (a batch comes whole, compressed ones
 //! grow), but the next one is not made before the program has given that back.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::lease::Lease;
+use super::part::{Begin, Part, Position, Why};
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Snapshot, UNKNOWN_TOPIC};
 use crate::config::ConsumerConfig;
@@ -42,43 +42,12 @@ impl Drop for Held {
     }
 }
 
-/// Where a partition stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
-    /// To be asked for; `from` is the offset that was out of range.
-    Seek {
-        to: StartOffset,
-        from: Option<i64>,
-    },
-    At(i64),
-}
-
-#[derive(Debug)]
-struct Part {
-    /// Of its lease.
-    epoch: u64,
-    position: Position,
-    leader: Option<i32>,
-    leader_epoch: i32,
-    topic_id: Option<Uuid>,
-    in_flight: bool,
-    retry_at: Option<Instant>,
-    backoff: Backoff,
-    /// Whether its present trouble has been told.
-    reported: bool,
-    /// Whether a fetch has been answered: an empty partition tells its end once.
-    answered: bool,
-    held: Arc<AtomicUsize>,
-    /// What a fetched byte takes in memory, in sixteenths.
-    growth: usize,
-    /// When it last brought something; who waits longest is asked for first.
-    served: u64,
-}
-
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ask<T> {
     pub(crate) lease: Lease,
+    /// Counts the seeks before it.
+    pub(crate) version: u64,
     pub(crate) leader_epoch: i32,
     pub(crate) what: T,
 }
@@ -89,10 +58,18 @@ pub(crate) struct FetchFrom {
     pub(crate) max_bytes: usize,
 }
 
+/// Whether a log still holds what was read before `offset`, whose last record was of leader epoch `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validate {
+    pub(crate) offset: i64,
+    pub(crate) epoch: i32,
+}
+
 /// What to do for a broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     Seek(Vec<Ask<StartOffset>>),
+    Validate(Vec<Ask<Validate>>),
     /// `short`: others wait for their turn, so the broker must not hold the answer for long.
     Fetch {
         asks: Vec<Ask<FetchFrom>>,
@@ -109,6 +86,17 @@ pub(crate) enum Plan {
 pub(crate) struct Refused {
     /// The metadata may be stale.
     pub(crate) refresh: bool,
+    /// To be told to the program.
+    pub(crate) report: Option<Error>,
+}
+
+/// What came of an offset that was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Sought {
+    /// Where reading goes on.
+    pub(crate) at: Option<i64>,
+    /// Whether nothing else remembers that offset: it is the end of the log, by policy.
+    pub(crate) pin: bool,
     /// To be told to the program.
     pub(crate) report: Option<Error>,
 }
@@ -131,7 +119,7 @@ pub(crate) struct Tracker {
     /// Bytes that all may hold together.
     budget: usize,
     fetch_bytes: usize,
-    reset: StartOffset,
+    reset: Option<StartOffset>,
     backoff: Backoff,
     returned: Arc<Notify>,
     running: HashSet<i32>,
@@ -153,26 +141,9 @@ impl Tracker {
     }
 
     /// From now on these are read too; they have no leader before [`lead`](Self::lead).
-    pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, StartOffset)>) {
-        for (lease, from) in partitions {
-            let part = Part {
-                epoch: lease.epoch,
-                position: match from {
-                    StartOffset::Offset(offset) => Position::At(offset),
-                    to => Position::Seek { to, from: None },
-                },
-                leader: None,
-                leader_epoch: -1,
-                topic_id: None,
-                in_flight: false,
-                retry_at: None,
-                backoff: self.backoff.clone(),
-                reported: false,
-                answered: false,
-                held: Arc::default(),
-                growth: 16,
-                served: 0,
-            };
+    pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, impl Into<Begin>)>) {
+        for (lease, begin) in partitions {
+            let part = Part::new(&lease, begin.into(), self.reset, self.backoff.clone());
             self.parts.insert(lease.partition, part);
         }
     }
@@ -210,69 +181,160 @@ impl Tracker {
             };
             if part.topic_id.is_some() && topic.id.is_some() && part.topic_id != topic.id {
                 tracing::warn!(partition = %p, "the topic was created anew: it is read from its beginning");
-                part.position = Position::Seek { to: StartOffset::Earliest, from: None };
+                part.go(Position::sought(StartOffset::Earliest), None);
             }
             part.topic_id = topic.id.or(part.topic_id);
+            part.preferred = part.preferred.filter(|(replica, _)| snapshot.brokers.contains_key(replica));
             if part.leader != meta.leader || part.leader_epoch != meta.leader_epoch {
                 part.retry_at = None;
+                part.preferred = None;
+                // The new leader's log may not hold what was read.
+                part.validate |= part.leader_epoch >= 0 && part.read_epoch.is_some();
                 // The old leader may never answer. If it does, whichever answer comes first moves the position, and the
                 // other one is to an old question.
                 part.in_flight = false;
             }
             part.leader = meta.leader;
             part.leader_epoch = meta.leader_epoch;
-            match meta.leader {
-                None => moved.leaderless = true,
-                Some(leader) => {
-                    if self.running.insert(leader) {
-                        moved.start.push(leader);
-                    }
-                }
-            }
+            moved.leaderless |= meta.leader.is_none();
         }
+        moved.start = self.starts();
         moved
+    }
+
+    /// Brokers that something is to be asked of and that no one asks yet.
+    pub(crate) fn starts(&mut self) -> Vec<i32> {
+        let sources: BTreeSet<_> = self.parts.values().filter_map(Part::source).collect();
+        sources.into_iter().filter(|broker| self.running.insert(*broker)).collect()
     }
 
     /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
         let share = self.share();
-        let mut led: Vec<_> = self.parts.iter_mut().filter(|(_, p)| p.leader == Some(broker)).collect();
+        let mut led: Vec<_> = self.parts.iter_mut().filter(|(_, p)| p.source() == Some(broker)).collect();
         if led.is_empty() {
             self.running.remove(&broker);
             return Plan::Gone;
         }
-        let waits = |p: &Part| p.retry_at.filter(|at| *at > now);
-        let ready = |p: &Part| !p.in_flight && waits(p).is_none();
-
         let mut seeks = Vec::new();
-        for (name, part) in &mut led {
-            if let (Position::Seek { to, .. }, true) = (part.position, ready(part)) {
+        let mut validations = Vec::new();
+        for (name, part) in led.iter_mut().filter(|(_, part)| part.ready(now)) {
+            if let Some(to) = part.position.question() {
                 part.in_flight = true;
                 seeks.push(part.ask(name, to));
+            } else if let (Position::At(offset), Some(epoch), true) = (part.position, part.read_epoch, part.validate) {
+                validations.push(part.ask(name, Validate { offset, epoch }));
             }
         }
         if !seeks.is_empty() {
             return Plan::Seek(seeks);
         }
+        if !validations.is_empty() {
+            led.iter_mut().filter(|(_, part)| part.validate && part.ready(now)).for_each(|(_, p)| p.in_flight = true);
+            return Plan::Validate(validations);
+        }
         led.sort_by_key(|(_, part)| part.served);
         let mut asks = Vec::new();
         let mut short = false;
         let mut until: Option<Instant> = None;
-        for (name, part) in led {
+        for (name, part) in led.into_iter().filter(|(_, part)| !part.paused && part.position != Position::Unset) {
             let left = share.saturating_sub(part.held.load(Ordering::Acquire));
             match part.position {
-                Position::At(offset) if ready(part) && left > 0 => {
+                Position::At(offset) if part.ready(now) && left > 0 => {
                     part.in_flight = true;
                     let max_bytes = (left * 16 / part.growth).max(LEAST).min(self.fetch_bytes);
                     asks.push(part.ask(name, FetchFrom { offset, max_bytes }));
                 }
                 _ => {
                     short = true;
-                    until = until.into_iter().chain(waits(part)).min();
+                    until = until.into_iter().chain(part.waits(now)).min();
                 }
             }
         }
         if asks.is_empty() { Plan::Wait(until) } else { Plan::Fetch { asks, short } }
+    }
+
+    /// Reads on somewhere else. What is under way counts for nothing, see [`is_current`](Self::is_current).
+    pub(crate) fn seek(&mut self, lease: &Lease, to: StartOffset) {
+        if let Some(part) = self.part(lease) {
+            part.go(Position::sought(to), None);
+        }
+    }
+
+    /// Whether nothing was sought since this was asked.
+    pub(crate) fn is_current<T>(&mut self, ask: &Ask<T>) -> bool {
+        self.part(&ask.lease).is_some_and(|part| part.version == ask.version)
+    }
+
+    /// Fetches these no more, or again. What is under way still comes.
+    pub(crate) fn pause(&mut self, leases: &[Lease], paused: bool) {
+        for lease in leases {
+            if let Some(part) = self.part(lease) {
+                part.paused = paused;
+            }
+        }
+    }
+
+    /// The leader wants this partition to be fetched from another replica for a while.
+    pub(crate) fn prefer(&mut self, lease: &Lease, replica: i32, until: Instant) {
+        if let Some(part) = self.part(lease) {
+            part.in_flight = false;
+            part.preferred = Some((replica, until)).filter(|_| part.leader != Some(replica));
+        }
+    }
+
+    /// A replica that is not the leader could not serve this: back to the leader, after a wait, for it may name that replica
+    /// again. Whether it was one.
+    pub(crate) fn desert(&mut self, lease: &Lease, replica: i32, now: Instant) -> bool {
+        let Some(part) = self.part(lease) else { return false };
+        let left = part.preferred.is_some_and(|(preferred, _)| preferred == replica);
+        if left {
+            part.preferred = None;
+            part.in_flight = false;
+            part.retry_at = Some(now + part.backoff.next());
+        }
+        left
+    }
+
+    /// Preferred replicas whose time has passed: back to the leader, which may know a better one by now. Whether there were any.
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for part in self.parts.values_mut().filter(|p| p.preferred.is_some_and(|(_, until)| until <= now)) {
+            part.preferred = None;
+            any = true;
+        }
+        any
+    }
+
+    /// No leader can tell whether what was read is still there: it is believed to be.
+    pub(crate) fn cannot_validate<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
+        for lease in leases {
+            if let Some(part) = self.part(lease) {
+                (part.validate, part.in_flight) = (false, false);
+            }
+        }
+    }
+
+    /// The leader's log of the leader epoch that was asked for ends at `end`, or was never heard of. Gives the offset from
+    /// which on what was read is not in the log any more, if the policy is to go on from there.
+    pub(crate) fn validated(&mut self, lease: &Lease, asked: Validate, end: Option<i64>) -> Option<i64> {
+        let reset = self.reset;
+        let part = self.part(lease)?;
+        part.in_flight = false;
+        if part.position != Position::At(asked.offset) || part.read_epoch != Some(asked.epoch) {
+            return None;
+        }
+        part.validate = false;
+        match end {
+            Some(end) if end >= asked.offset => None,
+            Some(end) if reset.is_some() => Some(end),
+            end => {
+                let why = Why::Truncated { position: asked.offset, end };
+                tracing::warn!(partition = %lease, position = asked.offset, "the log was cut below the position");
+                part.go(Position::reset(reset, why), None);
+                None
+            }
+        }
     }
 
     /// No answer came: all of it may be asked for again.
@@ -284,25 +346,39 @@ impl Tracker {
         }
     }
 
-    /// The offset that was asked for. Whether it is one that nothing else remembers: the end of the log, by policy.
-    pub(crate) fn sought(&mut self, lease: &Lease, asked: StartOffset, offset: i64) -> bool {
-        let Some(part) = self.part(lease) else { return false };
+    /// The offset that was asked for, with the leader epoch of its record, if the leader tells.
+    pub(crate) fn sought(&mut self, lease: &Lease, asked: StartOffset, offset: i64, epoch: Option<i32>) -> Sought {
+        let Some(part) = self.part(lease) else { return Sought::default() };
         part.in_flight = false;
-        let Position::Seek { to, from } = part.position else { return false };
-        if to != asked {
-            return false;
+        if part.position.question() != Some(asked) {
+            return Sought::default();
         }
-        if offset < 0 {
-            // No record has that timestamp or a later one: what comes next will.
-            part.position = Position::Seek { to: StartOffset::Latest, from };
-            return false;
+        match part.position {
+            Position::Seek { from, by_policy, .. } if offset < 0 => {
+                // No record has that timestamp or a later one: what comes next will.
+                part.position = Position::Seek { to: StartOffset::Latest, from, by_policy };
+                Sought::default()
+            }
+            Position::Seek { to, from, by_policy } => {
+                part.settle();
+                part.position = Position::At(offset);
+                part.read_epoch = epoch;
+                if let Some(from) = from {
+                    tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
+                }
+                Sought { at: Some(offset), pin: by_policy && to == StartOffset::Latest, report: None }
+            }
+            Position::Lost { why, start: None } => {
+                part.position = Position::Lost { why, start: Some(offset) };
+                Sought::default()
+            }
+            Position::Lost { why, start: Some(start) } => {
+                part.settle();
+                part.position = Position::Unset;
+                Sought { report: Some(why.error(lease, start, offset)), ..Sought::default() }
+            }
+            Position::At(_) | Position::Unset => Sought::default(),
         }
-        part.settle();
-        part.position = Position::At(offset);
-        if let Some(from) = from {
-            tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
-        }
-        to == StartOffset::Latest
     }
 
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
@@ -315,6 +391,7 @@ impl Tracker {
             return None;
         }
         part.position = Position::At(came.next);
+        part.read_epoch = came.leader_epoch.or(part.read_epoch);
         let tell = came.next > offset || !part.answered;
         part.answered = true;
         if came.wire > 0 && came.next == offset {
@@ -338,7 +415,7 @@ impl Tracker {
         let Some(part) = self.part(lease) else { return Refused::default() };
         part.in_flight = false;
         if let (OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
-            part.position = Position::Seek { to: reset, from: Some(offset) };
+            part.position = Position::reset(reset, Why::OutOfRange(offset));
             return Refused::default();
         }
         part.retry_at = Some(now + part.backoff.next());
@@ -362,24 +439,12 @@ impl Tracker {
     }
 }
 
-impl Part {
-    fn ask<T>(&self, partition: &TopicPartition, what: T) -> Ask<T> {
-        let lease = Lease { partition: partition.clone(), epoch: self.epoch };
-        Ask { lease, leader_epoch: self.leader_epoch, what }
-    }
-
-    /// All is well with it.
-    fn settle(&mut self) {
-        self.backoff.reset();
-        self.retry_at = None;
-        self.reported = false;
-    }
-}
-
 /// What a fetch has brought of a partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Came {
     pub(crate) next: i64,
+    /// Of the last record that was passed.
+    pub(crate) leader_epoch: Option<i32>,
     /// Bytes on the wire.
     pub(crate) wire: usize,
     /// Bytes that stay in memory as long as the records are there.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
+use uuid::Uuid;
 
 use super::*;
 use crate::cluster::topic_meta;
@@ -61,7 +62,7 @@ fn asks(plan: &Plan) -> Vec<(i32, i64)> {
 }
 
 fn came(next: i64, bytes: usize) -> Came {
-    Came { next, wire: bytes, memory: bytes, damaged: false }
+    Came { next, leader_epoch: None, wire: bytes, memory: bytes, damaged: false }
 }
 
 #[test]
@@ -73,7 +74,8 @@ fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
     assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)), Moved::default(), "they run already");
     let Plan::Seek(seeks) = t.plan(1, now) else { panic!("a start is not known") };
     assert_eq!((seeks[0].lease.partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
-    assert!(t.sought(&p(1), StartOffset::Latest, 40), "nothing else remembers this end");
+    let found = t.sought(&p(1), StartOffset::Latest, 40, None);
+    assert_eq!((found.at, found.pin), (Some(40), false), "the program knows where it wanted to begin");
     let plan = t.plan(1, now);
     assert_eq!(asks(&plan), [(0, 5), (1, 40)]);
     assert_eq!(t.plan(1, now), Plan::Wait(None), "it is under way");
@@ -81,7 +83,7 @@ fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
     assert_eq!(t.plan(1, now), plan, "no answer came");
     let Plan::Seek(seeks) = t.plan(2, now) else { panic!("a start is not known") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    assert!(!t.sought(&p(2), StartOffset::Earliest, 3), "the beginning need not be remembered");
+    assert!(!t.sought(&p(2), StartOffset::Earliest, 3, None).pin);
     assert_eq!(t.plan(3, now), Plan::Gone);
 }
 
@@ -91,7 +93,7 @@ fn a_time_behind_the_last_record_is_the_end() {
     t.lead(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    assert!(!t.sought(&p(0), StartOffset::Timestamp(99), -1));
+    assert_eq!(t.sought(&p(0), StartOffset::Timestamp(99), -1, None).at, None);
     let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks again") };
     assert_eq!(seeks[0].what, StartOffset::Latest);
 }
@@ -125,7 +127,7 @@ fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
     t.lead(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.fetched(&p(0), now, 0, Came { next: 9, wire: 10_000, memory: 40_000, damaged: false }).unwrap();
+    t.fetched(&p(0), now, 0, Came { memory: 40_000, ..came(9, 10_000) }).unwrap();
     let Plan::Fetch { asks, .. } = t.plan(1, now) else { panic!("it has room") };
     assert_eq!(asks[0].what.max_bytes, SHARE / 4);
 }
@@ -169,7 +171,7 @@ fn an_offset_outside_the_log_goes_by_the_policy() {
     assert!(!refused.refresh && refused.report.is_none());
     let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks for the beginning") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    t.sought(&p(0), StartOffset::Earliest, 20);
+    t.sought(&p(0), StartOffset::Earliest, 20, None);
     assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
 }
 
@@ -292,4 +294,156 @@ fn shares_follow_the_number_of_partitions() {
     t.remove(&[p(1).partition]);
     assert_eq!(asks(&t.plan(1, now)), [(0, 10)]);
     drop(kept);
+}
+
+#[test]
+fn without_a_policy_the_program_is_told_what_there_is() {
+    let config = ConsumerConfig { offset_reset: crate::config::OffsetReset::None, ..Default::default() };
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let mut t = Tracker::new(&config, backoff, Arc::default());
+    t.add([
+        (p(0), Begin::At(StartOffset::Offset(500))),
+        (p(1), Begin::ByPolicy),
+        (p(2), Begin::Committed(80, Some(3))),
+    ]);
+    t.lead(&snapshot(&[1, 1, 1], 1));
+    let now = Instant::now();
+    let ask = |t: &mut Tracker, wanted: &[(i32, StartOffset)]| {
+        let Plan::Seek(seeks) = t.plan(1, now) else { panic!("the log's ends are not known") };
+        let asked: Vec<_> = seeks.iter().map(|a| (a.lease.partition.partition, a.what)).collect();
+        assert_eq!(asked, wanted);
+    };
+    let told = |t: &mut Tracker, i, offset| {
+        let (to, then) = (StartOffset::Earliest, StartOffset::Latest);
+        assert!(t.sought(&p(i), to, 10, None).report.is_none());
+        ask(t, &[(i, then)]);
+        let found = t.sought(&p(i), then, offset, None);
+        assert_eq!((found.at, found.pin), (None, false));
+        found.report.unwrap().to_string()
+    };
+    ask(&mut t, &[(1, StartOffset::Earliest)]);
+    let e = told(&mut t, 1, 90);
+    assert!(e.contains("committed no offset of t/1, which begins at 10 and ends at 90"), "{e}");
+    let Plan::Validate(asks) = t.plan(1, now) else { panic!("a committed offset has to be in the log still") };
+    assert_eq!(asks[0].what, Validate { offset: 80, epoch: 3 });
+    assert_eq!(t.validated(&p(2), asks[0].what, Some(60)), None);
+    ask(&mut t, &[(2, StartOffset::Earliest)]);
+    let e = told(&mut t, 2, 70);
+    assert!(e.contains("t/2 was cut and written anew from offset 60 on, after it was read up to offset 80"), "{e}");
+    assert!(e.contains("begins at 10 and ends at 70") && e.contains("REDPANDA_AUTO_OFFSET_RESET"), "{e}");
+    assert_eq!(self::asks(&t.plan(1, now)), [(0, 500)]);
+    t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    ask(&mut t, &[(0, StartOffset::Earliest)]);
+    let e = told(&mut t, 0, 90);
+    assert!(e.contains("offset 500 of t/0 is not in its log"), "{e}");
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "until it is sought");
+    t.seek(&p(0), StartOffset::Offset(50));
+    assert_eq!(self::asks(&t.plan(1, now)), [(0, 50)]);
+}
+
+#[test]
+fn what_was_asked_before_a_seek_counts_for_nothing() {
+    let mut t = tracker(&[StartOffset::Latest, StartOffset::Offset(0)]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    let Plan::Seek(old) = t.plan(1, now) else { panic!("a start is not known") };
+    t.seek(&p(0), StartOffset::Latest);
+    assert!(!t.is_current(&old[0]));
+    let Plan::Seek(new) = t.plan(1, now) else { panic!("it is to be asked for anew") };
+    assert!(t.is_current(&new[0]));
+    assert!(!t.sought(&p(0), StartOffset::Latest, 9, None).pin, "the program has decided that");
+    let Plan::Fetch { asks: old, .. } = t.plan(1, now) else { panic!("both are known") };
+    t.seek(&p(1), StartOffset::Offset(0));
+    assert_eq!(old.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(asks(&t.plan(1, now)), [(1, 0)], "the other one is still under way");
+}
+
+#[test]
+fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
+    let mut t = tracker(&[StartOffset::Offset(0); 2]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    t.pause(&[p(0)], true);
+    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("one goes on") };
+    assert_eq!((plan.len(), plan[0].lease.partition.partition, short), (1, 1, false));
+    assert_eq!(t.plan(1, now), Plan::Wait(None));
+    t.pause(&[p(0)], false);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 0)]);
+}
+
+/// The same with another leader epoch.
+fn elected(mut snapshot: Snapshot, epoch: i32) -> Snapshot {
+    for topic in snapshot.topics.values_mut() {
+        Arc::make_mut(topic).partitions.iter_mut().for_each(|p| p.leader_epoch = epoch);
+    }
+    snapshot
+}
+
+#[test]
+fn a_new_leader_is_asked_whether_it_has_what_was_read() {
+    let mut t = tracker(&[StartOffset::Offset(0); 2]);
+    t.lead(&snapshot(&[1, 1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    t.fetched(&p(0), now, 0, Came { leader_epoch: Some(7), ..came(50, 10) }).unwrap();
+    t.give_back([&p(1)]);
+    t.lead(&elected(snapshot(&[2, 2], 1), 8));
+    let Plan::Validate(asked) = t.plan(2, now) else { panic!("the new leader may have less") };
+    assert_eq!(asked.len(), 1, "of the other one nothing was read");
+    assert_eq!((asked[0].what, asked[0].leader_epoch), (Validate { offset: 50, epoch: 7 }, 8));
+    assert_eq!(asks(&t.plan(2, now)), [(1, 0)], "which goes on meanwhile");
+    t.refused(&p(0), now, 74, "validating");
+    let Plan::Wait(Some(until)) = t.plan(2, now) else { panic!("it waits") };
+    assert!(matches!(t.plan(2, until), Plan::Validate(_)), "again");
+    assert_eq!(t.validated(&p(0), asked[0].what, Some(50)), None, "all is there");
+    assert_eq!(asks(&t.plan(2, until)), [(0, 50)]);
+
+    t.give_back([&p(0)]);
+    t.lead(&elected(snapshot(&[2, 2], 1), 9));
+    assert!(matches!(t.plan(2, until), Plan::Validate(_)));
+    assert_eq!(t.validated(&p(0), asked[0].what, Some(40)), Some(40));
+    t.seek(&p(0), StartOffset::Offset(40));
+    assert_eq!(asks(&t.plan(2, until)), [(1, 0), (0, 40)]);
+
+    t.fetched(&p(0), now, 40, Came { leader_epoch: Some(9), ..came(60, 10) }).unwrap();
+    t.lead(&elected(snapshot(&[2, 2], 1), 10));
+    assert!(matches!(t.plan(2, until), Plan::Validate(_)));
+    assert_eq!(t.validated(&p(0), Validate { offset: 60, epoch: 9 }, None), None);
+    let Plan::Seek(seeks) = t.plan(2, until) else { panic!("no one knows where to go on: by the policy") };
+    assert_eq!(seeks[0].what, StartOffset::Earliest);
+    t.cannot_validate([&p(0)]);
+}
+
+#[test]
+fn the_closest_replica_is_fetched_from_for_a_while() {
+    let mut t = tracker(&[StartOffset::Offset(0)]);
+    let known = |t: &mut Tracker, epoch| {
+        let mut snapshot = elected(snapshot(&[1], 1), epoch);
+        let at = |id| (id, crate::BrokerAddr::new("h", 9000 + id as u16));
+        snapshot.brokers = [at(1), at(2)].into();
+        t.lead(&snapshot).start
+    };
+    assert_eq!(known(&mut t, 7), [1]);
+    let now = Instant::now();
+    t.plan(1, now);
+    t.prefer(&p(0), 2, now + Duration::from_secs(5));
+    assert_eq!(t.starts(), [2]);
+    assert_eq!(t.plan(1, now), Plan::Gone);
+    assert_eq!(asks(&t.plan(2, now)), [(0, 0)]);
+    t.fetched(&p(0), now, 0, came(5, 10)).unwrap();
+    assert!(!t.expire(now));
+    assert!(t.expire(now + Duration::from_secs(5)), "another one may be closer by now");
+    assert_eq!((t.plan(2, now), t.starts()), (Plan::Gone, vec![1]));
+    assert_eq!(asks(&t.plan(1, now)), [(0, 5)]);
+    t.prefer(&p(0), 2, now + Duration::from_secs(5));
+    assert!(t.desert(&p(0), 2, now), "it does not serve it");
+    assert!(!t.desert(&p(0), 1, now), "the leader is no such replica");
+    let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("the leader would send it back there at once") };
+    assert_eq!(asks(&t.plan(1, until)), [(0, 5)]);
+    t.prefer(&p(0), 2, now + Duration::from_secs(5));
+    known(&mut t, 8);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "a new leader is to choose anew");
+    t.prefer(&p(0), 3, now + Duration::from_secs(5));
+    known(&mut t, 8);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "one that is not known any more");
 }

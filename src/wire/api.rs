@@ -104,6 +104,7 @@ table! {
     DeleteRecords DeleteRecordsRequest DeleteRecordsResponse 0..=2, flexible from 2;
     DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2, flexible from 2;
     CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
+    OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4, flexible from 4;
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
     ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=2, flexible from 3;
     ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;

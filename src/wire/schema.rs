@@ -138,6 +138,7 @@ pub(super) mod table {
     pub(crate) const DeleteRecords: &[Field] = &[I32, array(&[STR, array(&[I32, I64, I16])])];
     pub(crate) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
     pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
+    pub(crate) const OffsetForLeaderEpoch: &[Field] = &[I32, array(&[STR, array(&[I16, I32, I32, I64])])];
     pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
     pub(crate) const ApiVersions: &[Field] = &[I16, array(&[I16, I16, I16]), since(1, I32)];
     pub(crate) const ConsumerGroupHeartbeat: &[Field] =

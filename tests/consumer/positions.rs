@@ -26,3 +26,267 @@ async fn offsets_are_looked_up_by_end_and_by_time() {
     assert_eq!(e.kind(), ErrorKind::UnknownTopic, "{e}");
     consumer.close().await.unwrap();
 }
+
+/// Whatever comes up to number `last`.
+async fn until(consumer: &mut Consumer, last: i32) -> Vec<i32> {
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        seen.extend(numbers(&next_records(consumer).await));
+    }
+    seen
+}
+
+/// A consumer of partition 0, alone or in a group, that has its partition.
+async fn reader(test: &TestBroker, client: &Client, topic: &str, group: bool, config: ConsumerConfig) -> Consumer {
+    let mut consumer = if group {
+        Consumer::subscribe(client, &test.group("g"), &[topic], config).await.unwrap()
+    } else {
+        Consumer::assign(client, all(topic, 1, StartOffset::Earliest), config).await.unwrap()
+    };
+    assert_eq!(assigned(&mut consumer).await.len(), 1);
+    consumer
+}
+
+#[tokio::test]
+async fn a_seek_moves_a_running_consumer() {
+    let test = support::broker().await;
+    let client = client(&test).await;
+    let topic = topic(&test, &client, "t", 1).await;
+    let small = connect(test.config().batch_size(1_usize << 10)).await;
+    produce(&small, &topic, 1, 0..1000, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.partition_fetch_bytes = 2 << 10;
+    let p = TopicPartition::new(&*topic, 0);
+    for group in [false, true] {
+        let mut consumer = reader(&test, &client, &topic, group, config.clone()).await;
+        // More waits when the first records are here, and a fetch is under way.
+        next_records(&mut consumer).await;
+        for (to, first) in [
+            (StartOffset::Offset(500), 500),
+            (StartOffset::Offset(3), 3),
+            (StartOffset::Timestamp(901), 900),
+            (StartOffset::Earliest, 0),
+            (StartOffset::Offset(999), 999),
+            (StartOffset::Offset(998), 998),
+        ] {
+            consumer.seek(&p, to).unwrap();
+            if let StartOffset::Offset(offset) = to {
+                assert_eq!(consumer.position(&p), Some(offset));
+            }
+            let records = soon(async {
+                loop {
+                    let records = next_records(&mut consumer).await;
+                    if !records.records.is_empty() {
+                        break records;
+                    }
+                }
+            });
+            let seen: Vec<_> = numbers(&records.await).collect();
+            assert_eq!(seen[0], first, "{to:?}");
+            assert_eq!(seen, (first..first + seen.len() as i32).collect::<Vec<_>>());
+        }
+        consumer.seek(&p, StartOffset::Offset(600)).unwrap();
+        assert_eq!(until(&mut consumer, 999).await, (600..1000).collect::<Vec<_>>(), "it goes on from there");
+        consumer.seek(&p, StartOffset::Latest).unwrap();
+        let end = next_records(&mut consumer).await;
+        assert_eq!((end.records.len(), end.next_offset, end.lag()), (0, 1000, 0), "the end is told");
+        let e = consumer.seek(&p, StartOffset::Offset(-1)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Config, "{e}");
+        let e = consumer.seek(&TopicPartition::new(&*topic, 1), StartOffset::Earliest).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e}");
+        consumer.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_paused_partition_keeps_what_is_here_and_goes_on_with_it() {
+    let test = support::broker().await;
+    let client = client(&test).await;
+    let topic = topic(&test, &client, "t", 2).await;
+    let small = connect(test.config().batch_size(1_usize << 10)).await;
+    produce(&small, &topic, 2, 0..2000, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.partition_fetch_bytes = 2 << 10;
+    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let [p, other] = [0, 1].map(|i| TopicPartition::new(&*topic, i));
+    let mut seen = [Vec::new(), Vec::new()];
+    let read = async |consumer: &mut Consumer, seen: &mut [Vec<i32>; 2]| {
+        let records = next_records(consumer).await;
+        seen[records.partition as usize].extend(numbers(&records));
+        records.partition
+    };
+    while read(&mut consumer, &mut seen).await != 0 {}
+    consumer.pause(std::slice::from_ref(&p)).unwrap();
+    assert_eq!(consumer.paused(), std::slice::from_ref(&p));
+    while seen[1].len() < 1000 {
+        assert_eq!(read(&mut consumer, &mut seen).await, 1, "the other one goes on alone");
+    }
+    assert!(seen[0].len() < 1000);
+    assert!(consumer.lag(&p).unwrap() > 0);
+    assert_eq!(consumer.lag(&other), Some(0));
+    consumer.resume(std::slice::from_ref(&p)).unwrap();
+    while seen[0].len() < 1000 {
+        read(&mut consumer, &mut seen).await;
+    }
+    assert_eq!(seen[0], (0..2000).filter(|n| n % 2 == 0).collect::<Vec<_>>(), "nothing was dropped");
+    let marks = consumer.watermarks(&p).unwrap();
+    assert_eq!((marks.high_watermark, marks.last_stable_offset), (1000, Some(1000)));
+    assert_eq!(consumer.lag(&p), Some(0));
+    let e = consumer.pause(&[p, TopicPartition::new(&*topic, 2)]).unwrap_err();
+    assert_eq!((e.kind(), consumer.paused()), (ErrorKind::GroupMembership, vec![]));
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_reset_policy_the_program_decides() {
+    let test = support::broker().await;
+    let client = client(&test).await;
+    let topic = topic(&test, &client, "t", 1).await;
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.offset_reset = OffsetReset::None;
+    let p = TopicPartition::new(&*topic, 0);
+    let alone = Consumer::assign(&client, all(&topic, 1, StartOffset::Offset(500)), config.clone()).await.unwrap();
+    let member = Consumer::subscribe(&client, &test.group("g"), &[&topic], config).await.unwrap();
+    for (mut consumer, why) in [(alone, "offset 500 of"), (member, "committed no offset of")] {
+        let e = loop {
+            match soon(consumer.recv()).await {
+                Ok(ConsumerEvent::Records(records)) => panic!("{records:?}"),
+                Ok(_) => {}
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(e.kind(), ErrorKind::OffsetOutOfRange);
+        for part in [why, &p.to_string(), "begins at 0 and ends at 10", "REDPANDA_AUTO_OFFSET_RESET"] {
+            assert!(e.to_string().contains(part), "{part} is missing: {e}");
+        }
+        assert_ne!(consumer.state(), ConsumerState::Closed);
+        consumer.seek(&p, StartOffset::Offset(7)).unwrap();
+        assert_eq!(until(&mut consumer, 9).await, [7, 8, 9]);
+        consumer.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_is_read_on_where_it_was_cut() {
+    const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+    for can_tell in [true, false] {
+        let versions = support::embedded_versions();
+        let versions = if can_tell { versions } else { versions.without(OFFSET_FOR_LEADER_EPOCH) };
+        let Some(test) = support::embedded(|c| c.versions(versions)).await else { return };
+        let broker = test.embedded().unwrap();
+        let client = client(&test).await;
+        let topic = topic(&test, &client, "t", 1).await;
+        produce(&client, &topic, 1, 0..50, Compression::None).await;
+        produce(&client, &topic, 1, 50..100, Compression::None).await;
+        let mut config = client.config().consumer.clone();
+        let mut consumer = reader(&test, &client, &topic, true, config.clone()).await;
+        assert_eq!(until(&mut consumer, 99).await.len(), 100);
+        config.offset_reset = OffsetReset::None;
+        let mut strict = reader(&test, &client, &topic, false, config).await;
+        until(&mut strict, 99).await;
+        // The new leader had not got all of it, and has written on.
+        broker.truncate(&topic, 0, 60).unwrap();
+        let cut = broker.log_range(&topic, 0).unwrap().1;
+        assert!((50..=60).contains(&cut));
+        produce(&client, &topic, 1, 1000..1100, Compression::None).await;
+        let seen = until(&mut consumer, 1099).await;
+        if can_tell {
+            assert_eq!(seen, (1000..1100).collect::<Vec<_>>(), "not one is missed, and none comes again");
+            let e = soon(strict.recv()).await.unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::OffsetOutOfRange);
+            let text = format!("from offset {cut} on, after it was read up to offset 100");
+            assert!(e.to_string().contains(&text), "{e}");
+        }
+        consumer.close().await.unwrap();
+        strict.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn records_come_from_the_replica_in_the_same_rack() {
+    let change = |c: ailurus_broker::BrokerConfig| c.default_replication(3).racks(&["a", "b", "c"]);
+    let Some(test) = support::embedded(change).await else { return };
+    let broker = test.embedded().unwrap();
+    let client = client(&test).await;
+    let topic = topic(&test, &client, "t", 1).await;
+    assert_eq!(broker.leader(&topic, 0).unwrap(), Some(0));
+    let mut config = client.config().consumer.clone();
+    config.client_rack = Some("b".into());
+    // Which nodes were asked, and how often node 1 is to refuse.
+    let (asked, refuses) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(0)));
+    let (nodes, refused) = (Arc::clone(&asked), Arc::clone(&refuses));
+    broker.set_hook(move |request| {
+        if request.api_key != FETCH {
+            return None;
+        }
+        nodes.lock().unwrap().insert(request.node);
+        let mut left = refused.lock().unwrap();
+        let refuse = request.node == 1 && *left > 0;
+        *left -= i32::from(refuse);
+        refuse.then_some(Fault::Error(1))
+    });
+    let mut consumer = Consumer::assign(&client, all(&topic, 1, StartOffset::Earliest), config).await.unwrap();
+    let mut seen = Vec::new();
+    for round in 0..5 {
+        match round {
+            2 => *refuses.lock().unwrap() = 3,
+            3 => broker.stop_node(1).await.unwrap(),
+            _ => {}
+        }
+        produce(&client, &topic, 1, round * 100..(round + 1) * 100, Compression::None).await;
+        while seen.len() < (round as usize + 1) * 100 {
+            seen.extend(numbers(&next_records(&mut consumer).await));
+        }
+        assert!(asked.lock().unwrap().contains(&1), "the leader gives no records while node 1 is up");
+    }
+    assert_eq!(seen, (0..500).collect::<Vec<_>>(), "each once and in order");
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_partitions_are_not_named_in_each_fetch() {
+    use kafka_protocol::messages::FetchRequest;
+    use kafka_protocol::protocol::Decodable;
+
+    const PARTITIONS: i32 = 90;
+    let test = support::broker().await;
+    let Some(broker) = test.embedded() else { return };
+    let client = client(&test).await;
+    let topic = topic(&test, &client, "t", PARTITIONS).await;
+    // Session epoch and how many partitions were named.
+    let fetches = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&fetches);
+    broker.set_hook(move |request| {
+        if request.api_key == FETCH {
+            let fetch = FetchRequest::decode(&mut request.body.clone(), request.version).unwrap();
+            let named: usize = fetch.topics.iter().map(|t| t.partitions.len()).sum();
+            noted.lock().unwrap().push((fetch.session_epoch, named));
+        }
+        None
+    });
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::assign(&client, all(&topic, PARTITIONS, StartOffset::Earliest), config).await.unwrap();
+    let mut told = BTreeSet::new();
+    while told.len() < PARTITIONS as usize {
+        told.insert(next_records(&mut consumer).await.partition);
+    }
+    let mut seen = Vec::new();
+    for round in 0..20 {
+        if round == 10 {
+            broker.forget_fetch_sessions();
+        }
+        let numbers_of_one = round * PARTITIONS..round * PARTITIONS + 1;
+        produce(&client, &topic, PARTITIONS, numbers_of_one, Compression::None).await;
+        while seen.len() <= round as usize {
+            seen.extend(numbers(&next_records(&mut consumer).await));
+        }
+    }
+    assert_eq!(seen, (0..20).map(|round| round * PARTITIONS).collect::<Vec<_>>());
+    consumer.close().await.unwrap();
+    let fetches = fetches.lock().unwrap();
+    let whole = fetches.iter().filter(|(epoch, _)| *epoch <= 0).count();
+    let named: usize = fetches.iter().filter(|(epoch, _)| *epoch > 0).map(|(_, named)| named).sum();
+    assert!(whole < fetches.len() / 2, "{fetches:?}");
+    assert!(named < 200, "{named} partitions in {} fetches: {fetches:?}", fetches.len());
+}

@@ -127,6 +127,43 @@ async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn records_larger_than_any_limit_of_a_fetch_come_all_the_same() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 3).await;
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let value = vec![7; 100_000];
+    for i in 0..12 {
+        producer.send(ProducerRecord::to(&topic).value(&value).partition(i % 3)).await.unwrap().await.unwrap();
+    }
+    producer.close(LONG).await.unwrap();
+    let mut config = client.config().consumer.clone();
+    (config.fetch_max_bytes, config.partition_fetch_bytes, config.prefetch_bytes) = (1 << 10, 1 << 10, 1 << 10);
+    let mut consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut next = [0_i64; 3];
+    while next != [4; 3] {
+        for record in next_records(&mut consumer).await.records {
+            assert_eq!(record.value.as_deref(), Some(&value[..]));
+        }
+        next = [0, 1, 2].map(|p| consumer.position(&TopicPartition::new(&*topic, p)).unwrap_or(0));
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fetch_may_end_in_half_a_batch() {
+    let Some(broker) = support::embedded(|c| c.cut_batches(true)).await else { return };
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    let small = connect(broker.config().batch_size(1_usize << 10)).await;
+    produce(&small, &topic, 1, 0..1000, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.partition_fetch_bytes = 3000;
+    let seen = read_to_end(&client, all(&topic, 1, StartOffset::Offset(501)), config).await;
+    assert_eq!(seen, (501..1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_refused() {
     let broker = support::broker().await;
     let client = connect(broker.config().allow_auto_topic_creation(false)).await;

@@ -36,13 +36,23 @@ pub async fn broker_offering(versions: Versions) -> TestBroker {
         refuse_remote(&bootstrap);
         return TestBroker { bootstrap, prefix, embedded: None };
     }
+    start(prefix, |config| config.versions(versions)).await
+}
+
+/// An embedded broker with other settings than usual; none where the tests run on a real one.
+pub async fn embedded(change: impl FnOnce(BrokerConfig) -> BrokerConfig) -> Option<TestBroker> {
+    let real = env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty());
+    if real { None } else { Some(start("ailurus-test-".into(), change).await) }
+}
+
+async fn start(prefix: String, change: impl FnOnce(BrokerConfig) -> BrokerConfig) -> TestBroker {
     let config = BrokerConfig::default()
         .nodes(3)
         .default_partitions(3)
-        .versions(versions)
+        .versions(embedded_versions())
         .consumer_sessions(Duration::from_millis(200), Duration::from_secs(5))
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
-    let embedded = Broker::start(config).await.expect("the embedded broker starts");
+    let embedded = Broker::start(change(config)).await.expect("the embedded broker starts");
     TestBroker { bootstrap: embedded.bootstrap(), prefix, embedded: Some(embedded) }
 }
 

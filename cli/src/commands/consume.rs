@@ -139,8 +139,9 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
     let mut end = ends.map(EndOfLog::new);
     let config = client.config().consumer.clone();
     let reset = match config.offset_reset {
-        OffsetReset::Earliest => StartOffset::Earliest,
         OffsetReset::Latest => StartOffset::Latest,
+        // With none a partition without a commit ends it with an error.
+        OffsetReset::Earliest | OffsetReset::None => StartOffset::Earliest,
     };
     let consumer = match &args.group {
         Some(group) => {

@@ -1,0 +1,83 @@
+//! What the fetchers ask of brokers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{BrokerId, FetchRequest, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::offsets::{by_topic, isolation, topic_name};
+use super::session::Shape;
+use super::tracker::{Ask, Validate};
+use crate::config::ConsumerConfig;
+use crate::record::TopicPartition;
+
+pub(super) fn fetch_request(shape: Shape<'_>, wait: Duration, config: &ConsumerConfig) -> FetchRequest {
+    let mut topics: Vec<FetchTopic> = Vec::new();
+    for ask in shape.named {
+        let partition = FetchPartition::default()
+            .with_partition(ask.lease.partition.partition)
+            .with_current_leader_epoch(ask.leader_epoch)
+            .with_fetch_offset(ask.what.offset)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(to_i32(ask.what.max_bytes));
+        // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
+        let name = &ask.lease.partition.topic;
+        match topics.iter_mut().find(|t| t.topic.as_str() == &**name) {
+            Some(topic) => topic.partitions.push(partition),
+            None => {
+                topics.push(FetchTopic::default().with_topic(topic_name(name)).with_partitions(vec![partition]));
+            }
+        }
+    }
+    let forgotten = by_topic(shape.forgotten.into_iter().map(|p| (p, ()))).into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(p, ())| p).collect();
+        ForgottenTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
+    });
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
+        .with_max_bytes(to_i32(config.fetch_max_bytes))
+        .with_isolation_level(isolation(config.isolation_level))
+        .with_session_id(shape.id)
+        .with_session_epoch(shape.epoch)
+        .with_forgotten_topics_data(forgotten.collect())
+        .with_rack_id(StrBytes::from_string(config.client_rack.clone().unwrap_or_default()))
+        .with_topics(topics)
+}
+
+/// Asks a leader where in its log leader epochs end (KIP-320).
+pub(super) fn epochs_request(asks: &[Ask<Validate>]) -> OffsetForLeaderEpochRequest {
+    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, asks)| {
+        let partition = |(index, ask): (i32, &Ask<Validate>)| {
+            OffsetForLeaderPartition::default()
+                .with_partition(index)
+                .with_current_leader_epoch(ask.leader_epoch)
+                .with_leader_epoch(ask.what.epoch)
+        };
+        let partitions = asks.into_iter().map(partition).collect();
+        OffsetForLeaderTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+}
+
+/// Where the epochs end: nothing for one that the leader has not heard of; or an error code.
+pub(super) fn epochs_answer(
+    answer: &OffsetForLeaderEpochResponse,
+) -> HashMap<TopicPartition, Result<Option<i64>, i16>> {
+    let partitions = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)));
+    partitions
+        .map(|(name, p)| {
+            let end = Some(p.end_offset).filter(|end| *end >= 0 && p.leader_epoch >= 0);
+            let outcome = if p.error_code == 0 { Ok(end) } else { Err(p.error_code) };
+            (TopicPartition::new(name.as_str(), p.partition), outcome)
+        })
+        .collect()
+}
+
+fn to_i32(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
