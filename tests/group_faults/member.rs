@@ -53,12 +53,14 @@ impl World {
             .expect("these settings are allowed")
     }
 
-    fn consumer_config(&self, config: &Config) -> ConsumerConfig {
+    fn consumer_config(&self, config: &Config, number: Number) -> ConsumerConfig {
         let mut c = config.consumer.clone();
         c.session_timeout = self.plan.session_timeout;
         c.rebalance_timeout = self.plan.rebalance_timeout;
         c.heartbeat_interval = self.plan.heartbeat_interval;
-        c.assignors = self.plan.assignors.clone();
+        c.assignors = self.plan.assignors[number % self.plan.assignors.len()].clone();
+        c.group_protocol = self.plan.protocol;
+        c.group_instance_id = self.plan.fixed.then(|| format!("instance-{number}"));
         c.fetch_max_wait = Duration::from_millis(50);
         c.partition_fetch_bytes = 1 << 10; // a few records at a time
         c
@@ -85,7 +87,7 @@ pub async fn run(world: Arc<World>, number: Number, mut orders: mpsc::UnboundedR
             Err(e) => return Err(e),
         }
     };
-    let settings = world.consumer_config(&config);
+    let settings = world.consumer_config(&config, number);
     let consumer = loop {
         match Consumer::subscribe(&client, GROUP, &[TOPIC], settings.clone()).await {
             Ok(consumer) => break consumer,

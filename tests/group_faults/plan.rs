@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ailurus::AssignorKind;
+use ailurus::{AssignorKind, GroupProtocol};
 use ailurus_broker::Fault;
 use fastrand::Rng;
 
@@ -18,8 +18,9 @@ pub const JOIN_GROUP: i16 = 11;
 pub const HEARTBEAT: i16 = 12;
 pub const LEAVE_GROUP: i16 = 13;
 pub const SYNC_GROUP: i16 = 14;
+pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 /// The requests of a member, and what they are called in the summary.
-pub const APIS: [(i16, &str); 10] = [
+pub const APIS: [(i16, &str); 11] = [
     (FETCH, "fetch"),
     (LIST_OFFSETS, "list offsets"),
     (METADATA, "metadata"),
@@ -30,10 +31,18 @@ pub const APIS: [(i16, &str); 10] = [
     (HEARTBEAT, "heartbeat"),
     (LEAVE_GROUP, "leave group"),
     (SYNC_GROUP, "sync group"),
+    (CONSUMER_GROUP_HEARTBEAT, "consumer group heartbeat"),
 ];
 /// Those that a group's coordinator serves.
-pub const COORDINATOR_APIS: [&str; 6] =
-    ["offset commit", "offset fetch", "join group", "heartbeat", "leave group", "sync group"];
+pub const COORDINATOR_APIS: [&str; 7] = [
+    "offset commit",
+    "offset fetch",
+    "join group",
+    "heartbeat",
+    "leave group",
+    "sync group",
+    "consumer group heartbeat",
+];
 pub const NODES: u16 = 3;
 
 /// Loading, not available, not coordinator: the broker has done nothing.
@@ -72,7 +81,11 @@ pub struct Plan {
     /// Nobody dies, no session expires, no answer is lost that the group would wait for: every record is handled once.
     pub gentle: bool,
     pub partitions: i32,
-    pub assignors: Vec<AssignorKind>,
+    /// Of the members in turn.
+    pub assignors: Vec<Vec<AssignorKind>>,
+    pub protocol: GroupProtocol,
+    /// Static members, each with an instance id of its own.
+    pub fixed: bool,
     pub session_timeout: Duration,
     pub rebalance_timeout: Duration,
     pub heartbeat_interval: Duration,
@@ -105,6 +118,9 @@ impl Plan {
             gentle,
             partitions,
             assignors: assignors(&mut r),
+            protocol: if r.u32(0..6) == 0 { GroupProtocol::Consumer } else { GroupProtocol::Classic },
+            // One that is gone is waited for until its session ends.
+            fixed: !gentle && r.u32(0..4) == 0,
             session_timeout,
             rebalance_timeout: if gentle { Duration::from_secs(10) } else { ms(r.u64(400..1200)) },
             heartbeat_interval,
@@ -132,11 +148,16 @@ impl Plan {
     }
 }
 
-fn assignors(r: &mut Rng) -> Vec<AssignorKind> {
-    match r.u32(0..3) {
-        0 => vec![AssignorKind::Range],
-        1 => vec![AssignorKind::RoundRobin],
-        _ => vec![AssignorKind::Range, AssignorKind::RoundRobin],
+fn assignors(r: &mut Rng) -> Vec<Vec<AssignorKind>> {
+    use AssignorKind::{CooperativeSticky, Range, RoundRobin, Sticky};
+    match r.u32(0..8) {
+        0 => vec![vec![Range]],
+        1 => vec![vec![RoundRobin, Range]],
+        2 => vec![vec![Sticky]],
+        // In the middle of going over from one to the other.
+        3 => vec![vec![CooperativeSticky, Range], vec![Range]],
+        4 => vec![vec![Sticky, RoundRobin], vec![RoundRobin, Sticky]],
+        _ => vec![vec![CooperativeSticky, Range]],
     }
 }
 

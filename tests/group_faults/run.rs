@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::{Client, Producer, ProducerRecord};
-use ailurus_broker::{Broker, BrokerConfig, RequestInfo};
+use ailurus::{Client, GroupProtocol, Producer, ProducerRecord};
+use ailurus_broker::{Broker, BrokerConfig, RequestInfo, Versions};
 use bytes::{Buf, Bytes};
 use fastrand::Rng;
 use kafka_protocol::messages::{ConsumerProtocolAssignment, OffsetCommitRequest, SyncGroupRequest};
@@ -136,7 +136,11 @@ async fn start(plan: &Plan) -> Broker {
         .default_replication(plan::NODES)
         .auto_create(false)
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300))
-        .versions(support::embedded_versions());
+        .consumer_sessions(plan.heartbeat_interval, plan.session_timeout)
+        .versions(match plan.protocol {
+            GroupProtocol::Classic => support::embedded_versions(),
+            _ => Versions::kafka(), // Redpanda has no other protocol
+        });
     let broker = Broker::start(config).await.expect("the embedded broker starts");
     broker.create_topic(TOPIC, plan.partitions).expect("a new topic");
     broker
