@@ -350,7 +350,7 @@ fn command(kind: Kind, bootstrap: &str) -> Command {
                 .args(["--bootstrap-server", bootstrap, "--topic", TOPIC, "--group", GROUP, "--from-beginning"])
                 .args(["--formatter-property", "print.partition=true", "--formatter-property", "print.offset=true"]);
             for property in [
-                "partition.assignment.strategy=org.apache.kafka.clients.consumer.RangeAssignor",
+                "partition.assignment.strategy=org.apache.kafka.clients.consumer.CooperativeStickyAssignor",
                 "session.timeout.ms=6000",
                 "heartbeat.interval.ms=500",
                 "auto.commit.interval.ms=1000",
@@ -363,7 +363,7 @@ fn command(kind: Kind, bootstrap: &str) -> Command {
             let mut kcat = Command::new("kcat");
             kcat.args(["-b", bootstrap, "-u", "-q", "-f", "Partition:%p\\tOffset:%o\\t%s\\n"]);
             for property in [
-                "partition.assignment.strategy=range",
+                "partition.assignment.strategy=cooperative-sticky",
                 "session.timeout.ms=6000",
                 "heartbeat.interval.ms=500",
                 "auto.commit.interval.ms=1000",
