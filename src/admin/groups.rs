@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kafka_protocol::messages::consumer_group_describe_response::Member;
+use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
+    OffsetFetchRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -13,6 +16,10 @@ use crate::consumer::{StartOffset, assigned_partitions};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 use crate::wire::Api;
+
+/// Error codes of a group that is not there, or is of another protocol; and of an API that is switched off.
+const GROUP_ID_NOT_FOUND: i16 = 69;
+const UNSUPPORTED_VERSION: i16 = 35;
 
 impl Admin {
     /// All groups, of all brokers, by name.
@@ -54,6 +61,13 @@ impl Admin {
         let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
         let (coordinator, answer) = self.ask_coordinator(group, request, &what, code).await?;
         let found = answer.groups.into_iter().next().unwrap_or_default();
+        // A group of the `consumer` protocol is not one that DescribeGroups knows.
+        let modern =
+            if found.group_state.as_str() == "Dead" { self.describe_modern(group, &what).await? } else { None };
+        let (state, assignor, mut members) = modern.unwrap_or_else(|| {
+            let (state, assignor) = (found.group_state.to_string(), found.protocol_data.to_string());
+            (state, assignor, found.members.iter().map(classic_member).collect())
+        });
 
         // No topics means all; that no commit is pending matters only to transactions.
         let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
@@ -66,29 +80,39 @@ impl Admin {
                 offsets.insert(tp, Some(p.committed_offset).filter(|o| *o >= 0 && p.error_code == 0));
             }
         }
-        let mut members = Vec::new();
-        for m in found.members {
-            let mut assignment = BTreeMap::<String, Vec<i32>>::new();
-            for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
-                assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
-                offsets.entry(tp).or_insert(None);
+        for (topic, partitions) in members.iter().flat_map(|m| &m.assignment) {
+            for p in partitions {
+                offsets.entry(TopicPartition::new(topic.as_str(), *p)).or_insert(None);
             }
-            members.push(GroupMember {
-                member_id: m.member_id.to_string(),
-                client_id: m.client_id.to_string(),
-                host: m.client_host.trim_start_matches('/').to_owned(),
-                assignment,
-            });
         }
         members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
         Ok(GroupDescription {
             group: group.to_owned(),
-            state: found.group_state.to_string(),
-            assignor: found.protocol_data.to_string(),
+            state,
+            assignor,
             coordinator,
             members,
             offsets: self.with_lag(offsets).await?,
         })
+    }
+
+    /// State, assignor and members of a group of the `consumer` protocol (KIP-848); none if it is no such group.
+    async fn describe_modern(&self, group: &str, what: &str) -> Result<Option<(String, String, Vec<GroupMember>)>> {
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
+        let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
+            let code = r.groups.first().map_or(GROUP_ID_NOT_FOUND, |g| g.error_code);
+            // Neither that nor a broker that has it switched off is trouble.
+            if matches!(code, GROUP_ID_NOT_FOUND | UNSUPPORTED_VERSION) { 0 } else { code }
+        };
+        let answer = match self.ask_coordinator(group, request, what, code).await {
+            Ok((_, answer)) => answer,
+            Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let Some(found) = answer.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
+        let members = found.members.iter().map(modern_member).collect();
+        Ok(Some((found.group_state.to_string(), found.assignor_name.to_string(), members)))
     }
 
     async fn with_lag(&self, committed: BTreeMap<TopicPartition, Option<i64>>) -> Result<Vec<GroupOffset>> {
@@ -161,4 +185,23 @@ impl Admin {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+fn classic_member(m: &DescribedGroupMember) -> GroupMember {
+    let mut assignment = BTreeMap::<String, Vec<i32>>::new();
+    for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
+        assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
+    }
+    group_member(&m.member_id, &m.client_id, &m.client_host, assignment)
+}
+
+fn modern_member(m: &Member) -> GroupMember {
+    let topics = m.assignment.topic_partitions.iter();
+    let assignment = topics.map(|t| (t.topic_name.to_string(), t.partitions.clone())).collect();
+    group_member(&m.member_id, &m.client_id, &m.client_host, assignment)
+}
+
+fn group_member(id: &str, client_id: &str, host: &str, assignment: BTreeMap<String, Vec<i32>>) -> GroupMember {
+    let host = host.trim_start_matches('/').to_owned();
+    GroupMember { member_id: id.to_owned(), client_id: client_id.to_owned(), host, assignment }
 }

@@ -522,9 +522,11 @@ fn leaving_ends_in_time_whatever_the_broker_does() {
 
 #[test]
 fn a_refused_commit_tells_as_much_as_a_heartbeat() {
-    let mut t = Test::stable();
-    t.m.commit_refused(t.now, code::UNKNOWN_MEMBER_ID);
-    t.expect(&["lost t/0,t/1", "join \"\""]);
+    for code in [code::UNKNOWN_MEMBER_ID, code::GROUP_ID_NOT_FOUND] {
+        let mut t = Test::stable();
+        t.m.commit_refused(t.now, code);
+        t.expect(&["lost t/0,t/1", "join \"\""]);
+    }
     let mut t = Test::beating();
     t.m.commit_refused(t.now, code::NOT_COORDINATOR);
     t.wait();

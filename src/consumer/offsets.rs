@@ -223,12 +223,21 @@ pub(crate) struct Commits {
     waiting: VecDeque<Commit>,
     under_way: Vec<Commit>,
     retry_at: Option<Instant>,
+    /// Whether those that wait for it were refused for the member's epoch alone, which is about to be known.
+    stale: bool,
     backoff: Backoff,
 }
 
 impl Commits {
     pub(crate) fn new(group: &str, backoff: Backoff) -> Self {
-        Self { group: group.into(), waiting: VecDeque::new(), under_way: Vec::new(), retry_at: None, backoff }
+        Self {
+            group: group.into(),
+            waiting: VecDeque::new(),
+            under_way: Vec::new(),
+            retry_at: None,
+            stale: false,
+            backoff,
+        }
     }
 
     pub(crate) fn push(&mut self, commit: Commit) {
@@ -268,6 +277,7 @@ impl Commits {
             return None;
         }
         self.retry_at = None;
+        self.stale = false;
         self.under_way.extend(self.waiting.drain(..));
         let all = self.under_way.iter().flat_map(|c| &c.offsets);
         let newest: BTreeMap<_, _> = all.map(|(lease, offset)| (lease.partition.clone(), offset.clone())).collect();
@@ -280,6 +290,7 @@ impl Commits {
         let commits = std::mem::take(&mut self.under_way);
         let mut told = None;
         let mut again = Vec::new();
+        self.stale = matches!(&outcome, Ok(codes) if codes.values().any(|code| *code == code::STALE_MEMBER_EPOCH));
         for c in commits {
             let code = match &outcome {
                 Err(e) if e.is_retriable() || e.kind() == ErrorKind::Corrupt => {
@@ -333,7 +344,7 @@ impl Commits {
 
     /// Whether one of these partitions is in a commit that is on its way, or could be.
     pub(crate) fn touch(&self, partitions: &[TopicPartition]) -> bool {
-        let soon = self.waiting.iter().filter(|_| self.retry_at.is_none());
+        let soon = self.waiting.iter().filter(|_| self.retry_at.is_none() || self.stale);
         self.under_way.iter().chain(soon).any(|c| c.touches(partitions))
     }
 

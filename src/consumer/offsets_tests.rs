@@ -154,3 +154,21 @@ fn what_was_kept_through_a_rebalance_is_committed_in_the_new_generation() {
         commit.try_recv().unwrap().unwrap();
     }
 }
+
+#[test]
+fn what_is_refused_for_its_epoch_goes_again_and_a_drain_waits_for_it() {
+    for generation_is_over in [false, true] {
+        let mut t = Test::new();
+        let mut commit = t.commit(&[(0, 5)]);
+        t.sends();
+        let refused = HashMap::from([(p(0), code::STALE_MEMBER_EPOCH)]);
+        let told = t.commits.answered(t.now, Ok(refused), generation_is_over);
+        assert_eq!(told, Some(code::STALE_MEMBER_EPOCH).filter(|_| !generation_is_over));
+        assert!(commit.try_recv().is_err() && t.commits.touch(&[p(0)]));
+        t.now = t.commits.retry_at().unwrap();
+        assert_eq!(t.sends(), [(0, 5)]);
+        t.answer(&[(0, 0)]);
+        commit.try_recv().unwrap().unwrap();
+        assert!(!t.commits.touch(&[p(0)]));
+    }
+}

@@ -108,6 +108,7 @@ table! {
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
     ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=2, flexible from 3;
     ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;
+    ConsumerGroupDescribe 69 ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse 0..=1, flexible from 0;
 }
 
 /// A request on its way into the messenger's buffer, and to the connection's stream.

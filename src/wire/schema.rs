@@ -23,6 +23,8 @@ enum Kind {
     Bytes,
     /// Elements of these fields; null is allowed.
     Array(&'static [Field]),
+    /// These fields, and the tagged ones behind them.
+    Struct(&'static [Field]),
     /// These fields behind a byte that tells whether they are there.
     Nullable(&'static [Field]),
     /// A tagged field that the decoder knows: its number and its fields. Those it does not know need no line.
@@ -55,7 +57,7 @@ const fn since(version: i16, f: Field) -> Field {
 const fn until(version: i16, f: Field) -> Field {
     Field { until: version, ..f }
 }
-/// An array of plain values has no tagged fields behind each.
+/// An array of plain values, numbers or strings, has no tagged fields behind each.
 const I32_ARRAY: Field = array(&[I32]);
 
 #[allow(non_upper_case_globals)]
@@ -143,6 +145,10 @@ pub(super) mod table {
     pub(crate) const ApiVersions: &[Field] = &[I16, array(&[I16, I16, I16]), since(1, I32)];
     pub(crate) const ConsumerGroupHeartbeat: &[Field] =
         &[I32, I16, STR, STR, I32, I32, nullable(&[array(&[UUID, I32_ARRAY])])];
+    const ASSIGNMENT: Field = field(Kind::Struct(&[array(&[UUID, STR, I32_ARRAY])]));
+    const MEMBER: &[Field] = &[STR, STR, STR, I32, STR, STR, array(&[STR]), STR, ASSIGNMENT, ASSIGNMENT, since(1, I8)];
+    pub(crate) const ConsumerGroupDescribe: &[Field] =
+        &[I32, array(&[I16, STR, STR, STR, I32, I32, STR, array(MEMBER), I32])];
 }
 pub(super) use table::*;
 
@@ -245,7 +251,11 @@ impl Walk<'_> {
 
     /// A structure, or a plain value, which has no tagged fields behind it.
     fn element(&mut self, of: &[Field]) -> Result<(), Broken> {
-        if let [Field { kind: Kind::Fixed(n), .. }] = of { self.skip(*n) } else { self.structure(of) }
+        match of {
+            [Field { kind: Kind::Fixed(n), .. }] => self.skip(*n),
+            [Field { kind: Kind::Str, .. }] => self.fields(of),
+            _ => self.structure(of),
+        }
     }
 
     fn fields(&mut self, fields: &[Field]) -> Result<(), Broken> {
@@ -271,6 +281,7 @@ impl Walk<'_> {
                         self.element(of)?;
                     }
                 }
+                Kind::Struct(of) => self.structure(of)?,
                 Kind::Nullable(of) => {
                     if i8::from_be_bytes(self.fixed()?) >= 0 {
                         self.structure(of)?;

@@ -169,6 +169,12 @@ async fn members_share_and_what_they_keep_is_never_touched() {
     assert_eq!(of_a.intersection(&of_b).count(), 0);
     assert_eq!(a.state.borrow().taken, [("revoked", of_b.clone())], "only what goes to the other, in one step");
     until_handled(&mut [&mut a, &mut b], 0..1200).await;
+    let admin = Admin::new(&client);
+    let group_now = admin.describe_group(&group).await.unwrap();
+    assert_eq!((group_now.state.as_str(), group_now.assignor.as_str()), ("Stable", "uniform"));
+    let id = a.state.borrow().id.clone().unwrap();
+    let described = group_now.members.iter().find(|m| m.member_id == id).unwrap();
+    assert_eq!(described.assignment[&topic], of_a.into_iter().collect::<Vec<_>>());
     let handled_by_b = b.state.borrow().handled.clone();
     b.leave().await;
     put(1200..1800).await;
@@ -178,8 +184,7 @@ async fn members_share_and_what_they_keep_is_never_touched() {
     let all = sorted(a.state.borrow().handled.iter().chain(&handled_by_b).copied().collect());
     assert_eq!(all, (0..1800).collect::<Vec<_>>(), "each once, for no one died");
     a.leave().await;
-    let described = Admin::new(&client).list_groups().await.unwrap();
-    assert!(described.iter().any(|g| g.group == group));
+    assert_eq!(admin.describe_group(&group).await.unwrap().state, "Empty");
 }
 
 #[tokio::test]

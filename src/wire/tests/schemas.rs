@@ -108,6 +108,12 @@ fn groups() {
     let t = consumer_group_heartbeat_response::TopicPartitions::default().with_partitions(vec![0, 1]);
     let a = consumer_group_heartbeat_response::Assignment::default().with_topic_partitions(vec![t.clone(), t]);
     agrees::<ConsumerGroupHeartbeatRequest>(&heartbeat.with_assignment(Some(a)));
+    use consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+    let t = TopicPartitions::default().with_topic_name(name()).with_partitions(vec![0, 1]);
+    let a = Assignment::default().with_topic_partitions(vec![t.clone(), t]);
+    let m = Member::default().with_subscribed_topic_names(vec![name(), name()]).with_assignment(a.clone());
+    let g = DescribedGroup::default().with_members(vec![m.clone(), m.with_target_assignment(a)]);
+    agrees::<ConsumerGroupDescribeRequest>(&ConsumerGroupDescribeResponse::default().with_groups(vec![g.clone(), g]));
     let k = api_versions_response::ApiVersion::default();
     agrees::<ApiVersionsRequest>(&ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]));
     let g = list_groups_response::ListedGroup::default();
