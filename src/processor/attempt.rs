@@ -12,6 +12,7 @@ use tracing::Span;
 
 use super::handler::BoxError;
 use crate::consumer::Message;
+use crate::trace::TraceContext;
 
 /// Runs a handler in its span; a panic is an error.
 pub(super) struct Attempt<T> {
@@ -58,7 +59,8 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> BoxError {
     format!("the handler panicked: {}", text.unwrap_or("no message")).into()
 }
 
-/// The span of an attempt at a record, with the fields that OpenTelemetry's conventions for messaging have for it.
+/// The span of an attempt at a record, with the fields that OpenTelemetry's conventions for messaging have for it, and with its
+/// place in the trace that the record's headers name.
 pub(super) fn span(message: &Message, group: &str) -> Span {
     tracing::info_span!(
         "process",
@@ -72,6 +74,9 @@ pub(super) fn span(message: &Message, group: &str) -> Span {
         messaging.kafka.offset = message.offset,
         messaging.kafka.message.key = message.key.as_deref().map(String::from_utf8_lossy).as_deref(),
         messaging.kafka.message.tombstone = message.value.is_none().then_some(true),
+        trace_id = message.trace().map(TraceContext::trace_id).as_deref(),
+        span_id = message.trace().map(TraceContext::span_id).as_deref(),
+        parent_span_id = TraceContext::from_headers(&message.headers).map(|sent_in| sent_in.span_id()).as_deref(),
         attempt = message.attempt,
     )
 }
@@ -98,9 +103,51 @@ pub(super) fn batch_span(messages: &[Message], group: &str) -> Span {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
+    use std::sync::{Arc, Mutex};
+
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::record::{Headers, Record};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_span_has_its_place_in_the_trace_that_the_handler_gets_too() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let record = |headers| Record { offset: 7, timestamp: 0, key: None, value: None, headers };
+        let traced = Message::new("orders".into(), 1, record(Headers::new().with("traceparent", parent)));
+        let other = Message::new("orders".into(), 1, record(Headers::new()));
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            span(&traced, "billing").in_scope(|| tracing::info!("one"));
+            span(&other, "billing").in_scope(|| tracing::info!("two"));
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let [one, two] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let own = traced.trace().unwrap().span_id();
+        for field in [
+            r#"trace_id="0af7651916cd43dd8448eb211c80319c""#.to_owned(),
+            r#"parent_span_id="b7ad6b7169203331""#.to_owned(),
+            format!(r#" span_id="{own}""#),
+        ] {
+            assert!(one.contains(&field), "{field} is missing in {one}");
+        }
+        assert!(two.contains("messaging.kafka.offset=7") && !two.contains("trace_id"), "{two}");
+    }
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_text_before_and_after_the_first_await() {
