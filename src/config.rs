@@ -234,6 +234,10 @@ pub struct ConsumerConfig {
     pub session_timeout: Duration,
     /// How long members may take to finish their work and join again when the group rebalances; default 60 s. Up to 1 hour.
     pub rebalance_timeout: Duration,
+    /// How long a program may take from one event to asking for the next, default 5 minutes. 1 ms to 1 day. One that takes longer
+    /// counts as hung: its member leaves the group, which gives its partitions to others, and joins again when the program asks for
+    /// the next event. Heartbeats go on meanwhile, so this alone bounds the time that handling may take.
+    pub max_poll_interval: Duration,
     /// The time between heartbeats, default 3 s. At most a third of `session_timeout`.
     pub heartbeat_interval: Duration,
     /// The assignors this member supports, the preferred one first; default cooperative-sticky, then range. A group uses one
@@ -246,7 +250,8 @@ pub struct ConsumerConfig {
     /// when it reaches no coordinator.
     pub group_protocol: GroupProtocol,
     /// Makes this a static member of its group: one that comes back under the same id within the session timeout finds its
-    /// partitions again, without a rebalance. Default none. No two members may have the same at a time.
+    /// partitions again, without a rebalance. Default none. No two members may have the same at a time: the older one is fenced. Closing it
+    /// keeps its place in a classic group, as Java does.
     pub group_instance_id: Option<String>,
     /// The coordinator's assignor that this member votes for in the `consumer` protocol, such as `uniform` or `range`; default
     /// none: the coordinator's first. Joining fails with an error that lists them if it has no such one.
@@ -280,6 +285,7 @@ impl Default for ConsumerConfig {
         Self {
             session_timeout: Duration::from_secs(30),
             rebalance_timeout: Duration::from_secs(60),
+            max_poll_interval: Duration::from_secs(300),
             heartbeat_interval: Duration::from_secs(3),
             assignors: vec![AssignorKind::CooperativeSticky, AssignorKind::Range],
             client_rack: None,
@@ -594,6 +600,8 @@ impl ConfigBuilder {
         session_timeout: Duration => consumer.session_timeout;
         /// [`ConsumerConfig::rebalance_timeout`].
         rebalance_timeout: Duration => consumer.rebalance_timeout;
+        /// [`ConsumerConfig::max_poll_interval`].
+        max_poll_interval: Duration => consumer.max_poll_interval;
         /// [`ConsumerConfig::heartbeat_interval`].
         heartbeat_interval: Duration => consumer.heartbeat_interval;
         /// [`ConsumerConfig::assignors`].

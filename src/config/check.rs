@@ -142,6 +142,7 @@ impl Check<'_> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         self.duration("session timeout", c.session_timeout, ms(1), s(1800));
         self.duration("rebalance timeout", c.rebalance_timeout, ms(1), s(3600));
+        self.duration("max poll interval", c.max_poll_interval, ms(1), s(86_400));
         self.duration("heartbeat interval", c.heartbeat_interval, ms(1), s(600));
         self.require(c.heartbeat_interval.saturating_mul(3) <= c.session_timeout, || {
             format!(

@@ -16,6 +16,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_CONSUMER_GROUP_ID", "group id"),
     ("REDPANDA_SESSION_TIMEOUT", "session timeout"),
     ("REDPANDA_REBALANCE_TIMEOUT", "rebalance timeout"),
+    ("REDPANDA_MAX_POLL_INTERVAL", "max poll interval"),
     ("REDPANDA_HEARTBEAT_INTERVAL", "heartbeat interval"),
     ("REDPANDA_GROUP_PROTOCOL", "group protocol"),
     ("REDPANDA_GROUP_INSTANCE_ID", "group instance id"),
@@ -96,6 +97,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_CONSUMER_GROUP_ID", text, &mut config.group_id);
     vars.set("REDPANDA_SESSION_TIMEOUT", millis, &mut config.consumer.session_timeout);
     vars.set("REDPANDA_REBALANCE_TIMEOUT", millis, &mut config.consumer.rebalance_timeout);
+    vars.set("REDPANDA_MAX_POLL_INTERVAL", millis, &mut config.consumer.max_poll_interval);
     vars.set("REDPANDA_HEARTBEAT_INTERVAL", millis, &mut config.consumer.heartbeat_interval);
     vars.set("REDPANDA_GROUP_PROTOCOL", protocol, &mut config.consumer.group_protocol);
     vars.set("REDPANDA_GROUP_INSTANCE_ID", name, &mut config.consumer.group_instance_id);

@@ -148,6 +148,24 @@ impl Core {
         both!(self, m => m.fail(e));
     }
 
+    /// Whether there is a place in the group that could be left for now; that of the classic protocol only.
+    pub(crate) fn may_expel(&self) -> bool {
+        !self.is_modern() && self.is_member()
+    }
+
+    /// See [`Membership::expel`].
+    pub(crate) fn expel(&mut self, now: Instant) {
+        if let Self::Classic(m) = self {
+            m.expel(now);
+        }
+    }
+
+    pub(crate) fn come_back(&mut self, now: Instant) {
+        if let Self::Classic(m) = self {
+            m.come_back(now);
+        }
+    }
+
     pub(crate) fn leave(&mut self, now: Instant) {
         both!(self, m => m.leave(now));
     }

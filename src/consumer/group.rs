@@ -30,8 +30,8 @@ use super::offsets::{
 };
 use super::part::Begin;
 use super::protocol::{
-    Action, Failure, Had, Settings, beat, heartbeat_request, join_request, joined, leave_request, left, sync_request,
-    synced,
+    Action, Failure, Had, Settings, beat, heartbeat_request, instance_id, join_request, joined, leave_request, left,
+    sync_request, synced,
 };
 use super::status::Status;
 use crate::cluster::{Backoff, Client, Cluster};
@@ -47,6 +47,8 @@ const PINS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Command {
     Commit(Commit),
+    /// Leave the group for now, for what is said, and join again when the program asks for the next event.
+    Expel(String),
     Leave(oneshot::Sender<Result<()>>),
 }
 
@@ -192,9 +194,11 @@ impl Group {
                     self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
                 }
+                () = self.shell.inbox.back() => self.membership.come_back(Instant::now()),
                 Ok(()) = updated.changed() => self.look_at_topics(),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.commits.expire(Instant::now());
+                    self.look_at_the_program();
                     self.membership.tick(Instant::now());
                 }
             }
@@ -208,7 +212,10 @@ impl Group {
         let starting = Some(self.starting.at).filter(|_| start);
         let commit = connected && self.committing.is_none() && self.membership.may_commit();
         let commit = self.commits.retry_at().filter(|_| commit);
-        let all = [self.membership.deadline(), self.commits.expiry(), starting, commit];
+        // A program that goes away later is noticed at the next heartbeat.
+        let away = self.shell.inbox.away().filter(|_| self.membership.may_expel());
+        let hung = away.map(|(since, _)| since + self.shell.config.max_poll_interval);
+        let all = [self.membership.deadline(), self.commits.expiry(), starting, commit, hung];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -221,11 +228,38 @@ impl Group {
                     commit.end(Err(e));
                 }
             },
+            Command::Expel(why) => self.expel(&why),
             Command::Leave(reply) => {
                 self.leaving = Some(reply);
                 self.membership.leave(Instant::now());
             }
         }
+    }
+
+    fn expel(&mut self, why: &str) {
+        if !self.membership.may_expel() {
+            return; // not in the group
+        }
+        tracing::warn!(group = %self.shell.group, member = self.membership.member_id(), "{why}: the member leaves the group until it goes on");
+        self.membership.expel(Instant::now());
+        if self.shell.inbox.expel() {
+            self.membership.come_back(Instant::now());
+        }
+    }
+
+    /// Whether the program is hung on what it took last, so that others had better have its partitions.
+    fn look_at_the_program(&mut self) {
+        let Some((since, held)) = self.shell.inbox.away().filter(|_| self.membership.may_expel()) else { return };
+        let limit = self.shell.config.max_poll_interval;
+        if since.elapsed() < limit {
+            return;
+        }
+        let on = held.map_or_else(String::new, |(p, offset)| {
+            format!(", since it took the records of {p} from offset {offset} on")
+        });
+        self.expel(&format!(
+            "the program has not asked for the next event for {limit:?}{on}; handle records faster, or raise REDPANDA_MAX_POLL_INTERVAL"
+        ));
     }
 
     /// The end of a log is where this group starts: without a commit, records that come before its first commit would be
@@ -268,13 +302,15 @@ impl Group {
                 self.request = Some(sharing.boxed());
             }
             Action::Sync { generation, member_id, protocol, shares } => {
-                let request = sync_request(&self.shell.group, generation, member_id, protocol, shares);
+                let request = sync_request(&self.shell.group, generation, member_id, protocol, shares)
+                    .with_group_instance_id(instance_id(&self.shell.config));
                 // Parked until the leader has shared out, or the group has found out that it never will.
                 let timeout = self.shell.config.rebalance_timeout + self.shell.client.config().request_timeout;
                 self.send(request, timeout, |r| Said::Synced(r.and_then(|r| synced(&r))));
             }
             Action::Heartbeat { generation, member_id, timeout } => {
-                let request = heartbeat_request(&self.shell.group, generation, member_id);
+                let request = heartbeat_request(&self.shell.group, generation, member_id)
+                    .with_group_instance_id(instance_id(&self.shell.config));
                 self.send(request, timeout, |r| Said::Beat(r.and_then(|r| beat(&r))));
             }
             Action::Leave { member_id, timeout } => {
@@ -412,7 +448,8 @@ impl Group {
         if self.membership.may_commit() && self.committing.is_none() {
             if let Some(offsets) = self.commits.next(now) {
                 let (member_id, generation) = (self.membership.member_id(), self.membership.generation());
-                let request = commit_request(&self.shell.group, member_id, generation, &offsets);
+                let request = commit_request(&self.shell.group, member_id, generation, &offsets)
+                    .with_group_instance_id(instance_id(&self.shell.config));
                 let pending = connection.submit(request, (now + timeout).into());
                 let answer = async move { (generation, offsets, pending.await.map(|r| commit_answer(&r))) };
                 self.committing = Some(answer.boxed());

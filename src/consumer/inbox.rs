@@ -21,6 +21,8 @@ use crate::record::TopicPartition;
 pub(crate) struct Inbox {
     state: Mutex<State>,
     ready: Notify,
+    /// Wakes who waits for an expelled program.
+    back: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,11 @@ struct State {
     records: VecDeque<Records>,
     /// Why nothing comes any more.
     ended: Option<Error>,
+    /// The program is not in `recv`, since when, and what it took last: a partition and the first offset.
+    away: Option<Instant>,
+    held: Option<(TopicPartition, i64)>,
+    /// Whether the member has left the group until the program comes back.
+    expelled: bool,
     /// The offset behind what the program has been given, or where its first fetch starts.
     positions: HashMap<TopicPartition, i64>,
     /// As of the last fetch.
@@ -199,6 +206,7 @@ impl Inbox {
     /// The next event, if there is one.
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
         let mut s = self.lock();
+        s.held = None;
         if s.changed {
             if let Some(news) = s.news() {
                 return Some(Ok(news));
@@ -214,8 +222,37 @@ impl Inbox {
         let waits = |r: &Records| !s.paused.is_empty() && s.paused.contains(&r.topic_partition());
         let next = s.records.iter().position(|r| !waits(r))?;
         let records = s.records.remove(next)?;
+        s.held = records.records.first().map(|r| (records.topic_partition(), r.offset));
         s.positions.insert(records.topic_partition(), records.next_offset);
         Some(Ok(ConsumerEvent::Records(records)))
+    }
+
+    /// The program asks for the next event, until what this gives is dropped.
+    pub(crate) fn attend(&self) -> Attending<'_> {
+        let mut s = self.lock();
+        s.away = None;
+        if std::mem::take(&mut s.expelled) {
+            self.back.notify_one();
+        }
+        Attending(self)
+    }
+
+    /// Since when the program has not asked for an event, and what it took last.
+    pub(crate) fn away(&self) -> Option<(Instant, Option<(TopicPartition, i64)>)> {
+        let s = self.lock();
+        s.away.map(|since| (since, s.held.clone()))
+    }
+
+    /// The member leaves until the program comes [`back`](Self::back); whether it is here already.
+    pub(crate) fn expel(&self) -> bool {
+        let mut s = self.lock();
+        s.expelled = s.away.is_some();
+        !s.expelled
+    }
+
+    /// Resolves when an expelled program asks for the next event. For one waiter.
+    pub(crate) async fn back(&self) {
+        self.back.notified().await;
     }
 
     /// Resolves when there may be something. For one waiter.
@@ -236,6 +273,15 @@ impl Inbox {
 
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.lock().positions.get(partition).copied()
+    }
+}
+
+/// While the program waits for an event.
+pub(crate) struct Attending<'a>(&'a Inbox);
+
+impl Drop for Attending<'_> {
+    fn drop(&mut self) {
+        self.0.lock().away = Some(Instant::now());
     }
 }
 

@@ -58,6 +58,8 @@ enum Phase {
     Leaving {
         deadline: Instant,
     },
+    /// Out of the group until the program comes back.
+    Away,
     Ended,
 }
 
@@ -107,6 +109,10 @@ pub(crate) struct Membership {
     retry_at: Instant,
     /// Failed tries since the last success.
     backoff: Backoff,
+    /// Whether the program is hung, so that we leave only until it comes back.
+    expelled: bool,
+    /// Whether leaving is for good.
+    closing: bool,
     /// Times we had to join again since we were last stable.
     rejoins: u32,
     actions: VecDeque<Action>,
@@ -136,6 +142,8 @@ impl Membership {
             heartbeat_interval: settings.heartbeat_interval,
             retry_at: now,
             backoff: settings.backoff.clone(),
+            expelled: false,
+            closing: false,
             rejoins: 0,
             actions: VecDeque::new(),
             settings,
@@ -183,7 +191,7 @@ impl Membership {
             Phase::Joining | Phase::Syncing => {
                 !self.owned.is_empty() && !matches!(self.in_flight, InFlight::Join | InFlight::Sync)
             }
-            Phase::Assigning | Phase::Leaving { .. } | Phase::Ended => false,
+            Phase::Assigning | Phase::Leaving { .. } | Phase::Away | Phase::Ended => false,
         };
         keeps.then(|| self.alive + self.settings.session_timeout)
     }
@@ -198,7 +206,7 @@ impl Membership {
             Phase::Stable => idle.then_some(beat),
             Phase::Draining { deadline } => Some(if idle { beat.min(deadline) } else { deadline }),
             Phase::Leaving { deadline } => Some(retry.map_or(deadline, |r| r.min(deadline))),
-            Phase::Assigning | Phase::Ended => None,
+            Phase::Assigning | Phase::Away | Phase::Ended => None,
         };
         own.into_iter().chain(self.expires()).min()
     }
@@ -222,7 +230,7 @@ impl Membership {
                     "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
                     self.settings.group
                 );
-                self.end(Err(Error::new(ErrorKind::Timeout, what)));
+                self.gone(now, Err(Error::new(ErrorKind::Timeout, what)));
             }
             _ => {}
         }
@@ -277,7 +285,7 @@ impl Membership {
         self.protocol = assignor.name;
         self.member_id = joined.member_id;
         self.generation = joined.generation;
-        self.leads = joined.members.is_some();
+        self.leads = joined.leads;
         self.shares.clear();
         self.phase = match joined.members {
             Some(members) => {
@@ -406,20 +414,47 @@ impl Membership {
         self.end(Err(e));
     }
 
-    /// The program wants to go.
+    /// The program wants to go. A static member does not tell the group, which keeps its place until the session expires.
     pub(crate) fn leave(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Leaving { .. } | Phase::Ended) {
+        if self.closing || self.phase == Phase::Ended {
             return;
         }
+        self.closing = true;
         self.revoking = std::mem::take(&mut self.owned).into_iter().collect();
         if !self.revoking.is_empty() {
             self.give_up();
+        }
+        self.go(now);
+    }
+
+    /// The program hangs: others are to have what it has, until it [comes back](Self::come_back).
+    pub(crate) fn expel(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. } | Phase::Away | Phase::Ended) {
+            return;
+        }
+        self.expelled = true;
+        self.lose();
+        self.go(now);
+    }
+
+    /// The program goes on.
+    pub(crate) fn come_back(&mut self, now: Instant) {
+        self.expelled = false;
+        if self.phase == Phase::Away {
+            self.phase = Phase::Joining;
+            self.drive(now);
+        }
+    }
+
+    fn go(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            return; // it was expelled, and is on its way
         }
         self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
         self.retry_at = now;
         match self.in_flight {
             // Its answer may carry the id under which we are known by then.
-            InFlight::Join if self.member_id.is_empty() => return,
+            InFlight::Join if self.member_id.is_empty() && self.settings.instance_id.is_none() => return,
             // The connection is blocked for as long as the group takes to rebalance.
             InFlight::Join | InFlight::Sync => {
                 self.coordinator = false;
@@ -430,13 +465,30 @@ impl Membership {
         self.drive(now);
     }
 
+    /// Out of the group, as far as it depends on us.
+    fn gone(&mut self, now: Instant, outcome: Result<(), Error>) {
+        if self.closing {
+            return self.end(outcome);
+        }
+        if let Err(e) = outcome {
+            tracing::warn!(group = %self.settings.group, error = %e.full(), "the group could not be told that this member has left");
+        }
+        if self.settings.instance_id.is_none() {
+            self.member_id.clear();
+        }
+        self.in_flight = InFlight::Nothing;
+        self.coordinator = false; // whatever is still parked there is not waited for
+        self.retry_at = now;
+        self.phase = if self.expelled { Phase::Away } else { Phase::Joining };
+    }
+
     /// What came of [`Action::Leave`].
     pub(crate) fn left(&mut self, now: Instant, outcome: Result<(), Failure>) {
         if !self.arrived(InFlight::Leave) {
             return;
         }
         match outcome {
-            Ok(()) | Err(Failure::Code(code::UNKNOWN_MEMBER_ID)) => self.end(Ok(())),
+            Ok(()) | Err(Failure::Code(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND)) => self.gone(now, Ok(())),
             Err(failure) => self.failed(now, "leaving", failure),
         }
         self.drive(now);
@@ -561,11 +613,15 @@ impl Membership {
             InFlight::Heartbeat if moves_on => {}
             _ => return,
         }
-        if now < self.retry_at || matches!(self.phase, Phase::Assigning | Phase::Ended) {
+        if now < self.retry_at || matches!(self.phase, Phase::Assigning | Phase::Away | Phase::Ended) {
             return;
         }
-        if let (Phase::Leaving { .. }, true) = (self.phase, self.member_id.is_empty()) {
-            return self.end(Ok(())); // never a member
+        let nothing_to_tell = self.member_id.is_empty() || self.settings.instance_id.is_some();
+        if nothing_to_tell && matches!(self.phase, Phase::Leaving { .. }) {
+            self.gone(now, Ok(()));
+            if self.phase != Phase::Joining {
+                return;
+            }
         }
         if !self.coordinator {
             return self.send(now, InFlight::Find, Action::Find);
@@ -590,7 +646,7 @@ impl Membership {
             Phase::Leaving { deadline } => {
                 self.send(now, InFlight::Leave, Action::Leave { member_id, timeout: deadline - now });
             }
-            Phase::Stable | Phase::Draining { .. } | Phase::Assigning | Phase::Ended => {}
+            Phase::Stable | Phase::Draining { .. } | Phase::Assigning | Phase::Away | Phase::Ended => {}
         }
     }
 
@@ -601,16 +657,17 @@ impl Membership {
     }
 }
 
-/// Whether trying again can't help.
-pub(super) fn is_final(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Authorization | ErrorKind::Config | ErrorKind::Closed)
-        || matches!(e.kind(), ErrorKind::Broker(code) if !is_retriable_code(code))
+/// Whether trying again can't help. Bytes that can't be read may be better next time.
+pub(crate) fn is_final(e: &Error) -> bool {
+    !e.is_retriable() && !matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::UnknownTopic)
 }
 
 fn hint(code: i16) -> &'static str {
     match code {
         code::GROUP_MAX_SIZE_REACHED => " (it has as many members as the broker's group.max.size allows)",
-        code::FENCED_INSTANCE_ID => " (another member has taken over this one's instance id)",
+        code::FENCED_INSTANCE_ID => {
+            " (another member has taken over this one's instance id: give each one its own REDPANDA_GROUP_INSTANCE_ID)"
+        }
         _ => "",
     }
 }

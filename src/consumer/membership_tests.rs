@@ -8,6 +8,9 @@ use super::*;
 use crate::consumer::assignor::GroupMember;
 use crate::consumer::protocol::Offered;
 
+#[path = "membership_codes_tests.rs"]
+mod codes;
+
 const SESSION: Duration = Duration::from_secs(30);
 const REBALANCE: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -65,6 +68,13 @@ impl Test {
         Self { m: Membership::new(settings, now), now, did: Vec::new(), random: fastrand::Rng::with_seed(1) }
     }
 
+    /// A static one, stable.
+    fn fixed() -> Self {
+        let mut t = Self::stable();
+        t.m.settings.instance_id = Some("i".into());
+        t
+    }
+
     /// What it has done since this was asked last.
     fn did(&mut self) -> Vec<String> {
         while let Some(a) = self.m.next_action() {
@@ -97,7 +107,8 @@ impl Test {
     }
 
     fn joined_by(&mut self, generation: i32, assignor: &str) {
-        let joined = Joined { member_id: "m1".into(), generation, protocol: assignor.into(), members: None };
+        let joined =
+            Joined { member_id: "m1".into(), generation, protocol: assignor.into(), leads: false, members: None };
         self.m.joined(self.now, Ok(joined));
     }
 
@@ -174,8 +185,13 @@ fn the_leader_shares_out() {
     t.found();
     t.did();
     let member = GroupMember::new("m1");
-    let joined =
-        Joined { member_id: "m1".into(), generation: 4, protocol: "roundrobin".into(), members: Some(vec![member]) };
+    let joined = Joined {
+        member_id: "m1".into(),
+        generation: 4,
+        protocol: "roundrobin".into(),
+        leads: true,
+        members: Some(vec![member]),
+    };
     t.m.joined(t.now, Ok(joined));
     t.expect(&["assign 1 roundrobin"]);
     t.m.shared(t.now, vec![("m1".into(), Bytes::new())]);
@@ -203,7 +219,8 @@ fn a_protocol_no_one_offered_is_the_end() {
     let mut t = Test::new();
     t.found();
     t.did();
-    let joined = Joined { member_id: "m".into(), generation: 1, protocol: "sticky".into(), members: None };
+    let joined =
+        Joined { member_id: "m".into(), generation: 1, protocol: "sticky".into(), leads: false, members: None };
     t.m.joined(t.now, Ok(joined));
     assert!(t.did()[0].starts_with("failed Unsupported"));
 }
@@ -656,6 +673,89 @@ fn a_cooperative_member_that_leaves_gives_up_what_it_keeps() {
     t.expect(&[]);
 }
 
+#[test]
+fn a_static_member_keeps_its_place_when_it_goes() {
+    let mut t = Test::fixed();
+    t.m.leave(t.now);
+    t.expect(&["gave up t/0,t/1", "end"]);
+    let mut t = Test::fixed();
+    t.wait();
+    t.did();
+    t.beat(code::FENCED_INSTANCE_ID);
+    let did = t.did();
+    assert!(did[1].contains("REDPANDA_GROUP_INSTANCE_ID"), "{did:?}");
+}
+
+#[test]
+fn a_static_leader_that_comes_back_does_not_share_out_anew() {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    let joined = Joined { member_id: "m2".into(), generation: 4, protocol: "range".into(), leads: true, members: None };
+    t.m.joined(t.now, Ok(joined));
+    t.expect(&["sync 4 0"]);
+    t.synced(&[0]);
+    t.expect(&["assigned 4 t/0"]);
+    t.m.topics_changed(t.now);
+    t.expect(&["revoke t/0"]);
+}
+
+#[test]
+fn a_hung_program_loses_all_and_is_out_until_it_comes_back() {
+    let mut t = Test::beating();
+    t.m.expel(t.now);
+    t.expect(&["lost t/0,t/1", "leave \"m1\""]);
+    t.m.left(t.now, Ok(()));
+    t.expect(&[]);
+    assert_eq!(t.m.deadline(), None);
+    t.m.expel(t.now);
+    t.m.topics_changed(t.now);
+    t.expect(&[]);
+    t.m.come_back(t.now);
+    t.expect(&["find"]);
+    t.found();
+    t.expect(&["join \"\""]);
+
+    // It comes back while the group is being told, and what is told in vain is waited for no longer than leaving may take.
+    let mut t = Test::stable();
+    t.m.expel(t.now);
+    t.did();
+    t.m.come_back(t.now);
+    t.expect(&[]);
+    t.wait();
+    t.expect(&["find"]);
+
+    // In a drain, while what is kept waits for the group, and before it was a member.
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.m.expel(t.now);
+    t.m.drained(t.now);
+    t.expect(&["revoke t/0,t/1", "lost t/0,t/1", "leave \"m1\""]);
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.did();
+    t.m.expel(t.now);
+    t.expect(&["lost t/0,t/1", "find"]);
+    t.found();
+    t.expect(&["leave \"m1\""]);
+
+    // A static member's place is kept by the broker until its session expires.
+    let mut t = Test::fixed();
+    t.m.expel(t.now);
+    t.expect(&["lost t/0,t/1"]);
+    assert_eq!(t.m.deadline(), None);
+    t.m.come_back(t.now);
+    t.expect(&["find"]);
+    t.found();
+    t.expect(&["join \"m1\""]);
+
+    // Who is out of the group is closed at once.
+    let mut t = Test::fixed();
+    t.m.expel(t.now);
+    t.m.leave(t.now);
+    t.expect(&["lost t/0,t/1", "end"]);
+}
+
 /// What may happen to a member, in any order.
 #[derive(Debug, Clone)]
 enum Event {
@@ -667,6 +767,8 @@ enum Event {
     TopicsChanged,
     Disconnected,
     CommitRefused(i16),
+    Expel,
+    ComeBack,
     Leave,
 }
 
@@ -680,6 +782,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::TopicsChanged),
         1 => Just(Event::Disconnected),
         1 => code.prop_map(Event::CommitRefused),
+        1 => Just(Event::Expel),
+        2 => Just(Event::ComeBack),
     ];
     let leave = proptest::option::of(Just(Event::Leave));
     (proptest::collection::vec(event, 0..120), leave)
@@ -695,6 +799,9 @@ struct Watch {
     /// What the group has agreed on.
     assignor: &'static str,
     leads: bool,
+    /// The program hangs, or wants to go.
+    away: bool,
+    closing: bool,
     ended: bool,
     generation: i32,
 }
@@ -754,7 +861,8 @@ impl Watch {
             }
         }
         assert!(self.owns.is_empty() || self.t.m.is_member() || self.assignor == "coop");
-        assert!(self.ended || self.under_way.is_some() || self.t.m.deadline().is_some(), "it stands still");
+        let has_to_do = self.under_way.is_some() || self.t.m.deadline().is_some();
+        assert!(self.ended || self.away || has_to_do, "it stands still");
     }
 
     fn happen(&mut self, event: Event) {
@@ -770,7 +878,18 @@ impl Watch {
             Event::TopicsChanged => self.t.m.topics_changed(now),
             Event::Disconnected => self.t.m.disconnected(now),
             Event::CommitRefused(code) => self.t.m.commit_refused(now, code),
-            Event::Leave => self.t.m.leave(now),
+            Event::Expel => {
+                self.away = true;
+                self.t.m.expel(now);
+            }
+            Event::ComeBack => {
+                self.away = false;
+                self.t.m.come_back(now);
+            }
+            Event::Leave => {
+                self.closing = true;
+                self.t.m.leave(now);
+            }
             Event::Break => match self.under_way.take() {
                 Some("find") => self.t.m.found(now, Err(Error::new(ErrorKind::Connect, "down"))),
                 Some("join") => self.t.m.joined(now, Err((broken(), String::new()))),
@@ -789,7 +908,8 @@ impl Watch {
                         let generation = self.generation + 1;
                         self.assignor = if self.t.random.u8(..4) == 0 { "range" } else { "coop" };
                         let protocol = self.assignor.into();
-                        let joined = Joined { member_id: "m1".into(), generation, protocol, members };
+                        let joined =
+                            Joined { member_id: "m1".into(), generation, protocol, leads: self.leads, members };
                         self.t.m.joined(now, Ok(joined));
                     }
                     Some("join") => self.t.refuse_join(code),
@@ -825,6 +945,8 @@ proptest! {
             draining: BTreeSet::new(),
             assignor: "",
             leads: false,
+            away: false,
+            closing: false,
             ended: false,
             generation: 0,
         };
@@ -833,7 +955,8 @@ proptest! {
             w.happen(event);
         }
         // With a broker that works again it comes to rest: as a member, or out of the group if it wanted to leave.
-        let leaving = matches!(w.t.m.phase, Phase::Leaving { .. });
+        w.happen(Event::ComeBack);
+        let leaving = w.closing;
         for _ in 0..60 {
             if w.ended || w.t.m.phase == Phase::Stable {
                 break;

@@ -352,6 +352,7 @@ impl Consumer {
     /// # Cancellation
     /// Safe: an event that was not returned is returned by the next call.
     pub async fn recv(&mut self) -> Result<ConsumerEvent> {
+        let _attending = self.inbox.attend();
         loop {
             match self.inbox.pop() {
                 Some(event) => return event,
@@ -452,6 +453,15 @@ impl Consumer {
         }
         self.end().await;
         outcome
+    }
+
+    /// Leaves the group for now: all partitions are [lost](ConsumerEvent::Lost) and go to others, and the member joins again when
+    /// [`recv`](Self::recv) is called, at once if it is being called. For a handler that hangs.
+    #[allow(dead_code, reason = "for the processor")]
+    pub(crate) async fn expel(&self, why: String) {
+        if let Some(commands) = &self.group {
+            _ = commands.sender.send(Command::Expel(why)).await; // if its task has ended, it is no member any more
+        }
     }
 
     /// Ends all tasks at once, as a crash would: the group is not left.

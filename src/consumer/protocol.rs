@@ -144,12 +144,18 @@ pub(crate) struct Joined {
     pub(crate) member_id: String,
     pub(crate) generation: i32,
     pub(crate) protocol: String,
-    /// All members, if we lead.
+    pub(crate) leads: bool,
+    /// All members, if we are to share out.
     pub(crate) members: Option<Vec<GroupMember>>,
 }
 
 pub(super) fn group_id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
+}
+
+/// Of a static member.
+pub(crate) fn instance_id(config: &ConsumerConfig) -> Option<StrBytes> {
+    config.group_instance_id.clone().map(StrBytes::from_string)
 }
 
 /// What a member had before it joins.
@@ -188,6 +194,7 @@ pub(crate) fn join_request(
         .with_session_timeout_ms(millis(config.session_timeout))
         .with_rebalance_timeout_ms(millis(config.rebalance_timeout))
         .with_member_id(member_id.into())
+        .with_group_instance_id(instance_id(config))
         .with_protocol_type(StrBytes::from_static_str(PROTOCOL_TYPE))
         .with_protocols(protocols))
 }
@@ -210,7 +217,9 @@ pub(crate) fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> 
     Ok(Joined {
         generation: r.generation_id,
         protocol: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        members: leads.then(|| r.members.iter().map(member).collect()),
+        // A static member that leads has come back, and the group goes on with what it had (KIP-814).
+        members: (leads && !r.skip_assignment).then(|| r.members.iter().map(member).collect()),
+        leads,
         member_id,
     })
 }

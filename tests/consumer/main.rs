@@ -8,6 +8,8 @@ mod commits;
 mod cooperative;
 mod faults;
 mod groups;
+mod membership;
+mod mixed;
 mod modern;
 mod positions;
 mod reading;

@@ -1,0 +1,236 @@
+//! Every error code at every state.
+
+use super::*;
+
+/// Codes that mean no more than "ask again", wherever they come; as the protocol's guide has them.
+const PASSING: &[i16] = &[
+    2, 3, 5, 6, 7, 9, 13, 14, 19, 20, 41, 56, 70, 71, 72, 74, 75, 78, 80, 83, 84, 88, 89, 100, 103, 106, 122, 123, 133,
+];
+
+/// A state, and the answer that it waits for.
+struct State {
+    name: &'static str,
+    reach: fn() -> Test,
+    answer: fn(&mut Test, i16),
+    /// Codes that mean something of their own here.
+    own: &'static [(i16, &'static str)],
+}
+
+fn joining() -> Test {
+    let mut t = Test::new();
+    t.found();
+    t.did();
+    t
+}
+
+fn syncing() -> Test {
+    let mut t = joining();
+    t.joined(1);
+    t.did();
+    t
+}
+
+fn keeping() -> Test {
+    let mut t = Test::cooperative();
+    t.rebalances();
+    t.did();
+    t
+}
+
+fn syncing_what_is_kept() -> Test {
+    let mut t = keeping();
+    t.joined_by(2, "coop");
+    t.did();
+    t
+}
+
+fn draining() -> Test {
+    let mut t = Test::beating();
+    t.beat(code::REBALANCE_IN_PROGRESS);
+    t.wait();
+    t.did();
+    t
+}
+
+fn leaving() -> Test {
+    let mut t = Test::stable();
+    t.m.leave(t.now);
+    t.did();
+    t
+}
+
+fn join(t: &mut Test, code: i16) {
+    t.refuse_join(code);
+}
+
+fn sync(t: &mut Test, code: i16) {
+    t.m.synced(t.now, Err(Failure::Code(code)));
+}
+
+fn beat(t: &mut Test, code: i16) {
+    t.beat(code);
+}
+
+const STATES: &[State] = &[
+    State {
+        name: "finding",
+        reach: Test::new,
+        answer: |t, code| t.m.found(t.now, Err(Error::broker(code, "finding"))),
+        // Whichever it is that passes, the coordinator is looked for again.
+        own: &[(15, "find"), (16, "find")],
+    },
+    State {
+        name: "joining",
+        reach: joining,
+        answer: join,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "join as m0"),
+            (25, "join as m0"),
+            (69, "join as m0"),
+            (27, "join as m0"),
+            (79, "join as m1"),
+        ],
+    },
+    State {
+        name: "joining with what is kept",
+        reach: keeping,
+        answer: join,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "lose, join as m1"),
+            (25, "lose, join as m0"),
+            (69, "lose, join as m0"),
+            (27, "join with it"),
+            (79, "join with it"),
+        ],
+    },
+    State {
+        name: "syncing",
+        reach: syncing,
+        answer: sync,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "join as m1"),
+            (25, "join as m0"),
+            (69, "join as m0"),
+            (27, "join as m1"),
+        ],
+    },
+    State {
+        name: "syncing with what is kept",
+        reach: syncing_what_is_kept,
+        answer: sync,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "lose, join as m1"),
+            (25, "lose, join as m0"),
+            (69, "lose, join as m0"),
+            (27, "join with it"),
+        ],
+    },
+    State {
+        name: "stable",
+        reach: Test::beating,
+        answer: beat,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "lose, join as m1"),
+            (25, "lose, join as m0"),
+            (69, "lose, join as m0"),
+            (27, "drain"),
+        ],
+    },
+    State {
+        name: "draining",
+        reach: draining,
+        answer: beat,
+        own: &[
+            (15, "find"),
+            (16, "find"),
+            (22, "lose, join as m1"),
+            (25, "lose, join as m0"),
+            (69, "lose, join as m0"),
+            (27, "again"),
+        ],
+    },
+    State {
+        name: "leaving",
+        reach: leaving,
+        answer: |t, code| t.m.left(t.now, Err(Failure::Code(code))),
+        own: &[(15, "find"), (16, "find"), (22, "again"), (25, "end"), (69, "end"), (27, "again")],
+    },
+];
+
+/// What a member does next, once it has waited if it has to.
+fn does(t: &mut Test) -> String {
+    let mut did = t.did();
+    if did.iter().all(|d| d.starts_with("lost")) && t.m.deadline().is_some() {
+        t.wait();
+        did.extend(t.did());
+    }
+    let lost = if did.iter().any(|d| d.starts_with("lost")) { "lose, " } else { "" };
+    let last = did.last().map_or("", String::as_str);
+    let what = match last.split(' ').next().unwrap() {
+        "failed" => return "fail".into(),
+        "revoke" => "drain",
+        "join" if last.contains(" with ") => "join with it",
+        "join" if last == "join \"\"" => "join as m0",
+        "join" => "join as m1",
+        "sync" | "heartbeat" | "leave" => "again",
+        other => other,
+    };
+    format!("{lost}{what}")
+}
+
+#[test]
+fn every_code_at_every_state() {
+    for state in STATES {
+        // What is asked again; finding has lost the way, so that it asks again by finding.
+        let again = match state.name {
+            "finding" => "find",
+            "joining" => "join as m0",
+            "joining with what is kept" => "join with it",
+            _ => "again",
+        };
+        for code in -1..=133_i16 {
+            if code == 0 {
+                continue;
+            }
+            let mut t = (state.reach)();
+            if state.name == "finding" {
+                t.did();
+            }
+            (state.answer)(&mut t, code);
+            let own = state.own.iter().find(|(c, _)| *c == code).map(|(_, what)| *what);
+            let wanted = own.unwrap_or(if PASSING.contains(&code) { again } else { "fail" });
+            let does = does(&mut t);
+            assert_eq!(does, wanted, "code {code} while {}", state.name);
+            if wanted == "fail" {
+                assert_eq!(t.m.deadline(), None, "it is over: code {code} while {}", state.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_code_to_a_commit() {
+    for code in -1..=133_i16 {
+        let wanted = match code {
+            15 | 16 => "find",
+            22 => "lose, join as m1",
+            25 | 69 => "lose, join as m0",
+            27 => "drain",
+            82 => "fail",
+            _ => "again", // it tells nothing of the membership: the next heartbeat goes out in its time
+        };
+        let mut t = Test::stable();
+        t.m.commit_refused(t.now, code);
+        assert_eq!(does(&mut t), wanted, "code {code}");
+    }
+}
