@@ -264,6 +264,10 @@ pub struct ConsumerConfig {
     pub offset_reset: OffsetReset,
     /// Which records of transactions to read; default all (`read_uncommitted`).
     pub isolation_level: IsolationLevel,
+    /// How often a consumer commits by itself what was handed out before the program last asked for more, which by that counts
+    /// as handled; default none: the program commits. 1 ms to 1 hour. It commits as well when it is closed and before it gives up
+    /// partitions. A processor, which knows what has ended, takes no notice of it.
+    pub auto_commit_interval: Option<Duration>,
     /// The least a fetch waits for, in bytes, unless `fetch_max_wait` passes first; default 1.
     pub fetch_min_bytes: usize,
     /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
@@ -294,6 +298,7 @@ impl Default for ConsumerConfig {
             group_remote_assignor: None,
             offset_reset: OffsetReset::Earliest,
             isolation_level: IsolationLevel::ReadUncommitted,
+            auto_commit_interval: None,
             fetch_min_bytes: 1,
             fetch_max_wait: Duration::from_millis(500),
             fetch_max_bytes: 50 << 20,
@@ -616,6 +621,8 @@ impl ConfigBuilder {
         offset_reset: OffsetReset => consumer.offset_reset;
         /// [`ConsumerConfig::isolation_level`].
         isolation_level: IsolationLevel => consumer.isolation_level;
+        /// [`ConsumerConfig::auto_commit_interval`].
+        auto_commit_interval: Option<Duration> => consumer.auto_commit_interval;
         /// All settings of consumers.
         consumer: ConsumerConfig => consumer;
         /// All settings of producers.

@@ -181,6 +181,9 @@ impl Check<'_> {
                 format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
             });
         }
+        if let Some(interval) = c.auto_commit_interval {
+            self.duration("auto commit interval", interval, ms(1), s(3600));
+        }
         self.duration("fetch max wait", c.fetch_max_wait, ms(0), s(30));
         self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);
         self.bytes("fetch min bytes", c.fetch_min_bytes, 0, c.fetch_max_bytes);

@@ -41,6 +41,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_ATTEMPT_TIMEOUT", "attempt timeout"),
     ("REDPANDA_MAX_ATTEMPTS", "max attempts"),
     ("REDPANDA_SHUTDOWN_TIMEOUT", "shutdown timeout"),
+    ("REDPANDA_AUTO_COMMIT_INTERVAL", "auto commit interval"),
 ];
 
 pub(super) fn variable_of(setting: &str) -> Option<&'static str> {
@@ -120,6 +121,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
     vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
+    vars.set("REDPANDA_AUTO_COMMIT_INTERVAL", interval, &mut config.consumer.auto_commit_interval);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
@@ -151,6 +153,11 @@ fn text(s: &str) -> Result<String, String> {
 fn millis(s: &str) -> Result<Duration, String> {
     let ms = s.parse().map_err(|_| "allowed is a whole number of milliseconds, such as 30000".to_owned())?;
     Ok(Duration::from_millis(ms))
+}
+
+/// 0 is off.
+fn interval(s: &str) -> Result<Option<Duration>, String> {
+    millis(s).map(|interval| Some(interval).filter(|i| !i.is_zero()))
 }
 
 fn bytes(s: &str) -> Result<usize, String> {

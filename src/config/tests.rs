@@ -31,6 +31,7 @@ fn variables_set_what_they_name() {
         ("REDPANDA_ISOLATION_LEVEL", "read_committed"),
         ("REDPANDA_GROUP_PROTOCOL", "auto"),
         ("REDPANDA_GROUP_REMOTE_ASSIGNOR", "range"),
+        ("REDPANDA_AUTO_COMMIT_INTERVAL", "5000"),
     ]))
     .build()
     .unwrap();
@@ -44,6 +45,9 @@ fn variables_set_what_they_name() {
     assert_eq!(c.consumer.group_remote_assignor.as_deref(), Some("range"));
     let unset = ConfigBuilder::from_vars(vars(&[("REDPANDA_GROUP_REMOTE_ASSIGNOR", "")])).build().unwrap();
     assert_eq!(unset, Config::default());
+    assert_eq!(c.consumer.auto_commit_interval, Some(Duration::from_secs(5)));
+    let e = ConfigBuilder::from_vars(vars(&[("REDPANDA_AUTO_COMMIT_INTERVAL", "3600001")])).build().unwrap_err();
+    assert!(e.to_string().contains("auto commit interval (REDPANDA_AUTO_COMMIT_INTERVAL) is 3600.001s"), "{e}");
 }
 
 #[test]
