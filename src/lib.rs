@@ -68,7 +68,10 @@ pub use config::{
     Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, HandlerOrdering,
     IsolationLevel, OffsetReset, ProcessorConfig, ProducerConfig,
 };
-pub use consumer::{Committer, Consumer, ConsumerEvent, Message, OffsetAndMetadata, Records, Revocation, StartOffset};
+pub use consumer::{
+    CommitHandle, Committer, Consumer, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, Records, Revocation,
+    StartOffset,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;

@@ -121,7 +121,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
     vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
-    vars.set("REDPANDA_AUTO_COMMIT_INTERVAL", interval, &mut config.consumer.auto_commit_interval);
+    vars.set("REDPANDA_AUTO_COMMIT_INTERVAL", limit, &mut config.consumer.auto_commit_interval);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
@@ -155,18 +155,13 @@ fn millis(s: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(ms))
 }
 
-/// 0 is off.
-fn interval(s: &str) -> Result<Option<Duration>, String> {
-    millis(s).map(|interval| Some(interval).filter(|i| !i.is_zero()))
-}
-
 fn bytes(s: &str) -> Result<usize, String> {
     s.parse().map_err(|_| "allowed is a whole number of bytes, such as 1000000".to_owned())
 }
 
-/// A time that may be unlimited.
+/// A time, or none.
 fn limit(s: &str) -> Result<Option<Duration>, String> {
-    let ms = millis(s).map_err(|allowed| format!("{allowed}, or 0 for no limit"))?;
+    let ms = millis(s).map_err(|allowed| format!("{allowed}, or 0 for none"))?;
     Ok(Some(ms).filter(|ms| !ms.is_zero()))
 }
 

@@ -1,13 +1,18 @@
 //! Commits in the name of what was assigned at one time.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::Message;
+use super::commits::{Commit, Outbox};
 use super::group::Command;
-use super::lease::Leases;
-use super::offsets::{Commit, Offset, OffsetAndMetadata};
+use super::lease::{Lease, Leases};
+use super::offsets::{Offset, OffsetAndMetadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
@@ -19,6 +24,7 @@ const METADATA: usize = i16::MAX as usize;
 pub(super) struct Commands {
     pub(super) group: Arc<str>,
     pub(super) sender: mpsc::Sender<Command>,
+    pub(super) outbox: Arc<Outbox>,
     pub(super) timeout: Duration,
 }
 
@@ -50,7 +56,7 @@ impl Committer {
 
     /// See [`Consumer::commit`](super::Consumer::commit), also for errors and cancellation.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
-        self.commit_all(offsets.iter().map(|(p, offset)| (p.clone(), OffsetAndMetadata::new(*offset))).collect()).await
+        self.commit_async(offsets).await
     }
 
     /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
@@ -58,17 +64,63 @@ impl Committer {
     /// # Errors
     /// Those of [`commit`](Self::commit), and what the coordinator says of metadata that is too long.
     pub async fn commit_with(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
-        self.commit_all(offsets.to_vec()).await
+        self.begin(offsets.to_vec()).await
     }
 
-    async fn commit_all(&self, offsets: Vec<Offset>) -> Result<()> {
-        let Some(commands) = &self.group else {
-            let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
-            return Err(Error::new(ErrorKind::GroupMembership, what));
-        };
-        if offsets.is_empty() {
-            return Ok(());
+    /// Begins a [`commit`](Self::commit) and goes on: await what it returns to know the outcome, or drop it.
+    ///
+    /// Commits keep their order: one that is tried again is replaced by a newer one of the same partitions, so an older offset
+    /// never overwrites a newer. They are tried again for the request timeout. Those that were begun before partitions are given
+    /// up, or before the consumer is closed, are waited for then.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ailurus::Consumer) -> ailurus::Result<()> {
+    /// use ailurus::ConsumerEvent;
+    ///
+    /// while let ConsumerEvent::Records(batch) = consumer.recv().await? {
+    ///     // Handle them; then:
+    ///     consumer.committer().commit_async(&[(batch.topic_partition(), batch.next_offset)]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn commit_async(&self, offsets: &[(TopicPartition, i64)]) -> CommitHandle {
+        self.begin(offsets.iter().map(|(p, offset)| (p.clone(), OffsetAndMetadata::new(*offset))).collect())
+    }
+
+    /// Begins to commit that a record, and all before it in its partition, is handled; see
+    /// [`commit_async`](Self::commit_async). It counts for the assignment that the record came with: once its partition was given
+    /// up it is refused, even if the partition came back.
+    pub fn commit_message(&self, message: &Message) -> CommitHandle {
+        let partition = TopicPartition { topic: Arc::clone(&message.topic), partition: message.partition };
+        let lease = Lease { partition, epoch: message.epoch };
+        match self.group() {
+            Ok(commands) => {
+                let leader_epoch = message.leader_epoch;
+                commands.push(vec![(
+                    lease,
+                    OffsetAndMetadata { leader_epoch, ..OffsetAndMetadata::new(message.offset + 1) },
+                )])
+            }
+            Err(e) => CommitHandle::of(Err(e)),
         }
+    }
+
+    fn group(&self) -> Result<&Commands> {
+        let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
+        self.group.as_ref().ok_or_else(|| Error::new(ErrorKind::GroupMembership, what))
+    }
+
+    fn begin(&self, offsets: Vec<Offset>) -> CommitHandle {
+        match self.check(offsets) {
+            Ok((_, offsets)) if offsets.is_empty() => CommitHandle::of(Ok(())),
+            Ok((commands, offsets)) => commands.push(offsets),
+            Err(e) => CommitHandle::of(Err(e)),
+        }
+    }
+
+    fn check(&self, offsets: Vec<Offset>) -> Result<(&Commands, Vec<(Lease, OffsetAndMetadata)>)> {
+        let commands = self.group()?;
         if let Some((p, at)) = offsets.iter().find(|(_, at)| at.offset < 0) {
             let what = format!("offset {} of {p} can't be committed: offsets are not negative", at.offset);
             return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
@@ -83,24 +135,49 @@ impl Committer {
             let lease = self.leases.of(&p).ok_or_else(|| not_ours(&p, at.offset, &commands.group))?;
             Ok((lease, at))
         };
-        let offsets = offsets.into_iter().map(lease).collect::<Result<_>>()?;
-        let deadline = Instant::now() + commands.timeout;
-        let (reply, replied) = oneshot::channel();
-        let commit = Commit { offsets, deadline, reply: Some(reply) };
-        let outcome = async {
-            let command = Command::Commit(commit);
-            let closed =
-                || Error::new(ErrorKind::Closed, format!("the consumer of group {:?} has ended", commands.group));
-            commands.sender.send(command).await.map_err(|_| closed())?;
-            replied.await.map_err(|_| closed())?
-        };
-        tokio::time::timeout_at(deadline.into(), outcome).await.unwrap_or_else(|_| {
-            let what = format!(
-                "committing offsets of group {:?} was not answered within {:?}: they may have been committed or not",
-                commands.group, commands.timeout
-            );
-            Err(Error::new(ErrorKind::Timeout, what))
-        })
+        Ok((commands, offsets.into_iter().map(lease).collect::<Result<_>>()?))
+    }
+}
+
+impl Commands {
+    fn push(&self, offsets: Vec<(Lease, OffsetAndMetadata)>) -> CommitHandle {
+        let (commit, reply) = Commit::awaited(offsets, Instant::now() + self.timeout);
+        self.outbox.push(commit);
+        CommitHandle { reply }
+    }
+}
+
+/// A commit under way, from [`Committer::commit_async`]: a future of its outcome, which comes within the request timeout.
+///
+/// Dropping it does not stop the commit; if that fails, the log says so.
+///
+/// ```no_run
+/// # async fn example(consumer: ailurus::Consumer, done: ailurus::TopicPartition) -> ailurus::Result<()> {
+/// let commit = consumer.commit_async(&[(done, 42)]);
+/// // Something else meanwhile.
+/// commit.await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct CommitHandle {
+    reply: oneshot::Receiver<Result<()>>,
+}
+
+impl CommitHandle {
+    fn of(outcome: Result<()>) -> Self {
+        let (sender, reply) = oneshot::channel();
+        _ = sender.send(outcome); // its receiver is right here
+        Self { reply }
+    }
+}
+
+impl Future for CommitHandle {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let outcome = ready!(Pin::new(&mut self.reply).poll(cx));
+        let ended = "the consumer has ended before the commit was answered: it may have been made or not";
+        Poll::Ready(outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, ended))))
     }
 }
 

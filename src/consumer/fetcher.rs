@@ -488,6 +488,7 @@ impl Shared {
                     high_watermark: marks.high_watermark,
                     last_stable_offset: marks.last_stable_offset,
                     read_committed: committed,
+                    epoch: p.epoch,
                     _held: Some(held),
                 };
                 self.inbox.records(p, records);

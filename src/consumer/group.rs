@@ -5,6 +5,8 @@
 //! generation that is not over yet; and a commit that takes its time never delays a heartbeat. Before partitions are given up
 //! the commits for them that are on their way are waited for, within the time there is for the drain.
 
+mod committing;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::committer::not_ours;
+use super::commits::{Commits, Outbox};
 use super::core::{Core, Said};
 use super::fetcher::{Fetcher, Shared as Reading};
 use super::inbox::Inbox;
@@ -25,8 +27,7 @@ use super::leader::{Counts, count, share_out};
 use super::lease::{Lease, Leases};
 use super::modern::{beat_request, beaten};
 use super::offsets::{
-    Codes, Commit, Commits, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer,
-    committed_request,
+    Codes, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer, committed_request,
 };
 use super::part::Begin;
 use super::protocol::{
@@ -39,6 +40,7 @@ use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
 use crate::wire::{Api, Connection};
+use committing::Leaving;
 
 /// Start offsets that wait to be committed.
 const PINS: usize = 1024;
@@ -46,7 +48,6 @@ const PINS: usize = 1024;
 /// What the front asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Commit(Commit),
     /// Leave the group for now, for what is said, and join again when the program asks for the next event.
     Expel(String),
     Leave(oneshot::Sender<Result<()>>),
@@ -82,6 +83,8 @@ struct Draining {
     partitions: Vec<TopicPartition>,
     /// Cancelled when the program has finished.
     done: CancellationToken,
+    /// Whether what was handled by then is on its way to be committed.
+    flushed: bool,
 }
 
 /// Committed offsets of partitions that were asked for.
@@ -97,6 +100,7 @@ pub(crate) struct Shell {
     pub(crate) group: String,
     pub(crate) topics: BTreeSet<String>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) outbox: Arc<Outbox>,
     pub(crate) status: Arc<Status>,
     pub(crate) tasks: TaskTracker,
 }
@@ -120,10 +124,12 @@ pub(crate) struct Group {
     starting: Starting,
     fetching_committed: Option<BoxFuture<'static, Found>>,
     commits: Commits,
+    /// When to commit by itself what was handled.
+    auto_commit_at: Option<Instant>,
     committing: Option<BoxFuture<'static, Committed>>,
     /// What was shared out, if we lead.
     shared: Counts,
-    leaving: Option<oneshot::Sender<Result<()>>>,
+    leaving: Option<Leaving>,
 }
 
 impl Group {
@@ -135,6 +141,7 @@ impl Group {
         Self {
             membership: Core::new(shell.config.group_protocol, settings, Instant::now()),
             commits: Commits::new(&shell.group, backoff.clone()),
+            auto_commit_at: shell.config.auto_commit_interval.map(|interval| Instant::now() + interval),
             commands,
             pins,
             coordinator: None,
@@ -167,12 +174,16 @@ impl Group {
                 }
             }
             self.look_after_offsets();
+            if self.leave_if_ready() {
+                continue;
+            }
             let deadline = self.deadline();
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
                     None => return, // the front is gone: so are we, as a crash would have it
                 },
+                () = self.shell.outbox.ready() => self.take_commits(),
                 answer = on(&mut self.request) => {
                     self.request = None;
                     self.answer(answer);
@@ -186,10 +197,7 @@ impl Group {
                     self.committed(committed);
                 }
                 Some((lease, offset)) = self.pins.recv() => self.pin(lease, offset),
-                () = drained(self.draining.as_ref(), &self.commits) => {
-                    self.draining = None;
-                    self.membership.drained(Instant::now());
-                }
+                () = drained(self.draining.as_ref(), &self.commits) => self.drained(),
                 () = closed(self.coordinator.as_ref()) => {
                     self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
@@ -199,6 +207,7 @@ impl Group {
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.commits.expire(Instant::now());
                     self.look_at_the_program();
+                    self.auto_commit_if_due();
                     self.membership.tick(Instant::now());
                 }
             }
@@ -215,24 +224,16 @@ impl Group {
         // A program that goes away later is noticed at the next heartbeat.
         let away = self.shell.inbox.away().filter(|_| self.membership.may_expel());
         let hung = away.map(|(since, _)| since + self.shell.config.max_poll_interval);
-        let all = [self.membership.deadline(), self.commits.expiry(), starting, commit, hung];
-        all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        let leave = self.leaving.as_ref().and_then(|l| l.commits_until);
+        let offsets = [self.commits.expiry(), starting, commit, self.auto_commit_at];
+        let all = [self.membership.deadline(), hung, leave].into_iter().chain(offsets);
+        all.flatten().min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Commit(commit) => match commit.offsets.iter().find(|(lease, _)| !self.leases.holds(lease)) {
-                None => self.commits.push(commit),
-                Some((lease, offset)) => {
-                    let e = not_ours(&lease.partition, offset.offset, &self.shell.group);
-                    commit.end(Err(e));
-                }
-            },
             Command::Expel(why) => self.expel(&why),
-            Command::Leave(reply) => {
-                self.leaving = Some(reply);
-                self.membership.leave(Instant::now());
-            }
+            Command::Leave(reply) => self.leave(reply),
         }
     }
 
@@ -260,15 +261,6 @@ impl Group {
         self.expel(&format!(
             "the program has not asked for the next event for {limit:?}{on}; handle records faster, or raise REDPANDA_MAX_POLL_INTERVAL"
         ));
-    }
-
-    /// The end of a log is where this group starts: without a commit, records that come before its first commit would be
-    /// skipped by the next owner, who would start at the end as it is then.
-    fn pin(&mut self, lease: Lease, offset: i64) {
-        if self.leases.holds(&lease) {
-            let deadline = Instant::now() + self.shell.client.config().request_timeout;
-            self.commits.push(Commit { offsets: vec![(lease, OffsetAndMetadata::new(offset))], deadline, reply: None });
-        }
     }
 
     /// Carries out what the membership asks for; gives the outcome when it is over.
@@ -337,7 +329,7 @@ impl Group {
                 self.starting.leases.remove(&partitions);
                 let done = CancellationToken::new();
                 self.shell.inbox.revoke(&partitions, deadline, done.clone());
-                self.draining = Some(Draining { partitions, done });
+                self.draining = Some(Draining { partitions, done, flushed: false });
             }
             Action::GaveUp(partitions) => {
                 self.void(&partitions, "they were given up for a rebalance of the group");
@@ -494,18 +486,6 @@ impl Group {
         self.fetcher.add(asked.into_iter().map(|l| (l.clone(), from(&l.partition))).collect());
     }
 
-    fn committed(&mut self, (generation, offsets, outcome): Committed) {
-        if let Ok(codes) = &outcome {
-            let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
-            self.shell.status.committed(&offsets.into_iter().filter(taken).collect());
-        }
-        let now = Instant::now();
-        let stale = generation != self.membership.generation() || !self.membership.is_member();
-        if let Some(code) = self.commits.answered(now, outcome, stale) {
-            self.membership.commit_refused(now, code);
-        }
-    }
-
     /// Tells the membership what the topics are called; and whether the group must share out anew, because they are others
     /// than when that was done.
     fn look_at_topics(&mut self) {
@@ -534,7 +514,7 @@ impl Group {
             _ => Error::new(ErrorKind::Closed, "the consumer is closed"),
         };
         self.shell.inbox.end(why);
-        if let Some(reply) = self.leaving.take() {
+        if let Some(Leaving { reply, .. }) = self.leaving.take() {
             _ = reply.send(outcome); // whoever asked may be gone
         }
     }
@@ -543,6 +523,8 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.disconnect("the consumer has ended");
+        let what = format!("the consumer of group {:?} has ended", self.shell.group);
+        self.shell.outbox.close(&Error::new(ErrorKind::Closed, what));
     }
 }
 

@@ -4,7 +4,7 @@
 //! group does meanwhile: what was assigned and taken away before the program saw it was never there, and a revocation that is
 //! over before it was seen is a loss.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Leases};
+use super::offsets::OffsetAndMetadata;
 use super::{ConsumerEvent, Records, Revocation, Watermarks};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
@@ -52,6 +53,8 @@ struct State {
     marks: HashMap<TopicPartition, Watermarks>,
     /// Their records wait.
     paused: HashSet<TopicPartition>,
+    /// The offset behind what the program has handled, as far as that is taken from its asking for more.
+    handled: BTreeMap<Lease, OffsetAndMetadata>,
 }
 
 /// Partitions that the program knows and is to give up.
@@ -97,6 +100,7 @@ impl Inbox {
         if s.revocation.take().is_none_or(|r| r.unseen.is_none()) {
             s.told.remove(partitions);
         }
+        s.handled.retain(|lease, _| !partitions.contains(&lease.partition));
         self.news(&mut s);
     }
 
@@ -106,6 +110,19 @@ impl Inbox {
         s.discard(partitions);
         s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| partitions.contains(p)));
         self.news(&mut s);
+    }
+
+    /// The program has handled a partition up to this offset.
+    pub(crate) fn handled(&self, lease: Lease, offset: OffsetAndMetadata) {
+        let mut s = self.lock();
+        if s.told.holds(&lease) {
+            s.handled.insert(lease, offset);
+        }
+    }
+
+    /// All that it has handled of what it has not given up.
+    pub(crate) fn all_handled(&self) -> Vec<(Lease, OffsetAndMetadata)> {
+        self.lock().handled.iter().map(|(lease, offset)| (lease.clone(), offset.clone())).collect()
     }
 
     fn news(&self, s: &mut State) {
@@ -207,34 +224,38 @@ impl Inbox {
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
         let mut s = self.lock();
         s.held = None;
-        if s.changed {
-            if let Some(news) = s.news() {
-                return Some(Ok(news));
-            }
-            s.changed = false;
+        s.before_records().or_else(|| Some(Ok(ConsumerEvent::Records(s.records()?))))
+    }
+
+    /// The next event that goes before what is left of a batch; and whether that still counts, for reading may go on elsewhere.
+    pub(crate) fn pop_amid(&self, batch: &Records) -> (Option<Result<ConsumerEvent>>, bool) {
+        let mut s = self.lock();
+        self.attended(&mut s);
+        s.away = Some(Instant::now()); // it goes away with the next record
+        let stays = s.positions.get(&batch.topic_partition()) == Some(&batch.next_offset);
+        (s.before_records(), stays)
+    }
+
+    /// All records that are here and that nothing comes before.
+    pub(crate) fn pop_records(&self) -> Vec<Records> {
+        let mut s = self.lock();
+        match s.changed || s.ended.is_some() || !s.errors.is_empty() {
+            true => Vec::new(),
+            false => std::iter::from_fn(|| s.records()).collect(),
         }
-        if let Some(e) = &s.ended {
-            return Some(Err(e.clone()));
-        }
-        if let Some((_, e)) = s.errors.pop_front() {
-            return Some(Err(e));
-        }
-        let waits = |r: &Records| !s.paused.is_empty() && s.paused.contains(&r.topic_partition());
-        let next = s.records.iter().position(|r| !waits(r))?;
-        let records = s.records.remove(next)?;
-        s.held = records.records.first().map(|r| (records.topic_partition(), r.offset));
-        s.positions.insert(records.topic_partition(), records.next_offset);
-        Some(Ok(ConsumerEvent::Records(records)))
     }
 
     /// The program asks for the next event, until what this gives is dropped.
     pub(crate) fn attend(&self) -> Attending<'_> {
-        let mut s = self.lock();
+        self.attended(&mut self.lock());
+        Attending(self)
+    }
+
+    fn attended(&self, s: &mut State) {
         s.away = None;
         if std::mem::take(&mut s.expelled) {
             self.back.notify_one();
         }
-        Attending(self)
     }
 
     /// Since when the program has not asked for an event, and what it took last.
@@ -279,6 +300,13 @@ impl Inbox {
 /// While the program waits for an event.
 pub(crate) struct Attending<'a>(&'a Inbox);
 
+impl Attending<'_> {
+    /// Until it attends the next time.
+    pub(crate) fn stay(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Attending<'_> {
     fn drop(&mut self) {
         self.0.lock().away = Some(Instant::now());
@@ -286,6 +314,26 @@ impl Drop for Attending<'_> {
 }
 
 impl State {
+    fn before_records(&mut self) -> Option<Result<ConsumerEvent>> {
+        if self.changed {
+            if let Some(news) = self.news() {
+                return Some(Ok(news));
+            }
+            self.changed = false;
+        }
+        let trouble = || self.errors.pop_front().map(|(_, e)| e);
+        self.ended.clone().or_else(trouble).map(Err)
+    }
+
+    fn records(&mut self) -> Option<Records> {
+        let waits = |r: &Records| !self.paused.is_empty() && self.paused.contains(&r.topic_partition());
+        let next = self.records.iter().position(|r| !waits(r))?;
+        let records = self.records.remove(next)?;
+        self.held = records.records.first().map(|r| (records.topic_partition(), r.offset));
+        self.positions.insert(records.topic_partition(), records.next_offset);
+        Some(records)
+    }
+
     /// What the program is to be told next of the assignment.
     fn news(&mut self) -> Option<ConsumerEvent> {
         let revoking = |p: &TopicPartition| self.revocation.as_ref().is_some_and(|r| r.partitions.contains(p));
@@ -293,6 +341,7 @@ impl State {
         let lost: Vec<_> = lost.map(|l| l.partition).collect();
         if !lost.is_empty() {
             self.told.remove(&lost);
+            self.handled.retain(|lease, _| !lost.contains(&lease.partition));
             return Some(ConsumerEvent::Lost(lost));
         }
         if let Some(r) = &mut self.revocation {

@@ -21,6 +21,7 @@ fn some_of(inbox: &Inbox, lease: &Lease, next_offset: i64) {
         high_watermark: next_offset,
         last_stable_offset: None,
         read_committed: false,
+        epoch: lease.epoch,
         _held: None,
     };
     inbox.records(lease, records);
@@ -161,4 +162,28 @@ fn the_end_comes_behind_the_news_and_stays() {
     inbox.lost(&[t(0)]);
     inbox.end(Error::new(crate::ErrorKind::Closed, "closed"));
     assert_eq!(all(&inbox)[..3], ["lost 0", "closed", "closed"]);
+}
+
+#[test]
+fn what_is_handled_counts_until_it_is_given_up() {
+    let inbox = Inbox::default();
+    let at = OffsetAndMetadata::new;
+    inbox.assigned([lease(0, 1), lease(1, 1)]);
+    inbox.handled(lease(0, 1), at(3));
+    assert_eq!(inbox.all_handled(), [], "the program does not know it");
+    all(&inbox);
+    inbox.handled(lease(0, 1), at(5));
+    inbox.handled(lease(1, 1), at(7));
+    inbox.handled(lease(0, 0), at(99));
+    assert_eq!(inbox.all_handled(), [(lease(0, 1), at(5)), (lease(1, 1), at(7))]);
+
+    inbox.revoke(&[t(0)], Instant::now() + Duration::from_secs(1), CancellationToken::new());
+    all(&inbox);
+    inbox.handled(lease(0, 1), at(6));
+    assert_eq!(inbox.all_handled()[0], (lease(0, 1), at(6)), "it is drained, not gone");
+    inbox.gave_up(&[t(0)]);
+    inbox.lost(&[t(1)]);
+    all(&inbox);
+    inbox.handled(lease(0, 1), at(8));
+    assert_eq!(inbox.all_handled(), []);
 }

@@ -10,6 +10,7 @@
 //! partition that went to another member is delivered or committed, while those that stay are read on.
 
 mod assignor;
+mod commits;
 mod committer;
 mod core;
 mod fetcher;
@@ -28,6 +29,7 @@ mod protocol;
 mod requests;
 mod session;
 mod status;
+mod stream;
 mod subscription;
 mod tracker;
 mod unpack;
@@ -42,7 +44,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
-pub use committer::Committer;
+pub use committer::{CommitHandle, Committer};
 pub use listing::OffsetAndTimestamp;
 pub(crate) use listing::{EARLIEST, LATEST, ask_leaders, list_offsets};
 pub use offsets::OffsetAndMetadata;
@@ -50,6 +52,7 @@ pub use positions::Watermarks;
 #[allow(unused_imports, reason = "for the processor")]
 pub(crate) use progress::{Ended, Progress};
 pub use status::ConsumerState;
+pub use stream::MessageStream;
 pub(crate) use subscription::decode_assignment as assigned_partitions;
 
 use crate::cluster::Client;
@@ -57,6 +60,7 @@ use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
+use commits::Outbox;
 use committer::Commands;
 use fetcher::{Fetcher, Shared as Reading};
 use group::{Command, Group};
@@ -128,6 +132,8 @@ pub struct Records {
     pub last_stable_offset: Option<i64>,
     /// Whether records behind the last stable offset are left for later.
     pub(crate) read_committed: bool,
+    /// Of the lease they came under.
+    pub(crate) epoch: u64,
     /// Gives the bytes back on drop.
     pub(crate) _held: Option<Held>,
 }
@@ -147,6 +153,18 @@ impl Records {
     /// Their partition.
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: Arc::clone(&self.topic), partition: self.partition }
+    }
+
+    /// What the program has handled when it has handled all before `next`.
+    fn handled(&self, next: i64) -> (Lease, OffsetAndMetadata) {
+        let lease = Lease { partition: self.topic_partition(), epoch: self.epoch };
+        (lease, OffsetAndMetadata { leader_epoch: self.leader_epoch, ..OffsetAndMetadata::new(next) })
+    }
+
+    /// One of these on its first attempt.
+    pub(crate) fn message(&self, record: Record) -> Message {
+        let message = Message::new(Arc::clone(&self.topic), self.partition, record);
+        Message { epoch: self.epoch, leader_epoch: self.leader_epoch, ..message }
     }
 }
 
@@ -236,6 +254,8 @@ pub struct Consumer {
     fetcher: Option<Fetcher>,
     /// What is read, to move it and to pause it.
     reading: Option<Arc<Reading>>,
+    /// What was returned last, where it counts as handled when the program asks for more; else nothing.
+    given: Option<Vec<(Lease, OffsetAndMetadata)>>,
 }
 
 impl Consumer {
@@ -264,6 +284,8 @@ impl Consumer {
             client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
         }
         let mut consumer = Self::idle(client, &config);
+        consumer.given = config.auto_commit_interval.map(|_| Vec::new());
+        let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
         let shell = group::Shell {
@@ -272,6 +294,7 @@ impl Consumer {
             group: group.into(),
             topics,
             inbox: Arc::clone(&consumer.inbox),
+            outbox: Arc::clone(&outbox),
             status: Arc::clone(&consumer.status),
             tasks: consumer.tasks.clone(),
         };
@@ -279,7 +302,8 @@ impl Consumer {
         consumer.reading = Some(group_task.reading());
         let task = consumer.cancel.clone().run_until_cancelled_owned(group_task.run());
         consumer.tasks.spawn(task);
-        consumer.group = Some(Commands { group: group.into(), sender, timeout: client.config().request_timeout });
+        consumer.group =
+            Some(Commands { group: group.into(), sender, outbox, timeout: client.config().request_timeout });
         Ok(consumer)
     }
 
@@ -337,6 +361,20 @@ impl Consumer {
             cancel: CancellationToken::new(),
             fetcher: None,
             reading: None,
+            given: None,
+        }
+    }
+
+    /// The program asks for more: what it was given before is handled.
+    fn asked(&mut self) {
+        for (lease, offset) in self.given.iter_mut().flat_map(|given| given.drain(..)) {
+            self.inbox.handled(lease, offset);
+        }
+    }
+
+    fn give(&mut self, records: &Records) {
+        if let Some(given) = &mut self.given {
+            given.push(records.handled(records.next_offset));
         }
     }
 
@@ -352,9 +390,15 @@ impl Consumer {
     /// # Cancellation
     /// Safe: an event that was not returned is returned by the next call.
     pub async fn recv(&mut self) -> Result<ConsumerEvent> {
-        let _attending = self.inbox.attend();
+        self.asked();
+        let inbox = Arc::clone(&self.inbox);
+        let _attending = inbox.attend();
         loop {
             match self.inbox.pop() {
+                Some(Ok(ConsumerEvent::Records(records))) => {
+                    self.give(&records);
+                    return Ok(ConsumerEvent::Records(records));
+                }
                 Some(event) => return event,
                 None => self.inbox.ready().await,
             }
@@ -372,6 +416,11 @@ impl Consumer {
     /// The offsets may be committed or not.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         self.committer().commit(offsets).await
+    }
+
+    /// Begins a commit and goes on: see [`Committer::commit_async`].
+    pub fn commit_async(&self, offsets: &[(TopicPartition, i64)]) -> CommitHandle {
+        self.committer().commit_async(offsets)
     }
 
     /// Commits from other tasks, in the name of the partitions that are ours by what [`recv`](Self::recv) has returned so far.
@@ -442,6 +491,7 @@ impl Consumer {
     /// As [`drop`]: the tasks end, the group may not be left.
     pub async fn close(mut self) -> Result<()> {
         let mut outcome = Ok(());
+        self.asked();
         if let Some(commands) = self.group.take() {
             let (reply, replied) = oneshot::channel();
             // A task that has ended already was no member any more.
@@ -535,14 +585,31 @@ pub struct Message {
     pub(crate) stopping: Option<Arc<CancellationToken>>,
     /// Read when it is asked for.
     pub(crate) trace: OnceLock<Option<Arc<TraceContext>>>,
+    /// Of the lease it came under.
+    pub(crate) epoch: u64,
+    /// Of the leader that wrote it.
+    pub(crate) leader_epoch: Option<i32>,
 }
 
 impl Message {
-    /// A record on its first attempt.
-    pub(crate) fn new(topic: Arc<str>, partition: i32, r: Record) -> Self {
-        let Record { offset, timestamp, key, value, headers, .. } = r;
-        let (deadline, stopping, trace) = (None, None, OnceLock::new());
-        Self { topic, partition, offset, timestamp, key, value, headers, attempt: 1, deadline, stopping, trace }
+    /// A record on its first attempt, of no lease.
+    pub(crate) fn new(topic: Arc<str>, partition: i32, record: Record) -> Self {
+        let Record { offset, timestamp, key, value, headers, .. } = record;
+        Self {
+            topic,
+            partition,
+            offset,
+            timestamp,
+            key,
+            value,
+            headers,
+            attempt: 1,
+            deadline: None,
+            stopping: None,
+            trace: OnceLock::new(),
+            epoch: 0,
+            leader_epoch: None,
+        }
     }
 
     /// Memory of its own, so that it does not keep what it came with.

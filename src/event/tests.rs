@@ -44,6 +44,8 @@ fn message(headers: Headers, value: Option<&str>) -> Message {
         deadline: None,
         stopping: None,
         trace: std::sync::OnceLock::new(),
+        epoch: 0,
+        leader_epoch: None,
     }
 }
 

@@ -139,7 +139,9 @@ impl Processor {
     async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {
         self.processor.validate()?;
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
-        let consumer = Consumer::subscribe(&self.client, group, topics, self.consumer).await?;
+        // What has ended is for the workers to say.
+        let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
+        let consumer = Consumer::subscribe(&self.client, group, topics, config).await?;
         let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor).await {
             Ok(d) => d,
             Err(e) => {

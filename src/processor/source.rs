@@ -1,6 +1,5 @@
 //! The records of a partition as they come, one by one.
 
-use std::sync::Arc;
 use std::vec;
 
 use tokio::sync::mpsc;
@@ -37,7 +36,7 @@ impl Source {
             if let Some(current) = &self.current {
                 for record in self.rest.by_ref() {
                     if lanes.fetched(record.offset) {
-                        return Some(Message::new(Arc::clone(&current.topic), current.partition, record));
+                        return Some(current.message(record));
                     }
                 }
                 lanes.through(current.next_offset);

@@ -31,3 +31,156 @@ async fn what_is_committed_with_an_offset_comes_back_to_the_next_owner() {
     assert_eq!(second.committed_metadata(&other), Some(plain));
     second.close().await.unwrap();
 }
+
+/// Waits until a member knows that an offset is committed.
+async fn committed(consumer: &Consumer, p: &TopicPartition, offset: i64) {
+    soon(async {
+        while consumer.committed(p) != Some(offset) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// What the next member of a group finds committed.
+async fn left(client: &Client, group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
+    let mut consumer = Consumer::subscribe(client, group, &[topic], client.config().consumer.clone()).await.unwrap();
+    while assigned(&mut consumer).await.len() as i32 != partitions {}
+    let found = (0..partitions).map(|p| consumer.committed(&TopicPartition::new(topic, p))).collect();
+    consumer.close().await.unwrap();
+    found
+}
+
+/// Settings of consumers that commit by themselves.
+fn auto(client: &Client, interval: Duration) -> ConsumerConfig {
+    let mut config = client.config().consumer.clone();
+    config.auto_commit_interval = Some(interval);
+    config
+}
+
+#[tokio::test]
+async fn an_interval_commits_what_the_program_has_asked_for_more_after() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 2, 0..20, Compression::None).await;
+    let config = auto(&client, Duration::from_millis(5));
+    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let first = next_records(&mut consumer).await;
+    let second = next_records(&mut consumer).await;
+    assert_ne!(first.partition, second.partition);
+    committed(&consumer, &first.topic_partition(), first.next_offset).await;
+    assert_eq!(consumer.committed(&second.topic_partition()), None, "it may be in hand");
+    consumer.abort().await;
+
+    let found = left(&client, &group, &topic, 2).await;
+    assert_eq!((found[first.partition as usize], found[second.partition as usize]), (Some(first.next_offset), None));
+}
+
+#[tokio::test]
+async fn who_commits_by_itself_does_so_before_it_gives_up_a_partition_and_when_it_is_closed() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 2, 0..20, Compression::None).await;
+    let config = auto(&client, Duration::from_secs(3600));
+    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(next_records(&mut first).await.next_offset, 10);
+    }
+    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    // By asking for more the first one says that it has handled what it had.
+    let theirs = tokio::select! {
+        theirs = some(&mut second) => theirs,
+        never = async { loop { drop(next(&mut first).await) } } => never,
+    };
+    assert_eq!(second.committed(&theirs[0]), Some(10), "it was committed before it was given up");
+    produce(&client, &topic, 2, 20..40, Compression::None).await;
+    assert_eq!(next_records(&mut second).await.next_offset, 20);
+    second.close().await.unwrap();
+    first.close().await.unwrap();
+    let found = left(&client, &group, &topic, 2).await;
+    assert_eq!(found[theirs[0].partition as usize], Some(20), "{found:?}");
+}
+
+#[tokio::test]
+async fn without_an_interval_nothing_is_committed_by_itself() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    next_records(&mut consumer).await;
+    consumer.close().await.unwrap();
+    assert_eq!(left(&client, &group, &topic, 1).await, [None]);
+}
+
+#[tokio::test]
+async fn commits_that_go_on_behind_the_program_end_before_it_leaves() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    let p = TopicPartition::new(&*topic, 0);
+    if let Some(broker) = broker.embedded() {
+        // The coordinator takes none of the first ones.
+        let refused = Mutex::new(0);
+        broker.set_hook(move |request| {
+            let mut refused = refused.lock().unwrap();
+            *refused += i32::from(request.api_key == OFFSET_COMMIT);
+            (request.api_key == OFFSET_COMMIT && *refused <= 3).then_some(Fault::Error(14))
+        });
+    }
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    assigned(&mut consumer).await;
+    let first = consumer.commit_async(&[(p.clone(), 1)]);
+    for offset in 2..500 {
+        drop(consumer.commit_async(&[(p.clone(), offset)]));
+    }
+    let last = consumer.commit_async(&[(p.clone(), 9)]);
+    soon(first).await.unwrap();
+    soon(last).await.unwrap();
+    assert_eq!(consumer.committed(&p), Some(9), "the last one asked for, not the last one sent again");
+    let e = soon(consumer.commit_async(&[(TopicPartition::new(&*topic, 1), 9)])).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::GroupMembership);
+    soon(consumer.commit_async(&[])).await.unwrap();
+
+    let unseen = consumer.commit_async(&[(p.clone(), 7)]);
+    let committer = consumer.committer();
+    consumer.close().await.unwrap();
+    unseen.await.unwrap();
+    assert_eq!(soon(committer.commit(&[(p, 8)])).await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(left(&client, &group, &topic, 1).await, [Some(7)]);
+}
+
+// From here on with faults that only the embedded broker can be asked for.
+
+#[tokio::test]
+async fn no_commit_waits_for_ever() {
+    let test = support::broker().await;
+    let Some(broker) = test.embedded() else { return };
+    let config = test.config().request_timeout(Duration::from_millis(300));
+    let client = connect(config).await;
+    let topic = topic(&test, &client, "t", 1).await;
+    let p = TopicPartition::new(&*topic, 0);
+    let group = test.group("g");
+    for fault in [Fault::DelayAnswer(LONG), Fault::Error(14), Fault::Close] {
+        let config = client.config().consumer.clone();
+        let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+        assigned(&mut consumer).await;
+        broker.set_hook(move |request| (request.api_key == OFFSET_COMMIT).then_some(fault));
+        let behind = consumer.commit_async(&[(p.clone(), 1)]);
+        let e = soon(consumer.commit(&[(p.clone(), 2)])).await.unwrap_err();
+        assert!(e.is_timeout() && e.to_string().contains(&group), "{fault:?}: {e}");
+        assert!(soon(behind).await.unwrap_err().is_timeout());
+        drop(consumer.commit_async(&[(p.clone(), 3)]));
+        _ = soon(consumer.close()).await; // leaving may have met with the same connection's end
+        broker.clear_hook();
+    }
+}

@@ -13,6 +13,7 @@ mod mixed;
 mod modern;
 mod positions;
 mod reading;
+mod streams;
 mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +94,16 @@ async fn next_records(consumer: &mut Consumer) -> Records {
 async fn assigned(consumer: &mut Consumer) -> Vec<TopicPartition> {
     loop {
         if let ConsumerEvent::Assigned(partitions) = next(consumer).await {
+            return partitions;
+        }
+    }
+}
+
+/// The first partitions that it gets: one that joins others may get none before they have given some up.
+async fn some(consumer: &mut Consumer) -> Vec<TopicPartition> {
+    loop {
+        let partitions = assigned(consumer).await;
+        if !partitions.is_empty() {
             return partitions;
         }
     }

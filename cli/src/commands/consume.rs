@@ -137,7 +137,8 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
     let partitions = partitions(&admin, &args.topics).await?;
     let ends = if args.exit_at_end { Some(admin.list_offsets(&partitions, StartOffset::Latest).await?) } else { None };
     let mut end = ends.map(EndOfLog::new);
-    let config = client.config().consumer.clone();
+    let mut config = client.config().consumer.clone();
+    config.auto_commit_interval = None; // what is printed is committed, and that is known here
     let reset = match config.offset_reset {
         OffsetReset::Latest => StartOffset::Latest,
         // With none a partition without a commit ends it with an error.

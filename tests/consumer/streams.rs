@@ -1,0 +1,191 @@
+//! Records one by one and in batches, and what becomes of them when the group rebalances.
+
+use ailurus::{Message, MessageStream};
+use futures_util::{FutureExt, Stream, StreamExt};
+
+use super::*;
+
+fn number(message: &Message) -> i32 {
+    std::str::from_utf8(message.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+async fn take(messages: &mut (impl Stream<Item = ailurus::Result<Message>> + Unpin), n: usize) -> Vec<Message> {
+    let mut taken = Vec::new();
+    while taken.len() < n {
+        taken.push(soon(messages.next()).await.expect("it goes on").unwrap());
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_stream_gives_each_record_once_and_those_of_a_partition_in_order() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 3).await;
+    produce(&client, &topic, 3, 0..300, Compression::None).await;
+    let config = client.config().consumer.clone();
+    let consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut messages = consumer.into_stream();
+    let seen = take(&mut messages, 300).await;
+    for p in 0..3 {
+        let of: Vec<_> = seen.iter().filter(|m| m.partition == p).map(|m| (m.offset, number(m))).collect();
+        assert_eq!(of, (0..100).map(|i| (i, i as i32 * 3 + p)).collect::<Vec<_>>());
+    }
+    // A future that is dropped while it waits takes nothing with it.
+    assert!(messages.next().now_or_never().is_none());
+    produce(&client, &topic, 3, 300..301, Compression::None).await;
+    assert_eq!(number(&take(&mut messages, 1).await[0]), 300);
+    let p = TopicPartition::new(&*topic, 1);
+    messages.consumer().seek(&p, StartOffset::Offset(20)).unwrap();
+    assert_eq!(take(&mut messages, 1).await[0].offset, 20);
+    messages.consumer().seek(&p, StartOffset::Offset(90)).unwrap();
+    let offsets: Vec<_> = take(&mut messages, 10).await.iter().map(|m| m.offset).collect();
+    assert_eq!(offsets, (90..100).collect::<Vec<_>>(), "what was left of the batch is of before");
+    let e = messages.committer().commit_message(&seen[0]).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::GroupMembership, "without a group there is nothing to commit");
+    assert_eq!(messages.consumer().assignment().len(), 3);
+    messages.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_commits_what_it_has_given_under_the_assignment_it_came_with() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let (group, config) = (broker.group("g"), client.config().consumer.clone());
+    produce(&client, &topic, 2, 0..20, Compression::None).await;
+    let consumer = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = consumer.into_stream();
+    let seen = take(&mut first, 20).await;
+    for message in &seen {
+        first.committer().commit_message(message); // one behind the other, and no one waits for them
+    }
+
+    // The stream is asked for more, so what the group wants back is given up, and what was begun until then is committed.
+    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let theirs = tokio::select! {
+        theirs = some(&mut second) => theirs[0].clone(),
+        more = first.next() => panic!("{more:?}"),
+    };
+    assert_eq!(second.committed(&theirs), Some(10));
+    let old = seen.iter().find(|m| m.partition == theirs.partition).unwrap();
+    second.close().await.unwrap();
+
+    // It comes back under another assignment, in whose name nothing is committed that came before.
+    soon(async {
+        while first.consumer().assignment().len() < 2 {
+            tokio::select! {
+                () = tokio::task::yield_now() => {}
+                more = first.next() => panic!("{more:?}"),
+            }
+        }
+    })
+    .await;
+    let e = soon(first.committer().commit_message(old)).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e}");
+    produce(&client, &topic, 2, 20..22, Compression::None).await;
+    for message in take(&mut first, 2).await {
+        first.committer().commit_message(&message).await.unwrap();
+    }
+    assert_eq!(first.consumer().committed(&theirs), Some(11));
+    first.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_commits_by_itself_commits_record_by_record() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    let group = broker.group("g");
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.auto_commit_interval = Some(Duration::from_millis(5));
+    let p = TopicPartition::new(&*topic, 0);
+    let mut messages = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap().into_stream();
+    take(&mut messages, 4).await;
+    soon(async {
+        while messages.consumer().committed(&p) != Some(3) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(number(&take(&mut messages, 1).await[0]), 4);
+    messages.close().await.unwrap();
+    let mut messages = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap().into_stream();
+    assert_eq!(number(&take(&mut messages, 1).await[0]), 5, "closing says that the last one was handled");
+    messages.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_ends_behind_the_error_that_ends_its_consumer() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    let mut config = client.config().consumer.clone();
+    config.session_timeout = Duration::from_millis(3); // less than brokers allow
+    config.heartbeat_interval = Duration::from_millis(1);
+    let consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    let seen: Vec<_> = soon(consumer.into_stream().collect::<Vec<_>>()).await;
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].as_ref().unwrap_err().full().contains("REDPANDA_SESSION_TIMEOUT"));
+}
+
+#[tokio::test]
+async fn poll_gives_all_that_is_there_and_nothing_when_the_time_is_over() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 3).await;
+    let config = client.config().consumer.clone();
+    let mut consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut open: BTreeSet<_> = (0..3).collect();
+    while !open.is_empty() {
+        for records in soon(consumer.poll(LONG)).await.unwrap() {
+            assert!(records.records.is_empty());
+            open.remove(&records.partition); // each tells once that it is empty
+        }
+    }
+    assert!(consumer.poll(Duration::from_millis(1)).await.unwrap().is_empty());
+    produce(&client, &topic, 3, 0..300, Compression::None).await;
+    let mut seen = Vec::new();
+    while seen.len() < 300 {
+        // One that is dropped while it waits takes nothing with it.
+        let now = consumer.poll(LONG).now_or_never();
+        let batch = match now {
+            Some(batch) => batch.unwrap(),
+            None => soon(consumer.poll(LONG)).await.unwrap(),
+        };
+        seen.extend(batch.iter().flat_map(numbers));
+    }
+    assert_eq!(sorted(seen), (0..300).collect::<Vec<_>>());
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_polls_gives_up_at_once_what_the_group_asks_back() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
+    config.auto_commit_interval = Some(Duration::from_secs(3600));
+    produce(&client, &topic, 2, 0..20, Compression::None).await;
+    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut seen = 0;
+    while seen < 20 {
+        seen += soon(first.poll(LONG)).await.unwrap().iter().map(|r| r.records.len()).sum::<usize>();
+    }
+    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let theirs = tokio::select! {
+        theirs = some(&mut second) => theirs,
+        never = async { loop { first.poll(LONG).await.unwrap(); } } => never,
+    };
+    assert_eq!(second.committed(&theirs[0]), Some(10), "what was polled before counts as handled");
+    second.close().await.unwrap();
+    first.close().await.unwrap();
+}
+
+/// A stream is to be used from any task.
+#[test]
+fn a_stream_can_be_sent() {
+    fn send<T: Send + Unpin>() {}
+    send::<MessageStream>();
+}
