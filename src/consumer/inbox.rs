@@ -49,6 +49,8 @@ struct State {
     expelled: bool,
     /// The offset behind what the program has been given, or where its first fetch starts.
     positions: HashMap<TopicPartition, i64>,
+    /// Of the records that the program was given last: the position before and after them, and their leader's epoch.
+    read: HashMap<TopicPartition, (i64, i64, i32)>,
     /// As of the last fetch.
     marks: HashMap<TopicPartition, Watermarks>,
     /// Their records wait.
@@ -292,6 +294,12 @@ impl Inbox {
         s.told.of(partition).filter(|lease| s.ours.holds(lease))
     }
 
+    /// The leader epoch of the record before an offset, if the program was given it last.
+    pub(crate) fn leader_epoch(&self, partition: &TopicPartition, offset: i64) -> Option<i32> {
+        let (before, next, epoch) = self.lock().read.get(partition).copied()?;
+        (before < offset && offset <= next).then_some(epoch)
+    }
+
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.lock().positions.get(partition).copied()
     }
@@ -330,7 +338,12 @@ impl State {
         let next = self.records.iter().position(|r| !waits(r))?;
         let records = self.records.remove(next)?;
         self.held = records.records.first().map(|r| (records.topic_partition(), r.offset));
-        self.positions.insert(records.topic_partition(), records.next_offset);
+        let partition = records.topic_partition();
+        let before = self.positions.insert(partition.clone(), records.next_offset).unwrap_or(-1);
+        match records.leader_epoch {
+            Some(epoch) => _ = self.read.insert(partition, (before, records.next_offset, epoch)),
+            None => _ = self.read.remove(&partition),
+        }
         Some(records)
     }
 
@@ -375,6 +388,7 @@ impl State {
         self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone(&p.topic, p.partition)));
         self.positions.retain(|p, _| !gone(&p.topic, p.partition));
         self.marks.retain(|p, _| !gone(&p.topic, p.partition));
+        self.read.retain(|p, _| !gone(&p.topic, p.partition));
         self.paused.retain(|p| !gone(&p.topic, p.partition));
         if self.ours.is_empty() {
             self.shared_out = false; // what was shared out is over before the program saw it

@@ -405,7 +405,8 @@ impl Consumer {
         }
     }
 
-    /// Commits, for each partition, the offset of the next record to handle. Tried again for the request timeout while the
+    /// Commits, for each partition, the offset of the next record to handle, with the leader epoch of the record before it if that
+    /// was given by [`recv`](Self::recv) last (KIP-320). Tried again for the request timeout while the
     /// coordinator moves or loads.
     ///
     /// # Errors
@@ -415,7 +416,11 @@ impl Consumer {
     /// # Cancellation
     /// The offsets may be committed or not.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
-        self.committer().commit(offsets).await
+        let with_epoch = |(p, offset): &(TopicPartition, i64)| {
+            let leader_epoch = self.inbox.leader_epoch(p, *offset);
+            (p.clone(), OffsetAndMetadata { leader_epoch, ..OffsetAndMetadata::new(*offset) })
+        };
+        self.commit_with(&offsets.iter().map(with_epoch).collect::<Vec<_>>()).await
     }
 
     /// Begins a commit and goes on: see [`Committer::commit_async`].

@@ -182,6 +182,9 @@ async fn a_log_that_was_cut_is_read_on_where_it_was_cut() {
         let mut config = client.config().consumer.clone();
         let mut consumer = reader(&test, &client, &topic, true, config.clone()).await;
         assert_eq!(until(&mut consumer, 99).await.len(), 100);
+        let p = TopicPartition::new(&*topic, 0);
+        consumer.commit(&[(p.clone(), 100)]).await.unwrap();
+        assert_eq!(consumer.committed_metadata(&p).unwrap().leader_epoch, Some(0));
         config.offset_reset = OffsetReset::None;
         let mut strict = reader(&test, &client, &topic, false, config).await;
         until(&mut strict, 99).await;
