@@ -29,7 +29,8 @@ fn each_mode_prints_one_line() {
         let produced =
             bench(&bed, &[&["produce", "--partitions", "3", "--acks", "all", "--linger-ms", "5"], &args[..]].concat());
         let consumed = bench(&bed, &[&["consume", "--group", &group], &args[..]].concat());
-        for (line, mode) in [(&produced, "produce"), (&consumed, "consume")] {
+        let handled = bench(&bed, &[&["handle", "--group", &bed.name("h")], &args[..]].concat());
+        for (line, mode) in [(&produced, "produce"), (&consumed, "consume"), (&handled, "handle")] {
             for (field, value) in [
                 ("client", json!("ailurus")),
                 ("mode", json!(mode)),
@@ -43,7 +44,7 @@ fn each_mode_prints_one_line() {
                 assert!(line[field].is_number(), "{field}: {line}");
             }
         }
-        assert_eq!(produced["bytes"], consumed["bytes"]);
+        assert_eq!((&produced["bytes"], &produced["bytes"]), (&consumed["bytes"], &handled["bytes"]));
         let described = bed.run(&["group", "describe", &group, "--json"]).expect(0).json_lines().remove(0);
         let lag: i64 = described["offsets"].as_array().unwrap().iter().map(|o| o["lag"].as_i64().unwrap()).sum();
         assert_eq!(lag, 0, "committed");

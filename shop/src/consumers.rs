@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ailurus::{Envelope, Error, Message, RedpandaService, Result, Subscription};
+use ailurus::{Envelope, Error, Message, Outcome as HandlerOutcome, RedpandaService, Result, Subscription};
 
 use crate::analytics::{Analytics, OrderFact};
 use crate::events::StockUpdated;
@@ -46,8 +46,7 @@ where
         let inventory = inventory.clone();
         async move {
             let received = Received::new(&envelope, &message);
-            note(inventory.apply(envelope.data, received.clone()).await?, &received);
-            Ok::<(), Error>(())
+            outcome(inventory.apply(envelope.data, received.clone()).await, &received)
         }
     };
     service.subscribe(&[&topics.stock_updates], &topics.stock_group, handler).await
@@ -72,16 +71,21 @@ where
         let analytics = analytics.clone();
         async move {
             let (fact, received) = OrderFact::from_message(&message)?;
-            note(analytics.record(fact, received.clone()).await?, &received);
-            Ok::<(), Error>(())
+            Ok::<_, Error>(outcome(analytics.record(fact, received.clone()).await, &received))
         }
     };
     service.subscribe(&[&topics.analytics], &topics.analytics_group, handler).await
 }
 
-fn note(outcome: Outcome, received: &Received) {
-    if outcome == Outcome::Duplicate {
-        let Received { id, topic, partition, offset, .. } = received;
-        tracing::debug!(%id, %topic, partition, offset, "event was applied before");
+/// What can't be applied now may be later, when what it builds on has come.
+fn outcome(applied: Result<Outcome>, received: &Received) -> HandlerOutcome {
+    match applied {
+        Ok(Outcome::Applied) => {}
+        Ok(Outcome::Duplicate) => {
+            let Received { id, topic, partition, offset, .. } = received;
+            tracing::debug!(%id, %topic, partition, offset, "event was applied before");
+        }
+        Err(e) => return HandlerOutcome::retry(e),
     }
+    HandlerOutcome::Done
 }

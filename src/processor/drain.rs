@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{PartitionState, Position};
 use crate::consumer::{Committer, OffsetAndMetadata, Records};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 /// How long handlers that were cancelled may take to reach an await point.
 const CANCEL: Duration = Duration::from_secs(1);
+/// How long a commit may take when the end is cut short.
+const CUT_COMMIT: Duration = Duration::from_secs(5);
 
 /// What a shutdown left of what was fetched: none of it is committed, all of it will be handled by the next owner.
 ///
@@ -159,16 +161,31 @@ impl Leaving {
             self.cancel().await;
         }
         let left = self.left();
+        let cut = self.cut.clone();
+        let too_late = async {
+            cut.cancelled().await;
+            tokio::time::sleep(CUT_COMMIT).await;
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.commit() => outcome,
+            () = too_late => {
+                let what = format!("what ended could not be committed within {CUT_COMMIT:?}: it will be handled again");
+                Err(Error::new(ErrorKind::Timeout, what))
+            }
+        };
+        (left, outcome)
+    }
+
+    async fn commit(&mut self) -> Result<()> {
         if let Some(before) = self.before.take() {
             _ = before.finish().await; // what it could not commit is in the next
         }
-        let Some(committer) = self.committer.take() else { return (left, Ok(())) };
-        let last = Commit::of(self.partitions.iter().map(|(tp, owned)| (tp, owned)), committer);
-        let outcome = match last {
+        let Some(committer) = self.committer.take() else { return Ok(()) };
+        match Commit::of(self.partitions.iter().map(|(tp, owned)| (tp, owned)), committer) {
             Some(commit) => commit.finish().await,
             None => Ok(()),
-        };
-        (left, outcome)
+        }
     }
 
     async fn cancel(&mut self) {

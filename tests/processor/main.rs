@@ -6,6 +6,7 @@ mod support;
 
 mod batches;
 mod ordering;
+mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -4,23 +4,27 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ailurus::{
-    Client, Config, Consumer, ConsumerEvent, Delivery, Error, OffsetReset, Producer, ProducerRecord, TopicPartition,
+    Client, Config, Consumer, ConsumerEvent, Delivery, Error, HandlerOrdering, Message, OffsetReset, Processor,
+    Producer, ProducerRecord, TopicPartition,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::args::{Codec, Global};
 use crate::exit::{Exit, Usage};
 use crate::output::{self, note};
 use crate::settings;
 
-/// Measure producing, consuming or the latency of single records.
+/// Measure producing, consuming, handling or the latency of single records.
 ///
 /// Record i has the key order-(i mod 10000) and as value line (i mod 20000) of the file that PEERS_VALUES names. One JSON
 /// line on stdout tells wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
@@ -30,6 +34,7 @@ use crate::settings;
 #[command(after_help = "\
 produce  sends --records records, one call each, and checks every delivery
 consume  joins --group from earliest, reads --records records, commits and leaves
+handle   the same by a handler that does nothing: in the order of keys, 64 at a time, unless settings say otherwise
 latency  sends one record at a time, linger 0, and waits for each; 20 before those that count")]
 pub struct Bench {
     /// What to measure.
@@ -53,7 +58,7 @@ pub struct Bench {
     /// How long a record may wait for others, in milliseconds (produce).
     #[arg(long, default_value_t = 5)]
     linger_ms: u64,
-    /// The group (consume).
+    /// The group (consume, handle).
     #[arg(long, default_value = "peers-g")]
     group: String,
 }
@@ -62,6 +67,7 @@ pub struct Bench {
 enum Mode {
     Produce,
     Consume,
+    Handle,
     Latency,
 }
 
@@ -93,6 +99,7 @@ pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
     let done = match args.mode {
         Mode::Produce => produce(&client, &args, &data).await?,
         Mode::Consume => consume(&client, &args).await?,
+        Mode::Handle => handle(&client, &args).await?,
         Mode::Latency => latency(&client, &args, &data).await?,
     };
     client.close().await;
@@ -105,12 +112,16 @@ impl Bench {
     fn config(&self, builder: ailurus::ConfigBuilder) -> anyhow::Result<Config> {
         let linger = if self.mode == Mode::Latency { 0 } else { self.linger_ms };
         let builder = builder
-            .allow_auto_topic_creation(false)
+            .allow_auto_topic_creation(self.mode == Mode::Handle) // the dead-letter topic
             .linger(Duration::from_millis(linger))
             .batch_size(1_000_000_usize)
             .compression(self.codec.into())
             .offset_reset(OffsetReset::Earliest);
-        Ok(builder.build()?)
+        let mut config = builder.build()?;
+        if std::env::var_os("REDPANDA_HANDLER_ORDERING").is_none() {
+            config.processor.ordering = HandlerOrdering::Key;
+        }
+        Ok(config)
     }
 }
 
@@ -182,6 +193,46 @@ async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
         done.error(&e);
     }
     consumer.close().await?;
+    Ok(done)
+}
+
+/// What handlers have seen.
+#[derive(Default)]
+struct Handled {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    first: OnceLock<Instant>,
+    all: Notify,
+}
+
+async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
+    let (handled, wanted) = (Arc::new(Handled::default()), args.records);
+    let seen = Arc::clone(&handled);
+    let handler = move |message: Message| {
+        seen.first.get_or_init(Instant::now);
+        let bytes = [&message.key, &message.value].into_iter().flatten().map(|b| b.len() as u64).sum();
+        seen.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if seen.records.fetch_add(1, Ordering::Relaxed) + 1 == wanted {
+            seen.all.notify_one();
+        }
+        std::future::ready(())
+    };
+    let subscription = Processor::new(client).subscribe(&[&args.topic], &args.group, handler).await?;
+    let mut done = Done::default();
+    let mut before = 0;
+    while tokio::time::timeout(PATIENCE, handled.all.notified()).await.is_err() {
+        let now = handled.records.load(Ordering::Relaxed);
+        if now == before {
+            note(format_args!("no record came for {PATIENCE:?}"));
+            done.errors += 1;
+            break;
+        }
+        before = now;
+    }
+    subscription.shutdown().await?;
+    done.records = handled.records.load(Ordering::Relaxed);
+    done.bytes = handled.bytes.load(Ordering::Relaxed);
+    done.first = handled.first.get().copied();
     Ok(done)
 }
 
@@ -307,6 +358,7 @@ impl Meter {
             mode: match args.mode {
                 Mode::Produce => "produce",
                 Mode::Consume => "consume",
+                Mode::Handle => "handle",
                 Mode::Latency => "latency",
             },
             codec: args.codec.name(),
