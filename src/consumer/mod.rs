@@ -512,7 +512,6 @@ impl Consumer {
 
     /// Leaves the group for now: all partitions are [lost](ConsumerEvent::Lost) and go to others, and the member joins again when
     /// [`recv`](Self::recv) is called, at once if it is being called. For a handler that hangs.
-    #[allow(dead_code, reason = "for the processor")]
     pub(crate) async fn expel(&self, why: String) {
         if let Some(commands) = &self.group {
             _ = commands.sender.send(Command::Expel(why)).await; // if its task has ended, it is no member any more

@@ -138,6 +138,7 @@ impl Processor {
 
     async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {
         self.processor.validate()?;
+        let hangs_after = self.consumer.max_poll_interval;
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         // What has ended is for the workers to say.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
@@ -158,6 +159,7 @@ impl Processor {
             dead_letters,
             permits: Arc::new(Semaphore::new(self.processor.concurrency)),
             config: self.processor,
+            hangs_after,
             shared: Arc::clone(&shared),
             fatal,
         };

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drain::{Commit, Leaving, LeftOver, Owned};
 use super::lanes::{Lanes, NO_EPOCH};
-use super::state::{PartitionState, Position};
+use super::state::{Hanging, PartitionState, Position};
 use super::worker::{Context, Worker};
 use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Ended, Records, Revocation};
 use crate::error::{Error, Result};
@@ -23,9 +23,6 @@ use crate::record::TopicPartition;
 /// What a revoke leaves for the commit, out of the time until the partitions are given up.
 const COMMIT_MARGIN: Duration = Duration::from_millis(500);
 
-/// A record that is in a handler for this long is told of.
-const HANGS: Duration = Duration::from_secs(300);
-
 pub(super) struct Run {
     consumer: Consumer,
     context: Arc<Context>,
@@ -33,6 +30,8 @@ pub(super) struct Run {
     commit: Option<Commit>,
     /// Partitions that are being given up while the others go on.
     leaving: FuturesUnordered<BoxFuture<'static, (LeftOver, Result<()>)>>,
+    /// How many attempts had ended, and since when that is so.
+    progress: Option<(u64, std::time::Instant)>,
     /// Cancelled when all is to end in good order.
     stop: CancellationToken,
     /// Cancelled when that is to be cut short.
@@ -48,7 +47,8 @@ impl Run {
         fatal: mpsc::Receiver<Error>,
     ) -> Self {
         let leaving = FuturesUnordered::new();
-        Self { consumer, context: Arc::new(context), owned: HashMap::new(), commit: None, leaving, stop, cut, fatal }
+        let (owned, context) = (HashMap::new(), Arc::new(context));
+        Self { consumer, context, owned, commit: None, leaving, progress: None, stop, cut, fatal }
     }
 
     /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
@@ -75,7 +75,7 @@ impl Run {
         let stop = self.stop.clone();
         let mut tick = tokio::time::interval(self.context.config.commit_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut watch = tokio::time::interval(HANGS / 4);
+        let mut watch = tokio::time::interval(self.context.hangs_after.max(Duration::from_millis(4)) / 4);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let idle = self.commit.is_none();
@@ -89,7 +89,7 @@ impl Run {
                 _ = tick.tick(), if idle => {
                     self.commit = Commit::of(self.owned.iter(), self.consumer.committer());
                 }
-                now = watch.tick() => self.watch(now.into()),
+                now = watch.tick() => self.watch(now.into()).await,
                 event = self.consumer.recv() => match event {
                     Ok(event) => self.on(event).await,
                     Err(e) if self.consumer.state() == ConsumerState::Closed => return Err(e),
@@ -100,17 +100,34 @@ impl Run {
         }
     }
 
-    /// Names the records that handlers do not come back from.
-    fn watch(&self, now: std::time::Instant) {
+    /// Names the records that handlers do not come back from. If nothing else ends either, others are to have the partitions:
+    /// then what hangs is cancelled, and this member joins the group again.
+    async fn watch(&mut self, now: std::time::Instant) {
+        let limit = self.context.hangs_after;
+        let mut hangs = None;
         for (tp, owned) in &self.owned {
-            for (offset, key, long) in owned.state.hanging(HANGS, now) {
-                let key = key.map(|k| String::from_utf8_lossy(&k).into_owned());
-                tracing::warn!(
-                    group = %self.context.shared.group(), record = %format_args!("{tp}@{offset}"), key,
-                    "a handler has had this record for {long:.0?}: what must come after it waits; limit its time with \
-                     REDPANDA_ATTEMPT_TIMEOUT"
-                );
+            for Hanging { offset, key, long, is_news } in owned.state.hanging(limit, now) {
+                let record = format!("{tp}@{offset}");
+                if is_news {
+                    let key = key.map(|k| String::from_utf8_lossy(&k).into_owned());
+                    tracing::warn!(
+                        group = %self.context.shared.group(), record, key,
+                        "a handler has had this record for {long:.1?}: what must come after it waits; REDPANDA_ATTEMPT_TIMEOUT \
+                         limits its time"
+                    );
+                }
+                hangs =
+                    Some(format!("a handler has had {record} for {long:.1?}, and no other attempt ended meanwhile"));
             }
+        }
+        let ended = self.context.shared.ended();
+        if self.progress.is_none_or(|(before, _)| before != ended) {
+            self.progress = Some((ended, now));
+        }
+        let stands = self.progress.is_some_and(|(_, since)| now.saturating_duration_since(since) >= limit);
+        if let Some(why) = hangs.filter(|_| stands) {
+            self.progress = None;
+            self.consumer.expel(why).await;
         }
     }
 

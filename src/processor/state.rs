@@ -42,6 +42,16 @@ struct Begun {
     told: Option<Instant>,
 }
 
+/// A record that has been in a handler for too long.
+#[derive(Debug)]
+pub(super) struct Hanging {
+    pub(super) offset: i64,
+    pub(super) key: Option<Bytes>,
+    pub(super) long: Duration,
+    /// Whether it was not told for as long as it may take.
+    pub(super) is_news: bool,
+}
+
 /// One partition while it is owned.
 #[derive(Debug)]
 pub(super) struct PartitionState {
@@ -101,8 +111,8 @@ impl PartitionState {
         lock(&self.begun).remove(&offset);
     }
 
-    /// Records that have been in a handler for longer than `limit`, each once per limit: offset, key and for how long.
-    pub(super) fn hanging(&self, limit: Duration, now: Instant) -> Vec<(i64, Option<Bytes>, Duration)> {
+    /// Records that have been in a handler for longer than `limit`.
+    pub(super) fn hanging(&self, limit: Duration, now: Instant) -> Vec<Hanging> {
         let mut begun = lock(&self.begun);
         let mut seen = lock(&self.seen_at_once);
         let at_once = Some(self.at_once.load(Ordering::Relaxed)).filter(|o| *o != NONE);
@@ -112,9 +122,12 @@ impl PartitionState {
         let mut hanging = Vec::new();
         for (offset, b) in begun.iter_mut().chain(seen.as_mut().map(|(offset, b)| (&*offset, b))) {
             let long = now.saturating_duration_since(b.since);
-            if long >= limit && b.told.is_none_or(|told| now.saturating_duration_since(told) >= limit) {
-                b.told = Some(now);
-                hanging.push((*offset, b.key.clone(), long));
+            if long >= limit {
+                let is_news = b.told.is_none_or(|told| now.saturating_duration_since(told) >= limit);
+                if is_news {
+                    b.told = Some(now);
+                }
+                hanging.push(Hanging { offset: *offset, key: b.key.clone(), long, is_news });
             }
         }
         hanging
@@ -210,6 +223,11 @@ impl SubscriptionState {
         }
     }
 
+    /// Grows with each attempt that ends.
+    pub(super) fn ended(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let sum = |count: fn(&Counts) -> &AtomicUsize| {
@@ -240,8 +258,10 @@ mod tests {
         let (state, limit) = (PartitionState::new(), Duration::from_secs(60));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let named =
-            |seconds| state.hanging(limit, at(seconds)).into_iter().map(|(offset, ..)| offset).collect::<Vec<_>>();
+        let named = |seconds| {
+            let news = state.hanging(limit, at(seconds)).into_iter().filter(|h| h.is_news);
+            news.map(|h| h.offset).collect::<Vec<_>>()
+        };
         state.begun(7, Some(Bytes::from_static(b"k")));
         state.runs_at_once(Some(9));
         assert_eq!(named(15), [0; 0]);

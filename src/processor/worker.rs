@@ -47,6 +47,8 @@ pub(super) struct Context {
     pub(super) routine: Routine,
     pub(super) dead_letters: DeadLetters,
     pub(super) config: ProcessorConfig,
+    /// A record that is in a handler for longer is told of; if none ends for as long, the group is left for now.
+    pub(super) hangs_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
     /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
     pub(super) permits: Arc<Semaphore>,
@@ -210,10 +212,10 @@ impl Worker {
     fn turn(&mut self, cx: &mut task::Context<'_>) -> Waits {
         let context = Arc::clone(&self.context);
         let mut waits = Waits::No;
-        if self.stop.is_cancelled() {
-            waits = Waits::ForEvents;
-        }
         for _ in 0..TURN {
+            if self.stop.is_cancelled() {
+                waits = Waits::ForEvents;
+            }
             if waits != Waits::No {
                 break;
             }

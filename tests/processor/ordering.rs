@@ -242,6 +242,31 @@ async fn an_attempt_that_takes_too_long_is_cancelled_and_counts_as_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_hangs_costs_its_partitions_and_its_record_is_handled_again() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_poll_interval(Duration::from_secs(1))).await;
+    let topic = filled(&broker, &client, "hangs", 1, 10).await;
+    let (group, seen) = (broker.group("hangs"), Seen::new());
+    let (handled, first) = (seen.clone(), Arc::new(AtomicBool::new(true)));
+    let handle = move |message: Message| {
+        let hangs = number(&message) == 3 && first.swap(false, Ordering::SeqCst);
+        let handled = handled.clone();
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            handled.push(message);
+        }
+    };
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    seen.until_numbers(10).await;
+    assert!(subscription.stats().rebalances > 1, "it had to join again");
+    subscription.shutdown().await.unwrap();
+    assert_eq!(committed(&client, &group).await, 10);
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_come_and_go_while_keys_are_in_hand_and_nothing_is_skipped_or_overtaken() {
     let broker = support::broker().await;
     let session = broker.shortest_session();
