@@ -4,6 +4,7 @@ mod addr;
 mod check;
 mod compression;
 mod env;
+mod partitioner;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use addr::BrokerAddr;
 pub use compression::Compression;
+pub use partitioner::{Partitioner, PartitionerKind, Unpartitioned};
 
 use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};
@@ -176,6 +178,19 @@ pub struct ProducerConfig {
     pub compression: Compression,
     /// Compression of batches of these topics, in place of `compression`; default none named.
     pub topic_compression: HashMap<String, Compression>,
+    /// How the partition of a record is chosen that does not name it; default [`PartitionerKind::Murmur2`]. Change it where
+    /// other producers of the same topics hash otherwise.
+    pub partitioner: PartitionerKind,
+    /// How records are spread that may go to any partition, such as those without a key; default true: they stick to one
+    /// partition for 16 to 32 KiB (for one to two times `batch_size` if that is less), up to the end of a batch if one lies
+    /// there, and then to another, which is the less likely the more batches wait for it (KIP-794): a slow broker gets fewer.
+    /// Otherwise they go elsewhere with each batch (KIP-480), and a slow broker gets more, since its batches grow while they
+    /// wait. Turn it off where a few small records now and then should not all go to the same partition.
+    pub adaptive_partitioning: bool,
+    /// With `adaptive_partitioning`: how long the oldest batch of a partition may wait for its acknowledgement, beside
+    /// `linger`, before records that may go anywhere move on to other partitions only; default 0: for ever. Up to 1 hour. Set
+    /// it where a broker that hangs should cost such records no time.
+    pub partition_availability_timeout: Duration,
 }
 
 impl Default for ProducerConfig {
@@ -190,6 +205,9 @@ impl Default for ProducerConfig {
             delivery_timeout: Duration::from_secs(120),
             compression: Compression::None,
             topic_compression: HashMap::new(),
+            partitioner: PartitionerKind::Murmur2,
+            adaptive_partitioning: true,
+            partition_availability_timeout: Duration::ZERO,
         }
     }
 }
@@ -601,6 +619,12 @@ impl ConfigBuilder {
         delivery_timeout: Duration => producer.delivery_timeout;
         /// [`ProducerConfig::compression`].
         compression: Compression => producer.compression;
+        /// [`ProducerConfig::partitioner`].
+        partitioner: PartitionerKind => producer.partitioner;
+        /// [`ProducerConfig::adaptive_partitioning`].
+        adaptive_partitioning: bool => producer.adaptive_partitioning;
+        /// [`ProducerConfig::partition_availability_timeout`].
+        partition_availability_timeout: Duration => producer.partition_availability_timeout;
         /// [`ConsumerConfig::session_timeout`].
         session_timeout: Duration => consumer.session_timeout;
         /// [`ConsumerConfig::rebalance_timeout`].

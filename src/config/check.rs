@@ -126,6 +126,7 @@ impl Check<'_> {
         self.bytes("batch size", p.batch_size, 1 << 10, 64 << 20);
         self.bytes("max request size", p.max_request_size, 1 << 10, 100 << 20);
         self.bytes("buffer memory", p.buffer_memory, p.batch_size.max(p.max_request_size), 64 << 30);
+        self.duration("partition availability timeout", p.partition_availability_timeout, ms(0), s(3600));
         if let Compression::Gzip { level } = p.compression {
             self.require((1..=9).contains(&level), || {
                 format!("{} is {level}: allowed is 1 (fast) to 9 (small)", named("compression level"))

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{
-    Acks, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset, parse_brokers,
+    Acks, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset, PartitionerKind,
+    parse_brokers,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,6 +33,9 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_BUFFER_MEMORY", "buffer memory"),
     ("REDPANDA_COMPRESSION", "compression"),
     ("REDPANDA_COMPRESSION_LEVEL", "compression level"),
+    ("REDPANDA_PARTITIONER", "partitioner"),
+    ("REDPANDA_ADAPTIVE_PARTITIONING", "adaptive partitioning"),
+    ("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", "partition availability timeout"),
     ("REDPANDA_AUTO_OFFSET_RESET", "offset reset"),
     ("REDPANDA_ISOLATION_LEVEL", "isolation level"),
     ("REDPANDA_HANDLER_ORDERING", "handler ordering"),
@@ -123,6 +127,10 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
     vars.set("REDPANDA_AUTO_COMMIT_INTERVAL", limit, &mut config.consumer.auto_commit_interval);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
+    vars.set("REDPANDA_PARTITIONER", partitioner, &mut config.producer.partitioner);
+    vars.set("REDPANDA_ADAPTIVE_PARTITIONING", boolean, &mut config.producer.adaptive_partitioning);
+    let timeout = &mut config.producer.partition_availability_timeout;
+    vars.set("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", millis, timeout);
     let mut level = Compression::DEFAULT_GZIP_LEVEL;
     vars.set("REDPANDA_COMPRESSION_LEVEL", gzip_level, &mut level);
     if let Compression::Gzip { level: l } = &mut config.producer.compression {
@@ -179,6 +187,10 @@ fn boolean(s: &str) -> Result<bool, String> {
 
 fn codec(s: &str) -> Result<Compression, String> {
     s.parse().map_err(|_| "allowed is none, gzip, snappy, lz4 or zstd".into())
+}
+
+fn partitioner(s: &str) -> Result<PartitionerKind, String> {
+    s.parse().map_err(|_| "allowed is murmur2, consistent_random or round_robin".into())
 }
 
 fn gzip_level(s: &str) -> Result<u32, String> {

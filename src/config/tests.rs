@@ -68,6 +68,31 @@ fn compression_by_name_and_by_topic() {
 }
 
 #[test]
+fn partitioners_by_name_and_of_one_s_own() {
+    let of = |pairs| ConfigBuilder::from_vars(vars(pairs)).build().unwrap().producer;
+    assert_eq!(of(&[]).partitioner, PartitionerKind::Murmur2);
+    assert_eq!(of(&[("REDPANDA_PARTITIONER", "murmur2")]).partitioner, PartitionerKind::Murmur2);
+    assert_eq!(of(&[("REDPANDA_PARTITIONER", "consistent_random")]).partitioner, PartitionerKind::ConsistentRandom);
+    assert_eq!(of(&[("REDPANDA_PARTITIONER", "round_robin")]).partitioner, PartitionerKind::RoundRobin);
+    assert!(!of(&[("REDPANDA_ADAPTIVE_PARTITIONING", "false")]).adaptive_partitioning);
+    let timeout = of(&[("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", "1500")]).partition_availability_timeout;
+    assert_eq!(timeout, Duration::from_millis(1500));
+
+    struct First;
+    impl Partitioner for First {
+        fn partition(&self, _: &Unpartitioned<'_>) -> Option<i32> {
+            Some(0)
+        }
+    }
+    let own = PartitionerKind::custom(First);
+    assert_eq!(own, own.clone());
+    assert_ne!(own, PartitionerKind::custom(First));
+    assert_ne!(own, PartitionerKind::Murmur2);
+    let config = Config::builder().partitioner(own.clone()).build().unwrap();
+    assert_eq!((config.clone().producer.partitioner, format!("{own:?}")), (own, "Custom".to_owned()));
+}
+
+#[test]
 fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
     let e = ConfigBuilder::from_vars(vars(&[
         ("REDPANDA_BROKERS", "host:port"),
@@ -77,6 +102,8 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
         ("REDPANDA_GROUP_PROTOCOL", "new"),
         ("REDPANDA_GROUP_INSTANCE_ID", "a\tb"),
         ("REDPANDA_COMPRESSION_LEVEL", "0"),
+        ("REDPANDA_PARTITIONER", "random"),
+        ("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", "3600001"),
     ]))
     .build()
     .unwrap_err()
@@ -90,6 +117,8 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
         "group instance id (REDPANDA_GROUP_INSTANCE_ID) is",
         "REDPANDA_COMPRESSION is \"brotli\": allowed is none, gzip, snappy, lz4 or zstd",
         "REDPANDA_COMPRESSION_LEVEL is \"0\": allowed is 1 (fast) to 9 (small)",
+        "REDPANDA_PARTITIONER is \"random\": allowed is murmur2, consistent_random or round_robin",
+        "partition availability timeout (REDPANDA_PARTITION_AVAILABILITY_TIMEOUT) is 3600.001s: allowed is 0ns to 3600s",
     ] {
         assert!(e.contains(part), "{part:?} is not in {e}");
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::batch::{Batch, Ended, Outcome, Payload, State};
 use super::delivery::Completion;
 use super::partition::{Identity, Partition, Rules};
-use super::partitioner::{Target, partition_of};
+use super::partitioner::{Load, Spread, Target, partition_of};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER, BatchBuilder, Headers, ProducerSequence};
@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) delivery_timeout: Duration,
     /// How long a topic may be missing before its records fail.
     pub(crate) missing_timeout: Duration,
+    pub(crate) adaptive_partitioning: bool,
+    pub(crate) partition_availability_timeout: Duration,
 }
 
 impl Settings {
@@ -50,6 +52,8 @@ impl Settings {
             max_request_size: config.max_request_size,
             delivery_timeout: config.delivery_timeout,
             missing_timeout: request_timeout.min(config.delivery_timeout),
+            adaptive_partitioning: config.adaptive_partitioning,
+            partition_availability_timeout: config.partition_availability_timeout,
         }
     }
 }
@@ -88,7 +92,7 @@ pub(crate) enum Refused {
     /// Metadata is needed first.
     UnknownTopic,
     /// The topic has only so many partitions.
-    NoSuchPartition { count: usize },
+    NoSuchPartition { partition: i32, count: usize },
 }
 
 /// A batch on its way to the broker; [`Accumulator::complete`] must be told how that ended.
@@ -115,23 +119,30 @@ struct Topic {
     /// As many as the topic has now; there may be more below, of when it had more.
     count: usize,
     partitions: Vec<Partition>,
-    /// Where records without a key go for now.
-    sticky: usize,
+    spread: Spread,
     /// Since when metadata says that it does not exist.
     missing_since: Option<Instant>,
 }
 
 impl Topic {
-    /// Another partition for records without a key, at random, if possible one with a leader.
-    fn stick_elsewhere(&mut self, random: &mut fastrand::Rng) {
-        let (before, others) = (self.sticky, self.count.saturating_sub(1));
-        for _ in 0..if others > 0 { 8 } else { 0 } {
-            let pick = random.usize(..others);
-            self.sticky = if pick >= before { pick + 1 } else { pick };
-            if self.partitions[self.sticky].leader != NO_LEADER {
-                break;
-            }
+    /// Whether records that may go anywhere go elsewhere from this one on.
+    fn is_to_move_on(&self, size: usize, adaptive: bool) -> bool {
+        let open = self.partitions[self.spread.sticky()].queue.back().filter(|b| matches!(b.state, State::Open(_)));
+        self.spread.is_over(open.map(|b| b.number), size, self.batch_size, adaptive)
+    }
+
+    fn move_on(&mut self, now: Instant, settings: &Settings, random: &mut fastrand::Rng) {
+        if !settings.adaptive_partitioning {
+            return self.spread.move_on(random);
         }
+        let patience = settings.partition_availability_timeout;
+        // A batch expires when it has lingered and waited for all of the delivery timeout.
+        let late = |b: &Batch| b.expires + settings.linger + patience < now + settings.delivery_timeout;
+        let partitions = &self.partitions;
+        self.spread.move_by_load(random, |p| {
+            let queue = &partitions[p].queue;
+            Load { batches: queue.len(), responds: patience.is_zero() || !queue.front().is_some_and(late) }
+        });
     }
 }
 
@@ -287,27 +298,26 @@ impl Accumulator {
         let mut chosen = match record.target {
             Target::Partition(p) => {
                 let found = usize::try_from(p).ok().filter(|p| *p < topic.count);
-                found.ok_or(Refused::NoSuchPartition { count: topic.count })?
+                found.ok_or(Refused::NoSuchPartition { partition: p, count: topic.count })?
             }
             Target::Hash(hash) => partition_of(hash, topic.count),
-            Target::Any => topic.sticky,
+            Target::Next => topic.spread.next(),
+            Target::Any => topic.spread.sticky(),
         };
         let (limit, lists) = (topic.batch_size, &mut self.lists);
         let rules =
             Rules { linger: self.settings.linger, idempotent: self.settings.idempotence, identity: self.identity };
-        if close_unless_room(&mut topic.partitions[chosen], &now, record, limit, &mut lists.wakes) {
-            lists.update(PartitionId { topic: index, partition: chosen }, &mut topic.partitions[chosen], rules);
-            if chosen == topic.sticky {
-                topic.stick_elsewhere(&mut self.random);
+        let mut make_room = |topic: &mut Topic, chosen| {
+            let partition = &mut topic.partitions[chosen];
+            if close_unless_room(partition, &now, record, limit, &mut lists.wakes) {
+                lists.update(PartitionId { topic: index, partition: chosen }, partition, rules);
             }
-            if record.target == Target::Any && chosen != topic.sticky {
-                // The batch it did not fit into is complete, and records without a key move on with each batch.
-                chosen = topic.sticky;
-                let partition = &mut topic.partitions[chosen];
-                if close_unless_room(partition, &now, record, limit, &mut lists.wakes) {
-                    lists.update(PartitionId { topic: index, partition: chosen }, partition, rules);
-                }
-            }
+        };
+        make_room(topic, chosen);
+        if record.target == Target::Any && topic.is_to_move_on(record.size, self.settings.adaptive_partitioning) {
+            topic.move_on(now(), &self.settings, &mut self.random);
+            chosen = topic.spread.sticky();
+            make_room(topic, chosen);
         }
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, State::Open(_))) {
@@ -328,6 +338,9 @@ impl Accumulator {
         }
         let Some(batch) = partition.queue.back_mut() else { return Err(Refused::UnknownTopic) };
         let place = batch.records;
+        if record.target == Target::Any {
+            topic.spread.stuck(batch.number, record.size);
+        }
         batch.append(record.timestamp, record.key, record.value, record.headers, record.size);
         Ok((Arc::clone(&batch.completion), place))
     }
@@ -363,7 +376,7 @@ impl Accumulator {
                     batch_size: self.settings.batch_size,
                     count: 0,
                     partitions: Vec::new(),
-                    sticky: usize::MAX,
+                    spread: Spread::new(&mut self.random),
                     missing_since: None,
                 });
                 index
@@ -377,6 +390,7 @@ impl Accumulator {
                 while topic.partitions.len() < topic.count {
                     topic.partitions.push(Partition::new(NO_LEADER));
                 }
+                topic.spread.update(leaders, &mut self.random);
             }
             None => topic.missing_since = topic.missing_since.or(Some(now)),
         }
@@ -401,9 +415,6 @@ impl Accumulator {
                 first.ready_at = first.ready_at.min(now);
             }
             self.lists.update(id, partition, rules);
-        }
-        if topic.sticky >= topic.count && topic.count > 0 {
-            topic.sticky = self.random.usize(..topic.count);
         }
         self.drop_identity(useless);
         ended
@@ -431,6 +442,13 @@ impl Accumulator {
     pub(crate) fn waiting_leaders(&self) -> Vec<i32> {
         let waiting = self.lists.leaders.iter().filter(|(_, l)| !l.waiting.is_empty());
         waiting.map(|(id, _)| *id).filter(|id| *id != NO_LEADER).collect()
+    }
+
+    /// How many partitions a topic has, and which of them are to be had; none if metadata is needed first.
+    pub(crate) fn partitions(&self, topic: &str) -> Option<(i32, Arc<[i32]>)> {
+        let topic = &self.topics[*self.by_name.get(topic)?];
+        let known = topic.missing_since.is_none() && topic.count > 0;
+        known.then(|| (topic.count as i32, Arc::clone(topic.spread.available())))
     }
 
     /// The topics it knows.
@@ -466,7 +484,6 @@ impl Accumulator {
             }
             room = room.saturating_sub(size);
             partition.last_size = batch.size();
-            let was_open = matches!(batch.state, State::Open(_));
             if let Some((batch, payload)) = partition.send(rules) {
                 drained.push(Drained {
                     id: BatchId { partition: id, number: batch.number },
@@ -483,9 +500,6 @@ impl Accumulator {
             partition.listed = partition.candidate(rules).is_some();
             if partition.listed {
                 leader.waiting.push_back(id);
-            }
-            if was_open && id.partition == topic.sticky {
-                topic.stick_elsewhere(&mut self.random);
             }
         }
         (drained, next)
@@ -560,19 +574,14 @@ impl Accumulator {
         let mut waiting = Vec::new();
         let rules = self.rules();
         for (t, topic) in self.topics.iter_mut().enumerate() {
-            let mut sticky_closed = false;
             for (p, partition) in topic.partitions.iter_mut().enumerate() {
                 let Some(last) = partition.queue.back_mut() else { continue };
-                sticky_closed |= p == topic.sticky && matches!(last.state, State::Open(_));
                 last.close(now);
                 if partition.listed {
                     self.lists.wakes.push(partition.leader);
                 }
                 self.lists.update(PartitionId { topic: t, partition: p }, partition, rules);
                 waiting.extend(partition.queue.iter().map(|b| Arc::clone(&b.completion)));
-            }
-            if sticky_closed {
-                topic.stick_elsewhere(&mut self.random);
             }
         }
         waiting
@@ -593,5 +602,7 @@ impl Accumulator {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod spread_tests;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
 use crate::cluster::{Backoff, Client};
-use crate::config::{Compression, ProducerConfig};
+use crate::config::{Compression, PartitionerKind, ProducerConfig, Unpartitioned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
@@ -28,7 +28,6 @@ mod sender;
 use accumulator::{NewRecord, Refused};
 pub use delivery::{Acknowledgement, Delivery};
 use partitioner::Target;
-#[doc(hidden)]
 pub use partitioner::murmur2;
 use sender::Shared;
 
@@ -51,10 +50,10 @@ const TASKS_END: Duration = Duration::from_secs(10);
 pub struct ProducerRecord<'a> {
     /// Where to.
     pub topic: &'a str,
-    /// The partition, if not chosen by key.
+    /// The partition, if the producer's [`partitioner`](ProducerConfig::partitioner) is not to choose it.
     pub partition: Option<i32>,
-    /// Hashed to choose the partition, with murmur2 as by Kafka's Java client and KafkaJS: the same key goes to the same
-    /// partition for as long as the topic has as many partitions. A record without key goes to any partition.
+    /// Hashed to choose the partition, by default with murmur2 as by Kafka's Java client and KafkaJS: the same key goes to the
+    /// same partition for as long as the topic has as many partitions. A record without key goes to any partition.
     pub key: Option<&'a [u8]>,
     /// `None` is a tombstone: it deletes the key in a compacted topic.
     pub value: Option<&'a [u8]>,
@@ -210,7 +209,7 @@ impl Producer {
     /// # Errors
     /// - [`ErrorKind::UnknownTopic`] if the topic does not exist and could not be created;
     /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker can be reached;
-    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist or a negative timestamp;
+    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, whoever chose it, or a negative timestamp;
     /// - [`ErrorKind::RecordTooLarge`] if it is larger than [`max_request_size`](ProducerConfig::max_request_size);
     /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the record was not sent;
     /// - [`ErrorKind::Closed`] after [`close`](Self::close).
@@ -220,18 +219,26 @@ impl Producer {
     /// Once it is ready, dropping the [`Delivery`] does not take the record back.
     pub async fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
         let shared = &self.0.0;
-        let new = new_record(&record, &shared.config)?;
+        let mut new = new_record(&record, &shared.config)?;
         let mut refreshed = false;
         let mut look_up = None;
         loop {
-            self.reserve(new.size, record.topic).await?;
-            let refused = match self.append(&new) {
-                Ok(delivery) => return Ok(delivery),
+            // First: whoever panics here holds no space.
+            let refused = match self.choose(&record, &mut new) {
+                Ok(()) => {
+                    self.reserve(new.size, record.topic).await?;
+                    match self.append(&new) {
+                        Ok(delivery) => return Ok(delivery),
+                        Err(refused) => {
+                            shared.memory.add_permits(new.size); // not held while others could use it
+                            refused
+                        }
+                    }
+                }
                 Err(refused) => refused,
             };
-            shared.memory.add_permits(new.size); // not held while others could use it
             match refused {
-                NotAppended::Closed => return Err(closed()),
+                NotAppended::Failed(error) => return Err(error),
                 NotAppended::Refused(Refused::UnknownTopic) => {
                     look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
                 }
@@ -240,7 +247,9 @@ impl Producer {
                     shared.cluster().refresh().await?;
                     look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
                 }
-                NotAppended::Refused(Refused::NoSuchPartition { count }) => return Err(no_partition(&record, count)),
+                NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+                    return Err(no_partition(record.topic, partition, count));
+                }
             }
         }
     }
@@ -268,7 +277,18 @@ impl Producer {
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.0;
         let refused = |error| TrySendError::Refused { record, error };
-        let new = new_record(&record, &shared.config).map_err(refused)?;
+        let mut new = new_record(&record, &shared.config).map_err(refused)?;
+        let tell = |why| match why {
+            NotAppended::Failed(error) => refused(error),
+            NotAppended::Refused(Refused::UnknownTopic) => {
+                look_up_soon(shared, record.topic);
+                TrySendError::UnknownTopic(record)
+            }
+            NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+                refused(no_partition(record.topic, partition, count))
+            }
+        };
+        self.choose(&record, &mut new).map_err(tell)?;
         match shared.memory.try_acquire_many(new.size as u32) {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(refused(closed())),
@@ -276,14 +296,7 @@ impl Producer {
         }
         self.append(&new).map_err(|why| {
             shared.memory.add_permits(new.size);
-            match why {
-                NotAppended::Closed => refused(closed()),
-                NotAppended::Refused(Refused::UnknownTopic) => {
-                    look_up_soon(shared, record.topic);
-                    TrySendError::UnknownTopic(record)
-                }
-                NotAppended::Refused(Refused::NoSuchPartition { count }) => refused(no_partition(&record, count)),
-            }
+            tell(why)
         })
     }
 
@@ -301,6 +314,31 @@ impl Producer {
             deliveries.push(self.send(record).await);
         }
         deliveries
+    }
+
+    /// Asks the program's own partitioner, if there is one; not under the lock, for it may do anything.
+    #[inline]
+    fn choose(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), NotAppended> {
+        let shared = &self.0.0;
+        let PartitionerKind::Custom(partitioner) = &shared.config.partitioner else { return Ok(()) };
+        if record.partition.is_some() {
+            return Ok(());
+        }
+        let known = {
+            let locked = shared.lock();
+            if locked.is_closed() {
+                return Err(NotAppended::Failed(closed()));
+            }
+            locked.partitions(record.topic)
+        };
+        let (partitions, available) = known.ok_or(NotAppended::Refused(Refused::UnknownTopic))?;
+        let asked = Unpartitioned {
+            key: record.key,
+            value: record.value,
+            ..Unpartitioned::new(record.topic, partitions, &available)
+        };
+        new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;
+        Ok(())
     }
 
     /// Takes buffer space, which `append` hands to the record's batch.
@@ -335,7 +373,7 @@ impl Producer {
     fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
         let mut locked = self.0.0.lock();
         if locked.is_closed() {
-            return Err(NotAppended::Closed);
+            return Err(NotAppended::Failed(closed()));
         }
         let (completion, index) = locked.append(Instant::now, record).map_err(NotAppended::Refused)?;
         Ok(Delivery::new(completion, index, record.timestamp))
@@ -507,7 +545,7 @@ impl<'a> LookUp<'a> {
 }
 
 enum NotAppended {
-    Closed,
+    Failed(Error),
     Refused(Refused),
 }
 
@@ -535,7 +573,7 @@ fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Resul
     let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
     Ok(NewRecord {
         topic: record.topic,
-        target: Target::of(record.partition, record.key),
+        target: Target::of(&config.partitioner, record.partition, record.key),
         timestamp,
         key: record.key,
         value: record.value,
@@ -545,13 +583,9 @@ fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Resul
     })
 }
 
-fn no_partition(record: &ProducerRecord<'_>, count: usize) -> Error {
-    let partition = record.partition.unwrap_or_default();
-    let what = format!(
-        "topic {:?} has no partition {partition}: it has {count}, from 0 to {}",
-        record.topic,
-        count.saturating_sub(1)
-    );
+fn no_partition(topic: &str, partition: i32, count: usize) -> Error {
+    let last = count.saturating_sub(1);
+    let what = format!("topic {topic:?} has no partition {partition}: it has {count}, from 0 to {last}");
     Error::new(ErrorKind::InvalidRecord, what)
 }
 

@@ -1,34 +1,195 @@
 //! Which partition a record goes to.
 
+use std::sync::Arc;
+
+use crate::config::{Partitioner, PartitionerKind, Unpartitioned};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::BATCH_HEADER;
+
+/// Records that may go anywhere stick to a partition for so many bytes, however large batches may be: as with the Java client's
+/// settings. Else a producer that sends little would send it all to one partition.
+const STICKY_BYTES: usize = 16 << 10;
+
 /// How a record's partition is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// By the caller.
+    /// By the caller, or by the program's own partitioner.
     Partition(i32),
-    /// By this hash of its key: [`murmur2`].
-    Hash(i32),
-    /// Any: the one that records without a key stick to for now.
+    /// By this hash of its key.
+    Hash(u32),
+    /// The one after that of the record before.
+    Next,
+    /// Any: the one that such records stick to for now.
     Any,
 }
 
 impl Target {
-    pub(crate) fn of(partition: Option<i32>, key: Option<&[u8]>) -> Self {
-        match (partition, key) {
-            (Some(partition), _) => Self::Partition(partition),
-            (None, Some(key)) => Self::Hash(murmur2(key)),
-            (None, None) => Self::Any,
+    /// Without the answer of a partitioner of the program's own: see [`ask`].
+    #[inline]
+    pub(crate) fn of(partitioner: &PartitionerKind, partition: Option<i32>, key: Option<&[u8]>) -> Self {
+        match (partition, partitioner, key) {
+            (Some(partition), ..) => Self::Partition(partition),
+            (None, PartitionerKind::Murmur2, Some(key)) => Self::Hash((murmur2(key) & i32::MAX) as u32),
+            (None, PartitionerKind::ConsistentRandom, Some(key)) if !key.is_empty() => Self::Hash(crc32(key)),
+            (None, PartitionerKind::RoundRobin, _) => Self::Next,
+            (None, ..) => Self::Any,
         }
     }
 }
 
-/// The partition of a hashed key in a topic with `partitions` of them, as the Java client and KafkaJS choose it.
-#[inline]
-pub(crate) fn partition_of(hash: i32, partitions: usize) -> usize {
-    (hash & i32::MAX) as usize % partitions.max(1)
+/// Where the program's own partitioner wants a record.
+pub(super) fn ask(partitioner: &dyn Partitioner, record: &Unpartitioned<'_>) -> Result<Target> {
+    let Some(partition) = partitioner.partition(record) else { return Ok(Target::Any) };
+    if (0..record.partitions).contains(&partition) {
+        return Ok(Target::Partition(partition));
+    }
+    let what = format!(
+        "the program's partitioner chose partition {partition} for a record of topic {:?}, which has {}, from 0 to {}; the \
+         record was not sent",
+        record.topic,
+        record.partitions,
+        record.partitions - 1
+    );
+    Err(Error::new(ErrorKind::InvalidRecord, what))
 }
 
-/// Austin Appleby's MurmurHash2 with the seed that Kafka's Java client uses
-/// (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// The partition of a hashed key in a topic with `partitions` of them.
+#[inline]
+pub(crate) fn partition_of(hash: u32, partitions: usize) -> usize {
+    hash as usize % partitions.max(1)
+}
+
+/// How much a partition has to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// Batches that have not ended.
+    pub(super) batches: usize,
+    /// None of them has waited for too long.
+    pub(super) responds: bool,
+}
+
+/// How a topic's records are spread that do not say by themselves where they go.
+#[derive(Debug)]
+pub(super) struct Spread {
+    /// Those that have a leader, in ascending order; all of them while none has one.
+    available: Arc<[i32]>,
+    /// Which of them was the last in turn.
+    turn: usize,
+    /// The one that records stick to.
+    sticky: usize,
+    /// The number of the batch there that took the last of them; 0 if none did.
+    batch: u64,
+    /// How many bytes of them it got.
+    sent: usize,
+}
+
+impl Spread {
+    pub(super) fn new(random: &mut fastrand::Rng) -> Self {
+        // Not all producers begin with the same partition.
+        Self { available: Arc::new([]), turn: random.usize(..1 << 16), sticky: usize::MAX, batch: 0, sent: 0 }
+    }
+
+    /// Takes up what metadata says of the topic, which has partitions.
+    pub(super) fn update(&mut self, leaders: &[Option<i32>], random: &mut fastrand::Rng) {
+        let all = || 0..leaders.len() as i32;
+        self.available = all().zip(leaders).filter(|(_, leader)| leader.is_some()).map(|(p, _)| p).collect();
+        if self.available.is_empty() {
+            self.available = all().collect();
+        }
+        if self.place_of_sticky().is_none() {
+            self.move_on(random);
+        }
+    }
+
+    pub(super) fn available(&self) -> &Arc<[i32]> {
+        &self.available
+    }
+
+    pub(super) fn sticky(&self) -> usize {
+        self.sticky
+    }
+
+    /// The next one in turn.
+    pub(super) fn next(&mut self) -> usize {
+        self.turn = (self.turn + 1) % self.available.len().max(1);
+        self.available.get(self.turn).map_or(0, |p| *p as usize)
+    }
+
+    /// Whether a record of this size goes elsewhere. `open` is the number of the batch that would take it, if there is one.
+    #[inline]
+    pub(super) fn is_over(&self, open: Option<u64>, size: usize, batch_size: usize, adaptive: bool) -> bool {
+        let begins = open != Some(self.batch);
+        if !adaptive {
+            return begins && self.sent > 0;
+        }
+        let enough = batch_size.min(STICKY_BYTES);
+        // A batch is not cut short for a while, so that its broker gets large ones; but others may begin new ones without end.
+        let most = if begins { enough } else { 2 * enough };
+        self.sent > 0 && self.sent + size + BATCH_HEADER > most
+    }
+
+    /// A record stuck to the partition, and is in this batch.
+    #[inline]
+    pub(super) fn stuck(&mut self, batch: u64, size: usize) {
+        self.batch = batch;
+        self.sent += size;
+    }
+
+    /// To any other partition, each as likely.
+    pub(super) fn move_on(&mut self, random: &mut fastrand::Rng) {
+        let before = self.place_of_sticky();
+        let others = self.available.len() - usize::from(before.is_some());
+        if others > 0 {
+            let pick = random.usize(..others);
+            self.stick_to(self.available[pick + usize::from(before.is_some_and(|before| pick >= before))]);
+        }
+    }
+
+    /// To any partition that responds, if one does: the less likely the more batches it has. With 0, 3 and 1 of them, the
+    /// first gets 4 of 8, the second 1, the third 3.
+    pub(super) fn move_by_load(&mut self, random: &mut fastrand::Rng, load: impl Fn(usize) -> Load) {
+        let all = || self.available.iter().map(|p| (*p, load(*p as usize)));
+        let any = !all().any(|(_, l)| l.responds);
+        let fit = || all().filter(|(_, l)| any || l.responds).map(|(p, l)| (p, l.batches));
+        let most = fit().map(|(_, batches)| batches).max().unwrap_or(0) + 1;
+        let total: usize = fit().map(|(_, batches)| most - batches).sum();
+        let mut at = random.usize(..total.max(1));
+        let chosen = fit().find(|(_, batches)| {
+            let share = most - batches;
+            let here = at < share;
+            at = at.saturating_sub(share);
+            here
+        });
+        if let Some((partition, _)) = chosen {
+            self.stick_to(partition);
+        }
+    }
+
+    fn stick_to(&mut self, partition: i32) {
+        (self.sticky, self.batch, self.sent) = (partition as usize, 0, 0);
+    }
+
+    fn place_of_sticky(&self) -> Option<usize> {
+        self.available.binary_search_by_key(&self.sticky, |p| *p as usize).ok()
+    }
+}
+
+/// The checksum of zlib and librdkafka.
+#[inline]
+fn crc32(data: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(data);
+    crc.sum()
+}
+
+/// The hash that Kafka's Java client gives keys (`org.apache.kafka.common.utils.Utils.murmur2`): Austin Appleby's MurmurHash2
+/// with a seed of Kafka's own. A key's partition is what is left of it, without its sign, when it is divided by their number.
+///
+/// ```
+/// use ailurus::producer::murmur2;
+///
+/// assert_eq!((murmur2(b"order-17") & i32::MAX) % 12, 9);
+/// ```
 #[inline]
 pub fn murmur2(data: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
@@ -54,28 +215,4 @@ pub fn murmur2(data: &[u8]) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// Made by Kafka's own Java code: see `tests/vectors/README.md`.
-    #[test]
-    fn hashes_and_partitions_are_those_of_kafka_s_java_client() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/murmur2.txt");
-        let text = std::fs::read_to_string(path).unwrap();
-        let mut seen = 0;
-        for line in text.lines().filter(|l| !l.starts_with('#')) {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let hex = if fields[0] == "-" { "" } else { fields[0] };
-            let key: Vec<u8> =
-                (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
-            let hash = murmur2(&key);
-            assert_eq!(hash, fields[1].parse::<i32>().unwrap(), "{line}");
-            for (n, want) in [1, 2, 3, 7, 12, 100].into_iter().zip(&fields[2..]) {
-                assert_eq!(partition_of(hash, n), want.parse::<usize>().unwrap(), "{line}");
-            }
-            seen += 1;
-        }
-        assert!(seen > 100, "only {seen} vectors");
-    }
-}
+mod tests;

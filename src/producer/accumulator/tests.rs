@@ -21,6 +21,8 @@ pub(super) fn settings() -> Settings {
         max_request_size: 2500,
         delivery_timeout: TIMEOUT,
         missing_timeout: Duration::from_secs(30),
+        adaptive_partitioning: true,
+        partition_availability_timeout: Duration::ZERO,
     }
 }
 
@@ -111,7 +113,7 @@ pub(super) fn values(payload: Payload) -> Vec<String> {
     batch.records().unwrap().map(|r| text(r.unwrap())).collect()
 }
 
-fn written(base_offset: i64) -> Outcome {
+pub(super) fn written(base_offset: i64) -> Outcome {
     Outcome::Written(Written { base_offset: Some(base_offset), append_time: None })
 }
 
@@ -388,48 +390,11 @@ fn a_growing_topic_uses_its_new_partitions() {
     let key = Target::Hash(5);
     assert_eq!(b.append(&record(key, b"a")), 1);
     let refused = b.core.append(|| b.now, &record(Target::Partition(2), b"x")).unwrap_err();
-    assert_eq!(refused, Refused::NoSuchPartition { count: 2 });
+    assert_eq!(refused, Refused::NoSuchPartition { partition: 2, count: 2 });
     assert!(b.core.append(|| b.now, &record(Target::Partition(-1), b"x")).is_err());
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1); 3]));
     assert_eq!(b.append(&record(key, b"b")), 2);
     assert_eq!(b.drain(1).len(), 2, "what was there before goes where it was meant to");
-}
-
-#[test]
-fn records_without_a_key_move_on_with_each_batch() {
-    let mut b = Bench::new(settings(), &[Some(1); 8]);
-    let mut used = Vec::new();
-    for _ in 0..20 {
-        let first = b.append(&record(Target::Any, b"a"));
-        assert_eq!(b.append(&record(Target::Any, b"b")), first, "they stick while a batch is open");
-        for batch in b.drain(1) {
-            b.complete(batch.id, written(0));
-        }
-        assert_ne!(used.last(), Some(&first));
-        used.push(first);
-    }
-    used.sort_unstable();
-    used.dedup();
-    assert!(used.len() > 3, "{used:?}");
-
-    // A batch that is full is complete, too.
-    let value = "x".repeat(500);
-    let first = b.append(&record(Target::Any, value.as_bytes()));
-    assert_ne!(b.append(&record(Target::Any, value.as_bytes())), first);
-
-    // A partition without a leader is avoided, one alone is not left.
-    let mut b = Bench::new(settings(), &[Some(1), None, Some(1)]);
-    let mut b1 = Bench::new(settings(), &[Some(1)]);
-    b.append(&record(Target::Any, b"a"));
-    for _ in 0..20 {
-        for batch in b.drain(1) {
-            b.complete(batch.id, written(0));
-        }
-        assert_ne!(b.append(&record(Target::Any, b"a")), 1);
-        assert_eq!(b1.append(&record(Target::Any, b"a")), 0);
-        let batch = b1.drain(1).remove(0);
-        b1.complete(batch.id, written(0));
-    }
 }
 
 #[test]
