@@ -41,20 +41,6 @@ async fn records_of_a_key_stay_in_order_and_every_handle_tells_where_they_are() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_s_partition_is_the_one_that_kafka_s_java_producer_picks() {
-    let s = Setup::new(12).await;
-    let vectors = include_str!("../vectors/murmur2.txt");
-    for line in vectors.lines().filter(|l| !l.starts_with(['#', '-'])) {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let key: Vec<u8> =
-            (0..fields[0].len()).step_by(2).map(|i| u8::from_str_radix(&fields[0][i..i + 2], 16).unwrap()).collect();
-        let ack = s.producer.send(ProducerRecord::to(&s.topic).key(&key)).await.unwrap().await.unwrap();
-        assert_eq!(ack.partition, fields[6].parse::<i32>().unwrap(), "{line}");
-    }
-    s.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_partition_can_be_chosen_and_must_exist() {
     let s = Setup::new(3).await;
     for partition in [2, 0, 1] {
@@ -70,24 +56,6 @@ async fn a_partition_can_be_chosen_and_must_exist() {
     let error = s.producer.send(ProducerRecord::to(&s.topic).timestamp(-5)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRecord);
     assert_eq!(s.producer.buffered_bytes(), 0, "what is refused takes no space");
-    s.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn records_without_a_key_stick_to_a_partition_for_a_batch() {
-    let s = Setup::with(6, |c| c.linger = Duration::from_secs(60)).await;
-    let mut before = None;
-    for _ in 0..5 {
-        let mut handles = Vec::new();
-        for _ in 0..20 {
-            handles.push(s.producer.send(ProducerRecord::to(&s.topic).value("x")).await.unwrap());
-        }
-        let partition = handles[0].partition();
-        assert!(handles.iter().all(|h| h.partition() == partition));
-        assert_ne!(before, Some(partition), "another batch, another partition");
-        before = Some(partition);
-        s.producer.flush(super::PATIENCE).await.unwrap();
-    }
     s.close().await;
 }
 

@@ -10,6 +10,7 @@ mod delivery;
 mod faults;
 mod idempotence;
 mod lifecycle;
+mod partitioners;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
