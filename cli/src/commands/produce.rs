@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ailurus::{Client, Compression, Delivery, ErrorKind, Headers, Producer, ProducerConfig, ProducerRecord};
+use ailurus::{
+    Client, Compression, Delivery, ErrorKind, Headers, PartitionerKind, Producer, ProducerConfig, ProducerRecord,
+};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -45,12 +47,16 @@ pub struct Produce {
     /// Each line is a JSON object whose field NAME, a string or a number, is the record's key.
     #[arg(long, value_name = "NAME", conflicts_with = "key")]
     key_field: Option<String>,
-    /// The key of every record. Without a key, records go to the partitions in turns, a batch at a time.
+    /// The key of every record. Without a key, records go to one partition for some KiB, then to another.
     #[arg(long, value_name = "STR")]
     key: Option<String>,
     /// The partition of every record, in place of the one chosen by key.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     partition: Option<i32>,
+    /// How a record's partition is chosen: murmur2 of its key (as by the Java client and KafkaJS), consistent_random (CRC-32 of
+    /// its key, as by librdkafka) or round_robin, whatever its key [default: REDPANDA_PARTITIONER, else murmur2].
+    #[arg(long, value_name = "NAME", conflicts_with = "partition")]
+    partitioner: Option<PartitionerKind>,
     /// A header of every record; may be given several times, order and repetition are kept.
     #[arg(long = "header", value_name = "K=V", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -135,6 +141,9 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
 
 impl Produce {
     fn producer_config(&self, mut config: ProducerConfig) -> anyhow::Result<ProducerConfig> {
+        if let Some(partitioner) = &self.partitioner {
+            config.partitioner = partitioner.clone();
+        }
         if let Some(ms) = self.linger_ms {
             config.linger = Duration::from_millis(ms);
         }
@@ -417,6 +426,20 @@ mod tests {
             let e = args(&["--compression-level", "9"]).producer_config(config(set)).unwrap_err();
             assert!(e.is::<Usage>());
         }
+    }
+
+    #[test]
+    fn the_partitioner_from_the_command_line_goes_before_the_environment() {
+        let of = |line: &[&str]| {
+            let mut config = ProducerConfig::default();
+            config.partitioner = PartitionerKind::RoundRobin;
+            args(line).producer_config(config).unwrap().partitioner
+        };
+        assert_eq!(of(&[]), PartitionerKind::RoundRobin);
+        assert_eq!(of(&["--partitioner", "murmur2"]), PartitionerKind::Murmur2);
+        assert_eq!(of(&["--partitioner", "consistent_random"]), PartitionerKind::ConsistentRandom);
+        let error = Only::try_parse_from(["produce", "t", "--partitioner", "random"]).err().unwrap().to_string();
+        assert!(error.contains("allowed is murmur2, consistent_random or round_robin"), "{error}");
     }
 
     #[test]
