@@ -132,8 +132,9 @@ impl<'a> ProducerRecord<'a> {
 ///
 /// # Order
 /// Records of one partition are written in the order of the `send` calls that a program makes one after the other; a
-/// batch that must be sent again keeps its place. Records with the same key go to the same partition. When a topic is
-/// given more partitions, this changes: from the metadata refresh on that shows them
+/// batch that must be sent again keeps its place. Records with the same key go to the same partition, unless the
+/// [`partitioner`](ProducerConfig::partitioner) is round robin or one's own. When a topic is given more partitions, this
+/// changes: from the metadata refresh on that shows them
 /// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), most keys go to another partition, and
 /// what was sent before may still be read after what is sent then. Where the order of a key matters, give a topic enough
 /// partitions from the start, or stop producing and let consumers finish before it grows.
