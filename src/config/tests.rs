@@ -109,7 +109,7 @@ fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
     .unwrap_err()
     .to_string();
     for part in [
-        "7 invalid settings",
+        "9 invalid settings",
         "REDPANDA_BROKERS is \"host:port\"",
         "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
         "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
