@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use addr::BrokerAddr;
 pub use compression::Compression;
-pub use partitioner::{Partitioner, PartitionerKind, Unpartitioned};
+pub use partitioner::PartitionerKind;
 
 use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};

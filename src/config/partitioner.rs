@@ -1,10 +1,10 @@
 //! How the partition of a record is chosen.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::producer::Partitioner;
 
 /// How a producer chooses the partition of records that do not name theirs.
 ///
@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(config.producer.partitioner, "consistent_random".parse()?);
 /// # Ok::<(), ailurus::Error>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum PartitionerKind {
     /// By the murmur2 hash of the key, as Kafka's Java client and KafkaJS do it, and librdkafka as `murmur2_random`.
@@ -39,12 +39,12 @@ pub enum PartitionerKind {
     /// Each record to the next partition that has a leader, whatever its key, as Java's `RoundRobinPartitioner`. Batches stay
     /// small, and records of a key lose their order.
     RoundRobin,
-    /// By the program itself.
+    /// By one of your own; see [`PartitionerKind::custom`].
     Custom(Arc<dyn Partitioner>),
 }
 
 impl PartitionerKind {
-    /// The program's own.
+    /// One of your own: see [`Partitioner`].
     pub fn custom(partitioner: impl Partitioner + 'static) -> Self {
         Self::Custom(Arc::new(partitioner))
     }
@@ -62,17 +62,6 @@ impl PartialEq for PartitionerKind {
 
 impl Eq for PartitionerKind {}
 
-impl fmt::Debug for PartitionerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Murmur2 => "Murmur2",
-            Self::ConsistentRandom => "ConsistentRandom",
-            Self::RoundRobin => "RoundRobin",
-            Self::Custom(_) => "Custom",
-        })
-    }
-}
-
 impl FromStr for PartitionerKind {
     type Err = Error;
 
@@ -87,69 +76,5 @@ impl FromStr for PartitionerKind {
                 return Err(Error::new(ErrorKind::Config, what));
             }
         })
-    }
-}
-
-/// Chooses the partition of records, in a program's own way: see [`PartitionerKind::Custom`].
-///
-/// It is asked once for each record that does not name its partition, on the thread that calls
-/// [`Producer::send`](crate::Producer::send), which waits for it: it should not block. It may be asked by several threads at a
-/// time, and once more for a record that had to wait for its topic to be known. Where it panics, so does that `send`; the
-/// producer goes on.
-///
-/// ```
-/// use ailurus::{Config, Partitioner, PartitionerKind, Unpartitioned, producer::murmur2};
-///
-/// /// Keys are `COUNTRY-NUMBER`: what belongs to a country stays in order.
-/// struct ByCountry;
-///
-/// impl Partitioner for ByCountry {
-///     fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32> {
-///         let country = record.key?.split(|byte| *byte == b'-').next()?;
-///         Some((murmur2(country) & i32::MAX) % record.partitions)
-///     }
-/// }
-///
-/// let mut record = Unpartitioned::new("orders", 6, &[0, 1, 2, 3, 5]); // partition 4 has no leader
-/// assert_eq!(ByCountry.partition(&record), None);
-/// record.key = Some(b"de-17");
-/// let home = ByCountry.partition(&record);
-/// record.key = Some(b"de-4711");
-/// assert_eq!(ByCountry.partition(&record), home);
-///
-/// let config = Config::builder().partitioner(PartitionerKind::custom(ByCountry)).build()?;
-/// # drop(config);
-/// # Ok::<(), ailurus::Error>(())
-/// ```
-pub trait Partitioner: Send + Sync {
-    /// The partition of this record; `None` if any will do: it then goes with the records that have no key.
-    ///
-    /// A partition that the topic does not have is an error of this record,
-    /// [`ErrorKind::InvalidRecord`](crate::ErrorKind::InvalidRecord), and of no other.
-    fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32>;
-}
-
-/// A record that is to get its partition, and the partitions there are: what a [`Partitioner`] is asked with, and where
-/// there is an example.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Unpartitioned<'a> {
-    /// Where to.
-    pub topic: &'a str,
-    /// The record's key.
-    pub key: Option<&'a [u8]>,
-    /// The record's value.
-    pub value: Option<&'a [u8]>,
-    /// How many partitions the topic has, at least 1; they are numbered from 0. A topic may grow.
-    pub partitions: i32,
-    /// The partitions that have a leader, in ascending order; all of them while none has one. Never empty. Records may be
-    /// sent to the others too: they wait for a leader until the delivery timeout.
-    pub available: &'a [i32],
-}
-
-impl<'a> Unpartitioned<'a> {
-    /// A record without key and value.
-    pub fn new(topic: &'a str, partitions: i32, available: &'a [i32]) -> Self {
-        Self { topic, key: None, value: None, partitions, available }
     }
 }

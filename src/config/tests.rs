@@ -78,9 +78,10 @@ fn partitioners_by_name_and_of_one_s_own() {
     let timeout = of(&[("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", "1500")]).partition_availability_timeout;
     assert_eq!(timeout, Duration::from_millis(1500));
 
+    #[derive(Debug)]
     struct First;
-    impl Partitioner for First {
-        fn partition(&self, _: &Unpartitioned<'_>) -> Option<i32> {
+    impl crate::producer::Partitioner for First {
+        fn partition(&self, _: &crate::producer::Unpartitioned<'_>) -> Option<i32> {
             Some(0)
         }
     }
@@ -89,7 +90,7 @@ fn partitioners_by_name_and_of_one_s_own() {
     assert_ne!(own, PartitionerKind::custom(First));
     assert_ne!(own, PartitionerKind::Murmur2);
     let config = Config::builder().partitioner(own.clone()).build().unwrap();
-    assert_eq!((config.clone().producer.partitioner, format!("{own:?}")), (own, "Custom".to_owned()));
+    assert_eq!(config.producer.partitioner, own);
 }
 
 #[test]

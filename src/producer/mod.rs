@@ -12,7 +12,7 @@ use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
 use crate::cluster::{Backoff, Client};
-use crate::config::{Compression, PartitionerKind, ProducerConfig, Unpartitioned};
+use crate::config::{Compression, PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
@@ -28,7 +28,7 @@ mod sender;
 use accumulator::{NewRecord, Refused};
 pub use delivery::{Acknowledgement, Delivery};
 use partitioner::Target;
-pub use partitioner::murmur2;
+pub use partitioner::{Partitioner, Unpartitioned, murmur2};
 use sender::Shared;
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
@@ -336,6 +336,7 @@ impl Producer {
         let asked = Unpartitioned {
             key: record.key,
             value: record.value,
+            headers: record.headers,
             ..Unpartitioned::new(record.topic, partitions, &available)
         };
         new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ailurus::producer::TrySendError;
-use ailurus::{Admin, ErrorKind, Partitioner, PartitionerKind, ProducerConfig, ProducerRecord, Unpartitioned};
+use ailurus::producer::{Partitioner, TrySendError, Unpartitioned};
+use ailurus::{Admin, ErrorKind, Headers, PartitionerKind, ProducerConfig, ProducerRecord};
 
 use super::{PATIENCE, Setup, support, text};
 
@@ -141,28 +141,30 @@ async fn round_robin_goes_to_each_partition_in_turn_whatever_the_key() {
     s.close().await;
 }
 
-/// Goes by what the record's value says: a number, nothing for any, or anything else to panic.
+/// Goes by what the record's header says, or else its value: a number, nothing for any, or anything else to panic.
 #[derive(Debug)]
-struct ByValue;
+struct ByContent;
 
-impl Partitioner for ByValue {
+impl Partitioner for ByContent {
     fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32> {
         assert!(record.topic.ends_with("records") && record.key == Some(b"key"));
         assert_eq!((record.partitions, record.available), (3, &[0, 1, 2][..]));
-        let value = std::str::from_utf8(record.value?).unwrap();
-        Some(value.parse().unwrap())
+        let header = record.headers.and_then(|h| h.get("partition"));
+        let number = std::str::from_utf8(header.or(record.value)?).unwrap();
+        Some(number.parse().unwrap())
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_s_own_partitioner_is_asked_and_its_errors_are_those_of_the_record() {
-    let s = Setup::with(3, |c| c.partitioner = PartitionerKind::custom(ByValue)).await;
+    let s = Setup::with(3, |c| c.partitioner = PartitionerKind::custom(ByContent)).await;
     s.led(3).await;
     let record = ProducerRecord::to(&s.topic).key("key");
     for partition in [2, 0, 1, 2] {
         assert_eq!(s.sent(record.value(&partition.to_string())).await, partition);
     }
     assert_eq!(s.sent(record.value("0").partition(1)).await, 1, "it is not asked");
+    assert_eq!(s.sent(record.value("0").headers(&Headers::new().with("partition", "2"))).await, 2);
     assert!((0..3).contains(&s.sent(record).await), "any will do");
     for value in ["3", "-1"] {
         let wrong = record.value(value);

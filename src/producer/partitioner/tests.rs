@@ -67,6 +67,7 @@ fn a_partition_that_is_named_goes_before_every_partitioner() {
     assert_eq!(Target::of(&PartitionerKind::RoundRobin, None, Some(b"key")), Target::Next);
 }
 
+#[derive(Debug)]
 struct Fixed(Option<i32>);
 
 impl Partitioner for Fixed {
