@@ -111,7 +111,7 @@ impl Plan {
         let mut r = Rng::with_seed(mix(seed, 0));
         let gentle = r.u32(0..5) < 2;
         let partitions = r.i32(1..=6);
-        let session_timeout = if gentle { Duration::from_secs(10) } else { ms(r.u64(300..800)) };
+        let session_timeout = if gentle { Duration::from_secs(10) } else { ms(r.u64(600..1500)) };
         let heartbeat_interval = ms(r.u64(20..90));
         Self {
             seed,
@@ -122,7 +122,7 @@ impl Plan {
             // One that is gone is waited for until its session ends.
             fixed: !gentle && r.u32(0..4) == 0,
             session_timeout,
-            rebalance_timeout: if gentle { Duration::from_secs(10) } else { ms(r.u64(400..1200)) },
+            rebalance_timeout: if gentle { Duration::from_secs(10) } else { ms(r.u64(700..1500)) },
             heartbeat_interval,
             request_timeout: if gentle { Duration::from_secs(5) } else { ms(r.u64(150..300)) },
             members: r.u32(1..=4),
@@ -192,7 +192,7 @@ fn events(r: &mut Rng, gentle: bool, partitions: i32) -> Vec<(Duration, Event)> 
             0..3 => Event::Join,
             3..5 => Event::Leave,
             5 if !gentle => Event::Die,
-            6 if !gentle => Event::Hang(ms(r.u64(50..1500))),
+            6 if !gentle => Event::Hang(ms(r.u64(50..2500))),
             7 => Event::MoveLeader { partition: r.i32(0..partitions), node },
             8 => Event::Grow(partitions + r.i32(1..3)),
             9 if !gentle => {

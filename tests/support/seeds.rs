@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How often each fault fired, as `request: kind`.
 pub type Fired = BTreeMap<String, u64>;
 
-/// Seeds at a time: they mostly wait.
-const AT_ONCE: usize = 24;
+/// Seeds at a time, for each core: they mostly wait.
+const AT_ONCE: usize = 8;
 
 /// Which seeds to run, and how to run one of them again.
 pub struct Seeds {
@@ -40,8 +40,9 @@ impl Seeds {
     /// Runs them; in their order. A panic is an outcome.
     pub fn run<T: Send>(&self, run: impl Fn(u64) -> T + Sync) -> BTreeMap<u64, Result<T, String>> {
         let (next, outcomes) = (AtomicU64::new(self.range.start), Mutex::new(BTreeMap::new()));
+        let at_once = AT_ONCE * std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
+            for _ in 0..at_once {
                 scope.spawn(|| {
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
