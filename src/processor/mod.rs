@@ -77,6 +77,7 @@ pub struct Stats {
 /// };
 /// let subscription = Processor::new(&client).subscribe(&["orders"], "billing", handle).await?;
 /// subscription.shutdown().await.map(drop)
+/// # }
 /// ```
 #[derive(Debug)]
 pub struct Processor {
