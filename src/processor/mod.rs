@@ -15,6 +15,7 @@ mod lanes;
 mod letter;
 #[cfg(test)]
 mod letter_tests;
+mod listener;
 mod router;
 mod run;
 mod source;
@@ -36,6 +37,7 @@ use dead_letter::DeadLetters;
 pub use drain::{LeftOver, PartitionLeftOver};
 pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
 pub use letter::{DeadLetter, LeftOut, Origin};
+pub use listener::RebalanceListener;
 pub use router::{ByRouter, Router, UnknownType};
 pub(crate) use state::SubscriptionState;
 use worker::{Context, Routine};
@@ -84,13 +86,15 @@ pub struct Processor {
     client: Client,
     consumer: ConsumerConfig,
     processor: ProcessorConfig,
+    listener: Option<Arc<dyn RebalanceListener>>,
 }
 
 impl Processor {
     /// With the client's settings.
     pub fn new(client: &Client) -> Self {
         let config = client.config();
-        Self { client: client.clone(), consumer: config.consumer.clone(), processor: config.processor.clone() }
+        let (consumer, processor) = (config.consumer.clone(), config.processor.clone());
+        Self { client: client.clone(), consumer, processor, listener: None }
     }
 
     /// Other consumer settings than the client's.
@@ -104,6 +108,13 @@ impl Processor {
     #[must_use]
     pub fn processor(mut self, config: ProcessorConfig) -> Self {
         self.processor = config;
+        self
+    }
+
+    /// Who is told which partitions come and go.
+    #[must_use]
+    pub fn listener(mut self, listener: impl RebalanceListener) -> Self {
+        self.listener = Some(Arc::new(listener));
         self
     }
 
@@ -162,6 +173,7 @@ impl Processor {
             config: self.processor,
             hangs_after,
             shared: Arc::clone(&shared),
+            listener: self.listener,
             fatal,
         };
         let run = run::Run::new(consumer, context, (stop.clone(), cut.clone()), failed);

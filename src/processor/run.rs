@@ -56,6 +56,9 @@ impl Run {
         let failed = self.work().await.err();
         let all: Vec<_> = self.owned.keys().cloned().collect();
         let deadline = Instant::now() + self.context.config.shutdown_timeout;
+        if let Some(listener) = self.context.listener.as_ref().filter(|_| !all.is_empty()) {
+            listener.revoked(&all);
+        }
         self.give_up(&all, deadline, true, None);
         let (mut left, drained) = self.drained().await;
         left.partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
@@ -136,6 +139,9 @@ impl Run {
             ConsumerEvent::Assigned(partitions) => {
                 self.context.shared.enter("member");
                 self.context.shared.rebalances.fetch_add(1, Ordering::Relaxed);
+                if let Some(listener) = &self.context.listener {
+                    listener.assigned(&partitions);
+                }
                 for tp in partitions {
                     self.own(tp).await;
                 }
@@ -155,11 +161,17 @@ impl Run {
     fn revoked(&mut self, revocation: Revocation) {
         let deadline = revocation.deadline.checked_sub(COMMIT_MARGIN).unwrap_or(revocation.deadline).into();
         let partitions = revocation.partitions.clone();
+        if let Some(listener) = &self.context.listener {
+            listener.revoked(&partitions);
+        }
         self.give_up(&partitions, deadline, true, Some(revocation));
     }
 
     fn lost(&mut self, partitions: &[TopicPartition]) {
         tracing::warn!(count = partitions.len(), "partitions were lost: their handlers are cancelled");
+        if let Some(listener) = &self.context.listener {
+            listener.lost(partitions);
+        }
         self.give_up(partitions, Instant::now(), false, None);
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::RebalanceListener;
 use super::attempt::{Attempt, batch_span, span};
 use super::batch::{BatchCall, Batching};
 use super::dead_letter::DeadLetters;
@@ -50,6 +51,7 @@ pub(super) struct Context {
     /// A record that is in a handler for longer is told of; if none ends for as long, the group is left for now.
     pub(super) hangs_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
+    pub(super) listener: Option<Arc<dyn RebalanceListener>>,
     /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
     pub(super) permits: Arc<Semaphore>,
     /// The first error that ends the subscription.

@@ -5,6 +5,7 @@
 mod support;
 
 mod batches;
+mod listener;
 mod ordering;
 mod signals;
 
