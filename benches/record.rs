@@ -1,11 +1,11 @@
-//! The work done for each record: into a batch, out of a batch, key to partition.
+//! The work done for each record: into a batch, out of a batch, compressed, key to partition, into its partition's batch.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
 
 use ailurus::Compression;
-use ailurus::producer::murmur2;
+use ailurus::producer::{murmur2, raw::Batches};
 use ailurus::record::raw;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -55,7 +55,20 @@ fn benches(c: &mut Criterion) {
             b.iter(|| raw::decode(black_box(batch.clone()), 64 << 20).unwrap());
         });
     }
-    group.bench_function("murmur2", |b| {
+    let batch = raw::encode(pairs(), 1 << 20, Compression::None);
+    for (name, codec) in &codecs[1..] {
+        group.bench_function(format!("compress {name}"), |b| {
+            b.iter(|| raw::compress(black_box(&batch), *codec).unwrap());
+        });
+    }
+    let mut batches = Batches::new("orders", 3);
+    group.bench_function("accumulate", |b| {
+        b.iter(|| {
+            pairs().for_each(|(key, value)| batches.append(black_box(key), value));
+            batches.send()
+        });
+    });
+    group.bench_function("partition", |b| {
         b.iter(|| events.iter().fold(0, |sum, (key, _)| sum ^ murmur2(black_box(key.as_bytes()))));
     });
     group.finish();

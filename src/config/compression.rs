@@ -54,7 +54,7 @@ pub enum Compression {
 impl Compression {
     /// The gzip level where none is given: on order events the cheapest one that comes within 3% of what other clients' default
     /// level saves.
-    pub const DEFAULT_GZIP_LEVEL: u32 = 5;
+    pub const DEFAULT_GZIP_LEVEL: u32 = 4;
 
     /// gzip at `level`.
     ///

@@ -164,6 +164,7 @@ fn close_unless_room(
     if next && batch.ready_at > now {
         wakes.push(partition.leader); // it need not linger any more
     }
+    partition.last_size = batch.size();
     batch.close(now);
     true
 }

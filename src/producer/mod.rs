@@ -22,6 +22,8 @@ mod delivery;
 mod identity;
 mod partition;
 mod partitioner;
+#[doc(hidden)]
+pub mod raw;
 mod request;
 mod sender;
 

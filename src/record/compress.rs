@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use zstd_rs::{CompressionConfig, Compressor, Decompressor, FrameHeader};
 
-use super::snappy;
+use super::{deflate, snappy};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -116,6 +116,10 @@ pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) 
         Compression::None => {
             out.extend_from_slice(data);
             (Codec::None, out)
+        }
+        Compression::Gzip { level: 2..=4 } => {
+            deflate::gzip(data, &mut out);
+            (Codec::Gzip, out)
         }
         Compression::Gzip { level } => {
             let mut encoder = GzEncoder::new(out, flate2::Compression::new(level));

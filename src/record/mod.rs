@@ -11,8 +11,10 @@ use bytes::Bytes;
 
 mod compress;
 mod decode;
+mod deflate;
 mod encode;
 mod headers;
+mod huffman;
 #[doc(hidden)]
 pub mod raw;
 mod snappy;

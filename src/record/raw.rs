@@ -19,6 +19,14 @@ pub fn encode<'a>(
     builder.finish(compression, ProducerSequence::NONE)
 }
 
+/// What the records of a batch, or anything else, are compressed to.
+///
+/// # Errors
+/// What the codec says.
+pub fn compress(data: &[u8], compression: Compression) -> std::io::Result<Vec<u8>> {
+    Ok(super::compress::compress(compression, data, Vec::new())?.1)
+}
+
 /// Reads all batches and records; gives the number of records and of bytes in them.
 ///
 /// # Errors

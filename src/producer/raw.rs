@@ -1,0 +1,72 @@
+//! The accumulator without brokers, for benchmarks. Not part of the interface: it may change with any release.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::accumulator::{Accumulator, NewRecord, Settings};
+use super::batch::Outcome;
+use super::delivery::Written;
+use super::partitioner::Target;
+use crate::config::{Compression, PartitionerKind, ProducerConfig};
+use crate::record::record_size_bound;
+
+const BROKER: i32 = 1;
+
+/// A topic that one broker leads, and its batches.
+#[derive(Debug)]
+pub struct Batches {
+    core: Accumulator,
+    topic: Arc<str>,
+}
+
+impl Batches {
+    /// None yet.
+    pub fn new(topic: &str, partitions: usize) -> Self {
+        let config = ProducerConfig { idempotence: false, ..ProducerConfig::default() };
+        let mut core = Accumulator::new(Settings::new(&config, Duration::from_secs(30)), 1);
+        let topic = Arc::from(topic);
+        core.update_topic(Instant::now(), &topic, None, Some(&vec![Some(BROKER); partitions]));
+        Self { core, topic }
+    }
+
+    /// Appends a record to its partition's batch.
+    pub fn append(&mut self, key: &[u8], value: &[u8]) {
+        let (key, value) = (Some(key), Some(value));
+        let record = NewRecord {
+            topic: &self.topic,
+            target: Target::of(&PartitionerKind::Murmur2, None, key),
+            timestamp: 1_700_000_000_000,
+            key,
+            value,
+            headers: None,
+            compression: Compression::None,
+            size: record_size_bound(key, value, None),
+        };
+        _ = self.core.append(Instant::now, &record);
+    }
+
+    /// Makes batches of all there is, as for the broker, and drops them; gives their size.
+    pub fn send(&mut self) -> usize {
+        let now = Instant::now();
+        self.core.flush(now);
+        let mut sent = 0;
+        loop {
+            let (batches, _) = self.core.drain(now, BROKER);
+            if batches.is_empty() {
+                return sent;
+            }
+            for batch in batches {
+                let (bytes, _) = batch.payload.encode(batch.compression, batch.producer);
+                sent += bytes.len();
+                if let Ok(mut buffer) = bytes.try_into_mut() {
+                    buffer.clear();
+                    self.core.recycle(buffer.into());
+                }
+                let written = Written { base_offset: Some(0), append_time: None };
+                self.core.complete(now, batch.id, Outcome::Written(written));
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Blocks of deflate: literals and copies, written with the codes that suit them (RFC 1951, 3.2).
+
+/// Literals, the end of a block, and lengths of copies.
+const SYMBOLS: usize = 286;
+const DISTANCES: usize = 30;
+const END: usize = 256;
+/// Literals and copies of a block: enough to pay for its codes, and few enough that those suit all of it.
+const BLOCK: usize = 1 << 15;
+/// Where lengths of codes stand in a block's head.
+const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// The symbol of each length, less 3, with its extra bits.
+static LENGTHS: [(u16, u8); 256] = lengths();
+/// The symbol of a distance, less 1: of each below 256, then of each 128th.
+static NEAR_AND_FAR: [u8; 512] = distances();
+
+const fn lengths() -> [(u16, u8); 256] {
+    let mut table = [(0, 0); 256];
+    let (mut length, mut symbol) = (0, 257);
+    while symbol < 285 {
+        let extra = if symbol < 265 { 0 } else { (symbol - 261) / 4 };
+        let mut n = 0;
+        while n < 1 << extra && length < 256 {
+            table[length] = (symbol as u16, extra as u8);
+            length += 1;
+            n += 1;
+        }
+        symbol += 1;
+    }
+    table[255] = (285, 0);
+    table
+}
+
+const fn distances() -> [u8; 512] {
+    let mut table = [0; 512];
+    let mut i = 0;
+    while i < 512 {
+        let distance: u32 = if i < 256 { i } else { (i - 256) << 7 };
+        table[i as usize] = if distance < 4 {
+            distance as u8
+        } else {
+            let bits = 31 - distance.leading_zeros();
+            (2 * bits + ((distance >> (bits - 1)) & 1)) as u8
+        };
+        i += 1;
+    }
+    table
+}
+
+#[inline]
+fn distance_symbol(less_one: usize) -> usize {
+    NEAR_AND_FAR[if less_one < 256 { less_one } else { 256 + (less_one >> 7) }] as usize
+}
+
+#[inline]
+fn distance_extra(symbol: usize) -> u32 {
+    (symbol as u32 / 2).saturating_sub(1)
+}
+
+/// What stands in bits, the lowest first.
+#[derive(Debug)]
+pub(super) struct Bits<'a> {
+    out: &'a mut Vec<u8>,
+    /// Not written yet, at most 31 of them.
+    rest: u64,
+    count: u32,
+}
+
+impl<'a> Bits<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, rest: 0, count: 0 }
+    }
+
+    /// At most 32 bits.
+    #[inline]
+    fn put(&mut self, bits: u64, count: u32) {
+        self.rest |= bits << self.count;
+        self.count += count;
+        if self.count >= 32 {
+            self.out.extend_from_slice(&(self.rest as u32).to_le_bytes());
+            self.rest >>= 32;
+            self.count -= 32;
+        }
+    }
+
+    pub(super) fn finish(self) {
+        let bytes = self.count.div_ceil(8) as usize;
+        self.out.extend_from_slice(&self.rest.to_le_bytes()[..bytes]);
+    }
+}
+
+/// A code: the bits of each symbol, and how many.
+type Code = (u16, u8);
+
+/// What has been found since the last block was written.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// A literal, or a copy's length less 3 above its distance.
+    items: Vec<u32>,
+    symbols: [u32; SYMBOLS],
+    distances: [u32; DISTANCES],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self { items: Vec::with_capacity(BLOCK + 8), symbols: [0; SYMBOLS], distances: [0; DISTANCES] }
+    }
+}
+
+impl Block {
+    #[inline]
+    pub(super) fn literal(&mut self, byte: u8) {
+        self.items.push(u32::from(byte) << 16);
+        self.symbols[byte as usize] += 1;
+    }
+
+    /// 3 to 258 bytes from 1 to 32768 bytes before.
+    #[inline]
+    pub(super) fn copy(&mut self, len: usize, distance: usize) {
+        self.items.push(((len - 3) << 16 | distance) as u32);
+        self.symbols[LENGTHS[len - 3].0 as usize] += 1;
+        self.distances[distance_symbol(distance - 1)] += 1;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.items.len() >= BLOCK
+    }
+
+    /// Writes it, and begins another.
+    pub(super) fn finish(&mut self, bits: &mut Bits<'_>, last: bool) {
+        self.symbols[END] = 1;
+        let symbols = code_lengths::<SYMBOLS>(&self.symbols, 15);
+        let distances = code_lengths::<DISTANCES>(&self.distances, 15);
+        bits.put(u64::from(last), 1);
+        bits.put(2, 2); // with codes of its own
+        write_codes(bits, &symbols, &distances);
+        let (symbols, distances) = (codes(&symbols), codes(&distances));
+        for item in &self.items {
+            let (upper, distance) = ((item >> 16) as usize, (item & 0xffff) as usize);
+            if distance == 0 {
+                let (code, n) = symbols[upper];
+                bits.put(u64::from(code), u32::from(n));
+                continue;
+            }
+            let (symbol, extra) = LENGTHS[upper];
+            let (code, n) = symbols[symbol as usize];
+            let rest = upper as u64 & ((1 << extra) - 1);
+            bits.put(u64::from(code) | rest << n, u32::from(n) + u32::from(extra));
+            let symbol = distance_symbol(distance - 1);
+            let extra = distance_extra(symbol);
+            let (code, n) = distances[symbol];
+            let rest = (distance as u64 - 1) & ((1 << extra) - 1);
+            bits.put(u64::from(code) | rest << n, u32::from(n) + extra);
+        }
+        let (code, n) = symbols[END];
+        bits.put(u64::from(code), u32::from(n));
+        self.items.clear();
+        self.symbols.fill(0);
+        self.distances.fill(0);
+    }
+}
+
+/// How long the code of each symbol is, by how often it comes: at most `most` bits. At least two symbols get one, for that is
+/// what every reader takes.
+fn code_lengths<const N: usize>(often: &[u32; N], most: usize) -> [u8; N] {
+    let mut used: Vec<(u32, usize)> = (0..N).map(|s| (often[s], s)).filter(|(n, _)| *n > 0).collect();
+    used.extend((0..N).filter(|s| often[*s] == 0).map(|s| (0, s)).take(2_usize.saturating_sub(used.len())));
+    used.sort_unstable();
+    let n = used.len();
+    // Huffman's tree: the leaves by weight, then the nodes, which come by weight too.
+    let mut weights: Vec<u32> = used.iter().map(|(weight, _)| *weight).collect();
+    let mut parents = vec![0; 2 * n - 1];
+    let (mut leaf, mut node) = (0, n);
+    for new in n..2 * n - 1 {
+        let mut weight = 0;
+        for _ in 0..2 {
+            let is_leaf = leaf < n && (node == new || weights[leaf] <= weights[node]);
+            let lightest = if is_leaf { &mut leaf } else { &mut node };
+            parents[*lightest] = new;
+            weight += weights[*lightest];
+            *lightest += 1;
+        }
+        weights.push(weight);
+    }
+    let mut depths = vec![0; 2 * n - 1];
+    let mut counts = [0_u32; 16];
+    for i in (0..2 * n - 2).rev() {
+        depths[i] = depths[parents[i]] + 1;
+        if i < n {
+            counts[depths[i].min(most)] += 1;
+        }
+    }
+    // What was cut off takes more than there is: make room by lengthening shorter ones.
+    let mut taken: u32 = (1..=most).map(|len| counts[len] << (most - len)).sum();
+    while taken > 1 << most {
+        counts[most] -= 1;
+        if let Some(len) = (1..most).rev().find(|len| counts[*len] > 0) {
+            counts[len] -= 1;
+            counts[len + 1] += 2;
+        }
+        taken -= 1;
+    }
+    let mut lengths = [0; N];
+    let by_length = (1..=most).rev().flat_map(|len| std::iter::repeat_n(len as u8, counts[len] as usize));
+    for ((_, symbol), len) in used.iter().zip(by_length) {
+        lengths[*symbol] = len;
+    }
+    lengths
+}
+
+/// The codes that follow from their lengths, first bit lowest.
+fn codes<const N: usize>(lengths: &[u8; N]) -> [Code; N] {
+    let mut next = [0_u32; 17];
+    for len in 1..16 {
+        let shorter = lengths.iter().filter(|n| usize::from(**n) == len).count() as u32;
+        next[len + 1] = (next[len] + shorter) << 1;
+    }
+    lengths.map(|len| {
+        if len == 0 {
+            return (0, 0);
+        }
+        let code = next[usize::from(len)];
+        next[usize::from(len)] += 1;
+        ((code as u16).reverse_bits() >> (16 - len), len)
+    })
+}
+
+/// The lengths of all codes, which have a code themselves.
+fn write_codes(bits: &mut Bits<'_>, symbols: &[u8; SYMBOLS], distances: &[u8; DISTANCES]) {
+    let used =
+        |lengths: &[u8], least: usize| lengths.iter().rposition(|n| *n > 0).map_or(least, |last| least.max(last + 1));
+    let (symbols, distances) = (&symbols[..used(symbols, 257)], &distances[..used(distances, 1)]);
+    let runs = runs(&[symbols, distances].concat());
+    let mut often = [0; 19];
+    runs.iter().for_each(|run| often[usize::from(run.symbol)] += 1);
+    let lengths = code_lengths::<19>(&often, 7);
+    let ordered = ORDER.map(|symbol| lengths[symbol]);
+    let ordered = &ordered[..used(&ordered, 4)];
+    bits.put(symbols.len() as u64 - 257, 5);
+    bits.put(distances.len() as u64 - 1, 5);
+    bits.put(ordered.len() as u64 - 4, 4);
+    ordered.iter().for_each(|len| bits.put(u64::from(*len), 3));
+    let codes = codes(&lengths);
+    for run in runs {
+        let (code, n) = codes[usize::from(run.symbol)];
+        bits.put(u64::from(code) | u64::from(run.more) << n, u32::from(n) + run.bits);
+    }
+}
+
+/// A length of a code, or how often the one before, or none, is repeated.
+struct Run {
+    symbol: u8,
+    more: u8,
+    bits: u32,
+}
+
+fn runs(lengths: &[u8]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for same in lengths.chunk_by(|a, b| a == b) {
+        let (len, mut left) = (same[0], same.len());
+        if len > 0 {
+            runs.push(Run { symbol: len, more: 0, bits: 0 });
+            left -= 1;
+        }
+        while left > 0 {
+            let (symbol, least, most, bits) = match (len, left) {
+                (_, 1..3) => (len, 1, 1, 0),
+                (0, 3..11) => (17, 3, 10, 3),
+                (0, _) => (18, 11, 138, 7),
+                _ => (16, 3, 6, 2),
+            };
+            let n = left.min(most);
+            runs.push(Run { symbol, more: (n - least) as u8, bits });
+            left -= n;
+        }
+    }
+    runs
+}

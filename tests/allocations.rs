@@ -1,0 +1,69 @@
+//! What producing costs in memory: no allocation for a record, its bytes once before they are compressed and once after.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use ailurus::record::raw;
+use ailurus::{Client, Compression, Producer, ProducerRecord};
+use allocation_counter::measure;
+
+const LONG: Duration = Duration::from_secs(60);
+const RECORDS: usize = 20_000;
+const VALUE: [u8; 300] = [b'v'; 300];
+
+/// The broker has threads of its own; the client has this one, and only its allocations count.
+#[test]
+fn a_record_costs_no_allocation_and_its_bytes_are_there_once() {
+    let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let broker = theirs.block_on(support::broker());
+    let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let topic = broker.topic("allocations");
+    let config = broker.config().allow_auto_topic_creation(true).linger(Duration::from_secs(1)).build().unwrap();
+    let (client, producer) = ours.block_on(async {
+        let client = Client::connect(config).await.unwrap();
+        let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+        // The first batch of a partition grows as it is filled; the next ones have its size from the start.
+        for _ in 0..RECORDS / 5 {
+            drop(producer.send(ProducerRecord::to(&topic).partition(0).value(&VALUE)).await.unwrap());
+        }
+        producer.flush(LONG).await.unwrap();
+        (client, producer)
+    });
+    let mut deliveries = Vec::with_capacity(RECORDS);
+    let sent = measure(|| {
+        ours.block_on(async {
+            for _ in 0..RECORDS {
+                deliveries.push(producer.send(ProducerRecord::to(&topic).partition(0).value(&VALUE)).await.unwrap());
+            }
+            producer.flush(LONG).await.unwrap();
+        });
+    });
+    // Six batches or so, and what their requests take.
+    assert!(sent.count_total < RECORDS as u64 / 20, "{sent:?}");
+    let bytes = (RECORDS * VALUE.len()) as u64;
+    assert!(sent.bytes_total < bytes * 5 / 4, "{bytes} bytes were sent: {sent:?}");
+    ours.block_on(async {
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        producer.close(LONG).await.unwrap();
+        client.close().await;
+    });
+}
+
+#[test]
+fn a_compressed_batch_is_there_once_as_it_was_and_once_as_it_is_sent() {
+    let values: Vec<_> = (0..3_000).map(|i| format!(r#"{{"id":{i},"name":"order-{}"}}"#, i % 97)).collect();
+    let pairs = || values.iter().map(|v| (&b"key"[..], v.as_bytes()));
+    let room = 1 << 20;
+    let plain = measure(|| drop(raw::encode(pairs(), room, Compression::None)));
+    assert!(plain.count_total < 10, "{plain:?}");
+    assert!(plain.bytes_total < room as u64 * 5 / 4, "{plain:?}");
+    let gzip = Compression::gzip(Compression::DEFAULT_GZIP_LEVEL).unwrap();
+    // The first one on a thread also makes what the codec keeps.
+    drop(raw::encode(pairs(), room, gzip));
+    let packed = measure(|| drop(raw::encode(pairs(), room, gzip)));
+    assert!(packed.bytes_total < plain.bytes_total * 2, "{packed:?}");
+}
