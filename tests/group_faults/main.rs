@@ -15,6 +15,7 @@ mod support;
 #[path = "../support/weather.rs"]
 mod weather;
 
+mod handlers;
 mod member;
 mod plan;
 mod run;

@@ -10,6 +10,7 @@ use ailurus_broker::Broker;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 
+use super::handlers;
 use super::plan::Plan;
 use super::watch::{Number, Watch};
 
@@ -33,7 +34,10 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan, broker: Broker) -> Self {
-        let watch = Mutex::new(Watch::new(plan.gentle));
+        let mut watch = Watch::new(plan.gentle);
+        // A processor does not tell that the last commit before a revocation has failed.
+        watch.again_is_allowed = plan.handlers.is_some() && !plan.gentle;
+        let watch = Mutex::new(watch);
         Self { plan, broker, watch }
     }
 
@@ -78,26 +82,41 @@ struct Member {
 }
 
 /// Runs a member until it is told to end; the error that ended it otherwise.
-pub async fn run(world: Arc<World>, number: Number, mut orders: mpsc::UnboundedReceiver<Order>) -> ailurus::Result<()> {
+pub async fn run(world: Arc<World>, number: Number, orders: mpsc::UnboundedReceiver<Order>) -> ailurus::Result<()> {
     let config = world.client_config();
-    let client = loop {
-        match Client::connect(config.clone()).await {
-            Ok(client) => break client,
-            Err(e) if e.kind() == ErrorKind::Connect => {} // brokers are down, or metadata is spoilt
-            Err(e) => return Err(e),
-        }
-    };
+    let client = until_joined(|| Client::connect(config.clone())).await?;
     let settings = world.consumer_config(&config, number);
-    let consumer = loop {
-        match Consumer::subscribe(&client, GROUP, &[TOPIC], settings.clone()).await {
-            Ok(consumer) => break consumer,
-            Err(e) if e.is_retriable() || e.kind() == ErrorKind::Connect => {}
-            Err(e) => return Err(e),
-        }
+    let outcome = match world.plan.handlers {
+        None => consume(world, number, &client, settings, orders).await,
+        Some(ordering) => handlers::run(world, number, &client, settings, ordering, orders).await,
     };
+    client.close().await;
+    outcome
+}
+
+/// Until it succeeds: brokers are down, or metadata is spoilt.
+pub async fn until_joined<T, F: Future<Output = ailurus::Result<T>>>(
+    mut join: impl FnMut() -> F,
+) -> ailurus::Result<T> {
+    loop {
+        match join().await {
+            Err(e) if e.is_retriable() || e.kind() == ErrorKind::Connect => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn consume(
+    world: Arc<World>,
+    number: Number,
+    client: &Client,
+    settings: ConsumerConfig,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> ailurus::Result<()> {
+    let consumer = until_joined(|| Consumer::subscribe(client, GROUP, &[TOPIC], settings.clone())).await?;
     let random = Rng::with_seed(world.plan.seed ^ (number as u64) << 32);
     let mut member = Member { world, number, consumer, random, done: HashMap::new() };
-    let outcome = loop {
+    loop {
         tokio::select! {
             order = orders.recv() => match order {
                 Some(Order::Hang(time)) => tokio::time::sleep(time).await,
@@ -110,12 +129,10 @@ pub async fn run(world: Arc<World>, number: Number, mut orders: mpsc::UnboundedR
                 Err(_) => {} // told once, tried again
             },
         }
-    };
-    client.close().await;
-    outcome
+    }
 }
 
-fn numbers(partitions: &[TopicPartition]) -> Vec<i32> {
+pub fn numbers(partitions: &[TopicPartition]) -> Vec<i32> {
     partitions.iter().map(|p| p.partition).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ailurus::{AssignorKind, GroupProtocol};
+use ailurus::{AssignorKind, GroupProtocol, HandlerOrdering};
 use ailurus_broker::Fault;
 use fastrand::Rng;
 
@@ -84,6 +84,9 @@ pub struct Plan {
     /// Of the members in turn.
     pub assignors: Vec<Vec<AssignorKind>>,
     pub protocol: GroupProtocol,
+    /// Members are processors with handlers that run side by side and sometimes fail, in order of this; or else they are
+    /// consumers that handle one record after the other.
+    pub handlers: Option<HandlerOrdering>,
     /// Static members, each with an instance id of its own.
     pub fixed: bool,
     pub session_timeout: Duration,
@@ -117,8 +120,13 @@ impl Plan {
             seed,
             gentle,
             partitions,
-            assignors: assignors(&mut r),
+            assignors: assignors(&mut r, gentle),
             protocol: if r.u32(0..6) == 0 { GroupProtocol::Consumer } else { GroupProtocol::Classic },
+            handlers: match r.u32(0..6) {
+                0 => Some(HandlerOrdering::Partition),
+                1 | 2 => Some(HandlerOrdering::Key),
+                _ => None,
+            },
             // One that is gone is waited for until its session ends.
             fixed: !gentle && r.u32(0..4) == 0,
             session_timeout,
@@ -148,14 +156,15 @@ impl Plan {
     }
 }
 
-fn assignors(r: &mut Rng) -> Vec<Vec<AssignorKind>> {
+fn assignors(r: &mut Rng, gentle: bool) -> Vec<Vec<AssignorKind>> {
     use AssignorKind::{CooperativeSticky, Range, RoundRobin, Sticky};
     match r.u32(0..8) {
         0 => vec![vec![Range]],
         1 => vec![vec![RoundRobin, Range]],
         2 => vec![vec![Sticky]],
-        // In the middle of going over from one to the other.
-        3 => vec![vec![CooperativeSticky, Range], vec![Range]],
+        // In the middle of going over from one to the other. Partitions that were kept are lost when a member comes that
+        // knows no cooperation.
+        3 if !gentle => vec![vec![CooperativeSticky, Range], vec![Range]],
         4 => vec![vec![Sticky, RoundRobin], vec![RoundRobin, Sticky]],
         _ => vec![vec![CooperativeSticky, Range]],
     }

@@ -113,6 +113,8 @@ async fn run_on(plan: Plan) -> Outcome {
     members.end().await;
     world.broker.clear_hook();
     see_committed(&world);
+    let keys: HashMap<_, _> = ends.iter().flat_map(|(p, _)| keys(&world.broker, *p)).collect();
+    world.watch().check_keys(|p, offset| keys.get(&(p, offset)));
     world.watch().finish(&ends);
     let fired = std::mem::take(&mut *fired.lock().unwrap());
     let world = Arc::into_inner(world).expect("the only one");
@@ -143,6 +145,7 @@ async fn start(plan: &Plan) -> Broker {
         });
     let broker = Broker::start(config).await.expect("the embedded broker starts");
     broker.create_topic(TOPIC, plan.partitions).expect("a new topic");
+    broker.create_topic(&format!("{TOPIC}.dlq"), 1).expect("a new topic"); // handlers want it, and never use it
     broker
 }
 
@@ -171,7 +174,7 @@ fn see(world: &World, request: &RequestInfo<'_>) {
         plan::SYNC_GROUP => {
             let sync = SyncGroupRequest::decode(&mut body, request.version).expect("a request that the broker reads");
             let share = |a: &kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment| {
-                (a.member_id.to_string(), assigned(a.assignment.clone()))
+                (who(&a.member_id), assigned(a.assignment.clone()))
             };
             if !sync.assignments.is_empty() {
                 world.watch().shared(sync.generation_id, sync.assignments.iter().map(share).collect());
@@ -183,7 +186,7 @@ fn see(world: &World, request: &RequestInfo<'_>) {
             let mut watch = world.watch();
             for p in commit.topics.iter().flat_map(|t| &t.partitions) {
                 watch.commits(
-                    &commit.member_id,
+                    &who(&commit.member_id),
                     commit.generation_id_or_member_epoch,
                     p.partition_index,
                     p.committed_offset,
@@ -193,6 +196,12 @@ fn see(world: &World, request: &RequestInfo<'_>) {
         _ => {}
     }
     see_committed(world);
+}
+
+/// A member by its id; a static one by its instance, which may come back under another id in the same generation.
+fn who(id: &str) -> String {
+    let instance = id.strip_prefix("instance-").and_then(|rest| rest.split('-').next());
+    instance.map_or_else(|| id.to_owned(), |n| format!("instance-{n}"))
 }
 
 /// The partitions of an assignment as the group's leader writes it.
@@ -213,6 +222,12 @@ fn see_committed(world: &World) {
             watch.committed(p, offset);
         }
     }
+}
+
+/// The key of each record.
+fn keys(broker: &Broker, p: i32) -> Vec<((i32, i64), Option<Bytes>)> {
+    let records = broker.log_records(TOPIC, p).expect("it can be read");
+    records.into_iter().map(|r| ((p, r.offset), r.key)).collect()
 }
 
 /// The end of each partition's log.

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 
 use super::problems::Problems;
 
@@ -81,6 +82,8 @@ pub struct Watch {
     /// A session was lost, a member died, a last commit failed: records may be handled again.
     pub again_is_allowed: bool,
     pub problems: Problems<Problem>,
+    /// The first time of each record, in order.
+    order: Vec<(i32, i64)>,
     pub handled: u64,
     pub repeated: u64,
     pub rebalances: u64,
@@ -139,24 +142,32 @@ impl Watch {
         }
     }
 
-    /// A member has handled a record.
+    /// A member has handled a record of a partition that it handles in order.
     pub fn handled(&mut self, member: Number, p: i32, offset: i64) {
+        let partition = self.partition(p);
+        let (owns, ended) = (partition.owners.contains(&member), partition.ended);
+        if offset > ended {
+            self.problem(Problem::Skipped, format!("{p}@{offset} by member {member}, all before {ended} were handled"));
+        }
+        if !owns {
+            self.problem(Problem::Stranger, format!("{p}@{offset} by member {member}"));
+        }
+        self.handled_by_key(p, offset);
+    }
+
+    /// A handler has handled a record; those of other keys may be handled before it.
+    pub fn handled_by_key(&mut self, p: i32, offset: i64) {
         self.handled += 1;
         let partition = self.partition(p);
-        let owns = partition.owners.contains(&member);
-        let ended = partition.ended;
         let times = partition.handled.entry(offset).or_default();
         *times += 1;
         let again = *times > 1;
         while partition.handled.contains_key(&partition.ended) {
             partition.ended += 1;
         }
-        self.repeated += u64::from(again);
-        if offset > ended {
-            self.problem(Problem::Skipped, format!("{p}@{offset} by member {member}, all before {ended} were handled"));
-        }
-        if !owns {
-            self.problem(Problem::Stranger, format!("{p}@{offset} by member {member}"));
+        match again {
+            true => self.repeated += 1,
+            false => self.order.push((p, offset)),
         }
     }
 
@@ -203,6 +214,17 @@ impl Watch {
     /// another: then offsets go back, and what is handled again is all that comes of it. How often that was.
     pub fn excuse_late_commits(&mut self) -> usize {
         self.problems.excuse(Problem::CommitBack)
+    }
+
+    /// The records of a key, the first time they were handled, by the key of each place in the log.
+    pub fn check_keys<K: Eq + Hash>(&mut self, key: impl Fn(i32, i64) -> K) {
+        let mut latest: HashMap<(i32, K), i64> = HashMap::new();
+        for (p, offset) in std::mem::take(&mut self.order) {
+            let before = latest.insert((p, key(p, offset)), offset);
+            if let Some(before) = before.filter(|before| *before > offset) {
+                self.problem(Problem::Skipped, format!("{p}@{offset} behind {before} of the same key"));
+            }
+        }
     }
 
     /// No more comes; `ends` are the ends of the logs.

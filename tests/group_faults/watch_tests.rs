@@ -113,3 +113,16 @@ fn a_commit_that_goes_back_is_found() {
     });
     assert_only(&watch, Problem::CommitBack);
 }
+
+#[test]
+fn a_record_handled_before_another_of_its_key_is_found() {
+    let handled = |order: [i64; 3]| {
+        let mut watch = Watch::new(true);
+        order.into_iter().for_each(|offset| watch.handled_by_key(0, offset));
+        watch.check_keys(|_, offset| offset % 2); // 0 and 2 have the same key
+        watch.finish(&[(0, 3)]);
+        watch
+    };
+    assert!(handled([1, 0, 2]).is_clean());
+    assert_only(&handled([2, 1, 0]), Problem::Skipped);
+}
