@@ -290,12 +290,14 @@ pub struct ConsumerConfig {
     pub fetch_min_bytes: usize,
     /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
     pub fetch_max_wait: Duration,
-    /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB. A single batch
-    /// that is larger still comes.
+    /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB, and no more than a
+    /// quarter of `prefetch_bytes`. A single batch that is larger still comes.
     pub fetch_max_bytes: usize,
     /// The most a fetch brings of one partition, in bytes; default 1 MiB. 1 KiB to 100 MiB.
     pub partition_fetch_bytes: usize,
-    /// Bytes fetched but not yet taken by the program, over all partitions; default 32 MiB. Fetching pauses above it.
+    /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions; default
+    /// 16 MiB. Each partition has an equal share. One that has used it up, by a batch more at most, is not fetched until the program
+    /// has dropped some of it; the others go on. Where batches are larger than shares, all together may come to twice this.
     pub prefetch_bytes: usize,
     /// The most a compressed batch may grow to, in bytes, when it is opened; default 128 MiB. A batch beyond it is an
     /// error, not an allocation.
@@ -321,7 +323,7 @@ impl Default for ConsumerConfig {
             fetch_max_wait: Duration::from_millis(500),
             fetch_max_bytes: 50 << 20,
             partition_fetch_bytes: 1 << 20,
-            prefetch_bytes: 32 << 20,
+            prefetch_bytes: 16 << 20,
             max_decompressed_bytes: 128 << 20,
         }
     }

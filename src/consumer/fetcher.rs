@@ -22,7 +22,7 @@ use super::part::Begin;
 use super::requests::{epochs_answer, epochs_request, fetch_request};
 use super::session::Session;
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
-use super::unpack::{Aborted, Unpacked, is_compressed, unpack};
+use super::unpack::{Aborted, Limits, Unpacked, is_compressed, unpack};
 use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
@@ -452,7 +452,10 @@ impl Shared {
     async fn deliver(&self, ask: &Ask<FetchFrom>, data: PartitionData, frame: usize) {
         let (p, offset) = (&ask.lease, ask.what.offset);
         let bytes = data.records.unwrap_or_default();
-        let wire = bytes.len();
+        let (wire, room) = (bytes.len(), self.tracker().room(p));
+        if wire > 0 && room == 0 {
+            return self.give_back([ask].into_iter()); // the others of this answer have used it up
+        }
         // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
         let (bytes, base) = match is_compressed(&bytes) {
             true => (bytes, 0),
@@ -461,10 +464,11 @@ impl Shared {
         };
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
         let aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
-        let Unpacked { records, next_offset, leader_epoch, grown, damage } = self.unpack(bytes, offset, aborted).await;
+        let Unpacked { records, next_offset, leader_epoch, used, grown, damage } =
+            self.unpack(bytes, offset, aborted, room).await;
         let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
         let memory = if records.is_empty() { 0 } else { base + grown };
-        let came = Came { next: next_offset, leader_epoch, wire, memory, damaged: damage.is_some() };
+        let came = Came { next: next_offset, leader_epoch, wire: used, memory, damaged: damage.is_some() };
         let marks = Watermarks {
             log_start_offset: Some(data.log_start_offset).filter(|offset| *offset >= 0),
             high_watermark: data.high_watermark,
@@ -502,16 +506,16 @@ impl Shared {
         }
     }
 
-    async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>) -> Unpacked {
-        let limit = self.config.max_decompressed_bytes;
+    async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>, room: usize) -> Unpacked {
+        let limits = Limits { max_decompressed: self.config.max_decompressed_bytes, room };
         if !is_compressed(&bytes) || bytes.len() < OFFLOAD {
-            return unpack(bytes, offset, aborted, limit);
+            return unpack(bytes, offset, aborted, limits);
         }
-        match tokio::task::spawn_blocking(move || unpack(bytes, offset, aborted, limit)).await {
+        match tokio::task::spawn_blocking(move || unpack(bytes, offset, aborted, limits)).await {
             Ok(unpacked) => unpacked,
             Err(e) => {
                 let e = Error::with_source(ErrorKind::Corrupt, "opening a compressed batch failed", e);
-                Unpacked { records: Vec::new(), next_offset: offset, leader_epoch: None, grown: 0, damage: Some(e) }
+                Unpacked { damage: Some(e), ..Unpacked::nothing(offset) }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Where one partition stands, without I/O.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -187,6 +187,13 @@ impl Part {
             growth: 16,
             served: 0,
         }
+    }
+
+    /// How much of it may be taken, by its share and by what all hold together.
+    pub(super) fn room(&self, share: usize, total: usize, budget: usize) -> usize {
+        let held = self.held.load(Ordering::Acquire);
+        let most = if held == 0 { budget.saturating_mul(2) } else { budget };
+        if total < most { share.saturating_sub(held) } else { 0 }
     }
 
     /// The broker to send its next request to.

@@ -14,6 +14,10 @@ use super::tracker::{Ask, Validate};
 use crate::config::ConsumerConfig;
 use crate::record::TopicPartition;
 
+/// How many answers `prefetch_bytes` is good for: while one is taken from, the next one comes, and the records of a slow
+/// partition keep all of the answer that they are slices of.
+const ANSWERS: usize = 4;
+
 pub(super) fn fetch_request(shape: Shape<'_>, wait: Duration, config: &ConsumerConfig) -> FetchRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     for ask in shape.named {
@@ -40,7 +44,7 @@ pub(super) fn fetch_request(shape: Shape<'_>, wait: Duration, config: &ConsumerC
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
-        .with_max_bytes(to_i32(config.fetch_max_bytes))
+        .with_max_bytes(to_i32(config.fetch_max_bytes.min(config.prefetch_bytes / ANSWERS)))
         .with_isolation_level(isolation(config.isolation_level))
         .with_session_id(shape.id)
         .with_session_epoch(shape.epoch)

@@ -4,9 +4,9 @@
 //! present one counts for nothing.
 //!
 //! Each partition has an equal share of `prefetch_bytes`. One whose records in the hands of the program have used it up is
-//! left out of the next fetch, so that a partition that is handled slowly never holds up the others; that the shares together
-//! are the whole budget bounds the whole. A fetch may bring more than is left of a share (a batch comes whole, compressed ones
-//! grow), but the next one is not made before the program has given that back.
+//! left out of the next fetch, so that a partition that is handled slowly never holds up the others. What an answer brings is
+//! opened batch by batch until the share is used up: a partition goes beyond it by one batch at most. Many that do can go
+//! beyond the whole; then only those are fetched of which the program holds nothing, and none at twice the whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -32,12 +32,14 @@ const LEAST: usize = 4 << 10;
 pub(crate) struct Held {
     bytes: usize,
     of: Arc<AtomicUsize>,
+    total: Arc<AtomicUsize>,
     returned: Arc<Notify>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.of.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.total.fetch_sub(self.bytes, Ordering::AcqRel);
         self.returned.notify_waiters();
     }
 }
@@ -118,6 +120,8 @@ pub(crate) struct Tracker {
     parts: BTreeMap<TopicPartition, Part>,
     /// Bytes that all may hold together.
     budget: usize,
+    /// Bytes that all hold.
+    total: Arc<AtomicUsize>,
     fetch_bytes: usize,
     reset: Option<StartOffset>,
     backoff: Backoff,
@@ -131,6 +135,7 @@ impl Tracker {
         Self {
             parts: BTreeMap::new(),
             budget: config.prefetch_bytes,
+            total: Arc::default(),
             fetch_bytes: config.partition_fetch_bytes,
             reset: start(config.offset_reset),
             backoff,
@@ -210,7 +215,7 @@ impl Tracker {
 
     /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
-        let share = self.share();
+        let (share, total, budget) = (self.share(), self.total.load(Ordering::Acquire), self.budget);
         let mut led: Vec<_> = self.parts.iter_mut().filter(|(_, p)| p.source() == Some(broker)).collect();
         if led.is_empty() {
             self.running.remove(&broker);
@@ -238,7 +243,7 @@ impl Tracker {
         let mut short = false;
         let mut until: Option<Instant> = None;
         for (name, part) in led.into_iter().filter(|(_, part)| !part.paused && part.position != Position::Unset) {
-            let left = share.saturating_sub(part.held.load(Ordering::Acquire));
+            let left = part.room(share, total, budget);
             match part.position {
                 Position::At(offset) if part.ready(now) && left > 0 => {
                     part.in_flight = true;
@@ -259,6 +264,12 @@ impl Tracker {
         if let Some(part) = self.part(lease) {
             part.go(Position::sought(to), None);
         }
+    }
+
+    /// How much of a partition may be taken now, in bytes of memory.
+    pub(crate) fn room(&mut self, lease: &Lease) -> usize {
+        let (share, total, budget) = (self.share(), self.total.load(Ordering::Acquire), self.budget);
+        self.part(lease).map_or(0, |part| part.room(share, total, budget))
     }
 
     /// Whether nothing was sought since this was asked.
@@ -384,7 +395,7 @@ impl Tracker {
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
     /// the books, and whether there is something to tell; nothing if the answer is to an old question.
     pub(crate) fn fetched(&mut self, lease: &Lease, now: Instant, offset: i64, came: Came) -> Option<(Held, bool)> {
-        let (turn, returned) = (self.turn + 1, Arc::clone(&self.returned));
+        let (turn, total, returned) = (self.turn + 1, Arc::clone(&self.total), Arc::clone(&self.returned));
         let part = self.part(lease)?;
         part.in_flight = false;
         if part.position != Position::At(offset) {
@@ -404,7 +415,8 @@ impl Tracker {
             part.growth = growth.clamp(16, 16 << 10);
         }
         part.held.fetch_add(came.memory, Ordering::AcqRel);
-        let held = Held { bytes: came.memory, of: Arc::clone(&part.held), returned };
+        total.fetch_add(came.memory, Ordering::AcqRel);
+        let held = Held { bytes: came.memory, of: Arc::clone(&part.held), total, returned };
         self.turn = turn;
         Some((held, tell))
     }

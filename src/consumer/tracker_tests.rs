@@ -447,3 +447,30 @@ fn the_closest_replica_is_fetched_from_for_a_while() {
     known(&mut t, 8);
     assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "one that is not known any more");
 }
+
+#[test]
+fn batches_larger_than_shares_are_bounded_together() {
+    const N: usize = 50;
+    let mut t = tracker(&[StartOffset::Offset(0); N]);
+    t.lead(&snapshot(&[1; N], 1));
+    let (now, budget) = (Instant::now(), SHARE * N);
+    let batch = SHARE * 4;
+    let mut kept = Vec::new();
+    while let Plan::Fetch { asks, .. } = t.plan(1, now) {
+        for ask in asks {
+            let FetchFrom { offset, .. } = ask.what;
+            if t.room(&ask.lease) == 0 {
+                t.give_back([&ask.lease]);
+                continue;
+            }
+            let (held, _) = t.fetched(&ask.lease, now, offset, came(offset + 1, batch)).unwrap();
+            kept.push(held);
+            let total = t.total.load(Ordering::Acquire);
+            assert!(total < budget * 2 + batch, "{total} is more than twice {budget} and a batch");
+        }
+    }
+    assert!(kept.len() < N && kept.len() * batch >= budget * 2, "{} are kept", kept.len());
+    drop(kept);
+    assert_eq!(t.total.load(Ordering::Acquire), 0);
+    assert!(matches!(t.plan(1, now), Plan::Fetch { .. }), "it goes on when they are given back");
+}

@@ -16,10 +16,25 @@ pub(crate) struct Unpacked {
     pub(crate) next_offset: i64,
     /// Of the leader that wrote what was passed; none if nothing was, -1 if the batches don't tell.
     pub(crate) leader_epoch: Option<i32>,
+    /// Bytes of those that came that were passed.
+    pub(crate) used: usize,
     /// Bytes that the records keep in memory, besides those that came.
     pub(crate) grown: usize,
     /// Why what follows can't be read.
     pub(crate) damage: Option<Error>,
+}
+
+impl Unpacked {
+    pub(crate) fn nothing(offset: i64) -> Self {
+        Self { records: Vec::new(), next_offset: offset, leader_epoch: None, used: 0, grown: 0, damage: None }
+    }
+}
+
+/// How much may be unpacked, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_decompressed: usize,
+    pub(crate) room: usize,
 }
 
 /// Whether the first batch is compressed; its attributes are 21 bytes in.
@@ -65,11 +80,14 @@ impl Aborted {
 /// no records, but they move the position, as do offsets whose records compaction has taken, and, where only committed records
 /// are asked for, those that were `aborted`.
 ///
-/// It ends where another leader has begun to write; what follows is for the next fetch.
-pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, max_decompressed: usize) -> Unpacked {
-    let mut out = Unpacked { records: Vec::new(), next_offset: offset, leader_epoch: None, grown: 0, damage: None };
+/// It ends where another leader has begun to write, and behind the batch with which the records take as much memory as there is
+/// `room` for; what follows is for the next fetch.
+pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, limits: Limits) -> Unpacked {
+    let mut out = Unpacked::nothing(offset);
     let compressed = is_compressed(&bytes);
-    for batch in decode_batches(bytes, max_decompressed) {
+    let wire = bytes.len();
+    let mut batches = decode_batches(bytes, limits.max_decompressed);
+    while let Some(batch) = batches.next() {
         let taken = batch.and_then(|batch| {
             let skip = aborted.as_mut().map_or(Ok(false), |a| a.covers(&batch))? || batch.is_control;
             if batch.last_offset < offset {
@@ -84,14 +102,23 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, ma
             Ok(Some(size))
         });
         match taken {
-            Ok(Some(size)) if compressed => out.grown += size,
-            Ok(Some(_)) => {}
+            Ok(Some(size)) => {
+                out.grown += if compressed { size } else { 0 };
+                out.used = wire - batches.rest();
+                let came = if compressed { 0 } else { out.used };
+                if came + out.grown + out.records.len() * size_of::<Record>() >= limits.room {
+                    break;
+                }
+            }
             Ok(None) => break,
             Err(e) => {
                 out.damage = Some(e);
                 break;
             }
         }
+    }
+    if out.damage.is_some() {
+        out.used = wire;
     }
     out.grown += out.records.capacity() * size_of::<Record>();
     out

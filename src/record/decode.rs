@@ -39,6 +39,13 @@ pub(crate) struct Batches {
     first: bool,
 }
 
+impl Batches {
+    /// Bytes of which nothing has come yet.
+    pub(crate) fn rest(&self) -> usize {
+        self.rest.len()
+    }
+}
+
 impl Iterator for Batches {
     type Item = Result<Batch>;
 

@@ -7,6 +7,7 @@ mod support;
 mod commits;
 mod cooperative;
 mod faults;
+mod flow;
 mod groups;
 mod membership;
 mod mixed;

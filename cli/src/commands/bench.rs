@@ -85,7 +85,8 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
     let config = args.config(settings::builder(global)?)?;
-    let data = Data::load()?;
+    // Consuming is measured without: they would count as memory of the client.
+    let data = if args.mode == Mode::Consume { Data::default() } else { Data::load()? };
     note(format_args!(
         "brokers {} producer {:?} consumer {:?} acks {} partitions {}",
         settings::broker_list(&config),
@@ -260,6 +261,7 @@ async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
 }
 
 /// Keys and values of all records.
+#[derive(Default)]
 struct Data {
     keys: Vec<String>,
     file: Vec<u8>,
