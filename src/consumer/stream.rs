@@ -97,6 +97,9 @@ impl Consumer {
 /// refused with [`ErrorKind::GroupMembership`](crate::ErrorKind::GroupMembership). Where that matters, use a [`Processor`](crate::Processor), or
 /// [`recv`](Consumer::recv), which leaves the time of giving up to the program.
 ///
+/// A program that does not come back for more within [`max_poll_interval`](crate::ConsumerConfig::max_poll_interval) of a record
+/// loses its partitions to other members until it does. One that was told to wait counts as waiting.
+///
 /// # Errors
 /// Those of [`recv`](Consumer::recv), as items. Trouble with one partition does not end the stream.
 ///

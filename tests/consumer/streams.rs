@@ -183,6 +183,36 @@ async fn who_polls_gives_up_at_once_what_the_group_asks_back() {
     first.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_stream_that_is_not_asked_for_more_is_out_of_the_group_until_it_is() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 2).await;
+    let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
+    produce(&client, &topic, 2, 0..20, Compression::None).await;
+    config.max_poll_interval = Duration::from_millis(500);
+    let mut hung = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap().into_stream();
+    let first = take(&mut hung, 1).await.remove(0);
+    // It handles that one, and does not come back for more.
+    let mut other = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    soon(async {
+        while other.assignment().len() != 2 {
+            tokio::select! {
+                event = other.recv() => drop(event.unwrap()),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    })
+    .await;
+    let late = soon(hung.committer().commit_message(&first)).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::GroupMembership, "{late}");
+    other.close().await.unwrap();
+    // What was left of its batch is not its own any more: it comes again, from the committed offset on.
+    let again: Vec<_> = take(&mut hung, 20).await.iter().map(number).collect();
+    assert_eq!(sorted(again), (0..20).collect::<Vec<_>>());
+    hung.close().await.unwrap();
+}
+
 /// A stream is to be used from any task.
 #[test]
 fn a_stream_can_be_sent() {
