@@ -16,14 +16,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Config, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use members::{Kind, Setting, signal, start};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+mod members;
 
 const TOPIC: &str = "mixed";
 const GROUP: &str = "mixed-group";
@@ -34,13 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What two members print reaches us by two ways: a record that is seen this much before the one in front of it was really
 /// handled before it.
 const SLACK: Duration = Duration::from_secs(1);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Ours,
-    Java,
-    Librdkafka,
-}
 
 const SLOTS: [Kind; 4] = [Kind::Ours, Kind::Ours, Kind::Java, Kind::Librdkafka];
 
@@ -273,13 +268,13 @@ struct Slot {
 
 impl Members {
     fn start(&mut self, kind: Kind) -> Result<Slot> {
-        let mut command = command(kind, &self.bootstrap);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|e| {
-            Error::with_source(ErrorKind::Config, format!("{:?} can't be run", command.as_std().get_program()), e)
-        })?;
-        let output = child.stdout.take().expect("it is piped");
-        tokio::spawn(read(kind, output, self.lines.clone()));
+        let (session, heartbeat) = (Duration::from_secs(6), Duration::from_millis(500));
+        let setting = Setting { bootstrap: &self.bootstrap, topic: TOPIC, group: GROUP, session, heartbeat };
+        let (child, output) = start(kind, &setting)?;
+        let lines = self.lines.clone();
+        tokio::spawn(members::watch(kind, output, move |partition, offset| {
+            _ = lines.send(Line { kind, partition, offset }); // whoever counts them may have ended
+        }));
         self.counts.started += 1;
         Ok(Slot { kind, child, back: Instant::now() })
     }
@@ -322,78 +317,4 @@ impl Members {
         }
         self.counts
     }
-}
-
-async fn signal(child: &Child, name: &str) {
-    if let Some(pid) = child.id() {
-        _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().await;
-    }
-}
-
-fn command(kind: Kind, bootstrap: &str) -> Command {
-    match kind {
-        Kind::Ours => {
-            let mut ours = Command::new(env::var("AILURUS").unwrap_or_else(|_| "target/debug/ailurus".into()));
-            ours.args(["consume", TOPIC, "--group", GROUP, "--json"]).envs([
-                ("REDPANDA_BROKERS", bootstrap),
-                ("REDPANDA_SESSION_TIMEOUT", "6000"),
-                ("REDPANDA_HEARTBEAT_INTERVAL", "500"),
-                ("REDPANDA_AUTO_OFFSET_RESET", "earliest"),
-            ]);
-            ours
-        }
-        Kind::Java => {
-            let libs = env::var("KAFKA_LIBS").unwrap_or_else(|_| "target/kafka-libs".into());
-            let mut java = Command::new("java");
-            java.args(["-Xmx96m", "-XX:+UseSerialGC", "-cp", &format!("{libs}/*")])
-                .arg("org.apache.kafka.tools.consumer.ConsoleConsumer")
-                .args(["--bootstrap-server", bootstrap, "--topic", TOPIC, "--group", GROUP, "--from-beginning"])
-                .args(["--formatter-property", "print.partition=true", "--formatter-property", "print.offset=true"]);
-            for property in [
-                "partition.assignment.strategy=org.apache.kafka.clients.consumer.CooperativeStickyAssignor",
-                "session.timeout.ms=6000",
-                "heartbeat.interval.ms=500",
-                "auto.commit.interval.ms=1000",
-            ] {
-                java.args(["--command-property", property]);
-            }
-            java
-        }
-        Kind::Librdkafka => {
-            let mut kcat = Command::new("kcat");
-            kcat.args(["-b", bootstrap, "-u", "-q", "-f", "Partition:%p\\tOffset:%o\\t%s\\n"]);
-            for property in [
-                "partition.assignment.strategy=cooperative-sticky",
-                "session.timeout.ms=6000",
-                "heartbeat.interval.ms=500",
-                "auto.commit.interval.ms=1000",
-                "auto.offset.reset=earliest",
-            ] {
-                kcat.args(["-X", property]);
-            }
-            kcat.args(["-G", GROUP, TOPIC]);
-            kcat
-        }
-    }
-}
-
-/// Reads what a member prints until it ends.
-async fn read(kind: Kind, output: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<Line>) {
-    let mut output = BufReader::new(output).lines();
-    while let Ok(Some(line)) = output.next_line().await {
-        if let Some((partition, offset)) = place(kind, &line) {
-            _ = lines.send(Line { kind, partition, offset });
-        }
-    }
-}
-
-/// The partition and the offset that a line names.
-fn place(kind: Kind, line: &str) -> Option<(i32, i64)> {
-    if kind == Kind::Ours {
-        let json: serde_json::Value = serde_json::from_str(line).ok()?;
-        return Some((json["partition"].as_i64()?.try_into().ok()?, json["offset"].as_i64()?));
-    }
-    let mut fields = line.split('\t');
-    let mut number = |name: &str| fields.next()?.strip_prefix(name)?.parse::<i64>().ok();
-    Some((number("Partition:")?.try_into().ok()?, number("Offset:")?))
 }

@@ -120,25 +120,20 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
     if out.damage.is_some() {
         out.used = wire;
     }
+    out.records.shrink_to_fit(); // its size is told by the batches one after another, so it grew by guess
     out.grown += out.records.capacity() * size_of::<Record>();
     out
 }
 
-/// The records of a batch; gives their size.
+/// The records of a batch; gives the size of what they are slices of.
 fn take(batch: &Batch, offset: i64, out: &mut Unpacked) -> Result<usize, Error> {
     let records = batch.records()?;
-    out.records.reserve(records.size_hint().1.unwrap_or(0));
-    let mut size = 0;
-    for record in records {
-        let record = record?;
-        size += record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
-        size += record.headers.raw.len();
-        if record.offset >= offset {
-            out.next_offset = record.offset + 1;
-            out.records.push(record);
-        }
+    let (memory, before) = (records.memory(), out.records.len());
+    let outcome = records.read_from(offset, &mut out.records);
+    if let Some(last) = out.records[before..].last() {
+        out.next_offset = last.offset + 1;
     }
-    Ok(size)
+    outcome.map(|()| memory)
 }
 
 #[cfg(test)]

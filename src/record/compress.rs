@@ -6,8 +6,8 @@
 
 use std::io::{self, Read, Write};
 
-use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use zstd_rs::{CompressionConfig, Compressor, Decompressor, FrameHeader};
 
@@ -63,10 +63,7 @@ impl Codec {
         let opened = match self {
             Self::None if data.len() > limit => Err(Damage::TooLarge),
             Self::None => Ok(data.to_vec()),
-            Self::Gzip => {
-                let mut decoder = MultiGzDecoder::new(data);
-                read_all(|buf| decoder.read(buf), gzip_size(data), limit)
-            }
+            Self::Gzip => gunzip(data, limit),
             Self::Snappy => snappy::decompress(data, limit),
             Self::Lz4 => {
                 let mut decoder = FrameDecoder::new(data);
@@ -172,6 +169,35 @@ fn read_all(
         }
     }
     out.truncate(len);
+    Ok(out)
+}
+
+/// Opens members of gzip, one after another: each in one call, if the size is guessed, so that nothing has to be kept of what
+/// came out, and into memory that was not cleared before.
+fn gunzip(mut data: &[u8], limit: usize) -> Result<Vec<u8>, Damage> {
+    const WINDOW_BITS: u8 = 15; // the most there is
+    let most = limit.saturating_add(1);
+    let mut out = Vec::with_capacity(gzip_size(data).clamp(64, most.max(64)));
+    while !data.is_empty() {
+        let mut member = Decompress::new_gzip(WINDOW_BITS);
+        loop {
+            if out.len() == out.capacity() {
+                out.reserve_exact(out.len().min(most - out.len()));
+            }
+            let (taken, len) = (member.total_in(), out.len());
+            let status = member.decompress_vec(data, &mut out, FlushDecompress::Finish).map_err(Damage::invalid)?;
+            let taken = (member.total_in() - taken) as usize;
+            data = &data[taken..];
+            if out.len() > limit {
+                return Err(Damage::TooLarge);
+            }
+            match status {
+                Status::StreamEnd => break,
+                _ if taken == 0 && out.len() == len => return Err(Damage::invalid("it is cut off")),
+                _ => {}
+            }
+        }
+    }
     Ok(out)
 }
 

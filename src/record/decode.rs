@@ -239,7 +239,30 @@ pub(crate) struct RecordIter {
 }
 
 impl RecordIter {
-    #[inline]
+    /// Bytes that the records keep in memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Appends the records from `offset` on, those in front of damage too.
+    pub(crate) fn read_from(mut self, offset: i64, out: &mut Vec<Record>) -> Result<()> {
+        out.reserve(self.size_hint().1.unwrap_or(0));
+        while self.left > 0 {
+            match self.read() {
+                Ok(record) => {
+                    self.left -= 1;
+                    self.next_offset = record.offset + 1;
+                    if record.offset >= offset {
+                        out.push(record);
+                    }
+                }
+                Err(damage) => return Err(self.invalid(damage)),
+            }
+        }
+        self.next().map_or(Ok(()), |spare| spare.map(|_| ()))
+    }
+
+    #[inline(always)]
     fn read(&mut self) -> Result<Record, Damage> {
         let mut r = Reader::new(&self.data, self.pos);
         let body = r.nullable("length")?.ok_or(Damage::Length("length", -1))?;
@@ -272,6 +295,11 @@ impl RecordIter {
     }
 
     #[cold]
+    fn invalid(&mut self, damage: Damage) -> Error {
+        self.damaged(format_args!("the record is not valid, {damage}"))
+    }
+
+    #[cold]
     fn damaged(&mut self, what: impl std::fmt::Display) -> Error {
         self.left = 0;
         self.pos = self.data.len();
@@ -283,7 +311,6 @@ impl RecordIter {
 impl Iterator for RecordIter {
     type Item = Result<Record>;
 
-    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
             let spare = self.data.len() - self.pos;
@@ -296,7 +323,7 @@ impl Iterator for RecordIter {
                 self.next_offset = record.offset + 1;
                 Some(Ok(record))
             }
-            Err(damage) => Some(Err(self.damaged(format_args!("the record is not valid, {damage}")))),
+            Err(damage) => Some(Err(self.invalid(damage))),
         }
     }
 

@@ -87,31 +87,34 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn varint(&mut self, field: &'static str) -> Result<i32, Damage> {
-        // Nearly all lengths and deltas take one byte or two.
-        match self.bytes.get(self.pos..) {
-            Some([a, ..]) if *a < 0x80 => {
-                self.pos += 1;
-                Ok(unzigzag(u64::from(*a)) as i32)
-            }
-            Some([a, b, ..]) if *b < 0x80 => {
-                self.pos += 2;
-                Ok(unzigzag(u64::from(a & 0x7f) | u64::from(*b) << 7) as i32)
-            }
-            _ => i32::try_from(self.long(field, 5)?).map_err(|_| Damage::Overlong(field)),
+        match self.short() {
+            Some(value) => Ok(value as i32),
+            None => i32::try_from(self.long(field, 5)?).map_err(|_| Damage::Overlong(field)),
         }
     }
 
     #[inline]
     pub(crate) fn varlong(&mut self, field: &'static str) -> Result<i64, Damage> {
-        match self.bytes.get(self.pos) {
-            Some(a) if *a < 0x80 => {
-                self.pos += 1;
-                Ok(unzigzag(u64::from(*a)))
-            }
-            _ => self.long(field, 10),
+        match self.short() {
+            Some(value) => Ok(value),
+            None => self.long(field, 10),
         }
     }
 
+    /// One that takes three bytes at most, as nearly all lengths and deltas do.
+    #[inline(always)]
+    fn short(&mut self) -> Option<i64> {
+        let (value, len) = match self.bytes.get(self.pos..)? {
+            [a, ..] if *a < 0x80 => (u64::from(*a), 1),
+            [a, b, ..] if *b < 0x80 => (u64::from(a & 0x7f) | u64::from(*b) << 7, 2),
+            [a, b, c, ..] if *c < 0x80 => (u64::from(a & 0x7f) | u64::from(b & 0x7f) << 7 | u64::from(*c) << 14, 3),
+            _ => return None,
+        };
+        self.pos += len;
+        Some(unzigzag(value))
+    }
+
+    #[cold]
     fn long(&mut self, field: &'static str, max_bytes: usize) -> Result<i64, Damage> {
         let mut value = 0u64;
         for i in 0..max_bytes {
