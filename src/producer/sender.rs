@@ -284,6 +284,9 @@ impl Sender {
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
         let mut in_flight = FuturesUnordered::new();
+        // Made once: each costs a lock.
+        let (woken, closed) = (self.wake.notified(), connection.closed());
+        tokio::pin!(woken, closed);
         loop {
             let now = Instant::now();
             let mut look_again = (*throttled > now).then_some(*throttled);
@@ -297,15 +300,20 @@ impl Sender {
                 if batches.is_empty() {
                     break;
                 }
-                encoding.push_back(encode(batches));
+                let heavy = is_heavy(&batches);
+                if heavy || !encoding.is_empty() {
+                    encoding.push_back(encode(batches, heavy));
+                } else {
+                    in_flight.push(self.send(connection, encode_all(batches)));
+                }
             }
             tokio::select! {
                 Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(self.send(connection, batches)),
                 Some(throttle) = in_flight.next() => *throttled = (*throttled).max(Instant::now() + throttle),
-                () = self.wake.notified() => {}
+                () = &mut woken => woken.set(self.wake.notified()),
                 () = sleep_until(look_again) => {}
                 // What is on the way fails at once and goes back to its queues first.
-                () = connection.closed(), if encoding.is_empty() && in_flight.is_empty() => return,
+                () = &mut closed, if encoding.is_empty() && in_flight.is_empty() => return,
             }
         }
     }
@@ -389,15 +397,22 @@ impl Sender {
     }
 }
 
-/// Makes batches ready for the wire: here if that is quick, else on a thread for blocking work.
-async fn encode(batches: Vec<Drained>) -> Vec<Encoded> {
-    let heavy = |b: &Drained| b.compression != Compression::None && b.payload.is_plain();
-    let work: usize = batches.iter().filter(|b| heavy(b)).map(|b| b.payload.size()).sum();
-    let all = |batches: Vec<Drained>| batches.into_iter().map(Encoded::from).collect();
-    if work < COMPRESS_ELSEWHERE {
-        return all(batches);
+/// Whether making batches ready for the wire takes longer than handing them to another thread.
+fn is_heavy(batches: &[Drained]) -> bool {
+    let packed = batches.iter().filter(|b| b.compression != Compression::None && b.payload.is_plain());
+    packed.map(|b| b.payload.size()).sum::<usize>() >= COMPRESS_ELSEWHERE
+}
+
+fn encode_all(batches: Vec<Drained>) -> Vec<Encoded> {
+    batches.into_iter().map(Encoded::from).collect()
+}
+
+/// Makes batches ready for the wire: here, or on a thread for blocking work.
+async fn encode(batches: Vec<Drained>, elsewhere: bool) -> Vec<Encoded> {
+    if !elsewhere {
+        return encode_all(batches);
     }
-    match tokio::task::spawn_blocking(move || all(batches)).await {
+    match tokio::task::spawn_blocking(move || encode_all(batches)).await {
         Ok(encoded) => encoded,
         // The runtime is shutting down, and this task with it.
         Err(_) => std::future::pending().await,

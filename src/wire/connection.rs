@@ -232,14 +232,15 @@ async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<C
     let mut idle_at = Instant::now() + IDLE;
     // One timer, set anew when it fires: one for each request costs a system call each.
     let alarm = tokio::time::sleep_until(idle_at);
-    tokio::pin!(alarm);
+    let ended = control.ended().cancelled();
+    tokio::pin!(alarm, ended);
     let reason = loop {
         if !in_use && active.is_empty() {
             break "no one uses the connection any more".to_owned();
         }
         tokio::select! {
             biased;
-            () = control.ended().cancelled() => break "the connection was closed".to_owned(),
+            () = &mut ended => break "the connection was closed".to_owned(),
             Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
             job = jobs.recv(), if in_use => match job {
                 Some(job) => {
