@@ -62,12 +62,13 @@ impl Source {
         self.put_back = Some(message);
     }
 
-    /// Whether the next record has yet to come.
+    /// Whether the next record has yet to be taken from the queue. The queue itself is not asked: what comes into it between
+    /// the last [`next`](Self::next) and waiting is what [`ready`](Self::ready) is there to notice.
     pub(super) fn is_empty(&self) -> bool {
-        self.put_back.is_none() && self.current.is_none() && self.waiting.is_none() && self.queue.is_empty()
+        self.put_back.is_none() && self.current.is_none() && self.waiting.is_none()
     }
 
-    /// Waits until it is not [empty](Self::is_empty). Cancel safe.
+    /// Waits until it is not [empty](Self::is_empty), which it must be. Cancel safe.
     pub(super) async fn ready(&mut self) {
         match self.queue.recv().await {
             Some(records) => self.waiting = Some(records),
@@ -86,5 +87,44 @@ impl Source {
         while let Some(records) = self.waiting.take().or_else(|| self.queue.try_recv().ok()) {
             self.unseen += records.records.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::HandlerOrdering;
+
+    fn nothing_up_to(next_offset: i64) -> Records {
+        Records {
+            topic: "t".into(),
+            partition: 0,
+            records: Vec::new(),
+            next_offset,
+            leader_epoch: None,
+            high_watermark: next_offset,
+            last_stable_offset: None,
+            read_committed: false,
+            epoch: 1,
+            _held: None,
+        }
+    }
+
+    #[test]
+    fn what_comes_between_looking_and_waiting_wakes() {
+        let (sender, queue) = mpsc::unbounded_channel();
+        let (mut source, state) = (Source::new(queue), PartitionState::new());
+        let mut lanes = Lanes::<()>::new(HandlerOrdering::Partition, None);
+        assert!(source.next(&mut lanes, &state).is_none());
+        sender.send(nothing_up_to(5)).unwrap();
+        assert!(source.is_empty(), "it is to be waited for");
+        source.ready().now_or_never().unwrap();
+        assert!(!source.is_empty(), "and is here then");
+        assert!(source.next(&mut lanes, &state).is_none());
+        assert!(source.is_empty() && source.ready().now_or_never().is_none());
     }
 }

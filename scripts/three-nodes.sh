@@ -1,0 +1,40 @@
+# shellcheck shell=bash
+# Three nodes of Apache Kafka of their own, for the fault scripts that source this: sets target, KAFKA_DIR, bootstrap and an empty child, has
+# kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
+#   . scripts/three-nodes.sh NAME EXAMPLE
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+
+export KAFKA_LIBS=${KAFKA_LIBS:-$target/kafka-libs}
+KAFKA_DIR=$(mktemp -d "$target/$1-XXXXXX")
+export KAFKA_DIR
+# The targets of scripts/test, so that nothing is built twice.
+cargo build --locked --quiet --workspace --example "$2" --bin ailurus
+
+kafka() { scripts/kafka-local.sh "$@"; }
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+child= # what is run against the cluster
+cleanup() {
+    if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
+    for node in 1 2 3; do kafka kill $node || true; done # what they have is not needed any more
+    [ "${KEEP:-}" = 1 ] || rm -rf "$KAFKA_DIR"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+KAFKA_PORT=
+while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; node i takes four from +10*(i-1) on
+    KAFKA_PORT=$((20000 + RANDOM % 12000))
+    port=$KAFKA_PORT
+    for offset in 0 1 2 3 10 11 12 13 20 21 22 23; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
+done
+export KAFKA_PORT
+
+# KAFKA_PROPS: `topic create` of the command has no settings, so that min.insync.replicas is the brokers' default.
+printf 'min.insync.replicas=2\nauto.leader.rebalance.enable=false\n' >"$KAFKA_DIR/props"
+export KAFKA_PROPS=$KAFKA_DIR/props
+bootstrap=$(kafka start 3 | sed -n 's/^bootstrap=//p')
+ours() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$target/debug/ailurus" "$@"); } # without .env
