@@ -5,6 +5,7 @@ mod check;
 mod compression;
 mod env;
 mod partitioner;
+mod security;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use addr::BrokerAddr;
 pub use compression::Compression;
 pub use partitioner::PartitionerKind;
+pub use security::{SecurityProtocol, TlsConfig};
 
 use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};
@@ -431,6 +433,10 @@ impl Default for ProcessorConfig {
 pub struct Config {
     /// The brokers to begin with; the rest of the cluster is learned from them. Default `localhost:9092`.
     pub brokers: Vec<BrokerAddr>,
+    /// What connections are made of; default [`SecurityProtocol::Plaintext`].
+    pub security_protocol: SecurityProtocol,
+    /// Settings of TLS, if the security protocol has it.
+    pub tls: TlsConfig,
     /// The name brokers log for our requests and apply quotas by; default `ailurus`. 1 to 249 characters.
     pub client_id: String,
     /// The consumer group where none is named; default `ailurus-group`.
@@ -463,6 +469,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             brokers: vec![BrokerAddr::new("localhost", BrokerAddr::DEFAULT_PORT)],
+            security_protocol: SecurityProtocol::Plaintext,
+            tls: TlsConfig::default(),
             client_id: "ailurus".into(),
             group_id: "ailurus-group".into(),
             allow_auto_topic_creation: true,
@@ -593,6 +601,10 @@ impl ConfigBuilder {
     }
 
     setters! {
+        /// What connections are made of.
+        security_protocol: SecurityProtocol => security_protocol;
+        /// Settings of TLS.
+        tls: TlsConfig => tls;
         /// Whether producing or subscribing may create topics.
         allow_auto_topic_creation: bool => allow_auto_topic_creation;
         /// How long a request may take.

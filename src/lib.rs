@@ -66,7 +66,7 @@ pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
     Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, HandlerOrdering,
-    IsolationLevel, OffsetReset, PartitionerKind, ProcessorConfig, ProducerConfig,
+    IsolationLevel, OffsetReset, PartitionerKind, ProcessorConfig, ProducerConfig, SecurityProtocol, TlsConfig,
 };
 pub use consumer::{
     CommitHandle, Committer, Consumer, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, Records, Revocation,

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
     let mut check = Check(problems);
     check.client(config);
+    check.security(config);
     check.producer(&config.producer, config.request_timeout);
     check.consumer(&config.consumer);
     check.processor(&config.processor);
@@ -106,6 +107,33 @@ impl Check<'_> {
         self.duration("metadata max age", c.metadata_max_age, ms(1), s(86_400));
         self.duration("retry backoff", c.retry_backoff, ms(1), s(60));
         self.duration("retry backoff max", c.retry_backoff_max, c.retry_backoff, s(600));
+    }
+
+    fn security(&mut self, c: &Config) {
+        let (protocol, tls) = (c.security_protocol, &c.tls);
+        self.require(!protocol.is_tls(), || {
+            format!("{} is {protocol}: TLS is not built in", named("security protocol"))
+        });
+        self.require(!protocol.is_sasl(), || {
+            format!("{} is {protocol}: SASL is not built in", named("security protocol"))
+        });
+        let set = [
+            ("tls ca file", tls.ca_file.is_some()),
+            ("tls cert file", tls.cert_file.is_some()),
+            ("tls key file", tls.key_file.is_some()),
+            ("tls server name", tls.server_name.is_some()),
+        ];
+        // Somebody who sets these means not to talk in the clear.
+        for (setting, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
+            self.require(false, || {
+                let protocol_is = format!("{} is {protocol}", named("security protocol"));
+                format!("{} is set, but {protocol_is}: it needs SSL or SASL_SSL", named(setting))
+            });
+        }
+        self.require(tls.cert_file.is_some() == tls.key_file.is_some(), || {
+            let (cert, key) = (named("tls cert file"), named("tls key file"));
+            format!("of {cert} and {key} one is set: a client certificate needs both")
+        });
     }
 
     fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {

@@ -1,18 +1,23 @@
 //! The `REDPANDA_*` variables, one line each.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
     Acks, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset, PartitionerKind,
-    parse_brokers,
+    SecurityProtocol, parse_brokers,
 };
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each variable and the setting it sets, as errors name it.
 pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_BROKERS", "brokers"),
+    ("REDPANDA_SECURITY_PROTOCOL", "security protocol"),
+    ("REDPANDA_TLS_CA_FILE", "tls ca file"),
+    ("REDPANDA_TLS_CERT_FILE", "tls cert file"),
+    ("REDPANDA_TLS_KEY_FILE", "tls key file"),
+    ("REDPANDA_TLS_SERVER_NAME", "tls server name"),
     ("REDPANDA_CLIENT_ID", "client id"),
     ("REDPANDA_CONSUMER_GROUP_ID", "group id"),
     ("REDPANDA_SESSION_TIMEOUT", "session timeout"),
@@ -98,6 +103,11 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     let config = &mut builder.config;
     let brokers = |s: &str| parse_brokers(s).map_err(|e| e.to_string());
     vars.set("REDPANDA_BROKERS", brokers, &mut config.brokers);
+    vars.set("REDPANDA_SECURITY_PROTOCOL", security_protocol, &mut config.security_protocol);
+    vars.set("REDPANDA_TLS_CA_FILE", file, &mut config.tls.ca_file);
+    vars.set("REDPANDA_TLS_CERT_FILE", file, &mut config.tls.cert_file);
+    vars.set("REDPANDA_TLS_KEY_FILE", file, &mut config.tls.key_file);
+    vars.set("REDPANDA_TLS_SERVER_NAME", name, &mut config.tls.server_name);
     vars.set("REDPANDA_CLIENT_ID", text, &mut config.client_id);
     vars.set("REDPANDA_CONSUMER_GROUP_ID", text, &mut config.group_id);
     vars.set("REDPANDA_SESSION_TIMEOUT", millis, &mut config.consumer.session_timeout);
@@ -208,6 +218,15 @@ fn acks(s: &str) -> Result<Acks, String> {
 
 fn protocol(s: &str) -> Result<GroupProtocol, String> {
     s.parse().map_err(|_| "allowed is classic, consumer or auto".into())
+}
+
+fn security_protocol(s: &str) -> Result<SecurityProtocol, String> {
+    s.parse().map_err(|_| "allowed is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL".into())
+}
+
+/// Nothing is none.
+fn file(s: &str) -> Result<Option<PathBuf>, String> {
+    Ok(name(s)?.map(PathBuf::from))
 }
 
 /// Nothing is none.

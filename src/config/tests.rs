@@ -196,3 +196,35 @@ async fn settings_changed_after_they_were_built_are_checked_too() {
     let e = crate::Client::connect(config).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
 }
+
+#[test]
+fn the_security_protocol_has_kafka_s_names() {
+    use SecurityProtocol::{Plaintext, SaslPlaintext, SaslSsl, Ssl};
+    for protocol in [Plaintext, Ssl, SaslPlaintext, SaslSsl] {
+        assert_eq!(protocol.to_string().parse::<SecurityProtocol>().unwrap(), protocol);
+    }
+    assert_eq!("sasl_ssl".parse::<SecurityProtocol>().unwrap(), SaslSsl);
+    let e = ConfigBuilder::from_vars(vars(&[("REDPANDA_SECURITY_PROTOCOL", "TLS")])).build().unwrap_err().to_string();
+    let what = "REDPANDA_SECURITY_PROTOCOL is \"TLS\": allowed is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
+    assert!(e.contains(what), "{e}");
+}
+
+#[test]
+fn tls_settings_without_tls_are_refused() {
+    let e = ConfigBuilder::from_vars(vars(&[
+        ("REDPANDA_TLS_CA_FILE", "ca.pem"),
+        ("REDPANDA_TLS_CERT_FILE", "client.pem"),
+        ("REDPANDA_TLS_SERVER_NAME", ""),
+    ]))
+    .build()
+    .unwrap_err()
+    .to_string();
+    for part in [
+        "3 invalid settings",
+        "tls ca file (REDPANDA_TLS_CA_FILE) is set, but security protocol (REDPANDA_SECURITY_PROTOCOL) is PLAINTEXT: it needs SSL or SASL_SSL",
+        "tls cert file (REDPANDA_TLS_CERT_FILE) is set, but",
+        "of tls cert file (REDPANDA_TLS_CERT_FILE) and tls key file (REDPANDA_TLS_KEY_FILE) one is set: a client certificate needs both",
+    ] {
+        assert!(e.contains(part), "{part:?} is not in {e}");
+    }
+}
