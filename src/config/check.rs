@@ -111,8 +111,9 @@ impl Check<'_> {
 
     fn security(&mut self, c: &Config) {
         let (protocol, tls) = (c.security_protocol, &c.tls);
+        #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
         self.require(!protocol.is_tls(), || {
-            format!("{} is {protocol}: TLS is not built in", named("security protocol"))
+            format!("{} is {protocol}: {}", named("security protocol"), super::SecurityProtocol::NO_TLS)
         });
         self.require(!protocol.is_sasl(), || {
             format!("{} is {protocol}: SASL is not built in", named("security protocol"))

@@ -35,6 +35,10 @@ pub enum SecurityProtocol {
 impl SecurityProtocol {
     const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
 
+    /// What is missing where TLS is asked for.
+    #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
+    pub(crate) const NO_TLS: &str = "TLS is not built in: build the library with its feature tls (or tls-ring), or the command with its default features";
+
     /// Whether the connection is TLS.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)

@@ -209,6 +209,14 @@ fn the_security_protocol_has_kafka_s_names() {
     assert!(e.contains(what), "{e}");
 }
 
+#[cfg(not(any(feature = "tls", feature = "tls-ring")))]
+#[test]
+fn tls_that_is_not_built_in_is_refused() {
+    let e = Config::builder().security_protocol(SecurityProtocol::Ssl).build().unwrap_err().to_string();
+    let what = "security protocol (REDPANDA_SECURITY_PROTOCOL) is SSL: TLS is not built in: build the library with its feature tls";
+    assert!(e.contains(what), "{e}");
+}
+
 #[test]
 fn tls_settings_without_tls_are_refused() {
     let e = ConfigBuilder::from_vars(vars(&[

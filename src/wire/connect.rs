@@ -1,43 +1,111 @@
 //! From an address to a connection.
 
 use std::net::SocketAddr;
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use crate::config::{BrokerAddr, Config};
+use super::probe;
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+use super::tls::Tls;
+use crate::config::{BrokerAddr, Config, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The largest answer taken. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one batch.
 const MAX_MESSAGE: usize = 256 << 20;
 /// Probes for peers that vanished without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a port that refused is asked what it speaks.
+const PROBE: Duration = Duration::from_secs(2);
+
+const EXPECTS_TLS: &str = "this port expects TLS, and the connection is plaintext: set the security protocol \
+     (REDPANDA_SECURITY_PROTOCOL) to SSL, or to SASL_SSL where there is a login";
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+const IS_PLAINTEXT: &str = "this port is plaintext, and the connection is TLS: use the port of the broker's TLS listener, or set \
+     the security protocol (REDPANDA_SECURITY_PROTOCOL) to PLAINTEXT, or to SASL_PLAINTEXT where there is a login";
 
 /// What connecting needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectSettings {
     pub(crate) client_id: String,
-    /// For the name, for each address, and for the first answer.
+    /// For the name, for each address, for the handshake of TLS, and for the first answer.
     pub(crate) timeout: Duration,
+    protocol: SecurityProtocol,
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    tls: Arc<Tls>,
 }
 
 impl ConnectSettings {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { client_id: config.client_id.clone(), timeout: config.connect_timeout }
+        Self {
+            client_id: config.client_id.clone(),
+            timeout: config.connect_timeout,
+            protocol: config.security_protocol,
+            #[cfg(any(feature = "tls", feature = "tls-ring"))]
+            tls: Arc::new(Tls::new(config.tls.clone())),
+        }
     }
 
-    /// Resolves the name anew, tries each of its addresses, agrees on versions.
+    /// Resolves the name anew, tries each of its addresses, secures the connection, agrees on versions.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that tells what each address answered.
+    /// [`ErrorKind::Connect`] that tells what each address answered, or why the connection could not be secured;
+    /// [`ErrorKind::Config`] if a file that TLS needs can't be used.
     pub(crate) async fn connect(&self, addr: &BrokerAddr) -> Result<Connection> {
         let tcp = self.tcp(addr).await?;
-        Connection::over(tcp, &addr.to_string(), &self.client_id, MAX_MESSAGE, self.timeout).await
+        if self.protocol.is_tls() {
+            return self.over_tls(tcp, addr).await;
+        }
+        match self.open(tcp, addr, self.timeout).await {
+            Err(e) if e.kind() == ErrorKind::Connect && self.expects_tls(addr).await => Err(failed(addr, EXPECTS_TLS)),
+            outcome => outcome,
+        }
+    }
+
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    async fn over_tls(&self, tcp: TcpStream, addr: &BrokerAddr) -> Result<Connection> {
+        match self.tls.secure(tcp, addr, self.timeout).await {
+            Ok(secured) => self.open(secured, addr, self.timeout).await,
+            Err(refused) if refused.no_tls && self.is_plaintext(addr).await => Err(failed(addr, IS_PLAINTEXT)),
+            Err(refused) => Err(refused.error),
+        }
+    }
+
+    #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
+    async fn over_tls(&self, _: TcpStream, addr: &BrokerAddr) -> Result<Connection> {
+        let what = format!("{addr}: {}", SecurityProtocol::NO_TLS);
+        Err(Error::new(ErrorKind::Config, what))
+    }
+
+    /// Agrees on versions.
+    async fn open(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Send + 'static,
+        addr: &BrokerAddr,
+        timeout: Duration,
+    ) -> Result<Connection> {
+        Connection::over(io, &addr.to_string(), &self.client_id, MAX_MESSAGE, timeout).await
+    }
+
+    /// Whether what refused plaintext speaks TLS.
+    async fn expects_tls(&self, addr: &BrokerAddr) -> bool {
+        let ask = async { probe::answers_tls(self.tcp(addr).await?).await.map_err(|e| failed(addr, &e.to_string())) };
+        matches!(tokio::time::timeout(PROBE, ask).await, Ok(Ok(true)))
+    }
+
+    /// Whether what refused TLS is a broker in plaintext.
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    async fn is_plaintext(&self, addr: &BrokerAddr) -> bool {
+        let ask = async { self.open(self.tcp(addr).await?, addr, PROBE).await };
+        matches!(tokio::time::timeout(PROBE, ask).await, Ok(Ok(_)))
     }
 
     async fn tcp(&self, addr: &BrokerAddr) -> Result<TcpStream> {
-        let failed = |why: String| Error::new(ErrorKind::Connect, format!("{addr}: {why}"));
+        let failed = |why: String| failed(addr, &why);
         let lookup = tokio::net::lookup_host((addr.host(), addr.port()));
         let addresses: Vec<SocketAddr> = match tokio::time::timeout(self.timeout, lookup).await {
             Ok(Ok(found)) => found.collect(),
@@ -57,6 +125,10 @@ impl ConnectSettings {
             tried.into_iter().map(|(a, why)| if a.to_string() == named { why } else { format!("{a} {why}") }).collect();
         Err(failed(if tried.is_empty() { "the name has no address".into() } else { tried.join(", ") }))
     }
+}
+
+fn failed(addr: &BrokerAddr, why: &str) -> Error {
+    Error::new(ErrorKind::Connect, format!("{addr}: {why}"))
 }
 
 fn tune(tcp: TcpStream) -> std::io::Result<TcpStream> {

@@ -5,9 +5,12 @@
 mod api;
 mod connect;
 mod connection;
+mod probe;
 mod produce;
 pub(crate) mod schema;
 mod stream;
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+mod tls;
 
 pub(crate) use api::Api;
 pub(crate) use connect::ConnectSettings;

@@ -1,0 +1,155 @@
+//! What went wrong with TLS, for whoever must act.
+
+use std::fmt::Write as _;
+use std::io;
+
+use chrono::{DateTime, SecondsFormat};
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
+
+use super::{Credentials, Refused};
+use crate::config::BrokerAddr;
+use crate::error::{Error, ErrorKind};
+
+/// A handshake that failed.
+pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, credentials: &Credentials) -> Refused {
+    let (why, no_tls) = match tls_error(e) {
+        Some(TlsError::InvalidMessage(e)) => (format!("what answered does not speak TLS: {e:?}"), true),
+        Some(e) => (tls(e, credentials), false),
+        None if is_end(e) && credentials.were_asked_for() => (unwelcome(credentials), false),
+        None if is_end(e) => {
+            ("the connection was closed at the first bytes of TLS: a proxy does so whose broker is down".into(), true)
+        }
+        None => (format!("the TLS handshake failed: {e}"), false),
+    };
+    Refused { error: Error::new(ErrorKind::Connect, format!("{addr}: {why}")), no_tls }
+}
+
+/// An error of a stream whose handshake has ended for us.
+pub(super) fn stream(e: io::Error, credentials: &Credentials, heard: bool) -> io::Error {
+    if let Some(e) = tls_error(&e) {
+        return io::Error::new(io::ErrorKind::InvalidData, tls(e, credentials));
+    }
+    // In TLS 1.3 a broker that refuses our certificate may close before we have read why.
+    if !heard && is_end(&e) && credentials.were_asked_for() {
+        return io::Error::new(io::ErrorKind::PermissionDenied, unwelcome(credentials));
+    }
+    e
+}
+
+fn tls_error(e: &io::Error) -> Option<&TlsError> {
+    e.get_ref()?.downcast_ref()
+}
+
+fn is_end(e: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(e.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected)
+}
+
+fn tls(e: &TlsError, credentials: &Credentials) -> String {
+    match e {
+        TlsError::InvalidCertificate(e) => certificate(e, credentials),
+        TlsError::AlertReceived(alert) => refused(*alert, credentials),
+        TlsError::PeerIncompatible(e) => {
+            format!(
+                "the broker and this client have no TLS version or cipher in common ({e:?}): TLS 1.2 with ECDHE or 1.3 is needed"
+            )
+        }
+        e => format!("the TLS connection failed: {e}"),
+    }
+}
+
+/// What is wrong with the broker's certificate.
+fn certificate(e: &CertificateError, credentials: &Credentials) -> String {
+    match e {
+        CertificateError::UnknownIssuer => match &credentials.ca_file {
+            Some(file) => format!(
+                "unknown CA: the broker's certificate is signed by none of the authorities in {} (REDPANDA_TLS_CA_FILE)",
+                file.display()
+            ),
+            None => "unknown CA: the broker's certificate is signed by no authority that the system trusts: name a file with the \
+                     broker's authority in REDPANDA_TLS_CA_FILE"
+                .into(),
+        },
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "the broker's certificate, or one it is signed with, has expired: it was valid until {}, and this machine's clock says \
+             {}; renew it on the broker",
+            at(not_after),
+            at(time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the broker's certificate is not valid yet: it is from {} on, and this machine's clock says {}",
+            at(not_before),
+            at(time)
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let mut names = String::new();
+            for (i, name) in presented.iter().enumerate() {
+                let name = name.trim_start_matches("DnsName(").trim_start_matches("IpAddress(").trim_end_matches(')');
+                _ = write!(names, "{}{}", if i == 0 { "" } else { ", " }, name.trim_matches('"'));
+            }
+            let names = if names.is_empty() { "no name at all (it has no subjectAltName)".into() } else { names };
+            format!(
+                "host name mismatch: the broker's certificate is not for {}, but for {names}: reach the broker by such a name, or \
+                 set REDPANDA_TLS_SERVER_NAME to one of them",
+                expected.to_str()
+            )
+        }
+        e if format!("{e:?}").contains("CaUsedAsEndEntity") => "the broker shows an authority's own certificate (CA:TRUE) in place \
+             of one of its own: have one signed by that authority"
+            .into(),
+        e => format!("the broker's certificate can't be accepted: {e}"),
+    }
+}
+
+/// An alert of the broker.
+fn refused(alert: Alert, credentials: &Credentials) -> String {
+    let ours = matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+    ) || (alert == Alert::HandshakeFailure && credentials.were_asked_for());
+    match &credentials.cert_file {
+        _ if !ours => format!("the broker ended TLS with the alert {alert:?}"),
+        None => format!("{WANTED} (alert {alert:?})"),
+        Some(file) => {
+            let why = match alert {
+                Alert::UnknownCA => "it does not trust the authority that signed it",
+                Alert::CertificateExpired => "it has expired",
+                Alert::CertificateRevoked => "it was revoked",
+                _ => "its log may say why",
+            };
+            let file = file.display();
+            format!(
+                "the broker refused our client certificate, {file} (REDPANDA_TLS_CERT_FILE): {why} (alert {alert:?})"
+            )
+        }
+    }
+}
+
+/// It asked for our certificate, and closed without a word.
+fn unwelcome(credentials: &Credentials) -> String {
+    match &credentials.cert_file {
+        None => format!("{WANTED} (it asked for one and closed the connection)"),
+        Some(file) => format!(
+            "the broker refused our client certificate, {} (REDPANDA_TLS_CERT_FILE): it closed the connection when it had seen it; \
+             its log may say why",
+            file.display()
+        ),
+    }
+}
+
+const WANTED: &str = "the broker wants a client certificate, and none is set: name one and its key in REDPANDA_TLS_CERT_FILE and \
+     REDPANDA_TLS_KEY_FILE";
+
+fn at(time: &UnixTime) -> String {
+    let at = i64::try_from(time.as_secs()).ok().and_then(|s| DateTime::from_timestamp(s, 0));
+    at.map_or_else(|| "a time out of range".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}

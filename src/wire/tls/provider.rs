@@ -1,0 +1,36 @@
+//! Which cryptography serves this CPU.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// ring, which was asked for.
+#[cfg(feature = "tls-ring")]
+pub(super) fn of_this_cpu() -> Arc<CryptoProvider> {
+    tracing::debug!(provider = "ring", "cryptography of TLS");
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// graviola where the CPU has what it needs (it panics elsewhere), else RustCrypto, which runs everywhere.
+#[cfg(not(feature = "tls-ring"))]
+pub(super) fn of_this_cpu() -> Arc<CryptoProvider> {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if graviola::util::is_cpu_supported() {
+        tracing::debug!(provider = "graviola", "cryptography of TLS");
+        return Arc::new(rustls_graviola::default_provider());
+    }
+    tracing::debug!(provider = "rustcrypto", "cryptography of TLS");
+    Arc::new(rust_crypto())
+}
+
+/// Without its ChaCha20 suites of TLS 1.2, which take it for granted that a record has the length of a tag: a broker that sends
+/// less would make a build with overflow checks panic.
+#[cfg(not(feature = "tls-ring"))]
+fn rust_crypto() -> CryptoProvider {
+    use rustls::CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 as ECDSA, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 as RSA,
+    };
+    let mut provider = rustls_rustcrypto::provider();
+    provider.cipher_suites.retain(|s| !matches!(s.suite(), ECDSA | RSA));
+    provider
+}
