@@ -19,6 +19,7 @@ pub use security::{SecurityProtocol, TlsConfig};
 
 use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Metrics, Reporter};
 
 /// Who must have a record before it is acknowledged.
 ///
@@ -457,6 +458,8 @@ pub struct Config {
     pub retry_backoff: Duration,
     /// The longest wait between two tries, default 1 s. `retry_backoff` to 10 minutes.
     pub retry_backoff_max: Duration,
+    /// Who is told what the client does; default nobody. See [`metrics`](crate::metrics).
+    pub metrics: Reporter,
     /// What producers do unless told otherwise.
     pub producer: ProducerConfig,
     /// What consumers do unless told otherwise.
@@ -479,6 +482,7 @@ impl Default for Config {
             metadata_max_age: Duration::from_secs(300),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
+            metrics: Reporter::default(),
             producer: ProducerConfig::default(),
             consumer: ConsumerConfig::default(),
             processor: ProcessorConfig::default(),
@@ -590,6 +594,13 @@ impl ConfigBuilder {
     #[must_use]
     pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
         self.config.consumer.client_rack = Some(rack.into());
+        self
+    }
+
+    /// Who is told what the client does: a [`Registry`](crate::metrics::Registry), or one of your own.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.config.metrics = Reporter::to(metrics);
         self
     }
 

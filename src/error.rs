@@ -1,5 +1,6 @@
 //! The one public error of the crate.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +82,44 @@ pub enum ErrorKind {
     Handler,
     /// A file or a store failed.
     Io,
+}
+
+impl ErrorKind {
+    /// A name for labels and fields, of which there are few: such as `timeout`, or the protocol's name of a broker's code, such as
+    /// `NotLeaderOrFollower`.
+    ///
+    /// ```
+    /// assert_eq!(ailurus::ErrorKind::FateUnknown.name(), "fate_unknown");
+    /// assert_eq!(ailurus::ErrorKind::Broker(6).name(), "NotLeaderOrFollower");
+    /// ```
+    pub fn name(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Config => "config",
+            Self::Connect => "connect",
+            Self::Disconnected => "disconnected",
+            Self::Timeout => "timeout",
+            Self::FateUnknown => "fate_unknown",
+            Self::UnknownTopic => "unknown_topic",
+            Self::TopicExists => "topic_exists",
+            Self::Authorization => "authorization",
+            Self::RecordTooLarge => "record_too_large",
+            Self::InvalidRecord => "invalid_record",
+            Self::GroupMembership => "group_membership",
+            Self::OffsetOutOfRange => "offset_out_of_range",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Closed => "closed",
+            Self::Event => "event",
+            Self::Handler => "handler",
+            Self::Io => "io",
+            Self::Broker(code) => {
+                return match ResponseError::try_from_code(code) {
+                    None | Some(ResponseError::Unknown(_)) => format!("code_{code}").into(),
+                    Some(e) => format!("{e:?}").into(),
+                };
+            }
+        })
+    }
 }
 
 impl Error {
@@ -196,7 +235,8 @@ pub(crate) fn code_name(code: i16) -> String {
     }
 }
 
-fn kind_of(code: i16) -> ErrorKind {
+/// The class of a code that is not 0.
+pub(crate) fn kind_of(code: i16) -> ErrorKind {
     match code {
         1 => ErrorKind::OffsetOutOfRange,
         2 => ErrorKind::Corrupt,

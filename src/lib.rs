@@ -38,6 +38,7 @@
 //! | reading records, in a group or not | [`Consumer`] |
 //! | topics, groups, offsets | [`Admin`] |
 //! | is the cluster well, how far behind are we | [`Health`] |
+//! | counters, times, lag: numbers of what a client does | [`metrics`] |
 //! | settings, from code, environment or `.env` | [`Config`] |
 //!
 //! Everything is made from a [`Client`], the handle on a cluster, and runs on tokio. Close producers and subscriptions before their
@@ -55,6 +56,7 @@ pub mod consumer;
 mod error;
 pub mod event;
 pub mod health;
+pub mod metrics;
 pub mod processor;
 pub mod producer;
 pub mod record;

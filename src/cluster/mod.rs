@@ -310,6 +310,7 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
                 Ok(_) => backoff.reset(),
                 Err(e) => {
                     tracing::warn!(error = %e.full(), "metadata could not be refreshed");
+                    cluster.config.metrics.failed("metadata", e.kind());
                     cluster.stale.notify_one(); // again, after the wait below
                 }
             }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
 use super::lease::Lease;
+use super::meter;
 use super::offsets::{list_answer, list_request};
 use super::part::Begin;
 use super::requests::{epochs_answer, epochs_request, fetch_request};
@@ -26,7 +27,7 @@ use super::unpack::{Aborted, Limits, Unpacked, is_compressed, unpack};
 use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, kind_of};
 use crate::record::TopicPartition;
 use crate::wire::Connection;
 
@@ -218,6 +219,7 @@ impl Shared {
 
     fn trouble(&self, lease: Option<&Lease>, e: Error) {
         tracing::warn!(error = %e.full(), "reading has met with trouble");
+        self.inbox.meter().failed("consumer", e.kind());
         self.inbox.trouble(lease, e);
     }
 
@@ -277,6 +279,7 @@ impl Shared {
             self.trouble(None, e);
         } else {
             tracing::debug!(broker = link.broker, error = %e.full(), "fetching failed; it is tried again");
+            self.inbox.meter().failed("consumer", e.kind());
         }
         self.client.cluster().refresh_soon(); // perhaps another broker leads by now
         tokio::time::sleep(link.backoff.next()).await;
@@ -382,8 +385,9 @@ impl Shared {
         if refused.refresh {
             self.client.cluster().refresh_soon();
         }
-        if let Some(e) = refused.report {
-            self.trouble(Some(p), e);
+        match refused.report {
+            Some(e) => self.trouble(Some(p), e),
+            None => self.inbox.meter().failed("consumer", kind_of(code)),
         }
     }
 
@@ -392,7 +396,9 @@ impl Shared {
         self.connect(link).await?;
         let request = fetch_request(link.session.request(asks), wait, &self.config);
         let timeout = wait + self.client.config().request_timeout;
-        let answer = self.connect(link).await?.request(request, timeout).await?;
+        let connection = self.connect(link).await?;
+        let answer = connection.request(request, timeout).await?;
+        connection.throttled("Fetch", Duration::from_millis(answer.throttle_time_ms.try_into().unwrap_or(0)));
         if !link.session.answered(answer.error_code, answer.session_id) {
             tracing::debug!(broker = link.broker, "the fetch session is gone: it begins anew");
             self.give_back(asks.iter());
@@ -469,8 +475,9 @@ impl Shared {
         };
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
         let aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
-        let Unpacked { records, next_offset, leader_epoch, used, grown, damage } =
+        let Unpacked { records, next_offset, leader_epoch, used, grown, batches, uncompressed, damage } =
             self.unpack(bytes, offset, aborted, room).await;
+        let counts = meter::Came { batches, records: records.len(), bytes: used, uncompressed };
         let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
         let memory = if records.is_empty() { 0 } else { base + grown };
         let came = Came { next: next_offset, leader_epoch, wire: used, memory, damaged: damage.is_some() };
@@ -486,6 +493,8 @@ impl Shared {
             }
             let fetched = tracker.fetched(p, Instant::now().into_std(), offset, came);
             self.inbox.marks(p, marks);
+            let end = marks.last_stable_offset.filter(|_| committed).unwrap_or(marks.high_watermark);
+            self.inbox.meter().fetched(&p.partition, counts, end);
             let Some((held, tell)) = fetched else { return };
             if tell {
                 let records = Records {

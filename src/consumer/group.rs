@@ -130,6 +130,8 @@ pub(crate) struct Group {
     /// What was shared out, if we lead.
     shared: Counts,
     leaving: Option<Leaving>,
+    /// Since when the group shares out anew.
+    rebalancing: Option<Instant>,
 }
 
 impl Group {
@@ -155,6 +157,7 @@ impl Group {
             committing: None,
             shared: Counts::new(),
             leaving: None,
+            rebalancing: None,
             shell,
         }
     }
@@ -265,6 +268,9 @@ impl Group {
 
     /// Carries out what the membership asks for; gives the outcome when it is over.
     fn act(&mut self, action: Action) -> Option<Result<()>> {
+        if action.is_of_rebalance() {
+            self.rebalancing.get_or_insert_with(Instant::now);
+        }
         match action {
             Action::Find => {
                 self.disconnect("the coordinator is looked up anew");
@@ -332,11 +338,11 @@ impl Group {
                 self.draining = Some(Draining { partitions, done, flushed: false });
             }
             Action::GaveUp(partitions) => {
-                self.void(&partitions, "they were given up for a rebalance of the group");
+                self.void(&partitions, false, "they were given up for a rebalance of the group");
                 self.shell.inbox.gave_up(&partitions);
             }
             Action::Lost(partitions) => {
-                self.void(&partitions, "the group has taken them from this member");
+                self.void(&partitions, true, "the group has taken them from this member");
                 self.shell.inbox.lost(&partitions);
             }
             Action::End(outcome) => return Some(outcome),
@@ -345,12 +351,12 @@ impl Group {
     }
 
     /// Nothing of these counts any more.
-    fn void(&mut self, partitions: &[TopicPartition], why: &str) {
+    fn void(&mut self, partitions: &[TopicPartition], lost: bool, why: &str) {
         self.leases.remove(partitions);
         self.starting.leases.remove(partitions);
         self.fetcher.remove(partitions);
         self.draining = None;
-        self.shell.status.gone(partitions);
+        self.shell.status.gone(partitions, lost);
         let what = format!("partitions of group {:?} are no longer ours: {why}", self.shell.group);
         self.commits.fail(partitions, &Error::new(ErrorKind::GroupMembership, what));
     }
@@ -394,7 +400,10 @@ impl Group {
                 self.look_at_topics();
                 self.membership.found(now, Ok(heartbeats));
             }
-            Answer::Found(Err(e)) => self.membership.found(now, Err(e)),
+            Answer::Found(Err(e)) => {
+                self.shell.status.meter().failed("group", e.kind());
+                self.membership.found(now, Err(e));
+            }
             Answer::Shared(counts, shares) => {
                 self.shared = counts;
                 self.membership.said(now, Said::Shared(shares));
@@ -405,6 +414,8 @@ impl Group {
 
     fn assigned(&mut self, generation: i32, added: Vec<TopicPartition>) {
         self.epoch += 1;
+        let took = self.rebalancing.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.shell.status.meter().rebalanced(took);
         self.shell.status.member(self.membership.member_id(), generation, &added);
         tracing::info!(group = %self.shell.group, generation, added = added.len(), "joined the group");
         if added.is_empty() {
@@ -508,9 +519,12 @@ impl Group {
     fn end(mut self, outcome: Result<()>) {
         self.shell.status.closed();
         let rest: Vec<_> = self.leases.all().map(|l| l.partition).collect();
-        self.void(&rest, "the member has ended");
+        self.void(&rest, false, "the member has ended");
         let why = match &outcome {
-            Err(e) if self.leaving.is_none() => e.clone(),
+            Err(e) if self.leaving.is_none() => {
+                self.shell.status.meter().failed("group", e.kind());
+                e.clone()
+            }
             _ => Error::new(ErrorKind::Closed, "the consumer is closed"),
         };
         self.shell.inbox.end(why);

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Leases};
+use super::meter::Meter;
 use super::offsets::OffsetAndMetadata;
 use super::{ConsumerEvent, Records, Revocation, Watermarks};
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ pub(crate) struct Inbox {
     ready: Notify,
     /// Wakes who waits for an expelled program.
     back: Notify,
+    meter: Meter,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +71,15 @@ struct Revoking {
 }
 
 impl Inbox {
+    pub(crate) fn new(meter: Meter) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
+    /// For the tasks that have this inbox.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,7 +237,7 @@ impl Inbox {
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
         let mut s = self.lock();
         s.held = None;
-        s.before_records().or_else(|| Some(Ok(ConsumerEvent::Records(s.records()?))))
+        s.before_records().or_else(|| Some(Ok(ConsumerEvent::Records(self.take(&mut s)?))))
     }
 
     /// The next event that goes before what is left of a batch; and whether that still counts, for reading may go on elsewhere.
@@ -243,8 +254,15 @@ impl Inbox {
         let mut s = self.lock();
         match s.changed || s.ended.is_some() || !s.errors.is_empty() {
             true => Vec::new(),
-            false => std::iter::from_fn(|| s.records()).collect(),
+            false => std::iter::from_fn(|| self.take(&mut s)).collect(),
         }
+    }
+
+    /// The next records, which the program is handed.
+    fn take(&self, s: &mut State) -> Option<Records> {
+        let records = s.records();
+        records.iter().for_each(|records| self.meter.consumed(records));
+        records
     }
 
     /// The program asks for the next event, until what this gives is dropped.

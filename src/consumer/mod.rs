@@ -20,6 +20,7 @@ mod leader;
 mod lease;
 mod listing;
 mod membership;
+mod meter;
 mod modern;
 mod offsets;
 mod part;
@@ -65,6 +66,7 @@ use fetcher::{Fetcher, Shared as Reading};
 use group::{Command, Group};
 use inbox::Inbox;
 use lease::Lease;
+use meter::Meter;
 use part::Begin;
 use status::Status;
 
@@ -167,7 +169,7 @@ impl Consumer {
         for topic in topics {
             client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
         }
-        let mut consumer = Self::idle(client, &config);
+        let mut consumer = Self::idle(client, &config, group);
         consumer.given = config.auto_commit_interval.map(|_| Vec::new());
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
@@ -221,7 +223,7 @@ impl Consumer {
                 return Err(positions::negative(p, *offset));
             }
         }
-        let mut consumer = Self::idle(client, &config);
+        let mut consumer = Self::idle(client, &config, "");
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
         let leased = |(partition, start)| (Lease { partition, epoch: 1 }, Begin::At(start));
@@ -234,13 +236,14 @@ impl Consumer {
         Ok(consumer)
     }
 
-    fn idle(client: &Client, config: &ConsumerConfig) -> Self {
+    fn idle(client: &Client, config: &ConsumerConfig, group: &str) -> Self {
+        let meter = Meter::new(&client.config().metrics, group);
         Self {
             client: client.clone(),
             isolation_level: config.isolation_level,
             group: None,
-            inbox: Arc::default(),
-            status: Arc::default(),
+            inbox: Arc::new(Inbox::new(meter.clone())),
+            status: Arc::new(Status::new(meter)),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             fetcher: None,

@@ -129,6 +129,17 @@ pub(crate) enum Action {
     End(Result<(), Error>),
 }
 
+impl Action {
+    /// Whether it begins a rebalance, or belongs to one.
+    pub(crate) fn is_of_rebalance(&self) -> bool {
+        match self {
+            Self::Join { .. } | Self::Revoke { .. } | Self::Lost(_) => true,
+            Self::Beat { beat, .. } => beat.epoch == 0,
+            _ => false,
+        }
+    }
+}
+
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub(crate) enum Failure {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::meter::Meter;
 use super::offsets::OffsetAndMetadata;
 use crate::record::TopicPartition;
 
@@ -44,8 +45,11 @@ impl fmt::Display for ConsumerState {
 }
 
 /// Shared between the tasks of a consumer and its front.
-#[derive(Debug, Default)]
-pub(crate) struct Status(Mutex<Inner>);
+#[derive(Debug)]
+pub(crate) struct Status {
+    inner: Mutex<Inner>,
+    meter: Meter,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -56,38 +60,70 @@ struct Inner {
     committed: HashMap<TopicPartition, OffsetAndMetadata>,
 }
 
+impl Inner {
+    fn enter(&mut self, state: ConsumerState, meter: &Meter) {
+        let counted = |state| Some(state).filter(|s| *s != ConsumerState::Closed).map(ConsumerState::as_str);
+        let was = std::mem::replace(&mut self.state, state);
+        meter.state(counted(was), counted(state));
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition], meter: &Meter) {
+        for p in partitions {
+            if self.assignment.insert(p.clone()) {
+                meter.assigned(p);
+            }
+        }
+    }
+}
+
 impl Status {
+    pub(crate) fn new(meter: Meter) -> Self {
+        meter.state(None, Some(ConsumerState::default().as_str()));
+        Self { inner: Mutex::default(), meter }
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing, once it is closed: a task that has yet to see that comes too late.
+    fn open(&self) -> Option<MutexGuard<'_, Inner>> {
+        Some(self.lock()).filter(|s| s.state != ConsumerState::Closed)
     }
 
     /// What is ours stays ours, if the group rebalances cooperatively.
     pub(crate) fn joining(&self) {
-        let mut s = self.lock();
-        s.state = ConsumerState::Joining;
+        let Some(mut s) = self.open() else { return };
+        s.enter(ConsumerState::Joining, &self.meter);
         s.generation = s.generation.filter(|_| !s.assignment.is_empty());
     }
 
     pub(crate) fn member(&self, id: &str, generation: i32, added: &[TopicPartition]) {
-        let mut s = self.lock();
-        s.state = ConsumerState::Member;
+        let Some(mut s) = self.open() else { return };
+        s.enter(ConsumerState::Member, &self.meter);
         s.member_id = Some(id.into());
         s.generation = Some(generation);
-        s.assignment.extend(added.iter().cloned());
+        s.assign(added, &self.meter);
     }
 
     /// Reads without a group.
     pub(crate) fn alone(&self, partitions: &[TopicPartition]) {
-        let mut s = self.lock();
-        s.state = ConsumerState::Member;
-        s.assignment = partitions.iter().cloned().collect();
+        let Some(mut s) = self.open() else { return };
+        s.enter(ConsumerState::Member, &self.meter);
+        s.assign(partitions, &self.meter);
     }
 
-    /// These are not ours any more; the group shares out anew.
-    pub(crate) fn gone(&self, partitions: &[TopicPartition]) {
+    /// These are not ours any more, `lost` if that was none of our doing; the group shares out anew.
+    pub(crate) fn gone(&self, partitions: &[TopicPartition], lost: bool) {
         let s = &mut *self.lock();
         for p in partitions {
-            s.assignment.remove(p);
+            if s.assignment.remove(p) {
+                self.meter.gone(p, lost);
+            }
             s.committed.remove(p);
         }
     }
@@ -95,6 +131,8 @@ impl Status {
     pub(crate) fn closed(&self) {
         let mut s = self.lock();
         let id = s.member_id.take();
+        s.enter(ConsumerState::Closed, &self.meter);
+        s.assignment.iter().for_each(|p| self.meter.gone(p, false));
         *s = Inner { state: ConsumerState::Closed, member_id: id, ..Inner::default() };
     }
 
@@ -102,6 +140,7 @@ impl Status {
     pub(crate) fn committed(&self, offsets: &HashMap<TopicPartition, OffsetAndMetadata>) {
         let s = &mut *self.lock();
         let ours = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
+        ours.clone().for_each(|(p, at)| self.meter.committed_offset(p, at.offset));
         s.committed.extend(ours.map(|(p, offset)| (p.clone(), offset.clone())));
     }
 

@@ -20,13 +20,25 @@ pub(crate) struct Unpacked {
     pub(crate) used: usize,
     /// Bytes that the records keep in memory, besides those that came.
     pub(crate) grown: usize,
+    /// Batches that were opened, and their size without compression.
+    pub(crate) batches: u32,
+    pub(crate) uncompressed: usize,
     /// Why what follows can't be read.
     pub(crate) damage: Option<Error>,
 }
 
 impl Unpacked {
     pub(crate) fn nothing(offset: i64) -> Self {
-        Self { records: Vec::new(), next_offset: offset, leader_epoch: None, used: 0, grown: 0, damage: None }
+        Self {
+            records: Vec::new(),
+            next_offset: offset,
+            leader_epoch: None,
+            used: 0,
+            grown: 0,
+            batches: 0,
+            uncompressed: 0,
+            damage: None,
+        }
     }
 }
 
@@ -133,6 +145,8 @@ fn take(batch: &Batch, offset: i64, out: &mut Unpacked) -> Result<usize, Error> 
     if let Some(last) = out.records[before..].last() {
         out.next_offset = last.offset + 1;
     }
+    out.batches += 1;
+    out.uncompressed += BATCH_HEADER + memory;
     outcome.map(|()| memory)
 }
 

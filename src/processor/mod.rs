@@ -174,6 +174,7 @@ impl Processor {
             hangs_after,
             shared: Arc::clone(&shared),
             listener: self.listener,
+            metrics: self.client.config().metrics.clone(),
             fatal,
         };
         let run = run::Run::new(consumer, context, (stop.clone(), cut.clone()), failed);

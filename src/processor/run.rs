@@ -195,7 +195,7 @@ impl Run {
         let (stop, cut) = (self.stop.child_token(), CancellationToken::new());
         let lanes = Lanes::new(self.context.config.ordering, committed);
         let tokens = (stop.clone(), cut.clone());
-        let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&state), lanes, queue, tokens);
+        let worker = Worker::new(Arc::clone(&self.context), (tp.clone(), Arc::clone(&state)), lanes, queue, tokens);
         self.context.shared.own(tp.clone(), Arc::clone(&state));
         self.owned.insert(tp, Owned { state, records, stop, cut, task: tokio::spawn(worker.run()) });
     }

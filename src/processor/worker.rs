@@ -3,6 +3,7 @@
 //! What may be handled when is decided by [`Lanes`]. A handler is polled once where it is; only one that is not done then
 //! becomes a task of its own, so that quick handlers cost no more than a call.
 
+mod meter;
 mod settle;
 
 use std::pin::Pin;
@@ -29,6 +30,9 @@ use crate::cluster::Backoff;
 use crate::config::{HandlerOrdering, ProcessorConfig};
 use crate::consumer::{Message, Records};
 use crate::error::Error;
+use crate::metrics::Reporter;
+use crate::record::TopicPartition;
+use meter::{Backlog, Meter};
 
 /// Records that are handled before other tasks get their turn.
 const TURN: usize = 256;
@@ -54,6 +58,7 @@ pub(super) struct Context {
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
     /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
     pub(super) permits: Arc<Semaphore>,
+    pub(super) metrics: Reporter,
     /// The first error that ends the subscription.
     pub(super) fatal: mpsc::Sender<Error>,
 }
@@ -73,10 +78,17 @@ struct History {
 
 /// What a task of a worker says at its end.
 enum Finished {
-    Each(Lane, Item, Result<Outcome, BoxError>),
-    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>),
+    Each(Lane, Item, Result<Outcome, BoxError>, Option<Duration>),
+    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>, Option<Duration>),
     /// A dead letter: whether it was written.
     Letter(Lane, i64, bool),
+}
+
+/// What came of polling a handler, when that was, and how long it took.
+struct Polled<T> {
+    outcome: Poll<T>,
+    began: Instant,
+    took: Duration,
 }
 
 /// Why a worker does not go on by itself.
@@ -116,17 +128,19 @@ pub(super) struct Worker {
     gathering: Option<Instant>,
     /// The offset last told, and when the metadata was.
     told: Option<(i64, Instant)>,
+    meter: Meter,
 }
 
 impl Worker {
     pub(super) fn new(
         context: Arc<Context>,
-        state: Arc<PartitionState>,
+        (partition, state): (TopicPartition, Arc<PartitionState>),
         lanes: Lanes<Item>,
         records: mpsc::UnboundedReceiver<Records>,
         (stop, cut): (CancellationToken, CancellationToken),
     ) -> Self {
         Self {
+            meter: Meter::new(&context.metrics, partition),
             context,
             state,
             source: Source::new(records),
@@ -298,7 +312,9 @@ impl Worker {
         }
         let message = item.message.clone();
         let mut attempt = Attempt::begin(span(&message, self.context.shared.group()), || call(message));
-        if let Poll::Ready(outcome) = self.poll_once(cx, &mut attempt, offset) {
+        let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, offset);
+        if let Poll::Ready(outcome) = outcome {
+            self.meter.called(Some(took), !matches!(outcome, Ok(Outcome::Done)));
             if begun || !matches!(outcome, Ok(Outcome::Done)) {
                 if !begun {
                     self.lanes.begin(lane);
@@ -316,11 +332,11 @@ impl Worker {
         }
         self.in_hand += 1;
         self.state.begun(offset, item.message.key.clone());
-        let permit = self.permit.take();
+        let (permit, began) = (self.permit.take(), self.meter.since(began));
         self.tasks.spawn(async move {
             let outcome = attempt.within(limit).await;
             drop(permit);
-            Finished::Each(lane, item, outcome)
+            Finished::Each(lane, item, outcome, began.map(|began| began.elapsed()))
         });
     }
 
@@ -339,20 +355,21 @@ impl Worker {
         cx: &mut task::Context<'_>,
         attempt: &mut Attempt<T>,
         offset: i64,
-    ) -> Poll<Result<T, BoxError>> {
+    ) -> Polled<Result<T, BoxError>> {
+        let began = Instant::now();
         if self.slow > 0 && self.context.config.ordering != HandlerOrdering::Partition {
             self.slow -= 1;
-            return Poll::Pending;
+            return Polled { outcome: Poll::Pending, began, took: Duration::ZERO };
         }
         self.state.runs_at_once(Some(offset));
-        let began = Instant::now();
-        let polled = Pin::new(attempt).poll(cx);
-        if began.elapsed() > SLOW {
+        let outcome = Pin::new(attempt).poll(cx);
+        let took = began.elapsed();
+        if took > SLOW {
             self.slow = MEMORY;
         }
         self.state.runs_at_once(None);
-        self.pending = if polled.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
-        polled
+        self.pending = if outcome.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
+        Polled { outcome, began, took }
     }
 
     /// Gathers records, and begins a batch when it is full or has waited long enough.
@@ -400,18 +417,19 @@ impl Worker {
         let messages: Vec<_> = items.iter().map(|(_, item)| item.message.clone()).collect();
         let Some(first) = messages.first().map(|m| m.offset) else { return };
         let mut attempt = Attempt::begin(batch_span(&messages, self.context.shared.group()), || call(messages));
-        if let Poll::Ready(outcomes) = self.poll_once(cx, &mut attempt, first) {
-            return self.settle_batch(items, outcomes);
+        let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, first);
+        if let Poll::Ready(outcomes) = outcome {
+            return self.settle_batch(items, outcomes, Some(took));
         }
         self.in_hand += items.len();
         for (_, item) in &items {
             self.state.begun(item.message.offset, item.message.key.clone());
         }
-        let permit = self.permit.take();
+        let (permit, began) = (self.permit.take(), self.meter.since(began));
         self.tasks.spawn(async move {
             let outcomes = attempt.within(limit).await;
             drop(permit);
-            Finished::Batch(items, outcomes)
+            Finished::Batch(items, outcomes, began.map(|began| began.elapsed()))
         });
     }
 
@@ -420,11 +438,19 @@ impl Worker {
         self.context.shared.handled.fetch_add(std::mem::take(&mut self.handled), Ordering::Relaxed);
         let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);
         let counts = &self.state.counts;
-        set(&counts.in_hand, self.in_hand);
-        set(&counts.parked, self.lanes.failed() + self.letters + self.unwritten);
-        set(&counts.parked_keys, self.lanes.parked() + self.letters + self.unwritten);
-        set(&counts.waiting, self.lanes.kept() - self.lanes.failed() + self.source.left());
-        let Some(offset) = self.lanes.committable() else { return };
+        let now = Backlog {
+            in_hand: self.in_hand,
+            waiting: self.lanes.kept() - self.lanes.failed() + self.source.left(),
+            parked: self.lanes.failed() + self.letters + self.unwritten,
+            parked_keys: self.lanes.parked() + self.letters + self.unwritten,
+            position: self.lanes.committable(),
+        };
+        set(&counts.in_hand, now.in_hand);
+        set(&counts.parked, now.parked);
+        set(&counts.parked_keys, now.parked_keys);
+        set(&counts.waiting, now.waiting);
+        self.meter.tell(self.context.shared.group(), now);
+        let Some(offset) = now.position else { return };
         let now = Instant::now();
         let lately = |told: Instant| now.saturating_duration_since(told) < self.context.config.commit_interval / 2;
         let with_metadata = end || self.lanes.is_idle() || !self.told.is_some_and(|(_, at)| lately(at));

@@ -89,6 +89,8 @@ pub(crate) struct Ended {
     pub(crate) records: u32,
     /// Buffer space that is free again.
     pub(crate) freed: usize,
+    /// When it would have failed.
+    pub(crate) expires: Instant,
 }
 
 #[derive(Debug)]
@@ -242,8 +244,8 @@ impl Batch {
     }
 
     pub(super) fn end(self, result: Result<Written>) -> Ended {
-        let Self { completion, first, records, charged: freed, .. } = self;
-        Ended { completion, first, result, records, freed }
+        let Self { completion, first, records, charged: freed, expires, .. } = self;
+        Ended { completion, first, result, records, freed, expires }
     }
 
     /// What to tell its records while their broker still has them.
@@ -251,7 +253,8 @@ impl Batch {
         self.given_up = true;
         self.last_error = Some(error.clone());
         let completion = Arc::clone(&self.completion);
-        Ended { completion, first: self.first, result: Err(error), records: self.records, freed: 0 }
+        let (first, expires) = (self.first, self.expires);
+        Ended { completion, first, result: Err(error), records: self.records, freed: 0, expires }
     }
 
     /// Whether it can be said that its records are not in the log.

@@ -28,6 +28,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 }
                 Err((error, passing)) => {
                     tracing::warn!(error = %error.full(), passing, "the producer has no identity yet");
+                    shared.meter.metrics.failed("producer", error.kind());
                     let ended = shared.lock().set_identity_error(error, !passing);
                     shared.finish(ended);
                     tokio::time::sleep(backoff.next()).await;

@@ -20,6 +20,7 @@ mod accumulator;
 mod batch;
 mod delivery;
 mod identity;
+mod meter;
 mod partition;
 mod partitioner;
 #[doc(hidden)]
@@ -188,7 +189,10 @@ fn abandon(shared: &Shared, why: &str) -> u64 {
     shared.memory.close();
     shared.cancel.cancel();
     let records = ended.iter().map(|batch| u64::from(batch.records)).sum();
+    let now = shared.meter.now();
+    shared.meter.end();
     for batch in ended {
+        shared.meter.ended(now, &batch);
         batch.completion.resolve(batch.first, batch.records, batch.result);
     }
     records
@@ -356,7 +360,10 @@ impl Producer {
             return Ok(());
         }
         let timeout = shared.config.delivery_timeout;
-        match tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await {
+        let since = shared.meter.now();
+        let waited = tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await;
+        shared.meter.waited(since);
+        match waited {
             Ok(Ok(permit)) => {
                 permit.forget();
                 Ok(())

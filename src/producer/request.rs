@@ -13,6 +13,7 @@ use super::batch::{Again, Outcome};
 use super::delivery::Written;
 use crate::config::{Acks, Compression};
 use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::metrics::{Observation, Reporter};
 use crate::record;
 use crate::wire::{Produce, TopicBatches};
 
@@ -45,19 +46,31 @@ pub(super) struct Encoded {
     bytes: Bytes,
     /// The buffer that compressing it has left free.
     plain: Option<Vec<u8>>,
+    /// Its size before it was compressed; none if this is not its first try.
+    uncompressed: Option<usize>,
     records: u32,
     attempts: u32,
 }
 
 impl From<Drained> for Encoded {
     fn from(b: Drained) -> Self {
+        let uncompressed = b.payload.is_plain().then(|| b.payload.size());
         let (bytes, plain) = b.payload.encode(b.compression, b.producer);
         let Drained { id, topic, partition, compression, records, attempts, .. } = b;
-        Self { id, topic, partition, compression, bytes, plain, records, attempts }
+        Self { id, topic, partition, compression, bytes, plain, uncompressed, records, attempts }
     }
 }
 
 impl Encoded {
+    /// Counts it on its first try.
+    pub(super) fn count(&self, metrics: &Reporter) {
+        if let Some(uncompressed) = self.uncompressed {
+            let Self { topic, records, bytes, .. } = self;
+            let bytes = bytes.len();
+            metrics.report(|| Observation::BatchEncoded { topic, records: *records, uncompressed, bytes });
+        }
+    }
+
     /// The buffer that is free already.
     pub(super) fn take_free(&mut self) -> Option<Vec<u8>> {
         self.plain.take()

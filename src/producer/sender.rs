@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::accumulator::{Accumulator, BatchId, Drained, NO_LEADER, Settings};
 use super::batch::{Ended, Outcome};
 use super::identity;
+use super::meter::Meter;
 use super::request::{self, Encoded};
 use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{Compression, ProducerConfig};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Free bytes of the buffer; fair to those who wait.
     pub(super) memory: Semaphore,
+    pub(super) meter: Meter,
     /// Wakes the supervisor.
     supervisor: Notify,
     /// Wakes the task that keeps the producer's identity.
@@ -109,6 +111,7 @@ impl Shared {
         let shared = Arc::new(Self {
             client: client.clone(),
             memory: Semaphore::new(config.buffer_memory),
+            meter: Meter::new(&client.config().metrics, &config),
             config,
             state: Mutex::new(State { accumulator, senders: HashMap::new(), looked_up: HashSet::new(), closed: false }),
             supervisor: Notify::new(),
@@ -135,13 +138,16 @@ impl Shared {
 
     /// Frees what batches held and tells their handles. Not under the lock: tasks are woken.
     pub(super) fn finish(&self, ended: impl IntoIterator<Item = Ended>) {
+        let now = self.meter.now();
         for batch in ended {
             if let Err(e) = &batch.result {
                 tracing::warn!(error = %e.full(), records = batch.records, "records were not delivered");
             }
+            self.meter.ended(now, &batch);
             self.memory.add_permits(batch.freed);
             batch.completion.resolve(batch.first, batch.records, batch.result);
         }
+        self.meter.buffer(&self.memory);
     }
 
     pub(super) fn learn(&self, topic: &TopicMeta) {
@@ -332,6 +338,8 @@ impl Sender {
             let mut locked = self.shared.lock();
             free.for_each(|buffer| locked.recycle(buffer));
         }
+        self.shared.meter.buffer(&self.shared.memory);
+        batches.iter().for_each(|batch| batch.count(&self.shared.meter.metrics));
         // Not in the future below: the order of these calls is the order on the wire.
         let sent = !connection.is_closed();
         let request = request::produce(&batches, self.shared.config.acks, timeout);
@@ -343,12 +351,13 @@ impl Sender {
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
                     throttle = Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0));
+                    connection.throttled("Produce", throttle);
                     self.judge(connection, &response, batches)
                 }
                 Err(e) => {
                     tracing::debug!(broker = self.broker, error = %e.full(), "a produce request failed");
                     self.shared.cluster().refresh_soon();
-                    let judge = |b: Encoded| (b.id, request::unanswered(b, &e, sent, |n| self.wait(n)));
+                    let judge = |b| self.judged(b, |b| request::unanswered(b, &e, sent, |n| self.wait(n)));
                     batches.into_iter().map(judge).collect()
                 }
             };
@@ -378,13 +387,21 @@ impl Sender {
             .map(|batch| {
                 let answer = answers.get(&(batch.topic.as_ref(), batch.partition)).copied();
                 stale |= answer.is_some_and(|a| request::is_stale_leader(a.error_code));
-                (batch.id, request::outcome(batch, answer, connection.peer(), |n| self.wait(n)))
+                let judge = |batch| request::outcome(batch, answer, connection.peer(), |n| self.wait(n));
+                self.judged(batch, judge)
             })
             .collect();
         if stale {
             self.shared.cluster().refresh_soon();
         }
         outcomes
+    }
+
+    fn judged(&self, batch: Encoded, judge: impl FnOnce(Encoded) -> Outcome) -> (BatchId, Outcome) {
+        let (id, topic) = (batch.id, Arc::clone(&batch.topic));
+        let outcome = judge(batch);
+        self.shared.meter.judged(&topic, &outcome);
+        (id, outcome)
     }
 
     /// The wait before a batch is tried again that was tried this often before.

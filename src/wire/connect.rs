@@ -14,6 +14,7 @@ use super::probe;
 use super::tls::Tls;
 use crate::config::{BrokerAddr, Config, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Observation, Reporter};
 
 /// The largest answer taken. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one batch.
 const MAX_MESSAGE: usize = 256 << 20;
@@ -34,6 +35,7 @@ pub(crate) struct ConnectSettings {
     pub(crate) client_id: String,
     /// For the name, for each address, for the handshake of TLS, and for the first answer.
     pub(crate) timeout: Duration,
+    metrics: Reporter,
     protocol: SecurityProtocol,
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     tls: Arc<Tls>,
@@ -44,6 +46,7 @@ impl ConnectSettings {
         Self {
             client_id: config.client_id.clone(),
             timeout: config.connect_timeout,
+            metrics: config.metrics.clone(),
             protocol: config.security_protocol,
             #[cfg(any(feature = "tls", feature = "tls-ring"))]
             tls: Arc::new(Tls::new(config.tls.clone())),
@@ -56,6 +59,15 @@ impl ConnectSettings {
     /// [`ErrorKind::Connect`] that tells what each address answered, or why the connection could not be secured;
     /// [`ErrorKind::Config`] if a file that TLS needs can't be used.
     pub(crate) async fn connect(&self, addr: &BrokerAddr) -> Result<Connection> {
+        let outcome = self.secured(addr).await;
+        if let Err(e) = &outcome {
+            let broker = &*addr.to_string();
+            self.metrics.report(|| Observation::ConnectFailed { broker, error: e.kind() });
+        }
+        outcome
+    }
+
+    async fn secured(&self, addr: &BrokerAddr) -> Result<Connection> {
         let tcp = self.tcp(addr).await?;
         if self.protocol.is_tls() {
             return self.over_tls(tcp, addr).await;
@@ -88,7 +100,7 @@ impl ConnectSettings {
         addr: &BrokerAddr,
         timeout: Duration,
     ) -> Result<Connection> {
-        Connection::over(io, &addr.to_string(), &self.client_id, MAX_MESSAGE, timeout).await
+        Connection::over(io, &addr.to_string(), &self.client_id, MAX_MESSAGE, timeout, &self.metrics).await
     }
 
     /// Whether what refused plaintext speaks TLS.

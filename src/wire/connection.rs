@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::api::{Api, Body, Reply};
 use super::stream::{Control, Stream};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Observation, Reporter};
 
 /// Requests that may wait for the connection's task; whoever sends more than this has no bound of its own.
 const QUEUE: usize = 256;
@@ -49,7 +50,7 @@ type Wire = Messenger<Stream<AnyStream>>;
 /// A connection. Dropping it closes the socket once the requests under way have ended.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    peer: Arc<str>,
+    meter: Meter,
     control: Arc<Control>,
     jobs: mpsc::Sender<Job>,
 }
@@ -62,6 +63,7 @@ impl Connection {
         client_id: &str,
         max_message_size: usize,
         timeout: Duration,
+        metrics: &Reporter,
     ) -> Result<Self> {
         let control = Arc::new(Control::default());
         let stream = Stream::new(Box::pin(io) as AnyStream, Arc::clone(&control));
@@ -81,13 +83,15 @@ impl Connection {
             }
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run(Arc::new(messenger), queue, Arc::clone(&control)));
-        Ok(Self { peer: peer.into(), control, jobs })
+        let meter = Meter { metrics: metrics.clone(), peer: peer.into() };
+        let open = Open::new(meter.clone());
+        tokio::spawn(run(Arc::new(messenger), queue, Arc::clone(&control), open));
+        Ok(Self { meter, control, jobs })
     }
 
     /// The broker, as errors name it.
     pub(crate) fn peer(&self) -> &str {
-        &self.peer
+        &self.meter.peer
     }
 
     /// Whether it is of no use any more.
@@ -109,24 +113,38 @@ impl Connection {
     /// Dropping the future does not take the request back.
     pub(crate) fn submit<A: Api>(&self, request: A, deadline: Instant) -> Pending<A::Response> {
         let (answer, answered) = oneshot::channel();
-        let (peer, control) = (Arc::clone(&self.peer), Arc::clone(&self.control));
+        let (meter, control) = (self.meter.clone(), Arc::clone(&self.control));
         let began = Instant::now();
         let job: Job = Box::new(move |messenger| {
             let body = Body { message: request, control: Arc::clone(&control) };
             let reply = Box::pin(async move { messenger.request(body).await });
-            Box::new(Asked { reply, answer: Some(answer), began, deadline, peer, control })
+            meter.metrics.report(|| Observation::RequestSent { broker: &meter.peer, api: A::NAME });
+            Box::new(Asked { reply, answer: Some(answer), began, deadline, meter, control })
         });
         let refused = match self.jobs.try_send(job) {
             Ok(()) => None,
             Err(mpsc::error::TrySendError::Full(_)) => Some("too many requests wait for the connection"),
             Err(mpsc::error::TrySendError::Closed(_)) => Some("the connection is closed"),
         };
-        Pending { api: A::NAME, peer: Arc::clone(&self.peer), control: Arc::clone(&self.control), answered, refused }
+        Pending {
+            api: A::NAME,
+            peer: Arc::clone(&self.meter.peer),
+            control: Arc::clone(&self.control),
+            answered,
+            refused,
+        }
     }
 
     /// [`submit`](Self::submit), with a timeout from now on.
     pub(crate) async fn request<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         self.submit(request, Instant::now() + timeout).await
+    }
+
+    /// The broker has asked for a pause.
+    pub(crate) fn throttled(&self, api: &'static str, pause: Duration) {
+        if !pause.is_zero() {
+            self.meter.metrics.report(|| Observation::Throttled { broker: &self.meter.peer, api, pause });
+        }
     }
 
     /// Ends it at once: requests under way fail.
@@ -138,8 +156,33 @@ impl Connection {
     pub(crate) async fn close(&self) {
         self.control.kill("the connection was closed by this client");
         if tokio::time::timeout(CLOSE, self.control.gone().cancelled()).await.is_err() {
-            tracing::warn!(peer = %self.peer, "the socket did not close within {CLOSE:?}");
+            tracing::warn!(peer = %self.peer(), "the socket did not close within {CLOSE:?}");
         }
+    }
+}
+
+/// Whom to tell of what goes over a connection.
+#[derive(Debug, Clone)]
+struct Meter {
+    metrics: Reporter,
+    /// The broker, as errors name it.
+    peer: Arc<str>,
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(Meter);
+
+impl Open {
+    fn new(meter: Meter) -> Self {
+        meter.metrics.report(|| Observation::Connected { broker: &meter.peer });
+        Self(meter)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Meter { metrics, peer } = &self.0;
+        metrics.report(|| Observation::Disconnected { broker: peer });
     }
 }
 
@@ -181,13 +224,30 @@ struct Asked<A: Api> {
     answer: Option<oneshot::Sender<Result<A::Response>>>,
     began: Instant,
     deadline: Instant,
-    peer: Arc<str>,
+    meter: Meter,
     control: Arc<Control>,
 }
 
 impl<A: Api> Asked<A> {
     fn answer(&mut self, outcome: Result<A::Response>) {
-        _ = self.answer.take().map(|answer| answer.send(outcome));
+        if let Some(answer) = self.answer.take() {
+            self.ended(outcome.as_ref().err().map(Error::kind));
+            _ = answer.send(outcome);
+        }
+    }
+
+    fn ended(&self, error: Option<ErrorKind>) {
+        let Meter { metrics, peer } = &self.meter;
+        let ended = || Observation::RequestEnded { broker: peer, api: A::NAME, took: self.began.elapsed(), error };
+        metrics.report(ended);
+    }
+}
+
+impl<A: Api> Drop for Asked<A> {
+    fn drop(&mut self) {
+        if self.answer.is_some() {
+            self.ended(Some(ErrorKind::Disconnected));
+        }
     }
 }
 
@@ -200,7 +260,7 @@ impl<A: Api> Future for Asked<A> {
             Err(e) => {
                 // Its reader or writer has ended: every later request would fail as this one.
                 let broken = matches!(e, RequestError::Poisoned(_));
-                let e = explain::<A>(e, &self.peer, &self.control);
+                let e = explain::<A>(e, &self.meter.peer, &self.control);
                 if broken {
                     let why = e.to_string();
                     self.answer(Err(e));
@@ -220,13 +280,13 @@ impl<A: Api> Request for Asked<A> {
     }
 
     fn expire(&mut self) -> String {
-        let what = format!("no answer to {} from {} within {:.1?}", A::NAME, self.peer, self.began.elapsed());
+        let what = format!("no answer to {} from {} within {:.1?}", A::NAME, self.meter.peer, self.began.elapsed());
         self.answer(Err(Error::new(ErrorKind::Timeout, what.clone())));
         what
     }
 }
 
-async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<Control>) {
+async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<Control>, _open: Open) {
     let mut active = FuturesUnordered::<Box<dyn Request>>::new();
     let mut in_use = true;
     let mut idle_at = Instant::now() + IDLE;

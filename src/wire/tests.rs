@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use crate::error::{ErrorKind, Result};
+use crate::metrics::Reporter;
 
 mod produce;
 mod schemas;
@@ -50,7 +51,7 @@ async fn open() -> (Connection, DuplexStream) {
 }
 
 async fn over(io: DuplexStream) -> Result<Connection> {
-    Connection::over(io, "broker:9092", "test", 1 << 20, LONG).await
+    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &Reporter::default()).await
 }
 
 /// What connecting to something that answers with `bytes` says.

@@ -9,7 +9,7 @@ use crate::consumer::commits::Commit;
 use crate::consumer::committer::not_ours;
 use crate::consumer::lease::Lease;
 use crate::consumer::offsets::{Offset, OffsetAndMetadata};
-use crate::error::Result;
+use crate::error::{Result, kind_of};
 
 /// How long leaving waits for commits.
 const LAST_COMMITS: Duration = Duration::from_secs(4);
@@ -104,6 +104,11 @@ impl Group {
 
     /// What came of a request.
     pub(super) fn committed(&mut self, (generation, offsets, outcome): Committed) {
+        let error = match &outcome {
+            Ok(codes) => codes.values().find(|code| **code != 0).map(|code| kind_of(*code)),
+            Err(e) => Some(e.kind()),
+        };
+        self.shell.status.meter().committed(offsets.len(), error);
         if let Ok(codes) = &outcome {
             let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
             self.shell.status.committed(&offsets.into_iter().filter(taken).collect());

@@ -12,6 +12,7 @@ use super::{Context, Finished, History, Item, Worker};
 use crate::cluster::Backoff;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Observation;
 use crate::processor::batch::IntoOutcomes;
 use crate::processor::dead_letter::Failure;
 use crate::processor::handler::{BoxError, Outcome};
@@ -28,13 +29,14 @@ impl Worker {
     /// A task has ended.
     pub(super) fn joined(&mut self, joined: Result<Finished, JoinError>) {
         match joined {
-            Ok(Finished::Each(lane, item, outcome)) => {
+            Ok(Finished::Each(lane, item, outcome, took)) => {
                 self.over(&item);
+                self.meter.called(took, !matches!(outcome, Ok(Outcome::Done)));
                 self.settle(lane, item, outcome);
             }
-            Ok(Finished::Batch(items, outcomes)) => {
+            Ok(Finished::Batch(items, outcomes, took)) => {
                 items.iter().for_each(|(_, item)| self.over(item));
-                self.settle_batch(items, outcomes);
+                self.settle_batch(items, outcomes, took);
             }
             Ok(Finished::Letter(lane, offset, written)) => {
                 self.letters -= 1;
@@ -63,8 +65,15 @@ impl Worker {
         self.stop.cancel();
     }
 
-    pub(super) fn settle_batch(&mut self, items: Vec<(Lane, Item)>, outcomes: Result<Vec<Outcome>, BoxError>) {
+    pub(super) fn settle_batch(
+        &mut self,
+        items: Vec<(Lane, Item)>,
+        outcomes: Result<Vec<Outcome>, BoxError>,
+        took: Option<Duration>,
+    ) {
         let count = items.len();
+        let done = |outcomes: &Vec<Outcome>| outcomes.iter().all(|o| matches!(o, Outcome::Done));
+        self.meter.called(took, !outcomes.as_ref().is_ok_and(done));
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes.into_outcomes(count),
             Err(error) => Outcome::retry(error).into_outcomes(count),
@@ -90,6 +99,7 @@ impl Worker {
             }
         };
         self.context.shared.failed.fetch_add(1, Ordering::Relaxed);
+        self.meter.failed(self.context.shared.group(), !last);
         self.failed(lane, item, after, error, last);
     }
 
@@ -143,7 +153,10 @@ async fn write(
     loop {
         let error = match context.dead_letters.write(message, failure).await {
             Ok(()) => break,
-            Err(e) => e.full(),
+            Err(e) => {
+                context.metrics.failed("dead_letters", e.kind());
+                e.full()
+            }
         };
         tracing::error!(%topic, offset, %error, "a dead letter can't be written: what is in order behind its record waits");
         state.note(offset, Some(format!("the dead letter of offset {offset} can't be written to {topic}: {error}")));
@@ -152,6 +165,9 @@ async fn write(
         }
     }
     context.shared.dead.fetch_add(1, Ordering::Relaxed);
+    let Message { topic, partition, .. } = message;
+    let (group, partition) = (context.shared.group(), *partition);
+    context.metrics.report(|| Observation::DeadLettered { group, topic, partition });
     true
 }
 

@@ -1,0 +1,65 @@
+//! Times, counted by how long they are.
+
+use std::time::Duration;
+
+/// The upper bounds of the buckets in microseconds: those of OpenTelemetry's conventions for messaging from 5 ms to 10 s, and
+/// more to either side.
+const BOUNDS: [u64; 21] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000,
+    2_500_000, 5_000_000, 7_500_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+/// Times, counted by how long they are: a histogram from 0.1 ms to 60 s.
+///
+/// ```
+/// use std::time::Duration;
+/// use ailurus::metrics::Durations;
+///
+/// let mut durations = Durations::default();
+/// durations.add(Duration::from_millis(3));
+/// durations.add(Duration::from_secs(90));
+/// assert_eq!(durations.count(), 2);
+/// assert_eq!(durations.buckets().find(|(bound, _)| *bound == Some(Duration::from_millis(5))), Some((Some(Duration::from_millis(5)), 1)));
+/// assert_eq!(durations.buckets().last(), Some((None, 1)));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Durations {
+    buckets: [u64; BOUNDS.len() + 1],
+    count: u64,
+    sum: Duration,
+}
+
+impl Durations {
+    /// Counts one.
+    #[inline]
+    pub fn add(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
+        self.buckets[bucket] += 1;
+        self.count += 1;
+        self.sum = self.sum.saturating_add(took);
+    }
+
+    /// Counts all of these too.
+    pub fn merge(&mut self, others: &Self) {
+        self.buckets.iter_mut().zip(others.buckets).for_each(|(mine, more)| *mine += more);
+        self.count += others.count;
+        self.sum = self.sum.saturating_add(others.sum);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// How many were as long as each bound or less, but longer than the bound before; at last how many were longer than all.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
+        let bounds = BOUNDS.iter().map(|micros| Some(Duration::from_micros(*micros))).chain([None]);
+        bounds.zip(self.buckets)
+    }
+}

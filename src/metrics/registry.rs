@@ -1,0 +1,394 @@
+//! A registry that counts in memory.
+
+mod families;
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::{Durations, Metrics, Observation, Snapshot};
+use crate::error::ErrorKind;
+
+/// An offset that is not known.
+const NONE: i64 = -1;
+
+/// Counts what clients do, for programs that read the numbers themselves or hand them on: the command's `/metrics` is made of
+/// a [`snapshot`](Self::snapshot). `docs/metrics.md` lists what there is.
+///
+/// One registry may serve several clients of a program: what they do is added up.
+///
+/// See the [module](super) for an example.
+#[derive(Debug, Default)]
+pub struct Registry {
+    brokers: Map<String, Broker>,
+    topics: Map<String, Produced>,
+    producers: Producers,
+    groups: Map<String, Group>,
+    polls: ByError<Mutex<Durations>>,
+    commits: ByError<Mutex<Durations>>,
+    failures: Map<&'static str, ByError<AtomicU64>>,
+}
+
+/// By name, made when first asked for. Names are of brokers, topics, groups and errors, which a program has a few of.
+#[derive(Debug)]
+struct Map<K, V>(RwLock<BTreeMap<K, Arc<V>>>);
+
+/// By the name of the error; empty where there was none.
+type ByError<V> = Map<String, V>;
+
+impl<K, V> Default for Map<K, V> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<K: Ord + Clone, V: Default> Map<K, V> {
+    fn at<Q: Ord + ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Arc<V>
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(found) = self.get(key) {
+            return found;
+        }
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(map.entry(key.to_owned()).or_default())
+    }
+
+    fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<Arc<V>>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn all(&self) -> Vec<(K, Arc<V>)> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().map(|(k, v)| (k.clone(), Arc::clone(v))).collect()
+    }
+}
+
+impl<V: Default> ByError<V> {
+    fn of(&self, error: Option<ErrorKind>) -> Arc<V> {
+        match error {
+            None => self.at(""),
+            Some(error) => self.at(&*error.name()),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Broker {
+    connections: AtomicI64,
+    opened: AtomicU64,
+    failures: ByError<AtomicU64>,
+    reauthentications: ByError<AtomicU64>,
+    apis: Map<&'static str, Api>,
+}
+
+#[derive(Debug, Default)]
+struct Api {
+    in_flight: AtomicI64,
+    took: Mutex<Durations>,
+    errors: ByError<AtomicU64>,
+    throttled: Mutex<Duration>,
+}
+
+/// What was produced to a topic.
+#[derive(Debug, Default)]
+struct Produced {
+    batches: AtomicU64,
+    uncompressed: AtomicU64,
+    bytes: AtomicU64,
+    records: ByError<AtomicU64>,
+    took: ByError<Mutex<Durations>>,
+    retries: ByError<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Producers {
+    used: AtomicI64,
+    limit: AtomicI64,
+    waits: AtomicU64,
+    waited: Mutex<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    members: Map<&'static str, AtomicI64>,
+    assigned: AtomicI64,
+    lost: AtomicU64,
+    rebalances: Mutex<Durations>,
+    commits: ByError<AtomicU64>,
+    topics: Map<String, Read>,
+}
+
+/// What a group has read of a topic.
+#[derive(Debug, Default)]
+struct Read {
+    batches: AtomicU64,
+    fetched: AtomicU64,
+    bytes: AtomicU64,
+    uncompressed: AtomicU64,
+    consumed: AtomicU64,
+    done: Mutex<Durations>,
+    failed: Mutex<Durations>,
+    attempts_failed: AtomicU64,
+    retries: AtomicU64,
+    dead_letters: AtomicU64,
+    partitions: Map<i32, Partition>,
+}
+
+/// A partition for as long as it is ours.
+#[derive(Debug)]
+struct Partition {
+    /// Members of this program that have it: while it goes from one to the other there may be two.
+    owners: AtomicI64,
+    position: AtomicI64,
+    end: AtomicI64,
+    committed: AtomicI64,
+    /// The lowest offset that has not ended; none where there are no handlers.
+    handled: AtomicI64,
+    in_hand: AtomicU64,
+    waiting: AtomicU64,
+    parked: AtomicU64,
+    parked_keys: AtomicU64,
+}
+
+impl Default for Partition {
+    fn default() -> Self {
+        let none = || AtomicI64::new(NONE);
+        Self {
+            owners: AtomicI64::new(0),
+            position: none(),
+            end: none(),
+            committed: none(),
+            handled: none(),
+            in_hand: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
+            parked_keys: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Partition {
+    /// Records that have not been handled, or handed out where there are no handlers.
+    fn lag(&self) -> Option<i64> {
+        let end = known(&self.end)?;
+        let at = known(&self.handled).or_else(|| known(&self.position))?;
+        Some((end - at).max(0))
+    }
+}
+
+impl Registry {
+    /// One that has counted nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What has been counted so far, and what is so now.
+    pub fn snapshot(&self) -> Snapshot {
+        families::of(self)
+    }
+
+    fn api(&self, broker: &str, api: &'static str) -> Arc<Api> {
+        self.brokers.at(broker).apis.at(&api)
+    }
+
+    fn read(&self, group: &str, topic: &str) -> Arc<Read> {
+        self.groups.at(group).topics.at(topic)
+    }
+
+    /// Nothing of a partition that has gone: what its tasks tell at last is late.
+    fn partition(&self, group: &str, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.groups.get(group)?.topics.get(topic)?.partitions.get(&partition)
+    }
+
+    /// What connections and requests tell.
+    fn observe_wire(&self, observation: &Observation<'_>) {
+        match *observation {
+            Observation::Connected { broker } => {
+                let broker = self.brokers.at(broker);
+                add(&broker.connections, 1);
+                count(&broker.opened, 1);
+            }
+            Observation::Disconnected { broker } => add(&self.brokers.at(broker).connections, -1),
+            Observation::ConnectFailed { broker, error } => {
+                count(&self.brokers.at(broker).failures.of(Some(error)), 1);
+            }
+            Observation::Reauthenticated { broker, error } => {
+                count(&self.brokers.at(broker).reauthentications.of(error), 1);
+            }
+            Observation::RequestSent { broker, api } => add(&self.api(broker, api).in_flight, 1),
+            Observation::RequestEnded { broker, api: name, took, error } => {
+                let api = self.api(broker, name);
+                add(&api.in_flight, -1);
+                lock(&api.took).add(took);
+                if error.is_some() {
+                    count(&api.errors.of(error), 1);
+                }
+                match name {
+                    "Fetch" => lock(&self.polls.of(error)).add(took),
+                    "OffsetCommit" => lock(&self.commits.of(error)).add(took),
+                    _ => {}
+                }
+            }
+            Observation::Throttled { broker, api, pause } => *lock(&self.api(broker, api).throttled) += pause,
+            _ => {}
+        }
+    }
+
+    /// What producers tell.
+    fn observe_producer(&self, observation: &Observation<'_>) {
+        match *observation {
+            Observation::BatchEncoded { topic, uncompressed, bytes, .. } => {
+                let topic = self.topics.at(topic);
+                count(&topic.batches, 1);
+                count(&topic.uncompressed, uncompressed as u64);
+                count(&topic.bytes, bytes as u64);
+            }
+            Observation::BatchRetried { topic, error } => count(&self.topics.at(topic).retries.of(Some(error)), 1),
+            Observation::BatchEnded { topic, records, took, error } => {
+                let topic = self.topics.at(topic);
+                count(&topic.records.of(error), u64::from(records));
+                lock(&topic.took.of(error)).add(took);
+            }
+            Observation::BufferChanged { used, limit } => {
+                add(&self.producers.used, used);
+                add(&self.producers.limit, limit);
+            }
+            Observation::BufferWaited { took } => {
+                count(&self.producers.waits, 1);
+                *lock(&self.producers.waited) += took;
+            }
+            _ => {}
+        }
+    }
+
+    /// What consumers tell.
+    fn observe_consumer(&self, observation: &Observation<'_>) {
+        match *observation {
+            Observation::Member { group, was, is } => {
+                let members = &self.groups.at(group).members;
+                was.into_iter().for_each(|was| add(&members.at(&was), -1));
+                is.into_iter().for_each(|is| add(&members.at(&is), 1));
+            }
+            Observation::Assigned { group, topic, partition } => {
+                add(&self.groups.at(group).assigned, 1);
+                add(&self.read(group, topic).partitions.at(&partition).owners, 1);
+            }
+            Observation::Unassigned { group, topic, partition, lost } => {
+                let group = self.groups.at(group);
+                add(&group.assigned, -1);
+                count(&group.lost, u64::from(lost));
+                let topic = group.topics.at(topic);
+                let mut partitions = topic.partitions.0.write().unwrap_or_else(PoisonError::into_inner);
+                let others = partitions.get(&partition).map_or(0, |p| p.owners.fetch_sub(1, Ordering::Relaxed) - 1);
+                if others <= 0 {
+                    partitions.remove(&partition);
+                }
+            }
+            Observation::Rebalanced { group, took } => lock(&self.groups.at(group).rebalances).add(took),
+            Observation::Fetched { group, topic, partition, batches, records, bytes, uncompressed, end } => {
+                let read = self.read(group, topic);
+                count(&read.batches, u64::from(batches));
+                count(&read.fetched, records as u64);
+                count(&read.bytes, bytes as u64);
+                count(&read.uncompressed, uncompressed as u64);
+                if let Some(p) = self.partition(group, topic, partition) {
+                    p.end.store(end, Ordering::Relaxed);
+                }
+            }
+            Observation::Consumed { group, topic, partition, records, position } => {
+                count(&self.read(group, topic).consumed, records as u64);
+                if let Some(p) = self.partition(group, topic, partition) {
+                    p.position.store(position, Ordering::Relaxed);
+                }
+            }
+            Observation::Committed { group, error, .. } => count(&self.groups.at(group).commits.of(error), 1),
+            Observation::CommittedOffset { group, topic, partition, offset } => {
+                if let Some(p) = self.partition(group, topic, partition) {
+                    p.committed.store(offset, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What processors tell.
+    fn observe_processor(&self, observation: &Observation<'_>) {
+        match *observation {
+            Observation::Handled { group, topic, done, failed, .. } => {
+                let read = self.read(group, topic);
+                lock(&read.done).merge(done);
+                lock(&read.failed).merge(failed);
+            }
+            Observation::AttemptFailed { group, topic, retried, .. } => {
+                let read = self.read(group, topic);
+                count(&read.attempts_failed, 1);
+                count(&read.retries, u64::from(retried));
+            }
+            Observation::DeadLettered { group, topic, .. } => count(&self.read(group, topic).dead_letters, 1),
+            Observation::Backlog { group, topic, partition, in_hand, waiting, parked, parked_keys, position } => {
+                let Some(p) = self.partition(group, topic, partition) else { return };
+                let set = |to: &AtomicU64, n: usize| to.store(n as u64, Ordering::Relaxed);
+                set(&p.in_hand, in_hand);
+                set(&p.waiting, waiting);
+                set(&p.parked, parked);
+                set(&p.parked_keys, parked_keys);
+                p.handled.store(position.unwrap_or(NONE), Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Metrics for Registry {
+    fn observe(&self, observation: &Observation<'_>) {
+        match observation {
+            Observation::Connected { .. }
+            | Observation::Disconnected { .. }
+            | Observation::ConnectFailed { .. }
+            | Observation::Reauthenticated { .. }
+            | Observation::RequestSent { .. }
+            | Observation::RequestEnded { .. }
+            | Observation::Throttled { .. } => self.observe_wire(observation),
+            Observation::BatchEncoded { .. }
+            | Observation::BatchRetried { .. }
+            | Observation::BatchEnded { .. }
+            | Observation::BufferChanged { .. }
+            | Observation::BufferWaited { .. } => self.observe_producer(observation),
+            Observation::Member { .. }
+            | Observation::Assigned { .. }
+            | Observation::Unassigned { .. }
+            | Observation::Rebalanced { .. }
+            | Observation::Fetched { .. }
+            | Observation::Consumed { .. }
+            | Observation::Committed { .. }
+            | Observation::CommittedOffset { .. } => self.observe_consumer(observation),
+            Observation::Handled { .. }
+            | Observation::AttemptFailed { .. }
+            | Observation::DeadLettered { .. }
+            | Observation::Backlog { .. } => self.observe_processor(observation),
+            Observation::Failed { part, error } => count(&self.failures.at(part).of(Some(*error)), 1),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+fn add(gauge: &AtomicI64, n: i64) {
+    gauge.fetch_add(n, Ordering::Relaxed);
+}
+
+fn known(offset: &AtomicI64) -> Option<i64> {
+    Some(offset.load(Ordering::Relaxed)).filter(|offset| *offset != NONE)
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,80 @@
+//! What a worker tells of its partition. Nothing is kept, and no clock is read for it, while nobody listens.
+
+use std::time::{Duration, Instant};
+
+use crate::error::ErrorKind;
+use crate::metrics::{Durations, Observation, Reporter};
+use crate::record::TopicPartition;
+
+/// Where the records of a partition are; see [`Observation::Backlog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backlog {
+    pub(super) in_hand: usize,
+    pub(super) waiting: usize,
+    pub(super) parked: usize,
+    pub(super) parked_keys: usize,
+    pub(super) position: Option<i64>,
+}
+
+pub(super) struct Meter {
+    metrics: Reporter,
+    partition: TopicPartition,
+    /// Of calls that have ended since this was last told.
+    calls: Option<Box<Calls>>,
+    told: Option<Backlog>,
+}
+
+#[derive(Default)]
+struct Calls {
+    done: Durations,
+    failed: Durations,
+}
+
+impl Meter {
+    pub(super) fn new(metrics: &Reporter, partition: TopicPartition) -> Self {
+        Self { metrics: metrics.clone(), partition, calls: metrics.is_on().then(Box::default), told: None }
+    }
+
+    /// When a call began, if its time is wanted.
+    pub(super) fn since(&self, began: Instant) -> Option<Instant> {
+        self.calls.as_ref().map(|_| began)
+    }
+
+    #[inline]
+    pub(super) fn called(&mut self, took: Option<Duration>, failed: bool) {
+        if let (Some(calls), Some(took)) = (&mut self.calls, took) {
+            if failed { calls.failed.add(took) } else { calls.done.add(took) }
+        }
+    }
+
+    pub(super) fn failed(&self, group: &str, retried: bool) {
+        let TopicPartition { topic, partition } = &self.partition;
+        self.metrics.report(|| Observation::AttemptFailed { group, topic, partition: *partition, retried });
+        self.metrics.failed("handler", ErrorKind::Handler);
+    }
+
+    /// Tells of the calls since the last time, and where the records are now.
+    pub(super) fn tell(&mut self, group: &str, now: Backlog) {
+        let Some(calls) = &mut self.calls else { return };
+        let TopicPartition { topic, partition } = &self.partition;
+        let partition = *partition;
+        if calls.done.count() + calls.failed.count() > 0 {
+            let Calls { done, failed } = std::mem::take(&mut **calls);
+            self.metrics.report(|| Observation::Handled { group, topic, partition, done: &done, failed: &failed });
+        }
+        if self.told != Some(now) {
+            self.told = Some(now);
+            let Backlog { in_hand, waiting, parked, parked_keys, position } = now;
+            self.metrics.report(|| Observation::Backlog {
+                group,
+                topic,
+                partition,
+                in_hand,
+                waiting,
+                parked,
+                parked_keys,
+                position,
+            });
+        }
+    }
+}
