@@ -237,6 +237,12 @@ impl Broker {
         self.shared.set_hook(None);
     }
 
+    /// Has connections from now on speak TLS so, or plaintext; those that are open stay as they are.
+    #[cfg(feature = "tls")]
+    pub fn set_tls(&self, server: Option<crate::TlsServer>) {
+        self.shared.set_tls(server);
+    }
+
     /// Stops listening, closes all connections, ends every task and waits for them.
     ///
     /// # Cancellation

@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub(crate) check_records: bool,
     pub(crate) cut_batches: bool,
     pub(crate) racks: Vec<String>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::TlsServer>,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -63,6 +65,8 @@ impl Default for BrokerConfig {
             check_records: true,
             cut_batches: false,
             racks: Vec::new(),
+            #[cfg(feature = "tls")]
+            tls: None,
             hook: None,
         }
     }
@@ -196,6 +200,14 @@ impl BrokerConfig {
     #[must_use]
     pub fn hook(mut self, hook: impl Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync + 'static) -> Self {
         self.hook = Some(Hook::new(hook));
+        self
+    }
+
+    /// Has all nodes listen with TLS (default: plaintext). Certificates, and whether clients need one, are rustls's to say.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, server: crate::TlsServer) -> Self {
+        self.tls = Some(server);
         self
     }
 

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -87,28 +87,45 @@ impl Drop for Counted<'_> {
 pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: TcpStream, peer: SocketAddr) {
     shared.connections.fetch_add(1, Ordering::Relaxed);
     let _counted = Counted(&shared);
-    if let Err(error) = run(&shared, node, stream, peer).await {
+    if let Err(error) = open(&shared, node, stream, peer).await {
         if error.kind() != io::ErrorKind::UnexpectedEof {
             tracing::debug!(node, %peer, %error, "connection closed");
         }
     }
 }
 
-async fn run(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn open(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = shared.tls() {
+        let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await?;
+        return run(shared, node, stream, peer).await;
+    }
+    run(shared, node, stream, peer).await
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    node: i32,
+    stream: S,
+    peer: SocketAddr,
+) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(16 << 10, stream);
     let wake = Arc::new(Notify::new());
     loop {
         let frame = read_frame(&mut stream).await?;
         match answer(shared, node, frame, peer, &wake).await? {
-            Answer::Send(bytes) => stream.write_all(&bytes).await?,
+            Answer::Send(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+            }
             Answer::Silence => {}
             Answer::Close => return Ok(()),
         }
     }
 }
 
-async fn read_frame(stream: &mut BufReader<TcpStream>) -> io::Result<Bytes> {
+async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Result<Bytes> {
     let length = stream.read_u32().await? as usize;
     if !(HEADER_START..=MAX_REQUEST).contains(&length) {
         return Err(invalid(format!("a request of {length} bytes")));

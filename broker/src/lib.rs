@@ -2,7 +2,7 @@
 //!
 //! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
 //! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps
-//! everything in memory and forgets it when it ends. It knows no coordinator of transactions, no authentication, no TLS and no
+//! everything in memory and forgets it when it ends. It knows no coordinator of transactions, no authentication and no
 //! replication, though it can pretend to have several nodes: each listens on its own port and leads its share of the
 //! partitions. It trusts its clients, as a tool
 //! for loopback may: do not open it to machines that you do not trust.
@@ -48,3 +48,7 @@ pub use error::BrokerError;
 pub use fault::{Fault, RequestInfo};
 pub use inspect::{GroupMember, LogRecord};
 pub use versions::Versions;
+
+/// What a broker's TLS is made of: see [`BrokerConfig::tls`].
+#[cfg(feature = "tls")]
+pub type TlsServer = std::sync::Arc<tokio_rustls::rustls::ServerConfig>;

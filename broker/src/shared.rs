@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     groups: Mutex<Groups>,
     sessions: Mutex<Sessions>,
     hook: Mutex<Option<Hook>>,
+    #[cfg(feature = "tls")]
+    tls: Mutex<Option<crate::TlsServer>>,
     requests: Mutex<BTreeMap<i16, u64>>,
     pub connections: AtomicUsize,
 }
@@ -33,6 +35,8 @@ impl Shared {
             groups: Mutex::new(Groups::new(config.initial_rebalance_delay, config.session_timeout)),
             sessions: Mutex::default(),
             hook: Mutex::new(config.hook.take()),
+            #[cfg(feature = "tls")]
+            tls: Mutex::new(config.tls.take()),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             config,
@@ -53,6 +57,16 @@ impl Shared {
 
     pub fn set_hook(&self, hook: Option<Hook>) {
         *lock(&self.hook) = hook;
+    }
+
+    #[cfg(feature = "tls")]
+    pub fn set_tls(&self, tls: Option<crate::TlsServer>) {
+        *lock(&self.tls) = tls;
+    }
+
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<crate::TlsServer> {
+        lock(&self.tls).clone()
     }
 
     /// Counts a request and asks the hook what to do with it.

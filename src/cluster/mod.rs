@@ -77,7 +77,7 @@ impl Client {
     /// A client that has reached the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that lists the settings that are not allowed; [`ErrorKind::Connect`] that names each broker tried
+    /// [`ErrorKind::Config`] that lists the settings that are not allowed, or names a file that can't be used; [`ErrorKind::Connect`] that names each broker tried
     /// and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;

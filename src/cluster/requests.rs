@@ -13,6 +13,11 @@ use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::wire::{Api, Connection};
 
+/// Whether a request fails so whichever broker is asked.
+fn is_of_us(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::Closed | ErrorKind::Config)
+}
+
 /// How long one broker is given before another is asked as well.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -22,7 +27,8 @@ impl Cluster {
     /// is asked as well: a broker that hangs holds nothing up.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
+    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used; [`ErrorKind::Config`] if a file of the
+    /// settings can't be used.
     pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         let began = Instant::now();
         let mut tried = Vec::new();
@@ -40,10 +46,8 @@ impl Cluster {
             tokio::select! {
                 Some(outcome) = asked.next() => match outcome {
                     Ok(response) => return Ok(response),
-                    // Another broker would answer the same.
-                    Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::Closed) => {
-                        return Err(e);
-                    }
+                    // With another broker it would be the same.
+                    Err(e) if is_of_us(e.kind()) => return Err(e),
                     Err(e) => tried.push(e.full()),
                 },
                 () = tokio::time::sleep(PATIENCE), if candidates.len() > 0 => {}

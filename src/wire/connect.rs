@@ -106,14 +106,14 @@ impl ConnectSettings {
     /// Whether what refused plaintext speaks TLS.
     async fn expects_tls(&self, addr: &BrokerAddr) -> bool {
         let ask = async { probe::answers_tls(self.tcp(addr).await?).await.map_err(|e| failed(addr, &e.to_string())) };
-        matches!(tokio::time::timeout(PROBE, ask).await, Ok(Ok(true)))
+        matches!(tokio::time::timeout(PROBE.min(self.timeout), ask).await, Ok(Ok(true)))
     }
 
     /// Whether what refused TLS is a broker in plaintext.
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     async fn is_plaintext(&self, addr: &BrokerAddr) -> bool {
         let ask = async { self.open(self.tcp(addr).await?, addr, PROBE).await };
-        matches!(tokio::time::timeout(PROBE, ask).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(PROBE.min(self.timeout), ask).await, Ok(Ok(_)))
     }
 
     async fn tcp(&self, addr: &BrokerAddr) -> Result<TcpStream> {
