@@ -395,6 +395,9 @@ pub struct ProcessorConfig {
     /// How long a shutdown waits for records in hand, default 30 s; what is not done by then is cancelled and not
     /// committed.
     pub shutdown_timeout: Duration,
+    /// How long records of a partition may wait while none ends before the partition counts as stalled, default 60 s. 100 ms to
+    /// 24 hours. Health says so, and nothing else comes of it. Raise it above what the slowest handler may take.
+    pub stall_timeout: Duration,
 }
 
 impl Default for ProcessorConfig {
@@ -411,6 +414,7 @@ impl Default for ProcessorConfig {
             dead_letter_suffix: ".dlq".into(),
             commit_interval: Duration::from_millis(200),
             shutdown_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -450,6 +454,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long to try one address of a broker, default 10 s. 10 ms to 2 minutes.
     pub connect_timeout: Duration,
+    /// How long a look at the health of cluster and subscriptions may take, default 3 s; what has not answered by then counts as
+    /// not answering. 100 ms to 60 s. Keep it below the timeout of whoever asks, such as Kubernetes' `timeoutSeconds`.
+    pub health_timeout: Duration,
     /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 ms to 1 day. New partitions of a
     /// growing topic are seen after this at the latest.
     pub metadata_max_age: Duration,
@@ -479,6 +486,7 @@ impl Default for Config {
             allow_auto_topic_creation: true,
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(3),
             metadata_max_age: Duration::from_secs(300),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
@@ -622,6 +630,8 @@ impl ConfigBuilder {
         request_timeout: Duration => request_timeout;
         /// How long to try one address of a broker.
         connect_timeout: Duration => connect_timeout;
+        /// [`Config::health_timeout`].
+        health_timeout: Duration => health_timeout;
         /// The age at which metadata is asked for anew.
         metadata_max_age: Duration => metadata_max_age;
         /// The wait before a failed request is tried again.
@@ -688,6 +698,8 @@ impl ConfigBuilder {
         max_attempts: u32 => processor.max_attempts;
         /// [`ProcessorConfig::shutdown_timeout`].
         shutdown_timeout: Duration => processor.shutdown_timeout;
+        /// [`ProcessorConfig::stall_timeout`].
+        stall_timeout: Duration => processor.stall_timeout;
     }
 
     /// Checks everything.

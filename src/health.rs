@@ -1,22 +1,22 @@
-//! What an operator asks: are the brokers there, are the groups alive, how far behind are they.
+//! What an operator asks: are the brokers there, are the groups alive, how far behind are they, does anything stand still.
 
-use std::collections::BTreeSet;
+mod ask;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use kafka_protocol::messages::MetadataRequest;
-use serde::Serialize;
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Client, Snapshot, UNKNOWN_TOPIC};
-use crate::config::BrokerAddr;
-pub use crate::processor::{PartitionHealth, SubscriptionHealth};
+pub(crate) use ask::Checks;
+use ask::Seen;
 
-/// The longest wait for metadata, and then for the brokers, which are asked at the same time.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::cluster::Client;
+pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
 
 /// The state of a cluster as a client sees it, and of that client's subscriptions. As JSON it is what
-/// `GET /health/redpanda` answers.
+/// `GET /health/redpanda` answers, and can be read from that again.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -29,22 +29,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Health {
     /// All in one word.
     pub status: Status,
+    /// Why the status is not `healthy`.
+    pub problems: Vec<String>,
+    /// Milliseconds since the brokers were asked.
+    pub age_ms: u64,
     /// The cluster's id, if it has one.
     pub cluster_id: Option<String>,
     /// The controller's broker id, if there is one now.
     pub controller_id: Option<i32>,
-    /// Each broker of the cluster; the configured addresses if none of them could be reached.
+    /// Each broker of the cluster; the configured addresses if none of them was ever reached.
     pub brokers: Vec<BrokerHealth>,
+    /// Each topic in use.
+    pub topics: Vec<TopicHealth>,
     /// Each subscription that lives.
     pub subscriptions: Vec<SubscriptionHealth>,
-    /// Why the status is not `healthy`.
-    pub problems: Vec<String>,
 }
 
 /// In one word.
@@ -52,15 +56,30 @@ pub struct Health {
 /// ```
 /// assert_eq!(serde_json::to_string(&ailurus::health::Status::Degraded).unwrap(), r#""degraded""#);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// All brokers answer, and no subscription stands still.
     Healthy,
-    /// Work goes on, but a broker does not answer, a partition or a subscription stands still, or its topic is gone.
+    /// Work goes on, but a broker does not answer, a partition has no leader or waits for what does not come by itself, or a
+    /// topic is gone.
     Degraded,
-    /// No broker can be reached, or a subscription has ended.
+    /// No broker can be reached, a subscription has ended, or it or a partition of it is [stalled](Activity::Stalled).
     Unhealthy,
+}
+
+/// Whether a broker answers.
+///
+/// ```
+/// assert_eq!(serde_json::to_string(&ailurus::health::BrokerStatus::Down).unwrap(), r#""down""#);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerStatus {
+    /// It does.
+    Up,
+    /// It does not, or the cluster does not list it any more.
+    Down,
 }
 
 /// One broker.
@@ -70,7 +89,7 @@ pub enum Status {
 /// println!("{}: {}", broker.address, broker.error.as_deref().unwrap_or("answers"));
 /// # }
 /// ```
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BrokerHealth {
@@ -78,201 +97,150 @@ pub struct BrokerHealth {
     pub id: Option<i32>,
     /// `host:port`.
     pub address: String,
+    /// Whether it answers.
+    pub status: BrokerStatus,
     /// Milliseconds for one request and its answer over an open connection.
     pub latency_ms: Option<f64>,
     /// Why it can't be used.
     pub error: Option<String>,
 }
 
+/// One topic.
+///
+/// ```
+/// # fn show(topic: &ailurus::health::TopicHealth) {
+/// println!("{}: {} of {} partitions without a leader", topic.name, topic.without_leader, topic.partitions);
+/// # }
+/// ```
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct TopicHealth {
+    /// Its name.
+    pub name: String,
+    /// Whether it exists.
+    pub exists: bool,
+    /// How many partitions it has.
+    pub partitions: usize,
+    /// How many of them have no leader, so that they can neither be read nor written.
+    pub without_leader: usize,
+    /// How many of them have replicas that are not in sync. That alone is no problem of a client's: the status says nothing of it.
+    pub under_replicated: usize,
+}
+
 impl Health {
-    /// Asks each broker. Never fails: what can't be reached is in the answer. Takes 10 s at most, whatever brokers do: 5 s
-    /// for the list of brokers and 5 s for the brokers themselves, all at the same time.
+    /// Asks each broker. Never fails: what can't be reached is in the answer. Takes
+    /// [`Config::health_timeout`](crate::Config::health_timeout) at most, whatever brokers do: half of it for the list of
+    /// brokers and half for the brokers themselves, all at the same time. Creates no topic.
     ///
     /// # Cancellation
     /// Dropping the future ends the questions; nothing else is touched.
     pub async fn check(client: &Client) -> Self {
-        Self::of(client, Vec::new()).await
+        Self::new(&Seen::ask(client, &[]).await, Duration::ZERO, Vec::new())
     }
 
-    pub(crate) async fn of(client: &Client, subscriptions: Vec<SubscriptionHealth>) -> Self {
-        let cluster = client.cluster();
-        let refreshed = tokio::time::timeout(TIMEOUT, cluster.refresh()).await.ok().and_then(Result::ok);
-        let snapshot = cluster.snapshot();
-        let mut known: Vec<_> = match &refreshed {
-            Some(s) => s.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect(),
-            None => cluster.config().brokers.iter().map(|at| (None, at.clone())).collect(),
-        };
-        known.sort();
-        let mut brokers = join_all(known.into_iter().map(|(id, at)| probe(client, id, at))).await;
-        brokers.extend(missing(&snapshot));
-        let controller_id = snapshot.controller.filter(|_| refreshed.is_some());
+    pub(crate) fn new(seen: &Arc<Seen>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
         let mut health = Self {
             status: Status::Healthy,
-            cluster_id: snapshot.cluster_id.clone(),
-            controller_id,
-            brokers,
-            subscriptions,
             problems: Vec::new(),
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            cluster_id: seen.cluster_id.clone(),
+            controller_id: seen.controller_id,
+            brokers: seen.brokers.clone(),
+            topics: seen.topics.clone(),
+            subscriptions,
         };
-        health.judge();
-        health.miss(&snapshot);
+        let mut findings = Findings::default();
+        findings.brokers(&health);
+        findings.topics(&health);
+        health.subscriptions.iter().for_each(|s| findings.subscription(s));
+        Findings { worst: health.status, problems: health.problems } = findings;
         health
     }
 
-    /// A subscription to a topic that is not there looks well: it has nothing to do.
-    fn miss(&mut self, snapshot: &Snapshot) {
-        for s in &self.subscriptions {
-            for topic in s.topics.iter().filter(|t| snapshot.failed.get(t.as_str()) == Some(&UNKNOWN_TOPIC)) {
-                self.problems.push(format!("topic {topic:?} of group {:?} does not exist", s.group));
-                if self.status == Status::Healthy {
-                    self.status = Status::Degraded;
-                }
-            }
-        }
-    }
-
-    fn judge(&mut self) {
-        let mut worst = Status::Healthy;
-        let mut problems = Vec::new();
-        let mut problem = |status: Status, what: String| {
-            if worst != Status::Unhealthy && status != Status::Healthy {
-                worst = status;
-            }
-            problems.push(what);
-        };
-        let down: Vec<_> = self.brokers.iter().filter(|b| b.error.is_some()).collect();
-        let none = down.len() == self.brokers.len();
-        if self.brokers.is_empty() {
-            problem(Status::Unhealthy, "the cluster lists no broker".into());
-        }
-        for b in down {
-            let status = if none { Status::Unhealthy } else { Status::Degraded };
-            problem(status, b.error.clone().unwrap_or_default());
-        }
-        if self.controller_id.is_none() && !none {
-            problem(Status::Degraded, "the cluster has no controller: topics can't be created or changed".into());
-        }
-        for s in &self.subscriptions {
-            if s.state == "closed" {
-                problem(Status::Unhealthy, format!("the subscription of group {:?} has ended", s.group));
-            }
-            for p in &s.partitions {
-                if let Some(why) = &p.paused {
-                    problem(
-                        Status::Degraded,
-                        format!("{}/{} of group {:?} waits: {why}", p.topic, p.partition, s.group),
-                    );
-                }
-            }
-        }
-        self.status = worst;
-        self.problems = problems;
+    /// Whether a broker answers.
+    pub fn is_reachable(&self) -> bool {
+        self.brokers.iter().any(|b| b.status == BrokerStatus::Up)
     }
 }
 
-/// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
-fn missing(snapshot: &Snapshot) -> Vec<BrokerHealth> {
-    let replicas = snapshot.topics.values().flat_map(|t| &t.partitions).flat_map(|p| &p.replicas);
-    let missing: BTreeSet<i32> = replicas.filter(|id| !snapshot.brokers.contains_key(id)).copied().collect();
-    let down = |id| BrokerHealth {
-        id: Some(id),
-        address: "unknown".into(),
-        latency_ms: None,
-        error: Some(format!(
-            "broker {id} holds replicas of topics in use and is not in the cluster's metadata: it is down"
-        )),
-    };
-    missing.into_iter().map(down).collect()
+struct Findings {
+    worst: Status,
+    problems: Vec<String>,
 }
 
-async fn probe(client: &Client, id: Option<i32>, at: BrokerAddr) -> BrokerHealth {
-    let ping = || MetadataRequest::default().with_topics(Some(vec![])).with_allow_auto_topic_creation(false);
-    let cluster = client.cluster();
-    let timeout = TIMEOUT.min(cluster.config().request_timeout);
-    let timed = async {
-        cluster.request_at(&at, ping(), timeout).await?; // opens the connection, if there is none
-        let began = Instant::now();
-        cluster.request_at(&at, ping(), timeout).await?;
-        Ok::<_, crate::Error>(began.elapsed())
-    };
-    let (latency_ms, error) = match tokio::time::timeout(TIMEOUT, timed).await {
-        Ok(Ok(took)) => (Some((took.as_secs_f64() * 1e6).round() / 1e3), None),
-        Ok(Err(e)) => (None, Some(e.full())),
-        Err(_) => (None, Some(format!("{at} has not answered within {TIMEOUT:?}"))),
-    };
-    BrokerHealth { id, address: at.to_string(), latency_ms, error }
+impl Default for Findings {
+    fn default() -> Self {
+        Self { worst: Status::Healthy, problems: Vec::new() }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn broker(error: Option<&str>) -> BrokerHealth {
-        let error = error.map(str::to_owned);
-        BrokerHealth { id: Some(1), address: "a:1".into(), latency_ms: None, error }
+impl Findings {
+    fn add(&mut self, status: Status, problem: String) {
+        self.worst = self.worst.max(status);
+        self.problems.push(problem);
     }
 
-    fn judged(brokers: Vec<BrokerHealth>, state: &str, paused: Option<&str>) -> Health {
-        let partition = PartitionHealth {
-            topic: "t".into(),
-            partition: 0,
-            position: 5,
-            committed: None,
-            lag: Some(0),
-            in_hand: 0,
-            parked_keys: 0,
-            paused: paused.map(str::to_owned),
-        };
-        let subscriptions = vec![SubscriptionHealth {
-            group: "g".into(),
-            topics: vec!["t".into()],
-            state: state.into(),
-            partitions: vec![partition],
-        }];
-        let (status, problems) = (Status::Healthy, vec![]);
-        let mut h = Health { status, cluster_id: None, controller_id: Some(1), brokers, subscriptions, problems };
-        h.judge();
-        h
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn brokers_that_are_silent_do_not_hold_it_up() {
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
-        let config = crate::Config::builder().brokers(silent.local_addr().unwrap().to_string()).build().unwrap();
-        let client = Client::new(config);
-        let checks = (0..3).map(|_| Health::check(&client)); // one does not wait for another
-        let all = tokio::time::timeout(TIMEOUT * 2 + Duration::from_secs(1), join_all(checks)).await.unwrap();
-        for health in all {
-            assert_eq!(health.status, Status::Unhealthy);
-            assert!(health.problems[0].contains("within"), "{:?}", health.problems);
+    fn brokers(&mut self, health: &Health) {
+        if health.brokers.is_empty() {
+            self.add(Status::Unhealthy, "the cluster lists no broker".into());
+        }
+        let status = if health.is_reachable() { Status::Degraded } else { Status::Unhealthy };
+        for b in &health.brokers {
+            if let Some(error) = &b.error {
+                self.add(status, error.clone());
+            }
+        }
+        if health.controller_id.is_none() && health.is_reachable() {
+            self.add(Status::Degraded, "the cluster has no controller: topics can't be created or changed".into());
         }
     }
 
-    #[test]
-    fn a_topic_that_is_gone_is_a_problem() {
-        let mut health = judged(vec![broker(None)], "member", None);
-        let mut snapshot = Snapshot::empty();
-        snapshot.failed.insert("other".into(), UNKNOWN_TOPIC);
-        health.miss(&snapshot);
-        assert_eq!(health.status, Status::Healthy);
-        snapshot.failed.insert("t".into(), UNKNOWN_TOPIC);
-        health.miss(&snapshot);
-        assert_eq!(health.status, Status::Degraded);
-        assert_eq!(health.problems, ["topic \"t\" of group \"g\" does not exist"]);
+    fn topics(&mut self, health: &Health) {
+        for t in health.topics.iter().filter(|t| t.without_leader > 0) {
+            let what = format!(
+                "{} of the {} partitions of topic {:?} have no leader: they can neither be read nor written",
+                t.without_leader, t.partitions, t.name
+            );
+            self.add(Status::Degraded, what);
+        }
+        // A subscription to a topic that is not there looks well: it has nothing to do.
+        for s in &health.subscriptions {
+            for t in health.topics.iter().filter(|t| !t.exists && s.topics.contains(&t.name)) {
+                self.add(Status::Degraded, format!("topic {:?} of group {:?} does not exist", t.name, s.group));
+            }
+        }
     }
 
-    #[test]
-    fn the_worst_finding_is_the_status() {
-        assert_eq!(judged(vec![broker(None)], "member", None).status, Status::Healthy);
-        assert_eq!(judged(vec![broker(None), broker(Some("down"))], "member", None).status, Status::Degraded);
-        assert_eq!(judged(vec![broker(Some("down"))], "member", None).status, Status::Unhealthy);
-        assert_eq!(judged(vec![broker(Some("down"))], "member", Some("why")).status, Status::Unhealthy);
-        assert_eq!(judged(vec![], "member", None).status, Status::Unhealthy);
-        let waiting = judged(vec![broker(None)], "member", Some("why"));
-        assert_eq!((waiting.status, waiting.problems.len()), (Status::Degraded, 1));
-        assert!(waiting.problems[0].contains("t/0 of group \"g\" waits: why"), "{:?}", waiting.problems);
-        assert_eq!(judged(vec![broker(None)], "closed", None).status, Status::Unhealthy);
+    fn subscription(&mut self, s: &SubscriptionHealth) {
+        let group = &s.group;
+        match s.state.as_str() {
+            "closed" => self.add(Status::Unhealthy, format!("the subscription of group {group:?} has ended")),
+            "joining" if s.activity == Activity::Stalled => {
+                let long = Duration::from_secs(s.state_ms / 1000);
+                self.add(
+                    Status::Unhealthy,
+                    format!("the subscription of group {group:?} has been joining for {long:?}"),
+                );
+            }
+            _ => {}
+        }
+        for p in &s.partitions {
+            let waits = p.paused.as_ref().map(|why| format!("it waits: {why}"));
+            let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
+            if p.activity == Activity::Stalled {
+                let long = Duration::from_secs(p.quiet_ms.unwrap_or_default() / 1000);
+                let behind = match p.lag {
+                    Some(1) => "1 record waits".into(),
+                    Some(lag @ 2..) => format!("{lag} records wait"),
+                    _ => "records wait".to_owned(),
+                };
+                let why = waits.map(|w| format!("; {w}")).unwrap_or_default();
+                let what = format!("{place} is stalled: {behind}, and none has ended for {long:?}{why}");
+                self.add(Status::Unhealthy, what);
+            } else if let Some(why) = &p.paused {
+                self.add(Status::Degraded, format!("{place} waits: {why}"));
+            }
+        }
     }
 }

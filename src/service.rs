@@ -7,7 +7,7 @@ use crate::cluster::Client;
 use crate::config::{Compression, Config};
 use crate::error::Result;
 use crate::event::{Encoded, Event};
-use crate::health::Health;
+use crate::health::{Checks, Health};
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::Headers;
@@ -140,6 +140,7 @@ pub struct RedpandaService {
     producer: Producer,
     /// For health: those that are gone are dropped when it is asked for.
     subscriptions: Arc<Mutex<Vec<Weak<SubscriptionState>>>>,
+    checks: Arc<Checks>,
 }
 
 impl RedpandaService {
@@ -157,7 +158,7 @@ impl RedpandaService {
     /// Producer settings out of bounds.
     pub fn new(client: &Client) -> Result<Self> {
         let producer = Producer::new(client, client.config().producer.clone())?;
-        Ok(Self { client: client.clone(), producer, subscriptions: Arc::default() })
+        Ok(Self { client: client.clone(), producer, subscriptions: Arc::default(), checks: Arc::default() })
     }
 
     /// The client below, for what the service has no word for.
@@ -240,13 +241,22 @@ impl RedpandaService {
     }
 
     /// How brokers and subscriptions are. Never fails: what can't be reached is in the answer.
+    ///
+    /// Takes [`Config::health_timeout`], and twice that at most. What the cluster is asked, by all clones of this service together, is asked
+    /// once a second at most, however many ask for it: metadata, each broker whether it answers, and each leader where the
+    /// partitions read here end, so that records that nobody fetches are noticed. Subscriptions are as of now. No topic is
+    /// created.
+    ///
+    /// # Cancellation
+    /// Dropping the future ends the questions, or leaves the wait for those of another caller.
     pub async fn health(&self) -> Health {
-        let subscriptions = {
+        let subscriptions: Vec<_> = {
             let mut all = self.lock();
             all.retain(|s| s.strong_count() > 0);
-            all.iter().filter_map(Weak::upgrade).map(|s| s.health()).collect()
+            all.iter().filter_map(Weak::upgrade).collect()
         };
-        Health::of(&self.client, subscriptions).await
+        let (seen, age) = self.checks.seen(&self.client, &subscriptions).await;
+        Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).collect())
     }
 
     /// Sends what is waiting, then closes the producer and the client's connections. Subscriptions are shut down by their own

@@ -177,6 +177,18 @@ fn a_signal_before_the_end_that_was_asked_for_is_an_interruption() {
 }
 
 #[test]
+fn a_member_says_at_its_end_what_is_left() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("left", 1);
+    bed.feed(&["produce", &topic], b"one\ntwo\nthree\nfour\nfive\n").expect(0);
+    let group = bed.name("g");
+    let ended = bed.run(&["consume", &topic, "--max", "2", "--group", &group]).expect(0);
+    assert_eq!(ended.stderr, format!("left for group {group}: {topic}/0: 3 from offset 2 on\n"));
+    let ended = bed.run(&["consume", &topic, "--exit-at-end", "--group", &group]).expect(0);
+    assert_eq!((ended.stdout.lines().count(), ended.stderr.as_str()), (3, ""), "nothing is left");
+}
+
+#[test]
 fn a_reader_that_leaves_ends_consume_quietly() {
     let mut bed = Bed::new();
     let topic = bed.topic("pipe", 1);

@@ -7,20 +7,27 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use ailurus_broker::{Broker, BrokerConfig, Fault, RequestInfo};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::{Bed, DEADLINE, Process, until};
 
-/// Status and body of `GET path`.
+/// Status and body of `GET path`, if that is JSON.
 fn get(address: &str, path: &str) -> Option<(u16, Value)> {
+    let (status, _, body) = fetch(address, path)?;
+    Some((status, serde_json::from_str(&body).ok()?))
+}
+
+/// Status, head and body of `GET path`.
+fn fetch(address: &str, path: &str) -> Option<(u16, String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-    let body = answer.split_once("\r\n\r\n")?.1;
-    Some((status, serde_json::from_str(body).ok()?))
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((status, head.to_owned(), body.to_owned()))
 }
 
 fn status(address: &str, path: &str) -> u16 {
@@ -29,7 +36,14 @@ fn status(address: &str, path: &str) -> u16 {
 
 /// Starts `serve` and gives the address of its HTTP.
 fn serve(bed: &Bed, brokers: &str) -> (Process, String) {
-    let process = bed.start(&["serve", "--http", "127.0.0.1:0", "--brokers", brokers]);
+    serve_with(bed, brokers, &[])
+}
+
+/// The same with these variables.
+fn serve_with(bed: &Bed, brokers: &str, variables: &[(&str, &str)]) -> (Process, String) {
+    let mut command = bed.command(&["serve", "--http", "127.0.0.1:0", "--brokers", brokers]);
+    command.envs(variables.iter().copied());
+    let process = Process::spawn(command);
     let line = process.line(|l| l.starts_with("http://"));
     let address = line.trim_start_matches("http://").split('/').next().unwrap().to_owned();
     (process, address)
@@ -61,7 +75,9 @@ fn alive_but_not_ready_without_a_cluster() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (process, address) = serve(&bed, &nobody);
     assert_eq!(status(&address, "/health/live"), 200);
-    assert_eq!(status(&address, "/health/ready"), 503);
+    let (code, body) = get(&address, "/health/ready").unwrap();
+    assert_eq!((code, body["status"].as_str()), (503, Some("not ready")));
+    assert!(body["reasons"][0].as_str().unwrap().contains(&nobody), "{body}");
     let told = until(|| {
         let (code, health) = get(&address, "/health/redpanda").unwrap();
         assert_eq!((code, health["status"].as_str()), (503, Some("unhealthy")));
@@ -70,4 +86,107 @@ fn alive_but_not_ready_without_a_cluster() {
     told.expect("the report names the broker");
     process.signal(Signal::SIGTERM);
     process.end().expect(0);
+}
+
+#[test]
+fn brokers_that_hang_are_noticed_long_before_the_session_expires() {
+    let bed = Bed::embedded();
+    let (process, address) =
+        serve_with(&bed, &bed.brokers, &[("REDPANDA_SESSION_TIMEOUT", "300000"), ("REDPANDA_HEALTH_TIMEOUT", "500")]);
+    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
+    bed.stop_broker();
+    let reasons = until(|| {
+        let (code, body) = get(&address, "/health/ready").unwrap();
+        (code == 503).then_some(body["reasons"].to_string())
+    });
+    assert!(reasons.expect("not ready").contains("has not answered within 500ms"));
+    assert_eq!(status(&address, "/health/live"), 200);
+    let (_, health) = get(&address, "/health/redpanda").unwrap();
+    assert_eq!(health["subscriptions"][0]["state"], "member", "{health}");
+    drop(process);
+}
+
+#[test]
+fn the_page_shows_all_and_needs_nothing_from_elsewhere() {
+    let bed = Bed::embedded();
+    let (process, address) = serve_with(&bed, &bed.brokers, &[("REDPANDA_CLIENT_ID", "<b>shop</b>&\"")]);
+    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
+    let shown = until(|| {
+        let (code, head, page) = fetch(&address, "/").unwrap();
+        assert_eq!(code, 200);
+        page.contains("<th scope=\"row\">order-analytics</th>").then_some((head, page)) // it may be as of a moment ago
+    });
+    let (head, page) = shown.expect("the topics");
+    let head = head.to_lowercase();
+    assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
+    assert!(head.contains("content-security-policy: default-src 'none'; "), "{head}");
+    for text in [
+        "<!DOCTYPE html><html lang=\"en\">",
+        "<title>Healthy – ailurus</title>",
+        "<h1 class=\"state good\">Healthy</h1>",
+        "<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>",
+        "stock-consumer-group",
+        "analytics-consumer-group",
+        "<th scope=\"row\">order-analytics</th>",
+        ">idle</span>",
+        "&lt;b&gt;shop&lt;/b&gt;&amp;&quot;",
+    ] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
+    for text in ["<b>", "http://", "https://", "\"//", " src=", "url(", "@import", "<img", "<iframe"] {
+        assert!(!page.contains(text), "{text:?} in {page}");
+    }
+    let (code, _, fragment) = fetch(&address, "/fragment").unwrap();
+    assert_eq!(code, 200);
+    assert!(fragment.starts_with("<header data-status=\"Healthy\">") && !fragment.contains("<html"), "{fragment}");
+    process.signal(Signal::SIGTERM);
+    process.end().expect(0);
+}
+
+#[test]
+fn what_stalls_is_told_and_a_second_signal_does_not_wait_for_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
+    // A dead letter is written and never acknowledged.
+    broker.set_hook(|request: &RequestInfo<'_>| {
+        let letter = b"stock-updates.dlq";
+        let is_letter = request.api_key == 0 && request.body.windows(letter.len()).any(|w| w == letter);
+        is_letter.then_some(Fault::DelayAnswer(DEADLINE * 10))
+    });
+    let bed = Bed::embedded();
+    let long = [
+        ("REDPANDA_STALL_TIMEOUT", "200"),
+        ("REDPANDA_SHUTDOWN_TIMEOUT", "3600000"),
+        ("REDPANDA_DELIVERY_TIMEOUT", "3600000"),
+        ("REDPANDA_REQUEST_TIMEOUT", "600000"),
+    ];
+    let (process, address) = serve_with(&bed, &broker.bootstrap(), &long);
+    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
+    let produce = ["produce", "stock-updates", "--partition", "0", "--brokers", &broker.bootstrap()];
+    bed.feed(&produce, b"no event\n").expect(0);
+    let stalled = until(|| {
+        let (code, health) = get(&address, "/health/redpanda").unwrap();
+        (code == 503).then_some(health)
+    });
+    let stalled = stalled.expect("it stalls");
+    let problem = stalled["problems"][0].as_str().unwrap();
+    assert!(
+        problem.starts_with("stock-updates/0 of group \"stock-consumer-group\" is stalled: 1 record waits"),
+        "{problem}"
+    );
+    assert!(problem.contains("the dead letter of offset 0 is being written"), "{problem}");
+    assert!(fetch(&address, "/").unwrap().2.contains("<span class=\"state bad\">stalled</span> for "));
+    assert_eq!(status(&address, "/health/ready"), 200, "it is in its groups, and its brokers answer");
+
+    process.signal(Signal::SIGTERM);
+    let ending = until(|| {
+        let (code, body) = get(&address, "/health/ready").unwrap();
+        (code == 503).then(|| body["reasons"][0].as_str().unwrap().to_owned())
+    });
+    assert_eq!(ending.as_deref(), Some("the process is shutting down"));
+    process.signal(Signal::SIGTERM);
+    let ended = process.end().expect(130);
+    let left = "group stock-consumer-group ended with records left: stock-updates/0: 0 in hand cancelled, 1 parked, 0 not begun";
+    assert!(ended.stderr.contains(left), "{}", ended.stderr);
+    drop(broker);
 }

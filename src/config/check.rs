@@ -104,6 +104,7 @@ impl Check<'_> {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         self.duration("request timeout", c.request_timeout, ms(100), s(600));
         self.duration("connect timeout", c.connect_timeout, ms(10), s(120));
+        self.duration("health timeout", c.health_timeout, ms(100), s(60));
         self.duration("metadata max age", c.metadata_max_age, ms(1), s(86_400));
         self.duration("retry backoff", c.retry_backoff, ms(1), s(60));
         self.duration("retry backoff max", c.retry_backoff_max, c.retry_backoff, s(600));
@@ -235,6 +236,7 @@ impl Check<'_> {
         self.duration("handler retry backoff max", p.retry_backoff_max, p.retry_backoff, s(86_400));
         self.duration("commit interval", p.commit_interval, ms(1), s(3600));
         self.duration("shutdown timeout", p.shutdown_timeout, ms(0), s(3600));
+        self.duration("stall timeout", p.stall_timeout, ms(100), s(86_400));
         let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {
             format!(

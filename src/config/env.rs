@@ -50,6 +50,8 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_ATTEMPT_TIMEOUT", "attempt timeout"),
     ("REDPANDA_MAX_ATTEMPTS", "max attempts"),
     ("REDPANDA_SHUTDOWN_TIMEOUT", "shutdown timeout"),
+    ("REDPANDA_STALL_TIMEOUT", "stall timeout"),
+    ("REDPANDA_HEALTH_TIMEOUT", "health timeout"),
     ("REDPANDA_AUTO_COMMIT_INTERVAL", "auto commit interval"),
 ];
 
@@ -135,6 +137,8 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
     vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
+    vars.set("REDPANDA_STALL_TIMEOUT", millis, &mut config.processor.stall_timeout);
+    vars.set("REDPANDA_HEALTH_TIMEOUT", millis, &mut config.health_timeout);
     vars.set("REDPANDA_AUTO_COMMIT_INTERVAL", limit, &mut config.consumer.auto_commit_interval);
     vars.set("REDPANDA_COMPRESSION", codec, &mut config.producer.compression);
     vars.set("REDPANDA_PARTITIONER", partitioner, &mut config.producer.partitioner);

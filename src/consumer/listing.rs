@@ -45,38 +45,47 @@ pub(crate) async fn list_offsets(
     level: IsolationLevel,
 ) -> Result<BTreeMap<TopicPartition, OffsetAndTimestamp>> {
     let request = |of_leader: &[TopicPartition]| {
-        let asked = of_leader.iter().filter_map(|p| asks.get(p).map(|at| (p.clone(), *at)));
-        let topics = by_topic(asked).into_iter().map(|(name, asks)| {
-            let ask = |(partition, timestamp)| {
-                ListOffsetsPartition::default()
-                    .with_partition_index(partition)
-                    .with_current_leader_epoch(-1)
-                    .with_timestamp(timestamp)
-            };
-            let partitions = asks.into_iter().map(ask).collect();
-            ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(partitions)
-        });
-        ListOffsetsRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_isolation_level(isolation(level))
-            .with_topics(topics.collect())
-    };
-    let answers = |answer: ListOffsetsResponse| {
-        let of_topic = |t: ListOffsetsTopicResponse| {
-            let place = |p: &ListOffsetsPartitionResponse| OffsetAndTimestamp {
-                offset: p.offset,
-                timestamp: p.timestamp,
-                leader_epoch: p.leader_epoch,
-            };
-            let name = t.name;
-            let one = move |p: ListOffsetsPartitionResponse| {
-                (TopicPartition::new(name.as_str(), p.partition_index), p.error_code, place(&p))
-            };
-            t.partitions.into_iter().map(one)
-        };
-        answer.topics.into_iter().flat_map(of_topic).collect()
+        request(of_leader.iter().filter_map(|p| asks.get(p).map(|at| (p.clone(), *at))), level)
     };
     ask_leaders(cluster, "listing offsets", asks.keys().cloned(), request, answers).await
+}
+
+/// Asks for one place in each of some partitions of one leader.
+pub(crate) fn request(
+    asks: impl IntoIterator<Item = (TopicPartition, i64)>,
+    level: IsolationLevel,
+) -> ListOffsetsRequest {
+    let topics = by_topic(asks).into_iter().map(|(name, asks)| {
+        let ask = |(partition, timestamp)| {
+            ListOffsetsPartition::default()
+                .with_partition_index(partition)
+                .with_current_leader_epoch(-1)
+                .with_timestamp(timestamp)
+        };
+        let partitions = asks.into_iter().map(ask).collect();
+        ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(partitions)
+    });
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_isolation_level(isolation(level))
+        .with_topics(topics.collect())
+}
+
+/// Of each partition the error code and what was found.
+pub(crate) fn answers(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, OffsetAndTimestamp)> {
+    let of_topic = |t: ListOffsetsTopicResponse| {
+        let place = |p: &ListOffsetsPartitionResponse| OffsetAndTimestamp {
+            offset: p.offset,
+            timestamp: p.timestamp,
+            leader_epoch: p.leader_epoch,
+        };
+        let name = t.name;
+        let one = move |p: ListOffsetsPartitionResponse| {
+            (TopicPartition::new(name.as_str(), p.partition_index), p.error_code, place(&p))
+        };
+        t.partitions.into_iter().map(one)
+    };
+    answer.topics.into_iter().flat_map(of_topic).collect()
 }
 
 /// Asks the leader of each partition, again if it has moved, for the request timeout. Of an answer, `answers` gives partition,

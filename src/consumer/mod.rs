@@ -47,7 +47,9 @@ use tokio_util::task::TaskTracker;
 pub use assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use committer::{CommitHandle, Committer};
 pub use listing::OffsetAndTimestamp;
-pub(crate) use listing::{EARLIEST, LATEST, ask_leaders, list_offsets};
+pub(crate) use listing::{
+    EARLIEST, LATEST, answers as listed_offsets, ask_leaders, list_offsets, request as list_offsets_request,
+};
 pub use offsets::OffsetAndMetadata;
 pub use positions::Watermarks;
 pub(crate) use progress::{Ended, Progress};

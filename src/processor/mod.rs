@@ -6,6 +6,7 @@
 //! it is told in the commit's metadata, so that the next owner does not do it again. A record may be handled again after a
 //! crash, or when a handler had to be cancelled; none is skipped.
 
+mod activity;
 mod attempt;
 mod batch;
 mod dead_letter;
@@ -24,7 +25,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ use crate::cluster::Client;
 use crate::config::{ConsumerConfig, ProcessorConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
+pub use activity::Activity;
 pub use batch::{BatchHandler, Batching, IntoOutcomes};
 use dead_letter::DeadLetters;
 pub use drain::{LeftOver, PartitionLeftOver};
@@ -150,7 +152,7 @@ impl Processor {
 
     async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {
         self.processor.validate()?;
-        let hangs_after = self.consumer.max_poll_interval;
+        let (hangs_after, isolation_level) = (self.consumer.max_poll_interval, self.consumer.isolation_level);
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         // What has ended is for the workers to say.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
@@ -162,7 +164,7 @@ impl Processor {
                 return Err(e);
             }
         };
-        let shared = Arc::new(SubscriptionState::new(group, topics));
+        let shared = Arc::new(SubscriptionState::new(group, topics, self.processor.stall_timeout, isolation_level));
         let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
         let (fatal, failed) = mpsc::channel(1);
@@ -296,11 +298,10 @@ impl Drop for Subscription {
 ///
 /// ```
 /// # fn show(health: &ailurus::processor::SubscriptionHealth) {
-/// let behind: i64 = health.partitions.iter().filter_map(|p| p.lag).sum();
-/// println!("{} is {} and {behind} records behind", health.group, health.state);
+/// println!("{} is {} and {} records behind", health.group, health.state, health.lag);
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SubscriptionHealth {
@@ -310,6 +311,16 @@ pub struct SubscriptionHealth {
     pub topics: Vec<String>,
     /// Its place in the group: `joining`, `member` or `closed`.
     pub state: String,
+    /// Milliseconds since that is so.
+    pub state_ms: u64,
+    /// Its id, while it is a member.
+    pub member_id: Option<String>,
+    /// The generation of the group (in KIP-848's protocol the member's epoch) in which partitions were last assigned.
+    pub generation: Option<i32>,
+    /// What it is about: the worst of its partitions. One that joins is busy, and stalled when that takes too long.
+    pub activity: Activity,
+    /// Records of its partitions that have not been handled, as far as is known.
+    pub lag: i64,
     /// Its partitions.
     pub partitions: Vec<PartitionHealth>,
 }
@@ -323,7 +334,7 @@ pub struct SubscriptionHealth {
 /// }
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PartitionHealth {
@@ -331,11 +342,15 @@ pub struct PartitionHealth {
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// The next offset to handle; -1 before the first fetch.
+    /// Idle, busy or stalled.
+    pub activity: Activity,
+    /// Milliseconds for which records have waited and none has ended; none while it is idle.
+    pub quiet_ms: Option<u64>,
+    /// The next offset to handle; -1 before the first fetch, if nothing was committed.
     pub position: i64,
     /// The offset last committed by this member.
     pub committed: Option<i64>,
-    /// Records between the position and the end of the partition, as of the last fetch.
+    /// Offsets between the position and the end of the partition, as of the last fetch, or of the last time its leader was asked.
     pub lag: Option<i64>,
     /// Records that are in a handler.
     pub in_hand: usize,

@@ -67,10 +67,13 @@ impl Run {
         }
         self.context.shared.enter("closed");
         let closed = self.consumer.close().await;
-        let dead_letters = self.context.dead_letters.close(Duration::from_secs(1)).await;
+        if let Err(e) = self.context.dead_letters.close(Duration::from_secs(1)).await {
+            // Its record counts as left, and nothing is committed of it.
+            tracing::warn!(error = %e.full(), "a dead letter was not acknowledged: it will be written again");
+        }
         match failed {
             Some(e) => Err(e),
-            None => drained.and(closed).and(dead_letters).map(|()| left),
+            None => drained.and(closed).map(|()| left),
         }
     }
 
@@ -137,6 +140,7 @@ impl Run {
     async fn on(&mut self, event: ConsumerEvent) {
         match event {
             ConsumerEvent::Assigned(partitions) => {
+                self.context.shared.is_member(self.consumer.member_id(), self.consumer.generation());
                 self.context.shared.enter("member");
                 self.context.shared.rebalances.fetch_add(1, Ordering::Relaxed);
                 if let Some(listener) = &self.context.listener {
@@ -187,7 +191,7 @@ impl Run {
         let committed = self.consumer.committed_metadata(&tp).map(|at| {
             let epoch = at.leader_epoch.unwrap_or(NO_EPOCH);
             let ended = Ended::decode(&at.metadata, at.offset, epoch).unwrap_or_default();
-            state.committed(Position { offset: at.offset, leader_epoch: at.leader_epoch, metadata: at.metadata });
+            state.begins_at(Position { offset: at.offset, leader_epoch: at.leader_epoch, metadata: at.metadata });
             (at.offset, ended)
         });
         let (records, queue) = mpsc::unbounded_channel();

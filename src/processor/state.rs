@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::activity::{Activity, Pulse};
 use super::{PartitionHealth, Stats, SubscriptionHealth};
+use crate::config::IsolationLevel;
 use crate::record::TopicPartition;
 
 const NONE: i64 = -1;
@@ -57,7 +59,7 @@ pub(super) struct Hanging {
 pub(super) struct PartitionState {
     position: Mutex<Option<Position>>,
     committed: Mutex<Option<Position>>,
-    high_watermark: AtomicI64,
+    pulse: Mutex<Pulse>,
     pub(super) counts: Counts,
     /// The record whose handler runs in the worker itself.
     at_once: AtomicI64,
@@ -73,7 +75,7 @@ impl PartitionState {
         Self {
             position: Mutex::default(),
             committed: Mutex::default(),
-            high_watermark: AtomicI64::new(NONE),
+            pulse: Mutex::default(),
             counts: Counts::default(),
             at_once: AtomicI64::new(NONE),
             seen_at_once: Mutex::default(),
@@ -86,8 +88,14 @@ impl PartitionState {
         *lock(&self.position) = Some(position);
     }
 
-    pub(super) fn fetched(&self, high_watermark: i64) {
-        self.high_watermark.store(high_watermark, Ordering::Relaxed);
+    /// Where the partition ended when what comes next was fetched.
+    pub(super) fn fetched(&self, end: i64) {
+        lock(&self.pulse).fetched(end, Instant::now());
+    }
+
+    /// Its worker is here, has so many records, and whether one has ended since it told the last time.
+    pub(super) fn progressed(&self, position: Option<i64>, here: usize, ended: bool) {
+        lock(&self.pulse).told(position, here, ended, Instant::now());
     }
 
     pub(super) fn note(&self, offset: i64, why: Option<String>) {
@@ -143,9 +151,14 @@ impl PartitionState {
         *lock(&self.committed) = Some(position);
     }
 
-    fn health(&self, tp: &TopicPartition) -> PartitionHealth {
-        let end = Some(self.high_watermark.load(Ordering::Relaxed)).filter(|o| *o != NONE);
-        let position = lock(&self.position).as_ref().map(|p| p.offset);
+    /// The group has committed this before the partition became ours.
+    pub(super) fn begins_at(&self, position: Position) {
+        lock(&self.pulse).begins_at(position.offset);
+        self.committed(position);
+    }
+
+    fn health(&self, tp: &TopicPartition, stalled_after: Duration, now: Instant) -> PartitionHealth {
+        let pulse = lock(&self.pulse);
         let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
         let notes = lock(&self.notes);
         let paused = notes.values().next().map(|first| match notes.len() {
@@ -155,9 +168,11 @@ impl PartitionState {
         PartitionHealth {
             topic: tp.topic.to_string(),
             partition: tp.partition,
-            position: position.unwrap_or(NONE),
+            activity: pulse.activity(stalled_after, now),
+            quiet_ms: pulse.quiet(now).map(millis),
+            position: pulse.position().unwrap_or(NONE),
             committed: lock(&self.committed).as_ref().map(|p| p.offset),
-            lag: end.zip(position).map(|(end, at)| (end - at).max(0)),
+            lag: pulse.lag(),
             in_hand: count(&self.counts.in_hand),
             parked_keys: count(&self.counts.parked_keys),
             paused,
@@ -170,7 +185,13 @@ impl PartitionState {
 pub(crate) struct SubscriptionState {
     group: String,
     topics: Vec<String>,
-    state: Mutex<&'static str>,
+    /// How long records may wait before that is a stall.
+    stalled_after: Duration,
+    isolation_level: IsolationLevel,
+    /// Its place in the group, and since when.
+    state: Mutex<(&'static str, Instant)>,
+    /// Who it is in the group, and the generation.
+    member: Mutex<(Option<String>, Option<i32>)>,
     owned: Mutex<BTreeMap<TopicPartition, Arc<PartitionState>>>,
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -180,11 +201,14 @@ pub(crate) struct SubscriptionState {
 }
 
 impl SubscriptionState {
-    pub(super) fn new(group: &str, topics: &[&str]) -> Self {
+    pub(super) fn new(group: &str, topics: &[&str], stalled_after: Duration, isolation_level: IsolationLevel) -> Self {
         Self {
             group: group.to_owned(),
             topics: topics.iter().map(|t| (*t).to_owned()).collect(),
-            state: Mutex::new("joining"),
+            stalled_after,
+            isolation_level,
+            state: Mutex::new(("joining", Instant::now())),
+            member: Mutex::default(),
             owned: Mutex::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -199,7 +223,14 @@ impl SubscriptionState {
     }
 
     pub(super) fn enter(&self, state: &'static str) {
-        *lock(&self.state) = state;
+        let mut now = lock(&self.state);
+        if now.0 != state {
+            *now = (state, Instant::now());
+        }
+    }
+
+    pub(super) fn is_member(&self, id: Option<String>, generation: Option<i32>) {
+        *lock(&self.member) = (id, generation);
     }
 
     pub(super) fn own(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
@@ -215,11 +246,40 @@ impl SubscriptionState {
     }
 
     pub(crate) fn health(&self) -> SubscriptionHealth {
+        let now = Instant::now();
+        let (state, since) = *lock(&self.state);
+        let in_state = now.saturating_duration_since(since);
+        let owned = lock(&self.owned);
+        let partitions: Vec<_> = owned.iter().map(|(tp, p)| p.health(tp, self.stalled_after, now)).collect();
+        drop(owned);
+        let (member_id, generation) = if state == "member" { lock(&self.member).clone() } else { (None, None) };
+        let of_state = match state {
+            "joining" if in_state >= self.stalled_after => Activity::Stalled,
+            "joining" => Activity::Busy,
+            _ => Activity::Idle,
+        };
         SubscriptionHealth {
             group: self.group.clone(),
             topics: self.topics.clone(),
-            state: (*lock(&self.state)).to_owned(),
-            partitions: lock(&self.owned).iter().map(|(tp, p)| p.health(tp)).collect(),
+            state: state.to_owned(),
+            state_ms: millis(in_state),
+            member_id,
+            generation,
+            activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default().max(of_state),
+            lag: partitions.iter().filter_map(|p| p.lag).sum(),
+            partitions,
+        }
+    }
+
+    /// The partitions that are ours, and which end of theirs counts for us.
+    pub(crate) fn reads(&self) -> (IsolationLevel, Vec<TopicPartition>) {
+        (self.isolation_level, lock(&self.owned).keys().cloned().collect())
+    }
+
+    /// The leader of a partition has told where it ends now.
+    pub(crate) fn ends_at(&self, tp: &TopicPartition, end: i64) {
+        if let Some(partition) = lock(&self.owned).get(tp) {
+            lock(&partition.pulse).asked(end, Instant::now());
         }
     }
 
@@ -243,6 +303,10 @@ impl SubscriptionState {
             parked_keys: sum(|c| &c.parked_keys),
         }
     }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -121,6 +121,8 @@ pub(super) struct Worker {
     /// Dead letters that were not written before the end.
     unwritten: usize,
     handled: u64,
+    /// A dead letter was written since this was last told.
+    buried: bool,
     /// For how many more records a handler is taken to be slow, or not to be done at once.
     slow: usize,
     pending: usize,
@@ -154,6 +156,7 @@ impl Worker {
             letters: 0,
             unwritten: 0,
             handled: 0,
+            buried: false,
             slow: 0,
             pending: 0,
             gathering: None,
@@ -435,7 +438,8 @@ impl Worker {
 
     /// Tells how far it is; what has ended out of order only now and then, for that takes time, and at the end.
     fn tell(&mut self, end: bool) {
-        self.context.shared.handled.fetch_add(std::mem::take(&mut self.handled), Ordering::Relaxed);
+        let handled = std::mem::take(&mut self.handled);
+        self.context.shared.handled.fetch_add(handled, Ordering::Relaxed);
         let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);
         let counts = &self.state.counts;
         let now = Backlog {
@@ -449,6 +453,8 @@ impl Worker {
         set(&counts.parked, now.parked);
         set(&counts.parked_keys, now.parked_keys);
         set(&counts.waiting, now.waiting);
+        let ended = handled > 0 || std::mem::take(&mut self.buried);
+        self.state.progressed(now.position, now.in_hand + now.waiting + now.parked, ended);
         self.meter.tell(self.context.shared.group(), now);
         let Some(offset) = now.position else { return };
         let now = Instant::now();

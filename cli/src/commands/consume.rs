@@ -26,7 +26,7 @@ use end::EndOfLog;
 ///
 /// Without --group it reads all partitions and commits nothing. With --group it is a member of that consumer group: it
 /// reads the partitions it is assigned and commits what it has printed, and nothing else. It ends with SIGINT or SIGTERM,
-/// --max or --exit-at-end; a member then commits and leaves its group. A topic that does not exist is an error: reading
+/// --max or --exit-at-end; a member then commits, says on stderr what is left of its partitions, and leaves its group. A topic that does not exist is an error: reading
 /// creates none.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -166,17 +166,22 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
         reset,
         left: args.max,
         printer: Printer::new(args.output.json, args.max),
+        printed: BTreeMap::new(),
         uncommitted: BTreeMap::new(),
         commit_at: Instant::now(),
     };
     let result = reader.run(shutdown).await;
+    let left = reader.left_over();
     let Reader { consumer, printer, group, .. } = reader;
     // Closing leaves the group; an error before it is the one to report.
     let closed = consumer.close().await;
     let complete = result?;
     closed?;
-    if group.is_some() {
+    if let Some(group) = group {
         tracing::info!(records = printer.records, "committed and left the group");
+        if let Some(left) = left {
+            printer.progress.note(format_args!("left for group {group}: {left}"));
+        }
     }
     Ok(if complete { Exit::Success } else { Exit::Interrupted })
 }
@@ -217,6 +222,8 @@ struct Reader {
     reset: StartOffset,
     left: Option<u64>,
     printer: Printer,
+    /// Offsets behind what was printed of the partitions that are ours.
+    printed: BTreeMap<TopicPartition, i64>,
     /// Offsets behind what was printed, not committed yet.
     uncommitted: BTreeMap<TopicPartition, i64>,
     commit_at: Instant,
@@ -285,6 +292,7 @@ impl Reader {
             if self.uncommitted.is_empty() {
                 self.commit_at = Instant::now() + COMMIT_INTERVAL;
             }
+            self.printed.insert(tp.clone(), next);
             self.uncommitted.insert(tp, next);
         }
         Ok(())
@@ -308,10 +316,23 @@ impl Reader {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         for tp in partitions {
             self.uncommitted.remove(tp);
+            self.printed.remove(tp);
             if let Some(end) = &mut self.end {
                 end.revoked(tp);
             }
         }
+    }
+
+    /// What can be read of our partitions, as of the last fetch, and was not printed; none if that is nothing.
+    fn left_over(&self) -> Option<String> {
+        let left = self.consumer.assignment().into_iter().filter_map(|tp| {
+            let position = self.consumer.position(&tp)?;
+            let from = self.printed.get(&tp).copied().unwrap_or(position);
+            let left = self.consumer.lag(&tp)? + position - from; // what was handed to us and cut off by --max, too
+            (left > 0).then(|| format!("{tp}: {left} from offset {from} on"))
+        });
+        let left: Vec<_> = left.collect();
+        (!left.is_empty()).then(|| left.join("; "))
     }
 
     /// Commits what was printed and flushed, of these partitions or of all.

@@ -1,7 +1,7 @@
 //! `ailurus health`: is the cluster there.
 
 use ailurus::health::Status;
-use ailurus::{Client, Config, Health as Report};
+use ailurus::{Client, Health as Report};
 use clap::Args;
 use serde_json::Value;
 
@@ -18,7 +18,9 @@ pub struct Health {
 }
 
 pub async fn run(global: &Global, args: Health) -> anyhow::Result<Exit> {
-    let health = check(settings::read_only(global)?).await;
+    let client = Client::new(settings::read_only(global)?);
+    let health = Report::check(&client).await;
+    client.close().await;
     if args.output.json {
         output::json(&health)?;
     } else {
@@ -40,12 +42,4 @@ fn summary(health: &Report) -> String {
     }
     let (cluster, controller) = (or_dash(health.cluster_id.as_deref()), or_dash(health.controller_id));
     format!("{status}  cluster {cluster}  controller {controller}\n\n{brokers}")
-}
-
-/// Asks a cluster that may never have been reached.
-pub async fn check(config: Config) -> Report {
-    let client = Client::new(config);
-    let health = Report::check(&client).await;
-    client.close().await;
-    health
 }

@@ -1,13 +1,15 @@
 //! `ailurus serve`: the shop's consumers, and their health over HTTP.
 
+mod page;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ailurus::health::Status;
-use ailurus::{Config, RedpandaService, Subscription};
+use ailurus::{Client, Health, RedpandaService, Subscription};
 use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
 use ailurus_shop::{Store, Topics};
 use anyhow::{Context, bail};
@@ -21,7 +23,6 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::health::check;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::{self, note};
@@ -37,9 +38,16 @@ use crate::signals::Shutdown;
 /// once. What was fetched and is left is told, and handled again by the next member.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+GET /                 brokers, topics, groups and lag as a page for people
 GET /health/live      200 while the process runs
-GET /health/ready     200 while both consumers are members of their groups, else 503
-GET /health/redpanda  brokers, groups and lag as JSON; 503 if the cluster can't be reached
+GET /health/ready     200 while a broker answers and both consumers are members of their
+                      groups, else 503 with the reasons
+GET /health/redpanda  brokers, topics, groups and lag as JSON; 503 if no broker can be
+                      reached, a consumer has ended, or one is stalled: records wait, and
+                      none has ended for REDPANDA_STALL_TIMEOUT (60 s by default)
+
+An answer takes 3 s at most (REDPANDA_HEALTH_TIMEOUT). However many ask, the cluster is asked
+once a second.
 
 Exit codes:
   0    ended by a signal
@@ -62,11 +70,11 @@ const LOOK: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
-    let config = settings::builder(global)?.build()?;
+    let service = RedpandaService::new(&Client::new(settings::builder(global)?.build()?))?;
     let shutdown = Shutdown::install_for_three()?;
     let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;
     output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
-    let app = Arc::new(App::new(config));
+    let app = Arc::new(App { service, members: AtomicBool::new(false), shutdown });
     let (stop_http, stopped) = oneshot::channel::<()>();
     let http = tokio::spawn({
         let router = router(Arc::clone(&app));
@@ -78,45 +86,41 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
                 .await
         }
     });
-    let result = app.run(&args, &shutdown).await;
-    app.ready.store(false, Ordering::Relaxed);
+    let result = app.run(&args).await;
     drop(stop_http);
     let stopped = tokio::time::timeout(CLOSE_WITHIN, http).await;
     result?;
     if let Ok(ended) = stopped {
         ended?.context("HTTP")?;
     }
-    Ok(if shutdown.is_cut_short() { Exit::Interrupted } else { Exit::Success })
+    Ok(if app.shutdown.is_cut_short() { Exit::Interrupted } else { Exit::Success })
 }
 
 /// What the HTTP side sees.
 struct App {
-    config: Config,
-    /// Once the cluster is reached.
-    service: OnceLock<RedpandaService>,
-    ready: AtomicBool,
+    /// From the beginning, whether its cluster is reached or not.
+    service: RedpandaService,
+    /// Whether both consumers are members of their groups.
+    members: AtomicBool,
+    shutdown: Shutdown,
 }
 
 impl App {
-    fn new(config: Config) -> Self {
-        Self { config, service: OnceLock::new(), ready: AtomicBool::new(false) }
-    }
-
     /// Connects, consumes until the end is asked for or a consumer fails, and shuts down.
-    async fn run(&self, args: &Serve, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let service = tokio::select! {
-            () = shutdown.requested() => return Ok(()),
-            service = self.connect() => service,
+    async fn run(&self, args: &Serve) -> anyhow::Result<()> {
+        let shutdown = &self.shutdown;
+        let result = tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            () = self.reach() => match Store::open(&args.store).await {
+                Ok(store) => {
+                    let result = self.consume(&self.service, &store, shutdown).await;
+                    store.close().await;
+                    result
+                }
+                Err(e) => Err(e.into()),
+            },
         };
-        let result = match Store::open(&args.store).await {
-            Ok(store) => {
-                let result = self.consume(service, &store, shutdown).await;
-                store.close().await;
-                result
-            }
-            Err(e) => Err(e.into()),
-        };
-        result.and(service.close(CLOSE_WITHIN).await.map_err(Into::into))
+        result.and(self.service.close(CLOSE_WITHIN).await.map_err(Into::into))
     }
 
     async fn consume(&self, service: &RedpandaService, store: &Store, shutdown: &Shutdown) -> anyhow::Result<()> {
@@ -136,7 +140,7 @@ impl App {
                 Err(e) => Err(e.into()),
             },
         };
-        self.ready.store(false, Ordering::Relaxed);
+        self.members.store(false, Ordering::Relaxed);
         ended.and(end(subscriptions, shutdown).await)
     }
 
@@ -153,22 +157,23 @@ impl App {
         bail!("the {name} consumer ended")
     }
 
-    /// Tries until the cluster is reached.
-    async fn connect(&self) -> &RedpandaService {
+    /// Waits until the cluster is reached.
+    async fn reach(&self) {
         loop {
-            match RedpandaService::connect(self.config.clone()).await {
-                Ok(service) => return self.service.get_or_init(|| service),
-                Err(e) => note(format_args!("{}; trying again", e.full())),
+            let health = self.service.health().await;
+            if health.is_reachable() {
+                return;
             }
+            note(format_args!("no broker can be reached: {}; trying again", health.problems.join("; ")));
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Keeps `ready` up to date; never ends.
+    /// Keeps `members` up to date; never ends.
     async fn watch_members(&self, subscriptions: &[Subscription]) {
         loop {
             let members = subscriptions.iter().all(|s| s.health().state == "member");
-            if self.ready.swap(members, Ordering::Relaxed) != members {
+            if self.members.swap(members, Ordering::Relaxed) != members {
                 note(format_args!("{}", if members { "ready" } else { "not ready: a consumer is not in its group" }));
             }
             tokio::time::sleep(LOOK).await;
@@ -199,21 +204,45 @@ fn router(app: Arc<App>) -> Router {
         .route("/health/live", get(async || Json(json!({"status": "live"}))))
         .route("/health/ready", get(ready))
         .route("/health/redpanda", get(redpanda))
+        .merge(page::routes())
         .with_state(app)
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    match app.ready.load(Ordering::Relaxed) {
-        true => (StatusCode::OK, Json(json!({"status": "ready"}))).into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready"}))).into_response(),
+    let reasons = app.not_ready().await;
+    if reasons.is_empty() {
+        return Json(json!({"status": "ready"})).into_response();
     }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reasons": reasons}))).into_response()
 }
 
 async fn redpanda(State(app): State<Arc<App>>) -> Response {
-    let health = match app.service.get() {
-        Some(service) => service.health().await,
-        None => check(app.config.clone()).await,
-    };
+    let health = app.service.health().await;
     let code = if health.status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, Json(health)).into_response()
+}
+
+impl App {
+    /// Why no work is to be expected of this process. A group notices only after the session timeout that its brokers are
+    /// gone, so they are asked.
+    async fn not_ready(&self) -> Vec<String> {
+        if self.shutdown.is_requested() {
+            return vec!["the process is shutting down".to_owned()];
+        }
+        let health = self.service.health().await;
+        if !health.is_reachable() {
+            return health.problems;
+        }
+        if self.members.load(Ordering::Relaxed) { Vec::new() } else { outside(&health) }
+    }
+}
+
+/// The consumers that are not in their groups.
+fn outside(health: &Health) -> Vec<String> {
+    let outside = health.subscriptions.iter().filter(|s| s.state != "member");
+    let mut reasons: Vec<_> = outside.map(|s| format!("the consumer of group {:?} is {}", s.group, s.state)).collect();
+    if reasons.is_empty() {
+        reasons.push("the consumers are being started".to_owned());
+    }
+    reasons
 }

@@ -41,6 +41,7 @@ impl Worker {
             Ok(Finished::Letter(lane, offset, written)) => {
                 self.letters -= 1;
                 if written {
+                    self.buried = true;
                     self.state.note(offset, None);
                     self.lanes.end(lane, offset);
                 } else {

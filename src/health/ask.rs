@@ -1,0 +1,195 @@
+//! Asking the cluster, not more than is needed and not more often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kafka_protocol::messages::MetadataRequest;
+use tokio::time::{Instant, timeout_at};
+
+use super::{BrokerHealth, BrokerStatus, TopicHealth};
+use crate::cluster::{Client, Cluster, Snapshot, UNKNOWN_TOPIC};
+use crate::config::{BrokerAddr, IsolationLevel};
+use crate::consumer::{LATEST, list_offsets_request, listed_offsets};
+use crate::processor::SubscriptionState;
+use crate::record::TopicPartition;
+
+/// How long what was seen answers for: however many ask, the cluster is asked once in this time.
+const FRESH: Duration = Duration::from_secs(1);
+
+type Subscriptions = [Arc<SubscriptionState>];
+/// The partitions that a broker leads, by the end that counts for their readers.
+type Led = Vec<(IsolationLevel, Vec<TopicPartition>)>;
+
+/// What was seen last, and when. Whoever asks while another does waits for the same answer.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(tokio::sync::Mutex<Option<(Instant, Arc<Seen>)>>);
+
+impl Checks {
+    /// What the cluster looks like, and for how long that has been known.
+    pub(crate) async fn seen(&self, client: &Client, subscriptions: &Subscriptions) -> (Arc<Seen>, Duration) {
+        let mut last = self.0.lock().await;
+        if let Some((at, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return (Arc::clone(seen), at.elapsed());
+        }
+        let seen = Seen::ask(client, subscriptions).await;
+        *last = Some((Instant::now(), Arc::clone(&seen)));
+        (seen, Duration::ZERO)
+    }
+}
+
+/// A cluster, as it was seen.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(super) cluster_id: Option<String>,
+    pub(super) controller_id: Option<i32>,
+    pub(super) brokers: Vec<BrokerHealth>,
+    pub(super) topics: Vec<TopicHealth>,
+}
+
+impl Seen {
+    /// Asks for the list of brokers, each broker whether it answers, and the leaders of what is read where it ends now, which
+    /// they tell the subscriptions.
+    pub(super) async fn ask(client: &Client, subscriptions: &Subscriptions) -> Arc<Self> {
+        let cluster = client.cluster();
+        let (began, timeout) = (Instant::now(), cluster.config().health_timeout);
+        let refreshed = timeout_at(began + timeout / 2, cluster.refresh()).await.is_ok_and(|r| r.is_ok());
+        let snapshot = cluster.snapshot();
+        let mut led = led(&snapshot, subscriptions);
+        let mut known: Vec<_> = snapshot.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect();
+        if known.is_empty() {
+            known = cluster.config().brokers.iter().map(|at| (None, at.clone())).collect();
+        }
+        known.sort();
+        let deadline = began + timeout;
+        let asked = known.into_iter().map(|(id, at)| {
+            let led = id.and_then(|id| led.remove(&id)).unwrap_or_default();
+            async move {
+                let broker = probe(cluster, id, &at, deadline, timeout).await;
+                if broker.status == BrokerStatus::Up {
+                    ends(cluster, &at, led, subscriptions, deadline).await;
+                }
+                broker
+            }
+        });
+        let mut brokers = join_all(asked).await;
+        brokers.extend(missing(&snapshot));
+        let controller_id = snapshot.controller.filter(|_| refreshed);
+        Arc::new(Self { cluster_id: snapshot.cluster_id.clone(), controller_id, brokers, topics: topics(&snapshot) })
+    }
+}
+
+/// Asks a broker twice: the first opens the connection, if there is none, and the second is timed.
+async fn probe(
+    cluster: &Cluster,
+    id: Option<i32>,
+    at: &BrokerAddr,
+    deadline: Instant,
+    timeout: Duration,
+) -> BrokerHealth {
+    let ping = || MetadataRequest::default().with_topics(Some(vec![])).with_allow_auto_topic_creation(false);
+    let timed = async {
+        cluster.request_at(at, ping(), timeout).await?;
+        let began = Instant::now();
+        cluster.request_at(at, ping(), timeout).await?;
+        Ok::<_, crate::Error>(began.elapsed())
+    };
+    let (latency_ms, error) = match timeout_at(deadline, timed).await {
+        Ok(Ok(took)) => (Some((took.as_secs_f64() * 1e6).round() / 1e3), None),
+        Ok(Err(e)) => (None, Some(e.full())),
+        Err(_) => (None, Some(format!("{at} has not answered within {timeout:?}"))),
+    };
+    let status = if error.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
+    BrokerHealth { id, address: at.to_string(), status, latency_ms, error }
+}
+
+/// Asks a broker where the partitions that it leads end. What can't be had stays as it was known before.
+async fn ends(cluster: &Cluster, at: &BrokerAddr, led: Led, subscriptions: &Subscriptions, deadline: Instant) {
+    for (level, partitions) in led {
+        let request = list_offsets_request(partitions.into_iter().map(|p| (p, LATEST)), level);
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "the ends of logs can't be had"),
+            Err(_) => return tracing::debug!(broker = %at, "the ends of logs did not come in time"),
+        };
+        let found: Vec<_> = listed_offsets(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
+        for s in subscriptions.iter().filter(|s| s.reads().0 == level) {
+            found.iter().for_each(|(partition, _, end)| s.ends_at(partition, end.offset));
+        }
+    }
+}
+
+/// What subscriptions read, by the broker that leads it.
+fn led(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, Led> {
+    let mut by_leader = BTreeMap::<i32, Vec<(IsolationLevel, BTreeSet<TopicPartition>)>>::new();
+    for s in subscriptions {
+        let (level, partitions) = s.reads();
+        for p in partitions {
+            let topic = snapshot.topics.get(&p.topic);
+            let Some(leader) = topic.and_then(|t| t.partition(p.partition)?.leader) else { continue };
+            let of_leader = by_leader.entry(leader).or_default();
+            match of_leader.iter_mut().find(|(l, _)| *l == level) {
+                Some((_, partitions)) => drop(partitions.insert(p)),
+                None => of_leader.push((level, BTreeSet::from([p]))),
+            }
+        }
+    }
+    let listed = |(level, partitions): (_, BTreeSet<_>)| (level, partitions.into_iter().collect());
+    by_leader.into_iter().map(|(leader, led)| (leader, led.into_iter().map(listed).collect())).collect()
+}
+
+/// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
+fn missing(snapshot: &Snapshot) -> Vec<BrokerHealth> {
+    let replicas = snapshot.topics.values().flat_map(|t| &t.partitions).flat_map(|p| &p.replicas);
+    let missing: BTreeSet<i32> = replicas.filter(|id| !snapshot.brokers.contains_key(id)).copied().collect();
+    let down = |id| BrokerHealth {
+        id: Some(id),
+        address: "unknown".into(),
+        status: BrokerStatus::Down,
+        latency_ms: None,
+        error: Some(format!(
+            "broker {id} holds replicas of topics in use and is not in the cluster's metadata: it is down"
+        )),
+    };
+    missing.into_iter().map(down).collect()
+}
+
+/// The topics in use, by name.
+fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
+    let mut topics = BTreeMap::new();
+    for (name, code) in &snapshot.failed {
+        if *code == UNKNOWN_TOPIC {
+            let name = name.to_string();
+            let gone = TopicHealth { name, exists: false, partitions: 0, without_leader: 0, under_replicated: 0 };
+            topics.insert(gone.name.clone(), gone);
+        }
+    }
+    for (name, topic) in &snapshot.topics {
+        let partitions = &topic.partitions;
+        let there = TopicHealth {
+            name: name.to_string(),
+            exists: true,
+            partitions: partitions.len(),
+            without_leader: partitions.iter().filter(|p| p.leader.is_none()).count(),
+            under_replicated: partitions.iter().filter(|p| p.in_sync.len() < p.replicas.len()).count(),
+        };
+        topics.insert(there.name.clone(), there);
+    }
+    topics.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_gone_is_told() {
+        let mut snapshot = Snapshot::empty();
+        snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
+        snapshot.failed.insert("refused".into(), 29);
+        let told: Vec<_> = topics(&snapshot).into_iter().map(|t| (t.name, t.exists)).collect();
+        assert_eq!(told, [("gone".to_owned(), false)]);
+    }
+}

@@ -1,0 +1,134 @@
+#![allow(clippy::unwrap_used)]
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::Config;
+
+fn broker(error: Option<&str>) -> BrokerHealth {
+    let status = if error.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
+    BrokerHealth { id: Some(1), address: "a:1".into(), status, latency_ms: None, error: error.map(str::to_owned) }
+}
+
+fn topic(name: &str, exists: bool, without_leader: usize) -> TopicHealth {
+    TopicHealth { name: name.into(), exists, partitions: 3, without_leader, under_replicated: 3 }
+}
+
+fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
+    PartitionHealth {
+        topic: "t".into(),
+        partition: 0,
+        activity,
+        quiet_ms: Some(75_400),
+        position: 5,
+        committed: None,
+        lag: Some(12),
+        in_hand: 0,
+        parked_keys: 0,
+        paused: paused.map(str::to_owned),
+    }
+}
+
+fn subscription(state: &str, partitions: Vec<PartitionHealth>) -> SubscriptionHealth {
+    SubscriptionHealth {
+        group: "g".into(),
+        topics: vec!["t".into()],
+        state: state.into(),
+        state_ms: 90_000,
+        member_id: None,
+        generation: None,
+        activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
+        lag: 0,
+        partitions,
+    }
+}
+
+fn judged(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: SubscriptionHealth) -> Health {
+    let seen = Seen { cluster_id: None, controller_id: Some(1), brokers, topics };
+    Health::new(&Arc::new(seen), Duration::ZERO, vec![s])
+}
+
+fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
+    judged(brokers, vec![], subscription("member", vec![])).status
+}
+
+fn of_subscription(s: SubscriptionHealth) -> Health {
+    judged(vec![broker(None)], vec![], s)
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_are_silent_do_not_hold_it_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
+    let config = Config::builder().brokers(silent.local_addr().unwrap().to_string()).build().unwrap();
+    let limit = config.health_timeout + Duration::from_secs(1);
+    let client = Client::new(config);
+    let checks = (0..3).map(|_| Health::check(&client)); // one does not wait for another
+    let all = tokio::time::timeout(limit, join_all(checks)).await.unwrap();
+    for health in all {
+        assert_eq!(health.status, Status::Unhealthy);
+        assert!(health.problems[0].contains("within 3s"), "{:?}", health.problems);
+    }
+}
+
+#[test]
+fn the_worst_finding_is_the_status() {
+    assert_eq!(of_brokers(vec![broker(None)]), Status::Healthy);
+    assert_eq!(of_brokers(vec![broker(None), broker(Some("down"))]), Status::Degraded);
+    assert_eq!(of_brokers(vec![broker(Some("down"))]), Status::Unhealthy);
+    assert_eq!(of_brokers(vec![]), Status::Unhealthy);
+    let waits = || vec![partition(Activity::Busy, Some("why"))];
+    let health = judged(vec![broker(Some("down"))], vec![], subscription("member", waits()));
+    assert_eq!((health.status, health.problems.len()), (Status::Unhealthy, 2));
+    let waiting = of_subscription(subscription("member", waits()));
+    assert_eq!(waiting.status, Status::Degraded);
+    assert_eq!(waiting.problems, ["t/0 of group \"g\" waits: why"]);
+    assert_eq!(of_subscription(subscription("closed", vec![])).status, Status::Unhealthy);
+}
+
+#[test]
+fn idle_and_busy_are_well_and_stalled_is_not() {
+    let of = |activity, why| of_subscription(subscription("member", vec![partition(activity, why)]));
+    assert_eq!(of(Activity::Idle, None).status, Status::Healthy);
+    assert_eq!(of(Activity::Busy, None).status, Status::Healthy);
+    let health = of(Activity::Stalled, None);
+    assert_eq!(health.status, Status::Unhealthy);
+    assert_eq!(health.problems, ["t/0 of group \"g\" is stalled: 12 records wait, and none has ended for 75s"]);
+    let health = of(Activity::Stalled, Some("no topic"));
+    assert!(health.problems[0].ends_with("none has ended for 75s; it waits: no topic"), "{:?}", health.problems);
+}
+
+#[test]
+fn joining_is_well_until_it_takes_too_long() {
+    let joining = |activity| {
+        let mut s = subscription("joining", vec![]);
+        s.activity = activity;
+        of_subscription(s)
+    };
+    assert_eq!(joining(Activity::Busy).status, Status::Healthy);
+    let health = joining(Activity::Stalled);
+    assert_eq!(health.status, Status::Unhealthy);
+    assert_eq!(health.problems, ["the subscription of group \"g\" has been joining for 90s"]);
+}
+
+#[test]
+fn topics_count_by_leader_and_by_use() {
+    let of = |t| judged(vec![broker(None)], vec![t], subscription("member", vec![]));
+    assert_eq!(of(topic("t", true, 0)).status, Status::Healthy, "replicas are the brokers' affair");
+    assert_eq!(of(topic("other", false, 0)).status, Status::Healthy, "nobody reads it");
+    let gone = of(topic("t", false, 0));
+    assert_eq!(gone.status, Status::Degraded);
+    assert_eq!(gone.problems, ["topic \"t\" of group \"g\" does not exist"]);
+    let electing = of(topic("t", true, 2));
+    assert_eq!(electing.status, Status::Degraded);
+    assert!(electing.problems[0].starts_with("2 of the 3 partitions of topic \"t\" have no leader"));
+}
+
+#[test]
+fn what_is_told_as_json_can_be_read_again() {
+    let health = of_subscription(subscription("member", vec![partition(Activity::Stalled, None)]));
+    let json = serde_json::to_value(&health).unwrap();
+    assert_eq!(json["subscriptions"][0]["partitions"][0]["activity"], "stalled");
+    assert_eq!(json["brokers"][0]["status"], "up");
+    let read: Health = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), json);
+}

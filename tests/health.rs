@@ -1,0 +1,149 @@
+//! Health: what is asked of brokers, and what is said of subscriptions that stand still.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ailurus::health::{Activity, Health, Status};
+use ailurus::{Admin, Message, ProducerRecord, RedpandaService};
+use ailurus_broker::{Fault, RequestInfo};
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+/// The longest that anything here may take.
+const LONG: Duration = Duration::from_secs(90);
+const FETCH: i16 = 1;
+
+/// Asks until it is as wanted.
+async fn until(service: &RedpandaService, wanted: impl Fn(&Health) -> bool) -> Health {
+    let asking = async {
+        loop {
+            let health = service.health().await;
+            if wanted(&health) {
+                return health;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(LONG, asking).await {
+        Ok(health) => health,
+        Err(_) => panic!("it never was as wanted: {:#?}", service.health().await),
+    }
+}
+
+async fn send(service: &RedpandaService, topic: &str, count: usize) {
+    for _ in 0..count {
+        let record = ProducerRecord::to(topic).partition(0).value("x");
+        service.producer().send(record).await.unwrap().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_hangs_stalls_its_partition_and_no_other() {
+    let broker = support::broker().await;
+    let config = broker.config().stall_timeout(Duration::from_millis(200)).build().unwrap();
+    let service = RedpandaService::connect(config).await.unwrap();
+    let (topic, group) = (broker.topic("hangs"), broker.group("hangs"));
+    Admin::new(service.client()).create_topic(&topic, 2, None).await.unwrap();
+    let may = Arc::new(Semaphore::new(0));
+    let handle = {
+        let may = Arc::clone(&may);
+        move |_: Message| {
+            let may = Arc::clone(&may);
+            async move { may.acquire_owned().await.map(|permit| permit.forget()) }
+        }
+    };
+    let subscription = service.subscribe(&[&topic], &group, handle).await.unwrap();
+    let idle = until(&service, |h| h.subscriptions.first().is_some_and(|s| s.partitions.len() == 2)).await;
+    assert_eq!(idle.status, Status::Healthy, "{:?}", idle.problems);
+    assert!(idle.subscriptions[0].member_id.is_some() && idle.subscriptions[0].generation.is_some(), "{idle:?}");
+    assert!(idle.topics.iter().any(|t| t.name == topic && t.exists && t.partitions == 2), "{:?}", idle.topics);
+
+    send(&service, &topic, 3).await;
+    let stalled = until(&service, |h| h.status == Status::Unhealthy).await;
+    let [one, other] = &stalled.subscriptions[0].partitions[..] else { panic!("{stalled:?}") };
+    assert_eq!((one.activity, other.activity), (Activity::Stalled, Activity::Idle));
+    assert_eq!(stalled.subscriptions[0].activity, Activity::Stalled);
+    let place = format!("{topic}/0 of group {group:?} is stalled: ");
+    assert!(stalled.problems[0].starts_with(&place), "{:?}", stalled.problems);
+    assert!(stalled.is_reachable());
+
+    may.add_permits(3);
+    let done = until(&service, |h| h.status == Status::Healthy && h.subscriptions[0].lag == 0).await;
+    assert!(done.subscriptions[0].partitions.iter().all(|p| p.activity == Activity::Idle), "{done:?}");
+    subscription.shutdown().await.unwrap();
+    service.close(LONG).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_nobody_fetches_are_noticed() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let config = broker.config().stall_timeout(Duration::from_millis(200)).build().unwrap();
+    let service = RedpandaService::connect(config).await.unwrap();
+    let (topic, group) = (broker.topic("unread"), broker.group("unread"));
+    Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
+    let subscription = service.subscribe(&[&topic], &group, |_: Message| async {}).await.unwrap();
+    until(&service, |h| h.subscriptions[0].partitions.iter().any(|p| p.position == 0)).await;
+    // No fetch is answered from now on; everything else is.
+    let hangs = Arc::new(Semaphore::new(0));
+    let told = Arc::clone(&hangs);
+    embedded.set_hook(move |request: &RequestInfo<'_>| {
+        let is_fetch = request.api_key == FETCH;
+        told.add_permits(usize::from(is_fetch));
+        is_fetch.then_some(Fault::Delay(Duration::from_secs(3600)))
+    });
+    tokio::time::timeout(LONG, hangs.acquire()).await.unwrap().unwrap().forget();
+    send(&service, &topic, 5).await;
+    let stalled = until(&service, |h| h.status == Status::Unhealthy && h.subscriptions[0].lag == 5).await;
+    assert!(stalled.problems[0].contains("is stalled: 5 records wait"), "{:?}", stalled.problems);
+    embedded.clear_hook();
+    drop(subscription);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_ask_the_cluster_is_asked_few_times_and_no_topic_is_made() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
+    let topic = broker.topic("storm");
+    let subscription = service.subscribe(&[&topic], &broker.group("storm"), |_: Message| async {}).await.unwrap();
+    until(&service, |h| h.subscriptions[0].partitions.len() == 3).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    embedded.set_hook(move |request: &RequestInfo<'_>| {
+        // Metadata and ListOffsets: what health asks.
+        count.fetch_add(usize::from(matches!(request.api_key, 2 | 3)), Ordering::Relaxed);
+        None
+    });
+    let (before, many) = (embedded.topics(), 500);
+    let all = join_all((0..many).map(|_| service.health())).await;
+    assert!(all.iter().all(|h| h.status == Status::Healthy));
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < many, "{asked} requests for {many} questions");
+    assert_eq!(embedded.topics(), before);
+    subscription.shutdown().await.unwrap();
+    service.close(LONG).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_dies_is_noticed_while_the_member_still_takes_itself_for_one() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let config = broker.config().session_timeout(Duration::from_secs(300)).build().unwrap();
+    let service = RedpandaService::connect(config).await.unwrap();
+    let topic = broker.topic("dies");
+    let subscription = service.subscribe(&[&topic], &broker.group("dies"), |_: Message| async {}).await.unwrap();
+    until(&service, |h| h.is_reachable() && h.subscriptions[0].state == "member").await;
+    for node in 0..3 {
+        embedded.stop_node(node).await.unwrap();
+    }
+    let health = until(&service, |h| !h.is_reachable()).await;
+    assert_eq!(health.status, Status::Unhealthy);
+    assert_eq!(health.brokers.len(), 3, "those that were known: {:?}", health.brokers);
+    assert_eq!(health.subscriptions[0].state, "member");
+    drop(subscription);
+}
