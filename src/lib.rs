@@ -82,3 +82,17 @@ pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};
 pub use trace::TraceContext;
+
+// The code in the guides compiles: they are documentation when doctests are collected, and only then.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/delivery-guarantees.md")]
+mod delivery_guarantees {}
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-kafkajs.md")]
+mod from_kafkajs {}
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-rdkafka.md")]
+mod from_rdkafka {}
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tuning.md")]
+mod tuning {}
