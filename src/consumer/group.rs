@@ -180,7 +180,7 @@ impl Group {
             if self.leave_if_ready() {
                 continue;
             }
-            let deadline = self.deadline();
+            let (deadline, awaited) = (self.deadline(), self.awaits_heartbeat());
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
@@ -201,7 +201,7 @@ impl Group {
                 }
                 Some((lease, offset)) = self.pins.recv() => self.pin(lease, offset),
                 () = drained(self.draining.as_ref(), &self.commits) => self.drained(),
-                () = closed(self.coordinator.as_ref()) => {
+                () = closed(self.coordinator.as_ref(), awaited) => {
                     self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
                 }
@@ -367,6 +367,12 @@ impl Group {
             group.kill(why);
             offsets.kill(why);
         }
+    }
+
+    /// In the `consumer` protocol the answer to a heartbeat may bring an epoch, and who misses it may be fenced. In the classic one
+    /// there is none that can't be had again, and a JoinGroup may be parked for long.
+    fn awaits_heartbeat(&self) -> bool {
+        self.membership.is_modern() && self.request.is_some()
     }
 
     /// Sends a request in place of the one under way.
@@ -557,11 +563,12 @@ async fn drained(draining: Option<&Draining>, commits: &Commits) {
     }
 }
 
-async fn closed(coordinator: Option<&Coordinator>) {
+/// When one of the connections is gone; that for offsets alone does not count while the other has an answer to bring.
+async fn closed(coordinator: Option<&Coordinator>, awaited: bool) {
     match coordinator {
         Some(Coordinator { group, offsets, .. }) => tokio::select! {
             () = group.closed() => {}
-            () = offsets.closed() => {}
+            () = offsets.closed(), if !awaited => {}
         },
         None => std::future::pending().await,
     }

@@ -8,6 +8,7 @@ use kafka_protocol::protocol::Decodable;
 use super::*;
 
 const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+const NOT_COORDINATOR: i16 = 16;
 const FENCED_MEMBER_EPOCH: i16 = 110;
 const STALE_MEMBER_EPOCH: i16 = 113;
 /// A real broker's session timeout is 45 s at the least.
@@ -337,6 +338,39 @@ async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
     for member in [a, b, c] {
         member.leave().await;
     }
+}
+
+#[tokio::test]
+async fn commits_that_fail_cost_no_answer_to_a_heartbeat() {
+    let Some((broker, client)) = offered().await else { return };
+    let Some(embedded) = broker.embedded() else { return };
+    let topic = topic(&broker, &client, "t", 1).await;
+    let group = broker.group("g");
+    let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
+    a.owns(1).await;
+    // While the answer to a heartbeat is on its way, commits lose their connection or their coordinator, as it seems.
+    const ANSWER: Duration = Duration::from_secs(1);
+    let (beats, mut beaten) = watch::channel(Vec::new());
+    let commits = std::sync::atomic::AtomicUsize::new(0);
+    embedded.set_hook(move |request| match request.api_key {
+        CONSUMER_GROUP_HEARTBEAT => {
+            beats.send_modify(|beats| beats.push(std::time::Instant::now()));
+            (beats.borrow().len() == 1).then_some(Fault::DelayAnswer(ANSWER))
+        }
+        OFFSET_COMMIT => match commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Some(Fault::Error(NOT_COORDINATOR)),
+            1 => Some(Fault::Close),
+            _ => None,
+        },
+        _ => None,
+    });
+    soon(beaten.wait_for(|beats| !beats.is_empty())).await.unwrap();
+    produce(&client, &topic, 1, 0..10, Compression::None).await;
+    until_handled(&mut [&mut a], 0..10).await;
+    let beats = soon(beaten.wait_for(|beats| beats.len() > 1)).await.unwrap().clone();
+    assert!(beats[1] - beats[0] >= ANSWER, "the next one was sent before the answer could come");
+    assert_eq!(a.state.borrow().taken, []);
+    a.leave().await;
 }
 
 #[tokio::test]

@@ -369,6 +369,8 @@ impl ModernMembership {
             code::STALE_MEMBER_EPOCH => self.next_heartbeat = now,
             // News only once: the search must not begin again with each commit that was sent before it.
             code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR if !self.coordinator => {}
+            // A heartbeat under way tells for itself; giving up its answer could be giving up the membership.
+            code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR if self.in_flight != InFlight::Nothing => {}
             code::COORDINATOR_NOT_AVAILABLE
             | code::NOT_COORDINATOR
             | code::UNKNOWN_MEMBER_ID

@@ -477,6 +477,17 @@ fn what_a_refused_commit_tells() {
 }
 
 #[test]
+fn a_refused_commit_costs_no_answer_to_a_heartbeat() {
+    let mut test = Test::stable();
+    test.wait();
+    test.expect(&["beat own 2"]);
+    test.m.commit_refused(test.now, code::NOT_COORDINATOR);
+    test.expect(&[]);
+    test.beaten(3, None);
+    test.expect(&["assigned 3 "]);
+}
+
+#[test]
 fn a_static_member_leaves_for_now_and_waits_for_its_instance() {
     let settings = Settings { instance_id: Some("i".into()), ..settings() };
     let mut test = Test::stable_with(settings.clone());
