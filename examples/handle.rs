@@ -4,50 +4,63 @@
 //! cargo run --example handle -- TOPIC GROUP
 //! ```
 //!
-//! Each record is printed. One with the value `slow` is in hand until the end is asked for, one with the value `hang` for ever.
+//! Each record is printed. One with the value `slow` is in hand until the end is asked for, one with the value `hang` for ever;
+//! `fail` fails, `panic` panics. What the library says of that is on stderr.
 
-#![allow(clippy::print_stdout, reason = "it is a program")]
+#![allow(clippy::print_stdout, clippy::panic, reason = "it is a program, to see what handlers may do")]
 
 use std::process::ExitCode;
 
 use ailurus::{Client, Config, HandlerOrdering, Message, Processor, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
-async fn handle(message: Message) {
+async fn handle(message: Message) -> std::result::Result<(), String> {
     let value = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned();
     println!("begun {value}");
     if matches!(&*value, "slow" | "hang") {
         message.stopping().await;
         println!("told {value}");
     }
-    if value == "hang" {
-        std::future::pending::<()>().await;
+    match &*value {
+        "hang" => std::future::pending().await,
+        "fail" => return Err("the stock service said no".into()),
+        "panic" => panic!("no such product"),
+        _ => println!("done {value}"),
     }
-    println!("done {value}");
+    Ok(())
 }
 
 /// Until the end that the signals ask for.
-pub async fn run(topic: &str, group: &str, mut terminate: Signal, mut interrupt: Signal) -> Result<()> {
+pub async fn run(topic: &str, group: &str) -> Result<()> {
     let mut config = Config::from_env()?;
     config.processor.ordering = HandlerOrdering::Key;
     let client = Client::connect(config).await?;
     let subscription = Processor::new(&client).subscribe(&[topic], group, handle).await?;
-    let left = subscription.run_until(terminate.recv(), interrupt.recv()).await?;
+    let left = subscription.run_until(signalled(), signalled()).await?;
     println!("left: {left}");
     client.close().await;
     Ok(())
 }
 
+/// The next SIGTERM or SIGINT; none ever where the system refuses to tell of them.
+async fn signalled() {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut args = std::env::args().skip(1);
     let (Some(topic), Some(group)) = (args.next(), args.next()) else {
         println!("usage: handle TOPIC GROUP");
         return ExitCode::from(2);
     };
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(terminate), Ok(interrupt)) = signals else { return ExitCode::FAILURE };
-    match run(&topic, &group, terminate, interrupt).await {
+    match run(&topic, &group).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             println!("{}", e.full());

@@ -44,7 +44,7 @@ const MUCH: usize = 16;
 /// glibc's allocator gives free memory back to the system beyond twice the largest block that was mapped on its own and freed.
 /// What a fetch takes is freed and taken again with the next one, and a page that comes anew from the system costs more than
 /// to fill it: so one such block is mapped at the start, and never touched. Other allocators do not mind.
-const MAPPED: usize = 16 << 20;
+const MAPPED: usize = 8 << 20;
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 
 /// Ends its tasks on drop; who owns the tracker they run in can wait for them.

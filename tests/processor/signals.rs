@@ -10,7 +10,6 @@ use std::process::Stdio;
 use ailurus::{Client, Producer, ProducerRecord};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{LONG, committed, connect, filled, support};
 
@@ -22,8 +21,7 @@ const VARIABLE: &str = "AILURUS_TEST_HANDLE";
 async fn the_program() {
     let Ok(names) = std::env::var(VARIABLE) else { return };
     let (topic, group) = names.split_once(' ').unwrap();
-    let signals = (signal(SignalKind::terminate()).unwrap(), signal(SignalKind::interrupt()).unwrap());
-    handle::run(topic, group, signals.0, signals.1).await.unwrap();
+    handle::run(topic, group).await.unwrap();
 }
 
 struct Program {
