@@ -7,8 +7,10 @@ use kafka_protocol::ResponseError;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::acls::Acls;
 use crate::config::BrokerConfig;
 use crate::log::Log;
+use crate::node_config::NodeConfig;
 use crate::topic_config::TopicConfig;
 
 /// The most partitions of a topic.
@@ -91,6 +93,8 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
     pub topics: BTreeMap<String, Topic>,
+    pub acls: Acls,
+    pub settings: NodeConfig,
     coordinators: BTreeMap<String, i32>,
     next_producer_id: i64,
 }
@@ -103,6 +107,8 @@ impl Cluster {
         Self {
             nodes: (0..).zip(ports).map(node).collect(),
             topics: BTreeMap::new(),
+            acls: Acls::default(),
+            settings: NodeConfig::default(),
             coordinators: BTreeMap::new(),
             next_producer_id: 1000,
         }

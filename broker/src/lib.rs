@@ -4,7 +4,7 @@
 //! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps
 //! everything in memory and forgets it when it ends. It knows no coordinator of transactions, no authentication and no
 //! replication, though it can pretend to have several nodes: each listens on its own port and leads its share of the
-//! partitions. It trusts its clients, as a tool
+//! partitions; access control lists are kept, and not acted upon. It trusts its clients, as a tool
 //! for loopback may: do not open it to machines that you do not trust.
 //!
 //! Its other half is for tests: look into logs and groups without the wire, spoil requests by a [hook](Broker::set_hook),
@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod acls;
 mod api;
 mod batch;
 mod broker;
@@ -37,6 +38,7 @@ mod group;
 mod inspect;
 mod log;
 mod node;
+mod node_config;
 mod session;
 mod shared;
 mod topic_config;

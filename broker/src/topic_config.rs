@@ -81,6 +81,12 @@ impl TopicConfig {
         KNOWN.iter().map(one).collect()
     }
 
+    /// What a setting holds now, if it is a list.
+    pub fn list(&self, name: &str, defaults: &BrokerConfig) -> Option<Vec<String>> {
+        let found = self.describe(defaults).into_iter().find(|d| d.name == name && d.kind == Kind::List)?;
+        Some(found.value.split(',').filter(|i| !i.is_empty()).map(str::to_owned).collect())
+    }
+
     pub fn max_message_bytes(&self, defaults: &BrokerConfig) -> usize {
         let bytes = self.number("max.message.bytes").unwrap_or_else(|| i64::from(defaults.max_message_bytes));
         usize::try_from(bytes).unwrap_or(usize::MAX)

@@ -28,10 +28,15 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DeleteRecords, 0, 2),
     (ApiKey::InitProducerId, 0, 5),
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::DescribeAcls, 1, 3),
+    (ApiKey::CreateAcls, 1, 3),
+    (ApiKey::DeleteAcls, 1, 3),
     (ApiKey::DescribeConfigs, 1, 4),
+    (ApiKey::DescribeLogDirs, 1, 4),
     (ApiKey::CreatePartitions, 0, 3),
     (ApiKey::DeleteGroups, 0, 2),
     (ApiKey::IncrementalAlterConfigs, 0, 1),
+    (ApiKey::OffsetDelete, 0, 0),
     (ApiKey::DescribeCluster, 0, 1),
     (ApiKey::ConsumerGroupHeartbeat, 0, 1),
     (ApiKey::ConsumerGroupDescribe, 0, 1),
@@ -58,10 +63,15 @@ const REDPANDA_24_3: &[(ApiKey, i16)] = &[
     (ApiKey::DeleteRecords, 2),
     (ApiKey::InitProducerId, 3),
     (ApiKey::OffsetForLeaderEpoch, 4),
+    (ApiKey::DescribeAcls, 1),
+    (ApiKey::CreateAcls, 1),
+    (ApiKey::DeleteAcls, 1),
     (ApiKey::DescribeConfigs, 4),
+    (ApiKey::DescribeLogDirs, 2),
     (ApiKey::CreatePartitions, 3),
     (ApiKey::DeleteGroups, 2),
     (ApiKey::IncrementalAlterConfigs, 1),
+    (ApiKey::OffsetDelete, 0),
 ];
 
 /// The version range of each API that the broker announces in its ApiVersions answer and serves.
@@ -93,14 +103,14 @@ impl Versions {
         Self { ranges: REDPANDA_24_3.iter().map(range).collect() }
     }
 
-    /// What Redpanda 26.2 offers: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch and Metadata and
-    /// several groups per OffsetFetch.
+    /// What Redpanda 26.2 offers: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch and Metadata,
+    /// several groups per OffsetFetch, and DescribeCluster.
     pub fn redpanda_26_2() -> Self {
-        Self::redpanda_24_3().with(ApiKey::Fetch as i16, 4, 13).with(ApiKey::Metadata as i16, 0, 12).with(
-            ApiKey::OffsetFetch as i16,
-            1,
-            8,
-        )
+        Self::redpanda_24_3()
+            .with(ApiKey::Fetch as i16, 4, 13)
+            .with(ApiKey::Metadata as i16, 0, 12)
+            .with(ApiKey::OffsetFetch as i16, 1, 8)
+            .with(ApiKey::DescribeCluster as i16, 0, 0)
     }
 
     /// Everything this broker can serve, in the newest versions it knows: what Kafka 4 offers, the `consumer` group protocol

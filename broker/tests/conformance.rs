@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "conformance/administration.rs"]
+mod administration;
 #[path = "conformance/consumer_protocol.rs"]
 mod consumer_protocol;
 mod support;

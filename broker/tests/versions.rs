@@ -5,8 +5,10 @@
 mod support;
 
 use ailurus_broker::{Broker, BrokerConfig, Fault, Versions};
+use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -15,6 +17,7 @@ use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -208,11 +211,65 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
     )
     .await;
     sweep::<DescribeClusterRequest>(broker, |v, a| ok(a.error_code, v), |_| DescribeClusterRequest::default()).await;
+    sweep::<DescribeLogDirsRequest>(
+        broker,
+        |v, a| ok(a.results[0].error_code, v),
+        |_| DescribeLogDirsRequest::default().with_topics(None),
+    )
+    .await;
+    acls(broker, code).await;
+    sweep::<OffsetDeleteRequest>(
+        broker,
+        |v, a| ok(a.topics.first().map_or(a.error_code, |t| t.partitions[0].error_code), v),
+        |_| {
+            let partition = OffsetDeleteRequestPartition::default();
+            let topic = OffsetDeleteRequestTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+            OffsetDeleteRequest::default().with_group_id(group()).with_topics(vec![topic])
+        },
+    )
+    .await;
     sweep::<DeleteGroupsRequest>(
         broker,
         // The first finds a group, the others none.
         |v, a| ok(if a.results[0].error_code == 69 { 0 } else { a.results[0].error_code }, v),
         |_| DeleteGroupsRequest::default().with_groups_names(vec![group()]),
+    )
+    .await;
+}
+
+async fn acls(broker: &Broker, code: i16) {
+    let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
+    sweep::<CreateAclsRequest>(
+        broker,
+        |v, a| ok(a.results[0].error_code, v),
+        |_| {
+            let acl = AclCreation::default().with_resource_type(TOPIC).with_resource_name(text("t"));
+            let acl = acl.with_resource_pattern_type(3).with_principal(text("User:a")).with_host(text("*"));
+            CreateAclsRequest::default().with_creations(vec![acl.with_operation(3).with_permission_type(3)])
+        },
+    )
+    .await;
+    sweep::<DescribeAclsRequest>(
+        broker,
+        |v, a| {
+            ok(a.error_code, v);
+            assert_eq!(a.resources.len(), usize::from(code == 0), "version {v}");
+        },
+        |_| {
+            let request = DescribeAclsRequest::default().with_resource_type_filter(1).with_pattern_type_filter(1);
+            let request = request.with_resource_name_filter(None).with_principal_filter(None).with_host_filter(None);
+            request.with_operation(1).with_permission_type(1)
+        },
+    )
+    .await;
+    sweep::<DeleteAclsRequest>(
+        broker,
+        |v, a| ok(a.filter_results[0].error_code, v),
+        |_| {
+            let filter = DeleteAclsFilter::default().with_resource_type_filter(1).with_pattern_type_filter(1);
+            let filter = filter.with_resource_name_filter(None).with_principal_filter(None).with_host_filter(None);
+            DeleteAclsRequest::default().with_filters(vec![filter.with_operation(1).with_permission_type(1)])
+        },
     )
     .await;
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+use kafka_protocol::messages::ApiKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,7 +39,7 @@ use crate::cluster::{Backoff, Client, Cluster};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
-use crate::wire::{Api, Connection};
+use crate::wire::{Api, Connection, api_versions};
 use committing::Leaving;
 
 /// Start offsets that wait to be committed.
@@ -580,7 +580,7 @@ async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinato
     let (group, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
     let mut heartbeats = None;
     if modern {
-        let served = group.request(ApiVersionsRequest::default(), cluster.config().request_timeout).await?;
+        let served = group.request(api_versions(), cluster.config().request_timeout).await?;
         let api = served.api_keys.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
         heartbeats = api.map(|api| api.max_version);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use rskafka::protocol::api_key::ApiKey as Key;
 use rskafka::protocol::api_version::{ApiVersion, ApiVersionRange};
 use rskafka::protocol::messages::{
@@ -73,6 +73,10 @@ macro_rules! table {
             const RESPONSE: &'static [Field] = schema::$name;
         })*
 
+        /// Key, name and versions of each line.
+        pub(crate) const SPOKEN: &[(i16, &str, (i16, i16))] =
+            &[$((ApiKey::$name as i16, stringify!($name), ($min, $max)),)*];
+
         /// Calls `f` with each line's name, response fields, versions, first flexible version and decoder.
         #[cfg(test)]
         pub(super) fn each(mut f: impl FnMut(&'static [Field], (i16, i16), i16, fn(&[u8], i16))) {
@@ -98,17 +102,31 @@ table! {
     LeaveGroup LeaveGroupRequest LeaveGroupResponse 3..=5, flexible from 4;
     SyncGroup SyncGroupRequest SyncGroupResponse 0..=5, flexible from 4;
     DescribeGroups DescribeGroupsRequest DescribeGroupsResponse 0..=5, flexible from 5;
-    ListGroups ListGroupsRequest ListGroupsResponse 0..=4, flexible from 3;
+    ListGroups ListGroupsRequest ListGroupsResponse 0..=5, flexible from 3;
     CreateTopics CreateTopicsRequest CreateTopicsResponse 2..=6, flexible from 5;
     DeleteTopics DeleteTopicsRequest DeleteTopicsResponse 1..=5, flexible from 4;
     DeleteRecords DeleteRecordsRequest DeleteRecordsResponse 0..=2, flexible from 2;
     DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2, flexible from 2;
+    DescribeAcls DescribeAclsRequest DescribeAclsResponse 1..=3, flexible from 2;
+    CreateAcls CreateAclsRequest CreateAclsResponse 1..=3, flexible from 2;
+    DeleteAcls DeleteAclsRequest DeleteAclsResponse 1..=3, flexible from 2;
+    DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse 1..=4, flexible from 4;
+    IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse 0..=1, flexible from 1;
+    DescribeLogDirs DescribeLogDirsRequest DescribeLogDirsResponse 1..=4, flexible from 2;
+    OffsetDelete OffsetDeleteRequest OffsetDeleteResponse 0..=0, flexible from 1;
     CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
     OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4, flexible from 4;
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
-    ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=2, flexible from 3;
+    ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=4, flexible from 3;
     ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;
     ConsumerGroupDescribe 69 ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse 0..=1, flexible from 0;
+}
+
+/// Asks for a broker's versions; newer ones want to know who asks.
+pub(crate) fn api_versions() -> ApiVersionsRequest {
+    ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str(env!("CARGO_PKG_NAME")))
+        .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")))
 }
 
 /// A request on its way into the messenger's buffer, and to the connection's stream.
@@ -129,6 +147,9 @@ impl<T: Api> RequestBody for Body<T> {
     const API_KEY: Key = T::KEY;
     const API_VERSION_RANGE: ApiVersionRange = ApiVersionRange::new(version(T::VERSIONS.0), version(T::VERSIONS.1));
     const FIRST_TAGGED_FIELD_IN_REQUEST_VERSION: ApiVersion = version(T::FLEXIBLE);
+    /// Whoever asks for ApiVersions does not know yet which header it will understand: its answer has the oldest one.
+    const FIRST_TAGGED_FIELD_IN_RESPONSE_VERSION: ApiVersion =
+        version(if matches!(T::KEY, Key::ApiVersions) { i16::MAX } else { T::FLEXIBLE });
 }
 
 impl<T: Api> WriteVersionedType<Vec<u8>> for Body<T> {

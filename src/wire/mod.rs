@@ -12,7 +12,7 @@ mod stream;
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 mod tls;
 
-pub(crate) use api::Api;
+pub(crate) use api::{Api, SPOKEN, api_versions};
 pub(crate) use connect::ConnectSettings;
 pub(crate) use connection::Connection;
 pub(crate) use produce::{Produce, TopicBatches};

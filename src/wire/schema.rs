@@ -29,6 +29,8 @@ enum Kind {
     Nullable(&'static [Field]),
     /// A tagged field that the decoder knows: its number and its fields. Those it does not know need no line.
     Tagged(usize, &'static [Field]),
+    /// One that is an array of these fields.
+    TaggedArray(usize, &'static [Field]),
 }
 
 const fn field(kind: Kind) -> Field {
@@ -50,6 +52,9 @@ const fn nullable(of: &'static [Field]) -> Field {
 }
 const fn tagged(tag: usize, of: &'static [Field]) -> Field {
     field(Kind::Tagged(tag, of))
+}
+const fn tagged_array(tag: usize, of: &'static [Field]) -> Field {
+    field(Kind::TaggedArray(tag, of))
 }
 const fn since(version: i16, f: Field) -> Field {
     Field { since: version, ..f }
@@ -122,7 +127,7 @@ pub(super) mod table {
         since(1, I32),
         array(&[I16, STR, STR, STR, STR, array(&[STR, since(4, STR), STR, STR, BYTES, BYTES]), since(3, I32)]),
     ];
-    pub(crate) const ListGroups: &[Field] = &[since(1, I32), I16, array(&[STR, STR, since(4, STR)])];
+    pub(crate) const ListGroups: &[Field] = &[since(1, I32), I16, array(&[STR, STR, since(4, STR), since(5, STR)])];
     pub(crate) const CreateTopics: &[Field] = &[
         since(2, I32),
         array(&[
@@ -139,10 +144,30 @@ pub(super) mod table {
     pub(crate) const DeleteTopics: &[Field] = &[since(1, I32), array(&[STR, I16, since(5, STR)])];
     pub(crate) const DeleteRecords: &[Field] = &[I32, array(&[STR, array(&[I32, I64, I16])])];
     pub(crate) const DeleteGroups: &[Field] = &[I32, array(&[STR, I16])];
+    pub(crate) const DescribeAcls: &[Field] = &[I32, I16, STR, array(&[I8, STR, I8, array(&[STR, STR, I8, I8])])];
+    pub(crate) const CreateAcls: &[Field] = &[I32, array(&[I16, STR])];
+    pub(crate) const DeleteAcls: &[Field] =
+        &[I32, array(&[I16, STR, array(&[I16, STR, I8, STR, I8, STR, STR, I8, I8])])];
+    const CONFIG: &[Field] = &[STR, STR, BOOL, I8, BOOL, array(&[STR, STR, I8]), since(3, I8), since(3, STR)];
+    pub(crate) const DescribeConfigs: &[Field] = &[I32, array(&[I16, STR, I8, STR, array(CONFIG)])];
+    pub(crate) const IncrementalAlterConfigs: &[Field] = &[I32, array(&[I16, STR, I8, STR])];
+    const LOGS: Field = array(&[STR, array(&[I32, I64, I64, BOOL])]);
+    pub(crate) const DescribeLogDirs: &[Field] =
+        &[I32, since(3, I16), array(&[I16, STR, LOGS, since(4, I64), since(4, I64)])];
+    pub(crate) const OffsetDelete: &[Field] = &[I16, I32, array(&[STR, array(&[I32, I16])])];
     pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
     pub(crate) const OffsetForLeaderEpoch: &[Field] = &[I32, array(&[STR, array(&[I16, I32, I32, I64])])];
     pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
-    pub(crate) const ApiVersions: &[Field] = &[I16, array(&[I16, I16, I16]), since(1, I32)];
+    const FEATURES: &[Field] = &[STR, I16, I16];
+    pub(crate) const ApiVersions: &[Field] = &[
+        I16,
+        array(&[I16, I16, I16]),
+        since(1, I32),
+        tagged_array(0, FEATURES),
+        tagged(1, &[I64]),
+        tagged_array(2, FEATURES),
+        tagged(3, &[BOOL]),
+    ];
     pub(crate) const ConsumerGroupHeartbeat: &[Field] =
         &[I32, I16, STR, STR, I32, I32, nullable(&[array(&[UUID, I32_ARRAY])])];
     const ASSIGNMENT: Field = field(Kind::Struct(&[array(&[UUID, STR, I32_ARRAY])]));
@@ -231,15 +256,16 @@ impl Walk<'_> {
                 let tag = self.varint()?;
                 let size = self.varint()?;
                 let from = self.at;
-                let known = fields.iter().find_map(|f| match f.kind {
-                    Kind::Tagged(t, of) if t == tag => Some(of),
-                    _ => None,
+                let known = fields.iter().map(|f| f.kind).find(|kind| match kind {
+                    Kind::Tagged(t, _) | Kind::TaggedArray(t, _) => *t == tag,
+                    _ => false,
                 });
                 match known {
                     // The decoder goes by its fields and not by this size: where they differ, it would read lengths that
                     // were not looked at here.
-                    Some(of) => self.element(of)?,
-                    None => self.skip(size)?,
+                    Some(Kind::Tagged(_, of)) => self.element(of)?,
+                    Some(Kind::TaggedArray(_, of)) => self.array(of)?,
+                    _ => self.skip(size)?,
                 }
                 if self.at - from != size {
                     return Err(self.broken("a tagged field is not as long as it says"));
@@ -258,6 +284,18 @@ impl Walk<'_> {
         }
     }
 
+    fn array(&mut self, of: &[Field]) -> Result<(), Broken> {
+        let n = self.length(false)?;
+        // Each element is one byte at least, so a lie ends here and not after 2^31 steps.
+        if n > self.body.len() - self.at {
+            return Err(self.broken("an array says it is longer than the response"));
+        }
+        for _ in 0..n {
+            self.element(of)?;
+        }
+        Ok(())
+    }
+
     fn fields(&mut self, fields: &[Field]) -> Result<(), Broken> {
         let version = self.version;
         for f in fields.iter().filter(|f| (f.since..=f.until).contains(&version)) {
@@ -271,23 +309,14 @@ impl Walk<'_> {
                     let n = self.length(false)?;
                     self.skip(n)?;
                 }
-                Kind::Array(of) => {
-                    let n = self.length(false)?;
-                    // Each element is one byte at least, so a lie ends here and not after 2^31 steps.
-                    if n > self.body.len() - self.at {
-                        return Err(self.broken("an array says it is longer than the response"));
-                    }
-                    for _ in 0..n {
-                        self.element(of)?;
-                    }
-                }
+                Kind::Array(of) => self.array(of)?,
                 Kind::Struct(of) => self.structure(of)?,
                 Kind::Nullable(of) => {
                     if i8::from_be_bytes(self.fixed()?) >= 0 {
                         self.structure(of)?;
                     }
                 }
-                Kind::Tagged(..) => {} // behind the others: see `structure`
+                Kind::Tagged(..) | Kind::TaggedArray(..) => {} // behind the others: see `structure`
             }
         }
         Ok(())

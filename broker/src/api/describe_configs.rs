@@ -1,4 +1,4 @@
-//! DescribeConfigs: the settings of topics, and a few of the nodes.
+//! DescribeConfigs: the settings of topics, and those of the nodes.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -6,13 +6,14 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
+use crate::cluster::Cluster;
 use crate::conn::Context;
+use crate::node_config::{Described, Source};
 use crate::shared::Shared;
 
 pub(super) const TOPIC: i8 = 2;
 pub(super) const NODE: i8 = 4;
 const SOURCE_TOPIC: i8 = 1;
-const SOURCE_STATIC: i8 = 4;
 const SOURCE_DEFAULT: i8 = 5;
 /// DescribeConfigs' number for a type that is not told.
 const UNKNOWN: i8 = 0;
@@ -50,28 +51,29 @@ fn describe(
             };
             Ok(topic.config.describe(&shared.config).into_iter().map(one).collect())
         }
-        NODE if cluster.nodes.iter().any(|n| n.id.to_string() == resource.resource_name.as_str()) => {
-            let c = &shared.config;
-            let all = [
-                ("auto.create.topics.enable", c.auto_create.to_string()),
-                ("default.replication.factor", c.default_replication.to_string()),
-                ("group.initial.rebalance.delay.ms", c.initial_rebalance_delay.as_millis().to_string()),
-                ("group.max.session.timeout.ms", c.session_timeout_max.as_millis().to_string()),
-                ("group.min.session.timeout.ms", c.session_timeout_min.as_millis().to_string()),
-                ("message.max.bytes", c.max_message_bytes.to_string()),
-                ("num.partitions", c.default_partitions.to_string()),
-            ];
-            Ok(all.into_iter().map(|(name, value)| entry(cx, name, value, SOURCE_STATIC, UNKNOWN)).collect())
+        NODE => {
+            let node = node(cx, &cluster, &resource.resource_name).ok_or(ResponseError::InvalidRequest)?;
+            let one = |c: Described| entry(cx, c.name, c.value, c.source as i8, UNKNOWN);
+            Ok(cluster.settings.describe(node, &shared.config).into_iter().map(one).collect())
         }
         _ => Err(ResponseError::InvalidRequest),
     }
+}
+
+/// The node that a resource's name means, `None` for all of them: a node answers for itself alone.
+pub(super) fn node(cx: &Context, cluster: &Cluster, name: &str) -> Option<Option<i32>> {
+    if name.is_empty() {
+        return Some(None);
+    }
+    let own = cluster.nodes.iter().find(|n| n.id == cx.node && n.id.to_string() == name);
+    own.map(|n| Some(n.id))
 }
 
 fn entry(cx: &Context, name: &str, value: String, source: i8, kind: i8) -> DescribeConfigsResourceResult {
     let out = DescribeConfigsResourceResult::default()
         .with_name(text(name))
         .with_value(Some(text(value)))
-        .with_read_only(source == SOURCE_STATIC)
+        .with_read_only(source == Source::Static as i8)
         .with_config_source(source);
     if cx.version >= 3 { out.with_config_type(kind).with_documentation(None) } else { out }
 }

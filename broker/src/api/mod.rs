@@ -3,14 +3,18 @@
 pub(crate) mod api_versions;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -22,6 +26,7 @@ mod list_groups;
 mod list_offsets;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
@@ -59,10 +64,15 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::DeleteTopics => cx.encode(&delete_topics::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteRecords => cx.encode(&delete_records::handle(shared, cx, cx.decode(body)?)),
         ApiKey::InitProducerId => cx.encode(&init_producer_id::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeAcls => cx.encode(&describe_acls::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::CreateAcls => cx.encode(&create_acls::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DeleteAcls => cx.encode(&delete_acls::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DescribeConfigs => cx.encode(&describe_configs::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeLogDirs => cx.encode(&describe_log_dirs::handle(shared, cx, cx.decode(body)?)),
         ApiKey::CreatePartitions => cx.encode(&create_partitions::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteGroups => cx.encode(&delete_groups::handle(shared, cx, cx.decode(body)?)),
         ApiKey::IncrementalAlterConfigs => cx.encode(&incremental_alter_configs::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::OffsetDelete => cx.encode(&offset_delete::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DescribeCluster => cx.encode(&describe_cluster::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ConsumerGroupHeartbeat => cx.encode(&consumer_group_heartbeat::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ConsumerGroupDescribe => cx.encode(&consumer_group_describe::handle(shared, cx, cx.decode(body)?)),

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages::ConsumerProtocolSubscription;
+use kafka_protocol::protocol::Decodable;
 
 use super::Ticket;
 
@@ -109,4 +111,14 @@ impl Member {
     pub fn metadata(&self, protocol: &str) -> Option<&Bytes> {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
     }
+}
+
+/// The topics that the metadata of a consumer names.
+pub(super) fn subscribed(metadata: &Bytes) -> Option<Vec<String>> {
+    /// The newest version that is read; what later ones have comes behind it.
+    const NEWEST: i16 = 3;
+    let mut rest = metadata.clone();
+    let version = rest.try_get_i16().ok()?;
+    let subscription = ConsumerProtocolSubscription::decode(&mut rest, version.min(NEWEST)).ok()?;
+    Some(subscription.topics.into_iter().map(|t| t.to_string()).collect())
 }

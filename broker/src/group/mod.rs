@@ -158,6 +158,20 @@ impl Group {
         self.offsets.insert((topic.to_owned(), partition), committed);
     }
 
+    /// Forgets one offset.
+    pub fn forget(&mut self, topic: &str, partition: i32) {
+        self.offsets.remove(&(topic.to_owned(), partition));
+    }
+
+    /// Whether a member subscribes to the topic; of one whose metadata is not that of a consumer, it is taken for granted.
+    pub fn subscribes(&self, topic: &str) -> bool {
+        if let Some(consumer) = &self.consumer {
+            return consumer.members().any(|(_, m)| m.topics.contains(topic));
+        }
+        let names = |metadata: &Bytes| members::subscribed(metadata).is_none_or(|t| t.iter().any(|t| t == topic));
+        self.members.values().flat_map(|m| &m.protocols).any(|(_, metadata)| names(metadata))
+    }
+
     /// Forgets the offsets of a topic that was deleted.
     pub fn forget_topic(&mut self, topic: &str) {
         self.offsets.retain(|(t, _), _| t != topic);

@@ -114,8 +114,6 @@ fn groups() {
     let m = Member::default().with_subscribed_topic_names(vec![name(), name()]).with_assignment(a.clone());
     let g = DescribedGroup::default().with_members(vec![m.clone(), m.with_target_assignment(a)]);
     agrees::<ConsumerGroupDescribeRequest>(&ConsumerGroupDescribeResponse::default().with_groups(vec![g.clone(), g]));
-    let k = api_versions_response::ApiVersion::default();
-    agrees::<ApiVersionsRequest>(&ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]));
     let g = list_groups_response::ListedGroup::default();
     agrees::<ListGroupsRequest>(&ListGroupsResponse::default().with_groups(vec![g.clone(), g]));
     let g = delete_groups_response::DeletableGroupResult::default();
@@ -146,6 +144,9 @@ fn a_known_tagged_field_must_be_as_long_as_it_says() {
         .with_snapshot_id(SnapshotId::default().with_epoch(5));
     let t = FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![p]);
     sizes_matter::<FetchRequest>(&FetchResponse::default().with_responses(vec![t]), &[[0, 13], [1, 9], [2, 13]]);
+    let f = api_versions_response::FinalizedFeatureKey::default().with_name("x".into());
+    let versions = ApiVersionsResponse::default().with_finalized_features(vec![f.clone(), f]);
+    sizes_matter::<ApiVersionsRequest>(&versions, &[[2, 15]]);
     let t = create_topics_response::CreatableTopicResult::default().with_name(name()).with_topic_config_error_code(29);
     sizes_matter::<CreateTopicsRequest>(&CreateTopicsResponse::default().with_topics(vec![t]), &[[0, 2]]);
 }
@@ -184,6 +185,55 @@ proptest! {
             }
         });
     }
+}
+
+#[test]
+fn api_versions() {
+    use api_versions_response::*;
+    let k = ApiVersion::default();
+    let answer = ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]);
+    agrees::<ApiVersionsRequest>(&answer);
+    // Features are told from version 3 on, in tagged fields, which kafka-protocol does not write in older versions.
+    let s = SupportedFeatureKey::default().with_name("metadata.version".into()).with_max_version(7);
+    let f = FinalizedFeatureKey::default().with_name("metadata.version".into()).with_max_version_level(7);
+    let answer = answer.with_supported_features(vec![s.clone(), s]).with_finalized_features(vec![f.clone(), f]);
+    agrees::<ApiVersionsRequest>(&answer.with_finalized_features_epoch(3).with_zk_migration_ready(true));
+}
+
+#[test]
+fn administration() {
+    use describe_configs_response::*;
+    let s = DescribeConfigsSynonym::default().with_name("n".into()).with_value(Some("v".into()));
+    let c = DescribeConfigsResourceResult::default().with_name("n".into()).with_value(None);
+    let c = c.with_synonyms(vec![s.clone(), s]).with_documentation(None);
+    let r = DescribeConfigsResult::default().with_resource_name("t".into()).with_configs(vec![c.clone(), c]);
+    agrees::<DescribeConfigsRequest>(&DescribeConfigsResponse::default().with_results(vec![r.clone(), r]));
+    let r = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
+    let answer = IncrementalAlterConfigsResponse::default();
+    agrees::<IncrementalAlterConfigsRequest>(&answer.with_responses(vec![r.clone(), r.with_error_message(None)]));
+    use describe_log_dirs_response::*;
+    let p = DescribeLogDirsPartition::default().with_partition_size(7);
+    let t = DescribeLogDirsTopic::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    let d = DescribeLogDirsResult::default().with_log_dir("/data".into()).with_topics(vec![t.clone(), t]);
+    agrees::<DescribeLogDirsRequest>(&DescribeLogDirsResponse::default().with_results(vec![d.clone(), d]));
+    use offset_delete_response::*;
+    let p = OffsetDeleteResponsePartition::default();
+    let t = OffsetDeleteResponseTopic::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    agrees::<OffsetDeleteRequest>(&OffsetDeleteResponse::default().with_topics(vec![t.clone(), t]));
+}
+
+#[test]
+fn acls() {
+    use describe_acls_response::*;
+    let a = AclDescription::default().with_principal("User:a".into()).with_host("*".into());
+    let r = DescribeAclsResource::default().with_resource_name("t".into()).with_acls(vec![a.clone(), a]);
+    agrees::<DescribeAclsRequest>(&DescribeAclsResponse::default().with_resources(vec![r.clone(), r]));
+    let r = create_acls_response::AclCreationResult::default().with_error_message(Some("m".into()));
+    agrees::<CreateAclsRequest>(&CreateAclsResponse::default().with_results(vec![r.clone(), r]));
+    use delete_acls_response::*;
+    let a = DeleteAclsMatchingAcl::default().with_resource_name("t".into()).with_principal("User:a".into());
+    let r = DeleteAclsFilterResult::default().with_matching_acls(vec![a.clone(), a]);
+    agrees::<DeleteAclsRequest>(&DeleteAclsResponse::default().with_filter_results(vec![r.clone(), r]));
 }
 
 #[test]

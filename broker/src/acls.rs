@@ -1,0 +1,147 @@
+//! Access control lists. They are kept, told and deleted; nobody is refused anything by them.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_acls_request::AclCreation;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
+use kafka_protocol::messages::describe_acls_request::DescribeAclsRequest;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::Refused;
+
+/// In a filter: whichever it is.
+const ANY: i8 = 1;
+/// In a filter: each pattern that the name falls under.
+const MATCH: i8 = 2;
+const LITERAL: i8 = 3;
+const PREFIXED: i8 = 4;
+const CLUSTER: i8 = 4;
+/// Deny and allow.
+const PERMISSIONS: std::ops::RangeInclusive<i8> = 2..=3;
+const RESOURCE_TYPES: std::ops::RangeInclusive<i8> = 2..=7;
+const OPERATIONS: std::ops::RangeInclusive<i8> = 2..=14;
+
+/// Who may, or may not, do what; the numbers are the protocol's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Acl {
+    pub resource_type: i8,
+    pub resource_name: String,
+    pub pattern_type: i8,
+    pub principal: String,
+    pub host: String,
+    pub operation: i8,
+    pub permission: i8,
+}
+
+impl Acl {
+    /// Checks what is to be created.
+    pub fn new(a: &AclCreation) -> Result<Self, Refused> {
+        let fails =
+            |wrong: bool, why: &str| if wrong { Err((ResponseError::InvalidRequest, why.to_owned())) } else { Ok(()) };
+        let is = |range: std::ops::RangeInclusive<i8>, n: i8| range.contains(&n);
+        fails(!is(RESOURCE_TYPES, a.resource_type), "Invalid resource type")?;
+        fails(!matches!(a.resource_pattern_type, LITERAL | PREFIXED), "Invalid pattern type")?;
+        fails(!is(OPERATIONS, a.operation), "Invalid operation type")?;
+        fails(!is(PERMISSIONS, a.permission_type), "Invalid permission type")?;
+        fails(a.resource_name.is_empty(), "Invalid empty resource name")?;
+        let other = a.resource_type == CLUSTER && a.resource_name.as_str() != "kafka-cluster";
+        fails(other, "The only valid name for the CLUSTER resource is kafka-cluster")?;
+        fails(!a.principal.contains(':'), "Could not parse principal: no colon separates its type from its name")?;
+        Ok(Self {
+            resource_type: a.resource_type,
+            resource_name: a.resource_name.to_string(),
+            pattern_type: a.resource_pattern_type,
+            principal: a.principal.to_string(),
+            host: a.host.to_string(),
+            operation: a.operation,
+            permission: a.permission_type,
+        })
+    }
+}
+
+/// Which access control lists are meant.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    resource_type: i8,
+    resource_name: Option<StrBytes>,
+    pattern_type: i8,
+    principal: Option<StrBytes>,
+    host: Option<StrBytes>,
+    operation: i8,
+    permission: i8,
+}
+
+impl From<DescribeAclsRequest> for Filter {
+    fn from(r: DescribeAclsRequest) -> Self {
+        Self {
+            resource_type: r.resource_type_filter,
+            resource_name: r.resource_name_filter,
+            pattern_type: r.pattern_type_filter,
+            principal: r.principal_filter,
+            host: r.host_filter,
+            operation: r.operation,
+            permission: r.permission_type,
+        }
+    }
+}
+
+impl From<DeleteAclsFilter> for Filter {
+    fn from(f: DeleteAclsFilter) -> Self {
+        Self {
+            resource_type: f.resource_type_filter,
+            resource_name: f.resource_name_filter,
+            pattern_type: f.pattern_type_filter,
+            principal: f.principal_filter,
+            host: f.host_filter,
+            operation: f.operation,
+            permission: f.permission_type,
+        }
+    }
+}
+
+impl Filter {
+    fn fits(&self, acl: &Acl) -> bool {
+        let code = |wanted: i8, found: i8| wanted == ANY || wanted == found;
+        let same = |wanted: &Option<StrBytes>, found: &str| wanted.as_ref().is_none_or(|w| w.as_str() == found);
+        code(self.resource_type, acl.resource_type)
+            && self.fits_name(acl)
+            && same(&self.principal, &acl.principal)
+            && same(&self.host, &acl.host)
+            && code(self.operation, acl.operation)
+            && code(self.permission, acl.permission)
+    }
+
+    fn fits_name(&self, acl: &Acl) -> bool {
+        if !matches!(self.pattern_type, ANY | MATCH) && self.pattern_type != acl.pattern_type {
+            return false;
+        }
+        let Some(name) = &self.resource_name else { return true };
+        match (self.pattern_type, acl.pattern_type) {
+            (MATCH, PREFIXED) => name.starts_with(&acl.resource_name),
+            (MATCH, _) => name.as_str() == acl.resource_name || acl.resource_name == "*",
+            _ => name.as_str() == acl.resource_name,
+        }
+    }
+}
+
+/// All of the cluster's, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Acls {
+    all: std::collections::BTreeSet<Acl>,
+}
+
+impl Acls {
+    pub fn add(&mut self, acl: Acl) {
+        self.all.insert(acl);
+    }
+
+    pub fn find(&self, filter: &Filter) -> Vec<Acl> {
+        self.all.iter().filter(|a| filter.fits(a)).cloned().collect()
+    }
+
+    /// Takes out what fits, and gives it back.
+    pub fn remove(&mut self, filter: &Filter) -> Vec<Acl> {
+        let found = self.find(filter);
+        self.all.retain(|a| !filter.fits(a));
+        found
+    }
+}

@@ -1,0 +1,62 @@
+//! DescribeLogDirs: what the replicas of this node would take on disk.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use kafka_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
+
+use super::{code, text};
+use crate::cluster::Partition;
+use crate::conn::Context;
+use crate::shared::Shared;
+
+/// There is no directory: all is in memory.
+const DIR: &str = "memory";
+/// From this version on the whole answer has a place for an error.
+const ERROR: i16 = 3;
+/// From this version on sizes of the volume are told.
+const VOLUME: i16 = 4;
+const NOT_TOLD: i64 = -1;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    let error = code(&cx.gate());
+    let mut dir = DescribeLogDirsResult::default().with_error_code(error).with_log_dir(text(DIR));
+    if error == 0 {
+        dir = dir.with_topics(topics(shared, cx, request.topics));
+    }
+    if cx.version >= VOLUME {
+        dir = dir.with_total_bytes(NOT_TOLD).with_usable_bytes(NOT_TOLD);
+    }
+    let out = DescribeLogDirsResponse::default().with_results(vec![dir]);
+    if cx.version >= ERROR { out.with_error_code(error) } else { out }
+}
+
+/// Of those asked for, or of all, what this node has a replica of.
+fn topics(shared: &Shared, cx: &Context, asked: Option<Vec<DescribableLogDirTopic>>) -> Vec<DescribeLogDirsTopic> {
+    let asked: Option<BTreeMap<String, Vec<i32>>> =
+        asked.map(|all| all.into_iter().map(|t| (t.topic.to_string(), t.partitions)).collect());
+    let wanted = |topic: &str, partition: i32| {
+        asked.as_ref().is_none_or(|all| all.get(topic).is_some_and(|wanted| wanted.contains(&partition)))
+    };
+    let cluster = shared.cluster();
+    let mut found = Vec::new();
+    for (name, topic) in &cluster.topics {
+        let here = (0..).zip(&topic.partitions).filter(|(i, p)| wanted(name, *i) && p.replicas.contains(&cx.node));
+        let partitions: Vec<_> = here.map(|(i, p)| partition(i, p)).collect();
+        if !partitions.is_empty() {
+            let out = DescribeLogDirsTopic::default().with_name(TopicName(text(name.clone())));
+            found.push(out.with_partitions(partitions));
+        }
+    }
+    found
+}
+
+fn partition(index: i32, p: &Partition) -> DescribeLogDirsPartition {
+    let bytes: usize = p.log.batches().map(|b| b.data.len()).sum();
+    DescribeLogDirsPartition::default()
+        .with_partition_index(index)
+        .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))
+}

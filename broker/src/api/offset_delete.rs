@@ -1,0 +1,50 @@
+//! OffsetDelete: forgets single offsets of a group, unless its members subscribe to the topic.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+
+use crate::conn::Context;
+use crate::group::Group;
+use crate::shared::Shared;
+
+pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let partitions: Vec<Option<usize>> = {
+        let cluster = shared.cluster();
+        request.topics.iter().map(|t| cluster.topics.get(t.name.as_str()).map(|t| t.partitions.len())).collect()
+    };
+    let deleted = shared.check_coordinator(cx, &request.group_id).and_then(|()| {
+        let step = |group: &mut Group| {
+            if group.has_members() && group.protocol_type() != "consumer" {
+                return Err(ResponseError::NonEmptyGroup);
+            }
+            let topics = request.topics.iter().zip(&partitions);
+            Ok(topics.map(|(topic, known)| delete(group, topic, *known)).collect::<Vec<_>>())
+        };
+        shared.groups().update(&request.group_id, false, step).unwrap_or(Err(ResponseError::GroupIdNotFound))
+    });
+    match deleted {
+        Ok(topics) => OffsetDeleteResponse::default().with_topics(topics),
+        Err(error) => OffsetDeleteResponse::default().with_error_code(error.code()),
+    }
+}
+
+/// `known`: how many partitions the topic has, if it exists.
+fn delete(group: &mut Group, topic: &OffsetDeleteRequestTopic, known: Option<usize>) -> OffsetDeleteResponseTopic {
+    let subscribed = group.subscribes(&topic.name);
+    let mut one = |index: i32| {
+        let out = OffsetDeleteResponsePartition::default().with_partition_index(index);
+        let exists = known.is_some_and(|n| usize::try_from(index).is_ok_and(|i| i < n));
+        if !exists {
+            return out.with_error_code(ResponseError::UnknownTopicOrPartition.code());
+        }
+        if subscribed {
+            return out.with_error_code(ResponseError::GroupSubscribedToTopic.code());
+        }
+        group.forget(&topic.name, index);
+        out
+    };
+    let partitions = topic.partitions.iter().map(|p| one(p.partition_index)).collect();
+    OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+}
