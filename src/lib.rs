@@ -36,7 +36,7 @@
 //! | records, sent as they are | [`Producer`] |
 //! | a handler for each record of a group's topics | [`Processor`]; for each event type: [`Router`] |
 //! | reading records, in a group or not | [`Consumer`] |
-//! | topics, groups, offsets | [`Admin`] |
+//! | topics, groups, offsets, settings, access control lists | [`Admin`] |
 //! | is the cluster well, how far behind are we | [`Health`] |
 //! | counters, times, lag: numbers of what a client does | [`metrics`] |
 //! | settings, from code, environment or `.env` | [`Config`] |

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_protocol::messages::consumer_group_describe_response::Member;
 use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
 use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
+    ApiKey, ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest,
     OffsetFetchRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::{Admin, GroupDescription, GroupListing, GroupMember, GroupOffset};
+use super::{Admin, GroupDescription, GroupFilter, GroupListing, GroupMember, GroupOffset};
 use crate::consumer::{StartOffset, assigned_partitions};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
@@ -20,6 +20,9 @@ use crate::wire::Api;
 /// Error codes of a group that is not there, or is of another protocol; and of an API that is switched off.
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const UNSUPPORTED_VERSION: i16 = 35;
+/// The types of groups, as brokers name them.
+const CLASSIC: &str = "classic";
+const CONSUMER: &str = "consumer";
 
 impl Admin {
     /// All groups, of all brokers, by name.
@@ -27,25 +30,58 @@ impl Admin {
     /// # Errors
     /// If a broker of the cluster can't be asked: a list without its groups would be wrong.
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        self.list_groups_where(&GroupFilter::default()).await
+    }
+
+    /// The groups that a filter lets through, of all brokers, by name.
+    ///
+    /// # Errors
+    /// As [`list_groups`](Self::list_groups); [`ErrorKind::Unsupported`] if a broker can't filter so: by state Kafka before 2.6,
+    /// by type Kafka before 3.8 and Redpanda.
+    pub async fn list_groups_where(&self, filter: &GroupFilter) -> Result<Vec<GroupListing>> {
         let cluster = self.cluster();
         let brokers: BTreeSet<_> = cluster.refresh().await?.brokers.keys().copied().collect();
+        let text = |all: &[String]| all.iter().map(|s| StrBytes::from_string(s.clone())).collect();
+        let request = ListGroupsRequest::default()
+            .with_states_filter(text(&filter.states))
+            .with_types_filter(text(&filter.types));
         let mut groups = BTreeMap::new();
         for broker in brokers {
+            if let Some((version, what)) = filter.needs() {
+                self.require(broker, version, what).await?;
+            }
             let timeout = cluster.config().request_timeout;
-            let answer = cluster.request_to(broker, ListGroupsRequest::default(), timeout).await?;
+            let answer = cluster.request_to(broker, request.clone(), timeout).await?;
             if answer.error_code != 0 {
                 return Err(Error::broker(answer.error_code, format_args!("listing the groups of broker {broker}")));
             }
             for g in answer.groups {
+                let told = |s: StrBytes| Some(s.to_string()).filter(|s| !s.is_empty());
                 let listing = GroupListing {
                     group: g.group_id.to_string(),
                     protocol_type: g.protocol_type.to_string(),
-                    state: Some(g.group_state.to_string()).filter(|s| !s.is_empty()),
+                    state: told(g.group_state),
+                    group_type: told(g.group_type),
                 };
                 groups.insert(listing.group.clone(), listing);
             }
         }
         Ok(groups.into_values().collect())
+    }
+
+    /// Fails unless a broker serves ListGroups in a version that can do what is asked for.
+    async fn require(&self, broker: i32, version: i16, what: &str) -> Result<()> {
+        let served = self.cluster().api_versions(broker).await?.api_keys;
+        let found = served.iter().find(|api| api.api_key == ApiKey::ListGroups as i16);
+        if found.is_some_and(|api| api.max_version >= version) {
+            return Ok(());
+        }
+        let serves = found.map_or_else(
+            || "does not serve ListGroups".to_owned(),
+            |api| format!("serves ListGroups (API 16) in versions {} to {}", api.min_version, api.max_version),
+        );
+        let what = format!("listing groups by {what} needs ListGroups in version {version}: broker {broker} {serves}");
+        Err(Error::new(ErrorKind::Unsupported, what))
     }
 
     /// One group: its members, what they own, how far they are.
@@ -64,6 +100,7 @@ impl Admin {
         // A group of the `consumer` protocol is not one that DescribeGroups knows.
         let modern =
             if found.group_state.as_str() == "Dead" { self.describe_modern(group, &what).await? } else { None };
+        let group_type = if modern.is_some() { CONSUMER } else { CLASSIC }.to_owned();
         let (state, assignor, mut members) = modern.unwrap_or_else(|| {
             let (state, assignor) = (found.group_state.to_string(), found.protocol_data.to_string());
             (state, assignor, found.members.iter().map(classic_member).collect())
@@ -88,6 +125,7 @@ impl Admin {
         members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
         Ok(GroupDescription {
             group: group.to_owned(),
+            group_type,
             state,
             assignor,
             coordinator,
@@ -156,7 +194,7 @@ impl Admin {
     }
 
     /// Sends a request to a group's coordinator, to the next one if it has moved; for the request timeout.
-    async fn ask_coordinator<A: Api>(
+    pub(super) async fn ask_coordinator<A: Api>(
         &self,
         group: &str,
         request: A,
@@ -192,16 +230,22 @@ fn classic_member(m: &DescribedGroupMember) -> GroupMember {
     for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
         assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
     }
-    group_member(&m.member_id, &m.client_id, &m.client_host, assignment)
+    let instance = m.group_instance_id.as_ref();
+    group_member(&m.member_id, instance, (&m.client_id, &m.client_host), assignment)
 }
 
 fn modern_member(m: &Member) -> GroupMember {
     let topics = m.assignment.topic_partitions.iter();
     let assignment = topics.map(|t| (t.topic_name.to_string(), t.partitions.clone())).collect();
-    group_member(&m.member_id, &m.client_id, &m.client_host, assignment)
+    group_member(&m.member_id, m.instance_id.as_ref(), (&m.client_id, &m.client_host), assignment)
 }
 
-fn group_member(id: &str, client_id: &str, host: &str, assignment: BTreeMap<String, Vec<i32>>) -> GroupMember {
-    let host = host.trim_start_matches('/').to_owned();
-    GroupMember { member_id: id.to_owned(), client_id: client_id.to_owned(), host, assignment }
+fn group_member(
+    id: &str,
+    instance: Option<&StrBytes>,
+    (client_id, host): (&str, &str),
+    assignment: BTreeMap<String, Vec<i32>>,
+) -> GroupMember {
+    let (host, instance_id) = (host.trim_start_matches('/').to_owned(), instance.map(|i| i.to_string()));
+    GroupMember { member_id: id.to_owned(), instance_id, client_id: client_id.to_owned(), host, assignment }
 }

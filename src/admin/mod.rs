@@ -1,12 +1,31 @@
-//! Topics, groups and offsets: what an operator lists, describes, creates and deletes.
+//! The cluster, topics, groups, offsets, settings and access control lists: what an operator lists, describes, creates, changes and
+//! deletes.
+//!
+//! What a broker does not serve is an error of the kind [`Unsupported`](crate::ErrorKind::Unsupported) that names the API, the
+//! broker, and what it serves instead: never an empty answer.
 
+mod acl_words;
+mod acls;
+mod cluster;
+mod configs;
 mod groups;
+mod logs;
+mod new_topic;
 mod offsets;
+mod reset;
 mod topics;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
+pub use acls::{Acl, AclFilter};
+pub use cluster::{ApiSupport, BrokerDescription, ClusterDescription, VersionRange};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
+pub use logs::{LogDir, ReplicaLog};
+pub use new_topic::NewTopic;
+pub use reset::{PlannedOffset, ResetTo};
 
 use crate::cluster::{Client, Cluster};
 
@@ -73,6 +92,47 @@ pub struct GroupListing {
     pub protocol_type: String,
     /// `Stable`, `Empty`, …; none from old brokers.
     pub state: Option<String>,
+    /// `classic`, or `consumer` for KIP-848's protocol; none from Redpanda and from Kafka before 3.8.
+    pub group_type: Option<String>,
+}
+
+/// Which groups to list: of any of these states and any of these types. [`Default`] means all.
+///
+/// ```
+/// use ailurus::admin::GroupFilter;
+///
+/// let idle = GroupFilter::default().state("Empty").state("Dead");
+/// # let _ = idle;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupFilter {
+    states: Vec<String>,
+    types: Vec<String>,
+}
+
+impl GroupFilter {
+    /// In this state too: `Stable`, `Empty`, `PreparingRebalance`, ….
+    #[must_use]
+    pub fn state(mut self, state: impl Into<String>) -> Self {
+        self.states.push(state.into());
+        self
+    }
+
+    /// Of this type too: `classic` or `consumer`.
+    #[must_use]
+    pub fn group_type(mut self, group_type: impl Into<String>) -> Self {
+        self.types.push(group_type.into());
+        self
+    }
+
+    /// The version of ListGroups that can do it, and what it is.
+    fn needs(&self) -> Option<(i16, &'static str)> {
+        match (self.states.is_empty(), self.types.is_empty()) {
+            (_, false) => Some((5, "type")),
+            (false, true) => Some((4, "state")),
+            (true, true) => None,
+        }
+    }
 }
 
 /// A member of a group.
@@ -90,6 +150,8 @@ pub struct GroupListing {
 pub struct GroupMember {
     /// As the coordinator named it.
     pub member_id: String,
+    /// Of a static member, its name in the group.
+    pub instance_id: Option<String>,
     /// As the client named itself.
     pub client_id: String,
     /// From where.
@@ -138,6 +200,8 @@ pub struct GroupOffset {
 pub struct GroupDescription {
     /// Its name.
     pub group: String,
+    /// `classic`, or `consumer` for KIP-848's protocol.
+    pub group_type: String,
     /// `Stable`, `Empty`, `Dead` (unknown to the coordinator), ….
     pub state: String,
     /// The assignor in use.
@@ -150,7 +214,8 @@ pub struct GroupDescription {
     pub offsets: Vec<GroupOffset>,
 }
 
-/// Topics, groups and offsets. Nothing here creates a topic but [`create_topic`](Admin::create_topic).
+/// What an operator does. Nothing here creates a topic but [`create_topic`](Admin::create_topic) and
+/// [`create_topic_with`](Admin::create_topic_with).
 ///
 /// Each call takes at most a few request timeouts; dropping its future leaves at most the request under way to be carried out.
 ///

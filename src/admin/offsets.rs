@@ -81,7 +81,10 @@ impl Admin {
 }
 
 /// What is asked of each partition, by topic.
-fn by_topic<P>(partitions: &[TopicPartition], ask: impl Fn(&TopicPartition) -> P) -> BTreeMap<TopicName, Vec<P>> {
+pub(super) fn by_topic<P>(
+    partitions: &[TopicPartition],
+    ask: impl Fn(&TopicPartition) -> P,
+) -> BTreeMap<TopicName, Vec<P>> {
     let mut topics = BTreeMap::<_, Vec<_>>::new();
     for p in partitions {
         topics.entry(topic_name(&p.topic)).or_default().push(ask(p));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataResponse, TopicName,
@@ -12,12 +11,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::{Admin, PartitionInfo, TopicInfo};
+use super::{Admin, NewTopic, PartitionInfo, TopicInfo};
 use crate::cluster::{LEADER_NOT_AVAILABLE, TopicMeta, UNKNOWN_TOPIC, topic_meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
 
-const NOT_CONTROLLER: i16 = 41;
+pub(super) const NOT_CONTROLLER: i16 = 41;
 
 impl Admin {
     /// All topics, by name, those of the brokers (`__consumer_offsets`) included.
@@ -43,7 +42,7 @@ impl Admin {
         found.map_err(|code| describe_error(name, code))
     }
 
-    async fn topic_metadata(&self, name: &str) -> Result<MetadataResponse> {
+    pub(super) async fn topic_metadata(&self, name: &str) -> Result<MetadataResponse> {
         self.cluster().metadata(Some(&[name.into()]), false).await
     }
 
@@ -53,23 +52,41 @@ impl Admin {
     /// [`ErrorKind::TopicExists`]; what else the broker refuses, in its words; [`ErrorKind::Timeout`] if the leaders are not
     /// there within the request timeout.
     pub async fn create_topic(&self, name: &str, partitions: i32, replication: Option<i16>) -> Result<()> {
-        let topic = CreatableTopic::default()
-            .with_name(topic_name(name))
-            .with_num_partitions(partitions)
-            .with_replication_factor(replication.unwrap_or(-1));
+        let new = NewTopic::new(name).partitions(partitions);
+        self.create_topic_with(&replication.into_iter().fold(new, NewTopic::replication)).await
+    }
+
+    /// Creates a topic with settings and a place for each replica, and waits until its partitions have leaders.
+    ///
+    /// # Errors
+    /// As [`create_topic`](Self::create_topic); [`ErrorKind::Config`] if the number of partitions is not that of the places.
+    pub async fn create_topic_with(&self, new: &NewTopic) -> Result<()> {
+        self.send_new(new, false).await?;
+        let partitions = new.count().unwrap_or(1);
+        let there = |t: &TopicMeta| {
+            t.partitions.len() as i64 >= i64::from(partitions) && t.partitions.iter().all(|p| p.leader.is_some())
+        };
+        self.wait_for(new.name(), &new.to_string(), |t| t.is_some_and(there)).await
+    }
+
+    /// Has the brokers check what [`create_topic_with`](Self::create_topic_with) would do; nothing is created.
+    ///
+    /// # Errors
+    /// Those of [`create_topic_with`](Self::create_topic_with).
+    pub async fn check_topic(&self, new: &NewTopic) -> Result<()> {
+        self.send_new(new, true).await
+    }
+
+    async fn send_new(&self, new: &NewTopic, validate_only: bool) -> Result<()> {
         let timeout = self.cluster().config().request_timeout;
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
-        let what = format!("creating topic {name:?} with {partitions} partitions");
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![new.request()?])
+            .with_timeout_ms(millis(timeout))
+            .with_validate_only(validate_only);
         let answer = |r: &<CreateTopicsRequest as Api>::Response| {
             r.topics.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.ask_controller(request, &what, answer).await?;
-        self.wait_for(name, &what, |t| {
-            t.is_some_and(|t| {
-                t.partitions.len() as i64 >= i64::from(partitions) && t.partitions.iter().all(|p| p.leader.is_some())
-            })
-        })
-        .await
+        self.ask_controller(request, &new.to_string(), answer).await.map(drop)
     }
 
     /// Gives a topic more partitions, up to `total`. Keys hash to a partition modulo their number: from then on a key's new
@@ -107,12 +124,12 @@ impl Admin {
     }
 
     /// Sends a request to the controller, to the next one if it has moved.
-    async fn ask_controller<A: Api>(
+    pub(super) async fn ask_controller<A: Api>(
         &self,
         request: A,
         what: &str,
         answer: impl Fn(&A::Response) -> (i16, Option<StrBytes>),
-    ) -> Result<()> {
+    ) -> Result<A::Response> {
         let cluster = self.cluster();
         let deadline = Instant::now() + cluster.config().request_timeout;
         let mut backoff = cluster.backoff();
@@ -122,13 +139,12 @@ impl Admin {
             let error = match controller {
                 Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
                     Ok(response) => match answer(&response) {
-                        (0, _) => return Ok(()),
+                        (0, _) => return Ok(response),
                         (UNKNOWN_TOPIC, _) => {
                             return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
                         }
                         (code, message) => {
-                            let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
-                            let error = Error::broker(code, format!("{what}{said}"));
+                            let error = refused(code, message, what);
                             if code != NOT_CONTROLLER {
                                 return Err(error);
                             }
@@ -177,6 +193,12 @@ fn describe_error(name: &str, code: i16) -> Error {
         LEADER_NOT_AVAILABLE => Error::broker(code, format_args!("topic {name:?} is being created")),
         code => Error::broker(code, format_args!("describing topic {name:?}")),
     }
+}
+
+/// A broker's refusal, in its own words where it has any.
+pub(super) fn refused(code: i16, message: Option<StrBytes>, what: &str) -> Error {
+    let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
+    Error::broker(code, format_args!("{what}{said}"))
 }
 
 pub(super) fn topic_name(name: &str) -> TopicName {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::messages::{ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use super::{Cluster, address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
-use crate::wire::{Api, Connection};
+use crate::wire::{Api, Connection, SPOKEN, api_versions};
 
 /// Whether a request fails so whichever broker is asked.
 fn is_of_us(kind: ErrorKind) -> bool {
@@ -20,6 +20,21 @@ fn is_of_us(kind: ErrorKind) -> bool {
 
 /// How long one broker is given before another is asked as well.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a broker serves in place of an API that it was asked for in vain.
+async fn gap<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
+    let served = connection.request(api_versions(), timeout).await.ok()?.api_keys;
+    let &(key, name, (min, max)) = SPOKEN.iter().find(|(_, name, _)| *name == A::NAME)?;
+    let what = match served.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version)) {
+        None => format!("it serves {} others, and ailurus cluster api-versions lists them", served.len()),
+        Some((low, high)) if high < min || low > max => {
+            format!("it serves versions {low} to {high}, and this client speaks {min} to {max}")
+        }
+        Some(_) => return None, // the request could not be written: its own error says why
+    };
+    let peer = connection.peer();
+    Some(Error::new(ErrorKind::Unsupported, format!("{peer} does not serve {name} (API {key}): {what}")))
+}
 
 impl Cluster {
     /// Sends a request that changes nothing to whichever broker answers: known brokers first, those with a connection before
@@ -75,7 +90,19 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<A::Response> {
         let connection = self.shared(at).await?;
-        connection.request(request, timeout).await
+        match connection.request(request, timeout).await {
+            Err(e) if e.kind() == ErrorKind::Unsupported => Err(gap::<A>(&connection, timeout).await.unwrap_or(e)),
+            outcome => outcome,
+        }
+    }
+
+    /// The versions of each API that a broker serves.
+    pub(crate) async fn api_versions(&self, broker: i32) -> Result<ApiVersionsResponse> {
+        let answer = self.request_to(broker, api_versions(), self.config.request_timeout).await?;
+        match answer.error_code {
+            0 => Ok(answer),
+            code => Err(Error::broker(code, format_args!("asking broker {broker} for its API versions"))),
+        }
     }
 
     /// The broker id of a group's coordinator; its address is known afterwards.

@@ -51,6 +51,7 @@ pub(crate) use listing::{
     EARLIEST, LATEST, answers as listed_offsets, ask_leaders, list_offsets, request as list_offsets_request,
 };
 pub use offsets::OffsetAndMetadata;
+pub(crate) use offsets::{commit_answer, commit_request};
 pub use positions::Watermarks;
 pub(crate) use progress::{Ended, Progress};
 pub use received::{ConsumerEvent, Message, Records, Revocation};

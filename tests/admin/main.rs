@@ -1,7 +1,12 @@
 //! Topics, groups and offsets, and what a client says of a cluster it can't reach.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod acls;
+mod cluster;
+mod groups;
+#[path = "../support/mod.rs"]
 mod support;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

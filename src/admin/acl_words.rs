@@ -1,0 +1,181 @@
+//! The words of access control lists, and the protocol's numbers for them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// An enum of words with the protocol's numbers; a number without a word is kept as it is.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident: $what:literal { $($(#[$its:meta])* $variant:ident $code:literal $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$its])* $variant,)*
+            /// One that this client has no word for, by its number in the protocol.
+            Other(i8),
+        }
+
+        impl $name {
+            pub(super) fn code(self) -> i8 {
+                match self {
+                    $(Self::$variant => $code,)*
+                    Self::Other(code) => code,
+                }
+            }
+
+            pub(super) fn of(code: i8) -> Self {
+                match code {
+                    $($code => Self::$variant,)*
+                    code => Self::Other(code),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant => f.write_str($word),)*
+                    Self::Other(code) => write!(f, "{code}"),
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(word: &str) -> Result<Self> {
+                match word {
+                    $($word => Ok(Self::$variant),)*
+                    _ => {
+                        let allowed = [$($word),*].join(", ");
+                        let what = format!(concat!($what, " is {:?}: allowed is {}"), word, allowed);
+                        Err(Error::new(ErrorKind::Config, what))
+                    }
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+    };
+}
+
+words! {
+    /// What an access control list is about.
+    ///
+    /// ```
+    /// use ailurus::admin::ResourceKind;
+    ///
+    /// assert_eq!("transactional-id".parse::<ResourceKind>()?, ResourceKind::TransactionalId);
+    /// # Ok::<_, ailurus::Error>(())
+    /// ```
+    ResourceKind: "the kind of a resource" {
+        /// A topic.
+        Topic 2 "topic",
+        /// A consumer group.
+        Group 3 "group",
+        /// The cluster as a whole, whose name is `kafka-cluster`.
+        Cluster 4 "cluster",
+        /// The id of a transactional producer.
+        TransactionalId 5 "transactional-id",
+        /// A delegation token.
+        DelegationToken 6 "delegation-token",
+        /// A user, for tokens made in another's name.
+        User 7 "user",
+    }
+}
+
+words! {
+    /// How the name of a resource is meant.
+    ///
+    /// ```
+    /// assert_eq!(ailurus::admin::PatternKind::Prefixed.to_string(), "prefixed");
+    /// ```
+    PatternKind: "the kind of a pattern" {
+        /// The one of that name; `*` means all.
+        Literal 3 "literal",
+        /// All whose names begin so.
+        Prefixed 4 "prefixed",
+    }
+}
+
+words! {
+    /// What may, or may not, be done.
+    ///
+    /// ```
+    /// use ailurus::admin::AclOperation;
+    ///
+    /// let e = "fly".parse::<AclOperation>().unwrap_err();
+    /// assert!(e.to_string().contains("allowed is all, read, write"));
+    /// ```
+    AclOperation: "an operation" {
+        /// Everything.
+        All 2 "all",
+        /// Fetch from a topic; join a group and commit to it.
+        Read 3 "read",
+        /// Produce to a topic.
+        Write 4 "write",
+        /// Create topics.
+        Create 5 "create",
+        /// Delete topics, groups, records.
+        Delete 6 "delete",
+        /// Change topics, access control lists.
+        Alter 7 "alter",
+        /// See that it is there.
+        Describe 8 "describe",
+        /// What brokers do among each other.
+        ClusterAction 9 "cluster-action",
+        /// See its settings.
+        DescribeConfigs 10 "describe-configs",
+        /// Change its settings.
+        AlterConfigs 11 "alter-configs",
+        /// Produce idempotently; brokers before 2.8 want it.
+        IdempotentWrite 12 "idempotent-write",
+        /// Make tokens in another's name.
+        CreateTokens 13 "create-tokens",
+        /// See tokens of others.
+        DescribeTokens 14 "describe-tokens",
+    }
+}
+
+words! {
+    /// Whether it is allowed or denied; a denial goes before what allows.
+    ///
+    /// ```
+    /// assert_eq!(ailurus::admin::AclPermission::Deny.to_string(), "deny");
+    /// ```
+    AclPermission: "a permission" {
+        /// It is refused.
+        Deny 2 "deny",
+        /// It is allowed.
+        Allow 3 "allow",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn words_and_numbers_agree_and_an_unknown_number_is_kept() {
+        for code in 2..=14 {
+            let operation = AclOperation::of(code);
+            assert_eq!((operation.code(), operation.to_string().parse::<AclOperation>().unwrap()), (code, operation));
+        }
+        assert_eq!(AclOperation::of(77), AclOperation::Other(77));
+        assert_eq!((AclOperation::Other(77).code(), AclOperation::Other(77).to_string()), (77, "77".into()));
+        assert_eq!(serde_json::to_string(&ResourceKind::DelegationToken).unwrap(), r#""delegation-token""#);
+        let e = "Topic".parse::<ResourceKind>().unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Config);
+        assert!(e.to_string().contains("\"Topic\": allowed is topic, group, cluster"), "{e}");
+    }
+}

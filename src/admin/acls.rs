@@ -1,0 +1,323 @@
+//! Access control lists: who may do what with which resource.
+
+use std::fmt;
+
+use kafka_protocol::messages::create_acls_request::AclCreation;
+use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
+use kafka_protocol::messages::delete_acls_response::DeleteAclsMatchingAcl;
+use kafka_protocol::messages::describe_acls_response::DescribeAclsResource;
+use kafka_protocol::messages::{CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest};
+use kafka_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::Admin;
+use super::acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
+use super::topics::{NOT_CONTROLLER, refused};
+use crate::error::Result;
+use crate::wire::Api;
+
+/// In a filter: whichever it is.
+const ANY: i8 = 1;
+/// In a filter: each pattern that the name falls under.
+const MATCH: i8 = 2;
+
+/// One access control list: a principal may, or may not, do something with a resource, or with all whose names begin alike.
+///
+/// ```
+/// use ailurus::admin::{Acl, AclOperation, ResourceKind};
+///
+/// let acl = Acl::allow("User:alice", AclOperation::Read, ResourceKind::Topic, "orders.").prefixed();
+/// assert_eq!(acl.to_string(), "allow User:alice from * to read topic orders. (prefixed)");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Acl {
+    /// What it is about.
+    pub resource: ResourceKind,
+    /// Which of those.
+    pub name: String,
+    /// How the name is meant.
+    pub pattern: PatternKind,
+    /// Whom it is about: `User:alice`; `User:*` means all.
+    pub principal: String,
+    /// From which address; `*` means all.
+    pub host: String,
+    /// To do what.
+    pub operation: AclOperation,
+    /// Whether it may be done.
+    pub permission: AclPermission,
+}
+
+impl Acl {
+    fn new(
+        permission: AclPermission,
+        principal: impl Into<String>,
+        operation: AclOperation,
+        resource: ResourceKind,
+        name: impl Into<String>,
+    ) -> Self {
+        let (name, principal, host) = (name.into(), principal.into(), "*".to_owned());
+        Self { resource, name, pattern: PatternKind::Literal, principal, host, operation, permission }
+    }
+
+    /// A principal may do this, from wherever.
+    pub fn allow(
+        principal: impl Into<String>,
+        operation: AclOperation,
+        resource: ResourceKind,
+        name: impl Into<String>,
+    ) -> Self {
+        Self::new(AclPermission::Allow, principal, operation, resource, name)
+    }
+
+    /// A principal may not do this, from wherever.
+    pub fn deny(
+        principal: impl Into<String>,
+        operation: AclOperation,
+        resource: ResourceKind,
+        name: impl Into<String>,
+    ) -> Self {
+        Self::new(AclPermission::Deny, principal, operation, resource, name)
+    }
+
+    /// It is about all resources whose names begin so.
+    #[must_use]
+    pub fn prefixed(mut self) -> Self {
+        self.pattern = PatternKind::Prefixed;
+        self
+    }
+
+    /// Only from this address.
+    #[must_use]
+    pub fn from_host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    fn request(&self) -> AclCreation {
+        AclCreation::default()
+            .with_resource_type(self.resource.code())
+            .with_resource_name(text(&self.name))
+            .with_resource_pattern_type(self.pattern.code())
+            .with_principal(text(&self.principal))
+            .with_host(text(&self.host))
+            .with_operation(self.operation.code())
+            .with_permission_type(self.permission.code())
+    }
+}
+
+impl fmt::Display for Acl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, name, pattern, principal, host, operation, permission } = self;
+        write!(f, "{permission} {principal} from {host} to {operation} {resource} {name}")?;
+        if *pattern == PatternKind::Literal { Ok(()) } else { write!(f, " ({pattern})") }
+    }
+}
+
+/// Which access control lists are meant: those for which all that is said here holds. [`Default`] means all there are.
+///
+/// ```
+/// use ailurus::admin::{AclFilter, ResourceKind};
+///
+/// let whoever_may_touch_orders = AclFilter::default().resource(ResourceKind::Topic).covering("orders");
+/// let of_alice = AclFilter::default().principal("User:alice");
+/// # let _ = (whoever_may_touch_orders, of_alice);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AclFilter {
+    resource: Option<ResourceKind>,
+    name: Option<String>,
+    covering: bool,
+    pattern: Option<PatternKind>,
+    principal: Option<String>,
+    host: Option<String>,
+    operation: Option<AclOperation>,
+    permission: Option<AclPermission>,
+}
+
+impl AclFilter {
+    /// About this kind of resource.
+    #[must_use]
+    pub fn resource(mut self, resource: ResourceKind) -> Self {
+        self.resource = Some(resource);
+        self
+    }
+
+    /// With just this name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        (self.name, self.covering) = (Some(name.into()), false);
+        self
+    }
+
+    /// That hold for the resource of this name: those with the name, with a prefix of it, and with `*`.
+    #[must_use]
+    pub fn covering(mut self, name: impl Into<String>) -> Self {
+        (self.name, self.covering) = (Some(name.into()), true);
+        self
+    }
+
+    /// With a name that is meant so; not together with [`covering`](Self::covering), which looks for both.
+    #[must_use]
+    pub fn pattern(mut self, pattern: PatternKind) -> Self {
+        self.pattern = Some(pattern);
+        self
+    }
+
+    /// About this principal.
+    #[must_use]
+    pub fn principal(mut self, principal: impl Into<String>) -> Self {
+        self.principal = Some(principal.into());
+        self
+    }
+
+    /// From this address.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// To do this.
+    #[must_use]
+    pub fn operation(mut self, operation: AclOperation) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+
+    /// That allow, or that deny.
+    #[must_use]
+    pub fn permission(mut self, permission: AclPermission) -> Self {
+        self.permission = Some(permission);
+        self
+    }
+
+    fn request(&self) -> DeleteAclsFilter {
+        let pattern = if self.covering { MATCH } else { self.pattern.map_or(ANY, PatternKind::code) };
+        DeleteAclsFilter::default()
+            .with_resource_type_filter(self.resource.map_or(ANY, ResourceKind::code))
+            .with_resource_name_filter(self.name.as_deref().map(text))
+            .with_pattern_type_filter(pattern)
+            .with_principal_filter(self.principal.as_deref().map(text))
+            .with_host_filter(self.host.as_deref().map(text))
+            .with_operation(self.operation.map_or(ANY, AclOperation::code))
+            .with_permission_type(self.permission.map_or(ANY, AclPermission::code))
+    }
+}
+
+impl Admin {
+    /// The access control lists that a filter lets through, in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the brokers keep none: Kafka without an authorizer; [`ErrorKind::Authorization`].
+    pub async fn list_acls(&self, filter: &AclFilter) -> Result<Vec<Acl>> {
+        let f = filter.request();
+        let request = DescribeAclsRequest::default()
+            .with_resource_type_filter(f.resource_type_filter)
+            .with_resource_name_filter(f.resource_name_filter)
+            .with_pattern_type_filter(f.pattern_type_filter)
+            .with_principal_filter(f.principal_filter)
+            .with_host_filter(f.host_filter)
+            .with_operation(f.operation)
+            .with_permission_type(f.permission_type);
+        let what = "listing access control lists";
+        let cluster = self.cluster();
+        let answer = cluster.request_any(request, cluster.config().request_timeout).await;
+        let answer = answer.map_err(|e| e.context(what))?;
+        if answer.error_code != 0 {
+            return Err(refused(answer.error_code, answer.error_message, what));
+        }
+        let mut acls: Vec<_> = answer.resources.into_iter().flat_map(of_resource).collect();
+        acls.sort();
+        Ok(acls)
+    }
+
+    /// Creates access control lists. One that is there already is no error.
+    ///
+    /// # Errors
+    /// As [`list_acls`](Self::list_acls); what the brokers refuse, in their words, with the first that was refused: others may
+    /// have been created.
+    pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
+        let request = CreateAclsRequest::default().with_creations(acls.iter().map(Acl::request).collect());
+        let moved = |r: &<CreateAclsRequest as Api>::Response| {
+            (r.results.iter().map(|r| r.error_code).find(|c| *c == NOT_CONTROLLER).unwrap_or(0), None)
+        };
+        let answer = self.ask_controller(request, "creating access control lists", moved).await?;
+        for (acl, result) in acls.iter().zip(answer.results) {
+            if result.error_code != 0 {
+                let what = format!("creating the access control list \"{acl}\"");
+                return Err(refused(result.error_code, result.error_message, &what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the access control lists that a filter lets through, and gives them back.
+    ///
+    /// # Errors
+    /// As [`list_acls`](Self::list_acls).
+    pub async fn delete_acls(&self, filter: &AclFilter) -> Result<Vec<Acl>> {
+        let request = DeleteAclsRequest::default().with_filters(vec![filter.request()]);
+        let what = "deleting access control lists";
+        let code = |r: &<DeleteAclsRequest as Api>::Response| {
+            let refusal = |r: &_| first_refusal(r);
+            r.filter_results.iter().find_map(refusal).unwrap_or((0, None))
+        };
+        let answer = self.ask_controller(request, what, code).await?;
+        let mut acls: Vec<_> = answer.filter_results.into_iter().flat_map(|r| r.matching_acls).map(deleted).collect();
+        acls.sort();
+        Ok(acls)
+    }
+}
+
+type DeleteResult = kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
+
+fn first_refusal(r: &DeleteResult) -> Option<(i16, Option<StrBytes>)> {
+    let each = r.matching_acls.iter().map(|a| (a.error_code, &a.error_message));
+    let refused = std::iter::once((r.error_code, &r.error_message)).chain(each).find(|(code, _)| *code != 0);
+    refused.map(|(code, message)| (code, message.clone()))
+}
+
+fn text(s: &str) -> StrBytes {
+    StrBytes::from_string(s.to_owned())
+}
+
+fn of_resource(r: DescribeAclsResource) -> impl Iterator<Item = Acl> {
+    let (resource, pattern) = (ResourceKind::of(r.resource_type), PatternKind::of(r.pattern_type));
+    r.acls.into_iter().map(move |a| Acl {
+        resource,
+        name: r.resource_name.to_string(),
+        pattern,
+        principal: a.principal.to_string(),
+        host: a.host.to_string(),
+        operation: AclOperation::of(a.operation),
+        permission: AclPermission::of(a.permission_type),
+    })
+}
+
+fn deleted(a: DeleteAclsMatchingAcl) -> Acl {
+    Acl {
+        resource: ResourceKind::of(a.resource_type),
+        name: a.resource_name.to_string(),
+        pattern: PatternKind::of(a.pattern_type),
+        principal: a.principal.to_string(),
+        host: a.host.to_string(),
+        operation: AclOperation::of(a.operation),
+        permission: AclPermission::of(a.permission_type),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_asks_for_all_that_is_not_said() {
+        let all = AclFilter::default().request();
+        assert_eq!((all.resource_type_filter, all.pattern_type_filter, all.operation), (ANY, ANY, ANY));
+        assert_eq!((all.resource_name_filter, all.principal_filter), (None, None));
+        let covering = AclFilter::default().resource(ResourceKind::Group).covering("g").request();
+        assert_eq!((covering.resource_type_filter, covering.pattern_type_filter), (3, MATCH));
+    }
+}

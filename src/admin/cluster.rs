@@ -1,0 +1,225 @@
+//! The cluster and its brokers: who they are, where they stand, what they serve.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
+use serde::Serialize;
+
+use super::Admin;
+use crate::cluster::address;
+use crate::error::Result;
+use crate::wire::SPOKEN;
+
+/// The feature whose highest level tells a broker's release.
+const METADATA_VERSION: &str = "metadata.version";
+/// The first level of that feature that a release of Kafka has.
+const RELEASES: &[(i16, &str)] = &[
+    (31, "later than 4.3"),
+    (30, "4.3"),
+    (28, "4.2"),
+    (26, "4.1"),
+    (22, "4.0"),
+    (21, "3.9"),
+    (20, "3.8"),
+    (15, "3.7"),
+    (12, "3.6"),
+    (9, "3.5"),
+    (8, "3.4"),
+    (4, "3.3"),
+];
+
+/// A cluster, as [`Admin::describe_cluster`] gives it.
+///
+/// ```
+/// use ailurus::admin::ClusterDescription;
+///
+/// fn racks(cluster: &ClusterDescription) -> Vec<&str> {
+///     cluster.brokers.iter().filter_map(|b| b.rack.as_deref()).collect()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ClusterDescription {
+    /// Its id, if it has one.
+    pub cluster_id: Option<String>,
+    /// The broker that creates and changes topics, if there is one now. With KRaft, any broker, for each forwards.
+    pub controller: Option<i32>,
+    /// Those that live, by id.
+    pub brokers: Vec<BrokerDescription>,
+}
+
+/// A broker of a cluster.
+///
+/// ```
+/// # fn show(b: &ailurus::admin::BrokerDescription) {
+/// println!("{} at {}: Kafka {}", b.id, b.address, b.version.as_deref().unwrap_or("of an untold version"));
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct BrokerDescription {
+    /// Its id.
+    pub id: i32,
+    /// `host:port`, as it is told to clients.
+    pub address: String,
+    /// Where it stands, if that is told.
+    pub rack: Option<String>,
+    /// The release of Kafka that it is of, by the highest `metadata.version` that it knows. Redpanda tells none, nor does
+    /// Kafka before 3.3.
+    pub version: Option<String>,
+    /// The level of each feature that the cluster has agreed on, as this broker sees it.
+    pub features: BTreeMap<String, i16>,
+    /// Why it could not be asked, if it could not.
+    pub error: Option<String>,
+}
+
+/// Versions of an API, both ends included.
+///
+/// ```
+/// # fn show(v: ailurus::admin::VersionRange) {
+/// println!("{} to {}", v.min, v.max);
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VersionRange {
+    /// The lowest.
+    pub min: i16,
+    /// The highest.
+    pub max: i16,
+}
+
+/// An API that a broker serves, or that this client would use, or both.
+///
+/// ```
+/// use ailurus::admin::ApiSupport;
+///
+/// fn gaps(apis: &[ApiSupport]) -> Vec<&str> {
+///     apis.iter().filter(|a| a.client.is_some() && a.usable().is_none()).map(|a| a.name.as_str()).collect()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ApiSupport {
+    /// Its number in the protocol.
+    pub key: i16,
+    /// Its name; `API n` of one that this client has never heard of.
+    pub name: String,
+    /// What the broker serves.
+    pub broker: Option<VersionRange>,
+    /// What this client speaks.
+    pub client: Option<VersionRange>,
+}
+
+impl ApiSupport {
+    /// The version that the two use: the highest that both have.
+    pub fn usable(&self) -> Option<i16> {
+        let (broker, client) = (self.broker?, self.client?);
+        Some(broker.max.min(client.max)).filter(|v| *v >= broker.min.max(client.min))
+    }
+}
+
+impl Admin {
+    /// The cluster, and each of its brokers. One that can't be asked is listed with the reason.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no broker can be reached.
+    pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
+        let cluster = self.cluster();
+        cluster.refresh().await?; // so that the brokers' addresses are known
+        let answer = cluster.metadata(Some(&[]), false).await?;
+        let ask = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
+            let described = BrokerDescription {
+                id: b.node_id.0,
+                address: address(&b.host, b.port).to_string(),
+                rack: b.rack.map(|r| r.to_string()).filter(|r| !r.is_empty()),
+                version: None,
+                features: BTreeMap::new(),
+                error: None,
+            };
+            match cluster.api_versions(b.node_id.0).await {
+                Ok(told) => BrokerDescription { version: release(&told), features: features(&told), ..described },
+                Err(e) => BrokerDescription { error: Some(e.full()), ..described },
+            }
+        };
+        let mut brokers = join_all(answer.brokers.into_iter().map(ask)).await;
+        brokers.sort_by_key(|b| b.id);
+        Ok(ClusterDescription {
+            cluster_id: answer.cluster_id.map(|id| id.to_string()),
+            controller: Some(answer.controller_id.0).filter(|id| *id >= 0),
+            brokers,
+        })
+    }
+
+    /// The APIs of a broker and of this client, by number.
+    ///
+    /// # Errors
+    /// If the broker can't be asked.
+    pub async fn api_versions(&self, broker: i32) -> Result<Vec<ApiSupport>> {
+        let told = self.cluster().api_versions(broker).await?;
+        Ok(compare(&told))
+    }
+}
+
+fn compare(told: &ApiVersionsResponse) -> Vec<ApiSupport> {
+    let range = |(min, max)| VersionRange { min, max };
+    let entry = |key| ApiSupport { key, name: name(key), broker: None, client: None };
+    let mut apis = BTreeMap::new();
+    for api in &told.api_keys {
+        let key = api.api_key;
+        apis.entry(key).or_insert_with(|| entry(key)).broker = Some(range((api.min_version, api.max_version)));
+    }
+    for &(key, _, versions) in SPOKEN {
+        apis.entry(key).or_insert_with(|| entry(key)).client = Some(range(versions));
+    }
+    apis.into_values().collect()
+}
+
+fn name(key: i16) -> String {
+    ApiKey::try_from(key).map_or_else(|()| format!("API {key}"), |api| format!("{api:?}"))
+}
+
+fn release(told: &ApiVersionsResponse) -> Option<String> {
+    let level = told.supported_features.iter().find(|f| f.name.as_str() == METADATA_VERSION)?.max_version;
+    RELEASES.iter().find(|(first, _)| *first <= level).map(|(_, release)| (*release).to_owned())
+}
+
+fn features(told: &ApiVersionsResponse) -> BTreeMap<String, i16> {
+    told.finalized_features.iter().map(|f| (f.name.to_string(), f.max_version_level)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use kafka_protocol::messages::api_versions_response::{ApiVersion, SupportedFeatureKey};
+
+    use super::*;
+
+    #[test]
+    fn what_both_have_is_used_and_gaps_are_seen() {
+        let api = |key, min, max| ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max);
+        let told = ApiVersionsResponse::default().with_api_keys(vec![api(3, 0, 8), api(35, 9, 10), api(9999, 0, 1)]);
+        let apis = compare(&told);
+        let find = |key| apis.iter().find(|a| a.key == key).unwrap();
+        assert_eq!(find(3).usable(), Some(8));
+        assert_eq!((find(35).usable(), find(35).broker.unwrap().max), (None, 10), "no version in common");
+        assert_eq!((find(47).usable(), find(47).broker), (None, None), "not served");
+        assert_eq!((find(9999).usable(), find(9999).name.as_str()), (None, "API 9999"));
+        assert!(apis.is_sorted_by_key(|a| a.key));
+    }
+
+    #[test]
+    fn the_release_is_known_by_the_level_of_metadata() {
+        let of = |level| {
+            let feature = SupportedFeatureKey::default().with_name(METADATA_VERSION.into()).with_max_version(level);
+            release(&ApiVersionsResponse::default().with_supported_features(vec![feature]))
+        };
+        assert_eq!([of(1), of(21), of(29), of(30)].map(Option::unwrap_or_default), ["", "3.9", "4.2", "4.3"]);
+        assert_eq!(of(99).unwrap(), "later than 4.3");
+        assert_eq!(release(&ApiVersionsResponse::default()), None);
+    }
+}

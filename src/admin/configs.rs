@@ -1,0 +1,294 @@
+//! Settings of topics and brokers.
+
+use std::fmt;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::protocol::StrBytes;
+use serde::Serialize;
+
+use super::Admin;
+use super::topics::refused;
+use crate::cluster::UNKNOWN_TOPIC;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::Api;
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Whose settings are meant.
+///
+/// ```
+/// use ailurus::admin::ConfigResource;
+///
+/// assert_eq!(ConfigResource::Topic("orders".into()).to_string(), "topic \"orders\"");
+/// assert_eq!(ConfigResource::Broker(1).to_string(), "broker 1");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConfigResource {
+    /// Those of a topic.
+    Topic(String),
+    /// Those of one broker.
+    Broker(i32),
+    /// Those given to all brokers at once; of Redpanda, whose brokers have none of their own, the cluster's.
+    BrokerDefaults,
+}
+
+impl ConfigResource {
+    /// Type and name in the protocol.
+    fn parts(&self) -> (i8, StrBytes) {
+        match self {
+            Self::Topic(name) => (TOPIC, StrBytes::from_string(name.clone())),
+            Self::Broker(id) => (BROKER, StrBytes::from_string(id.to_string())),
+            Self::BrokerDefaults => (BROKER, StrBytes::default()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(name) => write!(f, "topic {name:?}"),
+            Self::Broker(id) => write!(f, "broker {id}"),
+            Self::BrokerDefaults => f.write_str("all brokers"),
+        }
+    }
+}
+
+/// Where the value of a setting comes from.
+///
+/// ```
+/// use ailurus::admin::ConfigSource;
+///
+/// assert_eq!(serde_json::to_string(&ConfigSource::BrokerDefaults).unwrap(), r#""brokerDefaults""#);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum ConfigSource {
+    /// It was given to the topic.
+    Topic,
+    /// It was given to this broker while it ran.
+    Broker,
+    /// It was given to all brokers while they ran.
+    BrokerDefaults,
+    /// It is in the broker's own file.
+    File,
+    /// Nobody has given one.
+    Default,
+    /// The broker does not tell, or something else.
+    Other,
+}
+
+impl ConfigSource {
+    fn of(code: i8) -> Self {
+        match code {
+            1 => Self::Topic,
+            2 => Self::Broker,
+            3 => Self::BrokerDefaults,
+            4 => Self::File,
+            5 => Self::Default,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A setting.
+///
+/// ```
+/// use ailurus::admin::{ConfigEntry, ConfigSource};
+///
+/// fn given(entries: &[ConfigEntry]) -> impl Iterator<Item = &ConfigEntry> {
+///     entries.iter().filter(|e| e.source != ConfigSource::Default)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ConfigEntry {
+    /// Its name.
+    pub name: String,
+    /// Its value; none of what is secret.
+    pub value: Option<String>,
+    /// Where that comes from.
+    pub source: ConfigSource,
+    /// Whether it can't be changed while the broker runs.
+    pub read_only: bool,
+    /// Whether it is secret.
+    pub sensitive: bool,
+}
+
+/// A change of one setting; all others stay as they are. Its `Debug` does not show the value, which may be secret.
+///
+/// ```
+/// use ailurus::admin::ConfigChange;
+///
+/// let changes = [ConfigChange::set("retention.ms", "86400000"), ConfigChange::append("cleanup.policy", "compact")];
+/// assert_eq!(changes[0].name(), "retention.ms");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigChange {
+    operation: Operation,
+    name: String,
+    value: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Set = 0,
+    Delete = 1,
+    Append = 2,
+    Subtract = 3,
+}
+
+impl ConfigChange {
+    fn new(operation: Operation, name: impl Into<String>, value: Option<String>) -> Self {
+        Self { operation, name: name.into(), value }
+    }
+
+    /// Gives it a value.
+    pub fn set(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::new(Operation::Set, name, Some(value.into()))
+    }
+
+    /// Goes back to the default.
+    pub fn delete(name: impl Into<String>) -> Self {
+        Self::new(Operation::Delete, name, None)
+    }
+
+    /// Adds items, separated by commas, to one that is a list.
+    pub fn append(name: impl Into<String>, items: impl Into<String>) -> Self {
+        Self::new(Operation::Append, name, Some(items.into()))
+    }
+
+    /// Takes items, separated by commas, out of one that is a list.
+    pub fn subtract(name: impl Into<String>, items: impl Into<String>) -> Self {
+        Self::new(Operation::Subtract, name, Some(items.into()))
+    }
+
+    /// Which setting.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for ConfigChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.operation, self.name)
+    }
+}
+
+impl Admin {
+    /// The settings of a topic or a broker, by name. Of [`ConfigResource::BrokerDefaults`] Kafka tells those that were given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] for a broker that is not there; what else a broker refuses.
+    pub async fn describe_configs(&self, of: &ConfigResource) -> Result<Vec<ConfigEntry>> {
+        let (kind, name) = of.parts();
+        let resource = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(name);
+        let resource = resource.with_configuration_keys(None); // none means all
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let what = format!("describing the settings of {of}");
+        let cluster = self.cluster();
+        let timeout = cluster.config().request_timeout;
+        let answer = match of {
+            // A broker answers for itself alone.
+            ConfigResource::Broker(id) => cluster.request_to(*id, request, timeout).await,
+            _ => cluster.request_any(request, timeout).await,
+        };
+        let answer = answer.map_err(|e| e.context(&what))?;
+        let Some(found) = answer.results.into_iter().next() else {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{what}: the answer is empty")));
+        };
+        match found.error_code {
+            0 => {}
+            UNKNOWN_TOPIC => return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist"))),
+            code => return Err(refused(code, found.error_message, &what)),
+        }
+        let mut entries: Vec<_> = found.configs.into_iter().map(entry).collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Makes all of the changes, or none. Brokers act on them a moment later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`]; a name or value that a broker refuses, in its words.
+    pub async fn alter_configs(&self, of: &ConfigResource, changes: &[ConfigChange]) -> Result<()> {
+        self.send_changes(of, changes, false).await
+    }
+
+    /// Has the brokers check what [`alter_configs`](Self::alter_configs) would do; nothing is changed.
+    ///
+    /// # Errors
+    /// Those of [`alter_configs`](Self::alter_configs).
+    pub async fn check_configs(&self, of: &ConfigResource, changes: &[ConfigChange]) -> Result<()> {
+        self.send_changes(of, changes, true).await
+    }
+
+    async fn send_changes(&self, of: &ConfigResource, changes: &[ConfigChange], validate_only: bool) -> Result<()> {
+        let text = |s: &str| StrBytes::from_string(s.to_owned());
+        let change = |c: &ConfigChange| {
+            let out = AlterableConfig::default().with_name(text(&c.name)).with_config_operation(c.operation as i8);
+            out.with_value(c.value.as_deref().map(text))
+        };
+        let (kind, name) = of.parts();
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(name)
+            .with_configs(changes.iter().map(change).collect());
+        let request =
+            IncrementalAlterConfigsRequest::default().with_resources(vec![resource]).with_validate_only(validate_only);
+        let what = format!("changing the settings of {of}");
+        let code = |r: &<IncrementalAlterConfigsRequest as Api>::Response| {
+            let first = r.responses.first();
+            let message = first.and_then(|r| r.error_message.clone()).map(|m| without_secrets(&m, changes));
+            (first.map_or(UNKNOWN_TOPIC, |r| r.error_code), message)
+        };
+        let ConfigResource::Broker(id) = of else {
+            return self.ask_controller(request, &what, code).await.map(drop);
+        };
+        // A broker takes what is meant for itself alone.
+        let cluster = self.cluster();
+        let answer = cluster.request_to(*id, request, cluster.config().request_timeout).await;
+        match code(&answer.map_err(|e| e.context(&what))?) {
+            (0, _) => Ok(()),
+            (code, message) => Err(refused(code, message, &what)),
+        }
+    }
+}
+
+fn entry(c: DescribeConfigsResourceResult) -> ConfigEntry {
+    ConfigEntry {
+        name: c.name.to_string(),
+        value: c.value.map(|v| v.to_string()).filter(|_| !c.is_sensitive),
+        source: ConfigSource::of(c.config_source),
+        read_only: c.read_only,
+        sensitive: c.is_sensitive,
+    }
+}
+
+/// Brokers repeat a value that they refuse: one that may be secret is not to be told.
+fn without_secrets(message: &str, changes: &[ConfigChange]) -> StrBytes {
+    let secret = |c: &&ConfigChange| ["password", "secret", "jaas", ".key"].iter().any(|part| c.name.contains(part));
+    let values = changes.iter().filter(secret).filter_map(|c| c.value.as_deref()).filter(|v| !v.is_empty());
+    StrBytes::from_string(values.fold(message.to_owned(), |text, value| text.replace(value, "…")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_in_no_text() {
+        let changes = [ConfigChange::set("ssl.keystore.password", "hunter2"), ConfigChange::set("retention.ms", "x7")];
+        assert_eq!(format!("{changes:?}"), "[Set ssl.keystore.password, Set retention.ms]");
+        let told = without_secrets("Invalid value hunter2, and x7 too", &changes);
+        assert_eq!(told.as_str(), "Invalid value …, and x7 too");
+        let told = DescribeConfigsResourceResult::default().with_is_sensitive(true).with_value(Some("hunter2".into()));
+        assert_eq!(entry(told).value, None);
+    }
+}
