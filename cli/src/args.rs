@@ -33,6 +33,7 @@ Examples:
   ailurus produce orders --key-field orderId < orders.ndjson
   ailurus consume orders --from earliest --exit-at-end --json
   ailurus group describe order-analytics --brokers redpanda:9092
+  ailurus group reset order-analytics --to earliest     # only tells; --yes does it
   ailurus dlq show orders.dlq --last 3                  # why records could not be handled";
 
 /// Options of all commands, before or after the command.
@@ -55,6 +56,10 @@ pub enum Command {
     Consume(commands::consume::Consume),
     Topic(commands::topic::Topic),
     Group(commands::group::Group),
+    Records(commands::records::Records),
+    Config(commands::config::Config),
+    Acl(commands::acl::Acl),
+    Cluster(commands::cluster::Cluster),
     Dlq(commands::dlq::Dlq),
     Health(commands::health::Health),
     Broker(commands::broker::Broker),
@@ -68,6 +73,12 @@ pub struct Json {
     /// Write JSON instead of text for people.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `NAME=VALUE`, for settings.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    parts.map(|(n, v)| (n.to_owned(), v.to_owned())).ok_or_else(|| "allowed is NAME=VALUE".to_owned())
 }
 
 /// How batches are compressed.

@@ -6,6 +6,7 @@ mod embedded;
 mod exit;
 mod output;
 mod progress;
+mod selection;
 mod settings;
 mod signals;
 
@@ -39,6 +40,10 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Consume(args) => commands::consume::run(&global, args).await,
         Command::Topic(args) => commands::topic::run(&global, args).await,
         Command::Group(args) => commands::group::run(&global, args).await,
+        Command::Records(args) => commands::records::run(&global, args).await,
+        Command::Config(args) => commands::config::run(&global, args).await,
+        Command::Acl(args) => commands::acl::run(&global, args).await,
+        Command::Cluster(args) => commands::cluster::run(&global, args).await,
         Command::Dlq(args) => commands::dlq::run(&global, args).await,
         Command::Health(args) => commands::health::run(&global, args).await,
         Command::Broker(args) => commands::broker::run(args).await,

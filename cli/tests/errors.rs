@@ -150,7 +150,10 @@ fn help_tells_exit_codes_and_examples() {
     for text in ["Exit codes:", "Examples:", "--brokers", "REDPANDA_BROKERS"] {
         assert!(help.contains(text), "{help}");
     }
-    for name in ["demo", "produce", "consume", "topic", "group", "dlq", "health", "broker", "serve", "bench"] {
+    for name in [
+        "demo", "produce", "consume", "topic", "group", "records", "config", "acl", "cluster", "dlq", "health",
+        "broker", "serve", "bench",
+    ] {
         assert!(alone(&[name, "--help"], &[]).expect(0).stdout.contains("Usage: ailurus"), "{name}");
     }
 }

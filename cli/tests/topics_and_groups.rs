@@ -27,7 +27,7 @@ fn topics_are_created_listed_described_and_deleted() {
     assert_eq!(partitions.len(), 4);
     assert_eq!((&partitions[2]["firstOffset"], &partitions[2]["endOffset"]), (&json!(0), &json!(2)));
     let text = bed.run(&["topic", "describe", &topic]).expect(0).stdout;
-    assert!(text.starts_with("PARTITION  LEADER  REPLICAS  IN-SYNC  FIRST  END\n"), "{text}");
+    assert!(text.starts_with("PARTITION  LEADER  REPLICAS  IN-SYNC  FIRST  END  BYTES\n"), "{text}");
     assert_eq!(text.lines().count(), 5);
 
     let again = bed.run(&["topic", "create", &topic, "--partitions", "1"]).expect(1);

@@ -147,7 +147,7 @@ async fn single_offsets_are_deleted_where_no_member_wants_their_topic() {
         assert_eq!(a.client.call(0, &deleting(&group, &topic, 0)).await.error_code, 69, "no such group");
         assert_eq!(a.commit_as(-1, "", &topic, 5, "").await, 0);
         assert_eq!(a.commit_as(-1, "", &other, 5, "").await, 0);
-        let mut delete = async |a: &mut Member, topic: &str, partition| {
+        let delete = async |a: &mut Member, topic: &str, partition| {
             let answer = a.client.call(0, &deleting(&group, topic, partition)).await;
             (answer.error_code, answer.topics.first().map(|t| t.partitions[0].error_code))
         };

@@ -74,9 +74,9 @@ pub struct Consume {
     output: Json,
 }
 
-/// The value of `--from`.
+/// A place in each partition: the value of `--from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct From(StartOffset);
+pub struct From(pub StartOffset);
 
 impl FromStr for From {
     type Err = String;

@@ -1,18 +1,19 @@
-//! `ailurus topic`: list, describe, create and delete topics.
+//! `ailurus topic`: list, describe, create, grow and delete topics.
 
-use std::collections::BTreeMap;
+mod describe;
 
-use ailurus::admin::TopicInfo;
-use ailurus::{Admin, Client, StartOffset, TopicPartition};
+use std::str::FromStr;
+
+use ailurus::admin::{NewTopic, TopicInfo};
+use ailurus::{Admin, Client};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
-use crate::args::{Global, Json};
+use crate::args::{Global, Json, pair};
 use crate::exit::Exit;
-use crate::output::{self, Table, list, or_dash};
+use crate::output::{self, Table, or_dash};
 use crate::settings;
 
-/// List, describe, create and delete topics.
+/// List, describe, create, grow and delete topics; their settings are under config.
 #[derive(Debug, Args)]
 pub struct Topic {
     #[command(subcommand)]
@@ -29,7 +30,8 @@ enum Action {
         #[command(flatten)]
         output: Json,
     },
-    /// Partitions of a topic: leader, replicas, offsets.
+    /// Partitions of a topic: leader, replicas, those in sync, the first offset and the end, bytes on the leader's disk (with
+    /// --json on each replica's).
     Describe {
         /// The topic.
         name: String,
@@ -37,15 +39,42 @@ enum Action {
         output: Json,
     },
     /// Create a topic. Fails if it exists.
+    #[command(after_help = "\
+Examples:
+  ailurus topic create orders --partitions 6 --replication 3 --config retention.ms=86400000
+  ailurus topic create orders --replica-assignment 1:2,2:3,3:1   # three partitions, led by 1, 2, 3
+  ailurus topic create orders --partitions 6 --validate-only")]
     Create {
         /// The topic.
         name: String,
         /// How many partitions.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..),
+            required_unless_present = "replica_assignment", conflicts_with = "replica_assignment")]
+        partitions: Option<i32>,
+        /// How many brokers hold each partition; the broker's default if not given.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..),
+            conflicts_with = "replica_assignment")]
+        replication: Option<i16>,
+        /// The brokers of each partition, its preferred leader first: 1:2,2:3 are two partitions with two replicas each.
+        #[arg(long, value_name = "ID:ID,…")]
+        replica_assignment: Option<Placement>,
+        /// A setting; may be given several times.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+        config: Vec<(String, String)>,
+        /// Only have the brokers check it; nothing is created.
+        #[arg(long)]
+        validate_only: bool,
+    },
+    /// Give a topic more partitions.
+    ///
+    /// Keys hash to a partition modulo their number: from then on a key's new records may go to another partition than its
+    /// old ones, and their order to each other is not kept.
+    AddPartitions {
+        /// The topic.
+        name: String,
+        /// How many it is to have then.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
         partitions: i32,
-        /// How many brokers hold each partition; the broker's default if not given.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
-        replication: Option<i16>,
     },
     /// Delete a topic with all its records.
     Delete {
@@ -67,10 +96,25 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
             let topics = admin.list_topics().await?;
             list_topics(topics.iter().filter(|t| internal || !t.internal).collect(), output.json)?;
         }
-        Action::Describe { name, output } => describe(admin, &name, output.json).await?,
-        Action::Create { name, partitions, replication } => {
-            admin.create_topic(&name, partitions, replication).await?;
-            output::print(format_args!("created {name} with {partitions} partitions\n"))?;
+        Action::Describe { name, output } => describe::run(admin, &name, output.json).await?,
+        Action::Create { name, partitions, replication, replica_assignment, config, validate_only } => {
+            let mut new = config.into_iter().fold(NewTopic::new(&name), |new, (n, v)| new.config(n, v));
+            new = partitions.into_iter().fold(new, NewTopic::partitions);
+            new = replication.into_iter().fold(new, NewTopic::replication);
+            let count = partitions.map_or_else(|| replica_assignment.as_ref().map_or(0, |p| p.0.len()), |n| n as usize);
+            new = replica_assignment.into_iter().fold(new, |new, p| new.replicas(p.0));
+            let with = format!("{name} with {count} partitions");
+            if validate_only {
+                admin.check_topic(&new).await?;
+                output::print(format_args!("{with} could be created\n"))?;
+            } else {
+                admin.create_topic_with(&new).await?;
+                output::print(format_args!("created {with}\n"))?;
+            }
+        }
+        Action::AddPartitions { name, partitions } => {
+            admin.create_partitions(&name, partitions).await?;
+            output::print(format_args!("{name} has {partitions} partitions\n"))?;
         }
         Action::Delete { name } => {
             admin.delete_topic(&name).await?;
@@ -92,43 +136,31 @@ fn list_topics(topics: Vec<&TopicInfo>, as_json: bool) -> std::io::Result<()> {
     output::print(table)
 }
 
-async fn describe(admin: &Admin, name: &str, as_json: bool) -> anyhow::Result<()> {
-    let topic = admin.describe_topic(name).await?;
-    // A partition without a leader has no offsets to tell.
-    let led = topic.partitions.iter().filter(|p| p.leader.is_some());
-    let led: Vec<_> = led.map(|p| TopicPartition::new(name, p.partition)).collect();
-    let first = admin.list_offsets(&led, StartOffset::Earliest).await?;
-    let end = admin.list_offsets(&led, StartOffset::Latest).await?;
-    let of = |offsets: &BTreeMap<TopicPartition, i64>, p| offsets.get(&TopicPartition::new(name, p)).copied();
-    if as_json {
-        let partitions: Vec<_> = topic
-            .partitions
-            .iter()
-            .map(|p| {
-                json!({
-                    "partition": p.partition,
-                    "leader": p.leader,
-                    "replicas": p.replicas,
-                    "inSyncReplicas": p.in_sync_replicas,
-                    "firstOffset": of(&first, p.partition),
-                    "endOffset": of(&end, p.partition),
-                })
-            })
-            .collect();
-        output::json(&json!({"name": topic.name, "internal": topic.internal, "partitions": partitions}))?;
-        return Ok(());
+/// The brokers of each partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Placement(Vec<Vec<i32>>);
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = |id: &str| id.parse::<i32>().ok().filter(|id| *id >= 0);
+        let partition = |ids: &str| ids.split(':').map(id).collect::<Option<Vec<_>>>();
+        let all = text.split(',').map(partition).collect::<Option<_>>();
+        all.map(Self).ok_or_else(|| "allowed are the ids of brokers, such as 1:2,2:3".to_owned())
     }
-    let mut table = Table::new(["PARTITION", "LEADER", "REPLICAS", "IN-SYNC", "FIRST", "END"]);
-    for p in &topic.partitions {
-        table.row([
-            p.partition.to_string(),
-            or_dash(p.leader),
-            list(&p.replicas),
-            list(&p.in_sync_replicas),
-            or_dash(of(&first, p.partition)),
-            or_dash(of(&end, p.partition)),
-        ]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_has_the_brokers_of_each_partition() {
+        let of = |text: &str| text.parse::<Placement>().map(|p| p.0);
+        assert_eq!(of("1:2,2:3,3"), Ok(vec![vec![1, 2], vec![2, 3], vec![3]]));
+        for bad in ["", "1:,2", "a", "1,,2", "-1"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
     }
-    output::print(table)?;
-    Ok(())
 }

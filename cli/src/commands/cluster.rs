@@ -1,0 +1,175 @@
+//! `ailurus cluster`: the brokers, and what each serves.
+
+use std::collections::BTreeMap;
+
+use ailurus::admin::{ApiSupport, BrokerDescription, ClusterDescription, LogDir, VersionRange};
+use ailurus::{Admin, Client};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::args::{Global, Json};
+use crate::exit::{Exit, Usage};
+use crate::output::{self, Table, note, or_dash, thousands};
+use crate::settings;
+
+/// Describe the cluster and its brokers: addresses, racks, versions, disk use, and the APIs that each serves.
+#[derive(Debug, Args)]
+pub struct Cluster {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The cluster's id and controller, and each broker. Exits with 1 if one does not answer.
+    ///
+    /// VERSION is the release of Kafka that a broker tells; Redpanda tells none. BYTES are those of its replicas, FREE those
+    /// left on their volumes, where that is told.
+    Describe {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// The APIs of each broker: the versions that it serves, those that this program speaks, and which one is used.
+    ///
+    /// USED is "no" of what this program would use and the broker does not serve, and - of what this program does not use.
+    #[command(after_help = "\
+Examples:
+  ailurus cluster api-versions
+  ailurus cluster api-versions --broker 1 --json | jq '.[0].apis[] | select(.client and .used == null)'")]
+    ApiVersions {
+        /// Only of this broker.
+        #[arg(long, value_name = "ID")]
+        broker: Option<i32>,
+        #[command(flatten)]
+        output: Json,
+    },
+}
+
+pub async fn run(global: &Global, args: Cluster) -> anyhow::Result<Exit> {
+    let client = Client::connect(settings::read_only(global)?).await?;
+    let admin = Admin::new(&client);
+    let result = match args.action {
+        Action::Describe { output } => describe(&admin, output.json).await,
+        Action::ApiVersions { broker, output } => api_versions(&admin, broker, output.json).await,
+    };
+    client.close().await;
+    result
+}
+
+/// Replicas and bytes of a broker, and what is free.
+#[derive(Debug, Default)]
+struct Disk {
+    replicas: usize,
+    bytes: i64,
+    free: Option<i64>,
+}
+
+async fn describe(admin: &Admin, as_json: bool) -> anyhow::Result<Exit> {
+    let cluster = admin.describe_cluster().await?;
+    let disks = match admin.log_dirs(None).await {
+        Ok(dirs) => Some(disks(&dirs)),
+        Err(e) => {
+            note(format_args!("what the brokers have on disk is not known: {}", e.full()));
+            None
+        }
+    };
+    if as_json {
+        output::json(&as_value(&cluster, disks.as_ref())?)?;
+    } else {
+        output::print(table(&cluster, disks.as_ref()))?;
+    }
+    let failed: Vec<_> = cluster.brokers.iter().filter_map(|b| Some((b.id, b.error.as_ref()?))).collect();
+    for (id, why) in &failed {
+        note(format_args!("broker {id} does not answer: {why}"));
+    }
+    Ok(if failed.is_empty() { Exit::Success } else { Exit::Failure })
+}
+
+fn disks(dirs: &[LogDir]) -> BTreeMap<i32, Disk> {
+    let mut disks = BTreeMap::<i32, Disk>::new();
+    for dir in dirs {
+        let disk = disks.entry(dir.broker).or_default();
+        disk.replicas += dir.replicas.len();
+        disk.bytes += dir.replicas.iter().map(|r| r.bytes).sum::<i64>();
+        disk.free = dir.usable_bytes.map(|free| disk.free.unwrap_or_default() + free).or(disk.free);
+    }
+    disks
+}
+
+fn as_value(cluster: &ClusterDescription, disks: Option<&BTreeMap<i32, Disk>>) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(cluster)?;
+    for (described, broker) in value["brokers"].as_array_mut().into_iter().flatten().zip(&cluster.brokers) {
+        let disk = disks.and_then(|d| d.get(&broker.id));
+        described["replicas"] = json!(disk.map(|d| d.replicas));
+        described["bytes"] = json!(disk.map(|d| d.bytes));
+        described["usableBytes"] = json!(disk.and_then(|d| d.free));
+    }
+    Ok(value)
+}
+
+fn table(cluster: &ClusterDescription, disks: Option<&BTreeMap<i32, Disk>>) -> String {
+    let mut brokers = Table::new(["BROKER", "ADDRESS", "RACK", "VERSION", "REPLICAS", "BYTES", "FREE"]);
+    for b in &cluster.brokers {
+        let disk = disks.and_then(|d| d.get(&b.id));
+        let number = |n: i64| thousands(u64::try_from(n).unwrap_or_default());
+        brokers.row([
+            b.id.to_string(),
+            b.address.clone(),
+            or_dash(b.rack.as_deref()),
+            or_dash(b.version.as_deref()),
+            or_dash(disk.map(|d| d.replicas)),
+            or_dash(disk.map(|d| number(d.bytes))),
+            or_dash(disk.and_then(|d| d.free).map(number)),
+        ]);
+    }
+    let (id, controller) = (or_dash(cluster.cluster_id.as_deref()), or_dash(cluster.controller));
+    let count = cluster.brokers.len();
+    format!("cluster {id}  controller {controller}  brokers {count}{}\n\n{brokers}", features(&cluster.brokers))
+}
+
+/// What the cluster has agreed on, as the first broker that tells it sees it.
+fn features(brokers: &[BrokerDescription]) -> String {
+    let told = brokers.iter().map(|b| &b.features).find(|f| !f.is_empty());
+    let one = |(name, level): (&String, &i16)| format!("{name} {level}");
+    let list = told.into_iter().flatten().map(one).collect::<Vec<_>>().join(", ");
+    if list.is_empty() { list } else { format!("\nfeatures {list}") }
+}
+
+async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow::Result<Exit> {
+    let mut brokers = admin.describe_cluster().await?.brokers;
+    if let Some(id) = only {
+        brokers.retain(|b| b.id == id);
+        if brokers.is_empty() {
+            return Err(Usage(format!("--broker is {id}: the cluster has no such broker now")).into());
+        }
+    }
+    let mut all = Vec::new();
+    for b in brokers {
+        let apis = admin.api_versions(b.id).await?;
+        all.push((b, apis));
+    }
+    if as_json {
+        let api = |a: &ApiSupport| json!({"key": a.key, "name": a.name, "broker": a.broker, "client": a.client, "used": a.usable()});
+        let broker = |(b, apis): &(BrokerDescription, Vec<ApiSupport>)| json!({"broker": b.id, "address": b.address, "apis": apis.iter().map(api).collect::<Vec<_>>()});
+        output::json(&all.iter().map(broker).collect::<Vec<_>>())?;
+        return Ok(Exit::Success);
+    }
+    for (n, (b, apis)) in all.iter().enumerate() {
+        let gap = if n > 0 { "\n" } else { "" };
+        output::print(format_args!("{gap}broker {} at {}\n\n{}", b.id, b.address, versions(apis)))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn versions(apis: &[ApiSupport]) -> Table {
+    let mut table = Table::new(["KEY", "API", "BROKER", "CLIENT", "USED"]);
+    let range = |r: Option<VersionRange>| or_dash(r.map(|r| format!("{}-{}", r.min, r.max)));
+    for a in apis {
+        let used = match (a.usable(), a.client) {
+            (None, Some(_)) => "no".to_owned(),
+            (used, _) => or_dash(used),
+        };
+        table.row([a.key.to_string(), a.name.clone(), range(a.broker), range(a.client), used]);
+    }
+    table
+}

@@ -1,0 +1,147 @@
+//! `ailurus config`: settings of topics and brokers.
+
+use ailurus::admin::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
+use ailurus::{Admin, Client};
+use clap::{ArgGroup, Args, Subcommand};
+
+use crate::args::{Global, Json, pair};
+use crate::exit::Exit;
+use crate::output::{self, Table, or_dash};
+use crate::settings;
+
+/// Describe and change the settings of topics and brokers.
+#[derive(Debug, Args)]
+pub struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Settings that were given, with their values and where they come from; with --all those that were not, too.
+    #[command(after_help = "\
+Examples:
+  ailurus config describe --topic orders
+  ailurus config describe --broker 1 --all --json | jq -r '.[] | select(.readOnly | not) | .name'
+  ailurus config describe --broker-defaults")]
+    Describe {
+        #[command(flatten)]
+        of: Of,
+        /// Also those that have their default.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Change single settings: all of the changes are made, or none.
+    #[command(
+        group(ArgGroup::new("change").required(true).multiple(true).args(["set", "delete", "append", "subtract"])),
+        after_help = "\
+Times are in milliseconds and sizes in bytes where a setting's name ends in .ms or .bytes.
+
+Examples:
+  ailurus config alter --topic orders --set retention.ms=86400000 --set max.message.bytes=2000000
+  ailurus config alter --topic orders --append cleanup.policy=compact
+  ailurus config alter --topic orders --delete retention.ms          # its default again
+  ailurus config alter --broker-defaults --set log.retention.ms=604800000 --validate-only"
+    )]
+    Alter {
+        #[command(flatten)]
+        of: Of,
+        /// Give a setting a value.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+        /// Go back to a setting's default.
+        #[arg(long, value_name = "NAME")]
+        delete: Vec<String>,
+        /// Add items, separated by commas, to a setting that is a list.
+        #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
+        append: Vec<(String, String)>,
+        /// Take items out of a setting that is a list.
+        #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
+        subtract: Vec<(String, String)>,
+        /// Only have the brokers check it; nothing is changed.
+        #[arg(long)]
+        validate_only: bool,
+    },
+}
+
+/// Whose settings.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Of {
+    /// Those of a topic.
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Those of a broker.
+    #[arg(long, value_name = "ID")]
+    broker: Option<i32>,
+    /// Those given to all brokers; of Redpanda the cluster's.
+    #[arg(long)]
+    broker_defaults: bool,
+}
+
+impl Of {
+    fn resource(self) -> ConfigResource {
+        match (self.topic, self.broker) {
+            (Some(topic), _) => ConfigResource::Topic(topic),
+            (_, Some(id)) => ConfigResource::Broker(id),
+            _ => ConfigResource::BrokerDefaults,
+        }
+    }
+}
+
+pub async fn run(global: &Global, args: Config) -> anyhow::Result<Exit> {
+    let client = Client::connect(settings::read_only(global)?).await?;
+    let result = act(&Admin::new(&client), args.action).await;
+    client.close().await;
+    result.map(|()| Exit::Success)
+}
+
+async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
+    match action {
+        Action::Describe { of, all, output } => {
+            let mut found = admin.describe_configs(&of.resource()).await?;
+            found.retain(|c| all || c.source != ConfigSource::Default);
+            if output.json {
+                output::json(&found)?;
+            } else {
+                output::print(table(&found))?;
+            }
+        }
+        Action::Alter { of, set, delete, append, subtract, validate_only } => {
+            let of = of.resource();
+            let mut changes: Vec<_> = set.into_iter().map(|(n, v)| ConfigChange::set(n, v)).collect();
+            changes.extend(delete.into_iter().map(ConfigChange::delete));
+            changes.extend(append.into_iter().map(|(n, v)| ConfigChange::append(n, v)));
+            changes.extend(subtract.into_iter().map(|(n, v)| ConfigChange::subtract(n, v)));
+            let names = changes.iter().map(ConfigChange::name).collect::<Vec<_>>().join(", ");
+            if validate_only {
+                admin.check_configs(&of, &changes).await?;
+                output::print(format_args!("{names} of {of} could be changed\n"))?;
+            } else {
+                admin.alter_configs(&of, &changes).await?;
+                output::print(format_args!("changed {names} of {of}\n"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn table(entries: &[ConfigEntry]) -> Table {
+    let mut table = Table::new(["NAME", "VALUE", "FROM"]);
+    for c in entries {
+        let from = match c.source {
+            ConfigSource::Topic => "topic",
+            ConfigSource::Broker => "broker",
+            ConfigSource::BrokerDefaults => "all brokers",
+            ConfigSource::File => "file",
+            ConfigSource::Default => "default",
+            _ => "-",
+        };
+        let from = if c.read_only { format!("{from}, read-only") } else { from.to_owned() };
+        let value = if c.sensitive { "(secret)".to_owned() } else { or_dash(c.value.as_deref()) };
+        table.row([c.name.clone(), value, from]);
+    }
+    table
+}

@@ -1,0 +1,174 @@
+//! `ailurus group reset`.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use ailurus::admin::{GroupDescription, PlannedOffset, ResetTo};
+use ailurus::{Admin, TopicPartition};
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use serde_json::json;
+
+use super::super::consume::From as Place;
+use crate::args::Json;
+use crate::exit::{Exit, Usage};
+use crate::output::{self, Table, note, or_dash};
+use crate::selection::Selection;
+
+/// Set the offsets at which a group goes on. Refused while the group has members.
+///
+/// Without --yes it only tells what would be done. An offset outside the log becomes the end of the log next to it.
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("place").required(true).args(["to", "shift", "file"])),
+    after_help = "\
+The offsets that there are can be kept before:
+  ailurus group describe billing --json |
+      jq -r '.offsets[] | select(.committed) | [.topic, .partition, .committed] | @csv' > kept.csv
+  ailurus group reset billing --file kept.csv --yes
+
+Exit codes:
+  0    done, or told what would be done
+  1    the group has members, a topic does not exist, or a broker refused
+  2    an option, a setting or a line of the file is wrong
+
+Examples:
+  ailurus group reset billing --to earliest                   # all that it has committed; only tells
+  ailurus group reset billing --to 2026-01-31T12:00:00Z --topic orders --yes
+  ailurus group reset billing --to 1700 --topic orders:2 --yes
+  ailurus group reset billing --shift -10 --yes               # the last ten of each partition again
+  echo orders,2,1700 | ailurus group reset billing --file - --yes"
+)]
+pub struct Reset {
+    /// The group. One that does not exist comes to be.
+    group: String,
+    /// Where it is to go on: earliest, latest, an offset (of every partition chosen), or the time of the first record, such
+    /// as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
+    to: Option<Place>,
+    /// So many records after what is committed; before it if negative.
+    #[arg(long, value_name = "RECORDS", allow_negative_numbers = true)]
+    shift: Option<i64>,
+    /// An offset for each partition, one a line as TOPIC,PARTITION,OFFSET; - is stdin.
+    #[arg(long, value_name = "PATH", conflicts_with = "topics")]
+    file: Option<PathBuf>,
+    /// These topics, or with :0,3 behind the name these partitions. [default: all partitions that the group has committed]
+    #[arg(long = "topic", value_name = "TOPIC[:P,…]")]
+    topics: Vec<Selection>,
+    /// Do it. Without this it is only told what would be done.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    output: Json,
+}
+
+pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
+    let listed = args.file.as_ref().map(read).transpose()?; // before anything is asked
+    let group = admin.describe_group(&args.group).await?;
+    let plan = match listed {
+        Some(offsets) => admin.plan_offsets(&group, &offsets).await?,
+        None => {
+            let to = args.shift.map(ResetTo::Shift).or(args.to.map(|Place(at)| ResetTo::At(at)));
+            let to = to.ok_or_else(|| Usage("one of --to, --shift and --file is needed".into()))?;
+            let partitions = match args.topics.as_slice() {
+                [] => committed(&group)?,
+                chosen => Selection::find_all(chosen, admin).await?,
+            };
+            admin.plan_reset(&group, &partitions, to).await?
+        }
+    };
+    if args.yes {
+        admin.reset_offsets(&args.group, &plan).await?;
+    }
+    tell(&args, &plan)?;
+    if !args.yes {
+        note(format_args!("nothing was changed; --yes does it"));
+        if !group.members.is_empty() {
+            let count = group.members.len();
+            note(format_args!("group {} has members ({count}): --yes is refused until they have stopped", args.group));
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// What the group has committed in topics that are still there.
+fn committed(group: &GroupDescription) -> anyhow::Result<Vec<TopicPartition>> {
+    let found = group.offsets.iter().filter(|o| o.committed.is_some() && o.end.is_some());
+    let found: Vec<_> = found.map(|o| TopicPartition::new(o.topic.as_str(), o.partition)).collect();
+    if found.is_empty() {
+        return Err(Usage(format!("group {} has committed nothing: name topics with --topic", group.group)).into());
+    }
+    Ok(found)
+}
+
+fn tell(args: &Reset, plan: &[PlannedOffset]) -> std::io::Result<()> {
+    if args.output.json {
+        return output::json(&json!({"group": args.group, "done": args.yes, "offsets": plan}));
+    }
+    let mut table = Table::new(["TOPIC", "PARTITION", "COMMITTED", "NEW", "CHANGE", "LAG"]);
+    for p in plan {
+        let change = p.from.map(|from| format!("{:+}", p.to - from));
+        let lag = (p.end - p.to).to_string();
+        table.row([p.topic.clone(), p.partition.to_string(), or_dash(p.from), p.to.to_string(), or_dash(change), lag]);
+    }
+    output::print(table)?;
+    for p in plan.iter().filter(|p| p.cut) {
+        let (log, first, end) = (format_args!("{}/{}", p.topic, p.partition), p.first, p.end);
+        note(format_args!("{log}: the offset wanted is outside the log, which goes from {first} to {end}"));
+    }
+    Ok(())
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<BTreeMap<TopicPartition, i64>> {
+    let mut text = String::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_string(&mut text).context("reading offsets from stdin")?;
+    } else {
+        text = std::fs::read_to_string(path).with_context(|| format!("reading offsets from {}", path.display()))?;
+    }
+    Ok(parse(&text).map_err(|why| Usage(format!("{}: {why}", path.display())))?)
+}
+
+fn parse(text: &str) -> Result<BTreeMap<TopicPartition, i64>, String> {
+    let mut offsets = BTreeMap::new();
+    for (n, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let mut parts = line.split(',').map(|p| p.trim().trim_matches('"'));
+        let number = |text: Option<&str>| text.and_then(|t| t.parse::<i64>().ok()).filter(|n| *n >= 0);
+        let (topic, partition, offset) = (parts.next(), number(parts.next()), number(parts.next()));
+        let partition = partition.and_then(|p| i32::try_from(p).ok());
+        let whole = topic.filter(|t| !t.is_empty()).zip(partition).zip(offset).filter(|_| parts.next().is_none());
+        let Some(((topic, partition), offset)) = whole else {
+            return Err(format!("line {n} is {line:?}: allowed is TOPIC,PARTITION,OFFSET"));
+        };
+        if offsets.insert(TopicPartition::new(topic, partition), offset).is_some() {
+            return Err(format!("line {n} is {line:?}: that partition stands there twice"));
+        }
+    }
+    if offsets.is_empty() { Err("it has no line TOPIC,PARTITION,OFFSET".to_owned()) } else { Ok(offsets) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_topic_partition_and_offset() {
+        let offsets = parse("orders,0,17\n\n\"orders\", 1 ,0\r\n").unwrap();
+        let at = |p| offsets[&TopicPartition::new("orders", p)];
+        assert_eq!((offsets.len(), at(0), at(1)), (2, 17, 0));
+        for (bad, says) in [
+            ("", "no line"),
+            ("orders,0", "line 1"),
+            ("orders,0,17\norders,x,1", "line 2 is \"orders,x,1\""),
+            ("orders,0,-1", "line 1"),
+            ("g,orders,0,1", "line 1"),
+            (",0,1", "line 1"),
+            ("orders,0,1\norders,0,2", "twice"),
+        ] {
+            assert!(parse(bad).is_err_and(|e| e.contains(says)), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `ailurus records`: delete records.
+
+use std::collections::BTreeMap;
+
+use ailurus::{Admin, Client, StartOffset, TopicPartition};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use super::consume::From as Place;
+use crate::args::{Global, Json};
+use crate::exit::Exit;
+use crate::output::{self, Table, note};
+use crate::selection::Selection;
+use crate::settings;
+
+/// Delete records from the beginning of logs.
+#[derive(Debug, Args)]
+pub struct Records {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Delete, for good, the records of a topic before a place in each partition.
+    ///
+    /// Without --yes it only tells what would be done.
+    #[command(after_help = "\
+Exit codes:
+  0    done, or told what would be done
+  1    the topic does not exist, or a broker refused; records of some partitions may be deleted
+  2    an option or a setting is wrong
+
+Examples:
+  ailurus records delete orders --before 2026-01-31T12:00:00Z         # only tells
+  ailurus records delete orders --before 1700 --partition 2 --yes
+  ailurus records delete orders --before latest --yes                 # all there are")]
+    Delete {
+        /// The topic.
+        topic: String,
+        /// What is before this is deleted: an offset (of every partition chosen), the time of the first record to keep, such as
+        /// 2026-01-31T12:00:00Z, or latest for all.
+        #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
+        before: Place,
+        /// Only in this partition; may be given several times.
+        #[arg(long = "partition", value_name = "P", value_parser = clap::value_parser!(i32).range(0..))]
+        partitions: Vec<i32>,
+        /// Do it. Without this it is only told what would be done.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        output: Json,
+    },
+}
+
+/// What is to happen in a partition.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Plan {
+    partition: i32,
+    /// Where the log begins.
+    first: i64,
+    /// All before this are to be deleted.
+    before: i64,
+    end: i64,
+}
+
+pub async fn run(global: &Global, args: Records) -> anyhow::Result<Exit> {
+    let client = Client::connect(settings::read_only(global)?).await?;
+    let result = act(&Admin::new(&client), args.action).await;
+    client.close().await;
+    result.map(|()| Exit::Success)
+}
+
+async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
+    let Action::Delete { topic, before: Place(place), partitions, yes, output } = action;
+    let partitions = Selection::new(&topic, &partitions).find(admin).await?;
+    let plans = plan(admin, &partitions, place).await?;
+    if yes {
+        let before = plans.iter().map(|p| (TopicPartition::new(topic.as_str(), p.partition), p.before)).collect();
+        admin.delete_records(&before).await?;
+    }
+    if output.json {
+        output::json(&json!({"topic": topic, "done": yes, "partitions": plans}))?;
+    } else {
+        let mut table = Table::new(["PARTITION", "FIRST", "NEW FIRST", "END"]);
+        for p in &plans {
+            table.row([p.partition.to_string(), p.first.to_string(), p.before.to_string(), p.end.to_string()]);
+        }
+        output::print(table)?;
+    }
+    if plans.is_empty() {
+        note(format_args!("there is nothing to delete in {topic}"));
+    } else if !yes {
+        note(format_args!("nothing was deleted; --yes does it, for good"));
+    }
+    Ok(())
+}
+
+/// Of those partitions in which there is something to delete. What is behind the end of a log means all of it.
+async fn plan(admin: &Admin, partitions: &[TopicPartition], place: StartOffset) -> anyhow::Result<Vec<Plan>> {
+    let first = admin.list_offsets(partitions, StartOffset::Earliest).await?;
+    let end = admin.list_offsets(partitions, StartOffset::Latest).await?;
+    let before = admin.list_offsets(partitions, place).await?;
+    let of = |offsets: &BTreeMap<TopicPartition, i64>, p| offsets.get(p).copied();
+    let one = |p| {
+        let (first, end) = (of(&first, p)?, of(&end, p)?);
+        let before = of(&before, p)?.min(end);
+        (before > first).then_some(Plan { partition: p.partition, first, before, end })
+    };
+    Ok(partitions.iter().filter_map(one).collect())
+}

@@ -1,0 +1,77 @@
+//! Topics and partitions as they are chosen on the command line.
+
+use std::str::FromStr;
+
+use ailurus::{Admin, TopicPartition};
+
+use crate::exit::Usage;
+
+/// `TOPIC`, all of it, or `TOPIC:0,3`, these partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    topic: String,
+    partitions: Option<Vec<i32>>,
+}
+
+impl FromStr for Selection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // No topic has a colon in its name.
+        let (topic, partitions) = text.split_once(':').map_or((text, None), |(t, p)| (t, Some(p)));
+        let number = |n: &str| n.parse::<i32>().ok().filter(|n| *n >= 0);
+        let numbers = |p: &str| p.split(',').map(number).collect::<Option<Vec<_>>>();
+        let allowed = "allowed is TOPIC, or TOPIC:PARTITION,… such as orders:0,3";
+        let partitions = partitions.map(|p| numbers(p).ok_or(allowed)).transpose()?;
+        if topic.is_empty() {
+            return Err(allowed.to_owned());
+        }
+        Ok(Self { topic: topic.to_owned(), partitions })
+    }
+}
+
+impl Selection {
+    /// All partitions of a topic, or some of them.
+    pub fn new(topic: &str, partitions: &[i32]) -> Self {
+        let partitions = Some(partitions.to_vec()).filter(|p| !p.is_empty());
+        Self { topic: topic.to_owned(), partitions }
+    }
+
+    /// Its partitions, which must be there.
+    pub async fn find(&self, admin: &Admin) -> anyhow::Result<Vec<TopicPartition>> {
+        let count = admin.describe_topic(&self.topic).await?.partitions.len();
+        let all = || (0..).take(count).collect();
+        let chosen: Vec<i32> = self.partitions.clone().unwrap_or_else(all);
+        if let Some(beyond) = chosen.iter().find(|p| usize::try_from(**p).is_ok_and(|p| p >= count)) {
+            let what = format!("{} has no partition {beyond}: it has {count}, counted from 0", self.topic);
+            return Err(Usage(what).into());
+        }
+        Ok(chosen.into_iter().map(|p| TopicPartition::new(self.topic.as_str(), p)).collect())
+    }
+
+    /// The partitions of several selections, each once.
+    pub async fn find_all(all: &[Self], admin: &Admin) -> anyhow::Result<Vec<TopicPartition>> {
+        let mut found = Vec::new();
+        for selection in all {
+            found.extend(selection.find(admin).await?);
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_is_a_topic_or_some_of_its_partitions() {
+        let of = |text: &str| text.parse::<Selection>().map(|s| (s.topic, s.partitions));
+        assert_eq!(of("orders"), Ok(("orders".into(), None)));
+        assert_eq!(of("orders:3,0"), Ok(("orders".into(), Some(vec![3, 0]))));
+        for bad in ["", ":1", "orders:", "orders:a", "orders:-1", "orders:1,", "a:1:2"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}
