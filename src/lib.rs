@@ -44,6 +44,15 @@
 //! Everything is made from a [`Client`], the handle on a cluster, and runs on tokio. Close producers and subscriptions before their
 //! client: what they send and commit at the end goes by what it knows of the cluster.
 //!
+//! # Features
+//!
+//! | feature | what |
+//! |---|---|
+//! | `tls` | [TLS](SecurityProtocol::Ssl) by rustls, with cryptography that compiles no C; needs Rust 1.89 on x86-64 and aarch64 |
+//! | `tls-ring` | the same on ring, which compiles C; it goes before `tls` |
+//!
+//! None is on by default.
+//!
 //! # Errors
 //!
 //! There is one [`Error`]; its text says what was tried, where and for how long, and its [`kind`](Error::kind) is for programs. What

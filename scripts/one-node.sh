@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# One node of Apache Kafka of their own, for the scripts that source this: sets target, AILURUS if it is not set, KAFKA_DIR and
+# KAFKA_PORT, has start and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
+#   . scripts/one-node.sh NAME
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+if [ -z "${AILURUS:-}" ]; then
+    cargo build --locked --quiet --workspace --bin ailurus # as scripts/test does, so that nothing is built twice
+    AILURUS=$target/debug/ailurus
+fi
+for name in "${!REDPANDA_@}"; do unset "$name"; done
+
+export KAFKA_LIBS=${KAFKA_LIBS:-$target/kafka-libs}
+KAFKA_DIR=$(mktemp -d "$target/$1-XXXXXX")
+export KAFKA_DIR
+cleanup() {
+    scripts/kafka-local.sh kill 1 || true # what it has is not needed any more
+    [ "${KEEP:-}" = 1 ] || rm -rf "$KAFKA_DIR"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+KAFKA_PORT=
+while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; a node takes four
+    KAFKA_PORT=$((20000 + RANDOM % 12000))
+    port=$KAFKA_PORT
+    for offset in 0 1 2 3; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
+done
+export KAFKA_PORT
+
+start() { # setting... : with these in its properties; one that runs is ended
+    printf '%s\n' "$@" >"$KAFKA_DIR/props"
+    local offset tries=0
+    scripts/kafka-local.sh kill 1 || true
+    for offset in 0 1 2 3; do # a process that ends has its ports for a moment still
+        while listens $((KAFKA_PORT + offset)) && [ $((tries++)) -lt 100 ]; do sleep 0.1; done
+    done
+    KAFKA_PROPS=$KAFKA_DIR/props scripts/kafka-local.sh start >/dev/null
+}
+ours() { (cd "$KAFKA_DIR" && timeout 60 "$AILURUS" "$@"); } # in a folder without .env
