@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::fault::{Fault, Hook, RequestInfo};
+use crate::sasl::Sasl;
 use crate::versions::Versions;
 
 /// Settings of a [`Broker`](crate::Broker); [`Default`] is one node on a free port of 127.0.0.1 that behaves like
@@ -41,6 +42,7 @@ pub struct BrokerConfig {
     pub(crate) racks: Vec<String>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::TlsServer>,
+    pub(crate) sasl: Option<Sasl>,
     pub(crate) hook: Option<Hook>,
 }
 
@@ -67,6 +69,7 @@ impl Default for BrokerConfig {
             racks: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
+            sasl: None,
             hook: None,
         }
     }
@@ -193,6 +196,13 @@ impl BrokerConfig {
     #[must_use]
     pub fn racks(mut self, racks: &[&str]) -> Self {
         self.racks = racks.iter().map(|&r| r.to_owned()).collect();
+        self
+    }
+
+    /// Has every connection authenticate before anything else is served (default: nobody is asked).
+    #[must_use]
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.sasl = Some(sasl);
         self
     }
 

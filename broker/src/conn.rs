@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::api;
+use crate::api::{sasl_authenticate, sasl_handshake};
 use crate::fault::{Fault, RequestInfo};
+use crate::sasl::Auth;
 use crate::shared::Shared;
 
 /// The largest request, as Kafka's `socket.request.max.bytes`.
@@ -69,6 +71,8 @@ impl Context {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Send(BytesMut),
+    /// The last one: the connection is closed behind it.
+    Last(BytesMut),
     /// None was asked for.
     Silence,
     Close,
@@ -112,12 +116,17 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(16 << 10, stream);
     let wake = Arc::new(Notify::new());
+    let mut auth = shared.config.sasl.is_some().then(Auth::new);
     loop {
         let frame = read_frame(&mut stream).await?;
-        match answer(shared, node, frame, peer, &wake).await? {
+        match answer(shared, node, &mut auth, frame, peer, &wake).await? {
             Answer::Send(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
+            }
+            Answer::Last(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
             }
             Answer::Silence => {}
             Answer::Close => return Ok(()),
@@ -142,6 +151,7 @@ async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Resul
 async fn answer(
     shared: &Shared,
     node: i32,
+    auth: &mut Option<Auth>,
     mut frame: Bytes,
     peer: SocketAddr,
     wake: &Arc<Notify>,
@@ -178,13 +188,34 @@ async fn answer(
         Some(Fault::Error(code)) => context.injected = ResponseError::try_from_code(code),
         Some(Fault::DelayAnswer(_) | Fault::LoseAnswer) | None => {}
     }
-    let answer = api::dispatch(shared, api, &context, frame).await?;
+    if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
+        return Err(invalid(format!("{api:?} without an authentication that counts")));
+    }
+    let answer = match api {
+        ApiKey::SaslHandshake => {
+            let (answer, last) = sasl_handshake::handle(shared, auth, &context, &context.decode(frame)?);
+            ended(context.encode(&answer)?, last)
+        }
+        ApiKey::SaslAuthenticate => {
+            let (answer, last) = sasl_authenticate::handle(shared, auth, &context, &context.decode(frame)?);
+            ended(context.encode(&answer)?, last)
+        }
+        _ => api::dispatch(shared, api, &context, frame).await?,
+    };
     match fault {
         Some(Fault::LoseAnswer) => return Ok(Answer::Close),
         Some(Fault::DelayAnswer(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
     Ok(answer)
+}
+
+/// An answer behind which the connection may be closed.
+fn ended(answer: Answer, last: bool) -> Answer {
+    match answer {
+        Answer::Send(bytes) if last => Answer::Last(bytes),
+        answer => answer,
+    }
 }
 
 fn invalid(what: String) -> io::Error {

@@ -39,6 +39,7 @@ mod inspect;
 mod log;
 mod node;
 mod node_config;
+mod sasl;
 mod session;
 mod shared;
 mod topic_config;
@@ -49,6 +50,7 @@ pub use config::BrokerConfig;
 pub use error::BrokerError;
 pub use fault::{Fault, RequestInfo};
 pub use inspect::{GroupMember, LogRecord};
+pub use sasl::{Sasl, SaslMechanism};
 pub use versions::Versions;
 
 /// What a broker's TLS is made of: see [`BrokerConfig::tls`].

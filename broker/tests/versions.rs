@@ -210,6 +210,20 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
+    // This listener asks nobody who they are.
+    let illegal = if code == 0 { 34 } else { code };
+    sweep::<SaslHandshakeRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, illegal, "version {v}"),
+        |_| SaslHandshakeRequest::default().with_mechanism(text("PLAIN")),
+    )
+    .await;
+    sweep::<SaslAuthenticateRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, illegal, "version {v}"),
+        |_| SaslAuthenticateRequest::default(),
+    )
+    .await;
     sweep::<DescribeClusterRequest>(broker, |v, a| ok(a.error_code, v), |_| DescribeClusterRequest::default()).await;
     sweep::<DescribeLogDirsRequest>(
         broker,

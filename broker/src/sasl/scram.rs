@@ -1,0 +1,147 @@
+//! `SCRAM` (RFC 5802) without channel binding, the broker's side.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Mac, SimpleHmac};
+use sha2::Digest;
+use sha2::digest::Output;
+use sha2::digest::core_api::BlockSizeUser;
+use uuid::Uuid;
+
+use super::auth::Refused;
+
+/// The fewest that Kafka allows.
+const ITERATIONS: u32 = 4096;
+/// What a client that binds no channel says of it: `n,,` in base64.
+const NO_BINDING: &str = "biws";
+
+/// A hash that SCRAM may use.
+pub(super) trait Hash: Digest + BlockSizeUser + Clone + Sync {}
+impl<T: Digest + BlockSizeUser + Clone + Sync> Hash for T {}
+
+/// What a broker keeps of a password.
+#[derive(Clone)]
+pub(super) struct Keys<D: Hash> {
+    salt: String,
+    stored: Output<D>,
+    server: Output<D>,
+}
+
+impl<D: Hash> Keys<D> {
+    pub fn of(password: &str) -> Self {
+        Self::salted(password, Uuid::new_v4().as_bytes())
+    }
+
+    fn salted(password: &str, salt: &[u8]) -> Self {
+        let mut salted = Output::<D>::default();
+        // It fails for keys of no length alone.
+        let _ = pbkdf2::pbkdf2::<SimpleHmac<D>>(password.as_bytes(), salt, ITERATIONS, &mut salted);
+        let client = hmac::<D>(&salted, b"Client Key");
+        Self { salt: STANDARD.encode(salt), stored: D::digest(client), server: hmac::<D>(&salted, b"Server Key") }
+    }
+}
+
+fn hmac<D: Hash>(key: &[u8], message: &[u8]) -> Output<D> {
+    // Keys may have any length.
+    SimpleHmac::<D>::new_from_slice(key).map(|m| m.chain_update(message).finalize().into_bytes()).unwrap_or_default()
+}
+
+/// An exchange that waits for the client's proof.
+pub(super) struct Challenge<D: Hash> {
+    pub user: String,
+    keys: Keys<D>,
+    nonce: String,
+    /// The two messages so far, as both sides sign them.
+    said: String,
+}
+
+impl<D: Hash> fmt::Debug for Challenge<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Challenge of {}", self.user)
+    }
+}
+
+impl<D: Hash> Challenge<D> {
+    /// From the client's first message to the broker's.
+    pub fn new(message: &[u8], keys: impl FnOnce(&str) -> Option<Keys<D>>) -> Result<(Self, String), Refused> {
+        Self::with_nonce(message, &Uuid::new_v4().simple().to_string(), keys)
+    }
+
+    fn with_nonce(
+        message: &[u8],
+        ours: &str,
+        keys: impl FnOnce(&str) -> Option<Keys<D>>,
+    ) -> Result<(Self, String), Refused> {
+        let bad = || Refused::new("SCRAM: the client's first message can't be read");
+        let text = std::str::from_utf8(message).map_err(|_| bad())?;
+        let bare = text.strip_prefix("n,,").ok_or_else(|| Refused::new("SCRAM: channel binding is not supported"))?;
+        let mut fields = bare.split(',');
+        let user = fields.next().and_then(|f| f.strip_prefix("n=")).ok_or_else(bad)?;
+        let theirs = fields.next().and_then(|f| f.strip_prefix("r=")).ok_or_else(bad)?;
+        let user = user.replace("=2C", ",").replace("=3D", "=");
+        let keys = keys(&user).ok_or_else(Refused::credentials)?;
+        let nonce = format!("{theirs}{ours}");
+        let first = format!("r={nonce},s={},i={ITERATIONS}", keys.salt);
+        let said = format!("{bare},{first}");
+        Ok((Self { user, keys, nonce, said }, first))
+    }
+
+    /// From the client's proof to the broker's.
+    pub fn check(&self, message: &[u8]) -> Result<String, Refused> {
+        let bad = || Refused::new("SCRAM: the client's final message can't be read");
+        let text = std::str::from_utf8(message).map_err(|_| bad())?;
+        let (unproven, proof) = text.split_once(",p=").ok_or_else(bad)?;
+        if unproven != format!("c={NO_BINDING},r={}", self.nonce) {
+            return Err(bad());
+        }
+        let proof = STANDARD.decode(proof).map_err(|_| bad())?;
+        let said = format!("{},{unproven}", self.said);
+        let signature = hmac::<D>(&self.keys.stored, said.as_bytes());
+        let client: Vec<u8> = proof.iter().zip(&signature).map(|(p, s)| p ^ s).collect();
+        if proof.len() != signature.len() || D::digest(client) != self.keys.stored {
+            return Err(Refused::credentials());
+        }
+        Ok(format!("v={}", STANDARD.encode(hmac::<D>(&self.keys.server, said.as_bytes()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use sha2::Sha256;
+
+    use super::*;
+
+    /// The exchange of RFC 7677, section 3.
+    fn example() -> (Challenge<Sha256>, String) {
+        let keys = |user: &str| (user == "user").then(|| Keys::salted("pencil", &STANDARD.decode(SALT).unwrap()));
+        Challenge::with_nonce(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", keys).unwrap()
+    }
+    const SALT: &str = "W22ZaJ0SNY7soEsUEjb6gQ==";
+    const UNPROVEN: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+
+    #[test]
+    fn the_exchange_of_the_rfc() {
+        let (challenge, first) = example();
+        assert_eq!(first, format!("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s={SALT},i=4096"));
+        let proof = format!("{UNPROVEN},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        assert_eq!(challenge.check(proof.as_bytes()).unwrap(), "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    #[test]
+    fn what_proves_nothing_is_refused() {
+        let (challenge, _) = example();
+        for proof in ["", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVU=", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndQ=="] {
+            assert!(challenge.check(format!("{UNPROVEN},p={proof}").as_bytes()).is_err(), "{proof:?}");
+        }
+        let other = "c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert!(challenge.check(other.as_bytes()).is_err(), "another nonce");
+        for first in ["", "n,,n=nobody,r=x", "y,,n=user,r=x", "p=tls-unique,,n=user,r=x", "n,,r=x"] {
+            let keys = |user: &str| (user == "user").then(|| Keys::<Sha256>::of("pencil"));
+            assert!(Challenge::new(first.as_bytes(), keys).is_err(), "{first:?}");
+        }
+    }
+}
