@@ -5,6 +5,8 @@ mod check;
 mod compression;
 mod env;
 mod partitioner;
+mod sasl;
+mod secret;
 mod security;
 
 use std::collections::HashMap;
@@ -15,6 +17,11 @@ use std::time::Duration;
 pub use addr::BrokerAddr;
 pub use compression::Compression;
 pub use partitioner::PartitionerKind;
+pub use sasl::{
+    ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, TokenError, TokenFuture, TokenProvider,
+    TokenSource,
+};
+pub use secret::Secret;
 pub use security::{SecurityProtocol, TlsConfig};
 
 use crate::consumer::Assignor;
@@ -442,6 +449,8 @@ pub struct Config {
     pub security_protocol: SecurityProtocol,
     /// Settings of TLS, if the security protocol has it.
     pub tls: TlsConfig,
+    /// The login, if the security protocol has one; default none.
+    pub sasl: Option<SaslConfig>,
     /// The name brokers log for our requests and apply quotas by; default `ailurus`. 1 to 249 characters.
     pub client_id: String,
     /// The consumer group where none is named; default `ailurus-group`.
@@ -481,6 +490,7 @@ impl Default for Config {
             brokers: vec![BrokerAddr::new("localhost", BrokerAddr::DEFAULT_PORT)],
             security_protocol: SecurityProtocol::Plaintext,
             tls: TlsConfig::default(),
+            sasl: None,
             client_id: "ailurus".into(),
             group_id: "ailurus-group".into(),
             allow_auto_topic_creation: true,
@@ -609,6 +619,13 @@ impl ConfigBuilder {
     #[must_use]
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.config.metrics = Reporter::to(metrics);
+        self
+    }
+
+    /// The login of a security protocol that has one.
+    #[must_use]
+    pub fn sasl(mut self, sasl: SaslConfig) -> Self {
+        self.config.sasl = Some(sasl);
         self
     }
 

@@ -58,7 +58,10 @@ pub enum ErrorKind {
     UnknownTopic,
     /// The topic exists already.
     TopicExists,
-    /// The broker refused who we are or what we asked for.
+    /// The login failed: the broker refused who we say we are, or did not prove who it is, or has no such login, or there was no
+    /// token. It fails again until somebody changes that.
+    Authentication,
+    /// The broker refused what we asked for.
     Authorization,
     /// A record is larger than the producer's or the broker's limit.
     RecordTooLarge,
@@ -101,6 +104,7 @@ impl ErrorKind {
             Self::FateUnknown => "fate_unknown",
             Self::UnknownTopic => "unknown_topic",
             Self::TopicExists => "topic_exists",
+            Self::Authentication => "authentication",
             Self::Authorization => "authorization",
             Self::RecordTooLarge => "record_too_large",
             Self::InvalidRecord => "invalid_record",
@@ -243,7 +247,8 @@ pub(crate) fn kind_of(code: i16) -> ErrorKind {
         3 => ErrorKind::UnknownTopic,
         10 | 18 => ErrorKind::RecordTooLarge,
         22 | 25 | 27 | 82 => ErrorKind::GroupMembership,
-        29..=31 | 58 => ErrorKind::Authorization,
+        29..=31 => ErrorKind::Authorization,
+        33 | 34 | 58 => ErrorKind::Authentication,
         35 | 54 => ErrorKind::Unsupported,
         36 => ErrorKind::TopicExists,
         87 => ErrorKind::InvalidRecord,

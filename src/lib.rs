@@ -76,8 +76,10 @@ mod wire;
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
-    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, GroupProtocol, HandlerOrdering,
-    IsolationLevel, OffsetReset, PartitionerKind, ProcessorConfig, ProducerConfig, SecurityProtocol, TlsConfig,
+    Acks, AssignorKind, BrokerAddr, ClientCredentials, Compression, Config, ConfigBuilder, ConsumerConfig, Credentials,
+    GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind, ProcessorConfig,
+    ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError, TokenFuture,
+    TokenProvider, TokenSource,
 };
 pub use consumer::{
     CommitHandle, Committer, Consumer, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, Records, Revocation,

@@ -77,7 +77,8 @@ impl Client {
     /// A client that has reached the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that lists the settings that are not allowed, or names a file that can't be used; [`ErrorKind::Connect`] that names each broker tried
+    /// [`ErrorKind::Config`] that lists the settings that are not allowed, or names a file that can't be used;
+    /// [`ErrorKind::Authentication`] as soon as a broker does not let us in; [`ErrorKind::Connect`] that names each broker tried
     /// and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
@@ -311,7 +312,10 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
                 Err(e) => {
                     tracing::warn!(error = %e.full(), "metadata could not be refreshed");
                     cluster.config.metrics.failed("metadata", e.kind());
-                    cluster.stale.notify_one(); // again, after the wait below
+                    // Again, after the wait below; a login that fails is tried again when there is use for it.
+                    if e.kind() != ErrorKind::Authentication {
+                        cluster.stale.notify_one();
+                    }
                 }
             }
             tokio::time::sleep(backoff.next()).await;

@@ -15,7 +15,8 @@ use crate::wire::{Api, Connection, SPOKEN, api_versions};
 
 /// Whether a request fails so whichever broker is asked.
 fn is_of_us(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::Closed | ErrorKind::Config)
+    use ErrorKind::{Authentication, Closed, Config, Corrupt, Unsupported};
+    matches!(kind, Unsupported | Corrupt | Closed | Config | Authentication)
 }
 
 /// How long one broker is given before another is asked as well.
@@ -92,6 +93,9 @@ impl Cluster {
         let connection = self.shared(at).await?;
         match connection.request(request, timeout).await {
             Err(e) if e.kind() == ErrorKind::Unsupported => Err(gap::<A>(&connection, timeout).await.unwrap_or(e)),
+            Err(e) if e.kind() == ErrorKind::Disconnected && !connection.was_of_use() => {
+                Err(self.settings.login_missing(at).await.unwrap_or(e))
+            }
             outcome => outcome,
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Acks, Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, env};
+use super::{
+    Acks, Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, SaslMechanism, SecurityProtocol, env,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Notes all that is wrong with `config`.
@@ -10,6 +12,7 @@ pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
     let mut check = Check(problems);
     check.client(config);
     check.security(config);
+    check.sasl(config);
     check.producer(&config.producer, config.request_timeout);
     check.consumer(&config.consumer);
     check.processor(&config.processor);
@@ -116,9 +119,6 @@ impl Check<'_> {
         self.require(!protocol.is_tls(), || {
             format!("{} is {protocol}: {}", named("security protocol"), super::SecurityProtocol::NO_TLS)
         });
-        self.require(!protocol.is_sasl(), || {
-            format!("{} is {protocol}: SASL is not built in", named("security protocol"))
-        });
         let set = [
             ("tls ca file", tls.ca_file.is_some()),
             ("tls cert file", tls.cert_file.is_some()),
@@ -136,6 +136,53 @@ impl Check<'_> {
             let (cert, key) = (named("tls cert file"), named("tls key file"));
             format!("of {cert} and {key} one is set: a client certificate needs both")
         });
+    }
+
+    fn sasl(&mut self, c: &Config) {
+        let protocol = c.security_protocol;
+        let Some(sasl) = &c.sasl else {
+            self.require(!protocol.is_sasl(), || {
+                let mechanism = named("sasl mechanism");
+                format!("{} is {protocol}, but {mechanism} is not set", named("security protocol"))
+            });
+            return;
+        };
+        let mechanism = &sasl.mechanism;
+        let is = || format!("{} is {}", named("sasl mechanism"), mechanism.name());
+        self.require(protocol.is_sasl(), || {
+            let protocol_is = format!("{} is {protocol}", named("security protocol"));
+            format!("{}, but {protocol_is}: it needs SASL_SSL or SASL_PLAINTEXT", is())
+        });
+        self.require(protocol != SecurityProtocol::SaslPlaintext || sasl.allow_cleartext || !sasl.is_cleartext(), || {
+            let secret = if matches!(mechanism, SaslMechanism::Plain(_)) { "password" } else { "token" };
+            format!(
+                "{}, but {} is {protocol}: anyone on the way could read the {secret}; use SASL_SSL or a SCRAM mechanism, or allow it by {}",
+                is(),
+                named("security protocol"),
+                named("sasl allow cleartext")
+            )
+        });
+        match mechanism {
+            SaslMechanism::Plain(who) | SaslMechanism::ScramSha256(who) | SaslMechanism::ScramSha512(who) => {
+                let text = |s: &str| !s.is_empty() && !s.contains('\0');
+                self.require(text(&who.username), || {
+                    format!("{} is {:?}: allowed is text without NUL", named("sasl username"), who.username)
+                });
+                self.require(text(who.password.expose()), || {
+                    format!("{} is empty or has a NUL in it: allowed is text without NUL", named("sasl password"))
+                });
+            }
+            SaslMechanism::OAuthBearer(bearer) => {
+                for (name, value) in &bearer.extensions {
+                    let name_ok = name.chars().all(|c| c.is_ascii_alphabetic()) && !name.is_empty() && name != "auth";
+                    let value_ok = value.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+                    self.require(name_ok && value_ok, || {
+                        let names = "allowed are names of letters, but not auth, and printable ASCII values";
+                        format!("{} has {name:?}: {names}", named("sasl extensions"))
+                    });
+                }
+            }
+        }
     }
 
     fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {

@@ -1,5 +1,7 @@
 //! The `REDPANDA_*` variables, one line each.
 
+mod sasl;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +20,16 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_TLS_CERT_FILE", "tls cert file"),
     ("REDPANDA_TLS_KEY_FILE", "tls key file"),
     ("REDPANDA_TLS_SERVER_NAME", "tls server name"),
+    ("REDPANDA_SASL_MECHANISM", "sasl mechanism"),
+    ("REDPANDA_SASL_USERNAME", "sasl username"),
+    ("REDPANDA_SASL_PASSWORD", "sasl password"),
+    ("REDPANDA_SASL_ALLOW_CLEARTEXT", "sasl allow cleartext"),
+    ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "sasl token file"),
+    ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", "sasl token endpoint"),
+    ("REDPANDA_SASL_OAUTH_CLIENT_ID", "sasl client id"),
+    ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", "sasl client secret"),
+    ("REDPANDA_SASL_OAUTH_SCOPE", "sasl scope"),
+    ("REDPANDA_SASL_OAUTH_EXTENSIONS", "sasl extensions"),
     ("REDPANDA_CLIENT_ID", "client id"),
     ("REDPANDA_CONSUMER_GROUP_ID", "group id"),
     ("REDPANDA_SESSION_TIMEOUT", "session timeout"),
@@ -110,6 +122,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_TLS_CERT_FILE", file, &mut config.tls.cert_file);
     vars.set("REDPANDA_TLS_KEY_FILE", file, &mut config.tls.key_file);
     vars.set("REDPANDA_TLS_SERVER_NAME", name, &mut config.tls.server_name);
+    sasl::apply(&mut vars, &mut config.sasl);
     vars.set("REDPANDA_CLIENT_ID", text, &mut config.client_id);
     vars.set("REDPANDA_CONSUMER_GROUP_ID", text, &mut config.group_id);
     vars.set("REDPANDA_SESSION_TIMEOUT", millis, &mut config.consumer.session_timeout);

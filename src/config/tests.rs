@@ -236,3 +236,104 @@ fn tls_settings_without_tls_are_refused() {
         assert!(e.contains(part), "{part:?} is not in {e}");
     }
 }
+
+#[test]
+fn a_login_by_variables() {
+    let of = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let read = move |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        ConfigBuilder::from_vars(read).build()
+    };
+    let user = [("REDPANDA_SASL_USERNAME", "alice"), ("REDPANDA_SASL_PASSWORD", "pass word ")];
+    for (mechanism, expected) in [
+        ("PLAIN", SaslConfig::plain("alice", "pass word ")),
+        ("SCRAM-SHA-256", SaslConfig::scram_sha_256("alice", "pass word ")),
+        ("scram-sha-512", SaslConfig::scram_sha_512("alice", "pass word ")),
+    ] {
+        let pairs = [("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"), ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true")];
+        let c = of(&[&pairs[..], &user, &[("REDPANDA_SASL_MECHANISM", mechanism)]].concat()).unwrap();
+        assert_eq!(c.sasl, Some(expected.allow_cleartext(true)));
+        assert!(!format!("{c:?}").contains("pass word"), "{c:?}");
+    }
+
+    let bearer = |more: &[(&str, &str)]| {
+        let pairs = [
+            ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+            ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
+            ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"),
+        ];
+        of(&[&pairs[..], more].concat()).map(|c| c.sasl.unwrap().mechanism)
+    };
+    let by_file = bearer(&[
+        ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "/run/token"),
+        ("REDPANDA_SASL_OAUTH_EXTENSIONS", "logicalCluster=lkc-1, identityPoolId=a=b"),
+    ]);
+    let extensions = [("logicalCluster", "lkc-1"), ("identityPoolId", "a=b")];
+    let tokens = TokenSource::File("/run/token".into());
+    let extensions = extensions.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
+    assert_eq!(by_file.unwrap(), SaslMechanism::OAuthBearer(OAuthBearer { tokens, extensions }));
+    let by_client = bearer(&[
+        ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", "https://id/token"),
+        ("REDPANDA_SASL_OAUTH_CLIENT_ID", "shop"),
+        ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", "hunter2"),
+        ("REDPANDA_SASL_OAUTH_SCOPE", "kafka"),
+    ])
+    .unwrap();
+    let mut client = ClientCredentials::new("https://id/token", "shop", "hunter2");
+    client.scope = Some("kafka".into());
+    assert_eq!(by_client, SaslMechanism::OAuthBearer(OAuthBearer::new(TokenSource::ClientCredentials(client))));
+    assert!(!format!("{by_client:?}").contains("hunter2"), "{by_client:?}");
+}
+
+#[test]
+fn every_bad_setting_of_a_login_is_named_but_no_secret() {
+    let of = |pairs: &'static [(&'static str, &'static str)]| {
+        ConfigBuilder::from_vars(vars(pairs)).build().unwrap_err().to_string()
+    };
+    const SASL: (&str, &str) = ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT");
+    const PASSWORD: (&str, &str) = ("REDPANDA_SASL_PASSWORD", "hunter2");
+    for (e, why) in [
+        (
+            of(&[SASL]),
+            "security protocol (REDPANDA_SECURITY_PROTOCOL) is SASL_PLAINTEXT, but sasl mechanism (REDPANDA_SASL_MECHANISM) is not set",
+        ),
+        (of(&[SASL, PASSWORD]), "REDPANDA_SASL_PASSWORD is set, but it needs REDPANDA_SASL_MECHANISM"),
+        (
+            of(&[SASL, ("REDPANDA_SASL_MECHANISM", "GSSAPI")]),
+            "REDPANDA_SASL_MECHANISM is \"GSSAPI\": allowed is PLAIN, SCRAM-SHA-256",
+        ),
+        (of(&[SASL, PASSWORD, ("REDPANDA_SASL_MECHANISM", "SCRAM-SHA-256")]), "REDPANDA_SASL_USERNAME is not set"),
+        (
+            of(&[PASSWORD, ("REDPANDA_SASL_MECHANISM", "SCRAM-SHA-256"), ("REDPANDA_SASL_USERNAME", "alice")]),
+            "sasl mechanism (REDPANDA_SASL_MECHANISM) is SCRAM-SHA-256, but security protocol (REDPANDA_SECURITY_PROTOCOL) is PLAINTEXT: it needs SASL_SSL",
+        ),
+        (
+            of(&[SASL, PASSWORD, ("REDPANDA_SASL_MECHANISM", "PLAIN"), ("REDPANDA_SASL_USERNAME", "alice")]),
+            "anyone on the way could read the password; use SASL_SSL or a SCRAM mechanism, or allow it by sasl allow cleartext (REDPANDA_SASL_ALLOW_CLEARTEXT)",
+        ),
+        (of(&[SASL, ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER")]), "REDPANDA_SASL_OAUTH_TOKEN_FILE is not set"),
+        (
+            of(&[SASL, ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"), ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "t")]),
+            "anyone on the way could read the token",
+        ),
+        (
+            of(&[SASL, PASSWORD, ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"), ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "t")]),
+            "REDPANDA_SASL_PASSWORD is set, but OAUTHBEARER has tokens",
+        ),
+        (
+            of(&[SASL, ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"), ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", "http://x")]),
+            "REDPANDA_SASL_OAUTH_CLIENT_SECRET is not set",
+        ),
+        (
+            of(&[
+                SASL,
+                ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"),
+                ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "t"),
+                ("REDPANDA_SASL_OAUTH_EXTENSIONS", "auth=x"),
+            ]),
+            "sasl extensions (REDPANDA_SASL_OAUTH_EXTENSIONS) has \"auth\"",
+        ),
+    ] {
+        assert!(e.contains(why) && !e.contains("hunter2"), "{why:?} is not in {e}");
+    }
+}

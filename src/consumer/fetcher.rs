@@ -274,7 +274,8 @@ impl Shared {
             }
         }
         self.wake();
-        if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) && !link.reported {
+        if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Authentication) && !link.reported
+        {
             link.reported = true;
             self.trouble(None, e);
         } else {

@@ -88,7 +88,7 @@ macro_rules! table {
 }
 
 // The range is what both sides must share: wide enough for Redpanda 24.3 and Kafka 4, narrow enough for one request shape.
-// Produce stops at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged fields.
+// SaslHandshake is never flexible; its version 0 has exchanges without frames. Produce stops at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged fields.
 table! {
     Produce Produce ProduceResponse 3..=9, flexible from 9;
     Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
@@ -118,6 +118,8 @@ table! {
     OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4, flexible from 4;
     InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
     ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=4, flexible from 3;
+    SaslHandshake SaslHandshakeRequest SaslHandshakeResponse 1..=1, flexible from 32767;
+    SaslAuthenticate SaslAuthenticateRequest SaslAuthenticateResponse 0..=2, flexible from 2;
     ConsumerGroupHeartbeat 68 ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1, flexible from 0;
     ConsumerGroupDescribe 69 ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse 0..=1, flexible from 0;
 }

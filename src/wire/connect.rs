@@ -1,15 +1,16 @@
 //! From an address to a connection.
 
 use std::net::SocketAddr;
-#[cfg(any(feature = "tls", feature = "tls-ring"))]
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_protocol::messages::SaslHandshakeRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::probe;
+use super::sasl::{self, Login};
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 use super::tls::Tls;
 use crate::config::{BrokerAddr, Config, SecurityProtocol};
@@ -39,6 +40,7 @@ pub(crate) struct ConnectSettings {
     protocol: SecurityProtocol,
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     tls: Arc<Tls>,
+    login: Option<Arc<Login>>,
 }
 
 impl ConnectSettings {
@@ -50,16 +52,17 @@ impl ConnectSettings {
             protocol: config.security_protocol,
             #[cfg(any(feature = "tls", feature = "tls-ring"))]
             tls: Arc::new(Tls::new(config.tls.clone())),
+            login: Login::new(config).map(Arc::new),
         }
     }
 
-    /// Resolves the name anew, tries each of its addresses, secures the connection, agrees on versions.
+    /// Resolves the name anew, tries each of its addresses, secures the connection, agrees on versions, logs in.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] that tells what each address answered, or why the connection could not be secured;
-    /// [`ErrorKind::Config`] if a file that TLS needs can't be used.
+    /// [`ErrorKind::Config`] if a file that TLS needs can't be used; [`ErrorKind::Authentication`] if we are not let in.
     pub(crate) async fn connect(&self, addr: &BrokerAddr) -> Result<Connection> {
-        let outcome = self.secured(addr).await;
+        let outcome = self.secured(addr, self.login.as_ref()).await;
         if let Err(e) = &outcome {
             let broker = &*addr.to_string();
             self.metrics.report(|| Observation::ConnectFailed { broker, error: e.kind() });
@@ -67,40 +70,54 @@ impl ConnectSettings {
         outcome
     }
 
-    async fn secured(&self, addr: &BrokerAddr) -> Result<Connection> {
+    async fn secured(&self, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
         let tcp = self.tcp(addr).await?;
         if self.protocol.is_tls() {
-            return self.over_tls(tcp, addr).await;
+            return self.over_tls(tcp, addr, login).await;
         }
-        match self.open(tcp, addr, self.timeout).await {
+        match self.open(tcp, addr, self.timeout, login).await {
             Err(e) if e.kind() == ErrorKind::Connect && self.expects_tls(addr).await => Err(failed(addr, EXPECTS_TLS)),
             outcome => outcome,
         }
     }
 
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
-    async fn over_tls(&self, tcp: TcpStream, addr: &BrokerAddr) -> Result<Connection> {
+    async fn over_tls(&self, tcp: TcpStream, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
         match self.tls.secure(tcp, addr, self.timeout).await {
-            Ok(secured) => self.open(secured, addr, self.timeout).await,
+            Ok(secured) => self.open(secured, addr, self.timeout, login).await,
             Err(refused) if refused.no_tls && self.is_plaintext(addr).await => Err(failed(addr, IS_PLAINTEXT)),
             Err(refused) => Err(refused.error),
         }
     }
 
     #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
-    async fn over_tls(&self, _: TcpStream, addr: &BrokerAddr) -> Result<Connection> {
+    async fn over_tls(&self, _: TcpStream, addr: &BrokerAddr, _: Option<&Arc<Login>>) -> Result<Connection> {
         let what = format!("{addr}: {}", SecurityProtocol::NO_TLS);
         Err(Error::new(ErrorKind::Config, what))
     }
 
-    /// Agrees on versions.
+    /// Agrees on versions, and logs in if that is asked for.
     async fn open(
         &self,
         io: impl AsyncRead + AsyncWrite + Send + 'static,
         addr: &BrokerAddr,
         timeout: Duration,
+        login: Option<&Arc<Login>>,
     ) -> Result<Connection> {
-        Connection::over(io, &addr.to_string(), &self.client_id, MAX_MESSAGE, timeout, &self.metrics).await
+        let (addr, login) = (addr.to_string(), login.cloned());
+        Connection::over(io, &addr, &self.client_id, MAX_MESSAGE, timeout, &self.metrics, login).await
+    }
+
+    /// Why a broker closed a connection without an answer to anything but its versions, if it is that it asks for a login and got
+    /// none: it says so if asked about logins.
+    pub(crate) async fn login_missing(&self, addr: &BrokerAddr) -> Option<Error> {
+        if self.login.is_some() {
+            return None;
+        }
+        let connection = self.secured(addr, None).await.ok()?;
+        let answer = connection.request(SaslHandshakeRequest::default(), self.timeout).await;
+        connection.close().await;
+        sasl::wants_login(&answer.ok()?, connection.peer(), self.protocol)
     }
 
     /// Whether what refused plaintext speaks TLS.
@@ -112,7 +129,7 @@ impl ConnectSettings {
     /// Whether what refused TLS is a broker in plaintext.
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     async fn is_plaintext(&self, addr: &BrokerAddr) -> bool {
-        let ask = async { self.open(self.tcp(addr).await?, addr, PROBE).await };
+        let ask = async { self.open(self.tcp(addr).await?, addr, PROBE, None).await };
         matches!(tokio::time::timeout(PROBE.min(self.timeout), ask).await, Ok(Ok(_)))
     }
 

@@ -4,7 +4,7 @@
 //! on the wire, nor a request without an owner. The task polls each request once before it takes the next one, and the
 //! messenger's write lock is fair, so the order of [`Connection::submit`] is the order on the wire.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::api::{Api, Body, Reply};
+use super::sasl::{Login, Renewal};
 use super::stream::{Control, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
@@ -56,7 +57,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Agrees on versions over an open stream; `peer` names the broker in errors.
+    /// Agrees on versions over an open stream, and logs in if that is asked for; `peer` names the broker in errors.
     pub(super) async fn over(
         io: impl AsyncRead + AsyncWrite + Send + 'static,
         peer: &str,
@@ -64,6 +65,7 @@ impl Connection {
         max_message_size: usize,
         timeout: Duration,
         metrics: &Reporter,
+        login: Option<Arc<Login>>,
     ) -> Result<Self> {
         let control = Arc::new(Control::default());
         let stream = Stream::new(Box::pin(io) as AnyStream, Arc::clone(&control));
@@ -82,16 +84,29 @@ impl Connection {
                 return Err(Error::new(ErrorKind::Connect, what));
             }
         }
+        let (messenger, peer) = (Arc::new(messenger), Arc::from(peer));
+        let mut renewal = None;
+        if let Some(login) = login {
+            let own = Arc::clone(&messenger);
+            let asker = Arc::new(Asker { messenger: own, control: Arc::clone(&control), peer: Arc::clone(&peer) });
+            let lifetime = login.first(&asker).await.inspect_err(|_| control.kill("the login failed"))?;
+            renewal = Some(Renewal::new(login, asker, metrics.clone(), lifetime));
+        }
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let meter = Meter { metrics: metrics.clone(), peer: peer.into() };
+        let meter = Meter { metrics: metrics.clone(), peer };
         let open = Open::new(meter.clone());
-        tokio::spawn(run(Arc::new(messenger), queue, Arc::clone(&control), open));
+        tokio::spawn(run(messenger, queue, Arc::clone(&control), renewal, open));
         Ok(Self { meter, control, jobs })
     }
 
     /// The broker, as errors name it.
     pub(crate) fn peer(&self) -> &str {
         &self.meter.peer
+    }
+
+    /// Whether any request of its users has had an answer.
+    pub(crate) fn was_of_use(&self) -> bool {
+        self.control.answered()
     }
 
     /// Whether it is of no use any more.
@@ -186,6 +201,27 @@ impl Drop for Open {
     }
 }
 
+/// Asks what the connection has to know itself, one question at a time and none while others' requests are under way.
+pub(super) struct Asker {
+    messenger: Arc<Wire>,
+    control: Arc<Control>,
+    peer: Arc<str>,
+}
+
+impl Asker {
+    /// The broker, as errors name it.
+    pub(super) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Whoever asks sets the deadline, and kills the connection if it is not kept.
+    pub(super) async fn ask<A: Api>(&self, request: A) -> Result<A::Response> {
+        let body = Body { message: request, control: Arc::clone(&self.control) };
+        let answer = self.messenger.request(body).await;
+        answer.map(|Reply(response)| response).map_err(|e| explain::<A>(e, &self.peer, &self.control))
+    }
+}
+
 /// The answer to come.
 #[derive(Debug)]
 pub(crate) struct Pending<R> {
@@ -256,7 +292,10 @@ impl<A: Api> Future for Asked<A> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
         let outcome = match ready!(self.reply.as_mut().poll(cx)) {
-            Ok(Reply(response)) => Ok(response),
+            Ok(Reply(response)) => {
+                self.control.set_answered();
+                Ok(response)
+            }
             Err(e) => {
                 // Its reader or writer has ended: every later request would fail as this one.
                 let broken = matches!(e, RequestError::Poisoned(_));
@@ -286,7 +325,13 @@ impl<A: Api> Request for Asked<A> {
     }
 }
 
-async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<Control>, _open: Open) {
+async fn run(
+    messenger: Arc<Wire>,
+    mut jobs: mpsc::Receiver<Job>,
+    control: Arc<Control>,
+    mut renewal: Option<Renewal>,
+    _open: Open,
+) {
     let mut active = FuturesUnordered::<Box<dyn Request>>::new();
     let mut in_use = true;
     let mut idle_at = Instant::now() + IDLE;
@@ -298,11 +343,17 @@ async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<C
         if !in_use && active.is_empty() {
             break "no one uses the connection any more".to_owned();
         }
+        let (idle, held) = (active.is_empty(), renewal.as_ref().is_some_and(Renewal::holds_back));
+        let login = poll_fn(|cx| renewal.as_mut().map_or(Poll::Pending, |renewal| renewal.poll(cx, idle)));
         tokio::select! {
             biased;
             () = &mut ended => break "the connection was closed".to_owned(),
             Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
-            job = jobs.recv(), if in_use => match job {
+            renewed = login => if let Err(e) = renewed {
+                control.explain(e.full());
+                break e.full();
+            },
+            job = jobs.recv(), if in_use && !held => match job {
                 Some(job) => {
                     idle_at = Instant::now() + IDLE;
                     let mut request = job(Arc::clone(&messenger));
@@ -331,6 +382,11 @@ async fn run(messenger: Arc<Wire>, mut jobs: mpsc::Receiver<Job>, control: Arc<C
             }
         }
     };
+    // A broker that refuses a renewal closes the connection at once, perhaps before its answer was looked at.
+    let login = poll_fn(|cx| renewal.as_mut().map_or(Poll::Pending, |renewal| renewal.poll(cx, false)));
+    if let Poll::Ready(Err(e)) = futures_util::poll!(login) {
+        control.explain(e.full());
+    }
     control.kill(reason);
     // Dropping the requests tells those who wait; dropping the messenger ends its reader.
 }

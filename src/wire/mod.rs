@@ -7,6 +7,7 @@ mod connect;
 mod connection;
 mod probe;
 mod produce;
+mod sasl;
 pub(crate) mod schema;
 mod stream;
 #[cfg(any(feature = "tls", feature = "tls-ring"))]

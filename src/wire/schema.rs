@@ -120,6 +120,8 @@ pub(super) mod table {
     pub(crate) const FindCoordinator: &[Field] = &[since(1, I32), I16, since(1, STR), I32, STR, I32];
     pub(crate) const JoinGroup: &[Field] =
         &[since(2, I32), I16, I32, since(7, STR), STR, STR, since(9, BOOL), STR, array(&[STR, since(5, STR), BYTES])];
+    pub(crate) const SaslHandshake: &[Field] = &[I16, array(&[STR])];
+    pub(crate) const SaslAuthenticate: &[Field] = &[I16, STR, BYTES, since(1, I64)];
     pub(crate) const Heartbeat: &[Field] = &[since(1, I32), I16];
     pub(crate) const LeaveGroup: &[Field] = &[since(1, I32), I16, since(3, array(&[STR, STR, I16]))];
     pub(crate) const SyncGroup: &[Field] = &[since(1, I32), I16, since(5, STR), since(5, STR), BYTES];

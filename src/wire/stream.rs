@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -35,10 +36,14 @@ const PIECES: usize = 16;
 pub(super) struct Control {
     /// Why the connection ended; the first reason stays.
     reason: OnceLock<String>,
+    /// What lies behind it, where somebody knows.
+    cause: OnceLock<String>,
     /// Cancelled when the connection is of no use any more.
     ended: CancellationToken,
     /// Cancelled when the socket is closed.
     gone: CancellationToken,
+    /// Whether a request of the connection's users has been answered.
+    answered: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
     /// What goes into frames to come, by their correlation ids.
@@ -58,6 +63,11 @@ impl Control {
         correlation(start).and_then(|id| inserts.remove(&id)).unwrap_or_default()
     }
 
+    /// Says what lies behind the end of the connection, whichever reason was noted first.
+    pub(super) fn explain(&self, cause: String) {
+        _ = self.cause.set(cause);
+    }
+
     /// Ends reads and writes, those under way too.
     pub(super) fn kill(&self, reason: impl Into<String>) {
         _ = self.reason.set(reason.into());
@@ -65,6 +75,14 @@ impl Control {
         self.inserts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.reader.wake();
         self.writer.wake();
+    }
+
+    pub(super) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     pub(super) fn ended(&self) -> &CancellationToken {
@@ -76,7 +94,7 @@ impl Control {
     }
 
     pub(super) fn reason(&self) -> Option<&str> {
-        self.reason.get().map(String::as_str)
+        self.cause.get().or(self.reason.get()).map(String::as_str)
     }
 
     fn aborted(&self) -> io::Error {

@@ -51,7 +51,7 @@ async fn open() -> (Connection, DuplexStream) {
 }
 
 async fn over(io: DuplexStream) -> Result<Connection> {
-    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &Reporter::default()).await
+    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &Reporter::default(), None).await
 }
 
 /// What connecting to something that answers with `bytes` says.

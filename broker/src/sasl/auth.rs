@@ -54,7 +54,11 @@ enum Stage {
     /// Nothing may be asked but the versions and for a mechanism.
     Strange,
     /// The exchange goes on; `before` is the session that it renews.
-    Proving { mechanism: SaslMechanism, exchange: Exchange, before: Option<Session> },
+    Proving {
+        mechanism: SaslMechanism,
+        exchange: Exchange,
+        before: Option<Session>,
+    },
     Known(Session),
 }
 

@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn what_proves_nothing_is_refused() {
         let (challenge, _) = example();
-        for proof in ["", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVU=", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndQ=="] {
+        for proof in
+            ["", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVU=", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndQ=="]
+        {
             assert!(challenge.check(format!("{UNPROVEN},p={proof}").as_bytes()).is_err(), "{proof:?}");
         }
         let other = "c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";

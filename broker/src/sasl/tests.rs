@@ -95,9 +95,13 @@ fn tokens_are_known_ones_or_those_of_nobody_s_signature() {
     };
     assert!(lifetime <= hour && lifetime > hour - Duration::from_secs(60), "{lifetime:?}");
 
-    for bad in ["Opaque", "", "a.b.c", &jws("RS256", SystemTime::now() + hour), &jws("none", SystemTime::now() - hour)] {
+    for bad in ["Opaque", "", "a.b.c", &jws("RS256", SystemTime::now() + hour), &jws("none", SystemTime::now() - hour)]
+    {
         let (mut auth, outcome) = try_token(bad);
-        assert!(matches!(&outcome, Outcome::Next(text) if text == r#"{"status":"invalid_token"}"#), "{bad}: {outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Next(text) if text == r#"{"status":"invalid_token"}"#),
+            "{bad}: {outcome:?}"
+        );
         // Whatever is sent now.
         assert!(matches!(auth.step(&sasl, &bearer("opaque"), now), Outcome::Failed(..)));
     }

@@ -1,0 +1,118 @@
+//! The `REDPANDA_SASL_*` variables: what one of them needs is in others.
+
+use std::path::PathBuf;
+
+use super::{Vars, boolean, name};
+use crate::config::{ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, Secret, TokenSource};
+
+const MECHANISM: &str = "REDPANDA_SASL_MECHANISM";
+const USERNAME: &str = "REDPANDA_SASL_USERNAME";
+const PASSWORD: &str = "REDPANDA_SASL_PASSWORD";
+const ALLOW_CLEARTEXT: &str = "REDPANDA_SASL_ALLOW_CLEARTEXT";
+const TOKEN_FILE: &str = "REDPANDA_SASL_OAUTH_TOKEN_FILE";
+const TOKEN_ENDPOINT: &str = "REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT";
+const CLIENT_ID: &str = "REDPANDA_SASL_OAUTH_CLIENT_ID";
+const CLIENT_SECRET: &str = "REDPANDA_SASL_OAUTH_CLIENT_SECRET";
+const SCOPE: &str = "REDPANDA_SASL_OAUTH_SCOPE";
+const EXTENSIONS: &str = "REDPANDA_SASL_OAUTH_EXTENSIONS";
+/// What `OAUTHBEARER` alone has a use for, and what the others have.
+const OF_TOKENS: [&str; 6] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, EXTENSIONS];
+const OF_PASSWORDS: [&str; 2] = [USERNAME, PASSWORD];
+
+/// Sets the login if a mechanism is named; notes what is missing, and what would have no effect.
+pub(super) fn apply(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
+    let mut mechanism = None;
+    vars.set(MECHANISM, name, &mut mechanism);
+    let mut allow_cleartext = false;
+    vars.set(ALLOW_CLEARTEXT, boolean, &mut allow_cleartext);
+    let Some(mechanism) = mechanism else {
+        for variable in OF_PASSWORDS.into_iter().chain(OF_TOKENS) {
+            vars.no_use(variable, "it needs REDPANDA_SASL_MECHANISM");
+        }
+        return;
+    };
+    let mechanism = match mechanism.to_ascii_uppercase().as_str() {
+        "PLAIN" => vars.credentials().map(SaslMechanism::Plain),
+        "SCRAM-SHA-256" => vars.credentials().map(SaslMechanism::ScramSha256),
+        "SCRAM-SHA-512" => vars.credentials().map(SaslMechanism::ScramSha512),
+        "OAUTHBEARER" => vars.bearer().map(SaslMechanism::OAuthBearer),
+        _ => {
+            let allowed = "allowed is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER";
+            vars.problems.push(format!("{MECHANISM} is {mechanism:?}: {allowed}"));
+            None
+        }
+    };
+    if let Some(mechanism) = mechanism {
+        *sasl = Some(SaslConfig::new(mechanism).allow_cleartext(allow_cleartext));
+    }
+}
+
+impl Vars<'_> {
+    fn credentials(&mut self) -> Option<Credentials> {
+        for variable in OF_TOKENS {
+            self.no_use(variable, "it needs REDPANDA_SASL_MECHANISM to be OAUTHBEARER");
+        }
+        let username = self.needed(USERNAME, "the mechanism needs a user and a password");
+        let password = self.needed(PASSWORD, "the mechanism needs a user and a password");
+        Some(Credentials::new(username?, password?))
+    }
+
+    fn bearer(&mut self) -> Option<OAuthBearer> {
+        for variable in OF_PASSWORDS {
+            self.no_use(variable, "OAUTHBEARER has tokens in place of passwords");
+        }
+        let mut extensions = Vec::new();
+        self.set(EXTENSIONS, pairs, &mut extensions);
+        let tokens = self.tokens()?;
+        Some(OAuthBearer { tokens, extensions })
+    }
+
+    fn tokens(&mut self) -> Option<TokenSource> {
+        let file = self.given(TOKEN_FILE);
+        let Some(endpoint) = self.given(TOKEN_ENDPOINT) else {
+            for variable in [CLIENT_ID, CLIENT_SECRET, SCOPE] {
+                self.no_use(variable, "it needs REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT");
+            }
+            if file.is_none() {
+                let what = format!("OAUTHBEARER needs tokens: {TOKEN_FILE}, or {TOKEN_ENDPOINT} with a client");
+                self.problems.push(format!("{TOKEN_FILE} is not set: {what}"));
+            }
+            return file.map(|f| TokenSource::File(PathBuf::from(f)));
+        };
+        if file.is_some() {
+            self.problems.push(format!("{TOKEN_FILE} and {TOKEN_ENDPOINT} are set: tokens come from one of them"));
+        }
+        let id = self.needed(CLIENT_ID, "a token endpoint asks who wants a token");
+        let secret = self.needed(CLIENT_SECRET, "a token endpoint asks who wants a token");
+        let mut client = ClientCredentials::new(endpoint, id?, Secret::from(secret?));
+        client.scope = self.given(SCOPE);
+        Some(TokenSource::ClientCredentials(client))
+    }
+
+    /// As it is: a password may end in a space. Nothing is none.
+    fn given(&self, variable: &str) -> Option<String> {
+        (self.read)(variable).filter(|value| !value.is_empty())
+    }
+
+    fn needed(&mut self, variable: &str, why: &str) -> Option<String> {
+        let value = self.given(variable);
+        if value.is_none() {
+            self.problems.push(format!("{variable} is not set: {why}"));
+        }
+        value
+    }
+
+    /// Notes a variable that has been set for nothing; what it is may be a secret.
+    fn no_use(&mut self, variable: &str, why: &str) {
+        if self.given(variable).is_some() {
+            self.problems.push(format!("{variable} is set, but {why}"));
+        }
+    }
+}
+
+/// `name=value`, separated by commas.
+fn pairs(s: &str) -> Result<Vec<(String, String)>, String> {
+    let pair = |p: &str| p.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
+    let pairs: Option<_> = s.split(',').filter(|p| !p.trim().is_empty()).map(pair).collect();
+    pairs.ok_or_else(|| "allowed is name=value, separated by commas".into())
+}

@@ -1,0 +1,206 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use kafka_protocol::messages::MetadataRequest;
+use proptest::prelude::*;
+
+use super::exchange::Broken;
+use super::*;
+use crate::config::{ClientCredentials, TokenSource};
+use crate::wire::ConnectSettings;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn password(mechanism: &'static str) -> Proof {
+    Proof::Password { mechanism, username: "al,i=ce".into(), password: "hunter2".into() }
+}
+
+fn token(token: &str) -> Proof {
+    Proof::Token { token: token.into(), extensions: vec![("logicalCluster".into(), "lkc-1".into())] }
+}
+
+fn text(message: &Message) -> &str {
+    std::str::from_utf8(message).unwrap()
+}
+
+fn begin(proof: Proof) -> (Exchange, String) {
+    let (exchange, first) = Exchange::begin(proof).unwrap();
+    (exchange, text(&first).to_owned())
+}
+
+/// The broken part of an answer that can't be gone on from.
+fn broken(next: Result<Next, Broken>) -> Broken {
+    match next {
+        Err(broken) => broken,
+        Ok(Next::Send(message)) => panic!("it sends {:?}", text(&message)),
+        Ok(Next::Done) => panic!("it is done"),
+    }
+}
+
+#[test]
+fn plain_says_all_at_once() {
+    let (mut exchange, first) = begin(password("PLAIN"));
+    assert_eq!(first, "\0al,i=ce\0hunter2");
+    assert!(matches!(exchange.answer(b""), Ok(Next::Done)));
+}
+
+#[test]
+fn a_token_goes_with_its_extensions_and_its_refusal_is_answered() {
+    let (mut exchange, first) = begin(token("abc.def"));
+    assert_eq!(first, "n,,\x01logicalCluster=lkc-1\x01auth=Bearer abc.def\x01\x01");
+    assert!(matches!(exchange.answer(b""), Ok(Next::Done)));
+
+    let (mut exchange, _) = begin(token("abc.def"));
+    let next = exchange.answer(br#"{"status":"invalid_token","scope":"x"}"#).unwrap();
+    assert!(matches!(next, Next::Send(message) if text(&message) == "\x01"));
+    assert_eq!(exchange.refused(), Some("invalid_token"));
+    assert!(matches!(broken(exchange.answer(b"")), Broken::Malformed(_)), "no yes after that no");
+
+    let (mut exchange, _) = begin(token("abc.def"));
+    exchange.answer(b"no JSON").unwrap();
+    assert_eq!(exchange.refused(), Some("no reason given"));
+}
+
+#[test]
+fn scram_hashes_no_more_than_it_should() {
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        for (iterations, why) in [
+            ("4095", "4095 iterations: allowed is 4096 to 1000000"),
+            ("0", "zero"),
+            ("1000001", "1000001 iterations"),
+            ("4294967295", "4294967295 iterations"),
+            ("4294967296", "decimal"),
+        ] {
+            let (mut exchange, first) = begin(password(mechanism));
+            let nonce = first.strip_prefix("n,,n=al=2Ci=3Dce,r=").unwrap();
+            let message = format!("r={nonce}theirs,s={},i={iterations}", STANDARD.encode("salt"));
+            let e = broken(exchange.answer(message.as_bytes())).to_string();
+            assert!(e.contains(why), "{iterations}: {e}");
+        }
+    }
+}
+
+#[test]
+fn scram_believes_nobody_who_does_not_know_the_password() {
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let challenged = || {
+            let (mut exchange, first) = begin(password(mechanism));
+            let nonce = first.rsplit("r=").next().unwrap().to_owned();
+            let message = format!("r={nonce}theirs,s={},i=4096", STANDARD.encode("salt"));
+            let next = exchange.answer(message.as_bytes()).unwrap();
+            let Next::Send(proof) = next else { panic!("no proof") };
+            let expected = format!("c=biws,r={nonce}theirs,p=");
+            assert!(text(&proof).starts_with(&expected) && !text(&proof).contains("hunter2"), "{}", text(&proof));
+            exchange
+        };
+        let size = if mechanism == "SCRAM-SHA-256" { 32 } else { 64 };
+        let wrong = format!("v={}", STANDARD.encode(vec![7; size]));
+        assert_eq!(broken(challenged().answer(wrong.as_bytes())), Broken::Unproven);
+        for nothing in ["", "v=", "v=!", "e=invalid-proof", "x"] {
+            broken(challenged().answer(nothing.as_bytes()));
+        }
+        // Somebody else's nonce, and one that adds nothing to ours.
+        let (mut exchange, first) = begin(password(mechanism));
+        let nonce = first.rsplit("r=").next().unwrap().to_owned();
+        broken(exchange.answer(format!("r={nonce},s=c2FsdA==,i=4096").as_bytes()));
+        let (mut exchange, _) = begin(password(mechanism));
+        broken(exchange.answer(b"r=another,s=c2FsdA==,i=4096"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_broker_sends_panics(
+        mechanism in prop::sample::select(vec!["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
+        // Those that are near to what is right get further.
+        messages in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..64),
+                "[rsivemn]=[a-zA-Z0-9=+/]{0,12}(,[sirve]=[a-zA-Z0-9=+/]{0,8}){0,3}".prop_map(String::into_bytes),
+                (0_u32..5000, "[ -~]{0,6}").prop_map(|(i, s)| format!("r=NONCE{s},s=c2FsdA==,i={i}").into_bytes()),
+            ],
+            1..4,
+        ),
+    ) {
+        let proof = if mechanism == "OAUTHBEARER" { token("t") } else { password(mechanism) };
+        let (mut exchange, first) = begin(proof);
+        let nonce = first.rsplit("r=").next().unwrap_or_default();
+        for message in messages {
+            let message = String::from_utf8_lossy(&message).replace("NONCE", nonce);
+            if !matches!(exchange.answer(message.as_bytes()), Ok(Next::Send(_))) {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_says_whom_and_what_to_do_but_no_secret() {
+    let no = |proof: &Proof, said: &str| refused("b:1", proof, 58, said, None).to_string();
+    let e = no(&password("PLAIN"), "Authentication failed: Invalid username or password");
+    assert!(e.starts_with(r#"b:1 refused user "al,i=ce" by PLAIN: Authentication failed: Invalid"#), "{e}");
+    assert!(e.ends_with("check REDPANDA_SASL_USERNAME and REDPANDA_SASL_PASSWORD"), "{e}");
+    let e = no(&password("PLAIN"), "hunter2 is wrong");
+    assert!(e.contains("SaslAuthenticationFailed (58)") && !e.contains("hunter2"), "{e}");
+    assert!(!no(&token("abc.def"), "what is\nabc.def?").contains("abc.def"));
+    assert!(no(&token("t"), "a\nb").contains("by OAUTHBEARER: ab; see whether"));
+
+    let jws = |expires: i64| format!("e30.{}.", URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#)));
+    let e = no(&token(&jws(1_700_000_000)), "no");
+    assert!(e.contains("which expired at 2023-11-14T22:13:20+00:00: no; renew it"), "{e}");
+    assert!(no(&token(&jws(99_999_999_999)), "no").contains("refused the token by OAUTHBEARER: no; see whether"));
+}
+
+#[tokio::test]
+async fn tokens_that_are_none_are_not_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, none) = (dir.path().join("token"), dir.path().join("none"));
+    let of = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        TokenSource::File(file.clone())
+    };
+    assert_eq!(token::fetch(&of(" abc.def\n")).await.unwrap().expose(), "abc.def");
+    let refused = async |source: TokenSource, why: &str| {
+        let e = token::fetch(&source).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Authentication);
+        assert!(e.full().contains(why) && !e.full().contains("abc"), "{}", e.full());
+    };
+    refused(of(" \n"), "holds no token: it is empty").await;
+    refused(of("abc\x01host=x"), "holds no token: it has characters that a token can't have").await;
+    refused(of(&"abc".repeat(30_000)), "can't be read: it is larger than 65536 bytes").await;
+    refused(TokenSource::File(none), "can't be read: No such file").await;
+    let away = TokenSource::provider(|| async { Err("the identity provider is away".into()) });
+    refused(away, "the token provider has no token: the identity provider is away").await;
+    refused(TokenSource::provider(|| async { Ok("".into()) }), "the token provider holds no token: it is empty").await;
+    let e = token::fetch(&TokenSource::ClientCredentials(ClientCredentials::new("http://x", "id", "abc"))).await;
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
+    let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
+    let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
+    let logins = AtomicU32::new(0);
+    broker.set_hook(move |request| {
+        // The first login takes two messages; of the second one neither is taken.
+        let again = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2;
+        again.then_some(Fault::Error(58))
+    });
+    let config = Config::builder()
+        .security_protocol(SecurityProtocol::SaslPlaintext)
+        .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
+        .build()
+        .unwrap();
+    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    connection.request(MetadataRequest::default(), LONG).await.unwrap();
+    tokio::time::timeout(LONG, connection.closed()).await.unwrap();
+    let e = connection.request(MetadataRequest::default(), LONG).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Disconnected);
+    assert!(e.to_string().contains("the login could not be renewed before the session's end: 127.0.0.1:"), "{e}");
+    assert!(e.to_string().contains("refused user \"alice\" by SCRAM-SHA-256"), "{e}");
+    broker.shutdown().await;
+}

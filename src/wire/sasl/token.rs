@@ -1,0 +1,73 @@
+//! Tokens: where they come from, and when they expire.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use zeroize::Zeroize;
+
+use crate::config::{Secret, TokenSource};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The largest token that a file may hold; brokers take less.
+const LARGEST: u64 = 64 << 10;
+
+/// A token that is good now, as far as its source knows.
+///
+/// # Errors
+/// [`ErrorKind::Authentication`] that says why there is none, without what there is instead.
+pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
+    let failed = |what: String| Error::new(ErrorKind::Authentication, what);
+    let (token, from) = match source {
+        TokenSource::Provider(provider) => {
+            let token = provider.token().await;
+            let none = |e| Error::with_source(ErrorKind::Authentication, "the token provider has no token", e);
+            (token.map_err(none)?, "the token provider".to_owned())
+        }
+        TokenSource::File(path) => {
+            let named = format!("the token file {}", path.display());
+            let path = path.clone();
+            let read = tokio::task::spawn_blocking(move || read(&path)).await;
+            let read = read.unwrap_or_else(|e| Err(e.into()));
+            let hint = "see REDPANDA_SASL_OAUTH_TOKEN_FILE";
+            (read.map_err(|e| failed(format!("{named} can't be read: {e}; {hint}")))?, named)
+        }
+        TokenSource::ClientCredentials(_) => {
+            let what = "this program does not fetch tokens from a token endpoint (REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT): \
+                        give it a token provider or REDPANDA_SASL_OAUTH_TOKEN_FILE";
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+    };
+    // Nothing that would end the token's field and begin another one.
+    if token.is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        let what = if token.is_empty() { "it is empty" } else { "it has characters that a token can't have" };
+        return Err(failed(format!("{from} holds no token: {what}")));
+    }
+    Ok(token)
+}
+
+fn read(path: &Path) -> std::io::Result<Secret> {
+    let mut text = String::new();
+    let size = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text);
+    let token = Secret::from(text.trim());
+    text.zeroize();
+    match size? as u64 {
+        size if size > LARGEST => Err(std::io::Error::other(format!("it is larger than {LARGEST} bytes"))),
+        _ => Ok(token),
+    }
+}
+
+/// When a token expires, if it is one that says so (a JWT).
+pub(super) fn expiry(token: &Secret) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let claims = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
+    let claims: Claims = serde_json::from_slice(&claims).ok()?;
+    DateTime::from_timestamp(claims.exp as i64, 0)
+}
