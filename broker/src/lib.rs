@@ -2,10 +2,10 @@
 //!
 //! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
 //! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps
-//! everything in memory and forgets it when it ends. It knows no coordinator of transactions, no authentication and no
-//! replication, though it can pretend to have several nodes: each listens on its own port and leads its share of the
-//! partitions; access control lists are kept, and not acted upon. It trusts its clients, as a tool
-//! for loopback may: do not open it to machines that you do not trust.
+//! everything in memory and forgets it when it ends. It asks who one is [if told to](BrokerConfig::sasl), but whoever it lets in may
+//! do all: access control lists are kept, and not acted upon. It knows no coordinator of transactions and no replication, though it
+//! can pretend to have several nodes: each listens on its own port and leads its share of the partitions. It trusts its clients, as a
+//! tool for loopback may: do not open it to machines that you do not trust.
 //!
 //! Its other half is for tests: look into logs and groups without the wire, spoil requests by a [hook](Broker::set_hook),
 //! move leaders and coordinators, stop and start nodes, and offer the [version ranges](Versions) of older brokers.

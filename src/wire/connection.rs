@@ -347,8 +347,9 @@ async fn run(
         let login = poll_fn(|cx| renewal.as_mut().map_or(Poll::Pending, |renewal| renewal.poll(cx, idle)));
         tokio::select! {
             biased;
-            () = &mut ended => break "the connection was closed".to_owned(),
+            // Before the end: a broker that refuses something may close the connection right behind its answer.
             Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
+            () = &mut ended => break "the connection was closed".to_owned(),
             renewed = login => if let Err(e) = renewed {
                 control.explain(e.full());
                 break e.full();

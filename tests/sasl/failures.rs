@@ -1,0 +1,123 @@
+//! Who is not let in, or does not know the door: each told in its own words, and not tried again.
+
+use super::*;
+
+async fn refusal(config: ConfigBuilder) -> Error {
+    soon(Client::connect(config.build().unwrap())).await.unwrap_err()
+}
+
+#[track_caller]
+fn says(e: &Error, parts: &[&str]) {
+    assert_eq!(e.kind(), ErrorKind::Authentication, "{e:?}");
+    assert!(!e.is_retriable());
+    for part in parts {
+        assert!(e.full().contains(part), "{part:?} is not in {}", e.full());
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_user() {
+    let broker = SaslBroker::any().await;
+    for login in [SaslConfig::plain, SaslConfig::scram_sha_256, SaslConfig::scram_sha_512] {
+        for (user, password) in [(broker.user.as_str(), "wrong-password"), ("nobody", "wrong-password")] {
+            let login = login(user, password);
+            let mechanism = login.mechanism.name();
+            let e = refusal(broker.config(login)).await;
+            says(&e, &[&format!("refused user {user:?} by {mechanism}: "), "REDPANDA_SASL_PASSWORD"]);
+            assert!(!e.full().contains("wrong-password"), "{}", e.full());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_fails_is_not_tried_again() {
+    let broker = SaslBroker::embedded(|sasl| sasl).await;
+    let e = refusal(broker.config(SaslConfig::plain(&broker.user, "wrong"))).await;
+    says(&e, &["Authentication failed: Invalid username or password"]);
+    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 1);
+}
+
+#[tokio::test]
+async fn a_mechanism_that_is_not_offered() {
+    let broker =
+        SaslBroker::embedded(|s| s.mechanisms(&[SaslMechanism::ScramSha256, SaslMechanism::ScramSha512])).await;
+    let e = refusal(broker.config(SaslConfig::plain("alice", "secret"))).await;
+    let what = "does not offer the SASL mechanism PLAIN: it offers SCRAM-SHA-256, SCRAM-SHA-512; change REDPANDA_SASL_MECHANISM";
+    says(&e, &[what]);
+    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 0, "nothing was told");
+}
+
+#[tokio::test]
+async fn a_port_with_sasl_and_a_client_without() {
+    let broker = SaslBroker::any().await;
+    let e = refusal(plain_config(&broker.bootstrap)).await;
+    says(&e, &["asks for a login: this listener has SASL (it offers ", "SCRAM-SHA-256", "set it to SASL_PLAINTEXT"]);
+}
+
+#[tokio::test]
+async fn a_port_without_sasl_and_a_client_with() {
+    let broker = support::broker().await;
+    for login in [SaslConfig::scram_sha_256("alice", "secret"), SaslConfig::plain("alice", "secret")] {
+        let config = broker.config().security_protocol(SecurityProtocol::SaslPlaintext);
+        let e = refusal(config.sasl(login.allow_cleartext(true))).await;
+        says(&e, &["asks for no login: this listener is without SASL", "REDPANDA_SECURITY_PROTOCOL"]);
+    }
+}
+
+#[tokio::test]
+async fn a_broker_without_logins_at_all() {
+    use ailurus_broker::Versions;
+    let versions = Versions::default().without(SASL_HANDSHAKE).without(SASL_AUTHENTICATE);
+    let broker = Broker::start(BrokerConfig::default().versions(versions)).await.unwrap();
+    let config = plain_config(&broker.bootstrap()).security_protocol(SecurityProtocol::SaslPlaintext);
+    let e = refusal(config.sasl(SaslConfig::scram_sha_256("alice", "secret"))).await;
+    says(&e, &["asks for no login: this listener is without SASL"]);
+}
+
+#[tokio::test]
+async fn tokens_that_have_expired_or_are_not_known() {
+    let broker = SaslBroker::any().await;
+    let of = |token: String| {
+        let login = SaslConfig::oauthbearer(move || {
+            let token = token.clone();
+            async move { Ok(token.into()) }
+        });
+        refusal(broker.config(login))
+    };
+    let e = of(jws_until(&broker.user, 1_699_999_000, 1_700_000_000)).await;
+    says(&e, &["refused the token by OAUTHBEARER, which expired at 2023-11-14T22:13:20+00:00: ", "renew it"]);
+    let e = of("not-a-known-token".into()).await;
+    says(&e, &["refused the token by OAUTHBEARER: ", "issuer, audience and scope"]);
+    assert!(!e.full().contains("not-a-known-token"), "{}", e.full());
+}
+
+#[tokio::test]
+async fn no_token_at_all() {
+    let broker = SaslBroker::embedded(|sasl| sasl).await;
+    let away = SaslConfig::oauthbearer(|| async { Err("the identity provider is away".into()) });
+    let e = refusal(broker.config(away)).await;
+    says(
+        &e,
+        &[
+            "can't log in to 127.0.0.1:",
+            "by OAUTHBEARER: the token provider has no token: the identity provider is away",
+        ],
+    );
+    let e = refusal(broker.config(SaslConfig::oauthbearer_file("/nowhere/token"))).await;
+    says(&e, &["the token file /nowhere/token can't be read: No such file"]);
+    let endpoint = ailurus::ClientCredentials::new("http://localhost/token", "shop", "secret");
+    let bearer = ailurus::OAuthBearer::new(ailurus::TokenSource::ClientCredentials(endpoint));
+    let e = refusal(broker.config(SaslConfig::new(ailurus::SaslMechanism::OAuthBearer(bearer)))).await;
+    assert_eq!(e.kind(), ErrorKind::Config, "{e}");
+    assert!(e.full().contains("this program does not fetch tokens from a token endpoint"), "{}", e.full());
+    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_not_waited_for_for_ever() {
+    let broker = SaslBroker::embedded(|sasl| sasl).await;
+    let hangs = SaslConfig::oauthbearer(std::future::pending);
+    let e = refusal(broker.config(hangs).connect_timeout(Duration::from_millis(200))).await;
+    assert_eq!(e.kind(), ErrorKind::Connect, "{e}");
+    assert!(e.full().contains("(OAUTHBEARER) took longer than 200ms"), "{}", e.full());
+}
