@@ -196,7 +196,6 @@ async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
         .build()
         .unwrap();
     let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
-    connection.request(MetadataRequest::default(), LONG).await.unwrap();
     tokio::time::timeout(LONG, connection.closed()).await.unwrap();
     let e = connection.request(MetadataRequest::default(), LONG).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Disconnected);
