@@ -90,7 +90,7 @@ impl SaslBroker {
         let topic = unique("t");
         match &self.embedded {
             Some(broker) => broker.create_topic(&topic, 3).unwrap(),
-            None => drop(Admin::new(client).create_topic(&topic, 3, None).await.unwrap()),
+            None => Admin::new(client).create_topic(&topic, 3, None).await.unwrap(),
         }
         topic
     }

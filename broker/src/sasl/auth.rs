@@ -43,8 +43,8 @@ struct Session {
 #[derive(Debug)]
 enum Exchange {
     Begun,
-    Sha256(Challenge<Sha256>),
-    Sha512(Challenge<Sha512>),
+    Sha256(Box<Challenge<Sha256>>),
+    Sha512(Box<Challenge<Sha512>>),
     /// A token was not taken, and the client has been told.
     TokenRefused,
 }
@@ -145,11 +145,11 @@ fn advance(sasl: &Sasl, mechanism: SaslMechanism, exchange: Exchange, message: &
         (SaslMechanism::Plain, _) => Ok(Step::End(plain::check(sasl, message)?, Bytes::new())),
         (SaslMechanism::ScramSha256, Exchange::Begun) => {
             let (challenge, first) = Challenge::new(message, |user| known(user).map(|u| u.sha_256.clone()))?;
-            Ok(Step::More(Exchange::Sha256(challenge), first.into()))
+            Ok(Step::More(Exchange::Sha256(challenge.into()), first.into()))
         }
         (SaslMechanism::ScramSha512, Exchange::Begun) => {
             let (challenge, first) = Challenge::new(message, |user| known(user).map(|u| u.sha_512.clone()))?;
-            Ok(Step::More(Exchange::Sha512(challenge), first.into()))
+            Ok(Step::More(Exchange::Sha512(challenge.into()), first.into()))
         }
         (_, Exchange::Sha256(challenge)) => Ok(end(&challenge.user, challenge.check(message)?)),
         (_, Exchange::Sha512(challenge)) => Ok(end(&challenge.user, challenge.check(message)?)),
