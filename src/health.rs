@@ -151,7 +151,7 @@ impl Health {
             subscriptions,
         };
         let mut findings = Findings::default();
-        findings.brokers(&health);
+        findings.brokers(&health, seen.is_fresh);
         findings.topics(&health);
         health.subscriptions.iter().for_each(|s| findings.subscription(s));
         Findings { worst: health.status, problems: health.problems } = findings;
@@ -181,7 +181,7 @@ impl Findings {
         self.problems.push(problem);
     }
 
-    fn brokers(&mut self, health: &Health) {
+    fn brokers(&mut self, health: &Health, is_fresh: bool) {
         if health.brokers.is_empty() {
             self.add(Status::Unhealthy, "the cluster lists no broker".into());
         }
@@ -191,7 +191,10 @@ impl Findings {
                 self.add(status, error.clone());
             }
         }
-        if health.controller_id.is_none() && health.is_reachable() {
+        if !is_fresh && health.is_reachable() {
+            let what = "no broker has told in time what topics and leaders there are: what is known of them is old";
+            self.add(Status::Degraded, what.into());
+        } else if health.controller_id.is_none() && health.is_reachable() {
             self.add(Status::Degraded, "the cluster has no controller: topics can't be created or changed".into());
         }
     }

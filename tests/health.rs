@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ailurus::health::{Activity, Health, Status};
-use ailurus::{Admin, Message, ProducerRecord, RedpandaService};
+use ailurus::{Admin, ConfigBuilder, Message, ProducerRecord, RedpandaService};
 use ailurus_broker::{Fault, RequestInfo};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
@@ -16,6 +16,11 @@ use tokio::sync::Semaphore;
 /// The longest that anything here may take.
 const LONG: Duration = Duration::from_secs(90);
 const FETCH: i16 = 1;
+
+/// Settings that lead to a broker, which may take long on a busy machine.
+fn config(broker: &support::TestBroker) -> ConfigBuilder {
+    broker.config().health_timeout(Duration::from_secs(60))
+}
 
 /// Asks until it is as wanted.
 async fn until(service: &RedpandaService, wanted: impl Fn(&Health) -> bool) -> Health {
@@ -44,7 +49,7 @@ async fn send(service: &RedpandaService, topic: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_hangs_stalls_its_partition_and_no_other() {
     let broker = support::broker().await;
-    let config = broker.config().stall_timeout(Duration::from_millis(200)).build().unwrap();
+    let config = config(&broker).stall_timeout(Duration::from_millis(200)).build().unwrap();
     let service = RedpandaService::connect(config).await.unwrap();
     let (topic, group) = (broker.topic("hangs"), broker.group("hangs"));
     Admin::new(service.client()).create_topic(&topic, 2, None).await.unwrap();
@@ -82,7 +87,7 @@ async fn a_handler_that_hangs_stalls_its_partition_and_no_other() {
 async fn records_that_nobody_fetches_are_noticed() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
-    let config = broker.config().stall_timeout(Duration::from_millis(200)).build().unwrap();
+    let config = config(&broker).stall_timeout(Duration::from_millis(200)).build().unwrap();
     let service = RedpandaService::connect(config).await.unwrap();
     let (topic, group) = (broker.topic("unread"), broker.group("unread"));
     Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
@@ -108,7 +113,7 @@ async fn records_that_nobody_fetches_are_noticed() {
 async fn however_many_ask_the_cluster_is_asked_few_times_and_no_topic_is_made() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
-    let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
+    let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
     let topic = broker.topic("storm");
     let subscription = service.subscribe(&[&topic], &broker.group("storm"), |_: Message| async {}).await.unwrap();
     until(&service, |h| h.subscriptions[0].partitions.len() == 3).await;
@@ -133,7 +138,7 @@ async fn however_many_ask_the_cluster_is_asked_few_times_and_no_topic_is_made() 
 async fn a_cluster_that_dies_is_noticed_while_the_member_still_takes_itself_for_one() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
-    let config = broker.config().session_timeout(Duration::from_secs(300)).build().unwrap();
+    let config = config(&broker).session_timeout(Duration::from_secs(300)).build().unwrap();
     let service = RedpandaService::connect(config).await.unwrap();
     let topic = broker.topic("dies");
     let subscription = service.subscribe(&[&topic], &broker.group("dies"), |_: Message| async {}).await.unwrap();

@@ -35,7 +35,8 @@ fn counted(product: &str, new_stock: u32) -> StockCounted {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_sent_handled_and_shown() {
     let broker = support::broker().await;
-    let service = RedpandaService::connect(broker.config().client_id("stock-room").build().unwrap()).await.unwrap();
+    let config = broker.config().client_id("stock-room").health_timeout(Duration::from_secs(60)).build().unwrap();
+    let service = RedpandaService::connect(config).await.unwrap();
     let (topic, group) = (broker.topic("stock"), broker.group("stock"));
     let (tx, mut rx) = mpsc::channel(16);
     let handle = move |message: Message| {

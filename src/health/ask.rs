@@ -42,6 +42,8 @@ impl Checks {
 /// A cluster, as it was seen.
 #[derive(Debug)]
 pub(crate) struct Seen {
+    /// Whether the list of brokers, topics and leaders is as of now.
+    pub(super) is_fresh: bool,
     pub(super) cluster_id: Option<String>,
     pub(super) controller_id: Option<i32>,
     pub(super) brokers: Vec<BrokerHealth>,
@@ -54,7 +56,7 @@ impl Seen {
     pub(super) async fn ask(client: &Client, subscriptions: &Subscriptions) -> Arc<Self> {
         let cluster = client.cluster();
         let (began, timeout) = (Instant::now(), cluster.config().health_timeout);
-        let refreshed = timeout_at(began + timeout / 2, cluster.refresh()).await.is_ok_and(|r| r.is_ok());
+        let is_fresh = timeout_at(began + timeout / 2, cluster.refresh()).await.is_ok_and(|r| r.is_ok());
         let snapshot = cluster.snapshot();
         let mut led = led(&snapshot, subscriptions);
         let mut known: Vec<_> = snapshot.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect();
@@ -75,8 +77,9 @@ impl Seen {
         });
         let mut brokers = join_all(asked).await;
         brokers.extend(missing(&snapshot));
-        let controller_id = snapshot.controller.filter(|_| refreshed);
-        Arc::new(Self { cluster_id: snapshot.cluster_id.clone(), controller_id, brokers, topics: topics(&snapshot) })
+        let controller_id = snapshot.controller.filter(|_| is_fresh);
+        let (cluster_id, topics) = (snapshot.cluster_id.clone(), topics(&snapshot));
+        Arc::new(Self { is_fresh, cluster_id, controller_id, brokers, topics })
     }
 }
 

@@ -44,7 +44,7 @@ fn subscription(state: &str, partitions: Vec<PartitionHealth>) -> SubscriptionHe
 }
 
 fn judged(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: SubscriptionHealth) -> Health {
-    let seen = Seen { cluster_id: None, controller_id: Some(1), brokers, topics };
+    let seen = Seen { is_fresh: true, cluster_id: None, controller_id: Some(1), brokers, topics };
     Health::new(&Arc::new(seen), Duration::ZERO, vec![s])
 }
 
@@ -83,6 +83,17 @@ fn the_worst_finding_is_the_status() {
     assert_eq!(waiting.status, Status::Degraded);
     assert_eq!(waiting.problems, ["t/0 of group \"g\" waits: why"]);
     assert_eq!(of_subscription(subscription("closed", vec![])).status, Status::Unhealthy);
+}
+
+#[test]
+fn what_could_not_be_asked_is_not_taken_for_missing() {
+    let of = |is_fresh| {
+        let brokers = vec![broker(None)];
+        let seen = Seen { is_fresh, cluster_id: None, controller_id: None, brokers, topics: vec![] };
+        Health::new(&Arc::new(seen), Duration::ZERO, vec![]).problems
+    };
+    assert!(of(true)[0].starts_with("the cluster has no controller"), "{:?}", of(true));
+    assert!(of(false)[0].starts_with("no broker has told in time") && of(false).len() == 1, "{:?}", of(false));
 }
 
 #[test]

@@ -175,7 +175,8 @@ async fn health_of_a_cluster_that_is_not_there() {
 async fn a_broker_that_is_down_degrades_and_the_rest_goes_on() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
-    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let config = broker.config().health_timeout(Duration::from_secs(60)).build().unwrap();
+    let client = Client::connect(config).await.unwrap();
     let admin = Admin::new(&client);
     let name = broker.topic("spread");
     admin.create_topic(&name, 3, None).await.unwrap();
