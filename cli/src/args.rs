@@ -65,6 +65,8 @@ pub enum Command {
     Broker(commands::broker::Broker),
     Serve(commands::serve::Serve),
     Bench(commands::bench::Bench),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 /// Whether to write for machines.

@@ -49,6 +49,8 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Broker(args) => commands::broker::run(args).await,
         Command::Serve(args) => commands::serve::run(&global, args).await,
         Command::Bench(args) => commands::bench::run(&global, args).await,
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
     }
 }
 
