@@ -68,8 +68,11 @@ fn lines() -> mpsc::Receiver<Vec<u8>> {
     std::thread::spawn(move || {
         for line in io::stdin().lock().split(b'\n') {
             match line {
-                Ok(line) if lines.blocking_send(line).is_ok() => {}
-                Ok(_) => return,
+                Ok(line) => {
+                    if lines.blocking_send(line).is_err() {
+                        return;
+                    }
+                }
                 Err(e) => return eprintln!("stdin: {e}"),
             }
         }
