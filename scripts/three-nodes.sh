@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Three nodes of Apache Kafka of their own, for the fault scripts that source this: sets target, KAFKA_DIR, bootstrap and an empty child, has
+# Three nodes of Apache Kafka of their own, for the scripts that source this: sets target, KAFKA_DIR, bootstrap and an empty child, has
 # kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
-#   . scripts/three-nodes.sh NAME EXAMPLE
+#   . scripts/three-nodes.sh NAME [EXAMPLE]     NODE_PROPS has more settings of the nodes
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
@@ -10,7 +10,7 @@ export KAFKA_LIBS=${KAFKA_LIBS:-$target/kafka-libs}
 KAFKA_DIR=$(mktemp -d "$target/$1-XXXXXX")
 export KAFKA_DIR
 # The targets of scripts/test, so that nothing is built twice.
-cargo build --locked --quiet --workspace --example "$2" --bin ailurus
+cargo build --locked --quiet --workspace ${2:+--example "$2"} --bin ailurus
 
 kafka() { scripts/kafka-local.sh "$@"; }
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -33,8 +33,8 @@ while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; 
 done
 export KAFKA_PORT
 
-# KAFKA_PROPS: `topic create` of the command has no settings, so that min.insync.replicas is the brokers' default.
-printf 'min.insync.replicas=2\nauto.leader.rebalance.enable=false\n' >"$KAFKA_DIR/props"
+# min.insync.replicas as the brokers' default, so that no topic has to be created with it.
+printf 'min.insync.replicas=2\nauto.leader.rebalance.enable=false\n%s\n' "${NODE_PROPS:-}" >"$KAFKA_DIR/props"
 export KAFKA_PROPS=$KAFKA_DIR/props
 bootstrap=$(kafka start 3 | sed -n 's/^bootstrap=//p')
 ours() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$target/debug/ailurus" "$@"); } # without .env

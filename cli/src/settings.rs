@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ailurus::{Config, ConfigBuilder};
+use ailurus::{Admin, Client, Config, ConfigBuilder};
 
 use crate::args::Global;
 
@@ -18,6 +18,14 @@ pub fn builder(global: &Global) -> ailurus::Result<ConfigBuilder> {
 /// Settings of a command that only looks: whatever it is asked for, it creates no topic.
 pub fn read_only(global: &Global) -> ailurus::Result<Config> {
     builder(global)?.allow_auto_topic_creation(false).build()
+}
+
+/// Does what an operator asks for on a client of its own, which creates no topic unasked.
+pub async fn admin<T>(global: &Global, work: impl AsyncFnOnce(&Admin) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let client = Client::connect(read_only(global)?).await?;
+    let result = work(&Admin::new(&client)).await;
+    client.close().await;
+    result
 }
 
 /// Whether anyone has said which brokers to use.

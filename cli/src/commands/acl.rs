@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
+use ailurus::Admin;
 use ailurus::admin::{Acl as List, AclFilter, AclOperation, AclPermission, PatternKind, ResourceKind};
-use ailurus::{Admin, Client};
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
@@ -159,10 +159,8 @@ impl Filter {
 }
 
 pub async fn run(global: &Global, args: Acl) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let result = act(&Admin::new(&client), args.action).await;
-    client.close().await;
-    result.map(|()| Exit::Success)
+    settings::admin(global, async |admin| act(admin, args.action).await).await?;
+    Ok(Exit::Success)
 }
 
 async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {

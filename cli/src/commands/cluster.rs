@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ailurus::Admin;
 use ailurus::admin::{ApiSupport, BrokerDescription, ClusterDescription, LogDir, VersionRange};
-use ailurus::{Admin, Client};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -46,14 +46,11 @@ Examples:
 }
 
 pub async fn run(global: &Global, args: Cluster) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let admin = Admin::new(&client);
-    let result = match args.action {
-        Action::Describe { output } => describe(&admin, output.json).await,
-        Action::ApiVersions { broker, output } => api_versions(&admin, broker, output.json).await,
+    let act = async |admin: &Admin| match args.action {
+        Action::Describe { output } => describe(admin, output.json).await,
+        Action::ApiVersions { broker, output } => api_versions(admin, broker, output.json).await,
     };
-    client.close().await;
-    result
+    settings::admin(global, act).await
 }
 
 /// Replicas and bytes of a broker, and what is free.

@@ -1,7 +1,7 @@
 //! `ailurus config`: settings of topics and brokers.
 
+use ailurus::Admin;
 use ailurus::admin::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
-use ailurus::{Admin, Client};
 use clap::{ArgGroup, Args, Subcommand};
 
 use crate::args::{Global, Json, pair};
@@ -92,10 +92,8 @@ impl Of {
 }
 
 pub async fn run(global: &Global, args: Config) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let result = act(&Admin::new(&client), args.action).await;
-    client.close().await;
-    result.map(|()| Exit::Success)
+    settings::admin(global, async |admin| act(admin, args.action).await).await?;
+    Ok(Exit::Success)
 }
 
 async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {

@@ -4,8 +4,8 @@ mod reset;
 
 use std::collections::BTreeMap;
 
+use ailurus::Admin;
 use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupMember};
-use ailurus::{Admin, Client};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::{Global, Json};
@@ -82,17 +82,14 @@ enum Kind {
 }
 
 pub async fn run(global: &Global, args: Group) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let admin = Admin::new(&client);
-    let result = match args.action {
-        Action::List { state, kind, output } => list_groups(&admin, &state, &kind, output.json).await,
-        Action::Describe { group, output } => describe(&admin, &group, output.json).await,
-        Action::Reset(args) => reset::run(&admin, args).await,
-        Action::Delete { group } => delete(&admin, &group).await,
-        Action::DeleteOffsets { group, topics } => delete_offsets(&admin, &group, &topics).await,
+    let act = async |admin: &Admin| match args.action {
+        Action::List { state, kind, output } => list_groups(admin, &state, &kind, output.json).await,
+        Action::Describe { group, output } => describe(admin, &group, output.json).await,
+        Action::Reset(args) => reset::run(admin, args).await,
+        Action::Delete { group } => delete(admin, &group).await,
+        Action::DeleteOffsets { group, topics } => delete_offsets(admin, &group, &topics).await,
     };
-    client.close().await;
-    result
+    settings::admin(global, act).await
 }
 
 /// A word as it is written on the command line.

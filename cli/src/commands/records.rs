@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ailurus::{Admin, Client, StartOffset, TopicPartition};
+use ailurus::{Admin, StartOffset, TopicPartition};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
@@ -67,10 +67,8 @@ struct Plan {
 }
 
 pub async fn run(global: &Global, args: Records) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let result = act(&Admin::new(&client), args.action).await;
-    client.close().await;
-    result.map(|()| Exit::Success)
+    settings::admin(global, async |admin| act(admin, args.action).await).await?;
+    Ok(Exit::Success)
 }
 
 async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {

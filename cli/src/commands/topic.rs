@@ -4,8 +4,8 @@ mod describe;
 
 use std::str::FromStr;
 
+use ailurus::Admin;
 use ailurus::admin::{NewTopic, TopicInfo};
-use ailurus::{Admin, Client};
 use clap::{Args, Subcommand};
 
 use crate::args::{Global, Json, pair};
@@ -84,10 +84,8 @@ Examples:
 }
 
 pub async fn run(global: &Global, args: Topic) -> anyhow::Result<Exit> {
-    let client = Client::connect(settings::read_only(global)?).await?;
-    let result = act(&Admin::new(&client), args.action).await;
-    client.close().await;
-    result.map(|()| Exit::Success)
+    settings::admin(global, async |admin| act(admin, args.action).await).await?;
+    Ok(Exit::Success)
 }
 
 async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
