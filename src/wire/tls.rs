@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod provider;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -39,10 +40,15 @@ pub(super) struct Tls {
     loaded: Mutex<Option<Loaded>>,
 }
 
-#[derive(Debug)]
 struct Loaded {
     files: Files,
     client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").finish_non_exhaustive() // both have our key
+    }
 }
 
 /// A handshake that failed.
@@ -155,7 +161,6 @@ fn client_config(files: &Files, config: &TlsConfig) -> Result<Arc<ClientConfig>>
 }
 
 /// What one connection shows of us, and whether the broker asked for it.
-#[derive(Debug)]
 struct Credentials {
     own: Arc<dyn ResolvesClientCert>,
     cert_file: Option<PathBuf>,
@@ -166,6 +171,12 @@ struct Credentials {
 impl Credentials {
     fn were_asked_for(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("cert_file", &self.cert_file).finish_non_exhaustive() // `own` has our key
     }
 }
 
@@ -197,12 +208,13 @@ impl Secured {
 
 impl AsyncRead for Secured {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        let (before, room) = (buf.filled().len(), buf.remaining());
         let end = match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => {
                 self.heard = true;
                 return Poll::Ready(Ok(()));
             }
+            Ok(()) if room == 0 => return Poll::Ready(Ok(())),
             Ok(()) => io::ErrorKind::UnexpectedEof.into(),
             Err(e) => e,
         };

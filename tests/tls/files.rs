@@ -63,6 +63,20 @@ async fn certificate_and_key_may_be_one_file() {
     Client::connect(secured.config(tls).build().unwrap()).await.unwrap().close().await;
 }
 
+#[tokio::test]
+async fn a_key_is_not_shown() {
+    let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
+    let own = secured.authority.issue(&["client"]);
+    let client = Client::connect(secured.config(secured.tls_as(&own)).build().unwrap()).await.unwrap();
+    let shown = format!("{client:?}");
+    assert!(shown.contains("client.key"), "the settings are shown: {shown}");
+    assert!(own.key.lines().all(|line| !shown.contains(line)), "{shown}");
+    // Nor as the bytes that the file has.
+    let bytes = own.key.as_bytes().iter().take(40).map(u8::to_string).collect::<Vec<_>>().join(", ");
+    assert!(!shown.contains(&bytes), "{shown}");
+    client.close().await;
+}
+
 /// Ends all connections, so that a client has to make new ones.
 async fn restart_nodes(broker: &Broker) {
     for node in 0..3 {

@@ -22,12 +22,6 @@ pub(super) struct Files {
     key: Option<Vec<u8>>,
 }
 
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").finish_non_exhaustive() // one is a key
-    }
-}
-
 impl Files {
     pub(super) fn read(config: &TlsConfig) -> Result<Self> {
         Ok(Self {
