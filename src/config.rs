@@ -27,6 +27,7 @@ pub use security::{SecurityProtocol, TlsConfig};
 use crate::consumer::Assignor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Metrics, Reporter};
+use crate::trace::{Propagation, Propagator};
 
 /// Who must have a record before it is acknowledged.
 ///
@@ -476,6 +477,8 @@ pub struct Config {
     pub retry_backoff_max: Duration,
     /// Who is told what the client does; default nobody. See [`metrics`](crate::metrics).
     pub metrics: Reporter,
+    /// How spans belong to the traces of the program's tracing system; default not at all. See [`Propagator`].
+    pub propagation: Propagation,
     /// What producers do unless told otherwise.
     pub producer: ProducerConfig,
     /// What consumers do unless told otherwise.
@@ -501,6 +504,7 @@ impl Default for Config {
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
             metrics: Reporter::default(),
+            propagation: Propagation::default(),
             producer: ProducerConfig::default(),
             consumer: ConsumerConfig::default(),
             processor: ProcessorConfig::default(),
@@ -626,6 +630,13 @@ impl ConfigBuilder {
     #[must_use]
     pub fn sasl(mut self, sasl: SaslConfig) -> Self {
         self.config.sasl = Some(sasl);
+        self
+    }
+
+    /// Ties spans to the traces of the program's tracing system.
+    #[must_use]
+    pub fn propagator(mut self, propagator: Arc<dyn Propagator>) -> Self {
+        self.config.propagation = Propagation::by(propagator);
         self
     }
 

@@ -1,12 +1,16 @@
 //! W3C trace context: which trace a record belongs to, in the headers `traceparent` and `tracestate`.
 //!
 //! The library starts no trace of its own and needs no tracing system: a program hands on what its own system gives it, or makes a
-//! [`TraceContext`] here. The form is the [W3C recommendation]'s, held to strictly: what does not follow it is no trace.
+//! [`TraceContext`] here. A program with a tracing system sets a [`Propagator`], and spans and headers follow its traces by themselves. The form is the [W3C recommendation]'s, held to strictly: what does not follow it is no trace.
 //!
 //! [W3C recommendation]: https://www.w3.org/TR/trace-context/
 
+mod propagate;
+
 use std::collections::HashSet;
 use std::fmt;
+
+pub use propagate::{Propagation, Propagator};
 
 use crate::record::{Header, Headers};
 

@@ -4,6 +4,9 @@ mod args;
 mod commands;
 mod embedded;
 mod exit;
+mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod progress;
 mod selection;
@@ -25,12 +28,14 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let quiet = matches!(cli.command, Command::Demo(_)); // it kills members on purpose, and tells so itself
-    start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { "warn" }))?;
+    let at_end = start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { "warn" }))?;
     let runtime = match &cli.command {
         Command::Bench(_) => commands::bench::runtime(),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
     };
-    runtime.context("the async runtime could not be started")?.block_on(dispatch(cli))
+    let outcome = runtime.context("the async runtime could not be started")?.block_on(dispatch(cli));
+    at_end.into_iter().for_each(|finish| finish());
+    outcome
 }
 
 async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
@@ -54,15 +59,25 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// Log lines go to stderr: stdout is for what the command was asked for.
-fn start_log(filter: &str) -> anyhow::Result<()> {
+/// Log lines go to stderr: stdout is for what the command was asked for. Gives what is to be done at the end.
+fn start_log(filter: &str) -> anyhow::Result<Option<Box<dyn FnOnce()>>> {
     let filter = tracing_subscriber::EnvFilter::builder().parse(filter).map_err(|e| {
         Usage(format!("--log (RUST_LOG) is {filter:?}: {e}; write a level such as info, or ailurus=debug,warn"))
     })?;
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = otlp::Exporter::from_env()? {
+        use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+        let log = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .with_filter(filter);
+        tracing_subscriber::registry().with(log).with(exporter.layer()).init();
+        return Ok(Some(Box::new(move || exporter.finish())));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
-    Ok(())
+    Ok(None)
 }

@@ -9,6 +9,8 @@ use crate::args::Global;
 /// The library's settings with `--brokers` on top.
 pub fn builder(global: &Global) -> ailurus::Result<ConfigBuilder> {
     let builder = ConfigBuilder::from_env()?;
+    #[cfg(feature = "otlp")]
+    let builder = crate::otlp::traced(builder);
     Ok(match &global.brokers {
         Some(brokers) => builder.brokers(brokers),
         None => builder,

@@ -3,37 +3,56 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::Span;
+use tracing::field::Empty;
 
-use super::handler::BoxError;
+use super::handler::{BoxError, Outcome};
+use super::letter::describe;
+use crate::config::Config;
 use crate::consumer::Message;
-use crate::trace::TraceContext;
+use crate::trace::{Propagation, TraceContext};
 
 /// Runs a handler in its span; a panic is an error.
 pub(super) struct Attempt<T> {
     future: Result<BoxFuture<'static, T>, Option<BoxError>>,
     span: Span,
+    failure: fn(&T) -> Option<Failure<'_>>,
 }
 
+/// The kind of a failure, for whoever counts them, and its text.
+pub(super) type Failure<'a> = (&'static str, &'a BoxError);
+
 impl<T> Attempt<T> {
-    pub(super) fn begin(span: Span, call: impl FnOnce() -> BoxFuture<'static, T>) -> Self {
+    /// `failure` tells why an outcome is none of success.
+    pub(super) fn begin(
+        span: Span,
+        failure: fn(&T) -> Option<Failure<'_>>,
+        call: impl FnOnce() -> BoxFuture<'static, T>,
+    ) -> Self {
         let future = span.in_scope(|| catch_unwind(AssertUnwindSafe(call)).map_err(|panic| Some(text_of(&*panic))));
-        Self { future, span }
+        Self { future, span, failure }
     }
 
     /// Until the deadline, if there is one, which comes `limit` after the beginning.
     pub(super) async fn within(self, limit: Option<(Instant, Duration)>) -> Result<T, BoxError> {
         match limit {
             None => self.await,
-            Some((deadline, limit)) => match tokio::time::timeout_at(deadline, self).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(format!("timed out after {limit:?}").into()),
-            },
+            Some((deadline, limit)) => {
+                let span = self.span.clone();
+                let late = || {
+                    let error = format!("timed out after {limit:?}").into();
+                    fail(&span, ("timeout", &error));
+                    error
+                };
+                tokio::time::timeout_at(deadline, self).await.unwrap_or_else(|_| Err(late()))
+            }
         }
     }
 }
@@ -42,15 +61,34 @@ impl<T> Future for Attempt<T> {
     type Output = Result<T, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { future, span } = self.get_mut();
+        let Self { future, span, failure } = self.get_mut();
         let _in_span = span.enter();
-        match future {
+        let outcome = match future {
             Ok(future) => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-                Ok(polled) => polled.map(Ok),
-                Err(panic) => Poll::Ready(Err(text_of(&*panic))),
+                Ok(polled) => ready!(polled.map(Ok)),
+                Err(panic) => Err(text_of(&*panic)),
             },
-            Err(panicked) => Poll::Ready(Err(panicked.take().unwrap_or_else(|| "the handler panicked".into()))),
+            Err(panicked) => Err(panicked.take().unwrap_or_else(|| "the handler panicked".into())),
+        };
+        if !span.is_disabled() {
+            let failed = outcome.as_ref().map_or_else(|panic| Some(("panic", panic)), *failure);
+            failed.into_iter().for_each(|failed| fail(span, failed));
         }
+        Poll::Ready(outcome)
+    }
+}
+
+/// Of a batch's outcomes.
+#[allow(clippy::ptr_arg, reason = "it is what a batch's handler gives")]
+pub(super) fn first_failure(outcomes: &Vec<Outcome>) -> Option<Failure<'_>> {
+    outcomes.iter().find_map(Outcome::failure)
+}
+
+fn fail(span: &Span, (kind, error): Failure<'_>) {
+    if !span.is_disabled() {
+        span.record("error.type", kind);
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", describe(&**error));
     }
 }
 
@@ -59,51 +97,93 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> BoxError {
     format!("the handler panicked: {}", text.unwrap_or("no message")).into()
 }
 
-/// The span of an attempt at a record, with the fields that OpenTelemetry's conventions for messaging have for it, and with its
-/// place in the trace that the record's headers name.
-pub(super) fn span(message: &Message, group: &str) -> Span {
-    tracing::info_span!(
-        "process",
-        otel.kind = "consumer",
-        messaging.system = "kafka",
-        messaging.operation.type = "process",
-        messaging.operation.name = "process",
-        messaging.destination.name = &*message.topic,
-        messaging.destination.partition.id = message.partition,
-        messaging.consumer.group.name = group,
-        messaging.kafka.offset = message.offset,
-        messaging.kafka.message.key = message.key.as_deref().map(String::from_utf8_lossy).as_deref(),
-        messaging.kafka.message.tombstone = message.value.is_none().then_some(true),
-        trace_id = message.trace().map(TraceContext::trace_id).as_deref(),
-        span_id = message.trace().map(TraceContext::span_id).as_deref(),
-        parent_span_id = TraceContext::from_headers(&message.headers).map(|sent_in| sent_in.span_id()).as_deref(),
-        attempt = message.attempt,
-    )
+/// How attempts have spans: fields by OpenTelemetry's conventions for messaging, and a place in the trace that headers name.
+pub(super) struct Tracing {
+    propagation: Propagation,
+    client_id: String,
 }
 
-/// The same of a batch.
-pub(super) fn batch_span(messages: &[Message], group: &str) -> Span {
-    let Some(first) = messages.first() else { return Span::none() };
-    tracing::info_span!(
-        "process",
-        otel.kind = "consumer",
-        messaging.system = "kafka",
-        messaging.operation.type = "process",
-        messaging.operation.name = "process",
-        messaging.destination.name = &*first.topic,
-        messaging.destination.partition.id = first.partition,
-        messaging.consumer.group.name = group,
-        messaging.kafka.offset = first.offset,
-        messaging.batch.message_count = messages.len(),
-        attempt = first.attempt,
-    )
+impl Tracing {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { propagation: config.propagation.clone(), client_id: config.client_id.clone() }
+    }
+
+    /// The span of an attempt at a record. What the handler gets as the record's [trace](Message::trace) is its place.
+    pub(super) fn span(&self, message: &mut Message, group: &str) -> Span {
+        let span = tracing::info_span!(
+            "process",
+            otel.name = %format_args!("process {}", message.topic),
+            otel.kind = "consumer",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            messaging.system = "kafka",
+            messaging.operation.type = "process",
+            messaging.operation.name = "process",
+            messaging.client.id = &*self.client_id,
+            messaging.destination.name = &*message.topic,
+            messaging.destination.partition.id = %message.partition,
+            messaging.consumer.group.name = group,
+            messaging.kafka.offset = message.offset,
+            messaging.kafka.message.key = message.key.as_deref().map(String::from_utf8_lossy).as_deref(),
+            messaging.kafka.message.tombstone = message.value.is_none().then_some(true),
+            messaging.message.body.size = message.value.as_ref().map_or(0, Bytes::len),
+            trace_id = Empty,
+            span_id = Empty,
+            parent_span_id = Empty,
+            attempt = message.attempt,
+            error.type = Empty,
+        );
+        if !span.is_disabled() {
+            self.place(&span, message);
+        }
+        span
+    }
+
+    fn place(&self, span: &Span, message: &mut Message) {
+        let sent_in = TraceContext::from_headers(&message.headers);
+        if self.propagation.is_on() {
+            message.trace = OnceLock::from(self.propagation.place(span, sent_in.as_ref()).map(Arc::new));
+        }
+        if let Some(own) = message.trace() {
+            span.record("trace_id", own.trace_id());
+            span.record("span_id", own.span_id());
+        }
+        if let Some(sent_in) = sent_in {
+            span.record("parent_span_id", sent_in.span_id());
+        }
+    }
+
+    /// The span of a batch: linked to what its records were sent in, for they may be of many traces.
+    pub(super) fn batch_span(&self, messages: &[Message], group: &str) -> Span {
+        let Some(first) = messages.first() else { return Span::none() };
+        let span = tracing::info_span!(
+            "process",
+            otel.name = %format_args!("process {}", first.topic),
+            otel.kind = "consumer",
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            messaging.system = "kafka",
+            messaging.operation.type = "process",
+            messaging.operation.name = "process",
+            messaging.client.id = &*self.client_id,
+            messaging.destination.name = &*first.topic,
+            messaging.destination.partition.id = %first.partition,
+            messaging.consumer.group.name = group,
+            messaging.kafka.offset = first.offset,
+            messaging.batch.message_count = messages.len(),
+            attempt = first.attempt,
+            error.type = Empty,
+        );
+        self.propagation.link(&span, messages.iter().filter_map(|m| TraceContext::from_headers(&m.headers)));
+        span
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use futures_util::FutureExt;
 
@@ -127,14 +207,15 @@ mod tests {
     fn a_span_has_its_place_in_the_trace_that_the_handler_gets_too() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let record = |headers| Record { offset: 7, timestamp: 0, key: None, value: None, headers };
-        let traced = Message::new("orders".into(), 1, record(Headers::new().with("traceparent", parent)));
-        let other = Message::new("orders".into(), 1, record(Headers::new()));
+        let mut traced = Message::new("orders".into(), 1, record(Headers::new().with("traceparent", parent)));
+        let mut other = Message::new("orders".into(), 1, record(Headers::new()));
         let lines = Lines::default();
         let writer = lines.clone();
         let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(log, || {
-            span(&traced, "billing").in_scope(|| tracing::info!("one"));
-            span(&other, "billing").in_scope(|| tracing::info!("two"));
+            let tracing = Tracing::new(&Config::default());
+            tracing.span(&mut traced, "billing").in_scope(|| tracing::info!("one"));
+            tracing.span(&mut other, "billing").in_scope(|| tracing::info!("two"));
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let [one, two] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
@@ -151,26 +232,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_text_before_and_after_the_first_await() {
-        let before = Attempt::<()>::begin(Span::none(), || panic!("at {}", "once"));
+        let before = Attempt::<()>::begin(Span::none(), |_| None, || panic!("at {}", "once"));
         assert_eq!(before.await.unwrap_err().to_string(), "the handler panicked: at once");
-        let after = Attempt::begin(Span::none(), || {
-            async {
-                tokio::task::yield_now().await;
-                panic!("later");
-            }
-            .map(|(): ()| ())
-            .boxed()
-        });
+        let after = Attempt::begin(
+            Span::none(),
+            |_| None,
+            || {
+                async {
+                    tokio::task::yield_now().await;
+                    panic!("later");
+                }
+                .map(|(): ()| ())
+                .boxed()
+            },
+        );
         assert_eq!(after.await.unwrap_err().to_string(), "the handler panicked: later");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_ends_at_its_deadline() {
         let limit = Duration::from_secs(5);
-        let attempt = Attempt::<()>::begin(Span::none(), || std::future::pending().boxed());
+        let attempt = Attempt::<()>::begin(Span::none(), |_| None, || std::future::pending().boxed());
         let error = attempt.within(Some((Instant::now() + limit, limit))).await.unwrap_err();
         assert_eq!(error.to_string(), "timed out after 5s");
-        let quick = Attempt::begin(Span::none(), || std::future::ready(7).boxed());
+        let quick = Attempt::begin(Span::none(), |_| None, || std::future::ready(7).boxed());
         assert_eq!(quick.within(Some((Instant::now() + limit, limit))).await.unwrap(), 7);
     }
 }

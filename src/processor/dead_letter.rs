@@ -28,6 +28,7 @@ pub(super) struct DeadLetters {
     producer: Producer,
     group: String,
     suffix: String,
+    is_traced: bool,
 }
 
 impl DeadLetters {
@@ -60,7 +61,8 @@ impl DeadLetters {
         let mut settings = client.config().producer.clone();
         settings.acks = Acks::All; // the record's offset is committed on the strength of it
         let producer = Producer::new(client, settings)?;
-        Ok(Self { producer, group: group.to_owned(), suffix: config.dead_letter_suffix.clone() })
+        let is_traced = client.config().propagation.is_on();
+        Ok(Self { producer, group: group.to_owned(), suffix: config.dead_letter_suffix.clone(), is_traced })
     }
 
     pub(super) fn topic_of(&self, message: &Message) -> String {
@@ -101,7 +103,11 @@ impl DeadLetters {
     }
 
     async fn send(&self, topic: &str, message: &Message, letter: &DeadLetter) -> Result<()> {
-        let headers = letter.to_headers();
+        let mut headers = letter.to_headers();
+        // It comes of the attempt that failed last.
+        if let Some(trace) = message.trace().filter(|_| self.is_traced) {
+            headers = headers.with_trace(trace);
+        }
         let mut record = ProducerRecord::to(topic).headers(&headers);
         record.key = message.key.as_deref().filter(|_| letter.left_out < LeftOut::ValueHeadersAndKey);
         record.value = message.value.as_deref().filter(|_| letter.left_out < LeftOut::Value);

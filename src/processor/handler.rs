@@ -70,6 +70,16 @@ impl Outcome {
     pub fn stop(error: impl Into<BoxError>) -> Self {
         Self::Stop { error: error.into() }
     }
+
+    /// What kind of failure it is, and why.
+    pub(super) fn failure(&self) -> Option<(&'static str, &BoxError)> {
+        match self {
+            Self::Done => None,
+            Self::Retry { error, .. } => Some(("retry", error)),
+            Self::DeadLetter { error } => Some(("dead_letter", error)),
+            Self::Stop { error } => Some(("stop", error)),
+        }
+    }
 }
 
 /// What a handler may return: `()`, an [`Outcome`], or a `Result` of them.

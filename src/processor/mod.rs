@@ -34,6 +34,7 @@ use crate::config::{ConsumerConfig, ProcessorConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 pub use activity::Activity;
+use attempt::Tracing;
 pub use batch::{BatchHandler, Batching, IntoOutcomes};
 use dead_letter::DeadLetters;
 pub use drain::{LeftOver, PartitionLeftOver};
@@ -177,6 +178,7 @@ impl Processor {
             shared: Arc::clone(&shared),
             listener: self.listener,
             metrics: self.client.config().metrics.clone(),
+            tracing: Tracing::new(self.client.config()),
             fatal,
         };
         let run = run::Run::new(consumer, context, (stop.clone(), cut.clone()), failed);

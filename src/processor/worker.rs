@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::RebalanceListener;
-use super::attempt::{Attempt, batch_span, span};
+use super::attempt::{Attempt, Tracing, first_failure};
 use super::batch::{BatchCall, Batching};
 use super::dead_letter::DeadLetters;
 use super::handler::{BoxError, Call, Outcome};
@@ -59,6 +59,7 @@ pub(super) struct Context {
     /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
     pub(super) permits: Arc<Semaphore>,
     pub(super) metrics: Reporter,
+    pub(super) tracing: Tracing,
     /// The first error that ends the subscription.
     pub(super) fatal: mpsc::Sender<Error>,
 }
@@ -313,8 +314,9 @@ impl Worker {
         if !begun && self.pending > 0 {
             item.message.detach(); // it may be in hand for long
         }
+        let span = self.context.tracing.span(&mut item.message, self.context.shared.group());
         let message = item.message.clone();
-        let mut attempt = Attempt::begin(span(&message, self.context.shared.group()), || call(message));
+        let mut attempt = Attempt::begin(span, Outcome::failure, || call(message));
         let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, offset);
         if let Poll::Ready(outcome) = outcome {
             self.meter.called(Some(took), !matches!(outcome, Ok(Outcome::Done)));
@@ -419,7 +421,8 @@ impl Worker {
         }
         let messages: Vec<_> = items.iter().map(|(_, item)| item.message.clone()).collect();
         let Some(first) = messages.first().map(|m| m.offset) else { return };
-        let mut attempt = Attempt::begin(batch_span(&messages, self.context.shared.group()), || call(messages));
+        let span = self.context.tracing.batch_span(&messages, self.context.shared.group());
+        let mut attempt = Attempt::begin(span, first_failure, || call(messages));
         let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, first);
         if let Poll::Ready(outcomes) = outcome {
             return self.settle_batch(items, outcomes, Some(took));

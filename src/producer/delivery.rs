@@ -195,6 +195,11 @@ impl Delivery {
         Self { completion, index, timestamp, place: NO_PLACE }
     }
 
+    /// Another one of the same record.
+    pub(super) fn twin(&self) -> Self {
+        Self::new(Arc::clone(&self.completion), self.index, self.timestamp)
+    }
+
     /// The partition that was chosen for the record.
     pub fn partition(&self) -> i32 {
         self.completion.partition

@@ -27,6 +27,7 @@ mod partitioner;
 pub mod raw;
 mod request;
 mod sender;
+mod span;
 
 use accumulator::{NewRecord, Refused};
 pub use delivery::{Acknowledgement, Delivery};
@@ -225,6 +226,24 @@ impl Producer {
     /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
     /// Once it is ready, dropping the [`Delivery`] does not take the record back.
     pub async fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+        if self.0.0.client.config().propagation.is_on() {
+            return Box::pin(self.send_in_span(record)).await;
+        }
+        self.enqueue(record).await
+    }
+
+    /// In a span of its own, which ends with the record.
+    async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+        let config = self.0.0.client.config();
+        let span = span::begin(&record, &config.client_id);
+        let headers = span::headers(&span, &record, config);
+        let outcome = self.enqueue(ProducerRecord { headers: headers.as_ref().or(record.headers), ..record }).await;
+        follow(span, outcome.as_ref());
+        outcome
+    }
+
+    #[inline]
+    async fn enqueue(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
         let shared = &self.0.0;
         let mut new = new_record(&record, &shared.config)?;
         let mut refreshed = false;
@@ -282,9 +301,35 @@ impl Producer {
     /// # }
     /// ```
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, TrySendError<'a>> {
+        let config = self.0.0.client.config();
+        if !config.propagation.is_on() {
+            return self.try_enqueue(record, record.headers);
+        }
+        let span = span::begin(&record, &config.client_id);
+        let headers = span::headers(&span, &record, config);
+        match self.try_enqueue(record, headers.as_ref().or(record.headers)) {
+            Ok(delivery) => {
+                follow(span, Ok(&delivery));
+                Ok(delivery)
+            }
+            Err(e) => {
+                if let TrySendError::Refused { error, .. } = &e {
+                    follow(span, Err(error));
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn try_enqueue<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        headers: Option<&Headers>,
+    ) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.0;
         let refused = |error| TrySendError::Refused { record, error };
-        let mut new = new_record(&record, &shared.config).map_err(refused)?;
+        let with_headers = ProducerRecord { headers, ..record };
+        let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
         let tell = |why| match why {
             NotAppended::Failed(error) => refused(error),
             NotAppended::Refused(Refused::UnknownTopic) => {
@@ -497,6 +542,15 @@ impl std::error::Error for TrySendError<'_> {
             Self::Refused { error, .. } => std::error::Error::source(error),
             _ => None,
         }
+    }
+}
+
+/// Keeps a record's span until its end.
+fn follow(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
+    match outcome {
+        Ok(delivery) if !span.is_disabled() => delivery.twin().then(move |end| span::end(&span, &end)),
+        Ok(_) => {}
+        Err(e) => span::failed(&span, e),
     }
 }
 

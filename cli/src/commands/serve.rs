@@ -14,7 +14,8 @@ use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
 use ailurus_shop::{Store, Topics};
 use anyhow::{Context, bail};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 use crate::args::Global;
 use crate::exit::Exit;
+use crate::metrics::Exposition;
 use crate::output::{self, note};
 use crate::settings;
 use crate::signals::Shutdown;
@@ -49,6 +51,8 @@ GET /health/redpanda  brokers, topics, groups and lag as JSON; 503 if no broker 
 An answer takes 3 s at most (REDPANDA_HEALTH_TIMEOUT). However many ask, the cluster is asked
 once a second.
 
+GET /metrics          counters, times and lag for Prometheus
+
 Exit codes:
   0    ended by a signal
   1    a consumer failed, or its work could not be committed
@@ -70,11 +74,13 @@ const LOOK: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
-    let service = RedpandaService::new(&Client::new(settings::builder(global)?.build()?))?;
+    let exposition = Exposition::new();
+    let config = settings::builder(global)?.metrics(exposition.counts()).build()?;
+    let service = RedpandaService::new(&Client::new(config))?;
     let shutdown = Shutdown::install_for_three()?;
     let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;
     output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
-    let app = Arc::new(App { service, members: AtomicBool::new(false), shutdown });
+    let app = Arc::new(App { service, exposition, members: AtomicBool::new(false), shutdown });
     let (stop_http, stopped) = oneshot::channel::<()>();
     let http = tokio::spawn({
         let router = router(Arc::clone(&app));
@@ -100,6 +106,7 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
 struct App {
     /// From the beginning, whether its cluster is reached or not.
     service: RedpandaService,
+    exposition: Exposition,
     /// Whether both consumers are members of their groups.
     members: AtomicBool,
     shutdown: Shutdown,
@@ -204,6 +211,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/health/live", get(async || Json(json!({"status": "live"}))))
         .route("/health/ready", get(ready))
         .route("/health/redpanda", get(redpanda))
+        .route("/metrics", get(metrics))
         .merge(page::routes())
         .with_state(app)
 }
@@ -214,6 +222,14 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         return Json(json!({"status": "ready"})).into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reasons": reasons}))).into_response()
+}
+
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match app.exposition.text(accepted) {
+        Ok((format, text)) => ([(CONTENT_TYPE, format)], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
 }
 
 async fn redpanda(State(app): State<Arc<App>>) -> Response {

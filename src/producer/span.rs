@@ -1,0 +1,64 @@
+//! The span of a record from `send` to its end, where spans belong to traces.
+
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::ProducerRecord;
+use super::delivery::Acknowledgement;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::record::Headers;
+use crate::trace::TraceContext;
+
+/// A span with the fields that OpenTelemetry's conventions for messaging have for it.
+pub(super) fn begin(record: &ProducerRecord<'_>, client_id: &str) -> Span {
+    tracing::info_span!(
+        "send",
+        otel.name = %format_args!("send {}", record.topic),
+        otel.kind = "producer",
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        messaging.system = "kafka",
+        messaging.operation.type = "send",
+        messaging.operation.name = "send",
+        messaging.client.id = client_id,
+        messaging.destination.name = record.topic,
+        messaging.destination.partition.id = Empty,
+        messaging.message.body.size = record.value.map_or(0, <[u8]>::len),
+        messaging.kafka.message.key = record.key.map(String::from_utf8_lossy).as_deref(),
+        messaging.kafka.message.tombstone = record.value.is_none().then_some(true),
+        messaging.kafka.offset = Empty,
+        error.type = Empty,
+    )
+}
+
+/// The record's headers with the place of its span in them: a child of the one that they name, else of the span around us. The
+/// same headers if the span is disabled.
+pub(super) fn headers(span: &Span, record: &ProducerRecord<'_>, config: &Config) -> Option<Headers> {
+    if span.is_disabled() {
+        return None;
+    }
+    let none = Headers::new();
+    let headers = record.headers.unwrap_or(&none);
+    let parent = TraceContext::from_headers(headers);
+    Some(headers.with_trace(&config.propagation.place(span, parent.as_ref())?))
+}
+
+/// What became of the record.
+pub(super) fn end(span: &Span, outcome: &Result<Acknowledgement>) {
+    match outcome {
+        Ok(ack) => {
+            span.record("messaging.destination.partition.id", tracing::field::display(ack.partition));
+            if let Some(offset) = ack.offset {
+                span.record("messaging.kafka.offset", offset);
+            }
+        }
+        Err(e) => failed(span, e),
+    }
+}
+
+pub(super) fn failed(span: &Span, error: &Error) {
+    span.record("error.type", &*error.kind().name());
+    span.record("otel.status_code", "ERROR");
+    span.record("otel.status_description", error.full());
+}
