@@ -640,6 +640,33 @@ impl ConfigBuilder {
         self
     }
 
+    /// Puts a provider in the place of a token endpoint's settings, if tokens come from one: see [`TokenSource::ClientCredentials`].
+    /// A provider that can't be made of them says why.
+    ///
+    /// ```
+    /// use ailurus::{ConfigBuilder, TokenSource};
+    ///
+    /// let config = ConfigBuilder::from_vars(|_| None)
+    ///     .token_endpoint(|client| Err(format!("{} is not reached from here", client.token_endpoint)))
+    ///     .build();
+    /// assert!(config.is_ok(), "these settings have no endpoint");
+    /// ```
+    #[must_use]
+    pub fn token_endpoint(
+        mut self,
+        provider: impl FnOnce(&ClientCredentials) -> std::result::Result<TokenSource, String>,
+    ) -> Self {
+        if let Some(SaslConfig { mechanism: SaslMechanism::OAuthBearer(bearer), .. }) = &mut self.config.sasl {
+            if let TokenSource::ClientCredentials(client) = &bearer.tokens {
+                match provider(client) {
+                    Ok(tokens) => bearer.tokens = tokens,
+                    Err(why) => self.problems.push(why),
+                }
+            }
+        }
+        self
+    }
+
     /// Compression for one topic: adds to [`ProducerConfig::topic_compression`].
     #[must_use]
     pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {

@@ -66,6 +66,7 @@ mod error;
 pub mod event;
 pub mod health;
 pub mod metrics;
+pub mod net;
 pub mod processor;
 pub mod producer;
 pub mod record;

@@ -18,7 +18,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Settings:
   Every REDPANDA_* variable of the environment, and of the file .env in the working directory,
-  counts: REDPANDA_CLIENT_ID, REDPANDA_SECURITY_PROTOCOL, REDPANDA_TLS_CA_FILE and so on.
+  counts: REDPANDA_CLIENT_ID, REDPANDA_SECURITY_PROTOCOL, REDPANDA_SASL_MECHANISM and so on.
   --brokers goes before REDPANDA_BROKERS.
 
 Exit codes:

@@ -5,6 +5,7 @@ mod commands;
 mod embedded;
 mod exit;
 mod metrics;
+mod oauth;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;

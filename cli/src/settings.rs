@@ -5,10 +5,11 @@ use std::path::Path;
 use ailurus::{Admin, Client, Config, ConfigBuilder};
 
 use crate::args::Global;
+use crate::oauth;
 
 /// The library's settings with `--brokers` on top.
 pub fn builder(global: &Global) -> ailurus::Result<ConfigBuilder> {
-    let builder = ConfigBuilder::from_env()?;
+    let builder = ConfigBuilder::from_env()?.token_endpoint(oauth::source);
     #[cfg(feature = "otlp")]
     let builder = crate::otlp::traced(builder);
     Ok(match &global.brokers {

@@ -29,6 +29,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_SASL_OAUTH_CLIENT_ID", "sasl client id"),
     ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", "sasl client secret"),
     ("REDPANDA_SASL_OAUTH_SCOPE", "sasl scope"),
+    ("REDPANDA_SASL_OAUTH_CA_FILE", "sasl ca file"),
     ("REDPANDA_SASL_OAUTH_EXTENSIONS", "sasl extensions"),
     ("REDPANDA_CLIENT_ID", "client id"),
     ("REDPANDA_CONSUMER_GROUP_ID", "group id"),

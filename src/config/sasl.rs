@@ -222,6 +222,8 @@ pub struct ClientCredentials {
     pub client_secret: Secret,
     /// What is asked for; default none is named.
     pub scope: Option<String>,
+    /// The authorities that may vouch for the endpoint, as PEM certificates one after the other; default those of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl ClientCredentials {
@@ -236,6 +238,7 @@ impl ClientCredentials {
             client_id: client_id.into(),
             client_secret: client_secret.into(),
             scope: None,
+            ca_file: None,
         }
     }
 }

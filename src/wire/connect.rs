@@ -1,6 +1,7 @@
 //! From an address to a connection.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kafka_protocol::messages::SaslHandshakeRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::connection::Connection;
+use super::connection::{Connection, Duplex};
 use super::probe;
 use super::sasl::{self, Login};
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
@@ -68,6 +69,21 @@ impl ConnectSettings {
             self.metrics.report(|| Observation::ConnectFailed { broker, error: e.kind() });
         }
         outcome
+    }
+
+    /// An open connection with nothing on it yet.
+    pub(crate) async fn stream(&self, addr: &BrokerAddr) -> Result<Pin<Box<dyn Duplex>>> {
+        let tcp = self.tcp(addr).await?;
+        if !self.protocol.is_tls() {
+            return Ok(Box::pin(tcp));
+        }
+        #[cfg(any(feature = "tls", feature = "tls-ring"))]
+        return match self.tls.secure(tcp, addr, self.timeout).await {
+            Ok(secured) => Ok(Box::pin(secured)),
+            Err(refused) => Err(refused.error),
+        };
+        #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
+        Err(Error::new(ErrorKind::Config, format!("{addr}: {}", SecurityProtocol::NO_TLS)))
     }
 
     async fn secured(&self, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {

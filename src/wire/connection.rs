@@ -44,7 +44,7 @@ enum Verdict {
 
 /// The messenger of a connection, whatever its stream is.
 type AnyStream = Pin<Box<dyn Duplex>>;
-trait Duplex: AsyncRead + AsyncWrite + Send {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 type Wire = Messenger<Stream<AnyStream>>;
 

@@ -14,9 +14,10 @@ const TOKEN_ENDPOINT: &str = "REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT";
 const CLIENT_ID: &str = "REDPANDA_SASL_OAUTH_CLIENT_ID";
 const CLIENT_SECRET: &str = "REDPANDA_SASL_OAUTH_CLIENT_SECRET";
 const SCOPE: &str = "REDPANDA_SASL_OAUTH_SCOPE";
+const CA_FILE: &str = "REDPANDA_SASL_OAUTH_CA_FILE";
 const EXTENSIONS: &str = "REDPANDA_SASL_OAUTH_EXTENSIONS";
 /// What `OAUTHBEARER` alone has a use for, and what the others have.
-const OF_TOKENS: [&str; 6] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, EXTENSIONS];
+const OF_TOKENS: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE, EXTENSIONS];
 const OF_PASSWORDS: [&str; 2] = [USERNAME, PASSWORD];
 
 /// Sets the login if a mechanism is named; notes what is missing, and what would have no effect.
@@ -70,7 +71,7 @@ impl Vars<'_> {
     fn tokens(&mut self) -> Option<TokenSource> {
         let file = self.given(TOKEN_FILE);
         let Some(endpoint) = self.given(TOKEN_ENDPOINT) else {
-            for variable in [CLIENT_ID, CLIENT_SECRET, SCOPE] {
+            for variable in [CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE] {
                 self.no_use(variable, "it needs REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT");
             }
             if file.is_none() {
@@ -86,6 +87,7 @@ impl Vars<'_> {
         let secret = self.needed(CLIENT_SECRET, "a token endpoint asks who wants a token");
         let mut client = ClientCredentials::new(endpoint, id?, Secret::from(secret?));
         client.scope = self.given(SCOPE);
+        client.ca_file = self.given(CA_FILE).map(PathBuf::from);
         Some(TokenSource::ClientCredentials(client))
     }
 
