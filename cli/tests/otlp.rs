@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -31,7 +31,7 @@ impl Collector {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (sender, spans) = channel();
+        let (sender, spans) = sync_channel(1024);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let sender = sender.clone();
@@ -57,7 +57,7 @@ impl Collector {
 }
 
 /// One request; none at the end of the connection.
-fn take(mut stream: &TcpStream, spans: &Sender<Received>) -> Option<()> {
+fn take(mut stream: &TcpStream, spans: &SyncSender<Received>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
