@@ -210,7 +210,8 @@ impl Admin {
     /// The access control lists that a filter lets through, in order.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if the brokers keep none: Kafka without an authorizer; [`ErrorKind::Authorization`].
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the brokers keep none: Kafka without an authorizer;
+    /// [`ErrorKind::Authorization`](crate::ErrorKind::Authorization).
     pub async fn list_acls(&self, filter: &AclFilter) -> Result<Vec<Acl>> {
         let f = filter.request();
         let request = DescribeAclsRequest::default()

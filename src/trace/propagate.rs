@@ -8,7 +8,7 @@ use tracing::Span;
 use super::TraceContext;
 
 /// Knows where a [`tracing::Span`] stands in a trace of a tracing system such as OpenTelemetry, and can put it there. Set by
-/// [`Config::propagator`](crate::Config::propagator).
+/// [`ConfigBuilder::propagator`](crate::ConfigBuilder::propagator).
 ///
 /// With one, each record that is sent has a span (`send`), whose place goes into the record's header `traceparent`, and the span in
 /// which a record is handled (`process`) is a child of that one; what its handler sends belongs to it in turn. Without one there
