@@ -1,4 +1,5 @@
 //! Spans of one program that produces and one that handles, as a collector gets them.
+#![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

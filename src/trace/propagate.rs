@@ -18,7 +18,7 @@ use super::TraceContext;
 ///
 /// For programs whose subscriber has the layer of the crate `tracing-opentelemetry`, this is all it takes:
 ///
-/// ```ignore
+/// ```text
 /// use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 /// use tracing_opentelemetry::OpenTelemetrySpanExt;
 ///
