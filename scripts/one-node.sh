@@ -5,9 +5,10 @@
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
+built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 if [ -z "${AILURUS:-}" ]; then
-    cargo build --locked --quiet --workspace --bin ailurus # as scripts/test does, so that nothing is built twice
-    AILURUS=$target/debug/ailurus
+    cargo build --locked --quiet --workspace --example publisher --bin ailurus # with the features of tests: scripts/test has built it
+    AILURUS=$built/ailurus
 fi
 for name in "${!REDPANDA_@}"; do unset "$name"; done
 

@@ -1,16 +1,17 @@
 # shellcheck shell=bash
-# Three nodes of Apache Kafka of their own, for the scripts that source this: sets target, KAFKA_DIR, bootstrap and an empty child, has
-# kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
+# Three nodes of Apache Kafka of their own, for the scripts that source this: sets target, built, KAFKA_DIR, bootstrap and an empty child,
+# has kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
 #   . scripts/three-nodes.sh NAME [EXAMPLE]     NODE_PROPS has more settings of the nodes
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
+built=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 
 export KAFKA_LIBS=${KAFKA_LIBS:-$target/kafka-libs}
 KAFKA_DIR=$(mktemp -d "$target/$1-XXXXXX")
 export KAFKA_DIR
-# The targets of scripts/test, so that nothing is built twice.
-cargo build --locked --quiet --workspace ${2:+--example "$2"} --bin ailurus
+# With an example, even where none is needed: those have the features of tests, and then scripts/test has built all of it.
+cargo build --locked --quiet --workspace --example "${2:-publisher}" --bin ailurus
 
 kafka() { scripts/kafka-local.sh "$@"; }
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -37,4 +38,4 @@ export KAFKA_PORT
 printf 'min.insync.replicas=2\nauto.leader.rebalance.enable=false\n%s\n' "${NODE_PROPS:-}" >"$KAFKA_DIR/props"
 export KAFKA_PROPS=$KAFKA_DIR/props
 bootstrap=$(kafka start 3 | sed -n 's/^bootstrap=//p')
-ours() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$target/debug/ailurus" "$@"); } # without .env
+ours() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$built/ailurus" "$@"); } # without .env
