@@ -31,7 +31,7 @@ use super::offsets::{
 };
 use super::part::Begin;
 use super::protocol::{
-    Action, Failure, Had, Settings, beat, heartbeat_request, instance_id, join_request, joined, leave_request, left,
+    Action, Failure, Settings, beat, heartbeat_request, instance_id, join_request, joined, leave_request, left,
     sync_request, synced,
 };
 use super::status::Status;
@@ -278,10 +278,10 @@ impl Group {
                 let modern = self.membership.is_modern();
                 self.request = Some(async move { Answer::Found(find(&cluster, &id, modern).await) }.boxed());
             }
-            Action::Join { member_id, owned, last, generation, timeout } => {
+            Action::Join { member_id, had, timeout } => {
                 self.shell.status.joining();
                 let Shell { group, topics, config, .. } = &self.shell;
-                match join_request(group, member_id, topics, Had { owned, last, generation }, config) {
+                match join_request(group, member_id, topics, had, config) {
                     Ok(request) => self.send(request, timeout, |r| {
                         Said::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
                     }),

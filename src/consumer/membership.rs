@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::protocol::{Action, Failure, Joined, Settings, code};
+use super::protocol::{Action, Failure, Had, Joined, Settings, code};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::record::TopicPartition;
@@ -86,10 +86,14 @@ pub(crate) struct Membership {
     cooperative: bool,
     leads: bool,
     owned: BTreeSet<TopicPartition>,
+    /// The generation that gave us those; -1 when they were lost.
+    kept_since: i32,
     /// What was assigned last, whatever has become of it.
     last: Vec<TopicPartition>,
     /// In which generation.
     assigned_in: i32,
+    /// The generation in which we were told to give something up for others, who wait for us to join once more.
+    owes: Option<i32>,
     /// Those of them that are drained.
     revoking: Vec<TopicPartition>,
     shares: Vec<(String, Bytes)>,
@@ -129,8 +133,10 @@ impl Membership {
             cooperative: false,
             leads: false,
             owned: BTreeSet::new(),
+            kept_since: -1,
             last: Vec::new(),
             assigned_in: -1,
+            owes: None,
             revoking: Vec::new(),
             shares: Vec::new(),
             coordinator: false,
@@ -333,10 +339,16 @@ impl Membership {
         let revoked: Vec<_> = self.owned.difference(&share).cloned().collect();
         self.last = share.iter().cloned().collect();
         self.owned.extend(share);
-        self.assigned_in = self.generation;
+        (self.assigned_in, self.kept_since) = (self.generation, self.generation);
         self.phase = Phase::Stable;
+        // A static member that was lost on the way has its old place again, and the group does not know that anything is owed.
+        let still_owes = self.owes == Some(self.generation);
+        self.owes = (still_owes || !revoked.is_empty()).then_some(self.generation);
         if !revoked.is_empty() {
             self.revoke(now, revoked);
+        } else if still_owes {
+            self.phase = Phase::Joining;
+            self.wait(now);
         }
         self.actions.push_back(Action::Assigned { generation: self.generation, added });
     }
@@ -534,6 +546,7 @@ impl Membership {
     fn lose(&mut self) {
         self.shares.clear();
         self.revoking.clear();
+        self.kept_since = -1;
         if !self.owned.is_empty() {
             let owned = std::mem::take(&mut self.owned);
             self.actions.push_back(Action::Lost(owned.into_iter().collect()));
@@ -630,9 +643,13 @@ impl Membership {
         match self.phase {
             Phase::Joining => {
                 let timeout = self.settings.rebalance_timeout + JOIN_SLACK;
-                let (owned, last) = (self.owned.iter().cloned().collect(), self.last.clone());
-                let generation = self.assigned_in;
-                self.send(now, InFlight::Join, Action::Join { member_id, owned, last, generation, timeout });
+                let had = Had {
+                    owned: self.owned.iter().cloned().collect(),
+                    since: self.kept_since,
+                    last: self.last.clone(),
+                    generation: self.assigned_in,
+                };
+                self.send(now, InFlight::Join, Action::Join { member_id, had, timeout });
             }
             Phase::Syncing => {
                 let (protocol, shares) = (self.protocol.clone(), self.shares.clone());

@@ -27,10 +27,8 @@ fn word(a: &Action) -> String {
     let all = |p: &[TopicPartition]| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     match a {
         Action::Find => "find".into(),
-        Action::Join { member_id, owned, .. } if owned.is_empty() => format!("join {member_id:?}"),
-        Action::Join { member_id, owned, generation, .. } => {
-            format!("join {member_id:?} with {} of {generation}", all(owned))
-        }
+        Action::Join { member_id, had, .. } if had.owned.is_empty() => format!("join {member_id:?}"),
+        Action::Join { member_id, had, .. } => format!("join {member_id:?} with {} of {}", all(&had.owned), had.since),
         Action::Assign { members, assignor } => format!("assign {} {assignor}", members.len()),
         Action::Sync { generation, shares, .. } => format!("sync {generation} {}", shares.len()),
         Action::Heartbeat { generation, .. } => format!("heartbeat {generation}"),
@@ -609,6 +607,31 @@ fn a_drain_of_what_moves_has_a_deadline_too() {
             }
         }
     }
+}
+
+/// The broker gives a static member its place back without a rebalance, so nobody would ever get what it has given up.
+#[test]
+fn a_static_member_that_is_lost_before_it_joins_once_more_does_so_afterwards() {
+    let mut t = Test::cooperative();
+    t.m.settings.instance_id = Some("i".into());
+    t.rebalances();
+    t.joined_by(2, "coop");
+    t.synced(&[1]);
+    t.m.drained(t.now);
+    t.did();
+    t.refuse_join(code::UNKNOWN_MEMBER_ID);
+    t.expect(&["lost t/1", "join \"\""]);
+    t.joined_by(2, "coop");
+    t.synced(&[1]);
+    t.expect(&["sync 2 0", "assigned 2 t/1"]);
+    t.wait();
+    t.expect(&["join \"m1\" with t/1 of 2"]);
+    t.joined_by(3, "coop");
+    t.synced(&[1]);
+    t.expect(&["sync 3 0", "assigned 3 "]);
+    assert!(t.m.is_member());
+    t.wait();
+    t.expect(&["heartbeat 3"]);
 }
 
 #[test]

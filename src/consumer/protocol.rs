@@ -95,14 +95,7 @@ pub(crate) enum Action {
     /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
     Find,
     /// Then `joined`. All that is under way for the group before it no longer counts.
-    /// `last` was assigned to us in `generation`; `owned` are those that we keep.
-    Join {
-        member_id: String,
-        owned: Vec<TopicPartition>,
-        last: Vec<TopicPartition>,
-        generation: i32,
-        timeout: Duration,
-    },
+    Join { member_id: String, had: Had, timeout: Duration },
     /// We lead: share out the partitions; then `shared`.
     Assign { members: Vec<GroupMember>, assignor: String },
     /// Then `synced`.
@@ -174,6 +167,9 @@ pub(crate) fn instance_id(config: &ConsumerConfig) -> Option<StrBytes> {
 pub(crate) struct Had {
     /// What it keeps.
     pub(crate) owned: Vec<TopicPartition>,
+    /// Since which generation; -1 when it was lost. A broker gives a static member its old place, and others no word of it,
+    /// for as long as what it says is the same.
+    pub(crate) since: i32,
     /// What it was assigned last, kept or not.
     pub(crate) last: Vec<TopicPartition>,
     /// In which generation.
@@ -191,7 +187,7 @@ pub(crate) fn join_request(
         topics: topics.clone(),
         user_data: None,
         owned: had.owned,
-        generation: Some(had.generation),
+        generation: Some(had.since),
         rack: config.client_rack.clone(),
     };
     let mut protocols = Vec::new();
