@@ -226,10 +226,16 @@ impl Producer {
     /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
     /// Once it is ready, dropping the [`Delivery`] does not take the record back.
     pub async fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
-        if self.0.0.client.config().propagation.is_on() {
+        let shared = &self.0.0;
+        if shared.traced {
             return Box::pin(self.send_in_span(record)).await;
         }
-        self.enqueue(record).await
+        // Boxed where it waits, so that the usual way is short.
+        let mut new = new_record(&record, &shared.config)?;
+        match self.attempt(&record, &mut new) {
+            Ok(delivery) => Ok(delivery),
+            Err(why) => Box::pin(self.enqueue(record, new, why)).await,
+        }
     }
 
     /// In a span of its own, which ends with the record.
@@ -237,45 +243,66 @@ impl Producer {
         let config = self.0.0.client.config();
         let span = span::begin(&record, &config.client_id);
         let headers = span::headers(&span, &record, config);
-        let outcome = self.enqueue(ProducerRecord { headers: headers.as_ref().or(record.headers), ..record }).await;
+        let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
+        let mut new = new_record(&record, &self.0.0.config);
+        let outcome = match &mut new {
+            Ok(new) => match self.attempt(&record, new) {
+                Ok(delivery) => Ok(delivery),
+                Err(why) => self.enqueue(record, *new, why).await,
+            },
+            Err(e) => Err(e.clone()),
+        };
         follow(span, outcome.as_ref());
         outcome
     }
 
+    /// Appends a record if that needs no waiting.
     #[inline]
-    async fn enqueue(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+    fn attempt<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, NotAppended> {
+        let memory = &self.0.0.memory;
+        self.choose(record, new)?; // first: whoever panics here holds no space
+        match memory.try_acquire_many(new.size as u32) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::Closed) => return Err(NotAppended::Failed(closed())),
+            Err(TryAcquireError::NoPermits) => return Err(NotAppended::Full),
+        }
+        self.append(new).inspect_err(|_| memory.add_permits(new.size)) // not held while others could use it
+    }
+
+    /// Waits for what is missing, and tries again.
+    async fn enqueue<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        mut new: NewRecord<'a>,
+        mut missing: NotAppended,
+    ) -> Result<Delivery> {
         let shared = &self.0.0;
-        let mut new = new_record(&record, &shared.config)?;
         let mut refreshed = false;
         let mut look_up = None;
         loop {
-            // First: whoever panics here holds no space.
-            let refused = match self.choose(&record, &mut new) {
-                Ok(()) => {
-                    self.reserve(new.size, record.topic).await?;
-                    match self.append(&new) {
-                        Ok(delivery) => return Ok(delivery),
-                        Err(refused) => {
-                            shared.memory.add_permits(new.size); // not held while others could use it
-                            refused
-                        }
-                    }
-                }
-                Err(refused) => refused,
-            };
-            match refused {
+            let outcome = match missing {
                 NotAppended::Failed(error) => return Err(error),
+                NotAppended::Full => {
+                    self.reserve(new.size, record.topic).await?;
+                    self.append(&new).inspect_err(|_| shared.memory.add_permits(new.size))
+                }
                 NotAppended::Refused(Refused::UnknownTopic) => {
                     look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
+                    self.attempt(&record, &mut new)
                 }
                 NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
                     refreshed = true; // it may be new
                     shared.cluster().refresh().await?;
                     look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
+                    self.attempt(&record, &mut new)
                 }
                 NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
                     return Err(no_partition(record.topic, partition, count));
                 }
+            };
+            match outcome {
+                Ok(delivery) => return Ok(delivery),
+                Err(why) => missing = why,
             }
         }
     }
@@ -301,10 +328,10 @@ impl Producer {
     /// # }
     /// ```
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, TrySendError<'a>> {
-        let config = self.0.0.client.config();
-        if !config.propagation.is_on() {
+        if !self.0.0.traced {
             return self.try_enqueue(record, record.headers);
         }
+        let config = self.0.0.client.config();
         let span = span::begin(&record, &config.client_id);
         let headers = span::headers(&span, &record, config);
         match self.try_enqueue(record, headers.as_ref().or(record.headers)) {
@@ -330,8 +357,9 @@ impl Producer {
         let refused = |error| TrySendError::Refused { record, error };
         let with_headers = ProducerRecord { headers, ..record };
         let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
-        let tell = |why| match why {
+        self.attempt(&record, &mut new).map_err(|why| match why {
             NotAppended::Failed(error) => refused(error),
+            NotAppended::Full => TrySendError::Full(record),
             NotAppended::Refused(Refused::UnknownTopic) => {
                 look_up_soon(shared, record.topic);
                 TrySendError::UnknownTopic(record)
@@ -339,16 +367,6 @@ impl Producer {
             NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
                 refused(no_partition(record.topic, partition, count))
             }
-        };
-        self.choose(&record, &mut new).map_err(tell)?;
-        match shared.memory.try_acquire_many(new.size as u32) {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(refused(closed())),
-            Err(TryAcquireError::NoPermits) => return Err(TrySendError::Full(record)),
-        }
-        self.append(&new).map_err(|why| {
-            shared.memory.add_permits(new.size);
-            tell(why)
         })
     }
 
@@ -394,16 +412,10 @@ impl Producer {
         Ok(())
     }
 
-    /// Takes buffer space, which `append` hands to the record's batch.
-    #[inline]
+    /// Waits for buffer space, which `append` hands to the record's batch.
     async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
         let shared = &self.0.0;
-        // Never more than max_request_size, which has its bound.
-        let permits = size as u32;
-        if let Ok(permit) = shared.memory.try_acquire_many(permits) {
-            permit.forget();
-            return Ok(());
-        }
+        let permits = size as u32; // never more than max_request_size, which has its bound
         let timeout = shared.config.delivery_timeout;
         let since = shared.meter.now();
         let waited = tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await;
@@ -611,6 +623,8 @@ impl<'a> LookUp<'a> {
 
 enum NotAppended {
     Failed(Error),
+    /// The buffer has no space.
+    Full,
     Refused(Refused),
 }
 

@@ -34,6 +34,8 @@ const COMPRESS_ELSEWHERE: usize = 16 << 10;
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) config: ProducerConfig,
+    /// Whether records get spans of their own.
+    pub(super) traced: bool,
     state: Mutex<State>,
     /// Free bytes of the buffer; fair to those who wait.
     pub(super) memory: Semaphore,
@@ -110,6 +112,7 @@ impl Shared {
         let accumulator = Accumulator::new(settings, fastrand::u64(..));
         let shared = Arc::new(Self {
             client: client.clone(),
+            traced: client.config().propagation.is_on(),
             memory: Semaphore::new(config.buffer_memory),
             meter: Meter::new(&client.config().metrics, &config),
             config,
