@@ -26,10 +26,10 @@ trap 'exit 143' TERM
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 KAFKA_PORT=
-while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; a node takes four
+while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; a node takes five
     KAFKA_PORT=$((20000 + RANDOM % 12000))
     port=$KAFKA_PORT
-    for offset in 0 1 2 3; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
+    for offset in 0 1 2 3 4; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
 done
 export KAFKA_PORT
 
@@ -37,7 +37,7 @@ start() { # setting... : with these in its properties; one that runs is ended
     printf '%s\n' "$@" >"$KAFKA_DIR/props"
     local offset tries=0
     scripts/kafka-local.sh kill 1 || true
-    for offset in 0 1 2 3; do # a process that ends has its ports for a moment still
+    for offset in 0 1 2 3 4; do # a process that ends has its ports for a moment still
         while listens $((KAFKA_PORT + offset)) && [ $((tries++)) -lt 100 ]; do sleep 0.1; done
     done
     KAFKA_PROPS=$KAFKA_DIR/props scripts/kafka-local.sh start >/dev/null

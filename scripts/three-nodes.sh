@@ -27,10 +27,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 KAFKA_PORT=
-while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; node i takes four from +10*(i-1) on
+while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; node i takes five from +10*(i-1) on
     KAFKA_PORT=$((20000 + RANDOM % 12000))
     port=$KAFKA_PORT
-    for offset in 0 1 2 3 10 11 12 13 20 21 22 23; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
+    for offset in 0 1 2 3 4 10 11 12 13 14 20 21 22 23 24; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
 done
 export KAFKA_PORT
 
