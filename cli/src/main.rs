@@ -18,6 +18,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use args::{Cli, Command};
 use exit::{Exit, Usage};
@@ -62,23 +66,19 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
 
 /// Log lines go to stderr: stdout is for what the command was asked for. Gives what is to be done at the end.
 fn start_log(filter: &str) -> anyhow::Result<Option<Box<dyn FnOnce()>>> {
-    let filter = tracing_subscriber::EnvFilter::builder().parse(filter).map_err(|e| {
+    let filter: Targets = filter.parse().map_err(|e| {
         Usage(format!("--log (RUST_LOG) is {filter:?}: {e}; write a level such as info, or ailurus=debug,warn"))
     })?;
-    #[cfg(feature = "otlp")]
-    if let Some(exporter) = otlp::Exporter::from_env()? {
-        use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
-        let log = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .with_filter(filter);
-        tracing_subscriber::registry().with(log).with(exporter.layer()).init();
-        return Ok(Some(Box::new(move || exporter.finish())));
-    }
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+        .with_filter(filter);
+    let registry = tracing_subscriber::registry().with(log);
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = otlp::Exporter::from_env()? {
+        registry.with(exporter.layer()).init();
+        return Ok(Some(Box::new(move || exporter.finish())));
+    }
+    registry.init();
     Ok(None)
 }

@@ -23,8 +23,7 @@ use crate::record::{BATCH_HEADER, BatchBuilder, Headers, ProducerSequence};
 pub(crate) const NO_LEADER: i32 = -1;
 /// A batch that the broker finds too large makes the next ones smaller, down to this.
 const SMALLEST_BATCH: usize = 1 << 10;
-/// Buffers kept for further batches, and the size from which on that is worth it.
-const SPARES: usize = 4;
+/// The size from which on a buffer is kept for further batches.
 const SPARE_SIZE: usize = 64 << 10;
 /// The most that a produce request adds to a batch beside its topic's name: numbers, lengths, tags.
 const OVERHEAD: usize = 32;
@@ -36,6 +35,9 @@ pub(crate) struct Settings {
     pub(crate) idempotence: bool,
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
+    /// Bytes of buffers that are kept: no more than batches may take, so that none is given back to the allocator, where other
+    /// things would get in between, and taken from it again.
+    pub(crate) spare_memory: usize,
     pub(crate) delivery_timeout: Duration,
     /// How long a topic may be missing before its records fail.
     pub(crate) missing_timeout: Duration,
@@ -50,6 +52,7 @@ impl Settings {
             idempotence: config.idempotence,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
+            spare_memory: config.buffer_memory,
             delivery_timeout: config.delivery_timeout,
             missing_timeout: request_timeout.min(config.delivery_timeout),
             adaptive_partitioning: config.adaptive_partitioning,
@@ -222,6 +225,8 @@ pub(crate) struct Accumulator {
     identity_error: Option<Error>,
     /// Buffers of large batches that have ended: the next ones need no fresh memory.
     spare: Vec<Vec<u8>>,
+    /// What they have room for, in all.
+    spare_size: usize,
 }
 
 impl Accumulator {
@@ -237,6 +242,7 @@ impl Accumulator {
             identity: None,
             identity_error: None,
             spare: Vec::new(),
+            spare_size: 0,
         };
         let what = "the partition has had no leader: see whether the brokers that hold it run, or whether its topic was created \
                     anew with fewer partitions";
@@ -323,7 +329,9 @@ impl Accumulator {
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, State::Open(_))) {
             let room = partition.last_size.max(record.size + BATCH_HEADER);
+            let room = if room > limit / 2 { room.max(limit) } else { room }; // large ones are of one size, and none grows
             let spare = if room >= SPARE_SIZE { self.spare.pop().unwrap_or_default() } else { Vec::new() };
+            self.spare_size -= spare.capacity();
             let builder = BatchBuilder::reuse(spare, room);
             let number = partition.number();
             let now = now();
@@ -527,7 +535,9 @@ impl Accumulator {
 
     /// Takes back the buffer of a batch.
     pub(crate) fn recycle(&mut self, buffer: Vec<u8>) {
-        if buffer.capacity() >= SPARE_SIZE && self.spare.len() < SPARES {
+        let size = buffer.capacity();
+        if size >= SPARE_SIZE && self.spare_size + size <= self.settings.spare_memory {
+            self.spare_size += size;
             self.spare.push(buffer);
         }
     }

@@ -19,6 +19,7 @@ pub(super) fn settings() -> Settings {
         idempotence: true,
         batch_size: 1000,
         max_request_size: 2500,
+        spare_memory: 1 << 20,
         delivery_timeout: TIMEOUT,
         missing_timeout: Duration::from_secs(30),
         adaptive_partitioning: true,
