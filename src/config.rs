@@ -89,6 +89,9 @@ pub enum AssignorKind {
     Sticky,
     /// `cooperative-sticky`: the same, but members keep and go on reading what they have; only what moves is given up.
     CooperativeSticky,
+    /// `RoundRobinAssigner`: dealt out in turn, under the name that members of KafkaJS offer unless told otherwise, so that they
+    /// can be in a group with this one.
+    KafkaJs,
     /// One of your own; see [`AssignorKind::custom`].
     Custom(Arc<dyn Assignor>),
 }

@@ -1,5 +1,6 @@
-//! Groups of our members and those of librdkafka (`kcat`) and Kafka's own Java client, on a real broker: each leads once. kcat is
-//! looked for in PATH, the Java client's jars in the directory that `KAFKA_LIBS` names; without one, that one is left out.
+//! Groups of our members and those of librdkafka (`kcat`), Kafka's own Java client and KafkaJS, on a real broker: each leads once.
+//! kcat is looked for in PATH, the Java client's jars in the directory that `KAFKA_LIBS` names, KafkaJS in that of `NODE_PATH`;
+//! without one, that one is left out.
 
 use std::process::{Child, Command, Stdio};
 
@@ -47,6 +48,13 @@ fn java(libs: &str, broker: &TestBroker, group: &str, topic: &str, strategy: &st
     let own = ["--command-property", &strategy, "--command-property", "heartbeat.interval.ms=500"];
     command.args(["-Xmx128m", "-cp", &format!("{libs}/*"), "org.apache.kafka.tools.consumer.ConsoleConsumer"]);
     command.args(["--bootstrap-server", broker.bootstrap(), "--group", group, "--topic", topic]).args(own);
+    command
+}
+
+fn kafkajs(broker: &TestBroker, group: &str, topic: &str) -> Command {
+    let mut command = Command::new("node");
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumer/kafkajs/member.js");
+    command.args([program, broker.bootstrap(), group, topic]);
     command
 }
 
@@ -154,4 +162,15 @@ async fn java_members_share_a_group_with_ours() {
     ] {
         share(&broker, &client, class, kind, &|group, topic| java(&libs, &broker, group, topic, class)).await;
     }
+}
+
+#[tokio::test]
+async fn kafkajs_members_share_a_group_with_ours() {
+    let broker = support::broker().await;
+    let library = std::env::var("NODE_PATH").map(|path| std::path::Path::new(&path).join("kafkajs"));
+    if broker.embedded().is_some() || !library.is_ok_and(|library| library.exists()) {
+        return;
+    }
+    let client = client(&broker).await;
+    share(&broker, &client, "kafkajs", AssignorKind::KafkaJs, &|group, topic| kafkajs(&broker, group, topic)).await;
 }

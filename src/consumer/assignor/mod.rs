@@ -174,6 +174,8 @@ struct Range;
 #[derive(Debug)]
 struct RoundRobin;
 #[derive(Debug)]
+struct KafkaJs;
+#[derive(Debug)]
 struct Sticky;
 #[derive(Debug)]
 struct CooperativeSticky;
@@ -189,6 +191,7 @@ impl AssignorKind {
         match self {
             Self::Range => &Range,
             Self::RoundRobin => &RoundRobin,
+            Self::KafkaJs => &KafkaJs,
             Self::Sticky => &Sticky,
             Self::CooperativeSticky => &CooperativeSticky,
             Self::Custom(assignor) => &**assignor,
@@ -233,6 +236,16 @@ impl Assignor for Range {
 impl Assignor for RoundRobin {
     fn name(&self) -> &str {
         "roundrobin"
+    }
+
+    fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
+        round_robin::assign(topics, &sorted(members))
+    }
+}
+
+impl Assignor for KafkaJs {
+    fn name(&self) -> &str {
+        "RoundRobinAssigner"
     }
 
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
