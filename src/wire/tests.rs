@@ -101,6 +101,33 @@ async fn requests_keep_the_order_of_submit_and_answers_find_their_request() {
     }
 }
 
+/// A task of tokio that has done much gets nothing ready from it until its next turn. What it submits keeps its place.
+#[tokio::test]
+async fn a_task_without_budget_keeps_its_place() {
+    let (connection, mut peer) = open().await;
+    let (answered, ()) = tokio::join!(connection.request(heartbeat(), LONG), async {
+        let correlation = request(&mut peer).await.2;
+        answer(&mut peer, correlation, &[0, 0]).await;
+    });
+    answered.unwrap(); // the connection's task has begun
+
+    let (items, mut queue) = tokio::sync::mpsc::unbounded_channel();
+    (0..1000).for_each(|i| items.send(i).unwrap());
+    let deadline = Instant::now() + LONG;
+    let first = std::future::poll_fn(|cx| {
+        while queue.poll_recv(cx).is_ready() {}
+        assert!(!queue.is_empty(), "the budget is used up");
+        std::task::Poll::Ready(connection.submit(heartbeat(), deadline))
+    })
+    .await;
+    let second = tokio::task::unconstrained(async { connection.submit(heartbeat(), deadline) }).await;
+    for code in [1, 2] {
+        let correlation = request(&mut peer).await.2;
+        answer(&mut peer, correlation, &[0, code]).await;
+    }
+    assert_eq!((first.await.unwrap().error_code, second.await.unwrap().error_code), (1, 2));
+}
+
 #[tokio::test]
 async fn a_dropped_request_is_still_sent_whole() {
     let (connection, mut peer) = open().await;
