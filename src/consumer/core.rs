@@ -17,7 +17,8 @@ use crate::record::TopicPartition;
 pub(crate) enum Said {
     /// JoinGroup; an error comes with the member id.
     Joined(Result<Joined, (Failure, String)>),
-    Shared(Vec<(String, Bytes)>),
+    /// And whether something is withheld until its owner has given it up.
+    Shared(Vec<(String, Bytes)>, bool),
     Synced(Result<Vec<TopicPartition>, Failure>),
     Beat(Result<(), Failure>),
     Left(Result<(), Failure>),
@@ -109,7 +110,7 @@ impl Core {
     pub(crate) fn said(&mut self, now: Instant, said: Said) {
         match (self, said) {
             (Self::Classic(m), Said::Joined(outcome)) => m.joined(now, outcome),
-            (Self::Classic(m), Said::Shared(shares)) => m.shared(now, shares),
+            (Self::Classic(m), Said::Shared(shares, withheld)) => m.shared(now, shares, withheld),
             (Self::Classic(m), Said::Synced(outcome)) => m.synced(now, outcome),
             (Self::Classic(m), Said::Beat(outcome)) => m.beat(now, outcome),
             (Self::Classic(m), Said::Left(outcome)) => m.left(now, outcome),

@@ -11,7 +11,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
@@ -23,7 +22,7 @@ use super::commits::{Commits, Outbox};
 use super::core::{Core, Said};
 use super::fetcher::{Fetcher, Shared as Reading};
 use super::inbox::Inbox;
-use super::leader::{Counts, count, share_out};
+use super::leader::{Counts, Shares, count, share_out};
 use super::lease::{Lease, Leases};
 use super::modern::{beat_request, beaten};
 use super::offsets::{
@@ -56,7 +55,7 @@ pub(crate) enum Command {
 /// What a request has brought.
 enum Answer {
     Found(Result<Coordinator>),
-    Shared(Counts, Vec<(String, Bytes)>),
+    Shared(Shares),
     Said(Said),
 }
 
@@ -294,8 +293,7 @@ impl Group {
                 let sharing = async move {
                     // The membership has checked that it is one of ours.
                     let assignor = assignor.unwrap_or(AssignorKind::Range);
-                    let (counts, shares) = share_out(&client, &topics, &members, &assignor).await;
-                    Answer::Shared(counts, shares)
+                    Answer::Shared(share_out(&client, &topics, &members, &assignor).await)
                 };
                 self.request = Some(sharing.boxed());
             }
@@ -410,9 +408,9 @@ impl Group {
                 self.shell.status.meter().failed("group", e.kind());
                 self.membership.found(now, Err(e));
             }
-            Answer::Shared(counts, shares) => {
+            Answer::Shared(Shares { counts, shares, withheld }) => {
                 self.shared = counts;
-                self.membership.said(now, Said::Shared(shares));
+                self.membership.said(now, Said::Shared(shares, withheld));
             }
             Answer::Said(said) => self.membership.said(now, said),
         }

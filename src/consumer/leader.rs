@@ -15,6 +15,16 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How many partitions each topic has: what was shared out.
 pub(crate) type Counts = BTreeMap<String, i32>;
 
+/// What the leader has come to.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    pub(crate) counts: Counts,
+    /// For each member.
+    pub(crate) shares: Vec<(String, Bytes)>,
+    /// Whether nobody gets what a member still has: it gives it up and joins again, and then somebody does.
+    pub(crate) withheld: bool,
+}
+
 /// A topic that does not exist has no partitions.
 pub(crate) fn count(snapshot: &Snapshot, topic: &str) -> i32 {
     snapshot.topics.get(topic).map_or(0, |t| i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))
@@ -35,7 +45,7 @@ pub(crate) async fn share_out(
     own: &BTreeSet<String>,
     members: &[GroupMember],
     assignor: &dyn Assignor,
-) -> (Counts, Vec<(String, Bytes)>) {
+) -> Shares {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
     let learn = async {
@@ -55,6 +65,8 @@ pub(crate) async fn share_out(
     let snapshot = cluster.snapshot();
     let layouts: Topics = topics.into_iter().map(|t| (t.clone(), layout(&snapshot, t))).collect();
     let mut all = assignor.assign(&layouts, members);
+    let given: BTreeSet<_> = all.values().flatten().collect();
+    let withheld = members.iter().flat_map(|m| &m.owned).any(|p| !given.contains(p));
     let shares = members.iter().map(|m| {
         let (member, partitions) = (m.id.clone(), all.remove(&m.id).unwrap_or_default());
         let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
@@ -64,5 +76,6 @@ pub(crate) async fn share_out(
         (member, bytes)
     });
     let shares = shares.collect();
-    (layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect(), shares)
+    let counts = layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect();
+    Shares { counts, shares, withheld }
 }

@@ -97,6 +97,11 @@ pub(crate) struct Membership {
     /// Those of them that are drained.
     revoking: Vec<TopicPartition>,
     shares: Vec<(String, Bytes)>,
+    /// Whether something of it is withheld from all until its owner has given it up.
+    withheld: bool,
+    /// When the leader has the group rebalance, should that owner not have done so: a static one that was started anew on the way has
+    /// its place again without a word, and nobody would ever get what it had given up.
+    overdue: Option<Instant>,
     /// Whether there is a connection to the coordinator.
     coordinator: bool,
     in_flight: InFlight,
@@ -139,6 +144,8 @@ impl Membership {
             owes: None,
             revoking: Vec::new(),
             shares: Vec::new(),
+            withheld: false,
+            overdue: None,
             coordinator: false,
             in_flight: InFlight::Nothing,
             sent: now,
@@ -209,7 +216,7 @@ impl Membership {
         let beat = if self.coordinator { self.next_heartbeat.max(self.retry_at) } else { self.retry_at };
         let own = match self.phase {
             Phase::Joining | Phase::Syncing => retry,
-            Phase::Stable => idle.then_some(beat),
+            Phase::Stable => idle.then_some(beat).into_iter().chain(self.overdue).min(),
             Phase::Draining { deadline } => Some(if idle { beat.min(deadline) } else { deadline }),
             Phase::Leaving { deadline } => Some(retry.map_or(deadline, |r| r.min(deadline))),
             Phase::Assigning | Phase::Away | Phase::Ended => None,
@@ -231,6 +238,11 @@ impl Membership {
         }
         match self.phase {
             Phase::Draining { deadline } if now >= deadline => self.give_up(),
+            Phase::Stable if self.overdue.is_some_and(|at| now >= at) => {
+                tracing::info!(group = %self.settings.group, "what a member was to give up has no new owner yet: the group rebalances");
+                self.overdue = None;
+                self.rebalance(now);
+            }
             Phase::Leaving { deadline } if now >= deadline => {
                 let what = format!(
                     "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
@@ -293,6 +305,7 @@ impl Membership {
         self.generation = joined.generation;
         self.leads = joined.leads;
         self.shares.clear();
+        (self.withheld, self.overdue) = (false, None);
         self.phase = match joined.members {
             Some(members) => {
                 self.actions.push_back(Action::Assign { members, assignor: self.protocol.clone() });
@@ -303,9 +316,10 @@ impl Membership {
     }
 
     /// What came of [`Action::Assign`].
-    pub(crate) fn shared(&mut self, now: Instant, shares: Vec<(String, Bytes)>) {
+    pub(crate) fn shared(&mut self, now: Instant, shares: Vec<(String, Bytes)>, withheld: bool) {
         if self.phase == Phase::Assigning {
             self.shares = shares;
+            self.withheld = withheld;
             self.phase = Phase::Syncing;
             self.drive(now);
         }
@@ -326,6 +340,7 @@ impl Membership {
                 self.calm = now;
                 self.heartbeat_interval = self.settings.heartbeat_interval / 8;
                 self.next_heartbeat = now + self.heartbeat_interval;
+                self.overdue = self.withheld.then(|| now + self.settings.rebalance_timeout);
                 self.accept_share(now, partitions.into_iter().collect());
             }
             Err(failure) => self.failed(now, "synchronising", failure),

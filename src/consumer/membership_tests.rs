@@ -192,7 +192,7 @@ fn the_leader_shares_out() {
     };
     t.m.joined(t.now, Ok(joined));
     t.expect(&["assign 1 roundrobin"]);
-    t.m.shared(t.now, vec![("m1".into(), Bytes::new())]);
+    t.m.shared(t.now, vec![("m1".into(), Bytes::new())], false);
     t.expect(&["sync 4 1"]);
     t.synced(&[0]);
     t.expect(&["assigned 4 t/0"]);
@@ -634,6 +634,37 @@ fn a_static_member_that_is_lost_before_it_joins_once_more_does_so_afterwards() {
     t.expect(&["heartbeat 3"]);
 }
 
+/// The same member, started anew before it has joined once more: it knows of no debt, but the leader does.
+#[test]
+fn a_leader_does_not_wait_for_ever_for_what_it_has_withheld() {
+    let mut t = Test::cooperative();
+    for withheld in [true, false] {
+        t.rebalances();
+        let members = Some(vec![GroupMember::new("m1"), GroupMember::new("m2")]);
+        let (generation, protocol) = (t.m.generation() + 1, "coop".to_owned());
+        t.m.joined(t.now, Ok(Joined { member_id: "m1".into(), generation, protocol, leads: true, members }));
+        t.m.shared(t.now, Vec::new(), withheld);
+        t.synced(&[0, 1]);
+        t.did();
+        let since = t.now;
+        loop {
+            t.wait();
+            match t.did().as_slice() {
+                [one] if one.starts_with("heartbeat") && t.now < since + 2 * REBALANCE => t.beat(0),
+                [one] if one.starts_with("heartbeat") => break assert!(!withheld),
+                other => {
+                    assert_eq!(other, [format!("join \"m1\" with t/0,t/1 of {generation}")]);
+                    assert!(withheld && t.now == since + REBALANCE);
+                    t.joined_by(generation + 1, "coop");
+                    t.synced(&[0, 1]);
+                    break;
+                }
+            }
+        }
+        t.did();
+    }
+}
+
 #[test]
 fn a_rebalance_that_overtakes_another_one_costs_a_cooperative_member_nothing() {
     let mut t = Test::cooperative();
@@ -936,7 +967,7 @@ impl Watch {
                         self.t.m.joined(now, Ok(joined));
                     }
                     Some("join") => self.t.refuse_join(code),
-                    Some("assign") => self.t.m.shared(now, Vec::new()),
+                    Some("assign") => self.t.m.shared(now, Vec::new(), true),
                     Some("sync") if code == 0 => {
                         let share: Vec<_> = (0..4).filter(|_| self.t.random.bool()).collect();
                         self.t.synced(&share);

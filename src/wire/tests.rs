@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use kafka_protocol::messages::*;
@@ -114,13 +116,13 @@ async fn a_task_without_budget_keeps_its_place() {
     let (items, mut queue) = tokio::sync::mpsc::unbounded_channel();
     (0..1000).for_each(|i| items.send(i).unwrap());
     let deadline = Instant::now() + LONG;
-    let first = std::future::poll_fn(|cx| {
+    let first = poll_fn(|cx| {
         while queue.poll_recv(cx).is_ready() {}
         assert!(!queue.is_empty(), "the budget is used up");
-        std::task::Poll::Ready(connection.submit(heartbeat(), deadline))
+        Poll::Ready(connection.submit(heartbeat(), deadline))
     })
     .await;
-    let second = tokio::task::unconstrained(async { connection.submit(heartbeat(), deadline) }).await;
+    let second = tokio::task::unconstrained(poll_fn(|_| Poll::Ready(connection.submit(heartbeat(), deadline)))).await;
     for code in [1, 2] {
         let correlation = request(&mut peer).await.2;
         answer(&mut peer, correlation, &[0, code]).await;
