@@ -249,7 +249,7 @@ impl Assignor for KafkaJs {
     }
 
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
-        round_robin::assign(topics, &sorted(members))
+        RoundRobin.assign(topics, members)
     }
 }
 

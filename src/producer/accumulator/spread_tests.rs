@@ -167,7 +167,6 @@ fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
         adaptive_partitioning: adaptive,
         batch_size: 10_000,
         max_request_size: 10_000,
-        spare_memory: 1 << 20,
         linger: MS,
         ..settings()
     };
