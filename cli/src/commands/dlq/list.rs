@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ailurus::{Admin, Client};
+use ailurus::{Admin, Client, Error, ErrorKind};
 use serde::Serialize;
 
 use super::log::{Entry, Letter, Log};
@@ -41,16 +41,16 @@ struct Class {
 }
 
 pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool) -> anyhow::Result<Exit> {
-    let topics = if topics.is_empty() {
+    let all = if topics.is_empty() {
         let all = Admin::new(client).list_topics().await?;
-        all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix)).collect()
+        count_those_there(client, all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix))).await?
     } else {
-        topics
+        let mut all = Vec::new();
+        for topic in topics {
+            all.push(count(client, &topic).await?);
+        }
+        all
     };
-    let mut all = Vec::new();
-    for topic in topics {
-        all.push(count(client, &topic).await?);
-    }
     if json {
         output::json(&all)?;
         return Ok(Exit::Success);
@@ -60,6 +60,20 @@ pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool)
     }
     output::print(table(&all))?;
     Ok(Exit::Success)
+}
+
+/// Of those topics that were there a moment ago; one that is deleted meanwhile is left out.
+async fn count_those_there(client: &Client, topics: impl Iterator<Item = String>) -> anyhow::Result<Vec<Counts>> {
+    let mut all = Vec::new();
+    for topic in topics {
+        match count(client, &topic).await {
+            Err(e) if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::UnknownTopic) => {
+                note(format_args!("{topic} is left out: it was deleted meanwhile"));
+            }
+            counts => all.push(counts?),
+        }
+    }
+    Ok(all)
 }
 
 async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
@@ -148,6 +162,9 @@ fn table(all: &[Counts]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ailurus::Config;
+    use ailurus_broker::{Broker, BrokerConfig};
+
     use super::*;
 
     #[test]
@@ -155,5 +172,17 @@ mod tests {
         let at = |n: u32| format!("can't read order.paid from orders/{n} at offset {}: no", n * 37);
         assert_eq!(class_of(&at(1)), class_of(&at(2000)));
         assert_ne!(class_of("a1b"), class_of("ab"));
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_is_deleted_meanwhile_is_left_out() -> anyhow::Result<()> {
+        let broker = Broker::start(BrokerConfig::default()).await?;
+        let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
+        Admin::new(&client).create_topic("there.dlq", 1, None).await?;
+        let listed = ["gone.dlq", "there.dlq"].map(str::to_owned).into_iter();
+        let counted = count_those_there(&client, listed).await?;
+        assert_eq!(counted.iter().map(|c| c.topic.as_str()).collect::<Vec<_>>(), ["there.dlq"]);
+        client.close().await;
+        Ok(())
     }
 }
