@@ -21,7 +21,7 @@ async fn connect(config: ConfigBuilder) -> Client {
 
 async fn topic(broker: &TestBroker, client: &Client, name: &str) -> String {
     let topic = broker.topic(name);
-    Admin::new(client).create_topic(&topic, 1, None).await.unwrap();
+    support::create_topic(client, &topic, 1).await.unwrap();
     topic
 }
 

@@ -19,7 +19,7 @@ const FIRST: i64 = 1_700_000_000_000;
 /// A topic of two partitions, ten records in the second of them.
 async fn topic(broker: &TestBroker, client: &Client) -> (String, [TopicPartition; 2]) {
     let name = broker.topic("t");
-    Admin::new(client).create_topic(&name, 2, None).await.unwrap();
+    support::create_topic(client, &name, 2).await.unwrap();
     let producer = Producer::new(client, client.config().producer.clone()).unwrap();
     for i in 0..10 {
         let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(FIRST + i * 1000);

@@ -71,7 +71,7 @@ async fn offsets_of_places_in_a_partition() {
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
     let name = broker.topic("offsets");
-    admin.create_topic(&name, 2, None).await.unwrap();
+    support::create_topic(&client, &name, 2).await.unwrap();
     let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
     let first = 1_700_000_000_000;
     for i in 0..5 {

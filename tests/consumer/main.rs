@@ -53,7 +53,7 @@ async fn client(broker: &TestBroker) -> Client {
 
 async fn topic(broker: &TestBroker, client: &Client, name: &str, partitions: i32) -> String {
     let topic = broker.topic(name);
-    Admin::new(client).create_topic(&topic, partitions, None).await.unwrap();
+    support::create_topic(client, &topic, partitions).await.unwrap();
     topic
 }
 

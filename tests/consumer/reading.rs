@@ -56,7 +56,7 @@ async fn a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning() 
         if round == 0 {
             Admin::new(&client).delete_topic(&topic).await.unwrap();
             assert_eq!(assigned(&mut consumer).await, [], "a topic that is gone has no partitions");
-            soon(async { while Admin::new(&client).create_topic(&topic, 2, None).await.is_err() {} }).await;
+            soon(async { while support::create_topic(&client, &topic, 2).await.is_err() {} }).await;
         }
     }
     consumer.close().await.unwrap();

@@ -53,7 +53,7 @@ impl Setup {
         let quick =
             broker.config().retry_backoff(Duration::from_millis(5)).retry_backoff_max(Duration::from_millis(100));
         let client = Client::connect(config(quick).build().unwrap()).await.unwrap();
-        Admin::new(&client).create_topic(&topic, partitions, None).await.unwrap();
+        support::create_topic(&client, &topic, partitions).await.unwrap();
         let mut settings = client.config().producer.clone();
         change(&mut settings);
         let producer = Producer::new(&client, settings).unwrap();

@@ -13,6 +13,7 @@ use std::env;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ailurus::admin::NewTopic;
 use ailurus::{Admin, BrokerAddr, Client, Config, ConfigBuilder};
 use ailurus_broker::{Broker, BrokerConfig, Versions};
 
@@ -113,6 +114,12 @@ impl Drop for TestBroker {
             eprintln!("not all of {}* could be deleted: {error}", self.prefix);
         }
     }
+}
+
+/// Creates a topic that keeps its records however old their timestamps say that they are: brokers delete by those.
+pub async fn create_topic(client: &Client, name: &str, partitions: i32) -> ailurus::Result<()> {
+    let new = NewTopic::new(name).partitions(partitions).config("retention.ms", "-1");
+    Admin::new(client).create_topic_with(&new).await
 }
 
 /// Deletes the topics and groups whose names begin with `prefix`, as many as can be; the first error is returned.
