@@ -1,13 +1,15 @@
 //! One connection to one broker, owned by a task.
 //!
 //! Requests belong to that task and never to the future of whoever asked: a caller that goes away cannot leave half a frame
-//! on the wire, nor a request without an owner. The task polls each request once before it takes the next one, and the
-//! messenger's write lock is fair, so the order of [`Connection::submit`] is the order on the wire.
+//! on the wire, nor a request without an owner. Each is polled once where it is submitted, one after the other, with the
+//! task's waker: mostly that writes it, and the task sleeps until something comes back. The messenger's write lock is fair,
+//! so the order of [`Connection::submit`] is the order on the wire.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,7 +17,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use rskafka::messenger::{Messenger, RequestError};
 use rskafka::protocol::frame::ReadError as FrameError;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::api::{Api, Body, Reply};
@@ -24,15 +27,12 @@ use super::stream::{Control, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
 
-/// Requests that may wait for the connection's task; whoever sends more than this has no bound of its own.
+/// Requests that may wait while the connection logs in again; whoever sends more than this has no bound of its own.
 const QUEUE: usize = 256;
 /// Brokers close a connection after 10 idle minutes: we are first, so that no request meets a closing one.
 const IDLE: Duration = Duration::from_secs(9 * 60);
 /// How long `close` waits for the socket.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// Makes a request once the connection's task comes to it.
-type Job = Box<dyn FnOnce(Arc<Wire>) -> Box<dyn Request> + Send>;
 
 /// What a finished request means for the connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +53,13 @@ type Wire = Messenger<Stream<AnyStream>>;
 pub(crate) struct Connection {
     meter: Meter,
     control: Arc<Control>,
-    jobs: mpsc::Sender<Job>,
+    lane: Arc<Lane>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.lane.release();
+    }
 }
 
 impl Connection {
@@ -92,11 +98,11 @@ impl Connection {
             let lifetime = login.first(&asker).await.inspect_err(|_| control.kill("the login failed"))?;
             renewal = Some(Renewal::new(login, asker, metrics.clone(), lifetime));
         }
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let lane = Arc::new(Lane::new(messenger));
         let meter = Meter { metrics: metrics.clone(), peer };
         let open = Open::new(meter.clone());
-        tokio::spawn(run(messenger, queue, Arc::clone(&control), renewal, open));
-        Ok(Self { meter, control, jobs })
+        tokio::spawn(run(Arc::clone(&lane), Arc::clone(&control), renewal, open));
+        Ok(Self { meter, control, lane })
     }
 
     /// The broker, as errors name it.
@@ -119,7 +125,7 @@ impl Connection {
         self.control.ended().cancelled().await;
     }
 
-    /// Queues a request behind those submitted before; the future resolves with its response.
+    /// Writes a request behind those submitted before; the future resolves with its response.
     ///
     /// The deadline covers all from now on. When it passes, the connection is closed: a broker may never answer what stands
     /// behind a request it has not answered.
@@ -129,24 +135,22 @@ impl Connection {
     pub(crate) fn submit<A: Api>(&self, request: A, deadline: Instant) -> Pending<A::Response> {
         let (answer, answered) = oneshot::channel();
         let (meter, control) = (self.meter.clone(), Arc::clone(&self.control));
-        let began = Instant::now();
-        let job: Job = Box::new(move |messenger| {
+        let refused = self.lane.submit(&self.control, |messenger| {
             let body = Body { message: request, control: Arc::clone(&control) };
-            let reply = Box::pin(async move { messenger.request(body).await });
-            meter.metrics.report(|| Observation::RequestSent { broker: &meter.peer, api: A::NAME });
-            Box::new(Asked { reply, answer: Some(answer), began, deadline, meter, control })
+            let sent = meter.clone();
+            // Unconstrained, or a task that has used up its budget would not even get in line by polling it.
+            let reply = Box::pin(unconstrained(async move {
+                sent.metrics.report(|| Observation::RequestSent { broker: &sent.peer, api: A::NAME });
+                messenger.request(body).await
+            }));
+            Box::new(Asked { reply, answer: Some(answer), began: Instant::now(), deadline, meter, control })
         });
-        let refused = match self.jobs.try_send(job) {
-            Ok(()) => None,
-            Err(mpsc::error::TrySendError::Full(_)) => Some("too many requests wait for the connection"),
-            Err(mpsc::error::TrySendError::Closed(_)) => Some("the connection is closed"),
-        };
         Pending {
             api: A::NAME,
             peer: Arc::clone(&self.meter.peer),
             control: Arc::clone(&self.control),
             answered,
-            refused,
+            refused: refused.err(),
         }
     }
 
@@ -325,28 +329,149 @@ impl<A: Api> Request for Asked<A> {
     }
 }
 
-async fn run(
-    messenger: Arc<Wire>,
-    mut jobs: mpsc::Receiver<Job>,
-    control: Arc<Control>,
-    mut renewal: Option<Renewal>,
-    _open: Open,
-) {
+/// What those who submit share with the connection's task.
+#[derive(Debug)]
+struct Lane(Mutex<LaneState>);
+
+struct LaneState {
+    /// None when the connection has ended.
+    messenger: Option<Arc<Wire>>,
+    /// Polled once with the task's waker, and not yet seen by the task.
+    begun: Vec<Box<dyn Request>>,
+    /// Not begun, in order: the task has not, or it logs in again.
+    held: VecDeque<Box<dyn Request>>,
+    holding: bool,
+    /// Of the task.
+    waker: Waker,
+    /// When the task looks for deadlines next.
+    alarm: Instant,
+    used: Instant,
+    in_use: bool,
+}
+
+impl std::fmt::Debug for LaneState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (begun, held) = (self.begun.len(), self.held.len());
+        f.debug_struct("LaneState").field("begun", &begun).field("held", &held).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    fn new(messenger: Arc<Wire>) -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(LaneState {
+            messenger: Some(messenger),
+            begun: Vec::new(),
+            held: VecDeque::new(),
+            holding: true,
+            waker: Waker::noop().clone(),
+            alarm: now,
+            used: now,
+            in_use: true,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a request, or holds it back.
+    fn submit(&self, control: &Control, make: impl FnOnce(Arc<Wire>) -> Box<dyn Request>) -> Result<(), &'static str> {
+        let mut lane = self.lock();
+        let messenger = lane.messenger.clone().filter(|_| !control.ended().is_cancelled());
+        let request = make(messenger.ok_or("the connection is closed")?);
+        lane.used = Instant::now();
+        if !lane.holding {
+            lane.begin(request, control);
+        } else if lane.held.len() < QUEUE {
+            lane.held.push_back(request);
+            lane.waker.wake_by_ref();
+        } else {
+            return Err("too many requests wait for the connection");
+        }
+        Ok(())
+    }
+
+    /// Nobody submits any more.
+    fn release(&self) {
+        let mut lane = self.lock();
+        lane.in_use = false;
+        lane.waker.wake_by_ref();
+    }
+
+    /// Begins what was held back, unless it is to be held on, and brings all that was begun to the task. Gives the time of the
+    /// next alarm, and whether anybody may still submit.
+    fn take(
+        &self,
+        cx: &Context<'_>,
+        (hold, alarm): (bool, Instant),
+        control: &Control,
+        active: &mut FuturesUnordered<Box<dyn Request>>,
+    ) -> (Instant, bool) {
+        let mut lane = self.lock();
+        lane.waker.clone_from(cx.waker());
+        lane.holding = hold;
+        let held = if hold { VecDeque::new() } else { std::mem::take(&mut lane.held) };
+        held.into_iter().for_each(|request| lane.begin(request, control));
+        lane.alarm = lane.begun.iter().map(|request| request.deadline()).fold(alarm, Instant::min);
+        active.extend(lane.begun.drain(..));
+        (lane.alarm, lane.in_use)
+    }
+
+    /// Ready when [`take`](Self::take) has something to do.
+    fn poll_fresh(&self, cx: &Context<'_>, hold: bool, in_use: bool) -> Poll<()> {
+        let mut lane = self.lock();
+        lane.waker.clone_from(cx.waker());
+        let fresh = !lane.begun.is_empty() || (!hold && !lane.held.is_empty()) || lane.in_use != in_use;
+        if fresh { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Nothing can be submitted any more; what has not ended fails.
+    fn end(&self) {
+        let mut lane = self.lock();
+        let left = (lane.messenger.take(), std::mem::take(&mut lane.begun), std::mem::take(&mut lane.held));
+        drop(lane);
+        drop(left);
+    }
+}
+
+impl LaneState {
+    /// Polls a request for the first time, which puts it in line for the socket.
+    fn begin(&mut self, mut request: Box<dyn Request>, control: &Control) {
+        match Pin::new(&mut request).poll(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(Verdict::Kill(reason)) => control.kill(reason),
+            Poll::Ready(Verdict::Keep) => {}
+            Poll::Pending => {
+                if request.deadline() < self.alarm {
+                    self.waker.wake_by_ref();
+                }
+                self.begun.push(request);
+            }
+        }
+    }
+}
+
+async fn run(lane: Arc<Lane>, control: Arc<Control>, mut renewal: Option<Renewal>, _open: Open) {
     let mut active = FuturesUnordered::<Box<dyn Request>>::new();
-    let mut in_use = true;
-    let mut idle_at = Instant::now() + IDLE;
-    // One timer, set anew when it fires: one for each request costs a system call each.
-    let alarm = tokio::time::sleep_until(idle_at);
+    // One timer, set anew when it fires or is too late: one for each request costs a system call each.
+    let alarm = tokio::time::sleep_until(Instant::now() + IDLE);
     let ended = control.ended().cancelled();
     tokio::pin!(alarm, ended);
     let reason = loop {
+        let hold = renewal.as_ref().is_some_and(Renewal::holds_back);
+        let state = (hold, alarm.deadline());
+        let (next, in_use) = poll_fn(|cx| Poll::Ready(lane.take(cx, state, &control, &mut active))).await;
         if !in_use && active.is_empty() {
             break "no one uses the connection any more".to_owned();
         }
-        let (idle, held) = (active.is_empty(), renewal.as_ref().is_some_and(Renewal::holds_back));
+        if next < alarm.deadline() {
+            alarm.as_mut().reset(next);
+        }
+        let idle = active.is_empty();
         let login = poll_fn(|cx| renewal.as_mut().map_or(Poll::Pending, |renewal| renewal.poll(cx, idle)));
         tokio::select! {
             biased;
+            () = poll_fn(|cx| lane.poll_fresh(cx, hold, in_use)) => {}
             // Before the end: a broker that refuses something may close the connection right behind its answer.
             Some(verdict) = active.next() => if let Verdict::Kill(reason) = verdict { break reason },
             () = &mut ended => break "the connection was closed".to_owned(),
@@ -354,29 +479,11 @@ async fn run(
                 control.explain(e.full());
                 break e.full();
             },
-            job = jobs.recv(), if in_use && !held => match job {
-                Some(job) => {
-                    idle_at = Instant::now() + IDLE;
-                    let mut request = job(Arc::clone(&messenger));
-                    // Once before the next is made, so that it stands in the write lock's queue. The set polls it again and
-                    // registers its waker.
-                    match futures_util::poll!(&mut request) {
-                        Poll::Ready(Verdict::Kill(reason)) => break reason,
-                        Poll::Ready(Verdict::Keep) => {}
-                        Poll::Pending => {
-                            if request.deadline() < alarm.deadline() {
-                                alarm.as_mut().reset(request.deadline());
-                            }
-                            active.push(request);
-                        }
-                    }
-                }
-                None => in_use = false,
-            },
             () = &mut alarm => {
                 let now = Instant::now();
                 let overdue = active.iter_mut().filter(|r| r.deadline() <= now).map(|r| r.expire());
                 if let Some(reason) = overdue.reduce(|first, _| first) { break reason }
+                let idle_at = lane.lock().used + IDLE;
                 if active.is_empty() && idle_at <= now { break "the connection was idle".to_owned() }
                 let next = active.iter_mut().map(|r| r.deadline()).min().unwrap_or(idle_at);
                 alarm.as_mut().reset(next);
@@ -390,6 +497,7 @@ async fn run(
     }
     control.kill(reason);
     // Dropping the requests tells those who wait; dropping the messenger ends its reader.
+    lane.end();
 }
 
 /// A messenger's error in our words.

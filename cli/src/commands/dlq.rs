@@ -85,7 +85,8 @@ enum Action {
     /// Send records to their origin topic again: with their key, value, headers and timestamp, to their partition.
     ///
     /// Each is acknowledged by all in-sync replicas before it is marked. One that dies between the two leaves up to 100
-    /// letters that are replayed again. A record says in the header dlq-replays how often it was replayed.
+    /// letters that are replayed again. A record says in the header dlq-replays how often it was replayed. Brokers delete by
+    /// timestamp: raise the origin topic's retention.ms first if letters are older than that, or it may delete them unread.
     Replay {
         /// The dead-letter topic.
         topic: String,
