@@ -1,26 +1,26 @@
 //! gzip, made for batches of similar records: quick at about the size of zlib's level 5 (RFC 1951, RFC 1952).
 //!
 //! All of the data is at hand, so nothing is copied to a window. Two tables remember where eight and where four bytes were
-//! last: matches of JSON are long, so the first is asked first, and no chains are walked. A match is put off by a byte if a
-//! longer one begins there.
+//! last: matches of JSON are long, so the first is asked first, for four places at most. Where nothing is found some bytes are
+//! passed over, for what is found behind them is extended backwards: that costs less than to put a match off for a longer one.
 
 use std::cell::RefCell;
 
 use super::huffman::{Bits, Block};
 
-const LONG_BITS: u32 = 15;
+const LONG_BITS: u32 = 14;
 const SHORT_BITS: u32 = 14;
 const MIN_MATCH: usize = 4;
 const MAX_MATCH: usize = 258;
 const WINDOW: usize = 1 << 15;
-/// Matches that are put off for a longer one are shorter than this.
-const LAZY: usize = 24;
 /// Nothing better than this is looked for.
-const ENOUGH: usize = 32;
+const ENOUGH: usize = 24;
 /// After so many places without a match one more byte is passed over at each.
 const PATIENCE: usize = 8;
 /// And so many at most.
 const STRIDE: usize = 32;
+/// Digits that are passed over at once.
+const DIGITS: usize = 16;
 
 /// Appends `data` as one gzip member.
 pub(super) fn gzip(data: &[u8], out: &mut Vec<u8>) {
@@ -38,9 +38,9 @@ pub(super) fn gzip(data: &[u8], out: &mut Vec<u8>) {
 
 #[derive(Debug)]
 struct Matcher {
-    /// Positions, counted from before the first data on, so that those of earlier data are too far away. Two for each hash,
-    /// the later first.
-    long: Box<[[u32; 2]]>,
+    /// Positions, counted from before the first data on, so that those of earlier data are too far away. Four for each hash,
+    /// the latest first.
+    long: Box<[[u32; 4]]>,
     short: Box<[u32]>,
     base: u32,
     block: Block,
@@ -56,7 +56,7 @@ struct Match {
 impl Matcher {
     fn new() -> Self {
         Self {
-            long: vec![[0; 2]; 1 << LONG_BITS].into(),
+            long: vec![[0; 4]; 1 << LONG_BITS].into(),
             short: vec![0; 1 << SHORT_BITS].into(),
             base: WINDOW as u32 + 1,
             block: Block::default(),
@@ -68,40 +68,33 @@ impl Matcher {
             *self = Self::new();
         }
         let mut bits = Bits::new(out);
+        // The block begins at the first of these; what is behind the second is in no step of it yet.
+        let (mut begun, mut from) = (0, 0);
         let (mut at, mut missed) = (0, 0);
         while at + 9 <= data.len() {
-            let mut found = self.find(data, at, Match::default());
-            if found.len < MIN_MATCH {
-                // What has nothing in common for a while, such as a random id, is gone through faster.
-                let step = (1 + missed / PATIENCE).min(STRIDE).min(data.len() - at);
-                data[at..at + step].iter().for_each(|byte| self.block.literal(*byte));
-                at += step;
+            let Some(Match { mut len, distance }) = self.find(data, at) else {
+                at = pass_over(data, at, missed);
                 missed += 1;
-            } else {
-                missed = 0;
-                while found.len < LAZY && at + 10 <= data.len() {
-                    let next = self.find(data, at + 1, found);
-                    if next.len <= found.len {
-                        break;
-                    }
-                    self.block.literal(data[at]);
-                    at += 1;
-                    found = next;
-                }
-                self.block.copy(found.len, found.distance);
-                let end = at + found.len;
-                // Some of the places in it, for the bytes to come.
-                for i in [at + 2, end - 2] {
-                    self.remember(data, i);
-                }
-                at = end;
+                continue;
+            };
+            missed = 0;
+            while at > from && at > distance && len < MAX_MATCH && data[at - 1] == data[at - 1 - distance] {
+                at -= 1;
+                len += 1;
             }
+            self.block.step(&data[from..at], len, distance);
+            from = at + len;
+            // Some of the places in it, for the bytes to come.
+            for i in [at + 1, from - 3] {
+                self.remember(data, i);
+            }
+            at = from;
             if self.block.is_full() {
-                self.block.finish(&mut bits, false);
+                self.block.finish(&mut bits, &data[begun..from], false);
+                begun = from;
             }
         }
-        data[at..].iter().for_each(|byte| self.block.literal(*byte));
-        self.block.finish(&mut bits, true);
+        self.block.finish(&mut bits, &data[begun..], true);
         bits.finish();
         self.base += (data.len() + WINDOW) as u32;
     }
@@ -110,23 +103,26 @@ impl Matcher {
         let Some(word) = word(data, at) else { return };
         let position = self.base + at as u32;
         let slot = &mut self.long[long_hash(word)];
-        *slot = [position, slot[0]];
+        *slot = [position, slot[0], slot[1], slot[2]];
         self.short[short_hash(word)] = position;
     }
 
-    /// The best match here that is longer than `least`; remembers the place.
+    /// The best match here; remembers the place.
     #[inline]
-    fn find(&mut self, data: &[u8], at: usize, least: Match) -> Match {
-        let Some(word) = word(data, at) else { return Match::default() };
+    fn find(&mut self, data: &[u8], at: usize) -> Option<Match> {
+        let word = word(data, at)?;
         let position = self.base + at as u32;
         let slot = &mut self.long[long_hash(word)];
-        let [near, far] = *slot;
-        *slot = [position, near];
+        let earlier = *slot;
+        *slot = [position, earlier[0], earlier[1], earlier[2]];
         let short = std::mem::replace(&mut self.short[short_hash(word)], position);
         let mut best = Match::default();
-        for earlier in [near, far] {
+        for earlier in earlier {
             let distance = (position - earlier) as usize;
-            if distance <= WINDOW && self::word(data, at - distance) == Some(word) {
+            if distance > WINDOW {
+                break; // and so are those before it
+            }
+            if self::word(data, at - distance) == Some(word) {
                 let len = 8 + common(data, at - distance + 8, at + 8, MAX_MATCH - 8);
                 if len > best.len {
                     best = Match { len, distance };
@@ -136,18 +132,26 @@ impl Matcher {
                 }
             }
         }
-        if best.len == 0 && least.len < 8 {
-            let distance = (position - short) as usize;
-            // Four bytes from far away cost as much as they save.
-            if distance <= WINDOW {
-                let len = common(data, at - distance, at, MAX_MATCH);
-                if len > MIN_MATCH || (len == MIN_MATCH && distance < WINDOW / 4) {
-                    best = Match { len, distance };
-                }
-            }
+        if best.len > 0 {
+            return Some(best);
         }
-        if best.len > least.len { best } else { Match::default() }
+        let distance = (position - short) as usize;
+        if distance > WINDOW {
+            return None;
+        }
+        let len = common(data, at - distance, at, MAX_MATCH);
+        // Four bytes from far away cost as much as they save.
+        (len > MIN_MATCH || (len == MIN_MATCH && distance < WINDOW / 4)).then_some(Match { len, distance })
     }
+}
+
+/// Where to look next: what has nothing in common for a while, such as a random id, is gone through faster, and numbers at
+/// once.
+#[inline]
+fn pass_over(data: &[u8], at: usize, missed: usize) -> usize {
+    let at = at + (1 + missed / PATIENCE).min(STRIDE);
+    let digits = data.iter().skip(at).take(DIGITS).take_while(|byte| byte.is_ascii_hexdigit());
+    at + digits.count()
 }
 
 #[inline]
@@ -209,6 +213,8 @@ mod tests {
         let noise: Vec<u8> = (0..100_000).map(|_| random.u8(..)).collect();
         // From as far away as can be, and from one byte further.
         let repeated = |distance: usize| [&noise[..300], &vec![0; distance - 300], &noise[..300]].concat();
+        // Bytes that come once among many others have the longest codes: a run of them is the most that is put at a time.
+        let rare = [noise[..30_000].iter().map(|b| b % 16).collect(), (0..=255).collect::<Vec<u8>>()].concat();
         for data in [
             Vec::new(),
             vec![7],
@@ -217,6 +223,8 @@ mod tests {
             repeated(WINDOW),
             repeated(WINDOW + 1),
             noise.clone(),
+            [&rare[..], &rare[30_000..], &noise].concat(),
+            rare,
             // Frequencies of which a tree would have more levels than codes may have bits.
             (0..24_u32).flat_map(|i| vec![i as u8 * 9; 1 << (i / 2)]).rev().collect(),
         ] {

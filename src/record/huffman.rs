@@ -57,107 +57,170 @@ fn distance_extra(symbol: usize) -> u32 {
     (symbol as u32 / 2).saturating_sub(1)
 }
 
+/// Bytes of bits that are about to be written, at least: the output is looked at no more often.
+const STAGE: usize = 128;
+/// Literals between two such looks: they have no more than 15 bits each, so that another 8 bytes always have room.
+const RUN: usize = 60;
+
 /// What stands in bits, the lowest first.
 #[derive(Debug)]
 pub(super) struct Bits<'a> {
     out: &'a mut Vec<u8>,
-    /// Not written yet, at most 31 of them.
+    stage: [u8; 2 * STAGE],
+    staged: usize,
+    /// Not staged yet, at most 7 of them.
     rest: u64,
     count: u32,
 }
 
 impl<'a> Bits<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, rest: 0, count: 0 }
+        Self { out, stage: [0; 2 * STAGE], staged: 0, rest: 0, count: 0 }
     }
 
-    /// At most 32 bits.
+    /// At most 48 bits. See [`relieve`](Self::relieve).
     #[inline]
     fn put(&mut self, bits: u64, count: u32) {
         self.rest |= bits << self.count;
         self.count += count;
-        if self.count >= 32 {
-            self.out.extend_from_slice(&(self.rest as u32).to_le_bytes());
-            self.rest >>= 32;
-            self.count -= 32;
+        self.stage[self.staged..self.staged + 8].copy_from_slice(&self.rest.to_le_bytes());
+        self.staged += self.count as usize / 8;
+        self.rest >>= self.count & !7;
+        self.count &= 7;
+    }
+
+    /// Makes room for at least [`STAGE`] bytes. To be called before more than that is put.
+    #[inline]
+    fn relieve(&mut self) {
+        if self.staged >= STAGE {
+            self.flush();
         }
     }
 
-    pub(super) fn finish(self) {
-        let bytes = self.count.div_ceil(8) as usize;
-        self.out.extend_from_slice(&self.rest.to_le_bytes()[..bytes]);
+    fn flush(&mut self) {
+        self.out.extend_from_slice(&self.stage[..self.staged]);
+        self.staged = 0;
+    }
+
+    pub(super) fn finish(mut self) {
+        self.put(0, 7);
+        self.flush();
     }
 }
 
 /// A code: the bits of each symbol, and how many.
 type Code = (u16, u8);
 
+/// Literals, and a copy behind them.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    literals: u32,
+    /// Its length less 3 above its distance.
+    copy: u32,
+}
+
 /// What has been found since the last block was written.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// A literal, or a copy's length less 3 above its distance.
-    items: Vec<u32>,
+    steps: Vec<Step>,
+    /// Literals and copies in them.
+    items: usize,
     symbols: [u32; SYMBOLS],
     distances: [u32; DISTANCES],
 }
 
 impl Default for Block {
     fn default() -> Self {
-        Self { items: Vec::with_capacity(BLOCK + 8), symbols: [0; SYMBOLS], distances: [0; DISTANCES] }
+        Self { steps: Vec::new(), items: 0, symbols: [0; SYMBOLS], distances: [0; DISTANCES] }
     }
 }
 
 impl Block {
+    /// Literals, and then 3 to 258 bytes from 1 to 32768 bytes before.
     #[inline]
-    pub(super) fn literal(&mut self, byte: u8) {
-        self.items.push(u32::from(byte) << 16);
-        self.symbols[byte as usize] += 1;
-    }
-
-    /// 3 to 258 bytes from 1 to 32768 bytes before.
-    #[inline]
-    pub(super) fn copy(&mut self, len: usize, distance: usize) {
-        self.items.push(((len - 3) << 16 | distance) as u32);
+    pub(super) fn step(&mut self, literals: &[u8], len: usize, distance: usize) {
+        self.count(literals);
         self.symbols[LENGTHS[len - 3].0 as usize] += 1;
         self.distances[distance_symbol(distance - 1)] += 1;
+        self.steps.push(Step { literals: literals.len() as u32, copy: ((len - 3) << 16 | distance) as u32 });
+        self.items += literals.len() + 1;
+    }
+
+    #[inline]
+    fn count(&mut self, literals: &[u8]) {
+        literals.iter().for_each(|byte| self.symbols[*byte as usize] += 1);
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= BLOCK
+        self.items >= BLOCK
     }
 
-    /// Writes it, and begins another.
-    pub(super) fn finish(&mut self, bits: &mut Bits<'_>, last: bool) {
+    /// Writes it, and begins another. `data` is what the steps have gone through, and literals behind.
+    pub(super) fn finish(&mut self, bits: &mut Bits<'_>, mut data: &[u8], last: bool) {
+        let gone: usize = self.steps.iter().map(|s| s.literals as usize + (s.copy >> 16) as usize + 3).sum();
+        self.count(&data[gone..]);
         self.symbols[END] = 1;
         let symbols = code_lengths::<SYMBOLS>(&self.symbols, 15);
         let distances = code_lengths::<DISTANCES>(&self.distances, 15);
+        bits.relieve();
         bits.put(u64::from(last), 1);
         bits.put(2, 2); // with codes of its own
         write_codes(bits, &symbols, &distances);
         let (symbols, distances) = (codes(&symbols), codes(&distances));
-        for item in &self.items {
-            let (upper, distance) = ((item >> 16) as usize, (item & 0xffff) as usize);
-            if distance == 0 {
-                let (code, n) = symbols[upper];
-                bits.put(u64::from(code), u32::from(n));
-                continue;
-            }
-            let (symbol, extra) = LENGTHS[upper];
-            let (code, n) = symbols[symbol as usize];
-            let rest = upper as u64 & ((1 << extra) - 1);
-            bits.put(u64::from(code) | rest << n, u32::from(n) + u32::from(extra));
-            let symbol = distance_symbol(distance - 1);
-            let extra = distance_extra(symbol);
-            let (code, n) = distances[symbol];
-            let rest = (distance as u64 - 1) & ((1 << extra) - 1);
-            bits.put(u64::from(code) | rest << n, u32::from(n) + extra);
+        for step in &self.steps {
+            let (literals, rest) = data.split_at(step.literals as usize);
+            write_literals(bits, &symbols, literals);
+            let (upper, distance) = ((step.copy >> 16) as usize, (step.copy & 0xffff) as usize);
+            write_copy(bits, (&symbols, &distances), upper, distance - 1);
+            data = &rest[upper + 3..];
         }
+        write_literals(bits, &symbols, data);
         let (code, n) = symbols[END];
         bits.put(u64::from(code), u32::from(n));
-        self.items.clear();
+        self.steps.clear();
+        self.items = 0;
         self.symbols.fill(0);
         self.distances.fill(0);
     }
+}
+
+#[inline]
+fn write_literals(bits: &mut Bits<'_>, symbols: &[Code; SYMBOLS], literals: &[u8]) {
+    for run in literals.chunks(RUN) {
+        bits.relieve();
+        let threes = run.chunks_exact(3);
+        let rest = threes.remainder();
+        for three in threes {
+            let [a, b, c] = [three[0], three[1], three[2]].map(|byte| symbols[byte as usize]);
+            let two = u64::from(a.0) | u64::from(b.0) << a.1;
+            let count = u32::from(a.1) + u32::from(b.1);
+            bits.put(two | u64::from(c.0) << count, count + u32::from(c.1));
+        }
+        for byte in rest {
+            let (code, n) = symbols[*byte as usize];
+            bits.put(u64::from(code), u32::from(n));
+        }
+    }
+}
+
+/// A copy, by its length less 3 and its distance less 1.
+#[inline]
+fn write_copy(
+    bits: &mut Bits<'_>,
+    (symbols, distances): (&[Code; SYMBOLS], &[Code; DISTANCES]),
+    len: usize,
+    distance: usize,
+) {
+    let (symbol, extra) = LENGTHS[len];
+    let (code, n) = symbols[symbol as usize];
+    let rest = len as u64 & ((1 << extra) - 1);
+    let (copy, count) = (u64::from(code) | rest << n, u32::from(n) + u32::from(extra));
+    let symbol = distance_symbol(distance);
+    let extra = distance_extra(symbol);
+    let (code, n) = distances[symbol];
+    let rest = distance as u64 & ((1 << extra) - 1);
+    bits.relieve();
+    bits.put(copy | (u64::from(code) | rest << n) << count, count + u32::from(n) + extra);
 }
 
 /// How long the code of each symbol is, by how often it comes: at most `most` bits. At least two symbols get one, for that is
@@ -242,6 +305,7 @@ fn write_codes(bits: &mut Bits<'_>, symbols: &[u8; SYMBOLS], distances: &[u8; DI
     ordered.iter().for_each(|len| bits.put(u64::from(*len), 3));
     let codes = codes(&lengths);
     for run in runs {
+        bits.relieve();
         let (code, n) = codes[usize::from(run.symbol)];
         bits.put(u64::from(code) | u64::from(run.more) << n, u32::from(n) + run.bits);
     }
