@@ -71,6 +71,11 @@ pub fn source(client: &ClientCredentials) -> Result<TokenSource, String> {
     Ok(TokenSource::provider(Endpoint { client: client.clone(), at, uri, kept: Mutex::default() }))
 }
 
+/// What the library says of brokers, which it takes everything for that it connects to, with what can be done about it here.
+fn of_an_endpoint(said: &str) -> String {
+    said.replace("the broker's", "the endpoint's").replace("REDPANDA_TLS_CA_FILE", "REDPANDA_SASL_OAUTH_CA_FILE")
+}
+
 impl TokenProvider for Endpoint {
     fn token(&self) -> TokenFuture<'_> {
         Box::pin(async { self.current().await.map_err(TokenError::from) })
@@ -108,7 +113,8 @@ impl Endpoint {
         let mut tls = TlsConfig::default();
         tls.ca_file.clone_from(&self.client.ca_file);
         let secure = (self.uri.scheme_str() == Some("https")).then_some(&tls);
-        let stream = ailurus::net::open(&self.at, secure, TIMEOUT).await?;
+        let stream =
+            ailurus::net::open(&self.at, secure, TIMEOUT).await.map_err(|e| anyhow!(of_an_endpoint(&e.full())))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
             let answer = sender.send_request(self.request()?).await.context("the request failed")?;
