@@ -28,7 +28,7 @@ use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result, kind_of};
-use crate::record::TopicPartition;
+use crate::record::{Spare, TopicPartition};
 use crate::wire::Connection;
 
 /// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Where to tell start offsets that must not be forgotten; none without a group.
     pins: Option<mpsc::Sender<(Lease, i64)>>,
     tracker: Mutex<Tracker>,
+    /// Buffers for batches that are opened.
+    spare: Spare,
     /// Leaders or budgets have changed.
     changed: Arc<Notify>,
     /// Partitions have come, whose leaders are to be looked up.
@@ -95,6 +97,7 @@ impl Fetcher {
             inbox: Arc::clone(inbox),
             pins,
             tracker: Mutex::new(tracker),
+            spare: Spare::default(),
             changed,
             added: Notify::new(),
             cancel: cancel.clone(),
@@ -522,7 +525,7 @@ impl Shared {
     }
 
     async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>, room: usize) -> Unpacked {
-        let limits = Limits { max_decompressed: self.config.max_decompressed_bytes, room };
+        let limits = Limits { max_decompressed: self.config.max_decompressed_bytes, room, spare: self.spare.clone() };
         if !is_compressed(&bytes) || bytes.len() < OFFLOAD {
             return unpack(bytes, offset, aborted, limits);
         }

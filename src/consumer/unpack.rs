@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
 use crate::error::Error;
-use crate::record::{BATCH_HEADER, Batch, Record, decode_batches};
+use crate::record::{BATCH_HEADER, Batch, Record, Spare, decode_batches};
 
 /// What is in the bytes of a partition.
 #[derive(Debug)]
@@ -43,10 +43,12 @@ impl Unpacked {
 }
 
 /// How much may be unpacked, in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) max_decompressed: usize,
     pub(crate) room: usize,
+    /// Where to open batches.
+    pub(crate) spare: Spare,
 }
 
 /// Whether the first batch is compressed; its attributes are 21 bytes in.
@@ -109,7 +111,7 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
             if *out.leader_epoch.get_or_insert(epoch) != epoch {
                 return Ok(None);
             }
-            let size = if skip { 0 } else { take(&batch, offset, &mut out)? };
+            let size = if skip { 0 } else { take(&batch, offset, &limits.spare, &mut out)? };
             out.next_offset = batch.last_offset + 1;
             Ok(Some(size))
         });
@@ -138,8 +140,8 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
 }
 
 /// The records of a batch; gives the size of what they are slices of.
-fn take(batch: &Batch, offset: i64, out: &mut Unpacked) -> Result<usize, Error> {
-    let records = batch.records()?;
+fn take(batch: &Batch, offset: i64, spare: &Spare, out: &mut Unpacked) -> Result<usize, Error> {
+    let records = batch.records_in(spare)?;
     let (memory, before) = (records.memory(), out.records.len());
     let outcome = records.read_from(offset, &mut out.records);
     if let Some(last) = out.records[before..].last() {

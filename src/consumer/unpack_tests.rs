@@ -35,7 +35,7 @@ fn offsets(u: &Unpacked) -> Vec<i64> {
 }
 
 fn up_to(max_decompressed: usize) -> Limits {
-    Limits { max_decompressed, room: usize::MAX }
+    Limits { max_decompressed, room: usize::MAX, spare: Spare::default() }
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn no_more_is_opened_than_there_is_room_for_but_for_the_first_batch() {
         let mut at = 0;
         for room in [0, 1, whole.grown / 4, usize::MAX] {
             let rest = join(&parts[at / 5..]);
-            let u = unpack(rest.clone(), at as i64, None, Limits { max_decompressed: 1 << 20, room });
+            let u = unpack(rest.clone(), at as i64, None, Limits { room, ..up_to(1 << 20) });
             let used: usize = parts[at / 5..][..u.records.len() / 5].iter().map(|b| b.len()).sum();
             assert_eq!((u.records[0].offset, u.used), (at as i64, used), "whole batches, one at least");
             assert_eq!(u.next_offset, at as i64 + u.records.len() as i64);

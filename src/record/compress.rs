@@ -11,6 +11,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use zstd_rs::{CompressionConfig, Compressor, Decompressor, FrameHeader};
 
+use super::spare::Spare;
 use super::{deflate, snappy};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,11 +60,11 @@ impl Codec {
     ///
     /// Memory grows with what really comes out; a size that the data claims is believed only as far as data of that length can
     /// grow at all.
-    pub(crate) fn decompress(self, data: &[u8], limit: usize) -> Result<Vec<u8>> {
+    pub(crate) fn decompress_in(self, data: &[u8], limit: usize, spare: &Spare) -> Result<Vec<u8>> {
         let opened = match self {
             Self::None if data.len() > limit => Err(Damage::TooLarge),
             Self::None => Ok(data.to_vec()),
-            Self::Gzip => gunzip(data, limit),
+            Self::Gzip => gunzip(data, limit, spare),
             Self::Snappy => snappy::decompress(data, limit),
             Self::Lz4 => {
                 let mut decoder = FrameDecoder::new(data);
@@ -116,6 +117,7 @@ pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) 
         }
         Compression::Gzip { level: 2..=4 } => {
             deflate::gzip(data, &mut out);
+            out.shrink_to_fit(); // as many of these are about as there are requests
             (Codec::Gzip, out)
         }
         Compression::Gzip { level } => {
@@ -174,10 +176,10 @@ fn read_all(
 
 /// Opens members of gzip, one after another: each in one call, if the size is guessed, so that nothing has to be kept of what
 /// came out, and into memory that was not cleared before.
-fn gunzip(mut data: &[u8], limit: usize) -> Result<Vec<u8>, Damage> {
+fn gunzip(mut data: &[u8], limit: usize, spare: &Spare) -> Result<Vec<u8>, Damage> {
     const WINDOW_BITS: u8 = 15; // the most there is
     let most = limit.saturating_add(1);
-    let mut out = Vec::with_capacity(gzip_size(data).clamp(64, most.max(64)));
+    let mut out = spare.take(gzip_size(data).clamp(64, most.max(64)));
     while !data.is_empty() {
         let mut member = Decompress::new_gzip(WINDOW_BITS);
         loop {

@@ -7,6 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Codec {
+    /// In a buffer of its own.
+    pub(in crate::record) fn decompress(self, data: &[u8], limit: usize) -> Result<Vec<u8>> {
+        self.decompress_in(data, limit, &Spare::default())
+    }
+}
+
 const ALL: [Compression; 4] =
     [Compression::Gzip { level: 6 }, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 

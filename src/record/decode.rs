@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::compress::Codec;
 use super::encode::{BATCH_HEADER, CRC_START, ProducerSequence};
+use super::spare::Spare;
 use super::varint::{Damage, Reader};
 use super::{Headers, Record};
 use crate::error::{Error, ErrorKind, Result};
@@ -195,20 +196,25 @@ impl Batch {
         Ok(kind == ABORT)
     }
 
+    /// As [`records_in`](Self::records_in), in a buffer of their own.
+    pub(crate) fn records(&self) -> Result<RecordIter> {
+        self.records_in(&Spare::default())
+    }
+
     /// Its records, decompressed if need be.
     ///
     /// Those in front of a damaged record come first, then an error that says at which offset the log is damaged, then
     /// nothing.
-    pub(crate) fn records(&self) -> Result<RecordIter> {
+    pub(crate) fn records_in(&self, spare: &Spare) -> Result<RecordIter> {
         let data = match self.codec {
             Codec::None => self.section.clone(),
-            codec => codec
-                .decompress(&self.section, self.max_decompressed)
-                .map_err(|e| {
+            codec => {
+                let opened = codec.decompress_in(&self.section, self.max_decompressed, spare).map_err(|e| {
                     let (from, to) = (self.base_offset, self.last_offset);
                     e.context(format!("opening the batch with offsets {from} to {to}"))
-                })?
-                .into(),
+                })?;
+                spare.lend(opened)
+            }
         };
         // A count that the bytes can't hold is found when they end; until then nothing is sized by it.
         Ok(RecordIter {

@@ -18,11 +18,13 @@ mod huffman;
 #[doc(hidden)]
 pub mod raw;
 mod snappy;
+mod spare;
 mod varint;
 
 pub(crate) use decode::{Batch, decode_batches};
 pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound, restamp, split};
 pub use headers::{Header, Headers};
+pub(crate) use spare::Spare;
 pub(crate) use varint::{Reader, put_varlong};
 
 /// A partition of a topic.
