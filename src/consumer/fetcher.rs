@@ -28,7 +28,7 @@ use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result, kind_of};
-use crate::record::{Spare, TopicPartition};
+use crate::record::{Spare, TopicPartition, begins_with_batch};
 use crate::wire::Connection;
 
 /// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
@@ -37,6 +37,9 @@ const SHORT_WAIT: Duration = Duration::from_millis(50);
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// Compressed bytes of a partition from which they are opened off the async threads.
 const OFFLOAD: usize = 64 << 10;
+/// Memory that compressed batches may take before what they hold is handed over: opened all at once, a fetch's take what is spared
+/// for their partition, and the program waits for the last of them.
+const PIECE: usize = 1 << 20;
 /// A slice this small is copied rather than kept, where it would keep a much larger answer in memory.
 const SMALL: usize = 16 << 10;
 /// What counts as much larger.
@@ -465,41 +468,58 @@ impl Shared {
     }
 
     async fn deliver(&self, ask: &Ask<FetchFrom>, data: PartitionData, frame: usize) {
-        let (p, offset) = (&ask.lease, ask.what.offset);
-        let bytes = data.records.unwrap_or_default();
-        let (wire, room) = (bytes.len(), self.tracker().room(p));
-        if wire > 0 && room == 0 {
-            return self.give_back([ask].into_iter()); // the others of this answer have used it up
-        }
-        // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
-        let (bytes, base) = match is_compressed(&bytes) {
-            true => (bytes, 0),
-            false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire),
-            false => (bytes, wire.max(frame / MUCH)),
-        };
+        let p = &ask.lease;
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
-        let aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
-        let Unpacked { records, next_offset, leader_epoch, used, grown, batches, uncompressed, damage } =
-            self.unpack(bytes, offset, aborted, room).await;
-        let counts = meter::Came { batches, records: records.len(), bytes: used, uncompressed };
-        let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
-        let memory = if records.is_empty() { 0 } else { base + grown };
-        let came = Came { next: next_offset, leader_epoch, wire: used, memory, damaged: damage.is_some() };
+        let mut aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
         let marks = Watermarks {
             log_start_offset: Some(data.log_start_offset).filter(|offset| *offset >= 0),
             high_watermark: data.high_watermark,
             last_stable_offset: Some(data.last_stable_offset).filter(|offset| *offset >= 0),
         };
+        let (mut bytes, mut offset) = (data.records.unwrap_or_default(), ask.what.offset);
+        loop {
+            let (wire, room) = (bytes.len(), self.tracker().room(p));
+            if wire > 0 && room == 0 {
+                return self.give_back([ask].into_iter()); // the others of this answer have used it up, or what came before
+            }
+            let (piece, base, room) = match is_compressed(&bytes) {
+                true => (bytes.clone(), 0, room.min(PIECE)),
+                // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
+                false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire, room),
+                false => (bytes.clone(), wire.max(frame / MUCH), room),
+            };
+            let mut unpacked = self.unpack(piece, offset, aborted.take(), room).await;
+            let (used, next, damaged) = (unpacked.used, unpacked.next_offset, unpacked.damage.is_some());
+            aborted = unpacked.aborted.take();
+            if !self.hand_over(ask, offset, unpacked, base, marks) || damaged || next == offset || base > 0 {
+                return;
+            }
+            (bytes, offset) = (bytes.slice(used..), next);
+            if !begins_with_batch(&bytes) {
+                return;
+            }
+        }
+    }
+
+    /// What was unpacked from `offset` on, and takes as much memory as it has `grown` and `base`. Whether it was still wanted.
+    fn hand_over(&self, ask: &Ask<FetchFrom>, offset: i64, unpacked: Unpacked, base: usize, marks: Watermarks) -> bool {
+        let p = &ask.lease;
+        let Unpacked { records, next_offset, leader_epoch, used, grown, batches, uncompressed, damage, .. } = unpacked;
+        let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
+        let counts = meter::Came { batches, records: records.len(), bytes: used, uncompressed };
+        let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
+        let memory = if records.is_empty() { 0 } else { base + grown };
+        let came = Came { next: next_offset, leader_epoch, wire: used, memory, damaged: damage.is_some() };
         {
             let mut tracker = self.tracker();
             if !tracker.is_current(ask) {
-                return;
+                return false;
             }
             let fetched = tracker.fetched(p, Instant::now().into_std(), offset, came);
             self.inbox.marks(p, marks);
             let end = marks.last_stable_offset.filter(|_| committed).unwrap_or(marks.high_watermark);
             self.inbox.meter().fetched(&p.partition, counts, end);
-            let Some((held, tell)) = fetched else { return };
+            let Some((held, tell)) = fetched else { return false };
             if tell {
                 let records = Records {
                     topic: Arc::clone(&p.partition.topic),
@@ -522,6 +542,7 @@ impl Shared {
                 self.trouble(Some(p), e.context(what));
             }
         }
+        true
     }
 
     async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>, room: usize) -> Unpacked {

@@ -25,6 +25,8 @@ pub(crate) struct Unpacked {
     pub(crate) uncompressed: usize,
     /// Why what follows can't be read.
     pub(crate) damage: Option<Error>,
+    /// For what follows.
+    pub(crate) aborted: Option<Aborted>,
 }
 
 impl Unpacked {
@@ -38,6 +40,7 @@ impl Unpacked {
             batches: 0,
             uncompressed: 0,
             damage: None,
+            aborted: None,
         }
     }
 }
@@ -134,6 +137,7 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
     if out.damage.is_some() {
         out.used = wire;
     }
+    out.aborted = aborted;
     out.records.shrink_to_fit(); // its size is told by the batches one after another, so it grew by guess
     out.grown += out.records.capacity() * size_of::<Record>();
     out

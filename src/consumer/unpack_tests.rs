@@ -182,9 +182,17 @@ proptest! {
         let live = (0..batches.len()).filter(|at| batches[*at].3 > 1 && !is_aborted(*at));
         let wanted: Vec<_> = live.flat_map(|at| batches[at].0..batches[at].1).filter(|o| *o >= offset).collect();
         let bytes = join(&batches.iter().map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-        let u = unpack(bytes, offset, aborted(&told), up_to(1 << 20));
+        let u = unpack(bytes.clone(), offset, aborted(&told), up_to(1 << 20));
         prop_assert!(u.damage.is_none());
-        prop_assert_eq!((offsets(&u), u.next_offset), (wanted, base.max(offset)));
+        prop_assert_eq!((&offsets(&u), u.next_offset), (&wanted, base.max(offset)));
+        // And a batch at a time.
+        let (mut rest, mut at, mut told, mut seen) = (bytes, offset, aborted(&told), Vec::new());
+        while !rest.is_empty() {
+            let u = unpack(rest.clone(), at, told, Limits { room: 0, ..up_to(1 << 20) });
+            seen.extend(offsets(&u));
+            (rest, at, told) = (rest.slice(u.used..), u.next_offset, u.aborted);
+        }
+        prop_assert_eq!((seen, at), (wanted, base.max(offset)));
     }
 
     #[test]

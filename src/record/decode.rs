@@ -96,6 +96,11 @@ fn whole_batch(bytes: &[u8]) -> Result<Option<usize>> {
     Ok((len <= bytes.len()).then_some(len))
 }
 
+/// Whether there is something to decode: not if only the first part of a batch is left.
+pub(crate) fn begins_with_batch(bytes: &[u8]) -> bool {
+    !matches!(whole_batch(bytes), Ok(None))
+}
+
 /// Who wrote a batch: its producer, and its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {

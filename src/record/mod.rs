@@ -21,7 +21,7 @@ mod snappy;
 mod spare;
 mod varint;
 
-pub(crate) use decode::{Batch, decode_batches};
+pub(crate) use decode::{Batch, begins_with_batch, decode_batches};
 pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound, restamp, split};
 pub use headers::{Header, Headers};
 pub(crate) use spare::Spare;

@@ -159,8 +159,21 @@ async fn a_fetch_may_end_in_half_a_batch() {
     produce(&small, &topic, 1, 0..1000, Compression::None).await;
     let mut config = client.config().consumer.clone();
     config.partition_fetch_bytes = 3000;
-    let seen = read_to_end(&client, all(&topic, 1, StartOffset::Offset(501)), config).await;
+    let seen = read_to_end(&client, all(&topic, 1, StartOffset::Offset(501)), config.clone()).await;
     assert_eq!(seen, (501..1000).collect::<Vec<_>>());
+
+    // Small as they come and so large when they are opened that each is handed over by itself.
+    let large = format!("{topic}-large");
+    support::create_topic(&client, &large, 1).await.unwrap();
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    for n in 0..60 {
+        let value = format!("{}{n:03}", "0".repeat(200_000));
+        let record = ProducerRecord::to(&large).value(&value).compression(Compression::gzip(6).unwrap());
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.close(LONG).await.unwrap();
+    let seen = read_to_end(&client, all(&large, 1, StartOffset::Earliest), config).await;
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
 }
 
 #[tokio::test]
