@@ -482,7 +482,8 @@ impl Shared {
             if wire > 0 && room == 0 {
                 return self.give_back([ask].into_iter()); // the others of this answer have used it up, or what came before
             }
-            let (piece, base, room) = match is_compressed(&bytes) {
+            let compressed = is_compressed(&bytes);
+            let (piece, base, room) = match compressed {
                 true => (bytes.clone(), 0, room.min(PIECE)),
                 // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
                 false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire, room),
@@ -491,11 +492,9 @@ impl Shared {
             let mut unpacked = self.unpack(piece, offset, aborted.take(), room).await;
             let (used, next, damaged) = (unpacked.used, unpacked.next_offset, unpacked.damage.is_some());
             aborted = unpacked.aborted.take();
-            if !self.hand_over(ask, offset, unpacked, base, marks) || damaged || next == offset || base > 0 {
-                return;
-            }
+            let wanted = self.hand_over(ask, offset, unpacked, base, marks);
             (bytes, offset) = (bytes.slice(used..), next);
-            if !begins_with_batch(&bytes) {
+            if !(wanted && compressed && used > 0 && begins_with_batch(&bytes)) || damaged {
                 return;
             }
         }

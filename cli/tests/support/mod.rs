@@ -92,7 +92,9 @@ impl Bed {
     /// Creates a topic through the command.
     pub fn topic(&mut self, what: &str, partitions: u32) -> String {
         let name = self.name(what);
-        self.run(&["topic", "create", &name, "--partitions", &partitions.to_string()]).expect(0);
+        // Records keep the timestamps that they are given, and brokers delete by those.
+        let keep = ["--config", "retention.ms=-1"];
+        self.run(&[&["topic", "create", &name, "--partitions", &partitions.to_string()][..], &keep].concat()).expect(0);
         self.topics.push(name.clone());
         name
     }
