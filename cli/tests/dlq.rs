@@ -19,7 +19,8 @@ struct Letters {
 impl Letters {
     fn new(partitions: u32) -> Self {
         let mut bed = Bed::new();
-        let topic = bed.topic("orders", partitions);
+        // What is replayed has its old timestamp, and brokers delete by those.
+        let topic = bed.topic_with("orders", partitions, &["--config", "retention.ms=-1"]);
         let dlq = bed.topic("orders.dlq", partitions);
         Self { bed, topic, dlq }
     }

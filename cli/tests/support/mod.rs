@@ -91,10 +91,13 @@ impl Bed {
 
     /// Creates a topic through the command.
     pub fn topic(&mut self, what: &str, partitions: u32) -> String {
+        self.topic_with(what, partitions, &[])
+    }
+
+    /// With more arguments.
+    pub fn topic_with(&mut self, what: &str, partitions: u32, more: &[&str]) -> String {
         let name = self.name(what);
-        // Records keep the timestamps that they are given, and brokers delete by those.
-        let keep = ["--config", "retention.ms=-1"];
-        self.run(&[&["topic", "create", &name, "--partitions", &partitions.to_string()][..], &keep].concat()).expect(0);
+        self.run(&[&["topic", "create", &name, "--partitions", &partitions.to_string()], more].concat()).expect(0);
         self.topics.push(name.clone());
         name
     }
