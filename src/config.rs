@@ -177,7 +177,7 @@ pub struct ProducerConfig {
     /// broker finds too large is cut and sent again. Lower it, with `buffer_memory`, where memory is scarce.
     pub batch_size: usize,
     /// Bytes of records that may wait or be in flight, default 16 MiB; `send` waits when it is used up. At least
-    /// `batch_size` and `max_request_size`, at most 64 GiB. The default is three times what is in flight to a broker; twice as
+    /// `batch_size` and `max_request_size`, at most 64 GiB (256 MiB on 32-bit CPUs). The default is three times what is in flight to a broker; twice as
     /// much costs 30 MB more and, for the CPU's caches hold less of it, a fifth more CPU time. Raise it where brokers are far
     /// away or many partitions are written: throughput is at most this much per round trip.
     pub buffer_memory: usize,
@@ -388,7 +388,7 @@ pub struct ProcessorConfig {
     /// default 10,000. 1 to 10,000,000. Each of its partitions has an equal share. Where it is used up, the partition is read no
     /// further until a record has ended; none is dropped.
     pub parked_records: usize,
-    /// The same in bytes, default 8 MiB. 1 KiB to 64 GiB. A single record may be larger.
+    /// The same in bytes, default 8 MiB. 1 KiB to 64 GiB (256 MiB on 32-bit CPUs). A single record may be larger.
     pub parked_bytes: usize,
     /// How long an attempt may take; it is cancelled then and counts as failed. Default none. 1 ms to 24 hours.
     pub attempt_timeout: Option<Duration>,

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
+/// The most memory that may be set, in bytes: where addresses have 32 bits, less than the 512 MiB that a semaphore can count there.
+const MEMORY: usize = if usize::BITS > 32 { 64 << 30 } else { 256 << 20 };
+
 /// Notes all that is wrong with `config`.
 pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
     let mut check = Check(problems);
@@ -202,7 +205,7 @@ impl Check<'_> {
         });
         self.bytes("batch size", p.batch_size, 1 << 10, 64 << 20);
         self.bytes("max request size", p.max_request_size, 1 << 10, 100 << 20);
-        self.bytes("buffer memory", p.buffer_memory, p.batch_size.max(p.max_request_size), 64 << 30);
+        self.bytes("buffer memory", p.buffer_memory, p.batch_size.max(p.max_request_size), MEMORY);
         self.duration("partition availability timeout", p.partition_availability_timeout, ms(0), s(3600));
         if let Compression::Gzip { level } = p.compression {
             self.require((1..=9).contains(&level), || {
@@ -266,7 +269,7 @@ impl Check<'_> {
         self.bytes("fetch max bytes", c.fetch_max_bytes, 1 << 10, 100 << 20);
         self.bytes("fetch min bytes", c.fetch_min_bytes, 0, c.fetch_max_bytes);
         self.bytes("partition fetch bytes", c.partition_fetch_bytes, 1 << 10, 100 << 20);
-        self.bytes("prefetch bytes", c.prefetch_bytes, 1 << 10, 64 << 30);
+        self.bytes("prefetch bytes", c.prefetch_bytes, 1 << 10, MEMORY);
         self.bytes("max decompressed bytes", c.max_decompressed_bytes, 1 << 10, 2 << 30);
     }
 
@@ -275,7 +278,7 @@ impl Check<'_> {
         self.count("max attempts", p.max_attempts as usize, 1000);
         self.count("handler concurrency", p.concurrency, 100_000);
         self.count("parked records", p.parked_records, 10_000_000);
-        self.bytes("parked bytes", p.parked_bytes, 1 << 10, 64 << 30);
+        self.bytes("parked bytes", p.parked_bytes, 1 << 10, MEMORY);
         if let Some(timeout) = p.attempt_timeout {
             self.duration("attempt timeout", timeout, ms(1), s(86_400));
         }
