@@ -177,9 +177,10 @@ pub struct ProducerConfig {
     /// broker finds too large is cut and sent again. Lower it, with `buffer_memory`, where memory is scarce.
     pub batch_size: usize,
     /// Bytes of records that may wait or be in flight, default 16 MiB; `send` waits when it is used up. At least
-    /// `batch_size` and `max_request_size`, at most 64 GiB (256 MiB on 32-bit CPUs). The default is three times what is in flight to a broker; twice as
-    /// much costs 30 MB more and, for the CPU's caches hold less of it, a fifth more CPU time. Raise it where brokers are far
-    /// away or many partitions are written: throughput is at most this much per round trip.
+    /// `batch_size` and `max_request_size`, at most 64 GiB (256 MiB on 32-bit CPUs). The default is three
+    /// times what is in flight to a broker; twice as much costs 30 MB more and, for the CPU's caches hold less of it, a fifth
+    /// more CPU time. Raise it where brokers are far away or many partitions are written: throughput is at most this much per
+    /// round trip.
     pub buffer_memory: usize,
     /// The largest record and the largest request, in bytes before compression; default 1,048,576, as large as brokers
     /// take by default. 1 KiB to 100 MiB. Raise it together with the topic's `max.message.bytes`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ailurus::{Admin, Client, Error, ErrorKind};
+use ailurus::{Admin, Client, Error};
 use serde::Serialize;
 
 use super::log::{Entry, Letter, Log};
@@ -67,7 +67,7 @@ async fn count_those_there(client: &Client, topics: impl Iterator<Item = String>
     let mut all = Vec::new();
     for topic in topics {
         match count(client, &topic).await {
-            Err(e) if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::UnknownTopic) => {
+            Err(e) if e.downcast_ref::<Error>().is_some_and(Error::is_unknown_topic) => {
                 note(format_args!("{topic} is left out: it was deleted meanwhile"));
             }
             counts => all.push(counts?),
