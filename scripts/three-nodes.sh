@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Three nodes of Apache Kafka of their own, for the scripts that source this: sets target, built, KAFKA_DIR, bootstrap and an empty child,
 # has kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
-#   . scripts/three-nodes.sh NAME [EXAMPLE]     NODE_PROPS has more settings of the nodes
+#   . scripts/three-nodes.sh NAME [EXAMPLE]     NODE_PROPS has more settings of the nodes; where two run at once, each has a FIRST_PORT
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
@@ -28,7 +28,7 @@ trap 'exit 143' TERM
 
 KAFKA_PORT=
 while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; node i takes five from +10*(i-1) on
-    KAFKA_PORT=$((20000 + RANDOM % 12000))
+    KAFKA_PORT=$((${FIRST_PORT:-20000} + RANDOM % 5900))
     port=$KAFKA_PORT
     for offset in 0 1 2 3 4 10 11 12 13 14 20 21 22 23 24; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
 done
