@@ -4,7 +4,7 @@
 //! broker. A partition that has a batch to send is listed with its leader; [`drain`](Accumulator::drain) takes what is ready
 //! from that list.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ fn close_unless_room(
 /// The partitions with a batch to send, by leader, and the leaders to wake.
 #[derive(Debug, Default)]
 struct Lists {
-    leaders: HashMap<i32, Leader>,
+    leaders: BTreeMap<i32, Leader>,
     wakes: Vec<i32>,
 }
 

@@ -1,6 +1,5 @@
 //! Batches to a produce request, and its answer to each batch's outcome.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,9 +110,21 @@ pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> Pro
 }
 
 /// The answers of a response by topic and partition.
-pub(super) fn answers(response: &ProduceResponse) -> HashMap<(&str, i32), &PartitionProduceResponse> {
-    let topics = response.responses.iter();
-    topics.flat_map(|t| t.partition_responses.iter().map(|p| ((t.name.0.as_str(), p.index), p))).collect()
+pub(super) struct Answers<'a>(Vec<(&'a str, &'a PartitionProduceResponse)>);
+
+impl<'a> Answers<'a> {
+    pub(super) fn of(response: &'a ProduceResponse) -> Self {
+        let topics = response.responses.iter();
+        let mut all: Vec<_> =
+            topics.flat_map(|t| t.partition_responses.iter().map(|p| (t.name.0.as_str(), p))).collect();
+        all.sort_unstable_by_key(|(topic, p)| (*topic, p.index));
+        Self(all)
+    }
+
+    pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&'a PartitionProduceResponse> {
+        let at = self.0.binary_search_by_key(&(topic, partition), |(topic, p)| (*topic, p.index)).ok()?;
+        self.0.get(at).map(|(_, answer)| *answer)
+    }
 }
 
 /// Whether the leader we know may be the wrong one.
@@ -136,12 +147,10 @@ pub(super) fn outcome(
     peer: &str,
     wait: impl Fn(u32) -> Duration,
 ) -> Outcome {
-    let what = format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
+    let what = |batch: &Encoded| format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
     let Some(answer) = answer else {
-        return Outcome::Unknown(Error::new(
-            ErrorKind::Corrupt,
-            format!("{what}: the answer does not mention the batch"),
-        ));
+        let what = format!("{}: the answer does not mention the batch", what(&batch));
+        return Outcome::Unknown(Error::new(ErrorKind::Corrupt, what));
     };
     let code = answer.error_code;
     let append_time = Some(answer.log_append_time_ms).filter(|t| *t >= 0);
@@ -151,7 +160,7 @@ pub(super) fn outcome(
     }
     let too_large = matches!(code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE);
     let more = if too_large { ", is more than the broker takes" } else { "" };
-    let (records, size) = (batch.records, batch.bytes.len());
+    let (what, records, size) = (what(&batch), batch.records, batch.bytes.len());
     let error =
         Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", said(answer)));
     match code {

@@ -3,7 +3,7 @@
 //! The accumulator is behind one lock, held for as long as an append takes. A sender is woken only when there is something
 //! new for its broker: a batch's first record, a batch that is full, or the end of the batch in front of another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::accumulator::{Accumulator, BatchId, Drained, NO_LEADER, Settings};
 use super::batch::{Ended, Outcome};
 use super::identity;
 use super::meter::Meter;
-use super::request::{self, Encoded};
+use super::request::{self, Answers, Encoded};
 use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{Compression, ProducerConfig};
 use crate::wire::Connection;
@@ -51,7 +51,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     accumulator: Accumulator,
-    senders: HashMap<i32, Arc<Notify>>,
+    senders: BTreeMap<i32, Arc<Notify>>,
     /// Topics that are looked up for callers who do not wait.
     looked_up: HashSet<String>,
     closed: bool,
@@ -116,7 +116,12 @@ impl Shared {
             memory: Semaphore::new(config.buffer_memory),
             meter: Meter::new(&client.config().metrics, &config),
             config,
-            state: Mutex::new(State { accumulator, senders: HashMap::new(), looked_up: HashSet::new(), closed: false }),
+            state: Mutex::new(State {
+                accumulator,
+                senders: BTreeMap::new(),
+                looked_up: HashSet::new(),
+                closed: false,
+            }),
             supervisor: Notify::new(),
             identity: Notify::new(),
             cancel: CancellationToken::new(),
@@ -317,8 +322,9 @@ impl Sender {
                 }
             }
             tokio::select! {
-                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(self.send(connection, batches)),
+                biased; // nothing here is ready for ever, and to choose at random is not free
                 Some(throttle) = in_flight.next() => *throttled = (*throttled).max(Instant::now() + throttle),
+                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(self.send(connection, batches)),
                 () = &mut woken => woken.set(self.wake.notified()),
                 () = sleep_until(look_again) => {}
                 // What is on the way fails at once and goes back to its queues first.
@@ -384,11 +390,11 @@ impl Sender {
         batches: Vec<Encoded>,
     ) -> Vec<(BatchId, Outcome)> {
         let mut stale = false;
-        let answers = request::answers(response);
+        let answers = Answers::of(response);
         let outcomes = batches
             .into_iter()
             .map(|batch| {
-                let answer = answers.get(&(batch.topic.as_ref(), batch.partition)).copied();
+                let answer = answers.get(&batch.topic, batch.partition);
                 stale |= answer.is_some_and(|a| request::is_stale_leader(a.error_code));
                 let judge = |batch| request::outcome(batch, answer, connection.peer(), |n| self.wait(n));
                 self.judged(batch, judge)
