@@ -25,12 +25,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-KAFKA_PORT=
-while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; a node takes five
-    KAFKA_PORT=$((20000 + RANDOM % 12000))
-    port=$KAFKA_PORT
-    for offset in 0 1 2 3 4; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
-done
+KAFKA_PORT=$(scripts/kafka-local.sh ports)
 export KAFKA_PORT
 
 start() { # setting... : with these in its properties; one that runs is ended

@@ -14,7 +14,6 @@ export KAFKA_DIR
 cargo build --locked --quiet --workspace --example "${2:-publisher}" --bin ailurus
 
 kafka() { scripts/kafka-local.sh "$@"; }
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 child= # what is run against the cluster
 cleanup() {
     if [ -n "$child" ]; then kill "$child" 2>/dev/null || true; fi
@@ -26,12 +25,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-KAFKA_PORT=
-while [ -z "$KAFKA_PORT" ]; do # below the ports that outgoing connections get; node i takes five from +10*(i-1) on
-    KAFKA_PORT=$((${FIRST_PORT:-20000} + RANDOM % 5900))
-    port=$KAFKA_PORT
-    for offset in 0 1 2 3 4 10 11 12 13 14 20 21 22 23 24; do if listens $((port + offset)); then KAFKA_PORT=; fi; done
-done
+KAFKA_PORT=$(kafka ports 3)
 export KAFKA_PORT
 
 # min.insync.replicas as the brokers' default, so that no topic has to be created with it.

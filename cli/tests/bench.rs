@@ -29,7 +29,7 @@ fn each_mode_prints_one_line() {
         let produced =
             bench(&bed, &[&["produce", "--partitions", "3", "--acks", "all", "--linger-ms", "5"], &args[..]].concat());
         let consumed = bench(&bed, &[&["consume", "--group", &group], &args[..]].concat());
-        let handled = bench(&bed, &[&["handle", "--group", &bed.name("h")], &args[..]].concat());
+        let handled = bench(&bed, &[&["handle", "--metrics", "--group", &bed.name("h")], &args[..]].concat());
         for (line, mode) in [(&produced, "produce"), (&consumed, "consume"), (&handled, "handle")] {
             for (field, value) in [
                 ("client", json!("ailurus")),

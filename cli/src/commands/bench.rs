@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ailurus::{
     Client, Config, Consumer, ConsumerEvent, Delivery, Error, HandlerOrdering, Message, OffsetReset, Processor,
-    Producer, ProducerRecord, TopicPartition,
+    Producer, ProducerRecord, TopicPartition, metrics::Registry,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -61,6 +61,9 @@ pub struct Bench {
     /// The group (consume, handle).
     #[arg(long, default_value = "peers-g")]
     group: String,
+    /// Keep metrics, as `serve` does, which nobody reads here: run it beside one without to see what they cost.
+    #[arg(long)]
+    metrics: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,6 +121,7 @@ impl Bench {
             .batch_size(1_000_000_usize)
             .compression(self.codec.into())
             .offset_reset(OffsetReset::Earliest);
+        let builder = if self.metrics { builder.metrics(Arc::new(Registry::new())) } else { builder };
         let mut config = builder.build()?;
         if std::env::var_os("REDPANDA_HANDLER_ORDERING").is_none() {
             config.processor.ordering = HandlerOrdering::Key;
