@@ -61,7 +61,12 @@ fn java(libs: &Path, broker: &TestBroker, group: &str, topic: &str, strategy: &s
     let mut command = Command::new("java");
     let strategy = format!("partition.assignment.strategy=org.apache.kafka.clients.consumer.{strategy}");
     let own = ["--command-property", &strategy, "--command-property", "heartbeat.interval.ms=500"];
-    command.args(["-Xmx128m", "-cp", &format!("{}/*", libs.display()), "org.apache.kafka.tools.consumer.ConsoleConsumer"]);
+    command.args([
+        "-Xmx128m",
+        "-cp",
+        &format!("{}/*", libs.display()),
+        "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    ]);
     command.args(["--bootstrap-server", broker.bootstrap(), "--group", group, "--topic", topic]).args(own);
     command
 }
