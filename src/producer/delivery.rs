@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
@@ -44,6 +44,8 @@ pub(crate) struct Written {
 pub(crate) struct Completion {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
+    /// How all of it was written, as one part: what most handles are awaited for, without the lock.
+    whole: OnceLock<Written>,
     state: Mutex<State>,
 }
 
@@ -75,13 +77,18 @@ impl fmt::Debug for Callback {
     }
 }
 
+impl Written {
+    /// Of the record that is so many behind the first.
+    fn behind(self, skip: u32) -> Self {
+        Self { base_offset: self.base_offset.map(|base| base + i64::from(skip)), ..self }
+    }
+}
+
 impl State {
-    fn result(&self, index: u32) -> Option<Result<Written>> {
-        // The offset is counted from the part's first record on.
-        self.ended.iter().find(|part| part.places.contains(&index)).map(|part| {
-            let skip = i64::from(index - part.places.start);
-            part.result.clone().map(|w| Written { base_offset: w.base_offset.map(|base| base + skip), ..w })
-        })
+    /// The end of the record's part, if it did not end as one with all others.
+    fn of_part(&self, index: u32) -> Option<Result<Written>> {
+        let part = self.ended.iter().find(|part| part.places.contains(&index))?;
+        Some(part.result.clone().map(|w| w.behind(index - part.places.start)))
     }
 
     /// `place` is where the waiting future's waker is kept, so that polling it again does not add another.
@@ -99,7 +106,7 @@ impl State {
 impl Completion {
     pub(crate) fn new(topic: Arc<str>, partition: i32) -> Arc<Self> {
         let state = State { open: 1, ended: Vec::new(), wakers: Vec::new(), callbacks: Vec::new() };
-        Arc::new(Self { topic, partition, state: Mutex::new(state) })
+        Arc::new(Self { topic, partition, whole: OnceLock::new(), state: Mutex::new(state) })
     }
 
     /// One more part.
@@ -110,17 +117,20 @@ impl Completion {
     /// Tells all who wait for these records. Only the first end counts.
     pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<Written>) {
         let mut state = self.lock();
-        if state.ended.iter().any(|part| part.places.start == first) {
+        if state.open == 0 || state.ended.iter().any(|part| part.places.start == first) {
             return;
         }
-        state.ended.push(Part { places: first..first + records, result });
-        state.open = state.open.saturating_sub(1);
+        state.open -= 1;
         let last = state.open == 0;
+        match result {
+            Ok(written) if last && state.ended.is_empty() => _ = self.whole.set(written),
+            result => state.ended.push(Part { places: first..first + records, result }),
+        }
         // Until the last part has ended the places of the wakers stay what they are.
         let wakers = if last { std::mem::take(&mut state.wakers) } else { state.wakers.clone() };
         let (ready, waiting) = std::mem::take(&mut state.callbacks)
             .into_iter()
-            .partition(|c| last || state.result(c.delivery.index).is_some());
+            .partition(|c| last || state.of_part(c.delivery.index).is_some());
         state.callbacks = waiting;
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -128,6 +138,15 @@ impl Completion {
         for Callback { delivery, call } in ready {
             delivery.then(call);
         }
+    }
+
+    /// Where a record is, if all were written as one part.
+    fn written(&self, index: u32) -> Option<Written> {
+        self.whole.get().map(|written| written.behind(index))
+    }
+
+    fn result(&self, state: &State, index: u32) -> Option<Result<Written>> {
+        self.written(index).map(Ok).or_else(|| state.of_part(index))
     }
 
     /// Waits for the end of all its records, good or bad.
@@ -224,7 +243,7 @@ impl Delivery {
     /// ```
     pub fn then(self, call: impl FnOnce(Result<Acknowledgement>) + Send + 'static) {
         let mut state = self.completion.lock();
-        match state.result(self.index) {
+        match self.completion.result(&state, self.index) {
             Some(result) => {
                 drop(state);
                 call(self.acknowledge(result));
@@ -252,8 +271,11 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Some(written) = this.completion.written(this.index) {
+            return Poll::Ready(this.acknowledge(Ok(written)));
+        }
         let mut state = this.completion.lock();
-        match state.result(this.index) {
+        match this.completion.result(&state, this.index) {
             Some(result) => {
                 drop(state);
                 Poll::Ready(this.acknowledge(result))

@@ -5,16 +5,15 @@
 //! batch has a sequence number, by which the broker knows a repeated one and one that came too early.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
-use crate::cluster::{Backoff, Client};
-use crate::config::{Compression, PartitionerKind, ProducerConfig};
+use crate::cluster::Client;
+use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BATCH_HEADER, Headers, record_size_bound};
+use crate::record::Headers;
 
 mod accumulator;
 mod batch;
@@ -26,17 +25,15 @@ mod partitioner;
 #[doc(hidden)]
 pub mod raw;
 mod request;
+mod send;
 mod sender;
 mod span;
 
-use accumulator::{NewRecord, Refused};
 pub use delivery::{Acknowledgement, Delivery};
-use partitioner::Target;
 pub use partitioner::{Partitioner, Unpartitioned, murmur2};
+use send::{Sending, follow};
 use sender::Shared;
 
-/// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
-const SPREAD: Duration = Duration::from_secs(1);
 /// How long ending tasks may take to close their connections.
 const TASKS_END: Duration = Duration::from_secs(10);
 
@@ -225,86 +222,8 @@ impl Producer {
     /// # Cancellation
     /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
     /// Once it is ready, dropping the [`Delivery`] does not take the record back.
-    pub async fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
-        let shared = &self.0.0;
-        if shared.traced {
-            return Box::pin(self.send_in_span(record)).await;
-        }
-        // Boxed where it waits, so that the usual way is short.
-        let mut new = new_record(&record, &shared.config)?;
-        match self.attempt(&record, &mut new) {
-            Ok(delivery) => Ok(delivery),
-            Err(why) => Box::pin(self.enqueue(record, new, why)).await,
-        }
-    }
-
-    /// In a span of its own, which ends with the record.
-    async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
-        let config = self.0.0.client.config();
-        let span = span::begin(&record, &config.client_id);
-        let headers = span::headers(&span, &record, config);
-        let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
-        let mut new = new_record(&record, &self.0.0.config);
-        let outcome = match &mut new {
-            Ok(new) => match self.attempt(&record, new) {
-                Ok(delivery) => Ok(delivery),
-                Err(why) => self.enqueue(record, *new, why).await,
-            },
-            Err(e) => Err(e.clone()),
-        };
-        follow(span, outcome.as_ref());
-        outcome
-    }
-
-    /// Appends a record if that needs no waiting.
-    #[inline]
-    fn attempt<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, NotAppended> {
-        let memory = &self.0.0.memory;
-        self.choose(record, new)?; // first: whoever panics here holds no space
-        match memory.try_acquire_many(new.size as u32) {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(NotAppended::Failed(closed())),
-            Err(TryAcquireError::NoPermits) => return Err(NotAppended::Full),
-        }
-        self.append(new).inspect_err(|_| memory.add_permits(new.size)) // not held while others could use it
-    }
-
-    /// Waits for what is missing, and tries again.
-    async fn enqueue<'a>(
-        &self,
-        record: ProducerRecord<'a>,
-        mut new: NewRecord<'a>,
-        mut missing: NotAppended,
-    ) -> Result<Delivery> {
-        let shared = &self.0.0;
-        let mut refreshed = false;
-        let mut look_up = None;
-        loop {
-            let outcome = match missing {
-                NotAppended::Failed(error) => return Err(error),
-                NotAppended::Full => {
-                    self.reserve(new.size, record.topic).await?;
-                    self.append(&new).inspect_err(|_| shared.memory.add_permits(new.size))
-                }
-                NotAppended::Refused(Refused::UnknownTopic) => {
-                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
-                    self.attempt(&record, &mut new)
-                }
-                NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
-                    refreshed = true; // it may be new
-                    shared.cluster().refresh().await?;
-                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
-                    self.attempt(&record, &mut new)
-                }
-                NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
-                    return Err(no_partition(record.topic, partition, count));
-                }
-            };
-            match outcome {
-                Ok(delivery) => return Ok(delivery),
-                Err(why) => missing = why,
-            }
-        }
+    pub fn send<'a>(&'a self, record: ProducerRecord<'a>) -> impl Future<Output = Result<Delivery>> + Send + use<'a> {
+        Sending::new(self, record)
     }
 
     /// [`send`](Self::send) without waiting: what would have to wait is handed back.
@@ -348,28 +267,6 @@ impl Producer {
         }
     }
 
-    fn try_enqueue<'a>(
-        &self,
-        record: ProducerRecord<'a>,
-        headers: Option<&Headers>,
-    ) -> Result<Delivery, TrySendError<'a>> {
-        let shared = &self.0.0;
-        let refused = |error| TrySendError::Refused { record, error };
-        let with_headers = ProducerRecord { headers, ..record };
-        let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
-        self.attempt(&record, &mut new).map_err(|why| match why {
-            NotAppended::Failed(error) => refused(error),
-            NotAppended::Full => TrySendError::Full(record),
-            NotAppended::Refused(Refused::UnknownTopic) => {
-                look_up_soon(shared, record.topic);
-                TrySendError::UnknownTopic(record)
-            }
-            NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
-                refused(no_partition(record.topic, partition, count))
-            }
-        })
-    }
-
     /// [`send`](Self::send) for each of the records, in their order; one answer for each, in the same order.
     ///
     /// A record that is refused does not stop those behind it.
@@ -384,67 +281,6 @@ impl Producer {
             deliveries.push(self.send(record).await);
         }
         deliveries
-    }
-
-    /// Asks the program's own partitioner, if there is one; not under the lock, for it may do anything.
-    #[inline]
-    fn choose(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), NotAppended> {
-        let shared = &self.0.0;
-        let PartitionerKind::Custom(partitioner) = &shared.config.partitioner else { return Ok(()) };
-        if record.partition.is_some() {
-            return Ok(());
-        }
-        let known = {
-            let locked = shared.lock();
-            if locked.is_closed() {
-                return Err(NotAppended::Failed(closed()));
-            }
-            locked.partitions(record.topic)
-        };
-        let (partitions, available) = known.ok_or(NotAppended::Refused(Refused::UnknownTopic))?;
-        let asked = Unpartitioned {
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            ..Unpartitioned::new(record.topic, partitions, &available)
-        };
-        new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;
-        Ok(())
-    }
-
-    /// Waits for buffer space, which `append` hands to the record's batch.
-    async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
-        let shared = &self.0.0;
-        let permits = size as u32; // never more than max_request_size, which has its bound
-        let timeout = shared.config.delivery_timeout;
-        let since = shared.meter.now();
-        let waited = tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await;
-        shared.meter.waited(since);
-        match waited {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(())
-            }
-            Ok(Err(_)) => Err(closed()),
-            Err(_) => {
-                let what = format!(
-                    "a record for topic {topic:?} was not sent: the producer's buffer of {} bytes has been full for \
-                     {timeout:?}; see whether the brokers keep up, or raise buffer_memory",
-                    shared.config.buffer_memory
-                );
-                Err(Error::new(ErrorKind::Timeout, what))
-            }
-        }
-    }
-
-    #[inline]
-    fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
-        let mut locked = self.0.0.lock();
-        if locked.is_closed() {
-            return Err(NotAppended::Failed(closed()));
-        }
-        let (completion, index) = locked.append(Instant::now, record).map_err(NotAppended::Refused)?;
-        Ok(Delivery::new(completion, index, record.timestamp))
     }
 
     /// Sends what is waiting, without regard to linger, and waits until all that was sent before this call has ended, well
@@ -555,119 +391,4 @@ impl std::error::Error for TrySendError<'_> {
             _ => None,
         }
     }
-}
-
-/// Keeps a record's span until its end.
-fn follow(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
-    match outcome {
-        Ok(delivery) if !span.is_disabled() => delivery.twin().then(move |end| span::end(&span, &end)),
-        Ok(_) => {}
-        Err(e) => span::failed(&span, e),
-    }
-}
-
-/// Looks a topic up without anyone waiting for it; one look-up of a topic at a time.
-fn look_up_soon(shared: &Arc<Shared>, topic: &str) {
-    if !shared.lock().begin_look_up(topic) {
-        return;
-    }
-    let (shared, topic) = (Arc::clone(shared), topic.to_owned());
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
-        let cancel = shared.cancel.clone();
-        let mut look_up = LookUp::new(&shared, &topic);
-        if let Some(Err(error)) = cancel.run_until_cancelled(look_up.again()).await {
-            tracing::warn!(topic, error = %error.full(), "a topic was not found");
-        }
-        shared.lock().end_look_up(&topic);
-    });
-}
-
-/// The search for a topic that one `send` makes.
-struct LookUp<'a> {
-    shared: &'a Shared,
-    topic: &'a str,
-    began: Instant,
-    backoff: Backoff,
-    tries: u32,
-}
-
-impl<'a> LookUp<'a> {
-    fn new(shared: &'a Shared, topic: &'a str) -> Self {
-        Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
-    }
-
-    /// Makes the topic known to the accumulator.
-    async fn again(&mut self) -> Result<()> {
-        let creates = self.shared.client.config().allow_auto_topic_creation;
-        loop {
-            if self.tries > 0 {
-                tokio::time::sleep(self.backoff.next()).await;
-            }
-            self.tries += 1;
-            match self.shared.cluster().topic(self.topic, true).await {
-                Ok(_) if self.began.elapsed() > self.shared.config.delivery_timeout => {
-                    let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
-                    return Err(Error::new(ErrorKind::UnknownTopic, what));
-                }
-                Ok(found) => {
-                    self.shared.learn(&found);
-                    return Ok(());
-                }
-                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-}
-
-enum NotAppended {
-    Failed(Error),
-    /// The buffer has no space.
-    Full,
-    Refused(Refused),
-}
-
-fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
-    let size = record_size_bound(record.key, record.value, record.headers);
-    if size + BATCH_HEADER > config.max_request_size {
-        let what = format!(
-            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {} that max_request_size allows",
-            record.topic,
-            record.key.map_or(0, <[u8]>::len),
-            record.value.map_or(0, <[u8]>::len),
-            config.max_request_size
-        );
-        return Err(Error::new(ErrorKind::RecordTooLarge, what));
-    }
-    let timestamp = match record.timestamp {
-        Some(t) if t < 0 => {
-            let what = format!("a record for topic {:?} has the timestamp {t}: allowed is 0 or later", record.topic);
-            return Err(Error::new(ErrorKind::InvalidRecord, what));
-        }
-        Some(t) => t,
-        None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
-    };
-    let of_topic = || config.topic_compression.get(record.topic).copied();
-    let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
-    Ok(NewRecord {
-        topic: record.topic,
-        target: Target::of(&config.partitioner, record.partition, record.key),
-        timestamp,
-        key: record.key,
-        value: record.value,
-        headers: record.headers,
-        compression,
-        size,
-    })
-}
-
-fn no_partition(topic: &str, partition: i32, count: usize) -> Error {
-    let last = count.saturating_sub(1);
-    let what = format!("topic {topic:?} has no partition {partition}: it has {count}, from 0 to {last}");
-    Error::new(ErrorKind::InvalidRecord, what)
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the producer is closed")
 }

@@ -4,11 +4,13 @@
 //! new for its broker: a batch's first record, a batch that is full, or the end of the batch in front of another.
 
 use std::collections::{BTreeMap, HashSet};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use kafka_protocol::messages::ProduceResponse;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -97,6 +99,7 @@ impl std::ops::DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
         let State { accumulator, senders, .. } = &mut *self.state;
         for leader in accumulator.take_wakes() {
@@ -297,7 +300,7 @@ impl Sender {
     async fn serve(&self, connection: &Connection, throttled: &mut Instant) {
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
-        let mut in_flight = FuturesUnordered::new();
+        let mut in_flight = Vec::with_capacity(IN_FLIGHT);
         // Made once: each costs a lock.
         let (woken, closed) = (self.wake.notified(), connection.closed());
         tokio::pin!(woken, closed);
@@ -318,13 +321,13 @@ impl Sender {
                 if heavy || !encoding.is_empty() {
                     encoding.push_back(encode(batches, heavy));
                 } else {
-                    in_flight.push(self.send(connection, encode_all(batches)));
+                    in_flight.push(Box::pin(self.send(connection, encode_all(batches))));
                 }
             }
             tokio::select! {
                 biased; // nothing here is ready for ever, and to choose at random is not free
-                Some(throttle) = in_flight.next() => *throttled = (*throttled).max(Instant::now() + throttle),
-                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(self.send(connection, batches)),
+                throttle = poll_fn(|cx| poll_first(&mut in_flight, cx)) => *throttled = (*throttled).max(Instant::now() + throttle),
+                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(Box::pin(self.send(connection, batches))),
                 () = &mut woken => woken.set(self.wake.notified()),
                 () = sleep_until(look_again) => {}
                 // What is on the way fails at once and goes back to its queues first.
@@ -423,6 +426,18 @@ impl Sender {
     }
 }
 
+/// The end of the first of a few futures that has ended; the others keep their order. Cheaper for so few than a
+/// `FuturesUnordered`, which has its task polled once more for each new one.
+fn poll_first<F: Future>(few: &mut Vec<Pin<Box<F>>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    for at in 0..few.len() {
+        if let Poll::Ready(end) = few[at].as_mut().poll(cx) {
+            drop(few.remove(at));
+            return Poll::Ready(end);
+        }
+    }
+    Poll::Pending
+}
+
 /// Whether making batches ready for the wire takes longer than handing them to another thread.
 fn is_heavy(batches: &[Drained]) -> bool {
     let packed = batches.iter().filter(|b| b.compression != Compression::None && b.payload.is_plain());
@@ -442,5 +457,31 @@ async fn encode(batches: Vec<Drained>, elsewhere: bool) -> Vec<Encoded> {
         Ok(encoded) => encoded,
         // The runtime is shutting down, and this task with it.
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn the_first_that_has_ended_is_told_and_the_others_keep_their_order() {
+        let (senders, mut few): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (sender, receiver) = oneshot::channel::<u8>();
+                (Some(sender), Box::pin(receiver))
+            })
+            .unzip();
+        let mut senders = senders;
+        let mut next = || poll_fn(|cx| poll_first(&mut few, cx)).now_or_never();
+        assert_eq!(next(), None);
+        for at in [1, 0, 2] {
+            assert!(senders[at].take().is_some_and(|s| s.send(at as u8).is_ok()));
+            assert_eq!(next(), Some(Ok(at as u8)));
+            assert_eq!(next(), None);
+        }
     }
 }

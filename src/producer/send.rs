@@ -1,0 +1,352 @@
+//! What `send` does with a record: at once where that is possible, else after it has waited for a topic or for space.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::TryAcquireError;
+use tokio::time::Instant;
+
+use super::accumulator::{NewRecord, Refused};
+use super::delivery::Delivery;
+use super::partitioner::{self, Target, Unpartitioned};
+use super::sender::Shared;
+use super::{Producer, ProducerRecord, TrySendError, span};
+use crate::cluster::Backoff;
+use crate::config::{PartitionerKind, ProducerConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{BATCH_HEADER, Headers, record_size_bound};
+
+/// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// The future of [`Producer::send`]. An `async fn` would be compiled in each crate that awaits it, as that one is optimised;
+/// this is compiled here, and what every record costs does not depend on that.
+pub(super) struct Sending<'a> {
+    producer: &'a Producer,
+    record: ProducerRecord<'a>,
+    stage: Stage<'a>,
+}
+
+type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Delivery>> + Send + 'a>>;
+
+enum Stage<'a> {
+    Begins,
+    Waits(Waiting<'a>),
+    Over,
+}
+
+impl<'a> Sending<'a> {
+    pub(super) fn new(producer: &'a Producer, record: ProducerRecord<'a>) -> Self {
+        Self { producer, record, stage: Stage::Begins }
+    }
+
+    /// The end, or what has to be waited for.
+    fn begin(&self) -> Result<Result<Delivery>, Waiting<'a>> {
+        let Self { producer, record, .. } = self;
+        let shared = &producer.0.0;
+        if shared.traced {
+            return Err(Box::pin(producer.send_in_span(*record)));
+        }
+        let mut new = match new_record(record, &shared.config) {
+            Ok(new) => new,
+            Err(e) => return Ok(Err(e)),
+        };
+        match producer.attempt(record, &mut new) {
+            Ok(delivery) => Ok(Ok(delivery)),
+            Err(NotAppended::Failed(e)) => Ok(Err(e)),
+            Err(why) => Err(Box::pin(producer.enqueue(*record, new, why))),
+        }
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Delivery>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut waits = match std::mem::replace(&mut this.stage, Stage::Over) {
+            Stage::Begins => match this.begin() {
+                Ok(end) => return Poll::Ready(end),
+                Err(waits) => waits,
+            },
+            Stage::Waits(waits) => waits,
+            Stage::Over => return Poll::Pending, // polled again after its end
+        };
+        let end = waits.as_mut().poll(cx);
+        if end.is_pending() {
+            this.stage = Stage::Waits(waits);
+        }
+        end
+    }
+}
+
+impl Producer {
+    /// In a span of its own, which ends with the record.
+    async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+        let config = self.0.0.client.config();
+        let span = span::begin(&record, &config.client_id);
+        let headers = span::headers(&span, &record, config);
+        let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
+        let mut new = new_record(&record, &self.0.0.config);
+        let outcome = match &mut new {
+            Ok(new) => match self.attempt(&record, new) {
+                Ok(delivery) => Ok(delivery),
+                Err(why) => self.enqueue(record, *new, why).await,
+            },
+            Err(e) => Err(e.clone()),
+        };
+        follow(span, outcome.as_ref());
+        outcome
+    }
+
+    /// Appends a record if that needs no waiting.
+    #[inline]
+    fn attempt<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, NotAppended> {
+        let memory = &self.0.0.memory;
+        self.choose(record, new)?; // first: whoever panics here holds no space
+        match memory.try_acquire_many(new.size as u32) {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::Closed) => return Err(NotAppended::Failed(closed())),
+            Err(TryAcquireError::NoPermits) => return Err(NotAppended::Full),
+        }
+        self.append(new).inspect_err(|_| memory.add_permits(new.size)) // not held while others could use it
+    }
+
+    /// Waits for what is missing, and tries again.
+    async fn enqueue<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        mut new: NewRecord<'a>,
+        mut missing: NotAppended,
+    ) -> Result<Delivery> {
+        let shared = &self.0.0;
+        let mut refreshed = false;
+        let mut look_up = None;
+        loop {
+            let outcome = match missing {
+                NotAppended::Failed(error) => return Err(error),
+                NotAppended::Full => {
+                    self.reserve(new.size, record.topic).await?;
+                    self.append(&new).inspect_err(|_| shared.memory.add_permits(new.size))
+                }
+                NotAppended::Refused(Refused::UnknownTopic) => {
+                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
+                    self.attempt(&record, &mut new)
+                }
+                NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
+                    refreshed = true; // it may be new
+                    shared.cluster().refresh().await?;
+                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
+                    self.attempt(&record, &mut new)
+                }
+                NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+                    return Err(no_partition(record.topic, partition, count));
+                }
+            };
+            match outcome {
+                Ok(delivery) => return Ok(delivery),
+                Err(why) => missing = why,
+            }
+        }
+    }
+
+    pub(super) fn try_enqueue<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        headers: Option<&Headers>,
+    ) -> Result<Delivery, TrySendError<'a>> {
+        let shared = &self.0.0;
+        let refused = |error| TrySendError::Refused { record, error };
+        let with_headers = ProducerRecord { headers, ..record };
+        let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
+        self.attempt(&record, &mut new).map_err(|why| match why {
+            NotAppended::Failed(error) => refused(error),
+            NotAppended::Full => TrySendError::Full(record),
+            NotAppended::Refused(Refused::UnknownTopic) => {
+                look_up_soon(shared, record.topic);
+                TrySendError::UnknownTopic(record)
+            }
+            NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+                refused(no_partition(record.topic, partition, count))
+            }
+        })
+    }
+
+    /// Asks the program's own partitioner, if there is one; not under the lock, for it may do anything.
+    #[inline]
+    fn choose(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), NotAppended> {
+        let shared = &self.0.0;
+        let PartitionerKind::Custom(partitioner) = &shared.config.partitioner else { return Ok(()) };
+        if record.partition.is_some() {
+            return Ok(());
+        }
+        let known = {
+            let locked = shared.lock();
+            if locked.is_closed() {
+                return Err(NotAppended::Failed(closed()));
+            }
+            locked.partitions(record.topic)
+        };
+        let (partitions, available) = known.ok_or(NotAppended::Refused(Refused::UnknownTopic))?;
+        let asked = Unpartitioned {
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            ..Unpartitioned::new(record.topic, partitions, &available)
+        };
+        new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;
+        Ok(())
+    }
+
+    /// Waits for buffer space, which `append` hands to the record's batch.
+    async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
+        let shared = &self.0.0;
+        let permits = size as u32; // never more than max_request_size, which has its bound
+        let timeout = shared.config.delivery_timeout;
+        let since = shared.meter.now();
+        let waited = tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await;
+        shared.meter.waited(since);
+        match waited {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Ok(())
+            }
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                let what = format!(
+                    "a record for topic {topic:?} was not sent: the producer's buffer of {} bytes has been full for \
+                     {timeout:?}; see whether the brokers keep up, or raise buffer_memory",
+                    shared.config.buffer_memory
+                );
+                Err(Error::new(ErrorKind::Timeout, what))
+            }
+        }
+    }
+
+    #[inline]
+    fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
+        let mut locked = self.0.0.lock();
+        if locked.is_closed() {
+            return Err(NotAppended::Failed(closed()));
+        }
+        let (completion, index) = locked.append(Instant::now, record).map_err(NotAppended::Refused)?;
+        Ok(Delivery::new(completion, index, record.timestamp))
+    }
+}
+
+/// Keeps a record's span until its end.
+pub(super) fn follow(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
+    match outcome {
+        Ok(delivery) if !span.is_disabled() => delivery.twin().then(move |end| span::end(&span, &end)),
+        Ok(_) => {}
+        Err(e) => span::failed(&span, e),
+    }
+}
+
+/// Looks a topic up without anyone waiting for it; one look-up of a topic at a time.
+fn look_up_soon(shared: &Arc<Shared>, topic: &str) {
+    if !shared.lock().begin_look_up(topic) {
+        return;
+    }
+    let (shared, topic) = (Arc::clone(shared), topic.to_owned());
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let cancel = shared.cancel.clone();
+        let mut look_up = LookUp::new(&shared, &topic);
+        if let Some(Err(error)) = cancel.run_until_cancelled(look_up.again()).await {
+            tracing::warn!(topic, error = %error.full(), "a topic was not found");
+        }
+        shared.lock().end_look_up(&topic);
+    });
+}
+
+/// The search for a topic that one `send` makes.
+struct LookUp<'a> {
+    shared: &'a Shared,
+    topic: &'a str,
+    began: Instant,
+    backoff: Backoff,
+    tries: u32,
+}
+
+impl<'a> LookUp<'a> {
+    fn new(shared: &'a Shared, topic: &'a str) -> Self {
+        Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
+    }
+
+    /// Makes the topic known to the accumulator.
+    async fn again(&mut self) -> Result<()> {
+        let creates = self.shared.client.config().allow_auto_topic_creation;
+        loop {
+            if self.tries > 0 {
+                tokio::time::sleep(self.backoff.next()).await;
+            }
+            self.tries += 1;
+            match self.shared.cluster().topic(self.topic, true).await {
+                Ok(_) if self.began.elapsed() > self.shared.config.delivery_timeout => {
+                    let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
+                    return Err(Error::new(ErrorKind::UnknownTopic, what));
+                }
+                Ok(found) => {
+                    self.shared.learn(&found);
+                    return Ok(());
+                }
+                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+enum NotAppended {
+    Failed(Error),
+    /// The buffer has no space.
+    Full,
+    Refused(Refused),
+}
+
+fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
+    let size = record_size_bound(record.key, record.value, record.headers);
+    if size + BATCH_HEADER > config.max_request_size {
+        let what = format!(
+            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {} that max_request_size allows",
+            record.topic,
+            record.key.map_or(0, <[u8]>::len),
+            record.value.map_or(0, <[u8]>::len),
+            config.max_request_size
+        );
+        return Err(Error::new(ErrorKind::RecordTooLarge, what));
+    }
+    let timestamp = match record.timestamp {
+        Some(t) if t < 0 => {
+            let what = format!("a record for topic {:?} has the timestamp {t}: allowed is 0 or later", record.topic);
+            return Err(Error::new(ErrorKind::InvalidRecord, what));
+        }
+        Some(t) => t,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+    };
+    let of_topic = || config.topic_compression.get(record.topic).copied();
+    let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
+    Ok(NewRecord {
+        topic: record.topic,
+        target: Target::of(&config.partitioner, record.partition, record.key),
+        timestamp,
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+        compression,
+        size,
+    })
+}
+
+fn no_partition(topic: &str, partition: i32, count: usize) -> Error {
+    let last = count.saturating_sub(1);
+    let what = format!("topic {topic:?} has no partition {partition}: it has {count}, from 0 to {last}");
+    Error::new(ErrorKind::InvalidRecord, what)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the producer is closed")
+}
