@@ -16,11 +16,8 @@ RUN case $TARGETARCH$TARGETVARIANT in \
         *) echo "no target is known for $TARGETARCH$TARGETVARIANT" >&2; exit 1 ;; \
     esac >/target && rustup target add "$(cat /target)"
 COPY . .
-# All is Rust: the linker that comes with the compiler links for every CPU.
-RUN export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-        CARGO_TARGET_ARMV7_UNKNOWN_LINUX_MUSLEABIHF_LINKER=rust-lld \
-    && cargo build --release --locked --target "$(cat /target)" -p ailurus-cli --bin ailurus \
+# All is Rust: the linker that comes with the compiler links for every CPU (.cargo/config.toml).
+RUN cargo build --release --locked --target "$(cat /target)" -p ailurus-cli --bin ailurus \
     && cp "target/$(cat /target)/release/ailurus" /ailurus
 # Files of the user below, where a command writes without being told where, such as the store of `serve`.
 RUN mkdir -p /empty/data && chown -R 65532:65532 /empty/data
