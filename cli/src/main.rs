@@ -26,6 +26,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use args::{Cli, Command};
 use exit::{Exit, Usage};
 
+/// musl's own allocator maps what is large anew each time, and gives it back: a fetch is such a thing.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     exit::report(run(cli)).into()
