@@ -53,7 +53,10 @@ impl Setup {
         let quick =
             broker.config().retry_backoff(Duration::from_millis(5)).retry_backoff_max(Duration::from_millis(100));
         let client = Client::connect(config(quick).build().unwrap()).await.unwrap();
-        support::create_topic(&client, &topic, partitions).await.unwrap();
+        // With time enough, which a test of short timeouts has not.
+        let patient = Client::connect(broker.config().build().unwrap()).await.unwrap();
+        support::create_topic(&patient, &topic, partitions).await.unwrap();
+        patient.close().await;
         let mut settings = client.config().producer.clone();
         change(&mut settings);
         let producer = Producer::new(&client, settings).unwrap();
