@@ -26,8 +26,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use args::{Cli, Command};
 use exit::{Exit, Usage};
 
-/// musl's own allocator maps what is large anew each time, and gives it back: a fetch is such a thing.
-#[cfg(target_env = "musl")]
+/// musl's own allocator maps what is large anew each time, and gives it back: a fetch is such a thing. Not on 32-bit CPUs: on armv7,
+/// as qemu emulates it, consuming ended in a segmentation fault with this one.
+#[cfg(all(target_env = "musl", target_pointer_width = "64"))]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
