@@ -32,6 +32,8 @@ pub(super) struct Sending<'a> {
 type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Delivery>> + Send + 'a>>;
 
 enum Stage<'a> {
+    /// In a span of its own.
+    BeginsTraced,
     Begins,
     Waits(Waiting<'a>),
     Over,
@@ -39,17 +41,14 @@ enum Stage<'a> {
 
 impl<'a> Sending<'a> {
     pub(super) fn new(producer: &'a Producer, record: ProducerRecord<'a>) -> Self {
-        Self { producer, record, stage: Stage::Begins }
+        let stage = if producer.0.0.traced { Stage::BeginsTraced } else { Stage::Begins };
+        Self { producer, record, stage }
     }
 
     /// The end, or what has to be waited for.
     fn begin(&self) -> Result<Result<Delivery>, Waiting<'a>> {
         let Self { producer, record, .. } = self;
-        let shared = &producer.0.0;
-        if shared.traced {
-            return Err(Box::pin(producer.send_in_span(*record)));
-        }
-        let mut new = match new_record(record, &shared.config) {
+        let mut new = match new_record(record, &producer.0.0.config) {
             Ok(new) => new,
             Err(e) => return Ok(Err(e)),
         };
@@ -71,6 +70,7 @@ impl Future for Sending<'_> {
                 Ok(end) => return Poll::Ready(end),
                 Err(waits) => waits,
             },
+            Stage::BeginsTraced => Box::pin(this.producer.send_in_span(this.record)),
             Stage::Waits(waits) => waits,
             Stage::Over => return Poll::Pending, // polled again after its end
         };
@@ -89,14 +89,7 @@ impl Producer {
         let span = span::begin(&record, &config.client_id);
         let headers = span::headers(&span, &record, config);
         let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
-        let mut new = new_record(&record, &self.0.0.config);
-        let outcome = match &mut new {
-            Ok(new) => match self.attempt(&record, new) {
-                Ok(delivery) => Ok(delivery),
-                Err(why) => self.enqueue(record, *new, why).await,
-            },
-            Err(e) => Err(e.clone()),
-        };
+        let outcome = Sending { producer: self, record, stage: Stage::Begins }.await;
         follow(span, outcome.as_ref());
         outcome
     }

@@ -469,13 +469,12 @@ mod tests {
 
     #[test]
     fn the_first_that_has_ended_is_told_and_the_others_keep_their_order() {
-        let (senders, mut few): (Vec<_>, Vec<_>) = (0..3)
+        let (mut senders, mut few): (Vec<_>, Vec<_>) = (0..3)
             .map(|_| {
                 let (sender, receiver) = oneshot::channel::<u8>();
                 (Some(sender), Box::pin(receiver))
             })
             .unzip();
-        let mut senders = senders;
         let mut next = || poll_fn(|cx| poll_first(&mut few, cx)).now_or_never();
         assert_eq!(next(), None);
         for at in [1, 0, 2] {
