@@ -27,6 +27,8 @@ async fn the_program() {
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Lines that came while another was waited for: handlers of different keys are in no order.
+    seen: Vec<String>,
 }
 
 impl Program {
@@ -38,18 +40,14 @@ impl Program {
         command.env(VARIABLE, format!("{topic} {group}")).env("REDPANDA_BROKERS", brokers.join(","));
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+        Self { child, lines, seen: Vec::new() }
     }
 
     async fn line(&mut self, wanted: &str) {
-        let mut seen = Vec::new();
-        loop {
+        while !self.seen.iter().any(|l| l == wanted) {
             let line = tokio::time::timeout(LONG, self.lines.next_line()).await;
-            let Ok(Ok(Some(line))) = line else { panic!("no {wanted:?} after {seen:?}: {line:?}") };
-            if line == wanted {
-                return;
-            }
-            seen.push(line);
+            let Ok(Ok(Some(line))) = line else { panic!("no {wanted:?} after {:?}: {line:?}", self.seen) };
+            self.seen.push(line);
         }
     }
 
