@@ -157,9 +157,7 @@ impl<T: Api> RequestBody for Body<T> {
 impl<T: Api> WriteVersionedType<Vec<u8>> for Body<T> {
     fn write_versioned(&self, writer: &mut Vec<u8>, version: ApiVersion) -> Result<(), WriteVersionedError> {
         let inserts = self.message.write(writer, version.0.0).map_err(WriteError::Malformed)?;
-        if !inserts.is_empty() {
-            self.control.insert(writer, inserts);
-        }
+        self.control.give(writer, inserts);
         Ok(())
     }
 }

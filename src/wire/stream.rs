@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -46,21 +46,36 @@ pub(super) struct Control {
     answered: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// The correlation ids of the last frame that was made, and of the last that is on the wire.
+    given: AtomicI32,
+    written: AtomicI32,
     /// What goes into frames to come, by their correlation ids.
     inserts: Mutex<HashMap<[u8; 4], Vec<Insert>>>,
 }
 
 impl Control {
-    /// Has this put into the frame that begins with `start` when it is written.
-    pub(super) fn insert(&self, start: &[u8], inserts: Vec<Insert>) {
-        if let Some(id) = correlation(start) {
+    /// A frame is made that begins with `start`; has this put into it when it is written.
+    pub(super) fn give(&self, start: &[u8], inserts: Vec<Insert>) {
+        let Some(id) = correlation(start) else { return };
+        self.given.store(i32::from_be_bytes(id), Ordering::Release);
+        if !inserts.is_empty() {
             self.inserts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, inserts);
         }
     }
 
-    fn inserts(&self, start: &[u8]) -> Vec<Insert> {
+    fn inserts(&self, id: Option<[u8; 4]>) -> Vec<Insert> {
         let mut inserts = self.inserts.lock().unwrap_or_else(PoisonError::into_inner);
-        correlation(start).and_then(|id| inserts.remove(&id)).unwrap_or_default()
+        id.and_then(|id| inserts.remove(&id)).unwrap_or_default()
+    }
+
+    /// The last frame that was made.
+    pub(super) fn given(&self) -> i32 {
+        self.given.load(Ordering::Acquire)
+    }
+
+    /// Whether a frame is on the wire.
+    pub(super) fn is_written(&self, frame: i32) -> bool {
+        self.written.load(Ordering::Acquire).wrapping_sub(frame) >= 0
     }
 
     /// Says what lies behind the end of the connection, whichever reason was noted first.
@@ -132,6 +147,8 @@ struct Body {
     at: usize,
     /// which has so many without what is inserted.
     len: usize,
+    /// The frame's correlation id.
+    id: Option<[u8; 4]>,
     inserts: VecDeque<Insert>,
 }
 
@@ -139,10 +156,11 @@ impl Body {
     /// The body begins with `start`.
     fn new(prefix: [u8; PREFIX], start: &[u8], control: &Control) -> Self {
         let len = u32::from_be_bytes(prefix) as usize;
-        let mut inserts = VecDeque::from(control.inserts(&start[..start.len().min(len)]));
+        let id = correlation(&start[..start.len().min(len)]);
+        let mut inserts = VecDeque::from(control.inserts(id));
         inserts.retain(|i| !i.bytes.is_empty());
         let inserted: usize = inserts.iter().map(|i| i.bytes.len()).sum();
-        Self { prefix: ((len + inserted) as u32).to_be_bytes(), sent: 0, at: 0, len, inserts }
+        Self { prefix: ((len + inserted) as u32).to_be_bytes(), sent: 0, at: 0, len, id, inserts }
     }
 
     fn is_done(&self) -> bool {
@@ -206,6 +224,8 @@ pub(super) struct Stream<S> {
     io: BufReader<S>,
     control: Arc<Control>,
     frame: Frame,
+    /// The correlation id of the frame before it.
+    last: [u8; 4],
     /// The first bytes read, until there are enough to judge them.
     first: Option<Vec<u8>>,
     _gone: DropGuard,
@@ -215,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite> Stream<S> {
     pub(super) fn new(io: S, control: Arc<Control>) -> Self {
         let _gone = control.gone.clone().drop_guard();
         let io = BufReader::with_capacity(READ_BUFFER, io);
-        Self { io, control, frame: Frame::NEXT, first: Some(Vec::new()), _gone }
+        Self { io, control, frame: Frame::NEXT, last: [0; 4], first: Some(Vec::new()), _gone }
     }
 }
 
@@ -280,8 +300,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let (done, whole) = (body.advance(n), body.is_done());
+            let (done, whole, id) = (body.advance(n), body.is_done(), body.id);
             if whole {
+                self.last = id.unwrap_or(self.last);
                 self.frame = Frame::NEXT;
             }
             if done > 0 {
@@ -328,7 +349,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             }
             ready!(this.poll_body(cx, &[]))?;
         }
-        Pin::new(&mut this.io).poll_flush(cx)
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        if matches!(this.frame, Frame::Prefix { have: 0, .. }) {
+            this.control.written.store(i32::from_be_bytes(this.last), Ordering::Release);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

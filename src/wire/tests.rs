@@ -12,6 +12,7 @@ use super::connection::Connection;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::Reporter;
 
+mod callers;
 mod produce;
 mod schemas;
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl};
@@ -7,10 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use kafka_protocol::messages::MetadataRequest;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::exchange::Broken;
 use super::*;
 use crate::config::{ClientCredentials, TokenSource};
+use crate::metrics::Registry;
 use crate::wire::ConnectSettings;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -204,5 +207,34 @@ async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
     assert_eq!(e.kind(), ErrorKind::Disconnected);
     assert!(e.to_string().contains("the login could not be renewed before the session's end: 127.0.0.1:"), "{e}");
     assert!(e.to_string().contains("refused user \"alice\" by SCRAM-SHA-256"), "{e}");
+    broker.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
+    let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
+    let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
+    let (renewing, mut renewed) = tokio::sync::mpsc::unbounded_channel();
+    let logins = AtomicU32::new(0);
+    broker.set_hook(move |request| {
+        let again = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2;
+        again.then(|| {
+            _ = renewing.send(());
+            Fault::DelayAnswer(LONG)
+        })
+    });
+    let registry = Arc::new(Registry::new());
+    let config = Config::builder()
+        .security_protocol(SecurityProtocol::SaslPlaintext)
+        .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
+        .metrics(registry.clone())
+        .build()
+        .unwrap();
+    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    renewed.recv().await.unwrap();
+    let held = connection.submit(MetadataRequest::default(), Instant::now() + LONG);
+    connection.close().await;
+    assert_eq!(held.await.unwrap_err().kind(), ErrorKind::Disconnected);
+    assert_eq!(registry.snapshot().get("ailurus_requests_in_flight", &[("api", "Metadata")]).unwrap_or(0.0), 0.0);
     broker.shutdown().await;
 }

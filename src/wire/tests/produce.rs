@@ -96,7 +96,7 @@ proptest! {
         let mut expected = Vec::new();
         for (id, (plain, inserts)) in (0..).zip(&frames) {
             let (body, whole) = spliced(id, plain, inserts);
-            control.insert(&body, inserts.clone());
+            control.give(&body, inserts.clone());
             expected.extend(u32::try_from(whole.len()).unwrap().to_be_bytes());
             expected.extend(whole);
             let write = async {
@@ -149,7 +149,7 @@ proptest! {
 fn a_killed_connection_keeps_no_batches() {
     let control = Control::default();
     let batch = Bytes::from(vec![7; 100]);
-    control.insert(&[0; 8], vec![Insert { at: 8, bytes: batch.clone() }]);
+    control.give(&[0; 8], vec![Insert { at: 8, bytes: batch.clone() }]);
     control.kill("test");
     assert!(batch.try_into_mut().is_ok(), "nobody else has it");
     assert!(control.ended().cancelled().now_or_never().is_some());
