@@ -381,7 +381,7 @@ impl Group {
         answer: impl FnOnce(Result<A::Response, Failure>) -> Said + Send + 'static,
     ) {
         let pending = match &self.coordinator {
-            Some(coordinator) => Ok(coordinator.group.submit(request, tokio::time::Instant::now() + timeout)),
+            Some(coordinator) => Ok(coordinator.group.submit(request, timeout)),
             None => Err(Error::new(ErrorKind::Disconnected, "the connection to the coordinator is gone")),
         };
         let outcome = async move {
@@ -445,7 +445,7 @@ impl Group {
             let leases: Vec<_> = start.leases.all().collect();
             let partitions: Vec<_> = leases.iter().map(|l| l.partition.clone()).collect();
             let request = committed_request(&self.shell.group, &partitions, start.stable);
-            let pending = connection.submit(request, (now + timeout).into());
+            let pending = connection.submit(request, timeout);
             let answer = async move {
                 let answer = pending.await.map_err(Failure::Connection);
                 (leases, answer.and_then(|answer| committed_answer(&answer).map_err(Failure::Code)))
@@ -457,7 +457,7 @@ impl Group {
                 let (member_id, generation) = (self.membership.member_id(), self.membership.generation());
                 let request = commit_request(&self.shell.group, member_id, generation, &offsets)
                     .with_group_instance_id(instance_id(&self.shell.config));
-                let pending = connection.submit(request, (now + timeout).into());
+                let pending = connection.submit(request, timeout);
                 let answer = async move { (generation, offsets, pending.await.map(|r| commit_answer(&r))) };
                 self.committing = Some(answer.boxed());
             }

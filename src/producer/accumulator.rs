@@ -466,12 +466,15 @@ impl Accumulator {
     }
 
     /// The next request to a broker: at most one batch of each partition it leads, together at most `max_request_size`. If
-    /// nothing is ready, also the time at which something will be.
-    pub(crate) fn drain(&mut self, now: Instant, broker: i32) -> (Vec<Drained>, Option<Instant>) {
+    /// nothing is ready, also the time at which something will be. The time is asked for only if something waits.
+    pub(crate) fn drain(&mut self, now: impl Fn() -> Instant, broker: i32) -> (Vec<Drained>, Option<Instant>) {
         let (mut drained, mut next) = (Vec::new(), None::<Instant>);
         let mut room = self.settings.max_request_size;
         let rules = self.rules();
-        let Some(leader) = self.lists.leaders.get_mut(&broker) else { return (drained, next) };
+        let Some(leader) = self.lists.leaders.get_mut(&broker).filter(|l| !l.waiting.is_empty()) else {
+            return (drained, next);
+        };
+        let now = now();
         for _ in 0..leader.waiting.len() {
             let Some(id) = leader.waiting.pop_front() else { break };
             let topic = &mut self.topics[id.topic];
@@ -514,9 +517,8 @@ impl Accumulator {
         (drained, next)
     }
 
-    /// A batch that was drained is back; gives what has ended by that.
-    pub(crate) fn complete(&mut self, now: Instant, id: BatchId, outcome: Outcome) -> Vec<Ended> {
-        let mut ended = Vec::new();
+    /// A batch that was drained is back; adds what has ended by that.
+    pub(crate) fn complete(&mut self, now: Instant, id: BatchId, outcome: Outcome, ended: &mut Vec<Ended>) {
         let rules = self.rules();
         let BatchId { partition: place, number } = id;
         let topic = &mut self.topics[place.topic];
@@ -526,11 +528,10 @@ impl Accumulator {
             let size = partition.queue.iter().find(|b| b.number == number).map_or(usize::MAX, |b| b.charged / 2);
             topic.batch_size = topic.batch_size.min(size.max(SMALLEST_BATCH));
         }
-        partition.complete(now, number, outcome, &mut ended);
-        let useless = partition.settle(&mut ended);
+        partition.complete(now, number, outcome, ended);
+        let useless = partition.settle(ended);
         self.lists.update(place, partition, rules);
         self.drop_identity(useless);
-        ended
     }
 
     /// Takes back the buffer of a batch.

@@ -53,7 +53,7 @@ impl Batches {
         self.core.flush(now);
         let mut sent = 0;
         loop {
-            let (batches, _) = self.core.drain(now, BROKER);
+            let (batches, _) = self.core.drain(|| now, BROKER);
             if batches.is_empty() {
                 return sent;
             }
@@ -65,7 +65,7 @@ impl Batches {
                     self.core.recycle(buffer.into());
                 }
                 let written = Written { base_offset: Some(0), append_time: None };
-                self.core.complete(now, batch.id, Outcome::Written(written));
+                self.core.complete(now, batch.id, Outcome::Written(written), &mut Vec::new());
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use kafka_protocol::messages::ProduceResponse;
 use tokio::sync::{Notify, Semaphore};
@@ -243,6 +244,14 @@ fn start_senders(shared: &Arc<Shared>) {
     }
 }
 
+/// What became of a batch that was sent.
+struct Judged {
+    id: BatchId,
+    outcome: Outcome,
+    /// To be used again, if the batch is not sent again.
+    buffer: Option<Bytes>,
+}
+
 /// Sends one broker's batches over a connection of its own.
 struct Sender {
     shared: Arc<Shared>,
@@ -262,7 +271,7 @@ impl Sender {
 
     async fn run(mut self) {
         let cancel = self.shared.cancel.clone();
-        let mut throttled = Instant::now();
+        let mut throttled = None;
         while let Some(Some(connection)) = cancel.run_until_cancelled(self.connect()).await {
             // Ends by itself when the connection does.
             let cancelled = cancel.run_until_cancelled(self.serve(&connection, &mut throttled)).await.is_none();
@@ -297,7 +306,7 @@ impl Sender {
     }
 
     /// Keeps up to [`IN_FLIGHT`] requests on the way until the connection ends; none before `throttled`, which the broker sets.
-    async fn serve(&self, connection: &Connection, throttled: &mut Instant) {
+    async fn serve(&self, connection: &Connection, throttled: &mut Option<Instant>) {
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
         let mut in_flight = Vec::with_capacity(IN_FLIGHT);
@@ -305,14 +314,15 @@ impl Sender {
         let (woken, closed) = (self.wake.notified(), connection.closed());
         tokio::pin!(woken, closed);
         loop {
-            let now = Instant::now();
-            let mut look_again = (*throttled > now).then_some(*throttled);
+            // Reading the clock costs more than the rest of a turn in which there is nothing to do.
+            *throttled = throttled.filter(|until| *until > Instant::now());
+            let mut look_again = *throttled;
             while look_again.is_none()
                 && encoding.len() < self.encoders
                 && encoding.len() + in_flight.len() < IN_FLIGHT
                 && !connection.is_closed()
             {
-                let (batches, next) = self.shared.lock().drain(now, self.broker);
+                let (batches, next) = self.shared.lock().drain(Instant::now, self.broker);
                 look_again = next;
                 if batches.is_empty() {
                     break;
@@ -326,8 +336,10 @@ impl Sender {
             }
             tokio::select! {
                 biased; // nothing here is ready for ever, and to choose at random is not free
-                throttle = poll_fn(|cx| poll_first(&mut in_flight, cx)) => *throttled = (*throttled).max(Instant::now() + throttle),
-                Some(batches) = encoding.next(), if *throttled <= now => in_flight.push(Box::pin(self.send(connection, batches))),
+                throttle = poll_fn(|cx| poll_first(&mut in_flight, cx)) => if !throttle.is_zero() {
+                    *throttled = (*throttled).max(Some(Instant::now() + throttle));
+                },
+                Some(batches) = encoding.next(), if throttled.is_none() => in_flight.push(Box::pin(self.send(connection, batches))),
                 () = &mut woken => woken.set(self.wake.notified()),
                 () = sleep_until(look_again) => {}
                 // What is on the way fails at once and goes back to its queues first.
@@ -355,10 +367,9 @@ impl Sender {
         // Not in the future below: the order of these calls is the order on the wire.
         let sent = !connection.is_closed();
         let request = request::produce(&batches, self.shared.config.acks, timeout);
-        let answer = connection.submit(request, Instant::now() + timeout);
+        let answer = connection.submit(request, timeout);
         async move {
             let answer = answer.await;
-            let buffers: Vec<_> = batches.iter().filter_map(Encoded::buffer).collect();
             let mut throttle = Duration::ZERO;
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
@@ -373,12 +384,15 @@ impl Sender {
                     batches.into_iter().map(judge).collect()
                 }
             };
+            let mut ended = Vec::with_capacity(outcomes.len());
             let mut locked = self.shared.lock();
             let now = Instant::now();
-            let ended: Vec<_> = outcomes.into_iter().flat_map(|(id, o)| locked.complete(now, id, o)).collect();
-            for mut buffer in buffers.into_iter().filter_map(|b| b.try_into_mut().ok()) {
-                buffer.clear(); // its bytes would be copied
-                locked.recycle(buffer.into());
+            for Judged { id, outcome, buffer } in outcomes {
+                locked.complete(now, id, outcome, &mut ended);
+                if let Some(Ok(mut buffer)) = buffer.map(Bytes::try_into_mut) {
+                    buffer.clear(); // its bytes would be copied
+                    locked.recycle(buffer.into());
+                }
             }
             drop(locked);
             self.shared.finish(ended);
@@ -386,12 +400,7 @@ impl Sender {
         }
     }
 
-    fn judge(
-        &self,
-        connection: &Connection,
-        response: &ProduceResponse,
-        batches: Vec<Encoded>,
-    ) -> Vec<(BatchId, Outcome)> {
+    fn judge(&self, connection: &Connection, response: &ProduceResponse, batches: Vec<Encoded>) -> Vec<Judged> {
         let mut stale = false;
         let answers = Answers::of(response);
         let outcomes = batches
@@ -409,11 +418,11 @@ impl Sender {
         outcomes
     }
 
-    fn judged(&self, batch: Encoded, judge: impl FnOnce(Encoded) -> Outcome) -> (BatchId, Outcome) {
-        let (id, topic) = (batch.id, Arc::clone(&batch.topic));
+    fn judged(&self, batch: Encoded, judge: impl FnOnce(Encoded) -> Outcome) -> Judged {
+        let (id, topic, buffer) = (batch.id, Arc::clone(&batch.topic), batch.buffer());
         let outcome = judge(batch);
         self.shared.meter.judged(&topic, &outcome);
-        (id, outcome)
+        Judged { id, outcome, buffer }
     }
 
     /// The wait before a batch is tried again that was tried this often before.

@@ -103,7 +103,7 @@ impl Connection {
 
     /// Whether it is of no use any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.control.ended().is_cancelled()
+        self.0.control.is_over()
     }
 
     /// Resolves when it is of no use any more.
@@ -113,18 +113,18 @@ impl Connection {
 
     /// Writes a request behind those submitted before; the future resolves with its response.
     ///
-    /// The deadline covers all from now on. When it passes, the connection is closed: a broker may never answer what stands
+    /// The timeout covers all from now on. When it is over, the connection is closed: a broker may never answer what stands
     /// behind a request it has not answered.
     ///
     /// # Cancellation
     /// Dropping the future does not take the request back.
-    pub(crate) fn submit<A: Api>(&self, request: A, deadline: Instant) -> Pending<A> {
-        Pending::new(Arc::clone(&self.0), self.0.submit(request, deadline))
+    pub(crate) fn submit<A: Api>(&self, request: A, timeout: Duration) -> Pending<A> {
+        Pending::new(Arc::clone(&self.0), self.0.submit(request, timeout))
     }
 
-    /// [`submit`](Self::submit), with a timeout from now on.
+    /// [`submit`](Self::submit), and its answer.
     pub(crate) async fn request<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
-        self.submit(request, Instant::now() + timeout).await
+        self.submit(request, timeout).await
     }
 
     /// The broker has asked for a pause.
@@ -276,11 +276,11 @@ impl Line {
     }
 
     /// Begins a request, or holds it back.
-    fn submit<A: Api>(self: &Arc<Self>, request: A, deadline: Instant) -> Result<Arc<Asked<A>>, &'static str> {
+    fn submit<A: Api>(self: &Arc<Self>, request: A, timeout: Duration) -> Result<Arc<Asked<A>>, &'static str> {
         let mut lane = self.lock();
-        let messenger = lane.messenger.clone().filter(|_| !self.control.ended().is_cancelled());
+        let messenger = lane.messenger.clone().filter(|_| !self.control.is_over());
         let messenger = messenger.ok_or("the connection is closed")?;
-        let asked = Arc::new(Asked::new(self, messenger, request, deadline));
+        let asked = Arc::new(Asked::new(self, messenger, request, timeout));
         lane.used = asked.began();
         if !lane.holding {
             lane.begin(Arc::clone(&asked) as _);

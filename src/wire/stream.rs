@@ -8,7 +8,7 @@
 //! - The end of an idle connection is noticed when it happens, not at the next request.
 //! - The first bytes of the first answer tell a broker from something else that listens there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
@@ -38,8 +38,9 @@ pub(super) struct Control {
     reason: OnceLock<String>,
     /// What lies behind it, where somebody knows.
     cause: OnceLock<String>,
-    /// Cancelled when the connection is of no use any more.
+    /// Cancelled when the connection is of no use any more, and set: the token asks for a lock.
     ended: CancellationToken,
+    over: AtomicBool,
     /// Cancelled when the socket is closed.
     gone: CancellationToken,
     /// Whether a request of the connection's users has been answered.
@@ -49,8 +50,8 @@ pub(super) struct Control {
     /// The correlation ids of the last frame that was made, and of the last that is on the wire.
     given: AtomicI32,
     written: AtomicI32,
-    /// What goes into frames to come, by their correlation ids.
-    inserts: Mutex<HashMap<[u8; 4], Vec<Insert>>>,
+    /// What goes into frames to come, by their correlation ids and in their order.
+    inserts: Mutex<VecDeque<([u8; 4], Vec<Insert>)>>,
 }
 
 impl Control {
@@ -59,13 +60,14 @@ impl Control {
         let Some(id) = correlation(start) else { return };
         self.given.store(i32::from_be_bytes(id), Ordering::Release);
         if !inserts.is_empty() {
-            self.inserts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, inserts);
+            self.inserts.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, inserts));
         }
     }
 
     fn inserts(&self, id: Option<[u8; 4]>) -> Vec<Insert> {
         let mut inserts = self.inserts.lock().unwrap_or_else(PoisonError::into_inner);
-        id.and_then(|id| inserts.remove(&id)).unwrap_or_default()
+        let at = inserts.iter().position(|(of, _)| Some(*of) == id);
+        at.and_then(|at| inserts.remove(at)).map(|(_, inserts)| inserts).unwrap_or_default()
     }
 
     /// The last frame that was made.
@@ -86,6 +88,7 @@ impl Control {
     /// Ends reads and writes, those under way too.
     pub(super) fn kill(&self, reason: impl Into<String>) {
         _ = self.reason.set(reason.into());
+        self.over.store(true, Ordering::Release);
         self.ended.cancel();
         self.inserts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.reader.wake();
@@ -102,6 +105,11 @@ impl Control {
 
     pub(super) fn ended(&self) -> &CancellationToken {
         &self.ended
+    }
+
+    /// Whether it is of no use any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub(super) fn gone(&self) -> &CancellationToken {
@@ -250,7 +258,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.control.reader.register(cx.waker());
-        if this.control.ended.is_cancelled() {
+        if this.control.is_over() {
             return Poll::Ready(Err(this.control.aborted()));
         }
         let before = buf.filled().len();
@@ -317,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.control.writer.register(cx.waker());
-        if this.control.ended.is_cancelled() {
+        if this.control.is_over() {
             return Poll::Ready(Err(this.control.aborted()));
         }
         loop {
@@ -344,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         // What is inserted at the very end is still to go.
         if matches!(&this.frame, Frame::Body(body) if body.at == body.len) {
             this.control.writer.register(cx.waker());
-            if this.control.ended.is_cancelled() {
+            if this.control.is_over() {
                 return Poll::Ready(Err(this.control.aborted()));
             }
             ready!(this.poll_body(cx, &[]))?;

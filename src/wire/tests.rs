@@ -89,8 +89,7 @@ async fn a_peer_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn requests_keep_the_order_of_submit_and_answers_find_their_request() {
     let (connection, mut peer) = open().await;
-    let deadline = Instant::now() + LONG;
-    let pending: Vec<_> = (0..20).map(|_| connection.submit(heartbeat(), deadline)).collect();
+    let pending: Vec<_> = (0..20).map(|_| connection.submit(heartbeat(), LONG)).collect();
     let mut seen = Vec::new();
     for _ in 0..20 {
         seen.push(request(&mut peer).await.2);
@@ -116,14 +115,13 @@ async fn a_task_without_budget_keeps_its_place() {
 
     let (items, mut queue) = tokio::sync::mpsc::unbounded_channel();
     (0..1000).for_each(|i| items.send(i).unwrap());
-    let deadline = Instant::now() + LONG;
     let first = poll_fn(|cx| {
         while queue.poll_recv(cx).is_ready() {}
         assert!(!queue.is_empty(), "the budget is used up");
-        Poll::Ready(connection.submit(heartbeat(), deadline))
+        Poll::Ready(connection.submit(heartbeat(), LONG))
     })
     .await;
-    let second = tokio::task::unconstrained(poll_fn(|_| Poll::Ready(connection.submit(heartbeat(), deadline)))).await;
+    let second = tokio::task::unconstrained(poll_fn(|_| Poll::Ready(connection.submit(heartbeat(), LONG)))).await;
     for code in [1, 2] {
         let correlation = request(&mut peer).await.2;
         answer(&mut peer, correlation, &[0, code]).await;
@@ -134,8 +132,8 @@ async fn a_task_without_budget_keeps_its_place() {
 #[tokio::test]
 async fn a_dropped_request_is_still_sent_whole() {
     let (connection, mut peer) = open().await;
-    drop(connection.submit(heartbeat(), Instant::now() + LONG));
-    let second = connection.submit(heartbeat(), Instant::now() + LONG);
+    drop(connection.submit(heartbeat(), LONG));
+    let second = connection.submit(heartbeat(), LONG);
     let (_, _, first) = request(&mut peer).await;
     answer(&mut peer, first, &[0, 0]).await;
     let (_, _, correlation) = request(&mut peer).await;
@@ -157,7 +155,7 @@ async fn the_end_of_an_idle_connection_is_noticed() {
 #[tokio::test]
 async fn close_ends_what_is_under_way_and_waits_for_the_socket() {
     let (connection, mut peer) = open().await;
-    let pending = connection.submit(heartbeat(), Instant::now() + LONG);
+    let pending = connection.submit(heartbeat(), LONG);
     request(&mut peer).await;
     connection.close().await;
     assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Disconnected);
@@ -170,7 +168,7 @@ async fn close_also_ends_a_write_that_is_stuck() {
     // More than the pipe holds, and nobody reads.
     let member = "m".repeat(30_000);
     let big = || heartbeat().with_member_id(member.clone().into());
-    let stuck: Vec<_> = (0..4).map(|_| connection.submit(big(), Instant::now() + LONG)).collect();
+    let stuck: Vec<_> = (0..4).map(|_| connection.submit(big(), LONG)).collect();
     drop(stuck);
     connection.close().await;
     drop(peer);
@@ -179,7 +177,7 @@ async fn close_also_ends_a_write_that_is_stuck() {
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_request_closes_the_connection() {
     let (connection, _peer) = open().await;
-    let behind = connection.submit(heartbeat(), Instant::now() + 2 * LONG);
+    let behind = connection.submit(heartbeat(), 2 * LONG);
     let e = connection.request(heartbeat(), LONG).await.unwrap_err();
     assert!(e.is_timeout());
     assert!(e.to_string().contains("no answer to Heartbeat from broker:9092 within 60"), "{e}");
@@ -191,7 +189,7 @@ async fn an_unanswered_request_closes_the_connection() {
 #[tokio::test]
 async fn an_answer_beyond_the_limit_closes_the_connection() {
     let (connection, mut peer) = open().await;
-    let pending = connection.submit(heartbeat(), Instant::now() + LONG);
+    let pending = connection.submit(heartbeat(), LONG);
     request(&mut peer).await;
     let size = 2 << 20;
     peer.write_u32(size).await.unwrap();
@@ -221,7 +219,7 @@ async fn an_api_the_broker_does_not_serve_is_an_error_that_says_so() {
 #[tokio::test]
 async fn an_answer_that_lies_about_its_lengths_is_an_error() {
     let (connection, mut peer) = open().await;
-    let pending = connection.submit(MetadataRequest::default(), Instant::now() + LONG);
+    let pending = connection.submit(MetadataRequest::default(), LONG);
     let (_, _, correlation) = request(&mut peer).await;
     // Throttle time, then an array of 2^31 - 1 brokers.
     answer(&mut peer, correlation, &[0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0]).await;

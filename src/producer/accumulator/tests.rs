@@ -72,11 +72,13 @@ impl Bench {
     }
 
     pub(super) fn drain(&mut self, broker: i32) -> Vec<Drained> {
-        self.core.drain(self.now, broker).0
+        let now = self.now;
+        self.core.drain(|| now, broker).0
     }
 
     pub(super) fn complete(&mut self, id: BatchId, outcome: Outcome) {
-        let ended = self.core.complete(self.now, id, outcome);
+        let mut ended = Vec::new();
+        self.core.complete(self.now, id, outcome, &mut ended);
         self.finish(ended);
     }
 
@@ -151,7 +153,8 @@ fn a_batch_lingers_until_its_time_or_until_it_is_full() {
     let mut b = Bench::new(Settings { linger: 5 * MS, ..settings() }, &[Some(1)]);
     b.put(0, "a");
     assert_eq!(b.wakes(), [1], "so that the sender sets its timer");
-    let (none, next) = b.core.drain(b.now, 1);
+    let now = b.now;
+    let (none, next) = b.core.drain(|| now, 1);
     assert!(none.is_empty());
     assert_eq!(next, Some(b.now + 5 * MS));
     b.now += 5 * MS;
@@ -233,7 +236,8 @@ fn a_retry_waits_and_keeps_its_place() {
     let first = b.drain(1).remove(0);
     b.put(0, "b");
     b.complete(first.id, retry(first.payload, false));
-    let (none, next) = b.core.drain(b.now, 1);
+    let now = b.now;
+    let (none, next) = b.core.drain(|| now, 1);
     assert!(none.is_empty());
     assert_eq!(next, Some(b.now + 100 * MS));
     b.now += 100 * MS;
@@ -491,7 +495,7 @@ fn nothing_is_sent_before_the_broker_has_given_an_identity() {
     let now = Instant::now();
     core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
     let (completion, _) = core.append(|| now, &record(Target::Any, b"a")).unwrap();
-    assert!(core.needs_identity() && core.drain(now, 1).0.is_empty());
+    assert!(core.needs_identity() && core.drain(|| now, 1).0.is_empty());
     assert!(core.set_identity_error(Error::broker(14, "asking"), false).is_empty());
     let (ended, _) = core.expire(now + TIMEOUT);
     assert!(ended[0].result.as_ref().unwrap_err().full().contains("CoordinatorLoadInProgress"));
@@ -505,7 +509,7 @@ fn nothing_is_sent_before_the_broker_has_given_an_identity() {
     core.take_wakes();
     core.set_identity(ME);
     assert_eq!(core.take_wakes().collect::<Vec<_>>(), [1]);
-    let sent = core.drain(now, 1).0.remove(0);
+    let sent = core.drain(|| now, 1).0.remove(0);
     assert_eq!(sent.producer, ProducerSequence { id: 7, epoch: 0, sequence: 0 });
 }
 

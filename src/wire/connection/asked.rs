@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rskafka::messenger::RequestError;
@@ -56,12 +57,13 @@ struct UnderWay<A: Api> {
 }
 
 impl<A: Api> Asked<A> {
-    pub(super) fn new(line: &Arc<Line>, messenger: Arc<Wire>, message: A, deadline: Instant) -> Self {
+    pub(super) fn new(line: &Arc<Line>, messenger: Arc<Wire>, message: A, timeout: Duration) -> Self {
         let body = Body { message, control: Arc::clone(&line.control) };
         // Unconstrained, or a task that has used up its budget would not even get in line by polling it.
         let reply = Box::pin(unconstrained(async move { messenger.request(body).await }));
         let state = State::UnderWay(UnderWay { reply, frame: None, by_asker: false, waiter: None });
-        Self { line: Arc::clone(line), began: Instant::now(), deadline, state: Mutex::new(state) }
+        let began = Instant::now();
+        Self { line: Arc::clone(line), began, deadline: began + timeout, state: Mutex::new(state) }
     }
 
     pub(super) fn began(&self) -> Instant {

@@ -8,7 +8,6 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use kafka_protocol::messages::MetadataRequest;
 use proptest::prelude::*;
-use tokio::time::Instant;
 
 use super::exchange::Broken;
 use super::*;
@@ -232,7 +231,7 @@ async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
         .unwrap();
     let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
     renewed.recv().await.unwrap();
-    let held = connection.submit(MetadataRequest::default(), Instant::now() + LONG);
+    let held = connection.submit(MetadataRequest::default(), LONG);
     connection.close().await;
     assert_eq!(held.await.unwrap_err().kind(), ErrorKind::Disconnected);
     assert_eq!(registry.snapshot().get("ailurus_requests_in_flight", &[("api", "Metadata")]).unwrap_or(0.0), 0.0);

@@ -12,7 +12,7 @@ fn big() -> HeartbeatRequest {
 #[tokio::test]
 async fn what_is_written_does_not_depend_on_who_waits() {
     let (connection, mut peer) = open().await;
-    let mut pending: Vec<_> = (0..8).map(|_| connection.submit(big(), Instant::now() + LONG)).collect();
+    let mut pending: Vec<_> = (0..8).map(|_| connection.submit(big(), LONG)).collect();
     for p in &mut pending {
         assert!(poll!(p).is_pending());
     }
@@ -32,8 +32,8 @@ async fn what_is_written_does_not_depend_on_who_waits() {
 #[tokio::test]
 async fn an_answer_right_before_the_end_is_told() {
     let (connection, mut peer) = open().await;
-    let mut pending = connection.submit(heartbeat(), Instant::now() + LONG);
-    let mut unanswered = connection.submit(heartbeat(), Instant::now() + LONG);
+    let mut pending = connection.submit(heartbeat(), LONG);
+    let mut unanswered = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending() && poll!(&mut unanswered).is_pending());
     let correlation = request(&mut peer).await.2;
     answer(&mut peer, correlation, &[0, 7]).await;
@@ -46,11 +46,11 @@ async fn an_answer_right_before_the_end_is_told() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_is_kept_for_who_looks_elsewhere_and_an_answer_in_time_counts() {
     let (connection, mut peer) = open().await;
-    let mut in_time = connection.submit(heartbeat(), Instant::now() + LONG);
+    let mut in_time = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut in_time).is_pending());
     let correlation = request(&mut peer).await.2;
     answer(&mut peer, correlation, &[0, 7]).await;
-    let mut late = connection.submit(heartbeat(), Instant::now() + 2 * LONG);
+    let mut late = connection.submit(heartbeat(), 2 * LONG);
     assert!(poll!(&mut late).is_pending());
     tokio::time::sleep(LONG + LONG / 2).await;
     assert!(!connection.is_closed(), "the first was answered in time");
@@ -62,7 +62,7 @@ async fn the_deadline_is_kept_for_who_looks_elsewhere_and_an_answer_in_time_coun
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_dropped_while_its_caller_waits_still_has_its_deadline() {
     let (connection, _peer) = open().await;
-    let mut pending = connection.submit(heartbeat(), Instant::now() + LONG);
+    let mut pending = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending());
     drop(pending);
     let began = Instant::now();
@@ -73,7 +73,7 @@ async fn a_request_that_is_dropped_while_its_caller_waits_still_has_its_deadline
 #[tokio::test]
 async fn a_connection_that_is_dropped_ends_when_its_last_answer_is_there() {
     let (connection, mut peer) = open().await;
-    let mut pending = connection.submit(heartbeat(), Instant::now() + LONG);
+    let mut pending = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending());
     drop(connection);
     let correlation = request(&mut peer).await.2;
