@@ -160,6 +160,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.0.control.kill("the connection's task has ended");
         self.0.end();
         self.0.metrics.report(|| Observation::Disconnected { broker: &self.0.peer });
     }
@@ -250,7 +251,7 @@ impl LaneState {
 
     /// Polls a request for the first time, which puts it in line for the socket.
     fn begin(&mut self, request: Arc<dyn Request>) {
-        if request.advance(&mut Context::from_waker(&self.waker)).is_ready() {
+        if request.advance(&mut Context::from_waker(&self.waker), false).is_ready() {
             return;
         }
         if request.deadline() < self.alarm {
@@ -314,13 +315,14 @@ impl Line {
         (lane.alarm, lane.seen())
     }
 
-    /// Brings on the requests whose callers do not. Ready when [`take`](Self::take) has something to do.
+    /// Brings on the requests whose callers do not, and all where the task waits for the last one. Ready when
+    /// [`take`](Self::take) has something to do.
     fn poll(&self, cx: &mut Context<'_>, hold: bool, alarm: Instant, seen: Seen) -> Poll<()> {
         let mut lane = self.lock();
         lane.waker.clone_from(cx.waker());
-        let active = lane.active.clone();
+        let (active, keep) = (lane.active.clone(), hold || !lane.in_use);
         drop(lane); // an answer may take long to decode
-        let ended: Vec<_> = active.iter().filter(|request| request.advance(cx).is_ready()).collect();
+        let ended: Vec<_> = active.iter().filter(|request| request.advance(cx, keep).is_ready()).collect();
         let mut lane = self.lock();
         ended.into_iter().for_each(|request| lane.remove(Arc::as_ptr(request).cast()));
         let fresh = (!hold && !lane.held.is_empty()) || lane.alarm < alarm || lane.seen() != seen;
@@ -350,7 +352,8 @@ impl Line {
         let (active, held) = (std::mem::take(&mut lane.active), std::mem::take(&mut lane.held));
         drop(lane);
         // A broker that refuses something may close the connection right behind its answer.
-        active.iter().for_each(|request| request.fail(true));
+        let look = !std::thread::panicking();
+        active.iter().for_each(|request| request.fail(look));
         held.iter().for_each(|request| request.fail(false));
         drop(messenger);
     }

@@ -357,7 +357,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             }
             ready!(this.poll_body(cx, &[]))?;
         }
-        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        let flushed = Pin::new(&mut this.io).poll_flush(cx)?;
+        if flushed.is_pending() {
+            this.control.writer.register(cx.waker());
+            return if this.control.is_over() { Poll::Ready(Err(this.control.aborted())) } else { Poll::Pending };
+        }
         if matches!(this.frame, Frame::Prefix { have: 0, .. }) {
             this.control.written.store(i32::from_be_bytes(this.last), Ordering::Release);
         }

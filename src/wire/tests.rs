@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use kafka_protocol::messages::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -48,20 +48,27 @@ async fn greet(peer: &mut DuplexStream) {
 }
 
 async fn open() -> (Connection, DuplexStream) {
+    open_as(|io| io, Reporter::default()).await
+}
+
+async fn open_as<S>(wrap: impl FnOnce(DuplexStream) -> S, metrics: Reporter) -> (Connection, DuplexStream)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-    let (connection, ()) = tokio::join!(over(ours), greet(&mut theirs));
+    let (connection, ()) = tokio::join!(over(wrap(ours), metrics), greet(&mut theirs));
     (connection.unwrap(), theirs)
 }
 
-async fn over(io: DuplexStream) -> Result<Connection> {
-    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &Reporter::default(), None).await
+async fn over(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Reporter) -> Result<Connection> {
+    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &metrics, None).await
 }
 
 /// What connecting to something that answers with `bytes` says.
 async fn greeted_with(bytes: &[u8]) -> String {
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
     theirs.write_all(bytes).await.unwrap();
-    over(ours).await.unwrap_err().full()
+    over(ours, Reporter::default()).await.unwrap_err().full()
 }
 
 fn heartbeat() -> HeartbeatRequest {
@@ -81,7 +88,7 @@ async fn what_is_no_broker_is_named() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_is_given_up() {
     let (ours, _theirs) = tokio::io::duplex(1 << 16);
-    let e = over(ours).await.unwrap_err();
+    let e = over(ours, Reporter::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect);
     assert!(e.to_string().contains("did not tell its API versions within 60s"), "{e}");
 }

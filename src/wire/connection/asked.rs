@@ -25,8 +25,8 @@ use crate::wire::stream::Control;
 /// What the connection's task does with a request, whatever is asked.
 pub(super) trait Request: Send + Sync {
     fn deadline(&self) -> Instant;
-    /// Brings it on unless whoever asked does; tells whether it has ended.
-    fn advance(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Brings it on unless whoever asked does, or with `keep` for good: he may not look for long. Tells whether it has ended.
+    fn advance(&self, cx: &mut Context<'_>, keep: bool) -> Poll<()>;
     /// Its deadline has passed: whoever asked is told so, unless the answer is there. Says what is wrong with the connection.
     fn expire(&self, cx: &mut Context<'_>) -> Option<String>;
     /// The connection has ended; with `look`, the answer may be there all the same.
@@ -50,8 +50,10 @@ struct UnderWay<A: Api> {
     reply: BoxFuture<'static, Result<Reply<A>, RequestError>>,
     /// The frame's correlation id; none before it is in line for the socket.
     frame: Option<i32>,
-    /// Whether whoever asked brings it on.
+    /// Whether whoever asked brings it on,
     by_asker: bool,
+    /// and whether the connection's task does to the end.
+    kept: bool,
     /// Whoever asked, if he waits.
     waiter: Option<Waker>,
 }
@@ -61,7 +63,7 @@ impl<A: Api> Asked<A> {
         let body = Body { message, control: Arc::clone(&line.control) };
         // Unconstrained, or a task that has used up its budget would not even get in line by polling it.
         let reply = Box::pin(unconstrained(async move { messenger.request(body).await }));
-        let state = State::UnderWay(UnderWay { reply, frame: None, by_asker: false, waiter: None });
+        let state = State::UnderWay(UnderWay { reply, frame: None, by_asker: false, kept: false, waiter: None });
         let began = Instant::now();
         Self { line: Arc::clone(line), began, deadline: began + timeout, state: Mutex::new(state) }
     }
@@ -107,16 +109,16 @@ impl<A: Api> Asked<A> {
             Some(outcome) => outcome.as_ref().err().map(Error::kind),
             None => Some(ErrorKind::Disconnected),
         };
-        let State::UnderWay(UnderWay { frame, waiter, .. }) = std::mem::replace(state, State::Ended(outcome)) else {
-            return;
-        };
+        let State::UnderWay(under_way) = state else { return };
+        let (frame, waiter) = (under_way.frame, under_way.waiter.take());
+        *state = State::Ended(outcome);
+        if let Some(waiter) = waiter {
+            waiter.wake(); // first: whoever looks at metrics might panic
+        }
         if frame.is_some() {
             let Line { metrics, peer, .. } = &*self.line;
             let took = || self.began.elapsed();
             metrics.report(|| Observation::RequestEnded { broker: peer, api: A::NAME, took: took(), error });
-        }
-        if let Some(waiter) = waiter {
-            waiter.wake();
         }
     }
 }
@@ -126,12 +128,16 @@ impl<A: Api> Request for Asked<A> {
         self.deadline
     }
 
-    fn advance(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn advance(&self, cx: &mut Context<'_>, keep: bool) -> Poll<()> {
         let mut state = self.lock();
-        match &*state {
-            State::UnderWay(UnderWay { by_asker: true, .. }) => Poll::Pending,
-            _ => self.poll_reply(&mut state, cx),
+        if let State::UnderWay(under_way) = &mut *state {
+            under_way.kept |= keep;
+            under_way.by_asker &= !keep;
+            if under_way.by_asker {
+                return Poll::Pending;
+            }
         }
+        self.poll_reply(&mut state, cx)
     }
 
     fn expire(&self, cx: &mut Context<'_>) -> Option<String> {
@@ -186,7 +192,8 @@ impl<A: Api> Future for Pending<A> {
         let mut state = asked.lock();
         let mut found = false;
         if let State::UnderWay(under_way) = &mut *state {
-            under_way.by_asker |= under_way.frame.is_some_and(|frame| self.line.control.is_written(frame));
+            let written = under_way.frame.is_some_and(|frame| self.line.control.is_written(frame));
+            under_way.by_asker |= written && !under_way.kept;
             let waiter = under_way.waiter.take(); // he need not wake himself
             found = under_way.by_asker && asked.poll_reply(&mut state, cx).is_ready();
             if let State::UnderWay(under_way) = &mut *state {
@@ -229,7 +236,9 @@ pub(super) fn explain<A: Api>(e: RequestError, peer: &str, control: &Control) ->
         RequestError::ReadError(e) => failed(ErrorKind::Corrupt, &format!("the answer can't be decoded: {e}")),
         e @ RequestError::TooMuchData { .. } => failed(ErrorKind::Corrupt, &e.to_string()),
         e => {
-            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e) {
+            // Only the first is told so: that it was its answer is as good a guess as any.
+            let first = || control.reason().is_none();
+            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e).filter(|_| first()) {
                 let why = format!("the answer has {actual} bytes, more than the {limit} that are allowed");
                 return failed(ErrorKind::Corrupt, &why);
             }

@@ -237,3 +237,30 @@ async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
     assert_eq!(registry.snapshot().get("ailurus_requests_in_flight", &[("api", "Metadata")]).unwrap_or(0.0), 0.0);
     broker.shutdown().await;
 }
+
+/// A broker in the middle of a login takes no other request, so those under way end first.
+#[tokio::test]
+async fn an_answer_that_nobody_looks_at_does_not_hold_up_a_renewal() {
+    let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
+    let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
+    let (renewing, mut renewed) = tokio::sync::mpsc::unbounded_channel();
+    let logins = AtomicU32::new(0);
+    broker.set_hook(move |request| {
+        if request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2 {
+            _ = renewing.send(());
+        }
+        None
+    });
+    let config = Config::builder()
+        .security_protocol(SecurityProtocol::SaslPlaintext)
+        .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
+        .build()
+        .unwrap();
+    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    connection.request(MetadataRequest::default(), LONG).await.unwrap(); // its task has begun
+    let mut unseen = connection.submit(MetadataRequest::default(), 100 * LONG);
+    assert!(futures_util::poll!(&mut unseen).is_pending());
+    tokio::time::timeout(LONG, renewed.recv()).await.unwrap();
+    assert!(!unseen.await.unwrap().brokers.is_empty());
+    broker.shutdown().await;
+}

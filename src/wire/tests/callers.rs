@@ -1,8 +1,16 @@
 //! Requests whose callers wait, look elsewhere, or go.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, ready};
+
 use futures_util::poll;
+use tokio::io::ReadBuf;
 
 use super::*;
+use crate::metrics::{Metrics, Observation};
 
 /// Heartbeats that fill the pipe to the peer.
 fn big() -> HeartbeatRequest {
@@ -80,4 +88,71 @@ async fn a_connection_that_is_dropped_ends_when_its_last_answer_is_there() {
     answer(&mut peer, correlation, &[0, 7]).await;
     assert_eq!(pending.await.unwrap().error_code, 7);
     assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0, "the socket is closed");
+}
+
+#[tokio::test]
+async fn one_answer_beyond_the_limit_is_not_said_of_all() {
+    let (connection, mut peer) = open().await;
+    let both: [_; 2] = std::array::from_fn(|_| connection.submit(heartbeat(), LONG));
+    peer.write_u32(2 << 20).await.unwrap();
+    peer.write_all(&vec![0; 2 << 20]).await.unwrap();
+    let kinds = futures_util::future::join_all(both).await.into_iter().map(|answer| answer.unwrap_err().kind());
+    assert_eq!(kinds.collect::<Vec<_>>(), [ErrorKind::Corrupt, ErrorKind::Disconnected]);
+}
+
+/// Panics when a request ends.
+#[derive(Debug)]
+struct Panics;
+
+impl Metrics for Panics {
+    fn observe(&self, observation: &Observation<'_>) {
+        assert!(!matches!(observation, Observation::RequestEnded { .. }), "a test's panic");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_even_if_the_metrics_panic() {
+    let (connection, _peer) = open_as(|io| io, Reporter::to(Arc::new(Panics))).await;
+    let pending = connection.submit(heartbeat(), LONG);
+    let answer = tokio::time::timeout(2 * LONG, pending).await.expect("it is woken");
+    assert!(answer.unwrap_err().is_timeout());
+    connection.closed().await;
+}
+
+/// What is written stays in a buffer, once that is asked for.
+struct Unflushed(DuplexStream, Arc<AtomicBool>);
+
+impl AsyncRead for Unflushed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Unflushed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0).poll_flush(cx))?;
+        if self.1.load(Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_also_ends_a_flush_that_is_stuck() {
+    let stuck = Arc::new(AtomicBool::new(false));
+    let (connection, _peer) = open_as(|io| Unflushed(io, Arc::clone(&stuck)), Reporter::default()).await;
+    tokio::task::yield_now().await; // its task begins
+    stuck.store(true, Ordering::Relaxed);
+    let mut pending = connection.submit(heartbeat(), LONG);
+    assert!(poll!(&mut pending).is_pending());
+    let began = Instant::now();
+    connection.close().await;
+    assert!(began.elapsed().is_zero(), "the socket was closed at once");
+    assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Disconnected);
 }
