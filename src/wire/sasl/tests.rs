@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use kafka_protocol::messages::MetadataRequest;
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 use super::exchange::Broken;
 use super::*;
 use crate::config::{ClientCredentials, TokenSource};
 use crate::metrics::Registry;
-use crate::wire::ConnectSettings;
+use crate::wire::{ConnectSettings, Connection};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -185,22 +186,31 @@ async fn tokens_that_are_none_are_not_sent() {
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Config);
 }
 
-#[tokio::test]
-async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
+/// A connection to a broker whose sessions are short; `again` is asked what happens to each message of later logins.
+async fn renewing(
+    metrics: &Arc<Registry>,
+    again: impl Fn() -> Option<Fault> + Send + Sync + 'static,
+) -> (Broker, Connection) {
     let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
     let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
     let logins = AtomicU32::new(0);
     broker.set_hook(move |request| {
-        // The first login takes two messages; of the second one neither is taken.
-        let again = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2;
-        again.then_some(Fault::Error(58))
+        let later = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2; // a login takes two
+        later.then(&again).flatten()
     });
     let config = Config::builder()
         .security_protocol(SecurityProtocol::SaslPlaintext)
         .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
+        .metrics(metrics.clone())
         .build()
         .unwrap();
     let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    (broker, connection)
+}
+
+#[tokio::test]
+async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
+    let (broker, connection) = renewing(&Arc::default(), || Some(Fault::Error(58))).await;
     tokio::time::timeout(LONG, connection.closed()).await.unwrap();
     let e = connection.request(MetadataRequest::default(), LONG).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Disconnected);
@@ -211,26 +221,14 @@ async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
 
 #[tokio::test]
 async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
-    let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
-    let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
-    let (renewing, mut renewed) = tokio::sync::mpsc::unbounded_channel();
-    let logins = AtomicU32::new(0);
-    broker.set_hook(move |request| {
-        let again = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2;
-        again.then(|| {
-            _ = renewing.send(());
-            Fault::DelayAnswer(LONG)
-        })
-    });
+    let (begins, mut begun) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new());
-    let config = Config::builder()
-        .security_protocol(SecurityProtocol::SaslPlaintext)
-        .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
-        .metrics(registry.clone())
-        .build()
-        .unwrap();
-    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
-    renewed.recv().await.unwrap();
+    let again = move || {
+        _ = begins.send(());
+        Some(Fault::DelayAnswer(LONG))
+    };
+    let (broker, connection) = renewing(&registry, again).await;
+    begun.recv().await.unwrap();
     let held = connection.submit(MetadataRequest::default(), LONG);
     connection.close().await;
     assert_eq!(held.await.unwrap_err().kind(), ErrorKind::Disconnected);
@@ -241,26 +239,16 @@ async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
 /// A broker in the middle of a login takes no other request, so those under way end first.
 #[tokio::test]
 async fn an_answer_that_nobody_looks_at_does_not_hold_up_a_renewal() {
-    let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
-    let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
-    let (renewing, mut renewed) = tokio::sync::mpsc::unbounded_channel();
-    let logins = AtomicU32::new(0);
-    broker.set_hook(move |request| {
-        if request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2 {
-            _ = renewing.send(());
-        }
+    let (begins, mut begun) = mpsc::unbounded_channel();
+    let again = move || {
+        _ = begins.send(());
         None
-    });
-    let config = Config::builder()
-        .security_protocol(SecurityProtocol::SaslPlaintext)
-        .sasl(SaslConfig::scram_sha_256("alice", "hunter2"))
-        .build()
-        .unwrap();
-    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    };
+    let (broker, connection) = renewing(&Arc::default(), again).await;
     connection.request(MetadataRequest::default(), LONG).await.unwrap(); // its task has begun
     let mut unseen = connection.submit(MetadataRequest::default(), 100 * LONG);
     assert!(futures_util::poll!(&mut unseen).is_pending());
-    tokio::time::timeout(LONG, renewed.recv()).await.unwrap();
+    tokio::time::timeout(LONG, begun.recv()).await.unwrap();
     assert!(!unseen.await.unwrap().brokers.is_empty());
     broker.shutdown().await;
 }
