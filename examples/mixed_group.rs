@@ -17,12 +17,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Config, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result};
 use members::{Kind, Setting, signal, start};
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 mod members;
@@ -73,17 +75,18 @@ async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
         let slot = members.start(kind)?;
         members.slots.push(slot);
     }
-    let history = tokio::spawn(watch(printed));
-    let writer = tokio::spawn(write(producer, time, rate));
+    let (all, took_part) = watch::channel(false);
+    let history = tokio::spawn(note(printed, all));
+    let writer = tokio::spawn(write(producer, time, rate, took_part));
     let (mut owners, mut next) = (Owners::default(), Instant::now() + Duration::from_secs(10));
     let end = Instant::now() + time;
     let mut ticks = interval(Duration::from_millis(500));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while Instant::now() < end {
+    while !writer.is_finished() {
         ticks.tick().await;
         owners.look(&admin).await;
         members.bring_back()?;
-        if Instant::now() >= next {
+        if (next..end).contains(&Instant::now()) {
             members.disturb().await?;
             next = Instant::now() + Duration::from_secs(fastrand::u64(3..7));
         }
@@ -155,19 +158,24 @@ fn report(
         counts.killed,
         counts.ended
     );
-    let all_took_part = SLOTS.iter().all(|kind| seen.by_kind.contains_key(kind));
-    if !all_took_part {
+    if !seen.all_took_part() {
         println!("a client handled nothing at all");
     }
-    lost.is_empty() && early.is_empty() && owners.twice.is_empty() && settled && lag == 0 && all_took_part
+    lost.is_empty() && early.is_empty() && owners.twice.is_empty() && settled && lag == 0 && seen.all_took_part()
 }
 
-/// Writes for a time; where each record that was acknowledged is.
-async fn write(producer: Producer, time: Duration, rate: u64) -> Result<BTreeSet<(i32, i64)>> {
+/// Writes for a time, and until all clients took part, for which a busy machine may need longer; where each record that was
+/// acknowledged is.
+async fn write(
+    producer: Producer,
+    time: Duration,
+    rate: u64,
+    took_part: watch::Receiver<bool>,
+) -> Result<BTreeSet<(i32, i64)>> {
     let began = Instant::now();
     let mut ticks = interval(Duration::from_millis(10));
     let (mut sent, mut waiting): (u64, Vec<Delivery>) = (0, Vec::new());
-    while began.elapsed() < time {
+    while began.elapsed() < time || (!*took_part.borrow() && began.elapsed() < time + PATIENCE) {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         while sent < due {
@@ -228,11 +236,15 @@ struct Seen {
     again: u64,
 }
 
-async fn watch(mut printed: mpsc::UnboundedReceiver<Line>) -> Seen {
+/// Notes what members print; tells when all clients took part.
+async fn note(mut printed: mpsc::UnboundedReceiver<Line>, all: watch::Sender<bool>) -> Seen {
     let mut seen = Seen::default();
     while let Some(line) = printed.recv().await {
         seen.lines += 1;
         *seen.by_kind.entry(line.kind).or_default() += 1;
+        if seen.all_took_part() {
+            all.send_replace(true);
+        }
         let mut again = true;
         seen.first.entry((line.partition, line.offset)).or_insert_with(|| {
             again = false;
@@ -241,6 +253,12 @@ async fn watch(mut printed: mpsc::UnboundedReceiver<Line>) -> Seen {
         seen.again += u64::from(again);
     }
     seen
+}
+
+impl Seen {
+    fn all_took_part(&self) -> bool {
+        SLOTS.iter().all(|kind| self.by_kind.contains_key(kind))
+    }
 }
 
 #[derive(Default)]
@@ -262,6 +280,8 @@ struct Members {
 struct Slot {
     kind: Kind,
     child: Child,
+    /// Whether it has handled anything.
+    at_work: Arc<AtomicBool>,
     /// When to start it again, once it has ended.
     back: Instant,
 }
@@ -272,11 +292,14 @@ impl Members {
         let setting = Setting { bootstrap: &self.bootstrap, topic: TOPIC, group: GROUP, session, heartbeat };
         let (child, output) = start(kind, &setting)?;
         let lines = self.lines.clone();
+        let at_work = Arc::new(AtomicBool::new(false));
+        let works = Arc::clone(&at_work);
         tokio::spawn(members::watch(kind, output, move |partition, offset| {
+            works.store(true, Ordering::Relaxed);
             _ = lines.send(Line { kind, partition, offset }); // whoever counts them may have ended
         }));
         self.counts.started += 1;
-        Ok(Slot { kind, child, back: Instant::now() })
+        Ok(Slot { kind, child, at_work, back: Instant::now() })
     }
 
     /// Starts those that have ended and whose time has come.
@@ -292,12 +315,15 @@ impl Members {
         Ok(())
     }
 
-    /// Stops or kills one of those that run. kcat is always killed: stopped, it leaves out the record that it has just
+    /// Stops or kills one of those that run, none before it has handled something. kcat is always killed: stopped, it leaves out the record that it has just
     /// taken, whose offset it commits all the same.
     async fn disturb(&mut self) -> Result<()> {
         let slot = &mut self.slots[fastrand::usize(..SLOTS.len())];
         if slot.child.try_wait().is_ok_and(|ended| ended.is_some()) {
             self.counts.ended += u32::from(slot.back <= Instant::now());
+            return Ok(());
+        }
+        if !slot.at_work.load(Ordering::Relaxed) {
             return Ok(());
         }
         let kill = slot.kind == Kind::Librdkafka || fastrand::bool();
