@@ -282,8 +282,8 @@ struct Slot {
     child: Child,
     /// Whether it has handled anything.
     at_work: Arc<AtomicBool>,
-    /// When to start it again, once it has ended.
-    back: Instant,
+    /// When to start it again, if it was told to end.
+    back: Option<Instant>,
 }
 
 impl Members {
@@ -299,7 +299,7 @@ impl Members {
             _ = lines.send(Line { kind, partition, offset }); // whoever counts them may have ended
         }));
         self.counts.started += 1;
-        Ok(Slot { kind, child, at_work, back: Instant::now() })
+        Ok(Slot { kind, child, at_work, back: None })
     }
 
     /// Starts those that have ended and whose time has come.
@@ -308,7 +308,8 @@ impl Members {
             let slot = &mut self.slots[i];
             let Ok(Some(_)) = slot.child.try_wait() else { continue };
             let kind = slot.kind;
-            if slot.back <= Instant::now() {
+            if slot.back.is_none_or(|back| back <= Instant::now()) {
+                self.counts.ended += u32::from(slot.back.is_none());
                 self.slots[i] = self.start(kind)?;
             }
         }
@@ -318,17 +319,14 @@ impl Members {
     /// Stops or kills one of those that run, none before it has handled something. kcat is always killed: stopped, it leaves out the record that it has just
     /// taken, whose offset it commits all the same.
     async fn disturb(&mut self) -> Result<()> {
-        let slot = &mut self.slots[fastrand::usize(..SLOTS.len())];
-        if slot.child.try_wait().is_ok_and(|ended| ended.is_some()) {
-            self.counts.ended += u32::from(slot.back <= Instant::now());
-            return Ok(());
-        }
-        if !slot.at_work.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        let at_work = self.slots.iter_mut().filter_map(|slot| {
+            let runs = slot.at_work.load(Ordering::Relaxed) && slot.child.try_wait().is_ok_and(|ended| ended.is_none());
+            runs.then_some(slot)
+        });
+        let Some(slot) = fastrand::choice(at_work.collect::<Vec<_>>()) else { return Ok(()) };
         let kill = slot.kind == Kind::Librdkafka || fastrand::bool();
         signal(&slot.child, if kill { "KILL" } else { "TERM" }).await;
-        slot.back = Instant::now() + Duration::from_secs(fastrand::u64(1..4));
+        slot.back = Some(Instant::now() + Duration::from_secs(fastrand::u64(1..4)));
         self.counts.killed += u32::from(kill);
         self.counts.stopped += u32::from(!kill);
         println!("{} a member of {:?}", if kill { "kill" } else { "stop" }, slot.kind);
