@@ -24,7 +24,7 @@ use std::time::Duration;
 use ailurus::{Admin, Client, Config, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result};
 use members::{Kind, Setting, signal, start};
 use tokio::process::Child;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 mod members;
@@ -75,8 +75,8 @@ async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
         let slot = members.start(kind)?;
         members.slots.push(slot);
     }
-    let (all, took_part) = watch::channel(false);
-    let history = tokio::spawn(note(printed, all));
+    let took_part = Arc::new(AtomicBool::new(false));
+    let history = tokio::spawn(note(printed, Arc::clone(&took_part)));
     let writer = tokio::spawn(write(producer, time, rate, took_part));
     let (mut owners, mut next) = (Owners::default(), Instant::now() + Duration::from_secs(10));
     let end = Instant::now() + time;
@@ -170,12 +170,12 @@ async fn write(
     producer: Producer,
     time: Duration,
     rate: u64,
-    took_part: watch::Receiver<bool>,
+    took_part: Arc<AtomicBool>,
 ) -> Result<BTreeSet<(i32, i64)>> {
     let began = Instant::now();
     let mut ticks = interval(Duration::from_millis(10));
     let (mut sent, mut waiting): (u64, Vec<Delivery>) = (0, Vec::new());
-    while began.elapsed() < time || (!*took_part.borrow() && began.elapsed() < time + PATIENCE) {
+    while began.elapsed() < time || (!took_part.load(Ordering::Relaxed) && began.elapsed() < time + PATIENCE) {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         while sent < due {
@@ -237,13 +237,13 @@ struct Seen {
 }
 
 /// Notes what members print; tells when all clients took part.
-async fn note(mut printed: mpsc::UnboundedReceiver<Line>, all: watch::Sender<bool>) -> Seen {
+async fn note(mut printed: mpsc::UnboundedReceiver<Line>, all: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
     while let Some(line) = printed.recv().await {
         seen.lines += 1;
         *seen.by_kind.entry(line.kind).or_default() += 1;
         if seen.all_took_part() {
-            all.send_replace(true);
+            all.store(true, Ordering::Relaxed);
         }
         let mut again = true;
         seen.first.entry((line.partition, line.offset)).or_insert_with(|| {
@@ -316,8 +316,8 @@ impl Members {
         Ok(())
     }
 
-    /// Stops or kills one of those that run, none before it has handled something. kcat is always killed: stopped, it leaves out the record that it has just
-    /// taken, whose offset it commits all the same.
+    /// Stops or kills one of those that run, none before it has handled something. kcat is always killed: stopped, it
+    /// leaves out the record that it has just taken, whose offset it commits all the same.
     async fn disturb(&mut self) -> Result<()> {
         let at_work = self.slots.iter_mut().filter_map(|slot| {
             let runs = slot.at_work.load(Ordering::Relaxed) && slot.child.try_wait().is_ok_and(|ended| ended.is_none());

@@ -360,8 +360,8 @@ impl Line {
 }
 
 async fn run(open: Open, mut renewal: Option<Renewal>) {
-    let Line { control, .. } = &*open.0;
     let line = &open.0;
+    let control = &line.control;
     // One timer, set anew when it fires or is too late: one for each request costs a system call each.
     let alarm = tokio::time::sleep_until(Instant::now() + IDLE);
     let ended = control.ended().cancelled();

@@ -38,9 +38,8 @@ pub(super) struct Control {
     reason: OnceLock<String>,
     /// What lies behind it, where somebody knows.
     cause: OnceLock<String>,
-    /// Cancelled when the connection is of no use any more, and set: the token asks for a lock.
+    /// Cancelled when the connection is of no use any more.
     ended: CancellationToken,
-    over: AtomicBool,
     /// Cancelled when the socket is closed.
     gone: CancellationToken,
     /// Whether a request of the connection's users has been answered.
@@ -51,20 +50,20 @@ pub(super) struct Control {
     given: AtomicI32,
     written: AtomicI32,
     /// What goes into frames to come, by their correlation ids and in their order.
-    inserts: Mutex<VecDeque<([u8; 4], Vec<Insert>)>>,
+    inserts: Mutex<VecDeque<(i32, Vec<Insert>)>>,
 }
 
 impl Control {
     /// A frame is made that begins with `start`; has this put into it when it is written.
     pub(super) fn give(&self, start: &[u8], inserts: Vec<Insert>) {
         let Some(id) = correlation(start) else { return };
-        self.given.store(i32::from_be_bytes(id), Ordering::Release);
+        self.given.store(id, Ordering::Release);
         if !inserts.is_empty() {
             self.inserts.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, inserts));
         }
     }
 
-    fn inserts(&self, id: Option<[u8; 4]>) -> Vec<Insert> {
+    fn inserts(&self, id: Option<i32>) -> Vec<Insert> {
         let mut inserts = self.inserts.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inserts.iter().position(|(of, _)| Some(*of) == id);
         at.and_then(|at| inserts.remove(at)).map(|(_, inserts)| inserts).unwrap_or_default()
@@ -88,7 +87,6 @@ impl Control {
     /// Ends reads and writes, those under way too.
     pub(super) fn kill(&self, reason: impl Into<String>) {
         _ = self.reason.set(reason.into());
-        self.over.store(true, Ordering::Release);
         self.ended.cancel();
         self.inserts.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.reader.wake();
@@ -107,9 +105,9 @@ impl Control {
         &self.ended
     }
 
-    /// Whether it is of no use any more.
+    /// Whether it is of no use any more, as the token tells, too, but not without a lock.
     pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.reason.get().is_some()
     }
 
     pub(super) fn gone(&self) -> &CancellationToken {
@@ -120,14 +118,20 @@ impl Control {
         self.cause.get().or(self.reason.get()).map(String::as_str)
     }
 
+    /// Fails if the connection has ended; `side` is woken when it does.
+    fn watch(&self, side: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
+        side.register(cx.waker());
+        if self.is_over() { Err(self.aborted()) } else { Ok(()) }
+    }
+
     fn aborted(&self) -> io::Error {
         let reason = self.reason().unwrap_or("the connection was closed").to_owned();
         io::Error::new(io::ErrorKind::ConnectionAborted, reason)
     }
 }
 
-fn correlation(frame: &[u8]) -> Option<[u8; 4]> {
-    frame.get(CORRELATION)?.try_into().ok()
+fn correlation(frame: &[u8]) -> Option<i32> {
+    Some(i32::from_be_bytes(frame.get(CORRELATION)?.try_into().ok()?))
 }
 
 /// What the writer expects next.
@@ -156,7 +160,7 @@ struct Body {
     /// which has so many without what is inserted.
     len: usize,
     /// The frame's correlation id.
-    id: Option<[u8; 4]>,
+    id: Option<i32>,
     inserts: VecDeque<Insert>,
 }
 
@@ -233,7 +237,7 @@ pub(super) struct Stream<S> {
     control: Arc<Control>,
     frame: Frame,
     /// The correlation id of the frame before it.
-    last: [u8; 4],
+    last: i32,
     /// The first bytes read, until there are enough to judge them.
     first: Option<Vec<u8>>,
     _gone: DropGuard,
@@ -243,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite> Stream<S> {
     pub(super) fn new(io: S, control: Arc<Control>) -> Self {
         let _gone = control.gone.clone().drop_guard();
         let io = BufReader::with_capacity(READ_BUFFER, io);
-        Self { io, control, frame: Frame::NEXT, last: [0; 4], first: Some(Vec::new()), _gone }
+        Self { io, control, frame: Frame::NEXT, last: 0, first: Some(Vec::new()), _gone }
     }
 }
 
@@ -257,10 +261,7 @@ impl<S: AsyncRead> Stream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.control.reader.register(cx.waker());
-        if this.control.is_over() {
-            return Poll::Ready(Err(this.control.aborted()));
-        }
+        this.control.watch(&this.control.reader, cx)?;
         let before = buf.filled().len();
         let outcome = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
         let outcome = outcome.and_then(|()| {
@@ -324,10 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.control.writer.register(cx.waker());
-        if this.control.is_over() {
-            return Poll::Ready(Err(this.control.aborted()));
-        }
+        this.control.watch(&this.control.writer, cx)?;
         loop {
             match &mut this.frame {
                 Frame::Prefix { have: PREFIX, prefix } => {
@@ -349,21 +347,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.control.watch(&this.control.writer, cx)?;
         // What is inserted at the very end is still to go.
         if matches!(&this.frame, Frame::Body(body) if body.at == body.len) {
-            this.control.writer.register(cx.waker());
-            if this.control.is_over() {
-                return Poll::Ready(Err(this.control.aborted()));
-            }
             ready!(this.poll_body(cx, &[]))?;
         }
-        let flushed = Pin::new(&mut this.io).poll_flush(cx)?;
-        if flushed.is_pending() {
-            this.control.writer.register(cx.waker());
-            return if this.control.is_over() { Poll::Ready(Err(this.control.aborted())) } else { Poll::Pending };
-        }
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
         if matches!(this.frame, Frame::Prefix { have: 0, .. }) {
-            this.control.written.store(i32::from_be_bytes(this.last), Ordering::Release);
+            this.control.written.store(this.last, Ordering::Release);
         }
         Poll::Ready(Ok(()))
     }

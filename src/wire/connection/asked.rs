@@ -46,14 +46,21 @@ enum State<A: Api> {
     Ended(Option<Result<A::Response>>),
 }
 
+/// Who brings a request on.
+#[derive(PartialEq, Eq)]
+enum By {
+    /// The connection's task, until it is written and whoever asked waits.
+    Task,
+    Asker,
+    /// The connection's task to the end.
+    TaskAlone,
+}
+
 struct UnderWay<A: Api> {
     reply: BoxFuture<'static, Result<Reply<A>, RequestError>>,
     /// The frame's correlation id; none before it is in line for the socket.
     frame: Option<i32>,
-    /// Whether whoever asked brings it on,
-    by_asker: bool,
-    /// and whether the connection's task does to the end.
-    kept: bool,
+    by: By,
     /// Whoever asked, if he waits.
     waiter: Option<Waker>,
 }
@@ -63,7 +70,7 @@ impl<A: Api> Asked<A> {
         let body = Body { message, control: Arc::clone(&line.control) };
         // Unconstrained, or a task that has used up its budget would not even get in line by polling it.
         let reply = Box::pin(unconstrained(async move { messenger.request(body).await }));
-        let state = State::UnderWay(UnderWay { reply, frame: None, by_asker: false, kept: false, waiter: None });
+        let state = State::UnderWay(UnderWay { reply, frame: None, by: By::Task, waiter: None });
         let began = Instant::now();
         Self { line: Arc::clone(line), began, deadline: began + timeout, state: Mutex::new(state) }
     }
@@ -131,9 +138,10 @@ impl<A: Api> Request for Asked<A> {
     fn advance(&self, cx: &mut Context<'_>, keep: bool) -> Poll<()> {
         let mut state = self.lock();
         if let State::UnderWay(under_way) = &mut *state {
-            under_way.kept |= keep;
-            under_way.by_asker &= !keep;
-            if under_way.by_asker {
+            if keep {
+                under_way.by = By::TaskAlone;
+            }
+            if under_way.by == By::Asker {
                 return Poll::Pending;
             }
         }
@@ -192,10 +200,12 @@ impl<A: Api> Future for Pending<A> {
         let mut state = asked.lock();
         let mut found = false;
         if let State::UnderWay(under_way) = &mut *state {
-            let written = under_way.frame.is_some_and(|frame| self.line.control.is_written(frame));
-            under_way.by_asker |= written && !under_way.kept;
+            let is_written = |frame| self.line.control.is_written(frame);
+            if under_way.by == By::Task && under_way.frame.is_some_and(is_written) {
+                under_way.by = By::Asker;
+            }
             let waiter = under_way.waiter.take(); // he need not wake himself
-            found = under_way.by_asker && asked.poll_reply(&mut state, cx).is_ready();
+            found = under_way.by == By::Asker && asked.poll_reply(&mut state, cx).is_ready();
             if let State::UnderWay(under_way) = &mut *state {
                 // Also if it is he who brings it on: the connection may end.
                 under_way.waiter = waiter.filter(|w| w.will_wake(cx.waker())).or_else(|| Some(cx.waker().clone()));
@@ -217,7 +227,7 @@ impl<A: Api> Drop for Pending<A> {
         let Ok(Some(asked)) = &self.asked else { return };
         if let State::UnderWay(under_way) = &mut *asked.lock() {
             under_way.waiter = None;
-            under_way.by_asker = false;
+            under_way.by = By::TaskAlone;
         }
         self.line.wake();
     }
@@ -237,8 +247,8 @@ pub(super) fn explain<A: Api>(e: RequestError, peer: &str, control: &Control) ->
         e @ RequestError::TooMuchData { .. } => failed(ErrorKind::Corrupt, &e.to_string()),
         e => {
             // Only the first is told so: that it was its answer is as good a guess as any.
-            let first = || control.reason().is_none();
-            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e).filter(|_| first()) {
+            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e).filter(|_| !control.is_over())
+            {
                 let why = format!("the answer has {actual} bytes, more than the {limit} that are allowed");
                 return failed(ErrorKind::Corrupt, &why);
             }
