@@ -21,6 +21,8 @@ use crate::shared::Shared;
 
 /// The largest request, as Kafka's `socket.request.max.bytes`.
 const MAX_REQUEST: usize = 100 << 20;
+/// A longer request takes memory as it comes, whatever its length says.
+const BELIEVED: usize = 1 << 20;
 /// Key, version and correlation id.
 const HEADER_START: usize = 8;
 
@@ -139,7 +141,7 @@ async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Resul
     if !(HEADER_START..=MAX_REQUEST).contains(&length) {
         return Err(invalid(format!("a request of {length} bytes")));
     }
-    let mut frame = BytesMut::with_capacity(length);
+    let mut frame = BytesMut::with_capacity(length.min(BELIEVED));
     let mut rest = stream.take(length as u64);
     while rest.read_buf(&mut frame).await? > 0 {}
     if frame.len() < length {

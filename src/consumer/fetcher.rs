@@ -23,12 +23,12 @@ use super::part::Begin;
 use super::requests::{epochs_answer, epochs_request, fetch_request};
 use super::session::Session;
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
-use super::unpack::{Aborted, Limits, Unpacked, is_compressed, unpack};
+use super::unpack::{Aborted, Limits, Unpacked, unpack};
 use super::{Records, StartOffset, Watermarks};
 use crate::cluster::{Backoff, Client};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result, kind_of};
-use crate::record::{Spare, TopicPartition, begins_with_batch};
+use crate::record::{Spare, TopicPartition, begins_with_batch, is_compressed};
 use crate::wire::Connection;
 
 /// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.

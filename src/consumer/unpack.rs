@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
 use crate::error::Error;
-use crate::record::{BATCH_HEADER, Batch, Record, Spare, decode_batches};
+use crate::record::{BATCH_HEADER, Batch, Record, Spare, decode_batches, is_compressed};
 
 /// What is in the bytes of a partition.
 #[derive(Debug)]
@@ -52,11 +52,6 @@ pub(crate) struct Limits {
     pub(crate) room: usize,
     /// Where to open batches.
     pub(crate) spare: Spare,
-}
-
-/// Whether the first batch is compressed; its attributes are 21 bytes in.
-pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
-    bytes.len() >= BATCH_HEADER && bytes[22] & 7 != 0
 }
 
 /// Knows which batches are of transactions that were aborted, in the order of the log: a producer's batches count as aborted

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::compress::Codec;
 use super::encode::{BATCH_HEADER, CRC_START, ProducerSequence};
+use super::legacy::{self, Message};
 use super::spare::Spare;
 use super::varint::{Damage, Reader};
 use super::{Headers, Record};
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A record is at least its length, attributes, two deltas, two lengths and a count.
 const SMALLEST_RECORD: usize = 7;
+
+/// Most records are larger; a record that was read takes four times as much.
+const USUAL_RECORD: usize = 32;
 
 /// Who set the timestamps of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,22 +82,22 @@ fn whole_batch(bytes: &[u8]) -> Result<Option<usize>> {
     // Offset, length, leader epoch or CRC, and the format's number are in the same place in all formats.
     let Some(start) = bytes.first_chunk::<17>() else { return Ok(None) };
     let (offset, len, magic) = (i64_at(start, 0), i32_at(start, 8), start[16]);
-    match magic {
-        2 => {}
-        0 | 1 => {
-            let what = format!(
-                "the records at offset {offset} are in message format {magic}, which Kafka wrote before 0.11 and which is \
-                 not supported"
-            );
-            return Err(Error::new(ErrorKind::Unsupported, what));
-        }
+    let smallest = match magic {
+        2 => BATCH_HEADER,
+        0 | 1 => legacy::smallest(magic),
         _ => return Err(corrupt(format!("the batch at offset {offset} has the unknown format {magic}"))),
-    }
-    let len = usize::try_from(len).ok().map(|len| len + 12).filter(|len| *len >= BATCH_HEADER);
+    };
+    let len = usize::try_from(len).ok().map(|len| len + 12).filter(|len| *len >= smallest);
     let len = len.ok_or_else(|| {
         corrupt(format!("the batch at offset {offset} has the impossible length {}", i32_at(start, 8)))
     })?;
     Ok((len <= bytes.len()).then_some(len))
+}
+
+/// Whether the batch that `bytes` begin with is compressed.
+pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
+    let attributes = if bytes.get(16).is_some_and(|magic| *magic < 2) { 17 } else { 22 };
+    bytes.get(attributes).is_some_and(|attributes| attributes & 7 != 0)
 }
 
 /// Whether there is something to decode: not if only the first part of a batch is left.
@@ -132,10 +136,15 @@ pub(crate) struct Batch {
     max_decompressed: usize,
     /// The record section, as it came.
     section: Bytes,
+    /// In place of the section, of a batch of an older format.
+    message: Option<Message>,
 }
 
 impl Batch {
     fn parse(mut bytes: Bytes, max_decompressed: usize) -> Result<Self> {
+        if bytes[16] < 2 {
+            return Ok(Self::of_message(Message::parse(&bytes)?, max_decompressed));
+        }
         let b = &bytes[..];
         let base_offset = i64_at(b, 0);
         let said = i32_at(b, 17) as u32;
@@ -183,7 +192,30 @@ impl Batch {
             last_offset_delta,
             max_decompressed,
             section: bytes.split_off(BATCH_HEADER),
+            message: None,
         })
+    }
+
+    /// One message of an older format as a batch. Where its records begin is not known before it is opened.
+    fn of_message(message: Message, max_decompressed: usize) -> Self {
+        Self {
+            base_offset: message.offset,
+            last_offset: message.offset,
+            is_control: false,
+            timestamp_type: match message.is_append_time {
+                true => TimestampType::LogAppendTime,
+                false => TimestampType::CreateTime,
+            },
+            origin: Origin { producer: ProducerSequence::NONE, is_transactional: false, leader_epoch: -1 },
+            record_count: 1,
+            codec: message.codec,
+            first_timestamp: 0,
+            max_timestamp: message.timestamp,
+            last_offset_delta: 0,
+            max_decompressed,
+            section: Bytes::new(),
+            message: Some(message),
+        }
     }
 
     /// Whether it is the marker of a transaction that was aborted.
@@ -211,6 +243,17 @@ impl Batch {
     /// Those in front of a damaged record come first, then an error that says at which offset the log is damaged, then
     /// nothing.
     pub(crate) fn records_in(&self, spare: &Spare) -> Result<RecordIter> {
+        if let Some(message) = &self.message {
+            let section = message.section(self.max_decompressed, spare)?;
+            let last_offset_delta = i32::try_from(self.last_offset - section.base_offset).unwrap_or(-1); // then none fits
+            return Ok(RecordIter {
+                left: section.count,
+                base_offset: section.base_offset,
+                last_offset_delta,
+                next_offset: section.base_offset,
+                ..self.iter(spare.lend(section.data))
+            });
+        }
         let data = match self.codec {
             Codec::None => self.section.clone(),
             codec => {
@@ -221,8 +264,12 @@ impl Batch {
                 spare.lend(opened)
             }
         };
-        // A count that the bytes can't hold is found when they end; until then nothing is sized by it.
-        Ok(RecordIter {
+        Ok(self.iter(data))
+    }
+
+    /// A count that the bytes can't hold is found when they end; until then nothing is sized by it.
+    fn iter(&self, data: Bytes) -> RecordIter {
+        RecordIter {
             data,
             pos: 0,
             left: self.record_count,
@@ -231,7 +278,7 @@ impl Batch {
             next_offset: self.base_offset,
             first_timestamp: self.first_timestamp,
             append_time: (self.timestamp_type == TimestampType::LogAppendTime).then_some(self.max_timestamp),
-        })
+        }
     }
 }
 
@@ -257,7 +304,8 @@ impl RecordIter {
 
     /// Appends the records from `offset` on, those in front of damage too.
     pub(crate) fn read_from(mut self, offset: i64, out: &mut Vec<Record>) -> Result<()> {
-        out.reserve(self.size_hint().1.unwrap_or(0));
+        // A count is believed as far as records of usual size go: small ones have it grow.
+        out.reserve(self.size_hint().1.unwrap_or(0).min(self.data.len() / USUAL_RECORD + 64));
         while self.left > 0 {
             match self.read() {
                 Ok(record) => {
@@ -347,7 +395,7 @@ impl Iterator for RecordIter {
 
 impl FusedIterator for RecordIter {}
 
-fn corrupt(what: String) -> Error {
+pub(super) fn corrupt(what: String) -> Error {
     Error::new(ErrorKind::Corrupt, what)
 }
 
@@ -360,7 +408,7 @@ fn incomplete(bytes: &[u8]) -> Error {
     ))
 }
 
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(super) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);
     array
@@ -370,10 +418,10 @@ fn i16_at(bytes: &[u8], at: usize) -> i16 {
     i16::from_be_bytes(array_at(bytes, at))
 }
 
-fn i32_at(bytes: &[u8], at: usize) -> i32 {
+pub(super) fn i32_at(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(array_at(bytes, at))
 }
 
-fn i64_at(bytes: &[u8], at: usize) -> i64 {
+pub(super) fn i64_at(bytes: &[u8], at: usize) -> i64 {
     i64::from_be_bytes(array_at(bytes, at))
 }

@@ -2,7 +2,8 @@
 //!
 //! What a program sees is here: [`Record`], [`Headers`] and [`TopicPartition`]. Batches are built by appending records
 //! straight into the buffer that goes to the broker, and read as slices of the buffer that came from it.
-//! The format is Kafka's record batch, version 2 (<https://kafka.apache.org/documentation/#recordbatch>).
+//! The format is Kafka's record batch, version 2 (<https://kafka.apache.org/documentation/#recordbatch>). The two older ones are
+//! read, too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ mod deflate;
 mod encode;
 mod headers;
 mod huffman;
+mod legacy;
 #[doc(hidden)]
 pub mod raw;
 mod snappy;
 mod spare;
 mod varint;
 
-pub(crate) use decode::{Batch, begins_with_batch, decode_batches};
+pub(crate) use decode::{Batch, begins_with_batch, decode_batches, is_compressed};
 pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound, restamp, split};
 pub use headers::{Header, Headers};
 pub(crate) use spare::Spare;

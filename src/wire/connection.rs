@@ -61,7 +61,7 @@ impl Connection {
         login: Option<Arc<Login>>,
     ) -> Result<Self> {
         let control = Arc::new(Control::default());
-        let stream = Stream::new(Box::pin(io) as AnyStream, Arc::clone(&control));
+        let stream = Stream::new(Box::pin(io) as AnyStream, Arc::clone(&control), max_message_size);
         let mut messenger = Messenger::new(stream, max_message_size, client_id.into());
         match tokio::time::timeout(timeout, messenger.sync_versions()).await {
             Ok(Ok(())) => {}

@@ -5,6 +5,7 @@
 mod api;
 mod connect;
 mod connection;
+mod incoming;
 mod probe;
 mod produce;
 mod sasl;

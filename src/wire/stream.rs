@@ -6,7 +6,8 @@
 //! - [`Control::kill`] ends reader and writer at once, also a write that goes on in a task of its own because the request it
 //!   belongs to was dropped; [`Control::gone`] tells when the socket is closed.
 //! - The end of an idle connection is noticed when it happens, not at the next request.
-//! - The first bytes of the first answer tell a broker from something else that listens there.
+//! - The first bytes of the first answer tell a broker from something else that listens there, and the memory for an answer
+//!   grows with what has come of it, whatever its length says: see [`Incoming`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,10 +22,11 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::incoming::{Incoming, TooLarge};
 use super::produce::Insert;
 
 /// A frame's length prefix.
-const PREFIX: usize = 4;
+pub(super) const PREFIX: usize = 4;
 const READ_BUFFER: usize = 16 << 10;
 /// Where a request's correlation id stands in its frame.
 const CORRELATION: Range<usize> = 4..8;
@@ -238,16 +240,16 @@ pub(super) struct Stream<S> {
     frame: Frame,
     /// The correlation id of the frame before it.
     last: i32,
-    /// The first bytes read, until there are enough to judge them.
-    first: Option<Vec<u8>>,
+    incoming: Incoming,
     _gone: DropGuard,
 }
 
 impl<S: AsyncRead + AsyncWrite> Stream<S> {
-    pub(super) fn new(io: S, control: Arc<Control>) -> Self {
+    /// Answers may have up to `limit` bytes.
+    pub(super) fn new(io: S, control: Arc<Control>, limit: usize) -> Self {
         let _gone = control.gone.clone().drop_guard();
         let io = BufReader::with_capacity(READ_BUFFER, io);
-        Self { io, control, frame: Frame::NEXT, last: 0, first: Some(Vec::new()), _gone }
+        Self { io, control, frame: Frame::NEXT, last: 0, incoming: Incoming::new(limit), _gone }
     }
 }
 
@@ -263,39 +265,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         let this = &mut *self;
         this.control.watch(&this.control.reader, cx)?;
         let before = buf.filled().len();
-        let outcome = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
-        let outcome = outcome.and_then(|()| {
-            let new = &buf.filled()[before..];
-            if new.is_empty() && buf.remaining() > 0 {
+        let outcome = ready!(this.incoming.poll_read(&mut this.io, cx, buf));
+        match &outcome {
+            Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => {
                 this.control.kill("the broker closed the connection");
             }
-            judge(&mut this.first, new)
-        });
-        if let Err(e) = &outcome {
-            this.control.kill(e.to_string());
+            // Whoever asked learns of it first, and ends the connection.
+            Err(e) if too_large(e).is_some() => {}
+            Err(e) => this.control.kill(e.to_string()),
+            Ok(()) => {}
         }
         Poll::Ready(outcome)
     }
 }
 
-/// Whether the first bytes of an answer can be a length prefix.
-fn judge(first: &mut Option<Vec<u8>>, new: &[u8]) -> io::Result<()> {
-    let Some(have) = first else { return Ok(()) };
-    have.extend(new.iter().take(PREFIX - have.len()));
-    if have.len() < PREFIX {
-        return Ok(());
-    }
-    let what = match have.as_slice() {
-        [0x15 | 0x16, 3, ..] => "TLS: this port expects TLS, and the connection is plaintext",
-        [b'H', b'T', b'T', b'P'] => "HTTP: a web server listens on this port, not a broker",
-        [b'S', b'S', b'H', b'-'] => "SSH: this is not a broker's port",
-        [a, ..] if *a >= 0x10 => "bytes that are no answer of a Kafka broker",
-        _ => {
-            *first = None;
-            return Ok(());
-        }
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidData, format!("the other side answered with {what}")))
+/// Whether it is that a frame is longer than is allowed.
+pub(super) fn too_large(e: &io::Error) -> Option<&TooLarge> {
+    e.get_ref()?.downcast_ref()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {

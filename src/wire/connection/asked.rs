@@ -20,7 +20,8 @@ use super::{Line, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Observation;
 use crate::wire::api::{Api, Body, Reply};
-use crate::wire::stream::Control;
+use crate::wire::incoming::TooLarge;
+use crate::wire::stream::{self, Control};
 
 /// What the connection's task does with a request, whatever is asked.
 pub(super) trait Request: Send + Sync {
@@ -247,10 +248,8 @@ pub(super) fn explain<A: Api>(e: RequestError, peer: &str, control: &Control) ->
         e @ RequestError::TooMuchData { .. } => failed(ErrorKind::Corrupt, &e.to_string()),
         e => {
             // Only the first is told so: that it was its answer is as good a guess as any.
-            if let Some(FrameError::MessageTooLarge { limit, actual }) = frame_error(&e).filter(|_| !control.is_over())
-            {
-                let why = format!("the answer has {actual} bytes, more than the {limit} that are allowed");
-                return failed(ErrorKind::Corrupt, &why);
+            if let Some(too_large) = frame_error(&e).filter(|_| !control.is_over()) {
+                return failed(ErrorKind::Corrupt, &too_large.to_string());
             }
             let why = control.reason().map_or_else(|| e.to_string(), str::to_owned);
             failed(ErrorKind::Disconnected, &why)
@@ -258,9 +257,9 @@ pub(super) fn explain<A: Api>(e: RequestError, peer: &str, control: &Control) ->
     }
 }
 
-fn frame_error(e: &RequestError) -> Option<&FrameError> {
+fn frame_error(e: &RequestError) -> Option<&TooLarge> {
     match e {
-        RequestError::ReadFramedMessageError(e) => Some(e),
+        RequestError::ReadFramedMessageError(FrameError::IO(e)) => stream::too_large(e),
         RequestError::Poisoned(e) => frame_error(e),
         _ => None,
     }

@@ -92,7 +92,7 @@ proptest! {
         takes in vec(0_usize..60, 1..10).prop_filter("some progress", |t| t.iter().any(|n| *n > 0)),
     ) {
         let control = Arc::new(Control::default());
-        let mut stream = Stream::new(Slow { takes, turn: 0, taken: Vec::new() }, Arc::clone(&control));
+        let mut stream = Stream::new(Slow { takes, turn: 0, taken: Vec::new() }, Arc::clone(&control), 1 << 20);
         let mut expected = Vec::new();
         for (id, (plain, inserts)) in (0..).zip(&frames) {
             let (body, whole) = spliced(id, plain, inserts);
