@@ -206,6 +206,8 @@ pub struct ProducerConfig {
     /// `linger`, before records that may go anywhere move on to other partitions only; default 0: for ever. Up to 1 hour. Set
     /// it where a broker that hangs should cost such records no time.
     pub partition_availability_timeout: Duration,
+    /// Largest record where it differs from `max_request_size`, for producers of the library's own.
+    pub(crate) max_record_size: Option<usize>,
 }
 
 impl Default for ProducerConfig {
@@ -223,6 +225,7 @@ impl Default for ProducerConfig {
             partitioner: PartitionerKind::Murmur2,
             adaptive_partitioning: true,
             partition_availability_timeout: Duration::ZERO,
+            max_record_size: None,
         }
     }
 }
@@ -401,6 +404,9 @@ pub struct ProcessorConfig {
     pub retry_backoff_max: Duration,
     /// What is put behind a topic's name to name its dead-letter topic; default `.dlq`.
     pub dead_letter_suffix: String,
+    /// Time for which a dead-letter topic that is created keeps its letters, default none: for good. 1 minute to 100 years. A
+    /// topic that exists is left as it is; a warning names one that keeps letters for less.
+    pub dead_letter_retention: Option<Duration>,
     /// How often handled offsets are committed, default 200 ms. 1 ms to 1 hour. They are committed as well before partitions are
     /// given up.
     pub commit_interval: Duration,
@@ -424,6 +430,7 @@ impl Default for ProcessorConfig {
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(10),
             dead_letter_suffix: ".dlq".into(),
+            dead_letter_retention: None,
             commit_interval: Duration::from_millis(200),
             shutdown_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
@@ -755,6 +762,8 @@ impl ConfigBuilder {
         attempt_timeout: Option<Duration> => processor.attempt_timeout;
         /// [`ProcessorConfig::max_attempts`].
         max_attempts: u32 => processor.max_attempts;
+        /// [`ProcessorConfig::dead_letter_retention`].
+        dead_letter_retention: Option<Duration> => processor.dead_letter_retention;
         /// [`ProcessorConfig::shutdown_timeout`].
         shutdown_timeout: Duration => processor.shutdown_timeout;
         /// [`ProcessorConfig::stall_timeout`].

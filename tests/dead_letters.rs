@@ -6,13 +6,17 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ailurus::processor::{DeadLetter, LeftOut};
+use ailurus::admin::{ConfigResource, NewTopic};
+use ailurus::processor::{Batching, DeadLetter, LeftOut};
 use ailurus::{
     Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, Headers, Message, Processor, Producer, ProducerRecord,
     Record, StartOffset, TopicPartition,
 };
+use ailurus_broker::Fault;
 use support::TestBroker;
 
+const CREATE_TOPICS: i16 = 19;
+const DESCRIBE_CONFIGS: i16 = 32;
 const LONG: Duration = Duration::from_secs(60);
 
 async fn connect(config: ConfigBuilder) -> Client {
@@ -96,12 +100,126 @@ async fn a_dead_letter_keeps_the_record_and_says_where_it_was() {
     client.close().await;
 }
 
+/// Bytes that no codec makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+async fn setting(client: &Client, topic: &str, name: &str) -> String {
+    let all = Admin::new(client).describe_configs(&ConfigResource::Topic(topic.to_owned())).await.unwrap();
+    all.into_iter().find(|c| c.name == name).and_then(|c| c.value).unwrap()
+}
+
+async fn create(client: &Client, topic: &str, max_message_bytes: &str) {
+    let new = NewTopic::new(topic).partitions(1).config("max.message.bytes", max_message_bytes);
+    Admin::new(client).create_topic_with(&new).await.unwrap();
+}
+
+/// A topic of large records is all that the member with the default settings knows of their size.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_letter_of_a_large_record_is_whole() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_attempts(1_u32)).await;
+    let (one, many) = (broker.topic("one"), broker.topic("many"));
+    let value = noise(2_000_000);
+    let writer = connect(broker.config().max_request_size(4_000_000_usize)).await;
+    for topic in [&one, &many] {
+        create(&client, topic, "5000000").await;
+        send(&writer, ProducerRecord::to(topic).key("k").value(&value)).await;
+    }
+    let group = broker.group("large");
+    let each = Processor::new(&client).subscribe(&[&one], &group, refuse).await.unwrap();
+    let refuse_all = |_: Vec<Message>| std::future::ready(Err::<(), _>("refused"));
+    let batching = Batching::new(10, Duration::from_millis(1));
+    let (topics, group) = ([many.as_str()], broker.group("batches"));
+    let batches = Processor::new(&client).subscribe_batches(&topics, &group, batching, refuse_all).await.unwrap();
+    for topic in [&one, &many] {
+        let letter = read(&client, &format!("{topic}.dlq"), 1).await.remove(0);
+        assert_eq!(letter.value.as_deref(), Some(&value[..]));
+        assert_eq!(DeadLetter::parse(&letter.headers).unwrap().left_out, LeftOut::Nothing);
+        let limit: u64 = setting(&client, &format!("{topic}.dlq"), "max.message.bytes").await.parse().unwrap();
+        assert!(limit >= 5_000_000 + 4096, "{limit}");
+    }
+    each.shutdown().await.unwrap();
+    batches.shutdown().await.unwrap();
+    writer.close().await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_its_topic_takes_only_compressed_is_compressed() {
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_attempts(1_u32)).await;
+    let topic = topic(&broker, &client, "text").await;
+    let dlq = format!("{topic}.dlq");
+    create(&client, &dlq, "20000").await;
+    let value = "a line of text\n".repeat(10_000);
+    send(&client, ProducerRecord::to(&topic).value(&value)).await;
+    // The member may not be allowed to see the limit.
+    for (group, may_look) in [("looks", true), ("looks-not", false)] {
+        if let Some(embedded) = broker.embedded().filter(|_| !may_look) {
+            embedded.set_hook(|r| (r.api_key == DESCRIBE_CONFIGS).then_some(Fault::Error(29)));
+        }
+        let group = broker.group(group);
+        let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+        let letters = read(&client, &dlq, if may_look { 1 } else { 2 }).await;
+        subscription.shutdown().await.unwrap();
+        let last = letters.last().unwrap();
+        assert_eq!(last.value.as_deref(), Some(value.as_bytes()));
+        let letter = DeadLetter::parse(&last.headers).unwrap();
+        assert_eq!((letter.left_out, letter.origin.group), (LeftOut::Nothing, Some(group)));
+    }
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_kept_for_good_unless_a_retention_is_set() {
+    let broker = support::broker().await;
+    let day = Duration::from_secs(86_400);
+    for (name, retention, expected) in [("good", None, "-1"), ("day", Some(day), "86400000")] {
+        let client = connect(broker.config().dead_letter_retention(retention)).await;
+        let topic = topic(&broker, &client, name).await;
+        let subscription = Processor::new(&client).subscribe(&[&topic], &broker.group(name), refuse).await.unwrap();
+        let dlq = format!("{topic}.dlq");
+        assert_eq!(setting(&client, &dlq, "retention.ms").await, expected);
+        assert_eq!(setting(&client, &dlq, "retention.bytes").await, "-1");
+        assert_eq!(setting(&client, &dlq, "cleanup.policy").await, "delete");
+        subscription.shutdown().await.unwrap();
+        client.close().await;
+    }
+}
+
+/// Clusters have policies: what they refuse is no reason not to handle records.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_topic_is_created_with_what_the_cluster_allows() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    let client = connect(broker.config().max_attempts(1_u32)).await;
+    let topic = topic(&broker, &client, "policy").await;
+    send(&client, ProducerRecord::to(&topic).value("v")).await;
+    embedded.set_hook(|r| {
+        let names = |name: &str| r.body.windows(name.len()).any(|w| w == name.as_bytes());
+        (r.api_key == CREATE_TOPICS && names("retention.ms")).then_some(Fault::Error(44))
+    });
+    let group = broker.group("policy");
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    assert_eq!(read(&client, &format!("{topic}.dlq"), 1).await.len(), 1);
+    subscription.shutdown().await.unwrap();
+    client.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
     let broker = support::broker().await;
-    let client = connect(broker.config()).await;
+    let client = connect(broker.config().max_attempts(1_u32)).await;
     let topic = topic(&broker, &client, "large").await;
-    let large = "x".repeat(20_000);
+    create(&client, &format!("{topic}.dlq"), "4096").await;
+    let large = noise(20_000);
     let (few, many) = (Headers::new().with("h", "1"), Headers::new().with("h", &large));
     for record in [
         ProducerRecord::to(&topic).key("value").value(&large).headers(&few),
@@ -111,10 +229,8 @@ async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
     ] {
         send(&client, record).await;
     }
-    // This member may send less than what the others have sent.
-    let small = connect(broker.config().max_attempts(1_u32).max_request_size(4096_usize)).await;
     let group = broker.group("large");
-    let subscription = Processor::new(&small).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
     let letters = read(&client, &format!("{topic}.dlq"), 4).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(committed(&client, &group).await, Some(4));
@@ -137,7 +253,6 @@ async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
         ]
     );
     assert_eq!(letters[0].headers.get_str("dlq-left-out"), Some("value"));
-    small.close().await;
     client.close().await;
 }
 

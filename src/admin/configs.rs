@@ -121,6 +121,13 @@ pub struct ConfigEntry {
     pub sensitive: bool,
 }
 
+#[cfg(test)]
+impl ConfigEntry {
+    pub(crate) fn new(name: impl Into<String>, value: impl Into<String>, source: ConfigSource) -> Self {
+        Self { name: name.into(), value: Some(value.into()), source, read_only: false, sensitive: false }
+    }
+}
+
 /// A change of one setting; all others stay as they are. Its `Debug` does not show the value, which may be secret.
 ///
 /// ```
@@ -211,6 +218,27 @@ impl Admin {
         let mut entries: Vec<_> = found.configs.into_iter().map(entry).collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
+    }
+
+    /// Settings `names` of several topics, in one request; topics that do not exist or may not be looked at are left out.
+    pub(crate) async fn topic_configs(
+        &self,
+        topics: &[String],
+        names: &[&'static str],
+    ) -> Result<Vec<(String, Vec<ConfigEntry>)>> {
+        let names: Vec<_> = names.iter().map(|name| StrBytes::from_static_str(name)).collect();
+        let resource = |topic: &String| {
+            DescribeConfigsResource::default()
+                .with_resource_type(TOPIC)
+                .with_resource_name(StrBytes::from_string(topic.clone()))
+                .with_configuration_keys(Some(names.clone()))
+        };
+        let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
+        let cluster = self.cluster();
+        let answer = cluster.request_any(request, cluster.config().request_timeout).await;
+        let answer = answer.map_err(|e| e.context("describing the settings of topics"))?;
+        let found = answer.results.into_iter().filter(|r| r.error_code == 0);
+        Ok(found.map(|r| (r.resource_name.to_string(), r.configs.into_iter().map(entry).collect())).collect())
     }
 
     /// Makes all of the changes, or none. Brokers act on them a moment later.

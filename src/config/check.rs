@@ -287,6 +287,9 @@ impl Check<'_> {
         self.duration("commit interval", p.commit_interval, ms(1), s(3600));
         self.duration("shutdown timeout", p.shutdown_timeout, ms(0), s(3600));
         self.duration("stall timeout", p.stall_timeout, ms(100), s(86_400));
+        if let Some(retention) = p.dead_letter_retention {
+            self.duration("dead letter retention", retention, s(60), s(100 * 365 * 86_400));
+        }
         let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {
             format!(

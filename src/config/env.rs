@@ -62,6 +62,7 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_PARKED_BYTES", "parked bytes"),
     ("REDPANDA_ATTEMPT_TIMEOUT", "attempt timeout"),
     ("REDPANDA_MAX_ATTEMPTS", "max attempts"),
+    ("REDPANDA_DEAD_LETTER_RETENTION", "dead letter retention"),
     ("REDPANDA_SHUTDOWN_TIMEOUT", "shutdown timeout"),
     ("REDPANDA_STALL_TIMEOUT", "stall timeout"),
     ("REDPANDA_HEALTH_TIMEOUT", "health timeout"),
@@ -150,6 +151,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_PARKED_BYTES", bytes, &mut config.processor.parked_bytes);
     vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
     vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
+    vars.set("REDPANDA_DEAD_LETTER_RETENTION", retention, &mut config.processor.dead_letter_retention);
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
     vars.set("REDPANDA_STALL_TIMEOUT", millis, &mut config.processor.stall_timeout);
     vars.set("REDPANDA_HEALTH_TIMEOUT", millis, &mut config.health_timeout);
@@ -199,6 +201,26 @@ fn bytes(s: &str) -> Result<usize, String> {
 fn limit(s: &str) -> Result<Option<Duration>, String> {
     let ms = millis(s).map_err(|allowed| format!("{allowed}, or 0 for none"))?;
     Ok(Some(ms).filter(|ms| !ms.is_zero()))
+}
+
+/// A time, in milliseconds or with a unit, or none for good.
+fn retention(s: &str) -> Result<Option<Duration>, String> {
+    if matches!(s, "forever" | "none") {
+        return Ok(None);
+    }
+    let unit = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
+    let (number, unit) = s.split_at(unit);
+    let unit = match unit {
+        "ms" | "" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let ms = unit.and_then(|unit: u64| number.parse::<u64>().ok()?.checked_mul(unit));
+    ms.map(|ms| Some(Duration::from_millis(ms)))
+        .ok_or_else(|| "allowed is a time such as 30d, 12h or 86400000 (milliseconds), or forever".to_owned())
 }
 
 fn count<T: std::str::FromStr>(s: &str) -> Result<T, String> {

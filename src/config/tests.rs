@@ -173,6 +173,26 @@ fn the_example_file_shows_the_defaults() {
 }
 
 #[test]
+fn the_retention_of_dead_letters_is_a_time_or_for_good() {
+    let of = |value: &str| {
+        let built =
+            ConfigBuilder::from_vars(|name| (name == "REDPANDA_DEAD_LETTER_RETENTION").then(|| value.to_owned()))
+                .build();
+        built.map(|c| c.processor.dead_letter_retention).map_err(|e| e.to_string())
+    };
+    for (value, hours) in
+        [("forever", None), ("none", None), ("30d", Some(720)), ("12h", Some(12)), ("3600000", Some(1))]
+    {
+        assert_eq!(of(value), Ok(hours.map(|h| Duration::from_secs(h * 3600))), "{value}");
+    }
+    assert_eq!((of("90m"), of("60s")), (Ok(Some(Duration::from_secs(5400))), Ok(Some(Duration::from_secs(60)))));
+    for bad in ["-1", "d", "1w", "1.5d", "99999999999999999999d", "300000000000000000d", "59s"] {
+        let error = of(bad).unwrap_err();
+        assert!(error.contains("REDPANDA_DEAD_LETTER_RETENTION") && error.contains("allowed is"), "{error}");
+    }
+}
+
+#[test]
 fn durations_without_bounds_are_problems_and_no_overflow() {
     let max = Duration::MAX;
     let e = Config::builder()

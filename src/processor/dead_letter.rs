@@ -1,17 +1,28 @@
 //! Records that no attempt could handle, kept where they can be looked at.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::BoxError;
 use super::letter::{DeadLetter, LeftOut, Origin, describe};
-use crate::admin::Admin;
+use super::letter_topics::{self, HEADERS_ROOM, LetterTopic};
 use crate::cluster::Client;
-use crate::config::{Acks, ProcessorConfig};
+use crate::config::{Acks, Compression, ProcessorConfig};
 use crate::consumer::Message;
-use crate::error::{Error, ErrorKind, Result};
-use crate::producer::{Producer, ProducerRecord};
+use crate::error::{ErrorKind, Result};
+use crate::producer::{Acknowledgement, Producer, ProducerRecord};
+
+/// Compression of a letter that is too large as it is: the smallest that every broker reads.
+const SMALLEST: Compression = Compression::Gzip { level: 7 };
+/// Largest letter, in bytes before compression, however much a consumer may read: what lengths of the format can say, and
+/// what may be buffered.
+const LARGEST: usize = if usize::BITS > 32 { i32::MAX as usize - (1 << 20) } else { 256 << 20 };
+/// What a dead-letter topic is taken to take where that is not known: requests larger than brokers take end the connection.
+const UNKNOWN_LIMIT: usize = 32 << 20;
+/// A batch's size beyond that of its only record, in bytes, at most.
+const BATCH_ROOM: usize = 128;
 
 /// Why a record became a dead letter.
 #[derive(Debug)]
@@ -27,58 +38,62 @@ pub(super) struct Failure {
 pub(super) struct DeadLetters {
     producer: Producer,
     group: String,
+    /// By the topic whose letters they take.
+    topics: HashMap<String, LetterTopic>,
     suffix: String,
     is_traced: bool,
 }
 
 impl DeadLetters {
-    /// Sees that each topic's dead-letter topic exists, or creates it with as many partitions as the topic has.
-    pub(super) async fn open(client: &Client, topics: &[&str], group: &str, config: &ProcessorConfig) -> Result<Self> {
-        let admin = Admin::new(client);
-        for topic in topics {
-            let name = format!("{topic}{}", config.dead_letter_suffix);
-            match admin.describe_topic(&name).await {
-                Ok(_) => continue,
-                Err(e) if e.is_unknown_topic() => {}
-                // It is being created, by another member for example.
-                Err(e) if e.is_retriable() && e.broker_code().is_some() => {}
-                Err(e) => return Err(e.context(format!("looking for the dead-letter topic {name:?}"))),
-            }
-            if !client.config().allow_auto_topic_creation {
-                let what = format!(
-                    "the dead-letter topic {name:?} of {topic:?} does not exist, and creating topics is not allowed: create it \
-                     (ailurus topic create {name}) or set REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true"
-                );
-                return Err(Error::new(ErrorKind::Config, what));
-            }
-            let partitions = admin.describe_topic(topic).await?.partitions.len();
-            match admin.create_topic(&name, i32::try_from(partitions).unwrap_or(1), None).await {
-                Ok(()) => tracing::info!(topic = %name, partitions, "dead-letter topic created"),
-                Err(e) if e.kind() == ErrorKind::TopicExists => {}
-                Err(e) => return Err(e.context(format!("creating the dead-letter topic {name:?}"))),
-            }
-        }
+    /// Finds or creates the dead-letter topics; `readable` is the size of the largest record that can be read.
+    pub(super) async fn open(
+        client: &Client,
+        topics: &[&str],
+        group: &str,
+        config: &ProcessorConfig,
+        readable: usize,
+    ) -> Result<Self> {
+        let topics = letter_topics::open(client, topics, config).await?;
         let mut settings = client.config().producer.clone();
         settings.acks = Acks::All; // the record's offset is committed on the strength of it
+        // What could be read can be kept.
+        let largest = readable.max(settings.max_request_size).saturating_add(HEADERS_ROOM).min(LARGEST);
+        settings.max_record_size = Some(largest);
+        settings.buffer_memory = settings.buffer_memory.max(largest);
         let producer = Producer::new(client, settings)?;
         let is_traced = client.config().propagation.is_on();
-        Ok(Self { producer, group: group.to_owned(), suffix: config.dead_letter_suffix.clone(), is_traced })
+        Ok(Self { producer, group: group.to_owned(), topics, suffix: config.dead_letter_suffix.clone(), is_traced })
     }
 
     pub(super) fn topic_of(&self, message: &Message) -> String {
         format!("{}{}", message.topic, self.suffix)
     }
 
-    /// Writes one and waits for its acknowledgement. What makes it too large is left out, and the letter says so.
-    pub(super) async fn write(&self, message: &Message, failure: &Failure) -> Result<()> {
+    /// Writes one and waits for its acknowledgement. One that is too large is compressed; what is too large then is left out,
+    /// and the letter says so.
+    pub(super) async fn write(&self, message: &Message, failure: &Failure) -> Result<Acknowledgement> {
         let topic = self.topic_of(message);
+        let limit = self.topics.get(&*message.topic).and_then(|t| t.max_message_bytes).unwrap_or(UNKNOWN_LIMIT);
         let mut letter = self.letter(message, failure);
+        // What is known to be too large as it is need not be sent to hear so.
+        let size = message.size() + BATCH_ROOM;
+        let mut compression = (size > limit).then_some(SMALLEST);
         loop {
-            let outcome = self.send(&topic, message, &letter).await;
-            let smaller = letter.left_out.more().filter(|_| is_too_large(&outcome));
-            let Some(left_out) = smaller else { return outcome };
-            let Message { topic, partition, offset, .. } = message;
-            tracing::warn!(%topic, partition, offset, left_out = left_out.name(), "a dead letter is too large to be kept whole");
+            let outcome = self.send(&topic, message, &letter, compression).await;
+            let Some(error) = outcome.as_ref().err().filter(|e| e.kind() == ErrorKind::RecordTooLarge) else {
+                return outcome;
+            };
+            if compression.is_none() {
+                compression = Some(SMALLEST);
+                continue;
+            }
+            let Some(left_out) = letter.left_out.more() else { return outcome };
+            let (Message { topic: origin, partition, offset, .. }, bytes) = (message, message.size());
+            tracing::error!(
+                %topic, record = format_args!("{origin}/{partition}@{offset}"), bytes, left_out = left_out.name(), error = %error.full(),
+                "a dead letter is too large to be kept whole, even compressed: the rest is in its record alone, for as long as \
+                 that is kept; raise max.message.bytes of the dead-letter topic"
+            );
             letter.left_out = left_out;
         }
     }
@@ -102,7 +117,13 @@ impl DeadLetters {
         }
     }
 
-    async fn send(&self, topic: &str, message: &Message, letter: &DeadLetter) -> Result<()> {
+    async fn send(
+        &self,
+        topic: &str,
+        message: &Message,
+        letter: &DeadLetter,
+        compression: Option<Compression>,
+    ) -> Result<Acknowledgement> {
         let mut headers = letter.to_headers();
         // It comes of the attempt that failed last.
         if let Some(trace) = message.trace().filter(|_| self.is_traced) {
@@ -111,14 +132,11 @@ impl DeadLetters {
         let mut record = ProducerRecord::to(topic).headers(&headers);
         record.key = message.key.as_deref().filter(|_| letter.left_out < LeftOut::ValueHeadersAndKey);
         record.value = message.value.as_deref().filter(|_| letter.left_out < LeftOut::Value);
-        self.producer.send(record).await?.await.map(drop)
+        record.compression = compression;
+        self.producer.send(record).await?.await
     }
 
     pub(super) async fn close(&self, timeout: Duration) -> Result<()> {
         self.producer.close(timeout).await
     }
-}
-
-fn is_too_large(outcome: &Result<()>) -> bool {
-    outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::RecordTooLarge)
 }

@@ -35,7 +35,7 @@ const REPLAYS: &str = "dlq-replays";
 /// | `dlq-group` | the group that could not handle it |
 /// | `dlq-attempts` | how often it was tried |
 /// | `dlq-first-failure`, `dlq-last-failure` | when, RFC 3339 in UTC |
-/// | `dlq-left-out` | only if the letter was too large: `value`, `value,headers` or `value,headers,key` are not in it |
+/// | `dlq-left-out` | only if the letter was too large, compressed too: `value`, `value,headers` or `value,headers,key` are not in it |
 ///
 /// ```
 /// use ailurus::Message;

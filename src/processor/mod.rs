@@ -16,6 +16,7 @@ mod lanes;
 mod letter;
 #[cfg(test)]
 mod letter_tests;
+mod letter_topics;
 mod listener;
 mod router;
 mod run;
@@ -153,12 +154,13 @@ impl Processor {
 
     async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {
         self.processor.validate()?;
+        let readable = self.consumer.max_decompressed_bytes;
         let (hangs_after, isolation_level) = (self.consumer.max_poll_interval, self.consumer.isolation_level);
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         // What has ended is for the workers to say.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
         let consumer = Consumer::subscribe(&self.client, group, topics, config).await?;
-        let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor).await {
+        let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor, readable).await {
             Ok(d) => d,
             Err(e) => {
                 _ = consumer.close().await;

@@ -81,8 +81,8 @@ struct History {
 enum Finished {
     Each(Lane, Item, Result<Outcome, BoxError>, Option<Duration>),
     Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>, Option<Duration>),
-    /// A dead letter: whether it was written.
-    Letter(Lane, i64, bool),
+    /// A dead letter, its record's size, whether it was written.
+    Letter(Lane, i64, usize, bool),
 }
 
 /// What came of polling a handler, when that was, and how long it took.
@@ -117,8 +117,9 @@ pub(super) struct Worker {
     acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     permit: Option<OwnedSemaphorePermit>,
     in_hand: usize,
-    /// Dead letters that are being written.
+    /// Dead letters that are being written, and their size in bytes.
     letters: usize,
+    letter_bytes: usize,
     /// Dead letters that were not written before the end.
     unwritten: usize,
     handled: u64,
@@ -155,6 +156,7 @@ impl Worker {
             permit: None,
             in_hand: 0,
             letters: 0,
+            letter_bytes: 0,
             unwritten: 0,
             handled: 0,
             buried: false,
@@ -258,13 +260,13 @@ impl Worker {
         self.permit.is_some()
     }
 
-    /// What this partition may keep: its share.
-    fn room(&self) -> Room {
+    /// What this partition may keep beside its letters: its share, which is `least` records at least.
+    fn room(&self, least: usize) -> Room {
         let config = &self.context.config;
         let share = self.context.shared.partitions().max(1);
         Room {
-            records: (config.parked_records / share).max(1).saturating_sub(self.letters),
-            bytes: (config.parked_bytes / share).max(1),
+            records: (config.parked_records / share).max(least).saturating_sub(self.letters),
+            bytes: (config.parked_bytes / share).max(1).saturating_sub(self.letter_bytes),
         }
     }
 
@@ -285,7 +287,7 @@ impl Worker {
         let free = self.lanes.is_free(lane);
         // With the order of the partition, those behind one in hand can stay where they are.
         let stays = !free && self.context.config.ordering == HandlerOrdering::Partition;
-        if stays || !(self.lanes.is_idle() || self.lanes.has_room(self.room())) {
+        if stays || !(self.lanes.is_idle() || self.lanes.has_room(self.room(1))) {
             self.source.put_back(message);
             return waits;
         }
@@ -379,9 +381,7 @@ impl Worker {
 
     /// Gathers records, and begins a batch when it is full or has waited long enough.
     fn next_batch(&mut self, cx: &mut task::Context<'_>, batching: Batching, call: &Arc<BatchCall>) -> Waits {
-        let mut room = self.room();
-        room.records = room.records.max(batching.max_records);
-        let full = !self.lanes.has_room(room);
+        let full = !self.lanes.has_room(self.room(batching.max_records));
         let mut gathered = false;
         if !full && self.lanes.takeable() < batching.max_records {
             if let Some(message) = self.source.next(&mut self.lanes, &self.state) {

@@ -52,7 +52,8 @@ impl Settings {
             idempotence: config.idempotence,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
-            spare_memory: config.buffer_memory,
+            // Large records of a producer that has its own limit for them are few: their buffers are given back.
+            spare_memory: config.max_record_size.map_or(config.buffer_memory, |_| config.max_request_size),
             delivery_timeout: config.delivery_timeout,
             missing_timeout: request_timeout.min(config.delivery_timeout),
             adaptive_partitioning: config.adaptive_partitioning,

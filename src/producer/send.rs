@@ -302,13 +302,13 @@ enum NotAppended {
 
 fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
     let size = record_size_bound(record.key, record.value, record.headers);
-    if size + BATCH_HEADER > config.max_request_size {
+    let max = config.max_record_size.unwrap_or(config.max_request_size);
+    if size + BATCH_HEADER > max {
         let what = format!(
-            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {} that max_request_size allows",
+            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that max_request_size allows",
             record.topic,
             record.key.map_or(0, <[u8]>::len),
             record.value.map_or(0, <[u8]>::len),
-            config.max_request_size
         );
         return Err(Error::new(ErrorKind::RecordTooLarge, what));
     }

@@ -38,8 +38,9 @@ impl Worker {
                 items.iter().for_each(|(_, item)| self.over(item));
                 self.settle_batch(items, outcomes, took);
             }
-            Ok(Finished::Letter(lane, offset, written)) => {
+            Ok(Finished::Letter(lane, offset, bytes, written)) => {
                 self.letters -= 1;
+                self.letter_bytes -= bytes;
                 if written {
                     self.buried = true;
                     self.state.note(offset, None);
@@ -128,12 +129,14 @@ impl Worker {
 
     /// Writes the dead letter, however long that takes; the record's lane waits meanwhile.
     fn bury(&mut self, lane: Lane, message: Message, failure: Failure) {
+        let bytes = message.size();
         self.letters += 1;
+        self.letter_bytes += bytes;
         let (context, state, stop) = (Arc::clone(&self.context), Arc::clone(&self.state), Arc::clone(&self.stop));
         self.tasks.spawn(async move {
             let offset = message.offset;
             let written = write(&context, &state, &message, &failure, &stop).await;
-            Finished::Letter(lane, offset, written)
+            Finished::Letter(lane, offset, bytes, written)
         });
     }
 }
@@ -153,7 +156,7 @@ async fn write(
     state.note(offset, Some(format!("the dead letter of offset {offset} is being written to {topic}")));
     loop {
         let error = match context.dead_letters.write(message, failure).await {
-            Ok(()) => break,
+            Ok(_) => break,
             Err(e) => {
                 context.metrics.failed("dead_letters", e.kind());
                 e.full()

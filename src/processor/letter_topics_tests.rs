@@ -1,0 +1,83 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn settings(all: &[(&str, &str, ConfigSource)]) -> Settings {
+    Settings(all.iter().map(|(name, value, source)| ConfigEntry::new(*name, *value, *source)).collect())
+}
+
+fn of_topic(all: &[(&str, &str)]) -> Settings {
+    settings(&all.iter().map(|(n, v)| (*n, *v, ConfigSource::Topic)).collect::<Vec<_>>())
+}
+
+fn value<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
+    plan.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
+}
+
+#[test]
+fn a_dead_letter_topic_has_room_for_what_its_topic_takes_and_keeps_it() {
+    let origin = settings(&[
+        (MAX_MESSAGE_BYTES, "5000000", ConfigSource::Topic),
+        (MIN_INSYNC_REPLICAS, "2", ConfigSource::Topic),
+        (RETENTION_MS, "3600000", ConfigSource::Topic),
+        (CLEANUP_POLICY, "compact", ConfigSource::Topic),
+    ]);
+    let all = plans(Some(&origin), None);
+    let best = &all[0];
+    assert_eq!(value(best, MAX_MESSAGE_BYTES), Some("5008192"));
+    assert_eq!((value(best, RETENTION_MS), value(best, RETENTION_BYTES)), (Some("-1"), Some("-1")));
+    assert_eq!((value(best, CLEANUP_POLICY), value(best, MIN_INSYNC_REPLICAS)), (Some("delete"), Some("2")));
+    assert_eq!(value(&all[1], MAX_MESSAGE_BYTES), Some("5000000"), "a cluster may allow no more");
+    assert_eq!(all.last(), Some(&Plan::new()), "and may allow none");
+}
+
+#[test]
+fn limits_of_the_brokers_and_limits_that_nobody_told_are_taken_care_of() {
+    let by_default = settings(&[
+        (MAX_MESSAGE_BYTES, "20000", ConfigSource::BrokerDefaults),
+        (MIN_INSYNC_REPLICAS, "2", ConfigSource::BrokerDefaults),
+    ]);
+    let best = &plans(Some(&by_default), Some(Duration::from_secs(60)))[0];
+    assert_eq!(value(best, MAX_MESSAGE_BYTES), Some("1056780"), "older records may be larger than that");
+    assert_eq!((value(best, MIN_INSYNC_REPLICAS), value(best, RETENTION_MS)), (None, Some("60000")));
+    let unknown = plans(None, None);
+    assert_eq!((value(&unknown[0], MAX_MESSAGE_BYTES), value(&unknown[0], RETENTION_MS)), (None, Some("-1")));
+    assert_eq!(larger(i64::MAX), i64::from(i32::MAX));
+}
+
+#[test]
+fn what_may_lose_letters_is_named_with_what_to_do() {
+    let config = ProcessorConfig::default();
+    let problems = |of: &[(&str, &str)], config: &ProcessorConfig| of_topic(of).problems(None, config);
+    let week = &[(CLEANUP_POLICY, "delete"), (RETENTION_MS, "604800000"), (RETENTION_BYTES, "-1")];
+    let found = problems(week, &config);
+    assert_eq!(found.len(), 1, "{found:?}");
+    for text in ["after 7 days", "set retention.ms=-1", "REDPANDA_DEAD_LETTER_RETENTION=604800000"] {
+        assert!(found[0].contains(text), "{found:?} without {text}");
+    }
+    let accepted =
+        ProcessorConfig { dead_letter_retention: Some(Duration::from_millis(604_800_000)), ..config.clone() };
+    assert_eq!(problems(week, &accepted), [""; 0]);
+    assert_eq!(problems(&[(RETENTION_MS, "-1")], &accepted), [""; 0], "longer is well");
+    assert_eq!(problems(&[(RETENTION_MS, "604799999")], &accepted).len(), 1);
+    let found = problems(&[(RETENTION_MS, "-1"), (RETENTION_BYTES, "1000")], &accepted);
+    assert!(found.len() == 1 && found[0].contains("beyond 1000 bytes"), "{found:?}");
+    let found = problems(&[(CLEANUP_POLICY, "compact"), (RETENTION_MS, "1")], &config);
+    assert!(found.len() == 1 && found[0].contains("set cleanup.policy=delete"), "{found:?}");
+    assert_eq!(problems(&[], &config), [""; 0], "nothing is known of it");
+}
+
+#[test]
+fn one_that_takes_less_than_its_topic_is_named() {
+    let of_size = |bytes: &str| of_topic(&[(MAX_MESSAGE_BYTES, bytes)]);
+    let config = ProcessorConfig::default();
+    let found = of_size("1048588").problems(Some(&of_size("5000000")), &config);
+    assert!(found.len() == 1 && found[0].contains("set max.message.bytes=5008192"), "{found:?}");
+    assert_eq!(of_size("5000000").problems(Some(&of_size("5000000")), &config), [""; 0]);
+}
+
+#[test]
+fn times_are_told_in_words() {
+    let told = [604_800_000, 129_600_000, 5_400_000, 90_000, 1000, 999, 0].map(rough);
+    assert_eq!(told, ["7 days", "36 hours", "90 minutes", "90 seconds", "1 seconds", "999 ms", "0 ms"]);
+}
