@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{Bed, Ended, Process, until};
+use support::{Bed, DEADLINE, Ended, Process, until};
 
 /// The topic, its dead-letter topic, and what they hold is written through the command alone: a letter is a record with certain
 /// headers.
@@ -19,8 +22,7 @@ struct Letters {
 impl Letters {
     fn new(partitions: u32) -> Self {
         let mut bed = Bed::new();
-        // What is replayed has its old timestamp, and brokers delete by those.
-        let topic = bed.topic_with("orders", partitions, &["--config", "retention.ms=-1"]);
+        let topic = bed.topic("orders", partitions);
         let dlq = bed.topic("orders.dlq", partitions);
         Self { bed, topic, dlq }
     }
@@ -69,6 +71,19 @@ impl Letters {
     fn counts(&self) -> [i64; 4] {
         let listed = self.run("list", &["--json"]).expect(0).json_lines().remove(0);
         ["letters", "open", "replayed", "discarded"].map(|name| listed[0][name].as_i64().unwrap())
+    }
+
+    /// Does something with a client of this broker.
+    fn with_client<T>(&self, work: impl AsyncFnOnce(&ailurus::Client) -> T) -> T {
+        let config = ailurus::Config::builder().brokers(self.bed.brokers.as_str()).max_request_size(8_000_000_usize);
+        let config = config.buffer_memory(16_000_000).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = ailurus::Client::connect(config).await.unwrap();
+            let done = work(&client).await;
+            client.close().await;
+            done
+        })
     }
 
     /// The records of the origin topic.
@@ -153,6 +168,7 @@ fn a_record_is_replayed_once_and_as_it_was() {
     for i in 0..5 {
         letters.letter(&format!("k{i}"), &format!("v{i}"), if i == 3 { "other" } else { "boom" }, &[]);
     }
+    let began = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
     let dry = letters.run("replay", &["--error", "boom"]).expect(0);
     assert_eq!(dry.stdout.lines().count(), 4);
     assert!(dry.stdout.starts_with(&format!("{}/0@0 would be replayed to {}", letters.dlq, letters.topic)));
@@ -163,13 +179,13 @@ fn a_record_is_replayed_once_and_as_it_was() {
     let done = letters.run("replay", &["--error", "boom", "--yes", "--json"]).expect(0);
     assert!(done.stderr.contains("4 letters") && done.stderr.contains("replayed"), "{}", done.stderr);
     assert!(done.json_lines().iter().all(|l| l["outcome"] == "replayed"));
+    let places: Vec<_> = done.json_lines().iter().map(|l| l["toOffset"].as_i64().unwrap()).collect();
     let records = letters.replayed();
+    assert_eq!(places, records.iter().map(|r| r["offset"].as_i64().unwrap()).collect::<Vec<_>>());
     assert_eq!(records.iter().map(|r| r["key"].as_str().unwrap()).collect::<Vec<_>>(), ["k0", "k1", "k2", "k4"]);
     let first = &records[0];
-    assert_eq!(
-        (&first["value"], &first["timestamp"], &first["partition"]),
-        (&json!("v0"), &json!(1_234_567), &json!(0))
-    );
+    assert_eq!((&first["value"], &first["partition"]), (&json!("v0"), &json!(0)));
+    assert!(first["timestamp"].as_i64().unwrap() >= began, "as of now, or retention may take it: {first}");
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(
         first["headers"],
@@ -177,12 +193,16 @@ fn a_record_is_replayed_once_and_as_it_was() {
             {"key": "tenant", "value": "berlin"},
             {"key": "tenant", "value": "paris"},
             {"key": "traceparent", "value": trace},
+            {"key": "ce_id", "value": format!("{}-0-42", letters.topic)},
+            {"key": "ce_time", "value": "1970-01-01T00:20:34.567Z"},
+            {"key": "dlq-original-timestamp", "value": "1234567"},
             {"key": "dlq-replays", "value": "1"},
         ])
     );
     assert_eq!(letters.counts(), [5, 1, 4, 0]);
 
-    letters.run("replay", &["--yes"]).expect(0);
+    let last = letters.run("replay", &["--yes"]).expect(0);
+    assert_eq!(last.stdout, format!("{}/0@3 replayed to {}/0@4: other\n", letters.dlq, letters.topic));
     assert_eq!(letters.replayed().len(), 5, "the one that was left, and no other again");
     letters.run("replay", &["--yes"]).expect(0);
     assert_eq!(letters.replayed().len(), 5);
@@ -202,7 +222,8 @@ fn what_would_go_round_or_is_not_whole_is_refused() {
     let done = letters.run("replay", &["--yes", "--json"]).expect(1);
     assert!(done.stderr.contains("1 letter of") && done.stderr.contains("5 refused"), "{}", done.stderr);
     let why: Vec<_> = done.json_lines().iter().filter_map(|l| l["why"].as_str().map(str::to_owned)).collect();
-    let expected = ["--max-replays is 3", "can't be read", "too large", "dead-letter topic", "does not exist"];
+    let expected =
+        ["--max-replays is 3", "can't be read", "not where it was any more", "dead-letter topic", "does not exist"];
     assert_eq!(why.len(), expected.len(), "{why:?}");
     for (why, text) in why.iter().zip(expected) {
         assert!(why.contains(text), "{why:?} without {text:?}");
@@ -212,6 +233,79 @@ fn what_would_go_round_or_is_not_whole_is_refused() {
     assert!(records[0]["headers"].as_array().unwrap().contains(&json!({"key": "dlq-replays", "value": "3"})));
     letters.run("replay", &["--yes", "--key", "often", "--max-replays", "4"]).expect(0);
     assert_eq!(letters.replayed().len(), 2);
+}
+
+/// Bytes that no codec makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn a_large_record_becomes_a_whole_letter_and_is_replayed_whole() {
+    let mut letters = Letters::new(1);
+    letters.topic = letters.bed.topic_with("large", 1, &["--config", "max.message.bytes=5000000"]);
+    letters.dlq = format!("{}.dlq", letters.topic);
+    let group = letters.bed.name("g");
+    let value = noise(2_000_000);
+    letters.with_client(async |client| {
+        let producer = ailurus::Producer::new(client, client.config().producer.clone()).unwrap();
+        let record = ailurus::ProducerRecord::to(&letters.topic).value(&value);
+        producer.send(record).await.unwrap().await.unwrap();
+        let handle = |_: ailurus::Message| async { ailurus::processor::Outcome::dead_letter("no") };
+        let subscription = ailurus::Processor::new(client).subscribe(&[&letters.topic], &group, handle).await.unwrap();
+        while subscription.stats().dead_letters < 1 {
+            tokio::task::yield_now().await;
+        }
+        subscription.shutdown().await.unwrap();
+        producer.close(DEADLINE).await.unwrap();
+    });
+    letters.run("replay", &["--yes"]).expect(0);
+    assert_eq!(letters.counts(), [1, 0, 1, 0]);
+    let whole = json!(base64::engine::general_purpose::STANDARD.encode(&value));
+    assert!(letters.replayed().iter().filter(|r| r["value"] == whole).count() == 2, "the record and its replay");
+}
+
+#[test]
+fn what_the_topic_does_not_take_stays_open_and_does_not_stop_the_others() {
+    let mut letters = Letters::new(1);
+    letters.topic = letters.bed.topic_with("small", 1, &["--config", "max.message.bytes=2000"]);
+    letters.letter("one", "v", "boom", &[]);
+    let hard: String = noise(3000).iter().map(|b| char::from(b'0' + b % 64)).collect();
+    letters.letter("hard", &hard, "boom", &[]);
+    letters.letter("soft", &"v".repeat(3000), "boom", &[]);
+    let done = letters.run("replay", &["--yes", "--json"]).expect(1);
+    let outcomes: Vec<_> = done.json_lines().iter().map(|l| l["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["replayed", "refused", "replayed"], "{}", done.stdout);
+    assert!(done.stdout.contains("max.message.bytes"), "{}", done.stdout);
+    assert_eq!(letters.counts(), [3, 1, 2, 0]);
+    let raise = ["config", "alter", "--topic", &letters.topic, "--set", "max.message.bytes=9000"];
+    letters.bed.run(&raise).expect(0);
+    assert!(until(|| (letters.run("replay", &["--yes"]).code == 0).then_some(())).is_some());
+    assert_eq!(letters.counts(), [3, 0, 3, 0]);
+    assert_eq!(letters.replayed().len(), 3);
+}
+
+#[test]
+fn what_a_letter_lacks_is_read_where_its_record_was() {
+    let letters = Letters::new(1);
+    letters.bed.feed(&["produce", &letters.topic, "--key", "k", "--header", "h=1"], b"whole\n").expect(0);
+    let was = letters.replayed().remove(0);
+    let timestamp = format!("dlq-timestamp={}", was["timestamp"]);
+    let left_out = ["dlq-offset=0", "dlq-left-out=value,headers,key", &timestamp];
+    letters.letter("left out", "left out", "boom", &left_out);
+    letters.letter("another record", "v", "boom", &["dlq-offset=0", "dlq-left-out=value"]);
+    let done = letters.run("replay", &["--yes"]).expect(1);
+    assert!(done.stderr.contains("1 letter of") && done.stderr.contains("1 refused"), "{}", done.stderr);
+    let records = letters.replayed();
+    assert_eq!(records.len(), 2);
+    assert_eq!((&records[1]["key"], &records[1]["value"]), (&json!("k"), &json!("whole")));
+    assert_eq!(records[1]["headers"][0], json!({"key": "h", "value": "1"}));
+    assert_eq!(letters.counts(), [2, 1, 1, 0]);
 }
 
 #[test]

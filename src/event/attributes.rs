@@ -19,6 +19,33 @@ pub(super) fn headers(id: &str, event_type: &str, source: &str, time: DateTime<U
         .with("content-type", JSON)
 }
 
+/// The id of an event whose sender gave none: where it stands.
+fn id_of_place((topic, partition, offset): (&str, i32, i64)) -> String {
+    format!("{topic}-{partition}-{offset}")
+}
+
+/// Headers with which a copy elsewhere is read as the event that the record at this place is: of the same id and time.
+/// Structured events have them in their value.
+pub(super) fn name_again(mut headers: Headers, place: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+    if structured(&headers).is_some() {
+        return headers;
+    }
+    let time = || Some(DateTime::from_timestamp_millis(timestamp?)?.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+    for (name, value) in [("ce_id", Some(id_of_place(place))), ("ce_time", time())] {
+        // One that is empty says nothing.
+        if let Some(value) = value.filter(|_| headers.get(name).is_none_or(<[u8]>::is_empty)) {
+            headers = headers.iter().filter(|h| h.key_bytes() != name.as_bytes()).collect();
+            headers = headers.with(name, value);
+        }
+    }
+    headers
+}
+
+/// The content type of an event that stands in its record's value, attributes and all.
+fn structured(headers: &Headers) -> Option<&str> {
+    headers.get_str("content-type").filter(|kind| kind.starts_with("application/cloudevents"))
+}
+
 /// What is said about an event; where the headers are silent, what the record's place and timestamp give.
 #[derive(Debug, PartialEq)]
 pub(super) struct Attributes<'a> {
@@ -32,7 +59,7 @@ impl<'a> Attributes<'a> {
     /// The error is what is wrong with them.
     pub(super) fn read(message: &'a Message) -> Result<Self, String> {
         let headers = &message.headers;
-        if let Some(kind) = headers.get_str("content-type").filter(|kind| kind.starts_with("application/cloudevents")) {
+        if let Some(kind) = structured(headers) {
             return Err(format!(
                 "content-type is {kind}: the value is a CloudEvent in structured mode; have it sent in binary mode \
                  (attributes in ce_ headers, the JSON as the value)"
@@ -54,7 +81,7 @@ impl<'a> Attributes<'a> {
         };
         let id = match text(headers, "ce_id")? {
             Some(id) => id.to_owned(),
-            None => format!("{}-{}-{}", message.topic, message.partition, message.offset),
+            None => id_of_place((&message.topic, message.partition, message.offset)),
         };
         Ok(Self { id, event_type, source: text(headers, "ce_source")?, time })
     }

@@ -233,6 +233,12 @@ pub fn event_type(message: &Message) -> Result<Option<Cow<'_, str>>> {
     Ok(attributes.event_type.map(Cow::Borrowed).or_else(of_body))
 }
 
+/// Headers of a record that is sent again to another place, by which it is read as the same event: see
+/// [`DeadLetter::replay_headers`](crate::processor::DeadLetter::replay_headers).
+pub(crate) fn name_again(headers: Headers, place: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+    attributes::name_again(headers, place, timestamp)
+}
+
 /// An event made ready to send: encoded once, with an id and a time that all its copies share.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoded {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::event;
 use crate::record::{Header, Headers};
 
 /// The longest error text kept in a header, in bytes.
@@ -22,6 +23,8 @@ const LAST_FAILURE: &str = "dlq-last-failure";
 const LEFT_OUT: &str = "dlq-left-out";
 /// Of a replayed record; it stays with the record when that fails again.
 const REPLAYS: &str = "dlq-replays";
+/// Of a replayed record: the timestamp it had before its first replay.
+const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
 
 /// A record that no attempt could handle: why, and where it was.
 ///
@@ -194,11 +197,21 @@ impl DeadLetter {
         std::str::from_utf8(count).ok().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX)
     }
 
-    /// The headers to replay the record with: its own, and one that counts the replays (`dlq-replays`).
+    /// The headers to replay the record with: its own, and those by which readers know it again.
+    ///
+    /// - `dlq-replays` counts the replays;
+    /// - `dlq-original-timestamp` is the timestamp that the record had before its first replay, in milliseconds since 1970: it is
+    ///   replayed as of now, for brokers delete by timestamps;
+    /// - `ce_id` and `ce_time`, where the record has none, are what [`Envelope`](crate::Envelope) gave as id and time of the event when
+    ///   it was read at its first place: the same in each replay.
     pub fn replay_headers(&self) -> Headers {
         let counts = |h: &Header<'_>| h.key_bytes() == REPLAYS.as_bytes();
         let own: Headers = self.headers.iter().filter(|h| !counts(h)).collect();
-        own.with(REPLAYS, self.replays().saturating_add(1).to_string())
+        let Origin { topic, partition, offset, timestamp, .. } = &self.origin;
+        let named = event::name_again(own, (topic, *partition, *offset), *timestamp);
+        let original = timestamp.filter(|_| named.get(ORIGINAL_TIMESTAMP).is_none());
+        let headers = original.into_iter().fold(named, |h, t| h.with(ORIGINAL_TIMESTAMP, t.to_string()));
+        headers.with(REPLAYS, self.replays().saturating_add(1).to_string())
     }
 }
 

@@ -4,7 +4,9 @@ use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::letter::{DeadLetter, LeftOut, Origin, describe};
-use crate::record::Headers;
+use crate::AnyEvent;
+use crate::consumer::Message;
+use crate::record::{Headers, Record};
 
 fn letter(error: &str, headers: Headers, left_out: LeftOut) -> DeadLetter {
     let origin =
@@ -99,18 +101,50 @@ fn what_is_left_out_is_said() {
     assert_eq!(said.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
 }
 
+fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
+    let value = Some(bytes::Bytes::from_static(b"{}"));
+    Message::new("orders".into(), 3, Record { offset, timestamp, key: None, value, headers })
+}
+
+/// Fails again at another place and time, is a dead letter again.
+fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
+    let mut letter = letter("boom", replayed, LeftOut::Nothing);
+    (letter.origin.offset, letter.origin.timestamp) = (offset, Some(1_000_000));
+    DeadLetter::parse(&letter.to_headers()).unwrap()
+}
+
 #[test]
 fn a_replay_has_the_records_headers_and_counts() {
-    let headers = Headers::new().with("a", "1").with("traceparent", "t").with("a", "2");
+    let headers = Headers::new().with("a", "1").with("traceparent", "t").with("a", "2").with("ce_id", "7");
+    let headers = headers.with("ce_time", "2026-01-31T12:00:00Z");
     let first = letter("boom", headers.clone(), LeftOut::Nothing);
     assert_eq!(first.replays(), 0);
-    assert_eq!(first.replay_headers(), headers.clone().with("dlq-replays", "1"));
-    // It fails again, is a dead letter again, is replayed again.
-    let second = DeadLetter::parse(&letter("boom", first.replay_headers(), LeftOut::Nothing).to_headers()).unwrap();
+    let kept = headers.clone().with("dlq-original-timestamp", "7");
+    assert_eq!(first.replay_headers(), kept.clone().with("dlq-replays", "1"));
+    let second = fails_again(first.replay_headers(), 99);
     assert_eq!(second.replays(), 1);
-    assert_eq!(second.replay_headers(), headers.clone().with("dlq-replays", "2"));
+    assert_eq!(second.replay_headers(), kept.with("dlq-replays", "2"), "the first timestamp stays");
     let damaged = letter("boom", headers.with("dlq-replays", "many"), LeftOut::Nothing);
     assert_eq!(damaged.replays(), u32::MAX, "a count that can't be read lets nothing go round");
+}
+
+#[test]
+fn a_replay_is_read_as_the_same_event_however_often_it_is_replayed() {
+    let empty = Headers::new().with("ce_id", "").with("ce_id", "");
+    for headers in [Headers::new(), Headers::new().with("ce_type", "order.paid"), empty] {
+        let read = |headers, offset, timestamp| {
+            let event = AnyEvent::from_message(&message(headers, offset, timestamp)).unwrap();
+            (event.id, event.time)
+        };
+        let at_first = read(headers.clone(), 42, 7);
+        let first = letter("boom", headers, LeftOut::Nothing).replay_headers();
+        assert_eq!(read(first.clone(), 99, 1_000_000), at_first);
+        let second = fails_again(first, 99).replay_headers();
+        assert_eq!(read(second.clone(), 120, 2_000_000), at_first);
+        assert_eq!(second.iter().filter(|h| h.key() == "ce_id").count(), 1);
+    }
+    let structured = Headers::new().with("content-type", "application/cloudevents+json");
+    assert_eq!(letter("boom", structured, LeftOut::Nothing).replay_headers().get("ce_id"), None);
 }
 
 #[test]

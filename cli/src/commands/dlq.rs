@@ -82,11 +82,13 @@ enum Action {
         #[command(flatten)]
         output: Json,
     },
-    /// Send records to their origin topic again: with their key, value, headers and timestamp, to their partition.
+    /// Send records to their origin topic again: with their key, value and headers, to their partition, as of now.
     ///
     /// Each is acknowledged by all in-sync replicas before it is marked. One that dies between the two leaves up to 100
-    /// letters that are replayed again. A record says in the header dlq-replays how often it was replayed. Brokers delete by
-    /// timestamp: raise the origin topic's retention.ms first if letters are older than that, or it may delete them unread.
+    /// letters that are replayed again. A record says in headers how often it was replayed (dlq-replays) and its first timestamp
+    /// (dlq-original-timestamp). It keeps its event's id (ce_id), or gets one made of its first place, the same in each replay, by
+    /// which a reader knows it again. What was left out of a letter is read where the record was. What a topic does not take is
+    /// refused and stays open.
     Replay {
         /// The dead-letter topic.
         topic: String,

@@ -5,7 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use ailurus::processor::LeftOut;
-use ailurus::{Admin, Client, Error, Producer, ProducerRecord, Record};
+use ailurus::{
+    Acknowledgement, Admin, Client, Compression, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, Producer,
+    ProducerRecord, Record, StartOffset, TopicPartition,
+};
 use serde_json::json;
 
 use super::lock::Lock;
@@ -17,8 +20,15 @@ use crate::exit::Exit;
 use crate::output::{self, note};
 use crate::signals::Shutdown;
 
-/// Letters sent before they are marked.
+/// Letters sent before they are marked, and their bytes; a single one may be larger. They may all be in one request.
 const CHUNK: usize = 100;
+const CHUNK_BYTES: usize = 1 << 20;
+/// Largest letter, in bytes before compression: the most that a producer can be told to take.
+const LARGEST: usize = 100 << 20;
+/// Compression of a record that its topic refuses as too large: the smallest that every broker reads.
+const SMALLEST: Compression = Compression::Gzip { level: 7 };
+/// The protocol's code for a timestamp that a topic's settings do not allow.
+const INVALID_TIMESTAMP: i16 = 32;
 /// How long closing the producer may take: all it was given has been acknowledged by then.
 const CLOSE: Duration = Duration::from_secs(10);
 
@@ -32,10 +42,13 @@ pub struct Options {
 
 pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
-    let producer = Producer::new(client, client.config().producer.clone())?;
-    let mut replay =
-        Replay { admin: Admin::new(client), producer, lock, options, partitions: BTreeMap::new(), done: 0, refused: 0 };
-    let result = replay.work(client, topic, shutdown).await;
+    let mut settings = client.config().producer.clone();
+    // A topic may take larger records than this command would send otherwise.
+    settings.max_request_size = LARGEST;
+    settings.buffer_memory = settings.buffer_memory.max(LARGEST);
+    let producer = Producer::new(client, settings)?;
+    let mut replay = Replay { client, producer, lock, options, partitions: BTreeMap::new(), done: 0, refused: 0 };
+    let result = replay.work(topic, shutdown).await;
     let closed = replay.producer.close(CLOSE).await;
     if let Some(lock) = replay.lock.take() {
         lock.release().await?;
@@ -51,8 +64,8 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
     })
 }
 
-struct Replay {
-    admin: Admin,
+struct Replay<'a> {
+    client: &'a Client,
     producer: Producer,
     /// Held only when it is done, not when it is told.
     lock: Option<Lock>,
@@ -70,12 +83,13 @@ enum Refusal {
     Replays { count: u32, max: u32 },
     DeadLetterTopic,
     NoTopic,
+    NotTaken(String),
 }
 
-impl Replay {
+impl Replay<'_> {
     /// Whether the end was reached: a signal may come before.
-    async fn work(&mut self, client: &Client, topic: &str, shutdown: &Shutdown) -> anyhow::Result<bool> {
-        let Some(log) = read(shutdown, Log::open(client, topic)).await? else { return Ok(false) };
+    async fn work(&mut self, topic: &str, shutdown: &Shutdown) -> anyhow::Result<bool> {
+        let Some(log) = read(shutdown, Log::open(self.client, topic)).await? else { return Ok(false) };
         let mut reader = log.records(None).await?;
         let mut complete = false;
         while let Some(next) = read(shutdown, reader.next()).await? {
@@ -83,7 +97,7 @@ impl Replay {
                 complete = true;
                 break;
             };
-            for chunk in records.chunks(CHUNK) {
+            for chunk in chunks(&records) {
                 if !shutdown.is_requested() {
                     self.chunk(&log, partition, chunk).await?;
                 }
@@ -96,15 +110,18 @@ impl Replay {
     async fn chunk(&mut self, log: &Log, partition: i32, records: &[Record]) -> anyhow::Result<()> {
         let mut letters = Vec::new();
         for record in records {
-            let Some(Entry::Letter(letter)) = log.entry(partition, record.clone()) else { continue };
+            let Some(Entry::Letter(mut letter)) = log.entry(partition, record.clone()) else { continue };
             if letter.state != State::Open || !self.options.filter.fits(&letter) {
                 continue;
             }
             let to = self.partitions_of(&letter.said.origin.topic).await?;
+            if letter.said.left_out > LeftOut::Nothing && to.is_some() {
+                complete(self.client, &mut letter).await?;
+            }
             match refusal(&letter, log.topic(), to, &self.options) {
                 Some(why) => {
                     self.refused += 1;
-                    self.tell(log.topic(), &letter, "refused", Some(&why))?;
+                    self.tell(log.topic(), &letter, "refused", Err(&why))?;
                 }
                 None => letters.push((letter, to)),
             }
@@ -114,25 +131,29 @@ impl Replay {
         }
         let Some(lock) = &mut self.lock else {
             self.done += letters.len() as u64;
-            return letters.iter().try_for_each(|(l, _)| self.tell(log.topic(), l, "would be replayed", None));
+            return letters.iter().try_for_each(|(l, _)| self.tell(log.topic(), l, "would be replayed", Ok(None)));
         };
         lock.check().await?;
         let mut failed = None;
         let mut deliveries = Vec::with_capacity(letters.len());
         for (letter, to) in &letters {
-            deliveries.push(send(&self.producer, letter, *to).await);
+            deliveries.push(send(&self.producer, letter, *to, None).await);
         }
         let mut sent = Offsets::default();
-        for ((letter, _), delivery) in letters.iter().zip(deliveries) {
-            let outcome = match delivery {
-                Ok(delivery) => delivery.await.map(drop),
-                Err(e) => Err(e),
-            };
+        for ((letter, to), delivery) in letters.iter().zip(deliveries) {
+            let mut outcome = ended(delivery).await;
+            if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::RecordTooLarge) {
+                outcome = ended(send(&self.producer, letter, *to, Some(SMALLEST)).await).await;
+            }
             match outcome {
-                Ok(()) => {
+                Ok(ack) => {
                     sent.insert(letter.record.offset);
                     self.done += 1;
-                    self.tell(log.topic(), letter, "replayed", None)?;
+                    self.tell(log.topic(), letter, "replayed", Ok(Some(&ack)))?;
+                }
+                Err(e) if is_refusal(&e) => {
+                    self.refused += 1;
+                    self.tell(log.topic(), letter, "refused", Err(&Refusal::NotTaken(e.full())))?;
                 }
                 Err(e) => failed = failed.or(Some((letter.record.offset, e))),
             }
@@ -156,7 +177,7 @@ impl Replay {
         if let Some(known) = self.partitions.get(topic) {
             return Ok(*known);
         }
-        let found = match self.admin.describe_topic(topic).await {
+        let found = match Admin::new(self.client).describe_topic(topic).await {
             Ok(topic) => Some(topic.partitions.len()),
             Err(e) if e.is_unknown_topic() => None,
             Err(e) => return Err(e),
@@ -165,27 +186,39 @@ impl Replay {
         Ok(found)
     }
 
-    fn tell(&self, topic: &str, letter: &Letter, outcome: &str, why: Option<&Refusal>) -> anyhow::Result<()> {
+    /// `outcome` with where the record is now, or why it is not replayed.
+    fn tell(
+        &self,
+        topic: &str,
+        letter: &Letter,
+        outcome: &str,
+        place: Result<Option<&Acknowledgement>, &Refusal>,
+    ) -> anyhow::Result<()> {
         let Letter { partition, record, said, .. } = letter;
         let origin = &said.origin;
+        let now = place.ok().flatten();
         if self.options.json {
             output::json(&json!({
                 "topic": topic,
                 "partition": partition,
                 "offset": record.offset,
                 "to": origin.topic,
+                "toPartition": now.map(|ack| ack.partition),
+                "toOffset": now.and_then(|ack| ack.offset),
                 "outcome": outcome,
-                "why": why.map(ToString::to_string),
+                "why": place.err().map(ToString::to_string),
                 "error": said.error,
             }))?;
             return Ok(());
         }
-        let place = format!("{topic}/{partition}@{}", record.offset);
-        match why {
-            Some(why) => output::print(format_args!("{place} {outcome}: {why}\n"))?,
-            None => {
-                output::print(format_args!("{place} {outcome} to {}: {}\n", origin.topic, line(said.error.as_bytes())))?
-            }
+        let letter = format!("{topic}/{partition}@{}", record.offset);
+        let to = match now.map(|ack| (ack.partition, ack.offset)) {
+            Some((partition, Some(offset))) => format!("{}/{partition}@{offset}", origin.topic),
+            _ => origin.topic.clone(),
+        };
+        match place {
+            Err(why) => output::print(format_args!("{letter} {outcome}: {why}\n"))?,
+            Ok(_) => output::print(format_args!("{letter} {outcome} to {to}: {}\n", line(said.error.as_bytes())))?,
         }
         Ok(())
     }
@@ -218,7 +251,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LeftOut(_) => {
-                f.write_str("it was too large to be kept whole: read the record where it was, if it is there")
+                f.write_str("it was too large to be kept whole, and its record is not where it was any more")
             }
             Self::Replays { count: u32::MAX, .. } => f.write_str("its header dlq-replays can't be read"),
             Self::Replays { count, max } => {
@@ -226,18 +259,101 @@ impl fmt::Display for Refusal {
             }
             Self::DeadLetterTopic => f.write_str("its origin is a dead-letter topic: it would go round"),
             Self::NoTopic => f.write_str("its origin topic does not exist"),
+            Self::NotTaken(why) => f.write_str(why),
         }
     }
 }
 
-/// Sends the record to where it was; if there is no such partition any more, to where its key goes.
-async fn send(producer: &Producer, letter: &Letter, partitions: Option<usize>) -> Result<ailurus::Delivery, Error> {
+/// Whether it is about this record alone: others may be taken.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord)
+        || error.broker_code() == Some(INVALID_TIMESTAMP)
+}
+
+/// Cuts records into runs of at most [`CHUNK`] and, but for single ones, [`CHUNK_BYTES`].
+fn chunks(records: &[Record]) -> Vec<&[Record]> {
+    let size = |r: &Record| r.key.as_ref().map_or(0, |k| k.len()) + r.value.as_ref().map_or(0, |v| v.len());
+    let (mut chunks, mut rest) = (Vec::new(), records);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fit = rest.iter().take(CHUNK).take_while(|r| {
+            bytes += size(r);
+            bytes <= CHUNK_BYTES
+        });
+        let (chunk, behind) = rest.split_at(fit.count().max(1));
+        chunks.push(chunk);
+        rest = behind;
+    }
+    chunks
+}
+
+/// Adds what was left out of a letter, if its record still is where it was.
+async fn complete(client: &Client, letter: &mut Letter) -> anyhow::Result<()> {
+    let origin = &letter.said.origin;
+    let found = record_at(client, &TopicPartition::new(origin.topic.as_str(), origin.partition), origin.offset).await?;
+    // In a topic that was created again another record may have its place.
+    let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| *t >= 0) == origin.timestamp) else {
+        return Ok(());
+    };
+    if letter.said.left_out >= LeftOut::ValueAndHeaders {
+        letter.said.headers = record.headers;
+    }
+    if letter.said.left_out >= LeftOut::ValueHeadersAndKey {
+        letter.record.key = record.key;
+    }
+    letter.record.value = record.value;
+    letter.said.left_out = LeftOut::Nothing;
+    Ok(())
+}
+
+/// Reads one record, if it is there.
+async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow::Result<Option<Record>> {
+    let admin = Admin::new(client);
+    let place = std::slice::from_ref(at);
+    let bound = async |end| Ok::<_, Error>(admin.list_offsets(place, end).await?.get(at).copied());
+    let (Some(start), Some(end)) = (bound(StartOffset::Earliest).await?, bound(StartOffset::Latest).await?) else {
+        return Ok(None);
+    };
+    if !(start..end).contains(&offset) {
+        return Ok(None);
+    }
+    let from = [(at.clone(), StartOffset::Offset(offset))].into_iter().collect();
+    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await?;
+    let reading = async {
+        loop {
+            if let ConsumerEvent::Records(mut records) = consumer.recv().await? {
+                if let Some(found) = records.records.drain(..).find(|r| r.offset >= offset) {
+                    return Ok(Some(found).filter(|r| r.offset == offset));
+                }
+                if records.next_offset > offset {
+                    return Ok(None); // compaction has taken it
+                }
+            }
+        }
+    };
+    let found: ailurus::Result<_> =
+        tokio::time::timeout(client.config().request_timeout, reading).await.unwrap_or(Ok(None));
+    consumer.close().await?;
+    Ok(found?)
+}
+
+async fn ended(delivery: Result<Delivery, Error>) -> Result<Acknowledgement, Error> {
+    delivery?.await
+}
+
+/// Sends the record to where it was, as of now; if there is no such partition any more, to where its key goes.
+async fn send(
+    producer: &Producer,
+    letter: &Letter,
+    partitions: Option<usize>,
+    compression: Option<Compression>,
+) -> Result<Delivery, Error> {
     let Letter { record, said, .. } = letter;
     let headers = said.replay_headers();
     let mut again = ProducerRecord::to(&said.origin.topic).headers(&headers);
     again.key = record.key.as_deref();
     again.value = record.value.as_deref();
-    again.timestamp = said.origin.timestamp.filter(|t| *t >= 0);
+    again.compression = compression;
     let partition = usize::try_from(said.origin.partition).ok().filter(|p| partitions.is_some_and(|n| *p < n));
     again.partition = partition.map(|_| said.origin.partition);
     producer.send(again).await
