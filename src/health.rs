@@ -1,6 +1,7 @@
 //! What an operator asks: are the brokers there, are the groups alive, how far behind are they, does anything stand still.
 
 mod ask;
+mod offline;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use ask::Checks;
 use ask::Seen;
+use offline::Others;
 
 use crate::cluster::Client;
 pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
+use crate::text;
 
 /// The state of a cluster as a client sees it, and of that client's subscriptions. As JSON it is what
 /// `GET /health/redpanda` answers, and can be read from that again.
@@ -124,6 +127,13 @@ pub struct TopicHealth {
     pub partitions: usize,
     /// How many of them have no leader, so that they can neither be read nor written.
     pub without_leader: usize,
+    /// Numbers of those partitions.
+    #[serde(default)]
+    pub offline: Vec<i32>,
+    /// Groups that read it, where this client does not: only [`Health::check`] asks for them, and only of a topic that has
+    /// partitions without a leader.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// How many of them have replicas that are not in sync. That alone is no problem of a client's: the status says nothing of it.
     pub under_replicated: usize,
 }
@@ -133,14 +143,24 @@ impl Health {
     /// [`Config::health_timeout`](crate::Config::health_timeout) at most, whatever brokers do: half of it for the list of
     /// brokers and half for the brokers themselves, all at the same time. Creates no topic.
     ///
+    /// Topics in use are those of this client, and those with partitions without a leader that a group of the cluster has
+    /// committed in, subscribes to or is assigned. A broker that holds replicas of any topic and is not in the metadata is down.
+    ///
     /// # Cancellation
     /// Dropping the future ends the questions; nothing else is touched.
     pub async fn check(client: &Client) -> Self {
-        Self::new(&Seen::ask(client, &[]).await, Duration::ZERO, Vec::new())
+        let (seen, others) = tokio::join!(Seen::ask(client, &[]), offline::look(client));
+        let mut health = Self::unjudged(&seen, Duration::ZERO, Vec::new());
+        health.add(others);
+        health.judged(seen.is_fresh)
     }
 
     pub(crate) fn new(seen: &Arc<Seen>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
-        let mut health = Self {
+        Self::unjudged(seen, age, subscriptions).judged(seen.is_fresh)
+    }
+
+    fn unjudged(seen: &Arc<Seen>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
+        Self {
             status: Status::Healthy,
             problems: Vec::new(),
             age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
@@ -149,13 +169,30 @@ impl Health {
             brokers: seen.brokers.clone(),
             topics: seen.topics.clone(),
             subscriptions,
-        };
+        }
+    }
+
+    /// With a status, and why it is not `healthy`.
+    fn judged(mut self, is_fresh: bool) -> Self {
         let mut findings = Findings::default();
-        findings.brokers(&health, seen.is_fresh);
-        findings.topics(&health);
-        health.subscriptions.iter().for_each(|s| findings.subscription(s));
-        Findings { worst: health.status, problems: health.problems } = findings;
-        health
+        findings.brokers(&self, is_fresh);
+        findings.topics(&self);
+        self.subscriptions.iter().for_each(|s| findings.subscription(s));
+        Findings { worst: self.status, problems: self.problems } = findings;
+        self
+    }
+
+    /// Adds what other users of the cluster suffer from.
+    fn add(&mut self, others: Others) {
+        let known: Vec<_> = self.brokers.iter().map(|b| b.id).collect();
+        self.brokers.extend(others.brokers.into_iter().filter(|b| !known.contains(&b.id)));
+        for t in others.topics {
+            match self.topics.iter_mut().find(|known| known.name == t.name) {
+                Some(known) => known.groups = t.groups,
+                None => self.topics.push(t),
+            }
+        }
+        self.topics.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     /// Whether a broker answers.
@@ -201,10 +238,17 @@ impl Findings {
 
     fn topics(&mut self, health: &Health) {
         for t in health.topics.iter().filter(|t| t.without_leader > 0) {
-            let what = format!(
-                "{} of the {} partitions of topic {:?} have no leader: they can neither be read nor written",
-                t.without_leader, t.partitions, t.name
+            let (has, it) = if t.without_leader == 1 { ("has", "it") } else { ("have", "they") };
+            let mut what = format!(
+                "{} of the {} partitions of topic {:?} {has} no leader ({}): {it} can neither be read nor written",
+                t.without_leader,
+                t.partitions,
+                t.name,
+                text::list(&t.offline),
             );
+            if !t.groups.is_empty() {
+                what += &format!("; read by {}", text::list(t.groups.iter().map(|g| format!("group {g:?}"))));
+            }
             self.add(Status::Degraded, what);
         }
         // A subscription to a topic that is not there looks well: it has nothing to do.

@@ -71,6 +71,7 @@ pub mod processor;
 pub mod producer;
 pub mod record;
 pub mod service;
+mod text;
 pub mod trace;
 mod wire;
 

@@ -36,6 +36,29 @@ pub fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
+/// Names in a message: of more than 20 the first 20 and the number of the others.
+pub fn names<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    const NAMED: usize = 20;
+    let mut names = names.into_iter();
+    let text = names.by_ref().take(NAMED).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    match names.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+/// Says on stderr what is missing from a result: the first five reasons in full, of the rest the names. Whether there is any.
+pub fn note_missing<T: ToString, E: fmt::Display>(what: &str, missing: &[(T, E)]) -> bool {
+    const REASONS: usize = 5;
+    for (_, why) in missing.iter().take(REASONS) {
+        note(format_args!("{what}: {why}"));
+    }
+    if let Some(rest) = missing.get(REASONS..).filter(|rest| !rest.is_empty()) {
+        note(format_args!("{what}: the same of {}", names(rest.iter().map(|(name, _)| name.to_string()))));
+    }
+    !missing.is_empty()
+}
+
 /// A number with its thousands apart: 1,234,567.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
@@ -110,5 +133,12 @@ mod tests {
         assert_eq!(or_dash(Some(7)), "7");
         assert_eq!(list(Vec::<i32>::new()), "-");
         assert_eq!(list([1, 2]), "1,2");
+    }
+
+    #[test]
+    fn a_long_list_in_a_message_is_cut_with_a_count() {
+        assert_eq!(names(["a", "b"]), "a, b");
+        assert!(names(0..20).ends_with("18, 19"));
+        assert!(names(0..1000).ends_with("18, 19 and 980 more"));
     }
 }

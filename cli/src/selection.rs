@@ -1,10 +1,13 @@
 //! Topics and partitions as they are chosen on the command line.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use ailurus::{Admin, TopicPartition};
+use anyhow::Context;
 
 use crate::exit::Usage;
+use crate::output::names;
 
 /// `TOPIC`, all of it, or `TOPIC:0,3`, these partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,29 @@ impl Selection {
         found.dedup();
         Ok(found)
     }
+}
+
+/// Offsets of all partitions, for a command that does all or nothing. `choose` is the option that leaves partitions out.
+pub fn all_known(
+    offsets: BTreeMap<TopicPartition, ailurus::Result<i64>>,
+    choose: &str,
+) -> anyhow::Result<BTreeMap<TopicPartition, i64>> {
+    let count = offsets.len();
+    let (mut known, mut unknown, mut first) = (BTreeMap::new(), Vec::new(), None);
+    for (tp, offset) in offsets {
+        match offset {
+            Ok(offset) => drop(known.insert(tp, offset)),
+            Err(e) => {
+                unknown.push(tp);
+                first.get_or_insert(e);
+            }
+        }
+    }
+    let Some(e) = first else { return Ok(known) };
+    let (failed, names) = (unknown.len(), names(&unknown));
+    Err(e).with_context(|| {
+        format!("{failed} of {count} partitions can't be asked ({names}); choose others with {choose}")
+    })
 }
 
 #[cfg(test)]

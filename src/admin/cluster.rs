@@ -7,9 +7,10 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 use serde::Serialize;
 
 use super::Admin;
+use super::leaders::Patience;
 use crate::cluster::address;
-use crate::error::Result;
-use crate::wire::SPOKEN;
+use crate::error::{Error, Result};
+use crate::wire::{SPOKEN, api_versions};
 
 /// The feature whose highest level tells a broker's release.
 const METADATA_VERSION: &str = "metadata.version";
@@ -129,7 +130,6 @@ impl Admin {
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no broker can be reached.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let cluster = self.cluster();
-        cluster.refresh().await?; // so that the brokers' addresses are known
         let answer = cluster.metadata(Some(&[]), false).await?;
         let ask = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
             let described = BrokerDescription {
@@ -140,7 +140,13 @@ impl Admin {
                 features: BTreeMap::new(),
                 error: None,
             };
-            match cluster.api_versions(b.node_id.0).await {
+            let at = address(&b.host, b.port);
+            let told = self.request_within(Patience::partial(cluster).answer, &at, api_versions()).await;
+            let told = told.and_then(|told| match told.error_code {
+                0 => Ok(told),
+                code => Err(Error::broker(code, format_args!("asking broker {} for its API versions", b.node_id.0))),
+            });
+            match told {
                 Ok(told) => BrokerDescription { version: release(&told), features: features(&told), ..described },
                 Err(e) => BrokerDescription { error: Some(e.full()), ..described },
             }

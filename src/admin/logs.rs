@@ -1,12 +1,15 @@
 //! What replicas take on the brokers' disks.
 
-use futures_util::future::try_join_all;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use kafka_protocol::messages::DescribeLogDirsRequest;
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{DescribeLogDirsResponse, DescribeLogDirsResult};
 use serde::Serialize;
 
 use super::Admin;
+use super::leaders::Patience;
 use super::topics::topic_name;
 use crate::error::{Error, Result, code_name};
 
@@ -66,8 +69,23 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a broker does not serve DescribeLogDirs;
     /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); if a broker of the cluster can't be asked, for sizes
-    /// without its replicas would be wrong.
+    /// without its replicas would be wrong. What the others have tells [`log_dirs_by_broker`](Self::log_dirs_by_broker).
     pub async fn log_dirs(&self, topic: Option<&str>) -> Result<Vec<LogDir>> {
+        let limit = self.cluster().config().request_timeout;
+        let dirs = self.dirs_by_broker(topic, limit).await?.into_values().collect::<Result<Vec<_>>>()?;
+        Ok(dirs.into_iter().flatten().collect())
+    }
+
+    /// The log directories of each broker, or why it could not tell. Takes 5 seconds at most for a broker that does not answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no
+    /// broker can be reached.
+    pub async fn log_dirs_by_broker(&self, topic: Option<&str>) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
+        self.dirs_by_broker(topic, Patience::partial(self.cluster()).answer).await
+    }
+
+    async fn dirs_by_broker(&self, topic: Option<&str>, limit: Duration) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
         let topics = match topic {
             None => None,
             Some(name) => {
@@ -77,17 +95,11 @@ impl Admin {
             }
         };
         let request = DescribeLogDirsRequest::default().with_topics(topics);
-        let cluster = self.cluster();
-        let mut brokers: Vec<i32> = cluster.refresh().await?.brokers.keys().copied().collect();
-        brokers.sort_unstable();
-        let ask = |broker| {
-            let request = request.clone();
-            async move {
-                let answer = cluster.request_to(broker, request, cluster.config().request_timeout).await;
-                dirs(broker, answer.map_err(|e| e.context(what(broker)))?)
-            }
-        };
-        Ok(try_join_all(brokers.into_iter().map(ask)).await?.into_iter().flatten().collect())
+        self.ask_brokers(async |broker, at| {
+            let answer = self.request_within(limit, &at, request.clone()).await;
+            dirs(broker, answer.map_err(|e| e.context(what(broker)))?)
+        })
+        .await
     }
 }
 

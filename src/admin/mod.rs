@@ -8,7 +8,9 @@ mod acl_words;
 mod acls;
 mod cluster;
 mod configs;
+mod describe;
 mod groups;
+mod leaders;
 mod logs;
 mod new_topic;
 mod offsets;
@@ -156,6 +158,8 @@ pub struct GroupMember {
     pub client_id: String,
     /// From where.
     pub host: String,
+    /// The topics that it subscribes to, as far as it names them: a pattern is not resolved here.
+    pub topics: Vec<String>,
     /// What it owns, by topic.
     pub assignment: BTreeMap<String, Vec<i32>>,
 }
@@ -179,10 +183,16 @@ pub struct GroupOffset {
     pub partition: i32,
     /// The committed offset: the next record to handle.
     pub committed: Option<i64>,
-    /// The end of the partition.
+    /// The end of the partition; none if it is not known, see [`error`](Self::error).
     pub end: Option<i64>,
-    /// Their difference; the whole log if nothing is committed.
+    /// Number of records between the two. Where nothing is committed it is the whole log if
+    /// [`offset_reset`](crate::ConsumerConfig::offset_reset) of the client is `Earliest`, and none otherwise: where members
+    /// begin is a setting of theirs.
     pub lag: Option<i64>,
+    /// Whether the partition exists: its topic may have been deleted since.
+    pub exists: bool,
+    /// Reason why its end is not known.
+    pub error: Option<String>,
 }
 
 /// A group in full, as [`Admin::describe_group`] gives it.
@@ -210,7 +220,7 @@ pub struct GroupDescription {
     pub coordinator: i32,
     /// Its members.
     pub members: Vec<GroupMember>,
-    /// Its offsets, of each partition committed or assigned.
+    /// Its offsets, in every partition of the topics that it has committed in, subscribes to or is assigned.
     pub offsets: Vec<GroupOffset>,
 }
 

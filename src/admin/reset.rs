@@ -6,12 +6,16 @@ use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartiti
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetDeleteRequest};
 use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
+use tokio::try_join;
 
+use super::describe::Membership;
+use super::leaders::whole;
 use super::offsets::by_topic;
 use super::{Admin, GroupDescription, GroupMember};
 use crate::consumer::{OffsetAndMetadata, StartOffset, commit_answer, commit_request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
+use crate::text;
 use crate::wire::Api;
 
 /// Error codes of a coordinator that is not there, loads, or has moved: another one is asked.
@@ -73,10 +77,12 @@ impl Admin {
     /// What resetting a group's offsets in some partitions would mean. Nothing is changed:
     /// [`reset_offsets`](Self::reset_offsets) does it.
     ///
-    /// An offset outside the log becomes the end of the log that is next to it.
+    /// An offset outside the log becomes the end of the log that is next to it. A partition without a leader fails it at once,
+    /// and is named: the others can be reset without it.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; [`ErrorKind::Config`] for a shift of a partition of which
+    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; a broker's error if one can't be asked for its log;
+    /// [`ErrorKind::Config`] for a shift of a partition of which
     /// nothing is committed.
     pub async fn plan_reset(
         &self,
@@ -86,7 +92,7 @@ impl Admin {
     ) -> Result<Vec<PlannedOffset>> {
         let committed = committed(group);
         let wanted = match to {
-            ResetTo::At(at) => self.list_offsets(partitions, at).await?,
+            ResetTo::At(at) => whole(self.list_offsets_each(partitions, at).await?)?,
             ResetTo::Shift(by) => {
                 let shift = |p: &TopicPartition| match committed.get(p) {
                     Some(from) => Ok((p.clone(), from.saturating_add(by))),
@@ -114,8 +120,11 @@ impl Admin {
         wanted: &BTreeMap<TopicPartition, i64>,
     ) -> Result<Vec<PlannedOffset>> {
         let partitions: Vec<_> = wanted.keys().cloned().collect();
-        let first = self.list_offsets(&partitions, StartOffset::Earliest).await?;
-        let end = self.list_offsets(&partitions, StartOffset::Latest).await?;
+        let (first, end) = try_join!(
+            self.list_offsets_each(&partitions, StartOffset::Earliest),
+            self.list_offsets_each(&partitions, StartOffset::Latest),
+        )?;
+        let (first, end) = (whole(first)?, whole(end)?);
         let committed = committed(group);
         let one = |(p, wanted): (&TopicPartition, &i64)| {
             let (first, end) = (first.get(p).copied()?, end.get(p).copied()?);
@@ -144,7 +153,7 @@ impl Admin {
     /// it; [`ErrorKind::UnknownTopic`]; offsets of other partitions may have been committed then.
     pub async fn set_offsets(&self, group: &str, offsets: &BTreeMap<TopicPartition, i64>) -> Result<()> {
         let what = format!("setting the offsets of group {group:?}");
-        refuse_members(&self.describe_group(group).await?, &what)?;
+        refuse_members(&self.membership(group, &what).await?, &what)?;
         let offsets: Vec<_> = offsets.iter().map(|(p, o)| (p.clone(), OffsetAndMetadata::new(*o))).collect();
         let request = commit_request(group, "", NO_GENERATION, &offsets);
         let code = |r: &<OffsetCommitRequest as Api>::Response| {
@@ -190,13 +199,13 @@ fn committed(group: &GroupDescription) -> BTreeMap<TopicPartition, i64> {
 }
 
 /// Refuses to change offsets under a group's members.
-fn refuse_members(group: &GroupDescription, what: &str) -> Result<()> {
+fn refuse_members(group: &Membership, what: &str) -> Result<()> {
     if group.members.is_empty() {
         return Ok(());
     }
     let name = |m: &GroupMember| if m.client_id.is_empty() { m.member_id.clone() } else { m.client_id.clone() };
     let who: BTreeSet<_> = group.members.iter().map(|m| format!("{} at {}", name(m), m.host)).collect();
-    let who = who.into_iter().take(5).collect::<Vec<_>>().join(", ");
+    let who = text::list(who);
     let count = group.members.len();
     let what = format!(
         "{what}: it has {count} {} ({who}) and is {}; stop {} first",

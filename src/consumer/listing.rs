@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
+use crate::text;
 use crate::wire::Api;
 
 /// What ListOffsets calls the end of a partition.
@@ -90,7 +91,7 @@ pub(crate) fn answers(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, 
 
 /// Asks the leader of each partition, again if it has moved, for the request timeout. Of an answer, `answers` gives partition,
 /// error code and what was asked for.
-pub(crate) async fn ask_leaders<A: Api, T>(
+async fn ask_leaders<A: Api, T>(
     cluster: &Cluster,
     what: &str,
     partitions: impl IntoIterator<Item = TopicPartition>,
@@ -131,8 +132,7 @@ pub(crate) async fn ask_leaders<A: Api, T>(
         }
         let wait = backoff.next();
         if Instant::now() + wait > deadline {
-            let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
-            let what = format!("{what} of {}: they have no leader that answers", names.join(", "));
+            let what = format!("{what} of {}: no leader of theirs answers", text::list(&missing));
             return Err(last.map_or_else(|| Error::new(ErrorKind::Timeout, what.clone()), |e| e.context(&what)));
         }
         tokio::time::sleep(wait).await;

@@ -47,9 +47,7 @@ use tokio_util::task::TaskTracker;
 pub use assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use committer::{CommitHandle, Committer};
 pub use listing::OffsetAndTimestamp;
-pub(crate) use listing::{
-    EARLIEST, LATEST, answers as listed_offsets, ask_leaders, list_offsets, request as list_offsets_request,
-};
+pub(crate) use listing::{EARLIEST, LATEST, answers as listed_offsets, list_offsets, request as list_offsets_request};
 pub use offsets::OffsetAndMetadata;
 pub(crate) use offsets::{commit_answer, commit_request};
 pub use positions::Watermarks;
@@ -57,7 +55,7 @@ pub(crate) use progress::{Ended, Progress};
 pub use received::{ConsumerEvent, Message, Records, Revocation};
 pub use status::ConsumerState;
 pub use stream::MessageStream;
-pub(crate) use subscription::decode_assignment as assigned_partitions;
+pub(crate) use subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};

@@ -9,7 +9,7 @@ use kafka_protocol::messages::MetadataRequest;
 use tokio::time::{Instant, timeout_at};
 
 use super::{BrokerHealth, BrokerStatus, TopicHealth};
-use crate::cluster::{Client, Cluster, Snapshot, UNKNOWN_TOPIC};
+use crate::cluster::{Client, Cluster, Snapshot, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{BrokerAddr, IsolationLevel};
 use crate::consumer::{LATEST, list_offsets_request, listed_offsets};
 use crate::processor::SubscriptionState;
@@ -145,18 +145,24 @@ fn led(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, Led>
 
 /// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
 fn missing(snapshot: &Snapshot) -> Vec<BrokerHealth> {
-    let replicas = snapshot.topics.values().flat_map(|t| &t.partitions).flat_map(|p| &p.replicas);
-    let missing: BTreeSet<i32> = replicas.filter(|id| !snapshot.brokers.contains_key(id)).copied().collect();
-    let down = |id| BrokerHealth {
+    let is_listed = |id: &i32| snapshot.brokers.contains_key(id);
+    absent(snapshot.topics.values().map(|t| &**t), is_listed).collect()
+}
+
+/// Brokers that hold replicas of topics and are not listed.
+pub(super) fn absent<'a>(
+    topics: impl Iterator<Item = &'a TopicMeta>,
+    is_listed: impl Fn(&i32) -> bool,
+) -> impl Iterator<Item = BrokerHealth> {
+    let replicas = topics.flat_map(|t| &t.partitions).flat_map(|p| &p.replicas);
+    let missing: BTreeSet<i32> = replicas.filter(|id| !is_listed(id)).copied().collect();
+    missing.into_iter().map(|id| BrokerHealth {
         id: Some(id),
         address: "unknown".into(),
         status: BrokerStatus::Down,
         latency_ms: None,
-        error: Some(format!(
-            "broker {id} holds replicas of topics in use and is not in the cluster's metadata: it is down"
-        )),
-    };
-    missing.into_iter().map(down).collect()
+        error: Some(format!("broker {id} holds replicas and is not in the cluster's metadata: it is down")),
+    })
 }
 
 /// The topics in use, by name.
@@ -165,22 +171,35 @@ fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
     for (name, code) in &snapshot.failed {
         if *code == UNKNOWN_TOPIC {
             let name = name.to_string();
-            let gone = TopicHealth { name, exists: false, partitions: 0, without_leader: 0, under_replicated: 0 };
+            let gone = TopicHealth {
+                name,
+                exists: false,
+                partitions: 0,
+                without_leader: 0,
+                offline: Vec::new(),
+                groups: Vec::new(),
+                under_replicated: 0,
+            };
             topics.insert(gone.name.clone(), gone);
         }
     }
-    for (name, topic) in &snapshot.topics {
-        let partitions = &topic.partitions;
-        let there = TopicHealth {
-            name: name.to_string(),
-            exists: true,
-            partitions: partitions.len(),
-            without_leader: partitions.iter().filter(|p| p.leader.is_none()).count(),
-            under_replicated: partitions.iter().filter(|p| p.in_sync.len() < p.replicas.len()).count(),
-        };
-        topics.insert(there.name.clone(), there);
-    }
+    topics.extend(snapshot.topics.values().map(|t| (t.name.to_string(), of_topic(t))));
     topics.into_values().collect()
+}
+
+/// A topic that exists.
+pub(super) fn of_topic(topic: &TopicMeta) -> TopicHealth {
+    let partitions = &topic.partitions;
+    let offline: Vec<i32> = (0..).zip(partitions).filter(|(_, p)| p.leader.is_none()).map(|(n, _)| n).collect();
+    TopicHealth {
+        name: topic.name.to_string(),
+        exists: true,
+        partitions: partitions.len(),
+        without_leader: offline.len(),
+        offline,
+        groups: Vec::new(),
+        under_replicated: partitions.iter().filter(|p| p.in_sync.len() < p.replicas.len()).count(),
+    }
 }
 
 #[cfg(test)]

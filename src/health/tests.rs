@@ -11,7 +11,8 @@ fn broker(error: Option<&str>) -> BrokerHealth {
 }
 
 fn topic(name: &str, exists: bool, without_leader: usize) -> TopicHealth {
-    TopicHealth { name: name.into(), exists, partitions: 3, without_leader, under_replicated: 3 }
+    let (name, offline, groups) = (name.into(), (0..).take(without_leader).collect(), Vec::new());
+    TopicHealth { name, exists, partitions: 3, without_leader, offline, groups, under_replicated: 3 }
 }
 
 fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
@@ -131,7 +132,12 @@ fn topics_count_by_leader_and_by_use() {
     assert_eq!(gone.problems, ["topic \"t\" of group \"g\" does not exist"]);
     let electing = of(topic("t", true, 2));
     assert_eq!(electing.status, Status::Degraded);
-    assert!(electing.problems[0].starts_with("2 of the 3 partitions of topic \"t\" have no leader"));
+    assert!(electing.problems[0].starts_with("2 of the 3 partitions of topic \"t\" have no leader (0, 1): "));
+    let mut read = topic("other", true, 1);
+    read.groups = vec!["billing".into()];
+    let problem = of(read).problems.remove(0);
+    assert!(problem.starts_with("1 of the 3 partitions of topic \"other\" has no leader (0): it can"), "{problem}");
+    assert!(problem.ends_with("; read by group \"billing\""), "{problem}");
 }
 
 #[test]

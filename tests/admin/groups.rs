@@ -61,9 +61,9 @@ async fn offsets_of_a_group_are_planned_and_set() {
 
     let plan = admin.plan_reset(&nobody, &places[1..], ResetTo::At(StartOffset::Offset(6))).await.unwrap();
     admin.reset_offsets(&group, &plan).await.unwrap();
-    assert_eq!(committed(&admin, &group).await, [(1, Some(6))]);
+    assert_eq!(committed(&admin, &group).await, [(0, None), (1, Some(6))]);
     let described = admin.describe_group(&group).await.unwrap();
-    assert_eq!((described.state.as_str(), described.offsets[0].lag), ("Empty", Some(4)));
+    assert_eq!((described.state.as_str(), described.offsets[1].lag), ("Empty", Some(4)));
     for (by, expected) in [(-2, (4, false)), (3, (9, false)), (-7, (0, true)), (5, (10, true))] {
         let plan = admin.plan_reset(&described, &places[1..], ResetTo::Shift(by)).await.unwrap();
         assert_eq!((plan[0].from, (plan[0].to, plan[0].cut)), (Some(6), expected), "{by}");
@@ -144,7 +144,7 @@ async fn offsets_that_can_not_be_deleted_say_why() {
     assert!(admin.delete_offsets(&group, std::slice::from_ref(&none)).await.unwrap_err().is_unknown_topic());
     let e = admin.set_offsets(&group, &BTreeMap::from([(none, 5)])).await.unwrap_err();
     assert!(e.is_unknown_topic() && e.to_string().contains("not-there/0"), "{e}");
-    assert_eq!(committed(&admin, &group).await, [(1, Some(5))]);
+    assert_eq!(committed(&admin, &group).await, [(0, None), (1, Some(5))]);
     client.close().await;
 }
 

@@ -4,6 +4,7 @@
 mod acls;
 mod cluster;
 mod groups;
+mod offline;
 #[path = "../support/mod.rs"]
 mod support;
 mod topics;

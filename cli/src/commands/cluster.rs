@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ailurus::Admin;
 use ailurus::admin::{ApiSupport, BrokerDescription, ClusterDescription, LogDir, VersionRange};
+use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -29,7 +29,8 @@ enum Action {
         #[command(flatten)]
         output: Json,
     },
-    /// The APIs of each broker: the versions that it serves, those that this program speaks, and which one is used.
+    /// The APIs of each broker: the versions that it serves, those that this program speaks, and which one is used. Exits with 1
+    /// if a broker does not answer; the others are listed.
     ///
     /// USED is "no" of what this program would use and the broker does not serve, and - of what this program does not use.
     #[command(after_help = "\
@@ -61,15 +62,12 @@ struct Disk {
     free: Option<i64>,
 }
 
+type Disks = BTreeMap<i32, Disk>;
+type Dirs = BTreeMap<i32, ailurus::Result<Vec<LogDir>>>;
+
 async fn describe(admin: &Admin, as_json: bool) -> anyhow::Result<Exit> {
-    let cluster = admin.describe_cluster().await?;
-    let disks = match admin.log_dirs(None).await {
-        Ok(dirs) => Some(disks(&dirs)),
-        Err(e) => {
-            note(format_args!("what the brokers have on disk is not known: {}", e.full()));
-            None
-        }
-    };
+    let (cluster, dirs) = tokio::try_join!(admin.describe_cluster(), admin.log_dirs_by_broker(None))?;
+    let (disks, silent) = disks(dirs, &cluster);
     if as_json {
         output::json(&as_value(&cluster, disks.as_ref())?)?;
     } else {
@@ -79,21 +77,39 @@ async fn describe(admin: &Admin, as_json: bool) -> anyhow::Result<Exit> {
     for (id, why) in &failed {
         note(format_args!("broker {id} does not answer: {why}"));
     }
-    Ok(if failed.is_empty() { Exit::Success } else { Exit::Failure })
+    let silent = output::note_missing("what a broker has on disk is not known", &silent);
+    Ok(if failed.is_empty() && !silent { Exit::Success } else { Exit::Failure })
 }
 
-fn disks(dirs: &[LogDir]) -> BTreeMap<i32, Disk> {
-    let mut disks = BTreeMap::<i32, Disk>::new();
+/// The disks of the brokers that answer, and why others do not, but for those known to be silent. None where brokers don't serve
+/// it: then that is said.
+fn disks(dirs: Dirs, cluster: &ClusterDescription) -> (Option<Disks>, Vec<(i32, String)>) {
+    let (mut disks, mut silent) = (Disks::new(), Vec::new());
+    for (id, dirs) in dirs {
+        match dirs {
+            Ok(dirs) => drop(disks.insert(id, disk(&dirs))),
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                note(format_args!("what the brokers have on disk is not known: {}", e.full()));
+                return (None, Vec::new());
+            }
+            Err(_) if cluster.brokers.iter().any(|b| b.id == id && b.error.is_some()) => {}
+            Err(e) => silent.push((id, e.full())),
+        }
+    }
+    (Some(disks), silent)
+}
+
+fn disk(dirs: &[LogDir]) -> Disk {
+    let mut disk = Disk::default();
     for dir in dirs {
-        let disk = disks.entry(dir.broker).or_default();
         disk.replicas += dir.replicas.len();
         disk.bytes += dir.replicas.iter().map(|r| r.bytes).sum::<i64>();
         disk.free = dir.usable_bytes.map(|free| disk.free.unwrap_or_default() + free).or(disk.free);
     }
-    disks
+    disk
 }
 
-fn as_value(cluster: &ClusterDescription, disks: Option<&BTreeMap<i32, Disk>>) -> serde_json::Result<Value> {
+fn as_value(cluster: &ClusterDescription, disks: Option<&Disks>) -> serde_json::Result<Value> {
     let mut value = serde_json::to_value(cluster)?;
     for (described, broker) in value["brokers"].as_array_mut().into_iter().flatten().zip(&cluster.brokers) {
         let disk = disks.and_then(|d| d.get(&broker.id));
@@ -104,7 +120,7 @@ fn as_value(cluster: &ClusterDescription, disks: Option<&BTreeMap<i32, Disk>>) -
     Ok(value)
 }
 
-fn table(cluster: &ClusterDescription, disks: Option<&BTreeMap<i32, Disk>>) -> String {
+fn table(cluster: &ClusterDescription, disks: Option<&Disks>) -> String {
     let mut brokers = Table::new(["BROKER", "ADDRESS", "RACK", "VERSION", "REPLICAS", "BYTES", "FREE"]);
     for b in &cluster.brokers {
         let disk = disks.and_then(|d| d.get(&b.id));
@@ -140,22 +156,28 @@ async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow
             return Err(Usage(format!("--broker is {id}: the cluster has no such broker now")).into());
         }
     }
-    let mut all = Vec::new();
+    let (mut all, mut silent) = (Vec::new(), Vec::new());
     for b in brokers {
-        let apis = admin.api_versions(b.id).await?;
-        all.push((b, apis));
+        // It has not answered this question a moment ago.
+        if let Some(why) = b.error {
+            silent.push((b.id, why));
+            continue;
+        }
+        match admin.api_versions(b.id).await {
+            Ok(apis) => all.push((b, apis)),
+            Err(e) => silent.push((b.id, e.full())),
+        }
     }
     if as_json {
         let api = |a: &ApiSupport| json!({"key": a.key, "name": a.name, "broker": a.broker, "client": a.client, "used": a.usable()});
         let broker = |(b, apis): &(BrokerDescription, Vec<ApiSupport>)| json!({"broker": b.id, "address": b.address, "apis": apis.iter().map(api).collect::<Vec<_>>()});
         output::json(&all.iter().map(broker).collect::<Vec<_>>())?;
-        return Ok(Exit::Success);
     }
-    for (n, (b, apis)) in all.iter().enumerate() {
+    for (n, (b, apis)) in all.iter().enumerate().filter(|_| !as_json) {
         let gap = if n > 0 { "\n" } else { "" };
         output::print(format_args!("{gap}broker {} at {}\n\n{}", b.id, b.address, versions(apis)))?;
     }
-    Ok(Exit::Success)
+    Ok(if output::note_missing("a broker does not answer", &silent) { Exit::Failure } else { Exit::Success })
 }
 
 fn versions(apis: &[ApiSupport]) -> Table {

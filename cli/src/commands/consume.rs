@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
+use crate::output;
 use crate::progress::Progress;
 use crate::settings;
 use crate::signals::Shutdown;
@@ -39,7 +40,7 @@ Output:
 
 Exit codes:
   0    the end that was asked for; without --max and --exit-at-end that is a signal
-  1    the topic does not exist, or reading failed
+  1    the topic does not exist, reading failed, or with --exit-at-end a partition could not be read
   2    an option or a setting is wrong
   130  a signal came before --max or --exit-at-end was reached
 
@@ -67,7 +68,8 @@ pub struct Consume {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
     /// End when each partition has been read up to where it ended at the start. With --group: each partition that this
-    /// member is assigned.
+    /// member is assigned. A partition that can't be read, for it has no leader, is named on stderr and left out; the exit code is 1
+    /// then.
     #[arg(long)]
     exit_at_end: bool,
     #[command(flatten)]
@@ -135,8 +137,12 @@ pub async fn run(global: &Global, args: Consume) -> anyhow::Result<Exit> {
 async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let admin = Admin::new(client);
     let partitions = partitions(&admin, &args.topics).await?;
-    let ends = if args.exit_at_end { Some(admin.list_offsets(&partitions, StartOffset::Latest).await?) } else { None };
-    let mut end = ends.map(EndOfLog::new);
+    let mut missing = BTreeMap::new();
+    let mut end = None;
+    if args.exit_at_end {
+        let ends = admin.list_offsets_each(&partitions, StartOffset::Latest).await?;
+        end = Some(EndOfLog::new(reachable(ends, &mut missing)));
+    }
     let mut config = client.config().consumer.clone();
     config.auto_commit_interval = None; // what is printed is committed, and that is known here
     let reset = match config.offset_reset {
@@ -150,12 +156,20 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
             Consumer::subscribe(client, group, &topics, config).await?
         }
         None => {
-            let starts = starts(&admin, &partitions, args.from.map_or(StartOffset::Earliest, |f| f.0)).await?;
+            let from = args.from.map_or(StartOffset::Earliest, |f| f.0);
+            let mut known = starts(&admin, &partitions, from, &mut missing).await?;
+            // A partition that can't be asked now is read when it can be; with an end it is left out.
+            let mut places: BTreeMap<_, _> = partitions.iter().map(|tp| (tp.clone(), from)).collect();
             if let Some(end) = &mut end {
-                end.assigned(starts.clone());
+                known.retain(|tp, _| end.knows(tp));
+                places.clear();
+                end.assigned(known.clone());
             }
-            let starts = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
-            Consumer::assign(client, starts, config).await?
+            places.extend(known.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))));
+            if places.is_empty() && end.is_some() {
+                return Ok(if tell_missing(&missing) { Exit::Failure } else { Exit::Success });
+            }
+            Consumer::assign(client, places.into_iter().collect(), config).await?
         }
     };
     let mut reader = Reader {
@@ -169,8 +183,12 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
         printed: BTreeMap::new(),
         uncommitted: BTreeMap::new(),
         commit_at: Instant::now(),
+        missing: BTreeMap::new(),
     };
+    let mut incomplete = tell_missing(&missing);
     let result = reader.run(shutdown).await;
+    reader.missing.retain(|tp, _| !missing.contains_key(tp));
+    incomplete |= tell_missing(&reader.missing);
     let left = reader.left_over();
     let Reader { consumer, printer, group, .. } = reader;
     // Closing leaves the group; an error before it is the one to report.
@@ -183,7 +201,34 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
             printer.progress.note(format_args!("left for group {group}: {left}"));
         }
     }
-    Ok(if complete { Exit::Success } else { Exit::Interrupted })
+    Ok(match complete {
+        false => Exit::Interrupted,
+        true if args.exit_at_end && incomplete => Exit::Failure,
+        true => Exit::Success,
+    })
+}
+
+/// Partitions that could not be asked, and why.
+type Missing = BTreeMap<TopicPartition, String>;
+
+/// Says which partitions can't be read; whether there is one.
+fn tell_missing(missing: &Missing) -> bool {
+    output::note_missing("a partition can't be read", &missing.iter().collect::<Vec<_>>())
+}
+
+/// The offsets that are known; those that are not are missing.
+fn reachable(
+    offsets: BTreeMap<TopicPartition, ailurus::Result<i64>>,
+    missing: &mut Missing,
+) -> BTreeMap<TopicPartition, i64> {
+    let mut known = BTreeMap::new();
+    for (tp, offset) in offsets {
+        match offset {
+            Ok(offset) => drop(known.insert(tp, offset)),
+            Err(e) => drop(missing.insert(tp, e.full())),
+        }
+    }
+    known
 }
 
 /// All partitions of the topics; a topic that does not exist is an error.
@@ -203,10 +248,15 @@ async fn starts(
     admin: &Admin,
     partitions: &[TopicPartition],
     from: StartOffset,
+    missing: &mut Missing,
 ) -> ailurus::Result<BTreeMap<TopicPartition, i64>> {
-    let StartOffset::Offset(offset) = from else { return admin.list_offsets(partitions, from).await };
-    let first = admin.list_offsets(partitions, StartOffset::Earliest).await?;
-    let mut starts = admin.list_offsets(partitions, StartOffset::Latest).await?;
+    let StartOffset::Offset(offset) = from else {
+        return Ok(reachable(admin.list_offsets_each(partitions, from).await?, missing));
+    };
+    let first = admin.list_offsets_each(partitions, StartOffset::Earliest).await?;
+    let first = reachable(first, missing);
+    let mut starts = reachable(admin.list_offsets_each(partitions, StartOffset::Latest).await?, missing);
+    starts.retain(|tp, _| first.contains_key(tp));
     for (tp, start) in &mut starts {
         *start = offset.max(first.get(tp).copied().unwrap_or(0)).min(*start);
     }
@@ -227,6 +277,8 @@ struct Reader {
     /// Offsets behind what was printed, not committed yet.
     uncommitted: BTreeMap<TopicPartition, i64>,
     commit_at: Instant,
+    /// Partitions that were assigned and could not be asked where they begin.
+    missing: Missing,
 }
 
 impl Reader {
@@ -302,7 +354,8 @@ impl Reader {
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> anyhow::Result<()> {
         tracing::info!(count = partitions.len(), "partitions assigned");
         let (Some(end), Some(group)) = (&mut self.end, &self.group) else { return Ok(()) };
-        let mut positions = self.admin.list_offsets(&partitions, self.reset).await?;
+        let positions = self.admin.list_offsets_each(&partitions, self.reset).await?;
+        let mut positions = reachable(positions, &mut self.missing);
         for offset in self.admin.describe_group(group).await?.offsets {
             let position = positions.get_mut(&TopicPartition::new(offset.topic, offset.partition));
             if let (Some(position), Some(committed)) = (position, offset.committed) {

@@ -2,10 +2,10 @@
 
 mod reset;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use ailurus::Admin;
-use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupMember};
+use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupMember, GroupOffset};
+use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::{Global, Json};
@@ -23,7 +23,7 @@ pub struct Group {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The groups of all brokers.
+    /// The groups of all brokers. Exits with 1 if a broker does not answer; the groups of the others are listed.
     #[command(after_help = "\
 Examples:
   ailurus group list --state empty,dead
@@ -38,7 +38,11 @@ Examples:
         #[command(flatten)]
         output: Json,
     },
-    /// Members of a group, what each owns, and how far each partition is. Exits with 1 if the group does not exist.
+    /// Members of a group, what each owns, and how far each partition of its topics is.
+    ///
+    /// The end of a partition without a leader is - and the reason stands on stderr; what can be had is shown at once. Where
+    /// nothing is committed, LAG is the whole log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 1 if the
+    /// group does not exist or an end is not known.
     Describe {
         /// The group.
         group: String,
@@ -100,13 +104,24 @@ fn word(value: &impl ValueEnum) -> String {
 async fn list_groups(admin: &Admin, states: &[State], kinds: &[Kind], as_json: bool) -> anyhow::Result<Exit> {
     let filter = states.iter().fold(GroupFilter::default(), |filter, s| filter.state(word(s)));
     let filter = kinds.iter().fold(filter, |filter, k| filter.group_type(word(k)));
-    let groups = admin.list_groups_where(&filter).await?;
+    let (mut groups, mut failed) = (Vec::new(), Vec::new());
+    for (broker, outcome) in admin.list_groups_by_broker(&filter).await? {
+        match outcome {
+            Ok(of_broker) => groups.extend(of_broker),
+            // No broker of the cluster will do it.
+            Err(e) if e.kind() == ErrorKind::Unsupported => return Err(e.into()),
+            Err(e) => failed.push((broker, e)),
+        }
+    }
+    groups.sort_by(|a, b| a.group.cmp(&b.group));
+    groups.dedup_by(|a, b| a.group == b.group); // one that moved while it was listed
     if as_json {
         output::json(&groups)?;
     } else {
         output::print(listing(groups))?;
     }
-    Ok(Exit::Success)
+    let failed: Vec<_> = failed.into_iter().map(|(broker, e)| (broker, e.full())).collect();
+    Ok(if output::note_missing("groups are missing", &failed) { Exit::Failure } else { Exit::Success })
 }
 
 fn listing(groups: Vec<GroupListing>) -> Table {
@@ -143,11 +158,36 @@ async fn describe(admin: &Admin, group: &str, as_json: bool) -> anyhow::Result<E
         note(format_args!("error: group {group} does not exist"));
         return Ok(Exit::Failure);
     }
-    Ok(Exit::Success)
+    Ok(if tell_unknown_ends(&described.offsets) { Exit::Failure } else { Exit::Success })
+}
+
+/// Says which ends are not known, and why; whether there is one. A topic that is gone has no end to know.
+fn tell_unknown_ends(offsets: &[GroupOffset]) -> bool {
+    let unknown = offsets.iter().filter(|o| o.exists);
+    let place = |o: &GroupOffset| format!("{}/{}", o.topic, o.partition);
+    let unknown: Vec<_> = unknown.filter_map(|o| Some((place(o), o.error.as_deref()?))).collect();
+    output::note_missing("an end is not known", &unknown)
+}
+
+/// The lag of all partitions, and how many of them it leaves out or counts from the beginning of their log.
+fn total_lag(offsets: &[GroupOffset]) -> String {
+    let there: Vec<_> = offsets.iter().filter(|o| o.exists).collect();
+    let unknown = there.iter().filter(|o| o.lag.is_none()).count();
+    let untouched = there.iter().filter(|o| o.lag.is_some() && o.committed.is_none()).count();
+    let lag: i64 = there.iter().filter_map(|o| o.lag).sum();
+    let mut text = if unknown == there.len() { "-".to_owned() } else { lag.to_string() };
+    let of = |n: usize| format!("{n} of {} partitions", there.len());
+    if unknown > 0 && unknown < there.len() {
+        text += &format!(" and that of {}, which is not known", of(unknown));
+    }
+    if untouched > 0 {
+        text += &format!(" (nothing is committed in {}: all of their records count)", of(untouched));
+    }
+    text
 }
 
 fn description(g: &GroupDescription) -> String {
-    let lag: i64 = g.offsets.iter().filter_map(|o| o.lag).sum();
+    let lag = total_lag(&g.offsets);
     let mut text =
         format!("group {}  type {}  state {}  coordinator {}", g.group, g.group_type, g.state, g.coordinator);
     if !g.assignor.is_empty() {
@@ -162,6 +202,7 @@ fn description(g: &GroupDescription) -> String {
         text += &format!("\n{members}");
     }
     if !g.offsets.is_empty() {
+        let owners = owners(&g.members);
         let mut offsets = Table::new(["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "OWNER"]);
         for o in &g.offsets {
             offsets.row([
@@ -170,7 +211,7 @@ fn description(g: &GroupDescription) -> String {
                 or_dash(o.committed),
                 or_dash(o.end),
                 or_dash(o.lag),
-                or_dash(owner(&g.members, &o.topic, o.partition)),
+                or_dash(owners.get(&(o.topic.as_str(), o.partition))),
             ]);
         }
         text += &format!("\n{offsets}");
@@ -183,7 +224,13 @@ fn owned(assignment: &BTreeMap<String, Vec<i32>>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-fn owner<'a>(members: &'a [GroupMember], topic: &str, partition: i32) -> Option<&'a str> {
-    let owns = |m: &&GroupMember| m.assignment.get(topic).is_some_and(|p| p.contains(&partition));
-    members.iter().find(owns).map(|m| m.member_id.as_str())
+/// Who owns each partition.
+fn owners(members: &[GroupMember]) -> HashMap<(&str, i32), &str> {
+    let mut owners = HashMap::new();
+    for m in members {
+        for (topic, partitions) in &m.assignment {
+            owners.extend(partitions.iter().map(|p| ((topic.as_str(), *p), m.member_id.as_str())));
+        }
+    }
+    owners
 }

@@ -11,7 +11,7 @@ use super::consume::From as Place;
 use crate::args::{Global, Json};
 use crate::exit::Exit;
 use crate::output::{self, Table, note};
-use crate::selection::Selection;
+use crate::selection::{Selection, all_known};
 use crate::settings;
 
 /// Delete records from the beginning of logs.
@@ -98,9 +98,9 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
 
 /// Of those partitions in which there is something to delete. What is behind the end of a log means all of it.
 async fn plan(admin: &Admin, partitions: &[TopicPartition], place: StartOffset) -> anyhow::Result<Vec<Plan>> {
-    let first = admin.list_offsets(partitions, StartOffset::Earliest).await?;
-    let end = admin.list_offsets(partitions, StartOffset::Latest).await?;
-    let before = admin.list_offsets(partitions, place).await?;
+    let at = async |place| all_known(admin.list_offsets_each(partitions, place).await?, "--partition");
+    let (first, end) = (at(StartOffset::Earliest).await?, at(StartOffset::Latest).await?);
+    let before = at(place).await?;
     let of = |offsets: &BTreeMap<TopicPartition, i64>, p| offsets.get(p).copied();
     let one = |p| {
         let (first, end) = (of(&first, p)?, of(&end, p)?);

@@ -31,7 +31,7 @@ enum Action {
         output: Json,
     },
     /// Partitions of a topic: leader, replicas, those in sync, the first offset and the end, bytes on the leader's disk (with
-    /// --json on each replica's).
+    /// --json on each replica's). What can't be had is - and the reason stands on stderr; it exits with 1 then.
     Describe {
         /// The topic.
         name: String,
@@ -84,17 +84,16 @@ Examples:
 }
 
 pub async fn run(global: &Global, args: Topic) -> anyhow::Result<Exit> {
-    settings::admin(global, async |admin| act(admin, args.action).await).await?;
-    Ok(Exit::Success)
+    settings::admin(global, async |admin| act(admin, args.action).await).await
 }
 
-async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
+async fn act(admin: &Admin, action: Action) -> anyhow::Result<Exit> {
     match action {
         Action::List { internal, output } => {
             let topics = admin.list_topics().await?;
             list_topics(topics.iter().filter(|t| internal || !t.internal).collect(), output.json)?;
         }
-        Action::Describe { name, output } => describe::run(admin, &name, output.json).await?,
+        Action::Describe { name, output } => return describe::run(admin, &name, output.json).await,
         Action::Create { name, partitions, replication, replica_assignment, config, validate_only } => {
             let mut new = config.into_iter().fold(NewTopic::new(&name), |new, (n, v)| new.config(n, v));
             new = partitions.into_iter().fold(new, NewTopic::partitions);
@@ -119,7 +118,7 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
             output::print(format_args!("deleted {name}\n"))?;
         }
     }
-    Ok(())
+    Ok(Exit::Success)
 }
 
 fn list_topics(topics: Vec<&TopicInfo>, as_json: bool) -> std::io::Result<()> {

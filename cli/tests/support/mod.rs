@@ -71,6 +71,11 @@ impl Bed {
         Self::on(line.strip_prefix("listening on ").expect(&line).to_owned(), Some(broker), dir)
     }
 
+    /// On a broker of the test's own.
+    pub fn of(brokers: String) -> Self {
+        Self::on(brokers, None, TempDir::new().unwrap())
+    }
+
     fn on(brokers: String, broker: Option<Process>, dir: TempDir) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();

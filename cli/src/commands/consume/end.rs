@@ -19,6 +19,11 @@ impl EndOfLog {
         Self { ends, positions: BTreeMap::new(), assigned: false }
     }
 
+    /// Whether the end of this partition is known.
+    pub fn knows(&self, partition: &TopicPartition) -> bool {
+        self.ends.contains_key(partition)
+    }
+
     /// These partitions are ours now, each at its position.
     pub fn assigned(&mut self, positions: BTreeMap<TopicPartition, i64>) {
         self.assigned = true;

@@ -25,6 +25,8 @@ struct Counts {
     discarded: u64,
     /// Records that are no dead letters.
     foreign: u64,
+    /// Whether a partition could not be read.
+    partial: bool,
     errors: Vec<Class>,
 }
 
@@ -51,15 +53,16 @@ pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool)
         }
         all
     };
+    let exit = if all.iter().any(|c| c.partial) { Exit::Failure } else { Exit::Success };
     if json {
         output::json(&all)?;
-        return Ok(Exit::Success);
+        return Ok(exit);
     }
     if all.is_empty() {
         note(format_args!("there is no topic whose name ends in {suffix}"));
     }
     output::print(table(&all))?;
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 /// Of those topics that were there a moment ago; one that is deleted meanwhile is left out.
@@ -78,7 +81,7 @@ async fn count_those_there(client: &Client, topics: impl Iterator<Item = String>
 
 async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
     let log = Log::open(client, topic).await?;
-    let mut counts = Counts { topic: topic.to_owned(), ..Counts::default() };
+    let mut counts = Counts { topic: topic.to_owned(), partial: log.exit() != Exit::Success, ..Counts::default() };
     let mut classes = BTreeMap::new();
     let mut reader = log.records(None).await?;
     while let Some((partition, records)) = reader.next().await? {

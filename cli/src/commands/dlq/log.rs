@@ -9,6 +9,8 @@ use clap::Args;
 
 use super::marks::{self, Marks, State};
 use crate::commands::consume::end::EndOfLog;
+use crate::exit::Exit;
+use crate::output;
 
 /// Which letters.
 #[derive(Debug, Clone, Default, Args)]
@@ -83,6 +85,7 @@ pub struct Log {
     starts: BTreeMap<TopicPartition, i64>,
     ends: BTreeMap<TopicPartition, i64>,
     marks: Marks,
+    is_partial: bool,
 }
 
 impl Log {
@@ -91,9 +94,20 @@ impl Log {
         let admin = Admin::new(client);
         let described = admin.describe_topic(topic).await?;
         let all: Vec<_> = described.partitions.iter().map(|p| TopicPartition::new(topic, p.partition)).collect();
-        let starts = admin.list_offsets(&all, StartOffset::Earliest).await?;
-        let ends = admin.list_offsets(&all, StartOffset::Latest).await?;
-        let mut log = Self { client: client.clone(), topic: topic.to_owned(), starts, ends, marks: Marks::default() };
+        let (starts, ends) = tokio::try_join!(
+            admin.list_offsets_each(&all, StartOffset::Earliest),
+            admin.list_offsets_each(&all, StartOffset::Latest),
+        )?;
+        // Letters and what is marked of them stand in the same partition: one that can't be read keeps nothing of the others back.
+        let unknown = ends.iter().filter_map(|(tp, end)| Some((tp, end.as_ref().err()?.full())));
+        let is_partial = output::note_missing("letters can't be read", &unknown.collect::<Vec<_>>());
+        let known = |offsets: BTreeMap<_, ailurus::Result<i64>>| {
+            offsets.into_iter().filter_map(|(tp, o)| Some((tp, o.ok()?))).collect()
+        };
+        let (starts, mut ends): (BTreeMap<_, _>, BTreeMap<_, _>) = (known(starts), known(ends));
+        ends.retain(|tp, _| starts.contains_key(tp)); // where a log begins decides what is deleted
+        let (client, topic) = (client.clone(), topic.to_owned());
+        let mut log = Self { client, topic, starts, ends, marks: Marks::default(), is_partial };
         let mut marks = Marks::default();
         let mut reader = log.records(None).await?;
         while let Some((partition, records)) = reader.next().await? {
@@ -107,6 +121,11 @@ impl Log {
 
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// How a command ends that has done all that was asked with what could be read.
+    pub fn exit(&self) -> Exit {
+        if self.is_partial { Exit::Failure } else { Exit::Success }
     }
 
     /// Each partition with its first offset and its end.

@@ -66,18 +66,12 @@ pub struct Reset {
 pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
     let listed = args.file.as_ref().map(read).transpose()?; // before anything is asked
     let group = admin.describe_group(&args.group).await?;
-    let plan = match listed {
-        Some(offsets) => admin.plan_offsets(&group, &offsets).await?,
-        None => {
-            let to = args.shift.map(ResetTo::Shift).or(args.to.map(|Place(at)| ResetTo::At(at)));
-            let to = to.ok_or_else(|| Usage("one of --to, --shift and --file is needed".into()))?;
-            let partitions = match args.topics.as_slice() {
-                [] => committed(&group)?,
-                chosen => Selection::find_all(chosen, admin).await?,
-            };
-            admin.plan_reset(&group, &partitions, to).await?
+    let plan = plan(admin, &args, &group, listed).await.map_err(|e| match e.downcast_ref::<ailurus::Error>() {
+        Some(cause) if cause.is_retriable() => {
+            e.context("nothing was changed; other partitions can be chosen with --topic")
         }
-    };
+        _ => e,
+    })?;
     if args.yes {
         admin.reset_offsets(&args.group, &plan).await?;
     }
@@ -92,9 +86,29 @@ pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+async fn plan(
+    admin: &Admin,
+    args: &Reset,
+    group: &GroupDescription,
+    listed: Option<BTreeMap<TopicPartition, i64>>,
+) -> anyhow::Result<Vec<PlannedOffset>> {
+    Ok(match listed {
+        Some(offsets) => admin.plan_offsets(group, &offsets).await?,
+        None => {
+            let to = args.shift.map(ResetTo::Shift).or(args.to.map(|Place(at)| ResetTo::At(at)));
+            let to = to.ok_or_else(|| Usage("one of --to, --shift and --file is needed".into()))?;
+            let partitions = match args.topics.as_slice() {
+                [] => committed(group)?,
+                chosen => Selection::find_all(chosen, admin).await?,
+            };
+            admin.plan_reset(group, &partitions, to).await?
+        }
+    })
+}
+
 /// What the group has committed in topics that are still there.
 fn committed(group: &GroupDescription) -> anyhow::Result<Vec<TopicPartition>> {
-    let found = group.offsets.iter().filter(|o| o.committed.is_some() && o.end.is_some());
+    let found = group.offsets.iter().filter(|o| o.committed.is_some() && o.exists);
     let found: Vec<_> = found.map(|o| TopicPartition::new(o.topic.as_str(), o.partition)).collect();
     if found.is_empty() {
         return Err(Usage(format!("group {} has committed nothing: name topics with --topic", group.group)).into());

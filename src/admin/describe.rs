@@ -1,0 +1,207 @@
+//! One group in full: its members, what they own, how far they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kafka_protocol::messages::consumer_group_describe_response::Member;
+use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, OffsetFetchRequest};
+use kafka_protocol::protocol::StrBytes;
+use tokio::try_join;
+
+use super::leaders::by_name;
+use super::{Admin, GroupDescription, GroupMember, GroupOffset};
+use crate::config::OffsetReset;
+use crate::consumer::{MemberSubscription, StartOffset, assigned_partitions};
+use crate::error::{ErrorKind, Result};
+use crate::record::TopicPartition;
+use crate::wire::Api;
+
+/// Error codes of a group that is not there, or is of another protocol; and of an API that is switched off.
+const GROUP_ID_NOT_FOUND: i16 = 69;
+const UNSUPPORTED_VERSION: i16 = 35;
+/// The types of groups, as brokers name them.
+const CLASSIC: &str = "classic";
+const CONSUMER: &str = "consumer";
+
+type Committed = BTreeMap<TopicPartition, Option<i64>>;
+
+/// A group without its offsets.
+pub(super) struct Membership {
+    pub(super) group_type: &'static str,
+    pub(super) state: String,
+    pub(super) assignor: String,
+    pub(super) coordinator: i32,
+    pub(super) members: Vec<GroupMember>,
+}
+
+impl Admin {
+    /// One group: its members, what they own, how far they are.
+    ///
+    /// The offsets are of every partition of the topics that the group has committed in, subscribes to or is assigned, so that
+    /// no partition is missing from its lag. Where the end of a log can't be had at once, because its partition has no leader or
+    /// that does not answer, end and lag are missing and [`GroupOffset::error`] says why.
+    ///
+    /// A group that its coordinator does not know has the state `Dead` and no offsets.
+    ///
+    /// # Errors
+    /// If its coordinator can't be asked.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        let what = format!("describing group {group:?}");
+        let Membership { group_type, state, assignor, coordinator, members } = self.membership(group, &what).await?;
+        let mut offsets = self.committed(group, &what).await?;
+        for m in &members {
+            for (topic, partitions) in &m.assignment {
+                for p in partitions {
+                    offsets.entry(TopicPartition::new(topic.as_str(), *p)).or_insert(None);
+                }
+            }
+        }
+        self.add_untouched(&mut offsets, &members).await?;
+        let offsets = self.with_lag(offsets).await?;
+        let (group, group_type) = (group.to_owned(), group_type.to_owned());
+        Ok(GroupDescription { group, group_type, state, assignor, coordinator, members, offsets })
+    }
+
+    /// Names the topics that a group has committed in, subscribes to or is assigned.
+    pub(crate) async fn topics_read_by(&self, group: &str) -> Result<BTreeSet<Arc<str>>> {
+        let what = format!("describing group {group:?}");
+        let (members, committed) = try_join!(self.membership(group, &what), self.committed(group, &what))?;
+        let of_member = |m: GroupMember| m.topics.into_iter().chain(m.assignment.into_keys()).map(Arc::from);
+        let mut topics: BTreeSet<Arc<str>> = members.members.into_iter().flat_map(of_member).collect();
+        topics.extend(committed.into_iter().filter(|(_, at)| at.is_some()).map(|(p, _)| p.topic));
+        Ok(topics)
+    }
+
+    /// Describes a group without its offsets; members by id.
+    pub(super) async fn membership(&self, group: &str, what: &str) -> Result<Membership> {
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let request = DescribeGroupsRequest::default().with_groups(vec![id]);
+        let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
+        let (coordinator, answer) = self.ask_coordinator(group, request, what, code).await?;
+        let found = answer.groups.into_iter().next().unwrap_or_default();
+        // A group of the `consumer` protocol is not one that DescribeGroups knows.
+        let modern = if found.group_state.as_str() == "Dead" { self.describe_modern(group, what).await? } else { None };
+        let group_type = if modern.is_some() { CONSUMER } else { CLASSIC };
+        let (state, assignor, mut members) = modern.unwrap_or_else(|| {
+            let (state, assignor) = (found.group_state.to_string(), found.protocol_data.to_string());
+            (state, assignor, found.members.iter().map(classic_member).collect())
+        });
+        members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
+        Ok(Membership { group_type, state, assignor, coordinator, members })
+    }
+
+    /// State, assignor and members of a group of the `consumer` protocol (KIP-848); none if it is no such group.
+    async fn describe_modern(&self, group: &str, what: &str) -> Result<Option<(String, String, Vec<GroupMember>)>> {
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
+        let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
+            let code = r.groups.first().map_or(GROUP_ID_NOT_FOUND, |g| g.error_code);
+            // Neither that nor a broker that has it switched off is trouble.
+            if matches!(code, GROUP_ID_NOT_FOUND | UNSUPPORTED_VERSION) { 0 } else { code }
+        };
+        let answer = match self.ask_coordinator(group, request, what, code).await {
+            Ok((_, answer)) => answer,
+            Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let Some(found) = answer.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
+        let members = found.members.iter().map(modern_member).collect();
+        Ok(Some((found.group_state.to_string(), found.assignor_name.to_string(), members)))
+    }
+
+    /// Everything that a group has committed.
+    async fn committed(&self, group: &str, what: &str) -> Result<Committed> {
+        // No topics means all; that no commit is pending matters only to transactions.
+        let id = GroupId(StrBytes::from_string(group.to_owned()));
+        let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
+        let code = |r: &<OffsetFetchRequest as Api>::Response| r.error_code;
+        let (_, answer) = self.ask_coordinator(group, request, what, code).await?;
+        let of_topic = |t: kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopic| {
+            let topic: Arc<str> = Arc::from(t.name.0.as_str());
+            t.partitions.into_iter().map(move |p| {
+                let committed = Some(p.committed_offset).filter(|o| *o >= 0 && p.error_code == 0);
+                (TopicPartition::new(Arc::clone(&topic), p.partition_index), committed)
+            })
+        };
+        Ok(answer.topics.into_iter().flat_map(of_topic).collect())
+    }
+
+    /// Adds the partitions of the group's topics for which nothing is committed: their records are yet to be read, too.
+    async fn add_untouched(&self, offsets: &mut Committed, members: &[GroupMember]) -> Result<()> {
+        let subscribed = members.iter().flat_map(|m| m.topics.iter().map(|t| Arc::from(t.as_str())));
+        let topics: BTreeSet<Arc<str>> = offsets.keys().map(|p| Arc::clone(&p.topic)).chain(subscribed).collect();
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let topics: Vec<_> = topics.into_iter().collect();
+        let found = by_name(&self.cluster().metadata(Some(&topics), false).await?);
+        for (name, topic) in found {
+            let count = topic.map_or(0, |t| t.partitions.len());
+            for p in (0..).take(count) {
+                offsets.entry(TopicPartition::new(Arc::clone(&name), p)).or_insert(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn with_lag(&self, committed: Committed) -> Result<Vec<GroupOffset>> {
+        let all: Vec<_> = committed.keys().cloned().collect();
+        let untouched: Vec<_> = committed.iter().filter(|(_, o)| o.is_none()).map(|(p, _)| p.clone()).collect();
+        let (mut ends, mut starts) = try_join!(
+            self.list_offsets_each(&all, StartOffset::Latest),
+            self.list_offsets_each(&untouched, StartOffset::Earliest),
+        )?;
+        let from_start = self.cluster().config().consumer.offset_reset == OffsetReset::Earliest;
+        let one = |(tp, committed): (TopicPartition, Option<i64>)| {
+            let (end, mut error) = match ends.remove(&tp) {
+                Some(Ok(end)) => (Some(end), None),
+                Some(Err(e)) => (None, Some(e)),
+                None => (None, None),
+            };
+            let start = match starts.remove(&tp) {
+                Some(Ok(start)) => Some(start).filter(|_| from_start),
+                Some(Err(e)) => {
+                    error = error.or(Some(e));
+                    None
+                }
+                None => None,
+            };
+            let lag = end.zip(committed.or(start)).map(|(end, from)| (end - from).max(0));
+            let exists = !error.as_ref().is_some_and(crate::Error::is_unknown_topic);
+            let (topic, partition, error) = (tp.topic.to_string(), tp.partition, error.map(|e| e.full()));
+            GroupOffset { topic, partition, committed, end, lag, exists, error }
+        };
+        Ok(committed.into_iter().map(one).collect())
+    }
+}
+
+fn classic_member(m: &DescribedGroupMember) -> GroupMember {
+    let mut assignment = BTreeMap::<String, Vec<i32>>::new();
+    for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
+        assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
+    }
+    // Members of another protocol type, such as Kafka Connect's workers, subscribe to no topics.
+    let topics = MemberSubscription::decode(&m.member_metadata).map(|s| s.topics).unwrap_or_default();
+    let instance = m.group_instance_id.as_ref();
+    group_member(&m.member_id, instance, (&m.client_id, &m.client_host), topics.into_iter().collect(), assignment)
+}
+
+fn modern_member(m: &Member) -> GroupMember {
+    let topics = m.assignment.topic_partitions.iter();
+    let assignment = topics.map(|t| (t.topic_name.to_string(), t.partitions.clone())).collect();
+    let mut topics: Vec<_> = m.subscribed_topic_names.iter().map(|t| t.0.to_string()).collect();
+    topics.sort();
+    group_member(&m.member_id, m.instance_id.as_ref(), (&m.client_id, &m.client_host), topics, assignment)
+}
+
+fn group_member(
+    id: &str,
+    instance: Option<&StrBytes>,
+    (client_id, host): (&str, &str),
+    topics: Vec<String>,
+    assignment: BTreeMap<String, Vec<i32>>,
+) -> GroupMember {
+    let (host, instance_id) = (host.trim_start_matches('/').to_owned(), instance.map(|i| i.to_string()));
+    GroupMember { member_id: id.to_owned(), instance_id, client_id: client_id.to_owned(), host, topics, assignment }
+}

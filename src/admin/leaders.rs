@@ -1,0 +1,278 @@
+//! Requests to the leaders of partitions, each with an outcome of its own: a partition without a leader, or a leader that does
+//! not answer, spoils nothing but its own outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kafka_protocol::messages::MetadataResponse;
+use tokio::time::{Instant, timeout};
+
+use super::Admin;
+use crate::cluster::{Cluster, LEADER_NOT_AVAILABLE, TopicMeta, UNKNOWN_TOPIC, address, topic_meta};
+use crate::config::BrokerAddr;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::TopicPartition;
+use crate::text;
+use crate::wire::Api;
+
+/// Outcome of each partition.
+pub(super) type Outcomes<T> = BTreeMap<TopicPartition, Result<T>>;
+
+/// Bounds of one question to many leaders or brokers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Maximum time in which failed partitions are asked again.
+    retry: Duration,
+    /// Maximum wait for a partition that has no leader: an election takes moments, a dead replica does not come back by waiting.
+    election: Duration,
+    /// Maximum wait for one answer.
+    pub(super) answer: Duration,
+    /// Whether one failure that time does not mend ends the question for all.
+    all_or_none: bool,
+}
+
+impl Patience {
+    /// Waits until all partitions have answered, for the request timeout.
+    pub(super) fn whole(cluster: &Cluster) -> Self {
+        let timeout = cluster.config().request_timeout;
+        Self { retry: timeout, election: timeout, answer: timeout, all_or_none: true }
+    }
+
+    /// Shows what can be had at once: a moved leader is asked again, nothing else is waited for.
+    pub(super) fn partial(cluster: &Cluster) -> Self {
+        let answer = cluster.config().request_timeout.min(Duration::from_secs(5));
+        Self { retry: Duration::from_secs(1), election: Duration::ZERO, answer, all_or_none: false }
+    }
+}
+
+/// Why a partition has no outcome yet.
+enum Failure {
+    Final(Error),
+    NoLeader(Error),
+    Passing(Error),
+}
+
+impl Failure {
+    fn is_over(&self, elapsed: Duration, patience: Patience) -> bool {
+        match self {
+            Self::Final(_) => true,
+            Self::NoLeader(_) => elapsed >= patience.election,
+            Self::Passing(_) => elapsed >= patience.retry,
+        }
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Self::Final(e) | Self::NoLeader(e) | Self::Passing(e) => e,
+        }
+    }
+}
+
+impl Admin {
+    /// The topics of an answer that exist.
+    pub(crate) fn topics_of(answer: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
+        by_name(answer).into_values().flatten()
+    }
+
+    /// Asks the leader of each partition, all leaders at the same time, and again after an election. Of an answer, `answers`
+    /// gives partition, error code and what was asked for. Topics are not in use afterwards: the client does not keep them fresh.
+    ///
+    /// # Errors
+    /// If no broker tells who leads what.
+    pub(super) async fn ask_leaders<A: Api, T>(
+        &self,
+        what: &str,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        patience: Patience,
+        request: impl Fn(&[TopicPartition]) -> A,
+        answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
+    ) -> Result<Outcomes<T>> {
+        let began = Instant::now();
+        let mut backoff = self.cluster().backoff();
+        let mut outcomes = BTreeMap::new();
+        let mut missing: BTreeSet<_> = partitions.into_iter().collect();
+        while !missing.is_empty() {
+            let (by_leader, mut failures) = self.by_leader(&missing, what).await?;
+            let asked = by_leader.into_iter().map(|((id, at), of_leader)| {
+                let request = request(&of_leader);
+                async move {
+                    let answer = self.request_within(patience.answer, &at, request).await;
+                    (id, of_leader, answer)
+                }
+            });
+            for (id, of_leader, answer) in join_all(asked).await {
+                let mut silent: BTreeSet<_> = of_leader.into_iter().collect();
+                match answer {
+                    Ok(answer) => {
+                        for (p, code, found) in answers(answer) {
+                            if !silent.remove(&p) {
+                                continue; // not asked for, or told twice
+                            }
+                            match code {
+                                0 => drop(outcomes.insert(p, Ok(found))),
+                                code => drop(failures.insert(p.clone(), refusal(code, what, &p, id))),
+                            }
+                        }
+                        let left_out = |p: TopicPartition| {
+                            let why = format!("{what} of {p}: broker {id} answered without it");
+                            (p, Failure::Final(Error::new(ErrorKind::Corrupt, why)))
+                        };
+                        failures.extend(silent.into_iter().map(left_out));
+                    }
+                    Err(e) => {
+                        let retriable = e.is_retriable();
+                        let failure = |p: &TopicPartition| {
+                            let e = e.clone().context(format_args!("{what} of {p} at broker {id}"));
+                            if retriable { Failure::Passing(e) } else { Failure::Final(e) }
+                        };
+                        failures.extend(silent.into_iter().map(|p| (p.clone(), failure(&p))));
+                    }
+                }
+            }
+            let wait = backoff.next();
+            let elapsed = began.elapsed() + wait;
+            missing.clear();
+            let ends = patience.all_or_none && failures.values().any(|f| matches!(f, Failure::Final(_)));
+            for (p, failure) in failures {
+                if ends || failure.is_over(elapsed, patience) {
+                    outcomes.insert(p, Err(failure.into_error()));
+                } else {
+                    missing.insert(p);
+                }
+            }
+            if !missing.is_empty() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Asks each broker of the cluster, all at the same time: one that does not answer spoils nothing but its own outcome.
+    ///
+    /// # Errors
+    /// If no broker tells which there are.
+    pub(super) async fn ask_brokers<T>(
+        &self,
+        ask: impl AsyncFn(i32, BrokerAddr) -> Result<T>,
+    ) -> Result<BTreeMap<i32, Result<T>>> {
+        let brokers = self.cluster().refresh().await?.brokers.clone();
+        let asked = brokers.into_iter().map(|(id, at)| {
+            let outcome = ask(id, at);
+            async move { (id, outcome.await) }
+        });
+        Ok(join_all(asked).await.into_iter().collect())
+    }
+
+    /// Sends a request to an address, with one deadline for connecting and the answer.
+    pub(super) async fn request_within<A: Api>(
+        &self,
+        limit: Duration,
+        at: &BrokerAddr,
+        request: A,
+    ) -> Result<A::Response> {
+        let answer = timeout(limit, self.cluster().request_at(at, request, limit)).await;
+        answer.unwrap_or_else(|_| {
+            let what = format!("{at} has not answered {} within {limit:?}", A::NAME);
+            Err(Error::new(ErrorKind::Timeout, what))
+        })
+    }
+
+    /// Partitions by their leader, as of now, and why the others have none.
+    #[allow(clippy::type_complexity, reason = "two maps, named by their use")]
+    async fn by_leader(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+        what: &str,
+    ) -> Result<(BTreeMap<(i32, BrokerAddr), Vec<TopicPartition>>, BTreeMap<TopicPartition, Failure>)> {
+        let topics: BTreeSet<_> = partitions.iter().map(|p| Arc::clone(&p.topic)).collect();
+        let topics: Vec<_> = topics.into_iter().collect();
+        let answer = self.cluster().metadata(Some(&topics), false).await.map_err(|e| e.context(what))?;
+        let brokers: BTreeMap<_, _> = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+        let topics = by_name(&answer);
+        let (mut led, mut failures) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
+        for p in partitions {
+            match leader(&topics, &brokers, p, what) {
+                Ok(leader) => led.entry(leader).or_default().push(p.clone()),
+                Err(failure) => drop(failures.insert(p.clone(), failure)),
+            }
+        }
+        Ok((led, failures))
+    }
+}
+
+/// Each topic of an answer, or the code that it has instead.
+pub(super) fn by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
+    let one = |t: &kafka_protocol::messages::metadata_response::MetadataResponseTopic| {
+        let name: Arc<str> = Arc::from(t.name.as_ref()?.0.as_str());
+        let topic = if t.error_code == 0 { Ok(topic_meta(Arc::clone(&name), t, None)) } else { Err(t.error_code) };
+        Some((name, topic))
+    };
+    answer.topics.iter().filter_map(one).collect()
+}
+
+fn leader(
+    topics: &BTreeMap<Arc<str>, Result<TopicMeta, i16>>,
+    brokers: &BTreeMap<i32, BrokerAddr>,
+    p: &TopicPartition,
+    what: &str,
+) -> Result<(i32, BrokerAddr), Failure> {
+    let topic = match topics.get(&p.topic) {
+        Some(Ok(topic)) => topic,
+        None | Some(Err(UNKNOWN_TOPIC)) => {
+            let what = format!("topic {:?} does not exist", &*p.topic);
+            return Err(Failure::Final(Error::new(ErrorKind::UnknownTopic, what)));
+        }
+        Some(Err(code)) => {
+            let e = Error::broker(*code, format_args!("{what} of {p}"));
+            return Err(if e.is_retriable() { Failure::Passing(e) } else { Failure::Final(e) });
+        }
+    };
+    let Some(partition) = topic.partition(p.partition) else {
+        let what = format!("partition {p} does not exist: {} has {} partitions", p.topic, topic.partitions.len());
+        return Err(Failure::Final(Error::new(ErrorKind::UnknownTopic, what)));
+    };
+    let Some(id) = partition.leader else { return Err(Failure::NoLeader(no_leader(p, &partition.replicas))) };
+    // Between a broker's death and the election the metadata may name a leader that is gone.
+    let gone = || {
+        let what = format!("{p} is led by broker {id}, which is not in the cluster's metadata: it is down");
+        Failure::NoLeader(Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), what))
+    };
+    brokers.get(&id).map(|at| (id, at.clone())).ok_or_else(gone)
+}
+
+fn no_leader(p: &TopicPartition, replicas: &[i32]) -> Error {
+    let at = match replicas {
+        [] => String::new(),
+        [one] => format!("; its one replica is on broker {one}: start that"),
+        many => format!("; its replicas are on brokers {}: start one of those", text::list(many)),
+    };
+    Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), format!("{p} has no leader{at}"))
+}
+
+/// All outcomes, or one error that names the partitions that have failed: of the failures the one that time does not mend.
+pub(super) fn whole<T>(outcomes: Outcomes<T>) -> Result<BTreeMap<TopicPartition, T>> {
+    let (mut found, mut failed) = (BTreeMap::new(), Vec::new());
+    for (p, outcome) in outcomes {
+        match outcome {
+            Ok(value) => drop(found.insert(p, value)),
+            Err(e) => failed.push((p, e)),
+        }
+    }
+    failed.sort_by_key(|(_, e)| e.is_retriable());
+    match failed.as_slice() {
+        [] => Ok(found),
+        [(_, e)] => Err(e.clone()),
+        [(_, e), rest @ ..] => {
+            let others = text::list(rest.iter().map(|(p, _)| p));
+            Err(Error::new(e.kind(), format!("{}; nor could this be done for {others}", e.full())))
+        }
+    }
+}
+
+fn refusal(code: i16, what: &str, p: &TopicPartition, broker: i32) -> Failure {
+    let e = Error::broker(code, format_args!("{what} of {p} at broker {broker}"));
+    // A broker that does not know the topic yet, or no longer, is behind: the metadata decides whether there is one.
+    if e.is_retriable() || e.is_unknown_topic() { Failure::Passing(e) } else { Failure::Final(e) }
+}

@@ -1,0 +1,93 @@
+//! Topics with partitions without a leader that groups of the cluster read: whoever reads them stands still, whether by this
+//! client or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::ask::{absent, of_topic};
+use super::{BrokerHealth, TopicHealth};
+use crate::admin::{Admin, GroupFilter};
+use crate::cluster::{Client, TopicMeta};
+
+/// Number of groups asked at the same time.
+const AT_ONCE: usize = 16;
+
+/// What other users of the cluster suffer from.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// Topics that have a partition without a leader and are read by a group.
+    pub(super) topics: Vec<TopicHealth>,
+    /// Brokers that hold replicas of any topic and are down.
+    pub(super) brokers: Vec<BrokerHealth>,
+}
+
+/// In a healthy cluster it is one request; groups are asked only where a partition is offline. A topic of which it is not known
+/// within the health timeout whether a group reads it is taken for read.
+pub(super) async fn look(client: &Client) -> Others {
+    let deadline = Instant::now() + client.config().health_timeout;
+    let Ok(Ok(answer)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
+        return Others::default(); // the list of brokers says so
+    };
+    let all: Vec<_> = Admin::topics_of(&answer).collect();
+    let listed: BTreeSet<i32> = answer.brokers.iter().map(|b| b.node_id.0).collect();
+    let brokers = absent(all.iter(), |id| listed.contains(id)).collect();
+    let offline = all.into_iter().filter(|t| t.partitions.iter().any(|p| p.leader.is_none()));
+    let offline: BTreeMap<_, _> = offline.map(|t| (Arc::clone(&t.name), t)).collect();
+    let topics = if offline.is_empty() { Vec::new() } else { read_by_groups(client, &offline, deadline).await };
+    Others { topics, brokers }
+}
+
+async fn read_by_groups(
+    client: &Client,
+    offline: &BTreeMap<Arc<str>, TopicMeta>,
+    deadline: Instant,
+) -> Vec<TopicHealth> {
+    let mut readers = BTreeMap::<Arc<str>, BTreeSet<String>>::new();
+    let found = timeout_at(deadline, find(client, offline, &mut readers)).await;
+    if found != Ok(true) {
+        // Whether a group reads the others is not known: that is no reason to keep silent about them.
+        for topic in offline.keys() {
+            readers.entry(Arc::clone(topic)).or_default();
+        }
+    }
+    let read = |(name, groups): (Arc<str>, BTreeSet<String>)| {
+        Some(TopicHealth { groups: groups.into_iter().collect(), ..of_topic(offline.get(&name)?) })
+    };
+    readers.into_iter().filter_map(read).collect()
+}
+
+/// Finds the groups that read one of these topics; whether all groups could be asked.
+async fn find(
+    client: &Client,
+    topics: &BTreeMap<Arc<str>, TopicMeta>,
+    readers: &mut BTreeMap<Arc<str>, BTreeSet<String>>,
+) -> bool {
+    let admin = &Admin::new(client);
+    let limit = client.config().health_timeout / 2;
+    let Ok(lists) = admin.groups_by_broker(&GroupFilter::default(), limit).await else { return false };
+    let mut is_whole = lists.values().all(Result::is_ok);
+    let groups = lists.into_values().flatten().flatten().map(|g| g.group);
+    let mut asked = stream::iter(groups)
+        .map(|group| async move {
+            let topics = admin.topics_read_by(&group).await;
+            (group, topics)
+        })
+        .buffer_unordered(AT_ONCE);
+    while let Some((group, read)) = asked.next().await {
+        match read {
+            Ok(read) => {
+                for topic in read.into_iter().filter(|t| topics.contains_key(t)) {
+                    readers.entry(topic).or_default().insert(group.clone());
+                }
+            }
+            Err(e) => {
+                tracing::debug!(group, error = %e.full(), "what the group reads is not known");
+                is_whole = false;
+            }
+        }
+    }
+    is_whole
+}

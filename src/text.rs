@@ -1,0 +1,30 @@
+//! Lists in messages, cut where they would bury the message.
+
+use std::fmt::Display;
+
+/// Maximum number of items that a message names.
+const NAMED: usize = 20;
+
+/// Returns the items with commas between; of more than 20 the first 20 and the number of the others.
+pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let mut items = items.into_iter();
+    let named: Vec<_> = items.by_ref().take(NAMED).map(|i| i.to_string()).collect();
+    let text = named.join(", ");
+    match items.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut_with_a_count() {
+        assert_eq!(list([0; 0]), "");
+        assert_eq!(list([1, 2]), "1, 2");
+        assert!(list(0..20).ends_with("18, 19"));
+        assert!(list(0..1000).ends_with("18, 19 and 980 more"));
+    }
+}
