@@ -3,19 +3,22 @@
 mod addr;
 mod check;
 mod compression;
+mod dotenv;
 mod env;
+mod group_name;
 mod partitioner;
 mod sasl;
 mod secret;
 mod security;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use addr::BrokerAddr;
 pub use compression::Compression;
+pub use group_name::GroupName;
 pub use partitioner::PartitionerKind;
 pub use sasl::{
     ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, TokenError, TokenFuture, TokenProvider,
@@ -465,7 +468,7 @@ pub struct Config {
     pub sasl: Option<SaslConfig>,
     /// The name brokers log for our requests and apply quotas by; default `ailurus`. 1 to 249 characters.
     pub client_id: String,
-    /// The consumer group where none is named; default `ailurus-group`.
+    /// The consumer group of subscriptions that name none (see [`GroupName`]); default `ailurus-group`.
     pub group_id: String,
     /// Whether producing or subscribing to a topic that does not exist may create it, if the broker allows it too;
     /// default true. Reading, listing and health never create one.
@@ -530,7 +533,12 @@ impl Config {
     }
 
     /// Reads the `REDPANDA_*` variables of the environment and, for those not set there, of the file `.env` in the working
-    /// directory, if there is one.
+    /// directory, if there is one. An empty variable counts as not set. A `REDPANDA_*` variable that is no setting is named in
+    /// a warning, once in a process, with the nearest one that is.
+    ///
+    /// `.env` has one `NAME=value` a line; lines of other tools are left alone. A value may stand bare, up to a blank and `#`, or
+    /// in single or double quotes; in double ones `\\`, `\"`, `\$`, `\n`, `\r` and `\t` are escapes. A `$` stands for itself
+    /// everywhere.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] that lists every variable whose value is not allowed, with the value and what is allowed, or
@@ -559,6 +567,7 @@ impl Config {
 pub struct ConfigBuilder {
     config: Config,
     problems: Vec<String>,
+    set_by_variable: BTreeSet<&'static str>,
 }
 
 macro_rules! setters {
@@ -579,8 +588,20 @@ impl ConfigBuilder {
     /// [`ErrorKind::Config`] if `.env` can't be read.
     pub fn from_env() -> Result<Self> {
         // Lossy: a value that is no text is to be refused and not to be ignored.
-        let var = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        env::read(std::path::Path::new(".env"), var)
+        let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
+        env::read(std::path::Path::new(".env"), std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+    }
+
+    /// Returns whether a variable, such as `REDPANDA_BROKERS`, was set when variables were read.
+    ///
+    /// ```
+    /// use ailurus::ConfigBuilder;
+    ///
+    /// let read = |name: &str| (name == "REDPANDA_LINGER").then(|| "5".to_owned());
+    /// assert!(ConfigBuilder::from_vars(read).has_variable("REDPANDA_LINGER"));
+    /// ```
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.set_by_variable.contains(name)
     }
 
     /// Reads variables by a function, for tests and for programs with an environment of their own. No `.env` is read.
@@ -775,7 +796,7 @@ impl ConfigBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] that lists all that is wrong.
     pub fn build(self) -> Result<Config> {
-        let Self { config, mut problems } = self;
+        let Self { config, mut problems, .. } = self;
         check::all(&config, &mut problems);
         check::outcome(&problems)?;
         Ok(config)

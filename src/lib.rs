@@ -79,7 +79,7 @@ pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
     Acks, AssignorKind, BrokerAddr, ClientCredentials, Compression, Config, ConfigBuilder, ConsumerConfig, Credentials,
-    GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind, ProcessorConfig,
+    GroupName, GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind, ProcessorConfig,
     ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError, TokenFuture,
     TokenProvider, TokenSource,
 };

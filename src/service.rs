@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::cluster::Client;
-use crate::config::{Compression, Config};
+use crate::config::{Compression, Config, GroupName};
 use crate::error::Result;
 use crate::event::{Encoded, Event};
 use crate::health::{Checks, Health};
@@ -230,11 +230,17 @@ impl RedpandaService {
     }
 
     /// Joins `group`, reads `topics` and hands each record to `handler`, decoded if it asks for a typed event, as
-    /// [`Processor::subscribe`] does; the service's health shows the subscription while it lives.
+    /// [`Processor::subscribe`] does; the service's health shows the subscription while it lives. `None` in place of a group is
+    /// [`Config::group_id`].
     ///
     /// # Errors
     /// Those of [`Processor::subscribe`].
-    pub async fn subscribe<A>(&self, topics: &[&str], group: &str, handler: impl Handler<A>) -> Result<Subscription> {
+    pub async fn subscribe<A>(
+        &self,
+        topics: &[&str],
+        group: impl GroupName,
+        handler: impl Handler<A>,
+    ) -> Result<Subscription> {
         let subscription = Processor::new(&self.client).subscribe(topics, group, handler).await?;
         self.lock().push(Arc::downgrade(subscription.state()));
         Ok(subscription)

@@ -1,14 +1,18 @@
 //! Settings of a command: the environment and `.env`, then the command line.
 
-use std::path::Path;
-
 use ailurus::{Admin, Client, Config, ConfigBuilder};
 
 use crate::args::Global;
 use crate::oauth;
 
-/// The library's settings with `--brokers` on top.
+/// Returns the settings of a tool: what joins a group here is a dynamic member, for a tool under the static id of a service
+/// would fence the service.
 pub fn builder(global: &Global) -> ailurus::Result<ConfigBuilder> {
+    Ok(service(global)?.group_instance_id(None))
+}
+
+/// Returns the settings of a service: the library's with `--brokers` on top.
+pub fn service(global: &Global) -> ailurus::Result<ConfigBuilder> {
     let builder = ConfigBuilder::from_env()?.token_endpoint(oauth::source);
     #[cfg(feature = "otlp")]
     let builder = crate::otlp::traced(builder);
@@ -31,14 +35,9 @@ pub async fn admin<T>(global: &Global, work: impl AsyncFnOnce(&Admin) -> anyhow:
     result
 }
 
-/// Whether anyone has said which brokers to use.
-pub fn names_brokers(global: &Global) -> bool {
-    const VARIABLE: &str = "REDPANDA_BROKERS";
-    let in_file = || {
-        let lines = dotenvy::from_path_iter(Path::new(".env")).into_iter().flatten();
-        lines.flatten().any(|(name, _)| name == VARIABLE)
-    };
-    global.brokers.is_some() || std::env::var_os(VARIABLE).is_some() || in_file()
+/// Returns whether the command line, the environment or `.env` says which brokers to use.
+pub fn names_brokers(global: &Global) -> ailurus::Result<bool> {
+    Ok(global.brokers.is_some() || ConfigBuilder::from_env()?.has_variable("REDPANDA_BROKERS"))
 }
 
 /// The brokers as text, for messages.

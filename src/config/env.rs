@@ -1,14 +1,15 @@
 //! The `REDPANDA_*` variables, one line each.
 
 mod sasl;
+mod unknown;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Acks, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset, PartitionerKind,
-    SecurityProtocol, parse_brokers,
+    Acks, AssignorKind, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset,
+    PartitionerKind, SecurityProtocol, dotenv, parse_brokers,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -37,25 +38,38 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_REBALANCE_TIMEOUT", "rebalance timeout"),
     ("REDPANDA_MAX_POLL_INTERVAL", "max poll interval"),
     ("REDPANDA_HEARTBEAT_INTERVAL", "heartbeat interval"),
+    ("REDPANDA_ASSIGNORS", "assignors"),
     ("REDPANDA_GROUP_PROTOCOL", "group protocol"),
     ("REDPANDA_GROUP_INSTANCE_ID", "group instance id"),
     ("REDPANDA_GROUP_REMOTE_ASSIGNOR", "group remote assignor"),
     ("REDPANDA_CLIENT_RACK", "client rack"),
     ("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "allow auto topic creation"),
     ("REDPANDA_REQUEST_TIMEOUT", "request timeout"),
+    ("REDPANDA_CONNECT_TIMEOUT", "connect timeout"),
+    ("REDPANDA_METADATA_MAX_AGE", "metadata max age"),
+    ("REDPANDA_RETRY_BACKOFF", "retry backoff"),
+    ("REDPANDA_RETRY_BACKOFF_MAX", "retry backoff max"),
     ("REDPANDA_DELIVERY_TIMEOUT", "delivery timeout"),
     ("REDPANDA_ACKS", "acks"),
     ("REDPANDA_IDEMPOTENCE", "idempotence"),
     ("REDPANDA_LINGER", "linger"),
     ("REDPANDA_BATCH_SIZE", "batch size"),
     ("REDPANDA_BUFFER_MEMORY", "buffer memory"),
+    ("REDPANDA_MAX_REQUEST_SIZE", "max request size"),
     ("REDPANDA_COMPRESSION", "compression"),
     ("REDPANDA_COMPRESSION_LEVEL", "compression level"),
+    ("REDPANDA_TOPIC_COMPRESSION", "topic compression"),
     ("REDPANDA_PARTITIONER", "partitioner"),
     ("REDPANDA_ADAPTIVE_PARTITIONING", "adaptive partitioning"),
     ("REDPANDA_PARTITION_AVAILABILITY_TIMEOUT", "partition availability timeout"),
     ("REDPANDA_AUTO_OFFSET_RESET", "offset reset"),
     ("REDPANDA_ISOLATION_LEVEL", "isolation level"),
+    ("REDPANDA_FETCH_MIN_BYTES", "fetch min bytes"),
+    ("REDPANDA_FETCH_MAX_WAIT", "fetch max wait"),
+    ("REDPANDA_FETCH_MAX_BYTES", "fetch max bytes"),
+    ("REDPANDA_PARTITION_FETCH_BYTES", "partition fetch bytes"),
+    ("REDPANDA_PREFETCH_BYTES", "prefetch bytes"),
+    ("REDPANDA_MAX_DECOMPRESSED_BYTES", "max decompressed bytes"),
     ("REDPANDA_HANDLER_ORDERING", "handler ordering"),
     ("REDPANDA_HANDLER_CONCURRENCY", "handler concurrency"),
     ("REDPANDA_PARKED_RECORDS", "parked records"),
@@ -63,6 +77,10 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_ATTEMPT_TIMEOUT", "attempt timeout"),
     ("REDPANDA_MAX_ATTEMPTS", "max attempts"),
     ("REDPANDA_DEAD_LETTER_RETENTION", "dead letter retention"),
+    ("REDPANDA_HANDLER_RETRY_BACKOFF", "handler retry backoff"),
+    ("REDPANDA_HANDLER_RETRY_BACKOFF_MAX", "handler retry backoff max"),
+    ("REDPANDA_DEAD_LETTER_SUFFIX", "dead letter suffix"),
+    ("REDPANDA_COMMIT_INTERVAL", "commit interval"),
     ("REDPANDA_SHUTDOWN_TIMEOUT", "shutdown timeout"),
     ("REDPANDA_STALL_TIMEOUT", "stall timeout"),
     ("REDPANDA_HEALTH_TIMEOUT", "health timeout"),
@@ -73,48 +91,41 @@ pub(super) fn variable_of(setting: &str) -> Option<&'static str> {
     VARIABLES.iter().find(|(_, s)| *s == setting).map(|(v, _)| *v)
 }
 
-/// The environment first, then the file.
-pub(super) fn read(file: &Path, var: impl Fn(&str) -> Option<String>) -> Result<ConfigBuilder> {
-    let mut from_file = HashMap::new();
-    match dotenvy::from_path_iter(file) {
-        Ok(lines) => {
-            for line in lines {
-                let (name, value) = line.map_err(|e| unreadable(file, e))?;
-                from_file.insert(name, value);
-            }
-        }
-        Err(e) if e.not_found() => {}
-        Err(e) => return Err(unreadable(file, e)),
-    }
-    for name in from_file.keys().filter(|n| n.starts_with("REDPANDA_")) {
-        if !VARIABLES.iter().any(|(known, _)| known == name) {
-            tracing::warn!("{}: {name} is no setting of ailurus and has no effect; see .env.example", file.display());
+/// Reads settings from the environment and, for those not set there, from the file.
+pub(super) fn read(file: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<ConfigBuilder> {
+    let mut settings = from_file(file)?;
+    let mut origins: BTreeMap<_, _> = settings.keys().map(|name| (name.clone(), file.display().to_string())).collect();
+    // Also where a variable of the environment is empty: that is not set, and hides nothing.
+    for (name, value) in environment.into_iter().filter(|(_, value)| !value.trim().is_empty()) {
+        if name.starts_with("REDPANDA_") && !unknown::is_service_link(&name, &value) {
+            origins.insert(name.clone(), "the environment".to_owned());
+            settings.insert(name, value);
         }
     }
+    unknown::warn(origins.iter().map(|(name, origin)| (name.as_str(), origin.as_str())));
     let mut builder = ConfigBuilder::default();
-    apply(&mut builder, |name| var(name).or_else(|| from_file.get(name).cloned()));
+    apply(&mut builder, |name| settings.get(name).cloned());
     Ok(builder)
 }
 
-fn unreadable(file: &Path, e: dotenvy::Error) -> Error {
-    // A line may hold a secret: the parser's own text, which quotes the line, is not repeated.
-    let why = match e {
-        dotenvy::Error::LineParse(line, column) => {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let first = line.lines().next().unwrap_or_default();
-            let number = text.lines().position(|l| l.trim() == first.trim());
-            let line = number.map_or_else(|| "a line".to_owned(), |n| format!("line {}", n + 1));
-            format!("{line} is not NAME=value (at its column {})", column + 1)
-        }
-        dotenvy::Error::Io(e) => e.to_string(),
-        _ => "it can't be read".to_owned(),
+/// Returns the settings of the file; none if there is no such file.
+fn from_file(file: &Path) -> Result<BTreeMap<String, String>> {
+    // A directory of that name is some other tool's, as a virtual environment of Python.
+    let parsed = match std::fs::read(file) {
+        Ok(text) => dotenv::parse(&text),
+        Err(_) if file.is_dir() => return Ok(BTreeMap::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(e) => Err(e.to_string()),
     };
-    Error::new(ErrorKind::Config, format!("{}: {why}; see .env.example", file.display()))
+    parsed.map_err(|why| Error::new(ErrorKind::Config, format!("{}: {why}; see .env.example", file.display())))
 }
 
 /// Sets what is set; notes what is not allowed.
 pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<String>) {
     let problems = std::mem::take(&mut builder.problems);
+    // Empty is not set: what writes environments from templates can't leave a variable out.
+    let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
+    builder.set_by_variable.extend(VARIABLES.iter().map(|(name, _)| *name).filter(|name| read(name).is_some()));
     let mut vars = Vars { read: &read, problems };
     let config = &mut builder.config;
     let brokers = |s: &str| parse_brokers(s).map_err(|e| e.to_string());
@@ -131,20 +142,32 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_REBALANCE_TIMEOUT", millis, &mut config.consumer.rebalance_timeout);
     vars.set("REDPANDA_MAX_POLL_INTERVAL", millis, &mut config.consumer.max_poll_interval);
     vars.set("REDPANDA_HEARTBEAT_INTERVAL", millis, &mut config.consumer.heartbeat_interval);
+    vars.set("REDPANDA_ASSIGNORS", assignors, &mut config.consumer.assignors);
     vars.set("REDPANDA_GROUP_PROTOCOL", protocol, &mut config.consumer.group_protocol);
     vars.set("REDPANDA_GROUP_INSTANCE_ID", name, &mut config.consumer.group_instance_id);
     vars.set("REDPANDA_GROUP_REMOTE_ASSIGNOR", name, &mut config.consumer.group_remote_assignor);
     vars.set("REDPANDA_CLIENT_RACK", name, &mut config.consumer.client_rack);
     vars.set("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", boolean, &mut config.allow_auto_topic_creation);
     vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
+    vars.set("REDPANDA_CONNECT_TIMEOUT", millis, &mut config.connect_timeout);
+    vars.set("REDPANDA_METADATA_MAX_AGE", millis, &mut config.metadata_max_age);
+    vars.set("REDPANDA_RETRY_BACKOFF", millis, &mut config.retry_backoff);
+    vars.set("REDPANDA_RETRY_BACKOFF_MAX", millis, &mut config.retry_backoff_max);
     vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);
     vars.set("REDPANDA_ACKS", acks, &mut config.producer.acks);
     vars.set("REDPANDA_IDEMPOTENCE", boolean, &mut config.producer.idempotence);
     vars.set("REDPANDA_LINGER", millis, &mut config.producer.linger);
     vars.set("REDPANDA_BATCH_SIZE", bytes, &mut config.producer.batch_size);
     vars.set("REDPANDA_BUFFER_MEMORY", bytes, &mut config.producer.buffer_memory);
+    vars.set("REDPANDA_MAX_REQUEST_SIZE", bytes, &mut config.producer.max_request_size);
     vars.set("REDPANDA_AUTO_OFFSET_RESET", reset, &mut config.consumer.offset_reset);
     vars.set("REDPANDA_ISOLATION_LEVEL", isolation, &mut config.consumer.isolation_level);
+    vars.set("REDPANDA_FETCH_MIN_BYTES", bytes, &mut config.consumer.fetch_min_bytes);
+    vars.set("REDPANDA_FETCH_MAX_WAIT", millis, &mut config.consumer.fetch_max_wait);
+    vars.set("REDPANDA_FETCH_MAX_BYTES", bytes, &mut config.consumer.fetch_max_bytes);
+    vars.set("REDPANDA_PARTITION_FETCH_BYTES", bytes, &mut config.consumer.partition_fetch_bytes);
+    vars.set("REDPANDA_PREFETCH_BYTES", bytes, &mut config.consumer.prefetch_bytes);
+    vars.set("REDPANDA_MAX_DECOMPRESSED_BYTES", bytes, &mut config.consumer.max_decompressed_bytes);
     vars.set("REDPANDA_HANDLER_ORDERING", ordering, &mut config.processor.ordering);
     vars.set("REDPANDA_HANDLER_CONCURRENCY", count, &mut config.processor.concurrency);
     vars.set("REDPANDA_PARKED_RECORDS", count, &mut config.processor.parked_records);
@@ -152,6 +175,10 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_ATTEMPT_TIMEOUT", limit, &mut config.processor.attempt_timeout);
     vars.set("REDPANDA_MAX_ATTEMPTS", count, &mut config.processor.max_attempts);
     vars.set("REDPANDA_DEAD_LETTER_RETENTION", retention, &mut config.processor.dead_letter_retention);
+    vars.set("REDPANDA_HANDLER_RETRY_BACKOFF", millis, &mut config.processor.retry_backoff);
+    vars.set("REDPANDA_HANDLER_RETRY_BACKOFF_MAX", millis, &mut config.processor.retry_backoff_max);
+    vars.set("REDPANDA_DEAD_LETTER_SUFFIX", text, &mut config.processor.dead_letter_suffix);
+    vars.set("REDPANDA_COMMIT_INTERVAL", millis, &mut config.processor.commit_interval);
     vars.set("REDPANDA_SHUTDOWN_TIMEOUT", millis, &mut config.processor.shutdown_timeout);
     vars.set("REDPANDA_STALL_TIMEOUT", millis, &mut config.processor.stall_timeout);
     vars.set("REDPANDA_HEALTH_TIMEOUT", millis, &mut config.health_timeout);
@@ -166,6 +193,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     if let Compression::Gzip { level: l } = &mut config.producer.compression {
         *l = level;
     }
+    vars.set("REDPANDA_TOPIC_COMPRESSION", topic_codecs, &mut config.producer.topic_compression);
     builder.problems = vars.problems;
 }
 
@@ -264,14 +292,41 @@ fn security_protocol(s: &str) -> Result<SecurityProtocol, String> {
     s.parse().map_err(|_| "allowed is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL".into())
 }
 
-/// Nothing is none.
 fn file(s: &str) -> Result<Option<PathBuf>, String> {
-    Ok(name(s)?.map(PathBuf::from))
+    Ok(Some(PathBuf::from(s)))
 }
 
-/// Nothing is none.
 fn name(s: &str) -> Result<Option<String>, String> {
-    Ok(Some(s.to_owned()).filter(|s| !s.is_empty()))
+    Ok(Some(s.to_owned()))
+}
+
+/// Reads names, separated by commas.
+fn assignors(s: &str) -> Result<Vec<AssignorKind>, String> {
+    let one = |name: &str| match name.trim() {
+        "range" => Some(AssignorKind::Range),
+        "roundrobin" => Some(AssignorKind::RoundRobin),
+        "sticky" => Some(AssignorKind::Sticky),
+        "cooperative-sticky" => Some(AssignorKind::CooperativeSticky),
+        "RoundRobinAssigner" => Some(AssignorKind::KafkaJs),
+        _ => None,
+    };
+    let allowed =
+        "allowed are range, roundrobin, sticky, cooperative-sticky and RoundRobinAssigner, separated by commas";
+    s.split(',').map(one).collect::<Option<_>>().ok_or_else(|| allowed.to_owned())
+}
+
+/// Reads `topic=codec`, separated by commas; a gzip level stands behind a colon.
+fn topic_codecs(s: &str) -> Result<HashMap<String, Compression>, String> {
+    let allowed = "allowed is TOPIC=CODEC, separated by commas, such as orders=zstd,events=gzip:6,images=none";
+    let one = |entry: &str| {
+        let (topic, codec) = entry.split_once('=')?;
+        let codec = match codec.trim().strip_prefix("gzip:") {
+            Some(level) => Compression::Gzip { level: gzip_level(level).ok()? },
+            None => codec.trim().parse().ok()?,
+        };
+        Some((topic.trim().to_owned(), codec)).filter(|(topic, _)| !topic.is_empty())
+    };
+    s.split(',').map(one).collect::<Option<_>>().ok_or_else(|| allowed.to_owned())
 }
 
 fn ordering(s: &str) -> Result<HandlerOrdering, String> {

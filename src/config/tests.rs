@@ -8,6 +8,10 @@ fn vars(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Opti
     |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
 }
 
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 #[test]
 fn defaults_are_the_documented_ones() {
     let c = ConfigBuilder::from_vars(|_| None).build().unwrap();
@@ -136,10 +140,12 @@ fn a_rebalance_is_longer_than_a_heartbeat() {
 fn the_environment_wins_over_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
-    fs::write(&file, "# shop\nREDPANDA_CLIENT_ID=from-file\nREDPANDA_CONSUMER_GROUP_ID=\"g 1\"\n").unwrap();
-    let c = env::read(&file, vars(&[("REDPANDA_CLIENT_ID", "from-env")])).unwrap().build().unwrap();
+    let text = "# shop\nREDPANDA_CLIENT_ID=from-file\nREDPANDA_CONSUMER_GROUP_ID=\"g 1\"\nREDPANDA_LINGER=5\n";
+    fs::write(&file, text).unwrap();
+    let c = env::read(&file, environment(&[("REDPANDA_CLIENT_ID", "from-env"), ("REDPANDA_LINGER", "")])).unwrap().build().unwrap();
     assert_eq!((c.client_id.as_str(), c.group_id.as_str()), ("from-env", "g 1"));
-    let missing = env::read(&dir.path().join("none"), |_| None).unwrap().build().unwrap();
+    assert_eq!(c.producer.linger, Duration::from_millis(5), "an empty variable hides nothing");
+    let missing = env::read(&dir.path().join("none"), []).unwrap().build().unwrap();
     assert_eq!(missing, Config::default());
 }
 
@@ -148,10 +154,159 @@ fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
     fs::write(&file, "# a comment\nREDPANDA_LINGER=5\n\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
-    let e = env::read(&file, |_| None).unwrap_err();
+    let e = env::read(&file, []).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert!(e.to_string().contains(".env: line 4 is not NAME=value"), "{e}");
+    assert!(e.to_string().contains(".env: line 4: the value of REDPANDA_SASL_PASSWORD has no closing quote on its line"), "{e}");
     assert!(!e.full().contains("hunter2"));
+}
+
+#[test]
+fn a_file_of_other_tools_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(".env");
+    fs::write(&file, "\u{feff}APP_NAME=My Shop\r\nREDPANDA_CLIENT_ID=ab$cd\r\n").unwrap();
+    assert_eq!(env::read(&file, []).unwrap().build().unwrap().client_id, "ab$cd");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert_eq!(env::read(&file, []).unwrap().build().unwrap(), Config::default());
+}
+
+#[test]
+fn an_empty_variable_is_not_set() {
+    for empty in ["", "  "] {
+        let builder = ConfigBuilder::from_vars(|_| Some(empty.to_owned()));
+        assert!(!env::VARIABLES.iter().any(|(name, _)| builder.has_variable(name)));
+        assert_eq!(builder.build().unwrap(), Config::default());
+    }
+}
+
+/// Every field is named here, so that a new one does not compile before it has a variable or is among those without.
+#[test]
+fn every_setting_has_a_variable_but_those_that_are_code() {
+    let Config {
+        brokers: _,
+        security_protocol: _,
+        tls: TlsConfig { .. },
+        sasl: _,
+        client_id: _,
+        group_id,
+        allow_auto_topic_creation,
+        request_timeout,
+        connect_timeout,
+        health_timeout,
+        metadata_max_age,
+        retry_backoff,
+        retry_backoff_max,
+        metrics: _,     // code
+        propagation: _, // code
+        producer,
+        consumer,
+        processor,
+    } = ConfigBuilder::from_vars(|name| {
+        let value = match name {
+            "REDPANDA_CONSUMER_GROUP_ID" | "REDPANDA_GROUP_INSTANCE_ID" | "REDPANDA_GROUP_REMOTE_ASSIGNOR" => "g",
+            "REDPANDA_CLIENT_RACK" | "REDPANDA_DEAD_LETTER_SUFFIX" => "g",
+            "REDPANDA_ALLOW_AUTO_TOPIC_CREATION" | "REDPANDA_IDEMPOTENCE" | "REDPANDA_ADAPTIVE_PARTITIONING" => "off",
+            "REDPANDA_ASSIGNORS" => "sticky, RoundRobinAssigner",
+            "REDPANDA_GROUP_PROTOCOL" => "auto",
+            "REDPANDA_ACKS" => "leader",
+            "REDPANDA_COMPRESSION" => "gzip",
+            "REDPANDA_COMPRESSION_LEVEL" => "9",
+            "REDPANDA_TOPIC_COMPRESSION" => "a=zstd, b=gzip:6",
+            "REDPANDA_PARTITIONER" => "round_robin",
+            "REDPANDA_AUTO_OFFSET_RESET" => "none",
+            "REDPANDA_ISOLATION_LEVEL" => "read_committed",
+            "REDPANDA_HANDLER_ORDERING" => "key",
+            "REDPANDA_HEARTBEAT_INTERVAL" | "REDPANDA_LINGER" | "REDPANDA_MAX_ATTEMPTS" => "7",
+            "REDPANDA_RETRY_BACKOFF" | "REDPANDA_HANDLER_RETRY_BACKOFF" => "7",
+            "REDPANDA_BUFFER_MEMORY" => "70000",
+            "REDPANDA_DELIVERY_TIMEOUT" | "REDPANDA_DEAD_LETTER_RETENTION" => "70000",
+            other if other.contains("_TLS_") || other.contains("_SASL_") || other.contains("_SECURITY_") => return None,
+            "REDPANDA_BROKERS" | "REDPANDA_CLIENT_ID" => return None,
+            _ => "7000",
+        };
+        Some(value.to_owned())
+    })
+    .build()
+    .unwrap();
+    let (ms, few) = (Duration::from_millis(7000), Duration::from_millis(7));
+    assert_eq!((group_id.as_str(), allow_auto_topic_creation), ("g", false));
+    assert_eq!([request_timeout, connect_timeout, health_timeout, metadata_max_age, retry_backoff_max], [ms; 5]);
+    assert_eq!(retry_backoff, few);
+    let expected = ProducerConfig {
+        acks: Acks::Leader,
+        idempotence: false,
+        linger: few,
+        batch_size: 7000,
+        buffer_memory: 70_000,
+        max_request_size: 7000,
+        delivery_timeout: Duration::from_millis(70_000),
+        compression: Compression::Gzip { level: 9 },
+        topic_compression: HashMap::from([
+            ("a".to_owned(), Compression::Zstd),
+            ("b".to_owned(), Compression::Gzip { level: 6 }),
+        ]),
+        partitioner: PartitionerKind::RoundRobin,
+        adaptive_partitioning: false,
+        partition_availability_timeout: ms,
+    };
+    assert_eq!(producer, expected);
+    let expected = ConsumerConfig {
+        session_timeout: ms,
+        rebalance_timeout: ms,
+        max_poll_interval: ms,
+        heartbeat_interval: few,
+        assignors: vec![AssignorKind::Sticky, AssignorKind::KafkaJs],
+        group_protocol: GroupProtocol::Auto,
+        group_instance_id: Some("g".to_owned()),
+        group_remote_assignor: Some("g".to_owned()),
+        client_rack: Some("g".to_owned()),
+        offset_reset: OffsetReset::None,
+        isolation_level: IsolationLevel::ReadCommitted,
+        auto_commit_interval: Some(ms),
+        fetch_min_bytes: 7000,
+        fetch_max_wait: ms,
+        fetch_max_bytes: 7000,
+        partition_fetch_bytes: 7000,
+        prefetch_bytes: 7000,
+        max_decompressed_bytes: 7000,
+    };
+    assert_eq!(consumer, expected);
+    let expected = ProcessorConfig {
+        ordering: HandlerOrdering::Key,
+        concurrency: 7000,
+        parked_records: 7000,
+        parked_bytes: 7000,
+        attempt_timeout: Some(ms),
+        max_attempts: 7,
+        retry_backoff: few,
+        retry_backoff_max: ms,
+        dead_letter_suffix: "g".to_owned(),
+        dead_letter_retention: Some(Duration::from_millis(70_000)),
+        commit_interval: ms,
+        shutdown_timeout: ms,
+        stall_timeout: ms,
+    };
+    assert_eq!(processor, expected);
+}
+
+#[test]
+fn lists_of_names_and_of_topics_are_checked() {
+    let e = ConfigBuilder::from_vars(vars(&[
+        ("REDPANDA_ASSIGNORS", "range,best"),
+        ("REDPANDA_TOPIC_COMPRESSION", "orders=gzip:10"),
+        ("REDPANDA_MAX_REQUEST_SIZE", "1000"),
+    ]))
+    .build()
+    .unwrap_err()
+    .to_string();
+    for part in [
+        "REDPANDA_ASSIGNORS is \"range,best\": allowed are range, roundrobin,",
+        "REDPANDA_TOPIC_COMPRESSION is \"orders=gzip:10\": allowed is TOPIC=CODEC",
+        "max request size (REDPANDA_MAX_REQUEST_SIZE) is 1000 bytes: allowed is 1024 to 104857600",
+    ] {
+        assert!(e.contains(part), "{part:?} is not in {e}");
+    }
 }
 
 #[test]
@@ -168,7 +323,7 @@ fn the_example_file_shows_the_defaults() {
     let text = fs::read_to_string(file).unwrap();
     let shown: Vec<_> = text.lines().filter(|l| l.starts_with("REDPANDA_")).collect();
     assert_eq!(shown.len(), env::VARIABLES.len(), "every variable: {shown:?}");
-    let read = env::read(std::path::Path::new(file), |_| None).unwrap().build().unwrap();
+    let read = env::read(std::path::Path::new(file), []).unwrap().build().unwrap();
     assert_eq!(read, Config::default());
 }
 

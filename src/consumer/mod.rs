@@ -58,7 +58,7 @@ pub use stream::MessageStream;
 pub(crate) use subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 
 use crate::cluster::Client;
-use crate::config::{ConsumerConfig, IsolationLevel, OffsetReset};
+use crate::config::{ConsumerConfig, GroupName, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 use commits::Outbox;
@@ -146,7 +146,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Joins a group and reads what it is assigned, from the committed offsets on, or by
+    /// Joins a group (`None` is [`Config::group_id`](crate::Config::group_id)) and reads what it is assigned, from the committed offsets on, or by
     /// [`offset_reset`](ConsumerConfig::offset_reset) where there are none.
     ///
     /// Returns when the topics are known; joining goes on behind it and is told by the first [`ConsumerEvent::Assigned`]. A topic
@@ -159,7 +159,17 @@ impl Consumer {
     ///
     /// # Cancellation
     /// Nothing is left behind but, perhaps, a topic that was created.
-    pub async fn subscribe(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
+    pub async fn subscribe(
+        client: &Client,
+        group: impl GroupName,
+        topics: &[&str],
+        config: ConsumerConfig,
+    ) -> Result<Self> {
+        let group = group.resolve(client.config()).to_owned();
+        Self::join(client, &group, topics, config).await
+    }
+
+    async fn join(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
         config.validate()?;
         if group.is_empty() {
             return Err(Error::new(ErrorKind::Config, "the group's name is empty: name a consumer group"));

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
-use crate::config::{ConsumerConfig, ProcessorConfig};
+use crate::config::{ConsumerConfig, GroupName, ProcessorConfig};
 use crate::consumer::Consumer;
 use crate::error::{Error, ErrorKind, Result};
 pub use activity::Activity;
@@ -122,7 +122,7 @@ impl Processor {
         self
     }
 
-    /// Joins `group`, reads `topics` and hands each record to `handler`.
+    /// Joins `group` (`None` is [`Config::group_id`](crate::Config::group_id)), reads `topics` and hands each record to `handler`.
     ///
     /// The handler is any async function, or a `tower::Service`: see [`Handler`]; what it can say of a record is an [`Outcome`].
     /// One that fails, or panics, is called again after a backoff, up to [`ProcessorConfig::max_attempts`] times; then the record goes to the dead-letter topic, which is the topic's name with [`ProcessorConfig::dead_letter_suffix`].
@@ -132,8 +132,14 @@ impl Processor {
     /// # Errors
     /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
     /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created.
-    pub async fn subscribe<A>(self, topics: &[&str], group: &str, handler: impl Handler<A>) -> Result<Subscription> {
-        self.start(topics, group, Routine::Each(Arc::new(move |message| handler.call(message)))).await
+    pub async fn subscribe<A>(
+        self,
+        topics: &[&str],
+        group: impl GroupName,
+        handler: impl Handler<A>,
+    ) -> Result<Subscription> {
+        let group = group.resolve(self.client.config()).to_owned();
+        self.start(topics, &group, Routine::Each(Arc::new(move |message| handler.call(message)))).await
     }
 
     /// As [`subscribe`](Self::subscribe), with a handler of several records at a time.
@@ -143,13 +149,14 @@ impl Processor {
     pub async fn subscribe_batches<A>(
         self,
         topics: &[&str],
-        group: &str,
+        group: impl GroupName,
         batching: Batching,
         handler: impl BatchHandler<A>,
     ) -> Result<Subscription> {
         batching.validate()?;
+        let group = group.resolve(self.client.config()).to_owned();
         let call = Arc::new(move |messages| handler.call(messages));
-        self.start(topics, group, Routine::Batches(batching, call)).await
+        self.start(topics, &group, Routine::Batches(batching, call)).await
     }
 
     async fn start(self, topics: &[&str], group: &str, routine: Routine) -> Result<Subscription> {

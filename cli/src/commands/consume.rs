@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ailurus::{
-    Admin, Client, Consumer, ConsumerEvent, IsolationLevel, OffsetReset, Records, StartOffset, TopicPartition,
+    Admin, Client, Config, Consumer, ConsumerEvent, IsolationLevel, OffsetReset, Records, StartOffset, TopicPartition,
 };
 use chrono::DateTime;
 use clap::Args;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
-use crate::output;
+use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::settings;
 use crate::signals::Shutdown;
@@ -25,7 +25,7 @@ use end::EndOfLog;
 
 /// Print records.
 ///
-/// Without --group it reads all partitions and commits nothing. With --group it is a member of that consumer group: it
+/// Without a group it reads all partitions and commits nothing. With one it is a member of that consumer group: it
 /// reads the partitions it is assigned and commits what it has printed, and nothing else. It ends with SIGINT or SIGTERM,
 /// --max or --exit-at-end; a member then commits, says on stderr what is left of its partitions, and leaves its group. A topic that does not exist is an error: reading
 /// creates none.
@@ -52,9 +52,13 @@ pub struct Consume {
     /// The topics.
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
-    /// The consumer group to be a member of.
-    #[arg(long, short, value_name = "GROUP")]
+    /// Consumer group to be a member of, always a dynamic one; without a name it is REDPANDA_CONSUMER_GROUP_ID.
+    /// [default: REDPANDA_CONSUMER_GROUP_ID, if that is set to another group than its default]
+    #[arg(long, short, value_name = "GROUP", num_args = 0..=1, default_missing_value = "")]
     group: Option<String>,
+    /// Read without a group, also where REDPANDA_CONSUMER_GROUP_ID is set.
+    #[arg(long, conflicts_with = "group")]
+    no_group: bool,
     /// Where to begin: earliest, latest, an offset (of every partition), or the time of the first record, such as
     /// 2026-01-31T12:00:00Z. With --group it counts where the group has committed nothing, and is earliest or latest.
     /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
@@ -111,8 +115,32 @@ fn isolation(text: &str) -> Result<IsolationLevel, String> {
 /// How long printed records may wait for their commit.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 
-pub async fn run(global: &Global, args: Consume) -> anyhow::Result<Exit> {
+impl Consume {
+    /// Sets the group to what the settings say where the command line leaves it to them.
+    fn resolve_group(&mut self, config: &Config) {
+        let default = Config::default().group_id;
+        match self.group.as_deref() {
+            Some("") => self.group = Some(config.group_id.clone()),
+            None if !self.no_group && self.fits_group() && config.group_id != default => {
+                note(format_args!(
+                    "reading as a member of group {} (REDPANDA_CONSUMER_GROUP_ID): --no-group reads without one",
+                    config.group_id
+                ));
+                self.group = Some(config.group_id.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether a group can begin where it was asked for.
+    fn fits_group(&self) -> bool {
+        matches!(self.from, None | Some(From(StartOffset::Earliest | StartOffset::Latest)))
+    }
+}
+
+pub async fn run(global: &Global, mut args: Consume) -> anyhow::Result<Exit> {
     let mut builder = settings::builder(global)?.allow_auto_topic_creation(false);
+    args.resolve_group(&builder.clone().build()?);
     match (&args.group, args.from) {
         (Some(_), Some(From(StartOffset::Earliest))) => builder = builder.offset_reset(OffsetReset::Earliest),
         (Some(_), Some(From(StartOffset::Latest))) => builder = builder.offset_reset(OffsetReset::Latest),

@@ -76,7 +76,7 @@ struct Report {
 pub async fn run(global: &Global, args: Demo) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::install()?;
     let mut builder = settings::builder(global)?;
-    let embedded = if settings::names_brokers(global) { None } else { Some(Embedded::for_demo().await?) };
+    let embedded = if settings::names_brokers(global)? { None } else { Some(Embedded::for_demo().await?) };
     if let Some(embedded) = &embedded {
         builder = builder.brokers(embedded.brokers());
     }

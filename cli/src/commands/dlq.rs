@@ -26,9 +26,9 @@ use log::Filter;
 pub struct Dlq {
     #[command(subcommand)]
     action: Action,
-    /// What the names of dead-letter topics end in.
-    #[arg(long, global = true, value_name = "TEXT", default_value = ".dlq")]
-    suffix: String,
+    /// What the names of dead-letter topics end in [default: REDPANDA_DEAD_LETTER_SUFFIX, else .dlq].
+    #[arg(long, global = true, value_name = "TEXT")]
+    suffix: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -149,6 +149,9 @@ pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result
             std::slice::from_ref(topic)
         }
     };
+    // An offset may be committed on the strength of what is written here: all replicas must have it.
+    let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
+    let suffix = suffix.unwrap_or_else(|| config.processor.dead_letter_suffix.clone());
     if suffix.is_empty() {
         return Err(Usage("--suffix is empty: every topic would be a dead-letter topic".into()).into());
     }
@@ -157,8 +160,6 @@ pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result
             format!("{other} is no dead-letter topic: it does not end in {suffix} (did you mean {other}{suffix}?)");
         return Err(Usage(what).into());
     }
-    // An offset may be committed on the strength of what is written here: all replicas must have it.
-    let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
     let client = Client::connect(config).await?;
     let work = async {
         match action {

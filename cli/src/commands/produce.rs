@@ -63,7 +63,7 @@ pub struct Produce {
     /// How batches are compressed [default: REDPANDA_COMPRESSION, else none].
     #[arg(long, value_enum)]
     compression: Option<Codec>,
-    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 5].
+    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     compression_level: Option<u32>,
     /// How long a record may wait for others, in milliseconds [default: REDPANDA_LINGER, else 0].

@@ -75,7 +75,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let exposition = Exposition::new();
-    let config = settings::builder(global)?.metrics(exposition.counts()).build()?;
+    let config = settings::service(global)?.metrics(exposition.counts()).build()?;
     let service = RedpandaService::new(&Client::new(config))?;
     let shutdown = Shutdown::install_for_three()?;
     let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;

@@ -91,9 +91,9 @@ impl Vars<'_> {
         Some(TokenSource::ClientCredentials(client))
     }
 
-    /// As it is: a password may end in a space. Nothing is none.
+    /// As it is: a password may end in a space.
     fn given(&self, variable: &str) -> Option<String> {
-        (self.read)(variable).filter(|value| !value.is_empty())
+        (self.read)(variable)
     }
 
     fn needed(&mut self, variable: &str, why: &str) -> Option<String> {
