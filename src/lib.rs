@@ -79,9 +79,9 @@ pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
     Acks, AssignorKind, BrokerAddr, ClientCredentials, Compression, Config, ConfigBuilder, ConsumerConfig, Credentials,
-    GroupName, GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind, ProcessorConfig,
-    ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError, TokenFuture,
-    TokenProvider, TokenSource,
+    GroupName, GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind,
+    ProcessorConfig, ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError,
+    TokenFuture, TokenProvider, TokenSource,
 };
 pub use consumer::{
     CommitHandle, Committer, Consumer, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, Records, Revocation,

@@ -73,7 +73,8 @@ fn the_group_of_the_settings_is_the_group_of_consume() {
         let ended = run(command, b"").expect(0);
         (ended.stdout.lines().count(), ended.stderr)
     };
-    let said = format!("reading as a member of group {group} (REDPANDA_CONSUMER_GROUP_ID): --no-group reads without one\n");
+    let said =
+        format!("reading as a member of group {group} (REDPANDA_CONSUMER_GROUP_ID): --no-group reads without one\n");
     assert_eq!(consume(&["--max", "1"], &group).0, 1);
     assert_eq!(consume(&[], &group), (1, said), "it went on where the group had committed");
     assert_eq!(consume(&["--no-group"], &group), (2, String::new()));

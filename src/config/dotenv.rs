@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn names_may_be_exported_and_the_last_one_wins() {
-        let file = "\u{feff}export REDPANDA_A=1\r\n\t REDPANDA_B = 2\n# REDPANDA_A=3\nexport\tREDPANDA_A=4\nREDPANDA_C=5";
+        let file =
+            "\u{feff}export REDPANDA_A=1\r\n\t REDPANDA_B = 2\n# REDPANDA_A=3\nexport\tREDPANDA_A=4\nREDPANDA_C=5";
         let found: Vec<_> = parse(file.as_bytes()).unwrap().into_iter().collect();
         let pairs = [("REDPANDA_A", "4"), ("REDPANDA_B", "2"), ("REDPANDA_C", "5")];
         assert_eq!(found, pairs.map(|(n, v)| (n.to_owned(), v.to_owned())));

@@ -142,7 +142,10 @@ fn the_environment_wins_over_the_file() {
     let file = dir.path().join(".env");
     let text = "# shop\nREDPANDA_CLIENT_ID=from-file\nREDPANDA_CONSUMER_GROUP_ID=\"g 1\"\nREDPANDA_LINGER=5\n";
     fs::write(&file, text).unwrap();
-    let c = env::read(&file, environment(&[("REDPANDA_CLIENT_ID", "from-env"), ("REDPANDA_LINGER", "")])).unwrap().build().unwrap();
+    let c = env::read(&file, environment(&[("REDPANDA_CLIENT_ID", "from-env"), ("REDPANDA_LINGER", "")]))
+        .unwrap()
+        .build()
+        .unwrap();
     assert_eq!((c.client_id.as_str(), c.group_id.as_str()), ("from-env", "g 1"));
     assert_eq!(c.producer.linger, Duration::from_millis(5), "an empty variable hides nothing");
     let missing = env::read(&dir.path().join("none"), []).unwrap().build().unwrap();
@@ -156,7 +159,10 @@ fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
     fs::write(&file, "# a comment\nREDPANDA_LINGER=5\n\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
     let e = env::read(&file, []).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert!(e.to_string().contains(".env: line 4: the value of REDPANDA_SASL_PASSWORD has no closing quote on its line"), "{e}");
+    assert!(
+        e.to_string().contains(".env: line 4: the value of REDPANDA_SASL_PASSWORD has no closing quote on its line"),
+        "{e}"
+    );
     assert!(!e.full().contains("hunter2"));
 }
 
@@ -221,7 +227,9 @@ fn every_setting_has_a_variable_but_those_that_are_code() {
             "REDPANDA_RETRY_BACKOFF" | "REDPANDA_HANDLER_RETRY_BACKOFF" => "7",
             "REDPANDA_BUFFER_MEMORY" => "70000",
             "REDPANDA_DELIVERY_TIMEOUT" | "REDPANDA_DEAD_LETTER_RETENTION" => "70000",
-            other if other.contains("_TLS_") || other.contains("_SASL_") || other.contains("_SECURITY_") => return None,
+            other if other.contains("_TLS_") || other.contains("_SASL_") || other.contains("_SECURITY_") => {
+                return None;
+            }
             "REDPANDA_BROKERS" | "REDPANDA_CLIENT_ID" => return None,
             _ => "7000",
         };
