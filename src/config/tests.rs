@@ -257,6 +257,7 @@ fn every_setting_has_a_variable_but_those_that_are_code() {
         partitioner: PartitionerKind::RoundRobin,
         adaptive_partitioning: false,
         partition_availability_timeout: ms,
+        max_record_size: None, // not a setting of users
     };
     assert_eq!(producer, expected);
     let expected = ConsumerConfig {
