@@ -28,7 +28,8 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+    event_id: Option<String>,
 }
 
 /// The classes of [`Error`] that a program may want to tell apart.
@@ -129,7 +130,7 @@ impl ErrorKind {
 impl Error {
     /// An error with a kind and a text.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None, event_id: None }))
     }
 
     /// The same, with what caused it.
@@ -138,7 +139,8 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+        let source = Some(Arc::from(source.into()));
+        Self(Arc::new(Inner { kind, message: message.into(), source, event_id: None }))
     }
 
     /// An error code that a broker answered with; `what` says what was asked of whom.
@@ -151,8 +153,21 @@ impl Error {
     /// Puts what was being done in front; kind and retriability stay.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let kind = self.0.kind;
-        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Box::new(self)) }))
+        let (kind, event_id) = (self.0.kind, self.0.event_id.clone());
+        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }))
+    }
+
+    /// Names the event that was being sent.
+    pub(crate) fn of_event(&self, id: &str) -> Self {
+        let Inner { kind, message, source, .. } = &*self.0;
+        let message = format!("{message} (event {id})");
+        Self(Arc::new(Inner { kind: *kind, message, source: source.clone(), event_id: Some(id.to_owned()) }))
+    }
+
+    /// Id of the event that was not sent, or whose fate is unknown: under the same id
+    /// ([`SendOptions::id`](crate::SendOptions::id)) it can be sent again, and readers that keep ids see a repetition.
+    pub fn event_id(&self) -> Option<&str> {
+        self.0.event_id.as_deref()
     }
 
     /// Its class.

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use crate::cluster::Client;
 use crate::config::{Compression, Config, GroupName};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Encoded, Event};
 use crate::health::{Checks, Health};
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
-use crate::record::Headers;
+use crate::record::{Header, Headers};
 use crate::trace::TraceContext;
+
+/// The header of an event's id.
+const ID: &str = "ce_id";
 
 /// What [`RedpandaService::send_message`] can be told beside topic and event.
 ///
@@ -25,13 +28,17 @@ use crate::trace::TraceContext;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SendOptions {
+    /// Id of the event, if not a new one: to send an event again whose fate is unknown ([`Error::event_id`](crate::Error::event_id)), or
+    /// one that was stored with its id before, as in an outbox. Not empty. It is of one event: options that several share have none.
+    pub id: Option<String>,
     /// The key, if not the event's own.
     pub key: Option<String>,
     /// The partition, if not chosen by key.
     pub partition: Option<i32>,
     /// Another codec than the producer's.
     pub compression: Option<Compression>,
-    /// Headers beside those of the event's envelope.
+    /// Headers beside those of the event's envelope. One with a name of the envelope's, such as `ce_time`, takes its place; `ce_id` is
+    /// the event's id unless `id` is set.
     pub headers: Headers,
     /// Milliseconds since 1970, if not the event's time.
     pub timestamp: Option<i64>,
@@ -45,6 +52,18 @@ impl SendOptions {
     /// Nothing special.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// Sets the event's id.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+    /// Sets the record's timestamp, in milliseconds since 1970.
+    #[must_use]
+    pub fn timestamp(mut self, timestamp: i64) -> Self {
+        self.timestamp = Some(timestamp);
+        self
     }
     /// Sets the key.
     #[must_use]
@@ -97,9 +116,24 @@ impl EventMessage {
     /// An event with options. Its id and time are made here, so that sending it twice sends one event.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`](crate::ErrorKind::Event) if it can't be written as JSON.
-    pub fn new<E: Event>(event: &E, options: SendOptions) -> Result<Self> {
-        Ok(Self { event: Encoded::new(event)?, options })
+    /// [`ErrorKind::Event`](crate::ErrorKind::Event) if it can't be written as JSON, or if the id it was given is none.
+    pub fn new<E: Event>(event: &E, mut options: SendOptions) -> Result<Self> {
+        let is_id = |h: &Header<'_>| h.key_bytes() == ID.as_bytes();
+        if options.headers.iter().any(|h| is_id(&h)) {
+            // It is written once, and is what errors hand back.
+            let given = options.headers.get(ID).unwrap_or_default();
+            let given = std::str::from_utf8(given).map_err(|_| {
+                Error::new(ErrorKind::Event, format!("the header {ID} given for {} is not UTF-8", E::TYPE))
+            })?;
+            options.id = options.id.or_else(|| Some(given.to_owned()));
+            options.headers = options.headers.iter().filter(|h| !is_id(h)).collect();
+        }
+        Ok(Self { event: Encoded::new(event, options.id.take())?, options })
+    }
+
+    /// Id of the event: the same in all records it is sent as.
+    pub fn id(&self) -> &str {
+        self.event.id()
     }
 }
 
@@ -178,7 +212,21 @@ impl RedpandaService {
     ///
     /// # Errors
     /// What [`Producer::send`] and its delivery say; [`ErrorKind::Event`](crate::ErrorKind::Event) if the event can't be
-    /// written as JSON.
+    /// written as JSON. [`Error::event_id`](crate::Error::event_id) is the event's id: where its fate is unknown, send it again under
+    /// that.
+    ///
+    /// ```no_run
+    /// # async fn example<E: ailurus::Event>(service: &ailurus::RedpandaService, event: &E) -> ailurus::Result<()> {
+    /// use ailurus::SendOptions;
+    ///
+    /// if let Err(error) = service.send_message("orders", event, SendOptions::new()).await {
+    ///     let Some(id) = error.event_id().filter(|_| error.is_fate_unknown()) else { return Err(error) };
+    ///     // Written twice, it is one event to readers that keep ids.
+    ///     service.send_message("orders", event, SendOptions::new().id(id)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancellation
     /// Dropping the future leaves open whether the event is sent.
@@ -188,11 +236,13 @@ impl RedpandaService {
         event: &E,
         options: SendOptions,
     ) -> Result<Acknowledgement> {
-        self.enqueue(topic, &EventMessage::new(event, options)?).await?.await
+        let message = EventMessage::new(event, options)?;
+        let sent = async { self.enqueue(topic, &message).await?.await };
+        sent.await.map_err(|e| e.of_event(message.id()))
     }
 
     /// Sends several and waits for all of them. The outcomes are in the order of the messages; messages of one key keep that
-    /// order in their partition.
+    /// order in their partition. An error names its event: [`Error::event_id`](crate::Error::event_id).
     ///
     /// # Cancellation
     /// Dropping the future leaves open which of them are sent.
@@ -202,11 +252,12 @@ impl RedpandaService {
             deliveries.push(self.enqueue(topic, message).await);
         }
         let mut outcomes = Vec::with_capacity(messages.len());
-        for delivery in deliveries {
-            outcomes.push(match delivery {
+        for (delivery, message) in deliveries.into_iter().zip(&messages) {
+            let outcome = match delivery {
                 Ok(delivery) => delivery.await,
                 Err(e) => Err(e),
-            });
+            };
+            outcomes.push(outcome.map_err(|e| e.of_event(message.id())));
         }
         outcomes
     }
@@ -214,10 +265,9 @@ impl RedpandaService {
     async fn enqueue(&self, topic: &str, message: &EventMessage) -> Result<Delivery> {
         let EventMessage { event, options } = message;
         let source = options.source.as_deref().unwrap_or(&self.client.config().client_id);
-        let mut headers = event.headers(source);
-        for h in options.headers.iter() {
-            headers.push(&h.key(), h.value());
-        }
+        let own = event.headers(source);
+        let is_given = |h: &Header<'_>| options.headers.iter().any(|given| given.key_bytes() == h.key_bytes());
+        let mut headers: Headers = own.iter().filter(|h| !is_given(h)).chain(options.headers.iter()).collect();
         if let Some(trace) = &options.trace {
             headers = headers.with_trace(trace);
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    AnyEvent, Compression, Envelope, Event, EventMessage, Message, ProducerRecord, RedpandaService, Router,
-    SendOptions, TraceContext,
+    AnyEvent, Compression, Consumer, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerConfig,
+    ProducerRecord, RedpandaService, Router, SendOptions, StartOffset, TopicPartition, TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -104,6 +104,58 @@ async fn typed_events_are_decoded_and_poison_is_a_dead_letter_at_once() {
     service.close(Duration::from_secs(30)).await.unwrap();
 }
 
+/// An event whose fate is not known is sent again as the same event.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_hands_back_the_id_under_which_the_event_can_be_sent_again() {
+    let broker = support::broker().await;
+    let config = broker.config().producer({
+        let mut producer = ProducerConfig::default();
+        producer.max_request_size = 2000;
+        producer
+    });
+    let service = RedpandaService::connect(config.build().unwrap()).await.unwrap();
+    let topic = broker.topic("stock");
+    support::create_topic(service.client(), &topic, 1).await.unwrap();
+    let large = counted(&"p".repeat(3000), 7);
+    let error = service.send_message(&topic, &large, SendOptions::new()).await.unwrap_err();
+    let id = error.event_id().unwrap().to_owned();
+    assert!(error.to_string().ends_with(&format!("(event {id})")), "{error}");
+    assert_eq!(error.clone().context("counting").event_id(), Some(id.as_str()));
+
+    let given = [
+        SendOptions::new().id(&id),
+        SendOptions::new().header("ce_id", "other").id(&id),
+        SendOptions::new().header("ce_id", "first").header("ce_id", &id).header("ce_time", "2026-01-31T12:00:00Z"),
+    ];
+    let messages: Vec<_> = given.into_iter().map(|o| EventMessage::new(&counted("p-1", 7), o).unwrap()).collect();
+    assert!(messages.iter().all(|m| m.id() == id));
+    let failing = EventMessage::new(&large, SendOptions::new().id("mine")).unwrap();
+    let failed = service.send_batch(&topic, vec![failing]).await.remove(0).unwrap_err();
+    assert_eq!(failed.event_id(), Some("mine"));
+    assert!(service.send_batch(&topic, messages).await.iter().all(Result::is_ok));
+    for bad in [SendOptions::new().id(""), SendOptions::new().header("ce_id", [0xff])] {
+        assert_eq!(EventMessage::new(&counted("p-1", 7), bad).unwrap_err().kind(), ErrorKind::Event);
+    }
+
+    let from = [(TopicPartition::new(topic.as_str(), 0), StartOffset::Earliest)].into_iter().collect();
+    let mut consumer =
+        Consumer::assign(service.client(), from, service.client().config().consumer.clone()).await.unwrap();
+    let mut records = Vec::new();
+    while records.len() < 3 {
+        if let ConsumerEvent::Records(mut more) = consumer.recv().await.unwrap() {
+            records.append(&mut more.records);
+        }
+    }
+    for record in &records {
+        let ids: Vec<_> = record.headers.iter().filter(|h| h.key() == "ce_id").map(|h| h.value().unwrap()).collect();
+        assert_eq!(ids, [id.as_bytes()]);
+        assert_eq!(record.headers.iter().filter(|h| h.key() == "ce_time").count(), 1);
+    }
+    assert_eq!(records[2].headers.get_str("ce_time"), Some("2026-01-31T12:00:00Z"));
+    consumer.close().await.unwrap();
+    service.close(Duration::from_secs(30)).await.unwrap();
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct ShelfCleared {
     shelf: String,
@@ -131,7 +183,8 @@ async fn a_router_hands_each_event_to_its_handler_and_unknown_ones_to_the_dead_l
         .on::<ShelfCleared>(move |event: Envelope<ShelfCleared>, message: Message| {
             let tx = cleared_tx.clone();
             async move { tx.send(format!("{} on attempt {}", event.data.shelf, message.attempt)).await }
-        });
+        })
+        .type_field("eventType");
     let subscription = service.subscribe(&[&topic], &group, router).await.unwrap();
     let same = || SendOptions::new().key("one");
     service.send_message(&topic, &counted("p-1", 7), same()).await.unwrap();

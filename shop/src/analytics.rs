@@ -6,6 +6,7 @@ use std::future::Future;
 use ailurus::{AnyEvent, Envelope, Error, ErrorKind, Event, Message, Result, event};
 use serde::Serialize;
 
+use crate::events::TYPE_FIELD;
 use crate::events::{OrderCancelled, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, OrderStatus, OrderUpdated};
 use crate::{Money, Outcome, Received};
 
@@ -88,7 +89,7 @@ impl OrderFact {
     /// # Errors
     /// [`ErrorKind::Event`] if the record says no type, or if its JSON is not an event of that type.
     pub fn from_message(message: &Message) -> Result<(Self, Received)> {
-        let event_type = event::event_type(message)?;
+        let event_type = event::event_type_in(message, &[TYPE_FIELD])?;
         match event_type.as_deref() {
             Some(OrderCreated::TYPE) => order::<OrderCreated>(message, |e| (e.order_id, OrderStatus::Pending, None)),
             Some(OrderUpdated::TYPE) => order::<OrderUpdated>(message, |e| (e.order_id, e.new_status, None)),

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use ailurus::{Envelope, Error, Message, Outcome as HandlerOutcome, RedpandaService, Result, Subscription};
+use ailurus::{
+    Envelope, Error, ErrorKind, Event, Message, Outcome as HandlerOutcome, RedpandaService, Result, Subscription, event,
+};
 
 use crate::analytics::{Analytics, OrderFact};
-use crate::events::StockUpdated;
+use crate::events::{StockUpdated, TYPE_FIELD};
 use crate::inventory::Inventory;
 use crate::{Outcome, Received, Topics};
 
@@ -42,14 +44,26 @@ where
     I: Inventory,
 {
     let inventory = Arc::new(inventory);
-    let handler = move |envelope: Envelope<StockUpdated>, message: Message| {
+    let handler = move |message: Message| {
         let inventory = inventory.clone();
         async move {
+            let envelope = stock_updated(&message)?;
             let received = Received::new(&envelope, &message);
-            outcome(inventory.apply(envelope.data, received.clone()).await, &received)
+            Ok::<_, Error>(outcome(inventory.apply(envelope.data, received.clone()).await, &received))
         }
     };
     service.subscribe(&[&topics.stock_updates], &topics.stock_group, handler).await
+}
+
+/// The update in a record, unless it says that it is another event.
+fn stock_updated(message: &Message) -> Result<Envelope<StockUpdated>> {
+    let found = event::event_type_in(message, &[TYPE_FIELD])?;
+    if let Some(other) = found.filter(|found| found != StockUpdated::TYPE) {
+        let Message { topic, partition, offset, .. } = message;
+        let what = format!("the record in {topic}/{partition} at offset {offset} holds an event of type {other:?}");
+        return Err(Error::new(ErrorKind::Event, what));
+    }
+    Envelope::from_message(message)
 }
 
 /// Starts a member of the group that counts orders: each event is recorded once.

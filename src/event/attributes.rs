@@ -50,7 +50,8 @@ fn structured(headers: &Headers) -> Option<&str> {
 #[derive(Debug, PartialEq)]
 pub(super) struct Attributes<'a> {
     pub(super) id: String,
-    pub(super) event_type: Option<&'a str>,
+    /// The type, and the header that says it.
+    pub(super) event_type: Option<(&'a str, &'static str)>,
     pub(super) source: Option<&'a str>,
     pub(super) time: DateTime<Utc>,
 }
@@ -69,9 +70,11 @@ impl<'a> Attributes<'a> {
             return Err(format!("ce_specversion is {version:?}, and only 1.0 is known"));
         }
         let event_type = match text(headers, "ce_type")? {
-            Some(found) => Some(found),
+            Some(found) => Some((found, "ce_type")),
             // Not of CloudEvents: bytes that are not text may mean anything, and are no type.
-            None => ["eventType", "type"].into_iter().find_map(|name| headers.get_str(name).filter(|t| !t.is_empty())),
+            None => ["eventType", "type"]
+                .into_iter()
+                .find_map(|name| Some((headers.get_str(name).filter(|t| !t.is_empty())?, name))),
         };
         let time = match text(headers, "ce_time")? {
             Some(time) => DateTime::parse_from_rfc3339(time)

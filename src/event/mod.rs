@@ -14,9 +14,9 @@
 //!
 //! Records of producers that know nothing of CloudEvents (a plain KafkaJS producer) are read too:
 //!
-//! - the **type** is that of the headers `ce_type`, `eventType` or `type`, else of the string fields `eventType` or `type`
-//!   of the JSON object, in this order; without any of them the type is not known, and [`Envelope::from_message`] takes
-//!   the record for what it was asked to read;
+//! - the **type** is that of the headers `ce_type`, `eventType` or `type`, in this order; without any of them the type is not known,
+//!   and [`Envelope::from_message`] takes the record for what it was asked to read. A field of the JSON is data, unless it is asked
+//!   for as the type: [`Router::type_field`](crate::Router::type_field), [`event_type_in`];
 //! - the **id** is `topic-partition-offset`, which stays the same when the record is delivered again;
 //! - the **time** is the record's timestamp, or 1970-01-01T00:00:00Z if it has none;
 //! - the **source** is not known.
@@ -148,9 +148,8 @@ impl<T: Event> Envelope<T> {
         let refuse = |what: String| refused(T::TYPE, message, &what);
         let value = message.value.as_deref().ok_or_else(|| refuse(TOMBSTONE.into()))?;
         let attributes = Attributes::read(message).map_err(&refuse)?;
-        let event_type = attributes.event_type.map(Cow::Borrowed).or_else(|| body_type(value).map(Cow::Owned));
-        if let Some(other) = event_type.filter(|found| found != T::TYPE) {
-            return Err(refuse(format!("the record holds an event of type {other:?}")));
+        if let Some((other, header)) = attributes.event_type.filter(|(found, _)| *found != T::TYPE) {
+            return Err(refuse(format!("the header {header} says that it holds an event of type {other:?}")));
         }
         let data = serde_json::from_slice(value).map_err(|e| refuse(format!("the JSON does not fit: {e}")))?;
         Ok(Self {
@@ -200,7 +199,7 @@ impl AnyEvent {
         let data: Value = serde_json::from_slice(value).map_err(|e| refuse(format!("the value is not JSON: {e}")))?;
         Ok(Self {
             id: attributes.id,
-            event_type: attributes.event_type.or_else(|| type_field(&data)).map(str::to_owned),
+            event_type: attributes.event_type.map(|(found, _)| found.to_owned()),
             source: attributes.source.map(str::to_owned),
             time: attributes.time,
             data,
@@ -208,10 +207,8 @@ impl AnyEvent {
     }
 }
 
-/// The type of the event in a record, if the record says it: what a handler of several types routes by, before it reads the
+/// The type of the event in a record, if a header says it: what a handler of several types routes by, before it reads the
 /// one it found with [`Envelope::from_message`].
-///
-/// The value is parsed only if no header says the type.
 ///
 /// # Errors
 /// [`ErrorKind::Event`] if the `ce_` headers are damaged.
@@ -220,17 +217,61 @@ impl AnyEvent {
 /// use ailurus::{Message, event};
 ///
 /// async fn route(message: Message) -> ailurus::Result<()> {
-///     match event::event_type(&message)?.as_deref() {
+///     match event::event_type(&message)? {
 ///         Some("order.created") => { /* Envelope::<OrderCreated>::from_message(&message)? */ }
 ///         _ => { /* not ours */ }
 ///     }
 ///     Ok(())
 /// }
 /// ```
-pub fn event_type(message: &Message) -> Result<Option<Cow<'_, str>>> {
+pub fn event_type(message: &Message) -> Result<Option<&str>> {
+    Ok(type_header(message)?.map(|(found, _)| found))
+}
+
+/// As [`event_type`]; where no header says the type, the first of these fields of the JSON object that is a string does. For topics
+/// whose senders agree on such a field.
+///
+/// The value is parsed only if no header says the type.
+///
+/// # Errors
+/// [`ErrorKind::Event`] if the `ce_` headers are damaged.
+///
+/// ```
+/// # fn example(message: &ailurus::Message) -> ailurus::Result<()> {
+/// let found = ailurus::event::event_type_in(message, &["eventType"])?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn event_type_in<'a>(message: &'a Message, fields: &[&str]) -> Result<Option<Cow<'a, str>>> {
+    Ok(find_type(message, fields)?.map(|found| found.name))
+}
+
+/// A type, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundType<'a> {
+    pub(crate) name: Cow<'a, str>,
+    /// `header ce_type`, `field eventType of its JSON`.
+    pub(crate) place: String,
+}
+
+pub(crate) fn find_type<'a>(message: &'a Message, fields: &[&str]) -> Result<Option<FoundType<'a>>> {
+    if let Some((found, header)) = type_header(message)? {
+        return Ok(Some(FoundType { name: found.into(), place: format!("header {header}") }));
+    }
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    // Damaged JSON says nothing: reading it as an event tells what is wrong.
+    let body: Option<Value> = message.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
+    let text = |name: &&str| body.as_ref()?.get(name)?.as_str().filter(|found| !found.is_empty());
+    let found = fields.iter().find_map(|name| Some((text(name)?, name)));
+    Ok(found
+        .map(|(found, name)| FoundType { name: found.to_owned().into(), place: format!("field {name} of its JSON") }))
+}
+
+fn type_header(message: &Message) -> Result<Option<(&str, &'static str)>> {
     let attributes = Attributes::read(message).map_err(|what| refused("an event of any type", message, &what))?;
-    let of_body = || message.value.as_deref().and_then(body_type).map(Cow::Owned);
-    Ok(attributes.event_type.map(Cow::Borrowed).or_else(of_body))
+    Ok(attributes.event_type)
 }
 
 /// Headers of a record that is sent again to another place, by which it is read as the same event: see
@@ -252,13 +293,24 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// An event that happens now, with a new id.
+    /// An event that happens now, with a new id if it has none.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if it can't be written as JSON.
-    pub(crate) fn new<E: Event>(event: &E) -> Result<Self> {
+    /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id is empty.
+    pub(crate) fn new<E: Event>(event: &E, id: Option<String>) -> Result<Self> {
         let key = event.key().map(Cow::into_owned);
-        Ok(Self { id: new_id(), event_type: E::TYPE, time: now(), key, value: to_json(event)? })
+        let id = id.unwrap_or_else(new_id);
+        if id.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Event,
+                format!("the id of {} is empty: give one, or leave it out", E::TYPE),
+            ));
+        }
+        Ok(Self { id, event_type: E::TYPE, time: now(), key, value: to_json(event)? })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// The headers of the record, sent by `source`.
@@ -288,15 +340,6 @@ fn now() -> DateTime<Utc> {
 fn to_json<E: Event>(event: &E) -> Result<Vec<u8>> {
     let failed = |e| Error::new(ErrorKind::Event, format!("{} can't be written as JSON: {e}", E::TYPE));
     serde_json::to_vec(event).map_err(failed)
-}
-
-/// The type that plain JSON says of itself. Damaged JSON says nothing: reading it as an event tells what is wrong.
-fn body_type(value: &[u8]) -> Option<String> {
-    type_field(&serde_json::from_slice(value).ok()?).map(str::to_owned)
-}
-
-fn type_field(body: &Value) -> Option<&str> {
-    ["eventType", "type"].into_iter().find_map(|name| body.get(name)?.as_str().filter(|found| !found.is_empty()))
 }
 
 fn refused(wanted: &str, message: &Message, what: &str) -> Error {

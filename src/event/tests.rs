@@ -95,7 +95,7 @@ fn an_envelope_has_a_v7_id_and_reads_back_as_it_was() {
 
 #[test]
 fn an_encoded_event_is_what_its_envelope_would_be() {
-    let encoded = Encoded::new(&counted()).unwrap();
+    let encoded = Encoded::new(&counted(), None).unwrap();
     assert_eq!(encoded.key.as_deref(), Some("p-1"));
     let envelope = Envelope::<StockCounted>::from_message(&message(
         encoded.headers("billing"),
@@ -123,21 +123,22 @@ fn plain_json_takes_id_and_time_from_the_record() {
 fn the_type_is_found_where_senders_put_it() {
     let body = r#"{"eventType":"in.body","type":"in.body.too"}"#;
     let cases = [
-        (Headers::new(), "{}", None),
-        (Headers::new(), r#"{"type":"b"}"#, Some("b")),
-        (Headers::new(), body, Some("in.body")),
-        (Headers::new(), r#"{"eventType":"","type":"b"}"#, Some("b")),
-        (Headers::new(), r#"{"eventType":5,"type":{"a":1}}"#, None),
-        (Headers::new(), r#"["eventType"]"#, None),
-        (Headers::new().with("type", "h"), body, Some("h")),
-        (Headers::new().with("type", "h").with("eventType", "e"), body, Some("e")),
-        (Headers::new().with("eventType", "e").with("ce_type", "c"), body, Some("c")),
-        (Headers::new().with("type", [0xff]), body, Some("in.body")),
+        (Headers::new(), "{}", None, None),
+        (Headers::new(), r#"{"type":"b"}"#, None, Some("b")),
+        (Headers::new(), body, None, Some("in.body")),
+        (Headers::new(), r#"{"eventType":"","type":"b"}"#, None, Some("b")),
+        (Headers::new(), r#"{"eventType":5,"type":{"a":1}}"#, None, None),
+        (Headers::new(), r#"["eventType"]"#, None, None),
+        (Headers::new().with("type", "h"), body, Some("h"), Some("h")),
+        (Headers::new().with("type", "h").with("eventType", "e"), body, Some("e"), Some("e")),
+        (Headers::new().with("eventType", "e").with("ce_type", "c"), body, Some("c"), Some("c")),
+        (Headers::new().with("type", [0xff]), body, None, Some("in.body")),
     ];
-    for (headers, body, expected) in cases {
+    for (headers, body, of_headers, of_fields) in cases {
         let message = message(headers, Some(body));
-        assert_eq!(event_type(&message).unwrap().as_deref(), expected, "{message:?}");
-        assert_eq!(AnyEvent::from_message(&message).unwrap().event_type.as_deref(), expected, "{message:?}");
+        assert_eq!(event_type(&message).unwrap(), of_headers, "{message:?}");
+        assert_eq!(AnyEvent::from_message(&message).unwrap().event_type.as_deref(), of_headers, "{message:?}");
+        assert_eq!(event_type_in(&message, &["eventType", "type"]).unwrap().as_deref(), of_fields, "{message:?}");
     }
 }
 
@@ -152,14 +153,14 @@ fn any_event_keeps_its_data_and_says_what_is_not_known() {
 }
 
 #[test]
-fn another_type_is_refused_wherever_it_is_said() {
-    let other = r#"the record holds an event of type "stock.lost""#;
-    assert_eq!(refusal(&message(Headers::new().with("ce_type", "stock.lost"), Some(BODY))), other);
-    assert_eq!(refusal(&message(Headers::new().with("eventType", "stock.lost"), Some(BODY))), other);
-    assert_eq!(
-        refusal(&message(Headers::new(), Some(r#"{"eventType":"stock.lost","productId":"p-1","newStock":7}"#))),
-        other
-    );
+fn another_type_is_refused_wherever_a_header_says_it() {
+    for header in ["ce_type", "eventType", "type"] {
+        let other = format!(r#"the header {header} says that it holds an event of type "stock.lost""#);
+        assert_eq!(refusal(&message(Headers::new().with(header, "stock.lost"), Some(BODY))), other);
+    }
+    let field = r#"{"type":"stock.lost","eventType":"x","productId":"p-1","newStock":7}"#;
+    let event = Envelope::<StockCounted>::from_message(&message(Headers::new(), Some(field))).unwrap();
+    assert_eq!(event.data, counted(), "a field is data");
 }
 
 #[test]
@@ -207,7 +208,7 @@ proptest! {
     ) {
         let headers = headers.into_iter().fold(Headers::new(), |all, (key, value)| all.with(key, value));
         let message = Message { value: value.map(Bytes::from), timestamp, ..message(headers, None) };
-        let _ = event_type(&message);
+        let _ = event_type_in(&message, &["eventType", "type"]);
         let _ = Envelope::<StockCounted>::from_message(&message);
         if message.value.is_none() {
             prop_assert!(AnyEvent::from_message(&message).is_err());

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, ready};
 use super::handler::{Call, Handler, Outcome};
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
-use crate::event::{self, Envelope, Event};
+use crate::event::{self, Envelope, Event, FoundType};
 
 /// What becomes of a record whose event type no handler of a [`Router`] was given for, or that says no type.
 ///
@@ -30,8 +30,8 @@ pub enum UnknownType {
 
 /// A handler made of handlers, one for each event type.
 ///
-/// The type is that of the headers, else of the JSON, as [`event_type`](crate::event::event_type) finds it. The handler of that type
-/// gets the decoded event and the [`Message`] it came in. A record that can't be decoded as what it says it is becomes a dead
+/// The type is that of the headers, as [`event_type`](crate::event::event_type) finds it; a field of the JSON says it only where
+/// [`type_field`](Self::type_field) names that field. The handler of that type gets the decoded event and the [`Message`] it came in. A record that can't be decoded as what it says it is becomes a dead
 /// letter without another attempt; so does one of an unknown type, unless [`unknown`](Self::unknown) or
 /// [`fallback`](Self::fallback) says otherwise.
 ///
@@ -68,6 +68,7 @@ pub struct Router {
     routes: HashMap<&'static str, Box<Call>>,
     unknown: UnknownType,
     fallback: Option<Box<Call>>,
+    type_fields: Vec<&'static str>,
 }
 
 impl Router {
@@ -82,6 +83,19 @@ impl Router {
     #[must_use]
     pub fn on<E: Event + 'static>(mut self, handler: impl Handler<(Envelope<E>, Message)>) -> Self {
         self.routes.insert(E::TYPE, Box::new(move |message| handler.call(message)));
+        self
+    }
+
+    /// Takes this field of the JSON object for the type of records whose headers say none, such as those of a plain KafkaJS
+    /// producer that writes `eventType`. Of several, the first that is there counts.
+    ///
+    /// ```
+    /// let router = ailurus::Router::new().type_field("eventType");
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn type_field(mut self, name: &'static str) -> Self {
+        self.type_fields.push(name);
         self
     }
 
@@ -108,25 +122,33 @@ pub enum ByRouter {}
 
 impl Handler<ByRouter> for Router {
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome> {
-        let found = match event::event_type(&message) {
+        let found = match event::find_type(&message, &self.type_fields) {
             Ok(found) => found,
             Err(e) => return ready(Outcome::dead_letter(e)).boxed(),
         };
-        let route = found.as_deref().and_then(|name| self.routes.get(name)).or(self.fallback.as_ref());
-        match route {
+        let of_type = found.as_ref().and_then(|found| self.routes.get(&*found.name));
+        match of_type.or(self.fallback.as_ref()) {
             Some(handler) => handler(message),
-            None => ready(self.unknown.outcome(&message, found.as_deref())).boxed(),
+            None => ready(self.unknown.outcome(&message, found.as_ref(), &self.type_fields)).boxed(),
         }
     }
 }
 
 impl UnknownType {
-    fn outcome(self, message: &Message, found: Option<&str>) -> Outcome {
+    fn outcome(self, message: &Message, found: Option<&FoundType<'_>>, fields: &[&str]) -> Outcome {
         let error = || {
             let Message { topic, partition, offset, .. } = message;
             let what = match found {
-                Some(name) => format!("no handler is there for events of type {name:?}"),
-                None => "the record says no event type, neither in the header ce_type nor in its JSON".to_owned(),
+                Some(FoundType { name, place }) => {
+                    format!("no handler is there for events of type {name:?}, which its {place} says")
+                }
+                None if fields.is_empty() => {
+                    "no header says its event type (ce_type, eventType or type); fields of the JSON are looked at only with Router::type_field".into()
+                }
+                None => format!(
+                    "neither a header (ce_type, eventType or type) nor a field of its JSON ({}) says its event type",
+                    fields.join(", ")
+                ),
             };
             Error::new(ErrorKind::Event, format!("can't route {topic}/{partition} at offset {offset}: {what}"))
         };
@@ -147,6 +169,7 @@ impl fmt::Debug for Router {
             .field("types", &types)
             .field("unknown", &self.unknown)
             .field("fallback", &fallback)
+            .field("type_fields", &self.type_fields)
             .finish()
     }
 }
@@ -215,12 +238,14 @@ mod tests {
         let (router, seen) = router();
         assert_eq!(said(&router, of("order.created", r#"{"n":1}"#)).await, "done");
         assert_eq!(said(&router, of("product.viewed", r#"{"n":2}"#)).await, "to be tried again: not today");
-        let plain = message(Headers::new(), Some(r#"{"eventType":"order.created","n":3}"#));
-        assert_eq!(said(&router, plain).await, "done");
+        let plain = || message(Headers::new(), Some(r#"{"eventType":"order.created","n":3}"#));
+        assert!(said(&router, plain()).await.contains("no header says its event type"));
+        let router = router.type_field("kind").type_field("eventType");
+        assert_eq!(said(&router, plain()).await, "done");
         assert_eq!(*seen.lock().unwrap(), ["created 1 at 7", "viewed 2", "created 3 at 7"]);
         assert_eq!(
             format!("{router:?}"),
-            r#"Router { types: ["order.created", "product.viewed"], unknown: DeadLetter, fallback: false }"#
+            r#"Router { types: ["order.created", "product.viewed"], unknown: DeadLetter, fallback: false, type_fields: ["kind", "eventType"] }"#
         );
     }
 
@@ -242,16 +267,35 @@ mod tests {
     async fn unknown_types_go_where_the_policy_says() {
         let unknown = || of("user.left", "{}");
         let (router, _) = router();
-        let why = "can't route events/1 at offset 7: no handler is there for events of type \"user.left\"";
+        let why = "can't route events/1 at offset 7: no handler is there for events of type \"user.left\", which its header ce_type says";
         assert_eq!(said(&router, unknown()).await, format!("a dead letter: {why}"));
         let untyped = said(&router, message(Headers::new(), None)).await;
-        assert!(untyped.contains("a dead letter") && untyped.contains("says no event type"), "{untyped}");
+        assert!(untyped.contains("a dead letter") && untyped.contains("no header says its event type"), "{untyped}");
         let router = router.unknown(UnknownType::Stop);
         assert_eq!(said(&router, unknown()).await, format!("the end: {why}"));
         let router =
             router.fallback(|message: Message| async move { Outcome::retry(format!("at {}", message.offset)) });
         assert_eq!(said(&router, unknown()).await, "to be tried again: at 7");
         assert_eq!(said(&router.unknown(UnknownType::Skip), unknown()).await, "done");
+    }
+
+    /// A field is data: what it says decides nothing unless it is asked for.
+    #[tokio::test]
+    async fn a_field_that_is_called_type_is_data() {
+        let (router, seen) = router();
+        let body = r#"{"type":"premium","eventType":"user.left","n":4}"#;
+        assert_eq!(said(&router, of("order.created", body)).await, "done");
+        let router = router.fallback(|message: Message| async move {
+            Envelope::<Created>::from_message(&message).map(|event| assert_eq!(event.data.n, 4))
+        });
+        assert_eq!(said(&router, message(Headers::new(), Some(body))).await, "done");
+        assert_eq!(*seen.lock().unwrap(), ["created 4 at 7"]);
+        let router = Router::new().type_field("type");
+        let why = said(&router, message(Headers::new(), Some(body))).await;
+        assert!(why.contains(r#""premium", which its field type of its JSON says"#), "{why}");
+        let router = Router::new().type_field("kind");
+        let why = said(&router, message(Headers::new(), Some(body))).await;
+        assert!(why.contains("nor a field of its JSON (kind) says its event type"), "{why}");
     }
 
     #[tokio::test]

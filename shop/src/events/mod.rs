@@ -28,6 +28,9 @@ pub use orders::{
 pub use products::{PriceUpdated, ProductCreated, ProductUpdated, ProductViewed, StockChange, StockUpdated};
 pub use users::{ProfileUpdated, UserLoggedIn, UserRegistered};
 
+/// Field of the JSON that says the type of an event whose sender writes no headers.
+pub(crate) const TYPE_FIELD: &str = "eventType";
+
 /// `event!(Struct, "type", key_field)`: the type and the key of an event.
 macro_rules! event {
     ($name:ident, $event_type:literal, $key:ident) => {
