@@ -214,13 +214,20 @@ impl Error {
         self.0.kind == ErrorKind::Closed
     }
 
-    /// This error's text and its causes', in one line.
+    /// This error's text and its causes', in one line. A cause that the text has already, because who put it in front repeats
+    /// it, is said once.
     pub fn full(&self) -> String {
-        let mut text = self.0.message.clone();
+        let (mut text, mut last) = (self.0.message.clone(), self.0.message.clone());
         let mut next = self.source();
         while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
+            let said = cause.to_string();
+            if !said.is_empty() && !text.contains(&said) {
+                // A cause may begin with what was being done, too.
+                let new = said.strip_prefix(&last).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&said);
+                text.push_str(": ");
+                text.push_str(new);
+            }
+            last = said;
             next = cause.source();
         }
         text
@@ -307,6 +314,17 @@ mod tests {
         assert!(Error::broker(6, "x").is_retriable());
         assert_eq!(Error::broker(6, "x").broker_code(), Some(6));
         assert!(!Error::broker(10, "x").is_retriable());
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let io = || std::io::Error::other("no route to host");
+        let connect = Error::with_source(ErrorKind::Connect, "a:1 can't be reached: no route to host", io());
+        assert_eq!(connect.full(), "a:1 can't be reached: no route to host");
+        let asked = Error::broker(15, "describing group \"g\"").context("describing group \"g\"");
+        assert!(asked.full().starts_with("describing group \"g\": the broker answered"), "{}", asked.full());
+        let two = Error::with_source(ErrorKind::Io, "reading x", io()).context("starting");
+        assert_eq!(two.full(), "starting: reading x: no route to host");
     }
 
     #[test]

@@ -23,9 +23,16 @@ Settings:
 
 Exit codes:
   0    done
-  1    the work failed or is not complete: no broker reached, lines not delivered, records lost
+  1    the work failed or is not complete: lines not delivered, records lost, a part that did not answer
   2    the command line or a setting is wrong
+  3    not found: the topic, partition, group or dead letter does not exist
+  4    what was to be created exists already
+  5    not reachable: no broker, or not the one needed, could be reached or answered in time
+  6    refused: the broker does not allow it as it is, for example for want of rights or because the
+       group has members
   130  interrupted before the end
+
+What deletes or overwrites something only tells what would be done, unless --yes is given.
 
 Examples:
   ailurus demo                                          # on an embedded broker, nothing to install

@@ -16,6 +16,14 @@ pub enum Exit {
     Failure,
     /// Nothing could be tried: the command line or a setting is wrong.
     Usage,
+    /// What the command is about does not exist.
+    NotFound,
+    /// What was to be created exists.
+    Exists,
+    /// No broker, or not the one needed, could be reached or answered in time.
+    Unreachable,
+    /// A broker does not allow it as it is.
+    Refused,
     /// A signal came before the end.
     Interrupted,
 }
@@ -27,6 +35,10 @@ impl Exit {
             Exit::Success => 0,
             Exit::Failure => 1,
             Exit::Usage => 2,
+            Exit::NotFound => 3,
+            Exit::Exists => 4,
+            Exit::Unreachable => 5,
+            Exit::Refused => 6,
             Exit::Interrupted => 130,
         }
     }
@@ -55,23 +67,65 @@ pub fn report(result: anyhow::Result<Exit>) -> Exit {
     result.unwrap_or_else(|error| {
         let exit = exit_of(&error);
         if exit != Exit::Success {
-            note(format_args!("error: {error:#}"));
+            note(format_args!("error: {}", text(&error)));
         }
         exit
     })
 }
 
-fn exit_of(error: &anyhow::Error) -> Exit {
-    let closed_pipe = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+/// The error and what caused it, each said once.
+fn text(error: &anyhow::Error) -> String {
+    let (mut text, mut last) = (String::new(), String::new());
     for cause in error.chain() {
-        if cause.downcast_ref::<io::Error>().is_some_and(closed_pipe) {
+        let library = cause.downcast_ref::<ailurus::Error>();
+        let cause = library.map_or_else(|| cause.to_string(), ailurus::Error::full);
+        if text.is_empty() {
+            text.clone_from(&cause);
+        } else if !text.contains(&cause) {
+            // Who caused it may have begun with the same words.
+            text.push_str(
+                cause.strip_prefix(&last).filter(|rest| rest.starts_with(": ")).unwrap_or(&format!(": {cause}")),
+            );
+        }
+        last = cause;
+        if library.is_some() {
+            break; // its own causes are in its text
+        }
+    }
+    text
+}
+
+/// How a command ends with an error.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
             return Exit::Success; // the reader of our output has seen enough, as in `ailurus consume … | head`
         }
-        if cause.is::<Usage>() || cause.downcast_ref().is_some_and(|e: &ailurus::Error| e.kind() == ErrorKind::Config) {
+        if cause.is::<Usage>() {
             return Exit::Usage;
+        }
+        if let Some(e) = cause.downcast_ref::<ailurus::Error>() {
+            return exit_of_kind(e);
         }
     }
     Exit::Failure
+}
+
+fn exit_of_kind(error: &ailurus::Error) -> Exit {
+    use ErrorKind::{
+        Authentication, Authorization, Broker, Config, GroupMembership, RecordTooLarge, TopicExists, UnknownTopic,
+        Unsupported,
+    };
+    /// The protocol's code of a group that does not exist.
+    const GROUP_ID_NOT_FOUND: i16 = 69;
+    match error.kind() {
+        Config => Exit::Usage,
+        UnknownTopic | Broker(GROUP_ID_NOT_FOUND) => Exit::NotFound,
+        TopicExists => Exit::Exists,
+        _ if error.is_retriable() => Exit::Unreachable,
+        Authentication | Authorization | GroupMembership | RecordTooLarge | Unsupported | Broker(_) => Exit::Refused,
+        _ => Exit::Failure,
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +139,28 @@ mod tests {
         let e = ailurus::Error::new(ErrorKind::Config, "session timeout is 0");
         assert_eq!(exit_of(&anyhow!(e).context("starting")), Exit::Usage);
         assert_eq!(exit_of(&anyhow!(Usage("x".into()))), Exit::Usage);
-        assert_eq!(exit_of(&anyhow!(ailurus::Error::new(ErrorKind::Connect, "no broker"))), Exit::Failure);
+    }
+
+    #[test]
+    fn what_is_to_be_done_about_an_error_shows_in_the_code() {
+        let of = |kind| exit_of(&anyhow!(ailurus::Error::new(kind, "x")).context("deleting")).code();
+        assert_eq!([of(ErrorKind::UnknownTopic), of(ErrorKind::Broker(69))], [3, 3]);
+        assert_eq!(of(ErrorKind::TopicExists), 4);
+        let passing = [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Broker(5)];
+        assert_eq!(passing.map(of), [5; 4]);
+        let refused = [ErrorKind::Authentication, ErrorKind::Authorization, ErrorKind::GroupMembership];
+        assert_eq!(refused.map(of), [6; 3]);
+        assert_eq!([of(ErrorKind::Broker(68)), of(ErrorKind::Unsupported)], [6, 6]);
+        assert_eq!([of(ErrorKind::Io), of(ErrorKind::FateUnknown)], [1, 1]);
+        assert_eq!(exit_of(&anyhow!("x")), Exit::Failure);
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause =
+            ailurus::Error::with_source(ErrorKind::Connect, "a:1 refused: no route", io::Error::other("no route"));
+        assert_eq!(text(&anyhow!(cause).context("a:1 refused").context("reading")), "reading: a:1 refused: no route");
+        assert_eq!(text(&anyhow!("b").context("a")), "a: b");
     }
 
     #[test]

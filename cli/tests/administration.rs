@@ -56,12 +56,12 @@ fn a_topic_is_created_as_wanted_checked_and_grown() {
     let placed = format!("{id},{id}");
     let checked = create(&["--replica-assignment", &placed, "--validate-only"]).expect(0);
     assert_eq!(checked.stdout, format!("{name} with 2 partitions could be created\n"));
-    says(&bed.run(&["topic", "describe", &name]).expect(1), &["does not exist"]);
+    says(&bed.run(&["topic", "describe", &name]).expect(3), &["does not exist"]);
     let created = create(&["--replica-assignment", &placed]).expect(0);
     assert_eq!(created.stdout, format!("created {name} with 2 partitions\n"));
     let grown = bed.run(&["topic", "add-partitions", &name, "--partitions", "3"]).expect(0);
     assert_eq!(grown.stdout, format!("{name} has 3 partitions\n"));
-    says(&bed.run(&["topic", "add-partitions", &name, "--partitions", "3"]).expect(1), &[&name, "InvalidPartitions"]);
+    says(&bed.run(&["topic", "add-partitions", &name, "--partitions", "3"]).expect(6), &[&name, "InvalidPartitions"]);
 
     bed.feed(&["produce", &name, "--partition", "1"], b"a\nb\n").expect(0);
     let text = bed.run(&["topic", "describe", &name]).expect(0).stdout;
@@ -72,7 +72,7 @@ fn a_topic_is_created_as_wanted_checked_and_grown() {
     assert!(described["partitions"][1]["bytes"][&id].as_i64().unwrap() > 0, "{described}");
     says(&create(&["--partitions", "1", "--replica-assignment", &placed]).expect(2), &["cannot be used with"]);
     says(&create(&["--replica-assignment", "1:,2"]).expect(2), &["the ids of brokers"]);
-    bed.run(&["topic", "delete", &name]).expect(0);
+    bed.run(&["topic", "delete", &name, "--yes"]).expect(0);
 }
 
 #[test]
@@ -92,18 +92,20 @@ fn settings_are_described_and_changed() {
         bed.run(&args)
     };
     let change = ["--set", "retention.ms=77000", "--append", "cleanup.policy=compact"];
-    let checked = alter(&[&change[..], &["--validate-only"]].concat()).expect(0);
-    assert_eq!(checked.stdout, format!("retention.ms, cleanup.policy of topic \"{topic}\" could be changed\n"));
-    assert!(!described(&[]).contains("retention.ms"), "it was only checked");
-    alter(&change).expect(0);
+    let told = alter(&change).expect(0);
+    assert_eq!(row(&told.stdout, &["retention.ms"])[2..], ["set", "to", "77000"], "{}", told.stdout);
+    assert_eq!(row(&told.stdout, &["cleanup.policy", "delete"])[2..], ["add", "compact"], "{}", told.stdout);
+    says(&told, &[&format!("nothing of topic \"{topic}\" was changed; --yes does it")]);
+    assert!(!described(&[]).contains("retention.ms"), "it was only told");
+    alter(&[&change[..], &["--yes"]].concat()).expect(0);
     // A real broker shows it a moment later.
     let shown = until(|| Some(described(&[])).filter(|text| text.contains("retention.ms"))).unwrap();
     assert_eq!(row(&shown, &["retention.ms"]), ["retention.ms", "77000", "topic"]);
     assert_eq!(row(&shown, &["cleanup.policy"]), ["cleanup.policy", "delete,compact", "topic"]);
-    alter(&["--delete", "retention.ms"]).expect(0);
+    alter(&["--delete", "retention.ms", "--yes"]).expect(0);
     let found: Value = serde_json::from_str(&described(&["--all", "--json"])).unwrap();
     assert!(found.as_array().unwrap().iter().any(|c| c["name"] == "retention.ms" && c["readOnly"] == json!(false)));
-    says(&alter(&["--set", "retention.ms=soon"]).expect(1), &["changing the settings of topic", "retention.ms"]);
+    says(&alter(&["--set", "retention.ms=soon"]).expect(6), &["changing the settings of topic", "retention.ms"]);
     says(&alter(&[]).expect(2), &["--set", "--subtract"]);
     says(&alter(&["--set", "retention.ms"]).expect(2), &["NAME=VALUE"]);
     says(&bed.run(&["config", "describe"]).expect(2), &["--broker-defaults"]);
@@ -158,12 +160,16 @@ fn nothing_of_a_group_is_changed_under_its_members() {
     let (topic, group) = (topic(&mut bed), bed.name("g"));
     let member = bed.start(&["consume", &topic, "--group", &group]);
     member.line(|l| l.ends_with('9'));
-    let refused = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic, "--yes"]).expect(1);
+    let refused = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic, "--yes"]).expect(6);
     says(&refused, &["it has 1 member (ailurus at ", "stop it first"]);
     let told = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic]).expect(0);
     says(&told, &["nothing was changed", "has members (1): --yes is refused until they have stopped"]);
-    says(&bed.run(&["group", "delete", &group]).expect(1), &["NonEmptyGroup", "stop them first"]);
-    says(&bed.run(&["group", "delete-offsets", &group, "--topic", &topic]).expect(1), &["GroupSubscribedToTopic"]);
+    for args in [&["group", "delete", &group][..], &["group", "delete-offsets", &group, "--topic", &topic]] {
+        says(&bed.run(args).expect(0), &["nothing was deleted", "--yes is refused until they have stopped"]);
+    }
+    says(&bed.run(&["group", "delete", &group, "--yes"]).expect(6), &["NonEmptyGroup", "stop them first"]);
+    let offsets = ["group", "delete-offsets", &group, "--topic", &topic, "--yes"];
+    says(&bed.run(&offsets).expect(6), &["GroupSubscribedToTopic"]);
     let listed = |state: &str| {
         let listed = bed.run(&["group", "list", "--state", state, "--json"]).expect(0).json_lines().remove(0);
         listed.as_array().unwrap().iter().any(|g| g["group"] == json!(group))
@@ -172,12 +178,15 @@ fn nothing_of_a_group_is_changed_under_its_members() {
     member.signal(Signal::SIGINT);
     member.end().expect(0);
     assert!(listed("empty"));
-    bed.run(&["group", "delete-offsets", &group, "--topic", &format!("{topic}:1")]).expect(0);
+    let offsets = ["group", "delete-offsets", &group, "--topic", &format!("{topic}:1")];
+    assert_eq!(row(&bed.run(&offsets).expect(0).stdout, &[&topic, "1"]).len(), 3);
+    bed.run(&[&offsets[..], &["--yes"]].concat()).expect(0);
     let described = bed.run(&["group", "describe", &group, "--json"]).json_lines().remove(0);
     let committed = |o: &Value| o["partition"] == json!(1) && !o["committed"].is_null();
     assert!(!described["offsets"].as_array().unwrap().iter().any(committed), "{described}");
-    bed.run(&["group", "delete", &group]);
-    says(&bed.run(&["group", "delete", &group]).expect(1), &["the group does not exist"]);
+    bed.run(&["group", "delete", &group, "--yes"]);
+    says(&bed.run(&["group", "delete", &group]).expect(3), &["does not exist"]);
+    says(&bed.run(&["group", "delete", &group, "--yes"]).expect(3), &["the group does not exist"]);
 }
 
 #[test]
@@ -233,7 +242,7 @@ fn what_the_broker_does_not_serve_is_an_error_that_says_so() {
         return assert_eq!(row(&text, &["68"])[4], "1");
     }
     assert_eq!(row(&text, &["68", "ConsumerGroupHeartbeat"])[2..], ["-", "0-1", "no"]);
-    let refused = bed.run(&["group", "list", "--type", "consumer"]).expect(1);
+    let refused = bed.run(&["group", "list", "--type", "consumer"]).expect(6);
     says(&refused, &["listing groups by type needs ListGroups in version 5", "in versions 0 to 4"]);
     assert_eq!(refused.stdout, "", "no empty list");
 }
@@ -254,7 +263,7 @@ fn access_control_lists_are_created_listed_and_deleted() {
         &resource,
     ]);
     if create.code == 1 && create.stderr.contains("authorizer.class.name") {
-        return says(&bed.run(&["acl", "list"]).expect(1), &["authorizer.class.name"]); // it keeps none, and says so
+        return says(&bed.run(&["acl", "list"]).expect(6), &["authorizer.class.name"]); // it keeps none, and says so
     }
     let created = create.expect(0).stdout;
     assert!(created.starts_with(&format!("created: allow User:alice from * to read topic {topic}\n")), "{created}");
@@ -331,10 +340,10 @@ fn a_partition_without_a_leader_is_named_and_the_others_are_served() {
     says(&ask(&["topic", "describe", &topic], 1), &[&no_leader]);
     ask(&["group", "reset", &group, "--topic", &format!("{topic}:0"), "--to", "latest", "--yes"], 0);
     says(
-        &ask(&["group", "reset", &group, "--to", "latest", "--yes"], 1),
+        &ask(&["group", "reset", &group, "--to", "latest", "--yes"], 5),
         &["nothing was changed", "--topic", &no_leader],
     );
-    says(&ask(&["records", "delete", &topic, "--before", "1"], 1), &["choose others with --partition", &no_leader]);
+    says(&ask(&["records", "delete", &topic, "--before", "1"], 5), &["choose others with --partition", &no_leader]);
 
     for as_member in [&[][..], &["--group", &bed.name("h")]] {
         let read = ask(&[&["consume", &topic, "--exit-at-end"], as_member].concat(), 1);

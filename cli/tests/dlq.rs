@@ -283,7 +283,7 @@ fn what_the_topic_does_not_take_stays_open_and_does_not_stop_the_others() {
     assert_eq!(outcomes, ["replayed", "refused", "replayed"], "{}", done.stdout);
     assert!(done.stdout.contains("max.message.bytes"), "{}", done.stdout);
     assert_eq!(letters.counts(), [3, 1, 2, 0]);
-    let raise = ["config", "alter", "--topic", &letters.topic, "--set", "max.message.bytes=9000"];
+    let raise = ["config", "alter", "--topic", &letters.topic, "--set", "max.message.bytes=9000", "--yes"];
     letters.bed.run(&raise).expect(0);
     assert!(until(|| (letters.run("replay", &["--yes"]).code == 0).then_some(())).is_some());
     assert_eq!(letters.counts(), [3, 0, 3, 0]);

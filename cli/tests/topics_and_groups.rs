@@ -30,11 +30,29 @@ fn topics_are_created_listed_described_and_deleted() {
     assert!(text.starts_with("PARTITION  LEADER  REPLICAS  IN-SYNC  FIRST  END  BYTES\n"), "{text}");
     assert_eq!(text.lines().count(), 5);
 
-    let again = bed.run(&["topic", "create", &topic, "--partitions", "1"]).expect(1);
+    let again = bed.run(&["topic", "create", &topic, "--partitions", "1"]).expect(4);
     assert!(again.stderr.contains(&topic) && again.stderr.contains("TopicAlreadyExists"), "{}", again.stderr);
-    bed.run(&["topic", "delete", &topic]).expect(0);
-    let gone = bed.run(&["topic", "delete", &topic]).expect(1);
+    let again = bed.run(&["topic", "create", &topic, "--partitions", "7", "--if-not-exists"]).expect(0);
+    assert_eq!(again.stdout, format!("{topic} exists already, with 4 partitions\n"));
+    assert!(again.stderr.contains("without the 7 partitions asked for"), "{}", again.stderr);
+    bed.run(&["topic", "create", &topic, "--if-not-exists", "--validate-only"]).expect(0);
+
+    let told = bed.run(&["topic", "delete", &topic]).expect(0);
+    assert_eq!(told.stdout, format!("would delete {topic} with 4 partitions and up to 2 records\n"));
+    assert!(told.stderr.contains("--yes does it"), "{}", told.stderr);
+    bed.run(&["topic", "describe", &topic]).expect(0);
+    bed.run(&["topic", "delete", &topic, "--yes"]).expect(0);
+    bed.run(&["topic", "delete", &topic]).expect(3);
+    let gone = bed.run(&["topic", "delete", &topic, "--yes"]).expect(3);
     assert!(gone.stderr.contains(&topic), "{}", gone.stderr);
+}
+
+#[test]
+fn a_topic_has_the_number_of_partitions_that_the_brokers_give_it() {
+    let mut bed = Bed::new();
+    let topic = bed.topic_with("t", 0, &[]);
+    let described = bed.run(&["topic", "describe", &topic, "--json"]).expect(0).json_lines().remove(0);
+    assert!(!described["partitions"].as_array().unwrap().is_empty(), "{described}");
 }
 
 #[test]
@@ -66,7 +84,7 @@ fn a_group_commits_what_it_printed_and_goes_on_there() {
     assert!(listed.lines().any(|l| l.starts_with(&group)), "{listed}");
     let text = bed.run(&["group", "describe", &group]).expect(0).stdout;
     assert!(text.contains("lag 0") && text.contains("COMMITTED"), "{text}");
-    let unknown = bed.run(&["group", "describe", &bed.name("other")]).expect(1);
+    let unknown = bed.run(&["group", "describe", &bed.name("other")]).expect(3);
     assert!(unknown.stderr.contains("does not exist"), "{}", unknown.stderr);
 }
 

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use crate::args::{Global, Json, pair};
 use crate::exit::Exit;
-use crate::output::{self, Table, or_dash};
+use crate::output::{self, Table, note, or_dash};
 use crate::settings;
 
 /// Describe and change the settings of topics and brokers.
@@ -34,16 +34,19 @@ Examples:
         output: Json,
     },
     /// Change single settings: all of the changes are made, or none.
+    ///
+    /// Without --yes it only tells what would change, after the brokers have checked it.
     #[command(
         group(ArgGroup::new("change").required(true).multiple(true).args(["set", "delete", "append", "subtract"])),
         after_help = "\
 Times are in milliseconds and sizes in bytes where a setting's name ends in .ms or .bytes.
 
 Examples:
-  ailurus config alter --topic orders --set retention.ms=86400000 --set max.message.bytes=2000000
-  ailurus config alter --topic orders --append cleanup.policy=compact
-  ailurus config alter --topic orders --delete retention.ms          # its default again
-  ailurus config alter --broker-defaults --set log.retention.ms=604800000 --validate-only"
+  ailurus config alter --topic orders --set retention.ms=86400000     # only tells
+  ailurus config alter --topic orders --set retention.ms=86400000 --set max.message.bytes=2000000 --yes
+  ailurus config alter --topic orders --append cleanup.policy=compact --yes
+  ailurus config alter --topic orders --delete retention.ms --yes    # its default again
+  ailurus config alter --broker-defaults --set log.retention.ms=604800000 --yes"
     )]
     Alter {
         #[command(flatten)]
@@ -60,8 +63,11 @@ Examples:
         /// Take items out of a setting that is a list.
         #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
         subtract: Vec<(String, String)>,
-        /// Only have the brokers check it; nothing is changed.
+        /// Do it. Without this the brokers check it, and it is only told what would be done.
         #[arg(long)]
+        yes: bool,
+        /// As without --yes.
+        #[arg(long, conflicts_with = "yes", hide = true)]
         validate_only: bool,
     },
 }
@@ -107,23 +113,39 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
                 output::print(table(&found))?;
             }
         }
-        Action::Alter { of, set, delete, append, subtract, validate_only } => {
+        Action::Alter { of, set, delete, append, subtract, yes, validate_only: _ } => {
             let of = of.resource();
-            let mut changes: Vec<_> = set.into_iter().map(|(n, v)| ConfigChange::set(n, v)).collect();
-            changes.extend(delete.into_iter().map(ConfigChange::delete));
-            changes.extend(append.into_iter().map(|(n, v)| ConfigChange::append(n, v)));
-            changes.extend(subtract.into_iter().map(|(n, v)| ConfigChange::subtract(n, v)));
-            let names = changes.iter().map(ConfigChange::name).collect::<Vec<_>>().join(", ");
-            if validate_only {
-                admin.check_configs(&of, &changes).await?;
-                output::print(format_args!("{names} of {of} could be changed\n"))?;
-            } else {
+            let mut changes: Vec<_> = set.iter().map(|(n, v)| ConfigChange::set(n, v)).collect();
+            changes.extend(delete.iter().map(ConfigChange::delete));
+            changes.extend(append.iter().map(|(n, v)| ConfigChange::append(n, v)));
+            changes.extend(subtract.iter().map(|(n, v)| ConfigChange::subtract(n, v)));
+            if yes {
                 admin.alter_configs(&of, &changes).await?;
+                let names = output::names(changes.iter().map(ConfigChange::name));
                 output::print(format_args!("changed {names} of {of}\n"))?;
+                return Ok(());
             }
+            admin.check_configs(&of, &changes).await?;
+            let now = admin.describe_configs(&of).await?;
+            let mut plan = Table::new(["NAME", "NOW", "CHANGE"]);
+            let mut tell = |name: &str, change: String| {
+                let now = now.iter().find(|c| c.name == name);
+                let value = now.map_or_else(|| "-".to_owned(), shown);
+                plan.row([name.to_owned(), value, change]);
+            };
+            set.iter().for_each(|(n, v)| tell(n, format!("set to {v}")));
+            delete.iter().for_each(|n| tell(n, "back to its default".to_owned()));
+            append.iter().for_each(|(n, v)| tell(n, format!("add {v}")));
+            subtract.iter().for_each(|(n, v)| tell(n, format!("take out {v}")));
+            output::print(plan)?;
+            note(format_args!("nothing of {of} was changed; --yes does it"));
         }
     }
     Ok(())
+}
+
+fn shown(c: &ConfigEntry) -> String {
+    if c.sensitive { "(secret)".to_owned() } else { or_dash(c.value.as_deref()) }
 }
 
 fn table(entries: &[ConfigEntry]) -> Table {
@@ -138,8 +160,7 @@ fn table(entries: &[ConfigEntry]) -> Table {
             _ => "-",
         };
         let from = if c.read_only { format!("{from}, read-only") } else { from.to_owned() };
-        let value = if c.sensitive { "(secret)".to_owned() } else { or_dash(c.value.as_deref()) };
-        table.row([c.name.clone(), value, from]);
+        table.row([c.name.clone(), shown(c), from]);
     }
     table
 }

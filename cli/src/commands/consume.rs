@@ -40,8 +40,11 @@ Output:
 
 Exit codes:
   0    the end that was asked for; without --max and --exit-at-end that is a signal
-  1    the topic does not exist, reading failed, or with --exit-at-end a partition could not be read
+  1    reading failed, or with --exit-at-end a partition could not be read
   2    an option or a setting is wrong
+  3    the topic does not exist
+  5    no broker could be reached
+  6    a broker refused the login or the topic
   130  a signal came before --max or --exit-at-end was reached
 
 Examples:

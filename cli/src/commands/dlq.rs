@@ -41,6 +41,8 @@ Exit codes:
   0    done, or told what would be done
   1    a letter was refused, or reading or writing failed; what was replayed before is marked
   2    an option or a setting is wrong
+  3    the topic or, with show --at, the letter does not exist
+  5    no broker could be reached
   130  a signal came before the end; what was replayed before is marked
 
 Examples:

@@ -2,7 +2,7 @@
 
 mod reset;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupMember, GroupOffset};
 use ailurus::{Admin, ErrorKind};
@@ -41,8 +41,8 @@ Examples:
     /// Members of a group, what each owns, and how far each partition of its topics is.
     ///
     /// The end of a partition without a leader is - and the reason stands on stderr; what can be had is shown at once. Where
-    /// nothing is committed, LAG is the whole log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 1 if the
-    /// group does not exist or an end is not known.
+    /// nothing is committed, LAG is the whole log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 3 if the
+    /// group does not exist, and with 1 if an end is not known.
     Describe {
         /// The group.
         group: String,
@@ -51,17 +51,27 @@ Examples:
     },
     Reset(reset::Reset),
     /// Delete a group, and what it has committed. Refused while it has members.
+    ///
+    /// Without --yes it only tells what would be done.
     Delete {
         /// The group.
         group: String,
+        /// Do it. Without this it is only told what would be done.
+        #[arg(long)]
+        yes: bool,
     },
     /// Forget what a group has committed for some partitions. Refused while its members subscribe to the topic.
+    ///
+    /// Without --yes it only tells what would be done.
     DeleteOffsets {
         /// The group.
         group: String,
         /// The topic, or with :0,3 behind its name these partitions of it; may be given several times.
         #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]")]
         topics: Vec<Selection>,
+        /// Do it. Without this it is only told what would be done.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -90,8 +100,8 @@ pub async fn run(global: &Global, args: Group) -> anyhow::Result<Exit> {
         Action::List { state, kind, output } => list_groups(admin, &state, &kind, output.json).await,
         Action::Describe { group, output } => describe(admin, &group, output.json).await,
         Action::Reset(args) => reset::run(admin, args).await,
-        Action::Delete { group } => delete(admin, &group).await,
-        Action::DeleteOffsets { group, topics } => delete_offsets(admin, &group, &topics).await,
+        Action::Delete { group, yes } => delete(admin, &group, yes).await,
+        Action::DeleteOffsets { group, topics, yes } => delete_offsets(admin, &group, &topics, yes).await,
     };
     settings::admin(global, act).await
 }
@@ -132,31 +142,80 @@ fn listing(groups: Vec<GroupListing>) -> Table {
     table
 }
 
-async fn delete(admin: &Admin, group: &str) -> anyhow::Result<Exit> {
-    admin.delete_group(group).await?;
-    output::print(format_args!("deleted {group}\n"))?;
+async fn delete(admin: &Admin, group: &str, yes: bool) -> anyhow::Result<Exit> {
+    if yes {
+        admin.delete_group(group).await?;
+        output::print(format_args!("deleted {group}\n"))?;
+        return Ok(Exit::Success);
+    }
+    let described = admin.describe_group(group).await?;
+    if !exists(&described) {
+        return not_there(group);
+    }
+    let committed: Vec<_> = described.offsets.iter().filter(|o| o.committed.is_some()).collect();
+    let topics: BTreeSet<_> = committed.iter().map(|o| o.topic.as_str()).collect();
+    let of = if topics.is_empty() { String::new() } else { format!(" of {}", output::names(&topics)) };
+    let (state, count) = (&described.state, committed.len());
+    output::print(format_args!(
+        "would delete group {group}, which is {state}, and its offsets in {count} partitions{of}\n"
+    ))?;
+    note(format_args!("nothing was deleted; --yes does it, for good"));
+    note_members(&described);
     Ok(Exit::Success)
 }
 
-async fn delete_offsets(admin: &Admin, group: &str, topics: &[Selection]) -> anyhow::Result<Exit> {
+async fn delete_offsets(admin: &Admin, group: &str, topics: &[Selection], yes: bool) -> anyhow::Result<Exit> {
     let partitions = Selection::find_all(topics, admin).await?;
-    admin.delete_offsets(group, &partitions).await?;
-    output::print(format_args!("deleted offsets of {group} in {} partitions\n", partitions.len()))?;
+    if yes {
+        admin.delete_offsets(group, &partitions).await?;
+        output::print(format_args!("deleted offsets of {group} in {} partitions\n", partitions.len()))?;
+        return Ok(Exit::Success);
+    }
+    let described = admin.describe_group(group).await?;
+    if !exists(&described) {
+        return not_there(group);
+    }
+    let chosen: BTreeSet<_> = partitions.iter().map(|p| (&*p.topic, p.partition)).collect();
+    let mut table = Table::new(["TOPIC", "PARTITION", "COMMITTED"]);
+    for o in described.offsets.iter().filter(|o| chosen.contains(&(o.topic.as_str(), o.partition))) {
+        if let Some(committed) = o.committed {
+            table.row([o.topic.clone(), o.partition.to_string(), committed.to_string()]);
+        }
+    }
+    output::print(table)?;
+    note(format_args!("nothing was deleted; --yes deletes these offsets, for good"));
+    note_members(&described);
     Ok(Exit::Success)
+}
+
+fn not_there(group: &str) -> anyhow::Result<Exit> {
+    note(format_args!("error: group {group} does not exist"));
+    Ok(Exit::NotFound)
+}
+
+/// What a change to the group would be refused for.
+fn note_members(group: &GroupDescription) {
+    if !group.members.is_empty() {
+        let count = group.members.len();
+        note(format_args!("group {} has members ({count}): --yes is refused until they have stopped", group.group));
+    }
+}
+
+/// The protocol has no error for a group that does not exist: it answers that it is dead.
+fn exists(group: &GroupDescription) -> bool {
+    group.state != "Dead" || !group.offsets.is_empty()
 }
 
 async fn describe(admin: &Admin, group: &str, as_json: bool) -> anyhow::Result<Exit> {
     let described = admin.describe_group(group).await?;
-    // The protocol has no error for a group that does not exist: it answers that it is dead.
-    let exists = described.state != "Dead" || !described.offsets.is_empty();
+    let exists = exists(&described);
     if as_json {
         output::json(&described)?;
     } else if exists {
         output::print(description(&described))?;
     }
     if !exists {
-        note(format_args!("error: group {group} does not exist"));
-        return Ok(Exit::Failure);
+        return not_there(group);
     }
     Ok(if tell_unknown_ends(&described.offsets) { Exit::Failure } else { Exit::Success })
 }

@@ -29,8 +29,10 @@ enum Action {
     #[command(after_help = "\
 Exit codes:
   0    done, or told what would be done
-  1    the topic does not exist, or a broker refused; records of some partitions may be deleted
   2    an option or a setting is wrong
+  3    the topic or partition does not exist
+  5    no broker is reachable, or a partition has no leader
+  6    a broker refused; records of some partitions may be deleted
 
 Examples:
   ailurus records delete orders --before 2026-01-31T12:00:00Z         # only tells

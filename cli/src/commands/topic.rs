@@ -4,14 +4,17 @@ mod describe;
 
 use std::str::FromStr;
 
-use ailurus::Admin;
 use ailurus::admin::{NewTopic, TopicInfo};
+use ailurus::{Admin, ErrorKind, StartOffset, TopicPartition};
 use clap::{Args, Subcommand};
 
 use crate::args::{Global, Json, pair};
 use crate::exit::Exit;
-use crate::output::{self, Table, or_dash};
+use crate::output::{self, Table, note, or_dash, thousands};
 use crate::settings;
+
+/// The protocol's code of a number of partitions that a broker does not take.
+const INVALID_PARTITIONS: i16 = 37;
 
 /// List, describe, create, grow and delete topics; their settings are under config.
 #[derive(Debug, Args)]
@@ -38,18 +41,20 @@ enum Action {
         #[command(flatten)]
         output: Json,
     },
-    /// Create a topic. Fails if it exists.
+    /// Create a topic. Exits with 4 if it exists.
     #[command(after_help = "\
 Examples:
+  ailurus topic create orders                                    # as the brokers have it by default
+  ailurus topic create orders --partitions 6 --if-not-exists
   ailurus topic create orders --partitions 6 --replication 3 --config retention.ms=86400000
   ailurus topic create orders --replica-assignment 1:2,2:3,3:1   # three partitions, led by 1, 2, 3
   ailurus topic create orders --partitions 6 --validate-only")]
     Create {
         /// The topic.
         name: String,
-        /// How many partitions.
+        /// How many partitions; the broker's default if not given (num.partitions, of Redpanda default_topic_partitions).
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..),
-            required_unless_present = "replica_assignment", conflicts_with = "replica_assignment")]
+            conflicts_with = "replica_assignment")]
         partitions: Option<i32>,
         /// How many brokers hold each partition; the broker's default if not given.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..),
@@ -64,6 +69,9 @@ Examples:
         /// Only have the brokers check it; nothing is created.
         #[arg(long)]
         validate_only: bool,
+        /// Leave a topic that exists as it is, and exit with 0.
+        #[arg(long)]
+        if_not_exists: bool,
     },
     /// Give a topic more partitions.
     ///
@@ -76,10 +84,15 @@ Examples:
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
         partitions: i32,
     },
-    /// Delete a topic with all its records.
+    /// Delete a topic with all its records, for good.
+    ///
+    /// Without --yes it only tells what would be done.
     Delete {
         /// The topic.
         name: String,
+        /// Do it. Without this it is only told what would be done.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -94,31 +107,84 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<Exit> {
             list_topics(topics.iter().filter(|t| internal || !t.internal).collect(), output.json)?;
         }
         Action::Describe { name, output } => return describe::run(admin, &name, output.json).await,
-        Action::Create { name, partitions, replication, replica_assignment, config, validate_only } => {
+        Action::Create { name, partitions, replication, replica_assignment, config, validate_only, if_not_exists } => {
             let mut new = config.into_iter().fold(NewTopic::new(&name), |new, (n, v)| new.config(n, v));
             new = partitions.into_iter().fold(new, NewTopic::partitions);
             new = replication.into_iter().fold(new, NewTopic::replication);
-            let count = partitions.map_or_else(|| replica_assignment.as_ref().map_or(0, |p| p.0.len()), |n| n as usize);
+            let placed = replica_assignment.as_ref().map(|p| p.0.len());
             new = replica_assignment.into_iter().fold(new, |new, p| new.replicas(p.0));
-            let with = format!("{name} with {count} partitions");
-            if validate_only {
-                admin.check_topic(&new).await?;
-                output::print(format_args!("{with} could be created\n"))?;
-            } else {
-                admin.create_topic_with(&new).await?;
-                output::print(format_args!("created {with}\n"))?;
-            }
+            let wanted = partitions.and_then(|n| usize::try_from(n).ok()).or(placed);
+            create(admin, &name, &new, wanted, validate_only, if_not_exists).await?;
         }
         Action::AddPartitions { name, partitions } => {
             admin.create_partitions(&name, partitions).await?;
             output::print(format_args!("{name} has {partitions} partitions\n"))?;
         }
-        Action::Delete { name } => {
+        Action::Delete { name, yes: true } => {
             admin.delete_topic(&name).await?;
             output::print(format_args!("deleted {name}\n"))?;
         }
+        Action::Delete { name, yes: false } => would_delete(admin, &name).await?,
     }
     Ok(Exit::Success)
+}
+
+/// `wanted` is the number of partitions asked for, if one is.
+async fn create(
+    admin: &Admin,
+    name: &str,
+    new: &NewTopic,
+    wanted: Option<usize>,
+    validate_only: bool,
+    if_not_exists: bool,
+) -> anyhow::Result<()> {
+    let outcome = if validate_only { admin.check_topic(new).await } else { admin.create_topic_with(new).await };
+    match outcome {
+        Ok(()) if validate_only => {
+            let with = wanted.map_or_else(|| "the brokers' default number of".to_owned(), |n| n.to_string());
+            output::print(format_args!("{name} with {with} partitions could be created\n"))?;
+        }
+        Ok(()) => {
+            let count = match wanted {
+                Some(count) => count,
+                None => admin.describe_topic(name).await?.partitions.len(),
+            };
+            output::print(format_args!("created {name} with {count} partitions\n"))?;
+        }
+        Err(e) if e.kind() == ErrorKind::TopicExists && if_not_exists => {
+            let count = admin.describe_topic(name).await?.partitions.len();
+            output::print(format_args!("{name} exists already, with {count} partitions\n"))?;
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != count) {
+                note(format_args!("it was left as it is, without the {wanted} partitions asked for"));
+            }
+        }
+        Err(e) if wanted.is_none() && e.broker_code() == Some(INVALID_PARTITIONS) => {
+            return Err(anyhow::Error::from(e)
+                .context("this broker takes no default for the number of partitions: give one with --partitions"));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    Ok(())
+}
+
+async fn would_delete(admin: &Admin, name: &str) -> anyhow::Result<()> {
+    let topic = admin.describe_topic(name).await?;
+    let all: Vec<_> = topic.partitions.iter().map(|p| TopicPartition::new(name, p.partition)).collect();
+    let (first, end) = tokio::try_join!(
+        admin.list_offsets_each(&all, StartOffset::Earliest),
+        admin.list_offsets_each(&all, StartOffset::Latest),
+    )?;
+    let records = |p| Some(end.get(p)?.as_ref().ok()? - first.get(p)?.as_ref().ok()?);
+    let known: Vec<i64> = all.iter().filter_map(records).collect();
+    let records = thousands(u64::try_from(known.iter().sum::<i64>()).unwrap_or_default());
+    let besides = match all.len() - known.len() {
+        0 => String::new(),
+        more => format!(", and those of {more} partitions that can't be asked"),
+    };
+    let count = all.len();
+    output::print(format_args!("would delete {name} with {count} partitions and up to {records} records{besides}\n"))?;
+    note(format_args!("nothing was deleted; --yes does it, for good"));
+    Ok(())
 }
 
 fn list_topics(topics: Vec<&TopicInfo>, as_json: bool) -> std::io::Result<()> {

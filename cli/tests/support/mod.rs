@@ -94,15 +94,16 @@ impl Bed {
         format!("{}-{what}", self.prefix)
     }
 
-    /// Creates a topic through the command.
+    /// Creates a topic through the command; with 0 partitions it has as many as the broker gives it.
     pub fn topic(&mut self, what: &str, partitions: u32) -> String {
         self.topic_with(what, partitions, &[])
     }
 
     /// With more arguments.
     pub fn topic_with(&mut self, what: &str, partitions: u32, more: &[&str]) -> String {
-        let name = self.name(what);
-        self.run(&[&["topic", "create", &name, "--partitions", &partitions.to_string()], more].concat()).expect(0);
+        let (name, count) = (self.name(what), partitions.to_string());
+        let count = if partitions > 0 { &["--partitions", &count][..] } else { &[] };
+        self.run(&[&["topic", "create", &name], count, more].concat()).expect(0);
         self.topics.push(name.clone());
         name
     }
@@ -134,7 +135,7 @@ impl Drop for Bed {
     fn drop(&mut self) {
         if self.broker.is_none() {
             for topic in &self.topics {
-                let _ = self.command(&["topic", "delete", topic]).output();
+                let _ = self.command(&["topic", "delete", topic, "--yes"]).output();
             }
         }
     }

@@ -30,8 +30,10 @@ The offsets that there are can be kept before:
 
 Exit codes:
   0    done, or told what would be done
-  1    the group has members, a topic does not exist, or a broker refused
   2    an option, a setting or a line of the file is wrong
+  3    a topic or partition does not exist
+  5    no broker is reachable, or a partition has no leader: nothing was changed
+  6    the group has members, or a broker refused
 
 Examples:
   ailurus group reset billing --to earliest                   # all that it has committed; only tells
@@ -78,10 +80,7 @@ pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
     tell(&args, &plan)?;
     if !args.yes {
         note(format_args!("nothing was changed; --yes does it"));
-        if !group.members.is_empty() {
-            let count = group.members.len();
-            note(format_args!("group {} has members ({count}): --yes is refused until they have stopped", args.group));
-        }
+        super::note_members(&group);
     }
     Ok(Exit::Success)
 }
