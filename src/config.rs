@@ -5,6 +5,8 @@ mod check;
 mod compression;
 mod dotenv;
 mod env;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group_name;
 mod partitioner;
 mod sasl;

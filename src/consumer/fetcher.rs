@@ -489,7 +489,8 @@ impl Shared {
                 false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire, room),
                 false => (bytes.clone(), wire.max(frame / MUCH), room),
             };
-            let mut unpacked = self.unpack(piece, offset, aborted.take(), room).await;
+            let end = marks.high_watermark;
+            let mut unpacked = self.unpack(piece, offset, aborted.take(), room, end).await;
             let (used, next, damaged) = (unpacked.used, unpacked.next_offset, unpacked.damage.is_some());
             aborted = unpacked.aborted.take();
             let wanted = self.hand_over(ask, offset, unpacked, base, marks);
@@ -544,8 +545,10 @@ impl Shared {
         true
     }
 
-    async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>, room: usize) -> Unpacked {
-        let limits = Limits { max_decompressed: self.config.max_decompressed_bytes, room, spare: self.spare.clone() };
+    async fn unpack(&self, bytes: Bytes, offset: i64, aborted: Option<Aborted>, room: usize, end: i64) -> Unpacked {
+        let (max_decompressed, spare) = (self.config.max_decompressed_bytes, self.spare.clone());
+        let end = if end < 0 { i64::MAX } else { end };
+        let limits = Limits { max_decompressed, room, end, spare };
         if !is_compressed(&bytes) || bytes.len() < OFFLOAD {
             return unpack(bytes, offset, aborted, limits);
         }

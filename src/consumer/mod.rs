@@ -14,6 +14,8 @@ mod commits;
 mod committer;
 mod core;
 mod fetcher;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group;
 mod inbox;
 mod leader;

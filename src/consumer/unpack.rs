@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER, Batch, Record, Spare, decode_batches, is_compressed};
 
 /// What is in the bytes of a partition.
@@ -50,6 +50,8 @@ impl Unpacked {
 pub(crate) struct Limits {
     pub(crate) max_decompressed: usize,
     pub(crate) room: usize,
+    /// Offset that the broker says the log ends at: what is behind it has a wrong offset, for no checksum covers that.
+    pub(crate) end: i64,
     /// Where to open batches.
     pub(crate) spare: Spare,
 }
@@ -102,14 +104,18 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
     while let Some(batch) = batches.next() {
         let taken = batch.and_then(|batch| {
             let skip = aborted.as_mut().map_or(Ok(false), |a| a.covers(&batch))? || batch.is_control;
-            if batch.last_offset < offset {
+            // Brokers send batches in order: one that is not brings nothing new, and must not take the position back.
+            if batch.last_offset < out.next_offset {
                 return Ok(Some(0));
+            }
+            if batch.last_offset >= limits.end {
+                return if out.used > 0 { Ok(None) } else { Err(beyond(&batch, limits.end)) };
             }
             let epoch = batch.origin.leader_epoch;
             if *out.leader_epoch.get_or_insert(epoch) != epoch {
                 return Ok(None);
             }
-            let size = if skip { 0 } else { take(&batch, offset, &limits.spare, &mut out)? };
+            let size = if skip { 0 } else { take(&batch, &limits.spare, &mut out)? };
             out.next_offset = batch.last_offset + 1;
             Ok(Some(size))
         });
@@ -138,13 +144,19 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
     out
 }
 
-/// The records of a batch; gives the size of what they are slices of.
-fn take(batch: &Batch, offset: i64, spare: &Spare, out: &mut Unpacked) -> Result<usize, Error> {
+fn beyond(batch: &Batch, end: i64) -> Error {
+    let what = format!("the broker sent a batch up to offset {} of a log that ends at {end}", batch.last_offset);
+    Error::new(ErrorKind::Corrupt, what)
+}
+
+/// The records of a batch from the position on; gives the size of what they are slices of.
+fn take(batch: &Batch, spare: &Spare, out: &mut Unpacked) -> Result<usize, Error> {
     let records = batch.records_in(spare)?;
     let (memory, before) = (records.memory(), out.records.len());
-    let outcome = records.read_from(offset, &mut out.records);
-    if let Some(last) = out.records[before..].last() {
-        out.next_offset = last.offset + 1;
+    let outcome = records.read_from(out.next_offset, &mut out.records);
+    if outcome.is_err() {
+        let read = out.records[before..].iter().map(|record| record.offset + 1);
+        out.next_offset = read.fold(out.next_offset, i64::max);
     }
     out.batches += 1;
     out.uncompressed += BATCH_HEADER + memory;

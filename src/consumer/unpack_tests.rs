@@ -35,7 +35,7 @@ fn offsets(u: &Unpacked) -> Vec<i64> {
 }
 
 fn up_to(max_decompressed: usize) -> Limits {
-    Limits { max_decompressed, room: usize::MAX, spare: Spare::default() }
+    Limits { max_decompressed, room: usize::MAX, end: i64::MAX, spare: Spare::default() }
 }
 
 #[test]
@@ -48,6 +48,29 @@ fn records_before_the_offset_are_left_out() {
     assert_eq!(offsets(&u), [5, 6, 7, 8, 9]);
     let u = unpack(Bytes::new(), 7, None, up_to(1 << 20));
     assert_eq!((u.records.len(), u.next_offset, u.grown), (0, 7, 0));
+}
+
+#[test]
+fn batches_out_of_order_bring_nothing_and_do_not_take_the_position_back() {
+    let bytes = join(&[batch(5, 3, Compression::None), batch(0, 3, Compression::None), batch(7, 3, Compression::None)]);
+    let u = unpack(bytes, 5, None, up_to(1 << 20));
+    assert_eq!((offsets(&u), u.next_offset), ((5..10).collect(), 10));
+    assert!(u.damage.is_none());
+}
+
+#[test]
+fn a_batch_behind_the_end_of_the_log_is_not_taken() {
+    let limits = || Limits { end: 8, ..up_to(1 << 20) };
+    let good = batch(5, 3, Compression::None);
+    // The offset has changed on the way.
+    let bad = batch(1 << 40, 3, Compression::None);
+    let u = unpack(join(&[good.clone(), bad.clone()]), 5, None, limits());
+    assert_eq!((offsets(&u), u.next_offset, u.used), (vec![5, 6, 7], 8, good.len()));
+    assert!(u.damage.is_none(), "it is asked for again");
+    let u = unpack(bad.freeze(), 8, None, limits());
+    assert_eq!((offsets(&u).len(), u.next_offset), (0, 8));
+    let damage = u.damage.unwrap().to_string();
+    assert_eq!(damage, "the broker sent a batch up to offset 1099511627778 of a log that ends at 8");
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod compress;
 mod decode;
 mod deflate;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod headers;
 mod huffman;
 mod legacy;

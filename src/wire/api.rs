@@ -52,6 +52,15 @@ pub(crate) trait Api: Message + Clone + Send + Sync + 'static {
     const RESPONSE: &'static [Field];
 }
 
+/// What a line of the table says of an answer.
+#[cfg(any(test, fuzzing))]
+pub(super) struct Line {
+    pub(super) fields: &'static [Field],
+    pub(super) versions: (i16, i16),
+    pub(super) flexible: i16,
+    pub(super) decode: fn(&[u8], i16),
+}
+
 /// rskafka's name of an API, or its number where it has none.
 macro_rules! key {
     ($name:ident) => {
@@ -77,11 +86,16 @@ macro_rules! table {
         pub(crate) const SPOKEN: &[(i16, &str, (i16, i16))] =
             &[$((ApiKey::$name as i16, stringify!($name), ($min, $max)),)*];
 
-        /// Calls `f` with each line's name, response fields, versions, first flexible version and decoder.
-        #[cfg(test)]
-        pub(super) fn each(mut f: impl FnMut(&'static [Field], (i16, i16), i16, fn(&[u8], i16))) {
-            $(f($request::RESPONSE, $request::VERSIONS, $request::FLEXIBLE, |body, version| {
-                _ = $response::decode(&mut Bytes::copy_from_slice(body), version);
+        /// Calls `f` with each line.
+        #[cfg(any(test, fuzzing))]
+        pub(super) fn each(mut f: impl FnMut(Line)) {
+            $(f(Line {
+                fields: $request::RESPONSE,
+                versions: $request::VERSIONS,
+                flexible: $request::FLEXIBLE,
+                decode: |body, version| {
+                    _ = $response::decode(&mut Bytes::copy_from_slice(body), version);
+                },
             });)*
         }
     };

@@ -5,6 +5,8 @@
 mod api;
 mod connect;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod incoming;
 mod probe;
 mod produce;

@@ -1,6 +1,8 @@
 //! The login of a connection: when it is made, and again before the broker lets its session end.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod renewal;
 mod token;
 

@@ -3,7 +3,13 @@
 //! kafka-protocol reserves space for as many elements as an array says it has: 2^31 of them end the process. So each
 //! response is walked first, by a table of its fields, and every length is held against the bytes that are there.
 
+#[cfg(test)]
+mod sample;
+
 use std::fmt;
+
+#[cfg(test)]
+pub(super) use sample::sample;
 
 /// What a field is, and in which versions it is there.
 #[derive(Debug, Clone, Copy)]

@@ -177,10 +177,10 @@ proptest! {
     /// Whatever passes the check can be given to the decoder, which must not end the process.
     #[test]
     fn noise_is_survived(body in proptest::collection::vec(prop_oneof![3 => 0_u8..3, 1 => any::<u8>()], 0..200)) {
-        api::each(|fields, (min, max), flexible, decode| {
-            for version in min..=max {
-                if schema::check(&body, fields, version, version >= flexible).is_ok() {
-                    decode(&body, version);
+        api::each(|line| {
+            for version in line.versions.0..=line.versions.1 {
+                if schema::check(&body, line.fields, version, version >= line.flexible).is_ok() {
+                    (line.decode)(&body, version);
                 }
             }
         });

@@ -1,0 +1,86 @@
+//! Targets of fuzzing in what brokers and members of a group send to a consumer: see `crate::fuzzing`.
+
+use std::collections::HashSet;
+
+use kafka_protocol::messages::fetch_response::AbortedTransaction;
+
+use super::assignor::{Assignor, GroupMember, TopicLayout, Topics};
+use super::progress::Ended;
+use super::subscription::{Subscription, decode_assignment, decode_sticky};
+use super::unpack::{Aborted, Limits, unpack};
+use crate::config::AssignorKind;
+use crate::record::{self, Spare};
+
+const LIMIT: usize = 256 << 10;
+
+/// What a fetch brought of a partition. Records are where they were asked for, in the order of their offsets as long as
+/// their batches are, and the position never goes back.
+pub(crate) fn records(data: &[u8]) {
+    let bytes = record::fuzz::batches(data);
+    let wire = bytes.len();
+    let offset = i64::from(data.last().copied().unwrap_or_default() % 8);
+    let aborted = AbortedTransaction::default().with_first_offset(offset);
+    let limits = Limits { max_decompressed: LIMIT, room: LIMIT, end: i64::MAX, spare: Spare::default() };
+    let unpacked = unpack(bytes, offset, Some(Aborted::new(&[aborted])), limits);
+    assert!(unpacked.next_offset >= offset && unpacked.used <= wire);
+    for record in &unpacked.records {
+        assert!((offset..unpacked.next_offset).contains(&record.offset));
+        assert_eq!(record.headers.iter().count(), record.headers.len());
+    }
+}
+
+/// What members of a group say, piece by piece, each behind its length: assignments are of what there is, and no partition is
+/// given twice.
+pub(crate) fn group(data: &[u8]) {
+    _ = decode_assignment(data);
+    _ = decode_sticky(data);
+    _ = std::str::from_utf8(data).map(|text| Ended::decode(text, 7, 3));
+    let mut members = Vec::new();
+    let mut rest = data;
+    while let [len, behind @ ..] = rest {
+        let (metadata, behind) = behind.split_at(usize::from(*len).min(behind.len()));
+        if let Ok(subscription) = Subscription::decode(metadata) {
+            members.push(GroupMember::subscribed(format!("m{}", members.len()), None, subscription));
+        }
+        rest = behind;
+    }
+    let layout = |(name, partitions): (&str, i32)| (name.to_owned(), TopicLayout::new(partitions));
+    let topics: Topics = [("a", 3), ("b", 5), ("c", 0), ("aa", 1)].into_iter().map(layout).collect();
+    use AssignorKind::{CooperativeSticky, KafkaJs, Range, RoundRobin, Sticky};
+    for assignor in [Range, RoundRobin, KafkaJs, Sticky, CooperativeSticky] {
+        let shares = assignor.assign(&topics, &members);
+        let mut given = HashSet::new();
+        for p in shares.into_values().flatten() {
+            let exists = topics.get(&*p.topic).is_some_and(|t| (0..t.partitions).contains(&p.partition));
+            assert!(exists, "{} gave {p}, which does not exist", assignor.name());
+            assert!(given.insert(p.clone()), "{} gave {p} twice", assignor.name());
+        }
+    }
+}
+
+/// A member's metadata by chance, as [`group`] wants it.
+#[cfg(test)]
+pub(crate) fn sample(rng: &mut fastrand::Rng) -> Vec<u8> {
+    use crate::TopicPartition;
+
+    let mut all = Vec::new();
+    for _ in 0..rng.usize(1..5) {
+        let names = ["a", "b", "c", "d"];
+        let mut partitions = || -> Vec<_> {
+            let n = rng.usize(..4);
+            (0..n).map(|_| TopicPartition::new(names[rng.usize(..4)], rng.i32(-1..6))).collect()
+        };
+        let (owned, previous) = (partitions(), partitions());
+        let subscription = Subscription {
+            topics: names.iter().filter(|_| rng.bool()).map(|name| (*name).to_owned()).collect(),
+            user_data: rng.bool().then(|| super::subscription::encode_sticky(&previous, rng.i32(-1..4))),
+            owned,
+            generation: rng.bool().then(|| rng.i32(-1..4)),
+            rack: rng.bool().then(|| "r".to_owned()),
+        };
+        let metadata = subscription.encode().unwrap_or_default();
+        all.push(metadata.len() as u8);
+        all.extend(metadata);
+    }
+    all
+}
