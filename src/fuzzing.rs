@@ -47,7 +47,7 @@ pub fn group(data: &[u8]) {
 
 /// A `.env`.
 pub fn dotenv(data: &[u8]) {
-    config::fuzz::dotenv(data);
+    config::fuzz::file(data);
 }
 
 /// A broker's part of a login.

@@ -1,21 +1,12 @@
 //! A `.env` for fuzzing: see `crate::fuzzing`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::{ConfigBuilder, dotenv, env};
 
-use super::env;
-
-/// What is in a `.env`. Errors name the file and never repeat what a line holds.
-pub(crate) fn dotenv(data: &[u8]) {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let file = std::env::temp_dir().join(format!("ailurus-fuzz-{}-{number}.env", std::process::id()));
-    if std::fs::write(&file, data).is_err() {
-        return;
-    }
-    let outcome = env::read(&file, |_| None);
-    _ = std::fs::remove_file(&file);
-    match outcome {
-        Ok(builder) => _ = builder.build(),
-        Err(e) => assert!(e.to_string().contains(&file.display().to_string()), "{e}"),
-    }
+/// What is in a `.env`: only settings of ours are found in it.
+pub(crate) fn file(data: &[u8]) {
+    let Ok(settings) = dotenv::parse(data) else { return };
+    assert!(settings.keys().all(|name| name.starts_with("REDPANDA_")));
+    let mut builder = ConfigBuilder::default();
+    env::apply(&mut builder, |name| settings.get(name).cloned());
+    _ = builder.build();
 }
