@@ -4,6 +4,8 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::admin::{ConfigResource, NewTopic};
@@ -15,6 +17,7 @@ use ailurus::{
 use ailurus_broker::Fault;
 use support::TestBroker;
 
+const PRODUCE: i16 = 0;
 const CREATE_TOPICS: i16 = 19;
 const DESCRIBE_CONFIGS: i16 = 32;
 const LONG: Duration = Duration::from_secs(60);
@@ -298,6 +301,80 @@ async fn nothing_is_committed_before_the_dead_letter_is_acknowledged() {
     let ended = committed(&client, &group).await;
     assert!(matches!(ended, Some(2 | 3)), "{ended:?}: the shutdown may come before the record behind it");
     client.close().await;
+}
+
+/// What is logged, line by line, by all tests of this binary: a subscriber of one thread misses what others log first.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn begin() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN);
+        tracing::subscriber::set_global_default(lines.with_writer(move || writer.clone()).finish()).unwrap();
+        log
+    }
+
+    /// Those that name this.
+    fn lines(&self, name: &str) -> Vec<String> {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|l| l.contains(name)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_word_about_a_record_says_where_it_was_and_where_it_is() {
+    let log = Log::begin();
+    let broker = support::broker().await;
+    let client = connect(broker.config().max_attempts(2_u32).retry_backoff(Duration::from_millis(1))).await;
+    let topic = topic(&broker, &client, "words").await;
+    let dlq = format!("{topic}.dlq");
+    create(&client, &dlq, "1000000").await;
+    send(&client, ProducerRecord::to(&dlq).value("older")).await;
+    send(&client, ProducerRecord::to(&topic).key("k\n1").value("v")).await;
+    if let Some(embedded) = broker.embedded() {
+        let (name, refusals) = (dlq.clone(), AtomicU32::new(3));
+        embedded.set_hook(move |r| {
+            let to_dlq = r.api_key == PRODUCE && r.body.windows(name.len()).any(|w| w == name.as_bytes());
+            let refuse = to_dlq && refusals.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+            refuse.then_some(Fault::Error(29))
+        });
+    }
+    let group = broker.group("words");
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    read(&client, &dlq, 2).await;
+    subscription.shutdown().await.unwrap();
+    client.close().await;
+
+    let lines = log.lines(&topic);
+    let said: Vec<_> = lines.iter().filter(|l| l.contains("ERROR") && l.contains("for the last time")).collect();
+    let [last] = &said[..] else { panic!("{lines:#?}") };
+    for part in [
+        format!("record={topic}/0@0"),
+        format!("group={group}"),
+        r#"key="k\\n1""#.to_owned(),
+        "attempts=2".to_owned(),
+        format!("dead_letter=\"{dlq}/0@1\""),
+        "error=refused".to_owned(),
+    ] {
+        assert!(last.contains(&part), "{part} is not in {last}");
+    }
+    let unwritten = lines.iter().filter(|l| l.contains("can't be written")).count();
+    assert_eq!(unwritten, usize::from(broker.embedded().is_some()), "said once and not at each try: {lines:#?}");
+    let kept = lines.iter().filter(|l| l.contains("deletes letters after 7 days")).count();
+    assert_eq!(kept, 1, "{lines:#?}");
 }
 
 /// The partitions of a topic's dead letters are as many as its own.

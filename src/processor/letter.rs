@@ -237,3 +237,14 @@ fn clip(text: &str) -> &str {
     }
     &text[..end]
 }
+
+/// A key for logs: escaped, and cut where it is long.
+pub(super) fn shown(key: &[u8]) -> String {
+    const CHARS: usize = 64;
+    let text = String::from_utf8_lossy(key);
+    let mut shown = text.chars().take(CHARS).flat_map(char::escape_debug).collect::<String>();
+    if text.chars().nth(CHARS).is_some() {
+        _ = write!(shown, "… ({} bytes)", key.len()); // a String takes all
+    }
+    shown
+}

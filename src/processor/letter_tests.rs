@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use proptest::prelude::*;
 
-use super::letter::{DeadLetter, LeftOut, Origin, describe};
+use super::letter::{DeadLetter, LeftOut, Origin, describe, shown};
 use crate::AnyEvent;
 use crate::consumer::Message;
 use crate::record::{Headers, Record};
@@ -145,6 +145,13 @@ fn a_replay_is_read_as_the_same_event_however_often_it_is_replayed() {
     }
     let structured = Headers::new().with("content-type", "application/cloudevents+json");
     assert_eq!(letter("boom", structured, LeftOut::Nothing).replay_headers().get("ce_id"), None);
+}
+
+#[test]
+fn a_key_in_a_log_is_one_short_line() {
+    assert_eq!(shown(b"o-17"), "o-17");
+    assert_eq!(shown(b"a\nb\x1b[31m\xff"), "a\\nb\\u{1b}[31m\u{fffd}");
+    assert_eq!(shown("ä".repeat(65).as_bytes()), format!("{}… (130 bytes)", "ä".repeat(64)));
 }
 
 #[test]

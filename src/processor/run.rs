@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drain::{Commit, Leaving, LeftOver, Owned};
 use super::lanes::{Lanes, NO_EPOCH};
+use super::letter::shown;
 use super::state::{Hanging, PartitionState, Position};
 use super::worker::{Context, Worker};
 use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Ended, Records, Revocation};
@@ -115,7 +116,7 @@ impl Run {
             for Hanging { offset, key, long, is_news } in owned.state.hanging(limit, now) {
                 let record = format!("{tp}@{offset}");
                 if is_news {
-                    let key = key.map(|k| String::from_utf8_lossy(&k).into_owned());
+                    let key = key.map(|k| shown(&k));
                     tracing::warn!(
                         group = %self.context.shared.group(), record, key,
                         "a handler has had this record for {long:.1?}: what must come after it waits; REDPANDA_ATTEMPT_TIMEOUT \

@@ -17,13 +17,16 @@ use crate::processor::batch::IntoOutcomes;
 use crate::processor::dead_letter::Failure;
 use crate::processor::handler::{BoxError, Outcome};
 use crate::processor::lanes::{Kept, Lane};
-use crate::processor::letter::describe;
+use crate::processor::letter::{describe, shown};
 use crate::processor::state::PartitionState;
 
 /// The longest wait that a handler can ask for.
 const LONGEST: Duration = Duration::from_secs(86_400);
 /// The waits between two tries of a dead letter.
 const DEAD_LETTER_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Time between two errors in the log about the same dead letter that can't be written.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 impl Worker {
     /// A task has ended.
@@ -115,7 +118,6 @@ impl Worker {
         });
         let (record, attempt) = (place(&message), message.attempt);
         if last {
-            tracing::error!(%record, attempt, error = %describe(&*error), "the handler failed for the last time");
             let failure = Failure { error, attempts: attempt, first: history.first, last: now };
             return self.bury(lane, message, failure);
         }
@@ -154,20 +156,37 @@ async fn write(
     let (first, max) = DEAD_LETTER_BACKOFF;
     let mut backoff = Backoff::new(first, max);
     state.note(offset, Some(format!("the dead letter of offset {offset} is being written to {topic}")));
-    loop {
+    let (mut tries, mut told) = (0_u32, None::<Instant>);
+    let letter = loop {
         let error = match context.dead_letters.write(message, failure).await {
-            Ok(_) => break,
+            Ok(ack) => break ack,
             Err(e) => {
                 context.metrics.failed("dead_letters", e.kind());
                 e.full()
             }
         };
-        tracing::error!(%topic, offset, %error, "a dead letter can't be written: what is in order behind its record waits");
+        tries = tries.saturating_add(1);
+        if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+            told = Some(Instant::now());
+            tracing::error!(
+                record = %place(message), group = %context.shared.group(), dead_letter_topic = %topic, tries, %error,
+                "a dead letter can't be written: what is in order behind its record waits, and it is tried on"
+            );
+        }
         state.note(offset, Some(format!("the dead letter of offset {offset} can't be written to {topic}: {error}")));
         if stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await.is_none() {
             return false;
         }
-    }
+    };
+    // Brokers may know the record by an earlier request, and then say no offset.
+    let dead_letter = match letter.offset {
+        Some(offset) => format!("{}/{}@{offset}", letter.topic, letter.partition),
+        None => format!("{}/{}", letter.topic, letter.partition),
+    };
+    tracing::error!(
+        record = %place(message), group = %context.shared.group(), key = message.key.as_deref().map(shown), attempts = failure.attempts,
+        dead_letter, error = %describe(&*failure.error), "the handler failed for the last time: the record is a dead letter"
+    );
     context.shared.dead.fetch_add(1, Ordering::Relaxed);
     let Message { topic, partition, .. } = message;
     let (group, partition) = (context.shared.group(), *partition);
