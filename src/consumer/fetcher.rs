@@ -2,7 +2,6 @@
 //! leaders. Partitions are added and removed while the others are read on: what was under way for one that was removed is
 //! dropped when it comes. All tasks end when the [`Fetcher`] is dropped.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,13 +14,14 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::budget::Charge;
 use super::inbox::Inbox;
 use super::lease::Lease;
 use super::meter;
 use super::offsets::{list_answer, list_request};
 use super::part::Begin;
 use super::requests::{epochs_answer, epochs_request, fetch_request};
-use super::session::Session;
+use super::source::FetchPlan;
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
 use super::unpack::{Aborted, Limits, Unpacked, unpack};
 use super::{Records, StartOffset, Watermarks};
@@ -31,8 +31,6 @@ use crate::error::{Error, ErrorKind, Result, kind_of};
 use crate::record::{Spare, TopicPartition, begins_with_batch, is_compressed};
 use crate::wire::Connection;
 
-/// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
-const SHORT_WAIT: Duration = Duration::from_millis(50);
 /// Until something changes.
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// Compressed bytes of a partition from which they are opened off the async threads.
@@ -40,9 +38,7 @@ const OFFLOAD: usize = 64 << 10;
 /// Memory that compressed batches may take before what they hold is handed over: opened all at once, a fetch's take what is spared
 /// for their partition, and the program waits for the last of them.
 const PIECE: usize = 1 << 20;
-/// A slice this small is copied rather than kept, where it would keep a much larger answer in memory.
-const SMALL: usize = 16 << 10;
-/// What counts as much larger.
+/// Records of a partition are copied rather than kept where they would keep a response in memory that is this many times as large.
 const MUCH: usize = 16;
 /// glibc's allocator gives free memory back to the system beyond twice the largest block that was mapped on its own and freed.
 /// What a fetch takes is freed and taken again with the next one, and a page that comes anew from the system costs more than
@@ -172,18 +168,25 @@ async fn follow_leaders(f: Arc<Shared>) {
 /// Fetches from a broker for as long as it leads something.
 async fn serve(f: Arc<Shared>, broker: i32) {
     let backoff = f.tracker().backoff();
-    let mut link = Link { broker, connection: None, session: Session::default(), backoff, reported: false };
+    let mut link = Link { broker, connection: None, backoff, reported: false };
     _ = f.cancel.run_until_cancelled(run(&f, &mut link)).await;
     if let Some(connection) = link.connection {
         connection.close().await; // a long poll would keep it open
     }
 }
 
+/// A response that is being taken apart.
+struct Response {
+    /// Bytes of records in it.
+    bytes: usize,
+    /// Once some of its records are kept as slices of it.
+    charge: Option<Arc<Charge>>,
+}
+
 /// A broker and the connection to it.
 struct Link {
     broker: i32,
     connection: Option<Connection>,
-    session: Session,
     backoff: Backoff,
     /// Whether an answer that can't be read has been told.
     reported: bool,
@@ -210,9 +213,9 @@ async fn run(f: &Arc<Shared>, link: &mut Link) {
                 let outcome = f.validate(link, &asks).await;
                 f.settle(link, &asks, outcome).await;
             }
-            Plan::Fetch { asks, short } => {
-                let outcome = f.fetch(link, &asks, short).await;
-                f.settle(link, &asks, outcome).await;
+            Plan::Fetch(plan) => {
+                let outcome = f.fetch(link, &plan).await;
+                f.settle::<FetchFrom>(link, &[], outcome).await;
             }
         }
     }
@@ -269,14 +272,14 @@ impl Shared {
         if let Some(connection) = link.connection.take() {
             connection.kill("its last request failed");
         }
-        link.session.failed();
         {
             let mut tracker = self.tracker();
-            for ask in asks {
-                if tracker.is_current(ask) {
-                    tracker.desert(&ask.lease, link.broker, Instant::now().into_std());
-                    tracker.give_back([&ask.lease]);
-                }
+            tracker.on_failure(link.broker);
+            let current: Vec<_> = asks.iter().filter(|ask| tracker.is_current(ask)).map(|a| a.lease.clone()).collect();
+            let fetched = tracker.release(link.broker);
+            for lease in current.iter().chain(&fetched) {
+                tracker.desert(lease, link.broker, Instant::now().into_std());
+                tracker.give_back([lease]);
             }
         }
         self.wake();
@@ -398,50 +401,37 @@ impl Shared {
         }
     }
 
-    async fn fetch(self: &Arc<Self>, link: &mut Link, asks: &[Ask<FetchFrom>], short: bool) -> Result<()> {
-        let wait = if short { self.config.fetch_max_wait.min(SHORT_WAIT) } else { self.config.fetch_max_wait };
-        self.connect(link).await?;
-        let request = fetch_request(link.session.request(asks), wait, &self.config);
-        let timeout = wait + self.client.config().request_timeout;
+    async fn fetch(self: &Arc<Self>, link: &mut Link, plan: &FetchPlan) -> Result<()> {
+        let timeout = plan.wait + self.client.config().request_timeout;
+        let request = fetch_request(plan, &self.config);
         let connection = self.connect(link).await?;
         let answer = connection.request(request, timeout).await?;
         connection.throttled("Fetch", Duration::from_millis(answer.throttle_time_ms.try_into().unwrap_or(0)));
-        if !link.session.answered(answer.error_code, answer.session_id) {
-            tracing::debug!(broker = link.broker, "the fetch session is gone: it begins anew");
-            self.give_back(asks.iter());
-            return Ok(());
-        }
-        if answer.error_code != 0 {
+        let partitions = answer.responses.iter().flat_map(|t| &t.partitions);
+        let bytes = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).sum();
+        let now = Instant::now().into_std();
+        let counts = self.tracker().on_response(link.broker, now, answer.error_code, answer.session_id, bytes);
+        if !counts {
+            tracing::debug!(broker = link.broker, "the fetch session is gone: it begins again");
+        } else if answer.error_code != 0 {
             return Err(Error::broker(answer.error_code, format_args!("fetching from broker {}", link.broker)));
+        } else {
+            self.take(answer, link.broker, bytes).await;
         }
-        self.take(answer, link.broker, asks).await;
+        self.tracker().release(link.broker);
         Ok(())
     }
 
-    fn give_back<'a>(&self, asks: impl Iterator<Item = &'a Ask<FetchFrom>>) {
-        let mut tracker = self.tracker();
-        for ask in asks {
-            if tracker.is_current(ask) {
-                tracker.give_back([&ask.lease]);
-            }
-        }
-    }
-
-    async fn take(self: &Arc<Self>, answer: FetchResponse, broker: i32, asks: &[Ask<FetchFrom>]) {
-        let mut open: HashMap<&TopicPartition, &Ask<FetchFrom>> =
-            asks.iter().map(|a| (&a.lease.partition, a)).collect();
-        let data = |p: &PartitionData| p.records.as_ref().map_or(0, Bytes::len);
-        let frame: usize = answer.responses.iter().flat_map(|t| t.partitions.iter().map(data)).sum();
+    /// Takes what a response has brought, `bytes` of records in all.
+    async fn take(self: &Arc<Self>, answer: FetchResponse, broker: i32, bytes: usize) {
+        let mut response = Response { bytes, charge: None };
         let mut elsewhere = false;
         for topic in answer.responses {
             let name: Arc<str> = topic.topic.as_str().into();
             for data in topic.partitions {
                 let p = TopicPartition { topic: Arc::clone(&name), partition: data.partition_index };
-                let Some(ask) = open.remove(&p) else { continue };
+                let Some(ask) = self.tracker().asked(broker, &p) else { continue };
                 let replica = data.preferred_read_replica.0;
-                if !self.tracker().is_current(ask) {
-                    continue;
-                }
                 match data.error_code {
                     0 if replica >= 0 => {
                         let until = Instant::now() + self.client.config().metadata_max_age;
@@ -449,7 +439,7 @@ impl Shared {
                         self.tracker().prefer(&ask.lease, replica, until.into_std());
                         elsewhere = true;
                     }
-                    0 => self.deliver(ask, data, frame).await,
+                    0 => self.deliver(&ask, data, &mut response).await,
                     code => {
                         let deserted = self.tracker().desert(&ask.lease, broker, Instant::now().into_std());
                         elsewhere |= deserted;
@@ -461,13 +451,12 @@ impl Shared {
                 }
             }
         }
-        self.give_back(open.into_values());
         if elsewhere {
             self.wake();
         }
     }
 
-    async fn deliver(&self, ask: &Ask<FetchFrom>, data: PartitionData, frame: usize) {
+    async fn deliver(&self, ask: &Ask<FetchFrom>, data: PartitionData, response: &mut Response) {
         let p = &ask.lease;
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
         let mut aborted = committed.then(|| Aborted::new(data.aborted_transactions.as_deref().unwrap_or_default()));
@@ -478,22 +467,28 @@ impl Shared {
         };
         let (mut bytes, mut offset) = (data.records.unwrap_or_default(), ask.what.offset);
         loop {
-            let (wire, room) = (bytes.len(), self.tracker().room(p));
-            if wire > 0 && room == 0 {
-                return self.give_back([ask].into_iter()); // the others of this answer have used it up, or what came before
-            }
-            let compressed = is_compressed(&bytes);
-            let (piece, base, room) = match compressed {
-                true => (bytes.clone(), 0, room.min(PIECE)),
-                // Records are slices of the whole answer: a few small ones must not keep it, and others share its cost.
-                false if wire < SMALL && wire < frame / MUCH => (Bytes::copy_from_slice(&bytes), wire, room),
-                false => (bytes.clone(), wire.max(frame / MUCH), room),
+            let (wire, compressed) = (bytes.len(), is_compressed(&bytes));
+            let (room, full) = {
+                let mut tracker = self.tracker();
+                (tracker.room(p), tracker.budget().free() == 0)
             };
+            // Records of an uncompressed batch are slices of the whole response: a few must not keep it, and where the budget is
+            // used up, none may.
+            let kept = !compressed && wire > 0 && wire >= response.bytes / MUCH && (response.charge.is_some() || !full);
+            if wire > 0 && room == 0 && !kept {
+                return self.tracker().give_back([p]); // the others of this response have used it up, or what came before
+            }
+            let (piece, base, room) = match (compressed, kept) {
+                (true, _) => (bytes.clone(), 0, room.min(PIECE)),
+                (false, true) => (bytes.clone(), wire, usize::MAX),
+                (false, false) => (Bytes::copy_from_slice(&bytes), wire, room),
+            };
+            let shared = kept.then(|| (self.charge(response), wire));
             let end = marks.high_watermark;
             let mut unpacked = self.unpack(piece, offset, aborted.take(), room, end).await;
             let (used, next, damaged) = (unpacked.used, unpacked.next_offset, unpacked.damage.is_some());
             aborted = unpacked.aborted.take();
-            let wanted = self.hand_over(ask, offset, unpacked, base, marks);
+            let wanted = self.hand_over(ask, offset, unpacked, (base, shared), marks);
             (bytes, offset) = (bytes.slice(used..), next);
             if !(wanted && compressed && used > 0 && begins_with_batch(&bytes)) || damaged {
                 return;
@@ -501,15 +496,32 @@ impl Shared {
         }
     }
 
-    /// What was unpacked from `offset` on, and takes as much memory as it has `grown` and `base`. Whether it was still wanted.
-    fn hand_over(&self, ask: &Ask<FetchFrom>, offset: i64, unpacked: Unpacked, base: usize, marks: Watermarks) -> bool {
+    /// Charges a response, once for all partitions that keep slices of it.
+    fn charge(&self, response: &mut Response) -> Arc<Charge> {
+        let charge = response.charge.get_or_insert_with(|| Arc::new(self.tracker().budget().charge(response.bytes)));
+        Arc::clone(charge)
+    }
+
+    /// Delivers what was unpacked from `offset` on, which takes as much memory as it has `grown` and the `base` that it is slices of,
+    /// `shared` with others of its response. Returns whether it was still wanted.
+    fn hand_over(
+        &self,
+        ask: &Ask<FetchFrom>,
+        offset: i64,
+        unpacked: Unpacked,
+        (base, shared): (usize, Option<(Arc<Charge>, usize)>),
+        marks: Watermarks,
+    ) -> bool {
         let p = &ask.lease;
         let Unpacked { records, next_offset, leader_epoch, used, grown, batches, uncompressed, damage, .. } = unpacked;
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
         let counts = meter::Came { batches, records: records.len(), bytes: used, uncompressed };
         let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
         let memory = if records.is_empty() { 0 } else { base + grown };
-        let came = Came { next: next_offset, leader_epoch, wire: used, memory, damaged: damage.is_some() };
+        let end = marks.last_stable_offset.filter(|_| committed).unwrap_or(marks.high_watermark);
+        let response = shared.filter(|_| memory > 0);
+        let came =
+            Came { next: next_offset, end, leader_epoch, wire: used, memory, response, damaged: damage.is_some() };
         {
             let mut tracker = self.tracker();
             if !tracker.is_current(ask) {
@@ -517,7 +529,6 @@ impl Shared {
             }
             let fetched = tracker.fetched(p, Instant::now().into_std(), offset, came);
             self.inbox.marks(p, marks);
-            let end = marks.last_stable_offset.filter(|_| committed).unwrap_or(marks.high_watermark);
             self.inbox.meter().fetched(&p.partition, counts, end);
             let Some((held, tell)) = fetched else { return false };
             if tell {

@@ -10,6 +10,7 @@
 //! partition that went to another member is delivered or committed, while those that stay are read on.
 
 mod assignor;
+mod budget;
 mod commits;
 mod committer;
 mod core;
@@ -32,6 +33,7 @@ mod protocol;
 mod received;
 mod requests;
 mod session;
+mod source;
 mod status;
 mod stream;
 mod subscription;

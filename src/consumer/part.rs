@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::StartOffset;
 use super::lease::Lease;
-use super::tracker::Ask;
+use super::source::Limits;
+use super::tracker::{Ask, FetchFrom};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
@@ -128,6 +129,23 @@ impl Position {
     }
 }
 
+/// What a fetch asked for a partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) broker: i32,
+    /// Of the partition when it was asked.
+    pub(super) version: u64,
+    pub(super) what: FetchFrom,
+}
+
+/// What a broker's fetch session remembers of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) broker: i32,
+    pub(super) leader_epoch: i32,
+    pub(super) what: FetchFrom,
+}
+
 #[derive(Debug)]
 pub(super) struct Part {
     /// Of its lease.
@@ -147,15 +165,23 @@ pub(super) struct Part {
     pub(super) preferred: Option<(i32, Instant)>,
     pub(super) topic_id: Option<Uuid>,
     pub(super) in_flight: bool,
+    /// What the last fetch asked for.
+    pub(super) asked: Option<Asked>,
+    /// What a broker's fetch session remembers of it.
+    pub(super) told: Option<Told>,
     pub(super) retry_at: Option<Instant>,
     pub(super) backoff: Backoff,
     /// Whether its present trouble has been told.
     pub(super) reported: bool,
     /// Whether a fetch has been answered: an empty partition tells its end once.
     pub(super) answered: bool,
+    /// The end of what can be read, as of the last response.
+    pub(super) end: i64,
     pub(super) held: Arc<AtomicUsize>,
     /// What a fetched byte takes in memory, in sixteenths.
     pub(super) growth: usize,
+    /// Bytes of a response per offset; 0 if none has come yet.
+    pub(super) weight: usize,
     /// When it last brought something; who waits longest is asked for first.
     pub(super) served: u64,
 }
@@ -179,21 +205,51 @@ impl Part {
             preferred: None,
             topic_id: None,
             in_flight: false,
+            asked: None,
+            told: None,
             retry_at: None,
             backoff,
             reported: false,
             answered: false,
+            end: 0,
             held: Arc::default(),
             growth: 16,
+            weight: 0,
             served: 0,
         }
     }
 
-    /// How much of it may be taken, by its share and by what all hold together.
-    pub(super) fn room(&self, share: usize, total: usize, budget: usize) -> usize {
+    /// Number of bytes of memory that the next fetch may bring.
+    pub(super) fn room(&self, limits: Limits) -> usize {
         let held = self.held.load(Ordering::Acquire);
-        let most = if held == 0 { budget.saturating_mul(2) } else { budget };
-        if total < most { share.saturating_sub(held) } else { 0 }
+        match limits.share.saturating_sub(held) {
+            0 => 0,
+            left if limits.free > 0 => left.max(limits.free),
+            left if held == 0 && !limits.exhausted => left,
+            _ => 0,
+        }
+    }
+
+    /// Whether a broker is the one to fetch it from, and it is to be fetched at all.
+    pub(super) fn reads_from(&self, broker: i32) -> bool {
+        self.source() == Some(broker) && !self.paused && self.position != Position::Unset
+    }
+
+    pub(super) fn is_asked_of(&self, broker: i32) -> bool {
+        self.asked.is_some_and(|asked| asked.broker == broker)
+    }
+
+    pub(super) fn on_asked(&mut self, asked: Asked) {
+        self.in_flight = true;
+        self.asked = Some(asked);
+    }
+
+    /// Number of bytes that wait in the log behind an offset, as far as the last response tells; `weight` stands in for a
+    /// partition of which no record has come yet.
+    pub(super) fn backlog(&self, offset: i64, weight: usize) -> usize {
+        let records = if self.answered { self.end.saturating_sub(offset) } else { 0 };
+        let weight = if self.weight > 0 { self.weight } else { weight };
+        usize::try_from(records).unwrap_or(0).saturating_mul(weight)
     }
 
     /// The broker to send its next request to.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::OffsetAndMetadata;
+use super::budget::Held;
 use super::lease::Lease;
-use super::tracker::Held;
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
 

@@ -1,7 +1,6 @@
 //! What the fetchers ask of brokers.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
@@ -9,18 +8,15 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, OffsetForLeaderEpochReque
 use kafka_protocol::protocol::StrBytes;
 
 use super::offsets::{by_topic, isolation, topic_name};
-use super::session::Shape;
+use super::source::FetchPlan;
 use super::tracker::{Ask, Validate};
 use crate::config::ConsumerConfig;
 use crate::record::TopicPartition;
 
-/// How many answers `prefetch_bytes` is good for: while one is taken from, the next one comes, and the records of a slow
-/// partition keep all of the answer that they are slices of.
-const ANSWERS: usize = 4;
-
-pub(super) fn fetch_request(shape: Shape<'_>, wait: Duration, config: &ConsumerConfig) -> FetchRequest {
+pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
-    for ask in shape.named {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for ask in &plan.asks {
         let partition = FetchPartition::default()
             .with_partition(ask.lease.partition.partition)
             .with_current_leader_epoch(ask.leader_epoch)
@@ -29,25 +25,24 @@ pub(super) fn fetch_request(shape: Shape<'_>, wait: Duration, config: &ConsumerC
             .with_partition_max_bytes(to_i32(ask.what.max_bytes));
         // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
         let name = &ask.lease.partition.topic;
-        match topics.iter_mut().find(|t| t.topic.as_str() == &**name) {
-            Some(topic) => topic.partitions.push(partition),
-            None => {
-                topics.push(FetchTopic::default().with_topic(topic_name(name)).with_partitions(vec![partition]));
-            }
-        }
+        let place = *places.entry(name).or_insert_with(|| {
+            topics.push(FetchTopic::default().with_topic(topic_name(name)));
+            topics.len() - 1
+        });
+        topics[place].partitions.push(partition);
     }
-    let forgotten = by_topic(shape.forgotten.into_iter().map(|p| (p, ()))).into_iter().map(|(name, partitions)| {
+    let forgotten = by_topic(plan.forgotten.iter().map(|p| (p.clone(), ()))).into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(p, ())| p).collect();
         ForgottenTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
     });
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_max_wait_ms(i32::try_from(plan.wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
-        .with_max_bytes(to_i32(config.fetch_max_bytes.min(config.prefetch_bytes / ANSWERS)))
+        .with_max_bytes(to_i32(plan.max_bytes))
         .with_isolation_level(isolation(config.isolation_level))
-        .with_session_id(shape.id)
-        .with_session_epoch(shape.epoch)
+        .with_session_id(plan.session.id)
+        .with_session_epoch(plan.session.epoch)
         .with_forgotten_topics_data(forgotten.collect())
         .with_rack_id(StrBytes::from_string(config.client_rack.clone().unwrap_or_default()))
         .with_topics(topics)

@@ -1,75 +1,50 @@
-//! An incremental fetch session (KIP-227), without I/O: the broker remembers what a connection fetches, so that a request names
-//! only what has changed, and an answer only partitions of which there is news.
-//!
-//! The broker turns the order of a session's partitions itself, so that each is served in its turn.
-
-use std::collections::HashMap;
-
-use super::tracker::{Ask, FetchFrom};
-use crate::record::TopicPartition;
+//! An incremental fetch session (KIP-227), without I/O: the broker remembers which partitions a connection fetches, so that a
+//! request names only those that have changed, and a response only those that have news.
 
 const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
-/// So few partitions are named each time: what a session saves of them is not worth its state at the broker.
-const WORTH_IT: usize = 16;
 /// The epoch of a request outside of sessions.
 const NONE: i32 = -1;
-/// The epoch of a request that begins one.
+/// The epoch of a request that begins a session, and closes the one whose id it names.
 const BEGIN: i32 = 0;
 
-/// How a fetch request is to look.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shape<'a> {
+/// The session fields of a fetch request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionId {
     pub(crate) id: i32,
     pub(crate) epoch: i32,
-    /// What to name; the broker knows of the others.
-    pub(crate) named: Vec<&'a Ask<FetchFrom>>,
-    /// What the broker is not to fetch any more.
-    pub(crate) forgotten: Vec<TopicPartition>,
 }
 
-/// What the broker remembers of a connection.
+impl SessionId {
+    /// Of a request that no session remembers.
+    pub(crate) const OUTSIDE: Self = Self { id: 0, epoch: NONE };
+}
+
+/// The session of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: i32,
     /// Of the next request; [`BEGIN`] while there is no session.
     epoch: i32,
-    known: HashMap<TopicPartition, Ask<FetchFrom>>,
 }
 
 impl Session {
-    /// The request that fetches these and nothing else. `answered` or `failed` must follow.
-    pub(crate) fn request<'a>(&mut self, asks: &'a [Ask<FetchFrom>]) -> Shape<'a> {
-        if asks.len() < WORTH_IT {
-            let id = std::mem::take(self).id; // closes it
-            return Shape { id, epoch: NONE, named: asks.iter().collect(), forgotten: Vec::new() };
-        }
-        // The broker would not tell again what it has told under an older lease or before a seek.
-        let anew = |ask: &Ask<FetchFrom>| {
-            let known = self.known.get(&ask.lease.partition);
-            known.is_some_and(|k| (&k.lease, k.version) != (&ask.lease, ask.version))
-        };
-        if self.epoch == BEGIN || asks.iter().any(anew) {
-            self.epoch = BEGIN;
-            self.known = asks.iter().map(|a| (a.lease.partition.clone(), a.clone())).collect();
-            return Shape { id: self.id, epoch: BEGIN, named: asks.iter().collect(), forgotten: Vec::new() };
-        }
-        let mut left: HashMap<_, _> = std::mem::take(&mut self.known);
-        let mut named = Vec::new();
-        for ask in asks {
-            if left.remove(&ask.lease.partition).is_none_or(|known| known != *ask) {
-                named.push(ask);
-            }
-            self.known.insert(ask.lease.partition.clone(), ask.clone());
-        }
-        Shape { id: self.id, epoch: self.epoch, named, forgotten: left.into_keys().collect() }
+    /// Returns what the next request carries. [`on_response`](Self::on_response) or [`on_failure`](Self::on_failure) must follow.
+    pub(crate) fn next(&self) -> SessionId {
+        SessionId { id: self.id, epoch: self.epoch }
     }
 
-    /// The answer's error code and session id. Whether the answer counts: if not, all is to be asked for anew, at once.
-    pub(crate) fn answered(&mut self, code: i16, id: i32) -> bool {
+    /// Whether the next request begins a session, so that it must name all partitions.
+    pub(crate) fn begins(&self) -> bool {
+        self.epoch == BEGIN
+    }
+
+    /// Takes the error code and session id of a response. Returns whether the response counts: if not, the request is to be
+    /// repeated at once, in a new session.
+    pub(crate) fn on_response(&mut self, code: i16, id: i32) -> bool {
         match code {
             FETCH_SESSION_ID_NOT_FOUND => *self = Self::default(),
-            INVALID_FETCH_SESSION_EPOCH => self.failed(),
+            INVALID_FETCH_SESSION_EPOCH => self.on_failure(),
             _ if id == 0 => *self = Self::default(),
             _ => {
                 self.id = id;
@@ -79,10 +54,9 @@ impl Session {
         !matches!(code, FETCH_SESSION_ID_NOT_FOUND | INVALID_FETCH_SESSION_EPOCH)
     }
 
-    /// What the broker knows now is not known here: the next request begins anew, and closes this one.
-    pub(crate) fn failed(&mut self) {
+    /// What the broker remembers is not known any more: the next request begins a new session and closes this one.
+    pub(crate) fn on_failure(&mut self) {
         self.epoch = BEGIN;
-        self.known.clear();
     }
 }
 

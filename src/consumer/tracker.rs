@@ -3,20 +3,19 @@
 //! Partitions come and go one by one while the others are read on. An answer to what was asked under another lease than the
 //! present one counts for nothing.
 //!
-//! Each partition has an equal share of `prefetch_bytes`. One whose records in the hands of the program have used it up is
-//! left out of the next fetch, so that a partition that is handled slowly never holds up the others. What an answer brings is
-//! opened batch by batch until the share is used up: a partition goes beyond it by one batch at most. Many that do can go
-//! beyond the whole; then only those are fetched of which the program holds nothing, and none at twice the whole.
+//! What a fetch names, and how much it may bring, is decided in [`source`](super::source).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::budget::{Budget, Charge, Held};
 use super::lease::Lease;
 use super::part::{Begin, Part, Position, Why};
+use super::source::{FetchPlan, Limits, Source};
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Snapshot, UNKNOWN_TOPIC};
 use crate::config::ConsumerConfig;
@@ -24,26 +23,6 @@ use crate::error::{Error, code_name, is_retriable_code};
 use crate::record::TopicPartition;
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
-/// A fetch asks for no less, however little is left of a share: requests have a price too.
-const LEAST: usize = 4 << 10;
-
-/// Bytes in the hands of the program; given back on drop.
-#[derive(Debug)]
-pub(crate) struct Held {
-    bytes: usize,
-    of: Arc<AtomicUsize>,
-    total: Arc<AtomicUsize>,
-    returned: Arc<Notify>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.total.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.returned.notify_waiters();
-    }
-}
-
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ask<T> {
@@ -72,11 +51,7 @@ pub(crate) struct Validate {
 pub(crate) enum Plan {
     Seek(Vec<Ask<StartOffset>>),
     Validate(Vec<Ask<Validate>>),
-    /// `short`: others wait for their turn, so the broker must not hold the answer for long.
-    Fetch {
-        asks: Vec<Ask<FetchFrom>>,
-        short: bool,
-    },
+    Fetch(FetchPlan),
     /// Nothing before this time or the next change.
     Wait(Option<Instant>),
     /// It leads nothing of ours any more.
@@ -117,31 +92,35 @@ pub(crate) struct Moved {
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Tracker {
-    parts: BTreeMap<TopicPartition, Part>,
-    /// Bytes that all may hold together.
-    budget: usize,
-    /// Bytes that all hold.
-    total: Arc<AtomicUsize>,
-    fetch_bytes: usize,
+    pub(super) parts: BTreeMap<TopicPartition, Part>,
+    pub(super) budget: Budget,
+    /// Maximum size of a partition's part of a response, and of a response.
+    pub(super) fetch_bytes: usize,
+    pub(super) max_bytes: usize,
+    /// Maximum time that a broker may wait for records.
+    pub(super) max_wait: Duration,
     reset: Option<StartOffset>,
     backoff: Backoff,
-    returned: Arc<Notify>,
-    running: HashSet<i32>,
+    /// The brokers that a task fetches from.
+    pub(super) sources: BTreeMap<i32, Source>,
     turn: u64,
+    /// Bytes per offset of the last response that brought records.
+    pub(super) weight: usize,
 }
 
 impl Tracker {
     pub(crate) fn new(config: &ConsumerConfig, backoff: Backoff, returned: Arc<Notify>) -> Self {
         Self {
             parts: BTreeMap::new(),
-            budget: config.prefetch_bytes,
-            total: Arc::default(),
+            budget: Budget::new(config.prefetch_bytes, returned),
             fetch_bytes: config.partition_fetch_bytes,
+            max_bytes: config.fetch_max_bytes,
+            max_wait: config.fetch_max_wait,
             reset: start(config.offset_reset),
             backoff,
-            returned,
-            running: HashSet::new(),
+            sources: BTreeMap::new(),
             turn: 0,
+            weight: 0,
         }
     }
 
@@ -155,11 +134,17 @@ impl Tracker {
 
     /// From now on these are not read any more.
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
-        partitions.iter().for_each(|p| _ = self.parts.remove(p));
+        for p in partitions {
+            let told = self.parts.remove(p).and_then(|part| part.told);
+            if let Some(source) = told.and_then(|told| self.sources.get_mut(&told.broker)) {
+                source.forget(p.clone());
+            }
+        }
     }
 
-    fn share(&self) -> usize {
-        (self.budget / self.parts.len().max(1)).max(1)
+    pub(super) fn limits(&self) -> Limits {
+        let share = (self.budget.limit() / self.parts.len().max(1)).max(1);
+        Limits { share, free: self.budget.free(), exhausted: self.budget.is_exhausted() }
     }
 
     /// The partition, if the lease is the one under which it is read.
@@ -209,54 +194,45 @@ impl Tracker {
 
     /// Brokers that something is to be asked of and that no one asks yet.
     pub(crate) fn starts(&mut self) -> Vec<i32> {
-        let sources: BTreeSet<_> = self.parts.values().filter_map(Part::source).collect();
-        sources.into_iter().filter(|broker| self.running.insert(*broker)).collect()
+        let wanted: BTreeSet<_> = self.parts.values().filter_map(Part::source).collect();
+        let new: Vec<_> = wanted.into_iter().filter(|broker| !self.sources.contains_key(broker)).collect();
+        self.sources.extend(new.iter().map(|broker| (*broker, Source::default())));
+        new
     }
 
     /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
-        let (share, total, budget) = (self.share(), self.total.load(Ordering::Acquire), self.budget);
-        let mut led: Vec<_> = self.parts.iter_mut().filter(|(_, p)| p.source() == Some(broker)).collect();
-        if led.is_empty() {
-            self.running.remove(&broker);
-            return Plan::Gone;
-        }
-        let mut seeks = Vec::new();
-        let mut validations = Vec::new();
-        for (name, part) in led.iter_mut().filter(|(_, part)| part.ready(now)) {
+        let (mut leads, mut seeks, mut validations) = (false, Vec::new(), Vec::new());
+        for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.source() == Some(broker)) {
+            leads = true;
+            if !part.ready(now) {
+                continue;
+            }
             if let Some(to) = part.position.question() {
-                part.in_flight = true;
+                (part.in_flight, part.asked) = (true, None);
                 seeks.push(part.ask(name, to));
             } else if let (Position::At(offset), Some(epoch), true) = (part.position, part.read_epoch, part.validate) {
                 validations.push(part.ask(name, Validate { offset, epoch }));
             }
         }
+        if !leads {
+            if let Some(mut source) = self.sources.remove(&broker) {
+                source.end(&mut self.budget);
+            }
+            return Plan::Gone;
+        }
         if !seeks.is_empty() {
             return Plan::Seek(seeks);
         }
         if !validations.is_empty() {
-            led.iter_mut().filter(|(_, part)| part.validate && part.ready(now)).for_each(|(_, p)| p.in_flight = true);
-            return Plan::Validate(validations);
-        }
-        led.sort_by_key(|(_, part)| part.served);
-        let mut asks = Vec::new();
-        let mut short = false;
-        let mut until: Option<Instant> = None;
-        for (name, part) in led.into_iter().filter(|(_, part)| !part.paused && part.position != Position::Unset) {
-            let left = part.room(share, total, budget);
-            match part.position {
-                Position::At(offset) if part.ready(now) && left > 0 => {
-                    part.in_flight = true;
-                    let max_bytes = (left * 16 / part.growth).max(LEAST).min(self.fetch_bytes);
-                    asks.push(part.ask(name, FetchFrom { offset, max_bytes }));
-                }
-                _ => {
-                    short = true;
-                    until = until.into_iter().chain(part.waits(now)).min();
+            for ask in &validations {
+                if let Some(part) = self.part(&ask.lease) {
+                    (part.in_flight, part.asked) = (true, None);
                 }
             }
+            return Plan::Validate(validations);
         }
-        if asks.is_empty() { Plan::Wait(until) } else { Plan::Fetch { asks, short } }
+        self.plan_fetch(broker, now)
     }
 
     /// Reads on somewhere else. What is under way counts for nothing, see [`is_current`](Self::is_current).
@@ -266,10 +242,18 @@ impl Tracker {
         }
     }
 
-    /// How much of a partition may be taken now, in bytes of memory.
+    /// Number of bytes of memory that records of a partition which are here already may take.
     pub(crate) fn room(&mut self, lease: &Lease) -> usize {
-        let (share, total, budget) = (self.share(), self.total.load(Ordering::Acquire), self.budget);
-        self.part(lease).map_or(0, |part| part.room(share, total, budget))
+        let Limits { share, free, exhausted } = self.limits();
+        match self.part(lease) {
+            Some(_) if free > 0 => free,
+            Some(part) if !exhausted && part.held.load(Ordering::Acquire) == 0 => share,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Whether nothing was sought since this was asked.
@@ -395,7 +379,7 @@ impl Tracker {
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
     /// the books, and whether there is something to tell; nothing if the answer is to an old question.
     pub(crate) fn fetched(&mut self, lease: &Lease, now: Instant, offset: i64, came: Came) -> Option<(Held, bool)> {
-        let (turn, total, returned) = (self.turn + 1, Arc::clone(&self.total), Arc::clone(&self.returned));
+        let (turn, mut weight) = (self.turn + 1, self.weight);
         let part = self.part(lease)?;
         part.in_flight = false;
         if part.position != Position::At(offset) {
@@ -405,6 +389,7 @@ impl Tracker {
         part.read_epoch = came.leader_epoch.or(part.read_epoch);
         let tell = came.next > offset || !part.answered;
         part.answered = true;
+        part.end = came.end;
         if came.wire > 0 && came.next == offset {
             part.retry_at = Some(now + part.backoff.next()); // damaged, or nothing that was asked for: not at once again
         } else if !came.damaged {
@@ -413,12 +398,13 @@ impl Tracker {
         if let Some(growth) = (came.memory * 16).checked_div(came.wire) {
             part.served = turn;
             part.growth = growth.clamp(16, 16 << 10);
+            let offsets = usize::try_from(came.next - offset).unwrap_or(0);
+            weight = came.wire.checked_div(offsets).unwrap_or(weight);
+            part.weight = weight;
         }
-        part.held.fetch_add(came.memory, Ordering::AcqRel);
-        total.fetch_add(came.memory, Ordering::AcqRel);
-        let held = Held { bytes: came.memory, of: Arc::clone(&part.held), total, returned };
-        self.turn = turn;
-        Some((held, tell))
+        let held = Arc::clone(&part.held);
+        (self.turn, self.weight) = (turn, weight);
+        Some((Held::new(&self.budget, &held, came.memory, came.response), tell))
     }
 
     /// The partition was refused with an error code.
@@ -452,19 +438,23 @@ impl Tracker {
 }
 
 /// What a fetch has brought of a partition.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Came {
     pub(crate) next: i64,
+    /// The end of what can be read.
+    pub(crate) end: i64,
     /// Of the last record that was passed.
     pub(crate) leader_epoch: Option<i32>,
     /// Bytes on the wire.
     pub(crate) wire: usize,
     /// Bytes that stay in memory as long as the records are there.
     pub(crate) memory: usize,
+    /// The response that the records are slices of, and how much of `memory` it covers.
+    pub(crate) response: Option<(Arc<Charge>, usize)>,
     /// What follows can't be read.
     pub(crate) damaged: bool,
 }
 
 #[cfg(test)]
 #[path = "tracker_tests.rs"]
-mod tests;
+pub(super) mod tests;

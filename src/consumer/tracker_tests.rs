@@ -31,7 +31,7 @@ fn tracker(starts: &[StartOffset]) -> Tracker {
 }
 
 /// A topic whose partitions have these leaders; -1 for none.
-fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
+pub(in crate::consumer) fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
     let partition = |(leader, index): (&i32, i32)| {
         MetadataResponsePartition::default()
             .with_partition_index(index)
@@ -56,13 +56,13 @@ fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
 /// Which partitions a fetch asks for, from where.
 fn asks(plan: &Plan) -> Vec<(i32, i64)> {
     match plan {
-        Plan::Fetch { asks, .. } => asks.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
+        Plan::Fetch(plan) => plan.asks.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
         other => panic!("no fetch: {other:?}"),
     }
 }
 
 fn came(next: i64, bytes: usize) -> Came {
-    Came { next, leader_epoch: None, wire: bytes, memory: bytes, damaged: false }
+    Came { next, end: next, wire: bytes, memory: bytes, ..Came::default() }
 }
 
 #[test]
@@ -107,15 +107,15 @@ fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
     let (kept, _) = t.fetched(&p(0), now, 0, came(10, SHARE - 10_000)).unwrap();
     let (read, _) = t.fetched(&p(1), now, 0, came(10, SHARE * 2)).unwrap();
     drop(read);
-    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("both have room") };
-    assert!(!short);
-    let sizes: BTreeMap<_, _> = plan.iter().map(|a| (a.lease.partition.partition, a.what.max_bytes)).collect();
-    assert_eq!(sizes, [(0, 10_000), (1, 60_000)].into(), "what is left of a share, or the setting");
+    let Plan::Fetch(plan) = t.plan(1, now) else { panic!("both have room") };
+    assert_eq!(plan.wait, t.max_wait);
+    let sizes: BTreeMap<_, _> = plan.asks.iter().map(|a| (a.lease.partition.partition, a.what.max_bytes)).collect();
+    assert_eq!(sizes, [(0, 43_334), (1, 60_000)].into(), "what is left of the budget, or the setting");
     let (more, _) = t.fetched(&p(0), now, 10, came(20, 10_000)).unwrap();
     t.fetched(&p(1), now, 10, came(10, 0)).unwrap();
-    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("one goes on") };
-    assert_eq!((plan.len(), plan[0].lease.partition.partition), (1, 1));
-    assert!(short, "the broker must not hold it for long: the other may have room soon");
+    let Plan::Fetch(plan) = t.plan(1, now) else { panic!("one goes on") };
+    assert_eq!((plan.asks.len(), plan.asks[0].lease.partition.partition), (1, 1));
+    assert!(plan.wait < t.max_wait, "the broker must not hold it for long: the other may have room soon");
     assert_eq!(t.plan(1, now), Plan::Wait(None));
     drop((kept, more));
     assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
@@ -128,8 +128,12 @@ fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
     let now = Instant::now();
     t.plan(1, now);
     t.fetched(&p(0), now, 0, Came { memory: 40_000, ..came(9, 10_000) }).unwrap();
-    let Plan::Fetch { asks, .. } = t.plan(1, now) else { panic!("it has room") };
-    assert_eq!(asks[0].what.max_bytes, SHARE / 4);
+    let Plan::Fetch(plan) = t.plan(1, now) else { panic!("it has room") };
+    assert_eq!(
+        (plan.asks[0].what.max_bytes, plan.max_bytes),
+        (SHARE / 4, SHARE / 12),
+        "a third of the budget when it is opened"
+    );
 }
 
 #[test]
@@ -352,9 +356,9 @@ fn what_was_asked_before_a_seek_counts_for_nothing() {
     let Plan::Seek(new) = t.plan(1, now) else { panic!("it is to be asked for anew") };
     assert!(t.is_current(&new[0]));
     assert!(!t.sought(&p(0), StartOffset::Latest, 9, None).pin, "the program has decided that");
-    let Plan::Fetch { asks: old, .. } = t.plan(1, now) else { panic!("both are known") };
+    let Plan::Fetch(old) = t.plan(1, now) else { panic!("both are known") };
     t.seek(&p(1), StartOffset::Offset(0));
-    assert_eq!(old.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(old.asks.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
     assert_eq!(asks(&t.plan(1, now)), [(1, 0)], "the other one is still under way");
 }
 
@@ -364,8 +368,8 @@ fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
     t.lead(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.pause(&[p(0)], true);
-    let Plan::Fetch { asks: plan, short } = t.plan(1, now) else { panic!("one goes on") };
-    assert_eq!((plan.len(), plan[0].lease.partition.partition, short), (1, 1, false));
+    let Plan::Fetch(plan) = t.plan(1, now) else { panic!("one goes on") };
+    assert_eq!((plan.asks.len(), plan.asks[0].lease.partition.partition, plan.wait), (1, 1, t.max_wait));
     assert_eq!(t.plan(1, now), Plan::Wait(None));
     t.pause(&[p(0)], false);
     assert_eq!(asks(&t.plan(1, now)), [(0, 0)]);
@@ -446,31 +450,4 @@ fn the_closest_replica_is_fetched_from_for_a_while() {
     t.prefer(&p(0), 3, now + Duration::from_secs(5));
     known(&mut t, 8);
     assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "one that is not known any more");
-}
-
-#[test]
-fn batches_larger_than_shares_are_bounded_together() {
-    const N: usize = 50;
-    let mut t = tracker(&[StartOffset::Offset(0); N]);
-    t.lead(&snapshot(&[1; N], 1));
-    let (now, budget) = (Instant::now(), SHARE * N);
-    let batch = SHARE * 4;
-    let mut kept = Vec::new();
-    while let Plan::Fetch { asks, .. } = t.plan(1, now) {
-        for ask in asks {
-            let FetchFrom { offset, .. } = ask.what;
-            if t.room(&ask.lease) == 0 {
-                t.give_back([&ask.lease]);
-                continue;
-            }
-            let (held, _) = t.fetched(&ask.lease, now, offset, came(offset + 1, batch)).unwrap();
-            kept.push(held);
-            let total = t.total.load(Ordering::Acquire);
-            assert!(total < budget * 2 + batch, "{total} is more than twice {budget} and a batch");
-        }
-    }
-    assert!(kept.len() < N && kept.len() * batch >= budget * 2, "{} are kept", kept.len());
-    drop(kept);
-    assert_eq!(t.total.load(Ordering::Acquire), 0);
-    assert!(matches!(t.plan(1, now), Plan::Fetch { .. }), "it goes on when they are given back");
 }

@@ -38,10 +38,8 @@ async fn what_is_kept_of_many_slow_partitions_is_bounded_as_it_is_when_opened_wh
         }
     }
     let bytes = |r: &Records| r.records.iter().map(|r| r.value.as_ref().unwrap().len()).sum::<usize>();
-    let mut slow = [0; 8];
-    kept.iter().for_each(|r| slow[r.partition as usize] += bytes(r));
-    let share = PREFETCH / 8;
-    assert!(slow.iter().all(|slow| *slow < share + 2 * BATCH), "each is bounded: {slow:?}");
+    let held: usize = kept.iter().map(bytes).sum();
+    assert!(held <= 2 * PREFETCH + 2 * BATCH, "{held} bytes are held");
     // None of it is lost: the rest comes when there is room again.
     let mut seen: usize = kept.iter().map(|r| r.records.len()).sum();
     drop(kept);

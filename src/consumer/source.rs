@@ -1,0 +1,333 @@
+//! Which partitions the next fetch of a broker names, and how much its response may bring, without I/O.
+//!
+//! Neither wall time nor CPU may grow with the number of partitions, and the memory has one bound for all of them. So:
+//!
+//! - A partition that is *behind* (its last response told of more records, or there was none yet) is fetched by a request that
+//!   names as many of them as fill the response, the one served longest ago first. Each may fill `partition_fetch_bytes`:
+//!   small equal shares would bring one batch at a time, since a broker sends a batch beyond the limit of its partition only for
+//!   the first partition of a response.
+//! - The others are polled through a fetch session, where the broker remembers them: the request names those that changed.
+//!   While some are behind, such polls do not wait and take a ninth of the time at most.
+//! - Up to [`FEW`] partitions, all of them are named each time: a session would save nothing.
+//!
+//! A response may bring a third of the budget, or half of it from a broker that is far away, less what others hold and have in
+//! flight. A partition whose records exceed its equal share of the budget is left out until they are dropped, so a slow handler
+//! takes no room from the others beyond what one response brought. Once the budget is used up, a partition that holds nothing may
+//! still fetch its share, up to twice the budget in total: whatever the slow ones hold, the others go on.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::budget::Budget;
+use super::lease::Lease;
+use super::part::{Asked, Part, Position, Told};
+use super::session::{Session, SessionId};
+use super::tracker::{Ask, FetchFrom, Plan, Tracker};
+use crate::record::TopicPartition;
+
+/// Number of partitions that are named each time.
+const FEW: usize = 16;
+/// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
+const SHORT_WAIT: Duration = Duration::from_millis(50);
+/// Fetches of partitions that are behind take this many times as long as the polls between them.
+const POLL_RATIO: u32 = 8;
+/// A broker whose fastest response took this long is far away: larger responses make up for the round trips.
+const FAR: Duration = Duration::from_millis(6);
+/// A partition asks for no less, however little room there is: requests have a price too.
+const LEAST: usize = 4 << 10;
+
+/// What a fetch request carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FetchPlan {
+    /// Partitions to name.
+    pub(crate) asks: Vec<Ask<FetchFrom>>,
+    /// Partitions that the session is to forget.
+    pub(crate) forgotten: Vec<TopicPartition>,
+    pub(crate) session: SessionId,
+    /// Maximum time that the broker may wait for records.
+    pub(crate) wait: Duration,
+    /// Maximum size of the response, except for a single batch that is larger.
+    pub(crate) max_bytes: usize,
+}
+
+/// A broker that partitions are fetched from.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    session: Session,
+    /// Partitions that the session remembers and that left the tracker or the broker.
+    forgotten: Vec<TopicPartition>,
+    /// Bytes of the budget that the response to the fetch in flight may take.
+    reserved: usize,
+    in_flight: Option<InFlight>,
+    /// When the session may be polled though some partitions are behind.
+    poll_due: Option<Instant>,
+    /// Time of the fastest response that brought records.
+    fastest: Option<Duration>,
+}
+
+/// A fetch that was planned and has no response yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InFlight {
+    planned: Instant,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Names its partitions, outside of sessions.
+    Listed,
+    /// Polls the session, and waits for records.
+    Poll,
+    /// Polls the session between fetches of partitions that are behind.
+    QuickPoll,
+}
+
+impl Source {
+    /// A partition that the session remembers is not to be polled any more.
+    pub(super) fn forget(&mut self, partition: TopicPartition) {
+        self.forgotten.push(partition);
+    }
+
+    /// The fetch in flight is over, whatever came of it.
+    pub(super) fn end(&mut self, budget: &mut Budget) -> Option<InFlight> {
+        budget.release(std::mem::take(&mut self.reserved));
+        self.in_flight.take()
+    }
+}
+
+/// How much a partition may hold, as of now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Equal share of the budget.
+    pub(super) share: usize,
+    /// Bytes left of the budget.
+    pub(super) free: usize,
+    /// Whether even twice the budget is used up.
+    pub(super) exhausted: bool,
+}
+
+/// What the next fetch may do with a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    /// Not named before this time or a change.
+    LeftOut(Option<Instant>),
+    /// Records wait, or may wait; at most so many bytes of memory.
+    Behind(usize),
+    /// Its end was reached.
+    Quiet,
+}
+
+fn readiness(part: &Part, now: Instant, limits: Limits) -> Readiness {
+    let room = part.room(limits);
+    match part.position {
+        Position::At(offset) if part.ready(now) && room > 0 => match !part.answered || part.end > offset {
+            true => Readiness::Behind(room),
+            false => Readiness::Quiet,
+        },
+        _ => Readiness::LeftOut(part.waits(now)),
+    }
+}
+
+/// Number of partitions of a broker by what the next fetch may do with them.
+#[derive(Debug, Default)]
+struct Survey {
+    behind: usize,
+    quiet: usize,
+    left_out: bool,
+    /// When the first of those left out may be named.
+    until: Option<Instant>,
+}
+
+impl Tracker {
+    /// Plans a fetch of the partitions whose position is known.
+    pub(super) fn plan_fetch(&mut self, broker: i32, now: Instant) -> Plan {
+        let limits = self.limits();
+        let mut survey = Survey::default();
+        for part in self.parts.values().filter(|part| part.reads_from(broker)) {
+            match readiness(part, now, limits) {
+                Readiness::Behind(_) => survey.behind += 1,
+                Readiness::Quiet => survey.quiet += 1,
+                Readiness::LeftOut(until) => {
+                    survey.left_out = true;
+                    survey.until = survey.until.into_iter().chain(until).min();
+                }
+            }
+        }
+        if survey.behind + survey.quiet == 0 {
+            return Plan::Wait(survey.until);
+        }
+        let few = survey.behind + survey.quiet <= FEW;
+        let poll_due = self.sources.get(&broker).and_then(|s| s.poll_due).is_none_or(|at| at <= now);
+        let kind = match survey {
+            _ if few => Kind::Listed,
+            Survey { behind: 0, .. } => Kind::Poll,
+            Survey { quiet: 1.., .. } if poll_due => Kind::QuickPoll,
+            _ => Kind::Listed,
+        };
+        let plan = match kind {
+            Kind::Listed => self.list(broker, now, limits, survey.behind > 0, few),
+            Kind::Poll | Kind::QuickPoll => self.poll(broker, now, limits),
+        };
+        let wait = match kind {
+            Kind::QuickPoll => Duration::ZERO,
+            _ if survey.left_out || !few && kind == Kind::Listed => self.max_wait.min(SHORT_WAIT),
+            _ => self.max_wait,
+        };
+        self.sources.entry(broker).or_default().in_flight = Some(InFlight { planned: now, kind });
+        Plan::Fetch(FetchPlan { wait, ..plan })
+    }
+
+    /// A fetch outside of sessions: of all partitions that may be fetched, or of as many that are behind as fill the response.
+    fn list(&mut self, broker: i32, now: Instant, limits: Limits, any_behind: bool, all: bool) -> FetchPlan {
+        let memory = self.reserve(broker, any_behind);
+        let fetch_bytes = self.fetch_bytes;
+        let led = self.parts.iter_mut().filter(|(_, part)| part.reads_from(broker));
+        let mut named: Vec<_> = led
+            .filter_map(|(name, part)| match readiness(part, now, limits) {
+                Readiness::Behind(room) => Some((name, part, room)),
+                Readiness::Quiet if all => {
+                    let room = part.room(limits);
+                    Some((name, part, room))
+                }
+                _ => None,
+            })
+            .collect();
+        named.sort_by_key(|(_, part, _)| part.served);
+        let growth = average(named.iter().map(|(_, part, _)| part.growth));
+        let max_bytes = (memory * 16 / growth).max(LEAST);
+        let (mut asks, mut expected) = (Vec::new(), 0);
+        for (name, part, room) in named {
+            if !all && expected >= 2 * max_bytes {
+                break;
+            }
+            let Position::At(offset) = part.position else { continue };
+            let most = (room * 16 / part.growth).max(LEAST).min(fetch_bytes);
+            expected += part.backlog(offset, self.weight).min(most);
+            let what = FetchFrom { offset, max_bytes: most };
+            part.on_asked(Asked { broker, version: part.version, what });
+            asks.push(part.ask(name, what));
+        }
+        let (session, max_bytes) = (SessionId::OUTSIDE, max_bytes.min(self.max_bytes));
+        FetchPlan { asks, forgotten: Vec::new(), session, wait: self.max_wait, max_bytes }
+    }
+
+    /// A poll of all partitions whose end was reached, through the broker's session.
+    fn poll(&mut self, broker: i32, now: Instant, limits: Limits) -> FetchPlan {
+        let memory = self.reserve(broker, false);
+        let begins = self.sources.entry(broker).or_default().session.begins();
+        let mut forgotten = std::mem::take(&mut self.sources.entry(broker).or_default().forgotten);
+        if begins {
+            forgotten.clear();
+        }
+        let (mut asks, mut growth) = (Vec::new(), (0, 0));
+        for (name, part) in &mut self.parts {
+            if begins {
+                part.told.take_if(|told| told.broker == broker);
+            }
+            let known = part.told.filter(|told| told.broker == broker);
+            let polled = part.reads_from(broker) && readiness(part, now, limits) == Readiness::Quiet;
+            let (Position::At(offset), true) = (part.position, polled) else {
+                if known.is_some() {
+                    part.told = None;
+                    forgotten.push(name.clone());
+                }
+                continue;
+            };
+            growth = (growth.0 + part.growth, growth.1 + 1);
+            // The same each time, whatever room there is: else all would have to be named again when it changes.
+            let what = FetchFrom { offset, max_bytes: self.fetch_bytes };
+            let told = Told { broker, leader_epoch: part.leader_epoch, what };
+            if known != Some(told) {
+                if let Some(other) = part.told.replace(told).filter(|other| other.broker != broker) {
+                    if let Some(source) = self.sources.get_mut(&other.broker) {
+                        source.forget(name.clone());
+                    }
+                }
+                asks.push(part.ask(name, what));
+            }
+            part.on_asked(Asked { broker, version: part.version, what });
+        }
+        if !forgotten.is_empty() {
+            // A partition that left and came back is only named: a broker forgets after it has added.
+            let named: HashSet<_> = asks.iter().map(|ask| &ask.lease.partition).collect();
+            forgotten.retain(|p| !named.contains(p));
+        }
+        let growth = (growth.0 / growth.1.max(1)).max(16);
+        let max_bytes = (memory * 16 / growth).max(LEAST).min(self.max_bytes);
+        let session = self.sources.entry(broker).or_default().session.next();
+        FetchPlan { asks, forgotten, session, wait: self.max_wait, max_bytes }
+    }
+
+    /// Reserves memory for the response to a broker's next fetch: the more, the likelier it is that records wait.
+    fn reserve(&mut self, broker: i32, behind: bool) -> usize {
+        let (budget, brokers) = (self.budget.limit(), self.sources.len().max(1));
+        let source = self.sources.entry(broker).or_default();
+        source.end(&mut self.budget);
+        let is_far = source.fastest.is_some_and(|time| time >= FAR);
+        let most = if is_far { budget / 2 } else { budget / 3 };
+        // Brokers that have nothing to send may all have something at once.
+        let most = if behind { most } else { most.min(budget / (2 * brokers)) };
+        let least = budget / (8 * brokers);
+        source.reserved = most.min(self.budget.free().max(least)).max(1);
+        self.budget.reserve(source.reserved);
+        source.reserved
+    }
+
+    /// A response to a broker's fetch has come, with the response's error code and session id and `bytes` of records. Returns
+    /// whether it counts: if not, the same is asked for once more, at once.
+    pub(crate) fn on_response(&mut self, broker: i32, now: Instant, code: i16, session: i32, bytes: usize) -> bool {
+        let Some(source) = self.sources.get_mut(&broker) else { return false };
+        let Some(InFlight { planned, kind }) = source.end(&mut self.budget) else { return false };
+        let took = now.saturating_duration_since(planned);
+        if kind == Kind::QuickPoll {
+            source.poll_due = Some(now + took * POLL_RATIO);
+        }
+        if bytes > 0 {
+            source.fastest = Some(source.fastest.map_or(took, |fastest| fastest.min(took)));
+        }
+        let counts = kind == Kind::Listed || source.session.on_response(code, session);
+        if code == 0 && kind == Kind::Listed && bytes == 0 {
+            // Whatever the broker told of more records, it has none to give: only a poll finds out when it has.
+            for part in self.parts.values_mut().filter(|part| part.is_asked_of(broker)) {
+                part.end = i64::MIN;
+            }
+        }
+        counts
+    }
+
+    /// No response comes to a broker's fetch: what its session remembers is not known any more.
+    pub(crate) fn on_failure(&mut self, broker: i32) {
+        if let Some(source) = self.sources.get_mut(&broker) {
+            source.end(&mut self.budget);
+            source.session.on_failure();
+        }
+    }
+
+    /// Returns what a broker was asked for a partition, unless another request has taken its place.
+    pub(crate) fn asked(&self, broker: i32, partition: &TopicPartition) -> Option<Ask<FetchFrom>> {
+        let part = self.parts.get(partition)?;
+        let asked = part.asked.filter(|asked| asked.broker == broker && asked.version == part.version)?;
+        Some(part.ask(partition, asked.what))
+    }
+
+    /// Whatever was asked of a broker and was not answered may be asked again. Returns the partitions.
+    pub(crate) fn release(&mut self, broker: i32) -> Vec<Lease> {
+        let asked = self.parts.iter_mut().filter(|(_, part)| part.in_flight && part.is_asked_of(broker));
+        asked
+            .map(|(name, part)| {
+                part.in_flight = false;
+                Lease { partition: name.clone(), epoch: part.epoch }
+            })
+            .collect()
+    }
+}
+
+/// At least 16 sixteenths.
+fn average(growths: impl ExactSizeIterator<Item = usize>) -> usize {
+    let n = growths.len().max(1);
+    (growths.sum::<usize>() / n).max(16)
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
