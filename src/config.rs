@@ -314,13 +314,13 @@ pub struct ConsumerConfig {
     /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
     pub fetch_max_wait: Duration,
     /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB, and no more than a
-    /// quarter of `prefetch_bytes`. A single batch that is larger still comes.
+    /// third of `prefetch_bytes`, half of it from a broker more than 6 ms away. A single batch that is larger still comes.
     pub fetch_max_bytes: usize,
     /// The most a fetch brings of one partition, in bytes; default 1 MiB. 1 KiB to 100 MiB.
     pub partition_fetch_bytes: usize,
     /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions; default
-    /// 16 MiB. Each partition has an equal share. One that has used it up, by a batch more at most, is not fetched until the program
-    /// has dropped some of it; the others go on. Where batches are larger than shares, all together may come to twice this.
+    /// 16 MiB. A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go
+    /// on. Where slow partitions hold all of it, those that hold nothing still fetch their share: up to twice this in total.
     pub prefetch_bytes: usize,
     /// The most a compressed batch may grow to, in bytes, when it is opened; default 128 MiB. A batch beyond it is an
     /// error, not an allocation.

@@ -15,7 +15,7 @@ use crate::trace::TraceContext;
 /// Records of one partition, in order.
 ///
 /// They count against [`ConsumerConfig::prefetch_bytes`](crate::ConsumerConfig::prefetch_bytes) until this value is dropped: a
-/// program that keeps it is sent no more of this partition once its share is used up, while other partitions go on.
+/// program that keeps more than an equal share of that is sent no more of this partition, while other partitions go on.
 ///
 /// ```
 /// fn handle(records: ailurus::Records) {
