@@ -2,6 +2,7 @@
 # /etc/hosts and /etc/resolv.conf that every container gets; nothing else is read.
 #
 #   docker build -t ailurus:0.1.0 .
+#   docker run -p 8080:8080 ailurus:0.1.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback unless told
 #   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 -t ailurus:0.1.0 .
 #
 # The compiler runs on the machine that builds, whatever the platform it builds for: no emulator.

@@ -217,21 +217,27 @@ impl Error {
     /// This error's text and its causes', in one line. A cause that the text has already, because who put it in front repeats
     /// it, is said once.
     pub fn full(&self) -> String {
-        let (mut text, mut last) = (self.0.message.clone(), self.0.message.clone());
-        let mut next = self.source();
-        while let Some(cause) = next {
-            let said = cause.to_string();
-            if !said.is_empty() && !text.contains(&said) {
-                // A cause may begin with what was being done, too.
-                let new = said.strip_prefix(&last).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&said);
-                text.push_str(": ");
-                text.push_str(new);
-            }
-            last = said;
-            next = cause.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// The text of an error and its causes, each said once, in one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error.to_string();
+    let mut text = last.clone();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !said.is_empty() && !text.contains(&said) {
+            // A cause may begin with what was being done, too.
+            let new = said.strip_prefix(&last).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&said);
+            text.push_str(": ");
+            text.push_str(new);
+        }
+        last = said;
+        next = cause.source();
+    }
+    text
 }
 
 impl fmt::Display for Error {

@@ -1,13 +1,14 @@
 //! The façade most programs use: send events, run handlers, tell how things are.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Client;
 use crate::config::{Compression, Config, GroupName};
+use crate::consumer::RunningConsumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Encoded, Event};
-use crate::health::{Checks, Health};
+use crate::health::{Checks, Health, SubscriptionHealth};
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::{Header, Headers};
@@ -172,8 +173,6 @@ impl EventMessage {
 pub struct RedpandaService {
     client: Client,
     producer: Producer,
-    /// For health: those that are gone are dropped when it is asked for.
-    subscriptions: Arc<Mutex<Vec<Weak<SubscriptionState>>>>,
     checks: Arc<Checks>,
 }
 
@@ -192,7 +191,7 @@ impl RedpandaService {
     /// Producer settings out of bounds.
     pub fn new(client: &Client) -> Result<Self> {
         let producer = Producer::new(client, client.config().producer.clone())?;
-        Ok(Self { client: client.clone(), producer, subscriptions: Arc::default(), checks: Arc::default() })
+        Ok(Self { client: client.clone(), producer, checks: Arc::default() })
     }
 
     /// The client below, for what the service has no word for.
@@ -291,12 +290,14 @@ impl RedpandaService {
         group: impl GroupName,
         handler: impl Handler<A>,
     ) -> Result<Subscription> {
-        let subscription = Processor::new(&self.client).subscribe(topics, group, handler).await?;
-        self.lock().push(Arc::downgrade(subscription.state()));
-        Ok(subscription)
+        Processor::new(&self.client).subscribe(topics, group, handler).await
     }
 
     /// How brokers and subscriptions are. Never fails: what can't be reached is in the answer.
+    ///
+    /// It has all that runs on the service's client: subscriptions of this service and of [`Processor`], and group consumers
+    /// ([`Consumer::subscribe`](crate::Consumer::subscribe)), until they are closed or dropped. One that has ended with an error
+    /// makes the status [`Unhealthy`](crate::health::Status::Unhealthy) for as long as its handle is kept.
     ///
     /// Takes [`Config::health_timeout`], and twice that at most. What the cluster is asked, by all clones of this service together, is asked
     /// once a second at most, however many ask for it: metadata, each broker whether it answers, and each leader where the
@@ -306,13 +307,13 @@ impl RedpandaService {
     /// # Cancellation
     /// Dropping the future ends the questions, or leaves the wait for those of another caller.
     pub async fn health(&self) -> Health {
-        let subscriptions: Vec<_> = {
-            let mut all = self.lock();
-            all.retain(|s| s.strong_count() > 0);
-            all.iter().filter_map(Weak::upgrade).collect()
-        };
+        let running = self.client.cluster().running();
+        let subscriptions = running.running::<SubscriptionState>();
         let (seen, age) = self.checks.seen(&self.client, &subscriptions).await;
-        Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).collect())
+        let stalled_after = self.client.config().processor.stall_timeout;
+        let consumers = running.running::<RunningConsumer>();
+        let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stalled_after));
+        Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())
     }
 
     /// Sends what is waiting, then closes the producer and the client's connections. Subscriptions are shut down by their own
@@ -324,9 +325,5 @@ impl RedpandaService {
         let outcome = self.producer.close(timeout).await;
         self.client.close().await;
         outcome
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<SubscriptionState>>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ailurus::health::{Activity, Health, Status};
-use ailurus::{Admin, ConfigBuilder, Message, ProducerRecord, RedpandaService};
+use ailurus::processor::Batching;
+use ailurus::{Admin, ConfigBuilder, Consumer, Message, Outcome, Processor, ProducerRecord, RedpandaService};
 use ailurus_broker::{Fault, RequestInfo};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
@@ -151,4 +153,48 @@ async fn a_cluster_that_dies_is_noticed_while_the_member_still_takes_itself_for_
     assert_eq!(health.brokers.len(), 3, "those that were known: {:?}", health.brokers);
     assert_eq!(health.subscriptions[0].state, "member");
     drop(subscription);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_runs_on_the_client_is_in_its_health() {
+    let broker = support::broker().await;
+    let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
+    let topic = broker.topic("all");
+    Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
+    let [each, batches, asked, ends] = ["each", "batches", "asked", "ends"].map(|g| broker.group(g));
+    let client = service.client();
+    let one = Processor::new(client).subscribe(&[&topic], &each, |_: Message| async {}).await.unwrap();
+    let two = Processor::new(client)
+        .subscribe_batches(&[&topic], &batches, Batching::new(10, Duration::from_millis(10)), |_: Vec<Message>| async {
+        })
+        .await
+        .unwrap();
+    let mut consumer = Consumer::subscribe(client, &asked, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let receiving = tokio::spawn(async move {
+        while let Ok(event) = consumer.recv().await {
+            drop(event);
+        }
+    });
+    let members = |h: &Health| {
+        let members = h.subscriptions.iter().filter(|s| s.state == "member");
+        members.map(|s| s.group.clone()).collect::<BTreeSet<_>>()
+    };
+    let wanted = BTreeSet::from([each, batches, asked.clone()]);
+    let health = until(&service, |h| members(h) == wanted).await;
+    assert_eq!(health.status, Status::Healthy, "{:?}", health.problems);
+
+    // One that has ended by itself is dead, and no other can say so.
+    let stop = |_: Message| async { Outcome::Stop { error: "no more".into() } };
+    let dead = Processor::new(client).subscribe(&[&topic], &ends, stop).await.unwrap();
+    send(&service, &topic, 1).await;
+    let health = until(&service, |h| h.status == Status::Unhealthy).await;
+    assert_eq!(health.problems, [format!("the subscription of group {ends:?} has ended")]);
+    drop(dead);
+    until(&service, |h| !h.subscriptions.iter().any(|s| s.group == ends)).await;
+    receiving.abort();
+    _ = receiving.await;
+    until(&service, |h| !h.subscriptions.iter().any(|s| s.group == asked)).await;
+    one.shutdown().await.unwrap();
+    two.shutdown().await.unwrap();
+    service.close(LONG).await.unwrap();
 }

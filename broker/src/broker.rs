@@ -59,7 +59,10 @@ impl Broker {
             let port = if config.listen.port() == 0 { 0 } else { config.listen.port().saturating_add(offset) };
             listeners.push(listen(node, SocketAddr::new(config.listen.ip(), port)).await?);
         }
-        let cluster = Cluster::new(listeners.iter().map(|(_, port)| *port), &config.racks);
+        let advertised =
+            |node: u16, listened| config.advertised_port.map_or(listened, |first| first.saturating_add(node));
+        let ports = (0..).zip(&listeners).map(|(node, (_, port))| (*port, advertised(node, *port)));
+        let cluster = Cluster::new(ports, &config.racks);
         let shared = Arc::new(Shared::new(config, cluster));
         let running = (0..).zip(listeners).map(|(id, (l, _))| (id, Running::start(shared.clone(), id, l))).collect();
         let ticker = Some(tokio::spawn(coordinator::run(shared.clone())));
@@ -70,7 +73,13 @@ impl Broker {
     pub fn bootstrap(&self) -> String {
         let host = bracketed(&self.shared.config.host());
         let cluster = self.shared.cluster();
-        cluster.nodes.iter().map(|n| format!("{host}:{}", n.port)).collect::<Vec<_>>().join(",")
+        cluster.nodes.iter().map(|n| format!("{host}:{}", n.advertised_port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where the nodes listen, in their order.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let ip = self.shared.config.listen.ip();
+        self.shared.cluster().nodes.iter().map(|n| SocketAddr::new(ip, n.port)).collect()
     }
 
     /// The address of one node, as `host:port`.
@@ -81,7 +90,7 @@ impl Broker {
     pub fn address(&self, node: i32) -> Result<String, BrokerError> {
         let host = bracketed(&self.shared.config.host());
         let cluster = self.shared.cluster();
-        cluster.node(node).map(|n| format!("{host}:{}", n.port)).ok_or(BrokerError::UnknownNode(node))
+        cluster.node(node).map(|n| format!("{host}:{}", n.advertised_port)).ok_or(BrokerError::UnknownNode(node))
     }
 
     /// Creates a topic with the default number of replicas and default settings.

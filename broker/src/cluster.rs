@@ -83,7 +83,10 @@ pub(crate) type Refused = (ResponseError, String);
 #[derive(Debug)]
 pub(crate) struct Node {
     pub id: i32,
+    /// Where it listens.
     pub port: u16,
+    /// What clients are told.
+    pub advertised_port: u16,
     pub up: bool,
     pub rack: Option<String>,
 }
@@ -100,10 +103,11 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes on these ports; the racks are dealt out to them one by one.
-    pub fn new(ports: impl IntoIterator<Item = u16>, racks: &[String]) -> Self {
+    /// Nodes on these ports, each with the one that clients are told; the racks are dealt out to them one by one.
+    pub fn new(ports: impl IntoIterator<Item = (u16, u16)>, racks: &[String]) -> Self {
         let mut racks = racks.iter().cycle();
-        let node = |(id, port)| Node { id, port, up: true, rack: racks.next().cloned() };
+        let node =
+            |(id, (port, advertised_port))| Node { id, port, advertised_port, up: true, rack: racks.next().cloned() };
         Self {
             nodes: (0..).zip(ports).map(node).collect(),
             topics: BTreeMap::new(),

@@ -25,6 +25,7 @@ pub struct BrokerConfig {
     pub(crate) nodes: i32,
     pub(crate) listen: SocketAddr,
     pub(crate) advertised_host: Option<String>,
+    pub(crate) advertised_port: Option<u16>,
     pub(crate) versions: Versions,
     pub(crate) default_partitions: i32,
     pub(crate) default_replication: i16,
@@ -52,6 +53,7 @@ impl Default for BrokerConfig {
             nodes: 1,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             advertised_host: None,
+            advertised_port: None,
             versions: Versions::default(),
             default_partitions: 1,
             default_replication: 1,
@@ -96,6 +98,14 @@ impl BrokerConfig {
     #[must_use]
     pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
         self.advertised_host = Some(host.into());
+        self
+    }
+
+    /// The port of node 0 that clients are told to connect to, where another one leads here (default: the one listened on). Other
+    /// nodes have those that follow it.
+    #[must_use]
+    pub fn advertised_port(mut self, port: u16) -> Self {
+        self.advertised_port = Some(port);
         self
     }
 

@@ -42,12 +42,22 @@ impl Embedded {
     }
 
     /// As `ailurus broker` is told to.
-    pub async fn listen(address: SocketAddr, nodes: u16, partitions: u16, preset: Preset) -> anyhow::Result<Self> {
-        let config = BrokerConfig::default()
+    pub async fn listen(
+        address: SocketAddr,
+        advertised: Option<(String, Option<u16>)>,
+        nodes: u16,
+        partitions: u16,
+        preset: Preset,
+    ) -> anyhow::Result<Self> {
+        let mut config = BrokerConfig::default()
             .nodes(nodes)
             .listen(address)
             .default_partitions(partitions)
             .versions(preset.versions());
+        if let Some((host, port)) = advertised {
+            config = config.advertised_host(host);
+            config = port.into_iter().fold(config, BrokerConfig::advertised_port);
+        }
         Self::start(config).await
     }
 
@@ -57,7 +67,12 @@ impl Embedded {
         Ok(Self { broker })
     }
 
-    /// Its addresses, separated by commas.
+    /// Where it listens, separated by commas.
+    pub fn listening(&self) -> String {
+        self.broker.listening().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// The addresses that clients are told, separated by commas.
     pub fn brokers(&self) -> String {
         self.broker.bootstrap()
     }

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod embedded;
 mod exit;
+mod listen;
 mod metrics;
 mod oauth;
 #[cfg(feature = "otlp")]

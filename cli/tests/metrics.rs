@@ -49,7 +49,7 @@ const LABELS: [&str; 4] =
 #[test]
 fn everything_is_shown_and_what_the_documents_name_is_there() {
     let bed = Bed::embedded(); // its topics have fixed names
-    let process = bed.start(&["serve", "--http", "127.0.0.1:0", "--store", "shop.redb"]);
+    let process = bed.start(&["serve", "--listen", "127.0.0.1:0", "--store", "shop.redb"]);
     let url = process.line(|l| l.starts_with("http://"));
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
     let member = "ailurus_consumer_members{group=\"stock-consumer-group\",state=\"member\"} 1";

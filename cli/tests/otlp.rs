@@ -113,7 +113,7 @@ fn traced(mut command: Command, collector: &Collector, service: &str) -> Command
 fn a_record_is_one_trace_from_the_producer_to_its_handler() {
     let bed = Bed::embedded(); // the shop's topics have fixed names
     let mut collector = Collector::start();
-    let mut serve = bed.command(&["serve", "--http", "127.0.0.1:0", "--store", "shop.redb"]);
+    let mut serve = bed.command(&["serve", "--listen", "127.0.0.1:0", "--store", "shop.redb"]);
     serve.env("REDPANDA_MAX_ATTEMPTS", "1");
     let serve = Process::spawn(traced(serve, &collector, "shop"));
     serve.line(|l| l.starts_with("http://"));

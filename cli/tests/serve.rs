@@ -41,7 +41,7 @@ fn serve(bed: &Bed, brokers: &str) -> (Process, String) {
 
 /// The same with these variables.
 fn serve_with(bed: &Bed, brokers: &str, variables: &[(&str, &str)]) -> (Process, String) {
-    let mut command = bed.command(&["serve", "--http", "127.0.0.1:0", "--brokers", brokers]);
+    let mut command = bed.command(&["serve", "--listen", "127.0.0.1:0", "--brokers", brokers]);
     command.env("REDPANDA_HEALTH_TIMEOUT", "60000"); // a busy machine may take long
     command.envs(variables.iter().copied());
     let process = Process::spawn(command);

@@ -5,6 +5,7 @@
 //! open connections of their own.
 
 mod backoff;
+mod registry;
 mod requests;
 mod snapshot;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use backoff::Backoff;
+pub(crate) use registry::Registry;
 pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
 
 use crate::config::{BrokerAddr, Config};
@@ -69,6 +71,7 @@ impl Client {
             connections: Mutex::default(),
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
+            running: Registry::default(),
         });
         cluster.tasks.spawn(keep_fresh(Arc::clone(&cluster)));
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
@@ -128,11 +131,17 @@ pub(crate) struct Cluster {
     connections: Mutex<HashMap<BrokerAddr, Slot>>,
     cancel: CancellationToken,
     tasks: TaskTracker,
+    running: Registry,
 }
 
 impl Cluster {
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What runs on this client, for its health.
+    pub(crate) fn running(&self) -> &Registry {
+        &self.running
     }
 
     /// What is known now.

@@ -22,10 +22,23 @@ fn is_of_us(kind: ErrorKind) -> bool {
 /// How long one broker is given before another is asked as well.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// An API that only a controller of KRaft serves: brokers register with it.
+const BROKER_REGISTRATION: i16 = 62;
+/// The API that every broker serves, and no controller.
+const METADATA: i16 = 3;
+
 /// What a broker serves in place of an API that it was asked for in vain.
 async fn gap<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
     let served = connection.request(api_versions(), timeout).await.ok()?.api_keys;
     let &(key, name, (min, max)) = SPOKEN.iter().find(|(_, name, _)| *name == A::NAME)?;
+    let serves = |key| served.iter().any(|api| api.api_key == key);
+    if serves(BROKER_REGISTRATION) && !serves(METADATA) {
+        let what = format!(
+            "{} is the port of a controller, not of a broker: clients use the port of a listener of the brokers",
+            connection.peer()
+        );
+        return Some(Error::new(ErrorKind::Unsupported, what));
+    }
     let what = match served.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version)) {
         None => format!("it serves {} others, and ailurus cluster api-versions lists them", served.len()),
         Some((low, high)) if high < min || low > max => {

@@ -32,6 +32,7 @@ mod progress;
 mod protocol;
 mod received;
 mod requests;
+mod running;
 mod session;
 mod source;
 mod status;
@@ -57,6 +58,7 @@ pub(crate) use offsets::{commit_answer, commit_request};
 pub use positions::Watermarks;
 pub(crate) use progress::{Ended, Progress};
 pub use received::{ConsumerEvent, Message, Records, Revocation};
+pub(crate) use running::{RunningConsumer, RunningPartition};
 pub use status::ConsumerState;
 pub use stream::MessageStream;
 pub(crate) use subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
@@ -147,6 +149,8 @@ pub struct Consumer {
     reading: Option<Arc<Reading>>,
     /// What was returned last, where it counts as handled when the program asks for more; else nothing.
     given: Option<Vec<(Lease, OffsetAndMetadata)>>,
+    /// Shows it in the health of its client.
+    running: Option<Arc<RunningConsumer>>,
 }
 
 impl Consumer {
@@ -170,10 +174,21 @@ impl Consumer {
         config: ConsumerConfig,
     ) -> Result<Self> {
         let group = group.resolve(client.config()).to_owned();
-        Self::join(client, &group, topics, config).await
+        let mut consumer = Self::join(client, &group, topics, config).await?;
+        let running = Arc::new(RunningConsumer {
+            group,
+            topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+            isolation_level: consumer.isolation_level,
+            inbox: Arc::clone(&consumer.inbox),
+            status: Arc::clone(&consumer.status),
+        });
+        client.cluster().running().add(&running);
+        consumer.running = Some(running);
+        Ok(consumer)
     }
 
-    async fn join(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
+    /// Joins a group, without showing in the client's health.
+    pub(crate) async fn join(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
         config.validate()?;
         if group.is_empty() {
             return Err(Error::new(ErrorKind::Config, "the group's name is empty: name a consumer group"));
@@ -264,6 +279,7 @@ impl Consumer {
             fetcher: None,
             reading: None,
             given: None,
+            running: None,
         }
     }
 
@@ -398,6 +414,7 @@ impl Consumer {
     /// As [`drop`]: the tasks end, the group may not be left.
     pub async fn close(mut self) -> Result<()> {
         let mut outcome = Ok(());
+        self.running = None; // that it ends now is no trouble
         self.asked();
         if let Some(commands) = self.group.take() {
             let (reply, replied) = oneshot::channel();

@@ -100,10 +100,7 @@ impl Consumer {
     /// How many offsets that can be read lie behind the [`position`](Self::position) of a partition that is ours, as of its
     /// last fetch; none before the first.
     pub fn lag(&self, partition: &TopicPartition) -> Option<i64> {
-        let marks = self.watermarks(partition)?;
-        let stable = marks.last_stable_offset.filter(|_| self.isolation_level == IsolationLevel::ReadCommitted);
-        let end = stable.unwrap_or(marks.high_watermark);
-        Some((end - self.position(partition)?).max(0))
+        lag(self.watermarks(partition), self.position(partition), self.isolation_level)
     }
 
     /// The offsets at which the logs of partitions begin, whether they are ours or not.
@@ -162,4 +159,12 @@ impl Consumer {
 pub(super) fn negative(p: &TopicPartition, offset: i64) -> Error {
     let what = format!("{p} can't be read from {offset}: offsets and timestamps are not negative");
     Error::new(ErrorKind::Config, what)
+}
+
+/// How many offsets that can be read lie behind a position.
+pub(super) fn lag(marks: Option<Watermarks>, position: Option<i64>, level: IsolationLevel) -> Option<i64> {
+    let marks = marks?;
+    let stable = marks.last_stable_offset.filter(|_| level == IsolationLevel::ReadCommitted);
+    let end = stable.unwrap_or(marks.high_watermark);
+    Some((end - position?).max(0))
 }

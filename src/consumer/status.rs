@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::meter::Meter;
 use super::offsets::OffsetAndMetadata;
@@ -49,11 +50,14 @@ impl fmt::Display for ConsumerState {
 pub(crate) struct Status {
     inner: Mutex<Inner>,
     meter: Meter,
+    began: Instant,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     state: ConsumerState,
+    /// When it came to be in that state; none before the first change.
+    entered: Option<Instant>,
     member_id: Option<String>,
     generation: Option<i32>,
     assignment: BTreeSet<TopicPartition>,
@@ -64,6 +68,9 @@ impl Inner {
     fn enter(&mut self, state: ConsumerState, meter: &Meter) {
         let counted = |state| Some(state).filter(|s| *s != ConsumerState::Closed).map(ConsumerState::as_str);
         let was = std::mem::replace(&mut self.state, state);
+        if was != state {
+            self.entered = Some(Instant::now());
+        }
         meter.state(counted(was), counted(state));
     }
 
@@ -79,7 +86,7 @@ impl Inner {
 impl Status {
     pub(crate) fn new(meter: Meter) -> Self {
         meter.state(None, Some(ConsumerState::default().as_str()));
-        Self { inner: Mutex::default(), meter }
+        Self { inner: Mutex::default(), meter, began: Instant::now() }
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -133,7 +140,7 @@ impl Status {
         let id = s.member_id.take();
         s.enter(ConsumerState::Closed, &self.meter);
         s.assignment.iter().for_each(|p| self.meter.gone(p, false));
-        *s = Inner { state: ConsumerState::Closed, member_id: id, ..Inner::default() };
+        *s = Inner { state: ConsumerState::Closed, entered: s.entered, member_id: id, ..Inner::default() };
     }
 
     /// Offsets that the group has, of partitions that are ours.
@@ -146,6 +153,12 @@ impl Status {
 
     pub(crate) fn state(&self) -> ConsumerState {
         self.lock().state
+    }
+
+    /// Returns the state, and for how long it has been that.
+    pub(crate) fn state_for(&self) -> (ConsumerState, Duration) {
+        let s = self.lock();
+        (s.state, s.entered.unwrap_or(self.began).elapsed())
     }
 
     pub(crate) fn member_id(&self) -> Option<String> {

@@ -1,7 +1,5 @@
 //! The form of a dead letter: what it says of the record it was, in headers behind those of the record.
 
-use std::fmt::Write;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::event;
@@ -221,13 +219,7 @@ fn rfc3339(t: DateTime<Utc>) -> String {
 
 /// An error and its causes in one line.
 pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        _ = write!(text, ": {cause}"); // a String takes all
-        next = cause.source();
-    }
-    text
+    crate::error::chain(error)
 }
 
 fn clip(text: &str) -> &str {

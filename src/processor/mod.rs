@@ -25,6 +25,7 @@ mod state;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, GroupName, ProcessorConfig};
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, ConsumerState, RunningConsumer, RunningPartition};
 use crate::error::{Error, ErrorKind, Result};
 pub use activity::Activity;
 use attempt::Tracing;
@@ -166,7 +167,7 @@ impl Processor {
         // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         // What has ended is for the workers to say.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
-        let consumer = Consumer::subscribe(&self.client, group, topics, config).await?;
+        let consumer = Consumer::join(&self.client, group, topics, config).await?;
         let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor, readable).await {
             Ok(d) => d,
             Err(e) => {
@@ -175,6 +176,7 @@ impl Processor {
             }
         };
         let shared = Arc::new(SubscriptionState::new(group, topics, self.processor.stall_timeout, isolation_level));
+        self.client.cluster().running().add(&shared);
         let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
         let (fatal, failed) = mpsc::channel(1);
@@ -225,11 +227,6 @@ impl Subscription {
     /// What it has done so far.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
-    }
-
-    /// For a service that shows the health of all its subscriptions while they live.
-    pub(crate) fn state(&self) -> &Arc<SubscriptionState> {
-        &self.shared
     }
 
     /// Stops fetching, finishes the records in hand within [`ProcessorConfig::shutdown_timeout`], commits, leaves the group.
@@ -334,6 +331,43 @@ pub struct SubscriptionHealth {
     pub lag: i64,
     /// Its partitions.
     pub partitions: Vec<PartitionHealth>,
+}
+
+impl SubscriptionHealth {
+    /// A consumer that the application asks for records itself: how it handles them is not known here.
+    pub(crate) fn of_consumer(consumer: &RunningConsumer, stalled_after: Duration) -> Self {
+        let (state, in_state) = consumer.state();
+        let partition = |p: RunningPartition| PartitionHealth {
+            topic: p.partition.topic.to_string(),
+            partition: p.partition.partition,
+            activity: if p.lag.unwrap_or_default() > 0 { Activity::Busy } else { Activity::Idle },
+            quiet_ms: None,
+            position: p.position.unwrap_or(-1),
+            committed: p.committed,
+            lag: p.lag,
+            in_hand: 0,
+            parked_keys: 0,
+            paused: None,
+        };
+        let partitions: Vec<_> = consumer.partitions().into_iter().map(partition).collect();
+        let activity = match state {
+            ConsumerState::Joining if in_state >= stalled_after => Activity::Stalled,
+            ConsumerState::Joining => Activity::Busy,
+            _ => partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
+        };
+        let (member_id, generation) = if state == ConsumerState::Member { consumer.member() } else { (None, None) };
+        Self {
+            group: consumer.group.clone(),
+            topics: consumer.topics.clone(),
+            state: state.as_str().to_owned(),
+            state_ms: u64::try_from(in_state.as_millis()).unwrap_or(u64::MAX),
+            member_id,
+            generation,
+            activity,
+            lag: partitions.iter().filter_map(|p| p.lag).sum(),
+            partitions,
+        }
+    }
 }
 
 /// One partition of a subscription.

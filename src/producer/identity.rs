@@ -27,7 +27,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                     backoff.reset();
                 }
                 Err((error, passing)) => {
-                    tracing::warn!(error = %error.full(), passing, "the producer has no identity yet");
+                    tracing::warn!(error = %error.full(), will_retry = passing, "the producer has no identity yet");
                     shared.meter.metrics.failed("producer", error.kind());
                     let ended = shared.lock().set_identity_error(error, !passing);
                     shared.finish(ended);

@@ -13,7 +13,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, _request: DescribeClusterReq
     let host = text(shared.config.host());
     let broker = |n: &Node| {
         let out = DescribeClusterBroker::default().with_broker_id(BrokerId(n.id));
-        out.with_host(host.clone()).with_port(n.port.into()).with_rack(n.rack.as_ref().map(text))
+        out.with_host(host.clone()).with_port(n.advertised_port.into()).with_rack(n.rack.as_ref().map(text))
     };
     DescribeClusterResponse::default()
         .with_error_code(code(&cx.gate()))

@@ -48,5 +48,5 @@ fn find(shared: &Shared, cx: &Context, key_type: i8, key: &str) -> Result<(i32, 
     }
     let cluster = shared.cluster();
     let node = cluster.node(cluster.coordinator(key)).ok_or(ResponseError::CoordinatorNotAvailable)?;
-    Ok((node.id, node.port))
+    Ok((node.id, node.advertised_port))
 }

@@ -26,7 +26,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) ->
     let broker = |n: &cluster::Node| {
         let rack = n.rack.as_ref().filter(|_| cx.version >= 1).map(text);
         let out = MetadataResponseBroker::default().with_node_id(BrokerId(n.id)).with_host(host.clone());
-        out.with_port(n.port.into()).with_rack(rack)
+        out.with_port(n.advertised_port.into()).with_rack(rack)
     };
     MetadataResponse::default()
         .with_brokers(cluster.nodes_up().map(broker).collect())

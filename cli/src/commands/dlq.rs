@@ -8,6 +8,8 @@ mod marks;
 mod replay;
 mod show;
 
+use std::str::FromStr;
+
 use ailurus::{Acks, Client};
 use clap::{Args, Subcommand};
 
@@ -48,6 +50,7 @@ Exit codes:
 Examples:
   ailurus dlq list
   ailurus dlq show orders.dlq --last 3
+  ailurus dlq show --at orders.dlq/0@17
   ailurus dlq replay orders.dlq --error 'connection refused' --since 2026-01-31T12:00:00Z
   ailurus dlq replay orders.dlq --yes
   ailurus dlq discard orders.dlq --key o-17 --yes
@@ -64,15 +67,16 @@ enum Action {
         #[command(flatten)]
         output: Json,
     },
-    /// Letters in full: key, value, headers, error, origin. Exits with 1 if there is none.
+    /// Letters in full: key, value, headers, error, origin. That none fits is no error; with --at it exits with 3.
     ///
     /// With --json an object a line; bytes that are not UTF-8 are base64, and "keyEncoding" or "valueEncoding" says so.
     Show {
         /// The dead-letter topic.
-        topic: String,
-        /// The one at this place, PARTITION/OFFSET.
-        #[arg(long, value_name = "PLACE", value_parser = place, conflicts_with_all = ["last", "open"])]
-        at: Option<(i32, i64)>,
+        #[arg(required_unless_present = "at")]
+        topic: Option<String>,
+        /// The one at this place, as everything prints it: TOPIC/PARTITION@OFFSET; with the topic given also PARTITION/OFFSET.
+        #[arg(long, value_name = "PLACE", conflicts_with_all = ["last", "open"])]
+        at: Option<Place>,
         /// The last so many that fit.
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         last: u32,
@@ -139,17 +143,60 @@ fn letters(count: u64) -> String {
     if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
 }
 
-fn place(text: &str) -> Result<(i32, i64), String> {
-    let parts = text.split_once('/').and_then(|(p, o)| Some((p.parse().ok()?, o.parse().ok()?)));
-    parts.filter(|(p, o)| *p >= 0 && *o >= 0).ok_or_else(|| "allowed is PARTITION/OFFSET, such as 0/17".to_owned())
+/// Where a letter is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    topic: Option<String>,
+    partition: i32,
+    offset: i64,
 }
 
-pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result<Exit> {
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<i64>().ok().filter(|n| *n >= 0);
+        let parts = match text.rsplit_once('@') {
+            // No topic has a slash in its name.
+            Some((place, offset)) => {
+                let (topic, partition) = place.rsplit_once('/').map_or((None, place), |(t, p)| (Some(t), p));
+                Some((topic, partition, offset))
+            }
+            None => text.split_once('/').map(|(partition, offset)| (None, partition, offset)),
+        };
+        let place = parts.and_then(|(topic, partition, offset)| {
+            let partition = number(partition).and_then(|p| i32::try_from(p).ok())?;
+            Some(Self { topic: topic.map(str::to_owned), partition, offset: number(offset)? })
+        });
+        let allowed = "allowed is TOPIC/PARTITION@OFFSET, such as orders.dlq/0@17, or PARTITION/OFFSET";
+        place.filter(|p| p.topic.as_deref() != Some("")).ok_or_else(|| allowed.to_owned())
+    }
+}
+
+/// The topic of `show`, which the place may name.
+fn topic_of_show(topic: &mut Option<String>, at: Option<&Place>) -> Result<(), Usage> {
+    let named = at.and_then(|at| at.topic.clone());
+    match (&topic, named) {
+        (Some(topic), Some(named)) if *topic != named => {
+            Err(Usage(format!("--at is in {named}, and the topic given is {topic}: give one of them")))
+        }
+        (None, None) => Err(Usage("the topic is missing: --at TOPIC/PARTITION@OFFSET names it".into())),
+        (None, named) => {
+            *topic = named;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Result<Exit> {
+    if let Action::Show { topic, at, .. } = &mut action {
+        topic_of_show(topic, at.as_ref())?;
+    }
     let named = match &action {
         Action::List { topics, .. } => topics.as_slice(),
-        Action::Show { topic, .. } | Action::Replay { topic, .. } | Action::Discard { topic, .. } => {
-            std::slice::from_ref(topic)
-        }
+        Action::Show { topic, .. } => topic.as_slice(),
+        Action::Replay { topic, .. } | Action::Discard { topic, .. } => std::slice::from_ref(topic),
     };
     // An offset may be committed on the strength of what is written here: all replicas must have it.
     let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
@@ -166,9 +213,11 @@ pub async fn run(global: &Global, Dlq { action, suffix }: Dlq) -> anyhow::Result
     let work = async {
         match action {
             Action::List { topics, output } => list::run(&client, topics, &suffix, output.json).await,
-            Action::Show { topic, at: Some(at), output, .. } => show::one(&client, &topic, at, output.json).await,
+            Action::Show { topic, at: Some(at), output, .. } => {
+                show::one(&client, &topic.unwrap_or_default(), (at.partition, at.offset), output.json).await
+            }
             Action::Show { topic, last, open, filter, output, .. } => {
-                show::last(&client, &topic, &filter, open, last as usize, output.json).await
+                show::last(&client, &topic.unwrap_or_default(), &filter, open, last as usize, output.json).await
             }
             Action::Replay { topic, filter, max_replays, how } => {
                 let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };
@@ -190,10 +239,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_a_partition_and_an_offset() {
-        assert_eq!(place("3/17"), Ok((3, 17)));
-        for bad in ["", "3", "3/", "/17", "-1/3", "3/-1", "a/b", "3/17/1"] {
-            assert!(place(bad).is_err(), "{bad}");
+    fn a_place_is_written_as_it_is_printed_or_as_partition_and_offset() {
+        let of = |text: &str| text.parse::<Place>().map(|p| (p.topic, p.partition, p.offset)).ok();
+        assert_eq!(of("orders.dlq/3@17"), Some((Some("orders.dlq".into()), 3, 17)));
+        assert_eq!([of("3/17"), of("3@17")], [Some((None, 3, 17)), Some((None, 3, 17))]);
+        for bad in ["", "3", "3/", "/17", "-1/3", "3/-1", "a/b", "3/17/1", "/3@17", "t/3@", "t/@17", "t/x@1", "t@17"] {
+            assert_eq!(of(bad), None, "{bad}");
         }
     }
 }

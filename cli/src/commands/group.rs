@@ -23,17 +23,18 @@ pub struct Group {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The groups of all brokers. Exits with 1 if a broker does not answer; the groups of the others are listed.
+    /// The groups of all brokers: the group protocol of each, and the kind of its members (consumer, connect). Exits with 1 if a broker does not answer; the groups of the others are listed.
     #[command(after_help = "\
 Examples:
   ailurus group list --state empty,dead
-  ailurus group list --type consumer --json")]
+  ailurus group list --protocol consumer --json")]
     List {
         /// Only those in one of these states, separated by commas.
         #[arg(long, value_name = "STATE", value_delimiter = ',', ignore_case = true)]
         state: Vec<State>,
-        /// Only those of one of these types. Redpanda, and Kafka before 3.8, can't do this and say so.
-        #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', ignore_case = true)]
+        /// Only those whose members speak one of these protocols, as REDPANDA_GROUP_PROTOCOL names them; --type is the same. Redpanda,
+        /// and Kafka before 3.8, can't do this and say so.
+        #[arg(long = "protocol", alias = "type", value_name = "PROTOCOL", value_delimiter = ',', ignore_case = true)]
         kind: Vec<Kind>,
         #[command(flatten)]
         output: Json,
@@ -135,9 +136,9 @@ async fn list_groups(admin: &Admin, states: &[State], kinds: &[Kind], as_json: b
 }
 
 fn listing(groups: Vec<GroupListing>) -> Table {
-    let mut table = Table::new(["GROUP", "STATE", "PROTOCOL", "TYPE"]);
+    let mut table = Table::new(["GROUP", "STATE", "PROTOCOL", "KIND"]);
     for g in groups {
-        table.row([g.group, or_dash(g.state), g.protocol_type, or_dash(g.group_type)]);
+        table.row([g.group, or_dash(g.state), or_dash(g.group_type), g.protocol_type]);
     }
     table
 }
@@ -248,7 +249,7 @@ fn total_lag(offsets: &[GroupOffset]) -> String {
 fn description(g: &GroupDescription) -> String {
     let lag = total_lag(&g.offsets);
     let mut text =
-        format!("group {}  type {}  state {}  coordinator {}", g.group, g.group_type, g.state, g.coordinator);
+        format!("group {}  protocol {}  state {}  coordinator {}", g.group, g.group_type, g.state, g.coordinator);
     if !g.assignor.is_empty() {
         text += &format!("  assignor {}", g.assignor);
     }

@@ -2,7 +2,6 @@
 
 mod page;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::args::Global;
 use crate::exit::Exit;
+use crate::listen::Address;
 use crate::metrics::Exposition;
 use crate::output::{self, note};
 use crate::settings;
@@ -58,9 +58,10 @@ Exit codes:
   1    a consumer failed, or its work could not be committed
   130  a second signal cut the end short")]
 pub struct Serve {
-    /// Where HTTP listens.
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
-    http: SocketAddr,
+    /// Where HTTP listens. It asks for no login: other machines see it only where this is told, such as 0.0.0.0:8080 for every
+    /// interface.
+    #[arg(long, alias = "http", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    listen: Address,
     /// The file of the store, created if it is not there.
     #[arg(long, value_name = "PATH", default_value = "ailurus-shop.redb")]
     store: PathBuf,
@@ -78,7 +79,8 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let config = settings::service(global)?.metrics(exposition.counts()).build()?;
     let service = RedpandaService::new(&Client::new(config))?;
     let shutdown = Shutdown::install_for_three()?;
-    let listener = TcpListener::bind(args.http).await.with_context(|| format!("HTTP can't listen on {}", args.http))?;
+    let listen = args.listen.resolve().await?;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("HTTP can't listen on {listen}"))?;
     output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
     let app = Arc::new(App { service, exposition, members: AtomicBool::new(false), shutdown });
     let (stop_http, stopped) = oneshot::channel::<()>();
@@ -246,6 +248,10 @@ impl App {
             return vec!["the process is shutting down".to_owned()];
         }
         let health = self.service.health().await;
+        // It may have begun to end while the cluster was asked.
+        if self.shutdown.is_requested() {
+            return vec!["the process is shutting down".to_owned()];
+        }
         if !health.is_reachable() {
             return health.problems;
         }

@@ -26,7 +26,7 @@ pub async fn one(client: &Client, topic: &str, (partition, offset): (i32, i64), 
     reader.close().await?;
     let Some(Some(Entry::Letter(letter))) = found else {
         note(format_args!("error: there is no dead letter at {topic}/{partition}@{offset}"));
-        return Ok(Exit::Failure);
+        return Ok(Exit::NotFound);
     };
     print(topic, &[*letter], json)?;
     Ok(Exit::Success)
@@ -63,11 +63,10 @@ pub async fn last(
     all.sort_by_key(|l| (l.record.timestamp, l.partition, l.record.offset));
     let shown = &all[all.len().saturating_sub(count)..];
     if shown.is_empty() {
-        note(format_args!("error: {topic} has no dead letter that fits"));
-        return Ok(Exit::Failure);
+        note(format_args!("{topic} has no dead letter that fits"));
     }
     print(topic, shown, json)?;
-    Ok(Exit::Success)
+    Ok(log.exit())
 }
 
 fn print(topic: &str, letters: &[Letter], json: bool) -> io::Result<()> {

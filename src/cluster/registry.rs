@@ -1,0 +1,45 @@
+//! What runs on a client and has a health of its own.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What runs on a client. Of which types that is, the layers above know; it is kept for as long as they keep it.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<Vec<Weak<dyn Any + Send + Sync>>>);
+
+impl Registry {
+    pub(crate) fn add<T: Any + Send + Sync>(&self, running: &Arc<T>) {
+        let weak = Arc::downgrade(running);
+        let mut all = self.lock();
+        all.retain(|w| w.strong_count() > 0);
+        all.push(weak);
+    }
+
+    /// Those of a type that still run, in the order in which they began.
+    pub(crate) fn running<T: Any + Send + Sync>(&self) -> Vec<Arc<T>> {
+        let all: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        all.into_iter().filter_map(|any| any.downcast().ok()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Any + Send + Sync>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_found_by_its_type_while_it_lives() {
+        let registry = Registry::default();
+        let (one, two, other) = (Arc::new(1_u8), Arc::new(2_u8), Arc::new("other"));
+        registry.add(&one);
+        registry.add(&other);
+        registry.add(&two);
+        assert_eq!(registry.running::<u8>(), [Arc::new(1), Arc::new(2)]);
+        drop(one);
+        assert_eq!(registry.running::<u8>(), [Arc::new(2)]);
+        assert_eq!(registry.running::<&str>(), [other]);
+    }
+}

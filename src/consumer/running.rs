@@ -1,0 +1,51 @@
+//! A consumer of a group, as the health of its client sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ConsumerState;
+use super::inbox::Inbox;
+use super::positions::lag;
+use super::status::Status;
+use crate::config::IsolationLevel;
+use crate::record::TopicPartition;
+
+/// Lives as long as its consumer is neither closed nor dropped, also when it has ended with an error.
+#[derive(Debug)]
+pub(crate) struct RunningConsumer {
+    pub(crate) group: String,
+    pub(crate) topics: Vec<String>,
+    pub(super) isolation_level: IsolationLevel,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) status: Arc<Status>,
+}
+
+/// A partition of such a consumer.
+#[derive(Debug)]
+pub(crate) struct RunningPartition {
+    pub(crate) partition: TopicPartition,
+    pub(crate) position: Option<i64>,
+    pub(crate) committed: Option<i64>,
+    pub(crate) lag: Option<i64>,
+}
+
+impl RunningConsumer {
+    /// Returns its place in the group, and for how long it has been there.
+    pub(crate) fn state(&self) -> (ConsumerState, Duration) {
+        self.status.state_for()
+    }
+
+    pub(crate) fn member(&self) -> (Option<String>, Option<i32>) {
+        (self.status.member_id(), self.status.generation())
+    }
+
+    pub(crate) fn partitions(&self) -> Vec<RunningPartition> {
+        let one = |partition: TopicPartition| {
+            let position = self.inbox.position(&partition);
+            let lag = lag(self.inbox.watermarks(&partition), position, self.isolation_level);
+            let committed = self.status.committed_offset(&partition).map(|at| at.offset);
+            RunningPartition { partition, position, committed, lag }
+        };
+        self.status.assignment().into_iter().map(one).collect()
+    }
+}
