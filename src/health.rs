@@ -38,7 +38,8 @@ use crate::text;
 pub struct Health {
     /// All in one word.
     pub status: Status,
-    /// Why the status is not `healthy`.
+    /// Why the status is not `healthy`. Of a subscription's partitions up to 20 are named for the same reason, and the others
+    /// counted.
     pub problems: Vec<String>,
     /// Milliseconds since the brokers were asked.
     pub age_ms: u64,
@@ -201,6 +202,9 @@ impl Health {
     }
 }
 
+/// Maximum number of partitions of a subscription that are named for the same trouble; the others are counted.
+const NAMED: usize = 20;
+
 struct Findings {
     worst: Status,
     problems: Vec<String>,
@@ -272,10 +276,15 @@ impl Findings {
             }
             _ => {}
         }
+        let (mut stalled, mut paused) = (0, 0);
         for p in &s.partitions {
             let waits = p.paused.as_ref().map(|why| format!("it waits: {why}"));
             let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
             if p.activity == Activity::Stalled {
+                stalled += 1;
+                if stalled > NAMED {
+                    continue;
+                }
                 let long = Duration::from_secs(p.quiet_ms.unwrap_or_default() / 1000);
                 let behind = match p.lag {
                     Some(1) => "1 record waits".into(),
@@ -286,8 +295,17 @@ impl Findings {
                 let what = format!("{place} is stalled: {behind}, and none has ended for {long:?}{why}");
                 self.add(Status::Unhealthy, what);
             } else if let Some(why) = &p.paused {
-                self.add(Status::Degraded, format!("{place} waits: {why}"));
+                paused += 1;
+                if paused <= NAMED {
+                    self.add(Status::Degraded, format!("{place} waits: {why}"));
+                }
             }
+        }
+        if stalled > NAMED {
+            self.add(Status::Unhealthy, format!("{} more partitions of group {group:?} are stalled", stalled - NAMED));
+        }
+        if paused > NAMED {
+            self.add(Status::Degraded, format!("{} more partitions of group {group:?} wait", paused - NAMED));
         }
     }
 }

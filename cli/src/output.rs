@@ -36,6 +36,26 @@ pub fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
+/// Numbers with commas between, those that follow each other as a range: `0-5,7`. Of more than 20 of them the first 20.
+pub fn ranges(numbers: &[i32]) -> String {
+    const SHOWN: usize = 20;
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut all: Vec<String> = sorted
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => String::new(),
+        })
+        .collect();
+    let more = all.len().saturating_sub(SHOWN);
+    all.truncate(SHOWN);
+    let text = all.join(",");
+    if more > 0 { format!("{text},…") } else { text }
+}
+
 /// Names in a message: of more than 20 the first 20 and the number of the others.
 pub fn names<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     const NAMED: usize = 20;
@@ -133,6 +153,14 @@ mod tests {
         assert_eq!(or_dash(Some(7)), "7");
         assert_eq!(list(Vec::<i32>::new()), "-");
         assert_eq!(list([1, 2]), "1,2");
+    }
+
+    #[test]
+    fn numbers_that_follow_each_other_are_a_range() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[3, 0, 1, 2, 7]), "0-3,7");
+        assert_eq!(ranges(&(0..1000).collect::<Vec<_>>()), "0-999");
+        assert!(ranges(&(0..100).map(|n| n * 2).collect::<Vec<_>>()).ends_with("36,38,…"));
     }
 
     #[test]

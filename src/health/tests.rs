@@ -110,6 +110,17 @@ fn idle_and_busy_are_well_and_stalled_is_not() {
 }
 
 #[test]
+fn many_partitions_of_one_trouble_are_counted() {
+    let many = |activity, why| of_subscription(subscription("member", vec![partition(activity, why); 1000]));
+    for (health, last) in [
+        (many(Activity::Stalled, None), "980 more partitions of group \"g\" are stalled"),
+        (many(Activity::Busy, Some("why")), "980 more partitions of group \"g\" wait"),
+    ] {
+        assert_eq!((health.problems.len(), health.problems[20].as_str()), (21, last));
+    }
+}
+
+#[test]
 fn joining_is_well_until_it_takes_too_long() {
     let joining = |activity| {
         let mut s = subscription("joining", vec![]);

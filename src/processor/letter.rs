@@ -1,6 +1,7 @@
 //! The form of a dead letter: what it says of the record it was, in headers behind those of the record.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use std::fmt::Write;
 
 use crate::event;
 use crate::record::{Header, Headers};

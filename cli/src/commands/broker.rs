@@ -58,12 +58,13 @@ fn advertised(text: &str) -> Result<(String, Option<u16>), String> {
 
 pub async fn run(args: Broker) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::install()?;
-    let listen = args.listen.resolve().await?;
+    let (listen, is_named) = (args.listen.resolve().await?, args.advertise.is_some());
     let broker = Embedded::listen(listen, args.advertise, args.nodes, args.partitions, args.versions).await?;
     let (listening, told) = (broker.listening(), broker.brokers());
     output::print(format_args!("listening on {listening}\n"))?;
     if told != listening {
-        output::print(format_args!("clients are told to connect to {told}; --advertise names another host\n"))?;
+        let hint = if is_named { "" } else { "; --advertise names another host" };
+        output::print(format_args!("clients are told to connect to {told}{hint}\n"))?;
     }
     shutdown.requested().await;
     broker.stop().await;

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::{Global, Json};
 use crate::exit::Exit;
-use crate::output::{self, Table, list, note, or_dash};
+use crate::output::{self, Table, note, or_dash, ranges};
 use crate::selection::Selection;
 use crate::settings;
 
@@ -280,7 +280,7 @@ fn description(g: &GroupDescription) -> String {
 }
 
 fn owned(assignment: &BTreeMap<String, Vec<i32>>) -> String {
-    let text = assignment.iter().map(|(topic, p)| format!("{topic}/{}", list(p))).collect::<Vec<_>>().join(" ");
+    let text = assignment.iter().map(|(topic, p)| format!("{topic}/{}", ranges(p))).collect::<Vec<_>>().join(" ");
     if text.is_empty() { "-".to_owned() } else { text }
 }
 

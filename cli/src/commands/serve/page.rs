@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::App;
-use crate::output::{or_dash, thousands};
+use crate::output::{names, or_dash, thousands};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -188,7 +188,7 @@ fn group(s: &SubscriptionHealth) -> Markup {
             @if let Some(id) = &s.member_id { div { dt { "Member" } dd { (id) } } }
         }
         @if s.partitions.is_empty() {
-            p.soft { "No partition of " (s.topics.join(", ")) " is assigned to it here." }
+            p.soft { "No partition of " (names(&s.topics)) " is assigned to it here." }
         } @else {
             table.parts aria-label={ "Partitions of " (s.group) } {
                 thead { tr {
