@@ -12,7 +12,6 @@
 use std::process::ExitCode;
 
 use ailurus::{Client, Config, HandlerOrdering, Message, Processor, Result};
-use tokio::signal::unix::{SignalKind, signal};
 
 async fn handle(message: Message) -> std::result::Result<(), String> {
     let value = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned();
@@ -36,20 +35,10 @@ pub async fn run(topic: &str, group: &str) -> Result<()> {
     config.processor.ordering = HandlerOrdering::Key;
     let client = Client::connect(config).await?;
     let subscription = Processor::new(&client).subscribe(&[topic], group, handle).await?;
-    let left = subscription.run_until(signalled(), signalled()).await?;
+    let left = subscription.run_until_signal().await?;
     println!("left: {left}");
     client.close().await;
     Ok(())
-}
-
-/// The next SIGTERM or SIGINT; none ever where the system refuses to tell of them.
-async fn signalled() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 #[tokio::main]

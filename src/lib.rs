@@ -39,6 +39,7 @@
 //! | topics, groups, offsets, settings, access control lists | [`Admin`] |
 //! | is the cluster well, how far behind are we | [`Health`] |
 //! | counters, times, lag: numbers of what a client does | [`metrics`] |
+//! | SIGTERM and Ctrl-C as an orderly end | [`Subscription::run_until_signal`], [`signal`] |
 //! | settings, from code, environment or `.env` | [`Config`] |
 //!
 //! Everything is made from a [`Client`], the handle on a cluster, and runs on tokio. Close producers and subscriptions before their
@@ -74,6 +75,7 @@ pub mod processor;
 pub mod producer;
 pub mod record;
 pub mod service;
+pub mod signal;
 mod text;
 pub mod trace;
 mod wire;
@@ -100,6 +102,9 @@ pub use service::{EventMessage, RedpandaService, SendOptions};
 pub use trace::TraceContext;
 
 // The code in the guides compiles: they are documentation when doctests are collected, and only then.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/delivery-guarantees.md")]
 mod delivery_guarantees {}

@@ -33,6 +33,9 @@ use exit::{Exit, Usage};
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
+/// What is logged by default: also topics that were created, for their names may be mistyped.
+const LOG: &str = "warn,ailurus::created=info";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     exit::report(run(cli)).into()
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let quiet = matches!(cli.command, Command::Demo(_)); // it kills members on purpose, and tells so itself
-    let at_end = start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { "warn" }))?;
+    let at_end = start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { LOG }))?;
     let runtime = match &cli.command {
         Command::Bench(_) => commands::bench::runtime(),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),

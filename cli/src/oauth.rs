@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -76,6 +76,13 @@ fn of_an_endpoint(said: &str) -> String {
     said.replace("the broker's", "the endpoint's").replace("REDPANDA_TLS_CA_FILE", "REDPANDA_SASL_OAUTH_CA_FILE")
 }
 
+/// Encodes as `application/x-www-form-urlencoded`, which RFC 6749 (appendix B) asks for, and no further: not every endpoint
+/// decodes what need not be encoded.
+fn form_encoded(text: &str) -> String {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b' ');
+    utf8_percent_encode(text, ENCODED).to_string().replace(' ', "+")
+}
+
 impl TokenProvider for Endpoint {
     fn token(&self) -> TokenFuture<'_> {
         Box::pin(async { self.current().await.map_err(TokenError::from) })
@@ -135,13 +142,13 @@ impl Endpoint {
     }
 
     fn request(&self) -> anyhow::Result<Request<Full<Bytes>>> {
-        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        let client = format!("{}:{}", encoded(&self.client.client_id), encoded(self.client.client_secret.expose()));
+        let client =
+            format!("{}:{}", form_encoded(&self.client.client_id), form_encoded(self.client.client_secret.expose()));
         let mut basic = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(client)))?;
         basic.set_sensitive(true);
         let mut body = "grant_type=client_credentials".to_owned();
         if let Some(scope) = &self.client.scope {
-            body += &format!("&scope={}", encoded(scope));
+            body += &format!("&scope={}", form_encoded(scope));
         }
         // Without a user, which a URL may have.
         let host = self.uri.authority().and_then(|a| a.as_str().rsplit('@').next()).context("the URL has no host")?;

@@ -1,18 +1,25 @@
 //! SIGINT and SIGTERM: the first asks for an orderly end, the next cuts it short.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use ailurus::signal::ShutdownSignals;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::exit::Exit;
 use crate::output::note;
 
+/// An end that takes longer than this is explained: what it waits for, and what ends it.
+const UNEXPLAINED: Duration = Duration::from_millis(300);
+
+type Waiting = Arc<Mutex<Box<dyn Fn() -> String + Send>>>;
+
 /// Tells whether an orderly end was asked for. Signals count from `install` until this is dropped.
-#[derive(Debug)]
 pub struct Shutdown {
     signals: watch::Receiver<u32>,
+    waiting: Waiting,
     task: JoinHandle<()>,
 }
 
@@ -28,24 +35,25 @@ impl Shutdown {
     }
 
     fn in_steps(last: u32) -> io::Result<Self> {
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let incoming = ShutdownSignals::install()?;
         let (tx, signals) = watch::channel(0);
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = int.recv() => {}
-                    _ = term.recv() => {}
-                }
-                tx.send_modify(|n| *n += 1);
-                let n = *tx.borrow();
-                if n == last {
-                    note(format_args!("ended at once by signal number {n}"));
-                    std::process::exit(Exit::Interrupted.code().into());
-                }
-                tracing::info!("signal number {n} asks for the end; the next cuts it short");
-            }
-        });
-        Ok(Self { signals, task })
+        let waiting: Waiting = Arc::new(Mutex::new(Box::new(|| "what is in flight".to_owned())));
+        let task = tokio::spawn(count(incoming, last, tx, Arc::clone(&waiting)));
+        Ok(Self { signals, waiting, task })
+    }
+
+    /// Sets what an end that was asked for waits for, as it is explained when it takes time.
+    pub fn set_waiting_for(&self, what: impl Fn() -> String + Send + 'static) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(what);
+    }
+
+    /// Does what there is nothing to finish of: the first signal ends it, and then there is no result.
+    pub async fn unless_requested<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.requested() => None,
+            result = work => Some(result),
+        }
     }
 
     /// Waits for the first signal. Cancel safe.
@@ -76,6 +84,26 @@ impl Shutdown {
     /// Whether the second has.
     pub fn is_cut_short(&self) -> bool {
         *self.signals.borrow() > 1
+    }
+}
+
+/// Counts signals; the last one ends the process.
+async fn count(mut incoming: ShutdownSignals, last: u32, counted: watch::Sender<u32>, waiting: Waiting) {
+    for n in 1.. {
+        if n > 1 && tokio::time::timeout(UNEXPLAINED, incoming.recv()).await.is_err() {
+            let what = waiting.lock().unwrap_or_else(PoisonError::into_inner)();
+            let next = if n == last { "ends it at once" } else { "cuts it short" };
+            note(format_args!("waiting for {what}; {} signal {next}", if n == 2 { "a second" } else { "one more" }));
+            incoming.recv().await;
+        } else if n == 1 {
+            incoming.recv().await;
+        }
+        if n == last {
+            note(format_args!("ended at once by signal number {n}"));
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+        tracing::info!("signal number {n} asks for the end; the next cuts it short");
+        counted.send_replace(n);
     }
 }
 

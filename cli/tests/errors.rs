@@ -101,10 +101,8 @@ fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
 fn an_error_that_ends_producing_comes_before_the_last_line_not_instead_of_it() {
     let bed = Bed::new();
     let topic = bed.name("nobody-made-this");
-    let mut command = bed.command(&["produce", &topic]);
-    command.env("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "false");
-    let ended = run(command, b"one\ntwo\n").expect(1);
-    says(&ended, &["error: line 1: ", &topic, "does not exist"]);
+    let ended = bed.feed(&["produce", &topic], b"one\ntwo\n").expect(1);
+    says(&ended, &["error: line 1 (--create lets the broker create the topic): ", &topic, "does not exist"]);
     let last = ended.stderr.lines().last().unwrap();
     assert!(last.starts_with("0 records, 0 bytes") && last.ends_with(", 1 failed"), "{}", ended.stderr);
 }
@@ -129,6 +127,9 @@ fn options_that_do_not_fit_are_usage_errors() {
         (&["produce", "t", "--key", "a", "--key-field", "b"], "cannot be used with"),
         (&["consume", "t", "--from", "yesterday"], "RFC 3339"),
         (&["consume", "t", "--from", "-1"], "an offset from 0"),
+        (&["consume", "--at", "t/0"], "TOPIC/PARTITION@OFFSET"),
+        (&["consume", "t", "--group", "g", "--partition", "0"], "cannot be used with"),
+        (&["produce", "t", "--key", "a", "--key-separator", ":"], "cannot be used with"),
         (&["produce", "t", "--partition", "-1"], "-1 is not in 0.."),
         (&["consume", "t", "--group", "g", "--from", "12"], "--from is earliest or latest"),
         (&["consume"], "<TOPIC>"),

@@ -16,7 +16,7 @@ use support::{Ended, command, run};
 use tempfile::TempDir;
 
 const TOKEN: &str = "t0ken-of-the-shop";
-const SECRET: &str = "s3cret/of the+shop";
+const SECRET: &str = "s3cret/of the+shop_1.*~";
 
 /// A token endpoint that knows one client; its URL, and how often it was asked.
 fn endpoint() -> (String, Arc<AtomicUsize>) {
@@ -43,10 +43,10 @@ fn endpoint() -> (String, Arc<AtomicUsize>) {
             let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
             stream.read_exact(&mut body).unwrap();
             count.fetch_add(1, Ordering::Relaxed);
-            let client = STANDARD.encode("shop:s3cret%2Fof%20the%2Bshop");
+            let client = STANDARD.encode("my-shop:s3cret%2Fof+the%2Bshop_1.*%7E");
             let right = head[0] == "POST /oauth/token?realm=x HTTP/1.1"
                 && header("authorization") == format!("Basic {client}")
-                && body == b"grant_type=client_credentials&scope=kafka%20topics";
+                && body == b"grant_type=client_credentials&scope=kafka+topics";
             let (status, json) = if right {
                 ("200 OK", format!(r#"{{"access_token":"{TOKEN}","token_type":"Bearer","expires_in":3600}}"#))
             } else {
@@ -68,12 +68,12 @@ fn list(brokers: &str, url: &str, secret: &str) -> Ended {
         ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"),
         ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
         ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", url),
-        ("REDPANDA_SASL_OAUTH_CLIENT_ID", "shop"),
+        ("REDPANDA_SASL_OAUTH_CLIENT_ID", "my-shop"),
         ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", secret),
         ("REDPANDA_SASL_OAUTH_SCOPE", "kafka topics"),
     ]);
     let ended = run(command, b"");
-    let basic = STANDARD.encode("shop:s3cret%2Fof%20the%2Bshop");
+    let basic = STANDARD.encode("my-shop:s3cret%2Fof+the%2Bshop_1.*%7E");
     for hidden in [TOKEN, secret, "s3cret%2Fof", &basic, &STANDARD.encode(TOKEN), &STANDARD.encode(secret)] {
         assert!(!ended.stderr.contains(hidden) && !ended.stdout.contains(hidden), "{hidden} is in what it says");
     }
@@ -93,7 +93,7 @@ async fn a_token_of_an_endpoint_lets_in() {
     assert_eq!(asked.load(Ordering::Relaxed), 1, "one token for all connections");
 
     let ended = list(&brokers, &url, "another-secret").expect(6);
-    let refused = "the endpoint refused client \"shop\" with 401 Unauthorized: invalid_client (who are you?)";
+    let refused = "the endpoint refused client \"my-shop\" with 401 Unauthorized: invalid_client (who are you?)";
     assert!(ended.stderr.contains(refused), "{}", ended.stderr);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ended = list(&brokers, &format!("http://{nobody}/"), SECRET);

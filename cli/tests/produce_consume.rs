@@ -55,7 +55,7 @@ fn lines_are_sent_as_they_are() {
     bed.feed(&args, b"plain\n\nwith \xff byte\r\n\r\n  spaces \nlast").expect(0);
     let records = bed.run(&["consume", &topic, "--exit-at-end", "--json"]).expect(0).json_lines();
     let values: Vec<_> = records.iter().map(|r| r["value"].clone()).collect();
-    assert_eq!(values, [json!("plain"), json!("d2l0aCD/IGJ5dGUN"), json!("  spaces "), json!("last")]);
+    assert_eq!(values, [json!("plain"), json!("d2l0aCD/IGJ5dGU="), json!("  spaces "), json!("last")]);
     assert_eq!(records[0].get("valueEncoding"), None);
     assert_eq!(records[1]["valueEncoding"], "base64");
     assert_eq!(records[0]["key"], "k=1");
@@ -65,6 +65,155 @@ fn lines_are_sent_as_they_are() {
 
     let text = bed.run(&["consume", &topic, "--exit-at-end", "--max", "1"]).expect(0).stdout;
     assert_eq!(text, format!("{topic}/0@0\tk=1\tplain\n"));
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_are_no_part_of_a_line_unless_it_is_raw() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("windows", 1);
+    let input = "\u{feff}{\"id\":1}\r\n{\"id\":2}\r\n".as_bytes();
+    bed.feed(&["produce", &topic, "--key-field", "id"], input).expect(0);
+    bed.feed(&["produce", &topic, "--raw-lines"], "\u{feff}raw\r\n".as_bytes()).expect(0);
+    let records = bed.run(&["consume", &topic, "--exit-at-end", "--json"]).expect(0).json_lines();
+    let values: Vec<_> = records.iter().map(|r| r["value"].clone()).collect();
+    assert_eq!(values, [json!("{\"id\":1}"), json!("{\"id\":2}"), json!("\u{feff}raw\r")]);
+}
+
+#[test]
+fn empty_lines_are_counted_or_sent_and_tombstones_can_be_written() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("empty-lines", 1);
+    let produce = |more: &[&str], input: &str| {
+        let ended = bed.feed(&[&["produce", &topic], more].concat(), input.as_bytes());
+        ended.stderr.lines().last().unwrap().to_owned()
+    };
+    let said = produce(&[], "a\n\n\r\nb\n");
+    assert!(said.starts_with("2 records") && said.ends_with("2 empty lines skipped, 0 failed"), "{said}");
+    let said = produce(&["--empty", "send", "--key", "k"], "\n");
+    assert!(said.starts_with("1 records") && said.ends_with("records/s, 0 failed"), "{said}");
+    produce(&["--empty", "tombstone", "--key-separator", "::"], "k1::\nk2::v::w\n");
+    produce(&["--key-separator", ":"], "k3:\n");
+    let said = produce(&["--key-separator", ":"], "none\n");
+    assert!(said.ends_with("1 failed"), "{said}");
+    let text = bed.run(&["consume", &topic, "--exit-at-end"]).expect(0).stdout;
+    let lines = ["(null)\ta", "(null)\tb", "k\t", "k1\t(null)", "k2\tv::w", "k3\t"];
+    let lines: String = lines.iter().enumerate().map(|(i, line)| format!("{topic}/0@{i}\t{line}\n")).collect();
+    assert_eq!(text, lines);
+}
+
+#[test]
+fn a_topic_is_created_only_where_that_was_asked_for() {
+    let bed = Bed::embedded();
+    let ended = bed.feed(&["produce", "mistyped"], b"x\n").expect(1);
+    assert!(ended.stderr.contains("--create lets the broker create the topic"), "{}", ended.stderr);
+    assert!(!bed.run(&["topic", "list"]).expect(0).stdout.contains("mistyped"));
+    let ended = bed.feed(&["produce", "meant", "--create"], b"x\n").expect(0);
+    let said = "the topic did not exist and was created with the broker's defaults topic=meant partitions=";
+    assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+    let ended = bed.feed(&["produce", "meant", "--create"], b"x\n").expect(0);
+    assert!(!ended.stderr.contains("created"), "{}", ended.stderr);
+    let mut command = bed.command(&["produce", "by-setting"]);
+    command.env("REDPANDA_ALLOW_AUTO_TOPIC_CREATION", "true");
+    support::run(command, b"x\n").expect(0);
+}
+
+#[test]
+fn single_partitions_the_last_records_and_one_record_can_be_looked_at() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("look", 2);
+    for partition in ["0", "1"] {
+        let input: String = (0..10).map(|i| format!("{i} of {partition}\n")).collect();
+        bed.feed(&["produce", &topic, "--partition", partition], input.as_bytes()).expect(0);
+    }
+    let out = |args: &[&str]| {
+        let ended = bed.run(&[&["consume"], args].concat()).expect(0);
+        let mut lines: Vec<_> = ended.stdout.lines().map(|l| l.rsplit('\t').next().unwrap().to_owned()).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(out(&[&topic, "--partition", "1", "--from", "8", "--exit-at-end"]), ["8 of 1", "9 of 1"]);
+    assert_eq!(out(&[&topic, "--last", "1"]), ["9 of 0", "9 of 1"]);
+    assert_eq!(out(&[&topic, "--partition", "0", "--last", "2"]), ["8 of 0", "9 of 0"]);
+    assert_eq!(out(&[&topic, "--partition", "0", "--last", "100"]).len(), 10);
+    assert_eq!(out(&["--at", &format!("{topic}/1@3")]), ["3 of 1"]);
+    let ended = bed.run(&["consume", "--at", &format!("{topic}/1@10")]).expect(1);
+    assert!(
+        ended.stderr.contains(&format!("{topic}/1 has no offset 10: its log goes from 0 to 10")),
+        "{}",
+        ended.stderr
+    );
+    let ended = bed.run(&["consume", &topic, "--partition", "2", "--exit-at-end"]).expect(2);
+    assert!(ended.stderr.contains("has no partition 2"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_first_assignment_is_empty_reads_what_it_gets_later() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("beside", 2);
+    for partition in ["0", "1"] {
+        bed.feed(&["produce", &topic, "--partition", partition], b"one\ntwo\n").expect(0);
+    }
+    let group = bed.name("g");
+    // A member that has both partitions and commits nothing.
+    let config = ailurus::Config::builder().brokers(&bed.brokers).build().unwrap();
+    let client = ailurus::Client::connect(config).await.unwrap();
+    let config = client.config().consumer.clone();
+    let mut first = ailurus::Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    while first.assignment().len() < 2 {
+        first.recv().await.unwrap();
+    }
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let reading = tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return first.close().await.unwrap(),
+                event = first.recv() => drop(event.unwrap()),
+            }
+        }
+    });
+    let args = ["consume", &topic, "--group", &group, "--exit-at-end"];
+    let second = tokio::task::block_in_place(|| bed.run(&args).expect(0));
+    assert_eq!(second.stdout.lines().count(), 2, "one of the two partitions: {}", second.stdout);
+    stop.send(()).unwrap();
+    reading.await.unwrap();
+    client.close().await;
+    // One that stands by ends when its group has nothing left to read.
+    let rest = bed.run(&args).expect(0);
+    assert_eq!(rest.stdout.lines().count(), 2);
+    let first = bed.start(&["consume", &topic, "--group", &group]);
+    let stands_by = bed.run(&args).expect(0);
+    assert_eq!(stands_by.stdout, "");
+    first.signal(Signal::SIGTERM);
+    first.end().expect(0);
+}
+
+#[test]
+fn an_end_that_waits_for_a_broker_that_hangs_says_so_and_a_second_signal_ends_it() {
+    for member in [false, true] {
+        let bed = Bed::embedded();
+        bed.run(&["topic", "create", "t", "--partitions", "1"]).expect(0);
+        bed.feed(&["produce", "t"], b"one\n").expect(0);
+        let mut process = if member {
+            bed.start(&["consume", "t", "--group", "g"])
+        } else {
+            bed.start(&["produce", "t", "--acks-out"])
+        };
+        if !member {
+            process.write("two\n");
+        }
+        process.line(|_| true);
+        bed.stop_broker();
+        if !member {
+            // More than pipe and buffers take: some of it was sent.
+            process.write(&format!("{}\n", "x".repeat(999)).repeat(8000));
+        }
+        process.signal(Signal::SIGINT);
+        let said = process.error_line(|line| line.starts_with("waiting for "));
+        assert!(said.ends_with("; a second signal ends it at once"), "{said}");
+        process.signal(Signal::SIGINT);
+        let ended = process.end().expect(130);
+        assert!(ended.stderr.ends_with("ended at once by signal number 2\n"), "{}", ended.stderr);
+    }
 }
 
 #[test]
@@ -79,6 +228,13 @@ fn from_says_where_to_begin() {
     };
     assert_eq!(values("7"), ["7", "8", "9"]);
     assert_eq!(values("100"), [] as [&str; 0]);
+    let ended = bed.run(&["consume", &topic, "--from", "100", "--exit-at-end"]).expect(0);
+    let said = format!("offset 100 is beyond the end, where reading begins, of {topic}/0 (ends at 10)\n");
+    assert_eq!(ended.stderr, said);
+    assert_eq!(values("-1h").len(), 10);
+    assert_eq!(values("2020-01-01").len(), 10);
+    assert_eq!(values("1577836800000").len(), 10, "milliseconds since 1970");
+    assert_eq!(values("4733510400000"), [] as [&str; 0]);
     assert_eq!(values("latest"), [] as [&str; 0]);
     assert_eq!(values("earliest").len(), 10);
     assert_eq!(values("2020-01-01T00:00:00Z").len(), 10);

@@ -185,11 +185,15 @@ impl Cluster {
         let create = create && self.config.allow_auto_topic_creation;
         let began = Instant::now();
         let mut backoff = self.backoff();
+        let mut asked_to_create = false;
         loop {
             // Each time: another search that failed may have taken it out again.
             added |= self.lock_wanted().insert(Arc::clone(&name));
             let snapshot = self.refresh().await?;
             if let Some(topic) = snapshot.topics.get(&name) {
+                if asked_to_create {
+                    note_created(topic);
+                }
                 return Ok(Arc::clone(topic));
             }
             let code = snapshot.failed.get(&name).copied().unwrap_or(UNKNOWN_TOPIC);
@@ -202,6 +206,7 @@ impl Cluster {
             }
             if create && code == UNKNOWN_TOPIC {
                 self.metadata(Some(&[Arc::clone(&name)]), true).await?;
+                asked_to_create = true;
             }
             tokio::time::sleep(backoff.next()).await;
         }
@@ -283,6 +288,18 @@ impl Cluster {
     fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerAddr, Slot>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reports a topic that the broker created for us: its name may be mistyped.
+fn note_created(topic: &TopicMeta) {
+    let replication = topic.partitions.first().map_or(0, |p| p.replicas.len());
+    tracing::info!(
+        target: "ailurus::created",
+        topic = %topic.name,
+        partitions = topic.partitions.len(),
+        replication,
+        "the topic did not exist and was created with the broker's defaults"
+    );
 }
 
 fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {

@@ -134,6 +134,7 @@ pub enum StartOffset {
 ///
 /// Dropping it without [`close`](Self::close) ends its tasks without leaving the group, whose other members get its partitions
 /// when its session expires.
+#[must_use = "dropping a consumer leaves its partitions without an owner until its session expires: keep it, and `close` it"]
 #[derive(Debug)]
 pub struct Consumer {
     client: Client,

@@ -105,6 +105,7 @@ impl Consumer {
 ///
 /// # Cancellation
 /// Dropping a future that waits for the next item loses none.
+#[must_use = "dropping a stream drops its consumer, which leaves its partitions without an owner: `close` it"]
 pub struct MessageStream {
     consumer: Consumer,
     current: Option<Current>,

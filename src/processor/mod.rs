@@ -35,6 +35,8 @@ use crate::cluster::Client;
 use crate::config::{ConsumerConfig, GroupName, ProcessorConfig};
 use crate::consumer::{Consumer, ConsumerState, RunningConsumer, RunningPartition};
 use crate::error::{Error, ErrorKind, Result};
+use crate::signal::ShutdownSignals;
+use crate::text;
 pub use activity::Activity;
 use attempt::Tracing;
 pub use batch::{BatchHandler, Batching, IntoOutcomes};
@@ -206,9 +208,10 @@ impl Processor {
     }
 }
 
-/// A running subscription. Dropping it is a [`shutdown`](Subscription::shutdown) that nobody waits for.
+/// A running subscription. Dropping it is a [`shutdown`](Subscription::shutdown) that nobody waits for; a warning in the log names it.
 ///
 /// See [`Processor`] for an example.
+#[must_use = "dropping a subscription shuts it down: keep it, and end it with `run_until_signal` or `shutdown`"]
 #[derive(Debug)]
 pub struct Subscription {
     shared: Arc<SubscriptionState>,
@@ -242,15 +245,60 @@ impl Subscription {
         self.outcome().await
     }
 
+    /// Runs until SIGTERM or SIGINT (Ctrl-C) after this call, then does as [`shutdown`](Self::shutdown). A second signal cuts it short, as in
+    /// [`run_until`](Self::run_until); one that arrives twice within 100 ms counts once. Returns earlier if the subscription ends by
+    /// itself.
+    ///
+    /// ```no_run
+    /// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
+    /// let left = subscription.run_until_signal().await?;
+    /// println!("{left}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown); [`ErrorKind::Io`] if the system refuses to report signals: the subscription is shut
+    /// down then.
+    ///
+    /// # Cancellation
+    /// Dropping the future is a [`shutdown`](Self::shutdown) that nobody waits for.
+    pub fn run_until_signal(self) -> impl Future<Output = Result<LeftOver>> + Send + use<> {
+        // Here and not when the future is first polled: a signal in between would end the process.
+        let signals = ShutdownSignals::install();
+        async move {
+            let mut signals = match signals {
+                Ok(signals) => signals,
+                Err(e) => {
+                    _ = self.shutdown().await;
+                    return Err(Error::with_source(ErrorKind::Io, "SIGTERM and SIGINT can't be taken over", e));
+                }
+            };
+            tokio::select! {
+                () = signals.recv() => {
+                    tracing::info!("a signal asks for the end: finishing what is in flight; a second one cuts it short");
+                    self.stop.cancel();
+                }
+                outcome = self.outcome() => return outcome,
+            }
+            tokio::select! {
+                () = signals.recv() => self.cut.cancel(),
+                outcome = self.outcome() => return outcome,
+            }
+            self.outcome().await
+        }
+    }
+
     /// Runs until `stop` resolves, then does as [`shutdown`](Self::shutdown). If `cut` resolves during that, what is in hand is
     /// cancelled at once; what ended is committed and the group left all the same. Returns earlier if the subscription ends by
     /// itself.
     ///
     /// ```no_run
-    /// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
-    /// use tokio::signal::ctrl_c;
+    /// # async fn example(subscription: ailurus::Subscription, stop: tokio::sync::oneshot::Receiver<()>) -> ailurus::Result<()> {
+    /// use std::time::Duration;
     ///
-    /// let left = subscription.run_until(ctrl_c(), ctrl_c()).await?; // the second one cuts it short
+    /// let cut = tokio::time::sleep(Duration::from_secs(3600));
+    /// let left = subscription.run_until(stop, cut).await?;
     /// println!("{left}");
     /// # Ok(())
     /// # }
@@ -298,6 +346,15 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        let asked = self.stop.is_cancelled() || self.kill.is_cancelled() || self.ended.borrow().is_some();
+        if !asked {
+            let (group, topics) = self.shared.names();
+            tracing::warn!(
+                group,
+                topics = %text::list(topics),
+                "a subscription was dropped and shuts down: keep it, and end it with run_until_signal or shutdown"
+            );
+        }
         self.stop.cancel();
     }
 }

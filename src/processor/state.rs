@@ -201,6 +201,11 @@ pub(crate) struct SubscriptionState {
 }
 
 impl SubscriptionState {
+    /// Returns the group and the topics.
+    pub(super) fn names(&self) -> (&str, &[String]) {
+        (&self.group, &self.topics)
+    }
+
     pub(super) fn new(group: &str, topics: &[&str], stalled_after: Duration, isolation_level: IsolationLevel) -> Self {
         Self {
             group: group.to_owned(),

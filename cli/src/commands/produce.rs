@@ -3,10 +3,11 @@
 mod key;
 mod lines;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ailurus::{
@@ -27,7 +28,8 @@ use lines::{Chunk, Line, Splitter};
 
 /// Send each line of stdin as a record.
 ///
-/// A line is sent as it is, without its newline, UTF-8 or not; an empty line is skipped. Lines are sent while others wait
+/// A line is sent as it is, UTF-8 or not, without its line ending (LF or CRLF); a byte order mark in front of the first one is
+/// left out. Empty lines are skipped and counted, as kcat does, unless --empty says otherwise. Lines are sent while others wait
 /// for their acknowledgement; what the producer holds is bounded, and reading waits when the broker is slower.
 /// The last line on stderr sums up.
 #[derive(Debug, Args)]
@@ -40,13 +42,26 @@ Exit codes:
 
 Examples:
   ailurus produce orders --key-field orderId --compression gzip < orders.ndjson
-  printf 'hello\\n' | ailurus produce greetings --key en --header lang=en --acks-out")]
+  printf 'hello\\n' | ailurus produce greetings --create --key en --header lang=en --acks-out
+  printf 'o-17:\\n' | ailurus produce orders --key-separator : --empty tombstone")]
 pub struct Produce {
-    /// The topic; created if the broker and REDPANDA_ALLOW_AUTO_TOPIC_CREATION allow it.
+    /// The topic. One that does not exist is an error, unless --create or REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true is given.
     topic: String,
+    /// Let the broker create the topic, with its own defaults, if it does not exist and the broker allows it.
+    #[arg(long)]
+    create: bool,
     /// Each line is a JSON object whose field NAME, a string or a number, is the record's key.
     #[arg(long, value_name = "NAME", conflicts_with = "key")]
     key_field: Option<String>,
+    /// Each line is a key and a value with this text between; the first one counts.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["key", "key_field"], value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    key_separator: Option<String>,
+    /// What to do with an empty line; tombstone also counts for an empty value behind --key-separator.
+    #[arg(long, value_enum, default_value_t = Empty::Skip)]
+    empty: Empty,
+    /// Send lines with all that stands before their newline: carriage returns, and a byte order mark.
+    #[arg(long)]
+    raw_lines: bool,
     /// The key of every record. Without a key, records go to one partition for some KiB, then to another.
     #[arg(long, value_name = "STR")]
     key: Option<String>,
@@ -85,6 +100,16 @@ enum OnError {
     Skip,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Empty {
+    /// Skip it, and count it in the last line
+    Skip,
+    /// Send it as a record with an empty value
+    Send,
+    /// Send it as a record without a value, which deletes its key from a compacted topic
+    Tombstone,
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
@@ -98,16 +123,27 @@ const IN_FLIGHT: usize = 100_000;
 const SHOWN_ERRORS: u64 = 20;
 
 pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
-    let config = settings::builder(global)?.build()?;
+    let builder = settings::builder(global)?;
+    // Its default is for services: what a person types may be mistyped.
+    let may_create = args.create || builder.has_variable("REDPANDA_ALLOW_AUTO_TOPIC_CREATION");
+    let mut config = builder.build()?;
+    config.allow_auto_topic_creation = args.create || (may_create && config.allow_auto_topic_creation);
     let producer_config = args.producer_config(config.producer.clone())?;
     let close_within = producer_config.delivery_timeout + Duration::from_secs(5);
     let limit = producer_config.max_request_size;
     let shutdown = Shutdown::install()?;
-    let client = Client::connect(config).await?;
+    let Some(client) = shutdown.unless_requested(Client::connect(config)).await.transpose()? else {
+        return Ok(Exit::Interrupted);
+    };
     let producer = Producer::new(&client, producer_config)?;
 
     let begun = Instant::now();
     let state = Arc::new(State::new(args.acks_out));
+    let watched = Arc::clone(&state);
+    shutdown.set_waiting_for(move || {
+        let waiting = watched.sent.load(Ordering::Relaxed).saturating_sub(watched.ended.load(Ordering::Relaxed));
+        format!("the acknowledgement of {} records (the brokers do not answer, or are slow)", thousands(waiting))
+    });
     let (pending, acknowledged) = mpsc::channel(IN_FLIGHT);
     let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
     let mut sent = Sent::default();
@@ -124,8 +160,13 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     }
     let failed = sent.bad_lines + totals.failed;
     let seconds = begun.elapsed().as_secs_f64();
+    let skipped = match sent.skipped {
+        0 => String::new(),
+        1 => "1 empty line skipped, ".to_owned(),
+        n => format!("{} empty lines skipped, ", thousands(n)),
+    };
     state.progress.note(format_args!(
-        "{} records, {} bytes, {seconds:.3} s, {} records/s, {} failed",
+        "{} records, {} bytes, {seconds:.3} s, {} records/s, {skipped}{} failed",
         thousands(totals.records),
         thousands(totals.bytes),
         thousands((totals.records as f64 / seconds.max(1e-9)).round() as u64),
@@ -161,20 +202,37 @@ impl Produce {
         Ok(config)
     }
 
-    /// The key of a line, if records have one.
-    fn key_of<'a>(&'a self, line: &'a [u8]) -> Result<Option<key::Key<'a>>, String> {
-        match (&self.key_field, &self.key) {
-            (Some(field), _) => key::field(line, field).map(Some),
-            (None, Some(key)) => Ok(Some(key.as_str().into())),
-            (None, None) => Ok(None),
-        }
+    /// Returns the key and the value of a line.
+    fn parts_of<'a>(&'a self, line: &'a [u8]) -> Result<Parts<'a>, String> {
+        let bytes = |key: key::Key<'a>| match key {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        let (key, value) = match (&self.key_field, &self.key, &self.key_separator) {
+            (Some(field), ..) => (Some(bytes(key::field(line, field)?)), line),
+            (None, Some(key), _) => (Some(Cow::Borrowed(key.as_bytes())), line),
+            (None, None, Some(separator)) => {
+                let separator = separator.as_bytes();
+                let at = line.windows(separator.len()).position(|w| w == separator);
+                let at = at.ok_or("the line has no --key-separator")?;
+                (Some(Cow::Borrowed(&line[..at])), &line[at + separator.len()..])
+            }
+            (None, None, None) => (None, line),
+        };
+        Ok((key, (self.empty != Empty::Tombstone || !value.is_empty()).then_some(value)))
     }
 }
+
+/// Key and value of a record.
+type Parts<'a> = (Option<Cow<'a, [u8]>>, Option<&'a [u8]>);
 
 /// What the sending and the acknowledging side share.
 struct State {
     /// Set when a failed delivery asks for the end of reading.
     stop: AtomicBool,
+    /// Records handed to the producer, and those of them whose fate is known.
+    sent: AtomicU64,
+    ended: AtomicU64,
     progress: Progress,
 }
 
@@ -183,7 +241,7 @@ impl State {
         // Neither in the way of who types the lines nor between the acknowledgements.
         let busy_terminal = io::stdin().is_terminal() || (acks_out && io::stdout().is_terminal());
         let progress = if busy_terminal { Progress::hidden() } else { Progress::new("records", None) };
-        Self { stop: AtomicBool::new(false), progress }
+        Self { stop: AtomicBool::new(false), sent: AtomicU64::new(0), ended: AtomicU64::new(0), progress }
     }
 
     fn line_error(&self, number: u64, shown: u64, error: impl fmt::Display) {
@@ -199,10 +257,12 @@ impl State {
 #[derive(Debug, Default)]
 struct Sent {
     bad_lines: u64,
+    /// Empty lines.
+    skipped: u64,
     interrupted: bool,
 }
 
-/// A record on its way.
+/// A record that was sent.
 struct Pending {
     line: u64,
     bytes: usize,
@@ -221,7 +281,7 @@ async fn send_lines(
     sent: &mut Sent,
 ) -> anyhow::Result<()> {
     let headers = args.headers.iter().fold(Headers::new(), |h, (k, v)| h.with(k, v));
-    let mut chunks = read_stdin(limit);
+    let mut chunks = read_stdin(limit, args.raw_lines);
     loop {
         let chunk = tokio::select! {
             biased;
@@ -236,11 +296,27 @@ async fn send_lines(
             if state.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let handed = send_line(args, producer, &headers, number, line, limit).await;
+            let line = match line {
+                Line::Empty if args.empty == Empty::Skip => {
+                    sent.skipped += 1;
+                    continue;
+                }
+                Line::Empty => Line::Text(b""),
+                line => line,
+            };
+            let handed = tokio::select! {
+                biased;
+                handed = send_line(args, producer, &headers, number, line, limit) => handed,
+                // It waits for the brokers: it may be long until it goes on.
+                () = shutdown.requested() => {
+                    sent.interrupted = true;
+                    return Ok(());
+                }
+            };
             sent.bad_lines += u64::from(handed.is_err());
             match handed? {
-                Ok(None) => {}
-                Ok(Some(p)) => {
+                Ok(p) => {
+                    state.sent.fetch_add(1, Ordering::Relaxed);
                     if pending.send(p).await.is_err() {
                         return Ok(()); // the other side has ended, and its end is reported
                     }
@@ -265,43 +341,47 @@ async fn send_line(
     number: u64,
     line: Line<'_>,
     limit: usize,
-) -> anyhow::Result<Result<Option<Pending>, String>> {
+) -> anyhow::Result<Result<Pending, String>> {
     let text = match line {
-        Line::Empty => return Ok(Ok(None)),
+        Line::Empty => b"",
         Line::TooLong(bytes) => {
             return Ok(Err(format!(
-                "{} bytes are more than a record may have ({})",
+                "{} bytes are more than a record may have ({}): raise REDPANDA_MAX_REQUEST_SIZE, and max.message.bytes of the topic",
                 thousands(bytes),
                 thousands(limit as u64)
             )));
         }
         Line::Text(text) => text,
     };
-    let key = match args.key_of(text) {
-        Ok(key) => key,
+    let (key, value) = match args.parts_of(text) {
+        Ok(parts) => parts,
         Err(what) => return Ok(Err(what)),
     };
-    let mut record = ProducerRecord::to(&args.topic).value(text);
-    record.key = key.as_deref().map(str::as_bytes);
+    let mut record = ProducerRecord::to(&args.topic);
+    record.key = key.as_deref();
+    record.value = value;
     record.partition = args.partition;
     record.headers = (!headers.is_empty()).then_some(headers);
     match producer.send(record).await {
         Ok(delivery) => {
-            let bytes = text.len() + key.as_deref().map_or(0, str::len);
-            let key = if args.acks_out { key.map(Into::into) } else { None };
-            Ok(Ok(Some(Pending { line: number, bytes, key, delivery })))
+            let bytes = value.map_or(0, <[u8]>::len) + key.as_deref().map_or(0, <[u8]>::len);
+            let key = key.filter(|_| args.acks_out).map(|key| String::from_utf8_lossy(&key).into_owned());
+            Ok(Ok(Pending { line: number, bytes, key, delivery }))
         }
         Err(e) if matches!(e.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord) => Ok(Err(e.full())),
+        Err(e) if e.kind() == ErrorKind::UnknownTopic && !args.create => {
+            Err(anyhow::Error::new(e).context(format!("line {number} (--create lets the broker create the topic)")))
+        }
         Err(e) => Err(anyhow::Error::new(e).context(format!("line {number}"))),
     }
 }
 
 /// Reads stdin on a thread of its own, which ends with the process: a read that waits for a terminal can't be cancelled.
-fn read_stdin(limit: usize) -> mpsc::Receiver<io::Result<Chunk>> {
+fn read_stdin(limit: usize, raw: bool) -> mpsc::Receiver<io::Result<Chunk>> {
     let (tx, rx) = mpsc::channel(8);
     std::thread::spawn(move || {
         let mut stdin = io::BufReader::with_capacity(256 << 10, io::stdin().lock());
-        let mut splitter = Splitter::new(limit);
+        let mut splitter = Splitter::new(limit, raw);
         loop {
             let (chunk, read) = match stdin.fill_buf() {
                 Ok([]) => (Ok(splitter.finish()), 0),
@@ -345,7 +425,9 @@ async fn watch_deliveries(
     let mut totals = Totals::default();
     let mut out = print.then(|| io::BufWriter::new(io::stdout()));
     while let Some(Pending { line, bytes, key, delivery }) = pending.recv().await {
-        match delivery.await {
+        let outcome = delivery.await;
+        state.ended.fetch_add(1, Ordering::Relaxed);
+        match outcome {
             Ok(at) => {
                 totals.records += 1;
                 totals.bytes += bytes as u64;

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -86,7 +87,10 @@ impl Bed {
 
     /// Lets the embedded broker hang: connections stay open, and nothing is answered.
     pub fn stop_broker(&self) {
-        self.broker.as_ref().expect("an embedded broker").signal(Signal::SIGSTOP);
+        let broker = self.broker.as_ref().expect("an embedded broker");
+        broker.signal(Signal::SIGSTOP);
+        // None of its threads answers any more.
+        waitpid(broker.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
     }
 
     /// A name of our own.
@@ -200,7 +204,9 @@ pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Receiver<String>,
-    stderr: Option<thread::JoinHandle<String>>,
+    stderr: Receiver<String>,
+    /// Lines of stderr that were waited for.
+    seen: std::cell::RefCell<String>,
 }
 
 impl Process {
@@ -216,14 +222,19 @@ impl Process {
             let mut lines = BufReader::new(out).lines().map_while(Result::ok);
             thread::spawn(move || lines.try_for_each(|line| tx.send(line)));
         }
-        let mut err = child.stderr.take().unwrap();
-        let stderr = thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = err.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+        let (tx, stderr) = sync_channel(1_000_000);
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            let mut line = Vec::new();
+            while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                if tx.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    break;
+                }
+                line.clear();
+            }
         });
         let stdin = child.stdin.take();
-        Self { child, stdin, stdout, stderr: Some(stderr) }
+        Self { child, stdin, stdout, stderr, seen: Default::default() }
     }
 
     /// Waits for a line of stdout.
@@ -236,6 +247,20 @@ impl Process {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("the line did not come within {DEADLINE:?}"),
                 Err(RecvTimeoutError::Disconnected) => panic!("stdout ended before the line came"),
+            }
+        }
+    }
+
+    /// Waits for a line of stderr.
+    #[track_caller]
+    pub fn error_line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let line = self.stderr.recv_timeout(DEADLINE.saturating_sub(begun.elapsed()));
+            let line = line.unwrap_or_else(|e| panic!("the line did not come: {e}; {}", self.seen.borrow()));
+            self.seen.borrow_mut().push_str(&line);
+            if wanted(line.trim_end()) {
+                return line.trim_end().to_owned();
             }
         }
     }
@@ -264,7 +289,11 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     /// Waits for its end, its stdin as it is; the rest of stdout comes with it.
@@ -272,7 +301,7 @@ impl Process {
     pub fn end(mut self) -> Ended {
         let code = wait(&mut self.child);
         let stdout = self.stdout.iter().collect::<Vec<_>>().join("\n");
-        let stderr = self.stderr.take().unwrap().join().unwrap();
+        let stderr = self.seen.take() + &self.stderr.iter().collect::<String>();
         let code = code.unwrap_or_else(|| panic!("no end within {DEADLINE:?}\n{stdout}\n{stderr}"));
         Ended { code, stdout, stderr }
     }

@@ -79,18 +79,27 @@ pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
     out.write_all(b"\n")
 }
 
-/// Bytes as text that stays in its line and can't steer a terminal.
+const NULL: &[u8] = b"(null)";
+
+/// Bytes as text that stays in its line and can't steer a terminal. Different bytes make different texts.
 pub fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
-    let Some(bytes) = bytes else { return out.write_all(b"(null)") };
-    let text = String::from_utf8_lossy(bytes);
-    if !text.contains(char::is_control) {
-        return out.write_all(text.as_bytes());
+    let Some(bytes) = bytes else { return out.write_all(NULL) };
+    if bytes == NULL {
+        out.write_all(b"\\")?;
     }
-    for c in text.chars() {
-        if c.is_control() {
-            write!(out, "{}", c.escape_default())?;
-        } else {
-            write!(out, "{c}")?;
+    for chunk in bytes.utf8_chunks() {
+        let is_escaped = |c: char| c.is_control() || c == '\\';
+        let mut plain = chunk.valid();
+        while let Some(at) = plain.find(is_escaped) {
+            let (before, rest) = plain.split_at(at);
+            let mut rest = rest.chars();
+            out.write_all(before.as_bytes())?;
+            rest.next().map_or(Ok(()), |c| write!(out, "{}", c.escape_default()))?;
+            plain = rest.as_str();
+        }
+        out.write_all(plain.as_bytes())?;
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}")?;
         }
     }
     Ok(())
@@ -112,7 +121,34 @@ mod tests {
         assert_eq!(shown(None), "(null)");
         assert_eq!(shown(Some("größe".as_bytes())), "größe");
         assert_eq!(shown(Some(b"a\nb\t\x1b[31m")), "a\\nb\\t\\u{1b}[31m");
-        assert_eq!(shown(Some(b"\xff")), "\u{fffd}");
+        assert_eq!(shown(Some(b"a\xff\xc3b")), r"a\xff\xc3b");
+    }
+
+    #[test]
+    fn different_bytes_make_different_texts() {
+        let shown = |bytes: Option<&[u8]>| {
+            let mut out = Vec::new();
+            readable(&mut out, bytes).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(shown(Some(b"a\\nb")), r"a\\nb");
+        assert_eq!(shown(Some(b"(null)")), r"\(null)");
+        let all: [Option<&[u8]>; 12] = [
+            None,
+            Some(b""),
+            Some(b"(null)"),
+            Some(b"\\(null)"),
+            Some(b"a\nb"),
+            Some(b"a\\nb"),
+            Some(b"\xff"),
+            Some(b"\\xff"),
+            Some("\u{fffd}".as_bytes()),
+            Some(b"\xfe"),
+            Some(b"\x1b"),
+            Some(b"\\u{1b}"),
+        ];
+        let texts: std::collections::BTreeSet<_> = all.iter().map(|bytes| shown(*bytes)).collect();
+        assert_eq!(texts.len(), all.len(), "{texts:?}");
     }
 
     #[test]

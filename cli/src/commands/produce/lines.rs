@@ -1,11 +1,14 @@
 //! Splits what comes from stdin into numbered lines, with a bound on their length.
 
+/// What Windows' tools write in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Without its newline.
+    /// Without its line ending.
     Text(&'a [u8]),
-    /// Nothing, or a carriage return alone.
+    /// Nothing.
     Empty,
     /// More bytes than allowed; they were dropped as they came.
     TooLong(u64),
@@ -31,7 +34,7 @@ impl Chunk {
         let line = |span: &Span| match span {
             Span::TooLong(bytes) => Line::TooLong(*bytes),
             Span::Text(range) => match &self.bytes[range.clone()] {
-                b"" | b"\r" => Line::Empty,
+                b"" => Line::Empty,
                 text => Line::Text(text),
             },
         };
@@ -43,6 +46,8 @@ impl Chunk {
 #[derive(Debug)]
 pub struct Splitter {
     limit: usize,
+    /// Whether only a newline ends a line, and all before it belongs to it.
+    raw: bool,
     next: u64,
     /// The beginning of a line whose end has not come yet.
     held: Vec<u8>,
@@ -51,9 +56,9 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Lines of at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, next: 1, held: Vec::new(), dropped: 0 }
+    /// Lines of at most `limit` bytes; `raw` keeps carriage returns before newlines and a byte order mark.
+    pub fn new(limit: usize, raw: bool) -> Self {
+        Self { limit, raw, next: 1, held: Vec::new(), dropped: 0 }
     }
 
     /// The lines that these bytes complete.
@@ -95,7 +100,15 @@ impl Splitter {
             let start = chunk.bytes.len();
             chunk.bytes.extend_from_slice(&self.held);
             chunk.bytes.extend_from_slice(end);
-            chunk.lines.push(Span::Text(start..chunk.bytes.len()));
+            let line = &chunk.bytes[start..];
+            let (mark, end) = match self.raw {
+                true => (0, 0),
+                false => (
+                    if self.next == 1 && line.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 },
+                    usize::from(line.ends_with(b"\r")),
+                ),
+            };
+            chunk.lines.push(Span::Text(start + mark..chunk.bytes.len() - end));
         }
         self.held.clear();
         self.dropped = 0;
@@ -109,7 +122,10 @@ mod tests {
 
     /// Every line of `input` when it comes in pieces of `size` bytes.
     fn split(input: &[u8], size: usize, limit: usize) -> Vec<(u64, String)> {
-        let mut splitter = Splitter::new(limit);
+        split_by(Splitter::new(limit, false), input, size)
+    }
+
+    fn split_by(mut splitter: Splitter, input: &[u8], size: usize) -> Vec<(u64, String)> {
         let mut seen = Vec::new();
         let mut take = |chunk: Chunk| {
             for (number, line) in chunk.lines() {
@@ -134,7 +150,7 @@ mod tests {
     fn lines_are_the_same_however_they_arrive() {
         let input = b"one\n\ntwo\r\n\r\n0123456789\nthree\n01234567\nlast";
         let expected =
-            ["one", "(empty)", "two\r", "(empty)", "(too long: 10)", "three", "01234567", "last"].map(str::to_owned);
+            ["one", "(empty)", "two", "(empty)", "(too long: 10)", "three", "01234567", "last"].map(str::to_owned);
         let expected: Vec<_> = (1..).zip(expected).collect();
         for size in 1..=input.len() {
             assert_eq!(split(input, size, 8), expected, "in pieces of {size}");
@@ -146,11 +162,25 @@ mod tests {
         for size in 1..=10 {
             assert_eq!(split(b"0123456789", size, 4), [(1, "(too long: 10)".to_owned())]);
         }
-        let mut splitter = Splitter::new(4);
+        let mut splitter = Splitter::new(4, false);
         for _ in 0..1000 {
             splitter.push(b"0123456789");
             assert!(splitter.held.capacity() <= 10);
         }
+    }
+
+    #[test]
+    fn line_endings_and_a_byte_order_mark_are_no_part_of_a_line_unless_it_is_raw() {
+        let input = "\u{feff}one\r\n\r\n\u{feff}two\rx\r\r\n";
+        let lines = |raw: bool| (1..=input.len()).map(move |n| split_by(Splitter::new(20, raw), input.as_bytes(), n));
+        let numbered = |all: [&str; 3]| (1..).zip(all.map(str::to_owned)).collect::<Vec<_>>();
+        for cooked in lines(false) {
+            assert_eq!(cooked, numbered(["one", "(empty)", "\u{feff}two\rx\r"]));
+        }
+        for raw in lines(true) {
+            assert_eq!(raw, numbered(["\u{feff}one\r", "\r", "\u{feff}two\rx\r\r"]));
+        }
+        assert_eq!(split("\u{feff}".as_bytes(), 1, 8), [(1, "(empty)".to_owned())]);
     }
 
     #[test]
