@@ -185,6 +185,7 @@ fn what_stalls_is_told_and_a_second_signal_does_not_wait_for_it() {
         (code == 503).then(|| body["reasons"][0].as_str().unwrap().to_owned())
     });
     assert_eq!(ending.as_deref(), Some("the process is shutting down"));
+    process.error_line(|line| line.starts_with("waiting for ") && line.ends_with("a second signal cuts it short"));
     process.signal(Signal::SIGTERM);
     let ended = process.end().expect(130);
     let left = "group stock-consumer-group ended with records left: stock-updates/0: 0 in hand cancelled, 1 parked, 0 not begun";
