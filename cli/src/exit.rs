@@ -74,7 +74,7 @@ pub fn report(result: anyhow::Result<Exit>) -> Exit {
 }
 
 /// The error and what caused it, each said once.
-fn text(error: &anyhow::Error) -> String {
+pub fn text(error: &anyhow::Error) -> String {
     let (mut text, mut last) = (String::new(), String::new());
     for cause in error.chain() {
         let library = cause.downcast_ref::<ailurus::Error>();

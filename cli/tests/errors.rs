@@ -101,7 +101,7 @@ fn reading_an_unknown_topic_is_an_error_and_creates_nothing() {
 fn an_error_that_ends_producing_comes_before_the_last_line_not_instead_of_it() {
     let bed = Bed::new();
     let topic = bed.name("nobody-made-this");
-    let ended = bed.feed(&["produce", &topic], b"one\ntwo\n").expect(1);
+    let ended = bed.feed(&["produce", &topic], b"one\ntwo\n").expect(3);
     says(&ended, &["error: line 1 (--create lets the broker create the topic): ", &topic, "does not exist"]);
     let last = ended.stderr.lines().last().unwrap();
     assert!(last.starts_with("0 records, 0 bytes") && last.ends_with(", 1 failed"), "{}", ended.stderr);

@@ -104,7 +104,7 @@ fn empty_lines_are_counted_or_sent_and_tombstones_can_be_written() {
 #[test]
 fn a_topic_is_created_only_where_that_was_asked_for() {
     let bed = Bed::embedded();
-    let ended = bed.feed(&["produce", "mistyped"], b"x\n").expect(1);
+    let ended = bed.feed(&["produce", "mistyped"], b"x\n").expect(3);
     assert!(ended.stderr.contains("--create lets the broker create the topic"), "{}", ended.stderr);
     assert!(!bed.run(&["topic", "list"]).expect(0).stdout.contains("mistyped"));
     let ended = bed.feed(&["produce", "meant", "--create"], b"x\n").expect(0);
@@ -136,7 +136,7 @@ fn single_partitions_the_last_records_and_one_record_can_be_looked_at() {
     assert_eq!(out(&[&topic, "--partition", "0", "--last", "2"]), ["8 of 0", "9 of 0"]);
     assert_eq!(out(&[&topic, "--partition", "0", "--last", "100"]).len(), 10);
     assert_eq!(out(&["--at", &format!("{topic}/1@3")]), ["3 of 1"]);
-    let ended = bed.run(&["consume", "--at", &format!("{topic}/1@10")]).expect(1);
+    let ended = bed.run(&["consume", "--at", &format!("{topic}/1@10")]).expect(3);
     assert!(
         ended.stderr.contains(&format!("{topic}/1 has no offset 10: its log goes from 0 to 10")),
         "{}",

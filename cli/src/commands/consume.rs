@@ -9,7 +9,6 @@ mod start;
 use std::collections::BTreeMap;
 
 use ailurus::{Admin, Client, Config, Consumer, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
-use anyhow::anyhow;
 use clap::Args;
 
 use crate::args::{Global, Json};
@@ -44,7 +43,7 @@ Exit codes:
   0    the end that was asked for; without --max and --exit-at-end that is a signal
   1    reading failed, or with --exit-at-end a partition could not be read
   2    an option or a setting is wrong
-  3    the topic does not exist
+  3    the topic, or the record of --at, does not exist
   5    no broker could be reached
   6    a broker refused the login or the topic
   130  a signal came before --max or --exit-at-end was reached
@@ -264,27 +263,38 @@ async fn read_one(client: &Client, args: &Consume, at: &At, shutdown: &Shutdown)
         let offset_of = |offsets: &BTreeMap<TopicPartition, i64>| offsets.get(&at.partition).copied().unwrap_or(0);
         let (first, end) = (offset_of(&first), offset_of(&end));
         if !(first..end).contains(&at.offset) {
-            return Err(anyhow!("{} has no offset {}: its log goes from {first} to {end}", at.partition, at.offset));
+            return Ok(Err(format!(
+                "{} has no offset {}: its log goes from {first} to {end}",
+                at.partition, at.offset
+            )));
         }
         let mut until = EndOfLog::new(BTreeMap::from([(at.partition.clone(), at.offset + 1)]));
         until.assigned(BTreeMap::from([(at.partition.clone(), at.offset)]));
         let place = (at.partition.clone(), StartOffset::Offset(at.offset));
         let consumer = Consumer::assign(client, vec![place], client.config().consumer.clone()).await?;
-        Ok(Reader::new(client, consumer, args, partitions, Some(until)))
+        anyhow::Ok(Ok(Reader::new(client, consumer, args, partitions, Some(until))))
     };
     let Some(reader) = shutdown.unless_requested(open).await else { return Ok(Exit::Interrupted) };
-    let mut reader = reader?;
+    let mut reader = match reader? {
+        Ok(reader) => reader,
+        Err(why) => {
+            note(format_args!("error: {why}"));
+            return Ok(Exit::NotFound);
+        }
+    };
     let complete = reader.run(shutdown).await;
     let Reader { consumer, printer, .. } = reader;
     consumer.close().await?;
     match complete? {
         false => Ok(Exit::Interrupted),
         true if printer.records > 0 => Ok(Exit::Success),
-        true => Err(anyhow!(
-            "there is no record at {}@{}: it was compacted away, its transaction was aborted, or it marks the end of one",
-            at.partition,
-            at.offset
-        )),
+        true => {
+            note(format_args!(
+                "error: there is no record at {}@{}: it was compacted away, its transaction was aborted, or it marks the end of one",
+                at.partition, at.offset
+            ));
+            Ok(Exit::NotFound)
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::args::{Codec, Global};
-use crate::exit::{Exit, Usage};
+use crate::exit::{self, Exit, Usage};
 use crate::output::thousands;
 use crate::progress::Progress;
 use crate::settings;
@@ -38,6 +38,9 @@ Exit codes:
   0    every line was delivered
   1    a line was not, also with --on-error skip
   2    an option or a setting is wrong
+  3    the topic does not exist
+  5    no broker could be reached
+  6    a broker refused the login or the topic
   130  interrupted: reading has stopped, what was read was delivered
 
 Examples:
@@ -156,7 +159,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     state.progress.clear();
     let error = result.and(closed.map_err(Into::into)).and(printed).err();
     if let Some(e) = &error {
-        state.progress.note(format_args!("error: {e:#}"));
+        state.progress.note(format_args!("error: {}", exit::text(e)));
     }
     let failed = sent.bad_lines + totals.failed;
     let seconds = begun.elapsed().as_secs_f64();
@@ -173,7 +176,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
         thousands(failed)
     ));
     Ok(match (failed, sent.interrupted) {
-        _ if error.is_some() => Exit::Failure,
+        _ if error.is_some() => error.as_ref().map_or(Exit::Failure, exit::exit_of),
         (1.., _) => Exit::Failure,
         (0, true) => Exit::Interrupted,
         (0, false) => Exit::Success,
