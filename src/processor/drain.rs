@@ -11,13 +11,15 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{PartitionState, Position};
+use super::state::{PartitionState, Position, SubscriptionState};
 use crate::consumer::{Committer, OffsetAndMetadata, Records};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 /// How long handlers that were cancelled may take to reach an await point.
 const CANCEL: Duration = Duration::from_secs(1);
+/// Partitions that a text names; a count stands for the others.
+const SHOWN: usize = 5;
 /// How long a commit may take when the end is cut short.
 const CUT_COMMIT: Duration = Duration::from_secs(5);
 
@@ -64,9 +66,10 @@ impl LeftOver {
     }
 }
 
+/// The first few partitions, and what was left in all others together.
 impl fmt::Display for LeftOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, p) in self.partitions.iter().enumerate() {
+        for (i, p) in self.partitions.iter().take(SHOWN).enumerate() {
             let (separator, PartitionLeftOver { topic, partition, cancelled, parked, not_begun }) =
                 (if i == 0 { "" } else { "; " }, p);
             write!(
@@ -74,7 +77,22 @@ impl fmt::Display for LeftOver {
                 "{separator}{topic}/{partition}: {cancelled} in hand cancelled, {parked} parked, {not_begun} not begun"
             )?;
         }
-        if self.is_empty() { f.write_str("nothing was left") } else { Ok(()) }
+        match self.partitions.len() {
+            0 => f.write_str("nothing was left"),
+            all if all > SHOWN => {
+                let of_more = |count: fn(&PartitionLeftOver) -> usize| {
+                    self.partitions.iter().skip(SHOWN).map(count).sum::<usize>()
+                };
+                let (cancelled, parked) = (of_more(|p| p.cancelled), of_more(|p| p.parked));
+                write!(
+                    f,
+                    "; and in {} more partitions: {cancelled} in hand cancelled, {parked} parked, {} not begun",
+                    all - SHOWN,
+                    of_more(|p| p.not_begun)
+                )
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -95,7 +113,8 @@ impl Drop for Owned {
 
 /// A commit under way.
 pub(super) struct Commit {
-    pub(super) positions: Vec<(Arc<PartitionState>, Position)>,
+    shared: Arc<SubscriptionState>,
+    positions: Vec<(TopicPartition, Arc<PartitionState>, Position)>,
     pub(super) outcome: BoxFuture<'static, Result<()>>,
 }
 
@@ -103,6 +122,7 @@ impl Commit {
     /// What of these partitions can be committed and is not.
     pub(super) fn of<'a>(
         partitions: impl Iterator<Item = (&'a TopicPartition, &'a Owned)>,
+        shared: &Arc<SubscriptionState>,
         committer: Committer,
     ) -> Option<Self> {
         let (mut positions, mut asked) = (Vec::new(), Vec::new());
@@ -111,18 +131,24 @@ impl Commit {
                 let mut offset = OffsetAndMetadata::new(position.offset).with_metadata(position.metadata.clone());
                 offset.leader_epoch = position.leader_epoch;
                 asked.push((tp.clone(), offset));
-                positions.push((Arc::clone(&owned.state), position));
+                positions.push((tp.clone(), Arc::clone(&owned.state), position));
             }
         }
+        if positions.is_empty() {
+            return None;
+        }
         let outcome = Box::pin(async move { committer.commit_with(&asked).await });
-        (!positions.is_empty()).then_some(Self { positions, outcome })
+        Some(Self { shared: Arc::clone(shared), positions, outcome })
     }
 
     /// Notes what came of it. What failed is tried again with the next commit, unless a rebalance ends it.
     pub(super) fn ended(self, outcome: &Result<()>) {
         match outcome {
-            Ok(()) => self.positions.into_iter().for_each(|(state, position)| state.committed(position)),
-            Err(e) => tracing::warn!(error = %e.full(), "handled offsets could not be committed yet"),
+            Ok(()) => self.positions.into_iter().for_each(|(_, state, position)| state.committed(position)),
+            Err(e) => {
+                self.positions.iter().for_each(|(tp, state, _)| self.shared.has_moved(tp, state));
+                tracing::warn!(error = %e.full(), "handled offsets could not be committed yet");
+            }
         }
     }
 
@@ -144,6 +170,7 @@ pub(super) struct Leaving {
     pub(super) before: Option<Commit>,
     /// None where nothing may be committed any more.
     pub(super) committer: Option<Committer>,
+    pub(super) shared: Arc<SubscriptionState>,
 }
 
 impl Leaving {
@@ -182,7 +209,7 @@ impl Leaving {
             _ = before.finish().await; // what it could not commit is in the next
         }
         let Some(committer) = self.committer.take() else { return Ok(()) };
-        match Commit::of(self.partitions.iter().map(|(tp, owned)| (tp, owned)), committer) {
+        match Commit::of(self.partitions.iter().map(|(tp, owned)| (tp, owned)), &self.shared, committer) {
             Some(commit) => commit.finish().await,
             None => Ok(()),
         }
@@ -209,13 +236,35 @@ impl Leaving {
                 parked: counts.parked.load(Ordering::Relaxed),
                 not_begun: counts.waiting.load(Ordering::Relaxed),
             };
-            if p.cancelled > 0 {
-                tracing::warn!(partition = %tp, records = p.cancelled, "handlers did not finish in time and were cancelled: their records will be handled again");
-            }
             if p.cancelled + p.parked + p.not_begun > 0 {
                 left.partitions.push(p);
             }
         }
+        let mut of = left.clone();
+        of.partitions.retain(|p| p.cancelled > 0);
+        if !of.is_empty() {
+            tracing::warn!(left = %of, "handlers did not finish in time and were cancelled: their records will be handled again");
+        }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_is_told_in_a_line_of_some_partitions_however_many_there_are() {
+        let of = |partition| PartitionLeftOver { topic: "t".into(), partition, cancelled: 1, parked: 2, not_begun: 3 };
+        let left = |count| LeftOver { partitions: (0..count).map(of).collect() }.to_string();
+        assert_eq!(left(0), "nothing was left");
+        assert_eq!(left(1), "t/0: 1 in hand cancelled, 2 parked, 3 not begun");
+        assert!(left(5).ends_with("; t/4: 1 in hand cancelled, 2 parked, 3 not begun"));
+        let many = left(1000);
+        assert!(
+            many.ends_with("; and in 995 more partitions: 995 in hand cancelled, 1990 parked, 2985 not begun"),
+            "{many}"
+        );
+        assert!(many.len() < 400, "{many}");
     }
 }

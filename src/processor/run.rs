@@ -94,7 +94,10 @@ impl Run {
                 Some(outcome) = commit => if let Some(commit) = self.commit.take() { commit.ended(&outcome) },
                 Some((_, outcome)) = self.leaving.next() => warn_uncommitted(&outcome),
                 _ = tick.tick(), if idle => {
-                    self.commit = Commit::of(self.owned.iter(), self.consumer.committer());
+                    let moved = self.context.shared.take_moved();
+                    // One that has come back may be listed twice.
+                    let moved = moved.iter().filter_map(|tp| self.owned.get_key_value(tp)).filter(|(_, o)| o.state.clear());
+                    self.commit = Commit::of(moved, &self.context.shared, self.consumer.committer());
                 }
                 now = watch.tick() => self.watch(now.into()).await,
                 event = self.consumer.recv() => match event {
@@ -214,7 +217,14 @@ impl Run {
         }
         let committer = commit.then(|| self.consumer.committer());
         let cut = if commit { self.cut.clone() } else { CancellationToken::new() };
-        let leaving = Leaving { partitions, deadline, cut, before: self.commit.take(), committer };
+        let leaving = Leaving {
+            partitions,
+            deadline,
+            cut,
+            before: self.commit.take(),
+            committer,
+            shared: Arc::clone(&self.context.shared),
+        };
         let finish = async move {
             let ended = leaving.finish().await;
             drop(revocation);

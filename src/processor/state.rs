@@ -1,7 +1,7 @@
 //! What the loop, its workers and whoever asks for health share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub(super) struct Hanging {
 #[derive(Debug)]
 pub(super) struct PartitionState {
     position: Mutex<Option<Position>>,
+    /// Whether it is among [those that have moved](SubscriptionState::has_moved).
+    is_listed: AtomicBool,
     committed: Mutex<Option<Position>>,
     pulse: Mutex<Pulse>,
     pub(super) counts: Counts,
@@ -74,6 +76,7 @@ impl PartitionState {
     pub(super) fn new() -> Self {
         Self {
             position: Mutex::default(),
+            is_listed: AtomicBool::new(false),
             committed: Mutex::default(),
             pulse: Mutex::default(),
             counts: Counts::default(),
@@ -141,6 +144,11 @@ impl PartitionState {
         hanging
     }
 
+    /// It is among those that have moved no longer; whether it was.
+    pub(super) fn clear(&self) -> bool {
+        self.is_listed.swap(false, Ordering::AcqRel)
+    }
+
     /// What can be committed and is not.
     pub(super) fn uncommitted(&self) -> Option<Position> {
         let position = lock(&self.position).clone()?;
@@ -193,6 +201,10 @@ pub(crate) struct SubscriptionState {
     /// Who it is in the group, and the generation.
     member: Mutex<(Option<String>, Option<i32>)>,
     owned: Mutex<BTreeMap<TopicPartition, Arc<PartitionState>>>,
+    /// How many those are.
+    count: AtomicUsize,
+    /// Partitions whose position may have to be committed, each once: others need not be looked at for the next commit.
+    moved: Mutex<Vec<TopicPartition>>,
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -215,6 +227,8 @@ impl SubscriptionState {
             state: Mutex::new(("joining", Instant::now())),
             member: Mutex::default(),
             owned: Mutex::default(),
+            count: AtomicUsize::new(0),
+            moved: Mutex::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -239,15 +253,34 @@ impl SubscriptionState {
     }
 
     pub(super) fn own(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
-        lock(&self.owned).insert(tp, partition);
+        let mut owned = lock(&self.owned);
+        owned.insert(tp, partition);
+        self.count.store(owned.len(), Ordering::Relaxed);
     }
 
     pub(super) fn disown(&self, tp: &TopicPartition) {
-        lock(&self.owned).remove(tp);
+        let mut owned = lock(&self.owned);
+        owned.remove(tp);
+        self.count.store(owned.len(), Ordering::Relaxed);
     }
 
     pub(super) fn partitions(&self) -> usize {
-        lock(&self.owned).len()
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The position of a partition has changed, or could not be committed: the next commit is to look at it.
+    pub(super) fn has_moved(&self, tp: &TopicPartition, partition: &PartitionState) {
+        // The position is set before this, and read behind `take_moved` has cleared the mark. A position set after it was read finds
+        // no mark and is listed; one set before it was read is in the commit, listed again or not.
+        if !partition.is_listed.swap(true, Ordering::AcqRel) {
+            lock(&self.moved).push(tp.clone());
+        }
+    }
+
+    /// The partitions that have moved since this was last asked. Each is to be [cleared](PartitionState::clear) before its position is
+    /// read.
+    pub(super) fn take_moved(&self) -> Vec<TopicPartition> {
+        std::mem::take(&mut *lock(&self.moved))
     }
 
     pub(crate) fn health(&self) -> SubscriptionHealth {
@@ -321,6 +354,24 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_that_moves_is_looked_at_once_and_again_when_it_moves_behind_the_look() {
+        let shared = SubscriptionState::new("g", &["t"], Duration::from_secs(60), IsolationLevel::default());
+        let (tp, state) = (TopicPartition::new("t", 0), PartitionState::new());
+        let to = |offset| {
+            state.is_at(Position { offset, leader_epoch: None, metadata: String::new() });
+            shared.has_moved(&tp, &state);
+        };
+        (1..=3).for_each(to);
+        assert_eq!(shared.take_moved().len(), 1, "once, however often it moved");
+        to(4); // between the list and the mark: it is read all the same
+        assert!(state.clear());
+        assert_eq!(state.uncommitted().map(|p| p.offset), Some(4));
+        assert_eq!(shared.take_moved(), []);
+        to(5);
+        assert_eq!(shared.take_moved(), [tp]);
+    }
 
     #[test]
     fn what_hangs_is_named_once_per_limit_wherever_its_handler_runs() {

@@ -4,6 +4,7 @@
 //! becomes a task of its own, so that quick handlers cost no more than a call.
 
 mod meter;
+mod permits;
 mod settle;
 
 use std::pin::Pin;
@@ -13,8 +14,8 @@ use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures_util::future::{BoxFuture, FutureExt, OptionFuture, poll_fn};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use futures_util::future::{OptionFuture, poll_fn};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +34,18 @@ use crate::error::Error;
 use crate::metrics::Reporter;
 use crate::record::TopicPartition;
 use meter::{Backlog, Meter};
+use permits::Permits;
 
 /// Records that are handled before other tasks get their turn.
 const TURN: usize = 256;
 /// A handler that takes longer without giving way to others has a task of its own the next times: others run beside it then.
 const SLOW: Duration = Duration::from_millis(1);
-/// How many records a handler that was slow, or not done at once, is taken to be like that.
+/// How many records a handler that was not done at once, or was slow again and again, is taken to be like that.
 const MEMORY: usize = 256;
+/// The same of one that was slow for the first time: on a busy machine any may be.
+const FIRST_MEMORY: usize = 4;
+/// Time after which other tasks get their turn.
+const TURN_TIME: Duration = Duration::from_millis(5);
 
 /// What handles records.
 pub(super) enum Routine {
@@ -93,12 +99,14 @@ struct Polled<T> {
 }
 
 /// Why a worker does not go on by itself.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
     /// It does: it gives way.
     No,
     /// Too many handlers are at work in the whole subscription.
     ForPermit,
+    /// Too many handlers of this partition are: one of them has to end.
+    ForHandlers,
     /// For records, for handlers, for the time of another attempt.
     ForEvents,
 }
@@ -113,9 +121,7 @@ pub(super) struct Worker {
     stop: Arc<CancellationToken>,
     /// Cancelled when what is in hand is to be cancelled.
     cut: CancellationToken,
-    /// Our place among those that wait for a permit.
-    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
-    permit: Option<OwnedSemaphorePermit>,
+    permits: Permits,
     in_hand: usize,
     /// Dead letters that are being written, and their size in bytes.
     letters: usize,
@@ -125,8 +131,12 @@ pub(super) struct Worker {
     handled: u64,
     /// A dead letter was written since this was last told.
     buried: bool,
-    /// For how many more records a handler is taken to be slow, or not to be done at once.
+    /// For how many more records a handler is taken to be slow, and for how many the next time that one is.
     slow: usize,
+    slow_next: usize,
+    /// Time that handlers have had in this turn.
+    turn_took: Duration,
+    /// For how many more records a handler is taken not to be done at once.
     pending: usize,
     /// Since when records wait for their batch to become full.
     gathering: Option<Instant>,
@@ -144,6 +154,7 @@ impl Worker {
         (stop, cut): (CancellationToken, CancellationToken),
     ) -> Self {
         Self {
+            permits: Permits::new(Arc::clone(&context.permits)),
             meter: Meter::new(&context.metrics, partition),
             context,
             state,
@@ -152,8 +163,6 @@ impl Worker {
             tasks: JoinSet::new(),
             stop: Arc::new(stop),
             cut,
-            acquiring: None,
-            permit: None,
             in_hand: 0,
             letters: 0,
             letter_bytes: 0,
@@ -161,6 +170,8 @@ impl Worker {
             handled: 0,
             buried: false,
             slow: 0,
+            slow_next: FIRST_MEMORY,
+            turn_took: Duration::ZERO,
             pending: 0,
             gathering: None,
             told: None,
@@ -176,9 +187,9 @@ impl Worker {
                 break;
             }
             if waits == Waits::No {
-                self.acquiring = None;
+                self.permits.place = None;
                 tokio::task::yield_now().await;
-            } else if !self.wait(&waits).await {
+            } else if !self.wait(waits).await {
                 break;
             }
             while let Some(joined) = self.tasks.try_join_next() {
@@ -192,15 +203,14 @@ impl Worker {
     }
 
     /// Waits for whatever comes first; false if what is in hand is to be cancelled.
-    async fn wait(&mut self, waits: &Waits) -> bool {
+    async fn wait(&mut self, waits: Waits) -> bool {
         let stopping = self.stop.is_cancelled();
-        if *waits == Waits::ForPermit && !stopping {
-            let permits = Arc::clone(&self.context.permits);
-            self.acquiring.get_or_insert_with(|| permits.acquire_owned().map(Result::ok).boxed());
+        if waits == Waits::ForPermit && !stopping {
+            self.permits.queue();
         } else {
-            self.acquiring = None; // the place is another's
+            self.permits.place = None; // it is another's
         }
-        let wake = self.wake_at().filter(|_| !stopping);
+        let wake = self.wake_at(waits).filter(|_| !stopping);
         let sleep = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -212,20 +222,20 @@ impl Worker {
             () = self.cut.cancelled() => return false,
             Some(joined) = self.tasks.join_next() => self.joined(joined),
             () = self.stop.cancelled(), if !stopping => {}
-            Some(permit) = OptionFuture::from(self.acquiring.as_mut()) => {
-                self.acquiring = None;
-                self.permit = permit;
-            }
+            Some(permit) = OptionFuture::from(self.permits.place.as_mut()) => self.permits.got(permit),
             () = self.source.ready(), if !stopping && self.source.is_empty() => {}
             () = sleep => {}
         }
         true
     }
 
-    fn wake_at(&self) -> Option<Instant> {
+    fn wake_at(&self, waits: Waits) -> Option<Instant> {
         let batch = match &self.context.routine {
-            Routine::Batches(batching, _) => self.gathering.map(|since| since + batching.max_wait),
-            Routine::Each(_) => None,
+            // A batch that waits for a permit has waited long enough for others: it is no reason to look again.
+            Routine::Batches(batching, _) if waits == Waits::ForEvents => {
+                self.gathering.map(|since| since + batching.max_wait)
+            }
+            _ => None,
         };
         self.lanes.due().into_iter().chain(batch).min()
     }
@@ -234,11 +244,12 @@ impl Worker {
     fn turn(&mut self, cx: &mut task::Context<'_>) -> Waits {
         let context = Arc::clone(&self.context);
         let mut waits = Waits::No;
+        self.turn_took = Duration::ZERO;
         for _ in 0..TURN {
             if self.stop.is_cancelled() {
                 waits = Waits::ForEvents;
             }
-            if waits != Waits::No {
+            if waits != Waits::No || self.turn_took >= TURN_TIME {
                 break;
             }
             if self.lanes.due().is_some() {
@@ -249,15 +260,12 @@ impl Worker {
                 Routine::Batches(batching, call) => self.next_batch(cx, *batching, call),
             };
         }
-        self.permit = None;
+        self.permits.end_turn();
         waits
     }
 
-    fn has_permit(&mut self) -> bool {
-        if self.permit.is_none() {
-            self.permit = Arc::clone(&self.context.permits).try_acquire_owned().ok();
-        }
-        self.permit.is_some()
+    fn take_permit(&mut self) -> Result<(), Waits> {
+        self.permits.take(self.context.shared.partitions() < 2)
     }
 
     /// What this partition may keep beside its letters: its share, which is `least` records at least.
@@ -274,8 +282,8 @@ impl Worker {
     fn next(&mut self, cx: &mut task::Context<'_>, call: &Arc<Call>) -> Waits {
         let mut waits = Waits::ForEvents;
         if self.lanes.is_ready() {
-            if !self.has_permit() {
-                return Waits::ForPermit;
+            if let Err(waits) = self.take_permit() {
+                return waits;
             }
             if let Some((lane, kept)) = self.lanes.take(1).pop() {
                 self.attempt(cx, call, lane, kept.record, true);
@@ -295,9 +303,9 @@ impl Worker {
             self.keep(lane, message);
             return Waits::No;
         }
-        if !self.has_permit() {
+        if let Err(waits) = self.take_permit() {
             self.source.put_back(message);
-            return Waits::ForPermit;
+            return waits;
         }
         self.attempt(cx, call, lane, Item { message, history: None }, false);
         Waits::No
@@ -339,7 +347,7 @@ impl Worker {
         }
         self.in_hand += 1;
         self.state.begun(offset, item.message.key.clone());
-        let (permit, began) = (self.permit.take(), self.meter.since(began));
+        let (permit, began) = (self.permits.hand_over(), self.meter.since(began));
         self.tasks.spawn(async move {
             let outcome = attempt.within(limit).await;
             drop(permit);
@@ -371,8 +379,12 @@ impl Worker {
         self.state.runs_at_once(Some(offset));
         let outcome = Pin::new(attempt).poll(cx);
         let took = began.elapsed();
+        self.turn_took += took;
         if took > SLOW {
-            self.slow = MEMORY;
+            self.slow = self.slow_next;
+            self.slow_next = (2 * self.slow_next).min(MEMORY);
+        } else {
+            self.slow_next = FIRST_MEMORY;
         }
         self.state.runs_at_once(None);
         self.pending = if outcome.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
@@ -404,8 +416,8 @@ impl Worker {
         if !due {
             return if gathered { Waits::No } else { Waits::ForEvents };
         }
-        if !self.has_permit() {
-            return Waits::ForPermit;
+        if let Err(waits) = self.take_permit() {
+            return waits;
         }
         self.gathering = None;
         let taken = self.lanes.take(batching.max_records);
@@ -431,7 +443,7 @@ impl Worker {
         for (_, item) in &items {
             self.state.begun(item.message.offset, item.message.key.clone());
         }
-        let (permit, began) = (self.permit.take(), self.meter.since(began));
+        let (permit, began) = (self.permits.hand_over(), self.meter.since(began));
         self.tasks.spawn(async move {
             let outcomes = attempt.within(limit).await;
             drop(permit);
@@ -471,5 +483,6 @@ impl Worker {
         self.told = Some((offset, at));
         let leader_epoch = self.lanes.leader_epoch();
         self.state.is_at(Position { offset, leader_epoch, metadata: metadata.unwrap_or_default() });
+        self.context.shared.has_moved(self.meter.partition(), &self.state);
     }
 }

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::processor::Stats;
-use ailurus::{HandlerOrdering, Message, Outcome, Processor, ProcessorConfig, Subscription};
+use ailurus::{
+    Admin, HandlerOrdering, Message, Outcome, Processor, ProcessorConfig, Producer, ProducerRecord, Subscription,
+};
 use bytes::Bytes;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, watch};
 
 use super::{LONG, Seen, assert_order, attempts_at, committed, connect, filled, number, produce, support};
 
@@ -172,6 +174,48 @@ async fn no_more_are_in_hand_than_allowed_and_partitions_take_turns() {
     subscription.shutdown().await.unwrap();
     assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?} were in hand");
     assert_eq!(seen.all().len(), 400);
+    client.close().await;
+}
+
+/// Handlers that take long do not end up with all of the concurrency.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_handlers_are_slow_leaves_room_for_the_others() {
+    let broker = support::broker().await;
+    let client =
+        connect(broker.config().handler_ordering(HandlerOrdering::Unordered).handler_concurrency(16_usize)).await;
+    let topic = broker.topic("slow");
+    Admin::new(&client).create_topic(&topic, 2, None).await.unwrap();
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let send = async |partition: i32, count: usize| {
+        for i in 0..count {
+            let value = i.to_string();
+            let record = ProducerRecord::to(&topic).partition(partition).key(&value).value(&value);
+            producer.send(record).await.unwrap().await.unwrap();
+        }
+    };
+    let (open, gate) = watch::channel(false);
+    let (group, seen) = (broker.group("slow"), Seen::new());
+    let handled = seen.clone();
+    let handle = move |message: Message| {
+        let (handled, mut gate) = (handled.clone(), gate.clone());
+        async move {
+            if message.partition == 0 {
+                _ = gate.wait_for(|open| *open).await;
+            }
+            tokio::task::yield_now().await;
+            handled.push(message);
+        }
+    };
+    send(0, 40).await;
+    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    until(&subscription, |s| s.in_hand >= 15).await;
+    send(1, 100).await;
+    seen.until_numbers(100).await;
+    assert!(seen.all().iter().all(|m| m.partition == 1), "the slow ones have not ended");
+    open.send(true).unwrap();
+    until(&subscription, |s| s.handled == 140).await;
+    subscription.shutdown().await.unwrap();
+    producer.close(LONG).await.unwrap();
     client.close().await;
 }
 

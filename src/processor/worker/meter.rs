@@ -35,6 +35,10 @@ impl Meter {
         Self { metrics: metrics.clone(), partition, calls: metrics.is_on().then(Box::default), told: None }
     }
 
+    pub(super) fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
     /// When a call began, if its time is wanted.
     pub(super) fn since(&self, began: Instant) -> Option<Instant> {
         self.calls.as_ref().map(|_| began)

@@ -33,11 +33,13 @@ impl Worker {
     pub(super) fn joined(&mut self, joined: Result<Finished, JoinError>) {
         match joined {
             Ok(Finished::Each(lane, item, outcome, took)) => {
+                self.permits.returned();
                 self.over(&item);
                 self.meter.called(took, !matches!(outcome, Ok(Outcome::Done)));
                 self.settle(lane, item, outcome);
             }
             Ok(Finished::Batch(items, outcomes, took)) => {
+                self.permits.returned();
                 items.iter().for_each(|(_, item)| self.over(item));
                 self.settle_batch(items, outcomes, took);
             }
