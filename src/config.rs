@@ -391,7 +391,8 @@ pub struct ProcessorConfig {
     /// Which records are handled one after the other; default [`HandlerOrdering::Partition`].
     pub ordering: HandlerOrdering,
     /// How many records (or batches) of a subscription may be in hand at a time, over all its partitions, which take turns;
-    /// default 64. 1 to 100,000.
+    /// default 64. 1 to 100,000. Where there are several, one partition alone has at most eight ninths, so that slow handlers of one do
+    /// not hold up the others.
     pub concurrency: usize,
     /// How many records of a subscription may wait behind others of their key, or for another attempt, in memory of their own;
     /// default 10,000. 1 to 10,000,000. Each of its partitions has an equal share. Where it is used up, the partition is read no
