@@ -296,6 +296,17 @@ impl Process {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
+    /// The most memory that it has had so far, in KiB; 0 where the system does not tell.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end, its stdin as it is; the rest of stdout comes with it.
     #[track_caller]
     pub fn end(mut self) -> Ended {
