@@ -314,9 +314,10 @@ pub struct ConsumerConfig {
     /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
     pub fetch_max_wait: Duration,
     /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB, and no more than a
-    /// third of `prefetch_bytes`, half of it from a broker more than 6 ms away. A single batch that is larger still comes.
+    /// third of `prefetch_bytes`, or all of it from a broker more than 6 ms away. A single batch that is larger still comes.
     pub fetch_max_bytes: usize,
-    /// The most a fetch brings of one partition, in bytes; default 1 MiB. 1 KiB to 100 MiB.
+    /// The most a fetch brings of one partition, in bytes, four times as much from a broker more than 6 ms away; default 1 MiB.
+    /// 1 KiB to 100 MiB.
     pub partition_fetch_bytes: usize,
     /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions; default
     /// 16 MiB. A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go

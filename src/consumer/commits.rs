@@ -1,7 +1,7 @@
 //! The queue of commits: from whoever commits to the group's task ([`Outbox`]), and from there to the coordinator
 //! ([`Commits`], without I/O).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -60,17 +60,17 @@ impl Commit {
         }
     }
 
-    fn touches(&self, partitions: &[TopicPartition]) -> bool {
+    fn touches(&self, partitions: &HashSet<&TopicPartition>) -> bool {
         self.offsets.iter().any(|(lease, _)| partitions.contains(&lease.partition))
     }
 
-    /// Whether all its partitions are in a newer one.
-    fn is_covered_by(&self, newer: &Self) -> bool {
-        self.offsets.iter().all(|(lease, _)| newer.offsets.iter().any(|(l, _)| l == lease))
+    /// Whether all its partitions are among those of a newer one.
+    fn is_covered_by(&self, newer: &HashSet<&Lease>) -> bool {
+        self.offsets.len() <= newer.len() && self.offsets.iter().all(|(lease, _)| newer.contains(lease))
     }
 
     /// These partitions have gone: the others stay in it. Whether any do.
-    fn lose(&mut self, partitions: &[TopicPartition], why: &Error) -> bool {
+    fn lose(&mut self, partitions: &HashSet<&TopicPartition>, why: &Error) -> bool {
         self.offsets.retain(|(lease, _)| !partitions.contains(&lease.partition));
         self.dismiss(|w| w.partitions.iter().any(|p| partitions.contains(p)), why);
         !self.offsets.is_empty()
@@ -94,13 +94,15 @@ impl Waiter {
 /// Puts a commit behind the others. An older one of no other partitions has become pointless: who waits for it waits for the
 /// newer one. So there are never more of them than partitions, whatever a program does.
 fn enqueue(queue: &mut VecDeque<Commit>, mut commit: Commit) {
+    let (mut waiters, newer) = (Vec::new(), commit.offsets.iter().map(|(lease, _)| lease).collect());
     queue.retain_mut(|older| {
-        let covered = older.is_covered_by(&commit);
+        let covered = older.is_covered_by(&newer);
         if covered {
-            commit.waiters.extend(older.waiters.drain(..).filter(|w| !w.reply.is_closed()));
+            waiters.extend(older.waiters.drain(..).filter(|w| !w.reply.is_closed()));
         }
         !covered
     });
+    commit.waiters.append(&mut waiters);
     queue.push_back(commit);
 }
 
@@ -272,7 +274,8 @@ impl Commits {
     /// Whether one of these partitions is in a commit that is on its way, or could be.
     pub(crate) fn touch(&self, partitions: &[TopicPartition]) -> bool {
         let soon = self.waiting.iter().filter(|_| self.retry_at.is_none() || self.stale);
-        self.under_way.iter().chain(soon).any(|c| c.touches(partitions))
+        let partitions = partitions.iter().collect();
+        self.under_way.iter().chain(soon).any(|c| c.touches(&partitions))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -281,8 +284,9 @@ impl Commits {
 
     /// These partitions are not ours any more: nothing is committed for them.
     pub(crate) fn fail(&mut self, partitions: &[TopicPartition], why: &Error) {
-        self.under_way.retain_mut(|c| c.lose(partitions, why));
-        self.waiting.retain_mut(|c| c.lose(partitions, why));
+        let partitions = partitions.iter().collect();
+        self.under_way.retain_mut(|c| c.lose(&partitions, why));
+        self.waiting.retain_mut(|c| c.lose(&partitions, why));
     }
 }
 

@@ -113,7 +113,8 @@ impl Inbox {
         if s.revocation.take().is_none_or(|r| r.unseen.is_none()) {
             s.told.remove(partitions);
         }
-        s.handled.retain(|lease, _| !partitions.contains(&lease.partition));
+        let gone: HashSet<_> = partitions.iter().collect();
+        s.handled.retain(|lease, _| !gone.contains(&lease.partition));
         self.news(&mut s);
     }
 
@@ -121,7 +122,8 @@ impl Inbox {
     pub(crate) fn lost(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
         s.discard(partitions);
-        s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| partitions.contains(p)));
+        let gone: HashSet<_> = partitions.iter().collect();
+        s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| gone.contains(p)));
         self.news(&mut s);
     }
 
@@ -367,12 +369,13 @@ impl State {
 
     /// What the program is to be told next of the assignment.
     fn news(&mut self) -> Option<ConsumerEvent> {
-        let revoking = |p: &TopicPartition| self.revocation.as_ref().is_some_and(|r| r.partitions.contains(p));
-        let lost = self.told.all().filter(|l| !self.ours.holds(l) && !revoking(&l.partition));
+        let revoking: HashSet<_> = self.revocation.iter().flat_map(|r| &r.partitions).collect();
+        let lost = self.told.all().filter(|l| !self.ours.holds(l) && !revoking.contains(&l.partition));
         let lost: Vec<_> = lost.map(|l| l.partition).collect();
         if !lost.is_empty() {
             self.told.remove(&lost);
-            self.handled.retain(|lease, _| !lost.contains(&lease.partition));
+            let gone: HashSet<_> = lost.iter().collect();
+            self.handled.retain(|lease, _| !gone.contains(&lease.partition));
             return Some(ConsumerEvent::Lost(lost));
         }
         if let Some(r) = &mut self.revocation {
@@ -400,14 +403,16 @@ impl State {
 
     /// Nothing of these comes any more.
     fn discard(&mut self, partitions: &[TopicPartition]) {
-        let gone = |topic: &str, partition| partitions.iter().any(|p| &*p.topic == topic && p.partition == partition);
+        let gone: HashSet<_> = partitions.iter().collect();
         self.ours.remove(partitions);
-        self.records.retain(|r| !gone(&r.topic, r.partition));
-        self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone(&p.topic, p.partition)));
-        self.positions.retain(|p, _| !gone(&p.topic, p.partition));
-        self.marks.retain(|p, _| !gone(&p.topic, p.partition));
-        self.read.retain(|p, _| !gone(&p.topic, p.partition));
-        self.paused.retain(|p| !gone(&p.topic, p.partition));
+        self.records.retain(|r| !gone.contains(&r.topic_partition()));
+        self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone.contains(p)));
+        for p in partitions {
+            self.positions.remove(p);
+            self.marks.remove(p);
+            self.read.remove(p);
+            self.paused.remove(p);
+        }
         if self.ours.is_empty() {
             self.shared_out = false; // what was shared out is over before the program saw it
         }

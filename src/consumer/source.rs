@@ -10,8 +10,9 @@
 //!   While some are behind, such polls do not wait and take a ninth of the time at most.
 //! - Up to [`FEW`] partitions, all of them are named each time: a session would save nothing.
 //!
-//! A response may bring a third of the budget, or half of it from a broker that is far away, less what others hold and have in
-//! flight. A partition whose records exceed its equal share of the budget is left out until they are dropped, so a slow handler
+//! A response may bring a third of the budget, less what records hold and other fetches may bring. One of a broker that is far
+//! away may bring all of it, and more of each partition; the next fetch from there waits a moment for the records of the last one
+//! to be dropped, since its size makes up for that. A partition whose records exceed its equal share of the budget is left out until they are dropped, so a slow handler
 //! takes no room from the others beyond what one response brought. Once the budget is used up, a partition that holds nothing may
 //! still fetch its share, up to twice the budget in total: whatever the slow ones hold, the others go on.
 
@@ -33,6 +34,10 @@ const SHORT_WAIT: Duration = Duration::from_millis(50);
 const POLL_RATIO: u32 = 8;
 /// A broker whose fastest response took this long is far away: larger responses make up for the round trips.
 const FAR: Duration = Duration::from_millis(6);
+/// From a broker that is far away, a response brings this many times `partition_fetch_bytes` of a partition at most.
+const FAR_FACTOR: usize = 4;
+/// Part of the fastest response's time for which a fetch from a broker far away waits for memory.
+const FAR_WAIT: u32 = 4;
 /// A partition asks for no less, however little room there is: requests have a price too.
 const LEAST: usize = 4 << 10;
 
@@ -61,8 +66,9 @@ pub(super) struct Source {
     in_flight: Option<InFlight>,
     /// When the session may be polled though some partitions are behind.
     poll_due: Option<Instant>,
-    /// Time of the fastest response that brought records.
+    /// Time of the fastest response that brought records, and when the last response came.
     fastest: Option<Duration>,
+    responded_at: Option<Instant>,
 }
 
 /// A fetch that was planned and has no response yet.
@@ -86,6 +92,11 @@ impl Source {
     /// A partition that the session remembers is not to be polled any more.
     pub(super) fn forget(&mut self, partition: TopicPartition) {
         self.forgotten.push(partition);
+    }
+
+    /// The time of the fastest response, if the broker is far away.
+    fn distance(&self) -> Option<Duration> {
+        self.fastest.filter(|time| *time >= FAR)
     }
 
     /// The fetch in flight is over, whatever came of it.
@@ -156,6 +167,14 @@ impl Tracker {
         if survey.behind + survey.quiet == 0 {
             return Plan::Wait(survey.until);
         }
+        if survey.behind > 0 && limits.free < self.budget.limit() {
+            // A small fetch now would cost a round trip, and the records of the last one may be dropped before it is half over.
+            let source = self.sources.get(&broker);
+            let waited = source.and_then(|s| Some(s.responded_at? + s.distance()? / FAR_WAIT));
+            if let Some(until) = waited.filter(|until| *until > now) {
+                return Plan::Wait(Some(until));
+            }
+        }
         let few = survey.behind + survey.quiet <= FEW;
         let poll_due = self.sources.get(&broker).and_then(|s| s.poll_due).is_none_or(|at| at <= now);
         let kind = match survey {
@@ -180,7 +199,8 @@ impl Tracker {
     /// A fetch outside of sessions: of all partitions that may be fetched, or of as many that are behind as fill the response.
     fn list(&mut self, broker: i32, now: Instant, limits: Limits, any_behind: bool, all: bool) -> FetchPlan {
         let memory = self.reserve(broker, any_behind);
-        let fetch_bytes = self.fetch_bytes;
+        let is_far = self.sources.get(&broker).is_some_and(|s| s.distance().is_some());
+        let fetch_bytes = if is_far { self.fetch_bytes.saturating_mul(FAR_FACTOR) } else { self.fetch_bytes };
         let led = self.parts.iter_mut().filter(|(_, part)| part.reads_from(broker));
         let mut named: Vec<_> = led
             .filter_map(|(name, part)| match readiness(part, now, limits) {
@@ -263,8 +283,7 @@ impl Tracker {
         let (budget, brokers) = (self.budget.limit(), self.sources.len().max(1));
         let source = self.sources.entry(broker).or_default();
         source.end(&mut self.budget);
-        let is_far = source.fastest.is_some_and(|time| time >= FAR);
-        let most = if is_far { budget / 2 } else { budget / 3 };
+        let most = if source.distance().is_some() { budget } else { budget / 3 };
         // Brokers that have nothing to send may all have something at once.
         let most = if behind { most } else { most.min(budget / (2 * brokers)) };
         let least = budget / (8 * brokers);
@@ -282,6 +301,7 @@ impl Tracker {
         if kind == Kind::QuickPoll {
             source.poll_due = Some(now + took * POLL_RATIO);
         }
+        source.responded_at = Some(now);
         if bytes > 0 {
             source.fastest = Some(source.fastest.map_or(took, |fastest| fastest.min(took)));
         }

@@ -266,17 +266,22 @@ fn brokers_share_the_budget() {
 
 #[test]
 fn a_broker_far_away_sends_larger_responses() {
-    let mut sim = spread(1000, 20 << 10);
-    let size = |sim: &mut Sim| match sim.tracker.plan(1, sim.now) {
-        Plan::Fetch(plan) => plan.max_bytes,
-        other => panic!("no fetch: {other:?}"),
-    };
-    let near = size(&mut sim);
-    sim.now += Duration::from_millis(50);
+    let mut sim = spread(3, 20 << 10);
+    let Plan::Fetch(near) = sim.tracker.plan(1, sim.now) else { panic!("there is much to read") };
+    sim.now += Duration::from_millis(48);
     assert!(sim.tracker.on_response(1, sim.now, 0, 0, 1));
+    let came = Came { next: 10, end: 1000, wire: 20 << 10, memory: 20 << 10, ..Came::default() };
+    let (held, _) = sim.tracker.fetched(&lease(0), sim.now, 0, came).expect("it was asked for");
     sim.tracker.release(1);
-    let far = size(&mut sim);
-    assert!(far > near && far <= BUDGET / 2, "{near} and {far} bytes");
+    let Plan::Wait(Some(until)) = sim.tracker.plan(1, sim.now) else { panic!("records are about to be dropped") };
+    assert_eq!(until, sim.now + Duration::from_millis(12));
+    assert!(matches!(sim.tracker.plan(1, until), Plan::Fetch(_)), "they are not");
+    assert!(sim.tracker.on_response(1, until, 0, 0, 0));
+    sim.tracker.release(1);
+    drop(held);
+    let Plan::Fetch(far) = sim.tracker.plan(1, until) else { panic!("all memory is free") };
+    assert!(far.max_bytes > 2 * near.max_bytes && far.max_bytes <= BUDGET, "{} and {}", near.max_bytes, far.max_bytes);
+    assert!(far.asks[0].what.max_bytes > near.asks[0].what.max_bytes);
 }
 
 proptest! {
