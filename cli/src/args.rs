@@ -51,7 +51,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "HOST:PORT,…", help_heading = "Global options")]
     pub brokers: Option<String>,
     /// What to log on stderr: a level (error, warn, info, debug, trace) or a filter such as ailurus=debug,warn.
-    /// [default: warn; for demo error]
+    /// [default: warn, and topics that were created; for demo error]
     #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", help_heading = "Global options")]
     pub log: Option<String>,
 }

@@ -43,7 +43,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let quiet = matches!(cli.command, Command::Demo(_)); // it kills members on purpose, and tells so itself
-    let at_end = start_log(cli.global.log.as_deref().unwrap_or(if quiet { "error" } else { LOG }))?;
+    let at_end = start_log(cli.global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(if quiet {
+        "error"
+    } else {
+        LOG
+    }))?;
     let runtime = match &cli.command {
         Command::Bench(_) => commands::bench::runtime(),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),

@@ -13,6 +13,7 @@ use super::protocol::code;
 use crate::cluster::{Backoff, UNKNOWN_TOPIC};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::record::TopicPartition;
+use crate::text;
 
 /// Offsets to commit.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl Commit {
         let all: Vec<_> = self.offsets.into_iter().map(|(lease, _)| lease.partition).collect();
         let told = self.waiters.into_iter().filter(|w| !w.reply.is_closed()).map(|w| w.tell(&outcome)).count();
         if let (0, Err(e)) = (told, outcome(&all)) {
-            tracing::warn!(error = %e.full(), partitions = ?all, "offsets could not be committed");
+            let partitions = text::list(&all);
+            tracing::warn!(error = %e.full(), count = all.len(), partitions, "offsets could not be committed");
         }
     }
 

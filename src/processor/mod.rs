@@ -210,7 +210,15 @@ impl Processor {
 
 /// A running subscription. Dropping it is a [`shutdown`](Subscription::shutdown) that nobody waits for; a warning in the log names it.
 ///
-/// See [`Processor`] for an example.
+/// See [`Processor`] for an example. This does not compile where warnings are errors:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # async fn example(service: ailurus::RedpandaService) -> ailurus::Result<()> {
+/// service.subscribe(&["orders"], "billing", |message: ailurus::Message| async move { drop(message) }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a subscription shuts it down: keep it, and end it with `run_until_signal` or `shutdown`"]
 #[derive(Debug)]
 pub struct Subscription {

@@ -5,6 +5,7 @@
 mod support;
 
 mod batches;
+mod dropped;
 mod listener;
 mod ordering;
 mod signals;
