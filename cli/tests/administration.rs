@@ -355,3 +355,33 @@ fn a_partition_without_a_leader_is_named_and_the_others_are_served() {
     let says_offline = format!("1 of the 3 partitions of topic \"{topic}\" has no leader (2)");
     says(&health, &[&says_offline, &format!("group \"{group}\"")]);
 }
+
+#[test]
+fn the_embedded_broker_says_where_it_listens_and_what_clients_are_told() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let start = |args: &[&str]| {
+        let mut command = support::command(dir.path());
+        command.arg("broker").args(args);
+        support::Process::spawn(command)
+    };
+    let broker = start(&["--listen", "0.0.0.0:0", "--advertise", "localhost"]);
+    let listening = broker.line(|l| l.starts_with("listening on "));
+    let port = listening.strip_prefix("listening on 0.0.0.0:").expect(&listening).to_owned();
+    let told = broker.line(|l| l.starts_with("clients are told"));
+    assert_eq!(told, format!("clients are told to connect to localhost:{port}"));
+    let bed = Bed::of(format!("127.0.0.1:{port}"));
+    let described = bed.run(&["cluster", "describe"]).expect(0).stdout;
+    assert!(described.contains(&format!("localhost:{port}")), "{described}");
+
+    let named = start(&["--listen", "localhost:0"]).line(|l| l.starts_with("listening on "));
+    assert!(named.starts_with("listening on 127.0.0.1:") || named.starts_with("listening on [::1]:"), "{named}");
+    let bad = support::run(
+        {
+            let mut c = support::command(dir.path());
+            c.args(["broker", "--listen", "9092"]);
+            c
+        },
+        b"",
+    );
+    says(&bad.expect(2), &["HOST:PORT"]);
+}

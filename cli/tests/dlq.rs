@@ -158,6 +158,14 @@ fn a_letter_is_shown_in_full() {
     }
     let none = letters.run("show", &["--before", "2026-01-31T12:00:05Z"]).expect(0);
     assert!(none.stderr.contains("no dead letter that fits"), "{}", none.stderr);
+    // A place as everything prints it, with or without the topic beside it.
+    let first = letters.run("show", &["--last", "1"]).expect(0).stdout;
+    let place = first.split_whitespace().next().unwrap();
+    assert!(place.starts_with(&format!("{}/", letters.dlq)), "{first}");
+    assert_eq!(letters.run("show", &["--at", place]).expect(0).stdout, first);
+    assert_eq!(letters.bed.run(&["dlq", "show", "--at", place]).expect(0).stdout, first);
+    let other = letters.run("show", &["--at", "other.dlq/0@1"]).expect(2);
+    assert!(other.stderr.contains("--at is in other.dlq"), "{}", other.stderr);
     let none = letters.run("show", &["--at", "0/9"]).expect(3);
     assert!(none.stderr.contains("no dead letter at"), "{}", none.stderr);
 }

@@ -192,3 +192,10 @@ fn what_stalls_is_told_and_a_second_signal_does_not_wait_for_it() {
     assert!(ended.stderr.contains(left), "{}", ended.stderr);
     drop(broker);
 }
+
+#[test]
+fn without_being_told_it_listens_on_loopback() {
+    let bed = Bed::embedded();
+    let help = bed.run(&["serve", "--help"]).expect(0).stdout;
+    assert!(help.contains("--listen") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -27,12 +28,17 @@ const BROKER_REGISTRATION: i16 = 62;
 /// The API that every broker serves, and no controller.
 const METADATA: i16 = 3;
 
+/// Whether these are the APIs of a controller's port, where no client has business.
+fn is_controller(served: &[ApiVersion]) -> bool {
+    let serves = |key| served.iter().any(|api| api.api_key == key);
+    serves(BROKER_REGISTRATION) && !serves(METADATA)
+}
+
 /// What a broker serves in place of an API that it was asked for in vain.
 async fn gap<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
     let served = connection.request(api_versions(), timeout).await.ok()?.api_keys;
     let &(key, name, (min, max)) = SPOKEN.iter().find(|(_, name, _)| *name == A::NAME)?;
-    let serves = |key| served.iter().any(|api| api.api_key == key);
-    if serves(BROKER_REGISTRATION) && !serves(METADATA) {
+    if is_controller(&served) {
         let what = format!(
             "{} is the port of a controller, not of a broker: clients use the port of a listener of the brokers",
             connection.peer()
@@ -199,5 +205,21 @@ impl Cluster {
         let connection = Arc::new(connection.ok_or_else(closed)??);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_is_known_by_what_it_serves() {
+        let of = |keys: &[i16]| {
+            is_controller(&keys.iter().map(|key| ApiVersion::default().with_api_key(*key)).collect::<Vec<_>>())
+        };
+        assert!(of(&[1, 18, 52, BROKER_REGISTRATION]));
+        assert!(!of(&[METADATA, 18]), "a broker");
+        assert!(!of(&[METADATA, 18, BROKER_REGISTRATION]), "a broker that forwards");
+        assert!(!of(&[18]), "who knows");
     }
 }
