@@ -134,6 +134,10 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
                 }
                 all.bring_back(&mut history)?;
                 all.measure();
+                // What was asked last may have taken long, and what was said meanwhile comes first.
+                while let Ok((process, line)) = said.try_recv() {
+                    history.note(process, line);
+                }
                 history.check_commits(SLACK);
                 for role in Role::GROUPS {
                     if let Ok(group) = admin.describe_group(role.name()).await {
