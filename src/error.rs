@@ -23,13 +23,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(!error.is_retriable());
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<Inner>, Option<Passing>);
 
 struct Inner {
     kind: ErrorKind,
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     event_id: Option<String>,
+}
+
+/// Why an error is an outage that would be final by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    /// The client was let in before, or another broker may do better.
+    Broker,
+    /// The source of tokens is away: whichever broker is asked.
+    TokenSource,
 }
 
 /// The classes of [`Error`] that a program may want to tell apart.
@@ -60,7 +69,8 @@ pub enum ErrorKind {
     /// The topic exists already.
     TopicExists,
     /// The login failed: the broker refused who we say we are, or did not prove who it is, or has no such login, or there was no
-    /// token. It fails again until somebody changes that.
+    /// token. Where it was good before, or the token's source is away, [`is_retriable`](Error::is_retriable) is true; else it fails again
+    /// until somebody changes that.
     Authentication,
     /// The broker refused what we asked for.
     Authorization,
@@ -130,7 +140,7 @@ impl ErrorKind {
 impl Error {
     /// An error with a kind and a text.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None, event_id: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None, event_id: None }), None)
     }
 
     /// The same, with what caused it.
@@ -140,7 +150,7 @@ impl Error {
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         let source = Some(Arc::from(source.into()));
-        Self(Arc::new(Inner { kind, message: message.into(), source, event_id: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source, event_id: None }), None)
     }
 
     /// An error code that a broker answered with; `what` says what was asked of whom.
@@ -153,21 +163,45 @@ impl Error {
     /// Puts what was being done in front; kind and retriability stay.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let (kind, event_id) = (self.0.kind, self.0.event_id.clone());
-        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }))
+        let (kind, passing, event_id) = (self.0.kind, self.1, self.0.event_id.clone());
+        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }), passing)
     }
 
     /// Names the event that was being sent.
     pub(crate) fn of_event(&self, id: &str) -> Self {
         let Inner { kind, message, source, .. } = &*self.0;
         let message = format!("{message} (event {id})");
-        Self(Arc::new(Inner { kind: *kind, message, source: source.clone(), event_id: Some(id.to_owned()) }))
+        let inner = Inner { kind: *kind, message, source: source.clone(), event_id: Some(id.to_owned()) };
+        Self(Arc::new(inner), self.1)
     }
 
     /// Id of the event that was not sent, or whose fate is unknown: under the same id
     /// ([`SendOptions::id`](crate::SendOptions::id)) it can be sent again, and readers that keep ids see a repetition.
     pub fn event_id(&self) -> Option<&str> {
         self.0.event_id.as_deref()
+    }
+
+    /// The same error, of which it is known that it is an outage: a login that was good before is refused, for example.
+    #[must_use]
+    pub(crate) fn passing(self) -> Self {
+        let why = self.1.unwrap_or(Passing::Broker);
+        Self(self.0, Some(why))
+    }
+
+    /// The same: no token could be had, and it is no broker's doing.
+    #[must_use]
+    pub(crate) fn of_token_source(self) -> Self {
+        Self(self.0, Some(Passing::TokenSource))
+    }
+
+    /// Whether it is an outage, whatever its kind.
+    pub(crate) fn passes(&self) -> bool {
+        self.1.is_some()
+    }
+
+    /// Whether it fails so whichever broker is asked, for there is no token.
+    pub(crate) fn is_of_token_source(&self) -> bool {
+        self.1 == Some(Passing::TokenSource)
     }
 
     /// Its class.
@@ -190,7 +224,7 @@ impl Error {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout => true,
             ErrorKind::Broker(code) => is_retriable_code(code),
-            _ => false,
+            _ => self.passes(),
         }
     }
 

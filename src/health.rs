@@ -276,11 +276,20 @@ impl Findings {
             }
             _ => {}
         }
-        let (mut stalled, mut paused) = (0, 0);
+        if let Some(trouble) = &s.trouble {
+            self.add(Status::Degraded, format!("group {group:?} can't be reached as it should, {trouble}"));
+        }
+        let (mut stalled, mut paused, mut unread) = (0, 0, 0);
         for p in &s.partitions {
             let waits = p.paused.as_ref().map(|why| format!("it waits: {why}"));
             let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
-            if p.activity == Activity::Stalled {
+            if let Some(trouble) = &p.trouble {
+                unread += 1;
+                let status = if p.activity == Activity::Stalled { Status::Unhealthy } else { Status::Degraded };
+                if unread <= NAMED {
+                    self.add(status, format!("{place} can't be read, {trouble}"));
+                }
+            } else if p.activity == Activity::Stalled {
                 stalled += 1;
                 if stalled > NAMED {
                     continue;
@@ -300,6 +309,9 @@ impl Findings {
                     self.add(Status::Degraded, format!("{place} waits: {why}"));
                 }
             }
+        }
+        if unread > NAMED {
+            self.add(Status::Degraded, format!("{} more partitions of group {group:?} can't be read", unread - NAMED));
         }
         if stalled > NAMED {
             self.add(Status::Unhealthy, format!("{} more partitions of group {group:?} are stalled", stalled - NAMED));

@@ -65,6 +65,7 @@ pub mod config;
 pub mod consumer;
 mod error;
 pub mod event;
+mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -27,6 +27,7 @@ pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOP
 
 use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::{Outage, is_final};
 use crate::wire::{ConnectSettings, Connection};
 
 /// The longest name of a topic.
@@ -260,7 +261,7 @@ impl Cluster {
     /// A connection of the caller's own to a broker, at the address known now.
     pub(crate) async fn connect(&self, broker: i32) -> Result<Connection> {
         let address = self.address(broker).await?;
-        self.settings.connect(&address).await
+        self.settings.connect(&address).await.map_err(|e| self.judge(e))
     }
 
     /// Where a broker listens; asks for metadata if it is not known.
@@ -324,6 +325,7 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
     let cancel = cluster.cancel.clone();
     let mut backoff = cluster.backoff();
     let mut updated = cluster.updated();
+    let mut outage = Outage::default();
     let work = async {
         loop {
             let due = tokio::time::sleep(cluster.max_age());
@@ -334,12 +336,19 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
                 () = due => if cluster.snapshot().asked.is_none() { continue },
             }
             match cluster.refresh().await {
-                Ok(_) => backoff.reset(),
+                Ok(_) => {
+                    backoff.reset();
+                    if let Some(lasted) = outage.over(Instant::now().into_std()) {
+                        tracing::warn!("metadata can be refreshed again, after {lasted}");
+                    }
+                }
                 Err(e) => {
-                    tracing::warn!(error = %e.full(), "metadata could not be refreshed");
+                    if let Some(lasted) = outage.failed(Instant::now().into_std(), &e) {
+                        tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is tried again");
+                    }
                     cluster.config.metrics.failed("metadata", e.kind());
-                    // Again, after the wait below; a login that fails is tried again when there is use for it.
-                    if e.kind() != ErrorKind::Authentication {
+                    // Again, after the wait below; what is final is tried again when there is use for it.
+                    if !is_final(&e) {
                         cluster.stale.notify_one();
                     }
                 }

@@ -12,12 +12,18 @@ use tokio::time::Instant;
 use super::{Cluster, address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
+use crate::failure::is_final;
 use crate::wire::{Api, Connection, SPOKEN, api_versions};
 
-/// Whether a request fails so whichever broker is asked.
-fn is_of_us(kind: ErrorKind) -> bool {
-    use ErrorKind::{Authentication, Closed, Config, Corrupt, Unsupported};
-    matches!(kind, Unsupported | Corrupt | Closed | Config | Authentication)
+/// Whether a request fails so whichever broker is asked. One of them may refuse a login that others take: it restarts, for example.
+fn is_of_us(e: &Error) -> bool {
+    is_final(e) || e.is_of_token_source() || e.kind() == ErrorKind::Corrupt
+}
+
+/// The kind of all of them, if they are of one.
+fn common_kind(errors: &[Error]) -> Option<ErrorKind> {
+    let first = errors.first()?.kind();
+    errors.iter().all(|e| e.kind() == first).then_some(first)
 }
 
 /// How long one broker is given before another is asked as well.
@@ -82,8 +88,8 @@ impl Cluster {
                 Some(outcome) = asked.next() => match outcome {
                     Ok(response) => return Ok(response),
                     // With another broker it would be the same.
-                    Err(e) if is_of_us(e.kind()) => return Err(e),
-                    Err(e) => tried.push(e.full()),
+                    Err(e) if is_of_us(&e) => return Err(e),
+                    Err(e) => tried.push(e),
                 },
                 () = tokio::time::sleep(PATIENCE), if candidates.len() > 0 => {}
             }
@@ -91,9 +97,12 @@ impl Cluster {
         let what = format!(
             "no broker could be reached in {:.1?}; tried {}; check REDPANDA_BROKERS and that the brokers run",
             began.elapsed(),
-            tried.join("; ")
+            tried.iter().map(Error::full).collect::<Vec<_>>().join("; ")
         );
-        Err(Error::new(ErrorKind::Connect, what))
+        match common_kind(&tried) {
+            Some(kind @ (ErrorKind::Authentication | ErrorKind::Config)) => Err(Error::new(kind, what).passing()),
+            _ => Err(Error::new(ErrorKind::Connect, what)),
+        }
     }
 
     /// Sends a request to one broker.
@@ -113,7 +122,7 @@ impl Cluster {
         match connection.request(request, timeout).await {
             Err(e) if e.kind() == ErrorKind::Unsupported => Err(gap::<A>(&connection, timeout).await.unwrap_or(e)),
             Err(e) if e.kind() == ErrorKind::Disconnected && !connection.was_of_use() => {
-                Err(self.settings.login_missing(at).await.unwrap_or(e))
+                Err(self.settings.login_missing(at).await.map_or(e, |e| self.judge(e)))
             }
             outcome => outcome,
         }
@@ -187,6 +196,13 @@ impl Cluster {
         slot.and_then(|s| s.try_lock().ok().and_then(|c| c.as_ref().map(|c| !c.is_closed()))).unwrap_or(false)
     }
 
+    /// Who was let in once may have to wait to be let in again: while brokers are restarted one after the other, or a file of the
+    /// settings is replaced, refusals are an outage.
+    pub(super) fn judge(&self, e: Error) -> Error {
+        let was_let_in = self.snapshot.borrow().asked.is_some();
+        if was_let_in && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) { e.passing() } else { e }
+    }
+
     async fn shared(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
         let slot = {
@@ -202,7 +218,8 @@ impl Cluster {
             return Ok(Arc::clone(connection));
         }
         let connection = self.cancel.run_until_cancelled(self.settings.connect(at)).await;
-        let connection = Arc::new(connection.ok_or_else(closed)??);
+        let connection = connection.ok_or_else(closed)?.map_err(|e| self.judge(e))?;
+        let connection = Arc::new(connection);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }

@@ -12,8 +12,11 @@ use super::offsets::{Codes, Offset, OffsetAndMetadata};
 use super::protocol::code;
 use crate::cluster::{Backoff, UNKNOWN_TOPIC};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
+use crate::failure::is_final;
 use crate::record::TopicPartition;
 use crate::text;
+
+const UNKNOWN_SERVER_ERROR: i16 = -1;
 
 /// Offsets to commit.
 #[derive(Debug)]
@@ -227,7 +230,7 @@ impl Commits {
         self.stale = matches!(&outcome, Ok(codes) if codes.values().any(|code| *code == code::STALE_MEMBER_EPOCH));
         for c in std::mem::take(&mut self.under_way) {
             let codes = match &outcome {
-                Err(e) if e.is_retriable() || e.kind() == ErrorKind::Corrupt => {
+                Err(e) if !is_final(e) => {
                     again.push(c);
                     continue;
                 }
@@ -253,7 +256,10 @@ impl Commits {
                 }
                 // What is still ours can be committed in the epoch that the next heartbeat brings.
                 Some(code::STALE_MEMBER_EPOCH) => true,
-                first => first.is_some_and(|code| is_retriable_code(code) && !stays(code)),
+                first => first.is_some_and(|code| {
+                    // A broker that does not know what went wrong may do better: a commit can be made twice.
+                    (is_retriable_code(code) || code == UNKNOWN_SERVER_ERROR) && !stays(code)
+                }),
             };
             told = told.or(first);
             if passes {

@@ -11,6 +11,7 @@ use super::modern::{Beaten, ModernMembership};
 use super::protocol::{Action, Failure, Joined, Settings};
 use crate::config::GroupProtocol;
 use crate::error::Error;
+use crate::failure::Trouble;
 use crate::record::TopicPartition;
 
 /// What came of a request to the coordinator, as far as the protocols don't share it.
@@ -149,22 +150,23 @@ impl Core {
         both!(self, m => m.fail(e));
     }
 
-    /// Whether there is a place in the group that could be left for now; that of the classic protocol only.
+    /// What keeps it from its group, while that is so.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        both!(self, m => m.trouble())
+    }
+
+    /// Whether there is a place in the group that could be left for now.
     pub(crate) fn may_expel(&self) -> bool {
-        !self.is_modern() && self.is_member()
+        self.is_member()
     }
 
     /// See [`Membership::expel`].
     pub(crate) fn expel(&mut self, now: Instant) {
-        if let Self::Classic(m) = self {
-            m.expel(now);
-        }
+        both!(self, m => m.expel(now));
     }
 
     pub(crate) fn come_back(&mut self, now: Instant) {
-        if let Self::Classic(m) = self {
-            m.come_back(now);
-        }
+        both!(self, m => m.come_back(now));
     }
 
     pub(crate) fn leave(&mut self, now: Instant) {

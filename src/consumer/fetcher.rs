@@ -2,6 +2,7 @@
 //! leaders. Partitions are added and removed while the others are read on: what was under way for one that was removed is
 //! dropped when it comes. All tasks end when the [`Fetcher`] is dropped.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,9 +26,10 @@ use super::source::FetchPlan;
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
 use super::unpack::{Aborted, Limits, Unpacked, unpack};
 use super::{Records, StartOffset, Watermarks};
-use crate::cluster::{Backoff, Client};
+use crate::cluster::{Backoff, Client, LEADER_NOT_AVAILABLE, Snapshot};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result, kind_of};
+use crate::failure::{Outage, Trouble};
 use crate::record::{Spare, TopicPartition, begins_with_batch, is_compressed};
 use crate::wire::Connection;
 
@@ -45,6 +47,10 @@ const MUCH: usize = 16;
 /// to fill it: so one such block is mapped at the start, and never touched. Other allocators do not mind.
 const MAPPED: usize = 8 << 20;
 const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// How long an election may take without a word of it in the log.
+const ELECTION: Duration = Duration::from_secs(3);
+/// Partitions that a warning names.
+const NAMED: usize = 5;
 
 /// Ends its tasks on drop; who owns the tracker they run in can wait for them.
 #[derive(Debug)]
@@ -62,6 +68,10 @@ pub(crate) struct Shared {
     /// Where to tell start offsets that must not be forgotten; none without a group.
     pins: Option<mpsc::Sender<(Lease, i64)>>,
     tracker: Mutex<Tracker>,
+    /// Leaders that can't be asked, and why.
+    unreachable: Mutex<BTreeMap<i32, Trouble>>,
+    /// Why partitions have no leader to ask.
+    leaderless: Mutex<Option<Trouble>>,
     /// Buffers for batches that are opened.
     spare: Spare,
     /// Leaders or budgets have changed.
@@ -96,6 +106,8 @@ impl Fetcher {
             inbox: Arc::clone(inbox),
             pins,
             tracker: Mutex::new(tracker),
+            unreachable: Mutex::default(),
+            leaderless: Mutex::default(),
             spare: Spare::default(),
             changed,
             added: Notify::new(),
@@ -134,6 +146,7 @@ async fn follow_leaders(f: Arc<Shared>) {
     let work = async {
         let mut updated = f.client.cluster().updated();
         let mut backoff = f.tracker().backoff();
+        let mut outage = Outage::default();
         loop {
             let snapshot = Arc::clone(&updated.borrow_and_update());
             let moved = f.tracker().lead(&snapshot);
@@ -146,6 +159,7 @@ async fn follow_leaders(f: Arc<Shared>) {
                 let what = format!("{p} does not exist; reading goes on when it does");
                 f.trouble(Some(&p), Error::new(ErrorKind::UnknownTopic, what));
             }
+            f.look_for_leaders(&snapshot, &mut outage);
             let wait = if moved.leaderless {
                 f.client.cluster().refresh_soon();
                 backoff.next()
@@ -168,8 +182,10 @@ async fn follow_leaders(f: Arc<Shared>) {
 /// Fetches from a broker for as long as it leads something.
 async fn serve(f: Arc<Shared>, broker: i32) {
     let backoff = f.tracker().backoff();
-    let mut link = Link { broker, connection: None, backoff, reported: false };
+    let outage = Outage::default();
+    let mut link = Link { broker, connection: None, backoff, outage, reported: false };
     _ = f.cancel.run_until_cancelled(run(&f, &mut link)).await;
+    lock(&f.unreachable).remove(&broker);
     if let Some(connection) = link.connection {
         connection.close().await; // a long poll would keep it open
     }
@@ -188,6 +204,7 @@ struct Link {
     broker: i32,
     connection: Option<Connection>,
     backoff: Backoff,
+    outage: Outage,
     /// Whether an answer that can't be read has been told.
     reported: bool,
 }
@@ -221,9 +238,102 @@ async fn run(f: &Arc<Shared>, link: &mut Link) {
     }
 }
 
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first few, and how many more there are.
+fn named(partitions: &[TopicPartition]) -> String {
+    let names: Vec<_> = partitions.iter().take(NAMED).map(ToString::to_string).collect();
+    match partitions.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// Which partitions have no leader, and who could be it.
+fn leaderless(partitions: &[TopicPartition], snapshot: &Snapshot) -> Error {
+    let replicas = partitions.iter().filter_map(|p| snapshot.topics.get(&p.topic)?.partition(p.partition));
+    let away: BTreeSet<i32> =
+        replicas.flat_map(|p| &p.replicas).filter(|b| !snapshot.brokers.contains_key(b)).copied().collect();
+    let away: Vec<_> = away.iter().map(ToString::to_string).collect();
+    let why = match away.len() {
+        0 => String::new(),
+        1 => format!(": broker {}, which has a replica, is not in the cluster's metadata and may be down", away[0]),
+        _ => format!(
+            ": brokers {}, which have replicas, are not in the cluster's metadata and may be down",
+            away.join(", ")
+        ),
+    };
+    let what = format!("{} without a leader{why}", named(partitions));
+    Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), what)
+}
+
 impl Shared {
     fn tracker(&self) -> MutexGuard<'_, Tracker> {
-        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tracker)
+    }
+
+    /// Partitions that can't be read now, each with the reason: their leader can't be reached, or there is none.
+    pub(crate) fn troubles(&self) -> Vec<(TopicPartition, Trouble)> {
+        let sources = self.tracker().sources();
+        let (unreachable, leaderless) = (lock(&self.unreachable), lock(&self.leaderless));
+        let trouble = |source: Option<i32>| match source {
+            Some(broker) => unreachable.get(&broker).cloned(),
+            None => leaderless.clone(),
+        };
+        sources.into_iter().filter_map(|(p, source)| Some((p, trouble(source)?))).collect()
+    }
+
+    /// Tells of partitions without a leader, if they stay so.
+    fn look_for_leaders(&self, snapshot: &Snapshot, outage: &mut Outage) {
+        let now = Instant::now().into_std();
+        let without: Vec<_> =
+            self.tracker().sources().into_iter().filter(|(_, s)| s.is_none()).map(|(p, _)| p).collect();
+        // Those of a topic that does not exist are told as missing.
+        let without: Vec<_> = without.into_iter().filter(|p| snapshot.topics.contains_key(&p.topic)).collect();
+        if without.is_empty() {
+            if let Some(lasted) = outage.over(now) {
+                tracing::warn!("all partitions have a leader again, after {lasted}");
+            }
+        } else {
+            let e = leaderless(&without, snapshot);
+            if let Some(lasted) = outage.failed_for(now, &e, ELECTION) {
+                tracing::warn!(error = %e.full(), "partitions can't be read, {lasted}; reading goes on when they have a leader");
+            }
+        }
+        *lock(&self.leaderless) = outage.trouble();
+    }
+
+    /// A request to a broker has come to nothing: the partitions that wait for it are named now and then.
+    fn failed(&self, link: &mut Link, e: &Error) {
+        let now = Instant::now().into_std();
+        let broker = link.broker;
+        let lasted = link.outage.failed(now, e);
+        if let Some(trouble) = link.outage.trouble() {
+            lock(&self.unreachable).insert(broker, trouble);
+        }
+        if let Some(lasted) = lasted {
+            let waiting = self.tracker().sources().into_iter().filter(|(_, s)| *s == Some(broker)).map(|(p, _)| p);
+            let partitions = named(&waiting.collect::<Vec<_>>());
+            let address = self.client.cluster().snapshot().brokers.get(&broker).map(ToString::to_string);
+            let address = address.unwrap_or_else(|| "an unknown address".into());
+            tracing::warn!(
+                broker, address, partitions, error = %e.full(),
+                "a broker that leads partitions can't be read from, {lasted}; it is tried again"
+            );
+        }
+    }
+
+    /// A request to a broker has been answered.
+    fn recovered(&self, link: &mut Link) {
+        if link.outage.trouble().is_none() {
+            return;
+        }
+        lock(&self.unreachable).remove(&link.broker);
+        if let Some(lasted) = link.outage.over(Instant::now().into_std()) {
+            tracing::warn!(broker = link.broker, "the broker can be read from again, after {lasted}");
+        }
     }
 
     fn trouble(&self, lease: Option<&Lease>, e: Error) {
@@ -267,6 +377,7 @@ impl Shared {
         let Err(e) = outcome else {
             link.backoff.reset();
             link.reported = false;
+            self.recovered(link);
             return;
         };
         if let Some(connection) = link.connection.take() {
@@ -283,13 +394,13 @@ impl Shared {
             }
         }
         self.wake();
-        if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Authentication) && !link.reported
+        self.failed(link, &e);
+        self.inbox.meter().failed("consumer", e.kind());
+        // What can't be read or is not spoken does not pass by itself: the program is told, once.
+        if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+            && !std::mem::replace(&mut link.reported, true)
         {
-            link.reported = true;
-            self.trouble(None, e);
-        } else {
-            tracing::debug!(broker = link.broker, error = %e.full(), "fetching failed; it is tried again");
-            self.inbox.meter().failed("consumer", e.kind());
+            self.inbox.trouble(None, e);
         }
         self.client.cluster().refresh_soon(); // perhaps another broker leads by now
         tokio::time::sleep(link.backoff.next()).await;

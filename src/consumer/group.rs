@@ -22,8 +22,10 @@ use super::commits::{Commits, Outbox};
 use super::core::{Core, Said};
 use super::fetcher::{Fetcher, Shared as Reading};
 use super::inbox::Inbox;
+use super::known::Known;
 use super::leader::{Counts, Shares, count, share_out};
 use super::lease::{Lease, Leases};
+use super::membership::MOVES;
 use super::modern::{beat_request, beaten};
 use super::offsets::{
     Codes, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer, committed_request,
@@ -36,7 +38,8 @@ use super::protocol::{
 use super::status::Status;
 use crate::cluster::{Backoff, Client, Cluster};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
-use crate::error::{Error, ErrorKind, Result, is_retriable_code};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failure::{Outage, is_final, is_final_code, needs_action};
 use crate::record::TopicPartition;
 use crate::wire::{Api, Connection, api_versions};
 use committing::Leaving;
@@ -73,6 +76,8 @@ struct Starting {
     /// Not asked for before.
     at: Instant,
     backoff: Backoff,
+    /// Why they are not known.
+    outage: Outage,
     /// Whether to wait for transactions; brokers from 2.5 on can.
     stable: bool,
 }
@@ -131,6 +136,10 @@ pub(crate) struct Group {
     leaving: Option<Leaving>,
     /// Since when the group shares out anew.
     rebalancing: Option<Instant>,
+    /// Topics as they were when this member began: what they get later is new.
+    known: Known,
+    /// When the outage began that the program was told of last.
+    told_trouble: Option<Instant>,
 }
 
 impl Group {
@@ -151,12 +160,20 @@ impl Group {
             leases: Leases::default(),
             fetcher,
             draining: None,
-            starting: Starting { leases: Leases::default(), at: Instant::now(), backoff, stable: true },
+            starting: Starting {
+                leases: Leases::default(),
+                at: Instant::now(),
+                backoff,
+                outage: Outage::default(),
+                stable: true,
+            },
             fetching_committed: None,
             committing: None,
             shared: Counts::new(),
             leaving: None,
             rebalancing: None,
+            known: Known::new(&shell.client.cluster().snapshot(), &shell.topics),
+            told_trouble: None,
             shell,
         }
     }
@@ -176,6 +193,7 @@ impl Group {
                 }
             }
             self.look_after_offsets();
+            self.look_at_trouble();
             if self.leave_if_ready() {
                 continue;
             }
@@ -214,6 +232,18 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Tells health what keeps this member from its group or its partitions from being read; and the program, once, what does not
+    /// end unless somebody acts.
+    fn look_at_trouble(&mut self) {
+        let trouble = self.membership.trouble().or_else(|| self.starting.outage.trouble());
+        if let Some(trouble) = trouble.as_ref().filter(|t| needs_action(&t.error)) {
+            if self.told_trouble.replace(trouble.since) != Some(trouble.since) {
+                self.shell.inbox.trouble(None, trouble.error.clone());
+            }
+        }
+        self.shell.status.trouble(trouble);
     }
 
     /// When there is something to do without an answer or a command.
@@ -473,32 +503,46 @@ impl Group {
                 self.starting.stable = false; // an older broker
                 return;
             }
-            Err(Failure::Code(code)) if !is_retriable_code(code) => {
-                let what = format!("fetching the committed offsets of group {:?}", self.shell.group);
-                return self.membership.fail(Error::broker(code, what));
-            }
-            Err(failure) => {
-                match failure {
-                    Failure::Code(code) => self.membership.commit_refused(Instant::now(), code),
-                    Failure::Connection(e) => {
-                        tracing::warn!(group = %self.shell.group, error = %e.full(), "committed offsets could not be fetched; it is tried again");
-                    }
-                }
-                self.starting.at = Instant::now() + self.starting.backoff.next();
-                return;
-            }
+            Err(failure) => return self.not_started(failure),
         };
+        let now = Instant::now();
+        if let Some(lasted) = self.starting.outage.over(now) {
+            tracing::warn!(group = %self.shell.group, "committed offsets can be fetched again, after {lasted}");
+        }
         self.starting.backoff.reset();
         if asked.is_empty() {
             return; // they have gone meanwhile
         }
-        let from = |p: &TopicPartition| {
-            committed.get(p).map_or(Begin::ByPolicy, |at| Begin::Committed(at.offset, at.leader_epoch))
+        let snapshot = self.shell.client.cluster().snapshot();
+        let from = |p: &TopicPartition| match committed.get(p) {
+            Some(at) => Begin::Committed(at.offset, at.leader_epoch),
+            None if self.known.is_new(p, &snapshot) => Begin::New,
+            None => Begin::ByPolicy,
         };
         self.starting.leases.remove(asked.iter().map(|l| &l.partition));
         self.shell.status.committed(&committed);
         self.shell.inbox.assigned(asked.iter().cloned());
         self.fetcher.add(asked.into_iter().map(|l| (l.clone(), from(&l.partition))).collect());
+    }
+
+    /// The committed offsets can't be had, for now or ever.
+    fn not_started(&mut self, failure: Failure) {
+        let now = Instant::now();
+        let what = format!("fetching the committed offsets of group {:?}", self.shell.group);
+        let (e, code) = match failure {
+            Failure::Code(code) => (Error::broker(code, what), Some(code)),
+            Failure::Connection(e) => (e.context(what), None),
+        };
+        if is_final(&e) || code.is_some_and(is_final_code) {
+            return self.membership.fail(e);
+        }
+        if let Some(lasted) = self.starting.outage.failed_for(now, &e, MOVES) {
+            tracing::warn!(group = %self.shell.group, error = %e.full(), "committed offsets can't be fetched, {lasted}; it is tried again");
+        }
+        if let Some(code) = code {
+            self.membership.commit_refused(now, code);
+        }
+        self.starting.at = now + self.starting.backoff.next();
     }
 
     /// Tells the membership what the topics are called; and whether the group must share out anew, because they are others
@@ -579,6 +623,10 @@ async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinato
     let mut heartbeats = None;
     if modern {
         let served = group.request(api_versions(), cluster.config().request_timeout).await?;
+        if served.error_code != 0 {
+            let what = format!("asking the coordinator {} for its API versions", group.peer());
+            return Err(Error::broker(served.error_code, what));
+        }
         let api = served.api_keys.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
         heartbeats = api.map(|api| api.max_version);
     }

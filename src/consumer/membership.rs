@@ -32,12 +32,16 @@ use bytes::Bytes;
 use super::protocol::{Action, Failure, Had, Joined, Settings, code};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::failure::{Outage, Trouble, is_final, is_final_code};
 use crate::record::TopicPartition;
 
 /// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
 const JOIN_SLACK: Duration = Duration::from_secs(10);
 /// The longest that leaving may take, finding the coordinator included.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
+
+/// How long a coordinator may load or move without a word of it in the log.
+pub(super) const MOVES: Duration = Duration::from_secs(5);
 
 /// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
 pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
@@ -118,6 +122,8 @@ pub(crate) struct Membership {
     retry_at: Instant,
     /// Failed tries since the last success.
     backoff: Backoff,
+    /// Why there is no success.
+    outage: Outage,
     /// Whether the program is hung, so that we leave only until it comes back.
     expelled: bool,
     /// Whether leaving is for good.
@@ -155,6 +161,7 @@ impl Membership {
             heartbeat_interval: settings.heartbeat_interval,
             retry_at: now,
             backoff: settings.backoff.clone(),
+            outage: Outage::default(),
             expelled: false,
             closing: false,
             rejoins: 0,
@@ -175,6 +182,11 @@ impl Membership {
 
     pub(crate) fn generation(&self) -> i32 {
         self.generation
+    }
+
+    /// What keeps it from its group, while that is so.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.outage.trouble()
     }
 
     /// Whether this member shares out the partitions of the current generation.
@@ -334,6 +346,7 @@ impl Membership {
             Ok(partitions) => {
                 self.shares.clear();
                 self.backoff.reset();
+                self.recovered(now);
                 self.rejoins = 0;
                 // Not since it was sent: it is parked until the leader has shared out, and counts for the broker from there.
                 self.alive = now;
@@ -380,9 +393,11 @@ impl Membership {
                 self.alive = self.sent;
                 self.calm = self.sent;
                 self.backoff.reset();
+                self.recovered(now);
             }
             Err(Failure::Code(code::REBALANCE_IN_PROGRESS)) => {
                 self.alive = self.sent;
+                self.recovered(now);
                 self.rebalance(now);
             }
             Err(failure) => self.failed(now, "a heartbeat", failure),
@@ -595,39 +610,54 @@ impl Membership {
         }
     }
 
+    /// The group answers as it should.
+    fn recovered(&mut self, now: Instant) {
+        if let Some(lasted) = self.outage.over(now) {
+            tracing::warn!(group = %self.settings.group, member = %self.member_id, "the membership works again, after {lasted}");
+        }
+    }
+
     fn failed(&mut self, now: Instant, doing: &str, failure: Failure) {
         let group = &self.settings.group;
-        match failure {
-            Failure::Connection(e) if is_final(&e) => self.end(Err(e.context(format!("{doing} in group {group:?}")))),
-            Failure::Connection(e) => {
-                tracing::warn!(%group, error = %e.full(), "{doing} failed; it is tried again");
-                self.coordinator = false;
+        let (e, code) = match failure {
+            Failure::Connection(e) => (e.context(format!("{doing} in group {group:?}")), None),
+            Failure::Code(code) => {
+                (Error::broker(code, format_args!("{doing} in group {group:?}{}", hint(code))), Some(code))
+            }
+        };
+        match code {
+            Some(code::COORDINATOR_LOAD_IN_PROGRESS | code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR) => {
+                if code != Some(code::COORDINATOR_LOAD_IN_PROGRESS) {
+                    self.coordinator = false;
+                }
+                if let Some(lasted) = self.outage.failed_for(now, &e, MOVES) {
+                    tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
+                }
                 self.wait(now);
             }
-            Failure::Code(code::COORDINATOR_LOAD_IN_PROGRESS) => self.wait(now),
-            Failure::Code(code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR) => {
-                tracing::info!(%group, "the group has another coordinator; it is looked up");
-                self.coordinator = false;
-                self.wait(now);
-            }
-            Failure::Code(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND) => {
-                tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
+            Some(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND) => {
+                if self.outage.failed(now, &e).is_some() {
+                    tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
+                }
                 self.member_id.clear();
                 self.rejoin(now, false);
             }
-            Failure::Code(code @ (code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS)) => {
+            Some(code @ (code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS)) => {
                 tracing::debug!(%group, code, "{doing}: the group has gone on to another generation");
                 // One that overtakes this one waits for us with what we have; a later generation is without us.
                 self.rejoin(now, code == code::REBALANCE_IN_PROGRESS);
             }
-            Failure::Code(code) => {
-                let e = Error::broker(code, format_args!("{doing} in group {group:?}{}", hint(code)));
-                if is_retriable_code(code) && code != code::GROUP_MAX_SIZE_REACHED {
-                    tracing::warn!(%group, error = %e, "it is tried again");
-                    self.wait(now);
-                } else {
-                    self.end(Err(e));
+            _ => {
+                // Who leaves for good waits for an answer, and a refusal is one.
+                let is_answer = self.closing && code.is_some_and(|code| !is_retriable_code(code));
+                if is_answer || is_final(&e) || code.is_some_and(is_final_code) {
+                    return self.end(Err(e));
                 }
+                if let Some(lasted) = self.outage.failed(now, &e) {
+                    tracing::warn!(%group, error = %e.full(), "the membership has met with trouble, {lasted}; it is tried again");
+                }
+                self.coordinator &= code.is_some();
+                self.wait(now);
             }
         }
     }
@@ -687,11 +717,6 @@ impl Membership {
         self.sent = now;
         self.actions.push_back(action);
     }
-}
-
-/// Whether trying again can't help. Bytes that can't be read may be better next time.
-pub(crate) fn is_final(e: &Error) -> bool {
-    !e.is_retriable() && !matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::UnknownTopic)
 }
 
 fn hint(code: i16) -> &'static str {

@@ -445,11 +445,8 @@ fn a_rebalance_that_overtakes_a_sync_is_joined_at_once() {
 #[test]
 fn what_cannot_be_mended_ends_it_and_says_what_to_do() {
     for (code, kind, text) in [
-        (23, ErrorKind::Broker(23), "all members of a group must share an assignor"),
         (24, ErrorKind::Broker(24), "InvalidGroupId"),
         (26, ErrorKind::Broker(26), "the broker bounds session timeouts"),
-        (30, ErrorKind::Authorization, "check the ACLs"),
-        (81, ErrorKind::Broker(81), "group.max.size"),
         (82, ErrorKind::GroupMembership, "instance id"),
     ] {
         let mut t = Test::new();
@@ -466,9 +463,65 @@ fn what_cannot_be_mended_ends_it_and_says_what_to_do() {
     let did = t.did();
     assert_eq!(did[0], "lost t/0,t/1");
     assert!(did[1].starts_with("failed GroupMembership"));
-    let mut t = Test::new();
-    t.m.found(t.now, Err(Error::broker(30, "finding")));
-    assert!(t.did()[1].starts_with("failed Authorization"));
+    for e in [Error::new(ErrorKind::Authentication, "refused"), Error::new(ErrorKind::Closed, "closed")] {
+        let mut t = Test::new();
+        let kind = e.kind();
+        t.m.found(t.now, Err(e));
+        assert!(t.did()[1].starts_with(&format!("failed {kind:?}")));
+    }
+}
+
+#[test]
+fn what_somebody_may_mend_is_tried_again_and_known_meanwhile() {
+    for (code, kind, text) in [
+        (23, ErrorKind::Broker(23), "all members of a group must share an assignor"),
+        (30, ErrorKind::Authorization, "check the ACLs"),
+        (81, ErrorKind::Broker(81), "group.max.size"),
+        (-1, ErrorKind::Broker(-1), "UnknownServerError"),
+    ] {
+        let mut t = Test::new();
+        t.found();
+        t.did();
+        t.refuse_join(code);
+        let error = t.m.trouble().unwrap().error;
+        assert!(error.kind() == kind && error.full().contains(text) && error.full().contains("\"g\""), "{error:?}");
+        t.wait();
+        t.expect(&["join \"\""]);
+        t.joined(1);
+        t.m.synced(t.now, Ok(vec![]));
+        assert!(t.m.trouble().is_none(), "it is over");
+    }
+}
+
+#[test]
+fn a_login_that_was_good_before_and_is_refused_ends_no_member() {
+    let mut t = Test::beating();
+    t.m.beat(t.now, Err(broken()));
+    t.wait();
+    t.expect(&["find"]);
+    for _ in 0..20 {
+        t.m.found(t.now, Err(Error::new(ErrorKind::Authentication, "refused").passing()));
+        t.wait();
+        t.expect(&["find"]);
+    }
+    assert_eq!(t.m.trouble().unwrap().error.kind(), ErrorKind::Authentication);
+    t.found();
+    t.expect(&["heartbeat 1"]);
+    t.m.beat(t.now, Ok(()));
+    assert!(t.m.trouble().is_none());
+}
+
+#[test]
+fn a_hung_program_stays_out_of_a_group_that_refuses_to_hear_of_it() {
+    let mut t = Test::beating();
+    t.m.expel(t.now);
+    t.did();
+    t.m.left(t.now, Err(Failure::Code(-1)));
+    t.m.come_back(t.now);
+    t.wait();
+    t.expect(&["leave \"m1\""]);
+    t.m.left(t.now, Ok(()));
+    t.expect(&["find"]);
 }
 
 #[test]

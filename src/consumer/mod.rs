@@ -19,6 +19,7 @@ mod fetcher;
 pub(crate) mod fuzz;
 mod group;
 mod inbox;
+mod known;
 mod leader;
 mod lease;
 mod listing;
@@ -26,6 +27,7 @@ mod membership;
 mod meter;
 mod modern;
 mod offsets;
+mod outlook;
 mod part;
 mod positions;
 mod progress;
@@ -55,6 +57,8 @@ pub use listing::OffsetAndTimestamp;
 pub(crate) use listing::{EARLIEST, LATEST, answers as listed_offsets, list_offsets, request as list_offsets_request};
 pub use offsets::OffsetAndMetadata;
 pub(crate) use offsets::{commit_answer, commit_request};
+pub(crate) use outlook::Outlook;
+pub use outlook::Problem;
 pub use positions::Watermarks;
 pub(crate) use progress::{Ended, Progress};
 pub use received::{ConsumerEvent, Message, Records, Revocation};
@@ -382,6 +386,17 @@ impl Consumer {
     /// The partitions that are ours now. The program may not have been told of them yet.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.status.assignment()
+    }
+
+    /// What health asks for while it works.
+    pub(crate) fn outlook(&self) -> Outlook {
+        Outlook::new(&self.status, self.reading.as_ref())
+    }
+
+    /// What this consumer waits for now: a leader that can't be reached, a partition without one, a group that can't be joined. Empty while all
+    /// is well. None of it ends the consumer: each is tried again until it works.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.outlook().problems()
     }
 
     /// The place in the group.

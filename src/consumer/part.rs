@@ -9,10 +9,13 @@ use uuid::Uuid;
 use super::StartOffset;
 use super::lease::Lease;
 use super::source::Limits;
-use super::tracker::{Ask, FetchFrom};
+use super::tracker::{Ask, FetchFrom, Sought};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
+
+/// How often in a row a leader may refuse an offset that is inside its log, before that is told.
+const DOUBTS: u32 = 3;
 
 /// Where reading a partition begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,9 @@ pub(crate) enum Begin {
     Committed(i64, Option<i32>),
     /// Nothing is committed: the policy decides.
     ByPolicy,
+    /// Nothing is committed, and the partition is younger than this consumer: it was not there when the policy was applied to its topic, so
+    /// `latest` begins at its start.
+    New,
 }
 
 impl From<StartOffset> for Begin {
@@ -93,6 +99,12 @@ pub(super) enum Position {
         by_policy: bool,
     },
     At(i64),
+    /// The leader has refused the offset as outside its log. That is so for a moment after an election, too: both ends of the log are asked
+    /// for, the beginning first, before anything is skipped.
+    Doubted {
+        offset: i64,
+        start: Option<i64>,
+    },
     /// No policy says where to go on. The program will be told with the beginning, then the end of the log, to be asked for.
     Lost {
         why: Why,
@@ -122,8 +134,8 @@ impl Position {
     pub(super) fn question(self) -> Option<StartOffset> {
         match self {
             Self::Seek { to, .. } => Some(to),
-            Self::Lost { start: None, .. } => Some(StartOffset::Earliest),
-            Self::Lost { start: Some(_), .. } => Some(StartOffset::Latest),
+            Self::Doubted { start: None, .. } | Self::Lost { start: None, .. } => Some(StartOffset::Earliest),
+            Self::Doubted { start: Some(_), .. } | Self::Lost { start: Some(_), .. } => Some(StartOffset::Latest),
             Self::At(_) | Self::Unset => None,
         }
     }
@@ -173,6 +185,8 @@ pub(super) struct Part {
     pub(super) backoff: Backoff,
     /// Whether its present trouble has been told.
     pub(super) reported: bool,
+    /// How often its position was refused as outside the log and found inside, in a row.
+    pub(super) doubts: u32,
     /// Whether a fetch has been answered: an empty partition tells its end once.
     pub(super) answered: bool,
     /// The end of what can be read, as of the last response.
@@ -192,6 +206,10 @@ impl Part {
             Begin::At(at) => (Position::sought(at), None),
             Begin::Committed(offset, leader_epoch) => (Position::At(offset), leader_epoch),
             Begin::ByPolicy => (Position::reset(policy, Why::NothingCommitted), None),
+            Begin::New => {
+                let policy = policy.map(|_| StartOffset::Earliest);
+                (Position::reset(policy, Why::NothingCommitted), None)
+            }
         };
         Self {
             epoch: lease.epoch,
@@ -210,6 +228,7 @@ impl Part {
             retry_at: None,
             backoff,
             reported: false,
+            doubts: 0,
             answered: false,
             end: 0,
             held: Arc::default(),
@@ -281,6 +300,44 @@ impl Part {
         self.backoff.reset();
         self.retry_at = None;
         self.reported = false;
+        self.doubts = 0;
+    }
+
+    /// Both ends of the log are known of which the position was refused. It stays where it is if it is inside.
+    pub(super) fn settled_doubt(
+        &mut self,
+        lease: &Lease,
+        position: i64,
+        (start, end): (i64, i64),
+        policy: Option<StartOffset>,
+    ) -> Sought {
+        if (start..=end).contains(&position) {
+            self.position = Position::At(position);
+            self.doubts += 1;
+            if self.doubts == DOUBTS {
+                tracing::warn!(
+                    partition = %lease, position, start, end,
+                    "the leader refuses an offset that is inside its log: it is tried again, and nothing is skipped"
+                );
+            }
+            return Sought::default();
+        }
+        self.settle();
+        self.read_epoch = None;
+        let new = match policy {
+            None => {
+                self.position = Position::Unset;
+                return Sought {
+                    report: Some(Why::OutOfRange(position).error(lease, start, end)),
+                    ..Sought::default()
+                };
+            }
+            Some(StartOffset::Latest) => end,
+            Some(_) => start,
+        };
+        tracing::warn!(partition = %lease, position, new, start, end, "the position is outside the log: reading goes on at the new one");
+        self.position = Position::At(new);
+        Sought { at: Some(new), pin: policy == Some(StartOffset::Latest), report: None }
     }
 
     /// No answer before this time.

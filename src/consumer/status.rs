@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::meter::Meter;
 use super::offsets::OffsetAndMetadata;
+use crate::failure::Trouble;
 use crate::record::TopicPartition;
 
 /// A consumer's place in its group.
@@ -62,6 +63,8 @@ struct Inner {
     generation: Option<i32>,
     assignment: BTreeSet<TopicPartition>,
     committed: HashMap<TopicPartition, OffsetAndMetadata>,
+    /// What keeps it from its group.
+    trouble: Option<Trouble>,
 }
 
 impl Inner {
@@ -149,6 +152,16 @@ impl Status {
         let ours = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
         ours.clone().for_each(|(p, at)| self.meter.committed_offset(p, at.offset));
         s.committed.extend(ours.map(|(p, offset)| (p.clone(), offset.clone())));
+    }
+
+    /// What keeps it from its group, or no longer does.
+    pub(crate) fn trouble(&self, trouble: Option<Trouble>) {
+        self.lock().trouble = trouble;
+    }
+
+    /// What keeps it from its group, while that is so.
+    pub(crate) fn current_trouble(&self) -> Option<Trouble> {
+        self.lock().trouble.clone()
     }
 
     pub(crate) fn state(&self) -> ConsumerState {

@@ -19,10 +19,13 @@ use super::source::{FetchPlan, Limits, Source};
 use super::{StartOffset, start};
 use crate::cluster::{Backoff, Snapshot, UNKNOWN_TOPIC};
 use crate::config::ConsumerConfig;
-use crate::error::{Error, code_name, is_retriable_code};
+use crate::error::{Error, ErrorKind, code_name, kind_of};
+use crate::failure::is_final_code;
 use crate::record::TopicPartition;
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
+const CORRUPT_MESSAGE: i16 = 2;
+
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ask<T> {
@@ -343,6 +346,7 @@ impl Tracker {
 
     /// The offset that was asked for, with the leader epoch of its record, if the leader tells.
     pub(crate) fn sought(&mut self, lease: &Lease, asked: StartOffset, offset: i64, epoch: Option<i32>) -> Sought {
+        let reset = self.reset;
         let Some(part) = self.part(lease) else { return Sought::default() };
         part.in_flight = false;
         if part.position.question() != Some(asked) {
@@ -361,7 +365,16 @@ impl Tracker {
                 if let Some(from) = from {
                     tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
                 }
-                Sought { at: Some(offset), pin: by_policy && to == StartOffset::Latest, report: None }
+                // By `latest` whoever reads the partition next would begin elsewhere.
+                let pin = by_policy && (to == StartOffset::Latest || reset == Some(StartOffset::Latest));
+                Sought { at: Some(offset), pin, report: None }
+            }
+            Position::Doubted { offset: position, start: None } => {
+                part.position = Position::Doubted { offset: position, start: Some(offset) };
+                Sought::default()
+            }
+            Position::Doubted { offset: position, start: Some(start) } => {
+                part.settled_doubt(lease, position, (start, offset), reset)
             }
             Position::Lost { why, start: None } => {
                 part.position = Position::Lost { why, start: Some(offset) };
@@ -409,15 +422,19 @@ impl Tracker {
 
     /// The partition was refused with an error code.
     pub(crate) fn refused(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> Refused {
-        let reset = self.reset;
         let Some(part) = self.part(lease) else { return Refused::default() };
         part.in_flight = false;
         if let (OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
-            part.position = Position::reset(reset, Why::OutOfRange(offset));
-            return Refused::default();
+            part.position = Position::Doubted { offset, start: None };
+            if part.doubts > 0 {
+                part.retry_at = Some(now + part.backoff.next());
+            }
+            return Refused { refresh: true, report: None };
         }
         part.retry_at = Some(now + part.backoff.next());
-        let passing = is_retriable_code(code) && !matches!(code, 2 | 29);
+        // Damage is told, for nothing is skipped; and what somebody has to mend.
+        let told = code == CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
+        let passing = !told;
         tracing::debug!(partition = %lease, error = code_name(code), "{doing} was refused; it is tried again");
         Refused {
             refresh: passing,
@@ -430,6 +447,11 @@ impl Tracker {
     pub(crate) fn damaged(&mut self, lease: &Lease) -> bool {
         let Some(part) = self.part(lease) else { return false };
         !std::mem::replace(&mut part.reported, true)
+    }
+
+    /// Each partition with the broker that it waits for; none if it has no leader.
+    pub(crate) fn sources(&self) -> Vec<(TopicPartition, Option<i32>)> {
+        self.parts.iter().map(|(p, part)| (p.clone(), part.source())).collect()
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -172,11 +172,68 @@ fn an_offset_outside_the_log_goes_by_the_policy() {
     let now = Instant::now();
     t.plan(1, now);
     let refused = t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
-    assert!(!refused.refresh && refused.report.is_none());
+    assert!(refused.refresh && refused.report.is_none());
+    doubt(&mut t, now, 20, 90);
+    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+}
+
+/// Tells where the log begins and ends of which the position was refused.
+fn doubt(t: &mut Tracker, now: Instant, start: i64, end: i64) -> Sought {
+    for (what, offset) in [(StartOffset::Earliest, start), (StartOffset::Latest, end)] {
+        let Plan::Seek(seeks) = t.plan(1, now) else { panic!("both ends are asked for") };
+        assert_eq!(seeks[0].what, what);
+        let sought = t.sought(&p(0), what, offset, None);
+        if what == StartOffset::Latest {
+            return sought;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_offset_that_is_refused_and_is_inside_the_log_stays() {
+    for reset in [Some(StartOffset::Latest), Some(StartOffset::Earliest), None] {
+        let mut t = tracker(&[StartOffset::Offset(50)]);
+        t.reset = reset;
+        t.lead(&snapshot(&[1], 1));
+        let mut now = Instant::now();
+        for round in 0..5 {
+            assert_eq!(asks(&t.plan(1, now)), [(0, 50)], "{reset:?}");
+            assert!(t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching").refresh);
+            if round > 0 {
+                let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("not again at once") };
+                now = until;
+            }
+            let sought = doubt(&mut t, now, 20, 50);
+            assert!(sought.at.is_none() && sought.report.is_none() && !sought.pin);
+        }
+        assert_eq!(asks(&t.plan(1, now)), [(0, 50)], "{reset:?}");
+    }
+}
+
+#[test]
+fn by_latest_a_position_behind_the_log_goes_to_its_end_and_that_is_committed() {
+    let mut t = tracker(&[StartOffset::Offset(50)]);
+    t.reset = Some(StartOffset::Latest);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
+    t.plan(1, now);
+    t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    let sought = doubt(&mut t, now, 0, 49);
+    assert_eq!((sought.at, sought.pin), (Some(49), true));
+}
+
+#[test]
+fn by_latest_a_partition_that_is_new_begins_at_its_start_and_that_is_committed() {
+    let mut t = tracker(&[]);
+    t.reset = Some(StartOffset::Latest);
+    t.add([(p(0), Begin::New)]);
+    t.lead(&snapshot(&[1], 1));
+    let now = Instant::now();
     let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks for the beginning") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    t.sought(&p(0), StartOffset::Earliest, 20, None);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+    let sought = t.sought(&p(0), StartOffset::Earliest, 3, None);
+    assert_eq!((sought.at, sought.pin), (Some(3), true), "whoever is next would begin at the end");
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
         in_hand: 0,
         parked_keys: 0,
         paused: paused.map(str::to_owned),
+        trouble: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn subscription(state: &str, partitions: Vec<PartitionHealth>) -> SubscriptionHe
         state_ms: 90_000,
         member_id: None,
         generation: None,
+        trouble: None,
         activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
         lag: 0,
         partitions,
@@ -55,6 +57,19 @@ fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
 
 fn of_subscription(s: SubscriptionHealth) -> Health {
     judged(vec![broker(None)], vec![], s)
+}
+
+#[test]
+fn what_keeps_a_member_from_its_group_is_told() {
+    let mut s = subscription("member", vec![]);
+    s.trouble = Some("for 12s: finding the coordinator in group \"g\": no broker could be reached".into());
+    let health = of_subscription(s);
+    assert_eq!(health.status, Status::Degraded);
+    assert!(
+        health.problems[0].contains("group \"g\"") && health.problems[0].contains("for 12s"),
+        "{:?}",
+        health.problems
+    );
 }
 
 #[tokio::test(start_paused = true)]

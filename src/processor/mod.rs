@@ -177,7 +177,13 @@ impl Processor {
                 return Err(e);
             }
         };
-        let shared = Arc::new(SubscriptionState::new(group, topics, self.processor.stall_timeout, isolation_level));
+        let shared = Arc::new(SubscriptionState::new(
+            group,
+            topics,
+            self.processor.stall_timeout,
+            isolation_level,
+            consumer.outlook(),
+        ));
         self.client.cluster().running().add(&shared);
         let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
@@ -392,6 +398,9 @@ pub struct SubscriptionHealth {
     pub generation: Option<i32>,
     /// What it is about: the worst of its partitions. One that joins is busy, and stalled when that takes too long.
     pub activity: Activity,
+    /// What keeps it from its group, while that is so, and for how long: an outage that passes by itself, or that somebody has to end.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Records of its partitions that have not been handled, as far as is known.
     pub lag: i64,
     /// Its partitions.
@@ -468,4 +477,7 @@ pub struct PartitionHealth {
     pub parked_keys: usize,
     /// Why something of it stands still that does not go on by itself: for example a dead letter that can't be written.
     pub paused: Option<String>,
+    /// Why it can't be read now, and for how long: its leader can't be reached, or it has none. Where it ends is not known then.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use super::activity::{Activity, Pulse};
 use super::{PartitionHealth, Stats, SubscriptionHealth};
 use crate::config::IsolationLevel;
+use crate::consumer::Outlook;
+use crate::failure::Trouble;
 use crate::record::TopicPartition;
 
 const NONE: i64 = -1;
@@ -165,7 +167,13 @@ impl PartitionState {
         self.committed(position);
     }
 
-    fn health(&self, tp: &TopicPartition, stalled_after: Duration, now: Instant) -> PartitionHealth {
+    fn health(
+        &self,
+        tp: &TopicPartition,
+        trouble: Option<&Trouble>,
+        stalled_after: Duration,
+        now: Instant,
+    ) -> PartitionHealth {
         let pulse = lock(&self.pulse);
         let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
         let notes = lock(&self.notes);
@@ -173,17 +181,24 @@ impl PartitionState {
             1 => first.clone(),
             more => format!("{first} (and {} more)", more - 1),
         });
+        // Whether records wait can't be known.
+        let out_of_reach = match trouble.map(|trouble| now.saturating_duration_since(trouble.since)) {
+            None => Activity::Idle,
+            Some(long) if long < stalled_after => Activity::Busy,
+            Some(_) => Activity::Stalled,
+        };
         PartitionHealth {
             topic: tp.topic.to_string(),
             partition: tp.partition,
-            activity: pulse.activity(stalled_after, now),
+            activity: pulse.activity(stalled_after, now).max(out_of_reach),
             quiet_ms: pulse.quiet(now).map(millis),
             position: pulse.position().unwrap_or(NONE),
             committed: lock(&self.committed).as_ref().map(|p| p.offset),
-            lag: pulse.lag(),
+            lag: pulse.lag().filter(|_| trouble.is_none()),
             in_hand: count(&self.counts.in_hand),
             parked_keys: count(&self.counts.parked_keys),
             paused,
+            trouble: trouble.map(|trouble| trouble.describe(now)),
         }
     }
 }
@@ -196,6 +211,8 @@ pub(crate) struct SubscriptionState {
     /// How long records may wait before that is a stall.
     stalled_after: Duration,
     isolation_level: IsolationLevel,
+    /// What its consumer waits for.
+    outlook: Outlook,
     /// Its place in the group, and since when.
     state: Mutex<(&'static str, Instant)>,
     /// Who it is in the group, and the generation.
@@ -218,12 +235,19 @@ impl SubscriptionState {
         (&self.group, &self.topics)
     }
 
-    pub(super) fn new(group: &str, topics: &[&str], stalled_after: Duration, isolation_level: IsolationLevel) -> Self {
+    pub(super) fn new(
+        group: &str,
+        topics: &[&str],
+        stalled_after: Duration,
+        isolation_level: IsolationLevel,
+        outlook: Outlook,
+    ) -> Self {
         Self {
             group: group.to_owned(),
             topics: topics.iter().map(|t| (*t).to_owned()).collect(),
             stalled_after,
             isolation_level,
+            outlook,
             state: Mutex::new(("joining", Instant::now())),
             member: Mutex::default(),
             owned: Mutex::default(),
@@ -287,8 +311,11 @@ impl SubscriptionState {
         let now = Instant::now();
         let (state, since) = *lock(&self.state);
         let in_state = now.saturating_duration_since(since);
+        let troubles: BTreeMap<_, _> = self.outlook.of_partitions().into_iter().collect();
         let owned = lock(&self.owned);
-        let partitions: Vec<_> = owned.iter().map(|(tp, p)| p.health(tp, self.stalled_after, now)).collect();
+        let of =
+            |(tp, p): (&TopicPartition, &Arc<PartitionState>)| p.health(tp, troubles.get(tp), self.stalled_after, now);
+        let partitions: Vec<_> = owned.iter().map(of).collect();
         drop(owned);
         let (member_id, generation) = if state == "member" { lock(&self.member).clone() } else { (None, None) };
         let of_state = match state {
@@ -303,6 +330,7 @@ impl SubscriptionState {
             state_ms: millis(in_state),
             member_id,
             generation,
+            trouble: self.outlook.of_group().map(|trouble| trouble.describe(now)),
             activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default().max(of_state),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             partitions,

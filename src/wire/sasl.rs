@@ -74,8 +74,9 @@ impl Login {
     }
 
     fn without_proof(&self, asker: &Asker, e: Error) -> Error {
-        let kind = e.kind();
-        Error::new(kind, format!("can't log in to {} by {}: {}", asker.peer(), self.name(), e.full()))
+        let token_source_away = e.is_of_token_source();
+        let e = Error::new(e.kind(), format!("can't log in to {} by {}: {}", asker.peer(), self.name(), e.full()));
+        if token_source_away { e.of_token_source() } else { e }
     }
 }
 

@@ -8,6 +8,7 @@
 mod support;
 
 mod failures;
+mod outages;
 mod renewal;
 mod secrets;
 mod sessions;

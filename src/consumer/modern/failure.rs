@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use super::{JOIN, ModernMembership, Phase};
-use crate::consumer::membership::is_final;
+use crate::consumer::membership::MOVES;
 use crate::consumer::protocol::{Action, Failure, code};
 use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::failure::{is_final, is_final_code};
 
 impl ModernMembership {
     /// The cluster does not let us speak this protocol.
-    pub(super) fn not_offered(&mut self, why: &str) {
+    pub(super) fn not_offered(&mut self, now: Instant, why: &str) {
         if let Phase::Leaving { .. } = self.phase {
-            return self.end(Ok(()));
+            return self.gone(now, Ok(()));
         }
         let group = &self.settings.group;
         if self.settings.may_be_classic {
@@ -36,27 +37,33 @@ impl ModernMembership {
         }
     }
 
+    /// The group answers as it should.
+    pub(super) fn recovered(&mut self, now: Instant) {
+        if let Some(lasted) = self.outage.over(now) {
+            tracing::warn!(group = %self.settings.group, member = %self.member_id, "the membership works again, after {lasted}");
+        }
+    }
+
     pub(super) fn failed(&mut self, now: Instant, doing: &str, failure: Failure, why: &str) {
         self.full = true; // the answer may have been lost on its way, or another coordinator knows less
         let leaving = matches!(self.phase, Phase::Leaving { .. });
         let waits = self.may_wait_for_instance(now, &failure);
-        let group = &self.settings.group;
+        let group = self.settings.group.clone();
         let code = match failure {
-            Failure::Connection(e) if is_final(&e) => {
-                return self.end(Err(e.context(format!("{doing} in group {group:?}"))));
-            }
             Failure::Connection(e) => {
-                tracing::warn!(%group, error = %e.full(), "{doing} failed; it is tried again");
                 self.coordinator = false;
-                return self.wait(now);
+                return self.again_unless_final(now, e.context(format!("{doing} in group {group:?}")), None);
             }
             Failure::Code(code) => code,
         };
+        let said = if why.is_empty() { hint(code).to_owned() } else { format!(": {why}") };
+        let e = Error::broker(code, format_args!("{doing} in group {group:?}{said}"));
         match code {
-            code::COORDINATOR_LOAD_IN_PROGRESS => self.wait(now),
-            code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR => {
-                tracing::info!(%group, "the group has another coordinator; it is looked up");
-                self.coordinator = false;
+            code::COORDINATOR_LOAD_IN_PROGRESS | code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR => {
+                self.coordinator &= code == code::COORDINATOR_LOAD_IN_PROGRESS;
+                if let Some(lasted) = self.outage.failed_for(now, &e, MOVES) {
+                    tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
+                }
                 self.wait(now);
             }
             code::UNKNOWN_MEMBER_ID
@@ -65,32 +72,40 @@ impl ModernMembership {
             | code::FENCED_INSTANCE_ID
                 if leaving =>
             {
-                self.end(Ok(())); // not a member any more
+                self.gone(now, Ok(())); // not a member any more
             }
             code::UNSUPPORTED_VERSION | code::GROUP_ID_NOT_FOUND if self.epoch == JOIN => {
                 let what = if why.is_empty() { "the coordinator refuses it" } else { why };
-                self.not_offered(&format!("{what} (error code {code})"));
+                self.not_offered(now, &format!("{what} (error code {code})"));
             }
             code::UNKNOWN_MEMBER_ID | code::FENCED_MEMBER_EPOCH | code::GROUP_ID_NOT_FOUND => {
-                tracing::warn!(%group, member = %self.member_id, code, why, "the group goes on without this member; it joins anew");
+                if self.outage.failed(now, &e).is_some() {
+                    tracing::warn!(%group, member = %self.member_id, code, why, "the group goes on without this member; it joins anew");
+                }
                 self.rejoin(now);
             }
             // That of a member that has died is free when its session is over.
             code::UNRELEASED_INSTANCE_ID if waits => {
-                tracing::warn!(%group, why, "the instance id is another member's; it is tried again until that one's session is over");
+                if let Some(lasted) = self.outage.failed(now, &e) {
+                    tracing::warn!(%group, why, "the instance id is another member's, {lasted}; it is tried again until that one's session is over");
+                }
                 self.wait(now);
             }
-            code => {
-                let why = if why.is_empty() { hint(code).to_owned() } else { format!(": {why}") };
-                let e = Error::broker(code, format_args!("{doing} in group {group:?}{why}"));
-                if is_retriable_code(code) && code != code::GROUP_MAX_SIZE_REACHED {
-                    tracing::warn!(%group, error = %e, "it is tried again");
-                    self.wait(now);
-                } else {
-                    self.end(Err(e));
-                }
-            }
+            code => self.again_unless_final(now, e, Some(code)),
         }
+    }
+
+    fn again_unless_final(&mut self, now: Instant, e: Error, code: Option<i16>) {
+        // Who leaves for good waits for an answer, and a refusal is one.
+        let is_answer = self.closing && code.is_some_and(|code| !is_retriable_code(code));
+        if is_answer || is_final(&e) || code.is_some_and(is_final_code) {
+            return self.end(Err(e));
+        }
+        if let Some(lasted) = self.outage.failed(now, &e) {
+            let group = &self.settings.group;
+            tracing::warn!(%group, error = %e.full(), "the membership has met with trouble, {lasted}; it is tried again");
+        }
+        self.wait(now);
     }
 
     fn may_wait_for_instance(&mut self, now: Instant, failure: &Failure) -> bool {

@@ -7,6 +7,8 @@
 //!      └─────────────┴─────────┘ fenced, unknown, or the session expired
 //! ```
 //!
+//! Any of them can go over to Leaving, for good or, where the program hangs, to Away, from where it joins again when the program comes back.
+//!
 //! The coordinator decides what is to be a member's, and leads it there by the answers to its heartbeats. Each member goes its
 //! own way: what it keeps is never touched. It goes one step at a time: what is not in its assignment is drained and given up;
 //! that is told to the coordinator; only when that has been answered, what the assignment has more is taken. So nothing is
@@ -40,6 +42,7 @@ use super::membership::{LEAVE, drain_margin};
 use super::protocol::{Action, Failure, Settings, code};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind};
+use crate::failure::{Outage, Trouble};
 use crate::record::TopicPartition;
 use heartbeat::IdPartition;
 
@@ -56,8 +59,14 @@ const OWN_ID: i16 = 1;
 enum Phase {
     Joining,
     Stable,
-    Draining { deadline: Instant },
-    Leaving { deadline: Instant },
+    Draining {
+        deadline: Instant,
+    },
+    Leaving {
+        deadline: Instant,
+    },
+    /// Out of the group until the program comes back.
+    Away,
     Ended,
 }
 
@@ -111,6 +120,12 @@ pub(crate) struct ModernMembership {
     retry_at: Instant,
     /// Failed tries since the last success.
     backoff: Backoff,
+    /// Why there is no success.
+    outage: Outage,
+    /// Whether the program is hung, so that we leave only until it comes back.
+    expelled: bool,
+    /// Whether leaving is for good.
+    closing: bool,
     /// Times we had to join again since a heartbeat was last answered.
     rejoins: u32,
     /// Since when another member has our instance id.
@@ -144,6 +159,9 @@ impl ModernMembership {
             interval: settings.heartbeat_interval,
             retry_at: now,
             backoff: settings.backoff.clone(),
+            outage: Outage::default(),
+            expelled: false,
+            closing: false,
             rejoins: 0,
             taken_since: None,
             actions: VecDeque::new(),
@@ -164,6 +182,11 @@ impl ModernMembership {
     /// The member's epoch.
     pub(crate) fn generation(&self) -> i32 {
         self.epoch
+    }
+
+    /// What keeps it from its group, while that is so.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.outage.trouble()
     }
 
     /// Whether there is a coordinator to send anything to.
@@ -190,7 +213,7 @@ impl ModernMembership {
                 [idle.then_some(beat), drain, names, Some(session)].into_iter().flatten().min()
             }
             Phase::Leaving { deadline } => Some(retry.map_or(deadline, |r| r.min(deadline))),
-            Phase::Ended => None,
+            Phase::Away | Phase::Ended => None,
         }
     }
 
@@ -213,7 +236,7 @@ impl ModernMembership {
                     "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
                     self.settings.group
                 );
-                self.end(Err(Error::new(ErrorKind::Timeout, what)));
+                self.gone(now, Err(Error::new(ErrorKind::Timeout, what)));
             }
             _ => {}
         }
@@ -235,7 +258,7 @@ impl ModernMembership {
                     self.member_id.clone_from(&self.fresh_id);
                 }
             }
-            Ok(None) => self.not_offered("its coordinator does not serve ConsumerGroupHeartbeat"),
+            Ok(None) => self.not_offered(now, "its coordinator does not serve ConsumerGroupHeartbeat"),
             Err(e) => self.failed(now, "finding the coordinator", Failure::Connection(e), ""),
         }
         self.drive(now);
@@ -250,7 +273,7 @@ impl ModernMembership {
                 let doing = if self.phase == Phase::Joining { "joining" } else { "a heartbeat" };
                 self.failed(now, doing, failure, &why);
             }
-            (InFlight::Leave, Ok(_)) => self.end(Ok(())),
+            (InFlight::Leave, Ok(_)) => self.gone(now, Ok(())),
             (InFlight::Leave, Err((failure, why))) => self.failed(now, "leaving", failure, &why),
             (other, _) => self.in_flight = other,
         }
@@ -270,6 +293,7 @@ impl ModernMembership {
         }
         self.alive = self.sent;
         self.backoff.reset();
+        self.recovered(now);
         self.rejoins = 0;
         self.taken_since = None;
         self.full = false;
@@ -407,17 +431,65 @@ impl ModernMembership {
 
     /// The program wants to go.
     pub(crate) fn leave(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Leaving { .. } | Phase::Ended) {
+        if self.closing || self.phase == Phase::Ended {
             return;
         }
+        self.closing = true;
         let gone: Vec<_> = std::mem::take(&mut self.owned).into_values().collect();
         self.revoking.clear();
         if !gone.is_empty() {
             self.actions.push_back(Action::GaveUp(gone));
         }
+        self.go(now);
+    }
+
+    /// The program hangs: others are to have what it has, until it [comes back](Self::come_back).
+    pub(crate) fn expel(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. } | Phase::Away | Phase::Ended) {
+            return;
+        }
+        self.expelled = true;
+        let epoch = self.epoch;
+        self.lose();
+        self.epoch = epoch; // of a member, until it has left
+        self.go(now);
+    }
+
+    /// The program goes on.
+    pub(crate) fn come_back(&mut self, now: Instant) {
+        self.expelled = false;
+        if self.phase == Phase::Away {
+            self.phase = Phase::Joining;
+            self.drive(now);
+        }
+    }
+
+    fn go(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            return; // it was expelled, and is on its way
+        }
         self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
         self.retry_at = now;
         self.drive(now);
+    }
+
+    /// Out of the group, as far as it depends on us.
+    pub(super) fn gone(&mut self, now: Instant, outcome: Result<(), Error>) {
+        if self.closing {
+            return self.end(outcome);
+        }
+        if let Err(e) = outcome {
+            tracing::warn!(group = %self.settings.group, error = %e.full(), "the group could not be told that this member has left");
+            self.coordinator = false; // whatever is still parked there is not waited for
+        }
+        self.lose();
+        self.in_flight = InFlight::Nothing;
+        self.asked = false;
+        self.full = true;
+        self.retry_at = now;
+        if self.expelled {
+            self.phase = Phase::Away;
+        }
     }
 
     fn give_up(&mut self, now: Instant) {
@@ -459,11 +531,14 @@ impl ModernMembership {
             InFlight::Beat(_) if leaving && !self.member_id.is_empty() => {}
             _ => return,
         }
-        if now < self.retry_at || self.phase == Phase::Ended {
+        if now < self.retry_at || matches!(self.phase, Phase::Away | Phase::Ended) {
             return;
         }
         if leaving && (!self.asked || self.member_id.is_empty()) {
-            return self.end(Ok(())); // never a member
+            self.gone(now, Ok(())); // never a member
+            if self.phase != Phase::Joining {
+                return;
+            }
         }
         if !self.coordinator {
             self.in_flight = InFlight::Find;
@@ -474,11 +549,13 @@ impl ModernMembership {
             Phase::Joining => self.beat(now),
             Phase::Stable | Phase::Draining { .. } if now >= self.next_heartbeat => self.beat(now),
             Phase::Leaving { deadline } => {
-                let epoch = if self.settings.instance_id.is_some() { GO_FOR_NOW } else { GO };
+                // A static one that hangs goes for good: what it has is wanted by others now.
+                let stays = self.settings.instance_id.is_some() && self.closing;
+                let epoch = if stays { GO_FOR_NOW } else { GO };
                 let beat = Beat { member_id: self.member_id.clone(), epoch, full: false, owned: None };
                 self.send(now, InFlight::Leave, beat, deadline - now);
             }
-            Phase::Stable | Phase::Draining { .. } | Phase::Ended => {}
+            Phase::Stable | Phase::Draining { .. } | Phase::Away | Phase::Ended => {}
         }
     }
 

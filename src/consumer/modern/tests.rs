@@ -335,14 +335,14 @@ fn every_error_in_every_state() {
         (code::UNRELEASED_INSTANCE_ID, [AGAIN, AGAIN, AGAIN, AGAIN]),
         (code::UNSUPPORTED_ASSIGNOR, [END, END, END, END]),
         (code::UNSUPPORTED_VERSION, [END, END, END, END]),
-        (code::GROUP_MAX_SIZE_REACHED, [END, END, END, END]),
+        (code::GROUP_MAX_SIZE_REACHED, [AGAIN, AGAIN, AGAIN, END]),
         (24, [END, END, END, END]),        // INVALID_GROUP_ID
-        (30, [END, END, END, END]),        // GROUP_AUTHORIZATION_FAILED
+        (30, [AGAIN, AGAIN, AGAIN, END]),  // GROUP_AUTHORIZATION_FAILED
         (42, [END, END, END, END]),        // INVALID_REQUEST
         (128, [END, END, END, END]),       // INVALID_REGULAR_EXPRESSION
         (7, [AGAIN, AGAIN, AGAIN, AGAIN]), // REQUEST_TIMED_OUT
-        (-1, [END, END, END, END]),        // UNKNOWN_SERVER_ERROR
-        (9999, [END, END, END, END]),
+        (-1, [AGAIN, AGAIN, AGAIN, END]),  // UNKNOWN_SERVER_ERROR
+        (9999, [AGAIN, AGAIN, AGAIN, END]),
     ];
     let joining = || {
         let mut test = Test::new();
@@ -576,14 +576,73 @@ fn it_leaves_from_wherever_it_is() {
 #[test]
 fn what_is_final_ends_it() {
     let mut test = Test::beating();
-    let unauthorised = Error::new(ErrorKind::Authorization, "no");
-    test.m.beaten(test.now, Err((Failure::Connection(unauthorised), String::new())));
+    test.refused(code::FENCED_INSTANCE_ID);
     let did = test.did();
     assert_eq!(did[0], "lost t/0,t/1");
-    assert!(did[1].starts_with("failed Authorization"), "{did:?}");
+    assert!(did[1].starts_with("failed GroupMembership"), "{did:?}");
     let mut test = Test::stable();
     test.m.fail(Error::new(ErrorKind::Config, "no"));
     assert_eq!(test.did().len(), 2);
+}
+
+#[test]
+fn what_somebody_may_mend_is_tried_again_and_known_meanwhile() {
+    for code in [30, 81, -1] {
+        let mut test = Test::beating();
+        test.refused(code);
+        assert!(test.m.trouble().is_some(), "code {code}");
+        test.wait();
+        test.expect(&["beat own 2 full owning [0,1]"]);
+        test.beaten(2, None);
+        assert!(test.m.trouble().is_none(), "code {code}");
+    }
+    let mut test = Test::beating();
+    let refused = Error::new(ErrorKind::Authentication, "refused").passing();
+    test.m.beaten(test.now, Err((Failure::Connection(refused), String::new())));
+    test.wait();
+    test.expect(&["find"]);
+}
+
+#[test]
+fn a_hung_program_loses_all_and_is_out_until_it_comes_back() {
+    let mut test = Test::stable();
+    test.m.expel(test.now);
+    test.expect(&["lost t/0,t/1", "beat own -1"]);
+    test.beaten(-1, None);
+    test.expect(&[]);
+    assert_eq!(test.m.deadline(), None);
+    test.m.expel(test.now);
+    test.learn();
+    test.expect(&[]);
+    test.m.come_back(test.now);
+    test.expect(&["beat own 0 full owning []"]);
+    test.beaten(4, Some(t(&[0])));
+    test.expect(&["assigned 4 t/0", "beat own 4 owning [0]"]);
+
+    // It comes back while the group is being told, and what is told in vain is waited for no longer than leaving may take.
+    let mut test = Test::beating();
+    test.m.expel(test.now);
+    test.did();
+    test.m.come_back(test.now);
+    test.expect(&[]);
+    test.wait();
+    test.expect(&["find"]);
+    test.found();
+    test.expect(&["beat own 0 full owning []"]);
+
+    // In a drain; a static member too.
+    let mut test = Test::draining();
+    test.m.expel(test.now);
+    test.m.drained(test.now);
+    test.expect(&["lost t/0,t/1", "beat own -1"]);
+    let mut test = Test::stable_with(Settings { instance_id: Some("i".into()), ..settings() });
+    test.m.expel(test.now);
+    test.expect(&["lost t/0,t/1", "beat own -1"]);
+
+    // Who is out of the group is closed at once.
+    test.beaten(-1, None);
+    test.m.leave(test.now);
+    test.expect(&["end"]);
 }
 
 #[test]
@@ -607,6 +666,8 @@ enum Event {
     Drained,
     CommitRefused(i16),
     Learn(u128),
+    Expel,
+    ComeBack,
     Wait,
 }
 
@@ -623,6 +684,8 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Drained),
         1 => codes().prop_map(Event::CommitRefused),
         2 => (1..4u128).prop_map(Event::Learn),
+        1 => Just(Event::Expel),
+        2 => Just(Event::ComeBack),
         5 => Just(Event::Wait),
     ]
 }
@@ -658,6 +721,8 @@ proptest! {
                 Event::Drained => test.m.drained(now),
                 Event::CommitRefused(code) => test.m.commit_refused(now, code),
                 Event::Learn(topic) => test.m.learn(now, [(Uuid::from_u128(topic), name(topic).into())]),
+                Event::Expel => if test.m.is_member() { test.m.expel(now) },
+                Event::ComeBack => test.m.come_back(now),
                 Event::Wait => if test.m.deadline().is_some() { test.wait() },
             }
             while let Some(action) = test.m.next_action() {
@@ -701,7 +766,7 @@ proptest! {
                 }
                 prop_assert!(owned.is_empty() || test.m.is_member() || !test.m.actions.is_empty());
             }
-            prop_assert!(over || test.m.deadline().is_some() || test.m.in_flight != InFlight::Nothing, "stuck");
+            prop_assert!(over || test.m.phase == Phase::Away || test.m.deadline().is_some() || test.m.in_flight != InFlight::Nothing, "stuck");
         }
     }
 }

@@ -1,0 +1,62 @@
+//! Which partitions are younger than a consumer.
+
+use std::collections::{BTreeSet, HashMap};
+
+use uuid::Uuid;
+
+use crate::cluster::Snapshot;
+use crate::record::TopicPartition;
+
+/// The topics of a consumer as they were when it began. Where nothing is committed, `offset_reset` = latest means the end of the log as of
+/// then: of a partition that was not there yet, it is the beginning.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<String, (Option<Uuid>, usize)>);
+
+impl Known {
+    pub(super) fn new(snapshot: &Snapshot, topics: &BTreeSet<String>) -> Self {
+        let known = topics.iter().filter_map(|name| {
+            let topic = snapshot.topics.get(name.as_str())?;
+            Some((name.clone(), (topic.id, topic.partitions.len())))
+        });
+        Self(known.collect())
+    }
+
+    /// Whether a partition has come since; a topic that was deleted and created again has only such ones.
+    pub(super) fn is_new(&self, p: &TopicPartition, snapshot: &Snapshot) -> bool {
+        let Some((id, partitions)) = self.0.get(&*p.topic) else { return false };
+        let is = snapshot.topics.get(&p.topic).and_then(|topic| topic.id);
+        let is_another = id.is_some() && is.is_some() && *id != is;
+        is_another || usize::try_from(p.partition).is_ok_and(|index| index >= *partitions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
+
+    use super::*;
+    use crate::cluster::topic_meta;
+
+    fn snapshot(id: u128, partitions: i32) -> Snapshot {
+        let partition =
+            |index| MetadataResponsePartition::default().with_partition_index(index).with_leader_id(1.into());
+        let topic = MetadataResponseTopic::default()
+            .with_topic_id(Uuid::from_u128(id))
+            .with_partitions((0..partitions).map(partition).collect());
+        let mut snapshot = Snapshot::empty();
+        snapshot.topics.insert("t".into(), Arc::new(topic_meta("t".into(), &topic, None)));
+        snapshot
+    }
+
+    #[test]
+    fn what_a_topic_gets_later_is_new() {
+        let topics = BTreeSet::from(["t".to_owned()]);
+        let known = Known::new(&snapshot(1, 2), &topics);
+        let is_new = |id, p| known.is_new(&TopicPartition::new("t", p), &snapshot(id, 3));
+        assert_eq!([is_new(1, 0), is_new(1, 1), is_new(1, 2)], [false, false, true]);
+        assert!(is_new(2, 0), "the topic was created again");
+        assert!(!known.is_new(&TopicPartition::new("other", 5), &snapshot(1, 3)));
+    }
+}

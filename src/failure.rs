@@ -1,0 +1,104 @@
+//! What passes and what is final: the one decision that every loop asks that goes on by itself, and the one way in which an outage
+//! stands in the log ([`Outage`]).
+//!
+//! Final is only what cannot get better while the process runs: a setting that is wrong, a login that is refused before this client was
+//! ever let in, a protocol that is not spoken, a client that was closed. Everything else is an outage: it is tried again with backoff for as
+//! long as whoever waits has time, and stands in the log and in health meanwhile. A loop that serves nobody in particular (membership, fetching,
+//! metadata, the producer's identity) has no deadline; a delivery, a commit and a call have one, and end at it with the last failure.
+//!
+//! A call whose caller waits for its answer asks [`Error::is_retriable`] instead: there a refusal is an answer.
+//!
+//! docs/delivery-guarantees.md has the same as a table.
+
+mod outage;
+
+pub(crate) use outage::{Outage, Trouble};
+
+use crate::error::{Error, ErrorKind};
+
+/// Whether trying again can't help.
+pub(crate) fn is_final(e: &Error) -> bool {
+    match e.kind() {
+        // Of a client that was let in once, or whose token source is away, it is an outage.
+        ErrorKind::Config | ErrorKind::Authentication | ErrorKind::Unsupported => !e.passes(),
+        ErrorKind::Broker(code) => is_final_code(code),
+        ErrorKind::Connect
+        | ErrorKind::Disconnected
+        | ErrorKind::Timeout
+        | ErrorKind::Corrupt // better bytes may come
+        | ErrorKind::UnknownTopic
+        | ErrorKind::Authorization
+        | ErrorKind::OffsetOutOfRange
+        | ErrorKind::GroupMembership => false,
+        ErrorKind::Closed
+        | ErrorKind::FateUnknown // a repetition may write twice
+        | ErrorKind::TopicExists
+        | ErrorKind::RecordTooLarge
+        | ErrorKind::InvalidRecord
+        | ErrorKind::Event
+        | ErrorKind::Handler
+        | ErrorKind::Io => true,
+    }
+}
+
+/// Whether a request that a broker refuses with this code will be refused with it for as long as it is the same request. What a code means
+/// to a certain state (a generation that is over, a leader that has moved) is for whoever keeps that state.
+///
+/// A code that is not known, and a broker that says no more than that something went wrong (-1), are outages.
+pub(crate) fn is_final_code(code: i16) -> bool {
+    matches!(
+        code,
+        4 // InvalidFetchSize
+        | 10 | 18 // MessageTooLarge, RecordListTooLarge
+        | 12 | 28 // OffsetMetadataTooLarge, InvalidCommitOffsetSize
+        | 17 // InvalidTopic
+        | 21 // InvalidRequiredAcks
+        | 24 // InvalidGroupId
+        | 26 // InvalidSessionTimeout
+        | 32 // InvalidTimestamp
+        | 33..=35 // UnsupportedSaslMechanism, IllegalSaslState, UnsupportedVersion
+        | 36..=40 // TopicAlreadyExists to InvalidConfig
+        | 42..=44 // InvalidRequest, UnsupportedForMessageFormat, PolicyViolation
+        | 54 // SecurityDisabled
+        | 76 // UnsupportedCompressionType
+        | 82 // FencedInstanceId: to come back would fence the other one
+        | 87 // InvalidRecord
+        | 111 // UnreleasedInstanceId
+        | 112 // UnsupportedAssignor
+        | 128 // InvalidRegularExpression
+    )
+}
+
+/// Whether somebody has to act before an outage ends, so that a program is told of it at once, and not its log alone.
+pub(crate) fn needs_action(e: &Error) -> bool {
+    // InconsistentGroupProtocol and GroupMaxSizeReached: other members have to go.
+    matches!(e.kind(), ErrorKind::Authorization | ErrorKind::Broker(23 | 81))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_knows_to_be_final_is_tried_again() {
+        for code in [-1, 6, 7, 14, 15, 16, 29, 30, 31, 56, 78, 89, 999] {
+            assert!(!is_final(&Error::broker(code, "x")), "{code}");
+        }
+        for code in [24, 26, 35, 42, 87, 112] {
+            assert!(is_final(&Error::broker(code, "x")), "{code}");
+        }
+        for kind in [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Corrupt] {
+            assert!(!is_final(&Error::new(kind, "x")), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_login_is_final_until_the_client_was_let_in_once() {
+        for kind in [ErrorKind::Authentication, ErrorKind::Config, ErrorKind::Unsupported] {
+            let e = Error::new(kind, "x");
+            assert!(is_final(&e), "{kind:?}");
+            let later = e.passing().context("finding the coordinator");
+            assert!(!is_final(&later) && later.is_retriable() && later.kind() == kind, "{kind:?}");
+        }
+    }
+}
