@@ -67,7 +67,8 @@ pub enum OffsetReset {
     /// At the first record of the log: nothing that is still there is missed.
     #[default]
     Earliest,
-    /// Behind the last record of the log: only what is produced from now on.
+    /// Behind the last record of the log: only what is produced from now on. A partition that its topic is given while a member runs begins at
+    /// its start.
     Latest,
     /// Nowhere: that is an error, and the program decides by [`Consumer::seek`](crate::Consumer::seek).
     None,

@@ -186,6 +186,7 @@ impl Consumer {
             isolation_level: consumer.isolation_level,
             inbox: Arc::clone(&consumer.inbox),
             status: Arc::clone(&consumer.status),
+            outlook: consumer.outlook(),
         });
         client.cluster().running().add(&running);
         consumer.running = Some(running);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ConsumerState;
+use super::Outlook;
 use super::inbox::Inbox;
 use super::positions::lag;
 use super::status::Status;
@@ -18,6 +19,7 @@ pub(crate) struct RunningConsumer {
     pub(super) isolation_level: IsolationLevel,
     pub(super) inbox: Arc<Inbox>,
     pub(super) status: Arc<Status>,
+    pub(crate) outlook: Outlook,
 }
 
 /// A partition of such a consumer.

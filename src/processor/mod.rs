@@ -24,8 +24,9 @@ mod source;
 mod state;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -411,17 +412,24 @@ impl SubscriptionHealth {
     /// A consumer that the application asks for records itself: how it handles them is not known here.
     pub(crate) fn of_consumer(consumer: &RunningConsumer, stalled_after: Duration) -> Self {
         let (state, in_state) = consumer.state();
-        let partition = |p: RunningPartition| PartitionHealth {
-            topic: p.partition.topic.to_string(),
-            partition: p.partition.partition,
-            activity: if p.lag.unwrap_or_default() > 0 { Activity::Busy } else { Activity::Idle },
-            quiet_ms: None,
-            position: p.position.unwrap_or(-1),
-            committed: p.committed,
-            lag: p.lag,
-            in_hand: 0,
-            parked_keys: 0,
-            paused: None,
+        let (now, troubles) = (Instant::now(), consumer.outlook.of_partitions());
+        let troubles: BTreeMap<_, _> = troubles.into_iter().collect();
+        let partition = |p: RunningPartition| {
+            let trouble = troubles.get(&p.partition);
+            let waits = p.lag.unwrap_or_default() > 0 || trouble.is_some();
+            PartitionHealth {
+                topic: p.partition.topic.to_string(),
+                partition: p.partition.partition,
+                activity: if waits { Activity::Busy } else { Activity::Idle },
+                quiet_ms: None,
+                position: p.position.unwrap_or(-1),
+                committed: p.committed,
+                lag: p.lag.filter(|_| trouble.is_none()),
+                in_hand: 0,
+                parked_keys: 0,
+                paused: None,
+                trouble: trouble.map(|trouble| trouble.describe(now)),
+            }
         };
         let partitions: Vec<_> = consumer.partitions().into_iter().map(partition).collect();
         let activity = match state {
@@ -438,6 +446,7 @@ impl SubscriptionHealth {
             member_id,
             generation,
             activity,
+            trouble: consumer.outlook.of_group().map(|trouble| trouble.describe(now)),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             partitions,
         }

@@ -3,8 +3,7 @@
 mod page;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ailurus::health::Status;
@@ -82,7 +81,7 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let listen = args.listen.resolve().await?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("HTTP can't listen on {listen}"))?;
     output::print(format_args!("http://{}/health/redpanda\n", listener.local_addr()?))?;
-    let app = Arc::new(App { service, exposition, members: AtomicBool::new(false), shutdown });
+    let app = Arc::new(App { service, exposition, stage: Mutex::new(Stage::Starting), shutdown });
     let (stop_http, stopped) = oneshot::channel::<()>();
     let http = tokio::spawn({
         let router = router(Arc::clone(&app));
@@ -104,13 +103,29 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     Ok(if app.shutdown.is_cut_short() { Exit::Interrupted } else { Exit::Success })
 }
 
+/// How far the process is. One value, so that whoever looks never sees half of a change; nothing comes after the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The consumers are being started.
+    Starting,
+    /// They run; whether both are members of their groups.
+    Running { members: bool },
+    /// The process ends, by a signal or because a consumer has.
+    Ending,
+}
+
+impl Stage {
+    fn then(self, next: Self) -> Self {
+        if self == Self::Ending { Self::Ending } else { next }
+    }
+}
+
 /// What the HTTP side sees.
 struct App {
     /// From the beginning, whether its cluster is reached or not.
     service: RedpandaService,
     exposition: Exposition,
-    /// Whether both consumers are members of their groups.
-    members: AtomicBool,
+    stage: Mutex<Stage>,
     shutdown: Shutdown,
 }
 
@@ -129,6 +144,7 @@ impl App {
                 Err(e) => Err(e.into()),
             },
         };
+        self.enter(Stage::Ending);
         result.and(self.service.close(CLOSE_WITHIN).await.map_err(Into::into))
     }
 
@@ -149,7 +165,7 @@ impl App {
                 Err(e) => Err(e.into()),
             },
         };
-        self.members.store(false, Ordering::Relaxed);
+        self.enter(Stage::Ending);
         ended.and(end(subscriptions, shutdown).await)
     }
 
@@ -182,7 +198,8 @@ impl App {
     async fn watch_members(&self, subscriptions: &[Subscription]) {
         loop {
             let members = subscriptions.iter().all(|s| s.health().state == "member");
-            if self.members.swap(members, Ordering::Relaxed) != members {
+            let was = self.enter(Stage::Running { members });
+            if (was == Stage::Running { members: true }) != members {
                 note(format_args!("{}", if members { "ready" } else { "not ready: a consumer is not in its group" }));
             }
             tokio::time::sleep(LOOK).await;
@@ -244,18 +261,40 @@ impl App {
     /// Why no work is to be expected of this process. A group notices only after the session timeout that its brokers are
     /// gone, so they are asked.
     async fn not_ready(&self) -> Vec<String> {
-        if self.shutdown.is_requested() {
-            return vec!["the process is shutting down".to_owned()];
+        if self.stage() == Stage::Ending {
+            return not_ready(Stage::Ending, None);
         }
         let health = self.service.health().await;
-        // It may have begun to end while the cluster was asked.
+        // Behind the wait: the end may have begun meanwhile.
+        not_ready(self.stage(), Some(&health))
+    }
+
+    /// Goes on to a stage; gives the one before. The end is the last one.
+    fn enter(&self, next: Stage) -> Stage {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *stage;
+        *stage = before.then(next);
+        before
+    }
+
+    fn stage(&self) -> Stage {
+        // The signal comes before all that follows from it.
         if self.shutdown.is_requested() {
-            return vec!["the process is shutting down".to_owned()];
+            Stage::Ending
+        } else {
+            *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
         }
-        if !health.is_reachable() {
-            return health.problems;
-        }
-        if self.members.load(Ordering::Relaxed) { Vec::new() } else { outside(&health) }
+    }
+}
+
+/// Why a process in this stage, whose cluster is so, is not ready.
+fn not_ready(stage: Stage, health: Option<&Health>) -> Vec<String> {
+    match (stage, health) {
+        (Stage::Ending, _) => vec!["the process is shutting down".to_owned()],
+        (_, Some(health)) if !health.is_reachable() => health.problems.clone(),
+        (Stage::Running { members: true }, _) => Vec::new(),
+        (Stage::Running { members: false }, Some(health)) => outside(health),
+        (Stage::Starting | Stage::Running { .. }, _) => vec!["the consumers are being started".to_owned()],
     }
 }
 
@@ -267,4 +306,52 @@ fn outside(health: &Health) -> Vec<String> {
         reasons.push("the consumers are being started".to_owned());
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn health(up: bool, state: &str) -> Health {
+        let broker = json!({
+            "id": 1, "address": "127.0.0.1:9092", "status": if up { "up" } else { "down" }, "latencyMs": null,
+            "error": if up { json!(null) } else { json!("127.0.0.1:9092: refused the connection") },
+        });
+        let subscription = json!({
+            "group": "g", "topics": ["t"], "state": state, "stateMs": 1, "memberId": null, "generation": null,
+            "activity": "idle", "lag": 0, "partitions": [],
+        });
+        let problems = if up { json!([]) } else { json!(["127.0.0.1:9092: refused the connection"]) };
+        let all = json!({
+            "status": "degraded", "problems": problems, "ageMs": 0, "clusterId": null, "controllerId": null,
+            "brokers": [broker], "topics": [], "subscriptions": [subscription],
+        });
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn whatever_is_seen_while_the_process_ends_it_is_shutting_down() {
+        for (up, state) in [(true, "member"), (true, "closed"), (true, "joining"), (false, "member")] {
+            let reasons = not_ready(Stage::Ending, Some(&health(up, state)));
+            assert_eq!(reasons, ["the process is shutting down"], "{up} {state}");
+        }
+        for next in [Stage::Starting, Stage::Running { members: true }, Stage::Running { members: false }] {
+            assert_eq!(Stage::Ending.then(next), Stage::Ending, "nothing comes after the end");
+            assert_eq!(next.then(Stage::Ending), Stage::Ending);
+        }
+    }
+
+    #[test]
+    fn who_is_not_ready_says_why() {
+        let running = |members| Stage::Running { members };
+        assert!(not_ready(running(true), Some(&health(true, "member"))).is_empty());
+        assert_eq!(not_ready(Stage::Starting, Some(&health(true, "member"))), ["the consumers are being started"]);
+        let outside = not_ready(running(false), Some(&health(true, "joining")));
+        assert_eq!(outside, ["the consumer of group \"g\" is joining"]);
+        for stage in [Stage::Starting, running(true), running(false)] {
+            assert!(not_ready(stage, Some(&health(false, "member")))[0].contains("refused"), "{stage:?}");
+        }
+    }
 }
