@@ -67,15 +67,19 @@ async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on()
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
-    let group = broker.group("g");
-    produce(&client, &topic, 2, 0..20, Compression::None).await;
-    let mut config = client.config().consumer.clone();
+    hangs_and_goes_on(&client, &topic, &broker.group("g"), client.config().consumer.clone()).await;
+}
+
+/// The same for either protocol.
+pub async fn hangs_and_goes_on(client: &Client, topic: &str, group: &str, settings: ConsumerConfig) {
+    produce(client, topic, 2, 0..20, Compression::None).await;
+    let mut config = settings.clone();
     config.max_poll_interval = Duration::from_millis(500);
-    let mut hung = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut hung = Consumer::subscribe(client, group, &[topic], config).await.unwrap();
     let records = next_records(&mut hung).await;
     let committer = hung.committer();
     // It handles these, and does not come back for more: another one gets all.
-    let mut other = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut other = Consumer::subscribe(client, group, &[topic], settings).await.unwrap();
     soon(async {
         while other.assignment().len() != 2 {
             tokio::select! {
@@ -87,7 +91,7 @@ async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on()
     .await;
     let late = committer.commit(&[(records.topic_partition(), records.next_offset)]).await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::GroupMembership);
-    assert_eq!(Admin::new(&client).describe_group(&group).await.unwrap().members.len(), 1);
+    assert_eq!(Admin::new(client).describe_group(group).await.unwrap().members.len(), 1);
     other.close().await.unwrap();
     drop(records);
     let event = next(&mut hung).await;

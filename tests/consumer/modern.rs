@@ -155,6 +155,14 @@ async fn until_handled(members: &mut [&mut Member], wanted: Range<i32>) {
 }
 
 #[tokio::test]
+async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on() {
+    let Some((broker, client)) = offered().await else { return };
+    let topic = topic(&broker, &client, "t", 2).await;
+    let config = config(&client, GroupProtocol::Consumer);
+    membership::hangs_and_goes_on(&client, &topic, &broker.group("hung"), config).await;
+}
+
+#[tokio::test]
 async fn members_share_and_what_they_keep_is_never_touched() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 6).await;

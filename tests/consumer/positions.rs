@@ -293,3 +293,43 @@ async fn idle_partitions_are_not_named_in_each_fetch() {
     assert!(whole < fetches.len() / 2, "{fetches:?}");
     assert!(named < 200, "{named} partitions in {} fetches: {fetches:?}", fetches.len());
 }
+
+#[tokio::test]
+async fn by_latest_what_is_written_to_new_partitions_before_they_are_noticed_is_read() {
+    let broker = support::broker().await;
+    let client = client(&broker).await;
+    let topic = topic(&broker, &client, "t", 1).await;
+    produce(&client, &topic, 1, 0..3, Compression::None).await;
+    let mut config = client.config().consumer.clone();
+    config.offset_reset = OffsetReset::Latest;
+    let mut consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    assigned(&mut consumer).await;
+    // Another client makes the topic grow and writes before this one knows.
+    let other = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    Admin::new(&other).create_partitions(&topic, 3).await.unwrap();
+    let producer = Producer::new(&other, other.config().producer.clone()).unwrap();
+    for partition in [1, 2] {
+        let value = partition.to_string();
+        soon(async {
+            // Until its leader has heard of it.
+            while producer.send(ProducerRecord::to(&topic).value(&value).partition(partition)).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    soon(producer.flush(LONG)).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        // Health asks for metadata, as its time would.
+        ailurus::Health::check(&client).await;
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(100), consumer.recv()).await {
+            if let ConsumerEvent::Records(records) = event.unwrap() {
+                seen.extend(numbers(&records));
+            }
+        }
+    }
+    assert_eq!(sorted(seen), [1, 2], "and nothing of what was there before");
+    soon(consumer.close()).await.unwrap();
+    producer.close(LONG).await.unwrap();
+}

@@ -97,7 +97,7 @@ async fn first(consumer: &mut Consumer) -> (i32, Vec<i32>) {
 
 #[tokio::test]
 async fn a_member_comes_back() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Auto] {
         both(async |broker, config, away| {
             let mut config = config.build().unwrap();
             config.consumer.group_protocol = protocol;

@@ -1,0 +1,117 @@
+//! A leader that can't be reached: known to the program and in health, by the partition's name, while the others are read on.
+
+use std::time::Duration;
+
+use ailurus::health::{Activity, Status};
+use ailurus::{
+    Client, Consumer, ConsumerEvent, Message, Producer, ProducerRecord, RedpandaService, StartOffset, TopicPartition,
+};
+use ailurus_broker::{Broker, BrokerConfig, Fault};
+
+/// The longest that anything here may take.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, what).await.expect("it takes too long")
+}
+
+/// Two nodes, and a topic whose partitions have one replica each: 0 on one node, 1 on the other. Gives the leader of 1.
+async fn broker() -> (Broker, i32) {
+    let broker = Broker::start(BrokerConfig::default().nodes(2).default_replication(1)).await.unwrap();
+    broker.create_topic("t", 2).unwrap();
+    broker.move_leader("t", 0, 0).unwrap();
+    broker.move_leader("t", 1, 1).unwrap();
+    (broker, 1)
+}
+
+fn config(broker: &Broker) -> ailurus::Config {
+    let mut config = ailurus::Config::builder().brokers(broker.bootstrap()).build().unwrap();
+    config.retry_backoff = Duration::from_millis(10);
+    config.retry_backoff_max = Duration::from_millis(100);
+    config
+}
+
+async fn write(client: &Client, partition: i32) {
+    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let record = ProducerRecord::to("t").value("x").partition(partition);
+    soon(async { producer.send(record).await.unwrap().await.unwrap() }).await;
+    soon(producer.close(LONG)).await.unwrap();
+}
+
+async fn until(mut wanted: impl AsyncFnMut() -> bool) {
+    soon(async {
+        while !wanted().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_sees_which_partition_waits_for_which_broker() {
+    let (broker, away) = broker().await;
+    let client = Client::connect(config(&broker)).await.unwrap();
+    let from = [0, 1].map(|p| (TopicPartition::new("t", p), StartOffset::Earliest)).to_vec();
+    let mut consumer = Consumer::assign(&client, from, client.config().consumer.clone()).await.unwrap();
+    // It leads, and its connections break.
+    broker.set_hook(move |request| (request.node == away && request.api_key == 1).then_some(Fault::Close));
+    until(async || !consumer.problems().is_empty()).await;
+    let problems = consumer.problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].partition, Some(TopicPartition::new("t", 1)));
+    assert!(problems[0].error.full().contains(&broker.address(away).unwrap()), "{problems:?}");
+    // It is gone, and nobody else leads.
+    broker.stop_node(away).await.unwrap();
+    until(async || consumer.problems().iter().any(|p| p.error.full().contains("t/1 without a leader"))).await;
+    // The other one is read on.
+    write(&client, 0).await;
+    let read = async |consumer: &mut Consumer, partition: i32| loop {
+        if let ConsumerEvent::Records(records) = soon(consumer.recv()).await.unwrap() {
+            if !records.records.is_empty() {
+                assert_eq!(records.partition, partition);
+                return;
+            }
+        }
+    };
+    read(&mut consumer, 0).await;
+    broker.clear_hook();
+    broker.start_node(away).await.unwrap();
+    write(&client, 1).await;
+    read(&mut consumer, 1).await;
+    until(async || consumer.problems().is_empty()).await;
+    soon(consumer.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn health_does_not_call_a_partition_idle_that_it_can_t_ask() {
+    let (broker, away) = broker().await;
+    let service = RedpandaService::connect(config(&broker)).await.unwrap();
+    let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let handle = move |message: Message| {
+        let handled = handled.clone();
+        async move { handled.send(message.partition).unwrap() }
+    };
+    let subscription = service.subscribe(&["t"], "g", handle).await.unwrap();
+    for partition in [0, 1] {
+        write(service.client(), partition).await;
+        assert_eq!(soon(seen.recv()).await, Some(partition));
+    }
+    broker.set_hook(move |request| (request.node == away && matches!(request.api_key, 1 | 2)).then_some(Fault::Close));
+    let of = |health: &ailurus::Health| health.subscriptions[0].partitions[1].clone();
+    until(async || of(&service.health().await).trouble.is_some()).await;
+    let health = service.health().await;
+    let (one, other) = (of(&health), &health.subscriptions[0].partitions[0]);
+    assert_ne!(one.activity, Activity::Idle, "{one:?}");
+    assert_eq!(one.lag, None, "{one:?}");
+    assert_eq!((other.activity, other.trouble.as_deref()), (Activity::Idle, None));
+    assert!(health.status >= Status::Degraded, "{health:?}");
+    assert!(
+        health.problems.iter().any(|p| p.contains("t/1 of group") && p.contains("can't be read")),
+        "{:?}",
+        health.problems
+    );
+    broker.clear_hook();
+    until(async || service.health().await.status == Status::Healthy).await;
+    soon(subscription.shutdown()).await.unwrap();
+    soon(service.close(LONG)).await.unwrap();
+}
