@@ -243,22 +243,24 @@ impl World {
         let config = self.victim();
         let client = self.beside(until_it_works(|| Client::connect(config.clone()))).await;
         let producer = Producer::new(&client, config.producer.clone()).unwrap();
-        let send = async |n: i32| {
-            let value = n.to_string();
-            until_it_works(|| producer.send(ProducerRecord::to(TOPIC).value(&value).partition(n % PARTITIONS))).await
+        let send = |n: i32| {
+            let (value, producer) = (n.to_string(), &producer);
+            async move {
+                let record = || ProducerRecord::to(TOPIC).value(&value).partition(n % PARTITIONS);
+                let delivery = until_it_works(|| producer.send(record())).await;
+                delivery.await.unwrap_or_else(|e| panic!("record {n}: {}", e.full()));
+            }
         };
         let mut acknowledged = BTreeSet::new();
         for n in 0..3 * BATCH {
             // The first record needs an identity, which may be what fails.
             let begins = n == if self.plan.seed % 2 == 0 { 0 } else { BATCH } && !self.plan.from_the_start;
-            let delivery = if begins {
+            if begins {
                 self.fails().await;
-                let (delivery, ()) = tokio::join!(send(n), self.ends());
-                delivery
+                tokio::join!(send(n), self.ends());
             } else {
-                send(n).await
-            };
-            delivery.await.unwrap_or_else(|e| panic!("record {n}: {}", e.full()));
+                send(n).await;
+            }
             acknowledged.insert(n);
         }
         let log = (0..PARTITIONS).flat_map(|p| self.broker.log_records(TOPIC, p).unwrap());
