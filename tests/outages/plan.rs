@@ -155,8 +155,12 @@ impl Plan {
             role,
             step,
             fault,
-            // A login that is refused at first is final, and says so.
-            from_the_start: r.bool() && step != Step::Login,
+            from_the_start: match step {
+                // One that is refused at first is final, and says so; the others begin with the first record.
+                Step::Login | Step::InitProducerId | Step::Produce => false,
+                Step::ListOffsets => true, // later on all positions are known
+                _ => r.bool(),
+            },
             lasts: Duration::from_millis(r.u64(200..1500)),
             cuts: r.bool() || matches!(step, Step::Token | Step::Login | Step::ApiVersions),
         }

@@ -254,7 +254,8 @@ impl World {
         let mut acknowledged = BTreeSet::new();
         for n in 0..3 * BATCH {
             // The first record needs an identity, which may be what fails.
-            let begins = n == if self.plan.seed % 2 == 0 { 0 } else { BATCH } && !self.plan.from_the_start;
+            let at = if self.plan.step == Step::InitProducerId || self.plan.seed % 2 == 0 { 0 } else { BATCH };
+            let begins = n == at && !self.plan.from_the_start;
             if begins {
                 self.fails().await;
                 tokio::join!(send(n), self.ends());
