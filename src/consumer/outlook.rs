@@ -44,6 +44,12 @@ impl Outlook {
         Self { status: Arc::clone(status), reading: reading.map(Arc::downgrade).unwrap_or_default() }
     }
 
+    /// Of a consumer that waits for nothing.
+    #[cfg(test)]
+    pub(crate) fn clear() -> Self {
+        Self::new(&Arc::new(Status::new(super::meter::Meter::default())), None)
+    }
+
     /// What keeps it from its group.
     pub(crate) fn of_group(&self) -> Option<Trouble> {
         self.status.current_trouble()

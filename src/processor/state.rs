@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn a_partition_that_moves_is_looked_at_once_and_again_when_it_moves_behind_the_look() {
-        let shared = SubscriptionState::new("g", &["t"], Duration::from_secs(60), IsolationLevel::default());
+        let shared =
+            SubscriptionState::new("g", &["t"], Duration::from_secs(60), IsolationLevel::default(), Outlook::clear());
         let (tp, state) = (TopicPartition::new("t", 0), PartitionState::new());
         let to = |offset| {
             state.is_at(Position { offset, leader_epoch: None, metadata: String::new() });
