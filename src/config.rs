@@ -489,6 +489,12 @@ pub struct Config {
     /// The age at which what we know of topics is asked for anew, default 5 minutes. 1 ms to 1 day. New partitions of a
     /// growing topic are seen after this at the latest.
     pub metadata_max_age: Duration,
+    /// How long a topic may go unused, neither produced to nor read, before this client forgets it and asks for its metadata no
+    /// more; default 5 minutes. 1 ms to 1 day. Its next use looks it up again. Raise it where many topics are used seldom.
+    pub metadata_max_idle: Duration,
+    /// How long a topic that producing or subscribing asks the broker to create may take to appear, default 10 s. 1 ms to 1 hour.
+    /// A broker that says that it creates none is not waited for.
+    pub topic_creation_timeout: Duration,
     /// The wait before a failed request is tried again, default 100 ms; it doubles each time, with jitter. 1 ms to 60 s. Raise
     /// it where many clients would come back to a broker at once.
     pub retry_backoff: Duration,
@@ -520,6 +526,8 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             health_timeout: Duration::from_secs(3),
             metadata_max_age: Duration::from_secs(300),
+            metadata_max_idle: Duration::from_secs(300),
+            topic_creation_timeout: Duration::from_secs(10),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),
             metrics: Reporter::default(),
@@ -726,6 +734,10 @@ impl ConfigBuilder {
         health_timeout: Duration => health_timeout;
         /// The age at which metadata is asked for anew.
         metadata_max_age: Duration => metadata_max_age;
+        /// [`Config::metadata_max_idle`].
+        metadata_max_idle: Duration => metadata_max_idle;
+        /// [`Config::topic_creation_timeout`].
+        topic_creation_timeout: Duration => topic_creation_timeout;
         /// The wait before a failed request is tried again.
         retry_backoff: Duration => retry_backoff;
         /// The longest wait between two tries.

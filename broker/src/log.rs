@@ -58,6 +58,13 @@ impl Checked {
     pub fn size(&self) -> usize {
         self.data.len()
     }
+
+    /// The places in the batch of records without a key, which a compacted topic refuses.
+    pub fn without_key(&self) -> Vec<i32> {
+        let unpacked = batch::unpack(&self.header, &Bytes::copy_from_slice(&self.data)).ok().flatten();
+        let records = unpacked.into_iter().flat_map(Records::new).filter_map(Result::ok);
+        records.filter(|record| record.key.is_none()).map(|record| record.offset_delta).collect()
+    }
 }
 
 /// Looks at the records of one partition of a Produce request as Kafka does: exactly one batch of format v2, its

@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 /// (name, kind, default, allowed words).
 ///
 /// `retention.ms`, `cleanup.policy` and `compression.type` are told but not acted upon: nothing is deleted for its age,
-/// nothing is compacted by itself, and batches stay as they were sent.
+/// nothing is compacted by itself, and batches stay as they were sent. But a topic that is compacted takes no record without a key.
 const KNOWN: &[(&str, Kind, &str, &[&str])] = &[
     ("cleanup.policy", Kind::List, "delete", &["delete", "compact", "compact,delete", "delete,compact"]),
     ("compression.type", Kind::String, "producer", &["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
@@ -94,6 +94,10 @@ impl TopicConfig {
 
     pub fn min_insync_replicas(&self) -> usize {
         self.number("min.insync.replicas").and_then(|n| usize::try_from(n).ok()).unwrap_or(1)
+    }
+
+    pub fn is_compacted(&self) -> bool {
+        self.given.get("cleanup.policy").is_some_and(|policy| policy.split(',').any(|word| word == "compact"))
     }
 
     /// `None`: keep everything.

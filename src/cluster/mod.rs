@@ -5,23 +5,29 @@
 //! open connections of their own.
 
 mod backoff;
+mod discovery;
+mod interest;
 mod registry;
 mod requests;
 mod snapshot;
+mod topics;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use backoff::Backoff;
+use discovery::LookUp;
+use interest::Interests;
+pub(crate) use interest::{Interest, Pin};
 pub(crate) use registry::Registry;
 pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
 
@@ -32,8 +38,6 @@ use crate::wire::{ConnectSettings, Connection};
 
 /// The longest name of a topic.
 const TOPIC_NAME: usize = 249;
-/// How long a topic that this client has asked to be created may take to appear.
-const CREATION: Duration = Duration::from_secs(10);
 /// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
 const MISSING: Duration = Duration::from_secs(5);
 /// The longest wait for what any broker can tell, metadata or a coordinator: the next one may be faster.
@@ -62,11 +66,13 @@ impl Client {
     /// A client that connects when it is first used. Must be called within a tokio runtime.
     pub fn new(config: Config) -> Self {
         let cancel = CancellationToken::new();
+        let (look_ups, queue) = mpsc::channel(discovery::QUEUE);
         let cluster = Arc::new(Cluster {
             settings: ConnectSettings::new(&config),
             config,
             snapshot: watch::channel(Arc::new(Snapshot::empty())).0,
-            wanted: Mutex::default(),
+            interests: Interests::default(),
+            look_ups,
             refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
             connections: Mutex::default(),
@@ -75,6 +81,7 @@ impl Client {
             running: Registry::default(),
         });
         cluster.tasks.spawn(keep_fresh(Arc::clone(&cluster)));
+        cluster.tasks.spawn(discovery::serve(Arc::clone(&cluster), queue));
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
@@ -125,7 +132,9 @@ pub(crate) struct Cluster {
     settings: ConnectSettings,
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// The topics in use: metadata is asked for these alone.
-    wanted: Mutex<HashSet<Arc<str>>>,
+    interests: Interests,
+    /// To the task that looks up topics that are not known yet.
+    look_ups: mpsc::Sender<LookUp>,
     /// One refresh at a time; who waits for it takes its result. Inside: when the last one that failed began, and why.
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
@@ -150,7 +159,8 @@ impl Cluster {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// Changes with each refresh.
+    /// Changes with each refresh, and when something else becomes known of a topic that was known before. A topic that is only
+    /// new is no change: it would cost as much as there are topics each time, and nobody but its caller waits for it.
     pub(crate) fn updated(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
@@ -165,6 +175,16 @@ impl Cluster {
         self.stale.notify_one();
     }
 
+    /// From now on a topic is in use, until it has not been used for the idle time of the settings.
+    pub(crate) fn interest(&self, topic: &Arc<str>) -> Arc<Interest> {
+        self.interests.add(topic, Instant::now())
+    }
+
+    /// From now on a topic is in use, until the pin is dropped.
+    pub(crate) fn pin(&self, topic: &Arc<str>) -> Pin {
+        self.interests.pin(topic, Instant::now())
+    }
+
     /// A topic; from now on it is in use and kept fresh.
     ///
     /// With `create`, and if the settings allow it, the broker is asked to create a topic that does not exist.
@@ -177,44 +197,45 @@ impl Cluster {
             return Ok(topic);
         }
         if name.len() > TOPIC_NAME {
-            // Not even to be asked for: a name that can't be encoded would spoil each refresh.
+            // Not even to be asked for: a name that can't be encoded would spoil the request, others' topics with it.
             let what = format!("a topic's name has {} bytes: allowed are 1 to {TOPIC_NAME}", name.len());
             return Err(Error::new(ErrorKind::UnknownTopic, what));
         }
         let name: Arc<str> = name.into();
-        let mut added = false;
         let create = create && self.config.allow_auto_topic_creation;
         let began = Instant::now();
         let mut backoff = self.backoff();
-        let mut asked_to_create = false;
+        let (mut asks_to_create, mut tries) = (false, 0_u32);
         loop {
-            // Each time: another search that failed may have taken it out again.
-            added |= self.lock_wanted().insert(Arc::clone(&name));
-            let snapshot = self.refresh().await?;
-            if let Some(topic) = snapshot.topics.get(&name) {
-                if asked_to_create {
-                    note_created(topic);
-                }
-                return Ok(Arc::clone(topic));
-            }
-            let code = snapshot.failed.get(&name).copied().unwrap_or(UNKNOWN_TOPIC);
+            let code = match self.look_up(&name, asks_to_create).await? {
+                Ok(topic) => return Ok(topic),
+                Err(code) => code,
+            };
             let coming = code == LEADER_NOT_AVAILABLE || (create && code == UNKNOWN_TOPIC);
-            if !coming || began.elapsed() > CREATION {
-                if added {
-                    self.lock_wanted().remove(&name); // else it is in use: when it comes back, that is to be noticed
-                }
+            if !coming || began.elapsed() > self.config.topic_creation_timeout {
                 return Err(unknown(&name, code, create, began.elapsed()));
             }
-            if create && code == UNKNOWN_TOPIC {
-                self.metadata(Some(&[Arc::clone(&name)]), true).await?;
-                asked_to_create = true;
+            // First without, so that a topic that is created can be told from one that was there.
+            if create && code == UNKNOWN_TOPIC && !asks_to_create {
+                asks_to_create = true;
+                continue;
+            }
+            tries += 1;
+            // The answer for a topic that is being created is the same as for one that never will be. Most are there by the
+            // second look, so that the question is seldom asked.
+            if tries == 2 && code == UNKNOWN_TOPIC && self.creates_topics().await == Some(false) {
+                let what = format!(
+                    "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
+                     false): create it first (ailurus topic create)"
+                );
+                return Err(Error::new(ErrorKind::UnknownTopic, what));
             }
             tokio::time::sleep(backoff.next()).await;
         }
     }
 
-    /// Fresh metadata: asked for after this call began. Concurrent calls share a request, and its failure too: it may have
-    /// taken long, and must not be waited for once per caller.
+    /// Fresh metadata of the topics in use: asked for after this call began. Concurrent calls share a request, and its failure
+    /// too: it may have taken long, and must not be waited for once per caller.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
         let began = Instant::now();
         let mut failed = self.refreshing.lock().await;
@@ -225,8 +246,8 @@ impl Cluster {
         if let Some((_, error)) = failed.as_ref().filter(|(asked, _)| *asked >= began) {
             return Err(error.clone());
         }
-        let wanted: Vec<_> = self.lock_wanted().iter().cloned().collect();
         let asked = Instant::now();
+        let wanted = self.interests.expire(asked, self.config.metadata_max_idle);
         let answer = match self.metadata(Some(&wanted), false).await {
             Ok(answer) => answer,
             Err(e) => {
@@ -234,9 +255,26 @@ impl Cluster {
                 return Err(e);
             }
         };
-        let next = Arc::new(now.next(answer, asked));
-        self.snapshot.send_replace(Arc::clone(&next));
-        Ok(next)
+        let is_in_use = |name: &str| self.interests.contains(name);
+        // What was looked up meanwhile stays.
+        self.snapshot.send_modify(|now| *now = Arc::new(now.next(answer, asked, is_in_use)));
+        Ok(self.snapshot())
+    }
+
+    /// Takes in what an answer says of the topics in use that it names.
+    fn add(&self, answer: MetadataResponse) {
+        self.snapshot.send_if_modified(|now| {
+            let mut next = (**now).clone();
+            let changed = next.merge(answer, |name| self.interests.contains(name));
+            *now = Arc::new(next);
+            changed
+        });
+    }
+
+    /// Asks again for topics in use that were missing.
+    async fn look_for(&self, missing: &[Arc<str>]) -> Result<()> {
+        self.add(self.metadata(Some(missing), false).await?);
+        Ok(())
     }
 
     /// Metadata of some topics, or of all; from whichever broker answers.
@@ -275,15 +313,14 @@ impl Cluster {
         })
     }
 
-    /// How old metadata may grow.
-    fn max_age(&self) -> Duration {
+    /// The topics in use that could not be used when they were last asked for.
+    fn missing(&self) -> Vec<Arc<str>> {
         let snapshot = self.snapshot();
-        let missing = self.lock_wanted().iter().any(|topic| snapshot.failed.contains_key(topic));
-        if missing { MISSING.min(self.config.metadata_max_age) } else { self.config.metadata_max_age }
+        snapshot.failed.keys().filter(|name| self.interests.contains(name)).cloned().collect()
     }
 
-    fn lock_wanted(&self) -> std::sync::MutexGuard<'_, HashSet<Arc<str>>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn has_topics(&self) -> bool {
+        !self.interests.is_empty()
     }
 
     fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerAddr, Slot>> {
@@ -310,7 +347,8 @@ fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
     }
     let why = if create {
         format!(
-            "does not exist, and the broker did not create it within {waited:.1?}: create it (ailurus topic create), or see whether the broker allows auto-creation"
+            "does not exist, and the broker did not create it within {waited:.1?} (REDPANDA_TOPIC_CREATION_TIMEOUT): create \
+             it (ailurus topic create), or see whether the broker allows auto-creation"
         )
     } else if code == LEADER_NOT_AVAILABLE {
         format!("has had no leader for {waited:.1?}: check the brokers")
@@ -328,12 +366,25 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
     let mut outage = Outage::default();
     let work = async {
         loop {
-            let due = tokio::time::sleep(cluster.max_age());
+            let now = Instant::now();
+            let refresh_at = cluster.snapshot().asked.unwrap_or(now) + cluster.config.metadata_max_age;
+            let missing = cluster.missing();
+            let due = if missing.is_empty() { refresh_at } else { refresh_at.min(now + MISSING) };
             tokio::select! {
                 () = cluster.stale.notified() => {}
                 Ok(()) = updated.changed() => continue, // fresh by somebody else's question
-                // Nothing is kept fresh before the first use.
-                () = due => if cluster.snapshot().asked.is_none() { continue },
+                () = tokio::time::sleep_until(due) => {
+                    if due < refresh_at {
+                        if let Err(e) = cluster.look_for(&missing).await {
+                            tracing::debug!(error = %e.full(), "topics in use that are missing were not found");
+                        }
+                        continue;
+                    }
+                    // Nothing is kept fresh before the first use.
+                    if cluster.snapshot().asked.is_none() && !cluster.has_topics() {
+                        continue;
+                    }
+                }
             }
             match cluster.refresh().await {
                 Ok(_) => {

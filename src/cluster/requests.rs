@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::{
+    ApiVersionsResponse, DescribeConfigsRequest, FindCoordinatorRequest, FindCoordinatorResponse,
+};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
@@ -25,6 +28,11 @@ fn common_kind(errors: &[Error]) -> Option<ErrorKind> {
     let first = errors.first()?.kind();
     errors.iter().all(|e| e.kind() == first).then_some(first)
 }
+
+/// The type of a broker among the resources that have settings.
+const BROKER_RESOURCE: i8 = 4;
+/// The broker's setting that lets it create topics that are asked for.
+const AUTO_CREATION: &str = "auto.create.topics.enable";
 
 /// How long one broker is given before another is asked as well.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -135,6 +143,19 @@ impl Cluster {
             0 => Ok(answer),
             code => Err(Error::broker(code, format_args!("asking broker {broker} for its API versions"))),
         }
+    }
+
+    /// Returns whether brokers create topics that are asked for, if one says so: it may not let us see its settings.
+    pub(super) async fn creates_topics(&self) -> Option<bool> {
+        let broker = *self.snapshot().brokers.keys().min()?;
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(BROKER_RESOURCE)
+            .with_resource_name(StrBytes::from_string(broker.to_string()))
+            .with_configuration_keys(Some(vec![StrBytes::from_static_str(AUTO_CREATION)]));
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let answer = self.request_to(broker, request, self.lookup_timeout()).await.ok()?;
+        let mut settings = answer.results.iter().filter(|r| r.error_code == 0).flat_map(|r| &r.configs);
+        settings.find(|c| c.name.as_str() == AUTO_CREATION)?.value.as_ref()?.parse().ok()
     }
 
     /// The broker id of a group's coordinator; its address is known afterwards.

@@ -10,6 +10,7 @@ use kafka_protocol::messages::metadata_response::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::topics::Topics;
 use crate::config::BrokerAddr;
 
 /// Error code of a topic or partition that does not exist.
@@ -54,15 +55,15 @@ impl TopicMeta {
 /// What is known of the cluster at one time.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    /// When it was asked for; none before the first answer.
+    /// When all topics in use were last asked for; none before the first answer.
     pub(crate) asked: Option<Instant>,
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: HashMap<i32, BrokerAddr>,
     /// Of those brokers that have one.
     pub(crate) racks: HashMap<i32, String>,
-    pub(crate) topics: HashMap<Arc<str>, Arc<TopicMeta>>,
-    /// Topics asked for that can't be used, with the error code.
+    pub(crate) topics: Topics,
+    /// Topics in use that can't be used now, with the error code.
     pub(crate) failed: HashMap<Arc<str>, i16>,
 }
 
@@ -74,38 +75,53 @@ impl Snapshot {
             controller: None,
             brokers: HashMap::new(),
             racks: HashMap::new(),
-            topics: HashMap::new(),
+            topics: Topics::new(),
             failed: HashMap::new(),
         }
     }
 
-    /// The next snapshot, from an answer to a question for some topics; what was not asked for stays as it is.
-    pub(super) fn next(&self, answer: MetadataResponse, asked: Instant) -> Self {
+    /// The next snapshot, from an answer to a question for all topics in use; those that are not in use any more are left out.
+    pub(super) fn next(&self, answer: MetadataResponse, asked: Instant, is_in_use: impl Fn(&str) -> bool) -> Self {
         let mut next = self.clone();
         next.asked = Some(asked);
-        next.cluster_id = answer.cluster_id.map(|s| s.to_string()).or(next.cluster_id);
-        next.controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
+        next.merge(answer, &is_in_use);
+        next.topics.retain(&is_in_use);
+        next.failed.retain(|name, _| is_in_use(name));
+        next
+    }
+
+    /// Takes in an answer to a question for some topics; what was not asked for stays as it is, and a topic that is not in use
+    /// is left out. Returns whether anything was known before of a topic that is another one now.
+    pub(super) fn merge(&mut self, answer: MetadataResponse, is_in_use: impl Fn(&str) -> bool) -> bool {
+        self.cluster_id = answer.cluster_id.map(|s| s.to_string()).or(self.cluster_id.take());
+        self.controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
+        let mut changed = false;
         if !answer.brokers.is_empty() {
-            next.brokers = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+            let before = std::mem::take(&mut self.brokers);
+            self.brokers = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+            changed |= before != self.brokers;
             let rack = |b: &MetadataResponseBroker| Some((b.node_id.0, b.rack.as_ref()?.to_string()));
-            next.racks = answer.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
+            self.racks = answer.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
         }
         for t in answer.topics {
             let Some(name) = t.name.as_ref().map(|n| Arc::<str>::from(n.0.as_str())) else { continue };
+            if !is_in_use(&name) {
+                continue;
+            }
             if t.error_code == 0 {
-                let known = self.topics.get(&name);
-                let new = topic(Arc::clone(&name), &t, known.map(|k| &**k));
-                notice(known.map(|k| &**k), &new);
-                next.failed.remove(&name);
-                next.topics.insert(name, Arc::new(new));
+                let known = self.topics.get(&name).map(|k| &**k);
+                let new = topic(Arc::clone(&name), &t, known);
+                notice(known, &new);
+                changed |= self.failed.remove(&name).is_some();
+                changed |= self.topics.insert(new);
             } else {
-                if t.error_code == UNKNOWN_TOPIC && next.topics.remove(&name).is_some() {
+                if t.error_code == UNKNOWN_TOPIC && self.topics.remove(&name) {
                     tracing::warn!(topic = %name, "the topic is gone: it was deleted, or the broker asked does not know it");
                 }
-                next.failed.insert(name, t.error_code);
+                changed |= self.failed.insert(name, t.error_code) != Some(t.error_code);
             }
         }
-        next
+        changed
     }
 }
 
@@ -177,15 +193,25 @@ mod tests {
         MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
     }
 
+    /// The next snapshot, with all topics in use.
+    fn next(s: &Snapshot, answer: MetadataResponse, now: Instant) -> Snapshot {
+        s.next(answer, now, |_| true)
+    }
+
+    #[allow(clippy::unwrap_used)]
+    fn known(s: &Snapshot) -> &TopicMeta {
+        s.topics.get("t").unwrap()
+    }
+
     fn leaders(s: &Snapshot) -> Vec<Option<i32>> {
-        s.topics["t"].partitions.iter().map(|p| p.leader).collect()
+        known(s).partitions.iter().map(|p| p.leader).collect()
     }
 
     #[test]
     fn an_older_election_does_not_undo_a_newer_one() {
         let now = Instant::now();
-        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 2, 7), partition(1, 3, 4)]), now);
-        let s = s.next(answer(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
+        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 2, 7), partition(1, 3, 4)]), now);
+        let s = next(&s, answer(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
         assert_eq!(leaders(&s), [Some(2), Some(1)]);
         assert_eq!(s.brokers[&1].to_string(), "h:9");
     }
@@ -193,49 +219,66 @@ mod tests {
     #[test]
     fn a_topic_made_anew_that_has_no_id_starts_over_after_a_few_answers() {
         let now = Instant::now();
-        let mut s = Snapshot::empty().next(answer(0, 0, vec![partition(0, 2, 7)]), now);
+        let mut s = next(&Snapshot::empty(), answer(0, 0, vec![partition(0, 2, 7)]), now);
         for _ in 0..REWINDS {
-            s = s.next(answer(0, 0, vec![partition(0, 1, 0)]), now);
+            s = next(&s, answer(0, 0, vec![partition(0, 1, 0)]), now);
             assert_eq!(leaders(&s), [Some(2)], "it may be a broker that lags behind");
         }
-        let s = s.next(answer(0, 0, vec![partition(0, 1, 0)]), now);
+        let s = next(&s, answer(0, 0, vec![partition(0, 1, 0)]), now);
         assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]
     fn a_topic_made_anew_starts_over() {
         let now = Instant::now();
-        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 2, 7), partition(1, 2, 7)]), now);
-        let s = s.next(answer(0, 2, vec![partition(0, 1, 0)]), now);
+        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 2, 7), partition(1, 2, 7)]), now);
+        let s = next(&s, answer(0, 2, vec![partition(0, 1, 0)]), now);
         assert_eq!(leaders(&s), [Some(1)], "the epochs of the old topic say nothing of the new one");
+    }
+
+    #[test]
+    fn what_is_new_leaves_the_rest_as_it_is_and_only_what_was_known_counts_as_a_change() {
+        let all = |_: &str| true;
+        let mut s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), Instant::now());
+        let before = s.clone();
+        let mut other = answer(0, 2, vec![partition(0, 1, 0)]);
+        other.topics[0].name = Some(TopicName("other".into()));
+        assert!(!s.merge(other.clone(), all), "it is only new");
+        assert_eq!((s.asked, s.topics.len()), (before.asked, 2));
+        assert!(s.merge(other.clone(), all), "it was known");
+        other.topics[0].name = Some(TopicName("unused".into()));
+        assert!(!s.merge(other, |name| name != "unused"));
+        assert_eq!(s.topics.len(), 2);
+        let s = s.next(answer(0, 1, vec![partition(0, 1, 0)]), Instant::now(), |name| name == "t");
+        assert_eq!((s.topics.len(), s.topics.get("other")), (1, None), "it is not in use any more");
     }
 
     #[test]
     fn growth_and_elections_show() {
         let now = Instant::now();
-        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 1, 0)]), now);
+        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
         let electing = partition(0, 1, 1).with_error_code(LEADER_NOT_AVAILABLE);
-        let s = s.next(answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
+        let s = next(&s, answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
         assert_eq!(leaders(&s), [None, None, Some(1)]);
-        assert_eq!(s.topics["t"].partition(3), None);
-        assert_eq!(s.topics["t"].partition(-1), None);
+        assert_eq!(known(&s).partition(3), None);
+        assert_eq!(known(&s).partition(-1), None);
     }
 
     #[test]
     fn a_partition_number_out_of_range_is_left_out() {
         let partitions = vec![partition(i32::MAX, 1, 0), partition(0, 1, 0), partition(-1, 1, 0)];
-        let s = Snapshot::empty().next(answer(0, 1, partitions), Instant::now());
+        let s = next(&Snapshot::empty(), answer(0, 1, partitions), Instant::now());
         assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]
     fn a_deleted_topic_is_forgotten_and_a_passing_error_is_not_a_deletion() {
         let now = Instant::now();
-        let s = Snapshot::empty().next(answer(0, 1, vec![partition(0, 1, 0)]), now);
-        let s = s.next(answer(LEADER_NOT_AVAILABLE, 0, vec![]), now);
+        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
+        let s = next(&s, answer(LEADER_NOT_AVAILABLE, 0, vec![]), now);
         assert_eq!(leaders(&s), [Some(1)]);
-        let s = s.next(answer(UNKNOWN_TOPIC, 0, vec![]), now);
-        assert!(s.topics.is_empty());
+        let s = next(&s, answer(UNKNOWN_TOPIC, 0, vec![]), now);
+        assert!(s.topics.get("t").is_none());
         assert_eq!(s.failed["t"], UNKNOWN_TOPIC);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ailurus_broker::{Broker, BrokerConfig, Fault};
 use futures_util::future::join_all;
+use kafka_protocol::protocol::Decodable;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -54,9 +55,9 @@ async fn a_topic_in_use_stays_so_when_a_search_for_it_fails() {
     cluster.refresh().await.unwrap();
     assert!(cluster.topic("t", false).await.unwrap_err().is_unknown_topic());
     broker.create_topic("t", 1).unwrap();
-    assert!(cluster.refresh().await.unwrap().topics.contains_key("t"), "who used it learns that it is back");
+    assert!(cluster.refresh().await.unwrap().topics.get("t").is_some(), "who used it learns that it is back");
     assert!(cluster.topic("other", false).await.is_err());
-    assert!(!cluster.lock_wanted().contains("other"), "nobody uses it");
+    assert!(!cluster.interests.contains("other"), "nobody uses it");
     client.close().await;
 }
 
@@ -102,15 +103,79 @@ async fn a_closed_client_says_so_and_does_not_wait_for_a_broker_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_topic_in_use_that_is_missing_is_looked_for_soon() {
+async fn a_topic_in_use_that_is_missing_is_looked_for() {
     let client = Client::new(Config::default());
     let cluster = client.cluster();
-    let rest = cluster.max_age();
     let mut snapshot = (*cluster.snapshot()).clone();
     snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
     cluster.snapshot.send_replace(Arc::new(snapshot));
-    assert_eq!(cluster.max_age(), rest, "nobody uses it");
-    cluster.lock_wanted().insert("gone".into());
-    assert_eq!(cluster.max_age(), MISSING);
-    assert!(MISSING < rest);
+    assert!(cluster.missing().is_empty(), "nobody uses it");
+    cluster.interest(&"gone".into());
+    assert_eq!(cluster.missing(), ["gone".into()]);
+}
+
+/// Counts the topics that each metadata request asks for.
+fn count_topics(broker: &Broker) -> Arc<Mutex<Vec<usize>>> {
+    let asked = Arc::<Mutex<Vec<usize>>>::default();
+    let counts = Arc::clone(&asked);
+    broker.set_hook(move |r| {
+        if r.api_key == METADATA {
+            let request = MetadataRequest::decode(&mut r.body.clone(), r.version).unwrap();
+            counts.lock().unwrap().push(request.topics.map_or(0, |topics| topics.len()));
+        }
+        None
+    });
+    asked
+}
+
+#[tokio::test]
+async fn new_topics_are_asked_for_alone_and_together() {
+    let broker = Broker::start(BrokerConfig::default()).await.unwrap();
+    let client = Client::new(config(&broker.bootstrap()));
+    let names: Vec<_> = (0..200).map(|i| format!("t{i}")).collect();
+    for name in &names {
+        broker.create_topic(name, 1).unwrap();
+    }
+    let asked = count_topics(&broker);
+    let (first, rest) = names.split_at(100);
+    for name in first {
+        client.cluster().topic(name, false).await.unwrap();
+    }
+    assert_eq!(*asked.lock().unwrap(), [1; 100], "each alone: what is known is not asked for again");
+    asked.lock().unwrap().clear();
+    join_all(rest.iter().map(|name| client.cluster().topic(name, false))).await;
+    let requests = asked.lock().unwrap().clone();
+    assert_eq!(requests.iter().sum::<usize>(), 100, "{requests:?}");
+    assert!(requests.len() <= 2, "they share requests: {requests:?}");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_used_any_more_is_forgotten() {
+    let broker = Broker::start(BrokerConfig::default()).await.unwrap();
+    broker.create_topic("used", 1).unwrap();
+    broker.create_topic("unused", 1).unwrap();
+    let mut settings = config(&broker.bootstrap());
+    settings.metadata_max_idle = Duration::ZERO;
+    let client = Client::new(settings);
+    let cluster = client.cluster();
+    cluster.topic("unused", false).await.unwrap();
+    let pin = cluster.pin(&cluster.topic("used", false).await.unwrap().name);
+    cluster.refresh().await.unwrap(); // counts the use until now
+    let snapshot = cluster.refresh().await.unwrap();
+    assert!(snapshot.topics.get("used").is_some() && snapshot.topics.get("unused").is_none());
+    assert!(cluster.topic("unused", false).await.is_ok(), "it is found again when it is used");
+    drop(pin);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_the_broker_will_not_create_is_no_wait() {
+    let broker = Broker::start(BrokerConfig::default().auto_create(false)).await.unwrap();
+    let mut settings = config(&broker.bootstrap());
+    settings.topic_creation_timeout = 2 * PATIENCE;
+    let client = Client::new(settings);
+    let e = soon(client.cluster().topic("absent", true)).await.unwrap_err();
+    assert!(e.is_unknown_topic() && e.to_string().contains("auto.create.topics.enable is false"), "{e}");
+    client.close().await;
 }

@@ -112,6 +112,8 @@ impl Check<'_> {
         self.duration("connect timeout", c.connect_timeout, ms(10), s(120));
         self.duration("health timeout", c.health_timeout, ms(100), s(60));
         self.duration("metadata max age", c.metadata_max_age, ms(1), s(86_400));
+        self.duration("metadata max idle", c.metadata_max_idle, ms(1), s(86_400));
+        self.duration("topic creation timeout", c.topic_creation_timeout, ms(1), s(3600));
         self.duration("retry backoff", c.retry_backoff, ms(1), s(60));
         self.duration("retry backoff max", c.retry_backoff_max, c.retry_backoff, s(600));
     }

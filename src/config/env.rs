@@ -47,6 +47,8 @@ pub(super) const VARIABLES: &[(&str, &str)] = &[
     ("REDPANDA_REQUEST_TIMEOUT", "request timeout"),
     ("REDPANDA_CONNECT_TIMEOUT", "connect timeout"),
     ("REDPANDA_METADATA_MAX_AGE", "metadata max age"),
+    ("REDPANDA_METADATA_MAX_IDLE", "metadata max idle"),
+    ("REDPANDA_TOPIC_CREATION_TIMEOUT", "topic creation timeout"),
     ("REDPANDA_RETRY_BACKOFF", "retry backoff"),
     ("REDPANDA_RETRY_BACKOFF_MAX", "retry backoff max"),
     ("REDPANDA_DELIVERY_TIMEOUT", "delivery timeout"),
@@ -151,6 +153,8 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     vars.set("REDPANDA_REQUEST_TIMEOUT", millis, &mut config.request_timeout);
     vars.set("REDPANDA_CONNECT_TIMEOUT", millis, &mut config.connect_timeout);
     vars.set("REDPANDA_METADATA_MAX_AGE", millis, &mut config.metadata_max_age);
+    vars.set("REDPANDA_METADATA_MAX_IDLE", millis, &mut config.metadata_max_idle);
+    vars.set("REDPANDA_TOPIC_CREATION_TIMEOUT", millis, &mut config.topic_creation_timeout);
     vars.set("REDPANDA_RETRY_BACKOFF", millis, &mut config.retry_backoff);
     vars.set("REDPANDA_RETRY_BACKOFF_MAX", millis, &mut config.retry_backoff_max);
     vars.set("REDPANDA_DELIVERY_TIMEOUT", millis, &mut config.producer.delivery_timeout);

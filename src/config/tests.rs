@@ -201,6 +201,8 @@ fn every_setting_has_a_variable_but_those_that_are_code() {
         connect_timeout,
         health_timeout,
         metadata_max_age,
+        metadata_max_idle,
+        topic_creation_timeout,
         retry_backoff,
         retry_backoff_max,
         metrics: _,     // code
@@ -240,6 +242,7 @@ fn every_setting_has_a_variable_but_those_that_are_code() {
     let (ms, few) = (Duration::from_millis(7000), Duration::from_millis(7));
     assert_eq!((group_id.as_str(), allow_auto_topic_creation), ("g", false));
     assert_eq!([request_timeout, connect_timeout, health_timeout, metadata_max_age, retry_backoff_max], [ms; 5]);
+    assert_eq!([metadata_max_idle, topic_creation_timeout], [ms; 2]);
     assert_eq!(retry_backoff, few);
     let expected = ProducerConfig {
         acks: Acks::Leader,

@@ -36,7 +36,7 @@ use super::protocol::{
     sync_request, synced,
 };
 use super::status::Status;
-use crate::cluster::{Backoff, Client, Cluster};
+use crate::cluster::{Backoff, Client, Cluster, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final, is_final_code, needs_action};
@@ -133,6 +133,8 @@ pub(crate) struct Group {
     committing: Option<BoxFuture<'static, Committed>>,
     /// What was shared out, if we lead.
     shared: Counts,
+    /// The topics of all members, while this one leads: another number of their partitions is a reason to rebalance.
+    _topics_in_use: Vec<Pin>,
     leaving: Option<Leaving>,
     /// Since when the group shares out anew.
     rebalancing: Option<Instant>,
@@ -170,6 +172,7 @@ impl Group {
             fetching_committed: None,
             committing: None,
             shared: Counts::new(),
+            _topics_in_use: Vec::new(),
             leaving: None,
             rebalancing: None,
             known: Known::new(&shell.client.cluster().snapshot(), &shell.topics),
@@ -438,8 +441,9 @@ impl Group {
                 self.shell.status.meter().failed("group", e.kind());
                 self.membership.found(now, Err(e));
             }
-            Answer::Shared(Shares { counts, shares, withheld }) => {
+            Answer::Shared(Shares { counts, shares, withheld, in_use }) => {
                 self.shared = counts;
+                self._topics_in_use = in_use;
                 self.membership.said(now, Said::Shared(shares, withheld));
             }
             Answer::Said(said) => self.membership.said(now, said),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use super::subscription::encode_assignment;
-use crate::cluster::{Client, Snapshot};
+use crate::cluster::{Client, Pin, Snapshot};
 
 /// How long the leader waits for fresh metadata before it shares out by what it knows.
 const FRESH: Duration = Duration::from_secs(5);
@@ -23,6 +23,8 @@ pub(crate) struct Shares {
     pub(crate) shares: Vec<(String, Bytes)>,
     /// Whether nobody gets what a member still has: it gives it up and joins again, and then somebody does.
     pub(crate) withheld: bool,
+    /// Keeps the members' topics fresh.
+    pub(crate) in_use: Vec<Pin>,
 }
 
 /// A topic that does not exist has no partitions.
@@ -48,15 +50,9 @@ pub(crate) async fn share_out(
 ) -> Shares {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
-    let learn = async {
-        // Topics of other members may be new to us. One that does not exist has no partitions.
-        for topic in topics.iter().filter(|t| !own.contains(**t)) {
-            if let Err(e) = cluster.topic(topic, false).await {
-                tracing::debug!(topic, error = %e.full(), "the topic has no partitions to share out");
-            }
-        }
-        cluster.refresh().await
-    };
+    let in_use = topics.iter().map(|topic| cluster.pin(&topic.as_str().into())).collect();
+    // Topics of other members may be new to us. One that does not exist has no partitions.
+    let learn = cluster.refresh();
     match tokio::time::timeout(FRESH, learn).await {
         Ok(Ok(_)) => {}
         Ok(Err(e)) => tracing::warn!(error = %e.full(), "partitions are shared out by older metadata"),
@@ -77,5 +73,5 @@ pub(crate) async fn share_out(
     });
     let shares = shares.collect();
     let counts = layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect();
-    Shares { counts, shares, withheld }
+    Shares { counts, shares, withheld, in_use }
 }

@@ -67,7 +67,7 @@ pub use status::ConsumerState;
 pub use stream::MessageStream;
 pub(crate) use subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 
-use crate::cluster::Client;
+use crate::cluster::{Client, Pin};
 use crate::config::{ConsumerConfig, GroupName, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -156,6 +156,8 @@ pub struct Consumer {
     given: Option<Vec<(Lease, OffsetAndMetadata)>>,
     /// Shows it in the health of its client.
     running: Option<Arc<RunningConsumer>>,
+    /// Its topics, which are in use for as long as it is.
+    _topics_in_use: Vec<Pin>,
 }
 
 impl Consumer {
@@ -202,11 +204,14 @@ impl Consumer {
         if topics.is_empty() {
             return Err(Error::new(ErrorKind::Config, format!("group {group:?} was given no topic to subscribe to")));
         }
+        let mut pins = Vec::with_capacity(topics.len());
         for topic in topics {
-            client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
+            let topic = client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
+            pins.push(client.cluster().pin(&topic.name));
         }
         let mut consumer = Self::idle(client, &config, group);
         consumer.given = config.auto_commit_interval.map(|_| Vec::new());
+        consumer._topics_in_use = pins;
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
         let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
@@ -249,8 +254,10 @@ impl Consumer {
         if partitions.is_empty() {
             return Err(Error::new(ErrorKind::Config, "no partition was given to read"));
         }
+        let mut pins = Vec::new();
         for (p, start) in &partitions {
             let topic = client.cluster().topic(&p.topic, false).await?;
+            pins.push(client.cluster().pin(&topic.name));
             if topic.partition(p.partition).is_none() {
                 let what = format!("{p} does not exist: the topic has {} partitions, from 0", topic.partitions.len());
                 return Err(Error::new(ErrorKind::UnknownTopic, what));
@@ -260,6 +267,7 @@ impl Consumer {
             }
         }
         let mut consumer = Self::idle(client, &config, "");
+        consumer._topics_in_use = pins;
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
         let leased = |(partition, start)| (Lease { partition, epoch: 1 }, Begin::At(start));
@@ -286,6 +294,7 @@ impl Consumer {
             reading: None,
             given: None,
             running: None,
+            _topics_in_use: Vec::new(),
         }
     }
 

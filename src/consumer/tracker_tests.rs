@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use kafka_protocol::messages::BrokerId;
@@ -41,16 +40,9 @@ pub(in crate::consumer) fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
     let topic = MetadataResponseTopic::default()
         .with_topic_id(Uuid::from_u128(id))
         .with_partitions(leaders.iter().zip(0..).map(partition).collect());
-    let topics = HashMap::from([("t".into(), Arc::new(topic_meta("t".into(), &topic, None)))]);
-    Snapshot {
-        asked: None,
-        cluster_id: None,
-        controller: None,
-        brokers: HashMap::new(),
-        racks: HashMap::new(),
-        topics,
-        failed: HashMap::new(),
-    }
+    let mut snapshot = Snapshot::empty();
+    snapshot.topics.insert(topic_meta("t".into(), &topic, None));
+    snapshot
 }
 
 /// Which partitions a fetch asks for, from where.
@@ -303,8 +295,7 @@ fn lasting_trouble_is_told_once() {
 fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_back() {
     let mut t = tracker(&[StartOffset::Offset(50)]);
     t.lead(&snapshot(&[1], 1));
-    let mut gone = snapshot(&[], 1);
-    gone.topics.clear();
+    let mut gone = Snapshot::empty();
     assert_eq!(t.lead(&gone).missing, [], "not known yet");
     gone.failed.insert("t".into(), UNKNOWN_TOPIC);
     assert_eq!(t.lead(&gone).missing, [p(0)]);
@@ -434,9 +425,7 @@ fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
 
 /// The same with another leader epoch.
 fn elected(mut snapshot: Snapshot, epoch: i32) -> Snapshot {
-    for topic in snapshot.topics.values_mut() {
-        Arc::make_mut(topic).partitions.iter_mut().for_each(|p| p.leader_epoch = epoch);
-    }
+    snapshot.topics.for_each_mut(|topic| topic.partitions.iter_mut().for_each(|p| p.leader_epoch = epoch));
     snapshot
 }
 

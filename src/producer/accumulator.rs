@@ -15,6 +15,7 @@ use super::batch::{Batch, Ended, Outcome, Payload, State};
 use super::delivery::Completion;
 use super::partition::{Identity, Partition, Rules};
 use super::partitioner::{Load, Spread, Target, partition_of};
+use crate::cluster::Interest;
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER, BatchBuilder, Headers, ProducerSequence};
@@ -76,6 +77,13 @@ pub(crate) struct BatchId {
     number: u64,
 }
 
+#[cfg(test)]
+impl BatchId {
+    pub(super) fn of(topic: usize, partition: usize, number: u64) -> Self {
+        Self { partition: PartitionId { topic, partition }, number }
+    }
+}
+
 /// A record to append; its size has been checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewRecord<'a> {
@@ -126,9 +134,16 @@ struct Topic {
     spread: Spread,
     /// Since when metadata says that it does not exist.
     missing_since: Option<Instant>,
+    /// Told of each use, so that its metadata is kept fresh.
+    interest: Option<Arc<Interest>>,
 }
 
 impl Topic {
+    fn new(name: Arc<str>, id: Option<Uuid>, batch_size: usize, random: &mut fastrand::Rng) -> Self {
+        let spread = Spread::new(random);
+        Self { name, id, batch_size, count: 0, partitions: Vec::new(), spread, missing_since: None, interest: None }
+    }
+
     /// Whether records that may go anywhere go elsewhere from this one on.
     fn is_to_move_on(&self, size: usize, adaptive: bool) -> bool {
         let open = self.partitions[self.spread.sticky()].queue.back().filter(|b| matches!(b.state, State::Open(_)));
@@ -165,8 +180,8 @@ fn close_unless_room(
         return false;
     }
     let now = now();
-    if next && batch.ready_at > now {
-        wakes.push(partition.leader); // it need not linger any more
+    if next {
+        wakes.push(partition.leader); // it need not linger any more, and may make a large request
     }
     partition.last_size = batch.size();
     batch.close(now);
@@ -185,6 +200,8 @@ struct Leader {
     waiting: VecDeque<PartitionId>,
     /// Why it can't be reached, if so.
     error: Option<Error>,
+    /// [`Accumulator::appended`] at which what waits may be enough for a request that must be large.
+    enough_at: u64,
 }
 
 impl Lists {
@@ -218,9 +235,13 @@ pub(crate) struct Accumulator {
     settings: Settings,
     topics: Vec<Topic>,
     by_name: HashMap<Arc<str>, usize>,
+    /// Places in `topics` of topics that were deleted.
+    free: Vec<usize>,
     /// The topic of the record before, most often that of the next, too.
     latest: usize,
     lists: Lists,
+    /// Bytes of all records appended so far.
+    appended: u64,
     random: fastrand::Rng,
     identity: Option<Identity>,
     identity_error: Option<Error>,
@@ -237,8 +258,10 @@ impl Accumulator {
             settings,
             topics: Vec::new(),
             by_name: HashMap::new(),
+            free: Vec::new(),
             latest: 0,
             lists: Lists::default(),
+            appended: 0,
             random,
             identity: None,
             identity_error: None,
@@ -303,6 +326,9 @@ impl Accumulator {
         if topic.missing_since.is_some() || topic.count == 0 {
             return Err(Refused::UnknownTopic);
         }
+        if let Some(interest) = &topic.interest {
+            interest.touch();
+        }
         let mut chosen = match record.target {
             Target::Partition(p) => {
                 let found = usize::try_from(p).ok().filter(|p| *p < topic.count);
@@ -352,6 +378,7 @@ impl Accumulator {
             topic.spread.stuck(batch.number, record.size);
         }
         batch.append(record.timestamp, record.key, record.value, record.headers, record.size);
+        self.appended += record.size as u64;
         Ok((Arc::clone(&batch.completion), place))
     }
 
@@ -378,17 +405,13 @@ impl Accumulator {
             Some(&index) => index,
             None if leaders.is_none() => return Vec::new(),
             None => {
-                let index = self.topics.len();
+                let topic = Topic::new(Arc::clone(name), id, self.settings.batch_size, &mut self.random);
+                let index = self.free.pop().unwrap_or(self.topics.len());
+                match self.topics.get_mut(index) {
+                    Some(place) => *place = topic,
+                    None => self.topics.push(topic),
+                }
                 self.by_name.insert(Arc::clone(name), index);
-                self.topics.push(Topic {
-                    name: Arc::clone(name),
-                    id,
-                    batch_size: self.settings.batch_size,
-                    count: 0,
-                    partitions: Vec::new(),
-                    spread: Spread::new(&mut self.random),
-                    missing_since: None,
-                });
                 index
             }
         };
@@ -430,6 +453,41 @@ impl Accumulator {
         ended
     }
 
+    /// Has a topic's uses noted from now on.
+    pub(crate) fn watch(&mut self, name: &str, interest: Arc<Interest>) {
+        if let Some(topic) = self.by_name.get(name).and_then(|&index| self.topics.get_mut(index)) {
+            topic.interest = Some(interest);
+        }
+    }
+
+    /// Notes that topics are in use whose records wait.
+    pub(crate) fn touch_waiting(&self) {
+        for topic in self.topics.iter().filter(|t| t.partitions.iter().any(|p| !p.queue.is_empty())) {
+            topic.interest.iter().for_each(|interest| interest.touch());
+        }
+    }
+
+    /// Forgets where a topic's partitions are, which nothing was sent to for a while: its next record looks it up again. The
+    /// sequence numbers of its partitions stay, for its brokers know them; with one that was deleted they go, too. Returns
+    /// false, and forgets nothing, if records of it still wait.
+    pub(crate) fn forget(&mut self, name: &str) -> bool {
+        let Some(&index) = self.by_name.get(name) else { return true };
+        let topic = &mut self.topics[index];
+        if topic.partitions.iter().any(|p| !p.queue.is_empty()) {
+            return false;
+        }
+        topic.count = 0;
+        topic.interest = None;
+        topic.partitions.iter_mut().for_each(|p| p.queue.shrink_to_fit());
+        if topic.missing_since.is_some() {
+            self.by_name.remove(name);
+            let none = Topic::new("".into(), None, 0, &mut self.random);
+            self.topics[index] = none;
+            self.free.push(index);
+        }
+        true
+    }
+
     /// A broker does not want this producer id any more.
     fn drop_identity(&mut self, useless: Option<i64>) {
         if useless.is_some() && self.identity.map(|i| i.id) == useless {
@@ -461,9 +519,42 @@ impl Accumulator {
         known.then(|| (topic.count as i32, Arc::clone(topic.spread.available())))
     }
 
-    /// The topics it knows.
+    /// The topics that it knows and has not forgotten.
     pub(crate) fn topic_names(&self) -> Vec<Arc<str>> {
-        self.topics.iter().map(|t| Arc::clone(&t.name)).collect()
+        let known = self.by_name.iter().map(|(name, &index)| (name, &self.topics[index]));
+        known.filter(|(_, t)| t.count > 0 || t.missing_since.is_some()).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Returns when the batches that wait for a broker make a request of half of `max_request_size`, if they do: a time that has
+    /// passed for at once. The time is asked for only if so many bytes have been appended since the last call that the answer
+    /// may be another one.
+    pub(crate) fn large_request_at(&mut self, now: impl Fn() -> Instant, broker: i32) -> Option<Instant> {
+        let rules = self.rules();
+        let leader = self.lists.leaders.get_mut(&broker)?;
+        if leader.waiting.is_empty() || self.appended < leader.enough_at {
+            return None;
+        }
+        let now = now();
+        let enough = self.settings.max_request_size / 2;
+        let (mut ready, mut total, mut last) = (0, 0, now);
+        for id in &leader.waiting {
+            let partition = &self.topics[id.topic].partitions[id.partition];
+            let Some(batch) = partition.candidate(rules).and_then(|at| partition.queue.get(at)) else { continue };
+            total += batch.size();
+            if batch.ready_at > now {
+                last = last.max(batch.ready_at);
+                continue;
+            }
+            ready += batch.size();
+            if ready >= enough {
+                return Some(now);
+            }
+        }
+        if total >= enough {
+            return Some(last);
+        }
+        leader.enough_at = self.appended + (enough - total) as u64;
+        None
     }
 
     /// The next request to a broker: at most one batch of each partition it leads, together at most `max_request_size`. If
@@ -618,4 +709,4 @@ mod model;
 #[cfg(test)]
 mod spread_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

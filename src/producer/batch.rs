@@ -63,11 +63,23 @@ pub(crate) enum Outcome {
     /// It is larger than the broker takes: its two halves, unless it is a single record.
     TooLarge {
         error: Error,
-        halves: Option<[(Bytes, u32); 2]>,
+        halves: Option<Vec<(Bytes, u32)>>,
+    },
+    /// It was not written because of some of its records: what goes on without them.
+    BadRecords {
+        error: Error,
+        pieces: Vec<Piece>,
     },
     Failed(Error),
     /// It was sent, and what came back makes no sense.
     Unknown(Error),
+}
+
+/// Records of a batch that go on as a batch of their own, or fail.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) records: u32,
+    pub(crate) outcome: std::result::Result<Bytes, Error>,
 }
 
 /// A batch that could be sent again.
@@ -216,31 +228,46 @@ impl Batch {
         self.ready_at = now + again.after;
     }
 
-    /// Cuts it in two, which go on in its place and with its sequence numbers; `number` is the second one's.
-    pub(super) fn split(self, halves: [(Bytes, u32); 2], number: u64, now: Instant) -> [Self; 2] {
-        self.completion.split();
-        let [(head, head_records), (tail, tail_records)] = halves;
-        let charged = (self.charged as u64 * u64::from(head_records) / u64::from(self.records.max(1))) as usize;
-        let part = |number, payload, skipped, records, charged| Self {
-            number,
-            completion: Arc::clone(&self.completion),
-            first: self.first + skipped,
-            compression: self.compression,
-            state: State::Closed(Payload::Encoded(payload)),
-            records,
-            charged,
-            ready_at: now,
-            expires: self.expires,
-            attempts: self.attempts + 1,
-            producer: self.producer.map(|p| p.skip(skipped)),
-            last_error: self.last_error.clone(),
-            maybe_written: self.maybe_written,
-            given_up: false,
-        };
-        [
-            part(self.number, head, 0, head_records, charged),
-            part(number, tail, head_records, tail_records, self.charged - charged),
-        ]
+    /// Cuts it into pieces of so many records, with no bytes yet, which stand in its place and have its sequence numbers;
+    /// `number` gives those of all but the first.
+    pub(super) fn cut(
+        self,
+        records: impl Iterator<Item = u32>,
+        mut number: impl FnMut() -> u64,
+        now: Instant,
+    ) -> Vec<Self> {
+        let mut pieces = Vec::<Self>::new();
+        let (mut skipped, mut charged) = (0_u32, 0);
+        for count in records {
+            if skipped > 0 {
+                self.completion.split();
+            }
+            let end = skipped + count;
+            let until = (self.charged as u64 * u64::from(end) / u64::from(self.records.max(1))) as usize;
+            pieces.push(Self {
+                number: if skipped == 0 { self.number } else { number() },
+                completion: Arc::clone(&self.completion),
+                first: self.first + skipped,
+                compression: self.compression,
+                state: State::Closed(Payload::Encoded(Bytes::new())),
+                records: count,
+                charged: until - charged,
+                ready_at: now,
+                expires: self.expires,
+                attempts: self.attempts + 1,
+                producer: self.producer.map(|p| p.skip(skipped)),
+                last_error: self.last_error.clone(),
+                maybe_written: self.maybe_written,
+                given_up: false,
+            });
+            (skipped, charged) = (end, until);
+        }
+        pieces
+    }
+
+    /// What is sent from now on.
+    pub(super) fn set_payload(&mut self, bytes: Bytes) {
+        self.state = State::Closed(Payload::Encoded(bytes));
     }
 
     pub(super) fn end(self, result: Result<Written>) -> Ended {

@@ -83,6 +83,7 @@ impl Meter {
         let error: ErrorKind = match outcome {
             Outcome::Retry { again, .. } | Outcome::OutOfSequence(again) | Outcome::Fenced(again) => again.error.kind(),
             Outcome::TooLarge { error, halves: Some(_) } => error.kind(),
+            Outcome::BadRecords { error, pieces } if pieces.iter().any(|piece| piece.outcome.is_ok()) => error.kind(),
             _ => return,
         };
         self.metrics.report(|| Observation::BatchRetried { topic, error });

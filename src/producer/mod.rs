@@ -28,6 +28,7 @@ mod request;
 mod send;
 mod sender;
 mod span;
+mod verdict;
 
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::{Partitioner, Unpartitioned, murmur2};
@@ -149,10 +150,13 @@ impl<'a> ProducerRecord<'a> {
 /// [`ErrorKind::FateUnknown`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
 ///
 /// A batch that the broker finds too large is cut in halves until each is taken; a single record that is too large fails with
-/// [`ErrorKind::RecordTooLarge`].
+/// [`ErrorKind::RecordTooLarge`]. Where a broker refuses some records of a batch (without a key in a compacted topic, with a
+/// timestamp out of bounds), these alone fail, each with its own error, and the others are written.
 ///
-/// A topic that does not exist is created if the settings and the broker allow it; otherwise `send` fails, after it has
-/// looked for the topic for a second. The
+/// A topic that does not exist is created if the settings and the broker allow it. `send` fails with
+/// [`ErrorKind::UnknownTopic`] as soon as a broker says that it creates none, and after
+/// [`topic_creation_timeout`](crate::Config::topic_creation_timeout) where none says so; where the settings do not allow it, after
+/// it has looked for the topic for a second. The
 /// records of a topic that is deleted while they wait fail with [`ErrorKind::UnknownTopic`] when it has been missing for the
 /// request timeout; if it is created again before, they go to the new one.
 ///
@@ -213,7 +217,7 @@ impl Producer {
     ///
     /// # Errors
     /// - [`ErrorKind::UnknownTopic`] if the topic does not exist and could not be created;
-    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker can be reached;
+    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker could be reached within the delivery timeout;
     /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, whoever chose it, or a negative timestamp;
     /// - [`ErrorKind::RecordTooLarge`] if it is larger than [`max_request_size`](ProducerConfig::max_request_size);
     /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the record was not sent;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{Batch, Ended, Outcome, Payload, State};
+use super::batch::{Batch, Ended, Outcome, Payload, Piece, State};
 use crate::record::ProducerSequence;
 
 /// Batches of a partition under way: as many as a broker remembers of a producer, to know repeated ones.
@@ -163,15 +163,14 @@ impl Partition {
             Outcome::Unknown(error) => Err(batch.fate_unknown("the broker's answer makes no sense", Some(error))),
             Outcome::TooLarge { error, halves } => match halves {
                 Some(halves) if !batch.given_up => {
-                    let halves = batch.split(halves, self.number(), now);
-                    for half in halves.into_iter().rev() {
-                        self.queue.insert(at, half);
-                    }
-                    self.hold_back();
-                    return;
+                    let halves = halves.into_iter().map(|(bytes, records)| Piece { records, outcome: Ok(bytes) });
+                    return self.go_on_in_pieces(now, at, batch, halves.collect(), ended);
                 }
                 _ => Err(batch.failed(error)),
             },
+            // A try that may have been written is not to be written again in other pieces, which no broker would recognise.
+            Outcome::BadRecords { error, .. } if batch.given_up || batch.maybe_written => Err(batch.failed(error)),
+            Outcome::BadRecords { pieces, .. } => return self.go_on_in_pieces(now, at, batch, pieces, ended),
             Outcome::Retry { again, .. } | Outcome::OutOfSequence(again) | Outcome::Fenced(again) if batch.given_up => {
                 // Its records may not have been told yet: they are told the same, whoever comes first.
                 Err(batch.last_error().unwrap_or(again.error))
@@ -208,6 +207,31 @@ impl Partition {
             Err(_) => self.forget(&batch),
         }
         ended.push(batch.end(result));
+    }
+
+    /// Puts pieces of a batch in its place; those that fail leave a gap.
+    fn go_on_in_pieces(&mut self, now: Instant, at: usize, batch: Batch, pieces: Vec<Piece>, ended: &mut Vec<Ended>) {
+        self.hold_back();
+        let batches = &mut self.batches;
+        let number = || {
+            *batches += 1;
+            *batches
+        };
+        let parts = batch.cut(pieces.iter().map(|piece| piece.records), number, now);
+        let mut at = at;
+        for (mut part, piece) in parts.into_iter().zip(pieces) {
+            match piece.outcome {
+                Ok(bytes) => {
+                    part.set_payload(bytes);
+                    self.queue.insert(at, part);
+                    at += 1;
+                }
+                Err(error) => {
+                    self.forget(&part);
+                    ended.push(part.end(Err(error)));
+                }
+            }
+        }
     }
 
     /// Something has to be sent again.

@@ -1,36 +1,23 @@
 //! Batches to a produce request, and its answer to each batch's outcome.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::protocol::StrBytes;
 
 use super::accumulator::{BatchId, Drained};
-use super::batch::{Again, Outcome};
+use super::batch::{Again, Outcome, Piece};
 use super::delivery::Written;
+use super::verdict::Verdict;
 use crate::config::{Acks, Compression};
-use crate::error::{Error, ErrorKind, is_retriable_code};
+use crate::error::{Error, ErrorKind};
 use crate::metrics::{Observation, Reporter};
 use crate::record;
 use crate::wire::{Produce, TopicBatches};
-
-const CORRUPT_MESSAGE: i16 = 2;
-const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
-const LEADER_NOT_AVAILABLE: i16 = 5;
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-const MESSAGE_TOO_LARGE: i16 = 10;
-const RECORD_LIST_TOO_LARGE: i16 = 18;
-const NOT_ENOUGH_REPLICAS: i16 = 19;
-const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
-const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
-const INVALID_PRODUCER_EPOCH: i16 = 47;
-const UNKNOWN_PRODUCER_ID: i16 = 59;
-const PRODUCER_FENCED: i16 = 90;
-const KAFKA_STORAGE_ERROR: i16 = 56;
-const FENCED_LEADER_EPOCH: i16 = 74;
-const UNKNOWN_LEADER_EPOCH: i16 = 75;
 
 /// The most that a batch may decompress to when it has to be cut: larger ones are not made.
 const MAX_PLAIN: usize = 256 << 20;
@@ -127,19 +114,6 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// Whether the leader we know may be the wrong one.
-pub(super) fn is_stale_leader(code: i16) -> bool {
-    matches!(
-        code,
-        UNKNOWN_TOPIC_OR_PARTITION
-            | LEADER_NOT_AVAILABLE
-            | NOT_LEADER_OR_FOLLOWER
-            | KAFKA_STORAGE_ERROR
-            | FENCED_LEADER_EPOCH
-            | UNKNOWN_LEADER_EPOCH
-    )
-}
-
 /// What the broker's answer means for a batch; `wait` says how long before a batch is tried again that was tried so often.
 pub(super) fn outcome(
     batch: Encoded,
@@ -158,37 +132,65 @@ pub(super) fn outcome(
     if code == 0 {
         return Outcome::Written(written);
     }
-    let too_large = matches!(code, MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE);
-    let more = if too_large { ", is more than the broker takes" } else { "" };
+    let verdict = Verdict::of(code);
+    let more = if verdict == Verdict::TooLarge { ", is more than the broker takes" } else { "" };
     let (what, records, size) = (what(&batch), batch.records, batch.bytes.len());
     let error =
         Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", said(answer)));
-    match code {
-        DUPLICATE_SEQUENCE_NUMBER => Outcome::Duplicate { written, error },
-        OUT_OF_ORDER_SEQUENCE_NUMBER | UNKNOWN_PRODUCER_ID => Outcome::OutOfSequence(batch.again(error, wait)),
-        INVALID_PRODUCER_EPOCH | PRODUCER_FENCED => Outcome::Fenced(batch.again(error, wait)),
-        _ if too_large => {
+    match verdict {
+        Verdict::Duplicate => Outcome::Duplicate { written, error },
+        Verdict::OutOfSequence => Outcome::OutOfSequence(batch.again(error, wait)),
+        Verdict::Fenced => Outcome::Fenced(batch.again(error, wait)),
+        Verdict::TooLarge => {
             Outcome::TooLarge { halves: record::split(&batch.bytes, batch.compression, MAX_PLAIN), error }
         }
-        code if is_retriable_code(code) => {
-            Outcome::Retry { again: batch.again(error, wait), maybe_written: !is_before_append(code) }
-        }
-        _ => Outcome::Failed(error),
+        Verdict::BadRecords => match pieces(&batch, answer, &what) {
+            Some(pieces) => Outcome::BadRecords { error, pieces },
+            None => Outcome::Failed(error),
+        },
+        Verdict::NotYet => Outcome::Retry { again: batch.again(error, wait), maybe_written: false },
+        Verdict::Open => Outcome::Retry { again: batch.again(error, wait), maybe_written: true },
+        Verdict::Refused => Outcome::Failed(error),
     }
 }
 
-/// Whether a broker that answers this has surely not written the batch. Other passing errors come after it was appended, too:
-/// a leader that steps down while it waits for its followers answers that it is not the leader.
-fn is_before_append(code: i16) -> bool {
-    matches!(
-        code,
-        CORRUPT_MESSAGE
-            | UNKNOWN_TOPIC_OR_PARTITION
-            | LEADER_NOT_AVAILABLE
-            | NOT_ENOUGH_REPLICAS
-            | FENCED_LEADER_EPOCH
-            | UNKNOWN_LEADER_EPOCH
-    )
+/// What is left of a batch when the records that the answer names have failed. Where it names none, or all, the halves of the
+/// batch are tried, and so on down to the bad records; none if there is but one record.
+fn pieces(batch: &Encoded, answer: &PartitionProduceResponse, what: &str) -> Option<Vec<Piece>> {
+    let reason = |message: Option<&StrBytes>| message.or(answer.error_message.as_ref()).map(|m| format!(": {m}"));
+    let bad: BTreeMap<u32, String> = answer
+        .record_errors
+        .iter()
+        .filter_map(|r| {
+            let index = u32::try_from(r.batch_index).ok().filter(|index| *index < batch.records)?;
+            Some((index, reason(r.batch_index_error_message.as_ref()).unwrap_or_default()))
+        })
+        .collect();
+    if bad.is_empty() {
+        let halves = record::split(&batch.bytes, batch.compression, MAX_PLAIN)?;
+        return Some(halves.into_iter().map(|(bytes, records)| Piece { records, outcome: Ok(bytes) }).collect());
+    }
+    let (mut runs, mut next) = (Vec::new(), 0);
+    for &index in bad.keys() {
+        runs.extend((index > next).then(|| (index - next, true)));
+        runs.push((1, false));
+        next = index + 1;
+    }
+    runs.extend((batch.records > next).then(|| (batch.records - next, true)));
+    let parts = record::cut(&batch.bytes, batch.compression, MAX_PLAIN, &runs)?;
+    let mut index = 0;
+    let piece = |(bytes, records): (Bytes, u32)| {
+        let outcome = match bad.get(&index) {
+            None => Ok(bytes),
+            Some(reason) => {
+                let what = format_args!("{what}: record {index} of a batch of {}{reason}", batch.records);
+                Err(Error::broker(answer.error_code, what))
+            }
+        };
+        index += records;
+        Piece { records, outcome }
+    };
+    Some(parts.into_iter().map(piece).collect())
 }
 
 /// What the broker has to say beside the code.
@@ -212,5 +214,86 @@ pub(super) fn unanswered(batch: Encoded, error: &Error, sent: bool, wait: impl F
         }
         ErrorKind::Corrupt => Outcome::Unknown(error.clone().context(what)),
         _ => Outcome::Failed(error.clone().context(what)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use kafka_protocol::messages::produce_response::BatchIndexAndErrorMessage;
+
+    use super::super::accumulator::tests::values;
+    use super::super::batch::Payload;
+    use super::*;
+    use crate::record::{BatchBuilder, ProducerSequence};
+
+    const INVALID_RECORD: i16 = 87;
+
+    /// A batch of records with their places as values.
+    fn batch(records: u32) -> Encoded {
+        let mut builder = BatchBuilder::new(100);
+        (0..records).for_each(|n| builder.append(1, None, Some(n.to_string().as_bytes()), None));
+        let bytes = builder.finish(Compression::None, ProducerSequence::NONE);
+        let (id, topic) = (BatchId::of(0, 0, 1), "t".into());
+        Encoded {
+            id,
+            topic,
+            partition: 0,
+            compression: Compression::None,
+            bytes,
+            plain: None,
+            uncompressed: None,
+            records,
+            attempts: 0,
+        }
+    }
+
+    fn answer(bad: &[i32]) -> PartitionProduceResponse {
+        let named = |&index| {
+            let message = StrBytes::from_string(format!("reason {index}"));
+            let error = BatchIndexAndErrorMessage::default().with_batch_index(index);
+            error.with_batch_index_error_message(Some(message))
+        };
+        let answer = PartitionProduceResponse::default().with_error_code(INVALID_RECORD);
+        answer.with_record_errors(bad.iter().map(named).collect())
+    }
+
+    /// What goes on, by its values, and the texts of the errors.
+    fn told(outcome: Outcome) -> (Vec<Vec<String>>, Vec<String>) {
+        let Outcome::BadRecords { pieces, .. } = outcome else { panic!("{outcome:?}") };
+        let (mut kept, mut errors) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            match piece.outcome {
+                Ok(bytes) => kept.push(values(Payload::Encoded(bytes))),
+                Err(e) => errors.push(e.to_string()),
+            }
+        }
+        (kept, errors)
+    }
+
+    fn judged(records: u32, bad: &[i32]) -> Outcome {
+        outcome(batch(records), Some(&answer(bad)), "h:1", |_| Duration::ZERO)
+    }
+
+    #[test]
+    fn the_records_that_the_answer_names_fail_each_with_its_own_index_and_reason() {
+        let (kept, errors) = told(judged(6, &[5, 1, 2]));
+        assert_eq!(kept, [vec!["0"], vec!["3", "4"]]);
+        assert_eq!(errors.len(), 3);
+        for (error, index) in errors.iter().zip([1, 2, 5]) {
+            assert!(error.contains(&format!("record {index} of a batch of 6: reason {index}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_no_record_or_none_of_the_batch_is_named_its_halves_are_tried() {
+        for bad in [&[][..], &[-1, 6]] {
+            let (kept, errors) = told(judged(6, bad));
+            assert_eq!(
+                (kept, errors.len()),
+                (vec![vec!["0".to_owned(), "1".into(), "2".into()], vec!["3".into(), "4".into(), "5".into()]], 0)
+            );
+        }
+        assert!(matches!(judged(1, &[]), Outcome::Failed(_)), "it stands alone");
     }
 }

@@ -269,24 +269,45 @@ impl<'a> LookUp<'a> {
         Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
     }
 
-    /// Makes the topic known to the accumulator.
+    /// Makes the topic known to the accumulator. While no broker can be reached it goes on, until the record's time is over.
     async fn again(&mut self) -> Result<()> {
+        let shared = self.shared;
+        let closed = || Error::new(ErrorKind::Closed, "the producer is closed");
+        shared.cancel.run_until_cancelled(self.search()).await.unwrap_or_else(|| Err(closed()))
+    }
+
+    async fn search(&mut self) -> Result<()> {
         let creates = self.shared.client.config().allow_auto_topic_creation;
+        let limit = self.shared.config.delivery_timeout;
+        let deadline = self.began + limit;
         loop {
             if self.tries > 0 {
-                tokio::time::sleep(self.backoff.next()).await;
+                tokio::time::sleep_until(deadline.min(Instant::now() + self.backoff.next())).await;
             }
             self.tries += 1;
             match self.shared.cluster().topic(self.topic, true).await {
-                Ok(_) if self.began.elapsed() > self.shared.config.delivery_timeout => {
+                Ok(_) if Instant::now() > deadline => {
                     let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
                     return Err(Error::new(ErrorKind::UnknownTopic, what));
                 }
                 Ok(found) => {
-                    self.shared.learn(&found);
+                    self.shared.begin_use(&found);
                     return Ok(());
                 }
                 Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
+                Err(e) if e.is_retriable() && Instant::now() >= deadline => {
+                    let what = format!(
+                        "a record for topic {:?} was not sent: the topic could not be looked up within the delivery timeout \
+                         of {limit:?}, in {} tries",
+                        self.topic, self.tries
+                    );
+                    return Err(e.context(what));
+                }
+                Err(e) if e.is_retriable() => {
+                    if self.tries == 1 {
+                        tracing::warn!(topic = self.topic, error = %e.full(), "a topic can't be looked up; trying on until the delivery timeout");
+                    }
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -305,7 +326,8 @@ fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Resul
     let max = config.max_record_size.unwrap_or(config.max_request_size);
     if size + BATCH_HEADER > max {
         let what = format!(
-            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that max_request_size allows",
+            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that max_request_size allows: \
+             raise it (REDPANDA_MAX_REQUEST_SIZE) together with the topic's max.message.bytes, or send smaller records",
             record.topic,
             record.key.map_or(0, <[u8]>::len),
             record.value.map_or(0, <[u8]>::len),

@@ -23,12 +23,19 @@ use super::batch::{Ended, Outcome};
 use super::identity;
 use super::meter::Meter;
 use super::request::{self, Answers, Encoded};
+use super::verdict::is_stale_leader;
 use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{Compression, ProducerConfig};
 use crate::wire::Connection;
 
-/// Requests to one broker that may be in flight, as many as an idempotent producer may have.
+/// Number of requests to one broker that may be in flight whatever their size. What comes while so many are makes larger ones.
 const IN_FLIGHT: usize = 5;
+/// Number of large requests to one broker that may be in flight: where a round trip is long, they fill the line, as far as the
+/// producer's buffer goes. Each partition keeps to its own bound of batches in flight.
+const LARGE_IN_FLIGHT: usize = 64;
+/// Share of the request timeout that an answer may take before no more than [`IN_FLIGHT`] requests are sent at a time: a line
+/// or a broker that is slow for want of capacity is not given more to hold, or the last ones would time out.
+const PROMPT: u32 = 10;
 /// From this size on a request is compressed on the threads for blocking work: it takes longer than handing it over.
 const COMPRESS_ELSEWHERE: usize = 16 << 10;
 
@@ -162,7 +169,14 @@ impl Shared {
         self.meter.buffer(&self.memory);
     }
 
-    pub(super) fn learn(&self, topic: &TopicMeta) {
+    /// Takes a topic into use.
+    pub(super) fn begin_use(&self, topic: &TopicMeta) {
+        self.learn(topic);
+        let interest = self.cluster().interest(&topic.name);
+        self.lock().watch(&topic.name, interest);
+    }
+
+    fn learn(&self, topic: &TopicMeta) {
         let leaders: Vec<_> = topic.partitions.iter().map(|p| p.leader).collect();
         let ended = self.lock().update_topic(Instant::now(), &topic.name, topic.id, Some(&leaders));
         self.finish(ended);
@@ -221,12 +235,18 @@ async fn sleep_until(when: Option<Instant>) {
 fn follow_leaders(shared: &Shared) {
     let snapshot = shared.cluster().snapshot();
     let names = shared.lock().topic_names();
+    shared.lock().touch_waiting();
     for name in names {
         match snapshot.topics.get(&name) {
             Some(topic) => shared.learn(topic),
             None if snapshot.failed.get(&name) == Some(&UNKNOWN_TOPIC) => {
                 let ended = shared.lock().update_topic(Instant::now(), &name, None, None);
                 shared.finish(ended);
+            }
+            // Not in use any more; but records may wait that were sent long ago.
+            None if !snapshot.failed.contains_key(&name) && !shared.lock().forget(&name) => {
+                _ = shared.cluster().interest(&name);
+                shared.cluster().refresh_soon();
             }
             None => {}
         }
@@ -250,6 +270,14 @@ struct Judged {
     outcome: Outcome,
     /// To be used again, if the batch is not sent again.
     buffer: Option<Bytes>,
+}
+
+/// What a sender needs to know of a request that has ended.
+struct Answered {
+    /// For how long the broker wants no other.
+    throttle: Duration,
+    /// Whether it was answered within the share of the timeout that [`PROMPT`] says.
+    prompt: bool,
 }
 
 /// Sends one broker's batches over a connection of its own.
@@ -305,11 +333,13 @@ impl Sender {
         }
     }
 
-    /// Keeps up to [`IN_FLIGHT`] requests on the way until the connection ends; none before `throttled`, which the broker sets.
+    /// Keeps up to [`IN_FLIGHT`] requests on the way, or more that are large, until the connection ends; none before `throttled`,
+    /// which the broker sets.
     async fn serve(&self, connection: &Connection, throttled: &mut Option<Instant>) {
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
         let mut in_flight = Vec::with_capacity(IN_FLIGHT);
+        let mut prompt = false;
         // Made once: each costs a lock.
         let (woken, closed) = (self.wake.notified(), connection.closed());
         tokio::pin!(woken, closed);
@@ -319,10 +349,19 @@ impl Sender {
             let mut look_again = *throttled;
             while look_again.is_none()
                 && encoding.len() < self.encoders
-                && encoding.len() + in_flight.len() < IN_FLIGHT
+                && encoding.len() + in_flight.len() < if prompt { LARGE_IN_FLIGHT } else { IN_FLIGHT }
                 && !connection.is_closed()
             {
-                let (batches, next) = self.shared.lock().drain(Instant::now, self.broker);
+                let mut locked = self.shared.lock();
+                if encoding.len() + in_flight.len() >= IN_FLIGHT {
+                    let Some(at) = locked.large_request_at(Instant::now, self.broker) else { break };
+                    if at > Instant::now() {
+                        look_again = Some(at);
+                        break;
+                    }
+                }
+                let (batches, next) = locked.drain(Instant::now, self.broker);
+                drop(locked);
                 look_again = next;
                 if batches.is_empty() {
                     break;
@@ -336,9 +375,12 @@ impl Sender {
             }
             tokio::select! {
                 biased; // nothing here is ready for ever, and to choose at random is not free
-                throttle = poll_fn(|cx| poll_first(&mut in_flight, cx)) => if !throttle.is_zero() {
-                    *throttled = (*throttled).max(Some(Instant::now() + throttle));
-                },
+                answered = poll_fn(|cx| poll_first(&mut in_flight, cx)) => {
+                    prompt = answered.prompt;
+                    if !answered.throttle.is_zero() {
+                        *throttled = (*throttled).max(Some(Instant::now() + answered.throttle));
+                    }
+                }
                 Some(batches) = encoding.next(), if throttled.is_none() => in_flight.push(Box::pin(self.send(connection, batches))),
                 () = &mut woken => woken.set(self.wake.notified()),
                 () = sleep_until(look_again) => {}
@@ -350,12 +392,12 @@ impl Sender {
 }
 
 impl Sender {
-    /// Sends a request and brings each of its batches to its outcome; gives for how long the broker wants no other.
+    /// Sends a request and brings each of its batches to its outcome.
     fn send<'a>(
         &'a self,
         connection: &'a Connection,
         mut batches: Vec<Encoded>,
-    ) -> impl Future<Output = Duration> + 'a {
+    ) -> impl Future<Output = Answered> + 'a {
         let timeout = self.shared.client.config().request_timeout;
         let mut free = batches.iter_mut().filter_map(Encoded::take_free).peekable();
         if free.peek().is_some() {
@@ -367,10 +409,12 @@ impl Sender {
         // Not in the future below: the order of these calls is the order on the wire.
         let sent = !connection.is_closed();
         let request = request::produce(&batches, self.shared.config.acks, timeout);
+        let sent_at = Instant::now();
         let answer = connection.submit(request, timeout);
         async move {
             let answer = answer.await;
             let mut throttle = Duration::ZERO;
+            let prompt = answer.is_ok() && sent_at.elapsed() <= timeout / PROMPT;
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
                     throttle = Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0));
@@ -396,7 +440,7 @@ impl Sender {
             }
             drop(locked);
             self.shared.finish(ended);
-            throttle
+            Answered { throttle, prompt }
         }
     }
 
@@ -407,7 +451,7 @@ impl Sender {
             .into_iter()
             .map(|batch| {
                 let answer = answers.get(&batch.topic, batch.partition);
-                stale |= answer.is_some_and(|a| request::is_stale_leader(a.error_code));
+                stale |= answer.is_some_and(|a| is_stale_leader(a.error_code));
                 let judge = |batch| request::outcome(batch, answer, connection.peer(), |n| self.wait(n));
                 self.judged(batch, judge)
             })

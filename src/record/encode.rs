@@ -58,19 +58,41 @@ pub(crate) fn restamp(batch: Bytes, producer: ProducerSequence) -> Bytes {
 
 /// The two halves of a batch, each with its number of records; none if it can't be cut. `max` bounds what it may
 /// decompress to.
-pub(crate) fn split(batch: &Bytes, compression: Compression, max: usize) -> Option<[(Bytes, u32); 2]> {
-    let batch = decode_batches(batch.clone(), max).next()?.ok()?;
-    let head = batch.record_count / 2;
+pub(crate) fn split(batch: &Bytes, compression: Compression, max: usize) -> Option<Vec<(Bytes, u32)>> {
+    let count = decode_batches(batch.clone(), max).next()?.ok()?.record_count;
+    let head = count / 2;
     if head == 0 {
         return None;
     }
-    let mut halves = [head, batch.record_count - head].map(|count| (BatchBuilder::new(BATCH_HEADER), count));
-    for (n, record) in (0..).zip(batch.records().ok()?) {
-        let r = record.ok()?;
-        let half = usize::from(n >= head);
-        halves[half].0.append(r.timestamp, r.key.as_deref(), r.value.as_deref(), Some(&r.headers));
+    cut(batch, compression, max, &[(head, true), (count - head, true)])
+}
+
+/// A batch cut into runs of records, each given by its number of records and whether it is kept: batches of their own, empty for
+/// those that are not. None if the batch can't be read or has another number of records.
+pub(crate) fn cut(
+    batch: &Bytes,
+    compression: Compression,
+    max: usize,
+    runs: &[(u32, bool)],
+) -> Option<Vec<(Bytes, u32)>> {
+    let batch = decode_batches(batch.clone(), max).next()?.ok()?;
+    if runs.iter().map(|(count, _)| count).sum::<u32>() != batch.record_count {
+        return None;
     }
-    Some(halves.map(|(builder, count)| (builder.finish(compression, ProducerSequence::NONE), count)))
+    let mut records = batch.records().ok()?;
+    let mut pieces = Vec::with_capacity(runs.len());
+    for &(count, kept) in runs {
+        let mut builder = BatchBuilder::new(BATCH_HEADER);
+        for _ in 0..count {
+            let r = records.next()?.ok()?;
+            if kept {
+                builder.append(r.timestamp, r.key.as_deref(), r.value.as_deref(), Some(&r.headers));
+            }
+        }
+        let bytes = if kept { builder.finish(compression, ProducerSequence::NONE) } else { Bytes::new() };
+        pieces.push((bytes, count));
+    }
+    Some(pieces)
 }
 
 /// The most bytes a record can take in a batch, whatever its place there.

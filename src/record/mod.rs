@@ -26,7 +26,7 @@ mod spare;
 mod varint;
 
 pub(crate) use decode::{Batch, begins_with_batch, decode_batches, is_compressed};
-pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, record_size_bound, restamp, split};
+pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, cut, record_size_bound, restamp, split};
 pub use headers::{Header, Headers};
 pub(crate) use spare::Spare;
 pub(crate) use varint::{Reader, put_varlong};

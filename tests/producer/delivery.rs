@@ -3,9 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ailurus::{Compression, ErrorKind, Headers, Producer, ProducerRecord};
+use ailurus::admin::NewTopic;
+use ailurus::{Admin, Compression, ErrorKind, Headers, Producer, ProducerRecord};
 
-use super::{Setup, text};
+use ailurus_broker::Fault;
+
+use super::{PATIENCE, Setup, numbers, text};
+
+const PRODUCE: i16 = 0;
+const INVALID_RECORD: i16 = 87;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_a_key_stay_in_order_and_every_handle_tells_where_they_are() {
@@ -172,5 +178,67 @@ async fn what_is_too_large_is_named_with_its_size() {
     assert!(first.to_string().contains("more than the broker takes"), "{first}");
     let next = s.producer.send(ProducerRecord::to(&strict).value(&value[..500])).await.unwrap().await.unwrap();
     assert_eq!(next.offset, Some(0), "the next one is not affected");
+    s.close().await;
+}
+
+/// On a topic that takes no record without a key.
+async fn compacted() -> Setup {
+    let mut s = Setup::with(1, |c| c.linger = Duration::from_secs(60)).await;
+    s.topic.push_str("-compacted");
+    let new = NewTopic::new(&s.topic).partitions(1).config("cleanup.policy", "compact");
+    Admin::new(&s.client).create_topic_with(&new).await.unwrap();
+    s
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_record_fails_alone_and_the_others_of_its_batch_are_written() {
+    let s = compacted().await;
+    let mut handles = Vec::new();
+    for n in 0..40 {
+        let (key, value) = (format!("key-{n}"), n.to_string());
+        let record = ProducerRecord::to(&s.topic).value(&value);
+        let record = if [0, 7, 8, 39].contains(&n) { record } else { record.key(&key) };
+        handles.push(s.producer.send(record).await.unwrap());
+    }
+    s.producer.flush(PATIENCE).await.unwrap();
+    for (n, handle) in handles.into_iter().enumerate() {
+        match handle.await {
+            Ok(_) => assert!(![0, 7, 8, 39].contains(&n), "{n}"),
+            Err(e) => {
+                assert!([0, 7, 8, 39].contains(&n), "{n}: {e}");
+                assert_eq!(e.kind(), ErrorKind::InvalidRecord);
+                // Brokers before Produce 8 name the batch alone: it was cut until the record stood alone.
+                let named = e.to_string().contains(&format!("record {n} of a batch of 40"));
+                assert!(named || e.to_string().contains("a batch of 1 records"), "{n}: {e}");
+            }
+        }
+    }
+    let want: Vec<u32> = (0..40).filter(|n| ![0, 7, 8, 39].contains(n)).collect();
+    assert_eq!(numbers(&s.read().await[&0]), want, "each once, in order");
+    s.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_record_is_named_the_bad_one_is_found() {
+    let s = compacted().await;
+    let Some(embedded) = s.broker.embedded() else { return s.close().await };
+    let first = std::sync::atomic::AtomicBool::new(true);
+    embedded.set_hook(move |r| {
+        let spoilt = r.api_key == PRODUCE && first.swap(false, std::sync::atomic::Ordering::SeqCst);
+        spoilt.then_some(Fault::Error(INVALID_RECORD))
+    });
+    let mut handles = Vec::new();
+    for n in 0..9 {
+        let (key, value) = (format!("key-{n}"), n.to_string());
+        let record = ProducerRecord::to(&s.topic).value(&value);
+        handles.push(s.producer.send(if n == 4 { record } else { record.key(&key) }).await.unwrap());
+    }
+    s.producer.flush(PATIENCE).await.unwrap();
+    let mut failed = Vec::new();
+    for (n, handle) in handles.into_iter().enumerate() {
+        failed.extend(handle.await.is_err().then_some(n));
+    }
+    assert_eq!(failed, [4]);
+    assert_eq!(numbers(&s.read().await[&0]), [0, 1, 2, 3, 5, 6, 7, 8]);
     s.close().await;
 }

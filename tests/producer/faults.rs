@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ailurus::{Delivery, ErrorKind, ProducerRecord};
+use ailurus::{Client, Delivery, ErrorKind, Producer, ProducerRecord};
 use ailurus_broker::{Broker, Fault};
 
 use super::{PATIENCE, Setup, numbers, support};
 
 const PRODUCE: i16 = 0;
+const METADATA: i16 = 3;
+const INIT_PRODUCER_ID: i16 = 22;
 
 /// Spoils some of the produce requests: the hook gets their number, from 0.
 fn spoil(broker: &Broker, fault: impl Fn(u32) -> Option<Fault> + Send + Sync + 'static) -> Arc<AtomicU32> {
@@ -49,7 +51,7 @@ async fn assert_complete(s: &Setup, count: u32, partitions: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_that_may_pass_are_tried_again() {
-    for code in [2, 3, 5, 6, 7, 19, 20, 56, 74, 75] {
+    for code in [-1, 2, 3, 5, 6, 7, 19, 20, 41, 56, 74, 75, 999] {
         let s = Setup::new(2).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
         let tries = spoil(embedded, move |n| (n < 3).then_some(Fault::Error(code)));
@@ -200,4 +202,71 @@ async fn close_gives_nothing_up_that_has_ended_already() {
     // When this ends, the second try is with the broker and stays there.
     s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
     s.producer.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_leaves_it_open_whether_the_batch_is_in_the_log_ends_as_an_unknown_fate() {
+    for code in [-1, 7, 999] {
+        let broker = support::broker().await;
+        let second = Duration::from_secs(1);
+        let short = |c: ailurus::ConfigBuilder| c.request_timeout(second).delivery_timeout(second);
+        let s = Setup::on(broker, 1, short, |_| {}).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        spoil(embedded, move |_| Some(Fault::Error(code)));
+        let error = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
+        assert!(error.is_fate_unknown(), "{code}: {error:?}");
+        embedded.clear_hook();
+        s.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_looked_up_until_the_delivery_timeout_while_no_broker_can_be_reached() {
+    let broker = support::broker().await;
+    let Some(embedded) = broker.embedded() else { return };
+    embedded.create_topic("later", 1).unwrap();
+    let tries = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&tries);
+    embedded.set_hook(move |r| {
+        let away = r.api_key == METADATA && counter.fetch_add(1, Ordering::SeqCst) < 20;
+        away.then_some(Fault::Close)
+    });
+    let quick = broker.config().retry_backoff(Duration::from_millis(5)).retry_backoff_max(Duration::from_millis(20));
+    let client = Client::new(quick.build().unwrap());
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let sent = producer.send(ProducerRecord::to("later").value("0")).await.unwrap();
+    assert_eq!(sent.await.unwrap().offset, Some(0));
+    assert!(tries.load(Ordering::SeqCst) > 20);
+
+    // When the time is over it says so, and a producer that is closed does not wait for it.
+    embedded.set_hook(|r| (r.api_key == METADATA).then_some(Fault::Close));
+    let mut short = client.config().producer.clone();
+    short.delivery_timeout = Duration::from_secs(30);
+    let other = Producer::new(&client, short).unwrap();
+    let waiting = tokio::spawn({
+        let other = other.clone();
+        async move { other.send(ProducerRecord::to("unheard-of").value("0")).await.map(drop) }
+    });
+    other.close(Duration::ZERO).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, waiting).await.expect("close ends it").unwrap();
+    assert!(ended.is_err_and(|e| e.is_closed()));
+    producer.close(PATIENCE).await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_gets_its_identity_when_what_kept_it_away_is_over() {
+    for code in [-1, 14, 16, 999] {
+        let s = Setup::new(1).await;
+        let Some(embedded) = s.broker.embedded() else { return s.close().await };
+        let tries = AtomicU32::new(0);
+        embedded.set_hook(move |r| {
+            let away = r.api_key == INIT_PRODUCER_ID && tries.fetch_add(1, Ordering::SeqCst) < 3;
+            away.then_some(Fault::Error(code))
+        });
+        let producer = Producer::new(&s.client, s.client.config().producer.clone()).unwrap();
+        producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap();
+        producer.close(PATIENCE).await.unwrap();
+        s.close().await;
+    }
 }

@@ -4,13 +4,17 @@ use std::io;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
+use super::text;
 use crate::cluster::Cluster;
 use crate::conn::{Answer, Context};
 use crate::log::{self, Checked};
 use crate::shared::Shared;
+use crate::topic_config::TopicConfig;
 
 const ALL: i16 = -1;
 
@@ -34,15 +38,25 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
             _ => cluster.topic_name(topic.topic_id).map(str::to_owned),
         };
         let mut one = |(index, batch): (i32, Result<Checked, ResponseError>)| {
-            let appended = gate.and_then(|()| match &name {
+            let appended = gate.map_err(Refusal::from).and_then(|()| match &name {
                 Some(name) => append(shared, cx, &mut cluster, (name, index), batch, acks),
-                None => Err(ResponseError::UnknownTopicId),
+                None => Err(ResponseError::UnknownTopicId.into()),
             });
             failed |= appended.is_err();
             let response = PartitionProduceResponse::default().with_index(index);
             match appended {
                 Ok((base, start)) => response.with_base_offset(base).with_log_start_offset(start),
-                Err(error) => response.with_base_offset(-1).with_error_code(error.code()),
+                Err(Refusal { error, records }) => {
+                    // Versions before 8 have no room for them.
+                    let records = records.into_iter().filter(|_| cx.version >= 8);
+                    let one = |index| {
+                        BatchIndexAndErrorMessage::default().with_batch_index(index).with_batch_index_error_message(
+                            Some(text("a compacted topic takes no record without a key")),
+                        )
+                    };
+                    let response = response.with_base_offset(-1).with_error_code(error.code());
+                    response.with_record_errors(records.map(one).collect())
+                }
             }
         };
         let partitions = checked.into_iter().map(&mut one).collect();
@@ -61,6 +75,19 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
     }
 }
 
+/// Why a batch was not appended.
+struct Refusal {
+    error: ResponseError,
+    /// The places in the batch of the records that are to blame, if some are.
+    records: Vec<i32>,
+}
+
+impl From<ResponseError> for Refusal {
+    fn from(error: ResponseError) -> Self {
+        Self { error, records: Vec::new() }
+    }
+}
+
 /// Returns the offset of the first record and where the log begins.
 fn append(
     shared: &Shared,
@@ -69,19 +96,24 @@ fn append(
     (topic, partition): (&str, i32),
     batch: Result<Checked, ResponseError>,
     acks: i16,
-) -> Result<(i64, i64), ResponseError> {
+) -> Result<(i64, i64), Refusal> {
     let config = cluster.topics.get(topic).map(|t| &t.config);
     let max = config.map_or(usize::MAX, |c| c.max_message_bytes(&shared.config));
+    let compacted = config.is_some_and(TopicConfig::is_compacted);
     let min_in_sync = config.map_or(1, |c| c.min_insync_replicas());
     let retention = config.and_then(|c| c.retention_bytes(&shared.config));
     let replicas = cluster.led_by(cx.node, topic, partition)?.replicas.clone();
     let in_sync = replicas.iter().filter(|&&n| cluster.is_up(n)).count();
     if acks == ALL && in_sync < min_in_sync {
-        return Err(ResponseError::NotEnoughReplicas);
+        return Err(ResponseError::NotEnoughReplicas.into());
     }
     let batch = batch?;
     if batch.size() > max {
-        return Err(ResponseError::MessageTooLarge);
+        return Err(ResponseError::MessageTooLarge.into());
+    }
+    let records = if compacted { batch.without_key() } else { Vec::new() };
+    if !records.is_empty() {
+        return Err(Refusal { error: ResponseError::InvalidRecord, records });
     }
     let leader = cluster.led_by(cx.node, topic, partition)?;
     let base = leader.log.append(batch, leader.leader_epoch)?;

@@ -156,7 +156,8 @@ async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
         done.bytes += (key.len() + value.len()) as u64;
         match producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await {
             Ok(delivery) => deliveries.push_back(delivery),
-            Err(e) => done.error(&e),
+            // The producer has tried for as long as it may: the next record would fail in the same way.
+            Err(e) => return Err(anyhow::Error::new(e).context(format!("record {i} of {}", args.records))),
         }
         if deliveries.len() == WINDOW {
             check(deliveries.drain(..WINDOW / 2), &mut done).await;
@@ -248,11 +249,8 @@ async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
         let (key, value) = data.record(i);
         let begun = Instant::now();
         let sent = producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await;
-        let acknowledged = match sent {
-            Ok(delivery) => delivery.await.map(|_| ()),
-            Err(e) => Err(e),
-        };
-        if let Err(e) = acknowledged {
+        let delivery = sent.map_err(|e| anyhow::Error::new(e).context(format!("record {i} of {}", args.records)))?;
+        if let Err(e) = delivery.await {
             done.error(&e);
         }
         if i >= WARM_UP {

@@ -109,7 +109,7 @@ impl Bench {
     }
 }
 
-pub(super) fn values(payload: Payload) -> Vec<String> {
+pub(in crate::producer) fn values(payload: Payload) -> Vec<String> {
     let bytes = payload.encode(Compression::None, ProducerSequence::NONE).0;
     let batch = decode_batches(bytes, 1 << 20).next().unwrap().unwrap();
     let text = |r: crate::Record| String::from_utf8(r.value.unwrap().to_vec()).unwrap();
@@ -168,6 +168,29 @@ fn a_batch_lingers_until_its_time_or_until_it_is_full() {
     b.put(0, &"y".repeat(600));
     assert_eq!(b.wakes(), [1], "the first one is full");
     assert_eq!(b.drain(1).len(), 1);
+}
+
+#[test]
+fn many_small_batches_or_a_full_one_make_a_large_request() {
+    let mut b = Bench::new(Settings { linger: 5 * MS, ..settings() }, &[Some(1), Some(1), Some(1), Some(2)]);
+    let half = settings().max_request_size / 2;
+    let at = |b: &mut Bench| {
+        let now = b.now;
+        b.core.large_request_at(|| now, 1)
+    };
+    assert_eq!(at(&mut b), None, "nothing waits");
+    b.put(0, "a");
+    assert_eq!(at(&mut b), None);
+    b.put(3, &"x".repeat(half));
+    assert_eq!(at(&mut b), None, "that goes to another broker");
+    b.put(1, &"y".repeat(half / 2));
+    assert_eq!(at(&mut b), None);
+    b.put(2, &"z".repeat(half / 2));
+    assert_eq!(at(&mut b), Some(b.now + 5 * MS), "when all have lingered");
+    b.now += 5 * MS;
+    assert_eq!(at(&mut b), Some(b.now));
+    b.drain(1);
+    assert_eq!(at(&mut b), None, "all is under way");
 }
 
 #[test]
@@ -660,4 +683,34 @@ fn a_topic_that_was_made_anew_starts_a_new_epoch() {
         b.complete(d.id, written(0));
     }
     assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 0)]);
+}
+
+#[test]
+fn a_topic_that_is_forgotten_is_looked_up_again_and_keeps_its_numbers() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    b.put(0, "a");
+    assert!(!b.core.forget(TOPIC), "a record of it waits");
+    let sent = b.drain(1).remove(0);
+    assert!(!b.core.forget(TOPIC), "it is under way");
+    b.complete(sent.id, written(0));
+    assert!(b.core.forget(TOPIC));
+    let now = b.now;
+    assert_eq!(b.core.append(|| now, &record(Target::Partition(0), b"b")).err(), Some(Refused::UnknownTopic));
+    assert!(b.core.topic_names().is_empty());
+    b.core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
+    b.put(0, "b");
+    assert_eq!(b.drain(1).remove(0).producer.sequence, 1, "its broker knows the one before");
+}
+
+#[test]
+fn the_place_of_a_topic_that_was_deleted_is_used_again() {
+    let mut b = Bench::new(settings(), &[Some(1)]);
+    let now = b.now;
+    b.core.update_topic(now, &TOPIC.into(), None, None);
+    assert!(b.core.forget(TOPIC));
+    b.core.update_topic(now, &"another".into(), None, Some(&[Some(1)]));
+    b.core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
+    assert_eq!(b.core.topics.len(), 2);
+    b.put(0, "a");
+    assert_eq!(&*b.drain(1).remove(0).topic, TOPIC);
 }

@@ -1,0 +1,98 @@
+//! Looks up topics that are not known yet: those that are asked for while a request is in flight share the next one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::snapshot::{TopicMeta, UNKNOWN_TOPIC};
+use super::{Cluster, note_created};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Number of topics that one request asks for at most.
+const TOPICS_PER_REQUEST: usize = 1000;
+/// Number of look-ups that may wait for the task to take them.
+pub(super) const QUEUE: usize = 1000;
+
+/// A topic, or the error code that a broker has for it.
+pub(super) type Found = Result<Arc<TopicMeta>, i16>;
+
+/// One caller's question.
+#[derive(Debug)]
+pub(super) struct LookUp {
+    name: Arc<str>,
+    /// Whether the broker may create it.
+    create: bool,
+    reply: oneshot::Sender<Result<Found>>,
+}
+
+impl Cluster {
+    /// Asks for one topic, in one request with those that others ask for.
+    pub(super) async fn look_up(&self, name: &Arc<str>, create: bool) -> Result<Found> {
+        let closed = || Error::new(ErrorKind::Closed, "the client is closed");
+        let (reply, answer) = oneshot::channel();
+        let look_up = LookUp { name: Arc::clone(name), create, reply };
+        self.look_ups.send(look_up).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// Serves look-ups, one request at a time, until the client is closed.
+pub(super) async fn serve(cluster: Arc<Cluster>, mut look_ups: mpsc::Receiver<LookUp>) {
+    let cancel = cluster.cancel.clone();
+    let work = async {
+        let mut batch = Vec::new();
+        while look_ups.recv_many(&mut batch, TOPICS_PER_REQUEST).await > 0 {
+            batch.retain(|l| !l.reply.is_closed()); // the caller has gone
+            let (creating, plain): (Vec<_>, Vec<_>) = batch.drain(..).partition(|l| l.create);
+            for (look_ups, create) in [(plain, false), (creating, true)] {
+                if !look_ups.is_empty() {
+                    answer(&cluster, look_ups, create).await;
+                }
+            }
+        }
+    };
+    cancel.run_until_cancelled(work).await;
+}
+
+async fn answer(cluster: &Cluster, look_ups: Vec<LookUp>, create: bool) {
+    let mut callers = BTreeMap::<Arc<str>, Vec<_>>::new();
+    for l in look_ups {
+        callers.entry(l.name).or_default().push(l.reply);
+    }
+    let names: Vec<_> = callers.keys().cloned().collect();
+    let outcome = cluster.metadata(Some(&names), create).await.map(|answer| {
+        let codes: HashMap<Arc<str>, i16> = answer.topics.iter().filter_map(code).collect();
+        let found = |name: &Arc<str>| codes.get(name).copied().unwrap_or(UNKNOWN_TOPIC);
+        names.iter().filter(|name| found(name) == 0).for_each(|name| _ = cluster.interests.add(name, Instant::now()));
+        let known = cluster.snapshot();
+        cluster.add(answer);
+        if create {
+            // It was asked for without before, and did not exist.
+            let snapshot = cluster.snapshot();
+            let new = names.iter().filter(|name| known.topics.get(name).is_none());
+            new.filter_map(|name| snapshot.topics.get(name)).for_each(|topic| note_created(topic));
+        }
+        codes
+    });
+    let snapshot = cluster.snapshot();
+    for (name, replies) in callers {
+        let found = match &outcome {
+            Err(e) => Err(e.clone()),
+            Ok(codes) => Ok(match (codes.get(&name).copied().unwrap_or(UNKNOWN_TOPIC), snapshot.topics.get(&name)) {
+                (0, Some(topic)) => Ok(Arc::clone(topic)),
+                (0, None) => Err(UNKNOWN_TOPIC),
+                (code, _) => Err(code),
+            }),
+        };
+        for reply in replies {
+            _ = reply.send(found.clone()); // the caller may have gone
+        }
+    }
+}
+
+fn code(topic: &MetadataResponseTopic) -> Option<(Arc<str>, i16)> {
+    Some((topic.name.as_ref()?.0.as_str().into(), topic.error_code))
+}
