@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::partition::Identity;
 use super::sender::Shared;
-use crate::cluster::Cluster;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::failure::is_final;
 
 /// How long an error that passes by itself is not worth a warning: a coordinator that loads answers so on a fresh cluster.
 const GRACE: Duration = Duration::from_secs(5);
@@ -98,7 +98,7 @@ async fn ask(shared: &Shared) -> Result<Identity, (Error, bool)> {
         .with_producer_epoch(-1);
     let timeout = shared.client.config().request_timeout;
     let answer = shared.cluster().request_any(request, timeout).await.map_err(|e| {
-        let passing = may_pass(&e, shared.cluster());
+        let passing = !is_final(&e);
         (e.context("asking for a producer id"), passing)
     })?;
     match answer.error_code {
@@ -107,16 +107,6 @@ async fn ask(shared: &Shared) -> Result<Identity, (Error, bool)> {
             let what = "asking for a producer id, which an idempotent producer needs (REDPANDA_IDEMPOTENCE=false does without)";
             Err((Error::broker(code, what), !is_refusal(code)))
         }
-    }
-}
-
-/// Whether a request that failed may succeed later. A login that is refused at first will go on being so; one that was accepted
-/// before fails while a token's source is away, or while brokers restart.
-fn may_pass(error: &Error, cluster: &Cluster) -> bool {
-    match error.kind() {
-        ErrorKind::Config | ErrorKind::Closed | ErrorKind::Unsupported => false,
-        ErrorKind::Authentication => !cluster.snapshot().brokers.is_empty(),
-        _ => true,
     }
 }
 
@@ -129,6 +119,7 @@ fn is_refusal(code: i16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn only_a_refusal_is_final() {
