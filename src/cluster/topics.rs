@@ -30,6 +30,10 @@ impl Topics {
         self.shards[Self::shard(name)].get(name)
     }
 
+    pub(crate) fn contains_key(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     /// Puts a topic in; returns whether there was one of its name.
     pub(crate) fn insert(&mut self, topic: TopicMeta) -> bool {
         let name = Arc::clone(&topic.name);

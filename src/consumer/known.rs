@@ -32,7 +32,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 
@@ -46,7 +45,7 @@ mod tests {
             .with_topic_id(Uuid::from_u128(id))
             .with_partitions((0..partitions).map(partition).collect());
         let mut snapshot = Snapshot::empty();
-        snapshot.topics.insert("t".into(), Arc::new(topic_meta("t".into(), &topic, None)));
+        snapshot.topics.insert(topic_meta("t".into(), &topic, None));
         snapshot
     }
 
