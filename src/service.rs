@@ -117,7 +117,7 @@ impl EventMessage {
     /// An event with options. Its id and time are made here, so that sending it twice sends one event.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`](crate::ErrorKind::Event) if it can't be written as JSON, or if the id it was given is none.
+    /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id it was given is none.
     pub fn new<E: Event>(event: &E, mut options: SendOptions) -> Result<Self> {
         let is_id = |h: &Header<'_>| h.key_bytes() == ID.as_bytes();
         if options.headers.iter().any(|h| is_id(&h)) {
@@ -180,7 +180,7 @@ impl RedpandaService {
     /// Reaches the cluster with these settings.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) that names each broker tried and why it could not be used.
+    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
     pub async fn connect(config: Config) -> Result<Self> {
         Self::new(&Client::connect(config).await?)
     }
@@ -210,7 +210,7 @@ impl RedpandaService {
     /// headers are the event's CloudEvents attributes, then those of `options`.
     ///
     /// # Errors
-    /// What [`Producer::send`] and its delivery say; [`ErrorKind::Event`](crate::ErrorKind::Event) if the event can't be
+    /// What [`Producer::send`] and its delivery say; [`ErrorKind::Event`] if the event can't be
     /// written as JSON. [`Error::event_id`](crate::Error::event_id) is the event's id: where its fate is unknown, send it again under
     /// that.
     ///
