@@ -174,11 +174,9 @@ async fn a_producer_comes_back() {
         // Its identity is asked for in the outage.
         let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
         away.begins().await;
-        let sent = producer.send(ProducerRecord::to(&topic).value("0")).await;
-        away.ends().await;
-        if let Ok(delivery) = sent {
-            soon(delivery).await.unwrap();
-        }
+        // A topic that is not known yet is looked up for as long as the delivery timeout: longer than this outage.
+        let (sent, ()) = tokio::join!(producer.send(ProducerRecord::to(&topic).value("0")), away.ends());
+        soon(sent.unwrap()).await.unwrap();
         produce(&producer, &topic, 1..10).await;
         soon(producer.close(LONG)).await.unwrap();
         client.close().await;
