@@ -12,7 +12,7 @@ use crate::config::BrokerConfig;
 use crate::coordinator;
 use crate::error::BrokerError;
 use crate::fault::{Fault, Hook, RequestInfo};
-use crate::node::{self, Running};
+use crate::node::{self, Port, Running};
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
 
@@ -39,6 +39,8 @@ pub struct Broker {
     pub(crate) shared: Arc<Shared>,
     /// By node id; `None` while a node is stopped.
     running: Mutex<BTreeMap<i32, Running>>,
+    /// Ports of the nodes that are stopped.
+    ports: Mutex<BTreeMap<i32, Port>>,
     ticker: Option<JoinHandle<()>>,
 }
 
@@ -66,7 +68,7 @@ impl Broker {
         let shared = Arc::new(Shared::new(config, cluster));
         let running = (0..).zip(listeners).map(|(id, (l, _))| (id, Running::start(shared.clone(), id, l))).collect();
         let ticker = Some(tokio::spawn(coordinator::run(shared.clone())));
-        Ok(Self { shared, running: Mutex::new(running), ticker })
+        Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), ticker })
     }
 
     /// The addresses of all nodes, up or down, as clients want them: `host:port,host:port`.
@@ -200,7 +202,9 @@ impl Broker {
         }
         let running = self.running().remove(&node);
         if let Some(running) = running {
-            running.stop().await;
+            if let Some(port) = running.stop().await {
+                self.ports.lock().unwrap_or_else(PoisonError::into_inner).insert(node, port);
+            }
         }
         Ok(())
     }
@@ -220,7 +224,11 @@ impl Broker {
             return Ok(());
         }
         let address = SocketAddr::new(self.shared.config.listen.ip(), port);
-        let (listener, _) = listen(node, address).await?;
+        let kept = self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        let listener = match kept {
+            Some(port) => port.listen().map_err(|source| BrokerError::Listen { node, address, source })?,
+            None => listen(node, address).await?.0,
+        };
         // Groups that come home leave the node that stood in.
         let before = self.all_coordinators();
         self.shared.cluster().set_up(node, true);

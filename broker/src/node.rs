@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -14,12 +14,14 @@ use crate::shared::Shared;
 
 /// How long to wait when no connection can be accepted, as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A node that listens. Dropping it ends the listener and its connections.
 #[derive(Debug)]
 pub(crate) struct Running {
     stop: oneshot::Sender<()>,
-    task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<Option<Port>>>,
 }
 
 impl Running {
@@ -29,14 +31,13 @@ impl Running {
         Self { stop, task: Some(task) }
     }
 
-    /// Stops listening, closes every connection, and waits until that is done.
-    pub async fn stop(mut self) {
-        if let Some(task) = self.task.take() {
-            let (stop, _) = oneshot::channel();
-            drop(std::mem::replace(&mut self.stop, stop));
-            // An error would be a panic of the accept loop, and then it has ended too.
-            let _ = task.await;
-        }
+    /// Stops listening, closes every connection, and waits until that is done. Returns the port, kept for when the node is back.
+    pub async fn stop(mut self) -> Option<Port> {
+        let task = self.task.take()?;
+        let (stop, _) = oneshot::channel();
+        drop(std::mem::replace(&mut self.stop, stop));
+        // An error would be a panic of the accept loop, and then it has ended too.
+        task.await.ok().flatten()
     }
 }
 
@@ -48,13 +49,38 @@ impl Drop for Running {
     }
 }
 
+/// A port that is bound and refuses connections: no other program can take it, nor the system give it to an outgoing connection.
+#[derive(Debug)]
+pub(crate) struct Port(TcpSocket);
+
+impl Port {
+    fn keep(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections of the node that has stopped may still be closing.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(socket))
+    }
+
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
+
 pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, u16)> {
     let listener = TcpListener::bind(address).await?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
 }
 
-async fn run(shared: Arc<Shared>, node: i32, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
+/// Serves until it is stopped; returns the port, if that could be kept.
+async fn run(
+    shared: Arc<Shared>,
+    node: i32,
+    listener: TcpListener,
+    mut stopped: oneshot::Receiver<()>,
+) -> Option<Port> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -71,6 +97,9 @@ async fn run(shared: Arc<Shared>, node: i32, listener: TcpListener, mut stopped:
             }
         }
     }
+    let address = listener.local_addr();
     drop(listener);
+    let port = address.and_then(Port::keep).ok();
     connections.shutdown().await;
+    port
 }

@@ -412,7 +412,13 @@ impl Shared {
         }
         match &mut link.connection {
             Some(connection) => Ok(connection),
-            none => Ok(none.insert(self.client.cluster().connect(link.broker).await?)),
+            none => {
+                let began = Instant::now();
+                let connection = self.client.cluster().connect(link.broker).await?;
+                // Two round trips at least: TCP's, and the one that agrees on versions.
+                self.tracker().on_round_trip(link.broker, began.elapsed() / 2);
+                Ok(none.insert(connection))
+            }
         }
     }
 
@@ -420,7 +426,10 @@ impl Shared {
     async fn ask_offsets(&self, link: &mut Link, asks: &[Ask<StartOffset>]) -> Result<()> {
         let timeout = self.client.config().request_timeout;
         let request = list_request(asks, self.config.isolation_level);
-        let answer = self.connect(link).await?.request(request, timeout).await?;
+        let connection = self.connect(link).await?;
+        let began = Instant::now();
+        let answer = connection.request(request, timeout).await?;
+        self.tracker().on_round_trip(link.broker, began.elapsed());
         let mut offsets = list_answer(&answer);
         for ask in asks {
             let found = offsets.remove(&ask.lease.partition);

@@ -32,7 +32,7 @@ const FEW: usize = 16;
 const SHORT_WAIT: Duration = Duration::from_millis(50);
 /// Fetches of partitions that are behind take this many times as long as the polls between them.
 const POLL_RATIO: u32 = 8;
-/// A broker whose fastest response took this long is far away: larger responses make up for the round trips.
+/// A broker whose fastest response, of any kind, took this long is far away: larger responses make up for the round trips.
 const FAR: Duration = Duration::from_millis(6);
 /// From a broker that is far away, a response brings this many times `partition_fetch_bytes` of a partition at most.
 const FAR_FACTOR: usize = 4;
@@ -66,7 +66,7 @@ pub(super) struct Source {
     in_flight: Option<InFlight>,
     /// When the session may be polled though some partitions are behind.
     poll_due: Option<Instant>,
-    /// Time of the fastest response that brought records, and when the last response came.
+    /// Time of the fastest response of any kind, and when the last fetch had its response.
     fastest: Option<Duration>,
     responded_at: Option<Instant>,
 }
@@ -92,6 +92,10 @@ impl Source {
     /// A partition that the session remembers is not to be polled any more.
     pub(super) fn forget(&mut self, partition: TopicPartition) {
         self.forgotten.push(partition);
+    }
+
+    fn on_round_trip(&mut self, time: Duration) {
+        self.fastest = Some(self.fastest.map_or(time, |fastest| fastest.min(time)));
     }
 
     /// The time of the fastest response, if the broker is far away.
@@ -302,9 +306,7 @@ impl Tracker {
             source.poll_due = Some(now + took * POLL_RATIO);
         }
         source.responded_at = Some(now);
-        if bytes > 0 {
-            source.fastest = Some(source.fastest.map_or(took, |fastest| fastest.min(took)));
-        }
+        source.on_round_trip(took);
         let counts = kind == Kind::Listed || source.session.on_response(code, session);
         if code == 0 && kind == Kind::Listed && bytes == 0 {
             // Whatever the broker told of more records, it has none to give: only a poll finds out when it has.
@@ -313,6 +315,14 @@ impl Tracker {
             }
         }
         counts
+    }
+
+    /// A round trip to a broker took this long. Those of small responses tell how far away it is: a large one takes its time from a
+    /// broker next door, too.
+    pub(crate) fn on_round_trip(&mut self, broker: i32, time: Duration) {
+        if let Some(source) = self.sources.get_mut(&broker) {
+            source.on_round_trip(time);
+        }
     }
 
     /// No response comes to a broker's fetch: what its session remembers is not known any more.

@@ -276,12 +276,20 @@ fn a_broker_far_away_sends_larger_responses() {
     let Plan::Wait(Some(until)) = sim.tracker.plan(1, sim.now) else { panic!("records are about to be dropped") };
     assert_eq!(until, sim.now + Duration::from_millis(12));
     assert!(matches!(sim.tracker.plan(1, until), Plan::Fetch(_)), "they are not");
+    let until = until + Duration::from_millis(48);
     assert!(sim.tracker.on_response(1, until, 0, 0, 0));
     sim.tracker.release(1);
     drop(held);
     let Plan::Fetch(far) = sim.tracker.plan(1, until) else { panic!("all memory is free") };
     assert!(far.max_bytes > 2 * near.max_bytes && far.max_bytes <= BUDGET, "{} and {}", near.max_bytes, far.max_bytes);
     assert!(far.asks[0].what.max_bytes > near.asks[0].what.max_bytes);
+
+    // A large response had taken its time: a small one tells that the broker is near.
+    sim.tracker.on_round_trip(1, Duration::from_millis(1));
+    assert!(sim.tracker.on_response(1, until, 0, 0, 0));
+    sim.tracker.release(1);
+    let Plan::Fetch(plan) = sim.tracker.plan(1, until) else { panic!("there is much to read") };
+    assert_eq!(plan.max_bytes, near.max_bytes);
 }
 
 proptest! {
