@@ -122,8 +122,10 @@ fn exit_of_kind(error: &ailurus::Error) -> Exit {
         Config => Exit::Usage,
         UnknownTopic | Broker(GROUP_ID_NOT_FOUND) => Exit::NotFound,
         TopicExists => Exit::Exists,
+        // A login that was refused is no outage to whoever started one command.
+        Authentication => Exit::Refused,
         _ if error.is_retriable() => Exit::Unreachable,
-        Authentication | Authorization | GroupMembership | RecordTooLarge | Unsupported | Broker(_) => Exit::Refused,
+        Authorization | GroupMembership | RecordTooLarge | Unsupported | Broker(_) => Exit::Refused,
         _ => Exit::Failure,
     }
 }

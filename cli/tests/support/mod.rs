@@ -280,8 +280,9 @@ impl Process {
 
     pub fn write(&mut self, input: &str) {
         let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(input.as_bytes()).unwrap();
-        stdin.flush().unwrap();
+        let written = stdin.write_all(input.as_bytes()).and_then(|()| stdin.flush());
+        // A command that has ended before it read everything says why itself.
+        assert!(written.as_ref().err().is_none_or(|e| e.kind() == std::io::ErrorKind::BrokenPipe), "{written:?}");
     }
 
     pub fn close_stdin(&mut self) {
