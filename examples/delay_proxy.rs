@@ -9,12 +9,12 @@
 //!
 //! ```text
 //! P=$(scripts/kafka-local.sh ports)   # Kafka listens at P and, for the proxy at P+5, at P+6
-//! cat >/tmp/far.properties <<X
+//! cat >far.properties <<X
 //! listeners=PLAINTEXT://127.0.0.1:$P,CONTROLLER://127.0.0.1:$((P+1)),FAR://127.0.0.1:$((P+6))
 //! advertised.listeners=PLAINTEXT://127.0.0.1:$P,FAR://127.0.0.1:$((P+5))
 //! listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT
 //! X
-//! KAFKA_PORT=$P KAFKA_PROPS=/tmp/far.properties scripts/kafka-local.sh start
+//! KAFKA_PORT=$P KAFKA_PROPS=far.properties scripts/kafka-local.sh start
 //! cargo run --release --example delay_proxy -- --listen 127.0.0.1:$((P+5)) --to 127.0.0.1:$((P+6)) --round-trip 50ms &
 //! ailurus --brokers 127.0.0.1:$((P+5)) bench produce TOPIC    # at P: the same cluster without delay
 //! ```
