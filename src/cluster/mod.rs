@@ -38,6 +38,8 @@ use crate::wire::{ConnectSettings, Connection};
 
 /// The longest name of a topic.
 const TOPIC_NAME: usize = 249;
+/// A broker whose fastest response took this long is far away: round trips to it are worth saving at the cost of memory.
+pub(crate) const FAR: Duration = Duration::from_millis(6);
 /// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
 const MISSING: Duration = Duration::from_secs(5);
 /// The longest wait for what any broker can tell, metadata or a coordinator: the next one may be faster.

@@ -24,6 +24,7 @@ use super::lease::Lease;
 use super::part::{Asked, Part, Position, Told};
 use super::session::{Session, SessionId};
 use super::tracker::{Ask, FetchFrom, Plan, Tracker};
+use crate::cluster::FAR;
 use crate::record::TopicPartition;
 
 /// Number of partitions that are named each time.
@@ -32,8 +33,6 @@ const FEW: usize = 16;
 const SHORT_WAIT: Duration = Duration::from_millis(50);
 /// Fetches of partitions that are behind take this many times as long as the polls between them.
 const POLL_RATIO: u32 = 8;
-/// A broker whose fastest response, of any kind, took this long is far away: larger responses make up for the round trips.
-const FAR: Duration = Duration::from_millis(6);
 /// From a broker that is far away, a response brings this many times `partition_fetch_bytes` of a partition at most.
 const FAR_FACTOR: usize = 4;
 /// Part of the fastest response's time for which a fetch from a broker far away waits for memory.
@@ -98,7 +97,7 @@ impl Source {
         self.fastest = Some(self.fastest.map_or(time, |fastest| fastest.min(time)));
     }
 
-    /// The time of the fastest response, if the broker is far away.
+    /// The time of the fastest response, of any kind, if the broker is far away.
     fn distance(&self) -> Option<Duration> {
         self.fastest.filter(|time| *time >= FAR)
     }

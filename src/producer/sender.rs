@@ -24,14 +24,16 @@ use super::identity;
 use super::meter::Meter;
 use super::request::{self, Answers, Encoded};
 use super::verdict::is_stale_leader;
-use crate::cluster::{Backoff, Client, Cluster, TopicMeta, UNKNOWN_TOPIC};
+use crate::cluster::{Backoff, Client, Cluster, FAR, TopicMeta, UNKNOWN_TOPIC};
 use crate::config::{Compression, ProducerConfig};
 use crate::wire::Connection;
 
 /// Number of requests to one broker that may be in flight whatever their size. What comes while so many are makes larger ones.
 const IN_FLIGHT: usize = 5;
-/// Number of large requests to one broker that may be in flight: where a round trip is long, they fill the line, as far as the
-/// producer's buffer goes. Each partition keeps to its own bound of batches in flight.
+/// Number of large requests to one broker far away that may be in flight: where a round trip is long, they fill the line, as far
+/// as the producer's buffer goes. Each partition keeps to its own bound of batches in flight. A broker nearby is kept busy by
+/// [`IN_FLIGHT`] requests: more of them would be more and smaller batches, which cost it and us the more, the more partitions there
+/// are.
 const LARGE_IN_FLIGHT: usize = 64;
 /// Share of the request timeout that an answer may take before no more than [`IN_FLIGHT`] requests are sent at a time: a line
 /// or a broker that is slow for want of capacity is not given more to hold, or the last ones would time out.
@@ -276,8 +278,8 @@ struct Judged {
 struct Answered {
     /// For how long the broker wants no other.
     throttle: Duration,
-    /// Whether it was answered within the share of the timeout that [`PROMPT`] says.
-    prompt: bool,
+    /// Time until the response came; none if none came.
+    time: Option<Duration>,
 }
 
 /// Sends one broker's batches over a connection of its own.
@@ -288,13 +290,15 @@ struct Sender {
     backoff: Backoff,
     /// Requests that are compressed at a time: what waits for a core might as well grow.
     encoders: usize,
+    /// Time of the fastest response on the current connection.
+    round_trip: Duration,
 }
 
 impl Sender {
     fn new(shared: Arc<Shared>, broker: i32, wake: Arc<Notify>) -> Self {
         let backoff = shared.cluster().backoff();
         let encoders = std::thread::available_parallelism().map_or(1, |n| n.get().min(IN_FLIGHT));
-        Self { shared, broker, wake, backoff, encoders }
+        Self { shared, broker, wake, backoff, encoders, round_trip: Duration::ZERO }
     }
 
     async fn run(mut self) {
@@ -302,7 +306,8 @@ impl Sender {
         let mut throttled = None;
         while let Some(Some(connection)) = cancel.run_until_cancelled(self.connect()).await {
             // Ends by itself when the connection does.
-            let cancelled = cancel.run_until_cancelled(self.serve(&connection, &mut throttled)).await.is_none();
+            let serve = self.serve(&connection, self.round_trip, &mut throttled);
+            let cancelled = cancel.run_until_cancelled(serve).await.is_none();
             connection.close().await;
             if cancelled {
                 return;
@@ -317,8 +322,11 @@ impl Sender {
             while !self.shared.lock().has_waiting(self.broker) {
                 self.wake.notified().await;
             }
+            let began = Instant::now();
             match self.shared.cluster().connect(self.broker).await {
                 Ok(connection) => {
+                    // Two round trips at least: that of TCP, and the one that agrees on versions.
+                    self.round_trip = began.elapsed() / 2;
                     self.shared.lock().set_leader_error(self.broker, None);
                     self.backoff.reset();
                     return Some(connection);
@@ -333,13 +341,14 @@ impl Sender {
         }
     }
 
-    /// Keeps up to [`IN_FLIGHT`] requests on the way, or more that are large, until the connection ends; none before `throttled`,
-    /// which the broker sets.
-    async fn serve(&self, connection: &Connection, throttled: &mut Option<Instant>) {
+    /// Keeps up to [`IN_FLIGHT`] requests in flight, or more that are large if the fastest round trip says that the broker is far
+    /// away, until the connection ends; none before `throttled`, which the broker sets.
+    async fn serve(&self, connection: &Connection, mut fastest: Duration, throttled: &mut Option<Instant>) {
+        let slow = self.shared.client.config().request_timeout / PROMPT;
         // In order up to the connection, which keeps the order to the broker.
         let mut encoding = FuturesOrdered::new();
         let mut in_flight = Vec::with_capacity(IN_FLIGHT);
-        let mut prompt = false;
+        let mut most = IN_FLIGHT;
         // Made once: each costs a lock.
         let (woken, closed) = (self.wake.notified(), connection.closed());
         tokio::pin!(woken, closed);
@@ -349,7 +358,7 @@ impl Sender {
             let mut look_again = *throttled;
             while look_again.is_none()
                 && encoding.len() < self.encoders
-                && encoding.len() + in_flight.len() < if prompt { LARGE_IN_FLIGHT } else { IN_FLIGHT }
+                && encoding.len() + in_flight.len() < most
                 && !connection.is_closed()
             {
                 let mut locked = self.shared.lock();
@@ -376,7 +385,9 @@ impl Sender {
             tokio::select! {
                 biased; // nothing here is ready for ever, and to choose at random is not free
                 answered = poll_fn(|cx| poll_first(&mut in_flight, cx)) => {
-                    prompt = answered.prompt;
+                    fastest = answered.time.map_or(fastest, |time| time.min(fastest));
+                    let is_prompt = answered.time.is_some_and(|time| time <= slow);
+                    most = if fastest >= FAR && is_prompt { LARGE_IN_FLIGHT } else { IN_FLIGHT };
                     if !answered.throttle.is_zero() {
                         *throttled = (*throttled).max(Some(Instant::now() + answered.throttle));
                     }
@@ -414,7 +425,7 @@ impl Sender {
         async move {
             let answer = answer.await;
             let mut throttle = Duration::ZERO;
-            let prompt = answer.is_ok() && sent_at.elapsed() <= timeout / PROMPT;
+            let time = answer.is_ok().then(|| sent_at.elapsed());
             let outcomes: Vec<_> = match answer {
                 Ok(response) => {
                     throttle = Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0));
@@ -440,7 +451,7 @@ impl Sender {
             }
             drop(locked);
             self.shared.finish(ended);
-            Answered { throttle, prompt }
+            Answered { throttle, time }
         }
     }
 
