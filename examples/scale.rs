@@ -37,6 +37,8 @@ const PARTITIONS: i32 = 12;
 const GROUP_PARTITIONS: i32 = 128;
 /// Members that vanish, where there are more.
 const VANISH: usize = 10;
+/// Number of partitions that one request may create: the log of Kafka's controllers takes no more than 10,000 records at once.
+const PARTITIONS_AT_ONCE: i32 = 5_000;
 const LINGER: Duration = Duration::from_millis(5);
 const HANDLER_WAIT: Duration = Duration::from_millis(2);
 /// How long a job may take.
@@ -100,7 +102,11 @@ fn to_i32(n: u64) -> Result<i32> {
 async fn topic(job: &str, n: u64, partitions: i32, client: &Client) -> Result<String> {
     let name = format!("scale-{job}-{n}");
     let admin = Admin::new(client);
-    admin.create_topic_with(&NewTopic::new(&name).partitions(partitions).replication(1)).await?;
+    let at_once = partitions.min(PARTITIONS_AT_ONCE);
+    admin.create_topic_with(&NewTopic::new(&name).partitions(at_once).replication(1)).await?;
+    if partitions > at_once {
+        admin.create_partitions(&name, partitions).await?;
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         match admin.describe_topic(&name).await {

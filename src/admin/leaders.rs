@@ -157,7 +157,7 @@ impl Admin {
         &self,
         ask: impl AsyncFn(i32, BrokerAddr) -> Result<T>,
     ) -> Result<BTreeMap<i32, Result<T>>> {
-        let brokers = self.cluster().refresh().await?.brokers.clone();
+        let brokers = self.cluster().refresh_brokers().await?.brokers.clone();
         let asked = brokers.into_iter().map(|(id, at)| {
             let outcome = ask(id, at);
             async move { (id, outcome.await) }

@@ -135,7 +135,7 @@ impl Admin {
         let mut backoff = cluster.backoff();
         loop {
             // Redpanda and KRaft brokers forward to the controller; older Kafka wants it asked itself.
-            let controller = cluster.refresh().await.map_err(|e| e.context(what))?.controller;
+            let controller = cluster.refresh_brokers().await.map_err(|e| e.context(what))?.controller;
             let error = match controller {
                 Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
                     Ok(response) => match answer(&response) {

@@ -263,6 +263,12 @@ impl Cluster {
         Ok(self.snapshot())
     }
 
+    /// Fresh metadata of the brokers and the controller alone: its cost does not grow with the topics in use.
+    pub(crate) async fn refresh_brokers(&self) -> Result<Arc<Snapshot>> {
+        self.add(self.metadata(Some(&[]), false).await?);
+        Ok(self.snapshot())
+    }
+
     /// Takes in what an answer says of the topics in use that it names.
     fn add(&self, answer: MetadataResponse) {
         self.snapshot.send_if_modified(|now| {
@@ -309,7 +315,7 @@ impl Cluster {
         if let Some(address) = self.snapshot().brokers.get(&broker) {
             return Ok(address.clone());
         }
-        let known = self.refresh().await?.brokers.get(&broker).cloned();
+        let known = self.refresh_brokers().await?.brokers.get(&broker).cloned();
         known.ok_or_else(|| {
             Error::new(ErrorKind::Connect, format!("broker {broker} is not in the cluster's metadata: it may be down"))
         })

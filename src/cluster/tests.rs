@@ -151,6 +151,26 @@ async fn new_topics_are_asked_for_alone_and_together() {
 }
 
 #[tokio::test]
+async fn an_admin_call_does_not_ask_for_the_topics_in_use() {
+    let broker = Broker::start(BrokerConfig::default()).await.unwrap();
+    let client = Client::new(config(&broker.bootstrap()));
+    for i in 0..50 {
+        let name = format!("t{i}");
+        broker.create_topic(&name, 1).unwrap();
+        client.cluster().topic(&name, false).await.unwrap();
+    }
+    let asked = count_topics(&broker);
+    let admin = crate::Admin::new(&client);
+    admin.create_topic("new", 1, None).await.unwrap();
+    admin.create_partitions("new", 2).await.unwrap();
+    admin.list_groups().await.unwrap();
+    admin.delete_topic("new").await.unwrap();
+    let requests = asked.lock().unwrap().clone();
+    assert!(!requests.is_empty() && requests.iter().all(|topics| *topics <= 1), "{requests:?}");
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_topic_that_is_not_used_any_more_is_forgotten() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     broker.create_topic("used", 1).unwrap();
