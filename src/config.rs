@@ -397,8 +397,10 @@ pub struct ProcessorConfig {
     /// not hold up the others.
     pub concurrency: usize,
     /// How many records of a subscription may wait behind others of their key, or for another attempt, in memory of their own;
-    /// default 10,000. 1 to 10,000,000. Each of its partitions has an equal share. Where it is used up, the partition is read no
-    /// further until a record has ended; none is dropped.
+    /// default 10,000. 1 to 10,000,000. All partitions use one pool: one alone gets up to eight ninths of it, several in need get
+    /// equal parts, and one that keeps nothing may always keep one record. A partition that finds no room is read no further until a
+    /// record has ended; none is dropped. Batches of [`max_records`](crate::processor::Batching::max_records) can be gathered in all
+    /// partitions at a time, whatever this is.
     pub parked_records: usize,
     /// The same in bytes, default 8 MiB. 1 KiB to 64 GiB (256 MiB on 32-bit CPUs). A single record may be larger.
     pub parked_bytes: usize,

@@ -11,6 +11,7 @@
 
 mod assignor;
 mod budget;
+mod commit_queue;
 mod commits;
 mod committer;
 mod core;

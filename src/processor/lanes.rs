@@ -41,13 +41,6 @@ impl<R> Default for Queue<R> {
     }
 }
 
-/// How many records and how many bytes may be kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
-}
-
 /// See the module's text. `R` is what a record is kept as.
 #[derive(Debug)]
 pub(super) struct Lanes<R> {
@@ -158,12 +151,6 @@ impl<R> Lanes<R> {
     /// A record of a free lane is in hand.
     pub(super) fn begin(&mut self, lane: Lane) {
         self.queues.entry(lane).or_default().in_hand += 1;
-    }
-
-    /// Whether there is room to keep another record. Without it none may be begun either, for it may fail, and what has failed
-    /// is kept whatever the room.
-    pub(super) fn has_room(&self, room: Room) -> bool {
-        self.kept < room.records && self.bytes < room.bytes
     }
 
     /// Keeps a record until those before it in its lane have ended.
@@ -302,6 +289,11 @@ impl<R> Lanes<R> {
     /// Records that are kept.
     pub(super) fn kept(&self) -> usize {
         self.kept
+    }
+
+    /// What they take of memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Those of them that have failed before.

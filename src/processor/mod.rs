@@ -48,7 +48,7 @@ pub use letter::{DeadLetter, LeftOut, Origin};
 pub use listener::RebalanceListener;
 pub use router::{ByRouter, Router, UnknownType};
 pub(crate) use state::SubscriptionState;
-use worker::{Context, Routine};
+use worker::{Context, Pool, Routine};
 
 /// Counts of a subscription since it began.
 ///
@@ -189,8 +189,11 @@ impl Processor {
         let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
         let (fatal, failed) = mpsc::channel(1);
+        let (parked, least) = (&self.processor, routine.gathers());
+        let pool = Pool::new(parked.parked_records, parked.parked_bytes, least);
         let context = Context {
             routine,
+            pool: Arc::new(pool),
             dead_letters,
             permits: Arc::new(Semaphore::new(self.processor.concurrency)),
             config: self.processor,

@@ -5,7 +5,10 @@
 
 mod meter;
 mod permits;
+mod room;
 mod settle;
+
+pub(super) use room::Pool;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use super::attempt::{Attempt, Tracing, first_failure};
 use super::batch::{BatchCall, Batching};
 use super::dead_letter::DeadLetters;
 use super::handler::{BoxError, Call, Outcome};
-use super::lanes::{Kept, Lane, Lanes, Room};
+use super::lanes::{Kept, Lane, Lanes};
 use super::source::Source;
 use super::state::{PartitionState, Position, SubscriptionState};
 use crate::cluster::Backoff;
@@ -35,6 +38,7 @@ use crate::metrics::Reporter;
 use crate::record::TopicPartition;
 use meter::{Backlog, Meter};
 use permits::Permits;
+use room::Room;
 
 /// Records that are handled before other tasks get their turn.
 const TURN: usize = 256;
@@ -53,6 +57,16 @@ pub(super) enum Routine {
     Batches(Batching, Arc<BatchCall>),
 }
 
+impl Routine {
+    /// Number of records that a partition gathers.
+    pub(super) fn gathers(&self) -> usize {
+        match self {
+            Self::Each(_) => 1,
+            Self::Batches(batching, _) => batching.max_records,
+        }
+    }
+}
+
 /// What all workers of a subscription share.
 pub(super) struct Context {
     pub(super) routine: Routine,
@@ -64,6 +78,8 @@ pub(super) struct Context {
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
     /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
     pub(super) permits: Arc<Semaphore>,
+    /// Memory for records that wait behind others, or for another attempt.
+    pub(super) pool: Arc<Pool>,
     pub(super) metrics: Reporter,
     pub(super) tracing: Tracing,
     /// The first error that ends the subscription.
@@ -107,6 +123,8 @@ enum Waits {
     ForPermit,
     /// Too many handlers of this partition are: one of them has to end.
     ForHandlers,
+    /// Too many records are kept.
+    ForRoom,
     /// For records, for handlers, for the time of another attempt.
     ForEvents,
 }
@@ -122,6 +140,7 @@ pub(super) struct Worker {
     /// Cancelled when what is in hand is to be cancelled.
     cut: CancellationToken,
     permits: Permits,
+    room: Room,
     in_hand: usize,
     /// Dead letters that are being written, and their size in bytes.
     letters: usize,
@@ -155,6 +174,7 @@ impl Worker {
     ) -> Self {
         Self {
             permits: Permits::new(Arc::clone(&context.permits)),
+            room: Room::new(Arc::clone(&context.pool)),
             meter: Meter::new(&context.metrics, partition),
             context,
             state,
@@ -210,6 +230,10 @@ impl Worker {
         } else {
             self.permits.place = None; // it is another's
         }
+        let for_room = waits == Waits::ForRoom && !stopping;
+        if for_room && !self.room.queue(self.context.shared.partitions()) {
+            return true;
+        }
         let wake = self.wake_at(waits).filter(|_| !stopping);
         let sleep = async {
             match wake {
@@ -224,8 +248,10 @@ impl Worker {
             () = self.stop.cancelled(), if !stopping => {}
             Some(permit) = OptionFuture::from(self.permits.place.as_mut()) => self.permits.got(permit),
             () = self.source.ready(), if !stopping && self.source.is_empty() => {}
+            () = self.room.freed(), if for_room => {}
             () = sleep => {}
         }
+        self.room.leave();
         true
     }
 
@@ -268,14 +294,17 @@ impl Worker {
         self.permits.take(self.context.shared.partitions() < 2)
     }
 
-    /// What this partition may keep beside its letters: its share, which is `least` records at least.
-    fn room(&self, least: usize) -> Room {
-        let config = &self.context.config;
-        let share = self.context.shared.partitions().max(1);
-        Room {
-            records: (config.parked_records / share).max(least).saturating_sub(self.letters),
-            bytes: (config.parked_bytes / share).max(1).saturating_sub(self.letter_bytes),
-        }
+    /// Tells the pool what is kept now: what waits in lanes, and letters.
+    fn hold(&mut self) {
+        let (records, bytes) = (self.lanes.kept() + self.letters, self.lanes.bytes() + self.letter_bytes);
+        self.room.hold(room::Kept { records, bytes });
+    }
+
+    /// Whether another record may be kept. Without it none may be begun either, for it may fail, and what has failed is kept
+    /// whatever the room.
+    fn has_room(&mut self) -> bool {
+        self.hold();
+        self.room.is_there(self.context.shared.partitions())
     }
 
     /// One that was kept and one that is new, so that neither waits for the other's end.
@@ -295,9 +324,13 @@ impl Worker {
         let free = self.lanes.is_free(lane);
         // With the order of the partition, those behind one in hand can stay where they are.
         let stays = !free && self.context.config.ordering == HandlerOrdering::Partition;
-        if stays || !(self.lanes.is_idle() || self.lanes.has_room(self.room(1))) {
+        if stays {
             self.source.put_back(message);
             return waits;
+        }
+        if !self.lanes.is_idle() && !self.has_room() {
+            self.source.put_back(message);
+            return if waits == Waits::No { waits } else { Waits::ForRoom };
         }
         if !free {
             self.keep(lane, message);
@@ -393,7 +426,7 @@ impl Worker {
 
     /// Gathers records, and begins a batch when it is full or has waited long enough.
     fn next_batch(&mut self, cx: &mut task::Context<'_>, batching: Batching, call: &Arc<BatchCall>) -> Waits {
-        let full = !self.lanes.has_room(self.room(batching.max_records));
+        let full = !self.has_room();
         let mut gathered = false;
         if !full && self.lanes.takeable() < batching.max_records {
             if let Some(message) = self.source.next(&mut self.lanes, &self.state) {
@@ -405,7 +438,11 @@ impl Worker {
         let takeable = self.lanes.takeable();
         if takeable == 0 {
             self.gathering = None;
-            return if gathered { Waits::No } else { Waits::ForEvents };
+            return match gathered {
+                true => Waits::No,
+                false if full => Waits::ForRoom,
+                false => Waits::ForEvents,
+            };
         }
         let now = Instant::now();
         let since = *self.gathering.get_or_insert(now);
@@ -453,6 +490,8 @@ impl Worker {
 
     /// Tells how far it is; what has ended out of order only now and then, for that takes time, and at the end.
     fn tell(&mut self, end: bool) {
+        self.hold();
+        self.room.pass_on(self.context.shared.partitions());
         let handled = std::mem::take(&mut self.handled);
         self.context.shared.handled.fetch_add(handled, Ordering::Relaxed);
         let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);

@@ -24,15 +24,9 @@ pub(super) struct Leaving {
 impl Group {
     /// Takes the commits that were asked for, of what is still ours.
     pub(super) fn take_commits(&mut self) {
-        for commit in self.shell.outbox.take() {
-            match commit.offsets.iter().find(|(lease, _)| !self.leases.holds(lease)) {
-                None => self.commits.push(commit),
-                Some((lease, at)) => {
-                    let e = not_ours(&lease.partition, at.offset, &self.shell.group);
-                    commit.fail(&e);
-                }
-            }
-        }
+        let (asked, group) = (self.shell.outbox.take(), &self.shell.group);
+        let why = |lease: &Lease, offset| not_ours(&lease.partition, offset, group);
+        self.commits.take(asked, |lease| self.leases.holds(lease), why);
     }
 
     /// The end of a log is where this group starts: without a commit, records that come before its first commit would be
