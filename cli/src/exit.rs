@@ -62,6 +62,30 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// What the command line names and does not exist, where no error of the library says so.
+#[derive(Debug)]
+pub struct NotFound(pub String);
+
+impl std::fmt::Display for NotFound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// What this command refuses for the sake of another one that is at work.
+#[derive(Debug)]
+pub struct Refused(pub String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// Says on stderr what went wrong, if anything did.
 pub fn report(result: anyhow::Result<Exit>) -> Exit {
     result.unwrap_or_else(|error| {
@@ -103,6 +127,12 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         }
         if cause.is::<Usage>() {
             return Exit::Usage;
+        }
+        if cause.is::<NotFound>() {
+            return Exit::NotFound;
+        }
+        if cause.is::<Refused>() {
+            return Exit::Refused;
         }
         if let Some(e) = cause.downcast_ref::<ailurus::Error>() {
             return exit_of_kind(e);
@@ -155,6 +185,8 @@ mod tests {
         assert_eq!([of(ErrorKind::Broker(68)), of(ErrorKind::Unsupported)], [6, 6]);
         assert_eq!([of(ErrorKind::Io), of(ErrorKind::FateUnknown)], [1, 1]);
         assert_eq!(exit_of(&anyhow!("x")), Exit::Failure);
+        assert_eq!(exit_of(&anyhow!(NotFound("x".into())).context("y")), Exit::NotFound);
+        assert_eq!(exit_of(&anyhow!(Refused("x".into())).context("y")), Exit::Refused);
     }
 
     #[test]

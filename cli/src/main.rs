@@ -10,6 +10,7 @@ mod oauth;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
+mod place;
 mod progress;
 mod selection;
 mod settings;
@@ -36,18 +37,21 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 /// What is logged by default: also topics that were created, for their names may be mistyped.
 const LOG: &str = "warn,ailurus::created=info";
 
+/// The same for commands that say themselves which records were not delivered.
+const LOG_OF_SENDERS: &str = "warn,ailurus::created=info,ailurus::undelivered=off";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     exit::report(run(cli)).into()
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let quiet = matches!(cli.command, Command::Demo(_)); // it kills members on purpose, and tells so itself
-    let at_end = start_log(cli.global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(if quiet {
-        "error"
-    } else {
-        LOG
-    }))?;
+    let default = match &cli.command {
+        Command::Demo(_) => "error", // it kills members on purpose, and says so itself
+        Command::Produce(_) | Command::Bench(_) | Command::Dlq(_) => LOG_OF_SENDERS,
+        _ => LOG,
+    };
+    let at_end = start_log(cli.global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(default))?;
     let runtime = match &cli.command {
         Command::Bench(_) => commands::bench::runtime(),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ailurus::{Admin, TopicPartition};
 use anyhow::Context;
 
-use crate::exit::Usage;
+use crate::exit::NotFound;
 use crate::output::names;
 
 /// `TOPIC`, all of it, or `TOPIC:0,3`, these partitions.
@@ -47,7 +47,7 @@ impl Selection {
         let chosen: Vec<i32> = self.partitions.clone().unwrap_or_else(all);
         if let Some(beyond) = chosen.iter().find(|p| usize::try_from(**p).is_ok_and(|p| p >= count)) {
             let what = format!("{} has no partition {beyond}: it has {count}, counted from 0", self.topic);
-            return Err(Usage(what).into());
+            return Err(NotFound(what).into());
         }
         Ok(chosen.into_iter().map(|p| TopicPartition::new(self.topic.as_str(), p)).collect())
     }

@@ -149,6 +149,9 @@ fn a_letter_is_shown_in_full() {
         (&["--key", "o-1"][..], 1),
         (&["--error", "oth"], 1),
         (&["--since", "2026-01-31T12:00:05Z"], 2),
+        (&["--since", "2026-01-31"], 2),
+        (&["--since", "-1h"], 0),
+        (&["--before", "1h"], 2),
         (&["--from-offset", "1", "--before-offset", "2"], 1),
         (&["--partition", "0"], 2),
     ] {
@@ -358,7 +361,7 @@ fn a_second_command_on_the_same_topic_is_refused() {
         serde_json::from_str::<Value>(&described).ok().filter(|g| g["state"] == "Stable")
     });
     assert!(joined.is_some());
-    let refused = letters.run("replay", &["--yes"]).expect(1);
+    let refused = letters.run("replay", &["--yes"]).expect(6);
     assert!(refused.stderr.contains("another command works off"), "{}", refused.stderr);
     assert_eq!(letters.replayed(), Vec::<Value>::new());
     letters.run("replay", &[]).expect(0); // telling needs no place in the group
@@ -366,6 +369,39 @@ fn a_second_command_on_the_same_topic_is_refused() {
     other.end().expect(0);
     letters.run("replay", &["--yes"]).expect(0);
     assert_eq!(letters.replayed().len(), 1);
+}
+
+#[test]
+fn one_command_after_the_other_works_off_a_topic_also_with_the_static_id_of_a_service() {
+    let letters = Letters::new(1);
+    for key in ["a", "b", "c"] {
+        letters.letter(key, "v", "boom", &[]);
+    }
+    // A static member would stay in the group until its session ends, and keep the next command out.
+    let file = "REDPANDA_GROUP_INSTANCE_ID=billing-0\nREDPANDA_SESSION_TIMEOUT=45000\n";
+    std::fs::write(letters.bed.dir.path().join(".env"), file).unwrap();
+    let group = format!("{}.replay", letters.dlq);
+    let members = || {
+        let described = letters.bed.run(&["group", "describe", &group, "--json"]).json_lines();
+        described.first().map_or(0, |g| g["members"].as_array().unwrap().len())
+    };
+    for (action, key) in [("replay", "a"), ("discard", "b"), ("replay", "c")] {
+        letters.run(action, &["--yes", "--key", key]).expect(0);
+        assert_eq!(members(), 0, "it has left");
+    }
+    assert_eq!(letters.counts(), [3, 0, 2, 1]);
+}
+
+#[test]
+fn a_partition_or_a_topic_that_is_not_there_is_named_and_nothing_is_summed_up() {
+    let letters = Letters::new(1);
+    for action in ["show", "replay", "discard"] {
+        let ended = letters.run(action, &["--partition", "7"]).expect(3);
+        assert_eq!(ended.stderr, format!("error: {} has no partition 7: it has 1, counted from 0\n", letters.dlq));
+        let ended = letters.bed.run(&["dlq", action, "nobody-made-this.dlq"]).expect(3);
+        assert_eq!(ended.stderr, "error: topic \"nobody-made-this.dlq\" does not exist\n");
+    }
+    letters.run("show", &["--at", "7/0"]).expect(3);
 }
 
 #[test]

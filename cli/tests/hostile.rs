@@ -17,13 +17,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Bed, DEADLINE, Ended, Process};
+use support::{Bed, DEADLINE, Ended, Process, until};
 
 const RECORDS: usize = 400;
 /// One byte in so many is changed.
 const RATES: [u64; 3] = [1_000, 4_000, 15_000];
+/// Topics that `serve` makes.
+const SHOP: [&str; 4] = ["order-analytics", "order-analytics.dlq", "stock-updates", "stock-updates.dlq"];
 /// A command that reads on and on, for the end of a log that is not there, is asked to end after this time.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long `serve` runs.
+const SERVING: Duration = Duration::from_secs(6);
 /// How much more memory a command may take than the same commands on a sound broker, in KiB.
 const MORE: u64 = 100 << 10;
 
@@ -150,6 +154,8 @@ struct Run {
 fn finish(mut command: Command, args: &[&str], input: &str) -> Run {
     command.envs([("REDPANDA_REQUEST_TIMEOUT", "2000"), ("REDPANDA_DELIVERY_TIMEOUT", "8000")]);
     command.envs([("REDPANDA_CONNECT_TIMEOUT", "2000"), ("REDPANDA_SHUTDOWN_TIMEOUT", "5000")]);
+    // What could not leave its group does not keep it for long.
+    command.envs([("REDPANDA_SESSION_TIMEOUT", "6000"), ("REDPANDA_HEARTBEAT_INTERVAL", "500")]);
     let mut process = Process::spawn(command);
     process.write(input);
     process.close_stdin();
@@ -165,6 +171,55 @@ fn finish(mut command: Command, args: &[&str], input: &str) -> Run {
         thread::park_timeout(Duration::from_millis(5));
     }
     Run { ended: process.end(), asked, memory }
+}
+
+/// Runs `serve`, whose pages are asked for all the time, for some seconds or until it has ended by itself.
+fn serve(command: Command, args: &[&str]) -> Run {
+    const PAGES: [&str; 5] = ["/", "/health/live", "/health/ready", "/health/redpanda", "/metrics"];
+    let (mut command, begun) = (command, Instant::now());
+    command.envs([("REDPANDA_REQUEST_TIMEOUT", "2000"), ("REDPANDA_SHUTDOWN_TIMEOUT", "5000")]);
+    let mut process = Process::spawn(command);
+    let line = process.line(|l| l.starts_with("http://"));
+    let address = line.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+    let (mut answers, mut memory) = (0, 0);
+    for page in PAGES.iter().cycle() {
+        if begun.elapsed() > SERVING || process.has_ended() {
+            break;
+        }
+        answers += u32::from(get(&address, page).is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")));
+        memory = memory.max(process.peak_memory());
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    assert!(answers > 0, "{args:?} answered nothing");
+    if !process.has_ended() {
+        process.signal(Signal::SIGTERM);
+    }
+    Run { ended: process.end(), asked: true, memory }
+}
+
+fn get(address: &str, page: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Writes a dead letter of each of our records, which says that it failed in the first partition of `origin`.
+fn write_letters(bed: &Bed, letters: &str, origin: &str, input: &str) {
+    let said = ["dlq-error=boom".into(), format!("dlq-topic={origin}"), "dlq-partition=0".into()];
+    let more = ["dlq-offset=1", "dlq-timestamp=1234567", "dlq-group=g", "dlq-attempts=4"].map(str::to_owned);
+    let headers: Vec<_> = said.iter().chain(&more).flat_map(|header| ["--header", header]).collect();
+    bed.feed(&[&["produce", letters], &headers[..]].concat(), input.as_bytes()).expect(0);
+}
+
+/// The values of a topic's records, all of which must be known.
+fn values(bed: &Bed, topic: &str, known: &BTreeSet<String>, again: &str) -> Vec<String> {
+    let there = bed.run(&["consume", topic, "--exit-at-end"]).expect(0).stdout;
+    let there: Vec<_> = there.lines().map(|line| value(line).to_owned()).collect();
+    assert!(there.iter().all(|value| known.contains(value)), "{topic}: {again}");
+    there
 }
 
 fn assert_sound(ended: &Ended, args: &[&str], again: &str) {
@@ -189,9 +244,11 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         sound.name(&format!("other-{round}")),
         sound.name(&format!("group-{round}")),
     );
-    let letters = format!("{topic}.dlq");
+    let letters = sound.topic(&format!("read-{round}.dlq"), 3);
+    let origin = sound.topic(&format!("origin-{round}"), 1);
+    write_letters(sound, &letters, &origin, &input);
     let group_too = sound.name(&format!("group-too-{round}"));
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 23] = [
         &["produce", &written],
         &["consume", &topic, "--exit-at-end"],
         &["consume", &topic, "--exit-at-end", "--group", &group],
@@ -210,7 +267,11 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         &["config", "describe", "--topic", &topic],
         &["acl", "list"],
         &["dlq", "list", &letters],
+        &["dlq", "show", &letters, "--last", "400"],
+        &["dlq", "discard", &letters],
+        &["dlq", "replay", &letters, "--yes"],
         &["records", "delete", &topic, "--before", "1"],
+        &["serve", "--listen", "127.0.0.1:0"],
     ];
     let known = records();
     let outcomes: Vec<_> = thread::scope(|scope| {
@@ -219,7 +280,8 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
             .map(|args| {
                 let input = if args[0] == "produce" { &input[..] } else { "" };
                 let command = hostile.command(args);
-                scope.spawn(move || finish(command, args, input))
+                let run = move || if args[0] == "serve" { serve(command, args) } else { finish(command, args, input) };
+                scope.spawn(run)
             })
             .collect();
         running.into_iter().map(|run| run.join().unwrap()).collect()
@@ -228,20 +290,27 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         assert_sound(ended, args, again);
         assert!(ended.code != 2, "{args:?} is wrong: {}", ended.stderr);
         *codes.entry(ended.code).or_default() += 1;
-        assert!(!asked || args[0] == "consume", "{args:?} had to be asked to end: {again}\n{}", ended.stderr);
+        let reads_on = ["consume", "dlq", "serve"].contains(&args[0]);
+        assert!(!asked || reads_on, "{args:?} had to be asked to end: {again}\n{}", ended.stderr);
         if args[0] == "consume" {
             for line in ended.stdout.lines() {
                 assert!(known.contains(value(line)), "{args:?} shows what nobody wrote: {line:?}: {again}");
             }
         }
     }
-    let there = sound.run(&["consume", &written, "--exit-at-end"]).expect(0).stdout;
-    let there: Vec<_> = there.lines().map(|line| value(line).to_owned()).collect();
-    let distinct: BTreeSet<_> = there.iter().cloned().collect();
-    assert!(distinct.is_subset(&known), "{again}");
-    if outcomes[0].ended.code == 0 {
-        assert_eq!((there.len(), &distinct), (RECORDS, &known), "it said that all is written: {again}");
+    let code_of = |args: &[&str]| commands.iter().position(|c| c.starts_with(args)).map(|i| outcomes[i].ended.code);
+    for (topic, args) in [(&written, &["produce"][..]), (&origin, &["dlq", "replay"])] {
+        let there = values(sound, topic, &known, again);
+        if code_of(args) == Some(0) {
+            let distinct = there.iter().collect::<BTreeSet<_>>().len();
+            assert_eq!((there.len(), distinct), (RECORDS, RECORDS), "{args:?} said that all is written: {again}");
+        }
     }
+    // What the broken line kept back is replayed over a sound one, when the member that could not leave is out of the group.
+    let replay = || Some(sound.run(&["dlq", "replay", &letters, "--yes"])).filter(|ended| ended.code != 6);
+    until(replay).expect("the group is free").expect(0);
+    let there: BTreeSet<_> = values(sound, &origin, &known, again).into_iter().collect();
+    assert_eq!(there.len(), RECORDS, "every letter is replayed: {again}");
     outcomes.iter().map(|run| run.memory).max().unwrap_or_default()
 }
 
@@ -253,6 +322,7 @@ fn a_broken_peer_costs_an_error_and_no_more() {
         None => 0..number("AILURUS_HOSTILE_SEEDS").unwrap_or(RATES.len() as u64),
     };
     let (mut bed, mut codes) = (Bed::new(), BTreeMap::new());
+    bed.adopt_new(&SHOP);
     let plain = Bed::of(bed.brokers.clone());
     let usual = all_commands(&mut bed, &plain, "sound", "nothing was changed", &mut codes);
     let (mut changed, mut most, mut codes) = (0, 0, BTreeMap::new());

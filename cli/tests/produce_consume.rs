@@ -142,8 +142,10 @@ fn single_partitions_the_last_records_and_one_record_can_be_looked_at() {
         "{}",
         ended.stderr
     );
-    let ended = bed.run(&["consume", &topic, "--partition", "2", "--exit-at-end"]).expect(2);
-    assert!(ended.stderr.contains("has no partition 2"), "{}", ended.stderr);
+    for args in [&[&topic, "--partition", "2", "--exit-at-end"][..], &["--at", &format!("{topic}/2@0")]] {
+        let ended = bed.run(&[&["consume"], args].concat()).expect(3);
+        assert!(ended.stderr.contains("has no partition 2"), "{}", ended.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,8 +299,32 @@ fn a_record_over_the_size_limit_is_named_by_its_line() {
     assert!(ended.stderr.contains("line 2: "), "{}", ended.stderr);
     assert!(ended.stderr.contains("1048576") || ended.stderr.contains("1,048,576"), "{}", ended.stderr);
     assert!(ended.stderr.contains("line 3: 3,000,000 bytes"), "{}", ended.stderr);
+    assert_eq!(
+        ended.stderr.matches("raise --max-request-size (REDPANDA_MAX_REQUEST_SIZE)").count(),
+        2,
+        "{}",
+        ended.stderr
+    );
     let text = bed.run(&["consume", &topic, "--exit-at-end"]).expect(0).stdout;
     assert_eq!(text, format!("{topic}/0@0\t(null)\tsmall\n{topic}/0@1\t(null)\tlast\n"));
+}
+
+#[test]
+fn large_records_are_written_where_an_option_and_their_topic_allow_it() {
+    let mut bed = Bed::new();
+    let large = bed.topic_with("large", 1, &["--config", "max.message.bytes=5000000"]);
+    let input = format!("{}\n", "x".repeat(3_000_000));
+    for (size, code) in [("5MB", 0), ("4MiB", 0), ("3000000", 1), ("2MiB", 1), ("1GB", 2)] {
+        let ended = bed.feed(&["produce", &large, "--max-request-size", size], input.as_bytes()).expect(code);
+        assert_eq!(ended.stderr.contains("raise --max-request-size"), code == 1, "{size}: {}", ended.stderr);
+    }
+    let lines = bed.run(&["consume", &large, "--exit-at-end"]).expect(0).stdout;
+    assert_eq!(lines.lines().map(|l| l.rsplit('\t').next().unwrap().len()).collect::<Vec<_>>(), [3_000_000; 2]);
+    // What a broker refuses is said once, and what to do about it.
+    let small = bed.topic_with("small", 1, &["--config", "max.message.bytes=1000000"]);
+    let ended = bed.feed(&["produce", &small, "--max-request-size", "5MB"], input.as_bytes()).expect(1);
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("raise the topic's max.message.bytes"), "{}", ended.stderr);
 }
 
 #[test]

@@ -62,27 +62,54 @@ fn a_variable_that_is_no_setting_is_named_once_with_the_nearest_one() {
 }
 
 #[test]
-fn the_group_of_the_settings_is_the_group_of_consume() {
+fn the_group_of_the_settings_is_joined_only_where_the_command_line_says_so() {
     let mut bed = Bed::new();
     let topic = bed.topic("of-settings", 1);
     bed.feed(&["produce", &topic], b"one\ntwo\n").expect(0);
     let group = bed.name("g");
-    let consume = |more: &[&str], group: &str| {
-        let mut command = bed.command(&[&["consume", &topic, "--exit-at-end"], more].concat());
-        command.env("REDPANDA_CONSUMER_GROUP_ID", group);
-        let ended = run(command, b"").expect(0);
+    std::fs::write(bed.dir.path().join(".env"), format!("REDPANDA_CONSUMER_GROUP_ID={group}\n")).unwrap();
+    let consume = |more: &[&str]| {
+        let ended = bed.run(&[&["consume", &topic, "--exit-at-end"], more].concat()).expect(0);
         (ended.stdout.lines().count(), ended.stderr)
     };
-    let said =
-        format!("reading as a member of group {group} (REDPANDA_CONSUMER_GROUP_ID): --no-group reads without one\n");
-    assert_eq!(consume(&["--max", "1"], &group).0, 1);
-    assert_eq!(consume(&[], &group), (1, said), "it went on where the group had committed");
-    assert_eq!(consume(&["--no-group"], &group), (2, String::new()));
-    assert_eq!(consume(&["--from", "0"], &group), (2, String::new()), "a group can't begin there");
-    assert_eq!(consume(&[], "ailurus-group"), (2, String::new()), "the default is no group that was asked for");
-    let other = bed.name("other");
-    assert_eq!(consume(&["--group", &other], &group), (2, String::new()));
-    assert_eq!(consume(&["--group"], &group), (0, String::new()), "its name is in the settings");
+    assert_eq!(consume(&[]), (2, String::new()), "without a group");
+    bed.run(&["group", "describe", &group]).expect(3);
+    assert_eq!(consume(&["--max", "1", "--group"]).0, 1);
+    assert_eq!(consume(&["--group"]), (1, String::new()), "it went on where the group had committed");
+    assert_eq!(consume(&[]), (2, String::new()));
+    assert_eq!(consume(&["--group", &bed.name("other")]), (2, String::new()));
+}
+
+/// Runs with the directory and the settings of a service that is running, as a member of its group.
+#[test]
+fn no_tool_takes_partitions_from_the_service_in_whose_directory_it_runs() {
+    let mut bed = Bed::new();
+    let (topic, group) = (bed.topic("served", 2), bed.name("g"));
+    let letters = bed.topic("served.dlq", 1);
+    let file = format!("REDPANDA_CONSUMER_GROUP_ID={group}\nREDPANDA_GROUP_INSTANCE_ID=billing-0\n");
+    std::fs::write(bed.dir.path().join(".env"), file).unwrap();
+    let service = bed.start(&["consume", &topic, "--group"]);
+    let generation = || {
+        let described = bed.run(&["group", "describe", &group, "--json"]).json_lines();
+        let members = described.first().map(|g| g["members"].clone()).unwrap_or_default();
+        members
+            .as_array()
+            .filter(|m| m.len() == 1 && m[0]["assignment"][&topic].as_array().is_some_and(|p| p.len() == 2))
+            .cloned()
+    };
+    let before = support::until(generation).expect("the service has both partitions");
+    bed.feed(&["produce", &topic], b"one\n").expect(0);
+    bed.run(&["consume", &topic, "--exit-at-end"]).expect(0);
+    bed.run(&["consume", &topic, "--last", "1"]).expect(0);
+    bed.run(&["dlq", "list"]).expect(0);
+    bed.run(&["dlq", "replay", &letters, "--yes"]).expect(0);
+    bed.run(&["dlq", "discard", &letters, "--yes"]).expect(0);
+    bed.run(&["health"]).expect(0);
+    service.line(|l| l.ends_with("one"));
+    assert_eq!(generation(), Some(before), "the same member with the same partitions");
+    service.signal(Signal::SIGTERM);
+    let ended = service.end().expect(0);
+    assert!(!ended.stderr.contains("given"), "{}", ended.stderr);
 }
 
 #[test]

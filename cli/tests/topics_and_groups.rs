@@ -185,3 +185,52 @@ fn nothing_is_missing_when_a_member_is_killed() {
     let lag: Vec<_> = described["offsets"].as_array().unwrap().iter().map(|o| o["lag"].as_i64()).collect();
     assert_eq!(lag, [Some(0); 6], "everything printed is committed");
 }
+
+#[test]
+fn a_place_is_understood_by_every_command_that_takes_one() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("places", 2);
+    bed.feed(&["produce", &topic, "--partition", "0"], b"one\ntwo\n").expect(0);
+    let group = bed.name("g");
+    let reset = |to: &str| {
+        let ended = bed.run(&["group", "reset", &group, "--topic", &topic, "--json", "--to", to]).expect(0);
+        ended.json_lines()[0]["offsets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|o| o["to"].as_i64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let delete = |before: &str| {
+        let ended = bed.run(&["records", "delete", &topic, "--json", "--before", before]).expect(0);
+        let partitions = ended.json_lines()[0]["partitions"].as_array().unwrap().clone();
+        (partitions.iter().map(|p| p["before"].as_i64().unwrap()).collect::<Vec<_>>(), ended.stderr)
+    };
+    // Before anything was written: a time that is taken for an offset would skip, and delete, everything.
+    for place in ["-1h", "2h", "2026-01-31", "2026-01-31T12:00", "1700000000000", "earliest", "0"] {
+        assert_eq!(reset(place), [0, 0], "{place}");
+        assert_eq!(delete(place).0, Vec::<i64>::new(), "{place}");
+        let read = bed.run(&["consume", &topic, "--exit-at-end", "--from", place]).expect(0).stdout;
+        assert_eq!(read.lines().count(), 2, "{place}");
+    }
+    assert!(delete("1700000000000").1.contains("taken as milliseconds since 1970, 2023-11-14T22:13:20"));
+    assert_eq!((reset("99"), delete("99").0), (vec![2, 0], vec![2]));
+    assert!(delete("99").1.contains("offset 99 is beyond the end of"));
+}
+
+#[test]
+fn what_does_not_exist_is_told_apart_from_a_wrong_option() {
+    let mut bed = Bed::new();
+    let (topic, group) = (bed.topic("there", 1), bed.name("g"));
+    let beyond = format!("{topic}:7");
+    for args in [
+        &["records", "delete", &topic, "--before", "latest", "--partition", "7"][..],
+        &["group", "reset", &group, "--to", "earliest", "--topic", &beyond],
+        &["group", "delete-offsets", &group, "--topic", &beyond],
+        &["cluster", "api-versions", "--broker", "7777"],
+        &["consume", &topic, "--partition", "7", "--exit-at-end"],
+    ] {
+        let ended = bed.run(args).expect(3);
+        assert!(ended.stderr.starts_with("error: ") && ended.stderr.lines().count() == 1, "{args:?}: {}", ended.stderr);
+    }
+}

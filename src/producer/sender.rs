@@ -162,7 +162,13 @@ impl Shared {
         let now = self.meter.now();
         for batch in ended {
             if let Err(e) = &batch.result {
-                tracing::warn!(error = %e.full(), records = batch.records, "records were not delivered");
+                // A target of its own: a program that reports each delivery itself need not hear of it twice.
+                tracing::warn!(
+                    target: "ailurus::undelivered",
+                    error = %e.full(),
+                    records = batch.records,
+                    "records were not delivered"
+                );
             }
             self.meter.ended(now, &batch);
             self.memory.add_permits(batch.freed);

@@ -32,7 +32,7 @@ Examples:
   ailurus acl create --principal User:billing --operation read --resource group:billing --pattern prefixed
   ailurus acl create --principal User:eve --operation all --resource cluster --permission deny
   ailurus acl list --resource topic:orders --covering        # whatever holds for orders
-  ailurus acl delete --principal User:billing                # only tells
+  ailurus acl delete --principal User:billing                # dry run
   ailurus acl delete --principal User:billing --yes";
 
 #[derive(Debug, Subcommand)]
@@ -65,13 +65,13 @@ enum Action {
         #[arg(long, value_name = "PERMISSION", default_value = "allow")]
         permission: AclPermission,
     },
-    /// Delete those that fit. Without --yes it only tells which they are.
+    /// Delete those that fit. Dry run without --yes: prints which they are.
     #[command(group(ArgGroup::new("which").required(true).multiple(true)
         .args(["resource", "pattern", "principal", "host", "operation", "permission"])))]
     Delete {
         #[command(flatten)]
         filter: Filter,
-        /// Do it. Without this it is only told what would be done.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
         #[command(flatten)]

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ailurus::{
-    Client, Config, Consumer, ConsumerEvent, Delivery, Error, HandlerOrdering, Message, OffsetReset, Processor,
-    Producer, ProducerRecord, TopicPartition, metrics::Registry,
+    Admin, Client, Config, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset,
+    Processor, Producer, ProducerRecord, TopicPartition, metrics::Registry,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -19,7 +19,7 @@ use nix::sys::time::TimeVal;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::args::{Codec, Global};
+use crate::args::{Codec, Global, MaxRequestSize};
 use crate::exit::{Exit, Usage};
 use crate::output::{self, note};
 use crate::settings;
@@ -27,7 +27,7 @@ use crate::settings;
 /// Measure producing, consuming, handling or the latency of single records.
 ///
 /// Record i has the key order-(i mod 10000) and as value line (i mod 20000) of the file that PEERS_VALUES names. One JSON
-/// line on stdout tells wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
+/// line on stdout has wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
 /// on stderr. The values are loaded before clock and CPU time are read, and every record is acknowledged (or seen) before
 /// they are read again.
 #[derive(Debug, Args)]
@@ -35,7 +35,16 @@ use crate::settings;
 produce  sends --records records, one call each, and checks every delivery
 consume  joins --group from earliest, reads --records records, commits and leaves
 handle   the same by a handler that does nothing: in the order of keys, 64 at a time, unless settings say otherwise
-latency  sends one record at a time, linger 0, and waits for each; 20 before those that count")]
+latency  sends one record at a time, linger 0, and waits for each; 20 before those that count
+
+Exit codes:
+  0    done
+  1    no record came for a minute, or a record was not delivered within the delivery timeout
+  2    an option or a setting is wrong, or PEERS_VALUES names no file of values (produce, latency)
+  3    the topic does not exist, or was deleted
+  5    no broker could be reached
+  6    a broker refused the login, the topic, or a record
+The first record that can't be sent ends produce and latency.")]
 pub struct Bench {
     /// What to measure.
     #[arg(value_enum)]
@@ -43,7 +52,7 @@ pub struct Bench {
     /// The topic; it must exist.
     #[arg(long)]
     topic: String,
-    /// The partitions of the topic. Told for the record only: the client asks the brokers.
+    /// Number of partitions of the topic, for the line of settings on stderr: the client asks the brokers.
     #[arg(long, default_value_t = 3)]
     partitions: u32,
     /// How many records.
@@ -58,10 +67,12 @@ pub struct Bench {
     /// How long a record may wait for others, in milliseconds (produce).
     #[arg(long, default_value_t = 5)]
     linger_ms: u64,
+    #[command(flatten)]
+    max_request_size: MaxRequestSize,
     /// The group (consume, handle).
     #[arg(long, default_value = "peers-g")]
     group: String,
-    /// Keep metrics, as `serve` does, which nobody reads here: run it beside one without to see what they cost.
+    /// Collect metrics, as `serve` does; compare with a run without this option to see what they cost.
     #[arg(long)]
     metrics: bool,
 }
@@ -88,8 +99,9 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
     let config = args.config(settings::builder(global)?)?;
-    // Consuming is measured without: they would count as memory of the client.
-    let data = if args.mode == Mode::Consume { Data::default() } else { Data::load()? };
+    // What only reads is measured without: they would count as memory of the client.
+    let sends = matches!(args.mode, Mode::Produce | Mode::Latency);
+    let data = if sends { Data::load()? } else { Data::default() };
     note(format_args!(
         "brokers {} producer {:?} consumer {:?} acks {} partitions {}",
         settings::broker_list(&config),
@@ -123,10 +135,26 @@ impl Bench {
             .offset_reset(OffsetReset::Earliest);
         let builder = if self.metrics { builder.metrics(Arc::new(Registry::new())) } else { builder };
         let mut config = builder.build()?;
+        self.max_request_size.apply(&mut config.producer);
         if std::env::var_os("REDPANDA_HANDLER_ORDERING").is_none() {
             config.processor.ordering = HandlerOrdering::Key;
         }
         Ok(config)
+    }
+
+    /// Waits for acknowledgements, in the order of sending; `acknowledged` counts them.
+    async fn check(&self, deliveries: impl Iterator<Item = Delivery>, acknowledged: &mut u64) -> anyhow::Result<()> {
+        for delivery in deliveries {
+            delivery.await.map_err(|e| self.failed(*acknowledged, e))?;
+            *acknowledged += 1;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, record: u64, error: Error) -> anyhow::Error {
+        let is_own = error.kind() == ErrorKind::RecordTooLarge && error.broker_code().is_none();
+        let option = if is_own { " (--max-request-size takes larger ones)" } else { "" };
+        anyhow::Error::new(error).context(format!("record {record} of {}{option}", self.records))
     }
 }
 
@@ -147,32 +175,53 @@ impl Done {
     }
 }
 
+/// Sends all records. The first that fails ends it: a run without all of its records measures nothing, and what can pass the
+/// producer has tried again for as long as it may.
 async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
     let producer = Producer::new(client, client.config().producer.clone())?;
     let mut done = Done { records: args.records, ..Done::default() };
-    let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(WINDOW);
-    for i in 0..args.records {
-        let (key, value) = data.record(i);
-        done.bytes += (key.len() + value.len()) as u64;
-        match producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await {
-            Ok(delivery) => deliveries.push_back(delivery),
-            // The producer has tried for as long as it may: the next record would fail in the same way.
-            Err(e) => return Err(anyhow::Error::new(e).context(format!("record {i} of {}", args.records))),
-        }
-        if deliveries.len() == WINDOW {
-            check(deliveries.drain(..WINDOW / 2), &mut done).await;
+    match send_all(&producer, args, data, &mut done).await {
+        Ok(()) => producer.close(PATIENCE).await?,
+        Err(e) => {
+            _ = producer.close(Duration::ZERO).await; // what was sent behind it counts no more
+            return Err(e);
         }
     }
-    check(deliveries.drain(..), &mut done).await;
-    producer.close(PATIENCE).await?;
     Ok(done)
 }
 
-async fn check(deliveries: impl Iterator<Item = Delivery>, done: &mut Done) {
-    for delivery in deliveries {
-        if let Err(e) = delivery.await {
-            done.error(&e);
+async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Done) -> anyhow::Result<()> {
+    let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(WINDOW);
+    let mut acknowledged = 0;
+    for i in 0..args.records {
+        let (key, value) = data.record(i);
+        done.bytes += (key.len() + value.len()) as u64;
+        let mut sending = std::pin::pin!(producer.send(ProducerRecord::to(&args.topic).key(key).value(value)));
+        let delivery = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent.map_err(|e| args.failed(i, e))?,
+                // The buffer is full, maybe of records that fail one by one: the first of them ends it.
+                outcome = first(&mut deliveries) => {
+                    outcome.map_err(|e| args.failed(acknowledged, e))?;
+                    deliveries.pop_front();
+                    acknowledged += 1;
+                }
+            }
+        };
+        deliveries.push_back(delivery);
+        if deliveries.len() == WINDOW {
+            args.check(deliveries.drain(..WINDOW / 2), &mut acknowledged).await?;
         }
+    }
+    args.check(deliveries.drain(..), &mut acknowledged).await
+}
+
+/// Waits for the first of these deliveries; for ever if there is none.
+async fn first(deliveries: &mut VecDeque<Delivery>) -> ailurus::Result<()> {
+    match deliveries.front_mut() {
+        Some(delivery) => delivery.await.map(drop),
+        None => std::future::pending().await,
     }
 }
 
@@ -212,6 +261,8 @@ struct Handled {
 }
 
 async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
+    // The dead-letter topic may be created, and with it a mistyped topic would be.
+    Admin::new(client).describe_topic(&args.topic).await?;
     let (handled, wanted) = (Arc::new(Handled::default()), args.records);
     let seen = Arc::clone(&handled);
     let handler = move |message: Message| {
@@ -249,10 +300,7 @@ async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
         let (key, value) = data.record(i);
         let begun = Instant::now();
         let sent = producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await;
-        let delivery = sent.map_err(|e| anyhow::Error::new(e).context(format!("record {i} of {}", args.records)))?;
-        if let Err(e) = delivery.await {
-            done.error(&e);
-        }
+        sent.map_err(|e| args.failed(i, e))?.await.map_err(|e| args.failed(i, e))?;
         if i >= WARM_UP {
             done.latencies.push(begun.elapsed());
             done.bytes += (key.len() + value.len()) as u64;

@@ -14,7 +14,7 @@ use crate::signals::Shutdown;
 /// ends, with SIGINT or SIGTERM. Topics are created when they are first produced to.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Clients connect to the address that the broker tells them, whatever they were given first. Where it
+Clients connect to the address that the broker advertises, whatever they were given first. Where it
 listens on every interface that is 127.0.0.1, unless --advertise names another.
 
 Examples:
@@ -25,7 +25,7 @@ pub struct Broker {
     /// The address of the first node; further nodes take the ports behind it. Port 0 takes free ones.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: Address,
-    /// The address that clients are told to connect to; without a port the one listened on. Further nodes have the ports behind
+    /// The address advertised to clients; without a port the one listened on. Further nodes have the ports behind
     /// it.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = advertised)]
     advertise: Option<(String, Option<u16>)>,

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::args::{Global, Json};
-use crate::exit::{Exit, Usage};
+use crate::exit::{Exit, NotFound};
 use crate::output::{self, Table, note, or_dash, thousands};
 use crate::settings;
 
@@ -23,8 +23,8 @@ pub struct Cluster {
 enum Action {
     /// The cluster's id and controller, and each broker. Exits with 1 if one does not answer.
     ///
-    /// VERSION is the release of Kafka that a broker tells; Redpanda tells none. BYTES are those of its replicas, FREE those
-    /// left on their volumes, where that is told.
+    /// VERSION is the Kafka release that a broker reports; Redpanda reports none. BYTES is the size of its replicas, FREE the
+    /// space left on their volumes, where brokers report it.
     Describe {
         #[command(flatten)]
         output: Json,
@@ -153,7 +153,7 @@ async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow
     if let Some(id) = only {
         brokers.retain(|b| b.id == id);
         if brokers.is_empty() {
-            return Err(Usage(format!("--broker is {id}: the cluster has no such broker now")).into());
+            return Err(NotFound(format!("--broker is {id}: the cluster has no such broker now")).into());
         }
     }
     let (mut all, mut silent) = (Vec::new(), Vec::new());

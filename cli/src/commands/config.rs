@@ -35,14 +35,14 @@ Examples:
     },
     /// Change single settings: all of the changes are made, or none.
     ///
-    /// Without --yes it only tells what would change, after the brokers have checked it.
+    /// Dry run without --yes: the brokers check the change, and it is printed.
     #[command(
         group(ArgGroup::new("change").required(true).multiple(true).args(["set", "delete", "append", "subtract"])),
         after_help = "\
 Times are in milliseconds and sizes in bytes where a setting's name ends in .ms or .bytes.
 
 Examples:
-  ailurus config alter --topic orders --set retention.ms=86400000     # only tells
+  ailurus config alter --topic orders --set retention.ms=86400000     # dry run
   ailurus config alter --topic orders --set retention.ms=86400000 --set max.message.bytes=2000000 --yes
   ailurus config alter --topic orders --append cleanup.policy=compact --yes
   ailurus config alter --topic orders --delete retention.ms --yes    # its default again
@@ -63,7 +63,7 @@ Examples:
         /// Take items out of a setting that is a list.
         #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
         subtract: Vec<(String, String)>,
-        /// Do it. Without this the brokers check it, and it is only told what would be done.
+        /// Do it; without this option the brokers check the change, and it is printed.
         #[arg(long)]
         yes: bool,
         /// As without --yes.

@@ -8,20 +8,19 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use ailurus::{Admin, Client, Config, Consumer, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, Consumer, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
 use clap::Args;
 
 use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
 use crate::output::{self, note};
+use crate::place::Place;
 use crate::selection::Selection;
 use crate::settings;
 use crate::signals::Shutdown;
 use end::EndOfLog;
 use reader::Reader;
 use start::{At, Start};
-
-pub use start::From;
 
 /// Print records.
 ///
@@ -68,19 +67,17 @@ pub struct Consume {
     /// Print the last N offsets of each partition, as it was at the start, and end; without a group.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["group", "from"])]
     last: Option<u32>,
-    /// Consumer group to be a member of, always a dynamic one; without a name it is REDPANDA_CONSUMER_GROUP_ID.
-    /// [default: REDPANDA_CONSUMER_GROUP_ID, if that is set to another group than its default]
+    /// Consumer group to be a member of, always a dynamic one; without a name, and then behind the topics, it is
+    /// REDPANDA_CONSUMER_GROUP_ID. A member takes partitions from the others, a running service among them: without this
+    /// option no group is joined, whatever the settings say.
     #[arg(long, short, value_name = "GROUP", num_args = 0..=1, default_missing_value = "")]
     group: Option<String>,
-    /// Read without a group, also where REDPANDA_CONSUMER_GROUP_ID is set.
-    #[arg(long, conflicts_with = "group")]
-    no_group: bool,
     /// Where to begin: earliest, latest, an offset (of every partition), or the time of the first record: so long ago (-5m, 2h),
     /// a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an offset.
     /// With --group it counts where the group has committed nothing, and is earliest or latest.
     /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
     #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
-    from: Option<From>,
+    from: Option<Place>,
     /// Which records of transactions to print: read_uncommitted (all) or read_committed.
     /// [default: REDPANDA_ISOLATION_LEVEL]
     #[arg(long, value_name = "LEVEL", value_parser = isolation)]
@@ -106,28 +103,6 @@ fn isolation(text: &str) -> Result<IsolationLevel, String> {
 }
 
 impl Consume {
-    /// Sets the group to what the settings say where the command line leaves it to them.
-    fn resolve_group(&mut self, config: &Config) {
-        let default = Config::default().group_id;
-        match self.group.as_deref() {
-            Some("") => self.group = Some(config.group_id.clone()),
-            None if !self.no_group && self.fits_group() && config.group_id != default => {
-                note(format_args!(
-                    "reading as a member of group {} (REDPANDA_CONSUMER_GROUP_ID): --no-group reads without one",
-                    config.group_id
-                ));
-                self.group = Some(config.group_id.clone());
-            }
-            _ => {}
-        }
-    }
-
-    /// Returns whether a group can read what was asked for.
-    fn fits_group(&self) -> bool {
-        let looks = self.at.is_some() || self.last.is_some() || !self.partitions.is_empty();
-        !looks && matches!(self.from, None | Some(From(StartOffset::Earliest | StartOffset::Latest)))
-    }
-
     fn start(&self) -> Start {
         match self.last {
             Some(n) => Start::Last(n.into()),
@@ -148,10 +123,12 @@ impl Consume {
 
 pub async fn run(global: &Global, mut args: Consume) -> anyhow::Result<Exit> {
     let mut builder = settings::builder(global)?.allow_auto_topic_creation(false);
-    args.resolve_group(&builder.clone().build()?);
+    if args.group.as_deref() == Some("") {
+        args.group = Some(builder.clone().build()?.group_id);
+    }
     match (&args.group, args.from) {
-        (Some(_), Some(From(StartOffset::Earliest))) => builder = builder.offset_reset(OffsetReset::Earliest),
-        (Some(_), Some(From(StartOffset::Latest))) => builder = builder.offset_reset(OffsetReset::Latest),
+        (Some(_), Some(Place(StartOffset::Earliest))) => builder = builder.offset_reset(OffsetReset::Earliest),
+        (Some(_), Some(Place(StartOffset::Latest))) => builder = builder.offset_reset(OffsetReset::Latest),
         (Some(_), Some(_)) => {
             return Err(
                 Usage("with --group, --from is earliest or latest: a group goes on where it committed".into()).into()

@@ -34,17 +34,19 @@ pub struct Dlq {
 }
 
 const AFTER_HELP: &str = "\
-replay and discard only tell what they would do, unless --yes is given. What they have done with is
-marked in the dead-letter topic itself, by records without key and value, and is neither replayed
-nor counted as open again. One of them works on a topic at a time: it is the member of the group
-TOPIC.replay meanwhile.
+replay and discard are dry runs without --yes: they print what would be done. Letters that were
+replayed or discarded are marked in the dead-letter topic itself, by records without key and value:
+they are neither replayed again nor counted as open. One command works on a topic at a time; while
+it runs it is the member of the group TOPIC.replay.
 
 Exit codes:
-  0    done, or told what would be done
-  1    a letter was refused, or reading or writing failed; what was replayed before is marked
+  0    done, or dry run
+  1    a letter was refused, or a partition could not be read: what could be was done
   2    an option or a setting is wrong
-  3    the topic or, with show --at, the letter does not exist
-  5    no broker could be reached
+  3    the topic, the partition of --partition or, with show --at, the letter does not exist
+  5    a broker could not be reached, or a record could not be written in time; what was replayed
+       before is marked
+  6    another replay or discard is at work on the topic, or a broker refused
   130  a signal came before the end; what was replayed before is marked
 
 Examples:
@@ -122,7 +124,7 @@ enum Action {
 
 #[derive(Debug, Clone, Copy, Args)]
 struct How {
-    /// Do it. Without this it is only told what would be done.
+    /// Do it; without this option a dry run prints what would be done.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -136,6 +138,11 @@ async fn read<T>(shutdown: &Shutdown, reading: impl Future<Output = anyhow::Resu
         () = shutdown.requested() => Ok(None),
         outcome = reading => outcome.map(Some),
     }
+}
+
+/// Does what only looks, until a signal comes.
+async fn looked(shutdown: &Shutdown, looking: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    Ok(read(shutdown, looking).await?.unwrap_or(Exit::Interrupted))
 }
 
 /// So many letters.
@@ -209,23 +216,30 @@ pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Re
             format!("{other} is no dead-letter topic: it does not end in {suffix} (did you mean {other}{suffix}?)");
         return Err(Usage(what).into());
     }
-    let client = Client::connect(config).await?;
+    let shutdown = Shutdown::install()?;
+    let Some(client) = shutdown.unless_requested(Client::connect(config)).await.transpose()? else {
+        return Ok(Exit::Interrupted);
+    };
     let work = async {
         match action {
-            Action::List { topics, output } => list::run(&client, topics, &suffix, output.json).await,
+            Action::List { topics, output } => {
+                looked(&shutdown, list::run(&client, topics, &suffix, output.json)).await
+            }
             Action::Show { topic, at: Some(at), output, .. } => {
-                show::one(&client, &topic.unwrap_or_default(), (at.partition, at.offset), output.json).await
+                let topic = topic.unwrap_or_default();
+                looked(&shutdown, show::one(&client, &topic, (at.partition, at.offset), output.json)).await
             }
             Action::Show { topic, last, open, filter, output, .. } => {
-                show::last(&client, &topic.unwrap_or_default(), &filter, open, last as usize, output.json).await
+                let (topic, last) = (topic.unwrap_or_default(), last as usize);
+                looked(&shutdown, show::last(&client, &topic, &filter, open, last, output.json)).await
             }
             Action::Replay { topic, filter, max_replays, how } => {
                 let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };
-                replay::run(&client, &topic, options, &Shutdown::install()?).await
+                replay::run(&client, &topic, options, &shutdown).await
             }
             Action::Discard { topic, filter, delete, how } => {
                 let options = discard::Options { filter, delete, yes: how.yes, json: how.output.json };
-                discard::run(&client, &topic, options, &Shutdown::install()?).await
+                discard::run(&client, &topic, options, &shutdown).await
             }
         }
     };

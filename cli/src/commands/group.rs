@@ -53,24 +53,24 @@ Examples:
     Reset(reset::Reset),
     /// Delete a group, and what it has committed. Refused while it has members.
     ///
-    /// Without --yes it only tells what would be done.
+    /// Dry run without --yes: prints what would be done.
     Delete {
         /// The group.
         group: String,
-        /// Do it. Without this it is only told what would be done.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
     },
     /// Forget what a group has committed for some partitions. Refused while its members subscribe to the topic.
     ///
-    /// Without --yes it only tells what would be done.
+    /// Dry run without --yes: prints what would be done.
     DeleteOffsets {
         /// The group.
         group: String,
         /// The topic, or with :0,3 behind its name these partitions of it; may be given several times.
         #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]")]
         topics: Vec<Selection>,
-        /// Do it. Without this it is only told what would be done.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
     },

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::args::{Codec, Global};
+use crate::args::{Codec, Global, MaxRequestSize};
 use crate::exit::{self, Exit, Usage};
 use crate::output::thousands;
 use crate::progress::Progress;
@@ -45,6 +45,7 @@ Exit codes:
 
 Examples:
   ailurus produce orders --key-field orderId --compression gzip < orders.ndjson
+  ailurus produce images --max-request-size 5MB < lines-of-base64
   printf 'hello\\n' | ailurus produce greetings --create --key en --header lang=en --acks-out
   printf 'o-17:\\n' | ailurus produce orders --key-separator : --empty tombstone")]
 pub struct Produce {
@@ -84,6 +85,8 @@ pub struct Produce {
     /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     compression_level: Option<u32>,
+    #[command(flatten)]
+    max_request_size: MaxRequestSize,
     /// How long a record may wait for others, in milliseconds [default: REDPANDA_LINGER, else 0].
     #[arg(long, value_name = "N")]
     linger_ms: Option<u64>,
@@ -122,6 +125,8 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 /// The records between `send` and acknowledgement that are watched at once; the producer's memory bounds their bytes.
 const IN_FLIGHT: usize = 100_000;
+/// What to do about a record that is too large.
+const RAISE: &str = "raise --max-request-size (REDPANDA_MAX_REQUEST_SIZE), and max.message.bytes of the topic";
 /// Errors shown one by one; the rest is only counted.
 const SHOWN_ERRORS: u64 = 20;
 
@@ -188,6 +193,7 @@ impl Produce {
         if let Some(partitioner) = &self.partitioner {
             config.partitioner = partitioner.clone();
         }
+        self.max_request_size.apply(&mut config);
         if let Some(ms) = self.linger_ms {
             config.linger = Duration::from_millis(ms);
         }
@@ -348,11 +354,8 @@ async fn send_line(
     let text = match line {
         Line::Empty => b"",
         Line::TooLong(bytes) => {
-            return Ok(Err(format!(
-                "{} bytes are more than a record may have ({}): raise REDPANDA_MAX_REQUEST_SIZE, and max.message.bytes of the topic",
-                thousands(bytes),
-                thousands(limit as u64)
-            )));
+            let (bytes, limit) = (thousands(bytes), thousands(limit as u64));
+            return Ok(Err(format!("{bytes} bytes are more than a record may have ({limit}): {RAISE}")));
         }
         Line::Text(text) => text,
     };
@@ -367,16 +370,26 @@ async fn send_line(
     record.headers = (!headers.is_empty()).then_some(headers);
     match producer.send(record).await {
         Ok(delivery) => {
-            let bytes = value.map_or(0, <[u8]>::len) + key.as_deref().map_or(0, <[u8]>::len);
+            let bytes = size_of(key.as_deref(), value);
             let key = key.filter(|_| args.acks_out).map(|key| String::from_utf8_lossy(&key).into_owned());
             Ok(Ok(Pending { line: number, bytes, key, delivery }))
         }
-        Err(e) if matches!(e.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord) => Ok(Err(e.full())),
+        Err(e) if e.kind() == ErrorKind::RecordTooLarge => {
+            let (bytes, limit) = (thousands(size_of(key.as_deref(), value) as u64), thousands(limit as u64));
+            Ok(Err(format!(
+                "{bytes} bytes, with what a record takes beside its key and value, are more than {limit}: {RAISE}"
+            )))
+        }
+        Err(e) if e.kind() == ErrorKind::InvalidRecord => Ok(Err(e.full())),
         Err(e) if e.kind() == ErrorKind::UnknownTopic && !args.create => {
             Err(anyhow::Error::new(e).context(format!("line {number} (--create lets the broker create the topic)")))
         }
         Err(e) => Err(anyhow::Error::new(e).context(format!("line {number}"))),
     }
+}
+
+fn size_of(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
+    value.map_or(0, <[u8]>::len) + key.map_or(0, <[u8]>::len)
 }
 
 /// Reads stdin on a thread of its own, which ends with the process: a read that waits for a terminal can't be cancelled.

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::consume::From as Place;
 use crate::args::{Global, Json};
 use crate::exit::Exit;
-use crate::output::{self, Table, note};
+use crate::output::{self, Table, names, note};
+use crate::place::Place;
 use crate::selection::{Selection, all_known};
 use crate::settings;
 
@@ -25,30 +25,31 @@ pub struct Records {
 enum Action {
     /// Delete, for good, the records of a topic before a place in each partition.
     ///
-    /// Without --yes it only tells what would be done.
+    /// Dry run without --yes: prints what would be done.
     #[command(after_help = "\
 Exit codes:
-  0    done, or told what would be done
+  0    done, or dry run
   2    an option or a setting is wrong
   3    the topic or partition does not exist
   5    no broker is reachable, or a partition has no leader
   6    a broker refused; records of some partitions may be deleted
 
 Examples:
-  ailurus records delete orders --before 2026-01-31T12:00:00Z         # only tells
+  ailurus records delete orders --before 2026-01-31T12:00:00Z         # dry run
   ailurus records delete orders --before 1700 --partition 2 --yes
   ailurus records delete orders --before latest --yes                 # all there are")]
     Delete {
         /// The topic.
         topic: String,
-        /// What is before this is deleted: an offset (of every partition chosen), the time of the first record to keep, such as
-        /// 2026-01-31T12:00:00Z, or latest for all.
-        #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
+        /// What is before this is deleted: an offset (of every partition chosen), the time of the first record to keep (a time ago
+        /// such as 2h, a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
+        /// offset), or latest for all.
+        #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
         before: Place,
         /// Only in this partition; may be given several times.
         #[arg(long = "partition", value_name = "P", value_parser = clap::value_parser!(i32).range(0..))]
         partitions: Vec<i32>,
-        /// Do it. Without this it is only told what would be done.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -74,7 +75,7 @@ pub async fn run(global: &Global, args: Records) -> anyhow::Result<Exit> {
 }
 
 async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
-    let Action::Delete { topic, before: Place(place), partitions, yes, output } = action;
+    let Action::Delete { topic, before: place, partitions, yes, output } = action;
     let partitions = Selection::new(&topic, &partitions).find(admin).await?;
     let plans = plan(admin, &partitions, place).await?;
     if yes {
@@ -98,11 +99,19 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of those partitions in which there is something to delete. What is behind the end of a log means all of it.
-async fn plan(admin: &Admin, partitions: &[TopicPartition], place: StartOffset) -> anyhow::Result<Vec<Plan>> {
+/// Returns what to do in those partitions in which there is something to delete. A place behind the end of a log means all of it.
+async fn plan(admin: &Admin, partitions: &[TopicPartition], place: Place) -> anyhow::Result<Vec<Plan>> {
     let at = async |place| all_known(admin.list_offsets_each(partitions, place).await?, "--partition");
     let (first, end) = (at(StartOffset::Earliest).await?, at(StartOffset::Latest).await?);
+    let place = place.resolve(end.values().copied());
     let before = at(place).await?;
+    if let StartOffset::Offset(offset) = place {
+        let beyond = end.iter().filter(|(_, end)| **end < offset).map(|(tp, end)| format!("{tp} (ends at {end})"));
+        let beyond: Vec<_> = beyond.collect();
+        if !beyond.is_empty() {
+            note(format_args!("offset {offset} is beyond the end of {}: all records there", names(beyond)));
+        }
+    }
     let of = |offsets: &BTreeMap<TopicPartition, i64>, p| offsets.get(p).copied();
     let one = |p| {
         let (first, end) = (of(&first, p)?, of(&end, p)?);

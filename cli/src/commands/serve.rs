@@ -34,9 +34,9 @@ use crate::signals::Shutdown;
 ///
 /// Two consumer groups: one keeps the stock of products, one keeps figures about orders; both write to the store, in which
 /// an event counts once even when it is delivered twice. HTTP answers before the cluster is reached, and connecting is
-/// tried until it succeeds. SIGTERM or SIGINT finishes the records in hand (within REDPANDA_SHUTDOWN_TIMEOUT, 30 s by default),
+/// tried until it succeeds. SIGTERM or SIGINT finishes the records in flight (within REDPANDA_SHUTDOWN_TIMEOUT, 30 s by default),
 /// commits, leaves the groups and ends; a second signal cancels them, but commits and leaves all the same; a third ends at
-/// once. What was fetched and is left is told, and handled again by the next member.
+/// once. Records that were fetched and not handled are counted on stderr, and handled by the next member.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 GET /                 brokers, topics, groups and lag as a page for people
@@ -57,7 +57,7 @@ Exit codes:
   1    a consumer failed, or its work could not be committed
   130  a second signal cut the end short")]
 pub struct Serve {
-    /// Where HTTP listens. It asks for no login: other machines see it only where this is told, such as 0.0.0.0:8080 for every
+    /// Where HTTP listens. It asks for no login, so by default only this machine reaches it; 0.0.0.0:8080 listens on every
     /// interface.
     #[arg(long, alias = "http", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     listen: Address,

@@ -86,11 +86,11 @@ Examples:
     },
     /// Delete a topic with all its records, for good.
     ///
-    /// Without --yes it only tells what would be done.
+    /// Dry run without --yes: prints what would be done.
     Delete {
         /// The topic.
         name: String,
-        /// Do it. Without this it is only told what would be done.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
     },

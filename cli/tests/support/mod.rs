@@ -112,6 +112,13 @@ impl Bed {
         name
     }
 
+    /// Counts topics of these names that are made from now on as made here; those that are there are not.
+    pub fn adopt_new(&mut self, names: &[&str]) {
+        let listed = self.run(&["topic", "list", "--json"]).expect(0).json_lines().remove(0);
+        let is_there = |name: &str| listed.as_array().is_some_and(|all| all.iter().any(|t| t["name"] == name));
+        self.topics.extend(names.iter().filter(|name| !is_there(name)).map(ToString::to_string));
+    }
+
     /// The command on our broker, with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = command(self.dir.path());

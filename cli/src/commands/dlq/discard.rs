@@ -59,8 +59,11 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
 }
 
 async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
-    let reading = async { plans(&Log::open(client, topic).await?, options).await };
-    let Some(mut plans) = read(shutdown, reading).await? else { return Ok(Exit::Interrupted) };
+    let reading = async {
+        let log = Log::open(client, topic, options.filter.partition).await?;
+        anyhow::Ok((plans(&log, options).await?, log.exit()))
+    };
+    let Some((mut plans, exit)) = read(shutdown, reading).await? else { return Ok(Exit::Interrupted) };
     plans.retain(|p| p.discard > 0 || p.delete_before.is_some());
     if options.yes {
         let producer = Producer::new(client, client.config().producer.clone())?;
@@ -79,14 +82,13 @@ async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdow
     if plans.is_empty() {
         note(format_args!("there is nothing to discard in {topic}"));
     }
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
-    let wanted = |p| options.filter.partition.is_none_or(|only| only == p);
     let mut plans = BTreeMap::new();
     let mut foreign = BTreeMap::<i32, Vec<i64>>::new();
-    for (partition, first, end) in log.bounds().filter(|(p, _, _)| wanted(*p)) {
+    for (partition, first, end) in log.bounds() {
         let plan = Plan { topic: log.topic().to_owned(), partition, first, ..Plan::default() };
         plans.insert(partition, Plan { delete_before: Some(end), ..plan });
     }

@@ -80,7 +80,7 @@ async fn count_those_there(client: &Client, topics: impl Iterator<Item = String>
 }
 
 async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
-    let log = Log::open(client, topic).await?;
+    let log = Log::open(client, topic, None).await?;
     let mut counts = Counts { topic: topic.to_owned(), partial: log.exit() != Exit::Success, ..Counts::default() };
     let mut classes = BTreeMap::new();
     let mut reader = log.records(None).await?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset};
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
+
+use crate::exit::Refused;
 
 /// How long joining the group may take: brokers wait some seconds for further members of a new one.
 const JOIN: Duration = Duration::from_secs(60);
@@ -21,12 +23,12 @@ impl Lock {
         let session = client.config().consumer.session_timeout;
         let admin = Admin::new(client);
         if let Some(member) = admin.describe_group(&group).await?.members.first() {
-            bail!(
+            let what = format!(
                 "another command works off {topic}: {} on {} is in the group {group}. If it was killed, its membership ends \
                  by itself within its session timeout ({session:?} here)",
-                member.client_id,
-                member.host
+                member.client_id, member.host
             );
+            return Err(Refused(what).into());
         }
         let partitions = admin.describe_topic(topic).await?.partitions.len();
         let mut config = client.config().consumer.clone();
@@ -41,7 +43,10 @@ impl Lock {
         });
         let outcome = match joined.await {
             Ok(Ok(all)) if all == partitions => return Ok(Self { consumer, group }),
-            Ok(Ok(_)) => Err(anyhow!("another command begins to work off {topic} at the same time (group {group})")),
+            Ok(Ok(_)) => {
+                let what = format!("another command begins to work off {topic} at the same time (group {group})");
+                Err(Refused(what).into())
+            }
             Ok(Err(e)) => Err(e.context(format!("joining group {group}"))),
             Err(_) => Err(anyhow!("group {group} could not be joined within {JOIN:?}")),
         };
@@ -54,10 +59,11 @@ impl Lock {
         // What is there already: no time is given for more.
         while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.consumer.recv()).await {
             if let ConsumerEvent::Revoked(_) | ConsumerEvent::Lost(_) = event? {
-                bail!(
+                let what = format!(
                     "another command has joined the group {}: this one has stopped; run it again for the rest",
                     self.group
                 );
+                return Err(Refused(what).into());
             }
         }
         Ok(())

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use ailurus::processor::DeadLetter;
 use ailurus::{Admin, Client, Consumer, ConsumerEvent, Record, StartOffset, TopicPartition};
-use chrono::DateTime;
 use clap::Args;
 
 use super::marks::{self, Marks, State};
 use crate::commands::consume::end::EndOfLog;
 use crate::exit::Exit;
 use crate::output;
+use crate::place::time;
+use crate::selection::Selection;
 
 /// Which letters.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,18 +32,12 @@ pub struct Filter {
     /// Those before this offset of the dead-letter topic.
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     pub before_offset: Option<i64>,
-    /// Those that failed last at this time or later, such as 2026-01-31T12:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// Those that failed last at this time or later: so long ago (-5m, 2h), a date, or a time such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub since: Option<i64>,
     /// Those that failed last before this time.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub before: Option<i64>,
-}
-
-/// Milliseconds since 1970.
-fn time(text: &str) -> Result<i64, String> {
-    let allowed = |_| "allowed is a time as in RFC 3339, such as 2026-01-31T12:00:00Z".to_owned();
-    DateTime::parse_from_rfc3339(text).map(|t| t.timestamp_millis()).map_err(allowed)
 }
 
 impl Filter {
@@ -89,11 +84,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// Finds its beginning and end, and reads what is marked as done.
-    pub async fn open(client: &Client, topic: &str) -> anyhow::Result<Self> {
+    /// Finds its beginning and end, and reads what is marked as done; of one partition, if only one is asked for.
+    pub async fn open(client: &Client, topic: &str, only: Option<i32>) -> anyhow::Result<Self> {
         let admin = Admin::new(client);
-        let described = admin.describe_topic(topic).await?;
-        let all: Vec<_> = described.partitions.iter().map(|p| TopicPartition::new(topic, p.partition)).collect();
+        let all = Selection::new(topic, only.as_slice()).find(&admin).await?;
         let (starts, ends) = tokio::try_join!(
             admin.list_offsets_each(&all, StartOffset::Earliest),
             admin.list_offsets_each(&all, StartOffset::Latest),

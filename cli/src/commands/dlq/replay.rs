@@ -47,21 +47,20 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
     settings.max_request_size = LARGEST;
     settings.buffer_memory = settings.buffer_memory.max(LARGEST);
     let producer = Producer::new(client, settings)?;
-    let mut replay = Replay { client, producer, lock, options, partitions: BTreeMap::new(), done: 0, refused: 0 };
+    let partitions = BTreeMap::new();
+    let mut replay = Replay { client, producer, lock, options, partitions, done: 0, refused: 0, has_begun: false };
     let result = replay.work(topic, shutdown).await;
     let closed = replay.producer.close(CLOSE).await;
     if let Some(lock) = replay.lock.take() {
         lock.release().await?;
     }
     // Whatever ended it: what was done is told.
-    replay.sum_up(topic);
-    let complete = result?;
+    if replay.has_begun {
+        replay.sum_up(topic);
+    }
+    let exit = result?;
     closed?;
-    Ok(match (complete, replay.refused) {
-        (false, _) => Exit::Interrupted,
-        (true, 0) => Exit::Success,
-        (true, _) => Exit::Failure,
-    })
+    Ok(if exit == Exit::Success && replay.refused > 0 { Exit::Failure } else { exit })
 }
 
 struct Replay<'a> {
@@ -74,6 +73,8 @@ struct Replay<'a> {
     partitions: BTreeMap<String, Option<usize>>,
     done: u64,
     refused: u64,
+    /// Whether the letters could be read at all.
+    has_begun: bool,
 }
 
 /// Why a letter is not replayed.
@@ -87,14 +88,16 @@ enum Refusal {
 }
 
 impl Replay<'_> {
-    /// Whether the end was reached: a signal may come before.
-    async fn work(&mut self, topic: &str, shutdown: &Shutdown) -> anyhow::Result<bool> {
-        let Some(log) = read(shutdown, Log::open(self.client, topic)).await? else { return Ok(false) };
+    /// Works off what can be read, until the end or a signal.
+    async fn work(&mut self, topic: &str, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+        let opening = Log::open(self.client, topic, self.options.filter.partition);
+        let Some(log) = read(shutdown, opening).await? else { return Ok(Exit::Interrupted) };
+        self.has_begun = true;
         let mut reader = log.records(None).await?;
-        let mut complete = false;
+        let mut exit = Exit::Interrupted;
         while let Some(next) = read(shutdown, reader.next()).await? {
             let Some((partition, records)) = next else {
-                complete = true;
+                exit = log.exit();
                 break;
             };
             for chunk in chunks(&records) {
@@ -104,7 +107,7 @@ impl Replay<'_> {
             }
         }
         reader.close().await?;
-        Ok(complete)
+        Ok(exit)
     }
 
     async fn chunk(&mut self, log: &Log, partition: i32, records: &[Record]) -> anyhow::Result<()> {

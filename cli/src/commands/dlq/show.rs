@@ -16,7 +16,10 @@ use crate::output::note;
 
 /// The letter at one place.
 pub async fn one(client: &Client, topic: &str, (partition, offset): (i32, i64), json: bool) -> anyhow::Result<Exit> {
-    let log = Log::open(client, topic).await?;
+    let log = Log::open(client, topic, Some(partition)).await?;
+    if log.exit() != Exit::Success {
+        return Ok(log.exit()); // whether there is such a letter is not known
+    }
     let mut reader = log.records(Some((partition, offset))).await?;
     let mut found = None;
     while let (None, Some((partition, records))) = (&found, reader.next().await?) {
@@ -41,7 +44,7 @@ pub async fn last(
     count: usize,
     json: bool,
 ) -> anyhow::Result<Exit> {
-    let log = Log::open(client, topic).await?;
+    let log = Log::open(client, topic, filter.partition).await?;
     let mut reader = log.records(None).await?;
     let mut last = BTreeMap::<i32, VecDeque<Letter>>::new();
     while let Some((partition, records)) = reader.next().await? {

@@ -5,20 +5,20 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use ailurus::admin::{GroupDescription, PlannedOffset, ResetTo};
-use ailurus::{Admin, TopicPartition};
+use ailurus::{Admin, StartOffset, TopicPartition};
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
-use super::super::consume::From as Place;
 use crate::args::Json;
 use crate::exit::{Exit, Usage};
-use crate::output::{self, Table, note, or_dash};
+use crate::output::{self, Table, names, note, or_dash};
+use crate::place::Place;
 use crate::selection::Selection;
 
 /// Set the offsets at which a group goes on. Refused while the group has members.
 ///
-/// Without --yes it only tells what would be done. An offset outside the log becomes the end of the log next to it.
+/// Dry run without --yes: prints what would be done. An offset outside the log becomes the end of the log next to it.
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("place").required(true).args(["to", "shift", "file"])),
@@ -29,14 +29,14 @@ The offsets that there are can be kept before:
   ailurus group reset billing --file kept.csv --yes
 
 Exit codes:
-  0    done, or told what would be done
+  0    done, or dry run
   2    an option, a setting or a line of the file is wrong
   3    a topic or partition does not exist
   5    no broker is reachable, or a partition has no leader: nothing was changed
   6    the group has members, or a broker refused
 
 Examples:
-  ailurus group reset billing --to earliest                   # all that it has committed; only tells
+  ailurus group reset billing --to earliest                   # all that it has committed; dry run
   ailurus group reset billing --to 2026-01-31T12:00:00Z --topic orders --yes
   ailurus group reset billing --to 1700 --topic orders:2 --yes
   ailurus group reset billing --shift -10 --yes               # the last ten of each partition again
@@ -45,9 +45,10 @@ Examples:
 pub struct Reset {
     /// The group. One that does not exist comes to be.
     group: String,
-    /// Where it is to go on: earliest, latest, an offset (of every partition chosen), or the time of the first record, such
-    /// as 2026-01-31T12:00:00Z.
-    #[arg(long, value_name = "WHERE", allow_negative_numbers = true)]
+    /// Where it is to go on: earliest, latest, an offset (of every partition chosen), or the time of the first record: so long
+    /// ago (-5m, 2h), a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
+    /// offset.
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     to: Option<Place>,
     /// So many records after what is committed; before it if negative.
     #[arg(long, value_name = "RECORDS", allow_negative_numbers = true)]
@@ -58,7 +59,7 @@ pub struct Reset {
     /// These topics, or with :0,3 behind the name these partitions. [default: all partitions that the group has committed]
     #[arg(long = "topic", value_name = "TOPIC[:P,…]")]
     topics: Vec<Selection>,
-    /// Do it. Without this it is only told what would be done.
+    /// Do it; without this option a dry run prints what would be done.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -94,15 +95,27 @@ async fn plan(
     Ok(match listed {
         Some(offsets) => admin.plan_offsets(group, &offsets).await?,
         None => {
-            let to = args.shift.map(ResetTo::Shift).or(args.to.map(|Place(at)| ResetTo::At(at)));
-            let to = to.ok_or_else(|| Usage("one of --to, --shift and --file is needed".into()))?;
             let partitions = match args.topics.as_slice() {
                 [] => committed(group)?,
                 chosen => Selection::find_all(chosen, admin).await?,
             };
+            let to = match (args.shift, args.to) {
+                (Some(by), _) => ResetTo::Shift(by),
+                (None, Some(place)) => ResetTo::At(resolve(admin, &partitions, place).await?),
+                (None, None) => return Err(Usage("one of --to, --shift and --file is needed".into()).into()),
+            };
             admin.plan_reset(group, &partitions, to).await?
         }
     })
+}
+
+/// Returns where to go on; a number that no partition reaches may be a time.
+async fn resolve(admin: &Admin, partitions: &[TopicPartition], place: Place) -> anyhow::Result<StartOffset> {
+    if !place.is_ambiguous() {
+        return Ok(place.0);
+    }
+    let ends = admin.list_offsets_each(partitions, StartOffset::Latest).await?;
+    Ok(place.resolve(ends.into_values().collect::<ailurus::Result<Vec<_>>>()?.into_iter()))
 }
 
 /// What the group has committed in topics that are still there.
@@ -126,9 +139,10 @@ fn tell(args: &Reset, plan: &[PlannedOffset]) -> std::io::Result<()> {
         table.row([p.topic.clone(), p.partition.to_string(), or_dash(p.from), p.to.to_string(), or_dash(change), lag]);
     }
     output::print(table)?;
-    for p in plan.iter().filter(|p| p.cut) {
-        let (log, first, end) = (format_args!("{}/{}", p.topic, p.partition), p.first, p.end);
-        note(format_args!("{log}: the offset wanted is outside the log, which goes from {first} to {end}"));
+    let cut = plan.iter().filter(|p| p.cut);
+    let cut: Vec<_> = cut.map(|p| format!("{}/{} (from {} to {})", p.topic, p.partition, p.first, p.end)).collect();
+    if !cut.is_empty() {
+        note(format_args!("the offset wanted is outside the log, and becomes the end next to it, in {}", names(cut)));
     }
     Ok(())
 }

@@ -1,0 +1,159 @@
+//! Places in logs and points in time, as they are written on the command line.
+
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use ailurus::StartOffset;
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+
+use crate::output::note;
+
+/// A number from here on is milliseconds since 1970 (a time since 2001), where no partition has such an offset.
+const LEAST_EPOCH_MS: i64 = 1_000_000_000_000;
+
+/// The forms of a time that are allowed, for messages.
+macro_rules! times {
+    () => {
+        "a time ago such as -5m, 2h or 1h30m (ms, s, m, h, d, w), a date such as 2026-01-31 (UTC), or a time as in RFC 3339, such as \
+         2026-01-31T12:00:00Z"
+    };
+}
+
+/// A place in each partition: an offset, a time, or an end of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(pub StartOffset);
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let offset = || text.parse().ok().filter(|offset: &i64| *offset >= 0).map(StartOffset::Offset);
+        let place = match text {
+            "earliest" => Some(StartOffset::Earliest),
+            "latest" => Some(StartOffset::Latest),
+            _ => offset().or_else(|| point(text).map(StartOffset::Timestamp)),
+        };
+        let allowed = concat!("allowed are earliest, latest, an offset from 0, ", times!());
+        place.map(Self).ok_or_else(|| allowed.to_owned())
+    }
+}
+
+impl Place {
+    /// Returns the place among partitions with these ends: a number that is beyond all of them, and as large as a time since 1970
+    /// in milliseconds, is that time. Says so on stderr.
+    pub fn resolve(self, mut ends: impl Iterator<Item = i64>) -> StartOffset {
+        let Self(StartOffset::Offset(number)) = self else { return self.0 };
+        if number < LEAST_EPOCH_MS || ends.any(|end| end >= number) {
+            return self.0;
+        }
+        note(format_args!(
+            "no partition has an offset {number}: taken as milliseconds since 1970{}",
+            DateTime::from_timestamp_millis(number).map_or(String::new(), |t| format!(", {}", t.to_rfc3339()))
+        ));
+        StartOffset::Timestamp(number)
+    }
+
+    /// Returns whether it may be a time that [`resolve`](Self::resolve) finds, so that the ends must be known.
+    pub fn is_ambiguous(self) -> bool {
+        matches!(self.0, StartOffset::Offset(number) if number >= LEAST_EPOCH_MS)
+    }
+}
+
+/// Returns milliseconds since 1970 of a time on the command line.
+pub fn time(text: &str) -> Result<i64, String> {
+    point(text).ok_or_else(|| concat!("allowed is ", times!()).to_owned())
+}
+
+fn point(text: &str) -> Option<i64> {
+    date(text).or_else(|| ago(text))
+}
+
+fn date(text: &str) -> Option<i64> {
+    let zoned = DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis());
+    let of_day = || text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0);
+    let of_minute = || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M").ok();
+    let unzoned = || text.parse().ok().or_else(of_minute).or_else(of_day);
+    zoned.or_else(|| unzoned().map(|t: NaiveDateTime| t.and_utc().timestamp_millis()))
+}
+
+/// Returns milliseconds since 1970 of so long ago.
+fn ago(text: &str) -> Option<i64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
+    let ago = duration_ms(text.strip_prefix('-').unwrap_or(text))?;
+    i64::try_from(now).ok().map(|now| now.saturating_sub(ago).max(0))
+}
+
+/// Returns the milliseconds of numbers with units, such as `1h30m`.
+fn duration_ms(mut text: &str) -> Option<i64> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut total: i64 = 0;
+    while !text.is_empty() {
+        let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, rest) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        let ms: i64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 604_800_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(ms)?)?;
+        text = rest;
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_word_an_offset_or_a_time() {
+        let place = |text: &str| text.parse::<Place>().map(|p| p.0);
+        assert_eq!(place("earliest"), Ok(StartOffset::Earliest));
+        assert_eq!(place("latest"), Ok(StartOffset::Latest));
+        assert_eq!(place("0"), Ok(StartOffset::Offset(0)));
+        assert_eq!(place("5000000000"), Ok(StartOffset::Offset(5_000_000_000)));
+        assert_eq!(place("1970-01-01T00:00:01.5Z"), Ok(StartOffset::Timestamp(1500)));
+        assert_eq!(place("1970-01-01T01:00:00+01:00"), Ok(StartOffset::Timestamp(0)));
+        assert_eq!(place("1970-01-02"), Ok(StartOffset::Timestamp(86_400_000)));
+        assert_eq!(place("1970-01-01T00:00:02"), Ok(StartOffset::Timestamp(2000)));
+        assert_eq!(place("1970-01-01T00:02"), Ok(StartOffset::Timestamp(120_000)));
+        for bad in ["-1", "", "-", "yesterday", "2026-13-31", "m", "5y", "1h30", "--5m", "99999999999999w", "12:00"] {
+            assert!(place(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
+            assert!(time(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
+        }
+        assert!(time("5").is_err(), "an offset is no time");
+        assert_eq!(time("1970-01-02"), Ok(86_400_000));
+    }
+
+    #[test]
+    fn a_number_beyond_all_ends_that_is_large_enough_is_a_time() {
+        let of = |number, ends: &[i64]| Place(StartOffset::Offset(number)).resolve(ends.iter().copied());
+        assert_eq!(of(1_700_000_000_000, &[5, 0]), StartOffset::Timestamp(1_700_000_000_000));
+        assert_eq!(of(1_700_000_000_000, &[5, 1_700_000_000_000]), StartOffset::Offset(1_700_000_000_000));
+        assert_eq!(of(1_700_000_000, &[5]), StartOffset::Offset(1_700_000_000), "seconds may be an offset");
+        assert_eq!(of(i64::MAX, &[5]), StartOffset::Timestamp(i64::MAX));
+        assert_eq!(Place(StartOffset::Latest).resolve([5].into_iter()), StartOffset::Latest);
+    }
+
+    #[test]
+    fn a_time_ago_is_numbers_with_units() {
+        for (text, ms) in
+            [("5m", 300_000), ("2h", 7_200_000), ("1h30m", 5_400_000), ("250ms", 250), ("1w1d", 691_200_000)]
+        {
+            assert_eq!(duration_ms(text), Some(ms), "{text}");
+        }
+        let now = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        for text in ["-5m", "5m"] {
+            let at = time(text).unwrap();
+            assert!((now - 300_000..).contains(&at) && at < now, "{at} is not five minutes before {now}");
+        }
+    }
+}
