@@ -48,8 +48,8 @@ struct First {
 #[derive(Default)]
 struct Group {
     first: HashMap<Place, First>,
-    /// By whom, when, and again when.
-    again: Vec<(Place, u32, Instant)>,
+    /// Records handled again: the first process and when, and the process that repeated it.
+    again: Vec<(Place, u32, Instant, u32)>,
     dead: BTreeSet<Place>,
     committed: BTreeMap<(String, i32), i64>,
     /// Looked at, but not yet held against what has ended: lines may be under way.
@@ -62,6 +62,9 @@ pub(crate) struct History {
     failed: u64,
     groups: BTreeMap<Role, Group>,
     died: HashSet<u32>,
+    /// Processes that slept for longer than their session: the group gave their partitions away without their knowledge, and what they
+    /// had fetched was handled by them too when they woke.
+    slept: HashSet<u32>,
     lost: HashMap<(u32, String, i32), Instant>,
     letters: BTreeSet<Place>,
     problems: Vec<String>,
@@ -84,7 +87,7 @@ impl History {
                     group.dead.insert(place.clone());
                 }
                 match group.first.get(&place) {
-                    Some(first) => group.again.push((place, first.process, first.at)),
+                    Some(first) => group.again.push((place, first.process, first.at, process)),
                     None => _ = group.first.insert(place, First { process, at: now }),
                 }
             }
@@ -93,6 +96,10 @@ impl History {
 
     pub(crate) fn died(&mut self, process: u32) {
         self.died.insert(process);
+    }
+
+    pub(crate) fn slept(&mut self, process: u32) {
+        self.slept.insert(process);
     }
 
     pub(crate) fn committed(&mut self, role: Role, offsets: impl Iterator<Item = (String, i32, i64)>) {
@@ -160,10 +167,11 @@ impl History {
                 ));
             }
             let mut twice = 0;
-            for ((topic, partition, offset), process, at) in &group.again {
+            for ((topic, partition, offset), process, at, repeated_by) in &group.again {
                 let lost =
                     self.lost.get(&(*process, topic.clone(), *partition)).is_some_and(|lost| *lost + SLACK > *at);
-                if !lost && !self.died.contains(process) {
+                let slept = [process, repeated_by].iter().any(|id| self.slept.contains(id));
+                if !lost && !slept && !self.died.contains(process) {
                     twice += 1;
                     if twice <= 5 {
                         self.problems.push(format!("{role:?}: {topic}/{partition}@{offset} was handled twice, first by process {process}, which lives"));

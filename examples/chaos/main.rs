@@ -15,6 +15,7 @@
 
 mod history;
 mod roles;
+mod token;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,8 +24,6 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Config, Error, ErrorKind, Result};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use history::{History, Line, SLACK};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -34,8 +33,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const TOPICS: [&str; 2] = ["chaos", "single"];
 /// How long the cluster and the groups may take to come round when nothing disturbs them any more.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long a token is good; a new one is there after half of it.
-const TOKEN: Duration = Duration::from_secs(20);
+/// How long a paused member sleeps: longer than its session.
+const SLEEP: Duration = Duration::from_secs(14);
 /// A process has taken what memory it needs after this time,
 const WARM: Duration = Duration::from_secs(30);
 /// and may take so much more from then on, in KiB: what an outage has wait in the producer's buffer, and again as much.
@@ -98,24 +97,24 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
     let client = Client::connect(config).await?;
     let admin = Admin::new(&client);
     let (lines, mut said) = mpsc::unbounded_channel();
-    let token = env::current_dir().unwrap_or_default().join("token");
+    let token_file = env::current_dir().unwrap_or_default().join("token");
     let mut all = Processes {
         sasl: sasl.to_owned(),
-        token,
+        token: token_file.clone(),
         rate,
         lines,
         slots: Vec::new(),
         ids: 0,
-        counts: [0; 4],
+        counts: [0; 5],
         memory: Memory::default(),
     };
-    all.renew_token()?;
     for role in [Role::Producer, Role::Classic, Role::Classic, Role::Classic, Role::Modern, Role::Modern] {
         all.start(role, true)?;
     }
     let mut history = History::default();
-    let (end, mut next, mut renewed) =
-        (Instant::now() + time, Instant::now() + Duration::from_secs(15), Instant::now());
+    let began = Instant::now();
+    let (end, mut next) = (began + time, began + Duration::from_secs(15));
+    let mut token = token::Source::new(token_file, began, end)?;
     let mut ticks = interval(Duration::from_millis(500));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut waits_since, mut heard) = (None, Vec::new());
@@ -128,11 +127,9 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
                 heard.drain(..).for_each(|(process, line)| history.note(process, line));
             }
             _ = ticks.tick() => {
-                if renewed.elapsed() > TOKEN / 2 {
-                    all.renew_token()?;
-                    renewed = Instant::now();
-                }
+                token.tick(Instant::now())?;
                 all.bring_back(&mut history)?;
+                all.wake().await;
                 all.measure();
                 // What was asked last may have taken long, and what was said meanwhile comes first.
                 while let Ok((process, line)) = said.try_recv() {
@@ -176,11 +173,13 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
     history.check_commits(Duration::ZERO);
     roles::read_letters(&client, &mut history).await?;
     client.close().await;
-    let [started, stopped, killed, ended] = counts;
+    let [started, stopped, killed, paused, ended] = counts;
     let (healthy, text) = history.report();
     let (flat, grown) = memory.report();
     println!(
-        "{text}; processes: {started} started, {stopped} stopped, {killed} killed, {ended} ended by themselves; {grown}"
+        "{text}; processes: {started} started, {stopped} stopped, {killed} killed, {paused} paused, \
+         {ended} ended by themselves; token away {} times; {grown}",
+        token.times_away()
     );
     Ok(healthy && flat && ended == 0)
 }
@@ -193,8 +192,8 @@ struct Processes {
     lines: mpsc::UnboundedSender<(u32, Line)>,
     slots: Vec<Slot>,
     ids: u32,
-    /// Started, stopped, killed, ended by themselves.
-    counts: [u32; 4],
+    /// Started, stopped, killed, paused, ended by themselves.
+    counts: [u32; 5],
     memory: Memory,
 }
 
@@ -207,20 +206,11 @@ struct Slot {
     back: Option<Option<Instant>>,
     /// The first of its role is left alone, to see its memory over a long time.
     spared: bool,
+    /// When it is woken, while it is paused.
+    wakes: Option<Instant>,
 }
 
 impl Processes {
-    /// Tokens that nobody has signed, as Kafka's test of OAUTHBEARER takes them.
-    fn renew_token(&self) -> Result<()> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let part = |json: String| URL_SAFE_NO_PAD.encode(json);
-        let claims = format!(r#"{{"sub":"alice","iat":{now},"exp":{}}}"#, now + TOKEN.as_secs());
-        let text = format!("{}.{}.", part(r#"{"alg":"none"}"#.to_owned()), part(claims));
-        let fresh = self.token.with_extension("fresh");
-        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.token));
-        written.map_err(|e| Error::with_source(ErrorKind::Config, "the token can't be written", e))
-    }
-
     fn start(&mut self, role: Role, first: bool) -> Result<()> {
         let program = env::current_exe().map_err(|e| Error::with_source(ErrorKind::Config, "who am I", e))?;
         let mut command = Command::new(program);
@@ -261,7 +251,7 @@ impl Processes {
             }
         });
         let spared = first && !self.slots.iter().any(|slot| slot.role == role);
-        self.slots.push(Slot { id, role, child, since: Instant::now(), back: None, spared });
+        self.slots.push(Slot { id, role, child, since: Instant::now(), back: None, spared, wakes: None });
         Ok(())
     }
 
@@ -273,7 +263,7 @@ impl Processes {
             let (role, again) = match slot.back {
                 None => {
                     println!("process {} ({}) ended by itself: {status}", slot.id, slot.role.name());
-                    self.counts[3] += 1;
+                    self.counts[4] += 1;
                     history.died(slot.id);
                     (slot.role, true)
                 }
@@ -291,26 +281,50 @@ impl Processes {
         Ok(())
     }
 
-    /// Stops or kills a member that runs.
+    /// Stops, kills or pauses a member that runs.
     async fn disturb(&mut self, history: &mut History) {
-        let able =
-            |slot: &&mut Slot| !slot.spared && slot.back.is_none() && slot.since.elapsed() > Duration::from_secs(5);
+        let able = |slot: &&mut Slot| {
+            !slot.spared && slot.back.is_none() && slot.wakes.is_none() && slot.since.elapsed() > Duration::from_secs(5)
+        };
         let able: Vec<_> = self.slots.iter_mut().filter(able).collect();
         let Some(slot) = fastrand::choice(able) else { return };
-        let kill = fastrand::bool();
-        slot.back = Some(Some(Instant::now() + Duration::from_secs(fastrand::u64(1..8))));
-        if kill {
-            history.died(slot.id);
+        let (what, name) = [("stop", "TERM"), ("kill", "KILL"), ("pause", "STOP")][fastrand::usize(..3)];
+        let now = Instant::now();
+        let back = Some(Some(now + Duration::from_secs(fastrand::u64(1..8))));
+        let count = match what {
+            "stop" => {
+                slot.back = back;
+                1
+            }
+            "kill" => {
+                slot.back = back;
+                history.died(slot.id);
+                2
+            }
+            _ => {
+                slot.wakes = Some(now + SLEEP);
+                history.slept(slot.id);
+                3
+            }
+        };
+        signal(&slot.child, name).await;
+        self.counts[count] += 1;
+        println!("{what} process {}, a member of {}", slot.id, slot.role.name());
+    }
+
+    /// Wakes those that have slept long enough.
+    async fn wake(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.wakes.is_some_and(|at| at <= Instant::now())) {
+            slot.wakes = None;
+            signal(&slot.child, "CONT").await;
         }
-        signal(&slot.child, if kill { "KILL" } else { "TERM" }).await;
-        self.counts[1 + usize::from(kill)] += 1;
-        println!("{} process {}, a member of {}", if kill { "kill" } else { "stop" }, slot.id, slot.role.name());
     }
 
     async fn end(&mut self, role: Role) {
         for slot in self.slots.iter_mut().filter(|slot| slot.role == role) {
             slot.back = Some(None);
             signal(&slot.child, "TERM").await;
+            signal(&slot.child, "CONT").await; // it may be paused
         }
     }
 

@@ -30,7 +30,7 @@ async fn terminated() {
 /// Writes numbered records, one key in five to the topic without replicas, until it is told to end. Says `a TOPIC PARTITION OFFSET KEY
 /// NUMBER` of each that is acknowledged, `e KEY NUMBER` of others.
 pub(crate) async fn produce(rate: u64) -> Result<()> {
-    let client = Client::connect(Config::from_env()?).await?;
+    let client = Client::new(Config::from_env()?);
     let producer = Producer::new(&client, client.config().producer.clone())?;
     let (handles, mut waiting) = mpsc::channel::<(String, u64, Delivery)>(100_000);
     let noted = tokio::spawn(async move {
@@ -91,7 +91,7 @@ fn fails(number: u64) -> (bool, bool) {
 /// Handles records until it is told to end. Says `h TOPIC PARTITION OFFSET KEY NUMBER` of each that is done, `d` in place of `h` if it is to be a dead
 /// letter.
 pub(crate) async fn handle(group: &str) -> Result<()> {
-    let client = Client::connect(Config::from_env()?).await?;
+    let client = Client::new(Config::from_env()?);
     let last = client.config().processor.max_attempts;
     let troubled = group.ends_with("classic");
     let handler = move |message: Message| async move {
