@@ -41,6 +41,11 @@ pub(crate) fn is_final(e: &Error) -> bool {
     }
 }
 
+/// Whether this is what a start or a send has to hear, and not wait for: it is final, or a topic that does not exist or may not be used.
+pub(crate) fn is_answer(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_final(e)
+}
+
 /// Whether a request that a broker refuses with this code will be refused with it for as long as it is the same request. What a code means
 /// to a certain state (a generation that is over, a leader that has moved) is for whoever keeps that state.
 ///

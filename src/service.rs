@@ -309,9 +309,9 @@ impl RedpandaService {
     pub async fn health(&self) -> Health {
         let running = self.client.cluster().running();
         let subscriptions = running.running::<SubscriptionState>();
+        let consumers = running.running::<RunningConsumer>(); // now: one that is starting becomes a subscription
         let (seen, age) = self.checks.seen(&self.client, &subscriptions).await;
         let stalled_after = self.client.config().processor.stall_timeout;
-        let consumers = running.running::<RunningConsumer>();
         let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stalled_after));
         Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())
     }

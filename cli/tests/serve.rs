@@ -199,3 +199,73 @@ fn without_being_told_it_listens_on_loopback() {
     let help = bed.run(&["serve", "--help"]).expect(0).stdout;
     assert!(help.contains("--listen") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
 }
+
+/// The reasons of `/health/ready`, once it answers with this status and they hold this text.
+fn until_ready_says(address: &str, code: u16, text: &str) -> String {
+    let said = until(|| {
+        let (is, body) = get(address, "/health/ready")?;
+        Some(body["reasons"].to_string()).filter(|reasons| is == code && reasons.contains(text))
+    });
+    said.unwrap_or_else(|| panic!("{code} {text}: {:?}", get(address, "/health/ready")))
+}
+
+#[test]
+fn brokers_that_are_away_at_the_start_and_later_are_on_the_page_and_waited_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
+    let down = || runtime.block_on(broker.stop_node(0)).unwrap();
+    let up = || runtime.block_on(broker.start_node(0)).unwrap();
+    let refused = format!("{}: refused the connection", broker.bootstrap());
+    let bed = Bed::embedded();
+    down();
+    let (process, address) = serve_with(&bed, &broker.bootstrap(), &[("REDPANDA_SESSION_TIMEOUT", "300000")]);
+    until_ready_says(&address, 503, "group \\\"stock-consumer-group\\\" can't be reached as it should");
+    let (code, health) = get(&address, "/health/redpanda").unwrap();
+    assert_eq!((code, &health["status"]), (503, &Value::from("unhealthy")), "{health}");
+    assert_eq!(health["subscriptions"][0]["state"], "joining", "{health}");
+    assert!(health["subscriptions"][0]["trouble"].as_str().unwrap().contains(&refused), "{health}");
+    for shown in ["stock-consumer-group", &refused] {
+        assert!(until(|| fetch(&address, "/")?.2.contains(shown).then_some(())).is_some(), "{shown} on the page");
+    }
+    // It is back, and all is well without a restart.
+    up();
+    until_ready_says(&address, 200, "null");
+    let healthy =
+        || until(|| (get(&address, "/health/redpanda")?.1["status"] == "healthy").then_some(())).expect("healthy");
+    healthy();
+    // It goes away under work, and comes back.
+    down();
+    until_ready_says(&address, 503, &refused);
+    assert!(until(|| fetch(&address, "/")?.2.contains(&refused).then_some(())).is_some(), "on the page");
+    assert_eq!(status(&address, "/health/live"), 200);
+    up();
+    until_ready_says(&address, 200, "null");
+    healthy();
+    // What is written now is handled.
+    bed.feed(&["produce", "stock-updates", "--partition", "0", "--brokers", &broker.bootstrap()], b"no event\n")
+        .expect(0);
+    let letter = || bed.run(&["dlq", "list", "stock-updates.dlq", "--brokers", &broker.bootstrap(), "--json"]).stdout;
+    assert!(until(|| (!letter().is_empty()).then_some(())).is_some(), "a dead letter");
+    process.signal(Signal::SIGTERM);
+    let ended = process.end().expect(0);
+    let started = ended.stderr.lines().filter(|l| l.contains("can't start")).count();
+    assert_eq!(started, 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_first_login_that_is_refused_ends_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let sasl = ailurus_broker::Sasl::default().user("shop", "secret");
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default().sasl(sasl))).unwrap();
+    let bed = Bed::embedded();
+    let login = [
+        ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+        ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
+        ("REDPANDA_SASL_MECHANISM", "PLAIN"),
+        ("REDPANDA_SASL_USERNAME", "shop"),
+        ("REDPANDA_SASL_PASSWORD", "wrong"),
+    ];
+    let (process, _) = serve_with(&bed, &broker.bootstrap(), &login);
+    let ended = process.end().expect(6);
+    assert!(ended.stderr.contains("stock-consumer-group"), "{}", ended.stderr);
+}

@@ -21,6 +21,8 @@ pub(crate) enum Line {
     /// By a member of the group; as a dead letter, or not.
     Ended(Role, Place, bool),
     Lost(String, i32),
+    /// It ends, and may not have committed all that it has handled.
+    Uncommitted,
 }
 
 impl Line {
@@ -33,6 +35,7 @@ impl Line {
             }
             ["e", _, _] => Some(Self::Failed),
             [word @ ("h" | "d"), _, _, _, _, _] => Some(Self::Ended(role, place(&fields[1..4])?, word == "d")),
+            ["u"] => Some(Self::Uncommitted),
             ["l", topic, partition] => Some(Self::Lost(topic.to_owned(), partition.parse().ok()?)),
             _ => None,
         }
@@ -62,6 +65,7 @@ pub(crate) struct History {
     failed: u64,
     groups: BTreeMap<Role, Group>,
     died: HashSet<u32>,
+    uncommitted: HashSet<u32>,
     /// Processes that slept for longer than their session: the group gave their partitions away without their knowledge, and what they
     /// had fetched was handled by them too when they woke.
     slept: HashSet<u32>,
@@ -80,6 +84,7 @@ impl History {
                 }
             }
             Line::Failed => self.failed += 1,
+            Line::Uncommitted => _ = self.uncommitted.insert(process),
             Line::Lost(topic, partition) => _ = self.lost.insert((process, topic, partition), now),
             Line::Ended(role, place, dead) => {
                 let group = self.groups.entry(role).or_default();
@@ -143,7 +148,11 @@ impl History {
 
     /// Whether all is well, and in words.
     pub(crate) fn report(mut self) -> (bool, String) {
-        let mut text = format!("{} acknowledged", self.acknowledged.len());
+        let mut text = format!(
+            "{} acknowledged; {} members said that they could not commit at their end",
+            self.acknowledged.len(),
+            self.uncommitted.len()
+        );
         if self.failed > 0 {
             self.problems.push(format!("{} records failed", self.failed));
         }
@@ -170,8 +179,9 @@ impl History {
             for ((topic, partition, offset), process, at, repeated_by) in &group.again {
                 let lost =
                     self.lost.get(&(*process, topic.clone(), *partition)).is_some_and(|lost| *lost + SLACK > *at);
+                let ended = self.died.contains(process) || self.uncommitted.contains(process);
                 let slept = [process, repeated_by].iter().any(|id| self.slept.contains(id));
-                if !lost && !slept && !self.died.contains(process) {
+                if !lost && !slept && !ended {
                     twice += 1;
                     if twice <= 5 {
                         self.problems.push(format!("{role:?}: {topic}/{partition}@{offset} was handled twice, first by process {process}, which lives"));

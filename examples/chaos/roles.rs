@@ -1,6 +1,7 @@
 //! What the processes do, and the reading of dead letters.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ailurus::processor::{DeadLetter, RebalanceListener};
@@ -88,7 +89,7 @@ fn fails(number: u64) -> (bool, bool) {
     (number % 97 == 7, number % 401 == 13)
 }
 
-/// Handles records until it is told to end. Says `h TOPIC PARTITION OFFSET KEY NUMBER` of each that is done, `d` in place of `h` if it is to be a dead
+/// Handles records until it is told to end. Says `u` at its end if it may not have committed all. Says `h TOPIC PARTITION OFFSET KEY NUMBER` of each that is done, `d` in place of `h` if it is to be a dead
 /// letter.
 pub(crate) async fn handle(group: &str) -> Result<()> {
     let client = Client::new(Config::from_env()?);
@@ -110,9 +111,22 @@ pub(crate) async fn handle(group: &str) -> Result<()> {
         if fails { Err("never") } else { Ok(()) }
     };
     let subscription = Processor::new(&client).listener(Lost).subscribe(&TOPICS, group, handler).await?;
-    subscription.run_until(terminated(), std::future::pending::<()>()).await?;
+    let asked = AtomicBool::new(false);
+    let stop = async {
+        terminated().await;
+        asked.store(true, Ordering::Relaxed);
+    };
+    let outcome = subscription.run_until(stop, std::future::pending::<()>()).await;
     client.close().await;
-    Ok(())
+    match outcome {
+        // The coordinator was away when it had to end: it says so, and others handle what was not committed.
+        Err(e) if asked.load(Ordering::Relaxed) => {
+            say(format_args!("u"));
+            say(format_args!("{}", e.full()));
+            Ok(())
+        }
+        outcome => outcome.map(drop),
+    }
 }
 
 /// Notes where each dead letter came from.

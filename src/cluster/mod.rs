@@ -13,6 +13,7 @@ mod snapshot;
 mod topics;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ impl Client {
             refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
             connections: Mutex::default(),
+            was_let_in: AtomicBool::new(false),
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
             running: Registry::default(),
@@ -141,6 +143,8 @@ pub(crate) struct Cluster {
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
     connections: Mutex<HashMap<BrokerAddr, Slot>>,
+    /// Whether a broker has ever answered: it has let us in then.
+    was_let_in: AtomicBool,
     cancel: CancellationToken,
     tasks: TaskTracker,
     running: Registry,

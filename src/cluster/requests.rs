@@ -1,6 +1,7 @@
 //! Requests that belong to no producer and no consumer: to any broker, to the controller, to one broker, to a coordinator.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -132,6 +133,10 @@ impl Cluster {
             Err(e) if e.kind() == ErrorKind::Disconnected && !connection.was_of_use() => {
                 Err(self.settings.login_missing(at).await.map_or(e, |e| self.judge(e)))
             }
+            Ok(response) => {
+                self.was_let_in.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
             outcome => outcome,
         }
     }
@@ -220,7 +225,7 @@ impl Cluster {
     /// Who was let in once may have to wait to be let in again: while brokers are restarted one after the other, or a file of the
     /// settings is replaced, refusals are an outage.
     pub(super) fn judge(&self, e: Error) -> Error {
-        let was_let_in = self.snapshot.borrow().asked.is_some();
+        let was_let_in = self.was_let_in.load(Ordering::Relaxed);
         if was_let_in && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) { e.passing() } else { e }
     }
 

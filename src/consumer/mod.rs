@@ -38,13 +38,14 @@ mod requests;
 mod running;
 mod session;
 mod source;
+mod starting;
 mod status;
 mod stream;
 mod subscription;
 mod tracker;
 mod unpack;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ use inbox::Inbox;
 use lease::Lease;
 use meter::Meter;
 use part::Begin;
+use starting::Retry;
+pub(crate) use starting::Starting;
 use status::Status;
 
 /// Commands of the front that may wait for the group's task.
@@ -169,9 +172,13 @@ impl Consumer {
     /// that does not exist is created if [`allow_auto_topic_creation`](crate::Config::allow_auto_topic_creation) is set and the
     /// broker allows it too.
     ///
+    /// While no broker can be reached it waits, without a limit; a warning in the log says why, and the client's health shows the group
+    /// as `joining`. A caller with a deadline sets it around the call.
+    ///
     /// # Errors
     /// [`ErrorKind::Config`] if a setting, the group or the topics are not valid; [`ErrorKind::UnknownTopic`] if a topic does not
-    /// exist and is not created; [`ErrorKind::Connect`] if no broker can be reached.
+    /// exist and is not created; [`ErrorKind::Authorization`] if it may not be read; [`ErrorKind::Authentication`] if the client's first
+    /// login is refused.
     ///
     /// # Cancellation
     /// Nothing is left behind but, perhaps, a topic that was created.
@@ -182,67 +189,48 @@ impl Consumer {
         config: ConsumerConfig,
     ) -> Result<Self> {
         let group = group.resolve(client.config()).to_owned();
-        let mut consumer = Self::join(client, &group, topics, config).await?;
-        let running = Arc::new(RunningConsumer {
-            group,
-            topics: topics.iter().map(|t| (*t).to_owned()).collect(),
-            isolation_level: consumer.isolation_level,
-            inbox: Arc::clone(&consumer.inbox),
-            status: Arc::clone(&consumer.status),
-            outlook: consumer.outlook(),
-        });
+        let mut starting = Starting::new(client, &group, topics, config)?;
+        starting.find_topics().await?;
+        let mut consumer = starting.join();
+        let running = Arc::new(RunningConsumer::new(&group, topics, &consumer));
         client.cluster().running().add(&running);
         consumer.running = Some(running);
         Ok(consumer)
     }
 
-    /// Joins a group, without showing in the client's health.
-    pub(crate) async fn join(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
-        config.validate()?;
-        if group.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "the group's name is empty: name a consumer group"));
-        }
-        if topics.is_empty() {
-            return Err(Error::new(ErrorKind::Config, format!("group {group:?} was given no topic to subscribe to")));
-        }
-        let mut pins = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let topic = client.cluster().topic(topic, true).await.map_err(|e| subscribing(group, topic, e))?;
-            pins.push(client.cluster().pin(&topic.name));
-        }
-        let mut consumer = Self::idle(client, &config, group);
-        consumer.given = config.auto_commit_interval.map(|_| Vec::new());
-        consumer._topics_in_use = pins;
+    /// Begins to be a member of a group, without showing in the client's health.
+    fn join(mut self, group: &str, topics: &[String], config: ConsumerConfig, pins: Vec<Pin>) -> Self {
+        self.given = config.auto_commit_interval.map(|_| Vec::new());
+        self._topics_in_use = pins;
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let topics: BTreeSet<String> = topics.iter().map(|t| (*t).to_owned()).collect();
         let shell = group::Shell {
-            client: client.clone(),
+            client: self.client.clone(),
             config,
             group: group.into(),
-            topics,
-            inbox: Arc::clone(&consumer.inbox),
+            topics: topics.iter().cloned().collect(),
+            inbox: Arc::clone(&self.inbox),
             outbox: Arc::clone(&outbox),
-            status: Arc::clone(&consumer.status),
-            tasks: consumer.tasks.clone(),
+            status: Arc::clone(&self.status),
+            tasks: self.tasks.clone(),
         };
         let group_task = Group::new(shell, commands);
-        consumer.reading = Some(group_task.reading());
-        let task = consumer.cancel.clone().run_until_cancelled_owned(group_task.run());
-        consumer.tasks.spawn(task);
-        consumer.group =
-            Some(Commands { group: group.into(), sender, outbox, timeout: client.config().request_timeout });
-        Ok(consumer)
+        self.reading = Some(group_task.reading());
+        let task = self.cancel.clone().run_until_cancelled_owned(group_task.run());
+        self.tasks.spawn(task);
+        let timeout = self.client.config().request_timeout;
+        self.group = Some(Commands { group: group.into(), sender, outbox, timeout });
+        self
     }
 
     /// Reads given partitions without a group: no other consumer matters, nothing is committed. The first event is
     /// [`ConsumerEvent::Assigned`].
     ///
-    /// Partitions that a topic gets later are not read.
+    /// Partitions that a topic gets later are not read. While no broker can be reached it waits, as [`subscribe`](Self::subscribe) does.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a setting is not valid or no partition is given; [`ErrorKind::UnknownTopic`] if a topic or
-    /// partition does not exist: none is created; [`ErrorKind::Connect`] if no broker can be reached.
+    /// partition does not exist: none is created; [`ErrorKind::Authorization`] and [`ErrorKind::Authentication`] as of `subscribe`.
     ///
     /// # Cancellation
     /// Nothing is left behind.
@@ -255,9 +243,11 @@ impl Consumer {
         if partitions.is_empty() {
             return Err(Error::new(ErrorKind::Config, "no partition was given to read"));
         }
+        let mut consumer = Self::idle(client, &config, "");
+        let mut retry = Retry::new(client, "a consumer without a group".to_owned(), &consumer.status);
         let mut pins = Vec::new();
         for (p, start) in &partitions {
-            let topic = client.cluster().topic(&p.topic, false).await?;
+            let topic = retry.run(|| client.cluster().topic(&p.topic, false)).await?;
             pins.push(client.cluster().pin(&topic.name));
             if topic.partition(p.partition).is_none() {
                 let what = format!("{p} does not exist: the topic has {} partitions, from 0", topic.partitions.len());
@@ -267,7 +257,6 @@ impl Consumer {
                 return Err(positions::negative(p, *offset));
             }
         }
-        let mut consumer = Self::idle(client, &config, "");
         consumer._topics_in_use = pins;
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
@@ -489,13 +478,6 @@ impl Drop for Consumer {
                 "a consumer was dropped without close: its partitions stay without an owner until its session expires"
             );
         }
-    }
-}
-
-fn subscribing(group: &str, topic: &str, e: Error) -> Error {
-    match e.kind() {
-        ErrorKind::UnknownTopic => Error::new(ErrorKind::UnknownTopic, format!("group {group:?} can't subscribe: {e}")),
-        _ => e.context(format!("group {group:?} could not subscribe to topic {topic:?}")),
     }
 }
 

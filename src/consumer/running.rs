@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ConsumerState;
-use super::Outlook;
 use super::inbox::Inbox;
 use super::positions::lag;
 use super::status::Status;
+use super::{Consumer, ConsumerState, Outlook};
 use crate::config::IsolationLevel;
 use crate::record::TopicPartition;
 
@@ -32,6 +31,17 @@ pub(crate) struct RunningPartition {
 }
 
 impl RunningConsumer {
+    pub(super) fn new(group: &str, topics: &[impl AsRef<str>], consumer: &Consumer) -> Self {
+        Self {
+            group: group.to_owned(),
+            topics: topics.iter().map(|t| t.as_ref().to_owned()).collect(),
+            isolation_level: consumer.isolation_level,
+            inbox: Arc::clone(&consumer.inbox),
+            status: Arc::clone(&consumer.status),
+            outlook: consumer.outlook(),
+        }
+    }
+
     /// Returns its place in the group, and for how long it has been there.
     pub(crate) fn state(&self) -> (ConsumerState, Duration) {
         self.status.state_for()

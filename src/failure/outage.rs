@@ -43,6 +43,7 @@ pub(crate) struct Lasted {
 impl fmt::Display for Lasted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failures {
+            1 if self.long.is_zero() => f.write_str("1 failure"),
             1 => write!(f, "1 failure in {:.1?}", self.long),
             n => write!(f, "{n} failures in {:.1?}", self.long),
         }
@@ -149,6 +150,7 @@ mod tests {
         let told: Vec<_> =
             (0..36_000).filter_map(|n| bed.fails(n * 100, ErrorKind::Connect).map(|f| (n / 10, f))).collect();
         let seconds: Vec<_> = told.iter().map(|(s, _)| *s).collect();
+        assert_eq!(Lasted { failures: 1, long: Duration::ZERO }.to_string(), "1 failure");
         assert_eq!(seconds, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
         assert_eq!((told[0].1, told[1].1), (1, 301));
         let lasted = bed.works(3_600_000).unwrap();

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
 use crate::config::{ConsumerConfig, GroupName, ProcessorConfig};
-use crate::consumer::{Consumer, ConsumerState, RunningConsumer, RunningPartition};
+use crate::consumer::{ConsumerState, RunningConsumer, RunningPartition, Starting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::signal::ShutdownSignals;
 use crate::text;
@@ -133,9 +133,13 @@ impl Processor {
     /// While that can't be written, what is in order behind it waits, and [`Subscription::health`] says why. A handler may be cancelled at
     /// an await point when its partition is lost or a deadline passes; its record is then handled again by the next owner.
     ///
+    /// While no broker can be reached it waits, without a limit; a warning in the log says why, and the client's health shows the group
+    /// as `joining`. A caller with a deadline sets it around the call.
+    ///
     /// # Errors
     /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
-    /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created.
+    /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created; [`ErrorKind::Authorization`] if one may not be
+    /// used; [`ErrorKind::Authentication`] if the client's first login is refused.
     pub async fn subscribe<A>(
         self,
         topics: &[&str],
@@ -167,17 +171,15 @@ impl Processor {
         self.processor.validate()?;
         let readable = self.consumer.max_decompressed_bytes;
         let (hangs_after, isolation_level) = (self.consumer.max_poll_interval, self.consumer.isolation_level);
-        // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size.
         // What has ended is for the workers to say.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
-        let consumer = Consumer::join(&self.client, group, topics, config).await?;
-        let dead_letters = match DeadLetters::open(&self.client, topics, group, &self.processor, readable).await {
-            Ok(d) => d,
-            Err(e) => {
-                _ = consumer.close().await;
-                return Err(e);
-            }
-        };
+        // The topics first: the consumer asks for those to be created that may be, and the dead letters' follow their size. The group is
+        // joined last: while something is missing, its partitions are for members that can handle them.
+        let mut starting = Starting::new(&self.client, group, topics, config)?;
+        starting.find_topics().await?;
+        let open = || DeadLetters::open(&self.client, topics, group, &self.processor, readable);
+        let dead_letters = starting.retry(open).await?;
+        let consumer = starting.join();
         let shared = Arc::new(SubscriptionState::new(
             group,
             topics,

@@ -9,12 +9,10 @@ use tokio::time::Instant;
 use super::partition::Identity;
 use super::sender::Shared;
 use crate::error::{Error, Result};
-use crate::failure::is_final;
+use crate::failure::{Outage, is_final};
 
-/// How long an error that passes by itself is not worth a warning: a coordinator that loads answers so on a fresh cluster.
+/// How long a code that passes by itself is not worth a warning: a coordinator that loads answers so on a fresh cluster.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often a warning is repeated while there is no identity.
-const REMINDER: Duration = Duration::from_secs(30);
 
 /// Gets an identity at first and whenever the brokers have refused the one before.
 ///
@@ -24,7 +22,7 @@ const REMINDER: Duration = Duration::from_secs(30);
 pub(super) async fn keep(shared: Arc<Shared>) {
     let work = async {
         let mut backoff = shared.cluster().backoff();
-        let mut absence = None;
+        let mut outage = Outage::default();
         loop {
             if !shared.lock().needs_identity() {
                 shared.identity.notified().await;
@@ -32,12 +30,16 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             }
             match ask(&shared).await {
                 Ok(identity) => {
-                    report_end(absence.take(), identity);
+                    let Identity { id, epoch } = identity;
+                    match outage.over(Instant::now().into_std()) {
+                        Some(lasted) => tracing::warn!(id, epoch, "the producer has an identity again, after {lasted}"),
+                        None => tracing::debug!(id, epoch, "the producer has an identity"),
+                    }
                     shared.lock().set_identity(identity);
                     backoff.reset();
                 }
                 Err((error, passing)) => {
-                    absence.get_or_insert_with(Absence::begin).report(&error, passing);
+                    report(&mut outage, &error, passing);
                     shared.meter.metrics.failed("producer", error.kind());
                     let ended = shared.lock().set_identity_error(error, !passing);
                     shared.finish(ended);
@@ -49,42 +51,15 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     shared.cancel.run_until_cancelled(work).await;
 }
 
-/// A time without an identity, and what the log says of it.
-struct Absence {
-    began: Instant,
-    tries: u32,
-    warned_at: Option<Instant>,
-}
-
-impl Absence {
-    fn begin() -> Self {
-        Self { began: Instant::now(), tries: 0, warned_at: None }
-    }
-
-    /// Warns at once of what will not pass by itself, else after [`GRACE`], and again after each [`REMINDER`].
-    fn report(&mut self, error: &Error, passing: bool) {
-        self.tries += 1;
-        let now = Instant::now();
-        let is_due = match self.warned_at {
-            Some(at) => now - at >= REMINDER,
-            None => !passing || error.broker_code().is_none() || now - self.began >= GRACE,
-        };
-        if is_due {
-            self.warned_at = Some(now);
-            let (tries, since) = (self.tries, now - self.began);
-            tracing::warn!(error = %error.full(), will_retry = passing, tries, ?since, "the producer has no identity yet");
-        } else {
-            tracing::debug!(error = %error.full(), will_retry = passing, "the producer has no identity yet");
+/// Warns at once of what somebody has to mend, and of what a broker answers for a moment when it lasts.
+fn report(outage: &mut Outage, error: &Error, passing: bool) {
+    let grace = if passing && error.broker_code().is_some() { GRACE } else { Duration::ZERO };
+    let what_next = if passing { "it is tried again" } else { "the next record has it tried again" };
+    match outage.failed_for(Instant::now().into_std(), error, grace) {
+        Some(lasted) => {
+            tracing::warn!(error = %error.full(), "the producer has no identity yet, {lasted}; {what_next}");
         }
-    }
-}
-
-fn report_end(absence: Option<Absence>, Identity { id, epoch }: Identity) {
-    match absence.filter(|absence| absence.warned_at.is_some()) {
-        Some(Absence { began, tries, .. }) => {
-            tracing::info!(id, epoch, tries, after = ?began.elapsed(), "the producer has an identity again");
-        }
-        None => tracing::debug!(id, epoch, "the producer has an identity"),
+        None => tracing::debug!(error = %error.full(), "the producer has no identity yet"),
     }
 }
 
@@ -119,7 +94,6 @@ fn is_refusal(code: i16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn only_a_refusal_is_final() {
@@ -129,17 +103,5 @@ mod tests {
         for code in [31, 35, 53] {
             assert!(is_refusal(code), "{code}");
         }
-    }
-
-    #[test]
-    fn a_coordinator_that_loads_is_warned_of_only_when_it_takes_long() {
-        let mut absence = Absence::begin();
-        absence.report(&Error::broker(14, "x"), true);
-        assert_eq!((absence.warned_at, absence.tries), (None, 1));
-        absence.report(&Error::broker(31, "x"), false);
-        assert!(absence.warned_at.is_some());
-        let mut absence = Absence::begin();
-        absence.report(&Error::new(ErrorKind::Connect, "x"), true);
-        assert!(absence.warned_at.is_some());
     }
 }

@@ -16,7 +16,7 @@ use super::{Producer, ProducerRecord, TrySendError, span};
 use crate::cluster::Backoff;
 use crate::config::{PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::is_final;
+use crate::failure::is_answer;
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
@@ -296,7 +296,7 @@ impl<'a> LookUp<'a> {
                     return Ok(());
                 }
                 Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
-                Err(e) if may_pass(&e) && Instant::now() >= deadline => {
+                Err(e) if !is_answer(&e) && Instant::now() >= deadline => {
                     let what = format!(
                         "a record for topic {:?} was not sent: the topic could not be looked up within the delivery timeout \
                          of {limit:?}, in {} tries",
@@ -304,7 +304,7 @@ impl<'a> LookUp<'a> {
                     );
                     return Err(e.context(what));
                 }
-                Err(e) if may_pass(&e) => {
+                Err(e) if !is_answer(&e) => {
                     if self.tries == 1 {
                         tracing::warn!(topic = self.topic, error = %e.full(), "a topic can't be looked up; trying on until the delivery timeout");
                     }
@@ -313,11 +313,6 @@ impl<'a> LookUp<'a> {
             }
         }
     }
-}
-
-/// Whether a look-up that failed may succeed later; a refusal is an answer.
-fn may_pass(e: &Error) -> bool {
-    !matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) && !is_final(e)
 }
 
 enum NotAppended {

@@ -11,7 +11,7 @@ use ailurus_broker::{Broker, BrokerConfig, Fault};
 /// The longest that anything here may take.
 const LONG: Duration = Duration::from_secs(60);
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, what).await.expect("it takes too long")
 }
 
@@ -38,7 +38,7 @@ async fn write(client: &Client, partition: i32) {
     soon(producer.close(LONG)).await.unwrap();
 }
 
-async fn until(mut wanted: impl AsyncFnMut() -> bool) {
+pub async fn until(mut wanted: impl AsyncFnMut() -> bool) {
     soon(async {
         while !wanted().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -13,6 +13,7 @@ mod support;
 mod leaders;
 mod plan;
 mod run;
+mod starting;
 
 use std::time::Instant;
 

@@ -122,6 +122,8 @@ pub struct Plan {
     pub fault: Option<Fault>,
     /// Whether it lasts when the role begins, or begins in the midst of its work.
     pub from_the_start: bool,
+    /// Whether the client connects when it is first used, or is made again until it has reached the cluster.
+    pub lazy: bool,
     pub lasts: Duration,
     /// Whether all connections are cut when it begins, so that everything is asked again.
     pub cuts: bool,
@@ -161,6 +163,8 @@ impl Plan {
                 Step::ListOffsets => true, // later on all positions are known
                 _ => r.bool(),
             },
+            // The first login of a producer that has nothing to look up is refused for good.
+            lazy: r.bool() && (role, step) != (Role::Producer, Step::Login),
             lasts: Duration::from_millis(r.u64(200..1500)),
             cuts: r.bool() || matches!(step, Step::Token | Step::Login | Step::ApiVersions),
         }

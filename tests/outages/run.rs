@@ -120,6 +120,14 @@ impl World {
         settings(&self.broker, VICTIM, login)
     }
 
+    async fn client(&self, config: &Config) -> Client {
+        if self.plan.lazy {
+            Client::new(config.clone())
+        } else {
+            until_it_works(|| Client::connect(config.clone())).await
+        }
+    }
+
     /// The outage begins.
     async fn fails(&self) {
         self.state.out.store(true, Ordering::SeqCst);
@@ -182,9 +190,8 @@ impl World {
         let mut config = self.victim();
         config.consumer.group_protocol = protocol;
         let begin = async {
-            let client = until_it_works(|| Client::connect(config.clone())).await;
-            let settings = config.consumer.clone();
-            let consumer = until_it_works(|| Consumer::subscribe(&client, "g", &[TOPIC], settings.clone())).await;
+            let client = self.client(&config).await;
+            let consumer = Consumer::subscribe(&client, "g", &[TOPIC], config.consumer.clone()).await.unwrap();
             (client, consumer)
         };
         let (_client, mut consumer) = self.beside(begin).await;
@@ -210,16 +217,13 @@ impl World {
         config.consumer.group_protocol = protocol;
         let (handled, mut seen) = mpsc::unbounded_channel();
         let begin = async {
-            let client = until_it_works(|| Client::connect(config.clone())).await;
-            let subscribe = || {
+            let client = self.client(&config).await;
+            let handle = move |message: Message| {
                 let handled = handled.clone();
-                let handle = move |message: Message| {
-                    let handled = handled.clone();
-                    async move { handled.send(number(message.value.as_deref())).unwrap() }
-                };
-                Processor::new(&client).consumer(config.consumer.clone()).subscribe(&[TOPIC], "g", handle)
+                async move { handled.send(number(message.value.as_deref())).unwrap() }
             };
-            let subscription = until_it_works(subscribe).await;
+            let processor = Processor::new(&client).consumer(config.consumer.clone());
+            let subscription = processor.subscribe(&[TOPIC], "g", handle).await.unwrap();
             (client, subscription)
         };
         let (_client, subscription) = self.beside(begin).await;
@@ -241,14 +245,14 @@ impl World {
 
     async fn producer(&self) {
         let config = self.victim();
-        let client = self.beside(until_it_works(|| Client::connect(config.clone()))).await;
+        let client = self.beside(self.client(&config)).await;
         let producer = Producer::new(&client, config.producer.clone()).unwrap();
         let send = |n: i32| {
             let (value, producer) = (n.to_string(), &producer);
             async move {
-                let record = || ProducerRecord::to(TOPIC).value(&value).partition(n % PARTITIONS);
-                let delivery = until_it_works(|| producer.send(record())).await;
-                delivery.await.unwrap_or_else(|e| panic!("record {n}: {}", e.full()));
+                let record = ProducerRecord::to(TOPIC).value(&value).partition(n % PARTITIONS);
+                let acknowledged = async { producer.send(record).await?.await };
+                acknowledged.await.unwrap_or_else(|e| panic!("record {n}: {}", e.full()));
             }
         };
         let mut acknowledged = BTreeSet::new();
@@ -276,7 +280,7 @@ fn number(value: Option<&[u8]>) -> i32 {
     std::str::from_utf8(value.unwrap()).unwrap().parse().unwrap()
 }
 
-/// A call tells of an outage; whoever makes it again gets through when it is over.
+/// `Client::connect` tells of an outage; whoever calls it again gets through when it is over.
 async fn until_it_works<T, F: Future<Output = ailurus::Result<T>>>(mut call: impl FnMut() -> F) -> T {
     loop {
         match call().await {

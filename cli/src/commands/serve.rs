@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ailurus::health::Status;
+use ailurus::health::{Status, SubscriptionHealth};
 use ailurus::{Client, Health, RedpandaService, Subscription};
 use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};
 use ailurus_shop::{Store, Topics};
@@ -33,8 +33,9 @@ use crate::signals::Shutdown;
 /// Run the shop's consumers, with their health over HTTP.
 ///
 /// Two consumer groups: one keeps the stock of products, one keeps figures about orders; both write to the store, in which
-/// an event counts once even when it is delivered twice. HTTP answers before the cluster is reached, and connecting is
-/// tried until it succeeds. SIGTERM or SIGINT finishes the records in flight (within REDPANDA_SHUTDOWN_TIMEOUT, 30 s by default),
+/// an event counts once even when it is delivered twice. HTTP answers before the cluster is reached. While no broker can be
+/// reached the consumers wait, at the start too: the log says why, and so do the page and /health/ready. SIGTERM or SIGINT
+/// finishes the records in flight (within REDPANDA_SHUTDOWN_TIMEOUT, 30 s by default),
 /// commits, leaves the groups and ends; a second signal cancels them, but commits and leaves all the same; a third ends at
 /// once. Records that were fetched and not handled are counted on stderr, and handled by the next member.
 #[derive(Debug, Args)]
@@ -55,6 +56,8 @@ GET /metrics          counters, times and lag for Prometheus
 Exit codes:
   0    ended by a signal
   1    a consumer failed, or its work could not be committed
+  2    a setting is wrong
+  6    the first login is refused
   130  a second signal cut the end short")]
 pub struct Serve {
     /// Where HTTP listens. It asks for no login, so by default only this machine reaches it; 0.0.0.0:8080 listens on every
@@ -66,8 +69,6 @@ pub struct Serve {
     store: PathBuf,
 }
 
-/// The time between two tries to reach the cluster.
-const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the consumers are members of their groups.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long producer and connections may take to close.
@@ -130,19 +131,15 @@ struct App {
 }
 
 impl App {
-    /// Connects, consumes until the end is asked for or a consumer fails, and shuts down.
+    /// Consumes until the end is asked for or a consumer fails, and shuts down.
     async fn run(&self, args: &Serve) -> anyhow::Result<()> {
-        let shutdown = &self.shutdown;
-        let result = tokio::select! {
-            () = shutdown.requested() => Ok(()),
-            () = self.reach() => match Store::open(&args.store).await {
-                Ok(store) => {
-                    let result = self.consume(&self.service, &store, shutdown).await;
-                    store.close().await;
-                    result
-                }
-                Err(e) => Err(e.into()),
-            },
+        let result = match Store::open(&args.store).await {
+            Ok(store) => {
+                let result = self.consume(&self.service, &store, &self.shutdown).await;
+                store.close().await;
+                result
+            }
+            Err(e) => Err(e.into()),
         };
         self.enter(Stage::Ending);
         result.and(self.service.close(CLOSE_WITHIN).await.map_err(Into::into))
@@ -180,18 +177,6 @@ impl App {
         };
         ended.with_context(|| format!("the {name} consumer"))?;
         bail!("the {name} consumer ended")
-    }
-
-    /// Waits until the cluster is reached.
-    async fn reach(&self) {
-        loop {
-            let health = self.service.health().await;
-            if health.is_reachable() {
-                return;
-            }
-            note(format_args!("no broker can be reached: {}; trying again", health.problems.join("; ")));
-            tokio::time::sleep(RETRY).await;
-        }
     }
 
     /// Keeps `members` up to date; never ends.
@@ -293,19 +278,22 @@ fn not_ready(stage: Stage, health: Option<&Health>) -> Vec<String> {
         (Stage::Ending, _) => vec!["the process is shutting down".to_owned()],
         (_, Some(health)) if !health.is_reachable() => health.problems.clone(),
         (Stage::Running { members: true }, _) => Vec::new(),
-        (Stage::Running { members: false }, Some(health)) => outside(health),
-        (Stage::Starting | Stage::Running { .. }, _) => vec!["the consumers are being started".to_owned()],
+        (_, Some(health)) => outside(health),
+        (_, None) => vec![STARTING.to_owned()],
     }
 }
 
-/// The consumers that are not in their groups.
+const STARTING: &str = "the consumers are being started";
+
+/// The consumers that are not in their groups, and why.
 fn outside(health: &Health) -> Vec<String> {
     let outside = health.subscriptions.iter().filter(|s| s.state != "member");
-    let mut reasons: Vec<_> = outside.map(|s| format!("the consumer of group {:?} is {}", s.group, s.state)).collect();
-    if reasons.is_empty() {
-        reasons.push("the consumers are being started".to_owned());
-    }
-    reasons
+    let reason = |s: &SubscriptionHealth| {
+        let why = s.trouble.as_ref().map(|trouble| format!(", {trouble}")).unwrap_or_default();
+        format!("the consumer of group {:?} is {}{why}", s.group, s.state)
+    };
+    let reasons: Vec<_> = outside.map(reason).collect();
+    if reasons.is_empty() { vec![STARTING.to_owned()] } else { reasons }
 }
 
 #[cfg(test)]
@@ -347,7 +335,7 @@ mod tests {
     fn who_is_not_ready_says_why() {
         let running = |members| Stage::Running { members };
         assert!(not_ready(running(true), Some(&health(true, "member"))).is_empty());
-        assert_eq!(not_ready(Stage::Starting, Some(&health(true, "member"))), ["the consumers are being started"]);
+        assert_eq!(not_ready(Stage::Starting, Some(&health(true, "member"))), [STARTING]);
         let outside = not_ready(running(false), Some(&health(true, "joining")));
         assert_eq!(outside, ["the consumer of group \"g\" is joining"]);
         for stage in [Stage::Starting, running(true), running(false)] {
