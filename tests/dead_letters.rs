@@ -181,6 +181,44 @@ async fn a_letter_that_its_topic_takes_only_compressed_is_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_topic_that_was_deleted_is_created_again_as_it_was() {
+    let broker = support::broker().await;
+    // How long a topic must be missing before its producer gives up a record of it.
+    let config = broker.config().max_attempts(1_u32).request_timeout(Duration::from_secs(2));
+    let client = connect(config).await;
+    let admin = Admin::new(&client);
+    let topic = broker.topic("deleted");
+    let dlq = format!("{topic}.dlq");
+    let new = NewTopic::new(&topic).partitions(3).config("max.message.bytes", "3000000");
+    admin.create_topic_with(&new).await.unwrap();
+    let subscription = Processor::new(&client).subscribe(&[&topic], &broker.group("deleted"), refuse).await.unwrap();
+
+    send(&client, ProducerRecord::to(&topic).value("before")).await;
+    assert_eq!(read(&client, &dlq, 1).await[0].value.as_deref(), Some(&b"before"[..]));
+    for (round, letters) in [("once", 4), ("and once more", 7)] {
+        admin.delete_topic(&dlq).await.unwrap();
+        // Each waits for the topic: one of them creates it.
+        for partition in 0..3 {
+            send(&client, ProducerRecord::to(&topic).partition(partition).value(round)).await;
+        }
+        let written = async {
+            while subscription.stats().dead_letters < letters {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, written).await.is_ok(), "{:?}", subscription.stats());
+    }
+    let letters = read(&client, &dlq, 3).await;
+    assert!(letters.iter().all(|l| l.value.as_deref() == Some(b"and once more")), "{letters:?}");
+    assert_eq!(admin.describe_topic(&dlq).await.unwrap().partitions.len(), 3);
+    let limit: u64 = setting(&client, &dlq, "max.message.bytes").await.parse().unwrap();
+    assert!(limit > 3_000_000, "{limit}");
+    assert_eq!(setting(&client, &dlq, "retention.ms").await, "-1");
+    subscription.shutdown().await.unwrap();
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_are_kept_for_good_unless_a_retention_is_set() {
     let broker = support::broker().await;
     let day = Duration::from_secs(86_400);

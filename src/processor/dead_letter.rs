@@ -1,6 +1,7 @@
 //! Records that no attempt could handle, kept where they can be looked at.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -36,11 +37,14 @@ pub(super) struct Failure {
 /// Writes dead letters.
 #[derive(Debug)]
 pub(super) struct DeadLetters {
+    client: Client,
+    config: ProcessorConfig,
     producer: Producer,
     group: String,
     /// By the topic whose letters they take.
-    topics: HashMap<String, LetterTopic>,
-    suffix: String,
+    topics: Mutex<HashMap<String, LetterTopic>>,
+    /// One looks for a topic that is gone, the others wait.
+    reopening: tokio::sync::Mutex<()>,
     is_traced: bool,
 }
 
@@ -53,27 +57,55 @@ impl DeadLetters {
         config: &ProcessorConfig,
         readable: usize,
     ) -> Result<Self> {
-        let topics = letter_topics::open(client, topics, config).await?;
+        let topics = Mutex::new(letter_topics::open(client, topics, config).await?);
         let mut settings = client.config().producer.clone();
         settings.acks = Acks::All; // the record's offset is committed on the strength of it
         // What could be read can be kept.
         let largest = readable.max(settings.max_request_size).saturating_add(HEADERS_ROOM).min(LARGEST);
         settings.max_record_size = Some(largest);
         settings.buffer_memory = settings.buffer_memory.max(largest);
-        let producer = Producer::new(client, settings)?;
-        let is_traced = client.config().propagation.is_on();
-        Ok(Self { producer, group: group.to_owned(), topics, suffix: config.dead_letter_suffix.clone(), is_traced })
+        let producer = Producer::to_existing(client, settings)?;
+        Ok(Self {
+            client: client.clone(),
+            config: config.clone(),
+            producer,
+            group: group.to_owned(),
+            topics,
+            reopening: tokio::sync::Mutex::default(),
+            is_traced: client.config().propagation.is_on(),
+        })
     }
 
     pub(super) fn topic_of(&self, message: &Message) -> String {
-        format!("{}{}", message.topic, self.suffix)
+        format!("{}{}", message.topic, self.config.dead_letter_suffix)
     }
 
-    /// Writes one and waits for its acknowledgement. One that is too large is compressed; what is too large then is left out,
-    /// and the letter says so.
+    /// Writes one and waits for its acknowledgement. A topic that was deleted meanwhile is created again first.
     pub(super) async fn write(&self, message: &Message, failure: &Failure) -> Result<Acknowledgement> {
+        match self.write_to_existing(message, failure).await {
+            Err(e) if e.is_unknown_topic() => {
+                self.reopen(&message.topic).await?;
+                self.write_to_existing(message, failure).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn reopen(&self, origin: &str) -> Result<()> {
+        let _one = self.reopening.lock().await;
+        let opened = letter_topics::open(&self.client, &[origin], &self.config).await?;
+        self.topics().extend(opened);
+        Ok(())
+    }
+
+    fn topics(&self) -> MutexGuard<'_, HashMap<String, LetterTopic>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that is too large is compressed; what is too large then is left out, and the letter says so.
+    async fn write_to_existing(&self, message: &Message, failure: &Failure) -> Result<Acknowledgement> {
         let topic = self.topic_of(message);
-        let limit = self.topics.get(&*message.topic).and_then(|t| t.max_message_bytes).unwrap_or(UNKNOWN_LIMIT);
+        let limit = self.topics().get(&*message.topic).and_then(|t| t.max_message_bytes).unwrap_or(UNKNOWN_LIMIT);
         let mut letter = self.letter(message, failure);
         // What is known to be too large as it is need not be sent to hear so.
         let size = message.size() + BATCH_ROOM;

@@ -206,8 +206,17 @@ impl Producer {
     /// # Errors
     /// [`ErrorKind::Config`] that lists the settings that are not allowed.
     pub fn new(client: &Client, config: ProducerConfig) -> Result<Self> {
+        Self::start(client, config, true)
+    }
+
+    /// Starts a producer that writes to topics that exist: none is created by the broker, with settings of the broker's.
+    pub(crate) fn to_existing(client: &Client, config: ProducerConfig) -> Result<Self> {
+        Self::start(client, config, false)
+    }
+
+    fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Result<Self> {
         config.validate(client.config().request_timeout)?;
-        Ok(Self(Arc::new(Handle(Shared::start(client, config)))))
+        Ok(Self(Arc::new(Handle(Shared::start(client, config, creates_topics)))))
     }
 
     /// Puts a record into its partition's batch.

@@ -278,7 +278,7 @@ impl<'a> LookUp<'a> {
     }
 
     async fn search(&mut self) -> Result<()> {
-        let creates = self.shared.client.config().allow_auto_topic_creation;
+        let creates = self.shared.creates_topics && self.shared.client.config().allow_auto_topic_creation;
         let limit = self.shared.config.delivery_timeout;
         let deadline = self.began + limit;
         loop {
@@ -286,7 +286,7 @@ impl<'a> LookUp<'a> {
                 tokio::time::sleep_until(deadline.min(Instant::now() + self.backoff.next())).await;
             }
             self.tries += 1;
-            match self.shared.cluster().topic(self.topic, true).await {
+            match self.shared.cluster().topic(self.topic, creates).await {
                 Ok(_) if Instant::now() > deadline => {
                     let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
                     return Err(Error::new(ErrorKind::UnknownTopic, what));

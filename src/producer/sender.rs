@@ -45,6 +45,8 @@ const COMPRESS_ELSEWHERE: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) client: Client,
+    /// Whether brokers are asked to create topics that do not exist, if the settings allow it.
+    pub(super) creates_topics: bool,
     pub(super) config: ProducerConfig,
     /// Whether records get spans of their own.
     pub(super) traced: bool,
@@ -120,11 +122,12 @@ impl Drop for Locked<'_> {
 }
 
 impl Shared {
-    pub(super) fn start(client: &Client, config: ProducerConfig) -> Arc<Self> {
+    pub(super) fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Arc<Self> {
         let settings = Settings::new(&config, client.config().request_timeout);
         let accumulator = Accumulator::new(settings, fastrand::u64(..));
         let shared = Arc::new(Self {
             client: client.clone(),
+            creates_topics,
             traced: client.config().propagation.is_on(),
             memory: Semaphore::new(config.buffer_memory),
             meter: Meter::new(&client.config().metrics, &config),
