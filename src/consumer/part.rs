@@ -258,6 +258,11 @@ impl Part {
         self.asked.is_some_and(|asked| asked.broker == broker)
     }
 
+    /// Whether a broker's fetch session remembers it.
+    pub(super) fn is_told(&self, broker: i32) -> bool {
+        self.told.is_some_and(|told| told.broker == broker)
+    }
+
     pub(super) fn on_asked(&mut self, asked: Asked) {
         self.in_flight = true;
         self.asked = Some(asked);

@@ -16,7 +16,8 @@
 //! takes no room from the others beyond what one response brought. Once the budget is used up, a partition that holds nothing may
 //! still fetch its share, up to twice the budget in total: whatever the slow ones hold, the others go on.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
@@ -102,6 +103,57 @@ impl Source {
         self.fastest.filter(|time| *time >= FAR)
     }
 
+    /// A poll of all partitions whose end was reached, through the session. Returns also those that other brokers' sessions are to
+    /// forget.
+    fn poll(&mut self, survey: Survey<'_>, broker: i32, bounds: Bounds) -> (FetchPlan, Vec<(i32, TopicPartition)>) {
+        let begins = self.session.begins();
+        let mut forgotten = std::mem::take(&mut self.forgotten);
+        for Candidate { name, part, .. } in survey.behind.into_iter().chain(survey.strays) {
+            if part.told.take_if(|told| told.broker == broker).is_some() {
+                forgotten.push(name.clone());
+            }
+        }
+        if begins {
+            forgotten.clear(); // a new session remembers nothing
+        }
+        let growth = average(survey.quiet.iter().map(|c| c.part.growth));
+        let (mut asks, mut elsewhere) = (Vec::new(), Vec::new());
+        for mut quiet in survey.quiet {
+            let Position::At(offset) = quiet.part.position else { continue };
+            // The same each time, whatever room there is: else all would have to be named again when it changes.
+            let what = FetchFrom { offset, max_bytes: bounds.fetch_bytes };
+            let told = Told { broker, leader_epoch: quiet.part.leader_epoch, what };
+            let before = quiet.part.told.replace(told);
+            if before == Some(told) && !begins {
+                quiet.part.on_asked(Asked { broker, version: quiet.part.version, what });
+                continue;
+            }
+            let other = before.filter(|before| before.broker != broker);
+            elsewhere.extend(other.map(|other| (other.broker, quiet.name.clone())));
+            asks.push(quiet.ask(broker, what));
+        }
+        if !forgotten.is_empty() {
+            // A partition that left and came back is only named: a broker forgets after it has added.
+            let named: HashSet<_> = asks.iter().map(|ask| &ask.lease.partition).collect();
+            forgotten.retain(|p| !named.contains(p));
+        }
+        let max_bytes = bounds.response(growth).min(bounds.max_bytes);
+        (FetchPlan { asks, forgotten, session: self.session.next(), wait: bounds.wait, max_bytes }, elsewhere)
+    }
+
+    /// Reserves memory for the response to the next fetch: the more, the likelier it is that records wait.
+    fn reserve(&mut self, budget: &mut Budget, brokers: usize, behind: bool) -> usize {
+        self.end(budget);
+        let limit = budget.limit();
+        let most = if self.distance().is_some() { limit } else { limit / 3 };
+        // Brokers that have nothing to send may all have something at once.
+        let most = if behind { most } else { most.min(limit / (2 * brokers)) };
+        let least = limit / (8 * brokers);
+        self.reserved = most.min(budget.free().max(least)).max(1);
+        budget.reserve(self.reserved);
+        self.reserved
+    }
+
     /// The fetch in flight is over, whatever came of it.
     pub(super) fn end(&mut self, budget: &mut Budget) -> Option<InFlight> {
         budget.release(std::mem::take(&mut self.reserved));
@@ -142,157 +194,124 @@ fn readiness(part: &Part, now: Instant, limits: Limits) -> Readiness {
     }
 }
 
-/// Number of partitions of a broker by what the next fetch may do with them.
-#[derive(Debug, Default)]
-struct Survey {
-    behind: usize,
-    quiet: usize,
+/// A partition that the next fetch may name.
+struct Candidate<'a> {
+    name: &'a TopicPartition,
+    part: &'a mut Part,
+    /// Bytes of memory that it may bring.
+    room: usize,
+}
+
+impl Candidate<'_> {
+    fn ask(&mut self, broker: i32, what: FetchFrom) -> Ask<FetchFrom> {
+        self.part.on_asked(Asked { broker, version: self.part.version, what });
+        self.part.ask(self.name, what)
+    }
+}
+
+/// Partitions by what the next fetch of a broker may do with them, each judged once.
+#[derive(Default)]
+struct Survey<'a> {
+    behind: Vec<Candidate<'a>>,
+    quiet: Vec<Candidate<'a>>,
+    /// Others that the broker's session remembers.
+    strays: Vec<Candidate<'a>>,
     left_out: bool,
     /// When the first of those left out may be named.
     until: Option<Instant>,
+}
+
+impl<'a> Survey<'a> {
+    fn of(parts: &'a mut BTreeMap<TopicPartition, Part>, broker: i32, now: Instant, limits: Limits) -> Self {
+        let mut survey = Self::default();
+        for (name, part) in parts {
+            let state = if part.reads_from(broker) { Some(readiness(part, now, limits)) } else { None };
+            let (list, room) = match state {
+                Some(Readiness::Behind(room)) => (&mut survey.behind, room),
+                Some(Readiness::Quiet) => (&mut survey.quiet, part.room(limits)),
+                Some(Readiness::LeftOut(until)) => {
+                    survey.left_out = true;
+                    survey.until = survey.until.into_iter().chain(until).min();
+                    (&mut survey.strays, 0)
+                }
+                None => (&mut survey.strays, 0),
+            };
+            if matches!(state, Some(Readiness::Behind(_) | Readiness::Quiet)) || part.is_told(broker) {
+                list.push(Candidate { name, part, room });
+            }
+        }
+        survey
+    }
+}
+
+/// Bounds of one fetch.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Of the response, in memory.
+    memory: usize,
+    /// Of each partition's part of it, on the wire.
+    fetch_bytes: usize,
+    /// Of the response, on the wire.
+    max_bytes: usize,
+    wait: Duration,
+}
+
+impl Bounds {
+    /// Number of bytes to ask for where a fetched byte takes `growth` sixteenths of one in memory.
+    fn response(self, growth: usize) -> usize {
+        (self.memory * 16 / growth).max(LEAST)
+    }
 }
 
 impl Tracker {
     /// Plans a fetch of the partitions whose position is known.
     pub(super) fn plan_fetch(&mut self, broker: i32, now: Instant) -> Plan {
         let limits = self.limits();
-        let mut survey = Survey::default();
-        for part in self.parts.values().filter(|part| part.reads_from(broker)) {
-            match readiness(part, now, limits) {
-                Readiness::Behind(_) => survey.behind += 1,
-                Readiness::Quiet => survey.quiet += 1,
-                Readiness::LeftOut(until) => {
-                    survey.left_out = true;
-                    survey.until = survey.until.into_iter().chain(until).min();
-                }
-            }
-        }
-        if survey.behind + survey.quiet == 0 {
+        let brokers = self.sources.len().max(1);
+        let source = self.sources.entry(broker).or_default();
+        let survey = Survey::of(&mut self.parts, broker, now, limits);
+        let (behind, quiet) = (survey.behind.len(), survey.quiet.len());
+        if behind + quiet == 0 {
             return Plan::Wait(survey.until);
         }
-        if survey.behind > 0 && limits.free < self.budget.limit() {
+        if behind > 0 && limits.free < self.budget.limit() {
             // A small fetch now would cost a round trip, and the records of the last one may be dropped before it is half over.
-            let source = self.sources.get(&broker);
-            let waited = source.and_then(|s| Some(s.responded_at? + s.distance()? / FAR_WAIT));
+            let waited = source.responded_at.zip(source.distance()).map(|(at, distance)| at + distance / FAR_WAIT);
             if let Some(until) = waited.filter(|until| *until > now) {
                 return Plan::Wait(Some(until));
             }
         }
-        let few = survey.behind + survey.quiet <= FEW;
-        let poll_due = self.sources.get(&broker).and_then(|s| s.poll_due).is_none_or(|at| at <= now);
-        let kind = match survey {
+        let few = behind + quiet <= FEW;
+        let kind = match (behind, quiet) {
             _ if few => Kind::Listed,
-            Survey { behind: 0, .. } => Kind::Poll,
-            Survey { quiet: 1.., .. } if poll_due => Kind::QuickPoll,
+            (0, _) => Kind::Poll,
+            (_, 1..) if source.poll_due.is_none_or(|at| at <= now) => Kind::QuickPoll,
             _ => Kind::Listed,
-        };
-        let plan = match kind {
-            Kind::Listed => self.list(broker, now, limits, survey.behind > 0, few),
-            Kind::Poll | Kind::QuickPoll => self.poll(broker, now, limits),
         };
         let wait = match kind {
             Kind::QuickPoll => Duration::ZERO,
             _ if survey.left_out || !few && kind == Kind::Listed => self.max_wait.min(SHORT_WAIT),
             _ => self.max_wait,
         };
-        self.sources.entry(broker).or_default().in_flight = Some(InFlight { planned: now, kind });
-        Plan::Fetch(FetchPlan { wait, ..plan })
-    }
-
-    /// A fetch outside of sessions: of all partitions that may be fetched, or of as many that are behind as fill the response.
-    fn list(&mut self, broker: i32, now: Instant, limits: Limits, any_behind: bool, all: bool) -> FetchPlan {
-        let memory = self.reserve(broker, any_behind);
-        let is_far = self.sources.get(&broker).is_some_and(|s| s.distance().is_some());
-        let fetch_bytes = if is_far { self.fetch_bytes.saturating_mul(FAR_FACTOR) } else { self.fetch_bytes };
-        let led = self.parts.iter_mut().filter(|(_, part)| part.reads_from(broker));
-        let mut named: Vec<_> = led
-            .filter_map(|(name, part)| match readiness(part, now, limits) {
-                Readiness::Behind(room) => Some((name, part, room)),
-                Readiness::Quiet if all => {
-                    let room = part.room(limits);
-                    Some((name, part, room))
-                }
-                _ => None,
-            })
-            .collect();
-        named.sort_by_key(|(_, part, _)| part.served);
-        let growth = average(named.iter().map(|(_, part, _)| part.growth));
-        let max_bytes = (memory * 16 / growth).max(LEAST);
-        let (mut asks, mut expected) = (Vec::new(), 0);
-        for (name, part, room) in named {
-            if !all && expected >= 2 * max_bytes {
-                break;
+        let memory = source.reserve(&mut self.budget, brokers, behind > 0 && kind == Kind::Listed);
+        let bounds = Bounds { memory, fetch_bytes: self.fetch_bytes, max_bytes: self.max_bytes, wait };
+        source.in_flight = Some(InFlight { planned: now, kind });
+        Plan::Fetch(match kind {
+            Kind::Listed => {
+                let factor = if source.distance().is_some() { FAR_FACTOR } else { 1 };
+                let bounds = Bounds { fetch_bytes: self.fetch_bytes.saturating_mul(factor), ..bounds };
+                list(survey, few, broker, self.weight, bounds)
             }
-            let Position::At(offset) = part.position else { continue };
-            let most = (room * 16 / part.growth).max(LEAST).min(fetch_bytes);
-            expected += part.backlog(offset, self.weight).min(most);
-            let what = FetchFrom { offset, max_bytes: most };
-            part.on_asked(Asked { broker, version: part.version, what });
-            asks.push(part.ask(name, what));
-        }
-        let (session, max_bytes) = (SessionId::OUTSIDE, max_bytes.min(self.max_bytes));
-        FetchPlan { asks, forgotten: Vec::new(), session, wait: self.max_wait, max_bytes }
-    }
-
-    /// A poll of all partitions whose end was reached, through the broker's session.
-    fn poll(&mut self, broker: i32, now: Instant, limits: Limits) -> FetchPlan {
-        let memory = self.reserve(broker, false);
-        let begins = self.sources.entry(broker).or_default().session.begins();
-        let mut forgotten = std::mem::take(&mut self.sources.entry(broker).or_default().forgotten);
-        if begins {
-            forgotten.clear();
-        }
-        let (mut asks, mut growth) = (Vec::new(), (0, 0));
-        for (name, part) in &mut self.parts {
-            if begins {
-                part.told.take_if(|told| told.broker == broker);
-            }
-            let known = part.told.filter(|told| told.broker == broker);
-            let polled = part.reads_from(broker) && readiness(part, now, limits) == Readiness::Quiet;
-            let (Position::At(offset), true) = (part.position, polled) else {
-                if known.is_some() {
-                    part.told = None;
-                    forgotten.push(name.clone());
-                }
-                continue;
-            };
-            growth = (growth.0 + part.growth, growth.1 + 1);
-            // The same each time, whatever room there is: else all would have to be named again when it changes.
-            let what = FetchFrom { offset, max_bytes: self.fetch_bytes };
-            let told = Told { broker, leader_epoch: part.leader_epoch, what };
-            if known != Some(told) {
-                if let Some(other) = part.told.replace(told).filter(|other| other.broker != broker) {
-                    if let Some(source) = self.sources.get_mut(&other.broker) {
-                        source.forget(name.clone());
+            Kind::Poll | Kind::QuickPoll => {
+                let (plan, elsewhere) = source.poll(survey, broker, bounds);
+                for (other, partition) in elsewhere {
+                    if let Some(source) = self.sources.get_mut(&other) {
+                        source.forget(partition);
                     }
                 }
-                asks.push(part.ask(name, what));
+                plan
             }
-            part.on_asked(Asked { broker, version: part.version, what });
-        }
-        if !forgotten.is_empty() {
-            // A partition that left and came back is only named: a broker forgets after it has added.
-            let named: HashSet<_> = asks.iter().map(|ask| &ask.lease.partition).collect();
-            forgotten.retain(|p| !named.contains(p));
-        }
-        let growth = (growth.0 / growth.1.max(1)).max(16);
-        let max_bytes = (memory * 16 / growth).max(LEAST).min(self.max_bytes);
-        let session = self.sources.entry(broker).or_default().session.next();
-        FetchPlan { asks, forgotten, session, wait: self.max_wait, max_bytes }
-    }
-
-    /// Reserves memory for the response to a broker's next fetch: the more, the likelier it is that records wait.
-    fn reserve(&mut self, broker: i32, behind: bool) -> usize {
-        let (budget, brokers) = (self.budget.limit(), self.sources.len().max(1));
-        let source = self.sources.entry(broker).or_default();
-        source.end(&mut self.budget);
-        let most = if source.distance().is_some() { budget } else { budget / 3 };
-        // Brokers that have nothing to send may all have something at once.
-        let most = if behind { most } else { most.min(budget / (2 * brokers)) };
-        let least = budget / (8 * brokers);
-        source.reserved = most.min(self.budget.free().max(least)).max(1);
-        self.budget.reserve(source.reserved);
-        source.reserved
+        })
     }
 
     /// A response to a broker's fetch has come, with the response's error code and session id and `bytes` of records. Returns
@@ -349,6 +368,27 @@ impl Tracker {
             })
             .collect()
     }
+}
+
+/// A fetch outside of sessions: of all partitions that may be fetched, or of as many that are behind as fill the response.
+fn list(survey: Survey<'_>, all: bool, broker: i32, weight: usize, bounds: Bounds) -> FetchPlan {
+    let mut candidates = survey.behind;
+    if all {
+        candidates.extend(survey.quiet);
+    }
+    let max_bytes = bounds.response(average(candidates.iter().map(|c| c.part.growth)));
+    // The one served longest ago first. Of many that are behind a few are named: those alone are put in order.
+    let mut order: BinaryHeap<_> = (0..).zip(&candidates).map(|(i, c)| Reverse((c.part.served, i))).collect();
+    let (mut asks, mut expected) = (Vec::new(), 0);
+    while let Some(Reverse((_, i))) = order.pop().filter(|_| all || expected < 2 * max_bytes) {
+        let Some(candidate) = candidates.get_mut(i) else { break };
+        let Position::At(offset) = candidate.part.position else { continue };
+        let most = (candidate.room * 16 / candidate.part.growth).max(LEAST).min(bounds.fetch_bytes);
+        expected += candidate.part.backlog(offset, weight).min(most);
+        asks.push(candidate.ask(broker, FetchFrom { offset, max_bytes: most }));
+    }
+    let (session, max_bytes) = (SessionId::OUTSIDE, max_bytes.min(bounds.max_bytes));
+    FetchPlan { asks, forgotten: Vec::new(), session, wait: bounds.wait, max_bytes }
 }
 
 /// At least 16 sixteenths.
