@@ -82,3 +82,13 @@ impl std::str::FromStr for BrokerAddr {
         Ok(Self { host: host.to_owned(), port })
     }
 }
+
+/// Brokers, separated by commas.
+pub(super) fn parse_brokers(list: &str) -> Result<Vec<BrokerAddr>> {
+    let brokers: Vec<_> =
+        list.split(',').map(str::trim).filter(|b| !b.is_empty()).map(str::parse).collect::<Result<_>>()?;
+    if brokers.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "no broker is named: write host:port, separated by commas"));
+    }
+    Ok(brokers)
+}

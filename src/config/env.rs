@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::addr::parse_brokers;
 use super::{
     Acks, AssignorKind, Compression, ConfigBuilder, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset,
-    PartitionerKind, SecurityProtocol, dotenv, parse_brokers,
+    PartitionerKind, SecurityProtocol, dotenv,
 };
 use crate::error::{Error, ErrorKind, Result};
 

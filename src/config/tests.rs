@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::fs;
 
 use super::*;
+use crate::error::ErrorKind;
 
 fn vars(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
     |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
