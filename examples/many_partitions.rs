@@ -1,8 +1,10 @@
 //! What a subscription costs that has many partitions, on an embedded broker in the same process.
 //!
 //! ```text
-//! cargo run --release --example many_partitions -- [PARTITIONS [RECORDS]]
+//! cargo run --release --example many_partitions -- [PARTITIONS [RECORDS [BROKER]]]
 //! ```
+//!
+//! With the address of another broker, that one is used; its topics and groups stay there.
 //!
 //! Lines of numbers: records of 340 bytes handled by a handler that does nothing; a second in which nothing happens; records of
 //! all partitions while the handler of one takes 20 ms for each, and what that one got done meanwhile. CPU time is the broker's
@@ -102,13 +104,35 @@ async fn until(count: &AtomicUsize, all: usize) -> Result<()> {
     Ok(())
 }
 
-async fn run(partitions: usize, records: usize) -> Result<()> {
-    let broker = Broker::start(BrokerConfig::default()).await?;
+/// Kafka refuses to create a topic of more partitions at once.
+const AT_ONCE: usize = 5000;
+
+async fn create(client: &Client, topic: &str, partitions: usize) -> Result<()> {
+    let admin = Admin::new(client);
+    let mut count = partitions.min(AT_ONCE);
+    admin.create_topic(topic, count as i32, None).await?;
+    while count < partitions {
+        count = partitions.min(count + AT_ONCE);
+        admin.create_partitions(topic, count as i32).await?;
+    }
+    Ok(())
+}
+
+async fn run(partitions: usize, records: usize, address: Option<String>) -> Result<()> {
+    let (_broker, address) = match address {
+        Some(address) => (None, address),
+        None => {
+            let broker = Broker::start(BrokerConfig::default()).await?;
+            let address = broker.bootstrap();
+            (Some(broker), address)
+        }
+    };
+    let run = std::process::id();
     for ordering in [HandlerOrdering::Unordered, HandlerOrdering::Partition, HandlerOrdering::Key] {
-        let config = Config::builder().brokers(broker.bootstrap()).handler_ordering(ordering).build()?;
+        let config = Config::builder().brokers(&address).handler_ordering(ordering).build()?;
         let client = Client::connect(config).await?;
-        let topic = format!("{ordering:?}");
-        Admin::new(&client).create_topic(&topic, partitions as i32, None).await?;
+        let topic = format!("{ordering:?}-{run}");
+        create(&client, &topic, partitions).await?;
         fill(&client, &topic, partitions, records).await?;
 
         println!("{ordering:?}, {partitions} partitions, {records} records");
@@ -147,8 +171,8 @@ async fn run(partitions: usize, records: usize) -> Result<()> {
 #[tokio::main]
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_writer(std::io::stderr).init();
-    let mut args = std::env::args().skip(1).map(|n| n.parse::<usize>());
-    let partitions = args.next().unwrap_or(Ok(1000))?.max(1);
-    let records = args.next().unwrap_or(Ok(200_000))?;
-    run(partitions, records).await
+    let mut args = std::env::args().skip(1);
+    let partitions = args.next().map_or(Ok(1000), |n| n.parse())?.max(1);
+    let records = args.next().map_or(Ok(200_000), |n| n.parse())?;
+    run(partitions, records, args.next()).await
 }

@@ -10,7 +10,7 @@ mod settle;
 
 pub(super) use room::Pool;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{self, Poll};
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{OptionFuture, poll_fn};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::RebalanceListener;
 use super::attempt::{Attempt, Tracing, first_failure};
@@ -101,10 +101,18 @@ struct History {
 
 /// What a task of a worker says at its end.
 enum Finished {
-    Each(Lane, Item, Result<Outcome, BoxError>, Option<Duration>),
-    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>, Option<Duration>),
+    Each(Lane, Item, Result<Outcome, BoxError>, Spent),
+    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>, Spent),
     /// A dead letter, its record's size, whether it was written.
     Letter(Lane, i64, usize, bool),
+}
+
+/// What a handler has used: its time, and the permit if that was [not long](SLOW).
+type Spent = (Duration, Option<OwnedSemaphorePermit>);
+
+fn spent(began: Instant, permit: Option<OwnedSemaphorePermit>) -> Spent {
+    let took = began.elapsed();
+    (took, permit.filter(|_| took <= SLOW))
 }
 
 /// What came of polling a handler, when that was, and how long it took.
@@ -200,6 +208,9 @@ impl Worker {
 
     /// Until the partition is given up and what was in hand has ended or been cancelled.
     pub(super) async fn run(mut self) {
+        // Registered once, and not with each wait.
+        let (stop, cut) = (Arc::clone(&self.stop), self.cut.clone());
+        let (mut stopped, mut cut) = (pin!(stop.cancelled()), pin!(cut.cancelled()));
         loop {
             let waits = poll_fn(|cx| Poll::Ready(self.turn(cx))).await;
             self.tell(false);
@@ -209,7 +220,7 @@ impl Worker {
             if waits == Waits::No {
                 self.permits.place = None;
                 tokio::task::yield_now().await;
-            } else if !self.wait(waits).await {
+            } else if !self.wait(waits, stopped.as_mut(), cut.as_mut()).await {
                 break;
             }
             while let Some(joined) = self.tasks.try_join_next() {
@@ -223,7 +234,12 @@ impl Worker {
     }
 
     /// Waits for whatever comes first; false if what is in hand is to be cancelled.
-    async fn wait(&mut self, waits: Waits) -> bool {
+    async fn wait(
+        &mut self,
+        waits: Waits,
+        stopped: Pin<&mut WaitForCancellationFuture<'_>>,
+        cut: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> bool {
         let stopping = self.stop.is_cancelled();
         if waits == Waits::ForPermit && !stopping {
             self.permits.queue();
@@ -243,9 +259,9 @@ impl Worker {
         };
         tokio::select! {
             biased;
-            () = self.cut.cancelled() => return false,
+            () = cut => return false,
             Some(joined) = self.tasks.join_next() => self.joined(joined),
-            () = self.stop.cancelled(), if !stopping => {}
+            () = stopped, if !stopping => {}
             Some(permit) = OptionFuture::from(self.permits.place.as_mut()) => self.permits.got(permit),
             () = self.source.ready(), if !stopping && self.source.is_empty() => {}
             () = self.room.freed(), if for_room => {}
@@ -362,7 +378,7 @@ impl Worker {
         let mut attempt = Attempt::begin(span, Outcome::failure, || call(message));
         let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, offset);
         if let Poll::Ready(outcome) = outcome {
-            self.meter.called(Some(took), !matches!(outcome, Ok(Outcome::Done)));
+            self.meter.called(took, !matches!(outcome, Ok(Outcome::Done)));
             if begun || !matches!(outcome, Ok(Outcome::Done)) {
                 if !begun {
                     self.lanes.begin(lane);
@@ -380,11 +396,10 @@ impl Worker {
         }
         self.in_hand += 1;
         self.state.begun(offset, item.message.key.clone());
-        let (permit, began) = (self.permits.hand_over(), self.meter.since(began));
+        let permit = self.permits.hand_over();
         self.tasks.spawn(async move {
             let outcome = attempt.within(limit).await;
-            drop(permit);
-            Finished::Each(lane, item, outcome, began.map(|began| began.elapsed()))
+            Finished::Each(lane, item, outcome, spent(began, permit))
         });
     }
 
@@ -474,17 +489,16 @@ impl Worker {
         let mut attempt = Attempt::begin(span, first_failure, || call(messages));
         let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, first);
         if let Poll::Ready(outcomes) = outcome {
-            return self.settle_batch(items, outcomes, Some(took));
+            return self.settle_batch(items, outcomes, took);
         }
         self.in_hand += items.len();
         for (_, item) in &items {
             self.state.begun(item.message.offset, item.message.key.clone());
         }
-        let (permit, began) = (self.permits.hand_over(), self.meter.since(began));
+        let permit = self.permits.hand_over();
         self.tasks.spawn(async move {
             let outcomes = attempt.within(limit).await;
-            drop(permit);
-            Finished::Batch(items, outcomes, began.map(|began| began.elapsed()))
+            Finished::Batch(items, outcomes, spent(began, permit))
         });
     }
 

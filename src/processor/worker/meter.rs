@@ -1,6 +1,6 @@
 //! What a worker tells of its partition. Nothing is kept, and no clock is read for it, while nobody listens.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::metrics::{Durations, Observation, Reporter};
@@ -39,14 +39,9 @@ impl Meter {
         &self.partition
     }
 
-    /// When a call began, if its time is wanted.
-    pub(super) fn since(&self, began: Instant) -> Option<Instant> {
-        self.calls.as_ref().map(|_| began)
-    }
-
     #[inline]
-    pub(super) fn called(&mut self, took: Option<Duration>, failed: bool) {
-        if let (Some(calls), Some(took)) = (&mut self.calls, took) {
+    pub(super) fn called(&mut self, took: Duration, failed: bool) {
+        if let Some(calls) = &mut self.calls {
             if failed { calls.failed.add(took) } else { calls.done.add(took) }
         }
     }

@@ -4,6 +4,10 @@
 //! long, and others, whose handlers need a permit for a moment, would wait for it. So a partition takes no further permit while it
 //! has [`FACTOR`] times as many as are free: the more it has, the more are left for others. Nothing is reserved where few
 //! handlers run, or where many partitions are busy.
+//!
+//! Where more partitions are busy than there are permits, each would have one for one record, and then another partition the next
+//! time: what a record costs would grow with the number of partitions. So a handler that was quick gives its permit back to its
+//! partition, [`STREAK`] times in a row, and then to those that wait.
 
 use std::sync::Arc;
 
@@ -14,11 +18,15 @@ use super::Waits;
 
 /// Permits that a partition may have for each one that is free. With 64 in all, one partition gets 57.
 const FACTOR: usize = 8;
+/// Number of handlers of a partition that use permits of those before them, until others have their turn.
+const STREAK: usize = 32;
 
 pub(super) struct Permits {
     all: Arc<Semaphore>,
-    /// For the next handler of this turn.
-    next: Option<OwnedSemaphorePermit>,
+    /// For the next handlers of this turn.
+    next: Vec<OwnedSemaphorePermit>,
+    /// How many were used again since one was acquired.
+    streak: usize,
     /// Our place among those that wait for one.
     pub(super) place: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// Those that handlers at work have.
@@ -27,24 +35,26 @@ pub(super) struct Permits {
 
 impl Permits {
     pub(super) fn new(all: Arc<Semaphore>) -> Self {
-        Self { all, next: None, place: None, held: 0 }
+        Self { all, next: Vec::new(), streak: 0, place: None, held: 0 }
     }
 
     /// Whether there is a permit for the next handler; if not, what to wait for. `alone` where no other partition is owned.
     pub(super) fn take(&mut self, alone: bool) -> Result<(), Waits> {
-        if self.next.is_some() {
+        if !self.next.is_empty() {
             return Ok(());
         }
         if !alone && !may_take(self.held, self.all.available_permits()) {
             return Err(Waits::ForHandlers);
         }
-        self.next = Arc::clone(&self.all).try_acquire_owned().ok();
-        if self.next.is_some() { Ok(()) } else { Err(Waits::ForPermit) }
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Waits::ForPermit)?;
+        self.next.push(permit);
+        self.streak = 0;
+        Ok(())
     }
 
     /// The end of a turn: nothing is kept while waiting.
     pub(super) fn end_turn(&mut self) {
-        self.next = None;
+        self.next.clear();
     }
 
     /// Waits in line for one.
@@ -56,17 +66,23 @@ impl Permits {
     /// It is our turn.
     pub(super) fn got(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.place = None;
-        self.next = permit;
+        self.next.extend(permit);
+        self.streak = 0;
     }
 
     /// Gives it to a handler that is a task now; [`returned`](Self::returned) is to be called at its end.
     pub(super) fn hand_over(&mut self) -> Option<OwnedSemaphorePermit> {
         self.held += 1;
-        self.next.take()
+        self.next.pop()
     }
 
-    pub(super) fn returned(&mut self) {
+    /// A handler has ended; with its permit, if it was quick.
+    pub(super) fn returned(&mut self, permit: Option<OwnedSemaphorePermit>) {
         self.held -= 1;
+        if self.streak < STREAK {
+            self.streak += usize::from(permit.is_some());
+            self.next.extend(permit);
+        }
     }
 }
 
@@ -128,10 +144,31 @@ mod tests {
         other.queue();
         assert!(other.place.as_mut().and_then(FutureExt::now_or_never).is_none());
         drop(permit);
-        one.returned();
+        one.returned(None);
         assert_eq!(one.take(false), Err(Waits::ForPermit), "it is the other's");
         let got = other.place.take().and_then(|place| place.now_or_never()).flatten();
         other.got(got);
         assert_eq!(other.take(false), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn who_is_quick_uses_a_permit_some_times_and_then_it_is_anothers() {
+        let all = Arc::new(Semaphore::new(1));
+        let (mut one, mut other) = (Permits::new(Arc::clone(&all)), Permits::new(Arc::clone(&all)));
+        assert_eq!((one.take(false), other.take(false)), (Ok(()), Err(Waits::ForPermit)));
+        other.queue();
+        for _ in 0..=STREAK {
+            assert!(other.place.as_mut().and_then(FutureExt::now_or_never).is_none());
+            assert_eq!(one.take(false), Ok(()));
+            let permit = one.hand_over();
+            one.returned(permit);
+        }
+        assert_eq!(one.take(false), Err(Waits::ForPermit), "it has had its turn");
+        let got = other.place.take().and_then(|place| place.now_or_never()).flatten();
+        other.got(got);
+        assert_eq!(other.take(false), Ok(()));
+        // What is not used in a turn is another's, too.
+        other.end_turn();
+        assert_eq!(all.available_permits(), 1);
     }
 }

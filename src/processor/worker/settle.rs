@@ -32,14 +32,14 @@ impl Worker {
     /// A task has ended.
     pub(super) fn joined(&mut self, joined: Result<Finished, JoinError>) {
         match joined {
-            Ok(Finished::Each(lane, item, outcome, took)) => {
-                self.permits.returned();
+            Ok(Finished::Each(lane, item, outcome, (took, permit))) => {
+                self.permits.returned(permit);
                 self.over(&item);
                 self.meter.called(took, !matches!(outcome, Ok(Outcome::Done)));
                 self.settle(lane, item, outcome);
             }
-            Ok(Finished::Batch(items, outcomes, took)) => {
-                self.permits.returned();
+            Ok(Finished::Batch(items, outcomes, (took, permit))) => {
+                self.permits.returned(permit);
                 items.iter().for_each(|(_, item)| self.over(item));
                 self.settle_batch(items, outcomes, took);
             }
@@ -76,7 +76,7 @@ impl Worker {
         &mut self,
         items: Vec<(Lane, Item)>,
         outcomes: Result<Vec<Outcome>, BoxError>,
-        took: Option<Duration>,
+        took: Duration,
     ) {
         let count = items.len();
         let done = |outcomes: &Vec<Outcome>| outcomes.iter().all(|o| matches!(o, Outcome::Done));
