@@ -36,6 +36,8 @@ pub(crate) struct Context {
     correlation_id: i32,
     /// The error that a hook wants to see in place of the answer.
     injected: Option<ResponseError>,
+    /// What a hook wants to see in a part of the answer.
+    fault: Option<Fault>,
     /// Wakes this connection out of a long poll; one for all of its requests, since it serves one at a time.
     pub wake: Arc<Notify>,
 }
@@ -44,6 +46,33 @@ impl Context {
     /// Fails with the error that a hook asked for: handlers call it wherever their answer has room for an error.
     pub fn gate(&self) -> Result<(), ResponseError> {
         self.injected.map_or(Ok(()), Err)
+    }
+
+    /// The same, where an answer has an error for a partition.
+    pub fn gate_of(&self, partition: i32) -> Result<(), ResponseError> {
+        self.gate()?;
+        match self.fault {
+            Some(Fault::PartitionError { partition: spoilt, code }) if spoilt == partition => {
+                ResponseError::try_from_code(code).map_or(Ok(()), Err)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error with which a batch that was appended is answered all the same.
+    pub fn gate_behind(&self) -> Result<(), ResponseError> {
+        match self.fault {
+            Some(Fault::ErrorBehind(code)) => ResponseError::try_from_code(code).map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
+    }
+
+    /// The distance of the records of a batch that are to be refused, if some are.
+    pub fn refused_records(&self) -> Option<usize> {
+        match self.fault {
+            Some(Fault::RecordErrors { every }) => Some(every.max(1) as usize),
+            _ => None,
+        }
     }
 
     pub fn decode<R: Decodable>(&self, mut body: Bytes) -> io::Result<R> {
@@ -167,6 +196,7 @@ async fn answer(
         client_host: format!("/{}", peer.ip()),
         correlation_id,
         injected: None,
+        fault: None,
         wake: wake.clone(),
     };
     let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
@@ -189,6 +219,9 @@ async fn answer(
         Some(Fault::Close) => return Ok(Answer::Close),
         Some(Fault::Error(code)) => context.injected = ResponseError::try_from_code(code),
         Some(Fault::DelayAnswer(_) | Fault::LoseAnswer) | None => {}
+        Some(Fault::PartitionError { .. } | Fault::ErrorBehind(_) | Fault::RecordErrors { .. }) => {
+            context.fault = fault
+        }
     }
     if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
         return Err(invalid(format!("{api:?} without an authentication that counts")));

@@ -28,6 +28,22 @@ pub enum Fault {
     LoseAnswer,
     /// Answer with this Kafka error code, in every place where the answer has one, in place of serving the request.
     Error(i16),
+    /// Answer with this Kafka error code for the partitions with this index, in place of serving them, and serve the others. Of Produce,
+    /// Fetch and ListOffsets requests; others are served.
+    PartitionError {
+        /// Index of the partition in its topic.
+        partition: i32,
+        /// The code.
+        code: i16,
+    },
+    /// Serve the request, then answer with this Kafka error code for each batch that was appended. Of Produce requests; others are served.
+    ErrorBehind(i16),
+    /// Append no batch, and answer with `InvalidRecord` that names the first record of each and every so many-th behind it. Of Produce
+    /// requests; others are served.
+    RecordErrors {
+        /// Distance of two records that are named; 1 names all, 0 counts as 1.
+        every: u32,
+    },
 }
 
 /// One request as a [hook](crate::Broker::set_hook) sees it: decoded header, undecoded body.

@@ -59,6 +59,11 @@ impl Checked {
         self.data.len()
     }
 
+    /// The places of its records in the batch.
+    pub fn places(&self) -> std::ops::Range<i32> {
+        0..self.header.count
+    }
+
     /// The places in the batch of records without a key, which a compacted topic refuses.
     pub fn without_key(&self) -> Vec<i32> {
         let unpacked = batch::unpack(&self.header, &Bytes::copy_from_slice(&self.data)).ok().flatten();

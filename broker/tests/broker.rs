@@ -87,6 +87,24 @@ async fn a_hook_sees_each_request_and_its_faults_come_true() {
 }
 
 #[tokio::test]
+async fn a_hook_spoils_a_part_of_an_answer() {
+    let (broker, mut client) = one_node().await;
+    broker.create_topic("two", 2).unwrap();
+    broker.set_hook(|_| Some(Fault::PartitionError { partition: 1, code: 6 }));
+    assert_eq!(client.produce("two", 0, one()).await.error_code, 0);
+    assert_eq!(client.produce("two", 1, one()).await.error_code, 6);
+    assert_eq!(broker.log_range("two", 1).unwrap(), (0, 0), "not served");
+    broker.set_hook(|_| Some(Fault::ErrorBehind(-1)));
+    let open = client.produce("two", 0, one()).await;
+    assert_eq!((open.error_code, open.base_offset), (-1, -1));
+    assert_eq!(broker.log_range("two", 0).unwrap(), (0, 2), "served");
+    broker.set_hook(|_| Some(Fault::RecordErrors { every: 2 }));
+    assert_eq!(client.produce("two", 0, one()).await.error_code, 87);
+    assert_eq!(broker.log_range("two", 0).unwrap(), (0, 2), "not served");
+    broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn each_node_leads_its_share_and_sends_others_away() {
     let broker = start(BrokerConfig::default().nodes(3)).await;
     broker.create_topic("t", 3).unwrap();

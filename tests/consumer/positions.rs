@@ -1,5 +1,7 @@
 //! Positions: where logs begin and end, by time, and moved by hand.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -203,6 +205,43 @@ async fn a_log_that_was_cut_is_read_on_where_it_was_cut() {
         }
         consumer.close().await.unwrap();
         strict.close().await.unwrap();
+    }
+}
+
+/// A new leader may know less of its log than the old one for a moment, and refuse a position that is inside it.
+#[tokio::test]
+async fn a_position_that_a_new_leader_refuses_for_a_moment_is_kept() {
+    const OFFSET_OUT_OF_RANGE: i16 = 1;
+    const LIST_OFFSETS: i16 = 2;
+    const LOOKS: usize = 4;
+    for reset in [OffsetReset::Earliest, OffsetReset::Latest, OffsetReset::None] {
+        let Some(test) = support::embedded(|c| c.nodes(2).default_replication(2)).await else { return };
+        let broker = test.embedded().unwrap();
+        let client = client(&test).await;
+        let topic = topic(&test, &client, "t", 2).await;
+        broker.move_leader(&topic, 0, 0).unwrap();
+        broker.move_leader(&topic, 1, 1).unwrap();
+        produce(&client, &topic, 1, 0..10, Compression::None).await;
+        let mut config = client.config().consumer.clone();
+        config.offset_reset = reset;
+        let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+        assert_eq!(until(&mut consumer, 9).await, (0..10).collect::<Vec<_>>());
+        // The other partition of the same request is served meanwhile. It is over when the position was held against the log some times.
+        let looks = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&looks);
+        broker.set_hook(move |request| {
+            if request.api_key == LIST_OFFSETS && request.node == 1 {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            let spoilt = request.api_key == FETCH && request.node == 1 && count.load(Ordering::SeqCst) < LOOKS;
+            spoilt.then_some(Fault::PartitionError { partition: 0, code: OFFSET_OUT_OF_RANGE })
+        });
+        broker.move_leader(&topic, 0, 1).unwrap();
+        produce(&client, &topic, 1, 10..20, Compression::None).await;
+        // By earliest it would begin again, by latest it would miss some, and without a policy it would be told.
+        assert_eq!(until(&mut consumer, 19).await, (10..20).collect::<Vec<_>>(), "{reset:?}");
+        assert!(looks.load(Ordering::SeqCst) >= LOOKS, "nothing was refused");
+        consumer.close().await.unwrap();
     }
 }
 

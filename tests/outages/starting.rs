@@ -96,6 +96,25 @@ async fn a_member_waits_for_a_broker_at_its_start() {
     assert!(service.health().await.subscriptions.is_empty());
 }
 
+/// A name that can't be resolved is one more address that can't be reached now: it is looked up again for each connection.
+#[tokio::test]
+async fn a_member_waits_for_names_that_can_t_be_resolved() {
+    let (broker, _) = down().await;
+    let mut config = config(&broker);
+    config.brokers.insert(0, "nowhere.invalid:9092".parse().unwrap());
+    let client = Client::new(config);
+    let service = RedpandaService::new(&client).unwrap();
+    let begins = Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone());
+    let back = async {
+        health_says(&service, "nowhere.invalid:9092: the name could not be resolved").await;
+        broker.start_node(0).await.unwrap();
+    };
+    let (consumer, ()) = soon(async { tokio::join!(begins, back) }).await;
+    let mut consumer = consumer.unwrap();
+    first_record(&mut consumer).await;
+    soon(consumer.close()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_subscription_waits_for_a_broker_at_its_start() {
     let (broker, client) = down().await;

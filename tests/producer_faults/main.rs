@@ -113,11 +113,14 @@ impl Total {
         for kind in weather::KINDS {
             assert!(produced(&format!("{kind:?}")) > 0, "{kind:?} never fired");
         }
+        for part in plan::PARTS {
+            assert!(produced(&format!("{part:?}")) > 0, "{part:?} never fired");
+        }
         for (_, name) in plan::APIS {
             assert!(self.fired.keys().any(|k| k.starts_with(name)), "no {name} request was spoilt");
         }
         assert_eq!(self.exactly_once, self.seeds, "a producer is idempotent unless it is told not to be");
-        for event in ["leader moved", "node stopped", "node started"] {
+        for event in ["leader moved", "node stopped", "node started", "all nodes stopped", "no identity for a while"] {
             assert!(self.fired.contains_key(event), "no {event}");
         }
         for (what, count) in [("acknowledged", self.acknowledged), ("not written", self.not_written)] {

@@ -23,15 +23,47 @@ pub const NODES: u16 = 3;
 /// Error codes that pass, at produce: not leader, not enough replicas and the like. In each the broker has not written.
 const PASSING: [i16; 11] = [2, 3, 5, 6, 7, 9, 13, 19, 20, 56, 74];
 /// Those that stay: unknown error, invalid topic, too large, not allowed, invalid record, and what concerns sequences.
+/// Those of brokers that may have written all the same.
+const OPEN: [i16; 4] = [-1, 7, 20, 56];
 const STAYING: [i16; 8] = [-1, 17, 10, 29, 87, 45, 47, 59];
-const LOADING: i16 = 14;
+/// At InitProducerId: a coordinator that loads, that is away or that is another one, and a broker that says no more.
+const NO_IDENTITY: [i16; 4] = [14, 15, 16, -1];
 
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
-    Move { partition: i32, node: i32 },
+    Move {
+        partition: i32,
+        node: i32,
+    },
     Stop(i32),
     Start(i32),
+    /// No broker can be reached any more.
+    StopAll,
+    StartAll,
+}
+
+/// What becomes of a part of a produce request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Some records are refused by name.
+    RecordErrors,
+    /// One partition is answered with an error, the others are written.
+    PartitionError,
+    /// What was written is answered with an error that leaves open whether it was.
+    ErrorBehind,
+}
+
+pub const PARTS: [Part; 3] = [Part::RecordErrors, Part::PartitionError, Part::ErrorBehind];
+
+/// What becomes of parts of produce requests, beside the weather.
+#[derive(Clone, Debug)]
+struct Parts {
+    /// Of 100 requests.
+    rate: u32,
+    /// How many requests of each node, from its first.
+    until: u32,
+    kinds: Vec<Part>,
 }
 
 /// Where the records of a stream go.
@@ -88,6 +120,9 @@ pub struct Plan {
     pub window: usize,
     pub ending: Ending,
     weather: Vec<(i16, Weather)>,
+    parts: Option<Parts>,
+    /// For how long after the first record no producer id is to be had, if for a while.
+    pub no_identity: Option<Duration>,
     /// By the time since the first record.
     pub events: Vec<(Duration, Event)>,
 }
@@ -129,16 +164,53 @@ impl Plan {
             ending,
             weather: weather(&mut r),
             events: events(&mut r, partitions),
+            parts: parts(&mut r),
+            no_identity: (r.u32(0..10) == 0).then(|| ms(r.u64(200..2500))),
         }
     }
 
-    /// What becomes of the `n`-th request of an API to a node.
-    pub fn fault(&self, api: i16, node: i32, n: u32) -> Option<(Kind, Fault)> {
+    /// What becomes of the `n`-th request of an API to a node, so long after the first record; and what that is called.
+    pub fn fault(&self, api: i16, node: i32, n: u32, age: Duration) -> Option<(String, Fault)> {
+        if api == INIT_PRODUCER_ID && self.no_identity.is_some_and(|until| age < until) {
+            let mut r = Rng::with_seed(mix(self.seed, u64::from(n)));
+            let fault = if r.bool() { Fault::Close } else { Fault::Error(*pick(&mut r, &NO_IDENTITY)) };
+            return Some(("no identity for a while".into(), fault));
+        }
+        if let Some((kind, fault)) = self.part(api, node, n) {
+            return Some((format!("produce: {kind:?}"), fault));
+        }
+        let (kind, fault) = self.by_weather(api, node, n)?;
+        let name = APIS.iter().find(|(key, _)| *key == api).map_or("other", |(_, name)| *name);
+        Some((format!("{name}: {kind:?}"), fault))
+    }
+
+    fn part(&self, api: i16, node: i32, n: u32) -> Option<(Part, Fault)> {
+        let parts = self.parts.as_ref().filter(|parts| api == PRODUCE && n < parts.until)?;
+        let mut r = Rng::with_seed(mix(self.seed, (u64::from(n) << 8) + u64::from(node.unsigned_abs()) + 1));
+        if r.u32(0..100) >= parts.rate {
+            return None;
+        }
+        let kind = *pick(&mut r, &parts.kinds);
+        let fault = match kind {
+            Part::RecordErrors => Fault::RecordErrors { every: r.u32(1..6) },
+            Part::PartitionError => {
+                // Not 47 (InvalidProducerEpoch): where a broker says so twice and has fenced nobody, the producer takes another id, and
+                // nothing shuts out a batch of unknown fate that a connection still holds.
+                let code =
+                    if r.bool() { *pick(&mut r, &PASSING) } else { *pick(&mut r, &[-1, 17, 10, 29, 87, 45, 59]) };
+                Fault::PartitionError { partition: r.i32(0..self.partitions), code }
+            }
+            Part::ErrorBehind => Fault::ErrorBehind(*pick(&mut r, &OPEN)),
+        };
+        Some((kind, fault))
+    }
+
+    fn by_weather(&self, api: i16, node: i32, n: u32) -> Option<(Kind, Fault)> {
         let (_, weather) = self.weather.iter().find(|(key, _)| *key == api)?;
         let place = Place { seed: self.seed, api, node, n };
         weather.fault(place, self.request_timeout, |kind, r| match (kind, api) {
-            (Kind::ErrorThatPasses, INIT_PRODUCER_ID) => LOADING,
-            (Kind::ErrorThatPasses, METADATA) => *pick(r, &[3, 5, 7, 9]),
+            (Kind::ErrorThatPasses, INIT_PRODUCER_ID) => *pick(r, &NO_IDENTITY),
+            (Kind::ErrorThatPasses, METADATA) => *pick(r, &[3, 5, 7, 9, -1]),
             (Kind::ErrorThatPasses, _) => *pick(r, &PASSING),
             (_, PRODUCE) => *pick(r, &STAYING),
             _ => *pick(r, &[-1, 29, 35]),
@@ -185,6 +257,16 @@ fn weather(r: &mut Rng) -> Vec<(i16, Weather)> {
     all
 }
 
+fn parts(r: &mut Rng) -> Option<Parts> {
+    if r.u32(0..3) > 0 {
+        return None;
+    }
+    let mut kinds = PARTS.to_vec();
+    r.shuffle(&mut kinds);
+    kinds.truncate(r.usize(1..=3));
+    Some(Parts { rate: *pick(r, &[10, 40, 80]), until: r.u32(3..60), kinds })
+}
+
 fn events(r: &mut Rng, partitions: i32) -> Vec<(Duration, Event)> {
     let mut events = Vec::new();
     if r.bool() {
@@ -201,6 +283,11 @@ fn events(r: &mut Rng, partitions: i32) -> Vec<(Duration, Event)> {
             events.push((ms(at), Event::Stop(node)));
             events.push((ms(at + down), Event::Start(node)));
         }
+    }
+    if r.u32(0..12) == 0 {
+        let at = r.u64(0..100);
+        events.push((ms(at), Event::StopAll));
+        events.push((ms(at + r.u64(200..2500)), Event::StartAll));
     }
     events.sort_by_key(|(at, _)| *at);
     events

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
 use super::history::{Fate, Guarantee, History, Id, Report};
-use super::plan::{self, APIS, Ending, Event, Plan, Stream, Target};
+use super::plan::{self, Ending, Event, Plan, Stream, Target};
 use super::seeds::Fired;
 use super::support;
 
@@ -115,16 +115,15 @@ fn config(plan: &Plan, broker: &Broker) -> Config {
 fn spoil(broker: &Broker, plan: &Arc<Plan>) -> Arc<Mutex<Fired>> {
     let fired = Arc::new(Mutex::new(Fired::new()));
     let seen = Mutex::new(HashMap::<(i16, i32), u32>::new());
-    let (plan, counts) = (Arc::clone(plan), Arc::clone(&fired));
+    let (plan, counts, began) = (Arc::clone(plan), Arc::clone(&fired), Instant::now());
     broker.set_hook(move |request| {
         let n = {
             let mut seen = seen.lock().unwrap();
             let count = seen.entry((request.api_key, request.node)).or_default();
             std::mem::replace(count, *count + 1)
         };
-        let (kind, fault) = plan.fault(request.api_key, request.node, n)?;
-        let api = APIS.iter().find(|(key, _)| *key == request.api_key).map_or("other", |(_, name)| *name);
-        *counts.lock().unwrap().entry(format!("{api}: {kind:?}")).or_default() += 1;
+        let (name, fault) = plan.fault(request.api_key, request.node, n, began.elapsed())?;
+        *counts.lock().unwrap().entry(name).or_default() += 1;
         Some(fault)
     });
     fired
@@ -147,6 +146,18 @@ async fn disturb(broker: Arc<Broker>, plan: Arc<Plan>, fired: Arc<Mutex<Fired>>)
             Event::Start(node) => {
                 broker.start_node(node).await.expect("its port is free");
                 "node started"
+            }
+            Event::StopAll => {
+                for node in 0..i32::from(plan::NODES) {
+                    broker.stop_node(node).await.expect("it exists");
+                }
+                "all nodes stopped"
+            }
+            Event::StartAll => {
+                for node in 0..i32::from(plan::NODES) {
+                    broker.start_node(node).await.expect("its port is free");
+                }
+                "all nodes started"
             }
         };
         *fired.lock().unwrap().entry(name.into()).or_default() += 1;

@@ -183,7 +183,8 @@ impl History {
             }
             let (last, at) = *latest.entry((partition, id.stream)).or_insert((id.sequence, offset));
             if id.sequence < last {
-                found.push(format!("{id:?} at {:?} is behind {last} at {at}", (partition, offset)));
+                let fate = self.sent.get(&id);
+                found.push(format!("{id:?} at {:?} ({fate:?}) is behind {last} at {at}", (partition, offset)));
             } else {
                 latest.insert((partition, id.stream), (id.sequence, offset));
             }

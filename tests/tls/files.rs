@@ -78,7 +78,7 @@ async fn a_key_is_not_shown() {
 }
 
 /// Ends all connections, so that a client has to make new ones.
-async fn restart_nodes(broker: &Broker) {
+pub async fn restart_nodes(broker: &Broker) {
     for node in 0..3 {
         broker.stop_node(node).await.unwrap();
     }

@@ -6,6 +6,7 @@
 mod certs;
 
 mod files;
+mod outages;
 mod refusals;
 
 use std::path::PathBuf;

@@ -125,7 +125,7 @@ fn read(
     request: &FetchRequest,
     (room, first): (usize, bool),
 ) -> Result<Read, ResponseError> {
-    cx.gate()?;
+    cx.gate_of(asked.partition)?;
     let elsewhere = cluster.closest(topic, asked.partition, &request.rack_id).filter(|_| !request.rack_id.is_empty());
     let partition = match cx.version {
         WITH_RACK.. => cluster.held_by(cx.node, topic, asked.partition)?,

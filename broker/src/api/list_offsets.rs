@@ -45,7 +45,7 @@ fn find(
     asked: &ListOffsetsPartition,
     committed: bool,
 ) -> Result<(i64, i64, i32), ResponseError> {
-    cx.gate()?;
+    cx.gate_of(asked.partition_index)?;
     let partition = cluster.led_by(cx.node, topic, asked.partition_index)?;
     partition.check_epoch(asked.current_leader_epoch)?;
     let log = &partition.log;

@@ -20,10 +20,10 @@ const ALL: i16 = -1;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Answer> {
     let acks = request.acks;
-    let gate = cx.gate().and(match acks {
+    let allowed = match acks {
         ALL..=1 => Ok(()),
         _ => Err(ResponseError::InvalidRequiredAcks),
-    });
+    };
     let mut failed = false;
     let mut responses = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
@@ -38,10 +38,12 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
             _ => cluster.topic_name(topic.topic_id).map(str::to_owned),
         };
         let mut one = |(index, batch): (i32, Result<Checked, ResponseError>)| {
+            let gate = cx.gate_of(index).and(allowed);
             let appended = gate.map_err(Refusal::from).and_then(|()| match &name {
                 Some(name) => append(shared, cx, &mut cluster, (name, index), batch, acks),
                 None => Err(ResponseError::UnknownTopicId.into()),
             });
+            let appended = appended.and_then(|done| cx.gate_behind().map(|()| done).map_err(Refusal::from));
             failed |= appended.is_err();
             let response = PartitionProduceResponse::default().with_index(index);
             match appended {
@@ -50,9 +52,13 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
                     // Versions before 8 have no room for them.
                     let records = records.into_iter().filter(|_| cx.version >= 8);
                     let one = |index| {
-                        BatchIndexAndErrorMessage::default().with_batch_index(index).with_batch_index_error_message(
-                            Some(text("a compacted topic takes no record without a key")),
-                        )
+                        let why = match cx.refused_records() {
+                            Some(_) => "a hook refuses this record",
+                            None => "a compacted topic takes no record without a key",
+                        };
+                        BatchIndexAndErrorMessage::default()
+                            .with_batch_index(index)
+                            .with_batch_index_error_message(Some(text(why)))
                     };
                     let response = response.with_base_offset(-1).with_error_code(error.code());
                     response.with_record_errors(records.map(one).collect())
@@ -111,7 +117,11 @@ fn append(
     if batch.size() > max {
         return Err(ResponseError::MessageTooLarge.into());
     }
-    let records = if compacted { batch.without_key() } else { Vec::new() };
+    let records = match cx.refused_records() {
+        Some(every) => batch.places().step_by(every).collect(),
+        None if compacted => batch.without_key(),
+        None => Vec::new(),
+    };
     if !records.is_empty() {
         return Err(Refusal { error: ResponseError::InvalidRecord, records });
     }
