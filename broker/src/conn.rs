@@ -17,6 +17,7 @@ use crate::api;
 use crate::api::{sasl_authenticate, sasl_handshake};
 use crate::fault::{Fault, RequestInfo};
 use crate::sasl::Auth;
+use crate::schema;
 use crate::shared::Shared;
 
 /// The largest request, as Kafka's `socket.request.max.bytes`.
@@ -179,7 +180,7 @@ async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Resul
     Ok(frame.freeze())
 }
 
-async fn answer(
+pub(crate) async fn answer(
     shared: &Shared,
     node: i32,
     auth: &mut Option<Auth>,
@@ -213,6 +214,9 @@ async fn answer(
         .map_err(|error| invalid(format!("unreadable header: {error}")))?;
     context.client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
     let info = RequestInfo { node, api_key, version, correlation_id, client_id: &context.client_id, body: &frame };
+    let flexible = api.request_header_version(version) >= 2;
+    let fields = schema::fields(api).unwrap_or_default();
+    schema::check(&frame, fields, version, flexible).map_err(|what| invalid(format!("unreadable {api:?}: {what}")))?;
     let fault = shared.judge(&info);
     match fault {
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,

@@ -34,12 +34,16 @@ mod consumer_group;
 mod coordinator;
 mod error;
 mod fault;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod inspect;
 mod log;
 mod node;
 mod node_config;
 mod sasl;
+mod schema;
 mod session;
 mod shared;
 mod topic_config;
