@@ -14,6 +14,10 @@ pub(super) const HEADERS_ROOM: usize = 8 << 10;
 /// Kafka's default of `max.message.bytes`. A limit that was lowered below it says nothing of the records written before.
 const USUAL_MESSAGE_BYTES: i64 = 1_048_588;
 
+/// Most partitions that a dead-letter topic is created with: Kafka refuses 10,000 in one request. Keys find their partition
+/// whatever their number is.
+const MOST_PARTITIONS: i32 = 5000;
+
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
@@ -93,7 +97,7 @@ async fn create(
     settings: Option<&Settings>,
     retention: Option<Duration>,
 ) -> Result<()> {
-    let partitions = i32::try_from(origin.partitions.len()).unwrap_or(1);
+    let partitions = partitions(origin.partitions.len());
     let replicas = origin.partitions.iter().map(|p| p.replicas.len()).max();
     let mut replication = replicas.and_then(|n| i16::try_from(n).ok()).filter(|n| *n > 0);
     let mut plans = plans(settings, retention).into_iter();
@@ -124,6 +128,11 @@ async fn create(
             _ => return Err(error.context(format!("creating the dead-letter topic {name:?}"))),
         }
     }
+}
+
+/// Number of partitions of the dead-letter topic for an origin of so many.
+fn partitions(origin: usize) -> i32 {
+    i32::try_from(origin).unwrap_or(i32::MAX).clamp(1, MOST_PARTITIONS)
 }
 
 type Plan = Vec<(&'static str, String)>;

@@ -32,6 +32,11 @@ fn a_dead_letter_topic_has_room_for_what_its_topic_takes_and_keeps_it() {
 }
 
 #[test]
+fn a_dead_letter_topic_is_as_wide_as_its_topic_up_to_what_kafka_creates_at_once() {
+    assert_eq!([1, 12, 5000, 10_000, 100_000].map(partitions), [1, 12, 5000, 5000, 5000]);
+}
+
+#[test]
 fn limits_of_the_brokers_and_limits_that_nobody_told_are_taken_care_of() {
     let by_default = settings(&[
         (MAX_MESSAGE_BYTES, "20000", ConfigSource::BrokerDefaults),

@@ -43,6 +43,18 @@ async fn a_topic_is_created_described_grown_and_deleted() {
 }
 
 #[tokio::test]
+async fn more_partitions_than_can_be_created_at_once_are_refused_and_create_none() {
+    let broker = support::broker().await;
+    let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
+    let admin = Admin::new(&client);
+    let name = broker.topic("too-wide");
+    let e = admin.create_topic(&name, 10_000, None).await.unwrap_err();
+    assert_eq!(e.broker_code(), Some(44), "{e}");
+    assert!(admin.describe_topic(&name).await.unwrap_err().is_unknown_topic());
+    client.close().await;
+}
+
+#[tokio::test]
 async fn looking_creates_nothing() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();

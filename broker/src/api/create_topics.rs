@@ -15,6 +15,8 @@ use crate::topic_config::TopicConfig;
 
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
+/// Records of metadata that Kafka's controller writes for a request: a topic is one, and so is each of its partitions.
+const MOST_RECORDS: usize = 10_000;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
@@ -72,6 +74,9 @@ fn create(
     let mut cluster = shared.cluster();
     let plan = cluster.plan(&shared.config, &topic.name, &new)?;
     let (partitions, replication) = (plan.len(), plan.first().map_or(0, Vec::len));
+    if partitions >= MOST_RECORDS {
+        return Err((ResponseError::PolicyViolation, "Unable to perform excessively large batch operation.".into()));
+    }
     let id = match dry_run {
         true => uuid::Uuid::nil(),
         false => cluster.create_topic(&shared.config, &topic.name, new)?.id,
