@@ -71,7 +71,10 @@ async fn main() -> ExitCode {
         (Some("producer"), Some(rate)) => roles::produce(rate.parse().expect("a rate")).await.map(|()| true),
         (Some("member"), Some(group)) => roles::handle(group).await.map(|()| true),
         (Some(plain), Some(sasl)) => match (number(2, 60), number(3, 300)) {
-            (Some(seconds), Some(rate)) => run(plain, sasl, Duration::from_secs(seconds), rate).await,
+            (Some(seconds), Some(rate)) => tokio::select! {
+                outcome = run(plain, sasl, Duration::from_secs(seconds), rate) => outcome,
+                () = roles::terminated() => Ok(false), // the processes end with it
+            },
             _ => return usage(),
         },
         _ => return usage(),

@@ -21,7 +21,7 @@ fn say(line: std::fmt::Arguments<'_>) {
     _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-async fn terminated() {
+pub(crate) async fn terminated() {
     match signal(SignalKind::terminate()) {
         Ok(mut signal) => _ = signal.recv().await,
         Err(_) => std::future::pending().await,
