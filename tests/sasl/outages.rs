@@ -46,14 +46,18 @@ impl Away {
 /// A broker and a client whose source of tokens is [`Away`].
 async fn of_tokens(away: &Away) -> (SaslBroker, ConfigBuilder) {
     let broker = SaslBroker::embedded(|sasl| sasl).await;
+    let config = with_source(&broker, away);
+    (broker, config)
+}
+
+fn with_source(broker: &SaslBroker, away: &Away) -> ConfigBuilder {
     let source = away.clone();
     let login = SaslConfig::oauthbearer(move || {
         let token =
             if source.is_now() { Err("the identity provider is away".into()) } else { Ok("a-fixed-token".into()) };
         async move { token }
     });
-    let config = broker.config(login);
-    (broker, config)
+    broker.config(login)
 }
 
 /// A broker that refuses logins while it is [`Away`], as one does that is being restarted.
@@ -182,4 +186,34 @@ async fn a_producer_comes_back() {
         client.close().await;
     })
     .await;
+}
+
+/// Nothing cuts the connections here: each ends with its session, which can't be renewed while the source is away.
+#[tokio::test]
+async fn a_token_source_that_is_away_until_every_session_has_ended_is_waited_for() {
+    const SESSION: Duration = Duration::from_millis(500);
+    let away = Away::default();
+    let broker = SaslBroker::embedded(|sasl| sasl.session_lifetime(SESSION)).await;
+    let mut config = with_source(&broker, &away).build().unwrap();
+    config.consumer.heartbeat_interval = Duration::from_millis(50);
+    let client = soon(Client::connect(config)).await.unwrap();
+    let topic = broker.create_topic(&client).await;
+    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let settings = client.config().consumer.clone();
+    let mut consumer = Consumer::subscribe(&client, &unique("g"), &[&topic], settings).await.unwrap();
+    produce(&producer, &topic, 0..1).await;
+    assert_eq!(first(&mut consumer).await, (0, vec![0]));
+    away.begins().await;
+    soon(async {
+        while broker.broker().connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    away.ends().await;
+    produce(&producer, &topic, 1..2).await;
+    assert_eq!(first(&mut consumer).await, (1, vec![1]));
+    soon(consumer.close()).await.unwrap();
+    soon(producer.close(LONG)).await.unwrap();
+    client.close().await;
 }
