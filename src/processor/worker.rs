@@ -3,6 +3,7 @@
 //! What may be handled when is decided by [`Lanes`]. A handler is polled once where it is; only one that is not done then
 //! becomes a task of its own, so that quick handlers cost no more than a call.
 
+mod batches;
 mod meter;
 mod permits;
 mod room;
@@ -23,11 +24,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::RebalanceListener;
-use super::attempt::{Attempt, Tracing, first_failure};
+use super::attempt::{Attempt, Tracing};
 use super::batch::{BatchCall, Batching};
 use super::dead_letter::DeadLetters;
 use super::handler::{BoxError, Call, Outcome};
-use super::lanes::{Kept, Lane, Lanes};
+use super::lanes::{Lane, Lanes};
 use super::source::Source;
 use super::state::{PartitionState, Position, SubscriptionState};
 use crate::cluster::Backoff;
@@ -437,69 +438,6 @@ impl Worker {
         self.state.runs_at_once(None);
         self.pending = if outcome.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
         Polled { outcome, began, took }
-    }
-
-    /// Gathers records, and begins a batch when it is full or has waited long enough.
-    fn next_batch(&mut self, cx: &mut task::Context<'_>, batching: Batching, call: &Arc<BatchCall>) -> Waits {
-        let full = !self.has_room();
-        let mut gathered = false;
-        if !full && self.lanes.takeable() < batching.max_records {
-            if let Some(message) = self.source.next(&mut self.lanes, &self.state) {
-                let lane = self.lanes.lane(message.key.as_deref(), message.offset);
-                self.keep(lane, message);
-                gathered = true;
-            }
-        }
-        let takeable = self.lanes.takeable();
-        if takeable == 0 {
-            self.gathering = None;
-            return match gathered {
-                true => Waits::No,
-                false if full => Waits::ForRoom,
-                false => Waits::ForEvents,
-            };
-        }
-        let now = Instant::now();
-        let since = *self.gathering.get_or_insert(now);
-        let due = full
-            || takeable >= batching.max_records
-            || self.lanes.is_retry_ready()
-            || now.saturating_duration_since(since) >= batching.max_wait;
-        if !due {
-            return if gathered { Waits::No } else { Waits::ForEvents };
-        }
-        if let Err(waits) = self.take_permit() {
-            return waits;
-        }
-        self.gathering = None;
-        let taken = self.lanes.take(batching.max_records);
-        self.attempt_batch(cx, call, taken);
-        Waits::No
-    }
-
-    fn attempt_batch(&mut self, cx: &mut task::Context<'_>, call: &Arc<BatchCall>, taken: Vec<(Lane, Kept<Item>)>) {
-        let mut items: Vec<_> = taken.into_iter().map(|(lane, kept)| (lane, kept.record)).collect();
-        let mut limit = None;
-        for (_, item) in &mut items {
-            limit = self.arm(&mut item.message);
-        }
-        let messages: Vec<_> = items.iter().map(|(_, item)| item.message.clone()).collect();
-        let Some(first) = messages.first().map(|m| m.offset) else { return };
-        let span = self.context.tracing.batch_span(&messages, self.context.shared.group());
-        let mut attempt = Attempt::begin(span, first_failure, || call(messages));
-        let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, first);
-        if let Poll::Ready(outcomes) = outcome {
-            return self.settle_batch(items, outcomes, took);
-        }
-        self.in_hand += items.len();
-        for (_, item) in &items {
-            self.state.begun(item.message.offset, item.message.key.clone());
-        }
-        let permit = self.permits.hand_over();
-        self.tasks.spawn(async move {
-            let outcomes = attempt.within(limit).await;
-            Finished::Batch(items, outcomes, spent(began, permit))
-        });
     }
 
     /// Tells how far it is; what has ended out of order only now and then, for that takes time, and at the end.
