@@ -60,6 +60,7 @@
 //! can be retried has been, within the deadline of the call.
 
 pub mod admin;
+mod assignor;
 pub mod cluster;
 pub mod config;
 pub mod consumer;
@@ -72,6 +73,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod metrics;
 pub mod net;
+mod partitioner;
 pub mod processor;
 pub mod producer;
 pub mod record;

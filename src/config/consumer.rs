@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::consumer::Assignor;
+use crate::assignor::Assignor;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::producer::Partitioner;
+use crate::partitioner::Partitioner;
 
 /// How a producer chooses the partition of records that do not name theirs.
 ///

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
-use super::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use super::progress::Ended;
 use super::subscription::{Subscription, decode_assignment, decode_sticky};
 use super::unpack::{Aborted, Limits, unpack};
+use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::config::AssignorKind;
 use crate::record::{self, Spare};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use super::subscription::encode_assignment;
+use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::cluster::{Client, Pin, Snapshot};
 
 /// How long the leader waits for fresh metadata before it shares out by what it knows.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::consumer::assignor::GroupMember;
+use crate::assignor::GroupMember;
 use crate::consumer::protocol::Offered;
 
 #[path = "membership_codes_tests.rs"]

@@ -53,7 +53,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
+pub use crate::assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use committer::{CommitHandle, Committer};
 pub use listing::OffsetAndTimestamp;
 pub(crate) use listing::{EARLIEST, LATEST, answers as listed_offsets, list_offsets, request as list_offsets_request};

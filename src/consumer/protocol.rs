@@ -15,9 +15,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::assignor::{Assignor, GroupMember, RebalanceProtocol};
 use super::modern::Beat;
 use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
+use crate::assignor::{Assignor, GroupMember, RebalanceProtocol};
 use crate::cluster::Backoff;
 use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};

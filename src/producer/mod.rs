@@ -30,8 +30,9 @@ mod sender;
 mod span;
 mod verdict;
 
+pub use crate::partitioner::{Partitioner, Unpartitioned};
 pub use delivery::{Acknowledgement, Delivery};
-pub use partitioner::{Partitioner, Unpartitioned, murmur2};
+pub use partitioner::murmur2;
 use send::{Sending, follow};
 use sender::Shared;
 

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::accumulator::{NewRecord, Refused};
 use super::delivery::Delivery;
-use super::partitioner::{self, Target, Unpartitioned};
+use super::partitioner::{self, Target};
 use super::sender::Shared;
 use super::{Producer, ProducerRecord, TrySendError, span};
 use crate::cluster::Backoff;
 use crate::config::{PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::is_answer;
+use crate::partitioner::Unpartitioned;
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
