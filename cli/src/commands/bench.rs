@@ -3,9 +3,12 @@
 //! Arguments and output are those of other clients' benchmark programs, so that they can run side by side.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ailurus::{
@@ -193,22 +196,26 @@ async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
 async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Done) -> anyhow::Result<()> {
     let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(WINDOW);
     let mut acknowledged = 0;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     for i in 0..args.records {
         let (key, value) = data.record(i);
         done.bytes += (key.len() + value.len()) as u64;
-        let mut sending = std::pin::pin!(producer.send(ProducerRecord::to(&args.topic).key(key).value(value)));
-        let delivery = loop {
+        let mut sending = pin!(producer.send(ProducerRecord::to(&args.topic).key(key).value(value)));
+        let sent = loop {
             tokio::select! {
                 biased;
-                sent = &mut sending => break sent.map_err(|e| args.failed(i, e))?,
-                // The buffer is full, maybe of records that fail one by one: the first of them ends it.
-                outcome = first(&mut deliveries) => {
+                sent = &mut sending => break sent,
+                // The buffer is full, maybe of records that fail one by one: the first of them ends it. To wait for the first
+                // would cost a wake-up for each batch.
+                _ = ticks.tick() => while let Some(first) = deliveries.front_mut() {
+                    let Poll::Ready(outcome) = poll_once(pin!(first)).await else { break };
                     outcome.map_err(|e| args.failed(acknowledged, e))?;
                     deliveries.pop_front();
                     acknowledged += 1;
                 }
             }
         };
+        let delivery = sent.map_err(|e| args.failed(i, e))?;
         deliveries.push_back(delivery);
         if deliveries.len() == WINDOW {
             args.check(deliveries.drain(..WINDOW / 2), &mut acknowledged).await?;
@@ -217,12 +224,8 @@ async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Don
     args.check(deliveries.drain(..), &mut acknowledged).await
 }
 
-/// Waits for the first of these deliveries; for ever if there is none.
-async fn first(deliveries: &mut VecDeque<Delivery>) -> ailurus::Result<()> {
-    match deliveries.front_mut() {
-        Some(delivery) => delivery.await.map(drop),
-        None => std::future::pending().await,
-    }
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
 async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
