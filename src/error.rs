@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 
+use crate::code;
+
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -304,16 +306,22 @@ pub(crate) fn code_name(code: i16) -> String {
 /// The class of a code that is not 0.
 pub(crate) fn kind_of(code: i16) -> ErrorKind {
     match code {
-        1 => ErrorKind::OffsetOutOfRange,
-        2 => ErrorKind::Corrupt,
-        3 => ErrorKind::UnknownTopic,
-        10 | 18 => ErrorKind::RecordTooLarge,
-        22 | 25 | 27 | 82 => ErrorKind::GroupMembership,
-        29..=31 => ErrorKind::Authorization,
-        33 | 34 | 58 => ErrorKind::Authentication,
-        35 | 54 => ErrorKind::Unsupported,
-        36 => ErrorKind::TopicExists,
-        87 => ErrorKind::InvalidRecord,
+        code::OFFSET_OUT_OF_RANGE => ErrorKind::OffsetOutOfRange,
+        code::CORRUPT_MESSAGE => ErrorKind::Corrupt,
+        code::UNKNOWN_TOPIC_OR_PARTITION => ErrorKind::UnknownTopic,
+        code::MESSAGE_TOO_LARGE | code::RECORD_LIST_TOO_LARGE => ErrorKind::RecordTooLarge,
+        code::ILLEGAL_GENERATION | code::UNKNOWN_MEMBER_ID | code::REBALANCE_IN_PROGRESS | code::FENCED_INSTANCE_ID => {
+            ErrorKind::GroupMembership
+        }
+        code::TOPIC_AUTHORIZATION_FAILED | code::GROUP_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED => {
+            ErrorKind::Authorization
+        }
+        code::UNSUPPORTED_SASL_MECHANISM | code::ILLEGAL_SASL_STATE | code::SASL_AUTHENTICATION_FAILED => {
+            ErrorKind::Authentication
+        }
+        code::UNSUPPORTED_VERSION | code::SECURITY_DISABLED => ErrorKind::Unsupported,
+        code::TOPIC_ALREADY_EXISTS => ErrorKind::TopicExists,
+        code::INVALID_RECORD => ErrorKind::InvalidRecord,
         code => ErrorKind::Broker(code),
     }
 }
@@ -327,17 +335,27 @@ pub(crate) fn is_retriable_code(code: i16) -> bool {
 /// What to do about an error code, where that is not plain from its name.
 fn advice(code: i16) -> Option<&'static str> {
     Some(match code {
-        3 => "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)",
-        10 => "raise the topic's max.message.bytes or send smaller records",
-        17 => "a topic's name has 1 to 249 letters, digits, '.', '_' and '-', and is neither '.' nor '..'",
-        19 | 20 => "fewer replicas are in sync than min.insync.replicas asks for: check the brokers",
-        26 => "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT",
-        23 => "all members of a group must share an assignor: check their settings",
-        54 => "it keeps no access control lists: Kafka does with authorizer.class.name set",
-        68 => "the group has members: stop them first",
-        69 => "the group does not exist",
-        86 => "members of the group subscribe to the topic: stop them first",
-        29..=31 => "check the ACLs of this client's principal",
+        code::UNKNOWN_TOPIC_OR_PARTITION => {
+            "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)"
+        }
+        code::MESSAGE_TOO_LARGE => "raise the topic's max.message.bytes or send smaller records",
+        code::INVALID_TOPIC_EXCEPTION => {
+            "a topic's name has 1 to 249 letters, digits, '.', '_' and '-', and is neither '.' nor '..'"
+        }
+        code::NOT_ENOUGH_REPLICAS | code::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
+            "fewer replicas are in sync than min.insync.replicas asks for: check the brokers"
+        }
+        code::INVALID_SESSION_TIMEOUT => {
+            "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT"
+        }
+        code::INCONSISTENT_GROUP_PROTOCOL => "all members of a group must share an assignor: check their settings",
+        code::SECURITY_DISABLED => "it keeps no access control lists: Kafka does with authorizer.class.name set",
+        code::NON_EMPTY_GROUP => "the group has members: stop them first",
+        code::GROUP_ID_NOT_FOUND => "the group does not exist",
+        code::GROUP_SUBSCRIBED_TO_TOPIC => "members of the group subscribe to the topic: stop them first",
+        code::TOPIC_AUTHORIZATION_FAILED | code::GROUP_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED => {
+            "check the ACLs of this client's principal"
+        }
         _ => return None,
     })
 }

@@ -14,6 +14,7 @@ mod outage;
 
 pub(crate) use outage::{Outage, Trouble};
 
+use crate::code;
 use crate::error::{Error, ErrorKind};
 
 /// Whether trying again can't help.
@@ -53,31 +54,44 @@ pub(crate) fn is_answer(e: &Error) -> bool {
 pub(crate) fn is_final_code(code: i16) -> bool {
     matches!(
         code,
-        4 // InvalidFetchSize
-        | 10 | 18 // MessageTooLarge, RecordListTooLarge
-        | 12 | 28 // OffsetMetadataTooLarge, InvalidCommitOffsetSize
-        | 17 // InvalidTopic
-        | 21 // InvalidRequiredAcks
-        | 24 // InvalidGroupId
-        | 26 // InvalidSessionTimeout
-        | 32 // InvalidTimestamp
-        | 33..=35 // UnsupportedSaslMechanism, IllegalSaslState, UnsupportedVersion
-        | 36..=40 // TopicAlreadyExists to InvalidConfig
-        | 42..=44 // InvalidRequest, UnsupportedForMessageFormat, PolicyViolation
-        | 54 // SecurityDisabled
-        | 76 // UnsupportedCompressionType
-        | 82 // FencedInstanceId: to come back would fence the other one
-        | 87 // InvalidRecord
-        | 111 // UnreleasedInstanceId
-        | 112 // UnsupportedAssignor
-        | 128 // InvalidRegularExpression
+        code::INVALID_FETCH_SIZE
+            | code::MESSAGE_TOO_LARGE
+            | code::RECORD_LIST_TOO_LARGE
+            | code::OFFSET_METADATA_TOO_LARGE
+            | code::INVALID_COMMIT_OFFSET_SIZE
+            | code::INVALID_TOPIC_EXCEPTION
+            | code::INVALID_REQUIRED_ACKS
+            | code::INVALID_GROUP_ID
+            | code::INVALID_SESSION_TIMEOUT
+            | code::INVALID_TIMESTAMP
+            | code::UNSUPPORTED_SASL_MECHANISM
+            | code::ILLEGAL_SASL_STATE
+            | code::UNSUPPORTED_VERSION
+            | code::TOPIC_ALREADY_EXISTS
+            | code::INVALID_PARTITIONS
+            | code::INVALID_REPLICATION_FACTOR
+            | code::INVALID_REPLICA_ASSIGNMENT
+            | code::INVALID_CONFIG
+            | code::INVALID_REQUEST
+            | code::UNSUPPORTED_FOR_MESSAGE_FORMAT
+            | code::POLICY_VIOLATION
+            | code::SECURITY_DISABLED
+            | code::UNSUPPORTED_COMPRESSION_TYPE
+            | code::FENCED_INSTANCE_ID // to come back would fence the other one
+            | code::INVALID_RECORD
+            | code::UNRELEASED_INSTANCE_ID
+            | code::UNSUPPORTED_ASSIGNOR
+            | code::INVALID_REGULAR_EXPRESSION
     )
 }
 
 /// Whether somebody has to act before an outage ends, so that a program is told of it at once, and not its log alone.
 pub(crate) fn needs_action(e: &Error) -> bool {
-    // InconsistentGroupProtocol and GroupMaxSizeReached: other members have to go.
-    matches!(e.kind(), ErrorKind::Authorization | ErrorKind::Broker(23 | 81))
+    // The two codes: other members have to go.
+    matches!(
+        e.kind(),
+        ErrorKind::Authorization | ErrorKind::Broker(code::INCONSISTENT_GROUP_PROTOCOL | code::GROUP_MAX_SIZE_REACHED)
+    )
 }
 
 #[cfg(test)]

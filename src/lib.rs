@@ -62,6 +62,7 @@
 pub mod admin;
 mod assignor;
 pub mod cluster;
+mod code;
 pub mod config;
 pub mod consumer;
 mod error;

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::Admin;
 use super::acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
-use super::topics::{NOT_CONTROLLER, refused};
+use super::topics::refused;
+use crate::code;
 use crate::error::Result;
 use crate::wire::Api;
 
@@ -242,7 +243,7 @@ impl Admin {
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
         let request = CreateAclsRequest::default().with_creations(acls.iter().map(Acl::request).collect());
         let moved = |r: &<CreateAclsRequest as Api>::Response| {
-            (r.results.iter().map(|r| r.error_code).find(|c| *c == NOT_CONTROLLER).unwrap_or(0), None)
+            (r.results.iter().map(|r| r.error_code).find(|c| *c == code::NOT_CONTROLLER).unwrap_or(0), None)
         };
         let answer = self.ask_controller(request, "creating access control lists", moved).await?;
         for (acl, result) in acls.iter().zip(answer.results) {

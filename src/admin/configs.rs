@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::topics::refused;
-use crate::cluster::UNKNOWN_TOPIC;
+use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
 
@@ -212,7 +212,9 @@ impl Admin {
         };
         match found.error_code {
             0 => {}
-            UNKNOWN_TOPIC => return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist"))),
+            code::UNKNOWN_TOPIC_OR_PARTITION => {
+                return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
+            }
             code => return Err(refused(code, found.error_message, &what)),
         }
         let mut entries: Vec<_> = found.configs.into_iter().map(entry).collect();
@@ -274,7 +276,7 @@ impl Admin {
         let code = |r: &<IncrementalAlterConfigsRequest as Api>::Response| {
             let first = r.responses.first();
             let message = first.and_then(|r| r.error_message.clone()).map(|m| without_secrets(&m, changes));
-            (first.map_or(UNKNOWN_TOPIC, |r| r.error_code), message)
+            (first.map_or(code::UNKNOWN_TOPIC_OR_PARTITION, |r| r.error_code), message)
         };
         let ConfigResource::Broker(id) = of else {
             return self.ask_controller(request, &what, code).await.map(drop);

@@ -11,15 +11,13 @@ use tokio::try_join;
 
 use super::leaders::by_name;
 use super::{Admin, GroupDescription, GroupMember, GroupOffset};
+use crate::code;
 use crate::config::OffsetReset;
 use crate::consumer::{MemberSubscription, StartOffset, assigned_partitions};
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::wire::Api;
 
-/// Error codes of a group that is not there, or is of another protocol; and of an API that is switched off.
-const GROUP_ID_NOT_FOUND: i16 = 69;
-const UNSUPPORTED_VERSION: i16 = 35;
 /// The types of groups, as brokers name them.
 const CLASSIC: &str = "classic";
 const CONSUMER: &str = "consumer";
@@ -96,9 +94,9 @@ impl Admin {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
         let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
-            let code = r.groups.first().map_or(GROUP_ID_NOT_FOUND, |g| g.error_code);
+            let code = r.groups.first().map_or(code::GROUP_ID_NOT_FOUND, |g| g.error_code);
             // Neither that nor a broker that has it switched off is trouble.
-            if matches!(code, GROUP_ID_NOT_FOUND | UNSUPPORTED_VERSION) { 0 } else { code }
+            if matches!(code, code::GROUP_ID_NOT_FOUND | code::UNSUPPORTED_VERSION) { 0 } else { code }
         };
         let answer = match self.ask_coordinator(group, request, what, code).await {
             Ok((_, answer)) => answer,

@@ -10,7 +10,8 @@ use kafka_protocol::messages::MetadataResponse;
 use tokio::time::{Instant, timeout};
 
 use super::Admin;
-use crate::cluster::{Cluster, LEADER_NOT_AVAILABLE, TopicMeta, UNKNOWN_TOPIC, address, topic_meta};
+use crate::cluster::{Cluster, TopicMeta, address, topic_meta};
+use crate::code;
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -220,7 +221,7 @@ fn leader(
 ) -> Result<(i32, BrokerAddr), Failure> {
     let topic = match topics.get(&p.topic) {
         Some(Ok(topic)) => topic,
-        None | Some(Err(UNKNOWN_TOPIC)) => {
+        None | Some(Err(code::UNKNOWN_TOPIC_OR_PARTITION)) => {
             let what = format!("topic {:?} does not exist", &*p.topic);
             return Err(Failure::Final(Error::new(ErrorKind::UnknownTopic, what)));
         }
@@ -237,7 +238,7 @@ fn leader(
     // Between a broker's death and the election the metadata may name a leader that is gone.
     let gone = || {
         let what = format!("{p} is led by broker {id}, which is not in the cluster's metadata: it is down");
-        Failure::NoLeader(Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), what))
+        Failure::NoLeader(Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what))
     };
     brokers.get(&id).map(|at| (id, at.clone())).ok_or_else(gone)
 }
@@ -248,7 +249,7 @@ fn no_leader(p: &TopicPartition, replicas: &[i32]) -> Error {
         [one] => format!("; its one replica is on broker {one}: start that"),
         many => format!("; its replicas are on brokers {}: start one of those", text::list(many)),
     };
-    Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), format!("{p} has no leader{at}"))
+    Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), format!("{p} has no leader{at}"))
 }
 
 /// All outcomes, or one error that names the partitions that have failed: of the failures the one that time does not mend.

@@ -12,6 +12,7 @@ use super::describe::Membership;
 use super::leaders::whole;
 use super::offsets::by_topic;
 use super::{Admin, GroupDescription, GroupMember};
+use crate::code;
 use crate::consumer::{OffsetAndMetadata, StartOffset, commit_answer, commit_request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -19,9 +20,11 @@ use crate::text;
 use crate::wire::Api;
 
 /// Error codes of a coordinator that is not there, loads, or has moved: another one is asked.
-const COORDINATOR: [i16; 3] = [14, 15, 16];
+const COORDINATOR: [i16; 3] =
+    [code::COORDINATOR_LOAD_IN_PROGRESS, code::COORDINATOR_NOT_AVAILABLE, code::NOT_COORDINATOR];
 /// Error codes of a commit into a group that has members: unknown member, generation, rebalance, epoch.
-const MEMBERS: [i16; 4] = [22, 25, 27, 113];
+const MEMBERS: [i16; 4] =
+    [code::ILLEGAL_GENERATION, code::UNKNOWN_MEMBER_ID, code::REBALANCE_IN_PROGRESS, code::STALE_MEMBER_EPOCH];
 /// Of a commit without a member: there is no generation.
 const NO_GENERATION: i32 = -1;
 

@@ -12,11 +12,10 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use super::{Admin, NewTopic, PartitionInfo, TopicInfo};
-use crate::cluster::{LEADER_NOT_AVAILABLE, TopicMeta, UNKNOWN_TOPIC, topic_meta};
+use crate::cluster::{TopicMeta, topic_meta};
+use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
-
-pub(super) const NOT_CONTROLLER: i16 = 41;
 
 impl Admin {
     /// All topics, by name, those of the brokers (`__consumer_offsets`) included.
@@ -36,9 +35,10 @@ impl Admin {
     /// [`ErrorKind::UnknownTopic`] if it does not exist; it is not created.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
         let answer = self.topic_metadata(name).await?;
-        let found = answer.topics.first().ok_or(UNKNOWN_TOPIC);
-        let found =
-            found.and_then(|t| if t.error_code == 0 { info(t).ok_or(UNKNOWN_TOPIC) } else { Err(t.error_code) });
+        let found = answer.topics.first().ok_or(code::UNKNOWN_TOPIC_OR_PARTITION);
+        let found = found.and_then(|t| {
+            if t.error_code == 0 { info(t).ok_or(code::UNKNOWN_TOPIC_OR_PARTITION) } else { Err(t.error_code) }
+        });
         found.map_err(|code| describe_error(name, code))
     }
 
@@ -84,7 +84,9 @@ impl Admin {
             .with_timeout_ms(millis(timeout))
             .with_validate_only(validate_only);
         let answer = |r: &<CreateTopicsRequest as Api>::Response| {
-            r.topics.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+            r.topics
+                .first()
+                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
         self.ask_controller(request, &new.to_string(), answer).await.map(drop)
     }
@@ -101,7 +103,9 @@ impl Admin {
         let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
         let what = format!("raising topic {name:?} to {total} partitions");
         let answer = |r: &<CreatePartitionsRequest as Api>::Response| {
-            r.results.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+            r.results
+                .first()
+                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
         self.ask_controller(request, &what, answer).await?;
         self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
@@ -117,7 +121,9 @@ impl Admin {
             DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(millis(timeout));
         let what = format!("deleting topic {name:?}");
         let answer = |r: &<DeleteTopicsRequest as Api>::Response| {
-            r.responses.first().map_or((UNKNOWN_TOPIC, None), |t| (t.error_code, t.error_message.clone()))
+            r.responses
+                .first()
+                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
         self.ask_controller(request, &what, answer).await?;
         self.wait_for(name, &what, |t| t.is_none()).await
@@ -140,12 +146,12 @@ impl Admin {
                 Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
                     Ok(response) => match answer(&response) {
                         (0, _) => return Ok(response),
-                        (UNKNOWN_TOPIC, _) => {
+                        (code::UNKNOWN_TOPIC_OR_PARTITION, _) => {
                             return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
                         }
                         (code, message) => {
                             let error = refused(code, message, what);
-                            if code != NOT_CONTROLLER {
+                            if code != code::NOT_CONTROLLER {
                                 return Err(error);
                             }
                             error
@@ -155,7 +161,7 @@ impl Admin {
                     Err(e) if e.kind() == ErrorKind::Connect => e.context(what),
                     Err(e) => return Err(e.context(what)),
                 },
-                None => Error::broker(NOT_CONTROLLER, format_args!("{what}: the cluster has no controller")),
+                None => Error::broker(code::NOT_CONTROLLER, format_args!("{what}: the cluster has no controller")),
             };
             let wait = backoff.next();
             if Instant::now() + wait > deadline {
@@ -173,7 +179,8 @@ impl Admin {
         let mut backoff = cluster.backoff();
         loop {
             let answer = self.topic_metadata(name).await?;
-            let found = answer.topics.first().filter(|t| t.error_code != UNKNOWN_TOPIC).and_then(meta);
+            let found =
+                answer.topics.first().filter(|t| t.error_code != code::UNKNOWN_TOPIC_OR_PARTITION).and_then(meta);
             if done(found.as_ref()) {
                 return Ok(());
             }
@@ -189,8 +196,10 @@ impl Admin {
 
 fn describe_error(name: &str, code: i16) -> Error {
     match code {
-        UNKNOWN_TOPIC => Error::new(ErrorKind::UnknownTopic, format!("topic {name:?} does not exist")),
-        LEADER_NOT_AVAILABLE => Error::broker(code, format_args!("topic {name:?} is being created")),
+        code::UNKNOWN_TOPIC_OR_PARTITION => {
+            Error::new(ErrorKind::UnknownTopic, format!("topic {name:?} does not exist"))
+        }
+        code::LEADER_NOT_AVAILABLE => Error::broker(code, format_args!("topic {name:?} is being created")),
         code => Error::broker(code, format_args!("describing topic {name:?}")),
     }
 }

@@ -7,8 +7,9 @@ use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::snapshot::{TopicMeta, UNKNOWN_TOPIC};
+use super::snapshot::TopicMeta;
 use super::{Cluster, note_created};
+use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Number of topics that one request asks for at most.
@@ -65,7 +66,7 @@ async fn answer(cluster: &Cluster, look_ups: Vec<LookUp>, create: bool) {
     let names: Vec<_> = callers.keys().cloned().collect();
     let outcome = cluster.metadata(Some(&names), create).await.map(|answer| {
         let codes: HashMap<Arc<str>, i16> = answer.topics.iter().filter_map(code).collect();
-        let found = |name: &Arc<str>| codes.get(name).copied().unwrap_or(UNKNOWN_TOPIC);
+        let found = |name: &Arc<str>| codes.get(name).copied().unwrap_or(code::UNKNOWN_TOPIC_OR_PARTITION);
         names.iter().filter(|name| found(name) == 0).for_each(|name| _ = cluster.interests.add(name, Instant::now()));
         let known = cluster.snapshot();
         cluster.add(answer);
@@ -81,11 +82,14 @@ async fn answer(cluster: &Cluster, look_ups: Vec<LookUp>, create: bool) {
     for (name, replies) in callers {
         let found = match &outcome {
             Err(e) => Err(e.clone()),
-            Ok(codes) => Ok(match (codes.get(&name).copied().unwrap_or(UNKNOWN_TOPIC), snapshot.topics.get(&name)) {
-                (0, Some(topic)) => Ok(Arc::clone(topic)),
-                (0, None) => Err(UNKNOWN_TOPIC),
-                (code, _) => Err(code),
-            }),
+            Ok(codes) => {
+                let code = codes.get(&name).copied().unwrap_or(code::UNKNOWN_TOPIC_OR_PARTITION);
+                Ok(match (code, snapshot.topics.get(&name)) {
+                    (0, Some(topic)) => Ok(Arc::clone(topic)),
+                    (0, None) => Err(code::UNKNOWN_TOPIC_OR_PARTITION),
+                    (code, _) => Err(code),
+                })
+            }
         };
         for reply in replies {
             _ = reply.send(found.clone()); // the caller may have gone

@@ -30,8 +30,9 @@ use discovery::LookUp;
 use interest::Interests;
 pub(crate) use interest::{Interest, Pin};
 pub(crate) use registry::Registry;
-pub(crate) use snapshot::{LEADER_NOT_AVAILABLE, Snapshot, TopicMeta, UNKNOWN_TOPIC, address, topic as topic_meta};
+pub(crate) use snapshot::{Snapshot, TopicMeta, address, topic as topic_meta};
 
+use crate::code;
 use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final};
@@ -217,19 +218,19 @@ impl Cluster {
                 Ok(topic) => return Ok(topic),
                 Err(code) => code,
             };
-            let coming = code == LEADER_NOT_AVAILABLE || (create && code == UNKNOWN_TOPIC);
+            let coming = code == code::LEADER_NOT_AVAILABLE || (create && code == code::UNKNOWN_TOPIC_OR_PARTITION);
             if !coming || began.elapsed() > self.config.topic_creation_timeout {
                 return Err(unknown(&name, code, create, began.elapsed()));
             }
             // First without, so that a topic that is created can be told from one that was there.
-            if create && code == UNKNOWN_TOPIC && !asks_to_create {
+            if create && code == code::UNKNOWN_TOPIC_OR_PARTITION && !asks_to_create {
                 asks_to_create = true;
                 continue;
             }
             tries += 1;
             // The answer for a topic that is being created is the same as for one that never will be. Most are there by the
             // second look, so that the question is seldom asked.
-            if tries == 2 && code == UNKNOWN_TOPIC && self.creates_topics().await == Some(false) {
+            if tries == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
                 let what = format!(
                     "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
                      false): create it first (ailurus topic create)"
@@ -354,7 +355,7 @@ fn note_created(topic: &TopicMeta) {
 
 fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
     let what = format!("topic {name:?}");
-    if code != UNKNOWN_TOPIC && code != LEADER_NOT_AVAILABLE {
+    if code != code::UNKNOWN_TOPIC_OR_PARTITION && code != code::LEADER_NOT_AVAILABLE {
         return Error::broker(code, what);
     }
     let why = if create {
@@ -362,7 +363,7 @@ fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
             "does not exist, and the broker did not create it within {waited:.1?} (REDPANDA_TOPIC_CREATION_TIMEOUT): create \
              it (ailurus topic create), or see whether the broker allows auto-creation"
         )
-    } else if code == LEADER_NOT_AVAILABLE {
+    } else if code == code::LEADER_NOT_AVAILABLE {
         format!("has had no leader for {waited:.1?}: check the brokers")
     } else {
         "does not exist: create it first (ailurus topic create)".into()

@@ -11,12 +11,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::topics::Topics;
+use crate::code;
 use crate::config::BrokerAddr;
-
-/// Error code of a topic or partition that does not exist.
-pub(crate) const UNKNOWN_TOPIC: i16 = 3;
-/// Error code of a topic that is being created, or of a partition whose leader is being elected.
-pub(crate) const LEADER_NOT_AVAILABLE: i16 = 5;
 
 /// So many answers in a row with an older election are believed: a topic without an id may have been deleted and created again,
 /// and elections count anew. A broker that lags behind has caught up by then.
@@ -115,7 +111,7 @@ impl Snapshot {
                 changed |= self.failed.remove(&name).is_some();
                 changed |= self.topics.insert(new);
             } else {
-                if t.error_code == UNKNOWN_TOPIC && self.topics.remove(&name) {
+                if t.error_code == code::UNKNOWN_TOPIC_OR_PARTITION && self.topics.remove(&name) {
                     tracing::warn!(topic = %name, "the topic is gone: it was deleted, or the broker asked does not know it");
                 }
                 changed |= self.failed.insert(name, t.error_code) != Some(t.error_code);
@@ -144,7 +140,7 @@ pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&To
         let Some(slot) = listed(p).and_then(|i| partitions.get_mut(i)) else { continue };
         let ids = |ids: &[kafka_protocol::messages::BrokerId]| ids.iter().map(|b| b.0).collect();
         *slot = PartitionMeta {
-            leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != LEADER_NOT_AVAILABLE),
+            leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != code::LEADER_NOT_AVAILABLE),
             leader_epoch: p.leader_epoch,
             rewinds: 0,
             replicas: ids(&p.replica_nodes),
@@ -257,7 +253,7 @@ mod tests {
     fn growth_and_elections_show() {
         let now = Instant::now();
         let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
-        let electing = partition(0, 1, 1).with_error_code(LEADER_NOT_AVAILABLE);
+        let electing = partition(0, 1, 1).with_error_code(code::LEADER_NOT_AVAILABLE);
         let s = next(&s, answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
         assert_eq!(leaders(&s), [None, None, Some(1)]);
         assert_eq!(known(&s).partition(3), None);
@@ -275,10 +271,10 @@ mod tests {
     fn a_deleted_topic_is_forgotten_and_a_passing_error_is_not_a_deletion() {
         let now = Instant::now();
         let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
-        let s = next(&s, answer(LEADER_NOT_AVAILABLE, 0, vec![]), now);
+        let s = next(&s, answer(code::LEADER_NOT_AVAILABLE, 0, vec![]), now);
         assert_eq!(leaders(&s), [Some(1)]);
-        let s = next(&s, answer(UNKNOWN_TOPIC, 0, vec![]), now);
+        let s = next(&s, answer(code::UNKNOWN_TOPIC_OR_PARTITION, 0, vec![]), now);
         assert!(s.topics.get("t").is_none());
-        assert_eq!(s.failed["t"], UNKNOWN_TOPIC);
+        assert_eq!(s.failed["t"], code::UNKNOWN_TOPIC_OR_PARTITION);
     }
 }

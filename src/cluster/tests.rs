@@ -107,7 +107,7 @@ async fn a_topic_in_use_that_is_missing_is_looked_for() {
     let client = Client::new(Config::default());
     let cluster = client.cluster();
     let mut snapshot = (*cluster.snapshot()).clone();
-    snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
+    snapshot.failed.insert("gone".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
     cluster.snapshot.send_replace(Arc::new(snapshot));
     assert!(cluster.missing().is_empty(), "nobody uses it");
     cluster.interest(&"gone".into());

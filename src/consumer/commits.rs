@@ -10,14 +10,12 @@ use tokio::sync::Notify;
 use super::commit_queue::{self, CommitQueue, Fate, Unawaited};
 use super::lease::Lease;
 use super::offsets::{Codes, Offset};
-use super::protocol::code;
-use crate::cluster::{Backoff, UNKNOWN_TOPIC};
+use crate::cluster::Backoff;
+use crate::code;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
 use crate::record::TopicPartition;
 use crate::text;
-
-const UNKNOWN_SERVER_ERROR: i16 = -1;
 
 /// Offsets to commit, each under its lease.
 pub(crate) type Commit = commit_queue::Commit<Lease>;
@@ -227,9 +225,9 @@ fn passes(code: i16, stale: bool) -> bool {
         code if stale && is_of_membership(code) => true,
         // What is still ours can be committed in the epoch that the next heartbeat brings.
         code::STALE_MEMBER_EPOCH => true,
-        UNKNOWN_TOPIC | code::REBALANCE_IN_PROGRESS => false,
+        code::UNKNOWN_TOPIC_OR_PARTITION | code::REBALANCE_IN_PROGRESS => false,
         // A broker that does not know what went wrong may do better: a commit can be made twice.
-        code => is_retriable_code(code) || code == UNKNOWN_SERVER_ERROR,
+        code => is_retriable_code(code) || code == code::UNKNOWN_SERVER_ERROR,
     }
 }
 

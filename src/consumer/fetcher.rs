@@ -26,7 +26,8 @@ use super::source::FetchPlan;
 use super::tracker::{Ask, Came, FetchFrom, Plan, Tracker, Validate};
 use super::unpack::{Aborted, Limits, Unpacked, unpack};
 use super::{Records, StartOffset, Watermarks};
-use crate::cluster::{Backoff, Client, LEADER_NOT_AVAILABLE, Snapshot};
+use crate::cluster::{Backoff, Client, Snapshot};
+use crate::code;
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result, kind_of};
 use crate::failure::{Outage, Trouble};
@@ -46,7 +47,6 @@ const MUCH: usize = 16;
 /// What a fetch takes is freed and taken again with the next one, and a page that comes anew from the system costs more than
 /// to fill it: so one such block is mapped at the start, and never touched. Other allocators do not mind.
 const MAPPED: usize = 8 << 20;
-const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// How long an election may take without a word of it in the log.
 const ELECTION: Duration = Duration::from_secs(3);
 /// Partitions that a warning names.
@@ -266,7 +266,7 @@ fn leaderless(partitions: &[TopicPartition], snapshot: &Snapshot) -> Error {
         ),
     };
     let what = format!("{} without a leader{why}", named(partitions));
-    Error::new(ErrorKind::Broker(LEADER_NOT_AVAILABLE), what)
+    Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what)
 }
 
 impl Shared {
@@ -564,7 +564,7 @@ impl Shared {
                         let deserted = self.tracker().desert(&ask.lease, broker, Instant::now().into_std());
                         elsewhere |= deserted;
                         // A replica that has fallen behind does not know the whole log: the leader is asked.
-                        if !(deserted && code == OFFSET_OUT_OF_RANGE) {
+                        if !(deserted && code == code::OFFSET_OUT_OF_RANGE) {
                             self.refused(&ask.lease, code, "fetching");
                         }
                     }

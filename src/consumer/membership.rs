@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::protocol::{Action, Failure, Had, Joined, Settings, code};
+use super::protocol::{Action, Failure, Had, Joined, Settings};
 use crate::cluster::Backoff;
+use crate::code;
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::failure::{Outage, Trouble, is_final, is_final_code};
 use crate::record::TopicPartition;

@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::StartOffset;
 use super::listing::{EARLIEST, LATEST};
 use super::tracker::Ask;
-use crate::cluster::UNKNOWN_TOPIC;
+use crate::code;
 use crate::config::IsolationLevel;
 use crate::error::Result;
 use crate::record::TopicPartition;
@@ -119,7 +119,7 @@ pub(crate) fn committed_answer(
                     committed.insert(TopicPartition::new(topic.name.as_str(), p.partition_index), offset);
                 }
                 // Nothing can be committed for a topic that is gone.
-                0 | UNKNOWN_TOPIC => {}
+                0 | code::UNKNOWN_TOPIC_OR_PARTITION => {}
                 code => return Err(code),
             }
         }

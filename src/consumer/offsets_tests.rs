@@ -16,7 +16,8 @@ fn committed_offsets_are_those_that_there_are() {
         let topic = OffsetFetchResponseTopic::default().with_name(topic_name("t")).with_partitions(partitions);
         OffsetFetchResponse::default().with_topics(vec![topic])
     };
-    let known = answer(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, UNKNOWN_TOPIC)]);
+    let known =
+        answer(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, code::UNKNOWN_TOPIC_OR_PARTITION)]);
     assert_eq!(
         committed_answer(&known).unwrap(),
         HashMap::from([(TopicPartition::new("t", 0), OffsetAndMetadata::new(7))])

@@ -23,25 +23,6 @@ use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
-/// Error codes of the group protocol.
-pub(crate) mod code {
-    pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
-    pub(crate) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
-    pub(crate) const NOT_COORDINATOR: i16 = 16;
-    pub(crate) const ILLEGAL_GENERATION: i16 = 22;
-    pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
-    pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
-    pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
-    pub(crate) const GROUP_ID_NOT_FOUND: i16 = 69;
-    pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
-    pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
-    pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
-    pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
-    pub(crate) const UNRELEASED_INSTANCE_ID: i16 = 111;
-    pub(crate) const UNSUPPORTED_ASSIGNOR: i16 = 112;
-    pub(crate) const STALE_MEMBER_EPOCH: i16 = 113;
-}
-
 /// An assignor by which a member offers to share out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Offered {

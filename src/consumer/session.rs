@@ -1,8 +1,8 @@
 //! An incremental fetch session (KIP-227), without I/O: the broker remembers which partitions a connection fetches, so that a
 //! request names only those that have changed, and a response only those that have news.
 
-const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
-const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
+use crate::code;
+
 /// The epoch of a request outside of sessions.
 const NONE: i32 = -1;
 /// The epoch of a request that begins a session, and closes the one whose id it names.
@@ -43,15 +43,15 @@ impl Session {
     /// repeated at once, in a new session.
     pub(crate) fn on_response(&mut self, code: i16, id: i32) -> bool {
         match code {
-            FETCH_SESSION_ID_NOT_FOUND => *self = Self::default(),
-            INVALID_FETCH_SESSION_EPOCH => self.on_failure(),
+            code::FETCH_SESSION_ID_NOT_FOUND => *self = Self::default(),
+            code::INVALID_FETCH_SESSION_EPOCH => self.on_failure(),
             _ if id == 0 => *self = Self::default(),
             _ => {
                 self.id = id;
                 self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
             }
         }
-        !matches!(code, FETCH_SESSION_ID_NOT_FOUND | INVALID_FETCH_SESSION_EPOCH)
+        !matches!(code, code::FETCH_SESSION_ID_NOT_FOUND | code::INVALID_FETCH_SESSION_EPOCH)
     }
 
     /// What the broker remembers is not known any more: the next request begins a new session and closes this one.

@@ -18,7 +18,7 @@ fn epochs_count_the_responses_of_a_session() {
 
 #[test]
 fn a_session_that_is_lost_begins_again() {
-    for (code, id) in [(FETCH_SESSION_ID_NOT_FOUND, 0), (INVALID_FETCH_SESSION_EPOCH, 77)] {
+    for (code, id) in [(code::FETCH_SESSION_ID_NOT_FOUND, 0), (code::INVALID_FETCH_SESSION_EPOCH, 77)] {
         let mut s = Session::default();
         s.on_response(0, 77);
         assert!(!s.on_response(code, 0));

@@ -17,14 +17,12 @@ use super::lease::Lease;
 use super::part::{Begin, Part, Position, Why};
 use super::source::{FetchPlan, Limits, Source};
 use super::{StartOffset, start};
-use crate::cluster::{Backoff, Snapshot, UNKNOWN_TOPIC};
+use crate::cluster::{Backoff, Snapshot};
+use crate::code;
 use crate::config::ConsumerConfig;
 use crate::error::{Error, ErrorKind, code_name, kind_of};
 use crate::failure::is_final_code;
 use crate::record::TopicPartition;
-
-const OFFSET_OUT_OF_RANGE: i16 = 1;
-const CORRUPT_MESSAGE: i16 = 2;
 
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +161,8 @@ impl Tracker {
             let topic = snapshot.topics.get(&p.topic);
             let meta = topic.and_then(|t| t.partition(p.partition));
             let Some((topic, meta)) = topic.zip(meta) else {
-                let known_missing = topic.is_some() || snapshot.failed.get(&p.topic) == Some(&UNKNOWN_TOPIC);
+                let known_missing =
+                    topic.is_some() || snapshot.failed.get(&p.topic) == Some(&code::UNKNOWN_TOPIC_OR_PARTITION);
                 if known_missing && !part.reported {
                     part.reported = true;
                     moved.missing.push(Lease { partition: p.clone(), epoch: part.epoch });
@@ -424,7 +423,7 @@ impl Tracker {
     pub(crate) fn refused(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> Refused {
         let Some(part) = self.part(lease) else { return Refused::default() };
         part.in_flight = false;
-        if let (OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
+        if let (code::OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
             part.position = Position::Doubted { offset, start: None };
             if part.doubts > 0 {
                 part.retry_at = Some(now + part.backoff.next());
@@ -433,7 +432,7 @@ impl Tracker {
         }
         part.retry_at = Some(now + part.backoff.next());
         // Damage is told, for nothing is skipped; and what somebody has to mend.
-        let told = code == CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
+        let told = code == code::CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
         let passing = !told;
         tracing::debug!(partition = %lease, error = code_name(code), "{doing} was refused; it is tried again");
         Refused {

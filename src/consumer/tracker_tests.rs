@@ -163,7 +163,7 @@ fn an_offset_outside_the_log_goes_by_the_policy() {
     t.lead(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let refused = t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    let refused = t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     assert!(refused.refresh && refused.report.is_none());
     doubt(&mut t, now, 20, 90);
     assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
@@ -191,7 +191,7 @@ fn an_offset_that_is_refused_and_is_inside_the_log_stays() {
         let mut now = Instant::now();
         for round in 0..5 {
             assert_eq!(asks(&t.plan(1, now)), [(0, 50)], "{reset:?}");
-            assert!(t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching").refresh);
+            assert!(t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching").refresh);
             if round > 0 {
                 let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("not again at once") };
                 now = until;
@@ -210,7 +210,7 @@ fn by_latest_a_position_behind_the_log_goes_to_its_end_and_that_is_committed() {
     t.lead(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     let sought = doubt(&mut t, now, 0, 49);
     assert_eq!((sought.at, sought.pin), (Some(49), true));
 }
@@ -297,7 +297,7 @@ fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_ba
     t.lead(&snapshot(&[1], 1));
     let mut gone = Snapshot::empty();
     assert_eq!(t.lead(&gone).missing, [], "not known yet");
-    gone.failed.insert("t".into(), UNKNOWN_TOPIC);
+    gone.failed.insert("t".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
     assert_eq!(t.lead(&gone).missing, [p(0)]);
     assert_eq!(t.lead(&gone).missing, []);
     t.lead(&snapshot(&[1], 2));
@@ -384,7 +384,7 @@ fn without_a_policy_the_program_is_told_what_there_is() {
     assert!(e.contains("t/2 was cut and written anew from offset 60 on, after it was read up to offset 80"), "{e}");
     assert!(e.contains("begins at 10 and ends at 70") && e.contains("REDPANDA_AUTO_OFFSET_RESET"), "{e}");
     assert_eq!(self::asks(&t.plan(1, now)), [(0, 500)]);
-    t.refused(&p(0), now, OFFSET_OUT_OF_RANGE, "fetching");
+    t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     ask(&mut t, &[(0, StartOffset::Earliest)]);
     let e = told(&mut t, 0, 90);
     assert!(e.contains("offset 500 of t/0 is not in its log"), "{e}");

@@ -9,7 +9,8 @@ use kafka_protocol::messages::MetadataRequest;
 use tokio::time::{Instant, timeout_at};
 
 use super::{BrokerHealth, BrokerStatus, TopicHealth};
-use crate::cluster::{Client, Cluster, Snapshot, TopicMeta, UNKNOWN_TOPIC};
+use crate::cluster::{Client, Cluster, Snapshot, TopicMeta};
+use crate::code;
 use crate::config::{BrokerAddr, IsolationLevel};
 use crate::consumer::{LATEST, list_offsets_request, listed_offsets};
 use crate::processor::SubscriptionState;
@@ -169,7 +170,7 @@ pub(super) fn absent<'a>(
 fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
     let mut topics = BTreeMap::new();
     for (name, code) in &snapshot.failed {
-        if *code == UNKNOWN_TOPIC {
+        if *code == code::UNKNOWN_TOPIC_OR_PARTITION {
             let name = name.to_string();
             let gone = TopicHealth {
                 name,
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn a_topic_that_is_gone_is_told() {
         let mut snapshot = Snapshot::empty();
-        snapshot.failed.insert("gone".into(), UNKNOWN_TOPIC);
+        snapshot.failed.insert("gone".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
         snapshot.failed.insert("refused".into(), 29);
         let told: Vec<_> = topics(&snapshot).into_iter().map(|t| (t.name, t.exists)).collect();
         assert_eq!(told, [("gone".to_owned(), false)]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::admin::{Admin, ConfigEntry, ConfigSource, NewTopic, TopicInfo};
 use crate::cluster::Client;
+use crate::code;
 use crate::config::ProcessorConfig;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,10 +26,6 @@ const CLEANUP_POLICY: &str = "cleanup.policy";
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 /// What is asked for of each topic.
 const SETTINGS: [&str; 5] = [MAX_MESSAGE_BYTES, RETENTION_MS, RETENTION_BYTES, CLEANUP_POLICY, MIN_INSYNC_REPLICAS];
-
-const INVALID_REPLICATION_FACTOR: i16 = 38;
-const INVALID_CONFIG: i16 = 40;
-const POLICY_VIOLATION: i16 = 44;
 
 /// A dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,11 +114,11 @@ async fn create(
         };
         match error.broker_code() {
             // Nodes may be down: the origin had them when it was created.
-            Some(INVALID_REPLICATION_FACTOR) if replication.is_some() => {
+            Some(code::INVALID_REPLICATION_FACTOR) if replication.is_some() => {
                 replication = None;
                 plan.retain(|(name, _)| *name != MIN_INSYNC_REPLICAS);
             }
-            Some(INVALID_CONFIG | POLICY_VIOLATION) if plans.len() > 0 => {
+            Some(code::INVALID_CONFIG | code::POLICY_VIOLATION) if plans.len() > 0 => {
                 tracing::warn!(topic = %name, error = %error.full(), "the dead-letter topic can't be created with all settings");
                 plan = plans.next().unwrap_or_default();
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::partition::Identity;
 use super::sender::Shared;
+use crate::code;
 use crate::error::{Error, Result};
 use crate::failure::{Outage, is_final};
 
@@ -88,7 +89,14 @@ async fn ask(shared: &Shared) -> Result<Identity, (Error, bool)> {
 /// Whether a broker that answers so will not give an identity until somebody changes that: it is not authorized, not supported, or
 /// the request is not valid. Any other code passes, also one that is not known.
 fn is_refusal(code: i16) -> bool {
-    matches!(code, 29 | 31 | 35 | 42 | 53)
+    matches!(
+        code,
+        code::TOPIC_AUTHORIZATION_FAILED
+            | code::CLUSTER_AUTHORIZATION_FAILED
+            | code::UNSUPPORTED_VERSION
+            | code::INVALID_REQUEST
+            | code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    )
 }
 
 #[cfg(test)]

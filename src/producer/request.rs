@@ -225,9 +225,8 @@ mod tests {
     use super::super::accumulator::tests::values;
     use super::super::batch::Payload;
     use super::*;
+    use crate::code;
     use crate::record::{BatchBuilder, ProducerSequence};
-
-    const INVALID_RECORD: i16 = 87;
 
     /// A batch of records with their places as values.
     fn batch(records: u32) -> Encoded {
@@ -254,7 +253,7 @@ mod tests {
             let error = BatchIndexAndErrorMessage::default().with_batch_index(index);
             error.with_batch_index_error_message(Some(message))
         };
-        let answer = PartitionProduceResponse::default().with_error_code(INVALID_RECORD);
+        let answer = PartitionProduceResponse::default().with_error_code(code::INVALID_RECORD);
         answer.with_record_errors(bad.iter().map(named).collect())
     }
 

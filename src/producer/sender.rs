@@ -24,7 +24,8 @@ use super::identity;
 use super::meter::Meter;
 use super::request::{self, Answers, Encoded};
 use super::verdict::is_stale_leader;
-use crate::cluster::{Backoff, Client, Cluster, FAR, TopicMeta, UNKNOWN_TOPIC};
+use crate::cluster::{Backoff, Client, Cluster, FAR, TopicMeta};
+use crate::code;
 use crate::config::{Compression, ProducerConfig};
 use crate::wire::Connection;
 
@@ -250,7 +251,7 @@ fn follow_leaders(shared: &Shared) {
     for name in names {
         match snapshot.topics.get(&name) {
             Some(topic) => shared.learn(topic),
-            None if snapshot.failed.get(&name) == Some(&UNKNOWN_TOPIC) => {
+            None if snapshot.failed.get(&name) == Some(&code::UNKNOWN_TOPIC_OR_PARTITION) => {
                 let ended = shared.lock().update_topic(Instant::now(), &name, None, None);
                 shared.finish(ended);
             }

@@ -3,6 +3,8 @@
 //! A code that is not named here leaves that open, whatever the protocol calls it: the batch is sent again under its sequence
 //! number, by which its leader recognises it if it is there, and if the delivery timeout ends that, its fate is unknown.
 
+use crate::code;
+
 /// What a broker that answers with an error code has done with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -26,40 +28,40 @@ pub(super) enum Verdict {
 
 /// All codes that say whether the batch may be in the log.
 const VERDICTS: &[(i16, Verdict)] = &[
-    (2, Verdict::NotYet),         // CORRUPT_MESSAGE: its checksum was wrong when it came
-    (3, Verdict::NotYet),         // UNKNOWN_TOPIC_OR_PARTITION
-    (5, Verdict::NotYet),         // LEADER_NOT_AVAILABLE
-    (6, Verdict::Open), // NOT_LEADER_OR_FOLLOWER: also of a leader that stepped down while it waited for followers
-    (7, Verdict::Open), // REQUEST_TIMED_OUT: the followers did not confirm it in time
-    (10, Verdict::TooLarge), // MESSAGE_TOO_LARGE
-    (17, Verdict::Refused), // INVALID_TOPIC_EXCEPTION
-    (18, Verdict::TooLarge), // RECORD_LIST_TOO_LARGE
-    (19, Verdict::NotYet), // NOT_ENOUGH_REPLICAS
-    (20, Verdict::Open), // NOT_ENOUGH_REPLICAS_AFTER_APPEND
-    (21, Verdict::Refused), // INVALID_REQUIRED_ACKS
-    (29, Verdict::Refused), // TOPIC_AUTHORIZATION_FAILED
-    (31, Verdict::Refused), // CLUSTER_AUTHORIZATION_FAILED
-    (32, Verdict::BadRecords), // INVALID_TIMESTAMP
-    (35, Verdict::Refused), // UNSUPPORTED_VERSION
-    (42, Verdict::Refused), // INVALID_REQUEST
-    (43, Verdict::Refused), // UNSUPPORTED_FOR_MESSAGE_FORMAT
-    (44, Verdict::Refused), // POLICY_VIOLATION
-    (45, Verdict::OutOfSequence), // OUT_OF_ORDER_SEQUENCE_NUMBER
-    (46, Verdict::Duplicate), // DUPLICATE_SEQUENCE_NUMBER
-    (47, Verdict::Fenced), // INVALID_PRODUCER_EPOCH
-    (48, Verdict::Refused), // INVALID_TXN_STATE
-    (49, Verdict::Refused), // INVALID_PRODUCER_ID_MAPPING
-    (53, Verdict::Refused), // TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-    (56, Verdict::Open), // KAFKA_STORAGE_ERROR: the disk may have failed behind the write
-    (59, Verdict::OutOfSequence), // UNKNOWN_PRODUCER_ID
-    (74, Verdict::NotYet), // FENCED_LEADER_EPOCH
-    (75, Verdict::NotYet), // UNKNOWN_LEADER_EPOCH
-    (76, Verdict::Refused), // UNSUPPORTED_COMPRESSION_TYPE
-    (87, Verdict::BadRecords), // INVALID_RECORD
-    (89, Verdict::NotYet), // THROTTLING_QUOTA_EXCEEDED
-    (90, Verdict::Fenced), // PRODUCER_FENCED
-    (100, Verdict::NotYet), // UNKNOWN_TOPIC_ID
-    (103, Verdict::NotYet), // INCONSISTENT_TOPIC_ID
+    (code::CORRUPT_MESSAGE, Verdict::NotYet), // its checksum was wrong when it came
+    (code::UNKNOWN_TOPIC_OR_PARTITION, Verdict::NotYet),
+    (code::LEADER_NOT_AVAILABLE, Verdict::NotYet),
+    (code::NOT_LEADER_OR_FOLLOWER, Verdict::Open), // also of a leader that stepped down while it waited for followers
+    (code::REQUEST_TIMED_OUT, Verdict::Open),      // the followers did not confirm it in time
+    (code::MESSAGE_TOO_LARGE, Verdict::TooLarge),
+    (code::INVALID_TOPIC_EXCEPTION, Verdict::Refused),
+    (code::RECORD_LIST_TOO_LARGE, Verdict::TooLarge),
+    (code::NOT_ENOUGH_REPLICAS, Verdict::NotYet),
+    (code::NOT_ENOUGH_REPLICAS_AFTER_APPEND, Verdict::Open),
+    (code::INVALID_REQUIRED_ACKS, Verdict::Refused),
+    (code::TOPIC_AUTHORIZATION_FAILED, Verdict::Refused),
+    (code::CLUSTER_AUTHORIZATION_FAILED, Verdict::Refused),
+    (code::INVALID_TIMESTAMP, Verdict::BadRecords),
+    (code::UNSUPPORTED_VERSION, Verdict::Refused),
+    (code::INVALID_REQUEST, Verdict::Refused),
+    (code::UNSUPPORTED_FOR_MESSAGE_FORMAT, Verdict::Refused),
+    (code::POLICY_VIOLATION, Verdict::Refused),
+    (code::OUT_OF_ORDER_SEQUENCE_NUMBER, Verdict::OutOfSequence),
+    (code::DUPLICATE_SEQUENCE_NUMBER, Verdict::Duplicate),
+    (code::INVALID_PRODUCER_EPOCH, Verdict::Fenced),
+    (code::INVALID_TXN_STATE, Verdict::Refused),
+    (code::INVALID_PRODUCER_ID_MAPPING, Verdict::Refused),
+    (code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Verdict::Refused),
+    (code::KAFKA_STORAGE_ERROR, Verdict::Open), // the disk may have failed behind the write
+    (code::UNKNOWN_PRODUCER_ID, Verdict::OutOfSequence),
+    (code::FENCED_LEADER_EPOCH, Verdict::NotYet),
+    (code::UNKNOWN_LEADER_EPOCH, Verdict::NotYet),
+    (code::UNSUPPORTED_COMPRESSION_TYPE, Verdict::Refused),
+    (code::INVALID_RECORD, Verdict::BadRecords),
+    (code::THROTTLING_QUOTA_EXCEEDED, Verdict::NotYet),
+    (code::PRODUCER_FENCED, Verdict::Fenced),
+    (code::UNKNOWN_TOPIC_ID, Verdict::NotYet),
+    (code::INCONSISTENT_TOPIC_ID, Verdict::NotYet),
 ];
 
 impl Verdict {
@@ -70,7 +72,17 @@ impl Verdict {
 
 /// Returns whether the leader that is known may be the wrong one.
 pub(super) fn is_stale_leader(code: i16) -> bool {
-    matches!(code, 3 | 5 | 6 | 56 | 74 | 75 | 100 | 103)
+    matches!(
+        code,
+        code::UNKNOWN_TOPIC_OR_PARTITION
+            | code::LEADER_NOT_AVAILABLE
+            | code::NOT_LEADER_OR_FOLLOWER
+            | code::KAFKA_STORAGE_ERROR
+            | code::FENCED_LEADER_EPOCH
+            | code::UNKNOWN_LEADER_EPOCH
+            | code::UNKNOWN_TOPIC_ID
+            | code::INCONSISTENT_TOPIC_ID
+    )
 }
 
 #[cfg(test)]

@@ -13,13 +13,11 @@ use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest, Sa
 use kafka_protocol::protocol::StrBytes;
 
 use super::connection::Asker;
+use crate::code;
 use crate::config::{Config, SaslConfig, SaslMechanism, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
 use exchange::{Exchange, Message, Next, Proof};
 pub(super) use renewal::Renewal;
-
-const UNSUPPORTED_MECHANISM: i16 = 33;
-const ILLEGAL_STATE: i16 = 34;
 
 /// How to log in.
 #[derive(Debug, Clone)]
@@ -130,14 +128,14 @@ impl AsRef<[u8]> for Owned {
 fn agreed(answer: &SaslHandshakeResponse, mechanism: &str, peer: &str) -> Result<()> {
     match answer.error_code {
         0 => Ok(()),
-        UNSUPPORTED_MECHANISM => {
+        code::UNSUPPORTED_SASL_MECHANISM => {
             let what = format!(
                 "{peer} does not offer the SASL mechanism {mechanism}: it offers {}; change REDPANDA_SASL_MECHANISM",
                 offered(answer)
             );
             Err(Error::new(ErrorKind::Authentication, what))
         }
-        ILLEGAL_STATE => Err(no_login(peer)),
+        code::ILLEGAL_SASL_STATE => Err(no_login(peer)),
         code => Err(Error::broker(code, format_args!("asking {peer} for the SASL mechanism {mechanism}"))),
     }
 }
@@ -158,7 +156,7 @@ fn no_login(peer: &str) -> Error {
 /// mechanism tells. `None` if that is not why.
 pub(super) fn wants_login(answer: &SaslHandshakeResponse, peer: &str, protocol: SecurityProtocol) -> Option<Error> {
     let instead = if protocol.is_tls() { "SASL_SSL" } else { "SASL_PLAINTEXT" };
-    (answer.error_code == UNSUPPORTED_MECHANISM).then(|| {
+    (answer.error_code == code::UNSUPPORTED_SASL_MECHANISM).then(|| {
         let what = format!(
             "{peer} asks for a login: this listener has SASL (it offers {}), and REDPANDA_SECURITY_PROTOCOL is {protocol}; set it to {instead}, and REDPANDA_SASL_MECHANISM",
             offered(answer)

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::{JOIN, ModernMembership, Phase};
+use crate::code;
 use crate::consumer::membership::MOVES;
-use crate::consumer::protocol::{Action, Failure, code};
+use crate::consumer::protocol::{Action, Failure};
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::failure::{is_final, is_final_code};
 

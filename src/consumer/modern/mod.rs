@@ -39,8 +39,9 @@ use uuid::Uuid;
 pub(crate) use heartbeat::{Beat, Beaten, beat_request, beaten};
 
 use super::membership::{LEAVE, drain_margin};
-use super::protocol::{Action, Failure, Settings, code};
+use super::protocol::{Action, Failure, Settings};
 use crate::cluster::Backoff;
+use crate::code;
 use crate::error::{Error, ErrorKind};
 use crate::failure::{Outage, Trouble};
 use crate::record::TopicPartition;
