@@ -66,10 +66,21 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     accumulator: Accumulator,
-    senders: BTreeMap<i32, Arc<Notify>>,
+    senders: BTreeMap<i32, Waker>,
     /// Topics that are looked up for callers who do not wait.
     looked_up: HashSet<String>,
     closed: bool,
+}
+
+/// Wakes the sender of a broker.
+#[derive(Debug)]
+struct Waker {
+    notify: Arc<Notify>,
+    /// Whether the sender found nothing to send when it looked last. One that has as many requests in flight as it may have looks
+    /// again when one of them ends: to wake it before, once for each batch, costs as much as to send the batch.
+    ///
+    /// Both sides change it under the lock of [`State`]: either the sender finds what was appended, or the append finds this set.
+    is_needed: bool,
 }
 
 /// The accumulator, locked; wakes whom it has to when it is let go.
@@ -90,6 +101,13 @@ impl Locked<'_> {
 
     pub(super) fn end_look_up(&mut self, topic: &str) {
         self.state.looked_up.remove(topic);
+    }
+
+    /// Has a sender woken when there is something to send to its broker.
+    fn wake_when_ready(&mut self, broker: i32) {
+        if let Some(waker) = self.state.senders.get_mut(&broker) {
+            waker.is_needed = true;
+        }
     }
 
     /// No more records; tells whether it was closed before.
@@ -116,8 +134,14 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let State { accumulator, senders, .. } = &mut *self.state;
         for leader in accumulator.take_wakes() {
-            // The supervisor starts senders, and looks for leaders.
-            senders.get(&leader).map_or(self.supervisor, |sender| sender).notify_one();
+            match senders.get_mut(&leader) {
+                Some(waker) => {
+                    if std::mem::take(&mut waker.is_needed) {
+                        waker.notify.notify_one();
+                    }
+                }
+                None => self.supervisor.notify_one(), // it starts senders, and looks for leaders
+            }
         }
     }
 }
@@ -269,9 +293,9 @@ fn start_senders(shared: &Arc<Shared>) {
     let mut locked = shared.lock();
     for broker in locked.waiting_leaders() {
         locked.state.senders.entry(broker).or_insert_with(|| {
-            let wake = Arc::new(Notify::new());
-            shared.tasks.spawn(Sender::new(Arc::clone(shared), broker, Arc::clone(&wake)).run());
-            wake
+            let notify = Arc::new(Notify::new());
+            shared.tasks.spawn(Sender::new(Arc::clone(shared), broker, Arc::clone(&notify)).run());
+            Waker { notify, is_needed: false } // it looks first
         });
     }
 }
@@ -325,11 +349,20 @@ impl Sender {
         }
     }
 
+    fn has_waiting(&self) -> bool {
+        let mut locked = self.shared.lock();
+        let has_waiting = locked.has_waiting(self.broker);
+        if !has_waiting {
+            locked.wake_when_ready(self.broker);
+        }
+        has_waiting
+    }
+
     /// Waits until there is something to send, then connects, however long that takes: what waits may meanwhile move to
     /// another leader, or expire.
     async fn connect(&mut self) -> Option<Connection> {
         loop {
-            while !self.shared.lock().has_waiting(self.broker) {
+            while !self.has_waiting() {
                 self.wake.notified().await;
             }
             let began = Instant::now();
@@ -373,18 +406,20 @@ impl Sender {
             {
                 let mut locked = self.shared.lock();
                 if encoding.len() + in_flight.len() >= IN_FLIGHT {
-                    let Some(at) = locked.large_request_at(Instant::now, self.broker) else { break };
-                    if at > Instant::now() {
-                        look_again = Some(at);
+                    let at = locked.large_request_at(Instant::now, self.broker);
+                    if at.is_none_or(|at| at > Instant::now()) {
+                        locked.wake_when_ready(self.broker);
+                        look_again = at;
                         break;
                     }
                 }
                 let (batches, next) = locked.drain(Instant::now, self.broker);
-                drop(locked);
                 look_again = next;
                 if batches.is_empty() {
+                    locked.wake_when_ready(self.broker);
                     break;
                 }
+                drop(locked);
                 let heavy = is_heavy(&batches);
                 if heavy || !encoding.is_empty() {
                     encoding.push_back(encode(batches, heavy));
