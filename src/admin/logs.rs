@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::leaders::Patience;
-use super::topics::topic_name;
+use crate::cluster::fields::topic_name;
 use crate::error::{Error, Result, code_name};
 
 /// A log directory of a broker.

@@ -9,7 +9,7 @@ use kafka_protocol::messages::create_topics_request::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::topics::topic_name;
+use crate::cluster::fields::topic_name;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A topic to create: what is not said is as the brokers have it by default.

@@ -8,8 +8,10 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, Topi
 
 use super::Admin;
 use super::leaders::{Outcomes, Patience, whole};
-use super::topics::{millis, topic_name};
-use crate::consumer::{EARLIEST, LATEST, StartOffset, list_offsets_request, listed_offsets};
+use super::topics::millis;
+use crate::cluster::fields::topic_name;
+use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
+use crate::consumer::StartOffset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
@@ -76,9 +78,10 @@ impl Admin {
     ) -> Result<Outcomes<i64>> {
         let level = self.cluster().config().consumer.isolation_level;
         let request = |of_leader: &[TopicPartition]| {
-            list_offsets_request(of_leader.iter().map(|p| (p.clone(), timestamp)), level)
+            list_offsets::request(of_leader.iter().map(|p| (p.clone(), timestamp)), level)
         };
-        let answers = |answer| listed_offsets(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect();
+        let answers =
+            |answer| list_offsets::answers(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect();
         self.ask_leaders("listing offsets", partitions, patience, request, answers).await
     }
 

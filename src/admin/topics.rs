@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
-use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataResponse, TopicName,
-};
+use kafka_protocol::messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use super::{Admin, NewTopic, PartitionInfo, TopicInfo};
+use crate::cluster::fields::topic_name;
 use crate::cluster::{TopicMeta, topic_meta};
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
@@ -208,10 +207,6 @@ fn describe_error(name: &str, code: i16) -> Error {
 pub(super) fn refused(code: i16, message: Option<StrBytes>, what: &str) -> Error {
     let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
     Error::broker(code, format_args!("{what}{said}"))
-}
-
-pub(super) fn topic_name(name: &str) -> TopicName {
-    TopicName(StrBytes::from_string(name.to_owned()))
 }
 
 pub(super) fn millis(d: Duration) -> i32 {

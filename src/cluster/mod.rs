@@ -6,7 +6,11 @@
 
 mod backoff;
 mod discovery;
+pub(crate) mod fields;
 mod interest;
+mod leaders;
+pub(crate) mod list_offsets;
+pub(crate) mod offset_commit;
 mod registry;
 mod requests;
 mod snapshot;

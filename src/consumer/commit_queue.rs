@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::offsets::OffsetAndMetadata;
+use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::error::{Error, Result};
 
 /// Number of waiters from which those that are gone are looked for.

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use super::commit_queue::{self, CommitQueue, Fate, Unawaited};
 use super::lease::Lease;
-use super::offsets::{Codes, Offset};
 use crate::cluster::Backoff;
+use crate::cluster::offset_commit::{Codes, Offset};
 use crate::code;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;

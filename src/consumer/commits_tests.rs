@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::consumer::offsets::OffsetAndMetadata;
+use crate::cluster::offset_commit::OffsetAndMetadata;
 
 fn p(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)

@@ -12,7 +12,7 @@ use super::Message;
 use super::commits::{Commit, Outbox};
 use super::group::Command;
 use super::lease::{Lease, Leases};
-use super::offsets::{Offset, OffsetAndMetadata};
+use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 

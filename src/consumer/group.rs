@@ -27,15 +27,14 @@ use super::leader::{Counts, Shares, count, share_out};
 use super::lease::{Lease, Leases};
 use super::membership::MOVES;
 use super::modern::{beat_request, beaten};
-use super::offsets::{
-    Codes, Offset, OffsetAndMetadata, commit_answer, commit_request, committed_answer, committed_request,
-};
+use super::offsets::{committed_answer, committed_request};
 use super::part::Begin;
 use super::protocol::{
     Action, Failure, Settings, beat, heartbeat_request, instance_id, join_request, joined, leave_request, left,
     sync_request, synced,
 };
 use super::status::Status;
+use crate::cluster::offset_commit::{Codes, Offset, OffsetAndMetadata, commit_answer, commit_request};
 use crate::cluster::{Backoff, Client, Cluster, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::{Error, ErrorKind, Result};

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Leases};
 use super::meter::Meter;
-use super::offsets::OffsetAndMetadata;
 use super::{ConsumerEvent, Records, Revocation, Watermarks};
+use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::lease::Lease;
-use super::{Consumer, EARLIEST, LATEST, OffsetAndTimestamp, StartOffset, list_offsets};
+use super::{Consumer, StartOffset};
+use crate::cluster::list_offsets::{EARLIEST, LATEST, OffsetAndTimestamp, list_offsets};
 use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;

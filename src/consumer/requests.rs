@@ -3,14 +3,20 @@
 use std::collections::HashMap;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
-use kafka_protocol::messages::{BrokerId, FetchRequest, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+};
 use kafka_protocol::protocol::StrBytes;
 
-use super::offsets::{by_topic, isolation, topic_name};
+use super::StartOffset;
 use super::source::FetchPlan;
 use super::tracker::{Ask, Validate};
-use crate::config::ConsumerConfig;
+use crate::cluster::fields::{by_topic, isolation, topic_name};
+use crate::cluster::list_offsets::{EARLIEST, LATEST};
+use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::record::TopicPartition;
 
 pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchRequest {
@@ -79,4 +85,40 @@ pub(super) fn epochs_answer(
 
 fn to_i32(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Asks a leader for the offset at an end of the log or at a time.
+pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> ListOffsetsRequest {
+    let timestamp = |to: StartOffset| match to {
+        StartOffset::Latest => LATEST,
+        StartOffset::Timestamp(at) => at,
+        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
+    };
+    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(topic, asks)| {
+        let partition = |(index, ask): (i32, &Ask<StartOffset>)| {
+            ListOffsetsPartition::default()
+                .with_partition_index(index)
+                .with_current_leader_epoch(ask.leader_epoch)
+                .with_timestamp(timestamp(ask.what))
+        };
+        ListOffsetsTopic::default()
+            .with_name(topic_name(&topic))
+            .with_partitions(asks.into_iter().map(partition).collect())
+    });
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_isolation_level(isolation(level))
+        .with_topics(topics.collect())
+}
+
+/// Offset and leader epoch of what was asked for, or an error code.
+pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
+    let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
+    topics
+        .map(|(name, p)| {
+            let epoch = Some(p.leader_epoch).filter(|epoch| *epoch >= 0);
+            let outcome = if p.error_code == 0 { Ok((p.offset, epoch)) } else { Err(p.error_code) };
+            (TopicPartition::new(name.as_str(), p.partition_index), outcome)
+        })
+        .collect()
 }

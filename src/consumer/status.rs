@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::meter::Meter;
-use super::offsets::OffsetAndMetadata;
+use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::failure::Trouble;
 use crate::record::TopicPartition;
 

@@ -9,10 +9,10 @@ use kafka_protocol::messages::MetadataRequest;
 use tokio::time::{Instant, timeout_at};
 
 use super::{BrokerHealth, BrokerStatus, TopicHealth};
+use crate::cluster::list_offsets::{self, LATEST};
 use crate::cluster::{Client, Cluster, Snapshot, TopicMeta};
 use crate::code;
 use crate::config::{BrokerAddr, IsolationLevel};
-use crate::consumer::{LATEST, list_offsets_request, listed_offsets};
 use crate::processor::SubscriptionState;
 use crate::record::TopicPartition;
 
@@ -111,14 +111,14 @@ async fn probe(
 /// Asks a broker where the partitions that it leads end. What can't be had stays as it was known before.
 async fn ends(cluster: &Cluster, at: &BrokerAddr, led: Led, subscriptions: &Subscriptions, deadline: Instant) {
     for (level, partitions) in led {
-        let request = list_offsets_request(partitions.into_iter().map(|p| (p, LATEST)), level);
+        let request = list_offsets::request(partitions.into_iter().map(|p| (p, LATEST)), level);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "the ends of logs can't be had"),
             Err(_) => return tracing::debug!(broker = %at, "the ends of logs did not come in time"),
         };
-        let found: Vec<_> = listed_offsets(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
+        let found: Vec<_> = list_offsets::answers(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
         for s in subscriptions.iter().filter(|s| s.reads().0 == level) {
             found.iter().for_each(|(partition, _, end)| s.ends_at(partition, end.offset));
         }

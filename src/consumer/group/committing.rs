@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{Committed, Group};
+use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
 use crate::consumer::commits::Commit;
 use crate::consumer::committer::not_ours;
 use crate::consumer::lease::Lease;
-use crate::consumer::offsets::{Offset, OffsetAndMetadata};
 use crate::error::{Result, kind_of};
 
 /// How long leaving waits for commits.

@@ -8,8 +8,8 @@ use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeart
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use crate::cluster::fields::topic_name;
 use crate::config::ConsumerConfig;
-use crate::consumer::offsets::topic_name;
 use crate::consumer::protocol::{Failure, group_id, millis};
 
 /// A partition by the id of its topic.

@@ -1,26 +1,24 @@
 //! Offsets of places in partitions, asked of their leaders: the beginning, the end, the first record at or after a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse};
-use tokio::time::Instant;
 
-use super::offsets::{by_topic, isolation, topic_name};
-use crate::cluster::Cluster;
+use super::Cluster;
+use super::fields::{by_topic, isolation, topic_name};
+use super::leaders::ask_leaders;
 use crate::config::IsolationLevel;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::record::TopicPartition;
-use crate::text;
-use crate::wire::Api;
 
 /// What ListOffsets calls the end of a partition.
 pub(crate) const LATEST: i64 = -1;
 /// What it calls the beginning.
 pub(crate) const EARLIEST: i64 = -2;
 
-/// A record's place, as [`Consumer::offsets_for_times`](super::Consumer::offsets_for_times) finds it.
+/// A record's place, as [`Consumer::offsets_for_times`](crate::Consumer::offsets_for_times) finds it.
 ///
 /// ```
 /// fn tell(found: ailurus::consumer::OffsetAndTimestamp) {
@@ -87,74 +85,4 @@ pub(crate) fn answers(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, 
         t.partitions.into_iter().map(one)
     };
     answer.topics.into_iter().flat_map(of_topic).collect()
-}
-
-/// Asks the leader of each partition, again if it has moved, for the request timeout. Of an answer, `answers` gives partition,
-/// error code and what was asked for.
-async fn ask_leaders<A: Api, T>(
-    cluster: &Cluster,
-    what: &str,
-    partitions: impl IntoIterator<Item = TopicPartition>,
-    request: impl Fn(&[TopicPartition]) -> A,
-    answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
-) -> Result<BTreeMap<TopicPartition, T>> {
-    let timeout = cluster.config().request_timeout;
-    let deadline = Instant::now() + timeout;
-    let mut backoff = cluster.backoff();
-    let mut found = BTreeMap::new();
-    let mut missing: BTreeSet<_> = partitions.into_iter().collect();
-    loop {
-        let mut last = None;
-        for (leader, of_leader) in by_leader(cluster, &missing).await? {
-            let answer = match cluster.request_to(leader, request(&of_leader), timeout).await {
-                Ok(answer) => answer,
-                Err(e) if e.is_retriable() => {
-                    last = Some(e);
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            for (p, code, offset) in answers(answer) {
-                if code == 0 {
-                    missing.remove(&p);
-                    found.insert(p, offset);
-                    continue;
-                }
-                let e = Error::broker(code, format_args!("{what} of {p} at broker {leader}"));
-                if !e.is_retriable() && !e.is_unknown_topic() {
-                    return Err(e);
-                }
-                last = Some(e);
-            }
-        }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let wait = backoff.next();
-        if Instant::now() + wait > deadline {
-            let what = format!("{what} of {}: no leader of theirs answers", text::list(&missing));
-            return Err(last.map_or_else(|| Error::new(ErrorKind::Timeout, what.clone()), |e| e.context(&what)));
-        }
-        tokio::time::sleep(wait).await;
-        cluster.refresh().await?;
-    }
-}
-
-/// The partitions by the broker that leads them; those without a leader are left out.
-async fn by_leader(
-    cluster: &Cluster,
-    partitions: &BTreeSet<TopicPartition>,
-) -> Result<BTreeMap<i32, Vec<TopicPartition>>> {
-    let mut by_leader = BTreeMap::<i32, Vec<_>>::new();
-    for p in partitions {
-        let topic = cluster.topic(&p.topic, false).await?;
-        let known = topic.partition(p.partition).ok_or_else(|| {
-            let what = format!("partition {p} does not exist: {} has {} partitions", p.topic, topic.partitions.len());
-            Error::new(ErrorKind::UnknownTopic, what)
-        })?;
-        if let Some(leader) = known.leader {
-            by_leader.entry(leader).or_default().push(p.clone());
-        }
-    }
-    Ok(by_leader)
 }
