@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::addr::parse_brokers;
 use super::*;
@@ -29,17 +28,6 @@ pub struct ConfigBuilder {
     pub(super) config: Config,
     pub(super) problems: Vec<String>,
     pub(super) set_by_variable: BTreeSet<&'static str>,
-}
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty => $($field:ident).+;)*) => { $(
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(mut self, value: $type) -> Self {
-            self.config.$($field).+ = value;
-            self
-        }
-    )* };
 }
 
 impl ConfigBuilder {
@@ -88,20 +76,6 @@ impl ConfigBuilder {
             Ok(brokers) => self.config.brokers = brokers,
             Err(e) => self.problems.push(format!("brokers: {e}")),
         }
-        self
-    }
-
-    /// The name brokers log for our requests.
-    #[must_use]
-    pub fn client_id(mut self, id: impl Into<String>) -> Self {
-        self.config.client_id = id.into();
-        self
-    }
-
-    /// The consumer group where none is named.
-    #[must_use]
-    pub fn group_id(mut self, id: impl Into<String>) -> Self {
-        self.config.group_id = id.into();
         self
     }
 
@@ -167,93 +141,32 @@ impl ConfigBuilder {
         self
     }
 
-    setters! {
-        /// What connections are made of.
-        security_protocol: SecurityProtocol => security_protocol;
-        /// Settings of TLS.
-        tls: TlsConfig => tls;
-        /// Whether producing or subscribing may create topics.
-        allow_auto_topic_creation: bool => allow_auto_topic_creation;
-        /// How long a request may take.
-        request_timeout: Duration => request_timeout;
-        /// How long to try one address of a broker.
-        connect_timeout: Duration => connect_timeout;
-        /// [`Config::health_timeout`].
-        health_timeout: Duration => health_timeout;
-        /// The age at which metadata is asked for anew.
-        metadata_max_age: Duration => metadata_max_age;
-        /// [`Config::metadata_max_idle`].
-        metadata_max_idle: Duration => metadata_max_idle;
-        /// [`Config::topic_creation_timeout`].
-        topic_creation_timeout: Duration => topic_creation_timeout;
-        /// The wait before a failed request is tried again.
-        retry_backoff: Duration => retry_backoff;
-        /// The longest wait between two tries.
-        retry_backoff_max: Duration => retry_backoff_max;
-        /// [`ProducerConfig::acks`].
-        acks: Acks => producer.acks;
-        /// [`ProducerConfig::idempotence`].
-        idempotence: bool => producer.idempotence;
-        /// [`ProducerConfig::linger`].
-        linger: Duration => producer.linger;
-        /// [`ProducerConfig::batch_size`].
-        batch_size: usize => producer.batch_size;
-        /// [`ProducerConfig::buffer_memory`].
-        buffer_memory: usize => producer.buffer_memory;
-        /// [`ProducerConfig::max_request_size`].
-        max_request_size: usize => producer.max_request_size;
-        /// [`ProducerConfig::delivery_timeout`].
-        delivery_timeout: Duration => producer.delivery_timeout;
-        /// [`ProducerConfig::compression`].
-        compression: Compression => producer.compression;
-        /// [`ProducerConfig::partitioner`].
-        partitioner: PartitionerKind => producer.partitioner;
-        /// [`ProducerConfig::adaptive_partitioning`].
-        adaptive_partitioning: bool => producer.adaptive_partitioning;
-        /// [`ProducerConfig::partition_availability_timeout`].
-        partition_availability_timeout: Duration => producer.partition_availability_timeout;
-        /// [`ConsumerConfig::session_timeout`].
-        session_timeout: Duration => consumer.session_timeout;
-        /// [`ConsumerConfig::rebalance_timeout`].
-        rebalance_timeout: Duration => consumer.rebalance_timeout;
-        /// [`ConsumerConfig::max_poll_interval`].
-        max_poll_interval: Duration => consumer.max_poll_interval;
-        /// [`ConsumerConfig::heartbeat_interval`].
-        heartbeat_interval: Duration => consumer.heartbeat_interval;
-        /// [`ConsumerConfig::assignors`].
-        assignors: Vec<AssignorKind> => consumer.assignors;
-        /// [`ConsumerConfig::group_protocol`].
-        group_protocol: GroupProtocol => consumer.group_protocol;
-        /// [`ConsumerConfig::group_instance_id`].
-        group_instance_id: Option<String> => consumer.group_instance_id;
-        /// [`ConsumerConfig::group_remote_assignor`].
-        group_remote_assignor: Option<String> => consumer.group_remote_assignor;
-        /// [`ConsumerConfig::offset_reset`].
-        offset_reset: OffsetReset => consumer.offset_reset;
-        /// [`ConsumerConfig::isolation_level`].
-        isolation_level: IsolationLevel => consumer.isolation_level;
-        /// [`ConsumerConfig::auto_commit_interval`].
-        auto_commit_interval: Option<Duration> => consumer.auto_commit_interval;
-        /// All settings of consumers.
-        consumer: ConsumerConfig => consumer;
-        /// All settings of producers.
-        producer: ProducerConfig => producer;
-        /// All settings of processors.
-        processor: ProcessorConfig => processor;
-        /// [`ProcessorConfig::ordering`].
-        handler_ordering: HandlerOrdering => processor.ordering;
-        /// [`ProcessorConfig::concurrency`].
-        handler_concurrency: usize => processor.concurrency;
-        /// [`ProcessorConfig::attempt_timeout`].
-        attempt_timeout: Option<Duration> => processor.attempt_timeout;
-        /// [`ProcessorConfig::max_attempts`].
-        max_attempts: u32 => processor.max_attempts;
-        /// [`ProcessorConfig::dead_letter_retention`].
-        dead_letter_retention: Option<Duration> => processor.dead_letter_retention;
-        /// [`ProcessorConfig::shutdown_timeout`].
-        shutdown_timeout: Duration => processor.shutdown_timeout;
-        /// [`ProcessorConfig::stall_timeout`].
-        stall_timeout: Duration => processor.stall_timeout;
+    /// Settings of TLS.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.config.tls = tls;
+        self
+    }
+
+    /// All settings of producers.
+    #[must_use]
+    pub fn producer(mut self, producer: ProducerConfig) -> Self {
+        self.config.producer = producer;
+        self
+    }
+
+    /// All settings of consumers.
+    #[must_use]
+    pub fn consumer(mut self, consumer: ConsumerConfig) -> Self {
+        self.config.consumer = consumer;
+        self
+    }
+
+    /// All settings of processors.
+    #[must_use]
+    pub fn processor(mut self, processor: ProcessorConfig) -> Self {
+        self.config.processor = processor;
+        self
     }
 
     /// Checks everything.

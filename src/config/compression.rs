@@ -1,7 +1,6 @@
 //! How batches are compressed, and what that costs.
 
-use std::str::FromStr;
-
+use super::words::words;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a producer compresses its batches. Consumers open batches of every codec, whatever is set here.
@@ -77,20 +76,11 @@ impl Compression {
     }
 }
 
-impl FromStr for Compression {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        Ok(match s {
-            "none" => Self::None,
-            "gzip" => Self::Gzip { level: Self::DEFAULT_GZIP_LEVEL },
-            "snappy" => Self::Snappy,
-            "lz4" => Self::Lz4,
-            "zstd" => Self::Zstd,
-            _ => {
-                let what = format!("compression {s:?} is not known: allowed is none, gzip, snappy, lz4 or zstd");
-                return Err(Error::new(ErrorKind::Config, what));
-            }
-        })
-    }
-}
+words!(
+    Compression, "compression":
+    "none" => Self::None,
+    "gzip" => Self::Gzip { level: Self::DEFAULT_GZIP_LEVEL },
+    "snappy" => Self::Snappy,
+    "lz4" => Self::Lz4,
+    "zstd" => Self::Zstd
+);

@@ -1,11 +1,11 @@
 //! Settings of consumers and of their groups.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::table::{KIB, MEMORY, MIB, days, hours, millis, minutes, secs, settings};
+use super::words::words;
 use crate::assignor::Assignor;
-use crate::error::{Error, ErrorKind, Result};
 
 /// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.
 ///
@@ -73,28 +73,13 @@ pub enum GroupProtocol {
     #[default]
     Classic,
     /// The coordinator shares out, and leads each member to its partitions on its own (KIP-848). Kafka serves it from 4.0 on;
-    /// Redpanda does not. Joining fails with [`ErrorKind::Unsupported`] where it is not served.
+    /// Redpanda does not. Joining fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where it is not served.
     Consumer,
     /// [`Consumer`](Self::Consumer) where the group's coordinator offers it, else [`Classic`](Self::Classic).
     Auto,
 }
 
-impl FromStr for GroupProtocol {
-    type Err = Error;
-
-    /// `classic`, `consumer` or `auto`.
-    fn from_str(s: &str) -> Result<Self> {
-        match s {
-            "classic" => Ok(Self::Classic),
-            "consumer" => Ok(Self::Consumer),
-            "auto" => Ok(Self::Auto),
-            _ => Err(Error::new(
-                ErrorKind::Config,
-                format!("{s:?} is no group protocol: allowed is classic, consumer or auto"),
-            )),
-        }
-    }
-}
+words!(GroupProtocol, "group protocol": "classic" => Self::Classic, "consumer" => Self::Consumer, "auto" => Self::Auto);
 
 impl PartialEq for AssignorKind {
     fn eq(&self, other: &Self) -> bool {
@@ -124,100 +109,80 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
-/// Settings of a [`Consumer`](crate::Consumer).
-///
-/// ```
-/// use std::time::Duration;
-/// use ailurus::{Config, ConsumerConfig};
-///
-/// let mut consumer = ConsumerConfig::default();
-/// consumer.session_timeout = Duration::from_secs(10);
-/// consumer.prefetch_bytes = 8 << 20;
-/// assert_eq!(Config::builder().consumer(consumer.clone()).build()?.consumer, consumer);
-/// # Ok::<(), ailurus::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConsumerConfig {
-    /// The broker takes a member that sends no heartbeat for this long out of the group; default 30 s. 1 ms to 30 minutes
-    /// here, usually 6 s to 5 minutes at the broker.
-    pub session_timeout: Duration,
-    /// How long members may take to finish their work and join again when the group rebalances; default 60 s. Up to 1 hour.
-    pub rebalance_timeout: Duration,
-    /// How long a program may take from one event to asking for the next, default 5 minutes. 1 ms to 1 day. One that takes longer
+words!(OffsetReset, "offset reset": "earliest" => Self::Earliest, "latest" => Self::Latest, "none" => Self::None);
+words!(
+    IsolationLevel, "isolation level": "read_uncommitted" => Self::ReadUncommitted, "read_committed" => Self::ReadCommitted
+);
+
+settings! {
+    /// Settings of a [`Consumer`](crate::Consumer).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ailurus::{Config, ConsumerConfig};
+    ///
+    /// let mut consumer = ConsumerConfig::default();
+    /// consumer.session_timeout = Duration::from_secs(10);
+    /// consumer.prefetch_bytes = 8 << 20;
+    /// assert_eq!(Config::builder().consumer(consumer.clone()).build()?.consumer, consumer);
+    /// # Ok::<(), ailurus::Error>(())
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct ConsumerConfig(self) in [config.consumer];
+
+    /// The broker takes a member that sends no heartbeat for this long out of the group. Brokers usually allow 6 s to 5 minutes.
+    session_timeout: Duration = secs(30), "REDPANDA_SESSION_TIMEOUT" millis, in millis(1)..=minutes(30);
+    /// How long members may take to finish their work and join again when the group rebalances.
+    rebalance_timeout: Duration = secs(60), "REDPANDA_REBALANCE_TIMEOUT" millis, in millis(1)..=hours(1);
+    /// How long a program may take from one event to asking for the next. One that takes longer
     /// counts as hung: its member leaves the group, which gives its partitions to others, and joins again when the program asks for
     /// the next event. Heartbeats go on meanwhile, so this alone bounds the time that handling may take.
-    pub max_poll_interval: Duration,
-    /// The time between heartbeats, default 3 s. At most a third of `session_timeout`.
-    pub heartbeat_interval: Duration,
-    /// The assignors this member supports, the preferred one first; default cooperative-sticky, then range. A group uses one
+    max_poll_interval: Duration = minutes(5), "REDPANDA_MAX_POLL_INTERVAL" millis, in millis(1)..=days(1);
+    /// The time between heartbeats. At most a third of `session_timeout`.
+    heartbeat_interval: Duration = secs(3), "REDPANDA_HEARTBEAT_INTERVAL" millis, in millis(1)..=minutes(10);
+    /// The assignors this member supports, the preferred one first. A group uses one
     /// that all its members support. To have a running group go over from one to another, restart its members one after the
     /// other with both in this list, the new one first; when the last one has both, the group uses the new one.
-    pub assignors: Vec<AssignorKind>,
-    /// The protocol of the group; default classic. With the `consumer` protocol the coordinator shares out: it has no use for
+    assignors: Vec<AssignorKind> = vec![AssignorKind::CooperativeSticky, AssignorKind::Range], "REDPANDA_ASSIGNORS" assignors;
+    /// The protocol of the group. With the `consumer` protocol the coordinator shares out: it has no use for
     /// `assignors`, sets the time between heartbeats, and has a session timeout of its own (Kafka's
     /// `group.consumer.session.timeout.ms`, 45 s). `session_timeout` is then how long this member holds on to its partitions
     /// when it reaches no coordinator.
-    pub group_protocol: GroupProtocol,
+    group_protocol: GroupProtocol = GroupProtocol::Classic, "REDPANDA_GROUP_PROTOCOL" word;
     /// Makes this a static member of its group: one that comes back under the same id within the session timeout finds its
-    /// partitions again, without a rebalance. Default none. No two members may have the same at a time: the older one is fenced. Closing it
+    /// partitions again, without a rebalance. No two members may have the same at a time: the older one is fenced. Closing it
     /// keeps its place in a classic group, as Java does.
-    pub group_instance_id: Option<String>,
-    /// The coordinator's assignor that this member votes for in the `consumer` protocol, such as `uniform` or `range`; default
+    group_instance_id: Option<String> = None, "REDPANDA_GROUP_INSTANCE_ID" name;
+    /// The coordinator's assignor that this member votes for in the `consumer` protocol, such as `uniform` or `range`;
     /// none: the coordinator's first. Joining fails with an error that lists them if it has no such one.
-    pub group_remote_assignor: Option<String>,
-    /// The rack (or availability zone) of this client, as brokers name theirs in `broker.rack`; default none. Assignors that know
+    group_remote_assignor: Option<String> = None, "REDPANDA_GROUP_REMOTE_ASSIGNOR" name;
+    /// The rack (or availability zone) of this client, as brokers name theirs in `broker.rack`. Assignors that know
     /// racks give a member partitions with a replica on its rack, where that is as even; leaders that know them (KIP-392) have
     /// partitions fetched from a replica there. 1 to 249 bytes.
-    pub client_rack: Option<String>,
-    /// Where to start without a committed offset; default earliest.
-    pub offset_reset: OffsetReset,
-    /// Which records of transactions to read; default all (`read_uncommitted`).
-    pub isolation_level: IsolationLevel,
+    client_rack by hand: Option<String> = None, "REDPANDA_CLIENT_RACK" name;
+    /// Where to start without a committed offset.
+    offset_reset: OffsetReset = OffsetReset::Earliest, "REDPANDA_AUTO_OFFSET_RESET" word;
+    /// Which records of transactions to read.
+    isolation_level: IsolationLevel = IsolationLevel::ReadUncommitted, "REDPANDA_ISOLATION_LEVEL" word;
     /// How often a consumer commits by itself what was handed out before the program last asked for more, which by that counts
-    /// as handled; default none: the program commits. 1 ms to 1 hour. It commits as well when it is closed and before it gives up
+    /// as handled; none: the program commits. It commits as well when it is closed and before it gives up
     /// partitions. A processor, which knows what has ended, takes no notice of it.
-    pub auto_commit_interval: Option<Duration>,
-    /// The least a fetch waits for, in bytes, unless `fetch_max_wait` passes first; default 1.
-    pub fetch_min_bytes: usize,
-    /// The longest a broker holds a fetch for lack of records; default 500 ms. At most 30 s.
-    pub fetch_max_wait: Duration,
-    /// The most a fetch of all partitions of a broker brings, in bytes; default 50 MiB. 1 KiB to 100 MiB, and no more than a
+    auto_commit_interval: Option<Duration> = None, "REDPANDA_AUTO_COMMIT_INTERVAL" limit, in millis(1)..=hours(1);
+    /// The least a fetch waits for, in bytes, unless `fetch_max_wait` passes first.
+    fetch_min_bytes: usize = 1, "REDPANDA_FETCH_MIN_BYTES" bytes, in 0..=self.fetch_max_bytes;
+    /// The longest a broker holds a fetch for lack of records.
+    fetch_max_wait: Duration = millis(500), "REDPANDA_FETCH_MAX_WAIT" millis, in millis(0)..=secs(30);
+    /// The most a fetch of all partitions of a broker brings, in bytes; no more than a
     /// third of `prefetch_bytes`, or all of it from a broker more than 6 ms away. A single batch that is larger still comes.
-    pub fetch_max_bytes: usize,
-    /// The most a fetch brings of one partition, in bytes, four times as much from a broker more than 6 ms away; default 1 MiB.
-    /// 1 KiB to 100 MiB.
-    pub partition_fetch_bytes: usize,
-    /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions; default
-    /// 16 MiB. A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go
+    fetch_max_bytes: usize = 50 * MIB, "REDPANDA_FETCH_MAX_BYTES" bytes, in KIB..=100 * MIB;
+    /// The most a fetch brings of one partition, in bytes, four times as much from a broker more than 6 ms away.
+    partition_fetch_bytes: usize = MIB, "REDPANDA_PARTITION_FETCH_BYTES" bytes, in KIB..=100 * MIB;
+    /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions.
+    /// A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go
     /// on. Where slow partitions hold all of it, those that hold nothing still fetch their share: up to twice this in total.
-    pub prefetch_bytes: usize,
-    /// The most a compressed batch may grow to, in bytes, when it is opened; default 128 MiB. A batch beyond it is an
+    prefetch_bytes: usize = 16 * MIB, "REDPANDA_PREFETCH_BYTES" bytes, in KIB..=MEMORY;
+    /// The most a compressed batch may grow to, in bytes, when it is opened. A batch beyond it is an
     /// error, not an allocation.
-    pub max_decompressed_bytes: usize,
-}
-
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            session_timeout: Duration::from_secs(30),
-            rebalance_timeout: Duration::from_secs(60),
-            max_poll_interval: Duration::from_secs(300),
-            heartbeat_interval: Duration::from_secs(3),
-            assignors: vec![AssignorKind::CooperativeSticky, AssignorKind::Range],
-            client_rack: None,
-            group_protocol: GroupProtocol::Classic,
-            group_instance_id: None,
-            group_remote_assignor: None,
-            offset_reset: OffsetReset::Earliest,
-            isolation_level: IsolationLevel::ReadUncommitted,
-            auto_commit_interval: None,
-            fetch_min_bytes: 1,
-            fetch_max_wait: Duration::from_millis(500),
-            fetch_max_bytes: 50 << 20,
-            partition_fetch_bytes: 1 << 20,
-            prefetch_bytes: 16 << 20,
-            max_decompressed_bytes: 128 << 20,
-        }
-    }
+    max_decompressed_bytes: usize = 128 * MIB, "REDPANDA_MAX_DECOMPRESSED_BYTES" bytes, in KIB..=2048 * MIB;
 }

@@ -1,9 +1,8 @@
 //! How the partition of a record is chosen.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use super::words::words;
 use crate::partitioner::Partitioner;
 
 /// How a producer chooses the partition of records that do not name theirs.
@@ -62,19 +61,7 @@ impl PartialEq for PartitionerKind {
 
 impl Eq for PartitionerKind {}
 
-impl FromStr for PartitionerKind {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self> {
-        Ok(match s {
-            "murmur2" => Self::Murmur2,
-            "consistent_random" => Self::ConsistentRandom,
-            "round_robin" => Self::RoundRobin,
-            _ => {
-                let what =
-                    format!("partitioner {s:?} is not known: allowed is murmur2, consistent_random or round_robin");
-                return Err(Error::new(ErrorKind::Config, what));
-            }
-        })
-    }
-}
+words!(
+    PartitionerKind, "partitioner":
+    "murmur2" => Self::Murmur2, "consistent_random" => Self::ConsistentRandom, "round_robin" => Self::RoundRobin
+);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::table::settings;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a connection to a broker is made of: TCP or TLS, with or without a login by SASL. Brokers have a listener, and so a port,
@@ -76,30 +77,32 @@ impl FromStr for SecurityProtocol {
     }
 }
 
-/// Settings of TLS, for [`SecurityProtocol::Ssl`] and [`SecurityProtocol::SaslSsl`].
-///
-/// The files are PEM. They are read when a client connects, and again when one of them has changed by the time of a later
-/// connection: replace them, and new connections use what is new.
-///
-/// ```
-/// use ailurus::{Config, TlsConfig};
-///
-/// let mut tls = TlsConfig::default();
-/// tls.ca_file = Some("/etc/redpanda/ca.crt".into());
-/// // Without TLS they would do nothing, so that is an error:
-/// let error = Config::builder().tls(tls).build().unwrap_err();
-/// assert!(error.to_string().contains("security protocol"), "{error}");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct TlsConfig {
-    /// The authorities that may vouch for brokers, as certificates one after the other; default those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate that we show to brokers which ask for one (mTLS), and those between it and its authority; default none.
-    pub cert_file: Option<PathBuf>,
+settings! {
+    /// Settings of TLS, for [`SecurityProtocol::Ssl`] and [`SecurityProtocol::SaslSsl`].
+    ///
+    /// The files are PEM. They are read when a client connects, and again when one of them has changed by the time of a later
+    /// connection: replace them, and new connections use what is new.
+    ///
+    /// ```
+    /// use ailurus::{Config, TlsConfig};
+    ///
+    /// let mut tls = TlsConfig::default();
+    /// tls.ca_file = Some("/etc/redpanda/ca.crt".into());
+    /// // Without TLS they would do nothing, so that is an error:
+    /// let error = Config::builder().tls(tls).build().unwrap_err();
+    /// assert!(error.to_string().contains("security protocol"), "{error}");
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct TlsConfig(self) in [config.tls];
+
+    /// The authorities that may vouch for brokers, as certificates one after the other; none: those of the system.
+    ca_file as tls_ca_file: Option<PathBuf> = None, "REDPANDA_TLS_CA_FILE" file;
+    /// The certificate that we show to brokers which ask for one (mTLS), and those between it and its authority.
+    cert_file as tls_cert_file: Option<PathBuf> = None, "REDPANDA_TLS_CERT_FILE" file;
     /// The private key of `cert_file`, as PKCS #8, PKCS #1 or SEC 1, not encrypted. It may be the same file.
-    pub key_file: Option<PathBuf>,
-    /// The name, or IP address, that the certificates of brokers must be for; default each broker's host. Set it where brokers
+    key_file as tls_key_file: Option<PathBuf> = None, "REDPANDA_TLS_KEY_FILE" file;
+    /// The name, or IP address, that the certificates of brokers must be for; none: each broker's host. Set it where brokers
     /// are reached by names or addresses that are not in their certificates.
-    pub server_name: Option<String>,
+    server_name as tls_server_name: Option<String> = None, "REDPANDA_TLS_SERVER_NAME" name;
 }

@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
 use std::fs;
 
 use super::*;
@@ -183,125 +182,9 @@ fn a_file_of_other_tools_changes_nothing() {
 fn an_empty_variable_is_not_set() {
     for empty in ["", "  "] {
         let builder = ConfigBuilder::from_vars(|_| Some(empty.to_owned()));
-        assert!(!env::VARIABLES.iter().any(|(name, _)| builder.has_variable(name)));
+        assert!(!env::rows().any(|row| builder.has_variable(row.variable)));
         assert_eq!(builder.build().unwrap(), Config::default());
     }
-}
-
-/// Every field is named here, so that a new one does not compile before it has a variable or is among those without.
-#[test]
-fn every_setting_has_a_variable_but_those_that_are_code() {
-    let Config {
-        brokers: _,
-        security_protocol: _,
-        tls: TlsConfig { .. },
-        sasl: _,
-        client_id: _,
-        group_id,
-        allow_auto_topic_creation,
-        request_timeout,
-        connect_timeout,
-        health_timeout,
-        metadata_max_age,
-        metadata_max_idle,
-        topic_creation_timeout,
-        retry_backoff,
-        retry_backoff_max,
-        metrics: _,     // code
-        propagation: _, // code
-        producer,
-        consumer,
-        processor,
-    } = ConfigBuilder::from_vars(|name| {
-        let value = match name {
-            "REDPANDA_CONSUMER_GROUP_ID" | "REDPANDA_GROUP_INSTANCE_ID" | "REDPANDA_GROUP_REMOTE_ASSIGNOR" => "g",
-            "REDPANDA_CLIENT_RACK" | "REDPANDA_DEAD_LETTER_SUFFIX" => "g",
-            "REDPANDA_ALLOW_AUTO_TOPIC_CREATION" | "REDPANDA_IDEMPOTENCE" | "REDPANDA_ADAPTIVE_PARTITIONING" => "off",
-            "REDPANDA_ASSIGNORS" => "sticky, RoundRobinAssigner",
-            "REDPANDA_GROUP_PROTOCOL" => "auto",
-            "REDPANDA_ACKS" => "leader",
-            "REDPANDA_COMPRESSION" => "gzip",
-            "REDPANDA_COMPRESSION_LEVEL" => "9",
-            "REDPANDA_TOPIC_COMPRESSION" => "a=zstd, b=gzip:6",
-            "REDPANDA_PARTITIONER" => "round_robin",
-            "REDPANDA_AUTO_OFFSET_RESET" => "none",
-            "REDPANDA_ISOLATION_LEVEL" => "read_committed",
-            "REDPANDA_HANDLER_ORDERING" => "key",
-            "REDPANDA_HEARTBEAT_INTERVAL" | "REDPANDA_LINGER" | "REDPANDA_MAX_ATTEMPTS" => "7",
-            "REDPANDA_RETRY_BACKOFF" | "REDPANDA_HANDLER_RETRY_BACKOFF" => "7",
-            "REDPANDA_BUFFER_MEMORY" => "70000",
-            "REDPANDA_DELIVERY_TIMEOUT" | "REDPANDA_DEAD_LETTER_RETENTION" => "70000",
-            other if other.contains("_TLS_") || other.contains("_SASL_") || other.contains("_SECURITY_") => {
-                return None;
-            }
-            "REDPANDA_BROKERS" | "REDPANDA_CLIENT_ID" => return None,
-            _ => "7000",
-        };
-        Some(value.to_owned())
-    })
-    .build()
-    .unwrap();
-    let (ms, few) = (Duration::from_millis(7000), Duration::from_millis(7));
-    assert_eq!((group_id.as_str(), allow_auto_topic_creation), ("g", false));
-    assert_eq!([request_timeout, connect_timeout, health_timeout, metadata_max_age, retry_backoff_max], [ms; 5]);
-    assert_eq!([metadata_max_idle, topic_creation_timeout], [ms; 2]);
-    assert_eq!(retry_backoff, few);
-    let expected = ProducerConfig {
-        acks: Acks::Leader,
-        idempotence: false,
-        linger: few,
-        batch_size: 7000,
-        buffer_memory: 70_000,
-        max_request_size: 7000,
-        delivery_timeout: Duration::from_millis(70_000),
-        compression: Compression::Gzip { level: 9 },
-        topic_compression: HashMap::from([
-            ("a".to_owned(), Compression::Zstd),
-            ("b".to_owned(), Compression::Gzip { level: 6 }),
-        ]),
-        partitioner: PartitionerKind::RoundRobin,
-        adaptive_partitioning: false,
-        partition_availability_timeout: ms,
-        max_record_size: None, // not a setting of users
-    };
-    assert_eq!(producer, expected);
-    let expected = ConsumerConfig {
-        session_timeout: ms,
-        rebalance_timeout: ms,
-        max_poll_interval: ms,
-        heartbeat_interval: few,
-        assignors: vec![AssignorKind::Sticky, AssignorKind::KafkaJs],
-        group_protocol: GroupProtocol::Auto,
-        group_instance_id: Some("g".to_owned()),
-        group_remote_assignor: Some("g".to_owned()),
-        client_rack: Some("g".to_owned()),
-        offset_reset: OffsetReset::None,
-        isolation_level: IsolationLevel::ReadCommitted,
-        auto_commit_interval: Some(ms),
-        fetch_min_bytes: 7000,
-        fetch_max_wait: ms,
-        fetch_max_bytes: 7000,
-        partition_fetch_bytes: 7000,
-        prefetch_bytes: 7000,
-        max_decompressed_bytes: 7000,
-    };
-    assert_eq!(consumer, expected);
-    let expected = ProcessorConfig {
-        ordering: HandlerOrdering::Key,
-        concurrency: 7000,
-        parked_records: 7000,
-        parked_bytes: 7000,
-        attempt_timeout: Some(ms),
-        max_attempts: 7,
-        retry_backoff: few,
-        retry_backoff_max: ms,
-        dead_letter_suffix: "g".to_owned(),
-        dead_letter_retention: Some(Duration::from_millis(70_000)),
-        commit_interval: ms,
-        shutdown_timeout: ms,
-        stall_timeout: ms,
-    };
-    assert_eq!(processor, expected);
 }
 
 #[test]
@@ -329,16 +212,6 @@ fn addresses() {
         assert!(bad.parse::<BrokerAddr>().is_err(), "{bad:?}");
     }
     assert_eq!("[fe80::1]".parse::<BrokerAddr>().unwrap().to_string(), "[fe80::1]:9092");
-}
-
-#[test]
-fn the_example_file_shows_the_defaults() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
-    let text = fs::read_to_string(file).unwrap();
-    let shown: Vec<_> = text.lines().filter(|l| l.starts_with("REDPANDA_")).collect();
-    assert_eq!(shown.len(), env::VARIABLES.len(), "every variable: {shown:?}");
-    let read = env::read(std::path::Path::new(file), []).unwrap().build().unwrap();
-    assert_eq!(read, Config::default());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Vars, boolean, name};
+use super::Vars;
+use crate::config::parse::{boolean, name};
+use crate::config::table::Row;
 use crate::config::{ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, Secret, TokenSource};
 
 const MECHANISM: &str = "REDPANDA_SASL_MECHANISM";
@@ -20,8 +22,22 @@ const EXTENSIONS: &str = "REDPANDA_SASL_OAUTH_EXTENSIONS";
 const OF_TOKENS: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE, EXTENSIONS];
 const OF_PASSWORDS: [&str; 2] = [USERNAME, PASSWORD];
 
+pub(in crate::config) const ROWS: &[Row] = &[
+    Row::new("sasl_mechanism", MECHANISM, "None"),
+    Row::new("sasl_username", USERNAME, "None"),
+    Row::new("sasl_password", PASSWORD, "None"),
+    Row::new("sasl_allow_cleartext", ALLOW_CLEARTEXT, "false"),
+    Row::new("sasl_token_file", TOKEN_FILE, "None"),
+    Row::new("sasl_token_endpoint", TOKEN_ENDPOINT, "None"),
+    Row::new("sasl_client_id", CLIENT_ID, "None"),
+    Row::new("sasl_client_secret", CLIENT_SECRET, "None"),
+    Row::new("sasl_scope", SCOPE, "None"),
+    Row::new("sasl_ca_file", CA_FILE, "None"),
+    Row::new("sasl_extensions", EXTENSIONS, "None"),
+];
+
 /// Sets the login if a mechanism is named; notes what is missing, and what would have no effect.
-pub(super) fn apply(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
+pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
     let mut mechanism = None;
     vars.set(MECHANISM, name, &mut mechanism);
     let mut allow_cleartext = false;

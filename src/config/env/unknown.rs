@@ -3,14 +3,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use super::VARIABLES;
+use super::rows;
 
 const PREFIX: &str = "REDPANDA_";
 
 /// Warns of the names that are no settings, of each once in a process.
 pub(super) fn warn<'a>(names_and_origins: impl Iterator<Item = (&'a str, &'a str)>) {
     static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    for (name, origin) in names_and_origins.filter(|(name, _)| !VARIABLES.iter().any(|(known, _)| known == name)) {
+    for (name, origin) in names_and_origins.filter(|(name, _)| !rows().any(|row| row.variable == *name)) {
         if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
             tracing::warn!("{}", text(name, origin));
         }
@@ -44,16 +44,16 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
 fn nearest(name: &str) -> Option<&'static str> {
     let bare = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
     let wanted = name.strip_prefix(PREFIX)?;
-    let by_letters = VARIABLES.iter().map(|(known, _)| (distance(wanted, bare(known)), *known)).min()?;
+    let by_letters = rows().map(|row| (distance(wanted, bare(row.variable)), row.variable)).min()?;
     if by_letters.0 <= (wanted.len() / 5).max(1) {
         return Some(by_letters.1);
     }
     let words = |text: &str| text.split('_').map(str::to_owned).collect::<HashSet<_>>();
     let wanted = words(wanted);
-    let by_words = VARIABLES.iter().filter_map(|(known, _)| {
-        let of_known = words(bare(known));
+    let by_words = rows().filter_map(|row| {
+        let of_known = words(bare(row.variable));
         let fits = wanted.is_subset(&of_known) || of_known.is_subset(&wanted);
-        fits.then(|| (wanted.symmetric_difference(&of_known).count(), *known))
+        fits.then(|| (wanted.symmetric_difference(&of_known).count(), row.variable))
     });
     by_words.min().map(|(_, known)| known)
 }
@@ -120,6 +120,6 @@ mod tests {
         for (name, value) in [("REDPANDA_PORT", "9092"), ("REDPANDA_BROKERS", "tcp://a:1"), ("REDPANDA_HOST", "a")] {
             assert!(!is_service_link(name, value), "{name}");
         }
-        assert!(!VARIABLES.iter().any(|(name, _)| is_service_link(name, "tcp://a:1")));
+        assert!(!rows().any(|row| is_service_link(row.variable, "tcp://a:1")));
     }
 }
