@@ -4,7 +4,7 @@
 
 use crate::processor::DeadLetter;
 use crate::trace::TraceContext;
-use crate::{config, consumer, record, wire};
+use crate::{config, consumer, processor, record, wire};
 
 /// A target, by its name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -40,9 +40,10 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// What the members of a group tell their leader, and what it makes of that.
+/// What the members of a group tell their leader, and what it makes of that; and what they commit with an offset.
 pub fn group(data: &[u8]) {
     consumer::fuzz::group(data);
+    processor::fuzz::metadata(data);
 }
 
 /// A `.env`.

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
-use super::progress::Ended;
-use super::subscription::{Subscription, decode_assignment, decode_sticky};
-use super::unpack::{Aborted, Limits, unpack};
+use super::fetch::decode::{Aborted, Limits, unpack};
+use super::group::subscription::{Subscription, decode_assignment, decode_sticky};
 use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::config::AssignorKind;
 use crate::record::{self, Spare};
@@ -34,7 +33,6 @@ pub(crate) fn records(data: &[u8]) {
 pub(crate) fn group(data: &[u8]) {
     _ = decode_assignment(data);
     _ = decode_sticky(data);
-    _ = std::str::from_utf8(data).map(|text| Ended::decode(text, 7, 3));
     let mut members = Vec::new();
     let mut rest = data;
     while let [len, behind @ ..] = rest {
@@ -73,7 +71,7 @@ pub(crate) fn sample(rng: &mut fastrand::Rng) -> Vec<u8> {
         let (owned, previous) = (partitions(), partitions());
         let subscription = Subscription {
             topics: names.iter().filter(|_| rng.bool()).map(|name| (*name).to_owned()).collect(),
-            user_data: rng.bool().then(|| super::subscription::encode_sticky(&previous, rng.i32(-1..4))),
+            user_data: rng.bool().then(|| super::group::subscription::encode_sticky(&previous, rng.i32(-1..4))),
             owned,
             generation: rng.bool().then(|| rng.i32(-1..4)),
             rack: rng.bool().then(|| "r".to_owned()),

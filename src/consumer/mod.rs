@@ -1,48 +1,29 @@
 //! Reads partitions, alone or as a member of a group.
 //!
 //! A [`Consumer`] is told of everything by [`recv`](Consumer::recv): which partitions it has, which it is about to lose, and
-//! their records. Behind it work tasks of its own: one that keeps the membership (`group`, driving the state machine in
-//! `membership`), and per broker one that fetches all partitions it leads in one request (`fetcher`, by the plan of
-//! `tracker`). What they have for the program waits in the `inbox`.
+//! their records. Behind it work tasks of its own: one that keeps the membership (`group`, whose `coordinator_task` drives the
+//! state machine of a `member`), and per broker one that fetches all partitions it leads in one request (`fetch`, whose `tasks` follow the
+//! `planner`). What they have for the application waits in the `event_queue`; commits wait in `offsets`.
 //!
 //! Each partition that is assigned comes under a `lease`, a number that ends when the partition is given up. Records, start
 //! offsets and commits carry it, and what is of another lease than the present one is dropped or refused, so that nothing of a
 //! partition that went to another member is delivered or committed, while those that stay are read on.
 
-mod assignor;
-mod budget;
-mod commit_queue;
-mod commits;
-mod committer;
-mod core;
-mod fetcher;
+mod event;
+mod event_queue;
+mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod group;
-mod inbox;
-mod known;
-mod leader;
 mod lease;
-mod membership;
-mod meter;
-mod modern;
+mod metrics;
 mod offsets;
 mod outlook;
-mod part;
-mod positions;
-mod progress;
-mod protocol;
-mod received;
-mod requests;
 mod running;
-mod session;
-mod source;
+mod seek;
 mod starting;
 mod status;
 mod stream;
-mod subscription;
-mod tracker;
-mod unpack;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,29 +36,27 @@ use tokio_util::task::TaskTracker;
 pub use crate::assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use crate::cluster::list_offsets::OffsetAndTimestamp;
 pub use crate::cluster::offset_commit::OffsetAndMetadata;
-pub use committer::{CommitHandle, Committer};
+pub use event::{ConsumerEvent, Message, Records, Revocation, StartOffset, Watermarks};
+pub(crate) use group::subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
+pub use offsets::committer::{CommitHandle, Committer};
 pub(crate) use outlook::Outlook;
 pub use outlook::Problem;
-pub use positions::Watermarks;
-pub(crate) use progress::{Ended, Progress};
-pub use received::{ConsumerEvent, Message, Records, Revocation};
 pub(crate) use running::{RunningConsumer, RunningPartition};
 pub use status::ConsumerState;
 pub use stream::MessageStream;
-pub(crate) use subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 
 use crate::cluster::{Client, Pin};
-use crate::config::{ConsumerConfig, GroupName, IsolationLevel, OffsetReset};
+use crate::config::{ConsumerConfig, GroupName, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
-use commits::Outbox;
-use committer::Commands;
-use fetcher::{Fetcher, Shared as Reading};
-use group::{Command, Group};
-use inbox::Inbox;
+use event_queue::Inbox;
+use fetch::partition::Begin;
+use fetch::tasks::{Fetcher, Shared as Reading};
+use group::coordinator_task::{Command, Group, Shell};
 use lease::Lease;
-use meter::Meter;
-use part::Begin;
+use metrics::Meter;
+use offsets::commits::Outbox;
+use offsets::committer::Commands;
 use starting::Retry;
 pub(crate) use starting::Starting;
 use status::Status;
@@ -86,26 +65,6 @@ use status::Status;
 const COMMANDS: usize = 64;
 /// How long `close` waits for the group's task, which bounds leaving to 5 s itself.
 const CLOSE: Duration = Duration::from_secs(10);
-
-/// Where to start in a partition.
-///
-/// ```
-/// use ailurus::StartOffset;
-///
-/// let since = StartOffset::Timestamp(1_767_225_600_000); // 2026-01-01
-/// assert_ne!(since, StartOffset::Earliest);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartOffset {
-    /// At the first record there is.
-    Earliest,
-    /// Behind the last.
-    Latest,
-    /// At this offset; if it is outside the log, [`ConsumerConfig::offset_reset`] decides.
-    Offset(i64),
-    /// At the first record with this timestamp (milliseconds since 1970) or a later one; behind the last if there is none.
-    Timestamp(i64),
-}
 
 /// Reads partitions, alone or as a member of a group.
 ///
@@ -201,7 +160,7 @@ impl Consumer {
         self._topics_in_use = pins;
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let shell = group::Shell {
+        let shell = Shell {
             client: self.client.clone(),
             config,
             group: group.into(),
@@ -251,7 +210,7 @@ impl Consumer {
                 return Err(Error::new(ErrorKind::UnknownTopic, what));
             }
             if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = start {
-                return Err(positions::negative(p, *offset));
+                return Err(seek::negative(p, *offset));
             }
         }
         consumer._topics_in_use = pins;
@@ -475,14 +434,5 @@ impl Drop for Consumer {
                 "a consumer was dropped without close: its partitions stay without an owner until its session expires"
             );
         }
-    }
-}
-
-/// Where a partition without a committed offset is read from, if nothing else says it.
-fn start(reset: OffsetReset) -> Option<StartOffset> {
-    match reset {
-        OffsetReset::Earliest => Some(StartOffset::Earliest),
-        OffsetReset::Latest => Some(StartOffset::Latest),
-        OffsetReset::None => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::fetcher::Shared as Reading;
+use super::fetch::tasks::Shared as Reading;
 use super::status::Status;
 use crate::error::Error;
 use crate::failure::Trouble;
@@ -47,7 +47,7 @@ impl Outlook {
     /// Of a consumer that waits for nothing.
     #[cfg(test)]
     pub(crate) fn clear() -> Self {
-        Self::new(&Arc::new(Status::new(super::meter::Meter::default())), None)
+        Self::new(&Arc::new(Status::new(super::metrics::Meter::default())), None)
     }
 
     /// What keeps it from its group.

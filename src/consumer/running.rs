@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inbox::Inbox;
-use super::positions::lag;
-use super::status::Status;
-use super::{Consumer, ConsumerState, Outlook};
+use super::Consumer;
+use super::event_queue::Inbox;
+use super::outlook::Outlook;
+use super::seek::lag;
+use super::status::{ConsumerState, Status};
 use crate::config::IsolationLevel;
 use crate::record::TopicPartition;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::meter::Meter;
+use super::metrics::Meter;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::failure::Trouble;
 use crate::record::TopicPartition;

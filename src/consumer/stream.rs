@@ -12,7 +12,10 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FusedStream, Stream};
 use tokio::time::Instant;
 
-use super::{Committer, Consumer, ConsumerEvent, ConsumerState, Message, Records};
+use super::Consumer;
+use super::event::{ConsumerEvent, Message, Records};
+use super::offsets::committer::Committer;
+use super::status::ConsumerState;
 use crate::error::Result;
 use crate::record::{Record, TopicPartition};
 

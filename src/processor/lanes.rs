@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use super::progress::{Ended, Progress};
 use crate::config::HandlerOrdering;
-use crate::consumer::{Ended, Progress};
 
 /// The hash of a key: two keys that share one are handled one after the other, which does no harm.
 pub(super) type Lane = u64;

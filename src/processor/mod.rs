@@ -11,6 +11,8 @@ mod attempt;
 mod batch;
 mod dead_letter;
 mod drain;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handler;
 mod lanes;
 mod letter;
@@ -18,6 +20,7 @@ mod letter;
 mod letter_tests;
 mod letter_topics;
 mod listener;
+mod progress;
 mod router;
 mod run;
 mod source;

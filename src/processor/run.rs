@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::drain::{Commit, Leaving, LeftOver, Owned};
 use super::lanes::{Lanes, NO_EPOCH};
 use super::letter::shown;
+use super::progress::Ended;
 use super::state::{Hanging, PartitionState, Position};
 use super::worker::{Context, Worker};
-use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Ended, Records, Revocation};
+use crate::consumer::{Consumer, ConsumerEvent, ConsumerState, Records, Revocation};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 

@@ -1,0 +1,124 @@
+//! What the fetchers ask of brokers.
+
+use std::collections::HashMap;
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::planner::{Ask, Validate};
+use super::source::FetchPlan;
+use crate::cluster::fields::{by_topic, isolation, topic_name};
+use crate::cluster::list_offsets::{EARLIEST, LATEST};
+use crate::config::{ConsumerConfig, IsolationLevel};
+use crate::consumer::event::StartOffset;
+use crate::record::TopicPartition;
+
+pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchRequest {
+    let mut topics: Vec<FetchTopic> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for ask in &plan.asks {
+        let partition = FetchPartition::default()
+            .with_partition(ask.lease.partition.partition)
+            .with_current_leader_epoch(ask.leader_epoch)
+            .with_fetch_offset(ask.what.offset)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(to_i32(ask.what.max_bytes));
+        // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
+        let name = &ask.lease.partition.topic;
+        let place = *places.entry(name).or_insert_with(|| {
+            topics.push(FetchTopic::default().with_topic(topic_name(name)));
+            topics.len() - 1
+        });
+        topics[place].partitions.push(partition);
+    }
+    let forgotten = by_topic(plan.forgotten.iter().map(|p| (p.clone(), ()))).into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(p, ())| p).collect();
+        ForgottenTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
+    });
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(i32::try_from(plan.wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
+        .with_max_bytes(to_i32(plan.max_bytes))
+        .with_isolation_level(isolation(config.isolation_level))
+        .with_session_id(plan.session.id)
+        .with_session_epoch(plan.session.epoch)
+        .with_forgotten_topics_data(forgotten.collect())
+        .with_rack_id(StrBytes::from_string(config.client_rack.clone().unwrap_or_default()))
+        .with_topics(topics)
+}
+
+/// Asks a leader where in its log leader epochs end (KIP-320).
+pub(super) fn epochs_request(asks: &[Ask<Validate>]) -> OffsetForLeaderEpochRequest {
+    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, asks)| {
+        let partition = |(index, ask): (i32, &Ask<Validate>)| {
+            OffsetForLeaderPartition::default()
+                .with_partition(index)
+                .with_current_leader_epoch(ask.leader_epoch)
+                .with_leader_epoch(ask.what.epoch)
+        };
+        let partitions = asks.into_iter().map(partition).collect();
+        OffsetForLeaderTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+}
+
+/// Where the epochs end: nothing for one that the leader has not heard of; or an error code.
+pub(super) fn epochs_answer(
+    answer: &OffsetForLeaderEpochResponse,
+) -> HashMap<TopicPartition, Result<Option<i64>, i16>> {
+    let partitions = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)));
+    partitions
+        .map(|(name, p)| {
+            let end = Some(p.end_offset).filter(|end| *end >= 0 && p.leader_epoch >= 0);
+            let outcome = if p.error_code == 0 { Ok(end) } else { Err(p.error_code) };
+            (TopicPartition::new(name.as_str(), p.partition), outcome)
+        })
+        .collect()
+}
+
+fn to_i32(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// Asks a leader for the offset at an end of the log or at a time.
+pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> ListOffsetsRequest {
+    let timestamp = |to: StartOffset| match to {
+        StartOffset::Latest => LATEST,
+        StartOffset::Timestamp(at) => at,
+        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
+    };
+    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(topic, asks)| {
+        let partition = |(index, ask): (i32, &Ask<StartOffset>)| {
+            ListOffsetsPartition::default()
+                .with_partition_index(index)
+                .with_current_leader_epoch(ask.leader_epoch)
+                .with_timestamp(timestamp(ask.what))
+        };
+        ListOffsetsTopic::default()
+            .with_name(topic_name(&topic))
+            .with_partitions(asks.into_iter().map(partition).collect())
+    });
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_isolation_level(isolation(level))
+        .with_topics(topics.collect())
+}
+
+/// Offset and leader epoch of what was asked for, or an error code.
+pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
+    let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
+    topics
+        .map(|(name, p)| {
+            let epoch = Some(p.leader_epoch).filter(|epoch| *epoch >= 0);
+            let outcome = if p.error_code == 0 { Ok((p.offset, epoch)) } else { Err(p.error_code) };
+            (TopicPartition::new(name.as_str(), p.partition_index), outcome)
+        })
+        .collect()
+}

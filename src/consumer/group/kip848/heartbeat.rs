@@ -1,0 +1,92 @@
+//! ConsumerGroupHeartbeat, all that a member of the `consumer` group protocol (KIP-848) and its coordinator say to each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use crate::cluster::fields::topic_name;
+use crate::config::ConsumerConfig;
+use crate::consumer::group::requests::{Failure, group_id, millis};
+
+/// A partition by the id of its topic.
+pub(crate) type IdPartition = (Uuid, i32);
+
+/// What a member says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beat {
+    pub(crate) member_id: String,
+    /// That of the last answer; 0 joins, -1 leaves, -2 leaves as a static member that will be back.
+    pub(crate) epoch: i32,
+    /// With the subscription and settings, for a coordinator that may not know them.
+    pub(crate) full: bool,
+    /// The partitions that are ours, if that is news.
+    pub(crate) owned: Option<BTreeSet<IdPartition>>,
+}
+
+/// What the coordinator answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Beaten {
+    pub(crate) member_id: Option<String>,
+    pub(crate) epoch: i32,
+    /// Until the next one.
+    pub(crate) interval: Duration,
+    /// What is to be ours, if that is news.
+    pub(crate) assignment: Option<BTreeSet<IdPartition>>,
+}
+
+pub(crate) fn beat_request(
+    group: &str,
+    topics: &BTreeSet<String>,
+    config: &ConsumerConfig,
+    beat: Beat,
+) -> ConsumerGroupHeartbeatRequest {
+    let request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group_id(group))
+        .with_member_id(beat.member_id.into())
+        .with_member_epoch(beat.epoch)
+        .with_instance_id(config.group_instance_id.clone().map(StrBytes::from_string))
+        .with_rebalance_timeout_ms(-1)
+        .with_topic_partitions(beat.owned.as_ref().map(by_topic));
+    if !beat.full {
+        return request;
+    }
+    let assignor = config.group_remote_assignor.clone().map(StrBytes::from_string);
+    request
+        .with_rebalance_timeout_ms(millis(config.rebalance_timeout))
+        .with_subscribed_topic_names(Some(topics.iter().map(|t| topic_name(t)).collect()))
+        .with_server_assignor(assignor)
+}
+
+fn by_topic(partitions: &BTreeSet<IdPartition>) -> Vec<TopicPartitions> {
+    let mut topics: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
+    for (topic, partition) in partitions {
+        topics.entry(*topic).or_default().push(*partition);
+    }
+    let topic = |(id, partitions)| TopicPartitions::default().with_topic_id(id).with_partitions(partitions);
+    topics.into_iter().map(topic).collect()
+}
+
+/// An error comes with what the coordinator says of it.
+pub(crate) fn beaten(r: ConsumerGroupHeartbeatResponse) -> Result<Beaten, (Failure, String)> {
+    if r.error_code != 0 {
+        let why = r.error_message.map(|m| m.to_string()).unwrap_or_default();
+        return Err((Failure::Code(r.error_code), why));
+    }
+    let assignment = r.assignment.map(|a| {
+        let of = |t: kafka_protocol::messages::consumer_group_heartbeat_response::TopicPartitions| {
+            let id = t.topic_id;
+            t.partitions.into_iter().filter(|p| *p >= 0).map(move |p| (id, p))
+        };
+        a.topic_partitions.into_iter().flat_map(of).collect()
+    });
+    Ok(Beaten {
+        member_id: r.member_id.map(|id| id.to_string()).filter(|id| !id.is_empty()),
+        epoch: r.member_epoch,
+        interval: Duration::from_millis(u64::try_from(r.heartbeat_interval_ms).unwrap_or(0)),
+        assignment,
+    })
+}

@@ -1,0 +1,189 @@
+//! Commits in the name of what was assigned at one time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::commits::{Commit, Outbox};
+use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
+use crate::consumer::event::Message;
+use crate::consumer::group::coordinator_task::Command;
+use crate::consumer::lease::{Lease, Leases};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::TopicPartition;
+
+/// What the length of a string in a request can say. Brokers allow less: 4,096 bytes by default.
+const METADATA: usize = i16::MAX as usize;
+
+/// The way to the group's task.
+#[derive(Debug, Clone)]
+pub(in crate::consumer) struct Commands {
+    pub(in crate::consumer) group: Arc<str>,
+    pub(in crate::consumer) sender: mpsc::Sender<Command>,
+    pub(in crate::consumer) outbox: Arc<Outbox>,
+    pub(in crate::consumer) timeout: Duration,
+}
+
+/// Commits offsets of the partitions that were assigned when it was made by
+/// [`Consumer::committer`](crate::Consumer::committer); cheap to clone, for any task.
+///
+/// Once a partition was given up it commits nothing for it any more, even if it comes back later; for those that were kept it
+/// goes on.
+///
+/// ```no_run
+/// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
+/// let committer = consumer.committer();
+/// tokio::spawn(async move {
+///     committer.commit(&[(ailurus::TopicPartition::new("orders", 0), 42)]).await
+/// });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Committer {
+    leases: Leases,
+    group: Option<Commands>,
+}
+
+impl Committer {
+    pub(in crate::consumer) fn new(leases: Leases, group: Option<Commands>) -> Self {
+        Self { leases, group }
+    }
+
+    /// See [`Consumer::commit`](crate::Consumer::commit), also for errors and cancellation.
+    pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
+        self.commit_async(offsets).await
+    }
+
+    /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit), and what the coordinator says of metadata that is too long.
+    pub async fn commit_with(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        self.begin(offsets.to_vec()).await
+    }
+
+    /// Begins a [`commit`](Self::commit) and goes on: await what it returns to know the outcome, or drop it.
+    ///
+    /// Commits keep their order: one that is tried again is replaced by a newer one of the same partitions, so an older offset
+    /// never overwrites a newer. They are tried again for the request timeout. Those that were begun before partitions are given
+    /// up, or before the consumer is closed, are waited for then.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ailurus::Consumer) -> ailurus::Result<()> {
+    /// use ailurus::ConsumerEvent;
+    ///
+    /// while let ConsumerEvent::Records(batch) = consumer.recv().await? {
+    ///     // Handle them; then:
+    ///     consumer.committer().commit_async(&[(batch.topic_partition(), batch.next_offset)]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn commit_async(&self, offsets: &[(TopicPartition, i64)]) -> CommitHandle {
+        self.begin(offsets.iter().map(|(p, offset)| (p.clone(), OffsetAndMetadata::new(*offset))).collect())
+    }
+
+    /// Begins to commit that a record, and all before it in its partition, is handled; see
+    /// [`commit_async`](Self::commit_async). It counts for the assignment that the record came with: once its partition was given
+    /// up it is refused, even if the partition came back.
+    pub fn commit_message(&self, message: &Message) -> CommitHandle {
+        let partition = TopicPartition { topic: Arc::clone(&message.topic), partition: message.partition };
+        let lease = Lease { partition, epoch: message.epoch };
+        match self.group() {
+            Ok(commands) => {
+                let leader_epoch = message.leader_epoch;
+                commands.push(vec![(
+                    lease,
+                    OffsetAndMetadata { leader_epoch, ..OffsetAndMetadata::new(message.offset + 1) },
+                )])
+            }
+            Err(e) => CommitHandle::of(Err(e)),
+        }
+    }
+
+    fn group(&self) -> Result<&Commands> {
+        let what = "nothing can be committed: this consumer reads without a group (subscribe to read with one)";
+        self.group.as_ref().ok_or_else(|| Error::new(ErrorKind::GroupMembership, what))
+    }
+
+    fn begin(&self, offsets: Vec<Offset>) -> CommitHandle {
+        match self.check(offsets) {
+            Ok((_, offsets)) if offsets.is_empty() => CommitHandle::of(Ok(())),
+            Ok((commands, offsets)) => commands.push(offsets),
+            Err(e) => CommitHandle::of(Err(e)),
+        }
+    }
+
+    fn check(&self, offsets: Vec<Offset>) -> Result<(&Commands, Vec<(Lease, OffsetAndMetadata)>)> {
+        let commands = self.group()?;
+        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.offset < 0) {
+            let what = format!("offset {} of {p} can't be committed: offsets are not negative", at.offset);
+            return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
+        }
+        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.metadata.len() > METADATA) {
+            let len = at.metadata.len();
+            let what =
+                format!("the metadata of {p} has {len} bytes and can't be committed: allowed is up to {METADATA}");
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+        let lease = |(p, at): Offset| {
+            let lease = self.leases.of(&p).ok_or_else(|| not_ours(&p, at.offset, &commands.group))?;
+            Ok((lease, at))
+        };
+        Ok((commands, offsets.into_iter().map(lease).collect::<Result<_>>()?))
+    }
+}
+
+impl Commands {
+    fn push(&self, offsets: Vec<(Lease, OffsetAndMetadata)>) -> CommitHandle {
+        let (commit, reply) = Commit::awaited(offsets, Instant::now() + self.timeout);
+        self.outbox.push(commit);
+        CommitHandle { reply }
+    }
+}
+
+/// A commit under way, from [`Committer::commit_async`]: a future of its outcome, which comes within the request timeout.
+///
+/// Dropping it does not stop the commit; if that fails, the log says so.
+///
+/// ```no_run
+/// # async fn example(consumer: ailurus::Consumer, done: ailurus::TopicPartition) -> ailurus::Result<()> {
+/// let commit = consumer.commit_async(&[(done, 42)]);
+/// // Something else meanwhile.
+/// commit.await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct CommitHandle {
+    reply: oneshot::Receiver<Result<()>>,
+}
+
+impl CommitHandle {
+    fn of(outcome: Result<()>) -> Self {
+        let (sender, reply) = oneshot::channel();
+        _ = sender.send(outcome); // its receiver is right here
+        Self { reply }
+    }
+}
+
+impl Future for CommitHandle {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let outcome = ready!(Pin::new(&mut self.reply).poll(cx));
+        let ended = "the consumer has ended before the commit was answered: it may have been made or not";
+        Poll::Ready(outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, ended))))
+    }
+}
+
+pub(in crate::consumer) fn not_ours(partition: &TopicPartition, offset: i64, group: &str) -> Error {
+    let what = format!(
+        "offset {offset} of {partition} was not committed: the partition is not, or no longer, assigned to this member of group {group:?}"
+    );
+    Error::new(ErrorKind::GroupMembership, what)
+}

@@ -1,0 +1,56 @@
+//! Requests for committed offsets, and what the responses mean.
+
+use std::collections::HashMap;
+
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::fields::{by_topic, topic_name};
+use crate::cluster::offset_commit::OffsetAndMetadata;
+use crate::code;
+use crate::error::Result;
+use crate::record::TopicPartition;
+
+/// Asks for committed offsets; with `stable`, not for those that a transaction may still take back.
+pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stable: bool) -> OffsetFetchRequest {
+    let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
+        OffsetFetchRequestTopic::default()
+            .with_name(topic_name(&topic))
+            .with_partition_indexes(partitions.into_iter().map(|(p, ())| p).collect())
+    });
+    OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_topics(Some(topics.collect()))
+        .with_require_stable(stable)
+}
+
+/// The committed offsets, of those partitions that have one; or an error code.
+pub(crate) fn committed_answer(
+    answer: &OffsetFetchResponse,
+) -> Result<HashMap<TopicPartition, OffsetAndMetadata>, i16> {
+    if answer.error_code != 0 {
+        return Err(answer.error_code);
+    }
+    let mut committed = HashMap::new();
+    for topic in &answer.topics {
+        for p in &topic.partitions {
+            match p.error_code {
+                0 if p.committed_offset >= 0 => {
+                    let metadata = p.metadata.as_ref().map_or("", |m| m.as_str());
+                    let offset = OffsetAndMetadata::new(p.committed_offset)
+                        .with_leader_epoch(p.committed_leader_epoch)
+                        .with_metadata(metadata);
+                    committed.insert(TopicPartition::new(topic.name.as_str(), p.partition_index), offset);
+                }
+                // Nothing can be committed for a topic that is gone.
+                0 | code::UNKNOWN_TOPIC_OR_PARTITION => {}
+                code => return Err(code),
+            }
+        }
+    }
+    Ok(committed)
+}
+
+#[cfg(test)]
+mod tests;
