@@ -99,12 +99,12 @@ settings! {
         /// Settings of TLS, if the security protocol has it.
         pub tls: TlsConfig = TlsConfig::default();
         /// The login, if the security protocol has one; default none.
-        pub sasl: Option<SaslConfig> = None;
+        pub sasl by hand: Option<SaslConfig> = None;
         /// Who is told what the client does; default nobody. See [`metrics`](crate::metrics).
-        pub metrics: Reporter = Reporter::default();
+        pub metrics by hand: Reporter = Reporter::default();
         /// How spans belong to the traces of the program's tracing system; default not at all. See
         /// [`Propagator`](crate::trace::Propagator).
-        pub propagation: Propagation = Propagation::default();
+        pub propagation by hand: Propagation = Propagation::default();
         /// What producers do unless told otherwise.
         pub producer: ProducerConfig = ProducerConfig::default();
         /// What consumers do unless told otherwise.

@@ -141,34 +141,6 @@ impl ConfigBuilder {
         self
     }
 
-    /// Settings of TLS.
-    #[must_use]
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.config.tls = tls;
-        self
-    }
-
-    /// All settings of producers.
-    #[must_use]
-    pub fn producer(mut self, producer: ProducerConfig) -> Self {
-        self.config.producer = producer;
-        self
-    }
-
-    /// All settings of consumers.
-    #[must_use]
-    pub fn consumer(mut self, consumer: ConsumerConfig) -> Self {
-        self.config.consumer = consumer;
-        self
-    }
-
-    /// All settings of processors.
-    #[must_use]
-    pub fn processor(mut self, processor: ProcessorConfig) -> Self {
-        self.config.processor = processor;
-        self
-    }
-
     /// Checks everything.
     ///
     /// # Errors

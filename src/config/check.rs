@@ -94,15 +94,17 @@ impl Check<'_> {
         }
     }
 
+    fn name(&mut self, setting: &str, value: &str) {
+        self.require((1..=249).contains(&value.len()) && !value.chars().any(char::is_control), || {
+            format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(setting))
+        });
+    }
+
     fn client(&mut self, c: &Config) {
         c.check_bounds(self);
-        let id_ok = |s: &str| (1..=249).contains(&s.len()) && !s.chars().any(char::is_control);
         self.require(!c.brokers.is_empty(), || format!("{} is empty: name at least one host:port", named("brokers")));
-        for (name, value) in [("client_id", &c.client_id), ("group_id", &c.group_id)] {
-            self.require(id_ok(value), || {
-                format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
-            });
-        }
+        self.name("client_id", &c.client_id);
+        self.name("group_id", &c.group_id);
     }
 
     fn security(&mut self, c: &Config) {
@@ -232,15 +234,12 @@ impl Check<'_> {
                 format!("assignors has one named {name:?}: allowed are 1 to 249 bytes")
             });
         }
-        let name_ok = |name: &String| (1..=249).contains(&name.len()) && !name.chars().any(char::is_control);
-        for (name, value) in [
+        for (setting, value) in [
             ("group_instance_id", &c.group_instance_id),
             ("group_remote_assignor", &c.group_remote_assignor),
             ("client_rack", &c.client_rack),
         ] {
-            self.require(value.as_ref().is_none_or(name_ok), || {
-                format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(name))
-            });
+            value.iter().for_each(|value| self.name(setting, value));
         }
     }
 

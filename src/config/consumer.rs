@@ -178,8 +178,8 @@ settings! {
     fetch_max_bytes: usize = 50 * MIB, "REDPANDA_FETCH_MAX_BYTES" bytes, in KIB..=100 * MIB;
     /// The most a fetch brings of one partition, in bytes, four times as much from a broker more than 6 ms away.
     partition_fetch_bytes: usize = MIB, "REDPANDA_PARTITION_FETCH_BYTES" bytes, in KIB..=100 * MIB;
-    /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions.
-    /// A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go
+    /// Bytes of records, decompressed, that were fetched and that the program has not dropped yet, over all partitions;
+    /// at most 64 GiB (256 MiB on 32-bit CPUs). A partition that holds more than its equal share is not fetched until the program has dropped some of it; the others go
     /// on. Where slow partitions hold all of it, those that hold nothing still fetch their share: up to twice this in total.
     prefetch_bytes: usize = 16 * MIB, "REDPANDA_PREFETCH_BYTES" bytes, in KIB..=MEMORY;
     /// The most a compressed batch may grow to, in bytes, when it is opened. A batch beyond it is an

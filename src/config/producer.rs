@@ -95,6 +95,6 @@ settings! {
         "REDPANDA_PARTITION_AVAILABILITY_TIMEOUT" millis, in millis(0)..=hours(1);
     + {
         /// Largest record where it differs from `max_request_size`, for producers of the library's own.
-        pub(crate) max_record_size: Option<usize> = None;
+        pub(crate) max_record_size by hand: Option<usize> = None;
     }
 }

@@ -13,7 +13,7 @@
 //! - `by text`: the setter takes anything that becomes a `String`. `by hand`: it stands in `builder.rs`.
 //! - Bounds may depend on other fields (`self.linger`). What can't be said so stands in `check.rs`.
 //!
-//! Fields behind the `+` have no variable.
+//! Fields behind the `+` have no variable of their own.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ macro_rules! settings {
         )*
         $(+ {$(
             $(#[$code_doc:meta])*
-            $vis:vis $code:ident: $code_type:ty = $code_default:expr;
+            $vis:vis $code:ident $(by $code_how:ident)?: $code_type:ty = $code_default:expr;
         )*})?
     ) => {
         $(#[$meta])*
@@ -118,6 +118,10 @@ macro_rules! settings {
                 @setter $($how)? [$($setter)? $field] $path $field: $type,
                 concat!("[`", stringify!($Config), "::", stringify!($field), "`].")
             })*
+            $($(settings! {
+                @setter $($code_how)? [$code] $path $code: $code_type,
+                concat!("[`", stringify!($Config), "::", stringify!($code), "`].")
+            })*)?
         }
     };
 
