@@ -9,6 +9,7 @@
 //! offsets and commits carry it, and what is of another lease than the present one is dropped or refused, so that nothing of a
 //! partition that went to another member is delivered or committed, while those that stay are read on.
 
+mod command;
 mod event;
 mod event_queue;
 mod fetch;
@@ -49,10 +50,11 @@ use crate::cluster::{Client, Pin};
 use crate::config::{ConsumerConfig, GroupName, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
+use command::Command;
 use event_queue::Inbox;
 use fetch::partition::Begin;
 use fetch::tasks::{Fetcher, Shared as Reading};
-use group::coordinator_task::{Command, Group, Shell};
+use group::coordinator_task::{Group, Shell};
 use lease::Lease;
 use metrics::Meter;
 use offsets::commits::Outbox;

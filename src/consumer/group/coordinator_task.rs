@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +29,7 @@ use super::requests::{
 use crate::cluster::offset_commit::{Codes, Offset, OffsetAndMetadata, commit_answer, commit_request};
 use crate::cluster::{Backoff, Client, Cluster, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
+use crate::consumer::command::Command;
 use crate::consumer::event_queue::Inbox;
 use crate::consumer::fetch::partition::Begin;
 use crate::consumer::fetch::tasks::{Fetcher, Shared as Reading};
@@ -43,14 +44,6 @@ use crate::wire::{Api, Connection, api_versions};
 
 /// Start offsets that wait to be committed.
 const PINS: usize = 1024;
-
-/// What the front asks for.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Leave the group for now, for what is said, and join again when the program asks for the next event.
-    Expel(String),
-    Leave(oneshot::Sender<Result<()>>),
-}
 
 /// What a request has brought.
 enum Answer {

@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::commits::{Commit, Outbox};
 use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
+use crate::consumer::command::Command;
 use crate::consumer::event::Message;
-use crate::consumer::group::coordinator_task::Command;
 use crate::consumer::lease::{Lease, Leases};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
