@@ -1,4 +1,4 @@
-//! `.env.example` and the READMEs say what the table says.
+//! `.env.example`, the READMEs and the guides say what the table says.
 
 #![allow(clippy::unwrap_used)]
 
@@ -180,5 +180,25 @@ fn every_variable_sets_something() {
         let set = |text: &str| vars(row.variable, text);
         let is_set = |text| set(text).problems.is_empty() && set(text).config != vars("", "").config;
         assert!(texts.into_iter().chain(["leader", "ssl"]).any(is_set), "{}", row.variable);
+    }
+}
+
+#[test]
+fn the_guides_name_no_setting_that_there_is_not() {
+    let is_lower = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let tuning = document("docs/tuning.md");
+    let named: Vec<_> = tuning.split('`').filter(is_lower).collect();
+    assert!(named.len() > 50, "{named:?}");
+    for setter in named {
+        assert!(env::rows().any(|row| row.setter == setter), "docs/tuning.md: {setter} is no setter");
+    }
+    for guide in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap().map(|entry| entry.unwrap().path())
+    {
+        let text = fs::read_to_string(&guide).unwrap_or_default();
+        let words = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+        // `REDPANDA_*` is all of them.
+        for word in words.filter(|word| word.starts_with("REDPANDA_") && !word.ends_with('_')) {
+            assert!(Row::of(word).is_some(), "{}: {word} is no setting", guide.display());
+        }
     }
 }
