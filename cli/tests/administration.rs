@@ -147,7 +147,7 @@ fn offsets_of_a_group_are_reset_only_when_that_is_said() {
     let rest = bed.run(&["consume", &topic, "--group", &group, "--exit-at-end"]).expect(0);
     assert!(rest.stdout.starts_with(&format!("{topic}/1@6\t")), "{}", rest.stdout);
 
-    says(&bed.run(&["group", "reset", &group, "--to", "0", "--topic", &format!("{topic}:2")]).expect(2), &["has 2"]);
+    says(&bed.run(&["group", "reset", &group, "--to", "0", "--topic", &format!("{topic}:2")]).expect(3), &["has 2"]);
     says(&bed.run(&["group", "reset", &group]).expect(2), &["--to", "--shift", "--file"]);
     says(&bed.run(&["group", "reset", &bed.name("new"), "--to", "0"]).expect(2), &["name topics with --topic"]);
     let bad = bed.feed(&["group", "reset", &group, "--file", "-"], b"nonsense\n").expect(2);
