@@ -161,10 +161,16 @@ async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_know
         (Fault::DelayAnswer(Duration::from_secs(3600)), ErrorKind::FateUnknown, "fate"),
     ] {
         let broker = support::broker().await;
-        // An error comes at once, however busy the machine is; with a short timeout it might come too late, which is another case.
-        let timeout = if matches!(fault, Fault::Error(_)) { PATIENCE } else { Duration::from_millis(400) };
-        let settings = |c: ailurus::ConfigBuilder| c.request_timeout(timeout);
-        let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = Duration::from_secs(1)).await;
+        // After an error there is no further try in flight when the time is over, and none of which the answer comes too late.
+        let [request, delivery, backoff] = match fault {
+            Fault::Error(_) => [2000, 3000, 10_000],
+            _ => [400, 1000, 100],
+        }
+        .map(Duration::from_millis);
+        let settings = |c: ailurus::ConfigBuilder| {
+            c.request_timeout(request).retry_backoff(backoff).retry_backoff_max(backoff.max(Duration::from_secs(1)))
+        };
+        let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = delivery).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
         spoil(embedded, move |_| Some(fault));
         let handle = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap();
