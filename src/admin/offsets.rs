@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_records_response::DeleteRecordsTopicResult;
-use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::Admin;
 use super::leaders::{Outcomes, Patience, whole};
 use super::topics::millis;
-use crate::cluster::fields::topic_name;
+use crate::cluster::fields::{by_topic, topic_name};
 use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
 use crate::consumer::StartOffset;
 use crate::error::{Error, ErrorKind, Result};
@@ -78,7 +78,7 @@ impl Admin {
     ) -> Result<Outcomes<i64>> {
         let level = self.cluster().config().consumer.isolation_level;
         let request = |of_leader: &[TopicPartition]| {
-            list_offsets::request(of_leader.iter().map(|p| (p.clone(), timestamp)), level)
+            list_offsets::request(of_leader.iter().map(|p| (p.clone(), (-1, timestamp))), level)
         };
         let answers =
             |answer| list_offsets::answers(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect();
@@ -99,12 +99,15 @@ impl Admin {
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         let timeout = self.cluster().config().request_timeout;
         let request = |of_leader: &[TopicPartition]| {
-            let ask = |p: &TopicPartition| {
-                let offset = before.get(p).copied().unwrap_or_default(); // 0 deletes nothing
-                DeleteRecordsPartition::default().with_partition_index(p.partition).with_offset(offset)
+            // 0 deletes nothing.
+            let asks = of_leader.iter().map(|p| (p.clone(), before.get(p).copied().unwrap_or_default()));
+            let ask = |(partition, offset)| {
+                DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset)
             };
-            let topics = by_topic(of_leader, ask).into_iter();
-            let topics = topics.map(|(n, p)| DeleteRecordsTopic::default().with_name(n).with_partitions(p));
+            let topics = by_topic(asks).into_iter().map(|(topic, asks)| {
+                let partitions = asks.into_iter().map(ask).collect();
+                DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
+            });
             DeleteRecordsRequest::default().with_topics(topics.collect()).with_timeout_ms(millis(timeout))
         };
         let answers = |response: DeleteRecordsResponse| {
@@ -117,16 +120,4 @@ impl Admin {
         let patience = Patience::whole(self.cluster());
         whole(self.ask_leaders("deleting records", before.keys().cloned(), patience, request, answers).await?)
     }
-}
-
-/// What is asked of each partition, by topic.
-pub(super) fn by_topic<P>(
-    partitions: &[TopicPartition],
-    ask: impl Fn(&TopicPartition) -> P,
-) -> BTreeMap<TopicName, Vec<P>> {
-    let mut topics = BTreeMap::<_, Vec<_>>::new();
-    for p in partitions {
-        topics.entry(topic_name(&p.topic)).or_default().push(ask(p));
-    }
-    topics
 }

@@ -10,8 +10,8 @@ use tokio::try_join;
 
 use super::describe::Membership;
 use super::leaders::whole;
-use super::offsets::by_topic;
 use super::{Admin, GroupDescription, GroupMember};
+use crate::cluster::fields::{by_topic, topic_name};
 use crate::cluster::offset_commit::{OffsetAndMetadata, commit_answer, commit_request};
 use crate::code;
 use crate::consumer::StartOffset;
@@ -180,9 +180,11 @@ impl Admin {
     /// If the group does not exist, or its members subscribe to one of the topics; [`ErrorKind::UnknownTopic`]; offsets of
     /// other partitions may be gone then.
     pub async fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
-        let ask = |p: &TopicPartition| OffsetDeleteRequestPartition::default().with_partition_index(p.partition);
-        let topics = by_topic(partitions, ask).into_iter();
-        let topics = topics.map(|(n, p)| OffsetDeleteRequestTopic::default().with_name(n).with_partitions(p));
+        let ask = |(partition, ())| OffsetDeleteRequestPartition::default().with_partition_index(partition);
+        let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
+            let partitions = partitions.into_iter().map(ask).collect();
+            OffsetDeleteRequestTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
+        });
         let request = OffsetDeleteRequest::default()
             .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
             .with_topics(topics.collect());

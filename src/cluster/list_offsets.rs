@@ -44,21 +44,22 @@ pub(crate) async fn list_offsets(
     level: IsolationLevel,
 ) -> Result<BTreeMap<TopicPartition, OffsetAndTimestamp>> {
     let request = |of_leader: &[TopicPartition]| {
-        request(of_leader.iter().filter_map(|p| asks.get(p).map(|at| (p.clone(), *at))), level)
+        request(of_leader.iter().filter_map(|p| asks.get(p).map(|at| (p.clone(), (-1, *at)))), level)
     };
     ask_leaders(cluster, "listing offsets", asks.keys().cloned(), request, answers).await
 }
 
-/// Asks for one place in each of some partitions of one leader.
+/// Asks for one place in each of some partitions of one leader: the leader epoch that is known, -1 for none, and a timestamp,
+/// [`LATEST`] or [`EARLIEST`].
 pub(crate) fn request(
-    asks: impl IntoIterator<Item = (TopicPartition, i64)>,
+    asks: impl IntoIterator<Item = (TopicPartition, (i32, i64))>,
     level: IsolationLevel,
 ) -> ListOffsetsRequest {
     let topics = by_topic(asks).into_iter().map(|(name, asks)| {
-        let ask = |(partition, timestamp)| {
+        let ask = |(partition, (leader_epoch, timestamp))| {
             ListOffsetsPartition::default()
                 .with_partition_index(partition)
-                .with_current_leader_epoch(-1)
+                .with_current_leader_epoch(leader_epoch)
                 .with_timestamp(timestamp)
         };
         let partitions = asks.into_iter().map(ask).collect();

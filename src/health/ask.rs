@@ -111,7 +111,7 @@ async fn probe(
 /// Asks a broker where the partitions that it leads end. What can't be had stays as it was known before.
 async fn ends(cluster: &Cluster, at: &BrokerAddr, led: Led, subscriptions: &Subscriptions, deadline: Instant) {
     for (level, partitions) in led {
-        let request = list_offsets::request(partitions.into_iter().map(|p| (p, LATEST)), level);
+        let request = list_offsets::request(partitions.into_iter().map(|p| (p, (-1, LATEST))), level);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
             Ok(Ok(answer)) => answer,

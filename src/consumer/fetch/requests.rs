@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
     BrokerId, FetchRequest, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
@@ -14,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::planner::{Ask, Validate};
 use super::source::FetchPlan;
 use crate::cluster::fields::{by_topic, isolation, topic_name};
-use crate::cluster::list_offsets::{EARLIEST, LATEST};
+use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::consumer::event::StartOffset;
 use crate::record::TopicPartition;
@@ -94,31 +93,17 @@ pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> 
         StartOffset::Timestamp(at) => at,
         StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
     };
-    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(topic, asks)| {
-        let partition = |(index, ask): (i32, &Ask<StartOffset>)| {
-            ListOffsetsPartition::default()
-                .with_partition_index(index)
-                .with_current_leader_epoch(ask.leader_epoch)
-                .with_timestamp(timestamp(ask.what))
-        };
-        ListOffsetsTopic::default()
-            .with_name(topic_name(&topic))
-            .with_partitions(asks.into_iter().map(partition).collect())
-    });
-    ListOffsetsRequest::default()
-        .with_replica_id(BrokerId(-1))
-        .with_isolation_level(isolation(level))
-        .with_topics(topics.collect())
+    let asks = asks.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));
+    list_offsets::request(asks, level)
 }
 
 /// Offset and leader epoch of what was asked for, or an error code.
-pub(crate) fn list_answer(answer: &ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
-    let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
-    topics
-        .map(|(name, p)| {
-            let epoch = Some(p.leader_epoch).filter(|epoch| *epoch >= 0);
-            let outcome = if p.error_code == 0 { Ok((p.offset, epoch)) } else { Err(p.error_code) };
-            (TopicPartition::new(name.as_str(), p.partition_index), outcome)
+pub(crate) fn list_answer(answer: ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
+    list_offsets::answers(answer)
+        .into_iter()
+        .map(|(partition, code, found)| {
+            let epoch = Some(found.leader_epoch).filter(|epoch| *epoch >= 0);
+            (partition, if code == 0 { Ok((found.offset, epoch)) } else { Err(code) })
         })
         .collect()
 }

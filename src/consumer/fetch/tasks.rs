@@ -429,7 +429,7 @@ impl Shared {
         let began = Instant::now();
         let answer = connection.request(request, timeout).await?;
         self.tracker().on_round_trip(link.broker, began.elapsed());
-        let mut offsets = list_answer(&answer);
+        let mut offsets = list_answer(answer);
         for ask in asks {
             let found = offsets.remove(&ask.lease.partition);
             let pin = self.found(ask, found);
