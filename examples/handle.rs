@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
     match run(&topic, &group).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            println!("{}", e.full());
+            println!("{e:#}");
             ExitCode::FAILURE
         }
     }

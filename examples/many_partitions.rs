@@ -56,7 +56,7 @@ async fn fill(client: &Client, topic: &str, partitions: usize, records: usize) -
     for i in 0..records {
         let key = i.to_string();
         let record = ProducerRecord::to(topic).key(&key).value(&value).partition((i % partitions) as i32);
-        producer.send(record).await?.then(drop);
+        producer.send(record).await?.on_complete(drop);
     }
     Ok(producer.close(LIMIT).await?)
 }

@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("mixed_group: {}", error.full());
+            println!("mixed_group: {error:#}");
             ExitCode::FAILURE
         }
     }

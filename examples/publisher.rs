@@ -91,11 +91,11 @@ async fn main() -> ExitCode {
         Ok(Count { delivered, failed }) => {
             println!("{delivered} delivered");
             let Some((failed, last)) = failed else { return ExitCode::SUCCESS };
-            eprintln!("{failed} not delivered, the last because: {}", last.full());
+            eprintln!("{failed} not delivered, the last because: {last:#}");
             ExitCode::FAILURE
         }
         Err(e) => {
-            eprintln!("{}", e.full());
+            eprintln!("{e:#}");
             ExitCode::FAILURE
         }
     }

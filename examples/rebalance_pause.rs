@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     };
     for heartbeat in heartbeats {
         if let Err(error) = compare(bootstrap, joins, Duration::from_millis(heartbeat)).await {
-            println!("rebalance_pause: {}", error.full());
+            println!("rebalance_pause: {error:#}");
             return ExitCode::FAILURE;
         }
     }

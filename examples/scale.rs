@@ -59,7 +59,7 @@ async fn main() -> ExitCode {
     match outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("not done within {PATIENCE:?}")))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("scale: {}", error.full());
+            println!("scale: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -140,7 +140,7 @@ async fn produce(client: &Client, topic: &str, partitions: i32, records: u64, ke
         let partition = i32::try_from(i % keys % partitions.unsigned_abs() as u64).unwrap_or(0);
         let record = ProducerRecord::to(topic).key(&key).value(&value).partition(partition);
         let failed = Arc::clone(&failed);
-        producer.send(record).await?.then(move |outcome| {
+        producer.send(record).await?.on_complete(move |outcome| {
             if outcome.is_err() {
                 failed.fetch_add(1, Ordering::Relaxed);
             }

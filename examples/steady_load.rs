@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("steady_load: {}", error.full());
+            println!("steady_load: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -65,7 +65,7 @@ pub enum ErrorKind {
     Timeout,
     /// A record was sent, but whether it was written is not known, and it will not be sent again: it may be in the log or
     /// not. Sending it once more may write it twice.
-    FateUnknown,
+    Indeterminate,
     /// The topic or partition does not exist.
     UnknownTopic,
     /// The topic exists already.
@@ -105,7 +105,7 @@ impl ErrorKind {
     /// `NotLeaderOrFollower`.
     ///
     /// ```
-    /// assert_eq!(ailurus::ErrorKind::FateUnknown.name(), "fate_unknown");
+    /// assert_eq!(ailurus::ErrorKind::Indeterminate.name(), "fate_unknown");
     /// assert_eq!(ailurus::ErrorKind::Broker(6).name(), "NotLeaderOrFollower");
     /// ```
     pub fn name(self) -> Cow<'static, str> {
@@ -114,7 +114,7 @@ impl ErrorKind {
             Self::Connect => "connect",
             Self::Disconnected => "disconnected",
             Self::Timeout => "timeout",
-            Self::FateUnknown => "fate_unknown",
+            Self::Indeterminate => "fate_unknown",
             Self::UnknownTopic => "unknown_topic",
             Self::TopicExists => "topic_exists",
             Self::Authentication => "authentication",
@@ -242,7 +242,7 @@ impl Error {
 
     /// Whether it can't be told if a record was written.
     pub fn is_fate_unknown(&self) -> bool {
-        self.0.kind == ErrorKind::FateUnknown
+        self.0.kind == ErrorKind::Indeterminate
     }
 
     /// Whether the handle was closed before.
@@ -250,9 +250,8 @@ impl Error {
         self.0.kind == ErrorKind::Closed
     }
 
-    /// This error's text and its causes', in one line. A cause that the text has already, because who put it in front repeats
-    /// it, is said once.
-    pub fn full(&self) -> String {
+    /// Returns what `{:#}` prints.
+    pub(crate) fn full(&self) -> String {
         chain(self)
     }
 }
@@ -278,7 +277,10 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
+        match f.alternate() {
+            true => f.write_str(&chain(self)),
+            false => f.write_str(&self.0.message),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn is_final(e: &Error) -> bool {
         | ErrorKind::OffsetOutOfRange
         | ErrorKind::GroupMembership => false,
         ErrorKind::Closed
-        | ErrorKind::FateUnknown // a repetition may write twice
+        | ErrorKind::Indeterminate // a repetition may write twice
         | ErrorKind::TopicExists
         | ErrorKind::RecordTooLarge
         | ErrorKind::InvalidRecord

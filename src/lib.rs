@@ -99,7 +99,7 @@ pub use consumer::{
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;
-pub use processor::{Handler, LeftOver, Outcome, Processor, Router, Subscription};
+pub use processor::{Handler, Outcome, Processor, Router, Subscription, Unfinished};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};

@@ -13,7 +13,7 @@ use crate::record::Headers;
 /// producer goes on.
 ///
 /// ```
-/// use ailurus::producer::{Partitioner, Unpartitioned, murmur2};
+/// use ailurus::producer::{Partitioner, PartitionInput, murmur2};
 /// use ailurus::{Config, PartitionerKind};
 ///
 /// /// Keys are `COUNTRY-NUMBER`: what belongs to a country stays in order.
@@ -21,13 +21,13 @@ use crate::record::Headers;
 /// struct ByCountry;
 ///
 /// impl Partitioner for ByCountry {
-///     fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32> {
+///     fn partition(&self, record: &PartitionInput<'_>) -> Option<i32> {
 ///         let country = record.key?.split(|byte| *byte == b'-').next()?;
 ///         Some((murmur2(country) & i32::MAX) % record.partitions)
 ///     }
 /// }
 ///
-/// let mut record = Unpartitioned::new("orders", 6, &[0, 1, 2, 3, 5]); // partition 4 has no leader
+/// let mut record = PartitionInput::new("orders", 6, &[0, 1, 2, 3, 5]); // partition 4 has no leader
 /// assert_eq!(ByCountry.partition(&record), None);
 /// record.key = Some(b"de-17");
 /// let home = ByCountry.partition(&record);
@@ -42,14 +42,14 @@ pub trait Partitioner: Debug + Send + Sync {
     ///
     /// A partition that the topic does not have is an error of this record,
     /// [`ErrorKind::InvalidRecord`](crate::ErrorKind::InvalidRecord), and of no other.
-    fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32>;
+    fn partition(&self, record: &PartitionInput<'_>) -> Option<i32>;
 }
 
 /// A record that is to get its partition, and the partitions there are: what a [`Partitioner`] is asked with, and where
 /// there is an example.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Unpartitioned<'a> {
+pub struct PartitionInput<'a> {
     /// Where to.
     pub topic: &'a str,
     /// The record's key.
@@ -65,7 +65,7 @@ pub struct Unpartitioned<'a> {
     pub available: &'a [i32],
 }
 
-impl<'a> Unpartitioned<'a> {
+impl<'a> PartitionInput<'a> {
     /// A record with neither key nor value.
     pub fn new(topic: &'a str, partitions: i32, available: &'a [i32]) -> Self {
         Self { topic, key: None, value: None, headers: None, partitions, available }

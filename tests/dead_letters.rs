@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::admin::{ConfigResource, NewTopic};
-use ailurus::processor::{Batching, DeadLetter, LeftOut};
+use ailurus::processor::{Batching, DeadLetter, Truncation};
 use ailurus::{
     Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, Headers, Message, Processor, Producer, ProducerRecord,
     Record, StartOffset, TopicPartition,
@@ -90,7 +90,7 @@ async fn a_dead_letter_keeps_the_record_and_says_where_it_was() {
     assert!(record.timestamp > 1_234_567, "it is as old as its writing, not as its record");
     let letter = DeadLetter::parse(&record.headers).unwrap();
     assert_eq!(letter.headers, headers, "in order, with duplicates and nulls");
-    assert_eq!((letter.error.as_str(), letter.attempts, letter.left_out), ("refused", 2, LeftOut::Nothing));
+    assert_eq!((letter.error.as_str(), letter.attempts, letter.left_out), ("refused", 2, Truncation::Nothing));
     let origin = &letter.origin;
     assert_eq!((origin.topic.as_str(), origin.partition, origin.offset), (topic.as_str(), 0, offset));
     assert_eq!((origin.timestamp, origin.group.as_deref()), (Some(1_234_567), Some(group.as_str())));
@@ -99,7 +99,7 @@ async fn a_dead_letter_keeps_the_record_and_says_where_it_was() {
     let record = letters.iter().find(|r| r.key.as_deref() == Some(b"gone")).unwrap();
     assert_eq!(record.value, None, "a tombstone stays one");
     let letter = DeadLetter::parse(&record.headers).unwrap();
-    assert_eq!((letter.origin.offset, letter.left_out), (tombstone, LeftOut::Nothing));
+    assert_eq!((letter.origin.offset, letter.left_out), (tombstone, Truncation::Nothing));
     client.close().await;
 }
 
@@ -144,7 +144,7 @@ async fn the_letter_of_a_large_record_is_whole() {
     for topic in [&one, &many] {
         let letter = read(&client, &format!("{topic}.dlq"), 1).await.remove(0);
         assert_eq!(letter.value.as_deref(), Some(&value[..]));
-        assert_eq!(DeadLetter::parse(&letter.headers).unwrap().left_out, LeftOut::Nothing);
+        assert_eq!(DeadLetter::parse(&letter.headers).unwrap().left_out, Truncation::Nothing);
         let limit: u64 = setting(&client, &format!("{topic}.dlq"), "max.message.bytes").await.parse().unwrap();
         assert!(limit >= 5_000_000 + 4096, "{limit}");
     }
@@ -175,7 +175,7 @@ async fn a_letter_that_its_topic_takes_only_compressed_is_compressed() {
         let last = letters.last().unwrap();
         assert_eq!(last.value.as_deref(), Some(value.as_bytes()));
         let letter = DeadLetter::parse(&last.headers).unwrap();
-        assert_eq!((letter.left_out, letter.origin.group), (LeftOut::Nothing, Some(group)));
+        assert_eq!((letter.left_out, letter.origin.group), (Truncation::Nothing, Some(group)));
     }
     client.close().await;
 }
@@ -287,10 +287,10 @@ async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
     assert_eq!(
         seen,
         [
-            (0, Some("value"), false, 1, LeftOut::Value),
-            (1, Some("headers"), false, 0, LeftOut::ValueAndHeaders),
-            (2, None, false, 0, LeftOut::ValueHeadersAndKey),
-            (3, Some("small"), true, 1, LeftOut::Nothing),
+            (0, Some("value"), false, 1, Truncation::Value),
+            (1, Some("headers"), false, 0, Truncation::ValueAndHeaders),
+            (2, None, false, 0, Truncation::ValueHeadersAndKey),
+            (3, Some("small"), true, 1, Truncation::Nothing),
         ]
     );
     assert_eq!(letters[0].headers.get_str("dlq-left-out"), Some("value"));

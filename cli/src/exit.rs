@@ -102,7 +102,7 @@ pub fn text(error: &anyhow::Error) -> String {
     let (mut text, mut last) = (String::new(), String::new());
     for cause in error.chain() {
         let library = cause.downcast_ref::<ailurus::Error>();
-        let cause = library.map_or_else(|| cause.to_string(), ailurus::Error::full);
+        let cause = library.map_or_else(|| cause.to_string(), |e| format!("{e:#}"));
         if text.is_empty() {
             text.clone_from(&cause);
         } else if !text.contains(&cause) {
@@ -183,7 +183,7 @@ mod tests {
         let refused = [ErrorKind::Authentication, ErrorKind::Authorization, ErrorKind::GroupMembership];
         assert_eq!(refused.map(of), [6; 3]);
         assert_eq!([of(ErrorKind::Broker(68)), of(ErrorKind::Unsupported)], [6, 6]);
-        assert_eq!([of(ErrorKind::Io), of(ErrorKind::FateUnknown)], [1, 1]);
+        assert_eq!([of(ErrorKind::Io), of(ErrorKind::Indeterminate)], [1, 1]);
         assert_eq!(exit_of(&anyhow!("x")), Exit::Failure);
         assert_eq!(exit_of(&anyhow!(NotFound("x".into())).context("y")), Exit::NotFound);
         assert_eq!(exit_of(&anyhow!(Refused("x".into())).context("y")), Exit::Refused);

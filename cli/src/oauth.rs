@@ -120,8 +120,9 @@ impl Endpoint {
         let mut tls = TlsConfig::default();
         tls.ca_file.clone_from(&self.client.ca_file);
         let secure = (self.uri.scheme_str() == Some("https")).then_some(&tls);
-        let stream =
-            ailurus::net::open(&self.at, secure, TIMEOUT).await.map_err(|e| anyhow!(of_an_endpoint(&e.full())))?;
+        let stream = ailurus::net::open(&self.at, secure, TIMEOUT)
+            .await
+            .map_err(|e| anyhow!(of_an_endpoint(&format!("{e:#}"))))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
             let answer = sender.send_request(self.request()?).await.context("the request failed")?;

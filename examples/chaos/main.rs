@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("chaos: {}", error.full());
+            println!("chaos: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -43,7 +43,7 @@ pub(crate) async fn produce(rate: u64) -> Result<()> {
                 }
                 Err(e) => {
                     say(format_args!("e {key} {number}"));
-                    say(format_args!("{key} {number}: {}", e.full()));
+                    say(format_args!("{key} {number}: {e:#}"));
                 }
             }
         }
@@ -122,7 +122,7 @@ pub(crate) async fn handle(group: &str) -> Result<()> {
         // The coordinator was away when it had to end: it says so, and others handle what was not committed.
         Err(e) if asked.load(Ordering::Relaxed) => {
             say(format_args!("u"));
-            say(format_args!("{}", e.full()));
+            say(format_args!("{e:#}"));
             Ok(())
         }
         outcome => outcome.map(drop),

@@ -86,7 +86,7 @@ fn partitioners_by_name_and_of_one_s_own() {
     #[derive(Debug)]
     struct First;
     impl crate::producer::Partitioner for First {
-        fn partition(&self, _: &crate::producer::Unpartitioned<'_>) -> Option<i32> {
+        fn partition(&self, _: &crate::producer::PartitionInput<'_>) -> Option<i32> {
             Some(0)
         }
     }

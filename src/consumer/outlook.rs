@@ -16,7 +16,7 @@ use crate::record::TopicPartition;
 /// # fn show(consumer: &ailurus::Consumer) {
 /// for problem in consumer.problems() {
 ///     let what = problem.partition.as_ref().map_or("the group".to_owned(), ToString::to_string);
-///     println!("{what} for {:?}: {}", problem.lasted, problem.error.full());
+///     println!("{what} for {:?}: {:#}", problem.lasted, problem.error);
 /// }
 /// # }
 /// ```

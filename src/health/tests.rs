@@ -24,7 +24,7 @@ fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
         position: 5,
         committed: None,
         lag: Some(12),
-        in_hand: 0,
+        in_flight: 0,
         parked_keys: 0,
         paused: paused.map(str::to_owned),
         trouble: None,

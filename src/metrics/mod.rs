@@ -296,7 +296,7 @@ pub enum Observation<'a> {
         /// The partition.
         partition: i32,
         /// Records in a handler.
-        in_hand: usize,
+        in_flight: usize,
         /// Records that are here and not begun.
         waiting: usize,
         /// Records that have failed and wait.

@@ -150,7 +150,7 @@ struct Partition {
     committed: AtomicI64,
     /// The lowest offset that has not ended; none where there are no handlers.
     handled: AtomicI64,
-    in_hand: AtomicU64,
+    in_flight: AtomicU64,
     waiting: AtomicU64,
     parked: AtomicU64,
     parked_keys: AtomicU64,
@@ -165,7 +165,7 @@ impl Default for Partition {
             end: none(),
             committed: none(),
             handled: none(),
-            in_hand: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             parked: AtomicU64::new(0),
             parked_keys: AtomicU64::new(0),
@@ -331,10 +331,10 @@ impl Registry {
                 count(&read.retries, u64::from(retried));
             }
             Observation::DeadLettered { group, topic, .. } => count(&self.read(group, topic).dead_letters, 1),
-            Observation::Backlog { group, topic, partition, in_hand, waiting, parked, parked_keys, position } => {
+            Observation::Backlog { group, topic, partition, in_flight, waiting, parked, parked_keys, position } => {
                 let Some(p) = self.partition(group, topic, partition) else { return };
                 let set = |to: &AtomicU64, n: usize| to.store(n as u64, Ordering::Relaxed);
-                set(&p.in_hand, in_hand);
+                set(&p.in_flight, in_flight);
                 set(&p.waiting, waiting);
                 set(&p.parked, parked);
                 set(&p.parked_keys, parked_keys);

@@ -78,8 +78,8 @@ fn lag_is_of_handlers_where_there_are_some_and_a_partition_goes_with_its_last_ow
         Observation::Fetched { group, topic, partition, batches, records, bytes, uncompressed, end }
     };
     let backlog = |position| {
-        let (in_hand, waiting, parked, parked_keys) = (1, 2, 3, 4);
-        Observation::Backlog { group, topic, partition, in_hand, waiting, parked, parked_keys, position }
+        let (in_flight, waiting, parked, parked_keys) = (1, 2, 3, 4);
+        Observation::Backlog { group, topic, partition, in_flight, waiting, parked, parked_keys, position }
     };
     observe(fetched(100));
     observe(backlog(Some(7)));

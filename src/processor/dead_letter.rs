@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::BoxError;
-use super::letter::{DeadLetter, LeftOut, Origin, describe};
+use super::letter::{DeadLetter, Origin, Truncation, describe};
 use super::letter_topics::{self, HEADERS_ROOM, LetterTopic};
 use crate::cluster::Client;
 use crate::config::{Acks, Compression, ProcessorConfig};
@@ -145,7 +145,7 @@ impl DeadLetters {
             last_failure: Some(failure.last),
             origin,
             headers: message.headers.clone(),
-            left_out: LeftOut::Nothing,
+            left_out: Truncation::Nothing,
         }
     }
 
@@ -162,8 +162,8 @@ impl DeadLetters {
             headers = headers.with_trace(trace);
         }
         let mut record = ProducerRecord::to(topic).headers(&headers);
-        record.key = message.key.as_deref().filter(|_| letter.left_out < LeftOut::ValueHeadersAndKey);
-        record.value = message.value.as_deref().filter(|_| letter.left_out < LeftOut::Value);
+        record.key = message.key.as_deref().filter(|_| letter.left_out < Truncation::ValueHeadersAndKey);
+        record.value = message.value.as_deref().filter(|_| letter.left_out < Truncation::Value);
         record.compression = compression;
         self.producer.send(record).await?.await
     }

@@ -36,14 +36,14 @@ const CUT_COMMIT: Duration = Duration::from_secs(5);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LeftOver {
+pub struct Unfinished {
     /// Partitions of which something was left.
     pub partitions: Vec<PartitionLeftOver>,
 }
 
 /// What was left of one partition.
 ///
-/// See [`LeftOver`] for an example.
+/// See [`Unfinished`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionLeftOver {
@@ -59,7 +59,7 @@ pub struct PartitionLeftOver {
     pub not_begun: usize,
 }
 
-impl LeftOver {
+impl Unfinished {
     /// Whether nothing was left.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
@@ -67,7 +67,7 @@ impl LeftOver {
 }
 
 /// The first few partitions, and what was left in all others together.
-impl fmt::Display for LeftOver {
+impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, p) in self.partitions.iter().take(SHOWN).enumerate() {
             let (separator, PartitionLeftOver { topic, partition, cancelled, parked, not_begun }) =
@@ -175,7 +175,7 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Drains and commits; tells what was left.
-    pub(super) async fn finish(mut self) -> (LeftOver, Result<()>) {
+    pub(super) async fn finish(mut self) -> (Unfinished, Result<()>) {
         self.partitions.iter().for_each(|(_, owned)| owned.stop.cancel());
         let drained = join_all(self.partitions.iter_mut().map(|(_, owned)| &mut owned.task));
         let in_time = tokio::select! {
@@ -225,14 +225,14 @@ impl Leaving {
         }
     }
 
-    fn left(&self) -> LeftOver {
-        let mut left = LeftOver::default();
+    fn left(&self) -> Unfinished {
+        let mut left = Unfinished::default();
         for (tp, owned) in &self.partitions {
             let counts = &owned.state.counts;
             let p = PartitionLeftOver {
                 topic: tp.topic.to_string(),
                 partition: tp.partition,
-                cancelled: counts.in_hand.load(Ordering::Relaxed),
+                cancelled: counts.in_flight.load(Ordering::Relaxed),
                 parked: counts.parked.load(Ordering::Relaxed),
                 not_begun: counts.waiting.load(Ordering::Relaxed),
             };
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn what_was_left_is_told_in_a_line_of_some_partitions_however_many_there_are() {
         let of = |partition| PartitionLeftOver { topic: "t".into(), partition, cancelled: 1, parked: 2, not_begun: 3 };
-        let left = |count| LeftOver { partitions: (0..count).map(of).collect() }.to_string();
+        let left = |count| Unfinished { partitions: (0..count).map(of).collect() }.to_string();
         assert_eq!(left(0), "nothing was left");
         assert_eq!(left(1), "t/0: 1 in hand cancelled, 2 parked, 3 not begun");
         assert!(left(5).ends_with("; t/4: 1 in hand cancelled, 2 parked, 3 not begun"));

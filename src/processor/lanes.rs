@@ -30,14 +30,14 @@ pub(super) struct Kept<R> {
 
 #[derive(Debug)]
 struct Queue<R> {
-    in_hand: usize,
+    in_flight: usize,
     /// By offset.
     kept: VecDeque<Kept<R>>,
 }
 
 impl<R> Default for Queue<R> {
     fn default() -> Self {
-        Self { in_hand: 0, kept: VecDeque::new() }
+        Self { in_flight: 0, kept: VecDeque::new() }
     }
 }
 
@@ -150,7 +150,7 @@ impl<R> Lanes<R> {
 
     /// A record of a free lane is in hand.
     pub(super) fn begin(&mut self, lane: Lane) {
-        self.queues.entry(lane).or_default().in_hand += 1;
+        self.queues.entry(lane).or_default().in_flight += 1;
     }
 
     /// Keeps a record until those before it in its lane have ended.
@@ -160,7 +160,7 @@ impl<R> Lanes<R> {
         let queue = self.queues.entry(lane).or_default();
         queue.kept.push_back(Kept { offset, bytes, due: None, record });
         let first = queue.kept.front();
-        if queue.in_hand > 0 || first.is_some_and(|k| k.due.is_some_and(|due| self.timers.contains(&(due, lane)))) {
+        if queue.in_flight > 0 || first.is_some_and(|k| k.due.is_some_and(|due| self.timers.contains(&(due, lane)))) {
             return;
         }
         self.takeable += 1;
@@ -219,12 +219,12 @@ impl<R> Lanes<R> {
             self.takeable -= queue.kept.len();
             let mut alone = false;
             while taken.len() < max && !alone {
-                let fits = |k: &Kept<R>| k.due.is_none() || queue.in_hand == 0;
+                let fits = |k: &Kept<R>| k.due.is_none() || queue.in_flight == 0;
                 if !queue.kept.front().is_some_and(fits) {
                     break;
                 }
                 let Some(kept) = queue.kept.pop_front() else { break };
-                queue.in_hand += 1;
+                queue.in_flight += 1;
                 alone = kept.due.is_some();
                 self.kept -= 1;
                 self.bytes -= kept.bytes;
@@ -260,8 +260,8 @@ impl<R> Lanes<R> {
     /// One less of a lane is in hand.
     fn leave(&mut self, lane: Lane) {
         let Some(queue) = self.queues.get_mut(&lane) else { return };
-        queue.in_hand -= 1;
-        if queue.in_hand > 0 {
+        queue.in_flight -= 1;
+        if queue.in_flight > 0 {
             return;
         }
         match queue.kept.front() {

@@ -57,7 +57,7 @@ struct Model {
     next: i64,
     open: BTreeMap<i64, Option<u8>>,
     ended: BTreeSet<i64>,
-    in_hand: BTreeMap<i64, (Lane, Option<u8>)>,
+    in_flight: BTreeMap<i64, (Lane, Option<u8>)>,
     most: usize,
 }
 
@@ -70,7 +70,7 @@ impl Model {
             next: 0,
             open: BTreeMap::new(),
             ended: BTreeSet::new(),
-            in_hand: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             most: 0,
         }
     }
@@ -92,14 +92,14 @@ impl Model {
             for (other, their) in self.open.range(..offset).filter(|(o, _)| !offsets.contains(o)) {
                 assert!(!self.related(key, *their), "{offset} overtakes {other}");
             }
-            for (other, (_, their)) in &self.in_hand {
+            for (other, (_, their)) in &self.in_flight {
                 assert!(!self.related(key, *their), "{offset} is in hand beside {other}");
             }
-            assert!(!self.in_hand.contains_key(&offset), "{offset} is in hand twice");
+            assert!(!self.in_flight.contains_key(&offset), "{offset} is in hand twice");
             assert!(self.open.contains_key(&offset), "{offset} had ended");
         }
-        self.in_hand.extend(together.iter().map(|&(offset, lane, key)| (offset, (lane, key))));
-        self.most = self.most.max(self.in_hand.len());
+        self.in_flight.extend(together.iter().map(|&(offset, lane, key)| (offset, (lane, key))));
+        self.most = self.most.max(self.in_flight.len());
     }
 
     fn end(&mut self, offset: i64) {
@@ -122,7 +122,7 @@ impl Model {
                 match (free, at_once) {
                     (true, true) => {
                         self.begun(&[(offset, lane, key)]);
-                        self.in_hand.remove(&offset);
+                        self.in_flight.remove(&offset);
                         self.lanes.passed(offset);
                         self.end(offset);
                     }
@@ -135,10 +135,11 @@ impl Model {
             }
             Step::Take(max) => drop(self.take(max)),
             Step::Settle { which, again } => {
-                let Some((&offset, &(lane, key))) = self.in_hand.iter().nth(which % self.in_hand.len().max(1)) else {
+                let Some((&offset, &(lane, key))) = self.in_flight.iter().nth(which % self.in_flight.len().max(1))
+                else {
                     return;
                 };
-                self.in_hand.remove(&offset);
+                self.in_flight.remove(&offset);
                 match again {
                     Some(ms) => {
                         let due = Some(self.now + Duration::from_millis(ms));
@@ -168,7 +169,7 @@ impl Model {
     fn check(&self) {
         let lowest = self.open.keys().next().copied().unwrap_or(self.next);
         assert!(self.lanes.committable().is_none_or(|c| c <= lowest), "{:?} > {lowest}", self.lanes.committable());
-        assert_eq!(self.lanes.kept() + self.in_hand.len(), self.open.len());
+        assert_eq!(self.lanes.kept() + self.in_flight.len(), self.open.len());
         assert!(self.lanes.kept() <= ROOM + self.most, "{} are kept", self.lanes.kept());
         assert_eq!(self.lanes.is_ready(), self.lanes.takeable() > 0);
         assert!(self.lanes.failed() <= self.lanes.kept() && self.lanes.parked() <= self.lanes.kept());
@@ -189,7 +190,7 @@ proptest! {
         // Nothing starves: whatever is left ends when its time has come and what is before it ends.
         let left = model.open.len();
         for _ in 0..=left {
-            while !model.in_hand.is_empty() {
+            while !model.in_flight.is_empty() {
                 model.step(&Step::Settle { which: 0, again: None });
                 model.check();
             }

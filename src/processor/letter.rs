@@ -68,7 +68,7 @@ pub struct DeadLetter {
     /// The record's own headers, in order.
     pub headers: Headers,
     /// What of the record is not in the letter.
-    pub left_out: LeftOut,
+    pub left_out: Truncation,
 }
 
 /// Where a dead letter's record is.
@@ -96,12 +96,12 @@ pub struct Origin {
 /// What of its record a dead letter does not have, because it was too large with it.
 ///
 /// ```
-/// use ailurus::processor::LeftOut;
+/// use ailurus::processor::Truncation;
 ///
-/// assert!(LeftOut::Nothing < LeftOut::Value);
+/// assert!(Truncation::Nothing < Truncation::Value);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum LeftOut {
+pub enum Truncation {
     /// All is there.
     #[default]
     Nothing,
@@ -113,7 +113,7 @@ pub enum LeftOut {
     ValueHeadersAndKey,
 }
 
-impl LeftOut {
+impl Truncation {
     /// What to leave out when that was not enough.
     pub(super) fn more(self) -> Option<Self> {
         match self {
@@ -162,13 +162,13 @@ impl DeadLetter {
             last_failure: time(LAST_FAILURE),
             origin,
             headers: headers.iter().take(own).collect(),
-            left_out: said.get_str(LEFT_OUT).map(LeftOut::named).unwrap_or_default(),
+            left_out: said.get_str(LEFT_OUT).map(Truncation::named).unwrap_or_default(),
         })
     }
 
     /// The headers of the letter: those of the record, if they are not left out, then what is said of it.
     pub(super) fn to_headers(&self) -> Headers {
-        let keeps = self.left_out < LeftOut::ValueAndHeaders;
+        let keeps = self.left_out < Truncation::ValueAndHeaders;
         let mut headers = if keeps { self.headers.clone() } else { Headers::new() };
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {

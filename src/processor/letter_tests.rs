@@ -3,12 +3,12 @@
 use chrono::DateTime;
 use proptest::prelude::*;
 
-use super::letter::{DeadLetter, LeftOut, Origin, describe, shown};
+use super::letter::{DeadLetter, Origin, Truncation, describe, shown};
 use crate::AnyEvent;
 use crate::consumer::Message;
 use crate::record::{Headers, Record};
 
-fn letter(error: &str, headers: Headers, left_out: LeftOut) -> DeadLetter {
+fn letter(error: &str, headers: Headers, left_out: Truncation) -> DeadLetter {
     let origin =
         Origin { topic: "orders".into(), partition: 3, offset: 42, timestamp: Some(7), group: Some("billing".into()) };
     let at = |millis| DateTime::from_timestamp_millis(millis);
@@ -48,12 +48,12 @@ proptest! {
         timestamp in prop::option::of(0_i64..),
         group in prop::option::of("[a-z]{1,5}"),
     ) {
-        let mut written = letter(&error, headers, LeftOut::Nothing);
+        let mut written = letter(&error, headers, Truncation::Nothing);
         written.origin.timestamp = timestamp;
         written.origin.group = group;
         prop_assert_eq!(DeadLetter::parse(&written.to_headers()), Some(written.clone()));
         // And of a dead letter that became one itself.
-        let again = letter("again", written.to_headers(), LeftOut::Value);
+        let again = letter("again", written.to_headers(), Truncation::Value);
         let outer = DeadLetter::parse(&again.to_headers()).unwrap();
         prop_assert_eq!(DeadLetter::parse(&outer.headers), Some(written));
     }
@@ -86,13 +86,13 @@ fn letters_of_before_timestamp_and_group_are_read() {
 #[test]
 fn what_is_left_out_is_said() {
     let headers = Headers::new().with("h", "1");
-    let mut left_out = LeftOut::Nothing;
+    let mut left_out = Truncation::Nothing;
     let mut said = Vec::new();
     loop {
         let written = letter("boom", headers.clone(), left_out).to_headers();
         let read = DeadLetter::parse(&written).unwrap();
         assert_eq!(read.left_out, left_out);
-        assert_eq!(read.headers.is_empty(), left_out >= LeftOut::ValueAndHeaders);
+        assert_eq!(read.headers.is_empty(), left_out >= Truncation::ValueAndHeaders);
         said.push(written.get_str("dlq-left-out").map(str::to_owned));
         let Some(more) = left_out.more() else { break };
         left_out = more;
@@ -108,7 +108,7 @@ fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
 
 /// Fails again at another place and time, is a dead letter again.
 fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
-    let mut letter = letter("boom", replayed, LeftOut::Nothing);
+    let mut letter = letter("boom", replayed, Truncation::Nothing);
     (letter.origin.offset, letter.origin.timestamp) = (offset, Some(1_000_000));
     DeadLetter::parse(&letter.to_headers()).unwrap()
 }
@@ -117,14 +117,14 @@ fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
 fn a_replay_has_the_records_headers_and_counts() {
     let headers = Headers::new().with("a", "1").with("traceparent", "t").with("a", "2").with("ce_id", "7");
     let headers = headers.with("ce_time", "2026-01-31T12:00:00Z");
-    let first = letter("boom", headers.clone(), LeftOut::Nothing);
+    let first = letter("boom", headers.clone(), Truncation::Nothing);
     assert_eq!(first.replays(), 0);
     let kept = headers.clone().with("dlq-original-timestamp", "7");
     assert_eq!(first.replay_headers(), kept.clone().with("dlq-replays", "1"));
     let second = fails_again(first.replay_headers(), 99);
     assert_eq!(second.replays(), 1);
     assert_eq!(second.replay_headers(), kept.with("dlq-replays", "2"), "the first timestamp stays");
-    let damaged = letter("boom", headers.with("dlq-replays", "many"), LeftOut::Nothing);
+    let damaged = letter("boom", headers.with("dlq-replays", "many"), Truncation::Nothing);
     assert_eq!(damaged.replays(), u32::MAX, "a count that can't be read lets nothing go round");
 }
 
@@ -137,14 +137,14 @@ fn a_replay_is_read_as_the_same_event_however_often_it_is_replayed() {
             (event.id, event.time)
         };
         let at_first = read(headers.clone(), 42, 7);
-        let first = letter("boom", headers, LeftOut::Nothing).replay_headers();
+        let first = letter("boom", headers, Truncation::Nothing).replay_headers();
         assert_eq!(read(first.clone(), 99, 1_000_000), at_first);
         let second = fails_again(first, 99).replay_headers();
         assert_eq!(read(second.clone(), 120, 2_000_000), at_first);
         assert_eq!(second.iter().filter(|h| h.key() == "ce_id").count(), 1);
     }
     let structured = Headers::new().with("content-type", "application/cloudevents+json");
-    assert_eq!(letter("boom", structured, LeftOut::Nothing).replay_headers().get("ce_id"), None);
+    assert_eq!(letter("boom", structured, Truncation::Nothing).replay_headers().get("ce_id"), None);
 }
 
 #[test]
@@ -158,6 +158,6 @@ fn a_key_in_a_log_is_one_short_line() {
 fn an_error_is_told_with_its_causes_and_has_a_bound() {
     let cause = crate::Error::new(crate::ErrorKind::Io, "disk full");
     assert_eq!(describe(&cause.context("storing")), "storing: disk full");
-    let long = letter(&"ä".repeat(2000), Headers::new(), LeftOut::Nothing).to_headers();
+    let long = letter(&"ä".repeat(2000), Headers::new(), Truncation::Nothing).to_headers();
     assert_eq!(long.get_str("dlq-error").unwrap(), "ä".repeat(1024));
 }

@@ -45,9 +45,9 @@ pub use activity::Activity;
 use attempt::Tracing;
 pub use batch::{BatchHandler, Batching, IntoOutcomes};
 use dead_letter::DeadLetters;
-pub use drain::{LeftOver, PartitionLeftOver};
+pub use drain::{PartitionLeftOver, Unfinished};
 pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
-pub use letter::{DeadLetter, LeftOut, Origin};
+pub use letter::{DeadLetter, Origin, Truncation};
 pub use listener::RebalanceListener;
 pub use router::{ByRouter, Router, UnknownType};
 pub(crate) use state::SubscriptionState;
@@ -72,7 +72,7 @@ pub struct Stats {
     /// Times partitions were assigned to this member.
     pub rebalances: u64,
     /// Records that are in a handler now.
-    pub in_hand: usize,
+    pub in_flight: usize,
     /// Keys, or whatever is handled in order, that stand still now because a record of theirs has failed.
     pub parked_keys: usize,
 }
@@ -214,7 +214,7 @@ impl Processor {
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 biased;
-                () = killed.cancelled() => Ok(LeftOver::default()),
+                () = killed.cancelled() => Ok(Unfinished::default()),
                 outcome = run.finish() => outcome,
             };
             _ = end.send(Some(outcome));
@@ -241,7 +241,7 @@ pub struct Subscription {
     stop: CancellationToken,
     cut: CancellationToken,
     kill: CancellationToken,
-    ended: watch::Receiver<Option<Result<LeftOver>>>,
+    ended: watch::Receiver<Option<Result<Unfinished>>>,
 }
 
 impl Subscription {
@@ -263,7 +263,7 @@ impl Subscription {
     ///
     /// # Cancellation
     /// Dropping the future does not stop the shutdown.
-    pub async fn shutdown(self) -> Result<LeftOver> {
+    pub async fn shutdown(self) -> Result<Unfinished> {
         self.stop.cancel();
         self.outcome().await
     }
@@ -286,7 +286,7 @@ impl Subscription {
     ///
     /// # Cancellation
     /// Dropping the future is a [`shutdown`](Self::shutdown) that nobody waits for.
-    pub fn run_until_signal(self) -> impl Future<Output = Result<LeftOver>> + Send + use<> {
+    pub fn run_until_signal(self) -> impl Future<Output = Result<Unfinished>> + Send + use<> {
         // Here and not when the future is first polled: a signal in between would end the process.
         let signals = ShutdownSignals::install();
         async move {
@@ -332,7 +332,7 @@ impl Subscription {
     ///
     /// # Cancellation
     /// Dropping the future is a [`shutdown`](Self::shutdown) that nobody waits for.
-    pub async fn run_until(self, stop: impl Future, cut: impl Future) -> Result<LeftOver> {
+    pub async fn run_until(self, stop: impl Future, cut: impl Future) -> Result<Unfinished> {
         tokio::select! {
             _ = stop => self.stop.cancel(),
             outcome = self.outcome() => return outcome,
@@ -359,7 +359,7 @@ impl Subscription {
         self.outcome().await.map(drop)
     }
 
-    async fn outcome(&self) -> Result<LeftOver> {
+    async fn outcome(&self) -> Result<Unfinished> {
         let mut ended = self.ended.clone();
         let gone = || Error::new(ErrorKind::Closed, "the subscription's task has ended without a word");
         let outcome = ended.wait_for(Option::is_some).await.map_err(|_| gone())?;
@@ -433,7 +433,7 @@ impl SubscriptionHealth {
                 position: p.position.unwrap_or(-1),
                 committed: p.committed,
                 lag: p.lag.filter(|_| trouble.is_none()),
-                in_hand: 0,
+                in_flight: 0,
                 parked_keys: 0,
                 paused: None,
                 trouble: trouble.map(|trouble| trouble.describe(now)),
@@ -489,7 +489,7 @@ pub struct PartitionHealth {
     /// Offsets between the position and the end of the partition, as of the last fetch, or of the last time its leader was asked.
     pub lag: Option<i64>,
     /// Records that are in a handler.
-    pub in_hand: usize,
+    pub in_flight: usize,
     /// Keys, or whatever is handled in order, that stand still because a record of theirs has failed.
     pub parked_keys: usize,
     /// Why something of it stands still that does not go on by itself: for example a dead letter that can't be written.

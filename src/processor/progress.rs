@@ -28,7 +28,7 @@ pub(crate) struct Progress {
     /// Behind what has been fetched.
     next: i64,
     /// What is in hand, in order; none is empty. So what compaction and markers of transactions leave out takes no room.
-    in_hand: VecDeque<Chunk>,
+    in_flight: VecDeque<Chunk>,
     /// What had ended before, above `next`.
     earlier: Ended,
 }
@@ -62,7 +62,7 @@ impl Chunk {
 impl Progress {
     /// Reading begins at `base`; `earlier` has ended above it.
     pub(crate) fn new(base: i64, earlier: Ended) -> Self {
-        Self { next: base, in_hand: VecDeque::new(), earlier }
+        Self { next: base, in_flight: VecDeque::new(), earlier }
     }
 
     /// A record is here. Whether it is to be handled: it is not if it had ended before, or is in hand already.
@@ -75,9 +75,9 @@ impl Progress {
             return false;
         }
         let (start, bit) = Chunk::place(offset);
-        match self.in_hand.back_mut().filter(|c| c.start == start) {
+        match self.in_flight.back_mut().filter(|c| c.start == start) {
             Some(chunk) => chunk.bits |= bit,
-            None => self.in_hand.push_back(Chunk { start, bits: bit }),
+            None => self.in_flight.push_back(Chunk { start, bits: bit }),
         }
         true
     }
@@ -98,25 +98,25 @@ impl Progress {
     /// A record that was fetched has ended. One that is not in hand is none of ours.
     pub(crate) fn ended(&mut self, offset: i64) {
         let (start, bit) = Chunk::place(offset);
-        let Some(first) = self.in_hand.front() else { return };
+        let Some(first) = self.in_flight.front() else { return };
         // Exact where no chunk is left out, and never too low.
-        let guess = usize::try_from((start - first.start) / 64).unwrap_or(0).min(self.in_hand.len() - 1);
-        let index = match self.in_hand[guess].start == start {
+        let guess = usize::try_from((start - first.start) / 64).unwrap_or(0).min(self.in_flight.len() - 1);
+        let index = match self.in_flight[guess].start == start {
             true => guess,
-            false => self.in_hand.partition_point(|c| c.start < start),
+            false => self.in_flight.partition_point(|c| c.start < start),
         };
-        if let Some(chunk) = self.in_hand.get_mut(index).filter(|c| c.start == start) {
+        if let Some(chunk) = self.in_flight.get_mut(index).filter(|c| c.start == start) {
             chunk.bits &= !bit;
         }
         // Those in the middle go when they come to the front.
-        while self.in_hand.front().is_some_and(|c| c.bits == 0) {
-            self.in_hand.pop_front();
+        while self.in_flight.front().is_some_and(|c| c.bits == 0) {
+            self.in_flight.pop_front();
         }
     }
 
     /// The lowest offset that has not ended: what may be committed.
     pub(crate) fn base(&self) -> i64 {
-        match self.in_hand.front() {
+        match self.in_flight.front() {
             Some(chunk) => chunk.start + i64::from(chunk.bits.trailing_zeros()),
             None => self.earlier.behind(self.next),
         }
@@ -126,8 +126,8 @@ impl Progress {
     fn ended_above(&self) -> impl Iterator<Item = Range<i64>> {
         let base = self.base();
         let mut at = base;
-        let in_hand = self.in_hand.iter().flat_map(Chunk::runs).chain(iter::once(self.next..self.next));
-        let between = in_hand.map(move |run| std::mem::replace(&mut at, run.end)..run.start);
+        let in_flight = self.in_flight.iter().flat_map(Chunk::runs).chain(iter::once(self.next..self.next));
+        let between = in_flight.map(move |run| std::mem::replace(&mut at, run.end)..run.start);
         let from = self.next.max(base);
         let earlier = self.earlier.ranges.iter().map(move |r| r.start.max(from)..r.end);
         between.chain(earlier).filter(|r| !r.is_empty())

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::drain::{Commit, Leaving, LeftOver, Owned};
+use super::drain::{Commit, Leaving, Owned, Unfinished};
 use super::lanes::{Lanes, NO_EPOCH};
 use super::letter::shown;
 use super::progress::Ended;
@@ -31,7 +31,7 @@ pub(super) struct Run {
     owned: HashMap<TopicPartition, Owned>,
     commit: Option<Commit>,
     /// Partitions that are being given up while the others go on.
-    leaving: FuturesUnordered<BoxFuture<'static, (LeftOver, Result<()>)>>,
+    leaving: FuturesUnordered<BoxFuture<'static, (Unfinished, Result<()>)>>,
     /// How many attempts had ended, and since when that is so.
     progress: Option<(u64, std::time::Instant)>,
     /// Cancelled when all is to end in good order.
@@ -54,7 +54,7 @@ impl Run {
     }
 
     /// Runs until it is told to stop or until the consumer has failed for good; then ends in good order.
-    pub(super) async fn finish(mut self) -> Result<LeftOver> {
+    pub(super) async fn finish(mut self) -> Result<Unfinished> {
         let failed = self.work().await.err();
         let all: Vec<_> = self.owned.keys().cloned().collect();
         let deadline = Instant::now() + self.context.config.shutdown_timeout;
@@ -235,8 +235,8 @@ impl Run {
     }
 
     /// Waits until all are given up, while the group goes on: it may want some of them sooner.
-    async fn drained(&mut self) -> (LeftOver, Result<()>) {
-        let (mut left, mut outcome, mut revocation) = (LeftOver::default(), Ok(()), None);
+    async fn drained(&mut self) -> (Unfinished, Result<()>) {
+        let (mut left, mut outcome, mut revocation) = (Unfinished::default(), Ok(()), None);
         let mut sooner: Option<Instant> = None;
         loop {
             let listening = self.consumer.state() != ConsumerState::Closed;

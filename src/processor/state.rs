@@ -28,7 +28,7 @@ pub(super) struct Position {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// In a handler.
-    pub(super) in_hand: AtomicUsize,
+    pub(super) in_flight: AtomicUsize,
     /// Have failed and wait for another attempt or to be written as dead letters.
     pub(super) parked: AtomicUsize,
     /// Are here and not begun.
@@ -195,7 +195,7 @@ impl PartitionState {
             position: pulse.position().unwrap_or(NONE),
             committed: lock(&self.committed).as_ref().map(|p| p.offset),
             lag: pulse.lag().filter(|_| trouble.is_none()),
-            in_hand: count(&self.counts.in_hand),
+            in_flight: count(&self.counts.in_flight),
             parked_keys: count(&self.counts.parked_keys),
             paused,
             trouble: trouble.map(|trouble| trouble.describe(now)),
@@ -365,7 +365,7 @@ impl SubscriptionState {
             retries: get(&self.retries),
             dead_letters: get(&self.dead),
             rebalances: get(&self.rebalances),
-            in_hand: sum(|c| &c.in_hand),
+            in_flight: sum(|c| &c.in_flight),
             parked_keys: sum(|c| &c.parked_keys),
         }
     }

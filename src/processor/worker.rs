@@ -150,7 +150,7 @@ pub(super) struct Worker {
     cut: CancellationToken,
     permits: Permits,
     room: Room,
-    in_hand: usize,
+    in_flight: usize,
     /// Dead letters that are being written, and their size in bytes.
     letters: usize,
     letter_bytes: usize,
@@ -192,7 +192,7 @@ impl Worker {
             tasks: JoinSet::new(),
             stop: Arc::new(stop),
             cut,
-            in_hand: 0,
+            in_flight: 0,
             letters: 0,
             letter_bytes: 0,
             unwritten: 0,
@@ -395,7 +395,7 @@ impl Worker {
             self.lanes.begin(lane);
             item.message.detach();
         }
-        self.in_hand += 1;
+        self.in_flight += 1;
         self.state.begun(offset, item.message.key.clone());
         let permit = self.permits.hand_over();
         self.tasks.spawn(async move {
@@ -449,18 +449,18 @@ impl Worker {
         let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);
         let counts = &self.state.counts;
         let now = Backlog {
-            in_hand: self.in_hand,
+            in_flight: self.in_flight,
             waiting: self.lanes.kept() - self.lanes.failed() + self.source.left(),
             parked: self.lanes.failed() + self.letters + self.unwritten,
             parked_keys: self.lanes.parked() + self.letters + self.unwritten,
             position: self.lanes.committable(),
         };
-        set(&counts.in_hand, now.in_hand);
+        set(&counts.in_flight, now.in_flight);
         set(&counts.parked, now.parked);
         set(&counts.parked_keys, now.parked_keys);
         set(&counts.waiting, now.waiting);
         let ended = handled > 0 || std::mem::take(&mut self.buried);
-        self.state.progressed(now.position, now.in_hand + now.waiting + now.parked, ended);
+        self.state.progressed(now.position, now.in_flight + now.waiting + now.parked, ended);
         self.meter.tell(self.context.shared.group(), now);
         let Some(offset) = now.position else { return };
         let now = Instant::now();

@@ -321,8 +321,8 @@ impl Batch {
             self.records
         );
         match cause {
-            Some(cause) => Error::with_source(ErrorKind::FateUnknown, text, cause),
-            None => Error::new(ErrorKind::FateUnknown, text),
+            Some(cause) => Error::with_source(ErrorKind::Indeterminate, text, cause),
+            None => Error::new(ErrorKind::Indeterminate, text),
         }
     }
 

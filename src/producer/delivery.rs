@@ -136,7 +136,7 @@ impl Completion {
         wakers.into_iter().for_each(Waker::wake);
         let ready: Vec<Callback> = ready;
         for Callback { delivery, call } in ready {
-            delivery.then(call);
+            delivery.on_complete(call);
         }
     }
 
@@ -174,7 +174,7 @@ impl Completion {
 /// It may be awaited at once or kept and awaited later, in any order; the answer is kept with it.
 ///
 /// # Errors
-/// [`ErrorKind::FateUnknown`](crate::ErrorKind::FateUnknown) if it could not be found out whether the broker has written the
+/// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it could not be found out whether the broker has written the
 /// record: it may be in the log or not. [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer ended before; its text
 /// says whether the record had been sent. Every other error means that the record is not in the log.
 ///
@@ -215,7 +215,7 @@ impl Delivery {
     }
 
     /// Another one of the same record.
-    pub(super) fn twin(&self) -> Self {
+    pub(super) fn clone_handle(&self) -> Self {
         Self::new(Arc::clone(&self.completion), self.index, self.timestamp)
     }
 
@@ -234,14 +234,14 @@ impl Delivery {
     /// use ailurus::ProducerRecord;
     ///
     /// let delivery = producer.send(ProducerRecord::to("events").value("x")).await?;
-    /// delivery.then(|end| match end {
+    /// delivery.on_complete(|end| match end {
     ///     Ok(ack) => println!("in partition {}", ack.partition),
-    ///     Err(error) => eprintln!("{}", error.full()),
+    ///     Err(error) => eprintln!("{error:#}"),
     /// });
     /// # Ok(())
     /// # }
     /// ```
-    pub fn then(self, call: impl FnOnce(Result<Acknowledgement>) + Send + 'static) {
+    pub fn on_complete(self, call: impl FnOnce(Result<Acknowledgement>) + Send + 'static) {
         let mut state = self.completion.lock();
         match self.completion.result(&state, self.index) {
             Some(result) => {
@@ -337,7 +337,7 @@ mod tests {
         let (completion, mut handles) = handles(4);
         let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
         let told = tx.clone();
-        handles.pop().unwrap().then(move |end| told.send(end.unwrap().offset).unwrap());
+        handles.pop().unwrap().on_complete(move |end| told.send(end.unwrap().offset).unwrap());
         assert!(handles.iter_mut().all(|h| h.now_or_never().is_none()));
         completion.split();
         completion.resolve(0, 2, Err(Error::new(ErrorKind::RecordTooLarge, "large")));

@@ -30,7 +30,7 @@ mod sender;
 mod span;
 mod verdict;
 
-pub use crate::partitioner::{Partitioner, Unpartitioned};
+pub use crate::partitioner::{PartitionInput, Partitioner};
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::murmur2;
 use send::{Sending, follow};
@@ -148,7 +148,7 @@ impl<'a> ProducerRecord<'a> {
 /// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, and the broker sees
 /// by its sequence number whether it has it already (KIP-98): a record is written once. Where that can't be told any more,
 /// because the time is over or the sequence was broken, the record is not sent again and fails with
-/// [`ErrorKind::FateUnknown`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
+/// [`ErrorKind::Indeterminate`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
 ///
 /// A batch that the broker finds too large is cut in halves until each is taken; a single record that is too large fails with
 /// [`ErrorKind::RecordTooLarge`]. Where a broker refuses some records of a batch (without a key in a compacted topic, with a
@@ -254,7 +254,7 @@ impl Producer {
     /// use ailurus::{ProducerRecord, producer::TrySendError};
     ///
     /// match producer.try_send(ProducerRecord::to("clicks").value("x")) {
-    ///     Ok(delivery) => delivery.then(|end| drop(end)),
+    ///     Ok(delivery) => delivery.on_complete(|end| drop(end)),
     ///     Err(TrySendError::Full(record)) => println!("{:?} is left out", record.value),
     ///     Err(error) => eprintln!("{error}"),
     /// }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::PartitionerKind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::partitioner::{Partitioner, Unpartitioned};
+use crate::partitioner::{PartitionInput, Partitioner};
 use crate::record::BATCH_HEADER;
 
 /// Records that may go anywhere stick to a partition for so many bytes, however large batches may be: as with the Java client's
@@ -39,7 +39,7 @@ impl Target {
 }
 
 /// Where the program's own partitioner wants a record.
-pub(super) fn ask(partitioner: &dyn Partitioner, record: &Unpartitioned<'_>) -> Result<Target> {
+pub(super) fn ask(partitioner: &dyn Partitioner, record: &PartitionInput<'_>) -> Result<Target> {
     let Some(partition) = partitioner.partition(record) else { return Ok(Target::Any) };
     if (0..record.partitions).contains(&partition) {
         return Ok(Target::Partition(partition));

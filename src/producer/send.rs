@@ -17,7 +17,7 @@ use crate::cluster::Backoff;
 use crate::config::{PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::is_answer;
-use crate::partitioner::Unpartitioned;
+use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
@@ -185,11 +185,11 @@ impl Producer {
             locked.partitions(record.topic)
         };
         let (partitions, available) = known.ok_or(NotAppended::Refused(Refused::UnknownTopic))?;
-        let asked = Unpartitioned {
+        let asked = PartitionInput {
             key: record.key,
             value: record.value,
             headers: record.headers,
-            ..Unpartitioned::new(record.topic, partitions, &available)
+            ..PartitionInput::new(record.topic, partitions, &available)
         };
         new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;
         Ok(())
@@ -234,7 +234,7 @@ impl Producer {
 /// Keeps a record's span until its end.
 pub(super) fn follow(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
     match outcome {
-        Ok(delivery) if !span.is_disabled() => delivery.twin().then(move |end| span::end(&span, &end)),
+        Ok(delivery) if !span.is_disabled() => delivery.clone_handle().on_complete(move |end| span::end(&span, &end)),
         Ok(_) => {}
         Err(e) => span::failed(&span, e),
     }

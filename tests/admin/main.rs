@@ -168,7 +168,7 @@ async fn dead_bootstrap_brokers_are_passed_over_and_named_when_all_are_dead() {
     let config = Config::builder().brokers(format!("{dead},nowhere.invalid:9092")).build().unwrap();
     let e = Client::connect(config).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect);
-    let text = e.full();
+    let text = format!("{e:#}");
     assert!(text.contains(&format!("{dead}: refused the connection")), "{text}");
     assert!(text.contains("nowhere.invalid:9092: the name could not be resolved"), "{text}");
 }
@@ -209,5 +209,5 @@ async fn a_closed_client_says_so() {
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     client.close().await;
     let e = Admin::new(&client).list_topics().await.unwrap_err();
-    assert!(e.full().contains("the client is closed"), "{}", e.full());
+    assert!(format!("{e:#}").contains("the client is closed"), "{e:#}");
 }

@@ -53,7 +53,10 @@ async fn a_damaged_batch_is_told_once_and_never_skipped() {
         }
     };
     assert_eq!(e.kind(), ErrorKind::Corrupt);
-    assert!(e.full().contains(&format!("{topic}/0")) && e.full().contains(&format!("offset {at}")), "{}", e.full());
+    assert!(
+        format!("{e:#}").contains(&format!("{topic}/0")) && format!("{e:#}").contains(&format!("offset {at}")),
+        "{e:#}"
+    );
     assert_ne!(consumer.state(), ConsumerState::Closed);
     // The other partition goes on; this one stands still.
     produce(&client, &topic, 2, 20..40, Compression::None).await;

@@ -54,8 +54,8 @@ async fn a_static_member_that_restarts_costs_no_rebalance() {
             }
         })
         .await;
-        assert_eq!(e.kind(), ErrorKind::GroupMembership, "{}", e.full());
-        assert!(e.full().contains("REDPANDA_GROUP_INSTANCE_ID"), "{}", e.full());
+        assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e:#}");
+        assert!(format!("{e:#}").contains("REDPANDA_GROUP_INSTANCE_ID"), "{e:#}");
         assert_eq!(second.state(), ConsumerState::Closed);
         thief.close().await.unwrap();
         first.close().await.unwrap();

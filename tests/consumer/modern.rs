@@ -27,7 +27,7 @@ async fn offered() -> Option<(TestBroker, Client)> {
         }
         Err(e) => {
             assert!(broker.embedded().is_none() && e.kind() == ErrorKind::Unsupported, "{e:?}");
-            assert!(e.full().contains("REDPANDA_GROUP_PROTOCOL"), "{e:?}");
+            assert!(format!("{e:#}").contains("REDPANDA_GROUP_PROTOCOL"), "{e:?}");
             None
         }
     }
@@ -249,7 +249,7 @@ async fn a_group_goes_over_member_by_member_where_the_broker_lets_it() {
         // Its groups speak one protocol at a time.
         let e = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.err().unwrap();
         assert_eq!(e.kind(), ErrorKind::Unsupported);
-        assert!(e.full().contains("classic"), "{e:?}");
+        assert!(format!("{e:#}").contains("classic"), "{e:?}");
         Member::join(&client, &group, &topic, GroupProtocol::Auto).await.unwrap()
     } else {
         Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap()
@@ -273,7 +273,10 @@ async fn without_the_protocol_auto_is_classic_and_consumer_is_an_error() {
     let topic = topic(&broker, &client, "t", 2).await;
     let e = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.err().unwrap();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
-    assert!(e.full().contains("does not serve ConsumerGroupHeartbeat") && e.full().contains("REDPANDA_GROUP_PROTOCOL"));
+    assert!(
+        format!("{e:#}").contains("does not serve ConsumerGroupHeartbeat")
+            && format!("{e:#}").contains("REDPANDA_GROUP_PROTOCOL")
+    );
     let mut auto = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Auto).await.unwrap();
     auto.owns(2).await;
     assert!(embedded.requests(JOIN_GROUP) > 0);

@@ -76,7 +76,7 @@ impl Members {
         for task in self.ending {
             let wrong = match timeout(PATIENCE, task).await {
                 Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(e))) => format!("a member ended: {}", e.full()),
+                Ok(Ok(Err(e))) => format!("a member ended: {e:#}"),
                 Ok(Err(e)) => format!("a member ended: {e}"),
                 Err(_) => "a member does not end".into(),
             };

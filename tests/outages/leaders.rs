@@ -59,10 +59,10 @@ async fn a_program_sees_which_partition_waits_for_which_broker() {
     let problems = consumer.problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].partition, Some(TopicPartition::new("t", 1)));
-    assert!(problems[0].error.full().contains(&broker.address(away).unwrap()), "{problems:?}");
+    assert!(format!("{:#}", problems[0].error).contains(&broker.address(away).unwrap()), "{problems:?}");
     // It is gone, and nobody else leads.
     broker.stop_node(away).await.unwrap();
-    until(async || consumer.problems().iter().any(|p| p.error.full().contains("t/1 without a leader"))).await;
+    until(async || consumer.problems().iter().any(|p| format!("{:#}", p.error).contains("t/1 without a leader"))).await;
     // The other one is read on.
     write(&client, 0).await;
     let read = async |consumer: &mut Consumer, partition: i32| loop {

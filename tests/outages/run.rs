@@ -252,7 +252,7 @@ impl World {
             async move {
                 let record = ProducerRecord::to(TOPIC).value(&value).partition(n % PARTITIONS);
                 let acknowledged = async { producer.send(record).await?.await };
-                acknowledged.await.unwrap_or_else(|e| panic!("record {n}: {}", e.full()));
+                acknowledged.await.unwrap_or_else(|e| panic!("record {n}: {e:#}"));
             }
         };
         let mut acknowledged = BTreeSet::new();

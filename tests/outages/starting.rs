@@ -197,7 +197,7 @@ async fn a_first_login_that_is_refused_ends_a_start() {
     let client = Client::new(config);
     let e = soon(Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone())).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Authentication, "{e:?}");
-    assert!(e.full().contains("group \"g\""), "{}", e.full());
+    assert!(format!("{e:#}").contains("group \"g\""), "{e:#}");
     let (subscription, _) = soon(subscribe(&client)).await;
     assert_eq!(subscription.unwrap_err().kind(), ErrorKind::Authentication);
 }

@@ -222,7 +222,7 @@ async fn a_handler_can_name_a_dead_letter_at_once_or_end_the_subscription() {
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     let e = tokio::time::timeout(LONG, subscription.ended()).await.unwrap().unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Handler);
-    assert!(e.full().contains(&format!("{topic}/0@5: the disk is full")), "{}", e.full());
+    assert!(format!("{e:#}").contains(&format!("{topic}/0@5: the disk is full")), "{e:#}");
     assert_eq!([2, 3, 5].map(|n| attempts_at(&seen, n).len()), [1, 2, 1]);
     assert_eq!(subscription.stats().dead_letters, 1);
     assert_eq!(committed(&client, &group).await, 5, "what ended it is not committed");

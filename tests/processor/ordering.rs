@@ -208,7 +208,7 @@ async fn a_partition_whose_handlers_are_slow_leaves_room_for_the_others() {
     };
     send(0, 40).await;
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
-    until(&subscription, |s| s.in_hand >= 15).await;
+    until(&subscription, |s| s.in_flight >= 15).await;
     send(1, 100).await;
     seen.until_numbers(100).await;
     assert!(seen.all().iter().all(|m| m.partition == 1), "the slow ones have not ended");

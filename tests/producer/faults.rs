@@ -155,10 +155,10 @@ async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_know
     for (fault, kind, said) in [
         (Fault::Error(19), ErrorKind::Broker(19), "not written"),
         // A leader that steps down while its followers copy a batch answers so, too.
-        (Fault::Error(6), ErrorKind::FateUnknown, "fate"),
-        (Fault::Error(7), ErrorKind::FateUnknown, "fate"),
-        (Fault::LoseAnswer, ErrorKind::FateUnknown, "fate"),
-        (Fault::DelayAnswer(Duration::from_secs(3600)), ErrorKind::FateUnknown, "fate"),
+        (Fault::Error(6), ErrorKind::Indeterminate, "fate"),
+        (Fault::Error(7), ErrorKind::Indeterminate, "fate"),
+        (Fault::LoseAnswer, ErrorKind::Indeterminate, "fate"),
+        (Fault::DelayAnswer(Duration::from_secs(3600)), ErrorKind::Indeterminate, "fate"),
     ] {
         let broker = support::broker().await;
         // After an error there is no further try in flight when the time is over, and none of which the answer comes too late.
@@ -195,7 +195,7 @@ async fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
         _ => None,
     });
     let error = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
-    assert!(error.full().contains("may be in the log or not"), "{}", error.full());
+    assert!(format!("{error:#}").contains("may be in the log or not"), "{error:#}");
     assert_eq!(numbers(&s.read().await[&0]), [0]);
     s.close().await;
 }

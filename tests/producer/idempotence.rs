@@ -41,7 +41,7 @@ async fn send_batches(s: &Setup, count: u32) -> HashMap<i64, u32> {
     for (n, handle) in (0..).zip(handles) {
         match handle.await {
             Ok(ack) => drop(places.insert(ack.offset.unwrap(), n)),
-            Err(e) => assert_eq!(e.kind(), ErrorKind::FateUnknown, "{e:?}"),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Indeterminate, "{e:?}"),
         }
     }
     places
@@ -217,7 +217,7 @@ async fn send_batch_answers_for_each_record_and_callbacks_are_called() {
     for delivery in s.producer.send_batch([record(0), record(9), record(0)]).await {
         let tell = tell.clone();
         match delivery {
-            Ok(delivery) => delivery.then(move |end| tell.send(end.unwrap().offset).unwrap()),
+            Ok(delivery) => delivery.on_complete(move |end| tell.send(end.unwrap().offset).unwrap()),
             Err(e) => assert_eq!(e.kind(), ErrorKind::InvalidRecord),
         }
     }

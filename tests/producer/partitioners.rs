@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ailurus::producer::{Partitioner, TrySendError, Unpartitioned};
+use ailurus::producer::{PartitionInput, Partitioner, TrySendError};
 use ailurus::{Admin, ErrorKind, Headers, PartitionerKind, ProducerConfig, ProducerRecord};
 
 use super::{PATIENCE, Setup, support, text};
@@ -146,7 +146,7 @@ async fn round_robin_goes_to_each_partition_in_turn_whatever_the_key() {
 struct ByContent;
 
 impl Partitioner for ByContent {
-    fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32> {
+    fn partition(&self, record: &PartitionInput<'_>) -> Option<i32> {
         assert!(record.topic.ends_with("records") && record.key == Some(b"key"));
         assert_eq!((record.partitions, record.available), (3, &[0, 1, 2][..]));
         let header = record.headers.and_then(|h| h.get("partition"));
@@ -196,7 +196,7 @@ async fn a_program_s_own_partitioner_is_asked_and_its_errors_are_those_of_the_re
 struct Last;
 
 impl Partitioner for Last {
-    fn partition(&self, record: &Unpartitioned<'_>) -> Option<i32> {
+    fn partition(&self, record: &PartitionInput<'_>) -> Option<i32> {
         record.available.last().copied()
     }
 }

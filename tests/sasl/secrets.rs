@@ -106,7 +106,7 @@ async fn nothing_secret_is_logged_or_shown() {
             .security_protocol(SecurityProtocol::SaslPlaintext)
             .sasl(login.allow_cleartext(true));
         let e = soon(Client::connect(config.build().unwrap())).await.unwrap_err();
-        shown += &format!("{e} {e:?} {}", e.full());
+        shown += &format!("{e} {e:?} {e:#}");
     }
     let endpoint = ailurus::ClientCredentials::new("http://localhost/token", "shop", client_secret);
     shown += &format!("{endpoint:?} {:?}", ailurus::TokenSource::ClientCredentials(endpoint.clone()));

@@ -70,7 +70,7 @@ impl Fate {
 
     /// An error that does not say that the fate is unknown says that the record was not written.
     pub fn of_error(error: &Error) -> Self {
-        let said = error.full();
+        let said = format!("{error:#}");
         let unknown = ["may be in the log", "not known", "fate"].iter().any(|words| said.contains(words));
         if unknown { Self::Unknown } else { Self::NotWritten }
     }
@@ -138,7 +138,7 @@ impl History {
 
     /// What the producer said of a record that failed: for the report, if that turns out to be wrong.
     pub fn said(&mut self, id: Id, error: &Error) {
-        self.said.insert(id, error.full());
+        self.said.insert(id, format!("{error:#}"));
     }
 
     /// A record is in the log.

@@ -9,7 +9,7 @@ async fn unusable(secured: &Secured, tls: TlsConfig, parts: &[&str]) {
     let e = error(secured.config(tls)).await;
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
     for part in parts {
-        assert!(e.full().contains(part), "{part:?} is not in {}", e.full());
+        assert!(format!("{e:#}").contains(part), "{part:?} is not in {e:#}");
     }
 }
 
@@ -48,7 +48,7 @@ async fn files_that_can_t_be_used_are_named() {
 async fn a_key_of_another_certificate_is_not_let_in() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
     let (one, other) = (secured.authority.issue(&["one"]), secured.authority.issue(&["other"]));
-    let e = error(secured.config(secured.tls_as(&Issued { cert: one.cert, key: other.key }))).await.full();
+    let e = format!("{:#}", error(secured.config(secured.tls_as(&Issued { cert: one.cert, key: other.key }))).await);
     let says = ["it is not the key of the first certificate in ", "the broker refused our client certificate, "];
     assert!(says.iter().any(|says| e.contains(says)), "{e}");
 }

@@ -13,7 +13,7 @@ async fn refused(config: ConfigBuilder, parts: &[&str]) {
     let e = error(config).await;
     assert_eq!(e.kind(), ErrorKind::Connect, "{e}");
     for part in parts {
-        assert!(e.full().contains(part), "{part:?} is not in {}", e.full());
+        assert!(format!("{e:#}").contains(part), "{part:?} is not in {e:#}");
     }
 }
 

@@ -173,7 +173,7 @@ struct Done {
 
 impl Done {
     fn error(&mut self, error: &Error) {
-        note(format_args!("{}", error.full()));
+        note(format_args!("{error:#}"));
         self.errors += 1;
     }
 }

@@ -89,11 +89,11 @@ fn disks(dirs: Dirs, cluster: &ClusterDescription) -> (Option<Disks>, Vec<(i32, 
         match dirs {
             Ok(dirs) => drop(disks.insert(id, disk(&dirs))),
             Err(e) if e.kind() == ErrorKind::Unsupported => {
-                note(format_args!("what the brokers have on disk is not known: {}", e.full()));
+                note(format_args!("what the brokers have on disk is not known: {e:#}"));
                 return (None, Vec::new());
             }
             Err(_) if cluster.brokers.iter().any(|b| b.id == id && b.error.is_some()) => {}
-            Err(e) => silent.push((id, e.full())),
+            Err(e) => silent.push((id, format!("{e:#}"))),
         }
     }
     (Some(disks), silent)
@@ -165,7 +165,7 @@ async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow
         }
         match admin.api_versions(b.id).await {
             Ok(apis) => all.push((b, apis)),
-            Err(e) => silent.push((b.id, e.full())),
+            Err(e) => silent.push((b.id, format!("{e:#}"))),
         }
     }
     if as_json {

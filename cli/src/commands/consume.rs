@@ -292,7 +292,7 @@ fn reachable(
     for (tp, offset) in offsets {
         match offset {
             Ok(offset) => drop(known.insert(tp, offset)),
-            Err(e) => drop(missing.insert(tp, e.full())),
+            Err(e) => drop(missing.insert(tp, format!("{e:#}"))),
         }
     }
     known

@@ -288,13 +288,13 @@ impl Demonstration {
             let (topic, group) = (topic(&self.topics, stream), group(&self.topics, stream));
             for topic in [topic, &format!("{topic}{}", self.config.processor.dead_letter_suffix)] {
                 match admin.delete_topic(topic).await {
-                    Err(e) if !e.is_unknown_topic() => self.say("Left", format_args!("topic {topic}: {}", e.full())),
+                    Err(e) if !e.is_unknown_topic() => self.say("Left", format_args!("topic {topic}: {e:#}")),
                     _ => {}
                 }
             }
             // A group without members is forgotten by the brokers in any case, only later.
             if let Err(e) = admin.delete_group(group).await {
-                tracing::debug!(group, error = e.full(), "the group was not deleted");
+                tracing::debug!(group, error = format!("{e:#}"), "the group was not deleted");
             }
         }
     }

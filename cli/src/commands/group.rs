@@ -131,7 +131,7 @@ async fn list_groups(admin: &Admin, states: &[State], kinds: &[Kind], as_json: b
     } else {
         output::print(listing(groups))?;
     }
-    let failed: Vec<_> = failed.into_iter().map(|(broker, e)| (broker, e.full())).collect();
+    let failed: Vec<_> = failed.into_iter().map(|(broker, e)| (broker, format!("{e:#}"))).collect();
     Ok(if output::note_missing("groups are missing", &failed) { Exit::Failure } else { Exit::Success })
 }
 

@@ -380,7 +380,7 @@ async fn send_line(
                 "{bytes} bytes, with what a record takes beside its key and value, are more than {limit}: {RAISE}"
             )))
         }
-        Err(e) if e.kind() == ErrorKind::InvalidRecord => Ok(Err(e.full())),
+        Err(e) if e.kind() == ErrorKind::InvalidRecord => Ok(Err(format!("{e:#}"))),
         Err(e) if e.kind() == ErrorKind::UnknownTopic && !args.create => {
             Err(anyhow::Error::new(e).context(format!("line {number} (--create lets the broker create the topic)")))
         }
@@ -456,7 +456,7 @@ async fn watch_deliveries(
                 }
             }
             Err(e) => {
-                state.line_error(line, totals.failed, e.full());
+                state.line_error(line, totals.failed, format!("{e:#}"));
                 totals.failed += 1;
                 if on_error == OnError::Stop {
                     state.stop.store(true, Ordering::Relaxed);

@@ -176,7 +176,7 @@ pub(super) struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Readiness {
     /// Not named before this time or a change.
-    LeftOut(Option<Instant>),
+    Truncation(Option<Instant>),
     /// Records wait, or may wait; at most so many bytes of memory.
     Behind(usize),
     /// Its end was reached.
@@ -190,7 +190,7 @@ fn readiness(part: &Part, now: Instant, limits: Limits) -> Readiness {
             true => Readiness::Behind(room),
             false => Readiness::Quiet,
         },
-        _ => Readiness::LeftOut(part.waits(now)),
+        _ => Readiness::Truncation(part.waits(now)),
     }
 }
 
@@ -229,7 +229,7 @@ impl<'a> Survey<'a> {
             let (list, room) = match state {
                 Some(Readiness::Behind(room)) => (&mut survey.behind, room),
                 Some(Readiness::Quiet) => (&mut survey.quiet, part.room(limits)),
-                Some(Readiness::LeftOut(until)) => {
+                Some(Readiness::Truncation(until)) => {
                     survey.left_out = true;
                     survey.until = survey.until.into_iter().chain(until).min();
                     (&mut survey.strays, 0)

@@ -339,7 +339,7 @@ fn handlers(registry: &Registry, out: &mut Out) {
         });
     };
     let help = "Records that are in a handler.";
-    out.gauge("ailurus_processor_in_hand_records", None, help, |add| each(add, |p| &p.in_hand));
+    out.gauge("ailurus_processor_in_hand_records", None, help, |add| each(add, |p| &p.in_flight));
     let help = "Records that are here and were not begun.";
     out.gauge("ailurus_processor_waiting_records", None, help, |add| each(add, |p| &p.waiting));
     let help = "Records that have failed and wait for another attempt, or to be written as dead letters.";

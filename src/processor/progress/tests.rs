@@ -13,9 +13,9 @@ fn from(base: i64) -> Progress {
 }
 
 /// With these in hand, of those below `next`.
-fn holding(base: i64, in_hand: impl IntoIterator<Item = i64>, next: i64) -> Progress {
+fn holding(base: i64, in_flight: impl IntoIterator<Item = i64>, next: i64) -> Progress {
     let mut progress = from(base);
-    in_hand.into_iter().for_each(|offset| assert!(progress.fetched(offset)));
+    in_flight.into_iter().for_each(|offset| assert!(progress.fetched(offset)));
     progress.through(next);
     progress
 }
@@ -50,7 +50,7 @@ fn offsets_without_a_record_have_ended_whatever_their_number() {
     let mut progress = holding(0, [5, far], far + 10);
     assert_eq!(progress.base(), 5);
     progress.ended(far);
-    assert!(progress.in_hand.len() < 3, "a gap takes no room");
+    assert!(progress.in_flight.len() < 3, "a gap takes no room");
     let metadata = progress.encode(EPOCH).unwrap();
     assert_eq!(Ended::decode(&metadata, 5, EPOCH).unwrap().ranges.front(), Some(&(6..far + 10)));
     progress.ended(5);
@@ -158,17 +158,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The same, simply: what is in hand, and behind what was fetched.
 #[derive(Debug, Default)]
 struct Model {
-    in_hand: BTreeSet<i64>,
+    in_flight: BTreeSet<i64>,
     next: i64,
 }
 
 impl Model {
     fn base(&self) -> i64 {
-        self.in_hand.first().copied().unwrap_or(self.next)
+        self.in_flight.first().copied().unwrap_or(self.next)
     }
 
     fn ended_above(&self) -> Vec<i64> {
-        (self.base()..self.next).filter(|o| !self.in_hand.contains(o)).collect()
+        (self.base()..self.next).filter(|o| !self.in_flight.contains(o)).collect()
     }
 }
 
@@ -178,16 +178,16 @@ fn both(start: i64, steps: Vec<Step>) -> (Progress, Model) {
         match step {
             Step::Fetch(there, gap) => {
                 for (offset, there) in (model.next..).zip(&there) {
-                    assert!(!*there || (progress.fetched(offset) && model.in_hand.insert(offset)));
+                    assert!(!*there || (progress.fetched(offset) && model.in_flight.insert(offset)));
                 }
                 // Now and then a gap over several chunks.
                 model.next += there.len() as i64 + if gap < 200 { 0 } else { i64::from(gap) };
                 progress.through(model.next);
             }
-            Step::End(which) if !model.in_hand.is_empty() => {
-                let all: Vec<_> = model.in_hand.iter().copied().collect();
+            Step::End(which) if !model.in_flight.is_empty() => {
+                let all: Vec<_> = model.in_flight.iter().copied().collect();
                 let offset = *which.get(&all);
-                model.in_hand.remove(&offset);
+                model.in_flight.remove(&offset);
                 progress.ended(offset);
             }
             Step::End(_) => {}
@@ -212,7 +212,7 @@ proptest! {
         let earlier = Ended::decode(&metadata, model.base(), EPOCH).unwrap();
         let mut next = Progress::new(model.base(), earlier);
         let again: Vec<_> = (model.base()..model.next).filter(|o| next.fetched(*o)).collect();
-        prop_assert_eq!(&again, &model.in_hand.iter().copied().collect::<Vec<_>>());
+        prop_assert_eq!(&again, &model.in_flight.iter().copied().collect::<Vec<_>>());
         again.into_iter().rev().for_each(|offset| next.ended(offset));
         prop_assert_eq!(next.base(), model.next);
     }

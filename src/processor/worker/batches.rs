@@ -67,7 +67,7 @@ impl Worker {
         if let Poll::Ready(outcomes) = outcome {
             return self.settle_batch(items, outcomes, took);
         }
-        self.in_hand += items.len();
+        self.in_flight += items.len();
         for (_, item) in &items {
             self.state.begun(item.message.offset, item.message.key.clone());
         }

@@ -9,7 +9,7 @@ use crate::record::TopicPartition;
 /// Where the records of a partition are; see [`Observation::Backlog`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backlog {
-    pub(super) in_hand: usize,
+    pub(super) in_flight: usize,
     pub(super) waiting: usize,
     pub(super) parked: usize,
     pub(super) parked_keys: usize,
@@ -63,12 +63,12 @@ impl Meter {
         }
         if self.told != Some(now) {
             self.told = Some(now);
-            let Backlog { in_hand, waiting, parked, parked_keys, position } = now;
+            let Backlog { in_flight, waiting, parked, parked_keys, position } = now;
             self.metrics.report(|| Observation::Backlog {
                 group,
                 topic,
                 partition,
-                in_hand,
+                in_flight,
                 waiting,
                 parked,
                 parked_keys,

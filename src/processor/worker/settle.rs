@@ -62,7 +62,7 @@ impl Worker {
     }
 
     fn over(&mut self, item: &Item) {
-        self.in_hand -= 1;
+        self.in_flight -= 1;
         self.state.over(item.message.offset);
     }
 

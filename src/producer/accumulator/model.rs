@@ -318,7 +318,7 @@ impl World {
                 let there = log.contains(&n);
                 match end {
                     Ok(ack) => assert_eq!(log[usize::try_from(ack.offset.unwrap()).unwrap()], n),
-                    Err(e) if e.kind() == ErrorKind::FateUnknown => {}
+                    Err(e) if e.kind() == ErrorKind::Indeterminate => {}
                     Err(e) => assert!(!there, "record {n} is in the log: {e:?}"),
                 }
             }

@@ -350,7 +350,7 @@ fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_an
     b.now += TIMEOUT;
     b.expire();
     let error = b.error(0);
-    assert_eq!(error.kind(), ErrorKind::FateUnknown);
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert!(b.error(1).to_string().contains("not written"));
     assert!(b.freed < b.charged);
     b.put(0, "later");
@@ -383,7 +383,7 @@ fn an_unanswered_try_leaves_the_fate_unknown_whatever_comes_later() {
     b.now += TIMEOUT;
     b.expire();
     let error = b.error(0);
-    assert_eq!(error.kind(), ErrorKind::FateUnknown);
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert!(error.full().contains("2 failed tries") && error.full().contains("NotLeader"), "{error:?}");
 }
 
@@ -559,7 +559,7 @@ fn a_gap_raises_the_epoch_and_what_may_be_written_is_not_sent_again() {
     b.complete(two.id, Outcome::Retry { again: again(7, two.payload), maybe_written: true });
     b.complete(three.id, Outcome::OutOfSequence(again(45, three.payload)));
     assert_eq!(b.error(1).kind(), ErrorKind::InvalidRecord);
-    assert_eq!(b.error(2).kind(), ErrorKind::FateUnknown);
+    assert_eq!(b.error(2).kind(), ErrorKind::Indeterminate);
     assert_eq!(acknowledge_all(&mut b), [("3".to_owned(), 1, 0)]);
     b.put(0, "4");
     assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 1)]);
@@ -600,7 +600,7 @@ fn a_time_that_is_over_with_the_fate_unknown_leaves_no_gap() {
     let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
     b.now += TIMEOUT;
     b.expire();
-    assert!((1..4).all(|i| b.error(i).kind() == ErrorKind::FateUnknown));
+    assert!((1..4).all(|i| b.error(i).kind() == ErrorKind::Indeterminate));
     b.put(0, "4");
     b.complete(one.id, written(1));
     b.complete(two.id, written(2));
@@ -628,7 +628,7 @@ fn a_repeated_batch_is_acknowledged_if_it_can_be_this_one() {
     b.put(0, "b");
     let sent = b.drain(1).remove(0);
     b.complete(sent.id, duplicate());
-    assert_eq!(b.error(1).kind(), ErrorKind::FateUnknown, "it was sent once: the broker's batch is another");
+    assert_eq!(b.error(1).kind(), ErrorKind::Indeterminate, "it was sent once: the broker's batch is another");
 }
 
 #[test]

@@ -71,14 +71,14 @@ fn a_partition_that_is_named_goes_before_every_partitioner() {
 struct Fixed(Option<i32>);
 
 impl Partitioner for Fixed {
-    fn partition(&self, _: &Unpartitioned<'_>) -> Option<i32> {
+    fn partition(&self, _: &PartitionInput<'_>) -> Option<i32> {
         self.0
     }
 }
 
 #[test]
 fn a_program_s_partitioner_may_leave_it_open_and_must_not_choose_what_is_not_there() {
-    let record = Unpartitioned::new("t", 3, &[0, 2]);
+    let record = PartitionInput::new("t", 3, &[0, 2]);
     assert_eq!(ask(&Fixed(None), &record).unwrap(), Target::Any);
     assert_eq!(ask(&Fixed(Some(0)), &record).unwrap(), Target::Partition(0));
     assert_eq!(ask(&Fixed(Some(1)), &record).unwrap(), Target::Partition(1), "it has no leader now, and may get one");

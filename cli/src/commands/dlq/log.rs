@@ -93,7 +93,7 @@ impl Log {
             admin.list_offsets_each(&all, StartOffset::Latest),
         )?;
         // Letters and what is marked of them stand in the same partition: one that can't be read keeps nothing of the others back.
-        let unknown = ends.iter().filter_map(|(tp, end)| Some((tp, end.as_ref().err()?.full())));
+        let unknown = ends.iter().filter_map(|(tp, end)| Some((tp, format!("{:#}", end.as_ref().err()?))));
         let is_partial = output::note_missing("letters can't be read", &unknown.collect::<Vec<_>>());
         let known = |offsets: BTreeMap<_, ailurus::Result<i64>>| {
             offsets.into_iter().filter_map(|(tp, o)| Some((tp, o.ok()?))).collect()

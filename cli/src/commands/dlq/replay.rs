@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use ailurus::processor::LeftOut;
+use ailurus::processor::Truncation;
 use ailurus::{
     Acknowledgement, Admin, Client, Compression, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, Producer,
     ProducerRecord, Record, StartOffset, TopicPartition,
@@ -80,7 +80,7 @@ struct Replay<'a> {
 /// Why a letter is not replayed.
 #[derive(Debug, PartialEq)]
 enum Refusal {
-    LeftOut(LeftOut),
+    Truncation(Truncation),
     Replays { count: u32, max: u32 },
     DeadLetterTopic,
     NoTopic,
@@ -118,7 +118,7 @@ impl Replay<'_> {
                 continue;
             }
             let to = self.partitions_of(&letter.said.origin.topic).await?;
-            if letter.said.left_out > LeftOut::Nothing && to.is_some() {
+            if letter.said.left_out > Truncation::Nothing && to.is_some() {
                 complete(self.client, &mut letter).await?;
             }
             match refusal(&letter, log.topic(), to, &self.options) {
@@ -156,7 +156,7 @@ impl Replay<'_> {
                 }
                 Err(e) if is_refusal(&e) => {
                     self.refused += 1;
-                    self.tell(log.topic(), letter, "refused", Err(&Refusal::NotTaken(e.full())))?;
+                    self.tell(log.topic(), letter, "refused", Err(&Refusal::NotTaken(format!("{e:#}"))))?;
                 }
                 Err(e) => failed = failed.or(Some((letter.record.offset, e))),
             }
@@ -238,8 +238,8 @@ impl Replay<'_> {
 
 fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Options) -> Option<Refusal> {
     let (origin, count, max) = (&letter.said.origin, letter.said.replays(), options.max_replays);
-    if letter.said.left_out > LeftOut::Nothing {
-        return Some(Refusal::LeftOut(letter.said.left_out));
+    if letter.said.left_out > Truncation::Nothing {
+        return Some(Refusal::Truncation(letter.said.left_out));
     }
     if count >= max {
         return Some(Refusal::Replays { count, max });
@@ -253,7 +253,7 @@ fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Op
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LeftOut(_) => {
+            Self::Truncation(_) => {
                 f.write_str("it was too large to be kept whole, and its record is not where it was any more")
             }
             Self::Replays { count: u32::MAX, .. } => f.write_str("its header dlq-replays can't be read"),
@@ -298,14 +298,14 @@ async fn complete(client: &Client, letter: &mut Letter) -> anyhow::Result<()> {
     let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| *t >= 0) == origin.timestamp) else {
         return Ok(());
     };
-    if letter.said.left_out >= LeftOut::ValueAndHeaders {
+    if letter.said.left_out >= Truncation::ValueAndHeaders {
         letter.said.headers = record.headers;
     }
-    if letter.said.left_out >= LeftOut::ValueHeadersAndKey {
+    if letter.said.left_out >= Truncation::ValueHeadersAndKey {
         letter.record.key = record.key;
     }
     letter.record.value = record.value;
-    letter.said.left_out = LeftOut::Nothing;
+    letter.said.left_out = Truncation::Nothing;
     Ok(())
 }
 

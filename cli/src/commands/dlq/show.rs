@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufWriter, Write};
 
 use ailurus::Client;
-use ailurus::processor::LeftOut;
+use ailurus::processor::Truncation;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
@@ -145,7 +145,7 @@ fn as_text(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
     if said.replays() > 0 {
         writeln!(out, "  replays   {}", said.replays())?;
     }
-    if said.left_out > LeftOut::Nothing {
+    if said.left_out > Truncation::Nothing {
         writeln!(out, "  left out  {}", left_out(said.left_out).join(", "))?;
     }
     writeln!(out, "  key       {}", text(record.key.as_deref()))?;
@@ -156,12 +156,12 @@ fn as_text(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
     Ok(())
 }
 
-fn left_out(what: LeftOut) -> &'static [&'static str] {
+fn left_out(what: Truncation) -> &'static [&'static str] {
     match what {
-        LeftOut::Nothing => &[],
-        LeftOut::Value => &["value"],
-        LeftOut::ValueAndHeaders => &["value", "headers"],
-        LeftOut::ValueHeadersAndKey => &["value", "headers", "key"],
+        Truncation::Nothing => &[],
+        Truncation::Value => &["value"],
+        Truncation::ValueAndHeaders => &["value", "headers"],
+        Truncation::ValueHeadersAndKey => &["value", "headers", "key"],
     }
 }
 

@@ -222,7 +222,7 @@ fn partition(p: &PartitionHealth) -> Markup {
             td.n { (or_dash(p.lag.map(count))) }
             td.n.wide { @if p.position < 0 { "-" } @else { (count(p.position)) } }
             td.n.wide { (or_dash(p.committed.map(count))) }
-            td.n.wide { (thousands(p.in_hand as u64)) }
+            td.n.wide { (thousands(p.in_flight as u64)) }
         }
     }
 }

@@ -36,7 +36,7 @@ pub async fn run(admin: &Admin, name: &str, as_json: bool) -> anyhow::Result<Exi
     } else {
         output::print(found.table(&topic))?;
     }
-    let unknown = found.end.iter().filter_map(|(p, o)| Some((p, o.as_ref().err()?.full())));
+    let unknown = found.end.iter().filter_map(|(p, o)| Some((p, format!("{:#}", o.as_ref().err()?))));
     let missing = output::note_missing("offsets are not known", &unknown.collect::<Vec<_>>());
     let missing = output::note_missing("sizes on disk are not known", &silent) || missing;
     Ok(if missing { Exit::Failure } else { Exit::Success })
@@ -92,10 +92,10 @@ async fn sizes(admin: &Admin, name: &str) -> anyhow::Result<(Option<Sizes>, Vec<
                 }
             }
             Err(e) if e.kind() == ErrorKind::Unsupported => {
-                note(format_args!("what the replicas take on disk is not known: {}", e.full()));
+                note(format_args!("what the replicas take on disk is not known: {e:#}"));
                 return Ok((None, Vec::new()));
             }
-            Err(e) => silent.push((broker, e.full())),
+            Err(e) => silent.push((broker, format!("{e:#}"))),
         }
     }
     Ok((Some(sizes), silent))
