@@ -159,7 +159,7 @@ impl Error {
     pub(crate) fn broker(code: i16, what: impl fmt::Display) -> Self {
         let name = code_name(code);
         let advice = advice(code).map(|a| format!("; {a}")).unwrap_or_default();
-        Self::new(kind_of(code), format!("{what}: the broker answered {name} ({code}){advice}"))
+        Self::new(kind_of(code), format!("{what}: the broker returned {name} ({code}){advice}"))
     }
 
     /// Puts what was being done in front; kind and retriability stay.
@@ -382,7 +382,7 @@ mod tests {
         let connect = Error::with_source(ErrorKind::Connect, "a:1 can't be reached: no route to host", io());
         assert_eq!(connect.full(), "a:1 can't be reached: no route to host");
         let asked = Error::broker(15, "describing group \"g\"").context("describing group \"g\"");
-        assert!(asked.full().starts_with("describing group \"g\": the broker answered"), "{}", asked.full());
+        assert!(asked.full().starts_with("describing group \"g\": the broker returned"), "{}", asked.full());
         let two = Error::with_source(ErrorKind::Io, "reading x", io()).context("starting");
         assert_eq!(two.full(), "starting: reading x: no route to host");
     }
@@ -391,6 +391,6 @@ mod tests {
     fn context_keeps_kind_and_chain() {
         let e = Error::broker(7, "fetch").context("reading orders");
         assert_eq!(e.broker_code(), Some(7));
-        assert!(e.full().starts_with("reading orders: fetch: the broker answered RequestTimedOut (7)"), "{}", e.full());
+        assert!(e.full().starts_with("reading orders: fetch: the broker returned RequestTimedOut (7)"), "{}", e.full());
     }
 }
