@@ -6,7 +6,7 @@ use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::describe_acls_request::DescribeAclsRequest;
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::Refused;
+use crate::error::Refused;
 
 /// In a filter: whichever it is.
 const ANY: i8 = 1;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, NewTopic};
 use crate::config::BrokerConfig;
-use crate::coordinator;
 use crate::error::BrokerError;
 use crate::fault::{Fault, Hook, RequestInfo};
 use crate::node::{self, Port, Running};
@@ -67,7 +67,7 @@ impl Broker {
         let cluster = Cluster::new(ports, &config.racks);
         let shared = Arc::new(Shared::new(config, cluster));
         let running = (0..).zip(listeners).map(|(id, (l, _))| (id, Running::start(shared.clone(), id, l))).collect();
-        let ticker = Some(tokio::spawn(coordinator::run(shared.clone())));
+        let ticker = Some(tokio::spawn(run_group_timers(shared.clone())));
         Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), ticker })
     }
 
@@ -303,6 +303,27 @@ impl Drop for Broker {
     }
 }
 
+/// Runs the timers of groups (sessions, rebalances) until it is aborted.
+pub(crate) async fn run_group_timers(shared: Arc<Shared>) {
+    let changed = shared.groups().changed();
+    loop {
+        let now = shared.now();
+        let deadline = shared.groups().tick(now);
+        let woken = changed.notified();
+        match deadline {
+            // A deadline that stays where it is must not make this loop spin.
+            Some(deadline) => {
+                let sleep = tokio::time::sleep_until(deadline.max(now + Duration::from_millis(1)).into());
+                tokio::select! {
+                    () = sleep => {}
+                    () = woken => {}
+                }
+            }
+            None => woken.await,
+        }
+    }
+}
+
 async fn listen(node: i32, address: SocketAddr) -> Result<(TcpListener, u16), BrokerError> {
     node::listen(address).await.map_err(|source| BrokerError::Listen { node, address, source })
 }
@@ -312,6 +333,6 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-fn topic_error(topic: &str, (error, message): crate::cluster::Refused) -> BrokerError {
+fn topic_error(topic: &str, (error, message): crate::error::Refused) -> BrokerError {
     BrokerError::Topic { topic: topic.into(), code: error.code(), message }
 }

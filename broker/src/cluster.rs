@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::acls::Acls;
 use crate::config::BrokerConfig;
+use crate::error::Refused;
 use crate::log::Log;
 use crate::node_config::NodeConfig;
 use crate::topic_config::TopicConfig;
@@ -76,9 +77,6 @@ pub(crate) struct NewTopic {
     pub assignment: Vec<Vec<i32>>,
     pub config: TopicConfig,
 }
-
-/// An error code with what to tell the person.
-pub(crate) type Refused = (ResponseError, String);
 
 #[derive(Debug)]
 pub(crate) struct Node {

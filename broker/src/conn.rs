@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use kafka_protocol::messages::{ApiKey, RequestHeader};
+use kafka_protocol::protocol::Decodable;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::api;
 use crate::api::{sasl_authenticate, sasl_handshake};
 use crate::fault::{Fault, RequestInfo};
+use crate::request::{Context, Response, invalid};
 use crate::sasl::Auth;
 use crate::schema;
 use crate::shared::Shared;
@@ -26,89 +27,6 @@ const MAX_REQUEST: usize = 100 << 20;
 const BELIEVED: usize = 1 << 20;
 /// Key, version and correlation id.
 const HEADER_START: usize = 8;
-
-/// What an API's handler knows about its request beside the body.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub node: i32,
-    pub version: i16,
-    pub client_id: String,
-    pub client_host: String,
-    correlation_id: i32,
-    /// The error that a hook wants to see in place of the answer.
-    injected: Option<ResponseError>,
-    /// What a hook wants to see in a part of the answer.
-    fault: Option<Fault>,
-    /// Wakes this connection out of a long poll; one for all of its requests, since it serves one at a time.
-    pub wake: Arc<Notify>,
-}
-
-impl Context {
-    /// Fails with the error that a hook asked for: handlers call it wherever their answer has room for an error.
-    pub fn gate(&self) -> Result<(), ResponseError> {
-        self.injected.map_or(Ok(()), Err)
-    }
-
-    /// The same, where an answer has an error for a partition.
-    pub fn gate_of(&self, partition: i32) -> Result<(), ResponseError> {
-        self.gate()?;
-        match self.fault {
-            Some(Fault::PartitionError { partition: spoilt, code }) if spoilt == partition => {
-                ResponseError::try_from_code(code).map_or(Ok(()), Err)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The error with which a batch that was appended is answered all the same.
-    pub fn gate_behind(&self) -> Result<(), ResponseError> {
-        match self.fault {
-            Some(Fault::ErrorBehind(code)) => ResponseError::try_from_code(code).map_or(Ok(()), Err),
-            _ => Ok(()),
-        }
-    }
-
-    /// The distance of the records of a batch that are to be refused, if some are.
-    pub fn refused_records(&self) -> Option<usize> {
-        match self.fault {
-            Some(Fault::RecordErrors { every }) => Some(every.max(1) as usize),
-            _ => None,
-        }
-    }
-
-    pub fn decode<R: Decodable>(&self, mut body: Bytes) -> io::Result<R> {
-        R::decode(&mut body, self.version).map_err(|error| invalid(format!("unreadable body: {error}")))
-    }
-
-    /// The answer as it goes over the wire, with its length.
-    pub fn encode<A: Encodable + HeaderVersion>(&self, answer: &A) -> io::Result<Answer> {
-        self.encode_as(answer, self.version)
-    }
-
-    pub fn encode_as<A: Encodable + HeaderVersion>(&self, answer: &A, version: i16) -> io::Result<Answer> {
-        let unwritable = |error| invalid(format!("unwritable answer: {error}"));
-        let size = answer.compute_size(version).map_err(unwritable)?;
-        let mut out = BytesMut::with_capacity(size + 16);
-        out.put_i32(0);
-        let header = ResponseHeader::default().with_correlation_id(self.correlation_id);
-        header.encode(&mut out, A::header_version(version)).map_err(unwritable)?;
-        answer.encode(&mut out, version).map_err(unwritable)?;
-        let length = i32::try_from(out.len() - 4).map_err(|_| invalid("answer over 2 GiB".into()))?;
-        (&mut out[..4]).put_i32(length);
-        Ok(Answer::Send(out))
-    }
-}
-
-/// What becomes of a request that was served.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Send(BytesMut),
-    /// The last one: the connection is closed behind it.
-    Last(BytesMut),
-    /// None was asked for.
-    Silence,
-    Close,
-}
 
 /// Counts a connection for as long as it is served.
 struct Counted<'a>(&'a Shared);
@@ -152,16 +70,16 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let frame = read_frame(&mut stream).await?;
         match answer(shared, node, &mut auth, frame, peer, &wake).await? {
-            Answer::Send(bytes) => {
+            Response::Send(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
             }
-            Answer::Last(bytes) => {
+            Response::Last(bytes) => {
                 stream.write_all(&bytes).await?;
                 return stream.shutdown().await;
             }
-            Answer::Silence => {}
-            Answer::Close => return Ok(()),
+            Response::Silence => {}
+            Response::Close => return Ok(()),
         }
     }
 }
@@ -187,19 +105,10 @@ pub(crate) async fn answer(
     mut frame: Bytes,
     peer: SocketAddr,
     wake: &Arc<Notify>,
-) -> io::Result<Answer> {
+) -> io::Result<Response> {
     let mut start = &frame[..HEADER_START];
     let (api_key, version, correlation_id) = (start.get_i16(), start.get_i16(), start.get_i32());
-    let mut context = Context {
-        node,
-        version,
-        client_id: String::new(),
-        client_host: format!("/{}", peer.ip()),
-        correlation_id,
-        injected: None,
-        fault: None,
-        wake: wake.clone(),
-    };
+    let mut context = Context::new(node, (version, correlation_id), peer, wake.clone());
     let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
     let api = match ApiKey::try_from(api_key) {
         Ok(api) if offered => api,
@@ -218,14 +127,11 @@ pub(crate) async fn answer(
     let fields = schema::fields(api).unwrap_or_default();
     schema::check(&frame, fields, version, flexible).map_err(|what| invalid(format!("unreadable {api:?}: {what}")))?;
     let fault = shared.judge(&info);
+    context.inject(fault);
     match fault {
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
-        Some(Fault::Close) => return Ok(Answer::Close),
-        Some(Fault::Error(code)) => context.injected = ResponseError::try_from_code(code),
-        Some(Fault::DelayAnswer(_) | Fault::LoseAnswer) | None => {}
-        Some(Fault::PartitionError { .. } | Fault::ErrorBehind(_) | Fault::RecordErrors { .. }) => {
-            context.fault = fault
-        }
+        Some(Fault::Close) => return Ok(Response::Close),
+        _ => {}
     }
     if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
         return Err(invalid(format!("{api:?} without an authentication that counts")));
@@ -242,7 +148,7 @@ pub(crate) async fn answer(
         _ => api::dispatch(shared, api, &context, frame).await?,
     };
     match fault {
-        Some(Fault::LoseAnswer) => return Ok(Answer::Close),
+        Some(Fault::LoseAnswer) => return Ok(Response::Close),
         Some(Fault::DelayAnswer(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
@@ -250,13 +156,9 @@ pub(crate) async fn answer(
 }
 
 /// An answer behind which the connection may be closed.
-fn ended(answer: Answer, last: bool) -> Answer {
+fn ended(answer: Response, last: bool) -> Response {
     match answer {
-        Answer::Send(bytes) if last => Answer::Last(bytes),
+        Response::Send(bytes) if last => Response::Last(bytes),
         answer => answer,
     }
-}
-
-fn invalid(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::group::{Answer, Group, Ticket};
-use crate::shared::Shared;
 
 /// Every group of the cluster, whichever node coordinates it.
 #[derive(Debug)]
@@ -17,7 +16,6 @@ pub(crate) struct Groups {
     next_ticket: Ticket,
     initial_delay: Duration,
     session_timeout: Duration,
-    /// Wakes [`run`] after a change that may have brought a deadline forward.
     changed: Arc<Notify>,
 }
 
@@ -32,6 +30,11 @@ impl Groups {
             session_timeout,
             changed: Arc::default(),
         }
+    }
+
+    /// Notified after a change that may have brought a deadline forward.
+    pub fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
     }
 
     pub fn get(&self, id: &str) -> Option<&Group> {
@@ -93,7 +96,8 @@ impl Groups {
         }
     }
 
-    fn tick(&mut self, now: Instant) -> Option<Instant> {
+    /// Handles the deadlines that have passed; returns the next one.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         let mut answers = Vec::new();
         for group in self.groups.values_mut().filter(|g| g.deadline().is_some_and(|d| d <= now)) {
             group.tick(now);
@@ -101,26 +105,5 @@ impl Groups {
         }
         self.deliver(answers);
         self.groups.values().filter_map(Group::deadline).min()
-    }
-}
-
-/// Lets deadlines pass, for as long as the broker runs.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let changed = shared.groups().changed.clone();
-    loop {
-        let now = shared.now();
-        let deadline = shared.groups().tick(now);
-        let woken = changed.notified();
-        match deadline {
-            // A deadline that stays where it is must not make this loop spin.
-            Some(deadline) => {
-                let sleep = tokio::time::sleep_until(deadline.max(now + Duration::from_millis(1)).into());
-                tokio::select! {
-                    () = sleep => {}
-                    () = woken => {}
-                }
-            }
-            None => woken.await,
-        }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use kafka_protocol::ResponseError;
+
 /// Why the broker did not do what a program asked of it.
 ///
 /// ```
@@ -76,3 +78,6 @@ impl Error for BrokerError {
         }
     }
 }
+
+/// The error code and message of a response.
+pub(crate) type Refused = (ResponseError, String);

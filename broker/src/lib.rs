@@ -42,6 +42,7 @@ mod inspect;
 mod log;
 mod node;
 mod node_config;
+mod request;
 mod sasl;
 mod schema;
 mod session;

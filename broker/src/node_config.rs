@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 
-use crate::cluster::Refused;
 use crate::config::BrokerConfig;
+use crate::error::Refused;
 
 /// Where a setting's value comes from, as DescribeConfigs numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

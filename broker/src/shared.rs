@@ -5,11 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kafka_protocol::ResponseError;
-
 use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
-use crate::conn::Context;
 use crate::coordinator::Groups;
 use crate::fault::{Fault, Hook, RequestInfo};
 use crate::session::Sessions;
@@ -86,15 +83,6 @@ impl Shared {
 
     pub fn cluster_id(&self) -> &'static str {
         "ailurus-broker"
-    }
-
-    /// Refuses a request about a group that reached a node which does not coordinate it.
-    pub fn check_coordinator(&self, cx: &Context, group: &str) -> Result<(), ResponseError> {
-        cx.gate()?;
-        if group.is_empty() {
-            return Err(ResponseError::InvalidGroupId);
-        }
-        if self.cluster().coordinator(group) == cx.node { Ok(()) } else { Err(ResponseError::NotCoordinator) }
     }
 
     /// Deletes a topic and what groups have committed for it; whether it was there.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 
-use crate::cluster::Refused;
 use crate::config::BrokerConfig;
+use crate::error::Refused;
 
 /// What a setting holds, as DescribeConfigs numbers the types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

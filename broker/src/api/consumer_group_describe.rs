@@ -9,10 +9,10 @@ use kafka_protocol::messages::consumer_group_describe_response::{
 use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId, TopicName};
 use uuid::Uuid;
 
-use super::text;
-use crate::conn::Context;
+use super::{check_coordinator, text};
 use crate::consumer_group::{ConsumerGroup, Member, Partitions};
 use crate::group::Group;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// A member that speaks the `consumer` protocol.
@@ -30,7 +30,7 @@ pub(super) fn handle(
     let names: Names = shared.cluster().topics.iter().map(|(name, t)| (t.id, name.clone())).collect();
     let one = |id: GroupId| {
         let out = DescribedGroup::default().with_group_id(id.clone());
-        if let Err(error) = shared.check_coordinator(cx, &id) {
+        if let Err(error) = check_coordinator(shared, cx, &id) {
             return out.with_error_code(error.code());
         }
         let groups = shared.groups();

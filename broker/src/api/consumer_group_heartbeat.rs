@@ -8,10 +8,10 @@ use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, To
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use uuid::Uuid;
 
-use super::{owned, text};
-use crate::conn::Context;
+use super::{check_coordinator, owned, text};
 use crate::consumer_group::{Assignor, Beat, Beaten, JOIN, LEAVE, LEAVE_FOR_NOW, Partitions, Topics};
 use crate::group::Group;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on the member makes its id itself (KIP-1082).
@@ -45,7 +45,7 @@ fn plain(error: ResponseError) -> Refused {
 
 fn serve(shared: &Shared, cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<Beaten, Refused> {
     check(cx, request).map_err(|why| (ResponseError::InvalidRequest, why.to_owned()))?;
-    shared.check_coordinator(cx, &request.group_id).map_err(plain)?;
+    check_coordinator(shared, cx, &request.group_id).map_err(plain)?;
     let epoch = request.member_epoch;
     let mut beat = beat(cx, request)?;
     let now = shared.now();

@@ -6,8 +6,8 @@ use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
 
 use super::text;
 use crate::acls::Acl;
-use crate::cluster::Refused;
-use crate::conn::Context;
+use crate::error::Refused;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreateAclsRequest) -> CreateAclsResponse {

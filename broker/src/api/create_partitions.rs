@@ -5,8 +5,8 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::text;
-use crate::cluster::Refused;
-use crate::conn::Context;
+use crate::error::Refused;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {

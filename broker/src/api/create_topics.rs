@@ -8,8 +8,9 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::text;
-use crate::cluster::{NewTopic, Refused};
-use crate::conn::Context;
+use crate::cluster::NewTopic;
+use crate::error::Refused;
+use crate::request::Context;
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
 

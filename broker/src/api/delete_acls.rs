@@ -6,7 +6,7 @@ use kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
 
 use super::text;
 use crate::acls::{Acl, Filter};
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteAclsRequest) -> DeleteAclsResponse {

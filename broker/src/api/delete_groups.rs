@@ -4,9 +4,9 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse, GroupId};
 
-use super::code;
-use crate::conn::Context;
+use super::{check_coordinator, code};
 use crate::group::Group;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
@@ -18,7 +18,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteGroupsRequest
 }
 
 fn delete(shared: &Shared, cx: &Context, id: &str) -> Result<(), ResponseError> {
-    shared.check_coordinator(cx, id)?;
+    check_coordinator(shared, cx, id)?;
     let mut groups = shared.groups();
     match groups.get(id).map(Group::has_members) {
         None => Err(ResponseError::GroupIdNotFound),

@@ -5,7 +5,7 @@ use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// Stands for the end of the log.

@@ -5,7 +5,7 @@ use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 
 use super::text;
 use crate::acls::Filter;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeAclsRequest) -> DescribeAclsResponse {

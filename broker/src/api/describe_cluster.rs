@@ -5,7 +5,7 @@ use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeCluster
 
 use super::{code, text};
 use crate::cluster::Node;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, _request: DescribeClusterRequest) -> DescribeClusterResponse {

@@ -7,8 +7,8 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
 use crate::cluster::Cluster;
-use crate::conn::Context;
 use crate::node_config::{Described, Source};
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) const TOPIC: i8 = 2;

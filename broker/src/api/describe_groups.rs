@@ -4,9 +4,9 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 
-use super::text;
-use crate::conn::Context;
+use super::{check_coordinator, text};
 use crate::group::{Group, Member, Phase};
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on a group that does not exist, or is of the `consumer` protocol, is an error.
@@ -15,7 +15,7 @@ const STRICT: i16 = 6;
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let one = |id: GroupId| {
         let out = DescribedGroup::default().with_group_id(id.clone());
-        if let Err(error) = shared.check_coordinator(cx, &id) {
+        if let Err(error) = check_coordinator(shared, cx, &id) {
             return out.with_error_code(error.code());
         }
         let groups = shared.groups();

@@ -10,7 +10,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 
 use super::{code, text};
 use crate::cluster::Partition;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// There is no directory: all is in memory.

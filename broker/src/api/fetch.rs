@@ -11,8 +11,8 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::conn::Context;
 use crate::log::Aborted;
+use crate::request::Context;
 use crate::shared::Shared;
 
 const READ_COMMITTED: i8 = 1;

@@ -6,7 +6,7 @@ use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinator
 use kafka_protocol::protocol::StrBytes;
 
 use super::text;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 const GROUP: i8 = 0;

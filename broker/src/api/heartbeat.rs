@@ -3,13 +3,13 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::code;
-use crate::conn::Context;
+use super::{check_coordinator, code};
 use crate::group::MemberKey;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: HeartbeatRequest) -> HeartbeatResponse {
-    let beat = shared.check_coordinator(cx, &request.group_id).and_then(|()| {
+    let beat = check_coordinator(shared, cx, &request.group_id).and_then(|()| {
         let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
         let now = shared.now();
         let step = |group: &mut crate::group::Group| group.heartbeat(key, request.generation_id, now);

@@ -7,8 +7,8 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use super::describe_configs::{NODE, TOPIC, node};
 use super::text;
-use crate::cluster::Refused;
-use crate::conn::Context;
+use crate::error::Refused;
+use crate::request::Context;
 use crate::shared::Shared;
 
 const SET: i8 = 0;

@@ -3,7 +3,7 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on a producer may tell the identity it has.

@@ -8,9 +8,9 @@ use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{owned, text};
-use crate::conn::Context;
+use super::{check_coordinator, owned, text};
 use crate::group::{Answer, JoinRequest, Joined, JoinedMember};
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) async fn handle(shared: &Shared, cx: &Context, request: JoinGroupRequest) -> JoinGroupResponse {
@@ -31,7 +31,7 @@ fn park(
     cx: &Context,
     request: &JoinGroupRequest,
 ) -> Result<tokio::sync::oneshot::Receiver<Answer>, ResponseError> {
-    shared.check_coordinator(cx, &request.group_id)?;
+    check_coordinator(shared, cx, &request.group_id)?;
     let join = join_request(cx, request);
     let config = &shared.config;
     if !(config.session_timeout_min..=config.session_timeout_max).contains(&join.session_timeout) {

@@ -5,16 +5,16 @@ use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::code;
-use crate::conn::Context;
+use super::{check_coordinator, code};
 use crate::group::MemberKey;
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on several members can leave in one request.
 const SEVERAL: i16 = 3;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: LeaveGroupRequest) -> LeaveGroupResponse {
-    if let Err(error) = shared.check_coordinator(cx, &request.group_id) {
+    if let Err(error) = check_coordinator(shared, cx, &request.group_id) {
         return LeaveGroupResponse::default().with_error_code(error.code());
     }
     let leave = |id: &str, instance: Option<&str>| {

@@ -5,8 +5,8 @@ use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::text;
-use crate::conn::Context;
 use crate::group::Group;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: ListGroupsRequest) -> ListGroupsResponse {

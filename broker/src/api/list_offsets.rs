@@ -6,7 +6,7 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use crate::cluster::Cluster;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 const READ_COMMITTED: i8 = 1;

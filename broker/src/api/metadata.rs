@@ -9,7 +9,7 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 
 use super::{code, text};
 use crate::cluster::{self, Cluster, NewTopic, Partition};
-use crate::conn::Context;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) -> MetadataResponse {

@@ -41,11 +41,11 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
 
-use crate::conn::{Answer, Context};
+use crate::request::{Context, Response};
 use crate::shared::Shared;
 
 /// Serves one request.
-pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: Bytes) -> io::Result<Answer> {
+pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: Bytes) -> io::Result<Response> {
     match api {
         ApiKey::Produce => produce::handle(shared, cx, cx.decode(body)?),
         ApiKey::Fetch => cx.encode(&fetch::handle(shared, cx, cx.decode(body)?).await),
@@ -80,6 +80,15 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::ConsumerGroupDescribe => cx.encode(&consumer_group_describe::handle(shared, cx, cx.decode(body)?)),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} is not served"))),
     }
+}
+
+/// Refuses a request about a group that reached a node which does not coordinate it.
+fn check_coordinator(shared: &Shared, cx: &Context, group: &str) -> Result<(), ResponseError> {
+    cx.gate()?;
+    if group.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    if shared.cluster().coordinator(group) == cx.node { Ok(()) } else { Err(ResponseError::NotCoordinator) }
 }
 
 /// The error code of a result: 0 for success.

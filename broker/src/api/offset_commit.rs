@@ -5,9 +5,9 @@ use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
-use super::{code, owned};
-use crate::conn::Context;
+use super::{check_coordinator, code, owned};
 use crate::group::{Committed, Group, MemberKey};
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on the generation may be the epoch of a member of the `consumer` protocol.
@@ -20,7 +20,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest
         let cluster = shared.cluster();
         request.topics.iter().map(|t| cluster.topics.contains_key(t.name.as_str())).collect()
     };
-    let may = shared.check_coordinator(cx, &request.group_id).and_then(|()| {
+    let may = check_coordinator(shared, cx, &request.group_id).and_then(|()| {
         let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
         let generation = request.generation_id_or_member_epoch;
         let now = shared.now();

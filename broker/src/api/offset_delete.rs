@@ -5,8 +5,9 @@ use kafka_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 
-use crate::conn::Context;
+use super::check_coordinator;
 use crate::group::Group;
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
@@ -14,7 +15,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest
         let cluster = shared.cluster();
         request.topics.iter().map(|t| cluster.topics.get(t.name.as_str()).map(|t| t.partitions.len())).collect()
     };
-    let deleted = shared.check_coordinator(cx, &request.group_id).and_then(|()| {
+    let deleted = check_coordinator(shared, cx, &request.group_id).and_then(|()| {
         let step = |group: &mut Group| {
             if group.has_members() && group.protocol_type() != "consumer" {
                 return Err(ResponseError::NonEmptyGroup);

@@ -9,9 +9,9 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
-use super::text;
-use crate::conn::Context;
+use super::{check_coordinator, text};
 use crate::group::{Committed, Group};
+use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on several groups are asked for at once.
@@ -52,7 +52,7 @@ fn find(
     member: Option<(&str, i32)>,
     asked: Option<Asked>,
 ) -> Result<Found, ResponseError> {
-    shared.check_coordinator(cx, group)?;
+    check_coordinator(shared, cx, group)?;
     let groups = shared.groups();
     if let (Some(consumer), Some((id, epoch))) = (groups.get(group).and_then(Group::consumer), member) {
         consumer.check_epoch(id, epoch)?;

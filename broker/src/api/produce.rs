@@ -11,14 +11,14 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::text;
 use crate::cluster::Cluster;
-use crate::conn::{Answer, Context};
 use crate::log::{self, Checked};
+use crate::request::{Context, Response};
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
 
 const ALL: i16 = -1;
 
-pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Answer> {
+pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Response> {
     let acks = request.acks;
     let allowed = match acks {
         ALL..=1 => Ok(()),
@@ -75,8 +75,8 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
     }
     match acks {
         // Without an answer, closing the connection is the only way to tell that something went wrong.
-        0 if failed => Ok(Answer::Close),
-        0 => Ok(Answer::Silence),
+        0 if failed => Ok(Response::Close),
+        0 => Ok(Response::Silence),
         _ => cx.encode(&ProduceResponse::default().with_responses(responses)),
     }
 }

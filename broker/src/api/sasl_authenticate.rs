@@ -5,7 +5,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 
 use super::text;
-use crate::conn::Context;
+use crate::request::Context;
 use crate::sasl::{Auth, Outcome};
 use crate::shared::Shared;
 

@@ -4,7 +4,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SaslHandshakeRequest, SaslHandshakeResponse};
 
 use super::{code, text};
-use crate::conn::Context;
+use crate::request::Context;
 use crate::sasl::Auth;
 use crate::shared::Shared;
 

@@ -5,9 +5,9 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use tokio::sync::oneshot::Receiver;
 
-use super::text;
-use crate::conn::Context;
+use super::{check_coordinator, text};
 use crate::group::{Answer, MemberKey};
+use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) async fn handle(shared: &Shared, cx: &Context, request: SyncGroupRequest) -> SyncGroupResponse {
@@ -29,7 +29,7 @@ pub(super) async fn handle(shared: &Shared, cx: &Context, request: SyncGroupRequ
 }
 
 fn park(shared: &Shared, cx: &Context, request: &SyncGroupRequest) -> Result<Receiver<Answer>, ResponseError> {
-    shared.check_coordinator(cx, &request.group_id)?;
+    check_coordinator(shared, cx, &request.group_id)?;
     let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
     let expected = (request.protocol_type.as_deref(), request.protocol_name.as_deref());
     let copied = |a: &kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment| {

@@ -8,28 +8,7 @@ use kafka_protocol::messages::ApiKey;
 use sha2::{Sha256, Sha512};
 
 use super::scram::Challenge;
-use super::{Sasl, SaslMechanism, plain, token};
-
-/// Who has authenticated, and how long that counts if it is not for ever.
-#[derive(Debug, Clone)]
-pub(super) struct Who {
-    pub principal: String,
-    pub until: Option<SystemTime>,
-}
-
-/// Why somebody is not let in, in the words that they are told.
-#[derive(Debug)]
-pub(super) struct Refused(String);
-
-impl Refused {
-    pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
-    }
-
-    pub fn credentials() -> Self {
-        Self::new("Authentication failed during authentication due to invalid credentials")
-    }
-}
+use super::{Refused, Sasl, SaslMechanism, Who, plain, token};
 
 /// A session that began with a successful authentication.
 #[derive(Debug, Clone)]

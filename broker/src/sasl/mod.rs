@@ -10,7 +10,7 @@ mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Sha256, Sha512};
 
@@ -54,7 +54,7 @@ impl SaslMechanism {
 /// Whom a broker lets in; every connection has to authenticate then. [`Default`] takes all mechanisms and knows nobody.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::time::{Duration, SystemTime};
 /// use ailurus_broker::{Broker, BrokerConfig, BrokerError, Sasl, SaslMechanism};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -156,6 +156,27 @@ impl fmt::Debug for Sasl {
             .field("unsecured_tokens", &self.unsecured_tokens)
             .field("session_lifetime", &self.session_lifetime)
             .finish()
+    }
+}
+
+/// Who has authenticated, and how long that counts if it is not for ever.
+#[derive(Debug, Clone)]
+struct Who {
+    principal: String,
+    until: Option<SystemTime>,
+}
+
+/// Why somebody is not let in, in the words that they are told.
+#[derive(Debug)]
+struct Refused(String);
+
+impl Refused {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+
+    fn credentials() -> Self {
+        Self::new("Authentication failed during authentication due to invalid credentials")
     }
 }
 

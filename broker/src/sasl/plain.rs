@@ -1,7 +1,6 @@
 //! `PLAIN` (RFC 4616): `[authorization id] NUL user NUL password`.
 
-use super::Sasl;
-use super::auth::{Refused, Who};
+use super::{Refused, Sasl, Who};
 
 pub(super) fn check(sasl: &Sasl, message: &[u8]) -> Result<Who, Refused> {
     let text = std::str::from_utf8(message).map_err(|_| Refused::new("PLAIN: the message is not UTF-8"))?;

@@ -10,7 +10,7 @@ use sha2::digest::Output;
 use sha2::digest::core_api::BlockSizeUser;
 use uuid::Uuid;
 
-use super::auth::Refused;
+use super::Refused;
 
 /// The fewest that Kafka allows.
 const ITERATIONS: u32 = 4096;

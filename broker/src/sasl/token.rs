@@ -6,8 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::Sasl;
-use super::auth::{Refused, Who};
+use super::{Refused, Sasl, Who};
 
 /// What stands between the parts of a message, and is the whole of one that gives up.
 pub(super) const SEPARATOR: char = '\x01';
