@@ -54,7 +54,7 @@ use command::Command;
 use event_queue::Inbox;
 use fetch::partition::Begin;
 use fetch::tasks::{Fetcher, Shared as Reading};
-use group::coordinator_task::{Group, Shell};
+use group::coordinator_task::{CoordinatorTask, GroupContext};
 use lease::Lease;
 use metrics::Meter;
 use offsets::commits::Outbox;
@@ -162,7 +162,7 @@ impl Consumer {
         self._topics_in_use = pins;
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let shell = Shell {
+        let context = GroupContext {
             client: self.client.clone(),
             config,
             group: group.into(),
@@ -172,8 +172,8 @@ impl Consumer {
             status: Arc::clone(&self.status),
             tasks: self.tasks.clone(),
         };
-        let group_task = Group::new(shell, commands);
-        self.reading = Some(group_task.reading());
+        let group_task = CoordinatorTask::new(context, commands);
+        self.reading = Some(group_task.fetch_state());
         let task = self.cancel.clone().run_until_cancelled_owned(group_task.run());
         self.tasks.spawn(task);
         let timeout = self.client.config().request_timeout;

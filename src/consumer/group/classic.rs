@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::requests::{Action, Failure, Had, Joined, Settings};
+use super::requests::{Action, JoinedGroup, MemberConfig, PreviousAssignment, RequestFailure};
 use crate::cluster::Backoff;
 use crate::code;
 use crate::error::{Error, ErrorKind, is_retriable_code};
@@ -37,12 +37,12 @@ use crate::failure::{Outage, Trouble, is_final, is_final_code};
 use crate::record::TopicPartition;
 
 /// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
-const JOIN_SLACK: Duration = Duration::from_secs(10);
+const JOIN_TIMEOUT_SLACK: Duration = Duration::from_secs(10);
 /// The longest that leaving may take, finding the coordinator included.
-pub(super) const LEAVE: Duration = Duration::from_secs(5);
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a coordinator may load or move without a word of it in the log.
-pub(super) const MOVES: Duration = Duration::from_secs(5);
+pub(super) const COORDINATOR_MOVE_GRACE: Duration = Duration::from_secs(5);
 
 /// What a drain leaves of the rebalance timeout for the JoinGroup to arrive: a tenth, 5 s at most.
 pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
@@ -80,8 +80,8 @@ enum InFlight {
 
 /// See the module's text.
 #[derive(Debug)]
-pub(crate) struct Membership {
-    settings: Settings,
+pub(crate) struct ClassicMember {
+    settings: MemberConfig,
     phase: Phase,
     /// Empty until the coordinator has given us one.
     member_id: String,
@@ -134,9 +134,9 @@ pub(crate) struct Membership {
     actions: VecDeque<Action>,
 }
 
-impl Membership {
+impl ClassicMember {
     /// A member that wants to join.
-    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+    pub(crate) fn new(settings: MemberConfig, now: Instant) -> Self {
         let mut new = Self {
             phase: Phase::Joining,
             member_id: String::new(),
@@ -258,7 +258,7 @@ impl Membership {
             }
             Phase::Leaving { deadline } if now >= deadline => {
                 let what = format!(
-                    "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
+                    "leaving group {:?} was not answered within {LEAVE_TIMEOUT:?}: its other members go on after the session timeout",
                     self.settings.group
                 );
                 self.gone(now, Err(Error::new(ErrorKind::Timeout, what)));
@@ -268,26 +268,26 @@ impl Membership {
         self.drive(now);
     }
 
-    /// What came of [`Action::Find`].
+    /// What came of [`Action::FindCoordinator`].
     pub(crate) fn found(&mut self, now: Instant, outcome: Result<(), Error>) {
         if !self.arrived(InFlight::Find) {
             return;
         }
         match outcome {
             Ok(()) => self.coordinator = true,
-            Err(e) => self.failed(now, "finding the coordinator", Failure::Connection(e)),
+            Err(e) => self.failed(now, "finding the coordinator", RequestFailure::Connection(e)),
         }
         self.drive(now);
     }
 
-    /// What came of [`Action::Join`]. With `MEMBER_ID_REQUIRED` comes the id to use.
-    pub(crate) fn joined(&mut self, now: Instant, outcome: Result<Joined, (Failure, String)>) {
+    /// What came of [`Action::JoinGroup`]. With `MEMBER_ID_REQUIRED` comes the id to use.
+    pub(crate) fn joined(&mut self, now: Instant, outcome: Result<JoinedGroup, (RequestFailure, String)>) {
         if !self.arrived(InFlight::Join) {
             return;
         }
         let leaving = matches!(self.phase, Phase::Leaving { .. });
         match outcome {
-            Err((Failure::Code(code::MEMBER_ID_REQUIRED), id)) => self.member_id = id,
+            Err((RequestFailure::Code(code::MEMBER_ID_REQUIRED), id)) => self.member_id = id,
             Err((failure, _)) => self.failed(now, "joining", failure),
             Ok(joined) if leaving => self.member_id = joined.member_id,
             Ok(joined) => self.accept(now, joined),
@@ -295,7 +295,7 @@ impl Membership {
         self.drive(now);
     }
 
-    fn accept(&mut self, now: Instant, joined: Joined) {
+    fn accept(&mut self, now: Instant, joined: JoinedGroup) {
         let Some(assignor) = self.settings.assignors.iter().find(|a| a.name == joined.protocol).cloned() else {
             let what = format!(
                 "group {:?} has agreed on the assignor {:?}, which this member did not offer",
@@ -321,14 +321,14 @@ impl Membership {
         (self.withheld, self.overdue) = (false, None);
         self.phase = match joined.members {
             Some(members) => {
-                self.actions.push_back(Action::Assign { members, assignor: self.protocol.clone() });
+                self.actions.push_back(Action::ComputeAssignment { members, assignor: self.protocol.clone() });
                 Phase::Assigning
             }
             None => Phase::Syncing,
         };
     }
 
-    /// What came of [`Action::Assign`].
+    /// What came of [`Action::ComputeAssignment`].
     pub(crate) fn shared(&mut self, now: Instant, shares: Vec<(String, Bytes)>, withheld: bool) {
         if self.phase == Phase::Assigning {
             self.shares = shares;
@@ -338,8 +338,8 @@ impl Membership {
         }
     }
 
-    /// What came of [`Action::Sync`].
-    pub(crate) fn synced(&mut self, now: Instant, outcome: Result<Vec<TopicPartition>, Failure>) {
+    /// What came of [`Action::SyncGroup`].
+    pub(crate) fn synced(&mut self, now: Instant, outcome: Result<Vec<TopicPartition>, RequestFailure>) {
         if !self.arrived(InFlight::Sync) {
             return;
         }
@@ -383,7 +383,7 @@ impl Membership {
     }
 
     /// What came of [`Action::Heartbeat`].
-    pub(crate) fn beat(&mut self, now: Instant, outcome: Result<(), Failure>) {
+    pub(crate) fn beat(&mut self, now: Instant, outcome: Result<(), RequestFailure>) {
         if !self.arrived(InFlight::Heartbeat) {
             return;
         }
@@ -396,7 +396,7 @@ impl Membership {
                 self.backoff.reset();
                 self.recovered(now);
             }
-            Err(Failure::Code(code::REBALANCE_IN_PROGRESS)) => {
+            Err(RequestFailure::Code(code::REBALANCE_IN_PROGRESS)) => {
                 self.alive = self.sent;
                 self.recovered(now);
                 self.rebalance(now);
@@ -420,7 +420,7 @@ impl Membership {
                 | code::GROUP_ID_NOT_FOUND
                 | code::FENCED_INSTANCE_ID => {
                     self.in_flight = InFlight::Nothing;
-                    self.failed(now, "a commit", Failure::Code(code));
+                    self.failed(now, "a commit", RequestFailure::Code(code));
                 }
                 _ => {}
             }
@@ -493,7 +493,7 @@ impl Membership {
         if matches!(self.phase, Phase::Leaving { .. }) {
             return; // it was expelled, and is on its way
         }
-        self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
+        self.phase = Phase::Leaving { deadline: now + LEAVE_TIMEOUT.min(self.settings.request_timeout) };
         self.retry_at = now;
         match self.in_flight {
             // Its answer may carry the id under which we are known by then.
@@ -525,13 +525,15 @@ impl Membership {
         self.phase = if self.expelled { Phase::Away } else { Phase::Joining };
     }
 
-    /// What came of [`Action::Leave`].
-    pub(crate) fn left(&mut self, now: Instant, outcome: Result<(), Failure>) {
+    /// What came of [`Action::LeaveGroup`].
+    pub(crate) fn left(&mut self, now: Instant, outcome: Result<(), RequestFailure>) {
         if !self.arrived(InFlight::Leave) {
             return;
         }
         match outcome {
-            Ok(()) | Err(Failure::Code(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND)) => self.gone(now, Ok(())),
+            Ok(()) | Err(RequestFailure::Code(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND)) => {
+                self.gone(now, Ok(()))
+            }
             Err(failure) => self.failed(now, "leaving", failure),
         }
         self.drive(now);
@@ -570,7 +572,7 @@ impl Membership {
         let gone = std::mem::take(&mut self.revoking);
         gone.iter().for_each(|p| _ = self.owned.remove(p));
         self.phase = Phase::Joining;
-        self.actions.push_back(Action::GaveUp(gone));
+        self.actions.push_back(Action::Revoked(gone));
     }
 
     /// Back to the beginning, with nothing owned.
@@ -588,7 +590,7 @@ impl Membership {
     fn end(&mut self, outcome: Result<(), Error>) {
         self.lose();
         self.phase = Phase::Ended;
-        self.actions.push_back(Action::End(outcome));
+        self.actions.push_back(Action::Stop(outcome));
     }
 
     fn wait(&mut self, now: Instant) {
@@ -618,11 +620,11 @@ impl Membership {
         }
     }
 
-    fn failed(&mut self, now: Instant, doing: &str, failure: Failure) {
+    fn failed(&mut self, now: Instant, doing: &str, failure: RequestFailure) {
         let group = &self.settings.group;
         let (e, code) = match failure {
-            Failure::Connection(e) => (e.context(format!("{doing} in group {group:?}")), None),
-            Failure::Code(code) => {
+            RequestFailure::Connection(e) => (e.context(format!("{doing} in group {group:?}")), None),
+            RequestFailure::Code(code) => {
                 (Error::broker(code, format_args!("{doing} in group {group:?}{}", hint(code))), Some(code))
             }
         };
@@ -631,7 +633,7 @@ impl Membership {
                 if code != Some(code::COORDINATOR_LOAD_IN_PROGRESS) {
                     self.coordinator = false;
                 }
-                if let Some(lasted) = self.outage.failed_for(now, &e, MOVES) {
+                if let Some(lasted) = self.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
                     tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
                 }
                 self.wait(now);
@@ -683,23 +685,23 @@ impl Membership {
             }
         }
         if !self.coordinator {
-            return self.send(now, InFlight::Find, Action::Find);
+            return self.send(now, InFlight::Find, Action::FindCoordinator);
         }
         let (generation, member_id) = (self.generation, self.member_id.clone());
         match self.phase {
             Phase::Joining => {
-                let timeout = self.settings.rebalance_timeout + JOIN_SLACK;
-                let had = Had {
+                let timeout = self.settings.rebalance_timeout + JOIN_TIMEOUT_SLACK;
+                let had = PreviousAssignment {
                     owned: self.owned.iter().cloned().collect(),
                     since: self.kept_since,
                     last: self.last.clone(),
                     generation: self.assigned_in,
                 };
-                self.send(now, InFlight::Join, Action::Join { member_id, had, timeout });
+                self.send(now, InFlight::Join, Action::JoinGroup { member_id, had, timeout });
             }
             Phase::Syncing => {
                 let (protocol, shares) = (self.protocol.clone(), self.shares.clone());
-                self.send(now, InFlight::Sync, Action::Sync { generation, member_id, protocol, shares });
+                self.send(now, InFlight::Sync, Action::SyncGroup { generation, member_id, protocol, shares });
             }
             Phase::Stable | Phase::Draining { .. } if now >= self.next_heartbeat => {
                 // A coordinator that says nothing leaves time to find another one within the session.
@@ -707,7 +709,7 @@ impl Membership {
                 self.send(now, InFlight::Heartbeat, Action::Heartbeat { generation, member_id, timeout });
             }
             Phase::Leaving { deadline } => {
-                self.send(now, InFlight::Leave, Action::Leave { member_id, timeout: deadline - now });
+                self.send(now, InFlight::Leave, Action::LeaveGroup { member_id, timeout: deadline - now });
             }
             Phase::Stable | Phase::Draining { .. } | Phase::Assigning | Phase::Away | Phase::Ended => {}
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::coordinator_task::{Committed, Group};
+use super::coordinator_task::{CommitOutcome, CoordinatorTask};
 use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
 use crate::consumer::lease::Lease;
 use crate::consumer::offsets::commits::Commit;
@@ -12,7 +12,7 @@ use crate::consumer::offsets::committer::not_ours;
 use crate::error::{Result, kind_of};
 
 /// How long leaving waits for commits.
-const LAST_COMMITS: Duration = Duration::from_secs(4);
+const FINAL_COMMITS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Who asked to leave.
 pub(super) struct Leaving {
@@ -21,10 +21,10 @@ pub(super) struct Leaving {
     pub(super) commits_until: Option<Instant>,
 }
 
-impl Group {
+impl CoordinatorTask {
     /// Takes the commits that were asked for, of what is still ours.
     pub(super) fn take_commits(&mut self) {
-        let (asked, group) = (self.shell.outbox.take(), &self.shell.group);
+        let (asked, group) = (self.context.outbox.take(), &self.context.group);
         let why = |lease: &Lease, offset| not_ours(&lease.partition, offset, group);
         self.commits.take(asked, |lease| self.leases.holds(lease), why);
     }
@@ -38,7 +38,7 @@ impl Group {
     }
 
     fn commit(&mut self, lease: Lease, offset: OffsetAndMetadata) {
-        let deadline = Instant::now() + self.shell.client.config().request_timeout;
+        let deadline = Instant::now() + self.context.client.config().request_timeout;
         self.commits.push(Commit::new(vec![(lease, offset)], deadline));
     }
 
@@ -46,7 +46,7 @@ impl Group {
         let now = Instant::now();
         if self.auto_commit_at.is_some_and(|at| now >= at) {
             self.auto_commit();
-            self.auto_commit_at = self.shell.config.auto_commit_interval.map(|interval| now + interval);
+            self.auto_commit_at = self.context.config.auto_commit_interval.map(|interval| now + interval);
         }
     }
 
@@ -55,8 +55,8 @@ impl Group {
         if self.auto_commit_at.is_none() {
             return;
         }
-        for (lease, offset) in self.shell.inbox.all_handled() {
-            let committed = self.shell.status.committed_offset(&lease.partition);
+        for (lease, offset) in self.context.inbox.all_handled() {
+            let committed = self.context.status.committed_offset(&lease.partition);
             if self.leases.holds(&lease) && committed.is_none_or(|at| at.offset != offset.offset) {
                 self.commit(lease, offset);
             }
@@ -81,7 +81,7 @@ impl Group {
     pub(super) fn leave(&mut self, reply: oneshot::Sender<Result<()>>) {
         self.take_commits();
         self.auto_commit();
-        self.leaving = Some(Leaving { reply, commits_until: Some(Instant::now() + LAST_COMMITS) });
+        self.leaving = Some(Leaving { reply, commits_until: Some(Instant::now() + FINAL_COMMITS_TIMEOUT) });
     }
 
     /// Leaves, if that was asked for, once the last commits are answered or have taken too long. Whether it begins now.
@@ -97,15 +97,15 @@ impl Group {
     }
 
     /// What came of a request.
-    pub(super) fn committed(&mut self, (generation, offsets, outcome): Committed) {
+    pub(super) fn committed(&mut self, (generation, offsets, outcome): CommitOutcome) {
         let error = match &outcome {
             Ok(codes) => codes.values().find(|code| **code != 0).map(|code| kind_of(*code)),
             Err(e) => Some(e.kind()),
         };
-        self.shell.status.meter().committed(offsets.len(), error);
+        self.context.status.meter().committed(offsets.len(), error);
         if let Ok(codes) = &outcome {
             let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
-            self.shell.status.committed(&offsets.into_iter().filter(taken).collect());
+            self.context.status.committed(&offsets.into_iter().filter(taken).collect());
         }
         let now = Instant::now();
         let stale = generation != self.membership.generation() || !self.membership.is_member();

@@ -1,4 +1,4 @@
-//! Drives a [`Core`]: one task with two connections to the group's coordinator that belong to it alone.
+//! Drives a [`Member`]: one task with two connections to the group's coordinator that belong to it alone.
 //!
 //! One is for the membership, the other for committed offsets: a broker serves one request of a connection at a time and may
 //! park a JoinGroup for as long as the other members take to come. Meanwhile what is kept goes on being committed, in the
@@ -16,15 +16,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::classic::MOVES;
+use super::classic::COORDINATOR_MOVE_GRACE;
 use super::commit_task::Leaving;
-use super::kip848::{beat_request, beaten};
-use super::known::Known;
-use super::leader::{Counts, Shares, count, share_out};
-use super::member::{Core, Said};
+use super::initial_topics::InitialTopics;
+use super::kip848::{beaten, encode_heartbeat};
+use super::leader::{GroupAssignment, PartitionCounts, compute_assignment, count};
+use super::member::{CoordinatorResponse, Member};
 use super::requests::{
-    Action, Failure, Settings, beat, heartbeat_request, instance_id, join_request, joined, leave_request, left,
-    sync_request, synced,
+    Action, MemberConfig, RequestFailure, beat, heartbeat_request, instance_id, join_request, joined, leave_request,
+    left, sync_request, synced,
 };
 use crate::cluster::offset_commit::{Codes, Offset, OffsetAndMetadata, commit_answer, commit_request};
 use crate::cluster::{Backoff, Client, Cluster, Pin};
@@ -43,17 +43,17 @@ use crate::record::TopicPartition;
 use crate::wire::{Api, Connection, api_versions};
 
 /// Start offsets that wait to be committed.
-const PINS: usize = 1024;
+const RESET_OFFSET_QUEUE: usize = 1024;
 
 /// What a request has brought.
-enum Answer {
-    Found(Result<Coordinator>),
-    Shared(Shares),
-    Said(Said),
+enum RequestOutcome {
+    CoordinatorFound(Result<CoordinatorConnections>),
+    AssignmentComputed(GroupAssignment),
+    Response(CoordinatorResponse),
 }
 
 /// The connections to the coordinator.
-struct Coordinator {
+struct CoordinatorConnections {
     group: Connection,
     offsets: Connection,
     /// The newest version of ConsumerGroupHeartbeat that it serves, if that was asked.
@@ -61,7 +61,7 @@ struct Coordinator {
 }
 
 /// Partitions that are ours but whose committed offsets are not known yet: the program has not been told of them.
-struct Starting {
+struct AwaitingOffsets {
     leases: Leases,
     /// Not asked for before.
     at: Instant,
@@ -81,14 +81,14 @@ pub(super) struct Draining {
     pub(super) flushed: bool,
 }
 
-/// Committed offsets of partitions that were asked for.
-type Found = (Vec<Lease>, Result<HashMap<TopicPartition, OffsetAndMetadata>, Failure>);
+/// CommitOutcome offsets of partitions that were asked for.
+type CommittedOffsets = (Vec<Lease>, Result<HashMap<TopicPartition, OffsetAndMetadata>, RequestFailure>);
 
 /// A generation, what was sent in its name and what came of it.
-pub(super) type Committed = (i32, Vec<Offset>, Result<Codes>);
+pub(super) type CommitOutcome = (i32, Vec<Offset>, Result<Codes>);
 
 /// What a member works with.
-pub(crate) struct Shell {
+pub(crate) struct GroupContext {
     pub(crate) client: Client,
     pub(crate) config: ConsumerConfig,
     pub(crate) group: String,
@@ -100,59 +100,59 @@ pub(crate) struct Shell {
 }
 
 /// See the module's text.
-pub(crate) struct Group {
-    pub(super) shell: Shell,
+pub(crate) struct CoordinatorTask {
+    pub(super) context: GroupContext,
     commands: mpsc::Receiver<Command>,
     /// Start offsets to commit, from the fetchers.
-    pins: mpsc::Receiver<(Lease, i64)>,
-    pub(super) membership: Core,
-    coordinator: Option<Coordinator>,
+    reset_offsets: mpsc::Receiver<(Lease, i64)>,
+    pub(super) membership: Member,
+    coordinator: Option<CoordinatorConnections>,
     /// The membership's request under way.
-    request: Option<BoxFuture<'static, Answer>>,
-    /// Counts assignments.
+    request: Option<BoxFuture<'static, RequestOutcome>>,
+    /// PartitionCounts assignments.
     epoch: u64,
     /// What is ours, being drained or not.
     pub(super) leases: Leases,
     fetcher: Fetcher,
     pub(super) draining: Option<Draining>,
-    starting: Starting,
-    fetching_committed: Option<BoxFuture<'static, Found>>,
+    starting: AwaitingOffsets,
+    fetching_committed: Option<BoxFuture<'static, CommittedOffsets>>,
     pub(super) commits: Commits,
     /// When to commit by itself what was handled.
     pub(super) auto_commit_at: Option<Instant>,
-    committing: Option<BoxFuture<'static, Committed>>,
+    committing: Option<BoxFuture<'static, CommitOutcome>>,
     /// What was shared out, if we lead.
-    shared: Counts,
+    shared: PartitionCounts,
     /// The topics of all members, while this one leads: another number of their partitions is a reason to rebalance.
     _topics_in_use: Vec<Pin>,
     pub(super) leaving: Option<Leaving>,
     /// Since when the group shares out anew.
     rebalancing: Option<Instant>,
     /// Topics as they were when this member began: what they get later is new.
-    known: Known,
+    known: InitialTopics,
     /// When the outage began that the program was told of last.
     told_trouble: Option<Instant>,
 }
 
-impl Group {
-    pub(crate) fn new(shell: Shell, commands: mpsc::Receiver<Command>) -> Self {
-        let (pinning, pins) = mpsc::channel(PINS);
-        let settings = Settings::new(&shell.group, &shell.config, shell.client.config());
-        let backoff = shell.client.cluster().backoff();
-        let fetcher = Fetcher::start(&shell.client, &shell.config, &shell.inbox, &shell.tasks, Some(pinning));
+impl CoordinatorTask {
+    pub(crate) fn new(context: GroupContext, commands: mpsc::Receiver<Command>) -> Self {
+        let (pinning, reset_offsets) = mpsc::channel(RESET_OFFSET_QUEUE);
+        let settings = MemberConfig::new(&context.group, &context.config, context.client.config());
+        let backoff = context.client.cluster().backoff();
+        let fetcher = Fetcher::start(&context.client, &context.config, &context.inbox, &context.tasks, Some(pinning));
         Self {
-            membership: Core::new(shell.config.group_protocol, settings, Instant::now()),
-            commits: Commits::new(&shell.group, backoff.clone()),
-            auto_commit_at: shell.config.auto_commit_interval.map(|interval| Instant::now() + interval),
+            membership: Member::new(context.config.group_protocol, settings, Instant::now()),
+            commits: Commits::new(&context.group, backoff.clone()),
+            auto_commit_at: context.config.auto_commit_interval.map(|interval| Instant::now() + interval),
             commands,
-            pins,
+            reset_offsets,
             coordinator: None,
             request: None,
             epoch: 0,
             leases: Leases::default(),
             fetcher,
             draining: None,
-            starting: Starting {
+            starting: AwaitingOffsets {
                 leases: Leases::default(),
                 at: Instant::now(),
                 backoff,
@@ -161,24 +161,24 @@ impl Group {
             },
             fetching_committed: None,
             committing: None,
-            shared: Counts::new(),
+            shared: PartitionCounts::new(),
             _topics_in_use: Vec::new(),
             leaving: None,
             rebalancing: None,
-            known: Known::new(&shell.client.cluster().snapshot(), &shell.topics),
+            known: InitialTopics::new(&context.client.cluster().snapshot(), &context.topics),
             told_trouble: None,
-            shell,
+            context,
         }
     }
 
     /// For the front.
-    pub(crate) fn reading(&self) -> Arc<Reading> {
+    pub(crate) fn fetch_state(&self) -> Arc<Reading> {
         self.fetcher.shared()
     }
 
     /// Until it has left the group or met with an error that can't be mended.
     pub(crate) async fn run(mut self) {
-        let mut updated = self.shell.client.cluster().updated();
+        let mut updated = self.context.client.cluster().updated();
         loop {
             while let Some(action) = self.membership.next_action() {
                 if let Some(outcome) = self.act(action) {
@@ -196,7 +196,7 @@ impl Group {
                     Some(command) => self.command(command),
                     None => return, // the front is gone: so are we, as a crash would have it
                 },
-                () = self.shell.outbox.ready() => self.take_commits(),
+                () = self.context.outbox.ready() => self.take_commits(),
                 answer = on(&mut self.request) => {
                     self.request = None;
                     self.answer(answer);
@@ -209,13 +209,13 @@ impl Group {
                     self.committing = None;
                     self.committed(committed);
                 }
-                Some((lease, offset)) = self.pins.recv() => self.pin(lease, offset),
+                Some((lease, offset)) = self.reset_offsets.recv() => self.pin(lease, offset),
                 () = drained(self.draining.as_ref(), &self.commits) => self.drained(),
                 () = closed(self.coordinator.as_ref(), awaited) => {
                     self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
                 }
-                () = self.shell.inbox.back() => self.membership.come_back(Instant::now()),
+                () = self.context.inbox.back() => self.membership.come_back(Instant::now()),
                 Ok(()) = updated.changed() => self.look_at_topics(),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.commits.expire(Instant::now());
@@ -233,10 +233,10 @@ impl Group {
         let trouble = self.membership.trouble().or_else(|| self.starting.outage.trouble());
         if let Some(trouble) = trouble.as_ref().filter(|t| needs_action(&t.error)) {
             if self.told_trouble.replace(trouble.since) != Some(trouble.since) {
-                self.shell.inbox.trouble(None, trouble.error.clone());
+                self.context.inbox.trouble(None, trouble.error.clone());
             }
         }
-        self.shell.status.trouble(trouble);
+        self.context.status.trouble(trouble);
     }
 
     /// When there is something to do without an answer or a command.
@@ -247,8 +247,8 @@ impl Group {
         let commit = connected && self.committing.is_none() && self.membership.may_commit();
         let commit = self.commits.retry_at().filter(|_| commit);
         // A program that goes away later is noticed at the next heartbeat.
-        let away = self.shell.inbox.away().filter(|_| self.membership.may_expel());
-        let hung = away.map(|(since, _)| since + self.shell.config.max_poll_interval);
+        let away = self.context.inbox.away().filter(|_| self.membership.may_expel());
+        let hung = away.map(|(since, _)| since + self.context.config.max_poll_interval);
         let leave = self.leaving.as_ref().and_then(|l| l.commits_until);
         let offsets = [self.commits.expiry(), starting, commit, self.auto_commit_at];
         let all = [self.membership.deadline(), hung, leave].into_iter().chain(offsets);
@@ -266,17 +266,17 @@ impl Group {
         if !self.membership.may_expel() {
             return; // not in the group
         }
-        tracing::warn!(group = %self.shell.group, member = self.membership.member_id(), "{why}: the member leaves the group until it goes on");
+        tracing::warn!(group = %self.context.group, member = self.membership.member_id(), "{why}: the member leaves the group until it goes on");
         self.membership.expel(Instant::now());
-        if self.shell.inbox.expel() {
+        if self.context.inbox.expel() {
             self.membership.come_back(Instant::now());
         }
     }
 
     /// Whether the program is hung on what it took last, so that others had better have its partitions.
     fn look_at_the_program(&mut self) {
-        let Some((since, held)) = self.shell.inbox.away().filter(|_| self.membership.may_expel()) else { return };
-        let limit = self.shell.config.max_poll_interval;
+        let Some((since, held)) = self.context.inbox.away().filter(|_| self.membership.may_expel()) else { return };
+        let limit = self.context.config.max_poll_interval;
         if since.elapsed() < limit {
             return;
         }
@@ -294,79 +294,84 @@ impl Group {
             self.rebalancing.get_or_insert_with(Instant::now);
         }
         match action {
-            Action::Find => {
+            Action::FindCoordinator => {
                 self.disconnect("the coordinator is looked up anew");
-                let (cluster, id) = (Arc::clone(self.shell.client.cluster()), self.shell.group.clone());
+                let (cluster, id) = (Arc::clone(self.context.client.cluster()), self.context.group.clone());
                 let modern = self.membership.is_modern();
-                self.request = Some(async move { Answer::Found(find(&cluster, &id, modern).await) }.boxed());
+                self.request =
+                    Some(async move { RequestOutcome::CoordinatorFound(find(&cluster, &id, modern).await) }.boxed());
             }
-            Action::Join { member_id, had, timeout } => {
-                self.shell.status.joining();
-                let Shell { group, topics, config, .. } = &self.shell;
+            Action::JoinGroup { member_id, had, timeout } => {
+                self.context.status.joining();
+                let GroupContext { group, topics, config, .. } = &self.context;
                 match join_request(group, member_id, topics, had, config) {
                     Ok(request) => self.send(request, timeout, |r| {
-                        Said::Joined(r.map_err(|failure| (failure, String::new())).and_then(joined))
+                        CoordinatorResponse::JoinGroup(r.map_err(|failure| (failure, String::new())).and_then(joined))
                     }),
                     Err(e) => self.membership.fail(e),
                 }
             }
-            Action::Assign { members, assignor } => {
-                let (client, topics) = (self.shell.client.clone(), self.shell.topics.clone());
-                let assignor = self.shell.config.assignors.iter().find(|a| a.name() == assignor).cloned();
+            Action::ComputeAssignment { members, assignor } => {
+                let (client, topics) = (self.context.client.clone(), self.context.topics.clone());
+                let assignor = self.context.config.assignors.iter().find(|a| a.name() == assignor).cloned();
                 let sharing = async move {
                     // The membership has checked that it is one of ours.
                     let assignor = assignor.unwrap_or(AssignorKind::Range);
-                    Answer::Shared(share_out(&client, &topics, &members, &assignor).await)
+                    RequestOutcome::AssignmentComputed(compute_assignment(&client, &topics, &members, &assignor).await)
                 };
                 self.request = Some(sharing.boxed());
             }
-            Action::Sync { generation, member_id, protocol, shares } => {
-                let request = sync_request(&self.shell.group, generation, member_id, protocol, shares)
-                    .with_group_instance_id(instance_id(&self.shell.config));
+            Action::SyncGroup { generation, member_id, protocol, shares } => {
+                let request = sync_request(&self.context.group, generation, member_id, protocol, shares)
+                    .with_group_instance_id(instance_id(&self.context.config));
                 // Parked until the leader has shared out, or the group has found out that it never will.
-                let timeout = self.shell.config.rebalance_timeout + self.shell.client.config().request_timeout;
-                self.send(request, timeout, |r| Said::Synced(r.and_then(|r| synced(&r))));
+                let timeout = self.context.config.rebalance_timeout + self.context.client.config().request_timeout;
+                self.send(request, timeout, |r| CoordinatorResponse::SyncGroup(r.and_then(|r| synced(&r))));
             }
             Action::Heartbeat { generation, member_id, timeout } => {
-                let request = heartbeat_request(&self.shell.group, generation, member_id)
-                    .with_group_instance_id(instance_id(&self.shell.config));
-                self.send(request, timeout, |r| Said::Beat(r.and_then(|r| beat(&r))));
+                let request = heartbeat_request(&self.context.group, generation, member_id)
+                    .with_group_instance_id(instance_id(&self.context.config));
+                self.send(request, timeout, |r| CoordinatorResponse::Heartbeat(r.and_then(|r| beat(&r))));
             }
-            Action::Leave { member_id, timeout } => {
-                let request = leave_request(&self.shell.group, member_id);
-                self.send(request, timeout, |r| Said::Left(r.and_then(|r| left(&r))));
+            Action::LeaveGroup { member_id, timeout } => {
+                let request = leave_request(&self.context.group, member_id);
+                self.send(request, timeout, |r| CoordinatorResponse::LeaveGroup(r.and_then(|r| left(&r))));
             }
-            Action::Beat { beat, timeout } => {
-                if beat.epoch == 0 {
-                    self.shell.status.joining();
+            Action::ConsumerGroupHeartbeat { heartbeat, timeout } => {
+                if heartbeat.epoch == 0 {
+                    self.context.status.joining();
                 }
-                let request = beat_request(&self.shell.group, &self.shell.topics, &self.shell.config, beat);
+                let request =
+                    encode_heartbeat(&self.context.group, &self.context.topics, &self.context.config, heartbeat);
                 self.send(request, timeout, |r| {
-                    Said::Beaten(r.map_err(|failure| (failure, String::new())).and_then(beaten))
+                    CoordinatorResponse::ConsumerGroupHeartbeat(
+                        r.map_err(|failure| (failure, String::new())).and_then(beaten),
+                    )
                 });
             }
-            Action::Resolve => self.shell.client.cluster().refresh_soon(),
-            Action::GoClassic => {
-                let settings = Settings::new(&self.shell.group, &self.shell.config, self.shell.client.config());
-                self.membership = Core::new(GroupProtocol::Classic, settings, Instant::now());
+            Action::RefreshTopicNames => self.context.client.cluster().refresh_soon(),
+            Action::FallBackToClassic => {
+                let settings =
+                    MemberConfig::new(&self.context.group, &self.context.config, self.context.client.config());
+                self.membership = Member::new(GroupProtocol::Classic, settings, Instant::now());
             }
             Action::Assigned { generation, added } => self.assigned(generation, added),
             Action::Revoke { partitions, deadline } => {
                 self.fetcher.remove(&partitions);
                 self.starting.leases.remove(&partitions);
                 let done = CancellationToken::new();
-                self.shell.inbox.revoke(&partitions, deadline, done.clone());
+                self.context.inbox.revoke(&partitions, deadline, done.clone());
                 self.draining = Some(Draining { partitions, done, flushed: false });
             }
-            Action::GaveUp(partitions) => {
+            Action::Revoked(partitions) => {
                 self.void(&partitions, false, "they were given up for a rebalance of the group");
-                self.shell.inbox.gave_up(&partitions);
+                self.context.inbox.gave_up(&partitions);
             }
             Action::Lost(partitions) => {
                 self.void(&partitions, true, "the group has taken them from this member");
-                self.shell.inbox.lost(&partitions);
+                self.context.inbox.lost(&partitions);
             }
-            Action::End(outcome) => return Some(outcome),
+            Action::Stop(outcome) => return Some(outcome),
         }
         None
     }
@@ -377,14 +382,14 @@ impl Group {
         self.starting.leases.remove(partitions);
         self.fetcher.remove(partitions);
         self.draining = None;
-        self.shell.status.gone(partitions, lost);
-        let what = format!("partitions of group {:?} are no longer ours: {why}", self.shell.group);
+        self.context.status.gone(partitions, lost);
+        let what = format!("partitions of group {:?} are no longer ours: {why}", self.context.group);
         self.commits.fail(partitions, &Error::new(ErrorKind::GroupMembership, what));
     }
 
     /// A parked JoinGroup would keep it open.
     fn disconnect(&mut self, why: &str) {
-        if let Some(Coordinator { group, offsets, .. }) = self.coordinator.take() {
+        if let Some(CoordinatorConnections { group, offsets, .. }) = self.coordinator.take() {
             group.kill(why);
             offsets.kill(why);
         }
@@ -401,7 +406,7 @@ impl Group {
         &mut self,
         request: A,
         timeout: Duration,
-        answer: impl FnOnce(Result<A::Response, Failure>) -> Said + Send + 'static,
+        answer: impl FnOnce(Result<A::Response, RequestFailure>) -> CoordinatorResponse + Send + 'static,
     ) {
         let pending = match &self.coordinator {
             Some(coordinator) => Ok(coordinator.group.submit(request, timeout)),
@@ -412,42 +417,42 @@ impl Group {
                 Ok(pending) => pending.await,
                 Err(e) => Err(e),
             };
-            Answer::Said(answer(response.map_err(Failure::Connection)))
+            RequestOutcome::Response(answer(response.map_err(RequestFailure::Connection)))
         };
         self.request = Some(outcome.boxed());
     }
 
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: RequestOutcome) {
         let now = Instant::now();
         match answer {
-            Answer::Found(Ok(coordinator)) => {
-                tracing::debug!(group = %self.shell.group, coordinator = coordinator.group.peer(), "connected to the coordinator");
+            RequestOutcome::CoordinatorFound(Ok(coordinator)) => {
+                tracing::debug!(group = %self.context.group, coordinator = coordinator.group.peer(), "connected to the coordinator");
                 let heartbeats = coordinator.heartbeats;
                 self.coordinator = Some(coordinator);
                 self.look_at_topics();
                 self.membership.found(now, Ok(heartbeats));
             }
-            Answer::Found(Err(e)) => {
-                self.shell.status.meter().failed("group", e.kind());
+            RequestOutcome::CoordinatorFound(Err(e)) => {
+                self.context.status.meter().failed("group", e.kind());
                 self.membership.found(now, Err(e));
             }
-            Answer::Shared(Shares { counts, shares, withheld, in_use }) => {
+            RequestOutcome::AssignmentComputed(GroupAssignment { counts, shares, withheld, in_use }) => {
                 self.shared = counts;
                 self._topics_in_use = in_use;
-                self.membership.said(now, Said::Shared(shares, withheld));
+                self.membership.said(now, CoordinatorResponse::Assignment(shares, withheld));
             }
-            Answer::Said(said) => self.membership.said(now, said),
+            RequestOutcome::Response(said) => self.membership.said(now, said),
         }
     }
 
     fn assigned(&mut self, generation: i32, added: Vec<TopicPartition>) {
         self.epoch += 1;
         let took = self.rebalancing.take().map_or(Duration::ZERO, |since| since.elapsed());
-        self.shell.status.meter().rebalanced(took);
-        self.shell.status.member(self.membership.member_id(), generation, &added);
-        tracing::info!(group = %self.shell.group, generation, added = added.len(), "joined the group");
+        self.context.status.meter().rebalanced(took);
+        self.context.status.member(self.membership.member_id(), generation, &added);
+        tracing::info!(group = %self.context.group, generation, added = added.len(), "joined the group");
         if added.is_empty() {
-            self.shell.inbox.assigned([]);
+            self.context.inbox.assigned([]);
         }
         for partition in added {
             let lease = Lease { partition, epoch: self.epoch };
@@ -461,26 +466,29 @@ impl Group {
     /// Sends what waits to be sent of commits and of questions for them.
     fn look_after_offsets(&mut self) {
         let known = self.membership.has_coordinator();
-        let Some(Coordinator { offsets: connection, .. }) = self.coordinator.as_ref().filter(|_| known) else { return };
+        let Some(CoordinatorConnections { offsets: connection, .. }) = self.coordinator.as_ref().filter(|_| known)
+        else {
+            return;
+        };
         let now = Instant::now();
-        let timeout = self.shell.client.config().request_timeout;
+        let timeout = self.context.client.config().request_timeout;
         let start = &self.starting;
         if self.fetching_committed.is_none() && !start.leases.is_empty() && now >= start.at {
             let leases: Vec<_> = start.leases.all().collect();
             let partitions: Vec<_> = leases.iter().map(|l| l.partition.clone()).collect();
-            let request = committed_request(&self.shell.group, &partitions, start.stable);
+            let request = committed_request(&self.context.group, &partitions, start.stable);
             let pending = connection.submit(request, timeout);
             let answer = async move {
-                let answer = pending.await.map_err(Failure::Connection);
-                (leases, answer.and_then(|answer| committed_answer(&answer).map_err(Failure::Code)))
+                let answer = pending.await.map_err(RequestFailure::Connection);
+                (leases, answer.and_then(|answer| committed_answer(&answer).map_err(RequestFailure::Code)))
             };
             self.fetching_committed = Some(answer.boxed());
         }
         if self.membership.may_commit() && self.committing.is_none() {
             if let Some(offsets) = self.commits.next(now) {
                 let (member_id, generation) = (self.membership.member_id(), self.membership.generation());
-                let request = commit_request(&self.shell.group, member_id, generation, &offsets)
-                    .with_group_instance_id(instance_id(&self.shell.config));
+                let request = commit_request(&self.context.group, member_id, generation, &offsets)
+                    .with_group_instance_id(instance_id(&self.context.config));
                 let pending = connection.submit(request, timeout);
                 let answer = async move { (generation, offsets, pending.await.map(|r| commit_answer(&r))) };
                 self.committing = Some(answer.boxed());
@@ -489,11 +497,11 @@ impl Group {
     }
 
     /// The committed offsets are known: the program is told of the partitions, and reading them begins.
-    fn start_reading(&mut self, (mut asked, committed): Found) {
+    fn start_reading(&mut self, (mut asked, committed): CommittedOffsets) {
         asked.retain(|lease| self.starting.leases.holds(lease));
         let committed = match committed {
             Ok(committed) => committed,
-            Err(Failure::Connection(e)) if e.kind() == ErrorKind::Unsupported && self.starting.stable => {
+            Err(RequestFailure::Connection(e)) if e.kind() == ErrorKind::Unsupported && self.starting.stable => {
                 self.starting.stable = false; // an older broker
                 return;
             }
@@ -501,37 +509,37 @@ impl Group {
         };
         let now = Instant::now();
         if let Some(lasted) = self.starting.outage.over(now) {
-            tracing::warn!(group = %self.shell.group, "committed offsets can be fetched again, after {lasted}");
+            tracing::warn!(group = %self.context.group, "committed offsets can be fetched again, after {lasted}");
         }
         self.starting.backoff.reset();
         if asked.is_empty() {
             return; // they have gone meanwhile
         }
-        let snapshot = self.shell.client.cluster().snapshot();
+        let snapshot = self.context.client.cluster().snapshot();
         let from = |p: &TopicPartition| match committed.get(p) {
             Some(at) => Begin::Committed(at.offset, at.leader_epoch),
             None if self.known.is_new(p, &snapshot) => Begin::New,
             None => Begin::ByPolicy,
         };
         self.starting.leases.remove(asked.iter().map(|l| &l.partition));
-        self.shell.status.committed(&committed);
-        self.shell.inbox.assigned(asked.iter().cloned());
+        self.context.status.committed(&committed);
+        self.context.inbox.assigned(asked.iter().cloned());
         self.fetcher.add(asked.into_iter().map(|l| (l.clone(), from(&l.partition))).collect());
     }
 
     /// The committed offsets can't be had, for now or ever.
-    fn not_started(&mut self, failure: Failure) {
+    fn not_started(&mut self, failure: RequestFailure) {
         let now = Instant::now();
-        let what = format!("fetching the committed offsets of group {:?}", self.shell.group);
+        let what = format!("fetching the committed offsets of group {:?}", self.context.group);
         let (e, code) = match failure {
-            Failure::Code(code) => (Error::broker(code, what), Some(code)),
-            Failure::Connection(e) => (e.context(what), None),
+            RequestFailure::Code(code) => (Error::broker(code, what), Some(code)),
+            RequestFailure::Connection(e) => (e.context(what), None),
         };
         if is_final(&e) || code.is_some_and(is_final_code) {
             return self.membership.fail(e);
         }
-        if let Some(lasted) = self.starting.outage.failed_for(now, &e, MOVES) {
-            tracing::warn!(group = %self.shell.group, error = %e.full(), "committed offsets can't be fetched, {lasted}; it is tried again");
+        if let Some(lasted) = self.starting.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
+            tracing::warn!(group = %self.context.group, error = %e.full(), "committed offsets can't be fetched, {lasted}; it is tried again");
         }
         if let Some(code) = code {
             self.membership.commit_refused(now, code);
@@ -543,44 +551,44 @@ impl Group {
     /// than when that was done.
     fn look_at_topics(&mut self) {
         if self.membership.is_modern() {
-            let snapshot = self.shell.client.cluster().snapshot();
-            let topics = self.shell.topics.iter().filter_map(|t| snapshot.topics.get(t.as_str()));
+            let snapshot = self.context.client.cluster().snapshot();
+            let topics = self.context.topics.iter().filter_map(|t| snapshot.topics.get(t.as_str()));
             let names = topics.filter_map(|t| Some((t.id?, Arc::clone(&t.name))));
             self.membership.learn(Instant::now(), names);
         }
         if !self.membership.leads() || self.shared.is_empty() {
             return;
         }
-        let snapshot = self.shell.client.cluster().snapshot();
+        let snapshot = self.context.client.cluster().snapshot();
         if let Some((topic, was)) = self.shared.iter().find(|(topic, was)| count(&snapshot, topic) != **was) {
-            tracing::info!(group = %self.shell.group, topic, was, is = count(&snapshot, topic), "the number of partitions has changed: the group rebalances");
+            tracing::info!(group = %self.context.group, topic, was, is = count(&snapshot, topic), "the number of partitions has changed: the group rebalances");
             self.membership.topics_changed(Instant::now());
         }
     }
 
     fn end(mut self, outcome: Result<()>) {
-        self.shell.status.closed();
+        self.context.status.closed();
         let rest: Vec<_> = self.leases.all().map(|l| l.partition).collect();
         self.void(&rest, false, "the member has ended");
         let why = match &outcome {
             Err(e) if self.leaving.is_none() => {
-                self.shell.status.meter().failed("group", e.kind());
+                self.context.status.meter().failed("group", e.kind());
                 e.clone()
             }
             _ => Error::new(ErrorKind::Closed, "the consumer is closed"),
         };
-        self.shell.inbox.end(why);
+        self.context.inbox.end(why);
         if let Some(Leaving { reply, .. }) = self.leaving.take() {
             _ = reply.send(outcome); // whoever asked may be gone
         }
     }
 }
 
-impl Drop for Group {
+impl Drop for CoordinatorTask {
     fn drop(&mut self) {
         self.disconnect("the consumer has ended");
-        let what = format!("the consumer of group {:?} has ended", self.shell.group);
-        self.shell.outbox.close(&Error::new(ErrorKind::Closed, what));
+        let what = format!("the consumer of group {:?} has ended", self.context.group);
+        self.context.outbox.close(&Error::new(ErrorKind::Closed, what));
     }
 }
 
@@ -600,9 +608,9 @@ async fn drained(draining: Option<&Draining>, commits: &Commits) {
 }
 
 /// When one of the connections is gone; that for offsets alone does not count while the other has an answer to bring.
-async fn closed(coordinator: Option<&Coordinator>, awaited: bool) {
+async fn closed(coordinator: Option<&CoordinatorConnections>, awaited: bool) {
     match coordinator {
-        Some(Coordinator { group, offsets, .. }) => tokio::select! {
+        Some(CoordinatorConnections { group, offsets, .. }) => tokio::select! {
             () = group.closed() => {}
             () = offsets.closed(), if !awaited => {}
         },
@@ -611,7 +619,7 @@ async fn closed(coordinator: Option<&Coordinator>, awaited: bool) {
 }
 
 /// `modern`: whether to ask for the version of ConsumerGroupHeartbeat.
-async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinator> {
+async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<CoordinatorConnections> {
     let broker = cluster.coordinator(group).await?;
     let (group, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
     let mut heartbeats = None;
@@ -624,5 +632,5 @@ async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinato
         let api = served.api_keys.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
         heartbeats = api.map(|api| api.max_version);
     }
-    Ok(Coordinator { group, offsets, heartbeats })
+    Ok(CoordinatorConnections { group, offsets, heartbeats })
 }

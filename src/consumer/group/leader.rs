@@ -10,15 +10,15 @@ use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::cluster::{Client, Pin, Snapshot};
 
 /// How long the leader waits for fresh metadata before it shares out by what it knows.
-const FRESH: Duration = Duration::from_secs(5);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many partitions each topic has: what was shared out.
-pub(crate) type Counts = BTreeMap<String, i32>;
+pub(crate) type PartitionCounts = BTreeMap<String, i32>;
 
 /// What the leader has come to.
 #[derive(Debug)]
-pub(crate) struct Shares {
-    pub(crate) counts: Counts,
+pub(crate) struct GroupAssignment {
+    pub(crate) counts: PartitionCounts,
     /// For each member.
     pub(crate) shares: Vec<(String, Bytes)>,
     /// Whether nobody gets what a member still has: it gives it up and joins again, and then somebody does.
@@ -42,21 +42,21 @@ fn layout(snapshot: &Snapshot, topic: &str) -> TopicLayout {
 }
 
 /// Asks for metadata of the topics of all members, then shares out. `own` are the topics that are kept fresh anyway.
-pub(crate) async fn share_out(
+pub(crate) async fn compute_assignment(
     client: &Client,
     own: &BTreeSet<String>,
     members: &[GroupMember],
     assignor: &dyn Assignor,
-) -> Shares {
+) -> GroupAssignment {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
     let in_use = topics.iter().map(|topic| cluster.pin(&topic.as_str().into())).collect();
     // Topics of other members may be new to us. One that does not exist has no partitions.
     let learn = cluster.refresh();
-    match tokio::time::timeout(FRESH, learn).await {
+    match tokio::time::timeout(METADATA_TIMEOUT, learn).await {
         Ok(Ok(_)) => {}
         Ok(Err(e)) => tracing::warn!(error = %e.full(), "partitions are shared out by older metadata"),
-        Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {FRESH:?}"),
+        Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {METADATA_TIMEOUT:?}"),
     }
     let snapshot = cluster.snapshot();
     let layouts: Topics = topics.into_iter().map(|t| (t.clone(), layout(&snapshot, t))).collect();
@@ -73,5 +73,5 @@ pub(crate) async fn share_out(
     });
     let shares = shares.collect();
     let counts = layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect();
-    Shares { counts, shares, withheld, in_use }
+    GroupAssignment { counts, shares, withheld, in_use }
 }

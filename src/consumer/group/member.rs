@@ -6,32 +6,32 @@ use std::time::Instant;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::classic::Membership;
-use super::kip848::{Beaten, ModernMembership};
-use super::requests::{Action, Failure, Joined, Settings};
+use super::classic::ClassicMember;
+use super::kip848::{HeartbeatResponse, Kip848Member};
+use super::requests::{Action, JoinedGroup, MemberConfig, RequestFailure};
 use crate::config::GroupProtocol;
 use crate::error::Error;
 use crate::failure::Trouble;
 use crate::record::TopicPartition;
 
 /// What came of a request to the coordinator, as far as the protocols don't share it.
-pub(crate) enum Said {
+pub(crate) enum CoordinatorResponse {
     /// JoinGroup; an error comes with the member id.
-    Joined(Result<Joined, (Failure, String)>),
+    JoinGroup(Result<JoinedGroup, (RequestFailure, String)>),
     /// And whether something is withheld until its owner has given it up.
-    Shared(Vec<(String, Bytes)>, bool),
-    Synced(Result<Vec<TopicPartition>, Failure>),
-    Beat(Result<(), Failure>),
-    Left(Result<(), Failure>),
+    Assignment(Vec<(String, Bytes)>, bool),
+    SyncGroup(Result<Vec<TopicPartition>, RequestFailure>),
+    Heartbeat(Result<(), RequestFailure>),
+    LeaveGroup(Result<(), RequestFailure>),
     /// ConsumerGroupHeartbeat; an error comes with what the coordinator says of it.
-    Beaten(Result<Beaten, (Failure, String)>),
+    ConsumerGroupHeartbeat(Result<HeartbeatResponse, (RequestFailure, String)>),
 }
 
 /// See the two.
 #[derive(Debug)]
-pub(crate) enum Core {
-    Classic(Membership),
-    Modern(ModernMembership),
+pub(crate) enum Member {
+    Classic(ClassicMember),
+    Modern(Kip848Member),
 }
 
 macro_rules! both {
@@ -43,12 +43,12 @@ macro_rules! both {
     };
 }
 
-impl Core {
-    pub(crate) fn new(protocol: GroupProtocol, settings: Settings, now: Instant) -> Self {
+impl Member {
+    pub(crate) fn new(protocol: GroupProtocol, settings: MemberConfig, now: Instant) -> Self {
         match protocol {
-            GroupProtocol::Classic => Self::Classic(Membership::new(settings, now)),
+            GroupProtocol::Classic => Self::Classic(ClassicMember::new(settings, now)),
             GroupProtocol::Consumer | GroupProtocol::Auto => {
-                Self::Modern(ModernMembership::new(settings, Uuid::now_v7().to_string(), now))
+                Self::Modern(Kip848Member::new(settings, Uuid::now_v7().to_string(), now))
             }
         }
     }
@@ -108,14 +108,14 @@ impl Core {
         }
     }
 
-    pub(crate) fn said(&mut self, now: Instant, said: Said) {
+    pub(crate) fn said(&mut self, now: Instant, said: CoordinatorResponse) {
         match (self, said) {
-            (Self::Classic(m), Said::Joined(outcome)) => m.joined(now, outcome),
-            (Self::Classic(m), Said::Shared(shares, withheld)) => m.shared(now, shares, withheld),
-            (Self::Classic(m), Said::Synced(outcome)) => m.synced(now, outcome),
-            (Self::Classic(m), Said::Beat(outcome)) => m.beat(now, outcome),
-            (Self::Classic(m), Said::Left(outcome)) => m.left(now, outcome),
-            (Self::Modern(m), Said::Beaten(outcome)) => m.beaten(now, outcome),
+            (Self::Classic(m), CoordinatorResponse::JoinGroup(outcome)) => m.joined(now, outcome),
+            (Self::Classic(m), CoordinatorResponse::Assignment(shares, withheld)) => m.shared(now, shares, withheld),
+            (Self::Classic(m), CoordinatorResponse::SyncGroup(outcome)) => m.synced(now, outcome),
+            (Self::Classic(m), CoordinatorResponse::Heartbeat(outcome)) => m.beat(now, outcome),
+            (Self::Classic(m), CoordinatorResponse::LeaveGroup(outcome)) => m.left(now, outcome),
+            (Self::Modern(m), CoordinatorResponse::ConsumerGroupHeartbeat(outcome)) => m.beaten(now, outcome),
             // The other protocol was spoken when it was asked for.
             _ => {}
         }
@@ -160,7 +160,7 @@ impl Core {
         self.is_member()
     }
 
-    /// See [`Membership::expel`].
+    /// See [`ClassicMember::expel`].
     pub(crate) fn expel(&mut self, now: Instant) {
         both!(self, m => m.expel(now));
     }

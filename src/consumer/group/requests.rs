@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::kip848::Beat;
+use super::kip848;
 use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
 use crate::assignor::{Assignor, GroupMember, RebalanceProtocol};
 use crate::cluster::Backoff;
@@ -25,14 +25,14 @@ use crate::record::TopicPartition;
 
 /// An assignor by which a member offers to share out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Offered {
+pub(crate) struct AssignorOffer {
     pub(crate) name: String,
     /// Whether members keep their partitions when they join again; a partition that is to move is given up first, and goes to
     /// its new owner in a second round.
     pub(crate) cooperative: bool,
 }
 
-impl Offered {
+impl AssignorOffer {
     fn new(kind: &AssignorKind) -> Self {
         let cooperative = kind.protocol() == RebalanceProtocol::Cooperative;
         Self { name: kind.name().into(), cooperative }
@@ -41,9 +41,9 @@ impl Offered {
 
 /// How a member behaves.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct MemberConfig {
     pub(crate) group: String,
-    pub(crate) assignors: Vec<Offered>,
+    pub(crate) assignors: Vec<AssignorOffer>,
     pub(crate) instance_id: Option<String>,
     /// Whether the classic protocol will do where the `consumer` protocol is not offered.
     pub(crate) may_be_classic: bool,
@@ -54,11 +54,11 @@ pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
 }
 
-impl Settings {
+impl MemberConfig {
     pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
         Self {
             group: group.into(),
-            assignors: consumer.assignors.iter().map(Offered::new).collect(),
+            assignors: consumer.assignors.iter().map(AssignorOffer::new).collect(),
             instance_id: consumer.group_instance_id.clone(),
             may_be_classic: consumer.group_protocol == GroupProtocol::Auto,
             session_timeout: consumer.session_timeout,
@@ -74,41 +74,41 @@ impl Settings {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
-    Find,
+    FindCoordinator,
     /// Then `joined`. All that is under way for the group before it no longer counts.
-    Join { member_id: String, had: Had, timeout: Duration },
+    JoinGroup { member_id: String, had: PreviousAssignment, timeout: Duration },
     /// We lead: share out the partitions; then `shared`.
-    Assign { members: Vec<GroupMember>, assignor: String },
+    ComputeAssignment { members: Vec<GroupMember>, assignor: String },
     /// Then `synced`.
-    Sync { generation: i32, member_id: String, protocol: String, shares: Vec<(String, Bytes)> },
+    SyncGroup { generation: i32, member_id: String, protocol: String, shares: Vec<(String, Bytes)> },
     /// Then `beat`.
     Heartbeat { generation: i32, member_id: String, timeout: Duration },
     /// Then `left`.
-    Leave { member_id: String, timeout: Duration },
+    LeaveGroup { member_id: String, timeout: Duration },
     /// ConsumerGroupHeartbeat; then `beaten`.
-    Beat { beat: Beat, timeout: Duration },
+    ConsumerGroupHeartbeat { heartbeat: kip848::HeartbeatRequest, timeout: Duration },
     /// Ask for metadata: an assignment names topics by ids that are not known; then `learn`.
-    Resolve,
+    RefreshTopicNames,
     /// This protocol is not offered: go on with the classic one.
-    GoClassic,
+    FallBackToClassic,
     /// A member of this generation: these have become ours, beside what was ours before.
     Assigned { generation: i32, added: Vec<TopicPartition> },
     /// Finish what is in hand of these; then `drained`.
     Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
     /// These are not ours any more: their drain is over, or we leave.
-    GaveUp(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
     /// These, all there were, are not ours any more, without a drain.
     Lost(Vec<TopicPartition>),
     /// It is over.
-    End(Result<(), Error>),
+    Stop(Result<(), Error>),
 }
 
 impl Action {
     /// Whether it begins a rebalance, or belongs to one.
     pub(crate) fn is_of_rebalance(&self) -> bool {
         match self {
-            Self::Join { .. } | Self::Revoke { .. } | Self::Lost(_) => true,
-            Self::Beat { beat, .. } => beat.epoch == 0,
+            Self::JoinGroup { .. } | Self::Revoke { .. } | Self::Lost(_) => true,
+            Self::ConsumerGroupHeartbeat { heartbeat, .. } => heartbeat.epoch == 0,
             _ => false,
         }
     }
@@ -116,7 +116,7 @@ impl Action {
 
 /// Why a request came to nothing.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum RequestFailure {
     /// The coordinator answered with an error code.
     Code(i16),
     /// No answer.
@@ -125,7 +125,7 @@ pub(crate) enum Failure {
 
 /// A JoinGroup that succeeded.
 #[derive(Debug)]
-pub(crate) struct Joined {
+pub(crate) struct JoinedGroup {
     pub(crate) member_id: String,
     pub(crate) generation: i32,
     pub(crate) protocol: String,
@@ -145,7 +145,7 @@ pub(crate) fn instance_id(config: &ConsumerConfig) -> Option<StrBytes> {
 
 /// What a member had before it joins.
 #[derive(Debug, Default)]
-pub(crate) struct Had {
+pub(crate) struct PreviousAssignment {
     /// What it keeps.
     pub(crate) owned: Vec<TopicPartition>,
     /// Since which generation; -1 when it was lost. A broker gives a static member its old place, and others no word of it,
@@ -161,7 +161,7 @@ pub(crate) fn join_request(
     group: &str,
     member_id: String,
     topics: &BTreeSet<String>,
-    had: Had,
+    had: PreviousAssignment,
     config: &ConsumerConfig,
 ) -> Result<JoinGroupRequest> {
     let mut subscription = Subscription {
@@ -188,10 +188,10 @@ pub(crate) fn join_request(
 }
 
 /// An error comes with the id that the coordinator has given us, if any.
-pub(crate) fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> {
+pub(crate) fn joined(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFailure, String)> {
     let member_id = r.member_id.to_string();
     if r.error_code != 0 {
-        return Err((Failure::Code(r.error_code), member_id));
+        return Err((RequestFailure::Code(r.error_code), member_id));
     }
     let member = |m: &JoinGroupResponseMember| {
         let subscription = Subscription::decode(&m.metadata).unwrap_or_else(|e| {
@@ -202,7 +202,7 @@ pub(crate) fn joined(r: JoinGroupResponse) -> Result<Joined, (Failure, String)> 
         GroupMember::subscribed(m.member_id.to_string(), instance_id, subscription)
     };
     let leads = r.leader == r.member_id;
-    Ok(Joined {
+    Ok(JoinedGroup {
         generation: r.generation_id,
         protocol: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         // A static member that leads has come back, and the group goes on with what it had (KIP-814).
@@ -231,9 +231,9 @@ pub(crate) fn sync_request(
         .with_assignments(shares.into_iter().map(share).collect())
 }
 
-pub(crate) fn synced(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, Failure> {
+pub(crate) fn synced(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, RequestFailure> {
     ok(r.error_code)?;
-    decode_assignment(&r.assignment).map_err(Failure::Connection)
+    decode_assignment(&r.assignment).map_err(RequestFailure::Connection)
 }
 
 pub(crate) fn heartbeat_request(group: &str, generation: i32, member_id: String) -> HeartbeatRequest {
@@ -243,7 +243,7 @@ pub(crate) fn heartbeat_request(group: &str, generation: i32, member_id: String)
         .with_member_id(member_id.into())
 }
 
-pub(crate) fn beat(r: &HeartbeatResponse) -> Result<(), Failure> {
+pub(crate) fn beat(r: &HeartbeatResponse) -> Result<(), RequestFailure> {
     ok(r.error_code)
 }
 
@@ -252,13 +252,13 @@ pub(crate) fn leave_request(group: &str, member_id: String) -> LeaveGroupRequest
     LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(vec![member])
 }
 
-pub(crate) fn left(r: &LeaveGroupResponse) -> Result<(), Failure> {
+pub(crate) fn left(r: &LeaveGroupResponse) -> Result<(), RequestFailure> {
     ok(r.error_code)?;
     ok(r.members.first().map_or(0, |m| m.error_code))
 }
 
-fn ok(code: i16) -> Result<(), Failure> {
-    if code == 0 { Ok(()) } else { Err(Failure::Code(code)) }
+fn ok(code: i16) -> Result<(), RequestFailure> {
+    if code == 0 { Ok(()) } else { Err(RequestFailure::Code(code)) }
 }
 
 pub(super) fn millis(d: Duration) -> i32 {

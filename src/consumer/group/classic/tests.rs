@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::assignor::GroupMember;
-use crate::consumer::group::requests::Offered;
+use crate::consumer::group::requests::AssignorOffer;
 
 mod codes;
 
@@ -16,7 +16,7 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// A member and a clock; what it does is kept in short words.
 struct Test {
-    m: Membership,
+    m: ClassicMember,
     now: Instant,
     did: Vec<String>,
     random: fastrand::Rng,
@@ -25,20 +25,24 @@ struct Test {
 fn word(a: &Action) -> String {
     let all = |p: &[TopicPartition]| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     match a {
-        Action::Find => "find".into(),
-        Action::Join { member_id, had, .. } if had.owned.is_empty() => format!("join {member_id:?}"),
-        Action::Join { member_id, had, .. } => format!("join {member_id:?} with {} of {}", all(&had.owned), had.since),
-        Action::Assign { members, assignor } => format!("assign {} {assignor}", members.len()),
-        Action::Sync { generation, shares, .. } => format!("sync {generation} {}", shares.len()),
+        Action::FindCoordinator => "find".into(),
+        Action::JoinGroup { member_id, had, .. } if had.owned.is_empty() => format!("join {member_id:?}"),
+        Action::JoinGroup { member_id, had, .. } => {
+            format!("join {member_id:?} with {} of {}", all(&had.owned), had.since)
+        }
+        Action::ComputeAssignment { members, assignor } => format!("assign {} {assignor}", members.len()),
+        Action::SyncGroup { generation, shares, .. } => format!("sync {generation} {}", shares.len()),
         Action::Heartbeat { generation, .. } => format!("heartbeat {generation}"),
-        Action::Leave { member_id, .. } => format!("leave {member_id:?}"),
+        Action::LeaveGroup { member_id, .. } => format!("leave {member_id:?}"),
         Action::Assigned { generation, added } => format!("assigned {generation} {}", all(added)),
         Action::Revoke { partitions, .. } => format!("revoke {}", all(partitions)),
-        Action::GaveUp(partitions) => format!("gave up {}", all(partitions)),
+        Action::Revoked(partitions) => format!("gave up {}", all(partitions)),
         Action::Lost(partitions) => format!("lost {}", all(partitions)),
-        Action::Beat { .. } | Action::Resolve | Action::GoClassic => panic!("not an action of this protocol: {a:?}"),
-        Action::End(Ok(())) => "end".into(),
-        Action::End(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
+        Action::ConsumerGroupHeartbeat { .. } | Action::RefreshTopicNames | Action::FallBackToClassic => {
+            panic!("not an action of this protocol: {a:?}")
+        }
+        Action::Stop(Ok(())) => "end".into(),
+        Action::Stop(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
     }
 }
 
@@ -48,12 +52,12 @@ impl Test {
     }
 
     fn with(rebalance_timeout: Duration) -> Self {
-        let settings = Settings {
+        let settings = MemberConfig {
             group: "g".into(),
             instance_id: None,
             may_be_classic: false,
             assignors: [("range", false), ("roundrobin", false), ("coop", true)]
-                .map(|(name, cooperative)| Offered { name: name.into(), cooperative })
+                .map(|(name, cooperative)| AssignorOffer { name: name.into(), cooperative })
                 .into(),
             session_timeout: SESSION,
             rebalance_timeout,
@@ -62,7 +66,7 @@ impl Test {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         };
         let now = Instant::now();
-        Self { m: Membership::new(settings, now), now, did: Vec::new(), random: fastrand::Rng::with_seed(1) }
+        Self { m: ClassicMember::new(settings, now), now, did: Vec::new(), random: fastrand::Rng::with_seed(1) }
     }
 
     /// A static one, stable.
@@ -96,7 +100,7 @@ impl Test {
     }
 
     fn refuse_join(&mut self, code: i16) {
-        self.m.joined(self.now, Err((Failure::Code(code), "m1".into())));
+        self.m.joined(self.now, Err((RequestFailure::Code(code), "m1".into())));
     }
 
     fn joined(&mut self, generation: i32) {
@@ -105,7 +109,7 @@ impl Test {
 
     fn joined_by(&mut self, generation: i32, assignor: &str) {
         let joined =
-            Joined { member_id: "m1".into(), generation, protocol: assignor.into(), leads: false, members: None };
+            JoinedGroup { member_id: "m1".into(), generation, protocol: assignor.into(), leads: false, members: None };
         self.m.joined(self.now, Ok(joined));
     }
 
@@ -115,7 +119,7 @@ impl Test {
     }
 
     fn beat(&mut self, code: i16) {
-        let outcome = if code == 0 { Ok(()) } else { Err(Failure::Code(code)) };
+        let outcome = if code == 0 { Ok(()) } else { Err(RequestFailure::Code(code)) };
         self.m.beat(self.now, outcome);
     }
 
@@ -155,8 +159,8 @@ impl Test {
     }
 }
 
-fn broken() -> Failure {
-    Failure::Connection(Error::new(ErrorKind::Disconnected, "gone"))
+fn broken() -> RequestFailure {
+    RequestFailure::Connection(Error::new(ErrorKind::Disconnected, "gone"))
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn the_leader_shares_out() {
     t.found();
     t.did();
     let member = GroupMember::new("m1");
-    let joined = Joined {
+    let joined = JoinedGroup {
         member_id: "m1".into(),
         generation: 4,
         protocol: "roundrobin".into(),
@@ -217,7 +221,7 @@ fn a_protocol_no_one_offered_is_the_end() {
     t.found();
     t.did();
     let joined =
-        Joined { member_id: "m".into(), generation: 1, protocol: "sticky".into(), leads: false, members: None };
+        JoinedGroup { member_id: "m".into(), generation: 1, protocol: "sticky".into(), leads: false, members: None };
     t.m.joined(t.now, Ok(joined));
     assert!(t.did()[0].starts_with("failed Unsupported"));
 }
@@ -420,18 +424,18 @@ fn a_rebalance_that_overtakes_a_sync_is_joined_at_once() {
         t.found();
         t.joined(1);
         t.did();
-        t.m.synced(t.now, Err(Failure::Code(code)));
+        t.m.synced(t.now, Err(RequestFailure::Code(code)));
         t.expect(&["join \"m1\""]);
     }
     let mut t = Test::new();
     t.found();
     t.joined(1);
     t.did();
-    t.m.synced(t.now, Err(Failure::Code(code::UNKNOWN_MEMBER_ID)));
+    t.m.synced(t.now, Err(RequestFailure::Code(code::UNKNOWN_MEMBER_ID)));
     t.expect(&["join \"\""]);
     t.joined(2);
     t.did();
-    t.m.synced(t.now, Err(Failure::Code(code::NOT_COORDINATOR)));
+    t.m.synced(t.now, Err(RequestFailure::Code(code::NOT_COORDINATOR)));
     t.wait();
     t.expect(&["find"]);
     t.found();
@@ -515,7 +519,7 @@ fn a_hung_program_stays_out_of_a_group_that_refuses_to_hear_of_it() {
     let mut t = Test::beating();
     t.m.expel(t.now);
     t.did();
-    t.m.left(t.now, Err(Failure::Code(-1)));
+    t.m.left(t.now, Err(RequestFailure::Code(-1)));
     t.m.come_back(t.now);
     t.wait();
     t.expect(&["leave \"m1\""]);
@@ -543,7 +547,7 @@ fn leaving_gives_up_and_tells_the_group() {
     let mut t = Test::beating();
     t.m.leave(t.now);
     t.expect(&["gave up t/0,t/1", "leave \"m1\""]);
-    t.m.left(t.now, Err(Failure::Code(code::UNKNOWN_MEMBER_ID)));
+    t.m.left(t.now, Err(RequestFailure::Code(code::UNKNOWN_MEMBER_ID)));
     t.expect(&["end"]);
 }
 
@@ -580,7 +584,7 @@ fn leaving_ends_in_time_whatever_the_broker_does() {
     let mut t = Test::stable();
     t.m.leave(t.now);
     t.did();
-    t.m.left(t.now, Err(Failure::Code(code::NOT_COORDINATOR)));
+    t.m.left(t.now, Err(RequestFailure::Code(code::NOT_COORDINATOR)));
     t.wait();
     t.expect(&["find"]);
     t.wait();
@@ -694,7 +698,7 @@ fn a_leader_does_not_wait_for_ever_for_what_it_has_withheld() {
         t.rebalances();
         let members = Some(vec![GroupMember::new("m1"), GroupMember::new("m2")]);
         let (generation, protocol) = (t.m.generation() + 1, "coop".to_owned());
-        t.m.joined(t.now, Ok(Joined { member_id: "m1".into(), generation, protocol, leads: true, members }));
+        t.m.joined(t.now, Ok(JoinedGroup { member_id: "m1".into(), generation, protocol, leads: true, members }));
         t.m.shared(t.now, Vec::new(), withheld);
         t.synced(&[0, 1]);
         t.did();
@@ -723,11 +727,11 @@ fn a_rebalance_that_overtakes_another_one_costs_a_cooperative_member_nothing() {
     t.rebalances();
     t.joined_by(2, "coop");
     t.did();
-    t.m.synced(t.now, Err(Failure::Code(code::REBALANCE_IN_PROGRESS)));
+    t.m.synced(t.now, Err(RequestFailure::Code(code::REBALANCE_IN_PROGRESS)));
     t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
     t.joined_by(3, "coop");
     t.did();
-    t.m.synced(t.now, Err(Failure::Code(code::ILLEGAL_GENERATION)));
+    t.m.synced(t.now, Err(RequestFailure::Code(code::ILLEGAL_GENERATION)));
     t.expect(&["lost t/0,t/1"]);
     t.wait();
     t.expect(&["join \"m1\""]);
@@ -797,7 +801,8 @@ fn a_static_leader_that_comes_back_does_not_share_out_anew() {
     let mut t = Test::new();
     t.found();
     t.did();
-    let joined = Joined { member_id: "m2".into(), generation: 4, protocol: "range".into(), leads: true, members: None };
+    let joined =
+        JoinedGroup { member_id: "m2".into(), generation: 4, protocol: "range".into(), leads: true, members: None };
     t.m.joined(t.now, Ok(joined));
     t.expect(&["sync 4 0"]);
     t.synced(&[0]);
@@ -866,7 +871,7 @@ fn a_hung_program_loses_all_and_is_out_until_it_comes_back() {
 #[derive(Debug, Clone)]
 enum Event {
     /// The request under way is answered, well or with a code.
-    Answer(i16),
+    RequestOutcome(i16),
     Break,
     Deadline,
     Drained,
@@ -881,7 +886,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let code = prop_oneof![Just(0_i16), Just(0), proptest::sample::select(vec![7, 14, 15, 16, 22, 25, 27, 79])];
     let event = prop_oneof![
-        8 => code.clone().prop_map(Event::Answer),
+        8 => code.clone().prop_map(Event::RequestOutcome),
         1 => Just(Event::Break),
         6 => Just(Event::Deadline),
         2 => Just(Event::Drained),
@@ -917,17 +922,17 @@ impl Watch {
         while let Some(action) = self.t.m.next_action() {
             assert!(!self.ended, "nothing comes behind the end: {action:?}");
             match action {
-                Action::Find => self.under_way = Some("find"),
-                Action::Join { .. } => {
+                Action::FindCoordinator => self.under_way = Some("find"),
+                Action::JoinGroup { .. } => {
                     let all_given_up = self.owns.is_empty() && self.draining.is_empty();
                     assert!(all_given_up || (self.assignor == "coop" && self.draining.is_empty()), "{:?}", self.owns);
                     self.under_way = Some("join");
                 }
-                Action::Assign { .. } => {
+                Action::ComputeAssignment { .. } => {
                     assert!(self.owns.is_empty() || self.assignor == "coop");
                     self.under_way = Some("assign");
                 }
-                Action::Sync { .. } => {
+                Action::SyncGroup { .. } => {
                     assert!(self.owns.is_empty() || self.assignor == "coop");
                     self.under_way = Some("sync");
                 }
@@ -935,11 +940,13 @@ impl Watch {
                     assert_eq!(generation, self.generation);
                     self.under_way = Some("heartbeat");
                 }
-                Action::Leave { .. } => {
+                Action::LeaveGroup { .. } => {
                     assert!(self.owns.is_empty());
                     self.under_way = Some("leave");
                 }
-                Action::Beat { .. } | Action::Resolve | Action::GoClassic => panic!("not of this protocol: {action:?}"),
+                Action::ConsumerGroupHeartbeat { .. } | Action::RefreshTopicNames | Action::FallBackToClassic => {
+                    panic!("not of this protocol: {action:?}")
+                }
                 Action::Assigned { generation, added } => {
                     for p in added {
                         assert!(self.owns.insert(p), "assigned twice");
@@ -952,7 +959,7 @@ impl Watch {
                     self.draining = partitions.into_iter().collect();
                     assert!(deadline >= self.t.now && deadline <= self.t.now + REBALANCE);
                 }
-                Action::GaveUp(partitions) | Action::Lost(partitions) => {
+                Action::Revoked(partitions) | Action::Lost(partitions) => {
                     assert!(!partitions.is_empty(), "there was nothing to give up");
                     for p in partitions {
                         assert!(self.owns.remove(&p), "not ours");
@@ -960,7 +967,7 @@ impl Watch {
                     }
                     assert!(self.draining.is_empty());
                 }
-                Action::End(_) => {
+                Action::Stop(_) => {
                     assert!(self.owns.is_empty(), "the program has been told");
                     self.ended = true;
                 }
@@ -973,7 +980,7 @@ impl Watch {
 
     fn happen(&mut self, event: Event) {
         let now = self.t.now;
-        let failure = |code| Failure::Code(code);
+        let failure = |code| RequestFailure::Code(code);
         match event {
             Event::Deadline => {
                 if self.t.m.deadline().is_some() {
@@ -1004,7 +1011,7 @@ impl Watch {
                 Some("leave") => self.t.m.left(now, Err(broken())),
                 other => self.under_way = other,
             },
-            Event::Answer(code) => {
+            Event::RequestOutcome(code) => {
                 let outcome = if code == 0 { Ok(()) } else { Err(failure(code)) };
                 match self.under_way.take() {
                     Some("find") => self.t.found(),
@@ -1015,7 +1022,7 @@ impl Watch {
                         self.assignor = if self.t.random.u8(..4) == 0 { "range" } else { "coop" };
                         let protocol = self.assignor.into();
                         let joined =
-                            Joined { member_id: "m1".into(), generation, protocol, leads: self.leads, members };
+                            JoinedGroup { member_id: "m1".into(), generation, protocol, leads: self.leads, members };
                         self.t.m.joined(now, Ok(joined));
                     }
                     Some("join") => self.t.refuse_join(code),
@@ -1067,7 +1074,7 @@ proptest! {
             if w.ended || w.t.m.phase == Phase::Stable {
                 break;
             }
-            w.happen(if w.under_way.is_some() { Event::Answer(0) } else { Event::Deadline });
+            w.happen(if w.under_way.is_some() { Event::RequestOutcome(0) } else { Event::Deadline });
             w.happen(Event::Drained);
         }
         prop_assert!(w.ended || (w.t.m.phase == Phase::Stable && !leaving), "{:?}", w.t.m);

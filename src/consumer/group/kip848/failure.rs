@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::{JOIN, ModernMembership, Phase};
+use super::{JOIN_EPOCH, Kip848Member, Phase};
 use crate::code;
-use crate::consumer::group::classic::MOVES;
-use crate::consumer::group::requests::{Action, Failure};
+use crate::consumer::group::classic::COORDINATOR_MOVE_GRACE;
+use crate::consumer::group::requests::{Action, RequestFailure};
 use crate::error::{Error, ErrorKind, is_retriable_code};
 use crate::failure::{is_final, is_final_code};
 
-impl ModernMembership {
+impl Kip848Member {
     /// The cluster does not let us speak this protocol.
     pub(super) fn not_offered(&mut self, now: Instant, why: &str) {
         if let Phase::Leaving { .. } = self.phase {
@@ -20,7 +20,7 @@ impl ModernMembership {
             tracing::info!(%group, why, "the consumer group protocol is not offered: the classic one is spoken");
             self.lose();
             self.phase = Phase::Ended;
-            self.actions.push_back(Action::GoClassic);
+            self.actions.push_back(Action::FallBackToClassic);
             return;
         }
         let what = format!(
@@ -45,24 +45,24 @@ impl ModernMembership {
         }
     }
 
-    pub(super) fn failed(&mut self, now: Instant, doing: &str, failure: Failure, why: &str) {
+    pub(super) fn failed(&mut self, now: Instant, doing: &str, failure: RequestFailure, why: &str) {
         self.full = true; // the answer may have been lost on its way, or another coordinator knows less
         let leaving = matches!(self.phase, Phase::Leaving { .. });
         let waits = self.may_wait_for_instance(now, &failure);
         let group = self.settings.group.clone();
         let code = match failure {
-            Failure::Connection(e) => {
+            RequestFailure::Connection(e) => {
                 self.coordinator = false;
                 return self.again_unless_final(now, e.context(format!("{doing} in group {group:?}")), None);
             }
-            Failure::Code(code) => code,
+            RequestFailure::Code(code) => code,
         };
         let said = if why.is_empty() { hint(code).to_owned() } else { format!(": {why}") };
         let e = Error::broker(code, format_args!("{doing} in group {group:?}{said}"));
         match code {
             code::COORDINATOR_LOAD_IN_PROGRESS | code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR => {
                 self.coordinator &= code == code::COORDINATOR_LOAD_IN_PROGRESS;
-                if let Some(lasted) = self.outage.failed_for(now, &e, MOVES) {
+                if let Some(lasted) = self.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
                     tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
                 }
                 self.wait(now);
@@ -75,7 +75,7 @@ impl ModernMembership {
             {
                 self.gone(now, Ok(())); // not a member any more
             }
-            code::UNSUPPORTED_VERSION | code::GROUP_ID_NOT_FOUND if self.epoch == JOIN => {
+            code::UNSUPPORTED_VERSION | code::GROUP_ID_NOT_FOUND if self.epoch == JOIN_EPOCH => {
                 let what = if why.is_empty() { "the coordinator refuses it" } else { why };
                 self.not_offered(now, &format!("{what} (error code {code})"));
             }
@@ -109,8 +109,8 @@ impl ModernMembership {
         self.wait(now);
     }
 
-    fn may_wait_for_instance(&mut self, now: Instant, failure: &Failure) -> bool {
-        if !matches!(failure, Failure::Code(code::UNRELEASED_INSTANCE_ID)) {
+    fn may_wait_for_instance(&mut self, now: Instant, failure: &RequestFailure) -> bool {
+        if !matches!(failure, RequestFailure::Code(code::UNRELEASED_INSTANCE_ID)) {
             return false;
         }
         let since = *self.taken_since.get_or_insert(now);

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use crate::cluster::fields::topic_name;
 use crate::config::ConsumerConfig;
-use crate::consumer::group::requests::{Failure, group_id, millis};
+use crate::consumer::group::requests::{RequestFailure, group_id, millis};
 
 /// A partition by the id of its topic.
 pub(crate) type IdPartition = (Uuid, i32);
 
 /// What a member says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Beat {
+pub(crate) struct HeartbeatRequest {
     pub(crate) member_id: String,
     /// That of the last answer; 0 joins, -1 leaves, -2 leaves as a static member that will be back.
     pub(crate) epoch: i32,
@@ -29,7 +29,7 @@ pub(crate) struct Beat {
 
 /// What the coordinator answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Beaten {
+pub(crate) struct HeartbeatResponse {
     pub(crate) member_id: Option<String>,
     pub(crate) epoch: i32,
     /// Until the next one.
@@ -38,11 +38,11 @@ pub(crate) struct Beaten {
     pub(crate) assignment: Option<BTreeSet<IdPartition>>,
 }
 
-pub(crate) fn beat_request(
+pub(crate) fn encode_heartbeat(
     group: &str,
     topics: &BTreeSet<String>,
     config: &ConsumerConfig,
-    beat: Beat,
+    beat: HeartbeatRequest,
 ) -> ConsumerGroupHeartbeatRequest {
     let request = ConsumerGroupHeartbeatRequest::default()
         .with_group_id(group_id(group))
@@ -71,10 +71,10 @@ fn by_topic(partitions: &BTreeSet<IdPartition>) -> Vec<TopicPartitions> {
 }
 
 /// An error comes with what the coordinator says of it.
-pub(crate) fn beaten(r: ConsumerGroupHeartbeatResponse) -> Result<Beaten, (Failure, String)> {
+pub(crate) fn beaten(r: ConsumerGroupHeartbeatResponse) -> Result<HeartbeatResponse, (RequestFailure, String)> {
     if r.error_code != 0 {
         let why = r.error_message.map(|m| m.to_string()).unwrap_or_default();
-        return Err((Failure::Code(r.error_code), why));
+        return Err((RequestFailure::Code(r.error_code), why));
     }
     let assignment = r.assignment.map(|a| {
         let of = |t: kafka_protocol::messages::consumer_group_heartbeat_response::TopicPartitions| {
@@ -83,7 +83,7 @@ pub(crate) fn beaten(r: ConsumerGroupHeartbeatResponse) -> Result<Beaten, (Failu
         };
         a.topic_partitions.into_iter().flat_map(of).collect()
     });
-    Ok(Beaten {
+    Ok(HeartbeatResponse {
         member_id: r.member_id.map(|id| id.to_string()).filter(|id| !id.is_empty()),
         epoch: r.member_epoch,
         interval: Duration::from_millis(u64::try_from(r.heartbeat_interval_ms).unwrap_or(0)),

@@ -23,7 +23,7 @@
 //! Commits are made in the member's epoch. One that comes too late for it is refused as stale, and made again in the epoch that
 //! the next answer brings.
 //!
-//! Whoever drives it does so as with [`Membership`](super::classic::Membership).
+//! Whoever drives it does so as with [`ClassicMember`](super::classic::ClassicMember).
 
 mod failure;
 mod heartbeat;
@@ -36,10 +36,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-pub(crate) use heartbeat::{Beat, Beaten, beat_request, beaten};
+pub(crate) use heartbeat::{HeartbeatRequest, HeartbeatResponse, beaten, encode_heartbeat};
 
-use super::classic::{LEAVE, drain_margin};
-use super::requests::{Action, Failure, Settings};
+use super::classic::{LEAVE_TIMEOUT, drain_margin};
+use super::requests::{Action, MemberConfig, RequestFailure};
 use crate::cluster::Backoff;
 use crate::code;
 use crate::error::{Error, ErrorKind};
@@ -48,13 +48,13 @@ use crate::record::TopicPartition;
 use heartbeat::IdPartition;
 
 /// The epoch of a member that joins.
-const JOIN: i32 = 0;
+const JOIN_EPOCH: i32 = 0;
 /// That of one that leaves.
-const GO: i32 = -1;
+const LEAVE_EPOCH: i32 = -1;
 /// That of a static one that leaves and keeps its place for as long as a session.
-const GO_FOR_NOW: i32 = -2;
+const STATIC_LEAVE_EPOCH: i32 = -2;
 /// From this version of ConsumerGroupHeartbeat on members name themselves (KIP-1082).
-const OWN_ID: i16 = 1;
+const CLIENT_MEMBER_ID_VERSION: i16 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -76,14 +76,14 @@ enum InFlight {
     Nothing,
     Find,
     /// With what it says is ours.
-    Beat(Option<BTreeSet<IdPartition>>),
+    Heartbeat(Option<BTreeSet<IdPartition>>),
     Leave,
 }
 
 /// See the module's text.
 #[derive(Debug)]
-pub(crate) struct ModernMembership {
-    settings: Settings,
+pub(crate) struct Kip848Member {
+    settings: MemberConfig,
     phase: Phase,
     /// Ours, unless the coordinator gives ids.
     fresh_id: String,
@@ -134,14 +134,14 @@ pub(crate) struct ModernMembership {
     actions: VecDeque<Action>,
 }
 
-impl ModernMembership {
+impl Kip848Member {
     /// A member that wants to join, and goes by `fresh_id` where members name themselves.
-    pub(crate) fn new(settings: Settings, fresh_id: String, now: Instant) -> Self {
+    pub(crate) fn new(settings: MemberConfig, fresh_id: String, now: Instant) -> Self {
         let mut new = Self {
             phase: Phase::Joining,
             fresh_id,
             member_id: String::new(),
-            epoch: JOIN,
+            epoch: JOIN_EPOCH,
             asked: false,
             target: BTreeSet::new(),
             owned: BTreeMap::new(),
@@ -234,7 +234,7 @@ impl ModernMembership {
             Phase::Draining { deadline } if now >= deadline => self.give_up(now),
             Phase::Leaving { deadline } if now >= deadline => {
                 let what = format!(
-                    "leaving group {:?} was not answered within {LEAVE:?}: its other members go on after the session timeout",
+                    "leaving group {:?} was not answered within {LEAVE_TIMEOUT:?}: its other members go on after the session timeout",
                     self.settings.group
                 );
                 self.gone(now, Err(Error::new(ErrorKind::Timeout, what)));
@@ -245,7 +245,7 @@ impl ModernMembership {
         self.drive(now);
     }
 
-    /// What came of [`Action::Find`]: the newest version of ConsumerGroupHeartbeat that the coordinator serves, if it does.
+    /// What came of [`Action::FindCoordinator`]: the newest version of ConsumerGroupHeartbeat that the coordinator serves, if it does.
     pub(crate) fn found(&mut self, now: Instant, outcome: Result<Option<i16>, Error>) {
         if self.in_flight != InFlight::Find || self.phase == Phase::Ended {
             return;
@@ -255,22 +255,22 @@ impl ModernMembership {
             Ok(Some(version)) => {
                 self.coordinator = true;
                 self.full = true;
-                if self.member_id.is_empty() && version >= OWN_ID {
+                if self.member_id.is_empty() && version >= CLIENT_MEMBER_ID_VERSION {
                     self.member_id.clone_from(&self.fresh_id);
                 }
             }
             Ok(None) => self.not_offered(now, "its coordinator does not serve ConsumerGroupHeartbeat"),
-            Err(e) => self.failed(now, "finding the coordinator", Failure::Connection(e), ""),
+            Err(e) => self.failed(now, "finding the coordinator", RequestFailure::Connection(e), ""),
         }
         self.drive(now);
     }
 
-    /// What came of [`Action::Beat`]. With an error code comes what the coordinator says of it.
-    pub(crate) fn beaten(&mut self, now: Instant, outcome: Result<Beaten, (Failure, String)>) {
+    /// What came of [`Action::ConsumerGroupHeartbeat`]. With an error code comes what the coordinator says of it.
+    pub(crate) fn beaten(&mut self, now: Instant, outcome: Result<HeartbeatResponse, (RequestFailure, String)>) {
         match (std::mem::replace(&mut self.in_flight, InFlight::Nothing), outcome) {
             (_, _) if self.phase == Phase::Ended => {}
-            (InFlight::Beat(owned), Ok(beaten)) => self.accept(now, owned, beaten),
-            (InFlight::Beat(_), Err((failure, why))) => {
+            (InFlight::Heartbeat(owned), Ok(beaten)) => self.accept(now, owned, beaten),
+            (InFlight::Heartbeat(_), Err((failure, why))) => {
                 let doing = if self.phase == Phase::Joining { "joining" } else { "a heartbeat" };
                 self.failed(now, doing, failure, &why);
             }
@@ -281,16 +281,21 @@ impl ModernMembership {
         self.drive(now);
     }
 
-    fn accept(&mut self, now: Instant, told: Option<BTreeSet<IdPartition>>, beaten: Beaten) {
+    fn accept(&mut self, now: Instant, told: Option<BTreeSet<IdPartition>>, beaten: HeartbeatResponse) {
         if self.phase == Phase::Joining || self.member_id.is_empty() {
             self.member_id = beaten.member_id.unwrap_or(std::mem::take(&mut self.member_id));
         }
         if matches!(self.phase, Phase::Leaving { .. }) {
             return;
         }
-        if beaten.epoch <= JOIN {
+        if beaten.epoch <= JOIN_EPOCH {
             let what = format!("the coordinator answered a heartbeat with epoch {}", beaten.epoch);
-            return self.failed(now, "a heartbeat", Failure::Connection(Error::new(ErrorKind::Corrupt, what)), "");
+            return self.failed(
+                now,
+                "a heartbeat",
+                RequestFailure::Connection(Error::new(ErrorKind::Corrupt, what)),
+                "",
+            );
         }
         self.alive = self.sent;
         self.backoff.reset();
@@ -373,7 +378,7 @@ impl ModernMembership {
             self.names_at = now;
         } else if now >= self.names_at {
             self.names_at = now + self.names_backoff.next();
-            self.actions.push_back(Action::Resolve);
+            self.actions.push_back(Action::RefreshTopicNames);
         }
     }
 
@@ -402,7 +407,7 @@ impl ModernMembership {
             | code::GROUP_ID_NOT_FOUND
             | code::FENCED_INSTANCE_ID => {
                 self.in_flight = InFlight::Nothing;
-                self.failed(now, "a commit", Failure::Code(code), "");
+                self.failed(now, "a commit", RequestFailure::Code(code), "");
             }
             _ => {}
         }
@@ -439,7 +444,7 @@ impl ModernMembership {
         let gone: Vec<_> = std::mem::take(&mut self.owned).into_values().collect();
         self.revoking.clear();
         if !gone.is_empty() {
-            self.actions.push_back(Action::GaveUp(gone));
+            self.actions.push_back(Action::Revoked(gone));
         }
         self.go(now);
     }
@@ -469,7 +474,7 @@ impl ModernMembership {
         if matches!(self.phase, Phase::Leaving { .. }) {
             return; // it was expelled, and is on its way
         }
-        self.phase = Phase::Leaving { deadline: now + LEAVE.min(self.settings.request_timeout) };
+        self.phase = Phase::Leaving { deadline: now + LEAVE_TIMEOUT.min(self.settings.request_timeout) };
         self.retry_at = now;
         self.drive(now);
     }
@@ -496,7 +501,7 @@ impl ModernMembership {
     fn give_up(&mut self, now: Instant) {
         let gone = std::mem::take(&mut self.revoking).iter().filter_map(|p| self.owned.remove(p)).collect();
         self.phase = Phase::Stable;
-        self.actions.push_back(Action::GaveUp(gone));
+        self.actions.push_back(Action::Revoked(gone));
         self.reconcile(now, false);
     }
 
@@ -509,14 +514,14 @@ impl ModernMembership {
         self.revoking.clear();
         self.target.clear();
         self.reported.clear();
-        self.epoch = JOIN;
+        self.epoch = JOIN_EPOCH;
         self.phase = Phase::Joining;
     }
 
     fn end(&mut self, outcome: Result<(), Error>) {
         self.lose();
         self.phase = Phase::Ended;
-        self.actions.push_back(Action::End(outcome));
+        self.actions.push_back(Action::Stop(outcome));
     }
 
     fn wait(&mut self, now: Instant) {
@@ -529,7 +534,7 @@ impl ModernMembership {
         match &self.in_flight {
             InFlight::Nothing => {}
             // Its answer no longer matters, unless it brings the id to leave under.
-            InFlight::Beat(_) if leaving && !self.member_id.is_empty() => {}
+            InFlight::Heartbeat(_) if leaving && !self.member_id.is_empty() => {}
             _ => return,
         }
         if now < self.retry_at || matches!(self.phase, Phase::Away | Phase::Ended) {
@@ -544,7 +549,7 @@ impl ModernMembership {
         if !self.coordinator {
             self.in_flight = InFlight::Find;
             self.sent = now;
-            return self.actions.push_back(Action::Find);
+            return self.actions.push_back(Action::FindCoordinator);
         }
         match self.phase {
             Phase::Joining => self.beat(now),
@@ -552,8 +557,8 @@ impl ModernMembership {
             Phase::Leaving { deadline } => {
                 // A static one that hangs goes for good: what it has is wanted by others now.
                 let stays = self.settings.instance_id.is_some() && self.closing;
-                let epoch = if stays { GO_FOR_NOW } else { GO };
-                let beat = Beat { member_id: self.member_id.clone(), epoch, full: false, owned: None };
+                let epoch = if stays { STATIC_LEAVE_EPOCH } else { LEAVE_EPOCH };
+                let beat = HeartbeatRequest { member_id: self.member_id.clone(), epoch, full: false, owned: None };
                 self.send(now, InFlight::Leave, beat, deadline - now);
             }
             Phase::Stable | Phase::Draining { .. } | Phase::Away | Phase::Ended => {}
@@ -565,16 +570,17 @@ impl ModernMembership {
         let news = full || !self.owned.keys().eq(&self.reported);
         // While they are drained they are ours, and no one else may have them.
         let owned = news.then(|| self.owned.keys().copied().collect::<BTreeSet<_>>());
-        let beat = Beat { member_id: self.member_id.clone(), epoch: self.epoch, full, owned: owned.clone() };
+        let beat =
+            HeartbeatRequest { member_id: self.member_id.clone(), epoch: self.epoch, full, owned: owned.clone() };
         // A coordinator that says nothing leaves time to find another one within the session.
         let timeout = self.settings.request_timeout.min(self.settings.session_timeout / 3);
         self.asked = true;
-        self.send(now, InFlight::Beat(owned), beat, timeout);
+        self.send(now, InFlight::Heartbeat(owned), beat, timeout);
     }
 
-    fn send(&mut self, now: Instant, what: InFlight, beat: Beat, timeout: Duration) {
+    fn send(&mut self, now: Instant, what: InFlight, beat: HeartbeatRequest, timeout: Duration) {
         self.in_flight = what;
         self.sent = now;
-        self.actions.push_back(Action::Beat { beat, timeout });
+        self.actions.push_back(Action::ConsumerGroupHeartbeat { heartbeat: beat, timeout });
     }
 }

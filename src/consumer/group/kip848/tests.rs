@@ -18,7 +18,7 @@ fn of(topic: u128, partitions: &[i32]) -> BTreeSet<IdPartition> {
 
 /// A member and a clock; what it does is kept in short words.
 struct Test {
-    m: ModernMembership,
+    m: Kip848Member,
     now: Instant,
     did: Vec<String>,
 }
@@ -26,8 +26,8 @@ struct Test {
 fn word(a: &Action) -> String {
     let all = |p: &[TopicPartition]| p.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     match a {
-        Action::Find => "find".into(),
-        Action::Beat { beat, .. } => {
+        Action::FindCoordinator => "find".into(),
+        Action::ConsumerGroupHeartbeat { heartbeat: beat, .. } => {
             let owned = beat.owned.as_ref().map(|o| {
                 let numbers = o.iter().map(|(_, p)| p.to_string()).collect::<Vec<_>>().join(",");
                 format!(" owning [{numbers}]")
@@ -35,20 +35,20 @@ fn word(a: &Action) -> String {
             let full = if beat.full { " full" } else { "" };
             format!("beat {} {}{full}{}", beat.member_id, beat.epoch, owned.unwrap_or_default())
         }
-        Action::Resolve => "resolve".into(),
-        Action::GoClassic => "go classic".into(),
+        Action::RefreshTopicNames => "resolve".into(),
+        Action::FallBackToClassic => "go classic".into(),
         Action::Assigned { generation, added } => format!("assigned {generation} {}", all(added)),
         Action::Revoke { partitions, .. } => format!("revoke {}", all(partitions)),
-        Action::GaveUp(partitions) => format!("gave up {}", all(partitions)),
+        Action::Revoked(partitions) => format!("gave up {}", all(partitions)),
         Action::Lost(partitions) => format!("lost {}", all(partitions)),
-        Action::End(Ok(())) => "end".into(),
-        Action::End(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
+        Action::Stop(Ok(())) => "end".into(),
+        Action::Stop(Err(e)) => format!("failed {:?}: {}", e.kind(), e.full()),
         other => panic!("not an action of this protocol: {other:?}"),
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> MemberConfig {
+    MemberConfig {
         group: "g".into(),
         assignors: Vec::new(),
         instance_id: None,
@@ -66,9 +66,9 @@ impl Test {
         Self::with(settings())
     }
 
-    fn with(settings: Settings) -> Self {
+    fn with(settings: MemberConfig) -> Self {
         let now = Instant::now();
-        Self { m: ModernMembership::new(settings, "own".into(), now), now, did: Vec::new() }
+        Self { m: Kip848Member::new(settings, "own".into(), now), now, did: Vec::new() }
     }
 
     fn did(&mut self) -> Vec<String> {
@@ -99,11 +99,11 @@ impl Test {
 
     fn beaten(&mut self, epoch: i32, assignment: Option<BTreeSet<IdPartition>>) {
         let member_id = Some("given".to_owned()).filter(|_| self.m.member_id().is_empty());
-        self.m.beaten(self.now, Ok(Beaten { member_id, epoch, interval: INTERVAL, assignment }));
+        self.m.beaten(self.now, Ok(HeartbeatResponse { member_id, epoch, interval: INTERVAL, assignment }));
     }
 
     fn refused(&mut self, code: i16) {
-        self.m.beaten(self.now, Err((Failure::Code(code), String::new())));
+        self.m.beaten(self.now, Err((RequestFailure::Code(code), String::new())));
     }
 
     /// A member in epoch 2 that owns t/0 and t/1 and has said so.
@@ -111,7 +111,7 @@ impl Test {
         Self::stable_with(settings())
     }
 
-    fn stable_with(settings: Settings) -> Self {
+    fn stable_with(settings: MemberConfig) -> Self {
         let mut test = Self::with(settings);
         test.found();
         test.learn();
@@ -139,8 +139,8 @@ impl Test {
     }
 }
 
-fn broken() -> (Failure, String) {
-    (Failure::Connection(Error::new(ErrorKind::Disconnected, "gone")), String::new())
+fn broken() -> (RequestFailure, String) {
+    (RequestFailure::Connection(Error::new(ErrorKind::Disconnected, "gone")), String::new())
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn heartbeats_come_soon_after_news_and_then_at_the_interval_of_the_coordinator()
         test.beaten(3, None);
     }
     assert_eq!(gaps, [1, 2, 4, 8, 8, 8].map(|n| INTERVAL / 8 * n));
-    let own = Beaten { member_id: None, epoch: 3, interval: Duration::from_secs(3600), assignment: None };
+    let own = HeartbeatResponse { member_id: None, epoch: 3, interval: Duration::from_secs(3600), assignment: None };
     test.wait();
     test.m.beaten(test.now, Ok(own));
     assert!(test.m.deadline().unwrap() <= test.now + SESSION / 3, "not so seldom that the session ends here");
@@ -489,7 +489,7 @@ fn a_refused_commit_costs_no_answer_to_a_heartbeat() {
 
 #[test]
 fn a_static_member_leaves_for_now_and_waits_for_its_instance() {
-    let settings = Settings { instance_id: Some("i".into()), ..settings() };
+    let settings = MemberConfig { instance_id: Some("i".into()), ..settings() };
     let mut test = Test::stable_with(settings.clone());
     test.m.leave(test.now);
     test.expect(&["gave up t/0,t/1", "beat own -2"]);
@@ -515,7 +515,7 @@ fn a_static_member_leaves_for_now_and_waits_for_its_instance() {
 #[test]
 fn without_the_protocol_it_ends_or_goes_classic() {
     let refuse = |may_be_classic, by: &dyn Fn(&mut Test)| {
-        let mut test = Test::with(Settings { may_be_classic, ..settings() });
+        let mut test = Test::with(MemberConfig { may_be_classic, ..settings() });
         by(&mut test);
         test.did().pop().unwrap()
     };
@@ -533,7 +533,7 @@ fn without_the_protocol_it_ends_or_goes_classic() {
         let why = refuse(false, by);
         assert!(why.starts_with("failed Unsupported") && why.contains("REDPANDA_GROUP_PROTOCOL"), "{why}");
     }
-    let mut test = Test::stable_with(Settings { may_be_classic: true, ..settings() });
+    let mut test = Test::stable_with(MemberConfig { may_be_classic: true, ..settings() });
     test.m.disconnected(test.now);
     test.m.found(test.now, Ok(None));
     test.expect(&["find", "lost t/0,t/1", "go classic"]);
@@ -598,7 +598,7 @@ fn what_somebody_may_mend_is_tried_again_and_known_meanwhile() {
     }
     let mut test = Test::beating();
     let refused = Error::new(ErrorKind::Authentication, "refused").passing();
-    test.m.beaten(test.now, Err((Failure::Connection(refused), String::new())));
+    test.m.beaten(test.now, Err((RequestFailure::Connection(refused), String::new())));
     test.wait();
     test.expect(&["find"]);
 }
@@ -635,7 +635,7 @@ fn a_hung_program_loses_all_and_is_out_until_it_comes_back() {
     test.m.expel(test.now);
     test.m.drained(test.now);
     test.expect(&["lost t/0,t/1", "beat own -1"]);
-    let mut test = Test::stable_with(Settings { instance_id: Some("i".into()), ..settings() });
+    let mut test = Test::stable_with(MemberConfig { instance_id: Some("i".into()), ..settings() });
     test.m.expel(test.now);
     test.expect(&["lost t/0,t/1", "beat own -1"]);
 
@@ -651,7 +651,7 @@ fn a_refusal_says_what_the_coordinator_says() {
     test.found();
     test.did();
     let why = "ServerAssignor x is not supported.".to_owned();
-    test.m.beaten(test.now, Err((Failure::Code(code::UNSUPPORTED_ASSIGNOR), why)));
+    test.m.beaten(test.now, Err((RequestFailure::Code(code::UNSUPPORTED_ASSIGNOR), why)));
     assert!(test.did()[0].contains("ServerAssignor x is not supported."));
 }
 
@@ -659,7 +659,7 @@ fn a_refusal_says_what_the_coordinator_says() {
 #[derive(Debug, Clone)]
 enum Event {
     Found(bool),
-    Beaten(i32, Option<BTreeSet<IdPartition>>),
+    Response(i32, Option<BTreeSet<IdPartition>>),
     Refused(i16),
     Broken,
     Disconnected,
@@ -677,7 +677,7 @@ fn event() -> impl Strategy<Value = Event> {
     let codes = || prop::sample::select(vec![14, 15, 16, 22, 25, 27, 69, 81, 82, 110, 111, 113, 7]);
     prop_oneof![
         2 => any::<bool>().prop_map(Event::Found),
-        8 => (-1..9i32, prop::option::of(partitions)).prop_map(|(e, a)| Event::Beaten(e, a)),
+        8 => (-1..9i32, prop::option::of(partitions)).prop_map(|(e, a)| Event::Response(e, a)),
         1 => codes().prop_map(Event::Refused),
         1 => Just(Event::Broken),
         1 => Just(Event::Disconnected),
@@ -709,8 +709,8 @@ proptest! {
                     let outcome = if good { Ok(Some(1)) } else { Err(Error::new(ErrorKind::Connect, "no broker")) };
                     test.m.found(now, outcome);
                 }
-                Event::Beaten(epoch, assignment) => {
-                    if matches!(test.m.in_flight, InFlight::Beat(_)) && epoch > 0 {
+                Event::Response(epoch, assignment) => {
+                    if matches!(test.m.in_flight, InFlight::Heartbeat(_)) && epoch > 0 {
                         assigned = assignment.clone().unwrap_or(assigned);
                     }
                     test.beaten(epoch, assignment);
@@ -742,7 +742,7 @@ proptest! {
                         prop_assert!(partitions.iter().all(|p| owned.contains(p)));
                         draining = true;
                     }
-                    Action::GaveUp(partitions) => {
+                    Action::Revoked(partitions) => {
                         draining = false;
                         prop_assert!(partitions.iter().all(|p| owned.remove(p)));
                     }
@@ -751,8 +751,8 @@ proptest! {
                         prop_assert_eq!(partitions.into_iter().collect::<BTreeSet<_>>(), std::mem::take(&mut owned));
                         assigned.clear();
                     }
-                    Action::Beat { beat, .. } => {
-                        if beat.epoch == JOIN {
+                    Action::ConsumerGroupHeartbeat { heartbeat: beat, .. } => {
+                        if beat.epoch == JOIN_EPOCH {
                             assigned.clear();
                             prop_assert!(owned.is_empty() && beat.full);
                         }
@@ -760,8 +760,8 @@ proptest! {
                             prop_assert_eq!(told.iter().map(tp).collect::<BTreeSet<_>>(), owned.clone());
                         }
                     }
-                    Action::End(_) | Action::GoClassic => over = true,
-                    Action::Find | Action::Resolve => {}
+                    Action::Stop(_) | Action::FallBackToClassic => over = true,
+                    Action::FindCoordinator | Action::RefreshTopicNames => {}
                     other => prop_assert!(false, "{:?}", other),
                 }
                 prop_assert!(owned.is_empty() || test.m.is_member() || !test.m.actions.is_empty());

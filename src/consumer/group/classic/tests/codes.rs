@@ -64,7 +64,7 @@ fn join(t: &mut Test, code: i16) {
 }
 
 fn sync(t: &mut Test, code: i16) {
-    t.m.synced(t.now, Err(Failure::Code(code)));
+    t.m.synced(t.now, Err(RequestFailure::Code(code)));
 }
 
 fn beat(t: &mut Test, code: i16) {
@@ -162,7 +162,7 @@ const STATES: &[State] = &[
     State {
         name: "leaving",
         reach: leaving,
-        answer: |t, code| t.m.left(t.now, Err(Failure::Code(code))),
+        answer: |t, code| t.m.left(t.now, Err(RequestFailure::Code(code))),
         own: &[(15, "find"), (16, "find"), (22, "again"), (25, "end"), (69, "end"), (27, "again")],
     },
 ];

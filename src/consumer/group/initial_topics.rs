@@ -10,9 +10,9 @@ use crate::record::TopicPartition;
 /// The topics of a consumer as they were when it began. Where nothing is committed, `offset_reset` = latest means the end of the log as of
 /// then: of a partition that was not there yet, it is the beginning.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<String, (Option<Uuid>, usize)>);
+pub(super) struct InitialTopics(HashMap<String, (Option<Uuid>, usize)>);
 
-impl Known {
+impl InitialTopics {
     pub(super) fn new(snapshot: &Snapshot, topics: &BTreeSet<String>) -> Self {
         let known = topics.iter().filter_map(|name| {
             let topic = snapshot.topics.get(name.as_str())?;
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn what_a_topic_gets_later_is_new() {
         let topics = BTreeSet::from(["t".to_owned()]);
-        let known = Known::new(&snapshot(1, 2), &topics);
+        let known = InitialTopics::new(&snapshot(1, 2), &topics);
         let is_new = |id, p| known.is_new(&TopicPartition::new("t", p), &snapshot(id, 3));
         assert_eq!([is_new(1, 0), is_new(1, 1), is_new(1, 2)], [false, false, true]);
         assert!(is_new(2, 0), "the topic was created again");
