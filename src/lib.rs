@@ -113,11 +113,17 @@ mod readme {}
 #[doc = include_str!("../docs/delivery-guarantees.md")]
 mod delivery_guarantees {}
 #[cfg(doctest)]
+#[doc = include_str!("../docs/errors.md")]
+mod errors {}
+#[cfg(doctest)]
 #[doc = include_str!("../docs/from-kafkajs.md")]
 mod from_kafkajs {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-rdkafka.md")]
 mod from_rdkafka {}
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testing.md")]
+mod testing {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tuning.md")]
 mod tuning {}

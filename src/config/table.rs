@@ -7,7 +7,7 @@
 //!
 //! From it come the field, its default, the setter of [`ConfigBuilder`](super::ConfigBuilder), the variable and how its text is read
 //! (a function of [`parse`](super::parse)), the check of its bounds, and the line on these in the field's documentation. `.env.example`
-//! and the tables of the READMEs are compared with it by a test.
+//! and the tables of `docs/settings.md` and the READMEs are compared with it by a test.
 //!
 //! - `as setter`, where the setter has another name than the field; errors call the setting by it, too.
 //! - `by text`: the setter takes anything that becomes a `String`. `by hand`: it stands in `builder.rs`.
