@@ -10,6 +10,7 @@ mod env;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod group_name;
+mod keyword;
 mod parse;
 mod partitioner;
 mod processor;
@@ -18,7 +19,6 @@ mod sasl;
 mod secret;
 mod security;
 mod table;
-mod words;
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(!error.is_retriable());
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Inner>, Option<Passing>);
+pub struct Error(Arc<Inner>, Option<Transient>);
 
 struct Inner {
     kind: ErrorKind,
@@ -36,7 +36,7 @@ struct Inner {
 
 /// Why an error is an outage that would be final by its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Passing {
+enum Transient {
     /// The client was let in before, or another broker may do better.
     Broker,
     /// The source of tokens is away: whichever broker is asked.
@@ -158,19 +158,19 @@ impl Error {
     /// An error code that a broker answered with; `what` says what was asked of whom.
     pub(crate) fn broker(code: i16, what: impl fmt::Display) -> Self {
         let name = code_name(code);
-        let advice = advice(code).map(|a| format!("; {a}")).unwrap_or_default();
-        Self::new(kind_of(code), format!("{what}: the broker returned {name} ({code}){advice}"))
+        let hint = hint(code).map(|a| format!("; {a}")).unwrap_or_default();
+        Self::new(kind_of(code), format!("{what}: the broker returned {name} ({code}){hint}"))
     }
 
     /// Puts what was being done in front; kind and retriability stay.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let (kind, passing, event_id) = (self.0.kind, self.1, self.0.event_id.clone());
-        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }), passing)
+        let (kind, transient, event_id) = (self.0.kind, self.1, self.0.event_id.clone());
+        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }), transient)
     }
 
     /// Names the event that was being sent.
-    pub(crate) fn of_event(&self, id: &str) -> Self {
+    pub(crate) fn with_event_id(&self, id: &str) -> Self {
         let Inner { kind, message, source, .. } = &*self.0;
         let message = format!("{message} (event {id})");
         let inner = Inner { kind: *kind, message, source: source.clone(), event_id: Some(id.to_owned()) };
@@ -185,25 +185,25 @@ impl Error {
 
     /// The same error, of which it is known that it is an outage: a login that was good before is refused, for example.
     #[must_use]
-    pub(crate) fn passing(self) -> Self {
-        let why = self.1.unwrap_or(Passing::Broker);
+    pub(crate) fn into_transient(self) -> Self {
+        let why = self.1.unwrap_or(Transient::Broker);
         Self(self.0, Some(why))
     }
 
     /// The same: no token could be had, and it is no broker's doing.
     #[must_use]
-    pub(crate) fn of_token_source(self) -> Self {
-        Self(self.0, Some(Passing::TokenSource))
+    pub(crate) fn into_token_source_outage(self) -> Self {
+        Self(self.0, Some(Transient::TokenSource))
     }
 
     /// Whether it is an outage, whatever its kind.
-    pub(crate) fn passes(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         self.1.is_some()
     }
 
     /// Whether it fails so whichever broker is asked, for there is no token.
-    pub(crate) fn is_of_token_source(&self) -> bool {
-        self.1 == Some(Passing::TokenSource)
+    pub(crate) fn is_token_source_outage(&self) -> bool {
+        self.1 == Some(Transient::TokenSource)
     }
 
     /// Its class.
@@ -226,7 +226,7 @@ impl Error {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout => true,
             ErrorKind::Broker(code) => is_retriable_code(code),
-            _ => self.passes(),
+            _ => self.is_transient(),
         }
     }
 
@@ -241,7 +241,7 @@ impl Error {
     }
 
     /// Whether it can't be told if a record was written.
-    pub fn is_fate_unknown(&self) -> bool {
+    pub fn is_indeterminate(&self) -> bool {
         self.0.kind == ErrorKind::Indeterminate
     }
 
@@ -335,7 +335,7 @@ pub(crate) fn is_retriable_code(code: i16) -> bool {
 }
 
 /// What to do about an error code, where that is not plain from its name.
-fn advice(code: i16) -> Option<&'static str> {
+fn hint(code: i16) -> Option<&'static str> {
     Some(match code {
         code::UNKNOWN_TOPIC_OR_PARTITION => {
             "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)"

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) fn is_final(e: &Error) -> bool {
     match e.kind() {
         // Of a client that was let in once, or whose token source is away, it is an outage.
-        ErrorKind::Config | ErrorKind::Authentication | ErrorKind::Unsupported => !e.passes(),
+        ErrorKind::Config | ErrorKind::Authentication | ErrorKind::Unsupported => !e.is_transient(),
         ErrorKind::Broker(code) => is_final_code(code),
         ErrorKind::Connect
         | ErrorKind::Disconnected
@@ -116,7 +116,7 @@ mod tests {
         for kind in [ErrorKind::Authentication, ErrorKind::Config, ErrorKind::Unsupported] {
             let e = Error::new(kind, "x");
             assert!(is_final(&e), "{kind:?}");
-            let later = e.passing().context("finding the coordinator");
+            let later = e.into_transient().context("finding the coordinator");
             assert!(!is_final(&later) && later.is_retriable() && later.kind() == kind, "{kind:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! What an operator asks: are the brokers there, are the groups alive, how far behind are they, does anything stand still.
 
-mod ask;
 mod offline;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use ask::Checks;
-use ask::Seen;
-use offline::Others;
+use offline::OfflineReport;
+use probe::ClusterProbe;
+pub(crate) use probe::ProbeCache;
 
 use crate::cluster::Client;
 pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
@@ -150,17 +150,17 @@ impl Health {
     /// # Cancellation
     /// Dropping the future ends the questions; nothing else is touched.
     pub async fn check(client: &Client) -> Self {
-        let (seen, others) = tokio::join!(Seen::ask(client, &[]), offline::look(client));
-        let mut health = Self::unjudged(&seen, Duration::ZERO, Vec::new());
-        health.add(others);
-        health.judged(seen.is_fresh)
+        let (seen, offline) = tokio::join!(ClusterProbe::run(client, &[]), offline::find(client));
+        let mut health = Self::without_status(&seen, Duration::ZERO, Vec::new());
+        health.add_offline(offline);
+        health.with_status(seen.is_fresh)
     }
 
-    pub(crate) fn new(seen: &Arc<Seen>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
-        Self::unjudged(seen, age, subscriptions).judged(seen.is_fresh)
+    pub(crate) fn new(seen: &Arc<ClusterProbe>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
+        Self::without_status(seen, age, subscriptions).with_status(seen.is_fresh)
     }
 
-    fn unjudged(seen: &Arc<Seen>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
+    fn without_status(seen: &Arc<ClusterProbe>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
         Self {
             status: Status::Healthy,
             problems: Vec::new(),
@@ -174,7 +174,7 @@ impl Health {
     }
 
     /// With a status, and why it is not `healthy`.
-    fn judged(mut self, is_fresh: bool) -> Self {
+    fn with_status(mut self, is_fresh: bool) -> Self {
         let mut findings = Findings::default();
         findings.brokers(&self, is_fresh);
         findings.topics(&self);
@@ -184,10 +184,10 @@ impl Health {
     }
 
     /// Adds what other users of the cluster suffer from.
-    fn add(&mut self, others: Others) {
+    fn add_offline(&mut self, offline: OfflineReport) {
         let known: Vec<_> = self.brokers.iter().map(|b| b.id).collect();
-        self.brokers.extend(others.brokers.into_iter().filter(|b| !known.contains(&b.id)));
-        for t in others.topics {
+        self.brokers.extend(offline.brokers.into_iter().filter(|b| !known.contains(&b.id)));
+        for t in offline.topics {
             match self.topics.iter_mut().find(|known| known.name == t.name) {
                 Some(known) => known.groups = t.groups,
                 None => self.topics.push(t),
@@ -202,8 +202,8 @@ impl Health {
     }
 }
 
-/// Maximum number of partitions of a subscription that are named for the same trouble; the others are counted.
-const NAMED: usize = 20;
+/// Maximum number of partitions of a subscription that are named for the same reason; the others are counted.
+const MAX_NAMED_PARTITIONS: usize = 20;
 
 struct Findings {
     worst: Status,
@@ -276,22 +276,22 @@ impl Findings {
             }
             _ => {}
         }
-        if let Some(trouble) = &s.trouble {
-            self.add(Status::Degraded, format!("group {group:?} can't be reached as it should, {trouble}"));
+        if let Some(problem) = &s.problem {
+            self.add(Status::Degraded, format!("group {group:?} can't be reached as it should, {problem}"));
         }
         let (mut stalled, mut paused, mut unread) = (0, 0, 0);
         for p in &s.partitions {
             let waits = p.paused.as_ref().map(|why| format!("it waits: {why}"));
             let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
-            if let Some(trouble) = &p.trouble {
+            if let Some(problem) = &p.problem {
                 unread += 1;
                 let status = if p.activity == Activity::Stalled { Status::Unhealthy } else { Status::Degraded };
-                if unread <= NAMED {
-                    self.add(status, format!("{place} can't be read, {trouble}"));
+                if unread <= MAX_NAMED_PARTITIONS {
+                    self.add(status, format!("{place} can't be read, {problem}"));
                 }
             } else if p.activity == Activity::Stalled {
                 stalled += 1;
-                if stalled > NAMED {
+                if stalled > MAX_NAMED_PARTITIONS {
                     continue;
                 }
                 let long = Duration::from_secs(p.quiet_ms.unwrap_or_default() / 1000);
@@ -305,19 +305,28 @@ impl Findings {
                 self.add(Status::Unhealthy, what);
             } else if let Some(why) = &p.paused {
                 paused += 1;
-                if paused <= NAMED {
+                if paused <= MAX_NAMED_PARTITIONS {
                     self.add(Status::Degraded, format!("{place} waits: {why}"));
                 }
             }
         }
-        if unread > NAMED {
-            self.add(Status::Degraded, format!("{} more partitions of group {group:?} can't be read", unread - NAMED));
+        if unread > MAX_NAMED_PARTITIONS {
+            self.add(
+                Status::Degraded,
+                format!("{} more partitions of group {group:?} can't be read", unread - MAX_NAMED_PARTITIONS),
+            );
         }
-        if stalled > NAMED {
-            self.add(Status::Unhealthy, format!("{} more partitions of group {group:?} are stalled", stalled - NAMED));
+        if stalled > MAX_NAMED_PARTITIONS {
+            self.add(
+                Status::Unhealthy,
+                format!("{} more partitions of group {group:?} are stalled", stalled - MAX_NAMED_PARTITIONS),
+            );
         }
-        if paused > NAMED {
-            self.add(Status::Degraded, format!("{} more partitions of group {group:?} wait", paused - NAMED));
+        if paused > MAX_NAMED_PARTITIONS {
+            self.add(
+                Status::Degraded,
+                format!("{} more partitions of group {group:?} wait", paused - MAX_NAMED_PARTITIONS),
+            );
         }
     }
 }

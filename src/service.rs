@@ -8,7 +8,7 @@ use crate::config::{Compression, Config, GroupName};
 use crate::consumer::RunningConsumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Encoded, Event};
-use crate::health::{Checks, Health, SubscriptionHealth};
+use crate::health::{Health, ProbeCache, SubscriptionHealth};
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::{Header, Headers};
@@ -173,7 +173,7 @@ impl EventMessage {
 pub struct RedpandaService {
     client: Client,
     producer: Producer,
-    checks: Arc<Checks>,
+    checks: Arc<ProbeCache>,
 }
 
 impl RedpandaService {
@@ -219,7 +219,7 @@ impl RedpandaService {
     /// use ailurus::SendOptions;
     ///
     /// if let Err(error) = service.send_message("orders", event, SendOptions::new()).await {
-    ///     let Some(id) = error.event_id().filter(|_| error.is_fate_unknown()) else { return Err(error) };
+    ///     let Some(id) = error.event_id().filter(|_| error.is_indeterminate()) else { return Err(error) };
     ///     // Written twice, it is one event to readers that keep ids.
     ///     service.send_message("orders", event, SendOptions::new().id(id)).await?;
     /// }
@@ -237,7 +237,7 @@ impl RedpandaService {
     ) -> Result<Acknowledgement> {
         let message = EventMessage::new(event, options)?;
         let sent = async { self.enqueue(topic, &message).await?.await };
-        sent.await.map_err(|e| e.of_event(message.id()))
+        sent.await.map_err(|e| e.with_event_id(message.id()))
     }
 
     /// Sends several and waits for all of them. The outcomes are in the order of the messages; messages of one key keep that
@@ -256,7 +256,7 @@ impl RedpandaService {
                 Ok(delivery) => delivery.await,
                 Err(e) => Err(e),
             };
-            outcomes.push(outcome.map_err(|e| e.of_event(message.id())));
+            outcomes.push(outcome.map_err(|e| e.with_event_id(message.id())));
         }
         outcomes
     }
@@ -310,7 +310,7 @@ impl RedpandaService {
         let running = self.client.cluster().running();
         let subscriptions = running.running::<SubscriptionState>();
         let consumers = running.running::<RunningConsumer>(); // now: one that is starting becomes a subscription
-        let (seen, age) = self.checks.seen(&self.client, &subscriptions).await;
+        let (seen, age) = self.checks.get(&self.client, &subscriptions).await;
         let stalled_after = self.client.config().processor.stall_timeout;
         let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stalled_after));
         Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())

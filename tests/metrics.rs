@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::metrics::{Metrics, Observation, Registry, Snapshot};
+use ailurus::metrics::{Metrics, MetricsSnapshot, Observation, Registry};
 use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, Processor, Producer, ProducerRecord};
 use tokio::sync::watch;
 
@@ -29,7 +29,7 @@ impl Metrics for Watched {
 }
 
 impl Watched {
-    async fn until(&self, done: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    async fn until(&self, done: impl Fn(&MetricsSnapshot) -> bool) -> MetricsSnapshot {
         let mut changed = self.changed.subscribe();
         let wait = changed.wait_for(|()| done(&self.registry.snapshot()));
         let in_time = tokio::time::timeout(LONG, wait).await.is_ok();

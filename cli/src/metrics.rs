@@ -86,7 +86,7 @@ fn encode(family: &Family, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
 
 fn sample(metric: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> Result<(), fmt::Error> {
     match (kind, value) {
-        (_, Value::Durations(times)) => {
+        (_, Value::Histogram(times)) => {
             // Its last bound, which is none, stands for all.
             let buckets: Vec<_> =
                 times.buckets().map(|(bound, n)| (bound.map_or(f64::INFINITY, |b| b.as_secs_f64()), n)).collect();

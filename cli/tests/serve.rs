@@ -223,7 +223,7 @@ fn brokers_that_are_away_at_the_start_and_later_are_on_the_page_and_waited_for()
     let (code, health) = get(&address, "/health/redpanda").unwrap();
     assert_eq!((code, &health["status"]), (503, &Value::from("unhealthy")), "{health}");
     assert_eq!(health["subscriptions"][0]["state"], "joining", "{health}");
-    assert!(health["subscriptions"][0]["trouble"].as_str().unwrap().contains(&refused), "{health}");
+    assert!(health["subscriptions"][0]["problem"].as_str().unwrap().contains(&refused), "{health}");
     for shown in ["stock-consumer-group", &refused] {
         assert!(until(|| fetch(&address, "/")?.2.contains(shown).then_some(())).is_some(), "{shown} on the page");
     }

@@ -27,7 +27,7 @@ macro_rules! words {
                 }
             }
 
-            pub(super) fn of(code: i8) -> Self {
+            pub(super) fn from_code(code: i8) -> Self {
                 match code {
                     $($code => Self::$variant,)*
                     code => Self::Other(code),
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn words_and_numbers_agree_and_an_unknown_number_is_kept() {
         for code in 2..=14 {
-            let operation = AclOperation::of(code);
+            let operation = AclOperation::from_code(code);
             assert_eq!((operation.code(), operation.to_string().parse::<AclOperation>().unwrap()), (code, operation));
         }
-        assert_eq!(AclOperation::of(77), AclOperation::Other(77));
+        assert_eq!(AclOperation::from_code(77), AclOperation::Other(77));
         assert_eq!((AclOperation::Other(77).code(), AclOperation::Other(77).to_string()), (77, "77".into()));
         assert_eq!(serde_json::to_string(&ResourceKind::DelegationToken).unwrap(), r#""delegation-token""#);
         let e = "Topic".parse::<ResourceKind>().unwrap_err();

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
-use super::topics::refused;
+use super::topics::broker_error;
 use crate::code;
 use crate::error::Result;
 use crate::wire::Api;
@@ -228,9 +228,9 @@ impl Admin {
         let answer = cluster.request_any(request, cluster.config().request_timeout).await;
         let answer = answer.map_err(|e| e.context(what))?;
         if answer.error_code != 0 {
-            return Err(refused(answer.error_code, answer.error_message, what));
+            return Err(broker_error(answer.error_code, answer.error_message, what));
         }
-        let mut acls: Vec<_> = answer.resources.into_iter().flat_map(of_resource).collect();
+        let mut acls: Vec<_> = answer.resources.into_iter().flat_map(acls_of_resource).collect();
         acls.sort();
         Ok(acls)
     }
@@ -245,11 +245,11 @@ impl Admin {
         let moved = |r: &<CreateAclsRequest as Api>::Response| {
             (r.results.iter().map(|r| r.error_code).find(|c| *c == code::NOT_CONTROLLER).unwrap_or(0), None)
         };
-        let answer = self.ask_controller(request, "creating access control lists", moved).await?;
+        let answer = self.request_controller(request, "creating access control lists", moved).await?;
         for (acl, result) in acls.iter().zip(answer.results) {
             if result.error_code != 0 {
                 let what = format!("creating the access control list \"{acl}\"");
-                return Err(refused(result.error_code, result.error_message, &what));
+                return Err(broker_error(result.error_code, result.error_message, &what));
             }
         }
         Ok(())
@@ -263,10 +263,10 @@ impl Admin {
         let request = DeleteAclsRequest::default().with_filters(vec![filter.request()]);
         let what = "deleting access control lists";
         let code = |r: &<DeleteAclsRequest as Api>::Response| {
-            let refusal = |r: &_| first_refusal(r);
+            let refusal = |r: &_| first_error(r);
             r.filter_results.iter().find_map(refusal).unwrap_or((0, None))
         };
-        let answer = self.ask_controller(request, what, code).await?;
+        let answer = self.request_controller(request, what, code).await?;
         let mut acls: Vec<_> = answer.filter_results.into_iter().flat_map(|r| r.matching_acls).map(deleted).collect();
         acls.sort();
         Ok(acls)
@@ -275,7 +275,7 @@ impl Admin {
 
 type DeleteResult = kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 
-fn first_refusal(r: &DeleteResult) -> Option<(i16, Option<StrBytes>)> {
+fn first_error(r: &DeleteResult) -> Option<(i16, Option<StrBytes>)> {
     let each = r.matching_acls.iter().map(|a| (a.error_code, &a.error_message));
     let refused = std::iter::once((r.error_code, &r.error_message)).chain(each).find(|(code, _)| *code != 0);
     refused.map(|(code, message)| (code, message.clone()))
@@ -285,28 +285,28 @@ fn text(s: &str) -> StrBytes {
     StrBytes::from_string(s.to_owned())
 }
 
-fn of_resource(r: DescribeAclsResource) -> impl Iterator<Item = Acl> {
-    let (resource, pattern) = (ResourceKind::of(r.resource_type), PatternKind::of(r.pattern_type));
+fn acls_of_resource(r: DescribeAclsResource) -> impl Iterator<Item = Acl> {
+    let (resource, pattern) = (ResourceKind::from_code(r.resource_type), PatternKind::from_code(r.pattern_type));
     r.acls.into_iter().map(move |a| Acl {
         resource,
         name: r.resource_name.to_string(),
         pattern,
         principal: a.principal.to_string(),
         host: a.host.to_string(),
-        operation: AclOperation::of(a.operation),
-        permission: AclPermission::of(a.permission_type),
+        operation: AclOperation::from_code(a.operation),
+        permission: AclPermission::from_code(a.permission_type),
     })
 }
 
 fn deleted(a: DeleteAclsMatchingAcl) -> Acl {
     Acl {
-        resource: ResourceKind::of(a.resource_type),
+        resource: ResourceKind::from_code(a.resource_type),
         name: a.resource_name.to_string(),
-        pattern: PatternKind::of(a.pattern_type),
+        pattern: PatternKind::from_code(a.pattern_type),
         principal: a.principal.to_string(),
         host: a.host.to_string(),
-        operation: AclOperation::of(a.operation),
-        permission: AclPermission::of(a.permission_type),
+        operation: AclOperation::from_code(a.operation),
+        permission: AclPermission::from_code(a.permission_type),
     }
 }
 

@@ -7,7 +7,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 use serde::Serialize;
 
 use super::Admin;
-use super::leaders::Patience;
+use super::leaders::RetryPolicy;
 use crate::cluster::address;
 use crate::error::{Error, Result};
 use crate::wire::{SPOKEN, api_versions};
@@ -141,7 +141,7 @@ impl Admin {
                 error: None,
             };
             let at = address(&b.host, b.port);
-            let told = self.request_within(Patience::partial(cluster).answer, &at, api_versions()).await;
+            let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions()).await;
             let told = told.and_then(|told| match told.error_code {
                 0 => Ok(told),
                 code => Err(Error::broker(code, format_args!("asking broker {} for its API versions", b.node_id.0))),

@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
 use super::Admin;
-use super::topics::refused;
+use super::topics::broker_error;
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
@@ -84,7 +84,7 @@ pub enum ConfigSource {
 }
 
 impl ConfigSource {
-    fn of(code: i8) -> Self {
+    fn from_code(code: i8) -> Self {
         match code {
             1 => Self::Topic,
             2 => Self::Broker,
@@ -215,7 +215,7 @@ impl Admin {
             code::UNKNOWN_TOPIC_OR_PARTITION => {
                 return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
             }
-            code => return Err(refused(code, found.error_message, &what)),
+            code => return Err(broker_error(code, found.error_message, &what)),
         }
         let mut entries: Vec<_> = found.configs.into_iter().map(entry).collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -248,7 +248,7 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::UnknownTopic`]; a name or value that a broker refuses, in its words.
     pub async fn alter_configs(&self, of: &ConfigResource, changes: &[ConfigChange]) -> Result<()> {
-        self.send_changes(of, changes, false).await
+        self.send_alter_configs(of, changes, false).await
     }
 
     /// Has the brokers check what [`alter_configs`](Self::alter_configs) would do; nothing is changed.
@@ -256,10 +256,15 @@ impl Admin {
     /// # Errors
     /// Those of [`alter_configs`](Self::alter_configs).
     pub async fn check_configs(&self, of: &ConfigResource, changes: &[ConfigChange]) -> Result<()> {
-        self.send_changes(of, changes, true).await
+        self.send_alter_configs(of, changes, true).await
     }
 
-    async fn send_changes(&self, of: &ConfigResource, changes: &[ConfigChange], validate_only: bool) -> Result<()> {
+    async fn send_alter_configs(
+        &self,
+        of: &ConfigResource,
+        changes: &[ConfigChange],
+        validate_only: bool,
+    ) -> Result<()> {
         let text = |s: &str| StrBytes::from_string(s.to_owned());
         let change = |c: &ConfigChange| {
             let out = AlterableConfig::default().with_name(text(&c.name)).with_config_operation(c.operation as i8);
@@ -275,18 +280,18 @@ impl Admin {
         let what = format!("changing the settings of {of}");
         let code = |r: &<IncrementalAlterConfigsRequest as Api>::Response| {
             let first = r.responses.first();
-            let message = first.and_then(|r| r.error_message.clone()).map(|m| without_secrets(&m, changes));
+            let message = first.and_then(|r| r.error_message.clone()).map(|m| redact_secrets(&m, changes));
             (first.map_or(code::UNKNOWN_TOPIC_OR_PARTITION, |r| r.error_code), message)
         };
         let ConfigResource::Broker(id) = of else {
-            return self.ask_controller(request, &what, code).await.map(drop);
+            return self.request_controller(request, &what, code).await.map(drop);
         };
         // A broker takes what is meant for itself alone.
         let cluster = self.cluster();
         let answer = cluster.request_to(*id, request, cluster.config().request_timeout).await;
         match code(&answer.map_err(|e| e.context(&what))?) {
             (0, _) => Ok(()),
-            (code, message) => Err(refused(code, message, &what)),
+            (code, message) => Err(broker_error(code, message, &what)),
         }
     }
 }
@@ -295,14 +300,14 @@ fn entry(c: DescribeConfigsResourceResult) -> ConfigEntry {
     ConfigEntry {
         name: c.name.to_string(),
         value: c.value.map(|v| v.to_string()).filter(|_| !c.is_sensitive),
-        source: ConfigSource::of(c.config_source),
+        source: ConfigSource::from_code(c.config_source),
         read_only: c.read_only,
         sensitive: c.is_sensitive,
     }
 }
 
 /// Brokers repeat a value that they refuse: one that may be secret is not to be told.
-fn without_secrets(message: &str, changes: &[ConfigChange]) -> StrBytes {
+fn redact_secrets(message: &str, changes: &[ConfigChange]) -> StrBytes {
     let secret = |c: &&ConfigChange| ["password", "secret", "jaas", ".key"].iter().any(|part| c.name.contains(part));
     let values = changes.iter().filter(secret).filter_map(|c| c.value.as_deref()).filter(|v| !v.is_empty());
     StrBytes::from_string(values.fold(message.to_owned(), |text, value| text.replace(value, "…")))
@@ -316,7 +321,7 @@ mod tests {
     fn a_secret_is_in_no_text() {
         let changes = [ConfigChange::set("ssl.keystore.password", "hunter2"), ConfigChange::set("retention.ms", "x7")];
         assert_eq!(format!("{changes:?}"), "[Set ssl.keystore.password, Set retention.ms]");
-        let told = without_secrets("Invalid value hunter2, and x7 too", &changes);
+        let told = redact_secrets("Invalid value hunter2, and x7 too", &changes);
         assert_eq!(told.as_str(), "Invalid value …, and x7 too");
         let told = DescribeConfigsResourceResult::default().with_is_sensitive(true).with_value(Some("hunter2".into()));
         assert_eq!(entry(told).value, None);

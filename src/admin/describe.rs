@@ -9,8 +9,8 @@ use kafka_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsReque
 use kafka_protocol::protocol::StrBytes;
 use tokio::try_join;
 
-use super::leaders::by_name;
-use super::{Admin, GroupDescription, GroupMember, GroupOffset};
+use super::leaders::topics_by_name;
+use super::{Admin, GroupDescription, GroupOffset, MemberDescription};
 use crate::code;
 use crate::config::OffsetReset;
 use crate::consumer::{MemberSubscription, StartOffset, assigned_partitions};
@@ -25,12 +25,12 @@ const CONSUMER: &str = "consumer";
 type Committed = BTreeMap<TopicPartition, Option<i64>>;
 
 /// A group without its offsets.
-pub(super) struct Membership {
+pub(super) struct DescribedGroup {
     pub(super) group_type: &'static str,
     pub(super) state: String,
     pub(super) assignor: String,
     pub(super) coordinator: i32,
-    pub(super) members: Vec<GroupMember>,
+    pub(super) members: Vec<MemberDescription>,
 }
 
 impl Admin {
@@ -46,7 +46,8 @@ impl Admin {
     /// If its coordinator can't be asked.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
         let what = format!("describing group {group:?}");
-        let Membership { group_type, state, assignor, coordinator, members } = self.membership(group, &what).await?;
+        let DescribedGroup { group_type, state, assignor, coordinator, members } =
+            self.describe_without_offsets(group, &what).await?;
         let mut offsets = self.committed(group, &what).await?;
         for m in &members {
             for (topic, partitions) in &m.assignment {
@@ -55,7 +56,7 @@ impl Admin {
                 }
             }
         }
-        self.add_untouched(&mut offsets, &members).await?;
+        self.add_uncommitted(&mut offsets, &members).await?;
         let offsets = self.with_lag(offsets).await?;
         let (group, group_type) = (group.to_owned(), group_type.to_owned());
         Ok(GroupDescription { group, group_type, state, assignor, coordinator, members, offsets })
@@ -64,33 +65,39 @@ impl Admin {
     /// Names the topics that a group has committed in, subscribes to or is assigned.
     pub(crate) async fn topics_read_by(&self, group: &str) -> Result<BTreeSet<Arc<str>>> {
         let what = format!("describing group {group:?}");
-        let (members, committed) = try_join!(self.membership(group, &what), self.committed(group, &what))?;
-        let of_member = |m: GroupMember| m.topics.into_iter().chain(m.assignment.into_keys()).map(Arc::from);
+        let (members, committed) =
+            try_join!(self.describe_without_offsets(group, &what), self.committed(group, &what))?;
+        let of_member = |m: MemberDescription| m.topics.into_iter().chain(m.assignment.into_keys()).map(Arc::from);
         let mut topics: BTreeSet<Arc<str>> = members.members.into_iter().flat_map(of_member).collect();
         topics.extend(committed.into_iter().filter(|(_, at)| at.is_some()).map(|(p, _)| p.topic));
         Ok(topics)
     }
 
     /// Describes a group without its offsets; members by id.
-    pub(super) async fn membership(&self, group: &str, what: &str) -> Result<Membership> {
+    pub(super) async fn describe_without_offsets(&self, group: &str, what: &str) -> Result<DescribedGroup> {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = DescribeGroupsRequest::default().with_groups(vec![id]);
         let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
-        let (coordinator, answer) = self.ask_coordinator(group, request, what, code).await?;
+        let (coordinator, answer) = self.request_coordinator(group, request, what, code).await?;
         let found = answer.groups.into_iter().next().unwrap_or_default();
         // A group of the `consumer` protocol is not one that DescribeGroups knows.
-        let modern = if found.group_state.as_str() == "Dead" { self.describe_modern(group, what).await? } else { None };
-        let group_type = if modern.is_some() { CONSUMER } else { CLASSIC };
-        let (state, assignor, mut members) = modern.unwrap_or_else(|| {
+        let consumer_group =
+            if found.group_state.as_str() == "Dead" { self.describe_consumer_group(group, what).await? } else { None };
+        let group_type = if consumer_group.is_some() { CONSUMER } else { CLASSIC };
+        let (state, assignor, mut members) = consumer_group.unwrap_or_else(|| {
             let (state, assignor) = (found.group_state.to_string(), found.protocol_data.to_string());
             (state, assignor, found.members.iter().map(classic_member).collect())
         });
         members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
-        Ok(Membership { group_type, state, assignor, coordinator, members })
+        Ok(DescribedGroup { group_type, state, assignor, coordinator, members })
     }
 
     /// State, assignor and members of a group of the `consumer` protocol (KIP-848); none if it is no such group.
-    async fn describe_modern(&self, group: &str, what: &str) -> Result<Option<(String, String, Vec<GroupMember>)>> {
+    async fn describe_consumer_group(
+        &self,
+        group: &str,
+        what: &str,
+    ) -> Result<Option<(String, String, Vec<MemberDescription>)>> {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
         let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
@@ -98,13 +105,13 @@ impl Admin {
             // Neither that nor a broker that has it switched off is trouble.
             if matches!(code, code::GROUP_ID_NOT_FOUND | code::UNSUPPORTED_VERSION) { 0 } else { code }
         };
-        let answer = match self.ask_coordinator(group, request, what, code).await {
+        let answer = match self.request_coordinator(group, request, what, code).await {
             Ok((_, answer)) => answer,
             Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(None),
             Err(e) => return Err(e),
         };
         let Some(found) = answer.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
-        let members = found.members.iter().map(modern_member).collect();
+        let members = found.members.iter().map(consumer_protocol_member).collect();
         Ok(Some((found.group_state.to_string(), found.assignor_name.to_string(), members)))
     }
 
@@ -114,7 +121,7 @@ impl Admin {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
         let code = |r: &<OffsetFetchRequest as Api>::Response| r.error_code;
-        let (_, answer) = self.ask_coordinator(group, request, what, code).await?;
+        let (_, answer) = self.request_coordinator(group, request, what, code).await?;
         let of_topic = |t: kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopic| {
             let topic: Arc<str> = Arc::from(t.name.0.as_str());
             t.partitions.into_iter().map(move |p| {
@@ -126,14 +133,14 @@ impl Admin {
     }
 
     /// Adds the partitions of the group's topics for which nothing is committed: their records are yet to be read, too.
-    async fn add_untouched(&self, offsets: &mut Committed, members: &[GroupMember]) -> Result<()> {
+    async fn add_uncommitted(&self, offsets: &mut Committed, members: &[MemberDescription]) -> Result<()> {
         let subscribed = members.iter().flat_map(|m| m.topics.iter().map(|t| Arc::from(t.as_str())));
         let topics: BTreeSet<Arc<str>> = offsets.keys().map(|p| Arc::clone(&p.topic)).chain(subscribed).collect();
         if topics.is_empty() {
             return Ok(());
         }
         let topics: Vec<_> = topics.into_iter().collect();
-        let found = by_name(&self.cluster().metadata(Some(&topics), false).await?);
+        let found = topics_by_name(&self.cluster().metadata(Some(&topics), false).await?);
         for (name, topic) in found {
             let count = topic.map_or(0, |t| t.partitions.len());
             for p in (0..).take(count) {
@@ -145,10 +152,10 @@ impl Admin {
 
     async fn with_lag(&self, committed: Committed) -> Result<Vec<GroupOffset>> {
         let all: Vec<_> = committed.keys().cloned().collect();
-        let untouched: Vec<_> = committed.iter().filter(|(_, o)| o.is_none()).map(|(p, _)| p.clone()).collect();
+        let uncommitted: Vec<_> = committed.iter().filter(|(_, o)| o.is_none()).map(|(p, _)| p.clone()).collect();
         let (mut ends, mut starts) = try_join!(
             self.list_offsets_each(&all, StartOffset::Latest),
-            self.list_offsets_each(&untouched, StartOffset::Earliest),
+            self.list_offsets_each(&uncommitted, StartOffset::Earliest),
         )?;
         let from_start = self.cluster().config().consumer.offset_reset == OffsetReset::Earliest;
         let one = |(tp, committed): (TopicPartition, Option<i64>)| {
@@ -174,7 +181,7 @@ impl Admin {
     }
 }
 
-fn classic_member(m: &DescribedGroupMember) -> GroupMember {
+fn classic_member(m: &DescribedGroupMember) -> MemberDescription {
     let mut assignment = BTreeMap::<String, Vec<i32>>::new();
     for tp in assigned_partitions(&m.member_assignment).unwrap_or_default() {
         assignment.entry(tp.topic.to_string()).or_default().push(tp.partition);
@@ -182,24 +189,31 @@ fn classic_member(m: &DescribedGroupMember) -> GroupMember {
     // Members of another protocol type, such as Kafka Connect's workers, subscribe to no topics.
     let topics = MemberSubscription::decode(&m.member_metadata).map(|s| s.topics).unwrap_or_default();
     let instance = m.group_instance_id.as_ref();
-    group_member(&m.member_id, instance, (&m.client_id, &m.client_host), topics.into_iter().collect(), assignment)
+    member_description(&m.member_id, instance, (&m.client_id, &m.client_host), topics.into_iter().collect(), assignment)
 }
 
-fn modern_member(m: &Member) -> GroupMember {
+fn consumer_protocol_member(m: &Member) -> MemberDescription {
     let topics = m.assignment.topic_partitions.iter();
     let assignment = topics.map(|t| (t.topic_name.to_string(), t.partitions.clone())).collect();
     let mut topics: Vec<_> = m.subscribed_topic_names.iter().map(|t| t.0.to_string()).collect();
     topics.sort();
-    group_member(&m.member_id, m.instance_id.as_ref(), (&m.client_id, &m.client_host), topics, assignment)
+    member_description(&m.member_id, m.instance_id.as_ref(), (&m.client_id, &m.client_host), topics, assignment)
 }
 
-fn group_member(
+fn member_description(
     id: &str,
     instance: Option<&StrBytes>,
     (client_id, host): (&str, &str),
     topics: Vec<String>,
     assignment: BTreeMap<String, Vec<i32>>,
-) -> GroupMember {
+) -> MemberDescription {
     let (host, instance_id) = (host.trim_start_matches('/').to_owned(), instance.map(|i| i.to_string()));
-    GroupMember { member_id: id.to_owned(), instance_id, client_id: client_id.to_owned(), host, topics, assignment }
+    MemberDescription {
+        member_id: id.to_owned(),
+        instance_id,
+        client_id: client_id.to_owned(),
+        host,
+        topics,
+        assignment,
+    }
 }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, GroupId, ListGroupsR
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::leaders::Patience;
+use super::leaders::RetryPolicy;
 use super::{Admin, GroupFilter, GroupListing};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::wire::Api;
@@ -45,7 +45,7 @@ impl Admin {
         &self,
         filter: &GroupFilter,
     ) -> Result<BTreeMap<i32, Result<Vec<GroupListing>>>> {
-        self.groups_by_broker(filter, Patience::partial(self.cluster()).answer).await
+        self.groups_by_broker(filter, RetryPolicy::best_effort(self.cluster()).answer).await
     }
 
     pub(crate) async fn groups_by_broker(
@@ -58,7 +58,7 @@ impl Admin {
             .with_states_filter(text(&filter.states))
             .with_types_filter(text(&filter.types));
         let needs = filter.needs();
-        self.ask_brokers(async |broker, at| {
+        self.for_each_broker(async |broker, at| {
             if let Some((version, what)) = needs {
                 self.require(broker, version, what).await?;
             }
@@ -97,11 +97,11 @@ impl Admin {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = DeleteGroupsRequest::default().with_groups_names(vec![id]);
         let code = |r: &<DeleteGroupsRequest as Api>::Response| r.results.first().map_or(-1, |g| g.error_code);
-        self.ask_coordinator(group, request, &format!("deleting group {group:?}"), code).await.map(drop)
+        self.request_coordinator(group, request, &format!("deleting group {group:?}"), code).await.map(drop)
     }
 
     /// Sends a request to a group's coordinator, to the next one if it has moved; for the request timeout.
-    pub(super) async fn ask_coordinator<A: Api>(
+    pub(super) async fn request_coordinator<A: Api>(
         &self,
         group: &str,
         request: A,

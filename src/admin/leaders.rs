@@ -23,7 +23,7 @@ pub(super) type Outcomes<T> = BTreeMap<TopicPartition, Result<T>>;
 
 /// Bounds of one question to many leaders or brokers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct RetryPolicy {
     /// Maximum time in which failed partitions are asked again.
     retry: Duration,
     /// Maximum wait for a partition that has no leader: an election takes moments, a dead replica does not come back by waiting.
@@ -34,47 +34,47 @@ pub(super) struct Patience {
     all_or_none: bool,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Waits until all partitions have answered, for the request timeout.
-    pub(super) fn whole(cluster: &Cluster) -> Self {
+    pub(super) fn all_or_none(cluster: &Cluster) -> Self {
         let timeout = cluster.config().request_timeout;
         Self { retry: timeout, election: timeout, answer: timeout, all_or_none: true }
     }
 
     /// Shows what can be had at once: a moved leader is asked again, nothing else is waited for.
-    pub(super) fn partial(cluster: &Cluster) -> Self {
+    pub(super) fn best_effort(cluster: &Cluster) -> Self {
         let answer = cluster.config().request_timeout.min(Duration::from_secs(5));
         Self { retry: Duration::from_secs(1), election: Duration::ZERO, answer, all_or_none: false }
     }
 }
 
 /// Why a partition has no outcome yet.
-enum Failure {
+enum PartitionFailure {
     Final(Error),
     NoLeader(Error),
-    Passing(Error),
+    Transient(Error),
 }
 
-impl Failure {
-    fn is_over(&self, elapsed: Duration, patience: Patience) -> bool {
+impl PartitionFailure {
+    fn is_exhausted(&self, elapsed: Duration, policy: RetryPolicy) -> bool {
         match self {
             Self::Final(_) => true,
-            Self::NoLeader(_) => elapsed >= patience.election,
-            Self::Passing(_) => elapsed >= patience.retry,
+            Self::NoLeader(_) => elapsed >= policy.election,
+            Self::Transient(_) => elapsed >= policy.retry,
         }
     }
 
     fn into_error(self) -> Error {
         match self {
-            Self::Final(e) | Self::NoLeader(e) | Self::Passing(e) => e,
+            Self::Final(e) | Self::NoLeader(e) | Self::Transient(e) => e,
         }
     }
 }
 
 impl Admin {
     /// The topics of an answer that exist.
-    pub(crate) fn topics_of(answer: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
-        by_name(answer).into_values().flatten()
+    pub(crate) fn existing_topics(answer: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
+        topics_by_name(answer).into_values().flatten()
     }
 
     /// Asks the leader of each partition, all leaders at the same time, and again after an election. Of an answer, `answers`
@@ -82,11 +82,11 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker tells who leads what.
-    pub(super) async fn ask_leaders<A: Api, T>(
+    pub(super) async fn request_leaders<A: Api, T>(
         &self,
         what: &str,
         partitions: impl IntoIterator<Item = TopicPartition>,
-        patience: Patience,
+        policy: RetryPolicy,
         request: impl Fn(&[TopicPartition]) -> A,
         answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
     ) -> Result<Outcomes<T>> {
@@ -95,11 +95,11 @@ impl Admin {
         let mut outcomes = BTreeMap::new();
         let mut missing: BTreeSet<_> = partitions.into_iter().collect();
         while !missing.is_empty() {
-            let (by_leader, mut failures) = self.by_leader(&missing, what).await?;
+            let (by_leader, mut failures) = self.group_by_leader(&missing, what).await?;
             let asked = by_leader.into_iter().map(|((id, at), of_leader)| {
                 let request = request(&of_leader);
                 async move {
-                    let answer = self.request_within(patience.answer, &at, request).await;
+                    let answer = self.request_within(policy.answer, &at, request).await;
                     (id, of_leader, answer)
                 }
             });
@@ -113,12 +113,12 @@ impl Admin {
                             }
                             match code {
                                 0 => drop(outcomes.insert(p, Ok(found))),
-                                code => drop(failures.insert(p.clone(), refusal(code, what, &p, id))),
+                                code => drop(failures.insert(p.clone(), classify_code(code, what, &p, id))),
                             }
                         }
                         let left_out = |p: TopicPartition| {
                             let why = format!("{what} of {p}: broker {id} answered without it");
-                            (p, Failure::Final(Error::new(ErrorKind::Corrupt, why)))
+                            (p, PartitionFailure::Final(Error::new(ErrorKind::Corrupt, why)))
                         };
                         failures.extend(silent.into_iter().map(left_out));
                     }
@@ -126,7 +126,7 @@ impl Admin {
                         let retriable = e.is_retriable();
                         let failure = |p: &TopicPartition| {
                             let e = e.clone().context(format_args!("{what} of {p} at broker {id}"));
-                            if retriable { Failure::Passing(e) } else { Failure::Final(e) }
+                            if retriable { PartitionFailure::Transient(e) } else { PartitionFailure::Final(e) }
                         };
                         failures.extend(silent.into_iter().map(|p| (p.clone(), failure(&p))));
                     }
@@ -135,9 +135,9 @@ impl Admin {
             let wait = backoff.next();
             let elapsed = began.elapsed() + wait;
             missing.clear();
-            let ends = patience.all_or_none && failures.values().any(|f| matches!(f, Failure::Final(_)));
+            let ends = policy.all_or_none && failures.values().any(|f| matches!(f, PartitionFailure::Final(_)));
             for (p, failure) in failures {
-                if ends || failure.is_over(elapsed, patience) {
+                if ends || failure.is_exhausted(elapsed, policy) {
                     outcomes.insert(p, Err(failure.into_error()));
                 } else {
                     missing.insert(p);
@@ -154,7 +154,7 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker tells which there are.
-    pub(super) async fn ask_brokers<T>(
+    pub(super) async fn for_each_broker<T>(
         &self,
         ask: impl AsyncFn(i32, BrokerAddr) -> Result<T>,
     ) -> Result<BTreeMap<i32, Result<T>>> {
@@ -182,19 +182,19 @@ impl Admin {
 
     /// Partitions by their leader, as of now, and why the others have none.
     #[allow(clippy::type_complexity, reason = "two maps, named by their use")]
-    async fn by_leader(
+    async fn group_by_leader(
         &self,
         partitions: &BTreeSet<TopicPartition>,
         what: &str,
-    ) -> Result<(BTreeMap<(i32, BrokerAddr), Vec<TopicPartition>>, BTreeMap<TopicPartition, Failure>)> {
+    ) -> Result<(BTreeMap<(i32, BrokerAddr), Vec<TopicPartition>>, BTreeMap<TopicPartition, PartitionFailure>)> {
         let topics: BTreeSet<_> = partitions.iter().map(|p| Arc::clone(&p.topic)).collect();
         let topics: Vec<_> = topics.into_iter().collect();
         let answer = self.cluster().metadata(Some(&topics), false).await.map_err(|e| e.context(what))?;
         let brokers: BTreeMap<_, _> = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
-        let topics = by_name(&answer);
+        let topics = topics_by_name(&answer);
         let (mut led, mut failures) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
         for p in partitions {
-            match leader(&topics, &brokers, p, what) {
+            match find_leader(&topics, &brokers, p, what) {
                 Ok(leader) => led.entry(leader).or_default().push(p.clone()),
                 Err(failure) => drop(failures.insert(p.clone(), failure)),
             }
@@ -204,7 +204,7 @@ impl Admin {
 }
 
 /// Each topic of an answer, or the code that it has instead.
-pub(super) fn by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
+pub(super) fn topics_by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
     let one = |t: &kafka_protocol::messages::metadata_response::MetadataResponseTopic| {
         let name: Arc<str> = Arc::from(t.name.as_ref()?.0.as_str());
         let topic = if t.error_code == 0 { Ok(topic_meta(Arc::clone(&name), t, None)) } else { Err(t.error_code) };
@@ -213,32 +213,32 @@ pub(super) fn by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<To
     answer.topics.iter().filter_map(one).collect()
 }
 
-fn leader(
+fn find_leader(
     topics: &BTreeMap<Arc<str>, Result<TopicMeta, i16>>,
     brokers: &BTreeMap<i32, BrokerAddr>,
     p: &TopicPartition,
     what: &str,
-) -> Result<(i32, BrokerAddr), Failure> {
+) -> Result<(i32, BrokerAddr), PartitionFailure> {
     let topic = match topics.get(&p.topic) {
         Some(Ok(topic)) => topic,
         None | Some(Err(code::UNKNOWN_TOPIC_OR_PARTITION)) => {
             let what = format!("topic {:?} does not exist", &*p.topic);
-            return Err(Failure::Final(Error::new(ErrorKind::UnknownTopic, what)));
+            return Err(PartitionFailure::Final(Error::new(ErrorKind::UnknownTopic, what)));
         }
         Some(Err(code)) => {
             let e = Error::broker(*code, format_args!("{what} of {p}"));
-            return Err(if e.is_retriable() { Failure::Passing(e) } else { Failure::Final(e) });
+            return Err(if e.is_retriable() { PartitionFailure::Transient(e) } else { PartitionFailure::Final(e) });
         }
     };
     let Some(partition) = topic.partition(p.partition) else {
         let what = format!("partition {p} does not exist: {} has {} partitions", p.topic, topic.partitions.len());
-        return Err(Failure::Final(Error::new(ErrorKind::UnknownTopic, what)));
+        return Err(PartitionFailure::Final(Error::new(ErrorKind::UnknownTopic, what)));
     };
-    let Some(id) = partition.leader else { return Err(Failure::NoLeader(no_leader(p, &partition.replicas))) };
+    let Some(id) = partition.leader else { return Err(PartitionFailure::NoLeader(no_leader(p, &partition.replicas))) };
     // Between a broker's death and the election the metadata may name a leader that is gone.
     let gone = || {
         let what = format!("{p} is led by broker {id}, which is not in the cluster's metadata: it is down");
-        Failure::NoLeader(Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what))
+        PartitionFailure::NoLeader(Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what))
     };
     brokers.get(&id).map(|at| (id, at.clone())).ok_or_else(gone)
 }
@@ -253,7 +253,7 @@ fn no_leader(p: &TopicPartition, replicas: &[i32]) -> Error {
 }
 
 /// All outcomes, or one error that names the partitions that have failed: of the failures the one that time does not mend.
-pub(super) fn whole<T>(outcomes: Outcomes<T>) -> Result<BTreeMap<TopicPartition, T>> {
+pub(super) fn all_or_error<T>(outcomes: Outcomes<T>) -> Result<BTreeMap<TopicPartition, T>> {
     let (mut found, mut failed) = (BTreeMap::new(), Vec::new());
     for (p, outcome) in outcomes {
         match outcome {
@@ -272,8 +272,8 @@ pub(super) fn whole<T>(outcomes: Outcomes<T>) -> Result<BTreeMap<TopicPartition,
     }
 }
 
-fn refusal(code: i16, what: &str, p: &TopicPartition, broker: i32) -> Failure {
+fn classify_code(code: i16, what: &str, p: &TopicPartition, broker: i32) -> PartitionFailure {
     let e = Error::broker(code, format_args!("{what} of {p} at broker {broker}"));
     // A broker that does not know the topic yet, or no longer, is behind: the metadata decides whether there is one.
-    if e.is_retriable() || e.is_unknown_topic() { Failure::Passing(e) } else { Failure::Final(e) }
+    if e.is_retriable() || e.is_unknown_topic() { PartitionFailure::Transient(e) } else { PartitionFailure::Final(e) }
 }

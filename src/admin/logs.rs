@@ -9,7 +9,7 @@ use kafka_protocol::messages::describe_log_dirs_response::{DescribeLogDirsRespon
 use serde::Serialize;
 
 use super::Admin;
-use super::leaders::Patience;
+use super::leaders::RetryPolicy;
 use crate::cluster::fields::topic_name;
 use crate::error::{Error, Result, code_name};
 
@@ -82,7 +82,7 @@ impl Admin {
     /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no
     /// broker can be reached.
     pub async fn log_dirs_by_broker(&self, topic: Option<&str>) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
-        self.dirs_by_broker(topic, Patience::partial(self.cluster()).answer).await
+        self.dirs_by_broker(topic, RetryPolicy::best_effort(self.cluster()).answer).await
     }
 
     async fn dirs_by_broker(&self, topic: Option<&str>, limit: Duration) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
@@ -95,7 +95,7 @@ impl Admin {
             }
         };
         let request = DescribeLogDirsRequest::default().with_topics(topics);
-        self.ask_brokers(async |broker, at| {
+        self.for_each_broker(async |broker, at| {
             let answer = self.request_within(limit, &at, request.clone()).await;
             dirs(broker, answer.map_err(|e| e.context(what(broker)))?)
         })

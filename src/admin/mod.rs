@@ -140,16 +140,16 @@ impl GroupFilter {
 /// A member of a group.
 ///
 /// ```
-/// use ailurus::admin::GroupMember;
+/// use ailurus::admin::MemberDescription;
 ///
-/// fn owns(m: &GroupMember, topic: &str, partition: i32) -> bool {
+/// fn owns(m: &MemberDescription, topic: &str, partition: i32) -> bool {
 ///     m.assignment.get(topic).is_some_and(|p| p.contains(&partition))
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct GroupMember {
+pub struct MemberDescription {
     /// As the coordinator named it.
     pub member_id: String,
     /// Of a static member, its name in the group.
@@ -219,7 +219,7 @@ pub struct GroupDescription {
     /// The broker that coordinates it.
     pub coordinator: i32,
     /// Its members.
-    pub members: Vec<GroupMember>,
+    pub members: Vec<MemberDescription>,
     /// Its offsets, in every partition of the topics that it has committed in, subscribes to or is assigned.
     pub offsets: Vec<GroupOffset>,
 }

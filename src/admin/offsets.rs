@@ -7,7 +7,7 @@ use kafka_protocol::messages::delete_records_response::DeleteRecordsTopicResult;
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::Admin;
-use super::leaders::{Outcomes, Patience, whole};
+use super::leaders::{Outcomes, RetryPolicy, all_or_error};
 use super::topics::millis;
 use crate::cluster::fields::{by_topic, topic_name};
 use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
@@ -30,7 +30,7 @@ impl Admin {
         partitions: &[TopicPartition],
         at: StartOffset,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
-        whole(self.offsets_at(partitions, at, Patience::whole(self.cluster())).await?)
+        all_or_error(self.offsets_at(partitions, at, RetryPolicy::all_or_none(self.cluster())).await?)
     }
 
     /// The same with an outcome for each partition: one without a leader, or whose leader does not answer, has its error, and the
@@ -44,14 +44,14 @@ impl Admin {
         partitions: &[TopicPartition],
         at: StartOffset,
     ) -> Result<BTreeMap<TopicPartition, Result<i64>>> {
-        self.offsets_at(partitions, at, Patience::partial(self.cluster())).await
+        self.offsets_at(partitions, at, RetryPolicy::best_effort(self.cluster())).await
     }
 
     async fn offsets_at(
         &self,
         partitions: &[TopicPartition],
         at: StartOffset,
-        patience: Patience,
+        policy: RetryPolicy,
     ) -> Result<Outcomes<i64>> {
         let timestamp = match at {
             StartOffset::Latest => LATEST,
@@ -63,10 +63,10 @@ impl Admin {
             }
             StartOffset::Offset(o) => return Ok(partitions.iter().map(|p| (p.clone(), Ok(o))).collect()),
         };
-        let mut found = self.offsets_of(partitions.iter().cloned(), timestamp, patience).await?;
+        let mut found = self.offsets_of(partitions.iter().cloned(), timestamp, policy).await?;
         // A timestamp behind the last record has no offset: what comes next has.
         let none: Vec<_> = found.iter().filter(|(_, o)| matches!(o, Ok(..0))).map(|(p, _)| p.clone()).collect();
-        found.extend(self.offsets_of(none, LATEST, patience).await?);
+        found.extend(self.offsets_of(none, LATEST, policy).await?);
         Ok(found)
     }
 
@@ -74,7 +74,7 @@ impl Admin {
         &self,
         partitions: impl IntoIterator<Item = TopicPartition>,
         timestamp: i64,
-        patience: Patience,
+        policy: RetryPolicy,
     ) -> Result<Outcomes<i64>> {
         let level = self.cluster().config().consumer.isolation_level;
         let request = |of_leader: &[TopicPartition]| {
@@ -82,7 +82,7 @@ impl Admin {
         };
         let answers =
             |answer| list_offsets::answers(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect();
-        self.ask_leaders("listing offsets", partitions, patience, request, answers).await
+        self.request_leaders("listing offsets", partitions, policy, request, answers).await
     }
 
     /// Deletes the records before an offset in each of some partitions, for good; -1 means all that are replicated. Gives
@@ -117,7 +117,7 @@ impl Admin {
             };
             response.topics.into_iter().flat_map(of_topic).collect()
         };
-        let patience = Patience::whole(self.cluster());
-        whole(self.ask_leaders("deleting records", before.keys().cloned(), patience, request, answers).await?)
+        let policy = RetryPolicy::all_or_none(self.cluster());
+        all_or_error(self.request_leaders("deleting records", before.keys().cloned(), policy, request, answers).await?)
     }
 }

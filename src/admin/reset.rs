@@ -8,9 +8,9 @@ use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 use tokio::try_join;
 
-use super::describe::Membership;
-use super::leaders::whole;
-use super::{Admin, GroupDescription, GroupMember};
+use super::describe::DescribedGroup;
+use super::leaders::all_or_error;
+use super::{Admin, GroupDescription, MemberDescription};
 use crate::cluster::fields::{by_topic, topic_name};
 use crate::cluster::offset_commit::{OffsetAndMetadata, commit_answer, commit_request};
 use crate::code;
@@ -21,10 +21,10 @@ use crate::text;
 use crate::wire::Api;
 
 /// Error codes of a coordinator that is not there, loads, or has moved: another one is asked.
-const COORDINATOR: [i16; 3] =
+const COORDINATOR_CODES: [i16; 3] =
     [code::COORDINATOR_LOAD_IN_PROGRESS, code::COORDINATOR_NOT_AVAILABLE, code::NOT_COORDINATOR];
 /// Error codes of a commit into a group that has members: unknown member, generation, rebalance, epoch.
-const MEMBERS: [i16; 4] =
+const MEMBERSHIP_CODES: [i16; 4] =
     [code::ILLEGAL_GENERATION, code::UNKNOWN_MEMBER_ID, code::REBALANCE_IN_PROGRESS, code::STALE_MEMBER_EPOCH];
 /// Of a commit without a member: there is no generation.
 const NO_GENERATION: i32 = -1;
@@ -96,7 +96,7 @@ impl Admin {
     ) -> Result<Vec<PlannedOffset>> {
         let committed = committed(group);
         let wanted = match to {
-            ResetTo::At(at) => whole(self.list_offsets_each(partitions, at).await?)?,
+            ResetTo::At(at) => all_or_error(self.list_offsets_each(partitions, at).await?)?,
             ResetTo::Shift(by) => {
                 let shift = |p: &TopicPartition| match committed.get(p) {
                     Some(from) => Ok((p.clone(), from.saturating_add(by))),
@@ -128,7 +128,7 @@ impl Admin {
             self.list_offsets_each(&partitions, StartOffset::Earliest),
             self.list_offsets_each(&partitions, StartOffset::Latest),
         )?;
-        let (first, end) = (whole(first)?, whole(end)?);
+        let (first, end) = (all_or_error(first)?, all_or_error(end)?);
         let committed = committed(group);
         let one = |(p, wanted): (&TopicPartition, &i64)| {
             let (first, end) = (first.get(p).copied()?, end.get(p).copied()?);
@@ -157,17 +157,17 @@ impl Admin {
     /// it; [`ErrorKind::UnknownTopic`]; offsets of other partitions may have been committed then.
     pub async fn set_offsets(&self, group: &str, offsets: &BTreeMap<TopicPartition, i64>) -> Result<()> {
         let what = format!("setting the offsets of group {group:?}");
-        refuse_members(&self.membership(group, &what).await?, &what)?;
+        require_no_members(&self.describe_without_offsets(group, &what).await?, &what)?;
         let offsets: Vec<_> = offsets.iter().map(|(p, o)| (p.clone(), OffsetAndMetadata::new(*o))).collect();
         let request = commit_request(group, "", NO_GENERATION, &offsets);
         let code = |r: &<OffsetCommitRequest as Api>::Response| {
-            commit_answer(r).into_values().find(|code| COORDINATOR.contains(code)).unwrap_or(0)
+            commit_answer(r).into_values().find(|code| COORDINATOR_CODES.contains(code)).unwrap_or(0)
         };
-        let (_, answer) = self.ask_coordinator(group, request, &what, code).await?;
+        let (_, answer) = self.request_coordinator(group, request, &what, code).await?;
         let refused: BTreeMap<_, _> = commit_answer(&answer).into_iter().filter(|(_, code)| *code != 0).collect();
         match refused.into_iter().next() {
             None => Ok(()),
-            Some((_, code)) if MEMBERS.contains(&code) => {
+            Some((_, code)) if MEMBERSHIP_CODES.contains(&code) => {
                 Err(Error::new(ErrorKind::GroupMembership, format!("{what}: a member has come: stop it first")))
             }
             Some((p, code)) => Err(Error::broker(code, format_args!("{what} in {}/{}", p.topic, p.partition))),
@@ -190,7 +190,7 @@ impl Admin {
             .with_topics(topics.collect());
         let what = format!("deleting offsets of group {group:?}");
         let code = |r: &<OffsetDeleteRequest as Api>::Response| r.error_code;
-        let (_, answer) = self.ask_coordinator(group, request, &what, code).await?;
+        let (_, answer) = self.request_coordinator(group, request, &what, code).await?;
         let all = answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.as_str(), p)));
         let refused = all.into_iter().find(|(_, p)| p.error_code != 0);
         refused.map_or(Ok(()), |(topic, p)| {
@@ -205,11 +205,11 @@ fn committed(group: &GroupDescription) -> BTreeMap<TopicPartition, i64> {
 }
 
 /// Refuses to change offsets under a group's members.
-fn refuse_members(group: &Membership, what: &str) -> Result<()> {
+fn require_no_members(group: &DescribedGroup, what: &str) -> Result<()> {
     if group.members.is_empty() {
         return Ok(());
     }
-    let name = |m: &GroupMember| if m.client_id.is_empty() { m.member_id.clone() } else { m.client_id.clone() };
+    let name = |m: &MemberDescription| if m.client_id.is_empty() { m.member_id.clone() } else { m.client_id.clone() };
     let who: BTreeSet<_> = group.members.iter().map(|m| format!("{} at {}", name(m), m.host)).collect();
     let who = text::list(who);
     let count = group.members.len();

@@ -60,7 +60,7 @@ impl Admin {
     /// # Errors
     /// As [`create_topic`](Self::create_topic); [`ErrorKind::Config`] if the number of partitions is not that of the places.
     pub async fn create_topic_with(&self, new: &NewTopic) -> Result<()> {
-        self.send_new(new, false).await?;
+        self.send_create_topic(new, false).await?;
         let partitions = new.count().unwrap_or(1);
         let there = |t: &TopicMeta| {
             t.partitions.len() as i64 >= i64::from(partitions) && t.partitions.iter().all(|p| p.leader.is_some())
@@ -73,10 +73,10 @@ impl Admin {
     /// # Errors
     /// Those of [`create_topic_with`](Self::create_topic_with).
     pub async fn check_topic(&self, new: &NewTopic) -> Result<()> {
-        self.send_new(new, true).await
+        self.send_create_topic(new, true).await
     }
 
-    async fn send_new(&self, new: &NewTopic, validate_only: bool) -> Result<()> {
+    async fn send_create_topic(&self, new: &NewTopic, validate_only: bool) -> Result<()> {
         let timeout = self.cluster().config().request_timeout;
         let request = CreateTopicsRequest::default()
             .with_topics(vec![new.request()?])
@@ -87,7 +87,7 @@ impl Admin {
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.ask_controller(request, &new.to_string(), answer).await.map(drop)
+        self.request_controller(request, &new.to_string(), answer).await.map(drop)
     }
 
     /// Gives a topic more partitions, up to `total`. Keys hash to a partition modulo their number: from then on a key's new
@@ -106,7 +106,7 @@ impl Admin {
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.ask_controller(request, &what, answer).await?;
+        self.request_controller(request, &what, answer).await?;
         self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
     }
 
@@ -124,12 +124,12 @@ impl Admin {
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.ask_controller(request, &what, answer).await?;
+        self.request_controller(request, &what, answer).await?;
         self.wait_for(name, &what, |t| t.is_none()).await
     }
 
     /// Sends a request to the controller, to the next one if it has moved.
-    pub(super) async fn ask_controller<A: Api>(
+    pub(super) async fn request_controller<A: Api>(
         &self,
         request: A,
         what: &str,
@@ -149,7 +149,7 @@ impl Admin {
                             return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
                         }
                         (code, message) => {
-                            let error = refused(code, message, what);
+                            let error = broker_error(code, message, what);
                             if code != code::NOT_CONTROLLER {
                                 return Err(error);
                             }
@@ -204,7 +204,7 @@ fn describe_error(name: &str, code: i16) -> Error {
 }
 
 /// A broker's refusal, in its own words where it has any.
-pub(super) fn refused(code: i16, message: Option<StrBytes>, what: &str) -> Error {
+pub(super) fn broker_error(code: i16, message: Option<StrBytes>, what: &str) -> Error {
     let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
     Error::broker(code, format_args!("{what}{said}"))
 }

@@ -21,7 +21,7 @@ use crate::wire::{Api, Connection, SPOKEN, api_versions};
 
 /// Whether a request fails so whichever broker is asked. One of them may refuse a login that others take: it restarts, for example.
 fn is_of_us(e: &Error) -> bool {
-    is_final(e) || e.is_of_token_source() || e.kind() == ErrorKind::Corrupt
+    is_final(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
 }
 
 /// The kind of all of them, if they are of one.
@@ -109,7 +109,9 @@ impl Cluster {
             tried.iter().map(Error::full).collect::<Vec<_>>().join("; ")
         );
         match common_kind(&tried) {
-            Some(kind @ (ErrorKind::Authentication | ErrorKind::Config)) => Err(Error::new(kind, what).passing()),
+            Some(kind @ (ErrorKind::Authentication | ErrorKind::Config)) => {
+                Err(Error::new(kind, what).into_transient())
+            }
             _ => Err(Error::new(ErrorKind::Connect, what)),
         }
     }
@@ -226,7 +228,11 @@ impl Cluster {
     /// settings is replaced, refusals are an outage.
     pub(super) fn judge(&self, e: Error) -> Error {
         let was_let_in = self.was_let_in.load(Ordering::Relaxed);
-        if was_let_in && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) { e.passing() } else { e }
+        if was_let_in && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) {
+            e.into_transient()
+        } else {
+            e
+        }
     }
 
     async fn shared(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {

@@ -147,8 +147,8 @@ impl ConfigBuilder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists all that is wrong.
     pub fn build(self) -> Result<Config> {
         let Self { config, mut problems, .. } = self;
-        check::all(&config, &mut problems);
-        check::outcome(&problems)?;
+        check::check_all(&config, &mut problems);
+        check::into_result(&problems)?;
         Ok(config)
     }
 }

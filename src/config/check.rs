@@ -10,7 +10,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 
 /// Notes all that is wrong with `config`.
-pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
+pub(super) fn check_all(config: &Config, problems: &mut Vec<String>) {
     let mut check = Check(problems);
     check.client(config);
     check.security(config);
@@ -21,7 +21,7 @@ pub(super) fn all(config: &Config, problems: &mut Vec<String>) {
 }
 
 /// One error for all problems.
-pub(super) fn outcome(problems: &[String]) -> Result<()> {
+pub(super) fn into_result(problems: &[String]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, report(problems))) }
 }
 
@@ -29,8 +29,8 @@ impl Config {
     /// For settings that were changed after they were built.
     pub(crate) fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
-        all(self, &mut problems);
-        outcome(&problems)
+        check_all(self, &mut problems);
+        into_result(&problems)
     }
 }
 
@@ -55,7 +55,7 @@ impl ProcessorConfig {
 fn validate(f: impl FnOnce(&mut Check<'_>)) -> Result<()> {
     let mut problems = Vec::new();
     f(&mut Check(&mut problems));
-    outcome(&problems)
+    into_result(&problems)
 }
 
 fn report(problems: &[String]) -> String {
@@ -66,7 +66,7 @@ fn report(problems: &[String]) -> String {
 }
 
 /// The name of a setting as a user of the environment knows it.
-fn named(setting: &str) -> String {
+fn display_name(setting: &str) -> String {
     let variable = env::rows().find(|row| row.setter == setting).map_or("", |row| row.variable);
     format!("{} ({variable})", setting.replace('_', " "))
 }
@@ -90,19 +90,21 @@ impl Check<'_> {
     ) {
         if let Some(value) = value.into().filter(|value| !bounds.contains(value)) {
             let (least, most) = bounds.into_inner();
-            self.0.push(format!("{} is {value:?}{unit}: allowed is {least:?} to {most:?}", named(setting)));
+            self.0.push(format!("{} is {value:?}{unit}: allowed is {least:?} to {most:?}", display_name(setting)));
         }
     }
 
     fn name(&mut self, setting: &str, value: &str) {
         self.require((1..=249).contains(&value.len()) && !value.chars().any(char::is_control), || {
-            format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", named(setting))
+            format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", display_name(setting))
         });
     }
 
     fn client(&mut self, c: &Config) {
         c.check_bounds(self);
-        self.require(!c.brokers.is_empty(), || format!("{} is empty: name at least one host:port", named("brokers")));
+        self.require(!c.brokers.is_empty(), || {
+            format!("{} is empty: name at least one host:port", display_name("brokers"))
+        });
         self.name("client_id", &c.client_id);
         self.name("group_id", &c.group_id);
     }
@@ -112,7 +114,7 @@ impl Check<'_> {
         tls.check_bounds(self);
         #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
         self.require(!protocol.is_tls(), || {
-            format!("{} is {protocol}: {}", named("security_protocol"), super::SecurityProtocol::NO_TLS)
+            format!("{} is {protocol}: {}", display_name("security_protocol"), super::SecurityProtocol::NO_TLS)
         });
         let set = [
             ("tls_ca_file", tls.ca_file.is_some()),
@@ -123,12 +125,12 @@ impl Check<'_> {
         // Somebody who sets these means not to talk in the clear.
         for (setting, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
             self.require(false, || {
-                let protocol_is = format!("{} is {protocol}", named("security_protocol"));
-                format!("{} is set, but {protocol_is}: it needs SSL or SASL_SSL", named(setting))
+                let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));
+                format!("{} is set, but {protocol_is}: it needs SSL or SASL_SSL", display_name(setting))
             });
         }
         self.require(tls.cert_file.is_some() == tls.key_file.is_some(), || {
-            let (cert, key) = (named("tls_cert_file"), named("tls_key_file"));
+            let (cert, key) = (display_name("tls_cert_file"), display_name("tls_key_file"));
             format!("of {cert} and {key} one is set: a client certificate needs both")
         });
     }
@@ -137,15 +139,15 @@ impl Check<'_> {
         let protocol = c.security_protocol;
         let Some(sasl) = &c.sasl else {
             self.require(!protocol.is_sasl(), || {
-                let mechanism = named("sasl_mechanism");
-                format!("{} is {protocol}, but {mechanism} is not set", named("security_protocol"))
+                let mechanism = display_name("sasl_mechanism");
+                format!("{} is {protocol}, but {mechanism} is not set", display_name("security_protocol"))
             });
             return;
         };
         let mechanism = &sasl.mechanism;
-        let is = || format!("{} is {}", named("sasl_mechanism"), mechanism.name());
+        let is = || format!("{} is {}", display_name("sasl_mechanism"), mechanism.name());
         self.require(protocol.is_sasl(), || {
-            let protocol_is = format!("{} is {protocol}", named("security_protocol"));
+            let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));
             format!("{}, but {protocol_is}: it needs SASL_SSL or SASL_PLAINTEXT", is())
         });
         self.require(protocol != SecurityProtocol::SaslPlaintext || sasl.allow_cleartext || !sasl.is_cleartext(), || {
@@ -153,18 +155,21 @@ impl Check<'_> {
             format!(
                 "{}, but {} is {protocol}: anyone on the way could read the {secret}; use SASL_SSL or a SCRAM mechanism, or allow it by {}",
                 is(),
-                named("security_protocol"),
-                named("sasl_allow_cleartext")
+                display_name("security_protocol"),
+                display_name("sasl_allow_cleartext")
             )
         });
         match mechanism {
             SaslMechanism::Plain(who) | SaslMechanism::ScramSha256(who) | SaslMechanism::ScramSha512(who) => {
                 let text = |s: &str| !s.is_empty() && !s.contains('\0');
                 self.require(text(&who.username), || {
-                    format!("{} is {:?}: allowed is text without NUL", named("sasl_username"), who.username)
+                    format!("{} is {:?}: allowed is text without NUL", display_name("sasl_username"), who.username)
                 });
                 self.require(text(who.password.expose()), || {
-                    format!("{} is empty or has a NUL in it: allowed is text without NUL", named("sasl_password"))
+                    format!(
+                        "{} is empty or has a NUL in it: allowed is text without NUL",
+                        display_name("sasl_password")
+                    )
                 });
             }
             SaslMechanism::OAuthBearer(bearer) => {
@@ -173,7 +178,7 @@ impl Check<'_> {
                     let value_ok = value.chars().all(|c| c.is_ascii_graphic() || c == ' ');
                     self.require(name_ok && value_ok, || {
                         let names = "allowed are names of letters, but not auth, and printable ASCII values";
-                        format!("{} has {name:?}: {names}", named("sasl_extensions"))
+                        format!("{} has {name:?}: {names}", display_name("sasl_extensions"))
                     });
                 }
             }
@@ -183,19 +188,19 @@ impl Check<'_> {
     fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {
         p.check_bounds(self);
         self.require(!p.idempotence || p.acks == Acks::All, || {
-            format!("{} is on: it needs {} to be all", named("idempotence"), named("acks"))
+            format!("{} is on: it needs {} to be all", display_name("idempotence"), display_name("acks"))
         });
         let least = p.linger.saturating_add(request_timeout);
         self.require(p.delivery_timeout >= least, || {
             format!(
                 "{} is {:?}: allowed is at least linger plus request timeout, {least:?}",
-                named("delivery_timeout"),
+                display_name("delivery_timeout"),
                 p.delivery_timeout
             )
         });
         if let Compression::Gzip { level } = p.compression {
             self.require((1..=9).contains(&level), || {
-                format!("{} is {level}: allowed is 1 (fast) to 9 (small)", named("compression_level"))
+                format!("{} is {level}: allowed is 1 (fast) to 9 (small)", display_name("compression_level"))
             });
         }
         for (topic, compression) in &p.topic_compression {
@@ -210,16 +215,16 @@ impl Check<'_> {
         self.require(c.heartbeat_interval.saturating_mul(3) <= c.session_timeout, || {
             format!(
                 "{} is {:?}: allowed is at most a third of the {}, which is {:?}",
-                named("heartbeat_interval"),
+                display_name("heartbeat_interval"),
                 c.heartbeat_interval,
-                named("session_timeout"),
+                display_name("session_timeout"),
                 c.session_timeout
             )
         });
         self.require(c.rebalance_timeout > c.heartbeat_interval, || {
             format!(
                 "{} is {:?}: allowed is more than the heartbeat interval of {:?}, by which a member learns of a rebalance",
-                named("rebalance_timeout"),
+                display_name("rebalance_timeout"),
                 c.rebalance_timeout,
                 c.heartbeat_interval
             )

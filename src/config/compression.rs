@@ -1,6 +1,6 @@
 //! How batches are compressed, and what that costs.
 
-use super::words::words;
+use super::keyword::keywords;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a producer compresses its batches. Consumers open batches of every codec, whatever is set here.
@@ -76,7 +76,7 @@ impl Compression {
     }
 }
 
-words!(
+keywords!(
     Compression, "compression":
     "none" => Self::None,
     "gzip" => Self::Gzip { level: Self::DEFAULT_GZIP_LEVEL },

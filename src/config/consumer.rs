@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keyword::keywords;
 use super::table::{KIB, MEMORY, MIB, days, hours, millis, minutes, secs, settings};
-use super::words::words;
 use crate::assignor::Assignor;
 
 /// Where a consumer starts in a partition for which its group has committed nothing, or whose committed offset is gone.
@@ -79,7 +79,7 @@ pub enum GroupProtocol {
     Auto,
 }
 
-words!(GroupProtocol, "group protocol": "classic" => Self::Classic, "consumer" => Self::Consumer, "auto" => Self::Auto);
+keywords!(GroupProtocol, "group protocol": "classic" => Self::Classic, "consumer" => Self::Consumer, "auto" => Self::Auto);
 
 impl PartialEq for AssignorKind {
     fn eq(&self, other: &Self) -> bool {
@@ -109,8 +109,8 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
-words!(OffsetReset, "offset reset": "earliest" => Self::Earliest, "latest" => Self::Latest, "none" => Self::None);
-words!(
+keywords!(OffsetReset, "offset reset": "earliest" => Self::Earliest, "latest" => Self::Latest, "none" => Self::None);
+keywords!(
     IsolationLevel, "isolation level": "read_uncommitted" => Self::ReadUncommitted, "read_committed" => Self::ReadCommitted
 );
 
@@ -149,7 +149,7 @@ settings! {
     /// `assignors`, sets the time between heartbeats, and has a session timeout of its own (Kafka's
     /// `group.consumer.session.timeout.ms`, 45 s). `session_timeout` is then how long this member holds on to its partitions
     /// when it reaches no coordinator.
-    group_protocol: GroupProtocol = GroupProtocol::Classic, "REDPANDA_GROUP_PROTOCOL" word;
+    group_protocol: GroupProtocol = GroupProtocol::Classic, "REDPANDA_GROUP_PROTOCOL" keyword;
     /// Makes this a static member of its group: one that comes back under the same id within the session timeout finds its
     /// partitions again, without a rebalance. No two members may have the same at a time: the older one is fenced. Closing it
     /// keeps its place in a classic group, as Java does.
@@ -162,9 +162,9 @@ settings! {
     /// partitions fetched from a replica there. 1 to 249 bytes.
     client_rack by hand: Option<String> = None, "REDPANDA_CLIENT_RACK" name;
     /// Where to start without a committed offset.
-    offset_reset: OffsetReset = OffsetReset::Earliest, "REDPANDA_AUTO_OFFSET_RESET" word;
+    offset_reset: OffsetReset = OffsetReset::Earliest, "REDPANDA_AUTO_OFFSET_RESET" keyword;
     /// Which records of transactions to read.
-    isolation_level: IsolationLevel = IsolationLevel::ReadUncommitted, "REDPANDA_ISOLATION_LEVEL" word;
+    isolation_level: IsolationLevel = IsolationLevel::ReadUncommitted, "REDPANDA_ISOLATION_LEVEL" keyword;
     /// How often a consumer commits by itself what was handed out before the program last asked for more, which by that counts
     /// as handled; none: the program commits. It commits as well when it is closed and before it gives up
     /// partitions. A processor, which knows what has ended, takes no notice of it.

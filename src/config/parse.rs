@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::words::Words;
+use super::keyword::Keyword;
 use super::{AssignorKind, BrokerAddr, Compression, SecurityProtocol, addr};
 
 /// Reads one of the type's words.
-pub(super) fn word<T: Words>(s: &str) -> Result<T, String> {
-    T::from_word(s).ok_or_else(T::allowed)
+pub(super) fn keyword<T: Keyword>(s: &str) -> Result<T, String> {
+    T::from_keyword(s).ok_or_else(T::allowed)
 }
 
 pub(super) fn brokers(s: &str) -> Result<Vec<BrokerAddr>, String> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::words::words;
+use super::keyword::keywords;
 use crate::partitioner::Partitioner;
 
 /// How a producer chooses the partition of records that do not name theirs.
@@ -61,7 +61,7 @@ impl PartialEq for PartitionerKind {
 
 impl Eq for PartitionerKind {}
 
-words!(
+keywords!(
     PartitionerKind, "partitioner":
     "murmur2" => Self::Murmur2, "consistent_random" => Self::ConsistentRandom, "round_robin" => Self::RoundRobin
 );

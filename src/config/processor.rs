@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::keyword::keywords;
 use super::table::{KIB, MEMORY, MIB, days, hours, millis, minutes, secs, settings};
-use super::words::words;
 
 /// Which records a handler gets one after the other; all others it may get side by side.
 ///
@@ -26,7 +26,7 @@ pub enum HandlerOrdering {
     Unordered,
 }
 
-words!(
+keywords!(
     HandlerOrdering, "order of handling":
     "partition" => Self::Partition, "key" => Self::Key, "unordered" => Self::Unordered
 );
@@ -49,7 +49,7 @@ settings! {
     pub struct ProcessorConfig(self) in [config.processor];
 
     /// Which records are handled one after the other.
-    ordering as handler_ordering: HandlerOrdering = HandlerOrdering::Partition, "REDPANDA_HANDLER_ORDERING" word;
+    ordering as handler_ordering: HandlerOrdering = HandlerOrdering::Partition, "REDPANDA_HANDLER_ORDERING" keyword;
     /// How many records (or batches) of a subscription may be in hand at a time, over all its partitions, which take turns.
     /// Where there are several, one partition alone has at most eight ninths, so that slow handlers of one do
     /// not hold up the others.

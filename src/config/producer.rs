@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::keyword::keywords;
 use super::table::{KIB, MEMORY, MIB, hours, millis, secs, settings};
-use super::words::words;
 use super::{Compression, PartitionerKind};
 
 /// Who must have a record before it is acknowledged.
@@ -26,7 +26,7 @@ pub enum Acks {
     Leader,
 }
 
-words!(Acks, "number of acknowledgements": "all" | "-1" => Self::All, "leader" | "1" => Self::Leader);
+keywords!(Acks, "number of acknowledgements": "all" | "-1" => Self::All, "leader" | "1" => Self::Leader);
 
 settings! {
     /// Settings of a [`Producer`](crate::Producer). They are checked when a producer is made.
@@ -49,7 +49,7 @@ settings! {
 
     /// Who must have a record before it is acknowledged. [`Acks::Leader`], for records whose loss does
     /// no harm, needs `idempotence` off.
-    acks: Acks = Acks::All, "REDPANDA_ACKS" word;
+    acks: Acks = Acks::All, "REDPANDA_ACKS" keyword;
     /// Whether brokers can tell a batch that is sent again from a new one (KIP-98): no retry writes a record
     /// twice, and several batches of a partition may be on their way. Without it there is one at a time. Turn it off for
     /// [`Acks::Leader`], or where the client's principal may not have a producer id.
@@ -76,12 +76,12 @@ settings! {
     delivery_timeout: Duration = secs(120), "REDPANDA_DELIVERY_TIMEOUT" millis, in secs(1)..=hours(1);
     /// Compression of batches. A batch that it does not make smaller is sent as it is. A record may ask for
     /// another one. The level of gzip has a variable of its own, `REDPANDA_COMPRESSION_LEVEL`.
-    compression: Compression = Compression::None, "REDPANDA_COMPRESSION" word;
+    compression: Compression = Compression::None, "REDPANDA_COMPRESSION" keyword;
     /// Compression of batches of these topics, in place of `compression`.
     topic_compression by hand: HashMap<String, Compression> = HashMap::new(), "REDPANDA_TOPIC_COMPRESSION" topic_codecs;
     /// How the partition of a record is chosen that does not name it. Change it where
     /// other producers of the same topics hash otherwise.
-    partitioner: PartitionerKind = PartitionerKind::Murmur2, "REDPANDA_PARTITIONER" word;
+    partitioner: PartitionerKind = PartitionerKind::Murmur2, "REDPANDA_PARTITIONER" keyword;
     /// How records are spread that may go to any partition, such as those without a key. If true, they stick to one
     /// partition for 16 to 32 KiB (for one to two times `batch_size` if that is less), up to the end of a batch if one lies
     /// there, and then to another, which is the less likely the more batches wait for it (KIP-794): a slow broker gets fewer.

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::ask::{absent, of_topic};
+use super::probe::{topic_health, unlisted_replica_brokers};
 use super::{BrokerHealth, TopicHealth};
 use crate::admin::{Admin, GroupFilter};
 use crate::cluster::{Client, TopicMeta};
 
 /// Number of groups asked at the same time.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_GROUPS: usize = 16;
 
 /// What other users of the cluster suffer from.
 #[derive(Debug, Default)]
-pub(super) struct Others {
+pub(super) struct OfflineReport {
     /// Topics that have a partition without a leader and are read by a group.
     pub(super) topics: Vec<TopicHealth>,
     /// Brokers that hold replicas of any topic and are down.
@@ -26,18 +26,18 @@ pub(super) struct Others {
 
 /// In a healthy cluster it is one request; groups are asked only where a partition is offline. A topic of which it is not known
 /// within the health timeout whether a group reads it is taken for read.
-pub(super) async fn look(client: &Client) -> Others {
+pub(super) async fn find(client: &Client) -> OfflineReport {
     let deadline = Instant::now() + client.config().health_timeout;
     let Ok(Ok(answer)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
-        return Others::default(); // the list of brokers says so
+        return OfflineReport::default(); // the list of brokers says so
     };
-    let all: Vec<_> = Admin::topics_of(&answer).collect();
+    let all: Vec<_> = Admin::existing_topics(&answer).collect();
     let listed: BTreeSet<i32> = answer.brokers.iter().map(|b| b.node_id.0).collect();
-    let brokers = absent(all.iter(), |id| listed.contains(id)).collect();
+    let brokers = unlisted_replica_brokers(all.iter(), |id| listed.contains(id)).collect();
     let offline = all.into_iter().filter(|t| t.partitions.iter().any(|p| p.leader.is_none()));
     let offline: BTreeMap<_, _> = offline.map(|t| (Arc::clone(&t.name), t)).collect();
     let topics = if offline.is_empty() { Vec::new() } else { read_by_groups(client, &offline, deadline).await };
-    Others { topics, brokers }
+    OfflineReport { topics, brokers }
 }
 
 async fn read_by_groups(
@@ -46,21 +46,21 @@ async fn read_by_groups(
     deadline: Instant,
 ) -> Vec<TopicHealth> {
     let mut readers = BTreeMap::<Arc<str>, BTreeSet<String>>::new();
-    let found = timeout_at(deadline, find(client, offline, &mut readers)).await;
+    let found = timeout_at(deadline, find_readers(client, offline, &mut readers)).await;
     if found != Ok(true) {
-        // Whether a group reads the others is not known: that is no reason to keep silent about them.
+        // Whether a group reads the offline is not known: that is no reason to keep silent about them.
         for topic in offline.keys() {
             readers.entry(Arc::clone(topic)).or_default();
         }
     }
     let read = |(name, groups): (Arc<str>, BTreeSet<String>)| {
-        Some(TopicHealth { groups: groups.into_iter().collect(), ..of_topic(offline.get(&name)?) })
+        Some(TopicHealth { groups: groups.into_iter().collect(), ..topic_health(offline.get(&name)?) })
     };
     readers.into_iter().filter_map(read).collect()
 }
 
 /// Finds the groups that read one of these topics; whether all groups could be asked.
-async fn find(
+async fn find_readers(
     client: &Client,
     topics: &BTreeMap<Arc<str>, TopicMeta>,
     readers: &mut BTreeMap<Arc<str>, BTreeSet<String>>,
@@ -75,7 +75,7 @@ async fn find(
             let topics = admin.topics_read_by(&group).await;
             (group, topics)
         })
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(MAX_CONCURRENT_GROUPS);
     while let Some((group, read)) = asked.next().await {
         match read {
             Ok(read) => {

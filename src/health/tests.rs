@@ -27,7 +27,7 @@ fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
         in_flight: 0,
         parked_keys: 0,
         paused: paused.map(str::to_owned),
-        trouble: None,
+        problem: None,
     }
 }
 
@@ -39,30 +39,30 @@ fn subscription(state: &str, partitions: Vec<PartitionHealth>) -> SubscriptionHe
         state_ms: 90_000,
         member_id: None,
         generation: None,
-        trouble: None,
+        problem: None,
         activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
         lag: 0,
         partitions,
     }
 }
 
-fn judged(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: SubscriptionHealth) -> Health {
-    let seen = Seen { is_fresh: true, cluster_id: None, controller_id: Some(1), brokers, topics };
+fn health_of(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: SubscriptionHealth) -> Health {
+    let seen = ClusterProbe { is_fresh: true, cluster_id: None, controller_id: Some(1), brokers, topics };
     Health::new(&Arc::new(seen), Duration::ZERO, vec![s])
 }
 
 fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
-    judged(brokers, vec![], subscription("member", vec![])).status
+    health_of(brokers, vec![], subscription("member", vec![])).status
 }
 
 fn of_subscription(s: SubscriptionHealth) -> Health {
-    judged(vec![broker(None)], vec![], s)
+    health_of(vec![broker(None)], vec![], s)
 }
 
 #[test]
 fn what_keeps_a_member_from_its_group_is_told() {
     let mut s = subscription("member", vec![]);
-    s.trouble = Some("for 12s: finding the coordinator in group \"g\": no broker could be reached".into());
+    s.problem = Some("for 12s: finding the coordinator in group \"g\": no broker could be reached".into());
     let health = of_subscription(s);
     assert_eq!(health.status, Status::Degraded);
     assert!(
@@ -93,7 +93,7 @@ fn the_worst_finding_is_the_status() {
     assert_eq!(of_brokers(vec![broker(Some("down"))]), Status::Unhealthy);
     assert_eq!(of_brokers(vec![]), Status::Unhealthy);
     let waits = || vec![partition(Activity::Busy, Some("why"))];
-    let health = judged(vec![broker(Some("down"))], vec![], subscription("member", waits()));
+    let health = health_of(vec![broker(Some("down"))], vec![], subscription("member", waits()));
     assert_eq!((health.status, health.problems.len()), (Status::Unhealthy, 2));
     let waiting = of_subscription(subscription("member", waits()));
     assert_eq!(waiting.status, Status::Degraded);
@@ -105,7 +105,7 @@ fn the_worst_finding_is_the_status() {
 fn what_could_not_be_asked_is_not_taken_for_missing() {
     let of = |is_fresh| {
         let brokers = vec![broker(None)];
-        let seen = Seen { is_fresh, cluster_id: None, controller_id: None, brokers, topics: vec![] };
+        let seen = ClusterProbe { is_fresh, cluster_id: None, controller_id: None, brokers, topics: vec![] };
         Health::new(&Arc::new(seen), Duration::ZERO, vec![]).problems
     };
     assert!(of(true)[0].starts_with("the cluster has no controller"), "{:?}", of(true));
@@ -150,7 +150,7 @@ fn joining_is_well_until_it_takes_too_long() {
 
 #[test]
 fn topics_count_by_leader_and_by_use() {
-    let of = |t| judged(vec![broker(None)], vec![t], subscription("member", vec![]));
+    let of = |t| health_of(vec![broker(None)], vec![t], subscription("member", vec![]));
     assert_eq!(of(topic("t", true, 0)).status, Status::Healthy, "replicas are the brokers' affair");
     assert_eq!(of(topic("other", false, 0)).status, Status::Healthy, "nobody reads it");
     let gone = of(topic("t", false, 0));

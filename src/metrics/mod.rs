@@ -20,7 +20,7 @@
 //! # }
 //! ```
 
-mod durations;
+mod histogram;
 mod registry;
 mod snapshot;
 
@@ -28,9 +28,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use durations::Durations;
+pub use histogram::Histogram;
 pub use registry::Registry;
-pub use snapshot::{Family, Kind, Sample, Snapshot, Unit, Value};
+pub use snapshot::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
 use crate::error::ErrorKind;
 
@@ -263,9 +263,9 @@ pub enum Observation<'a> {
         /// The partition.
         partition: i32,
         /// The time that each call took that succeeded.
-        done: &'a Durations,
+        done: &'a Histogram,
         /// The same of those that failed.
-        failed: &'a Durations,
+        failed: &'a Histogram,
     },
     /// A handler has failed.
     AttemptFailed {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::{Durations, Metrics, Observation, Snapshot};
+use super::{Histogram, Metrics, MetricsSnapshot, Observation};
 use crate::error::ErrorKind;
 
 /// An offset that is not known.
-const NONE: i64 = -1;
+const UNKNOWN_OFFSET: i64 = -1;
 
 /// Counts what clients do, for programs that read the numbers themselves or hand them on: the command's `/metrics` is made of
 /// a [`snapshot`](Self::snapshot). `docs/metrics.md` lists what there is.
@@ -22,12 +22,12 @@ const NONE: i64 = -1;
 /// See the [module](super) for an example.
 #[derive(Debug, Default)]
 pub struct Registry {
-    brokers: Map<String, Broker>,
-    topics: Map<String, Produced>,
-    producers: Producers,
-    groups: Map<String, Group>,
-    polls: ByError<Mutex<Durations>>,
-    commits: ByError<Mutex<Durations>>,
+    brokers: Map<String, BrokerMetrics>,
+    topics: Map<String, TopicMetrics>,
+    producers: BufferMetrics,
+    groups: Map<String, GroupMetrics>,
+    polls: ByError<Mutex<Histogram>>,
+    commits: ByError<Mutex<Histogram>>,
     failures: Map<&'static str, ByError<AtomicU64>>,
 }
 
@@ -45,7 +45,7 @@ impl<K, V> Default for Map<K, V> {
 }
 
 impl<K: Ord + Clone, V: Default> Map<K, V> {
-    fn at<Q: Ord + ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Arc<V>
+    fn get_or_insert<Q: Ord + ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Arc<V>
     where
         K: Borrow<Q>,
     {
@@ -70,44 +70,44 @@ impl<K: Ord + Clone, V: Default> Map<K, V> {
 }
 
 impl<V: Default> ByError<V> {
-    fn of(&self, error: Option<ErrorKind>) -> Arc<V> {
+    fn for_error(&self, error: Option<ErrorKind>) -> Arc<V> {
         match error {
-            None => self.at(""),
-            Some(error) => self.at(&*error.name()),
+            None => self.get_or_insert(""),
+            Some(error) => self.get_or_insert(&*error.name()),
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Broker {
+struct BrokerMetrics {
     connections: AtomicI64,
     opened: AtomicU64,
     failures: ByError<AtomicU64>,
     reauthentications: ByError<AtomicU64>,
-    apis: Map<&'static str, Api>,
+    apis: Map<&'static str, ApiMetrics>,
 }
 
 #[derive(Debug, Default)]
-struct Api {
+struct ApiMetrics {
     in_flight: AtomicI64,
-    took: Mutex<Durations>,
+    took: Mutex<Histogram>,
     errors: ByError<AtomicU64>,
     throttled: Mutex<Duration>,
 }
 
 /// What was produced to a topic.
 #[derive(Debug, Default)]
-struct Produced {
+struct TopicMetrics {
     batches: AtomicU64,
     uncompressed: AtomicU64,
     bytes: AtomicU64,
     records: ByError<AtomicU64>,
-    took: ByError<Mutex<Durations>>,
+    took: ByError<Mutex<Histogram>>,
     retries: ByError<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Producers {
+struct BufferMetrics {
     used: AtomicI64,
     limit: AtomicI64,
     waits: AtomicU64,
@@ -115,34 +115,34 @@ struct Producers {
 }
 
 #[derive(Debug, Default)]
-struct Group {
+struct GroupMetrics {
     members: Map<&'static str, AtomicI64>,
     assigned: AtomicI64,
     lost: AtomicU64,
-    rebalances: Mutex<Durations>,
+    rebalances: Mutex<Histogram>,
     commits: ByError<AtomicU64>,
-    topics: Map<String, Read>,
+    topics: Map<String, GroupTopicMetrics>,
 }
 
 /// What a group has read of a topic.
 #[derive(Debug, Default)]
-struct Read {
+struct GroupTopicMetrics {
     batches: AtomicU64,
     fetched: AtomicU64,
     bytes: AtomicU64,
     uncompressed: AtomicU64,
     consumed: AtomicU64,
-    done: Mutex<Durations>,
-    failed: Mutex<Durations>,
+    done: Mutex<Histogram>,
+    failed: Mutex<Histogram>,
     attempts_failed: AtomicU64,
     retries: AtomicU64,
     dead_letters: AtomicU64,
-    partitions: Map<i32, Partition>,
+    partitions: Map<i32, PartitionMetrics>,
 }
 
 /// A partition for as long as it is ours.
 #[derive(Debug)]
-struct Partition {
+struct PartitionMetrics {
     /// Members of this program that have it: while it goes from one to the other there may be two.
     owners: AtomicI64,
     position: AtomicI64,
@@ -156,9 +156,9 @@ struct Partition {
     parked_keys: AtomicU64,
 }
 
-impl Default for Partition {
+impl Default for PartitionMetrics {
     fn default() -> Self {
-        let none = || AtomicI64::new(NONE);
+        let none = || AtomicI64::new(UNKNOWN_OFFSET);
         Self {
             owners: AtomicI64::new(0),
             position: none(),
@@ -173,11 +173,11 @@ impl Default for Partition {
     }
 }
 
-impl Partition {
+impl PartitionMetrics {
     /// Records that have not been handled, or handed out where there are no handlers.
     fn lag(&self) -> Option<i64> {
-        let end = known(&self.end)?;
-        let at = known(&self.handled).or_else(|| known(&self.position))?;
+        let end = known_offset(&self.end)?;
+        let at = known_offset(&self.handled).or_else(|| known_offset(&self.position))?;
         Some((end - at).max(0))
     }
 }
@@ -189,37 +189,37 @@ impl Registry {
     }
 
     /// What has been counted so far, and what is so now.
-    pub fn snapshot(&self) -> Snapshot {
-        families::of(self)
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        families::snapshot(self)
     }
 
-    fn api(&self, broker: &str, api: &'static str) -> Arc<Api> {
-        self.brokers.at(broker).apis.at(&api)
+    fn api(&self, broker: &str, api: &'static str) -> Arc<ApiMetrics> {
+        self.brokers.get_or_insert(broker).apis.get_or_insert(&api)
     }
 
-    fn read(&self, group: &str, topic: &str) -> Arc<Read> {
-        self.groups.at(group).topics.at(topic)
+    fn read(&self, group: &str, topic: &str) -> Arc<GroupTopicMetrics> {
+        self.groups.get_or_insert(group).topics.get_or_insert(topic)
     }
 
     /// Nothing of a partition that has gone: what its tasks tell at last is late.
-    fn partition(&self, group: &str, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+    fn partition(&self, group: &str, topic: &str, partition: i32) -> Option<Arc<PartitionMetrics>> {
         self.groups.get(group)?.topics.get(topic)?.partitions.get(&partition)
     }
 
     /// What connections and requests tell.
-    fn observe_wire(&self, observation: &Observation<'_>) {
+    fn observe_connection(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::Connected { broker } => {
-                let broker = self.brokers.at(broker);
+                let broker = self.brokers.get_or_insert(broker);
                 add(&broker.connections, 1);
                 count(&broker.opened, 1);
             }
-            Observation::Disconnected { broker } => add(&self.brokers.at(broker).connections, -1),
+            Observation::Disconnected { broker } => add(&self.brokers.get_or_insert(broker).connections, -1),
             Observation::ConnectFailed { broker, error } => {
-                count(&self.brokers.at(broker).failures.of(Some(error)), 1);
+                count(&self.brokers.get_or_insert(broker).failures.for_error(Some(error)), 1);
             }
             Observation::Reauthenticated { broker, error } => {
-                count(&self.brokers.at(broker).reauthentications.of(error), 1);
+                count(&self.brokers.get_or_insert(broker).reauthentications.for_error(error), 1);
             }
             Observation::RequestSent { broker, api } => add(&self.api(broker, api).in_flight, 1),
             Observation::RequestEnded { broker, api: name, took, error } => {
@@ -227,11 +227,11 @@ impl Registry {
                 add(&api.in_flight, -1);
                 lock(&api.took).add(took);
                 if error.is_some() {
-                    count(&api.errors.of(error), 1);
+                    count(&api.errors.for_error(error), 1);
                 }
                 match name {
-                    "Fetch" => lock(&self.polls.of(error)).add(took),
-                    "OffsetCommit" => lock(&self.commits.of(error)).add(took),
+                    "Fetch" => lock(&self.polls.for_error(error)).add(took),
+                    "OffsetCommit" => lock(&self.commits.for_error(error)).add(took),
                     _ => {}
                 }
             }
@@ -244,16 +244,18 @@ impl Registry {
     fn observe_producer(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::BatchEncoded { topic, uncompressed, bytes, .. } => {
-                let topic = self.topics.at(topic);
+                let topic = self.topics.get_or_insert(topic);
                 count(&topic.batches, 1);
                 count(&topic.uncompressed, uncompressed as u64);
                 count(&topic.bytes, bytes as u64);
             }
-            Observation::BatchRetried { topic, error } => count(&self.topics.at(topic).retries.of(Some(error)), 1),
+            Observation::BatchRetried { topic, error } => {
+                count(&self.topics.get_or_insert(topic).retries.for_error(Some(error)), 1)
+            }
             Observation::BatchEnded { topic, records, took, error } => {
-                let topic = self.topics.at(topic);
-                count(&topic.records.of(error), u64::from(records));
-                lock(&topic.took.of(error)).add(took);
+                let topic = self.topics.get_or_insert(topic);
+                count(&topic.records.for_error(error), u64::from(records));
+                lock(&topic.took.for_error(error)).add(took);
             }
             Observation::BufferChanged { used, limit } => {
                 add(&self.producers.used, used);
@@ -271,26 +273,26 @@ impl Registry {
     fn observe_consumer(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::Member { group, was, is } => {
-                let members = &self.groups.at(group).members;
-                was.into_iter().for_each(|was| add(&members.at(&was), -1));
-                is.into_iter().for_each(|is| add(&members.at(&is), 1));
+                let members = &self.groups.get_or_insert(group).members;
+                was.into_iter().for_each(|was| add(&members.get_or_insert(&was), -1));
+                is.into_iter().for_each(|is| add(&members.get_or_insert(&is), 1));
             }
             Observation::Assigned { group, topic, partition } => {
-                add(&self.groups.at(group).assigned, 1);
-                add(&self.read(group, topic).partitions.at(&partition).owners, 1);
+                add(&self.groups.get_or_insert(group).assigned, 1);
+                add(&self.read(group, topic).partitions.get_or_insert(&partition).owners, 1);
             }
             Observation::Unassigned { group, topic, partition, lost } => {
-                let group = self.groups.at(group);
+                let group = self.groups.get_or_insert(group);
                 add(&group.assigned, -1);
                 count(&group.lost, u64::from(lost));
-                let topic = group.topics.at(topic);
+                let topic = group.topics.get_or_insert(topic);
                 let mut partitions = topic.partitions.0.write().unwrap_or_else(PoisonError::into_inner);
                 let others = partitions.get(&partition).map_or(0, |p| p.owners.fetch_sub(1, Ordering::Relaxed) - 1);
                 if others <= 0 {
                     partitions.remove(&partition);
                 }
             }
-            Observation::Rebalanced { group, took } => lock(&self.groups.at(group).rebalances).add(took),
+            Observation::Rebalanced { group, took } => lock(&self.groups.get_or_insert(group).rebalances).add(took),
             Observation::Fetched { group, topic, partition, batches, records, bytes, uncompressed, end } => {
                 let read = self.read(group, topic);
                 count(&read.batches, u64::from(batches));
@@ -307,7 +309,9 @@ impl Registry {
                     p.position.store(position, Ordering::Relaxed);
                 }
             }
-            Observation::Committed { group, error, .. } => count(&self.groups.at(group).commits.of(error), 1),
+            Observation::Committed { group, error, .. } => {
+                count(&self.groups.get_or_insert(group).commits.for_error(error), 1)
+            }
             Observation::CommittedOffset { group, topic, partition, offset } => {
                 if let Some(p) = self.partition(group, topic, partition) {
                     p.committed.store(offset, Ordering::Relaxed);
@@ -338,7 +342,7 @@ impl Registry {
                 set(&p.waiting, waiting);
                 set(&p.parked, parked);
                 set(&p.parked_keys, parked_keys);
-                p.handled.store(position.unwrap_or(NONE), Ordering::Relaxed);
+                p.handled.store(position.unwrap_or(UNKNOWN_OFFSET), Ordering::Relaxed);
             }
             _ => {}
         }
@@ -354,7 +358,7 @@ impl Metrics for Registry {
             | Observation::Reauthenticated { .. }
             | Observation::RequestSent { .. }
             | Observation::RequestEnded { .. }
-            | Observation::Throttled { .. } => self.observe_wire(observation),
+            | Observation::Throttled { .. } => self.observe_connection(observation),
             Observation::BatchEncoded { .. }
             | Observation::BatchRetried { .. }
             | Observation::BatchEnded { .. }
@@ -372,7 +376,7 @@ impl Metrics for Registry {
             | Observation::AttemptFailed { .. }
             | Observation::DeadLettered { .. }
             | Observation::Backlog { .. } => self.observe_processor(observation),
-            Observation::Failed { part, error } => count(&self.failures.at(part).of(Some(*error)), 1),
+            Observation::Failed { part, error } => count(&self.failures.get_or_insert(part).for_error(Some(*error)), 1),
         }
     }
 }
@@ -385,8 +389,8 @@ fn add(gauge: &AtomicI64, n: i64) {
     gauge.fetch_add(n, Ordering::Relaxed);
 }
 
-fn known(offset: &AtomicI64) -> Option<i64> {
-    Some(offset.load(Ordering::Relaxed)).filter(|offset| *offset != NONE)
+fn known_offset(offset: &AtomicI64) -> Option<i64> {
+    Some(offset.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN_OFFSET)
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,13 +1,13 @@
 //! The counts of a registry as they were at one time, by the names that Prometheus knows them by.
 
-use super::Durations;
+use super::Histogram;
 
 /// All metrics of a [`Registry`](super::Registry) at one time, also those of which there is no sample yet.
 ///
 /// See the [module](super) for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Snapshot {
+pub struct MetricsSnapshot {
     /// In the order of `docs/metrics.md`.
     pub families: Vec<Family>,
 }
@@ -113,7 +113,7 @@ pub enum Value {
     /// Any number.
     Number(f64),
     /// A histogram.
-    Durations(Durations),
+    Histogram(Histogram),
 }
 
 impl Value {
@@ -122,12 +122,12 @@ impl Value {
         match self {
             Self::Count(n) => *n as f64,
             Self::Number(n) => *n,
-            Self::Durations(times) => times.count() as f64,
+            Self::Histogram(times) => times.count() as f64,
         }
     }
 }
 
-impl Snapshot {
+impl MetricsSnapshot {
     /// The samples of a metric; none if there is no such metric.
     pub fn samples(&self, name: &str) -> &[Sample] {
         self.families.iter().find(|f| f.name == name).map_or(&[], |f| &f.samples)

@@ -8,7 +8,7 @@ const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn times_are_counted_by_how_long_they_are() {
-    let mut times = Durations::default();
+    let mut times = Histogram::default();
     for took in [Duration::ZERO, MS / 10, MS / 10 + Duration::from_nanos(1), 60_000 * MS, 60_001 * MS, Duration::MAX] {
         times.add(took);
     }

@@ -409,7 +409,7 @@ pub struct SubscriptionHealth {
     pub activity: Activity,
     /// What keeps it from its group, while that is so, and for how long: an outage that passes by itself, or that somebody has to end.
     #[serde(default)]
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
     /// Records of its partitions that have not been handled, as far as is known.
     pub lag: i64,
     /// Its partitions.
@@ -436,7 +436,7 @@ impl SubscriptionHealth {
                 in_flight: 0,
                 parked_keys: 0,
                 paused: None,
-                trouble: trouble.map(|trouble| trouble.describe(now)),
+                problem: trouble.map(|trouble| trouble.describe(now)),
             }
         };
         let partitions: Vec<_> = consumer.partitions().into_iter().map(partition).collect();
@@ -454,7 +454,7 @@ impl SubscriptionHealth {
             member_id,
             generation,
             activity,
-            trouble: consumer.outlook.of_group().map(|trouble| trouble.describe(now)),
+            problem: consumer.outlook.of_group().map(|trouble| trouble.describe(now)),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             partitions,
         }
@@ -496,5 +496,5 @@ pub struct PartitionHealth {
     pub paused: Option<String>,
     /// Why it can't be read now, and for how long: its leader can't be reached, or it has none. Where it ends is not known then.
     #[serde(default)]
-    pub trouble: Option<String>,
+    pub problem: Option<String>,
 }

@@ -198,7 +198,7 @@ impl PartitionState {
             in_flight: count(&self.counts.in_flight),
             parked_keys: count(&self.counts.parked_keys),
             paused,
-            trouble: trouble.map(|trouble| trouble.describe(now)),
+            problem: trouble.map(|trouble| trouble.describe(now)),
         }
     }
 }
@@ -330,7 +330,7 @@ impl SubscriptionState {
             state_ms: millis(in_state),
             member_id,
             generation,
-            trouble: self.outlook.of_group().map(|trouble| trouble.describe(now)),
+            problem: self.outlook.of_group().map(|trouble| trouble.describe(now)),
             activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default().max(of_state),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             partitions,

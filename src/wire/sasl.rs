@@ -72,9 +72,9 @@ impl Login {
     }
 
     fn without_proof(&self, asker: &Asker, e: Error) -> Error {
-        let token_source_away = e.is_of_token_source();
+        let token_source_away = e.is_token_source_outage();
         let e = Error::new(e.kind(), format!("can't log in to {} by {}: {}", asker.peer(), self.name(), e.full()));
-        if token_source_away { e.of_token_source() } else { e }
+        if token_source_away { e.into_token_source_outage() } else { e }
     }
 }
 

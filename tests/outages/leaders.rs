@@ -98,12 +98,12 @@ async fn health_does_not_call_a_partition_idle_that_it_can_t_ask() {
     }
     broker.set_hook(move |request| (request.node == away && matches!(request.api_key, 1 | 2)).then_some(Fault::Close));
     let of = |health: &ailurus::Health| health.subscriptions[0].partitions[1].clone();
-    until(async || of(&service.health().await).trouble.is_some()).await;
+    until(async || of(&service.health().await).problem.is_some()).await;
     let health = service.health().await;
     let (one, other) = (of(&health), &health.subscriptions[0].partitions[0]);
     assert_ne!(one.activity, Activity::Idle, "{one:?}");
     assert_eq!(one.lag, None, "{one:?}");
-    assert_eq!((other.activity, other.trouble.as_deref()), (Activity::Idle, None));
+    assert_eq!((other.activity, other.problem.as_deref()), (Activity::Idle, None));
     assert!(health.status >= Status::Degraded, "{health:?}");
     assert!(
         health.problems.iter().any(|p| p.contains("t/1 of group") && p.contains("can't be read")),

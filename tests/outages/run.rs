@@ -237,7 +237,7 @@ impl World {
             }
         };
         tokio::join!(read, self.write_through());
-        while subscription.health().trouble.is_some() {
+        while subscription.health().problem.is_some() {
             sleep(Duration::from_millis(5)).await;
         }
         subscription.shutdown().await.unwrap();

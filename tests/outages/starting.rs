@@ -64,7 +64,7 @@ async fn health_says(service: &RedpandaService, why: &str) {
     until(async || {
         let health = service.health().await;
         let starting = health.subscriptions.first().filter(|s| s.state == "joining" && s.group == "g");
-        starting.and_then(|s| s.trouble.as_ref()).is_some_and(|trouble| {
+        starting.and_then(|s| s.problem.as_ref()).is_some_and(|trouble| {
             assert!(health.status >= Status::Degraded, "{health:?}");
             assert!(health.problems.iter().any(|p| p.contains("\"g\"") && p.contains(why)), "{health:?}");
             trouble.contains(why)

@@ -222,7 +222,7 @@ async fn an_error_that_leaves_it_open_whether_the_batch_is_in_the_log_ends_as_an
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
         spoil(embedded, move |_| Some(Fault::Error(code)));
         let error = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
-        assert!(error.is_fate_unknown(), "{code}: {error:?}");
+        assert!(error.is_indeterminate(), "{code}: {error:?}");
         embedded.clear_hook();
         s.close().await;
     }

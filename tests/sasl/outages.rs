@@ -146,7 +146,7 @@ async fn a_subscription_comes_back_and_its_health_says_why_it_was_away() {
         away.begins().await;
         let trouble = soon(async {
             loop {
-                match subscription.health().trouble {
+                match subscription.health().problem {
                     Some(trouble) => break trouble,
                     None => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
@@ -158,7 +158,7 @@ async fn a_subscription_comes_back_and_its_health_says_why_it_was_away() {
         produce(&producer, &topic, 1..2).await;
         assert_eq!(soon(seen.recv()).await.unwrap(), "1");
         soon(async {
-            while subscription.health().trouble.is_some() {
+            while subscription.health().problem.is_some() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })

@@ -4,7 +4,7 @@ mod reset;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupMember, GroupOffset};
+use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupOffset, MemberDescription};
 use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -285,7 +285,7 @@ fn owned(assignment: &BTreeMap<String, Vec<i32>>) -> String {
 }
 
 /// Who owns each partition.
-fn owners(members: &[GroupMember]) -> HashMap<(&str, i32), &str> {
+fn owners(members: &[MemberDescription]) -> HashMap<(&str, i32), &str> {
     let mut owners = HashMap::new();
     for m in members {
         for (topic, partitions) in &m.assignment {

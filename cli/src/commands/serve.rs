@@ -289,7 +289,7 @@ const STARTING: &str = "the consumers are being started";
 fn outside(health: &Health) -> Vec<String> {
     let outside = health.subscriptions.iter().filter(|s| s.state != "member");
     let reason = |s: &SubscriptionHealth| {
-        let why = s.trouble.as_ref().map(|trouble| format!(", {trouble}")).unwrap_or_default();
+        let why = s.problem.as_ref().map(|problem| format!(", {problem}")).unwrap_or_default();
         format!("the consumer of group {:?} is {}{why}", s.group, s.state)
     };
     let reasons: Vec<_> = outside.map(reason).collect();

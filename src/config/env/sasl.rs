@@ -19,8 +19,8 @@ const SCOPE: &str = "REDPANDA_SASL_OAUTH_SCOPE";
 const CA_FILE: &str = "REDPANDA_SASL_OAUTH_CA_FILE";
 const EXTENSIONS: &str = "REDPANDA_SASL_OAUTH_EXTENSIONS";
 /// What `OAUTHBEARER` alone has a use for, and what the others have.
-const OF_TOKENS: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE, EXTENSIONS];
-const OF_PASSWORDS: [&str; 2] = [USERNAME, PASSWORD];
+const TOKEN_VARIABLES: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE, EXTENSIONS];
+const PASSWORD_VARIABLES: [&str; 2] = [USERNAME, PASSWORD];
 
 pub(in crate::config) const ROWS: &[Row] = &[
     Row::new("sasl_mechanism", MECHANISM, "None"),
@@ -43,8 +43,8 @@ pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
     let mut allow_cleartext = false;
     vars.set(ALLOW_CLEARTEXT, boolean, &mut allow_cleartext);
     let Some(mechanism) = mechanism else {
-        for variable in OF_PASSWORDS.into_iter().chain(OF_TOKENS) {
-            vars.no_use(variable, "it needs REDPANDA_SASL_MECHANISM");
+        for variable in PASSWORD_VARIABLES.into_iter().chain(TOKEN_VARIABLES) {
+            vars.reject_unused(variable, "it needs REDPANDA_SASL_MECHANISM");
         }
         return;
     };
@@ -66,17 +66,17 @@ pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
 
 impl Vars<'_> {
     fn credentials(&mut self) -> Option<Credentials> {
-        for variable in OF_TOKENS {
-            self.no_use(variable, "it needs REDPANDA_SASL_MECHANISM to be OAUTHBEARER");
+        for variable in TOKEN_VARIABLES {
+            self.reject_unused(variable, "it needs REDPANDA_SASL_MECHANISM to be OAUTHBEARER");
         }
-        let username = self.needed(USERNAME, "the mechanism needs a user and a password");
-        let password = self.needed(PASSWORD, "the mechanism needs a user and a password");
+        let username = self.require(USERNAME, "the mechanism needs a user and a password");
+        let password = self.require(PASSWORD, "the mechanism needs a user and a password");
         Some(Credentials::new(username?, password?))
     }
 
     fn bearer(&mut self) -> Option<OAuthBearer> {
-        for variable in OF_PASSWORDS {
-            self.no_use(variable, "OAUTHBEARER has tokens in place of passwords");
+        for variable in PASSWORD_VARIABLES {
+            self.reject_unused(variable, "OAUTHBEARER has tokens in place of passwords");
         }
         let mut extensions = Vec::new();
         self.set(EXTENSIONS, pairs, &mut extensions);
@@ -85,10 +85,10 @@ impl Vars<'_> {
     }
 
     fn tokens(&mut self) -> Option<TokenSource> {
-        let file = self.given(TOKEN_FILE);
-        let Some(endpoint) = self.given(TOKEN_ENDPOINT) else {
+        let file = self.get(TOKEN_FILE);
+        let Some(endpoint) = self.get(TOKEN_ENDPOINT) else {
             for variable in [CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE] {
-                self.no_use(variable, "it needs REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT");
+                self.reject_unused(variable, "it needs REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT");
             }
             if file.is_none() {
                 let what = format!("OAUTHBEARER needs tokens: {TOKEN_FILE}, or {TOKEN_ENDPOINT} with a client");
@@ -99,21 +99,21 @@ impl Vars<'_> {
         if file.is_some() {
             self.problems.push(format!("{TOKEN_FILE} and {TOKEN_ENDPOINT} are set: tokens come from one of them"));
         }
-        let id = self.needed(CLIENT_ID, "a token endpoint asks who wants a token");
-        let secret = self.needed(CLIENT_SECRET, "a token endpoint asks who wants a token");
+        let id = self.require(CLIENT_ID, "a token endpoint asks who wants a token");
+        let secret = self.require(CLIENT_SECRET, "a token endpoint asks who wants a token");
         let mut client = ClientCredentials::new(endpoint, id?, Secret::from(secret?));
-        client.scope = self.given(SCOPE);
-        client.ca_file = self.given(CA_FILE).map(PathBuf::from);
+        client.scope = self.get(SCOPE);
+        client.ca_file = self.get(CA_FILE).map(PathBuf::from);
         Some(TokenSource::ClientCredentials(client))
     }
 
     /// As it is: a password may end in a space.
-    fn given(&self, variable: &str) -> Option<String> {
+    fn get(&self, variable: &str) -> Option<String> {
         (self.read)(variable)
     }
 
-    fn needed(&mut self, variable: &str, why: &str) -> Option<String> {
-        let value = self.given(variable);
+    fn require(&mut self, variable: &str, why: &str) -> Option<String> {
+        let value = self.get(variable);
         if value.is_none() {
             self.problems.push(format!("{variable} is not set: {why}"));
         }
@@ -121,8 +121,8 @@ impl Vars<'_> {
     }
 
     /// Notes a variable that has been set for nothing; what it is may be a secret.
-    fn no_use(&mut self, variable: &str, why: &str) {
-        if self.given(variable).is_some() {
+    fn reject_unused(&mut self, variable: &str, why: &str) {
+        if self.get(variable).is_some() {
             self.problems.push(format!("{variable} is set, but {why}"));
         }
     }

@@ -67,14 +67,14 @@ struct Example {
 }
 
 fn examples() -> Vec<Example> {
-    let (mut examples, mut comment, mut is_told) = (Vec::new(), String::new(), false);
+    let (mut examples, mut comment, mut had_setting) = (Vec::new(), String::new(), false);
     for line in document(".env.example").lines() {
         if let Some((variable, value)) = line.split_once('=').filter(|_| line.starts_with("REDPANDA_")) {
-            is_told = true;
+            had_setting = true;
             let (variable, value) = (variable.to_owned(), value.to_owned());
             examples.push(Example { variable, value, comment: comment.clone() });
         } else {
-            if std::mem::take(&mut is_told) {
+            if std::mem::take(&mut had_setting) {
                 comment.clear();
             }
             comment += line;

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{ByError, Durations, Group, Partition, Read, Registry, known, lock};
-use crate::metrics::{Family, Kind, Sample, Snapshot, Unit, Value};
+use super::{ByError, GroupMetrics, GroupTopicMetrics, Histogram, PartitionMetrics, Registry, known_offset, lock};
+use crate::metrics::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
 const SYSTEM: (&str, &str) = ("messaging_system", "kafka");
 const OPERATION: &str = "messaging_operation_name";
@@ -18,27 +18,27 @@ const ERROR: &str = "error_type";
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
-pub(super) fn of(registry: &Registry) -> Snapshot {
-    let mut out = Out::default();
+pub(super) fn snapshot(registry: &Registry) -> MetricsSnapshot {
+    let mut out = Families::default();
     conventions(registry, &mut out);
     producers(registry, &mut out);
     requests(registry, &mut out);
     connections(registry, &mut out);
     groups(registry, &mut out);
-    reading(registry, &mut out);
+    fetching(registry, &mut out);
     partitions(registry, &mut out);
     handlers(registry, &mut out);
     let errors = "Errors that a part of the client has dealt with or told the program, by what they are.";
     out.counter("ailurus_errors_total", None, errors, |add| {
         for (part, errors) in registry.failures.all() {
-            by_error(add, &[("part", part)], &errors, loaded);
+            by_error(add, &[("part", part)], &errors, counter_value);
         }
     });
-    Snapshot { families: out.0 }
+    MetricsSnapshot { families: out.0 }
 }
 
 #[derive(Default)]
-struct Out(Vec<Family>);
+struct Families(Vec<Family>);
 
 /// Collects the samples of a metric.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Samples {
     }
 }
 
-impl Out {
+impl Families {
     fn family(
         &mut self,
         kind: Kind,
@@ -78,11 +78,11 @@ impl Out {
     }
 }
 
-fn loaded(n: &AtomicU64) -> Value {
+fn counter_value(n: &AtomicU64) -> Value {
     Value::Count(n.load(Ordering::Relaxed))
 }
 
-fn signed(n: &AtomicI64) -> Value {
+fn gauge_value(n: &AtomicI64) -> Value {
     Value::Number(n.load(Ordering::Relaxed) as f64)
 }
 
@@ -90,8 +90,8 @@ fn seconds(n: &Mutex<Duration>) -> Value {
     Value::Number(lock(n).as_secs_f64())
 }
 
-fn times(n: &Mutex<Durations>) -> Value {
-    Value::Durations(lock(n).clone())
+fn histogram_value(n: &Mutex<Histogram>) -> Value {
+    Value::Histogram(lock(n).clone())
 }
 
 /// One sample for each error, and one without the label where there was none.
@@ -111,7 +111,7 @@ fn ratio(uncompressed: &AtomicU64, bytes: &AtomicU64) -> Option<Value> {
     (bytes > 0).then(|| Value::Number(uncompressed as f64 / bytes as f64))
 }
 
-fn each_read(registry: &Registry, mut f: impl FnMut(&str, &str, &Read)) {
+fn each_group_topic(registry: &Registry, mut f: impl FnMut(&str, &str, &GroupTopicMetrics)) {
     for (group, of_group) in registry.groups.all() {
         for (topic, read) in of_group.topics.all() {
             f(&group, &topic, &read);
@@ -119,59 +119,62 @@ fn each_read(registry: &Registry, mut f: impl FnMut(&str, &str, &Read)) {
     }
 }
 
-fn conventions(registry: &Registry, out: &mut Out) {
+fn conventions(registry: &Registry, out: &mut Families) {
     let help = "Records that were acknowledged, or failed (error_type).";
     out.counter("messaging_client_sent_messages_total", None, help, |add| {
         for (topic, produced) in registry.topics.all() {
             let labels = [SYSTEM, (OPERATION, "send"), (DESTINATION, &*topic)];
-            by_error(add, &labels, &produced.records, loaded);
+            by_error(add, &labels, &produced.records, counter_value);
         }
     });
     let help = "Records that were handed to the program or its handlers.";
     out.counter("messaging_client_consumed_messages_total", None, help, |add| {
-        each_read(registry, |group, topic, read| {
-            add.push(&[SYSTEM, (OPERATION, "poll"), (GROUP, group), (DESTINATION, topic)], loaded(&read.consumed));
+        each_group_topic(registry, |group, topic, read| {
+            add.push(
+                &[SYSTEM, (OPERATION, "poll"), (GROUP, group), (DESTINATION, topic)],
+                counter_value(&read.consumed),
+            );
         });
     });
     let help = "From the first record of a batch to its acknowledgement (send); requests that fetch (poll) and commit.";
     out.histogram("messaging_client_operation_duration_seconds", help, |add| {
         for (topic, produced) in registry.topics.all() {
             let labels = [SYSTEM, (OPERATION, "send"), (DESTINATION, &*topic)];
-            by_error(add, &labels, &produced.took, times);
+            by_error(add, &labels, &produced.took, histogram_value);
         }
-        by_error(add, &[SYSTEM, (OPERATION, "poll")], &registry.polls, times);
-        by_error(add, &[SYSTEM, (OPERATION, "commit")], &registry.commits, times);
+        by_error(add, &[SYSTEM, (OPERATION, "poll")], &registry.polls, histogram_value);
+        by_error(add, &[SYSTEM, (OPERATION, "commit")], &registry.commits, histogram_value);
     });
     let help = "Calls of handlers, those that failed with error_type=\"handler\".";
     out.histogram("messaging_process_duration_seconds", help, |add| {
-        each_read(registry, |group, topic, read| {
+        each_group_topic(registry, |group, topic, read| {
             let labels = [SYSTEM, (OPERATION, "process"), (GROUP, group), (DESTINATION, topic), (ERROR, "handler")];
             for (times, labels) in [(&read.done, &labels[..4]), (&read.failed, &labels[..])] {
                 let times = lock(times).clone();
                 if times.count() > 0 {
-                    add.push(labels, Value::Durations(times));
+                    add.push(labels, Value::Histogram(times));
                 }
             }
         });
     });
 }
 
-fn producers(registry: &Registry, out: &mut Out) {
+fn producers(registry: &Registry, out: &mut Families) {
     let topics = registry.topics.all();
-    let each = |add: &mut Samples, value: fn(&super::Produced) -> Option<Value>| {
+    let each = |add: &mut Samples, value: fn(&super::TopicMetrics) -> Option<Value>| {
         for (topic, produced) in &topics {
             value(produced).into_iter().for_each(|value| add.push(&[("topic", topic)], value));
         }
     };
     let help = "Batches that were made ready for the wire.";
-    out.counter("ailurus_producer_batches_total", None, help, |add| each(add, |p| Some(loaded(&p.batches))));
+    out.counter("ailurus_producer_batches_total", None, help, |add| each(add, |p| Some(counter_value(&p.batches))));
     let help = "Size of these batches before compression.";
     out.counter("ailurus_producer_uncompressed_bytes_total", Some(Unit::Bytes), help, |add| {
-        each(add, |p| Some(loaded(&p.uncompressed)));
+        each(add, |p| Some(counter_value(&p.uncompressed)));
     });
     let help = "Size of these batches as they are sent.";
     out.counter("ailurus_producer_sent_bytes_total", Some(Unit::Bytes), help, |add| {
-        each(add, |p| Some(loaded(&p.bytes)));
+        each(add, |p| Some(counter_value(&p.bytes)));
     });
     let help = "Uncompressed bytes for each byte sent, over all time.";
     out.gauge("ailurus_producer_compression_ratio", None, help, |add| {
@@ -179,29 +182,31 @@ fn producers(registry: &Registry, out: &mut Out) {
     });
     out.counter("ailurus_producer_retries_total", None, "Batches that were tried again, by why.", |add| {
         for (topic, produced) in &topics {
-            by_error(add, &[("topic", topic)], &produced.retries, loaded);
+            by_error(add, &[("topic", topic)], &produced.retries, counter_value);
         }
     });
     let producers = &registry.producers;
     let help = "Buffer space taken by records that wait or are on their way.";
     out.gauge("ailurus_producer_buffer_used_bytes", Some(Unit::Bytes), help, |add| {
-        add.push(&[], signed(&producers.used));
+        add.push(&[], gauge_value(&producers.used));
     });
     let help = "Buffer space of the producers there are.";
     out.gauge("ailurus_producer_buffer_limit_bytes", Some(Unit::Bytes), help, |add| {
-        add.push(&[], signed(&producers.limit));
+        add.push(&[], gauge_value(&producers.limit));
     });
     let help = "Records that had to wait for buffer space.";
-    out.counter("ailurus_producer_buffer_waits_total", None, help, |add| add.push(&[], loaded(&producers.waits)));
+    out.counter("ailurus_producer_buffer_waits_total", None, help, |add| {
+        add.push(&[], counter_value(&producers.waits))
+    });
     let help = "Time that they waited, together.";
     out.counter("ailurus_producer_buffer_wait_seconds_total", Some(Unit::Seconds), help, |add| {
         add.push(&[], seconds(&producers.waited));
     });
 }
 
-fn requests(registry: &Registry, out: &mut Out) {
+fn requests(registry: &Registry, out: &mut Families) {
     let brokers = registry.brokers.all();
-    let each = |f: &mut dyn FnMut(Labels<'_>, &super::Api)| {
+    let each = |f: &mut dyn FnMut(Labels<'_>, &super::ApiMetrics)| {
         for (broker, of_broker) in &brokers {
             for (api, requests) in of_broker.apis.all() {
                 f(&[("api", api), ("broker", broker)], &requests);
@@ -210,14 +215,14 @@ fn requests(registry: &Registry, out: &mut Out) {
     };
     let help = "From handing a request to its connection to the answer.";
     out.histogram("ailurus_request_duration_seconds", help, |add| {
-        each(&mut |labels, api| add.push(labels, times(&api.took)));
+        each(&mut |labels, api| add.push(labels, histogram_value(&api.took)));
     });
     out.gauge("ailurus_requests_in_flight", None, "Requests that wait for an answer.", |add| {
-        each(&mut |labels, api| add.push(labels, signed(&api.in_flight)));
+        each(&mut |labels, api| add.push(labels, gauge_value(&api.in_flight)));
     });
     let help = "Requests that were not answered, or whose answer could not be read.";
     out.counter("ailurus_request_errors_total", None, help, |add| {
-        each(&mut |labels, api| by_error(add, labels, &api.errors, loaded));
+        each(&mut |labels, api| by_error(add, labels, &api.errors, counter_value));
     });
     let help = "Pauses that brokers have asked for because a quota was used up.";
     out.counter("ailurus_request_throttle_seconds_total", Some(Unit::Seconds), help, |add| {
@@ -225,70 +230,76 @@ fn requests(registry: &Registry, out: &mut Out) {
     });
 }
 
-fn connections(registry: &Registry, out: &mut Out) {
+fn connections(registry: &Registry, out: &mut Families) {
     let brokers = registry.brokers.all();
     out.gauge("ailurus_connections", None, "Connections that are open.", |add| {
-        brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], signed(&broker.connections)));
+        brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], gauge_value(&broker.connections)));
     });
     out.counter("ailurus_connections_opened_total", None, "Connections that were made.", |add| {
-        brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], loaded(&broker.opened)));
+        brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], counter_value(&broker.opened)));
     });
     let help = "Connections that could not be made, by why.";
     out.counter("ailurus_connection_failures_total", None, help, |add| {
-        brokers.iter().for_each(|(name, broker)| by_error(add, &[("broker", name)], &broker.failures, loaded));
+        brokers.iter().for_each(|(name, broker)| by_error(add, &[("broker", name)], &broker.failures, counter_value));
     });
     let help = "Times that a connection proved anew who we are, or could not (error_type).";
     out.counter("ailurus_reauthentications_total", None, help, |add| {
         brokers.iter().for_each(|(name, broker)| {
-            by_error(add, &[("broker", name)], &broker.reauthentications, loaded);
+            by_error(add, &[("broker", name)], &broker.reauthentications, counter_value);
         });
     });
 }
 
-fn groups(registry: &Registry, out: &mut Out) {
+fn groups(registry: &Registry, out: &mut Families) {
     let groups = registry.groups.all();
-    let each = |add: &mut Samples, value: fn(&Group) -> Value| {
+    let each = |add: &mut Samples, value: fn(&GroupMetrics) -> Value| {
         groups.iter().for_each(|(name, group)| add.push(&[("group", name)], value(group)));
     };
     let help = "Consumers of this program by their place in the group: joining or member.";
     out.gauge("ailurus_consumer_members", None, help, |add| {
         for (name, group) in &groups {
             for (state, members) in group.members.all() {
-                add.push(&[("group", name), ("state", state)], signed(&members));
+                add.push(&[("group", name), ("state", state)], gauge_value(&members));
             }
         }
     });
     out.gauge("ailurus_consumer_assigned_partitions", None, "Partitions that are theirs.", |add| {
-        each(add, |group| signed(&group.assigned));
+        each(add, |group| gauge_value(&group.assigned));
     });
     let help = "Partitions that were taken from them before they could be given up.";
-    out.counter("ailurus_consumer_lost_partitions_total", None, help, |add| each(add, |group| loaded(&group.lost)));
+    out.counter("ailurus_consumer_lost_partitions_total", None, help, |add| {
+        each(add, |group| counter_value(&group.lost))
+    });
     let help = "Rebalances, from the first a member knew of one to its partitions.";
     out.histogram("ailurus_consumer_rebalance_duration_seconds", help, |add| {
-        each(add, |group| times(&group.rebalances));
+        each(add, |group| histogram_value(&group.rebalances));
     });
     out.counter("ailurus_consumer_commits_total", None, "Commits, those that failed with error_type.", |add| {
-        groups.iter().for_each(|(name, group)| by_error(add, &[("group", name)], &group.commits, loaded));
+        groups.iter().for_each(|(name, group)| by_error(add, &[("group", name)], &group.commits, counter_value));
     });
 }
 
-fn reading(registry: &Registry, out: &mut Out) {
-    let each = |add: &mut Samples, value: fn(&Read) -> Option<Value>| {
-        each_read(registry, |group, topic, read| {
+fn fetching(registry: &Registry, out: &mut Families) {
+    let each = |add: &mut Samples, value: fn(&GroupTopicMetrics) -> Option<Value>| {
+        each_group_topic(registry, |group, topic, read| {
             value(read).into_iter().for_each(|value| add.push(&[("group", group), ("topic", topic)], value));
         });
     };
     let help = "Batches that were fetched and opened.";
-    out.counter("ailurus_consumer_fetched_batches_total", None, help, |add| each(add, |r| Some(loaded(&r.batches))));
+    out.counter("ailurus_consumer_fetched_batches_total", None, help, |add| {
+        each(add, |r| Some(counter_value(&r.batches)))
+    });
     let help = "Records that were fetched.";
-    out.counter("ailurus_consumer_fetched_records_total", None, help, |add| each(add, |r| Some(loaded(&r.fetched))));
+    out.counter("ailurus_consumer_fetched_records_total", None, help, |add| {
+        each(add, |r| Some(counter_value(&r.fetched)))
+    });
     let help = "Size of these batches as they came.";
     out.counter("ailurus_consumer_fetched_bytes_total", Some(Unit::Bytes), help, |add| {
-        each(add, |r| Some(loaded(&r.bytes)));
+        each(add, |r| Some(counter_value(&r.bytes)));
     });
     let help = "Size of these batches without compression.";
     out.counter("ailurus_consumer_uncompressed_bytes_total", Some(Unit::Bytes), help, |add| {
-        each(add, |r| Some(loaded(&r.uncompressed)));
+        each(add, |r| Some(counter_value(&r.uncompressed)));
     });
     let help = "Uncompressed bytes for each byte fetched, over all time.";
     out.gauge("ailurus_consumer_compression_ratio", None, help, |add| {
@@ -296,9 +307,9 @@ fn reading(registry: &Registry, out: &mut Out) {
     });
 }
 
-fn partitions(registry: &Registry, out: &mut Out) {
-    let each = |add: &mut Samples, value: fn(&Partition) -> Option<i64>| {
-        each_read(registry, |group, topic, read| {
+fn partitions(registry: &Registry, out: &mut Families) {
+    let each = |add: &mut Samples, value: fn(&PartitionMetrics) -> Option<i64>| {
+        each_group_topic(registry, |group, topic, read| {
             for (partition, p) in read.partitions.all() {
                 let labels = [("group", group), ("topic", topic), ("partition", &*partition.to_string())];
                 value(&p).into_iter().for_each(|value| add.push(&labels, Value::Number(value as f64)));
@@ -306,19 +317,19 @@ fn partitions(registry: &Registry, out: &mut Out) {
         });
     };
     let help = "Offset behind the last record that was handed to the program or its handlers.";
-    out.gauge("ailurus_consumer_position_offset", None, help, |add| each(add, |p| known(&p.position)));
+    out.gauge("ailurus_consumer_position_offset", None, help, |add| each(add, |p| known_offset(&p.position)));
     let help = "Offset that the group has committed.";
-    out.gauge("ailurus_consumer_committed_offset", None, help, |add| each(add, |p| known(&p.committed)));
+    out.gauge("ailurus_consumer_committed_offset", None, help, |add| each(add, |p| known_offset(&p.committed)));
     let help = "Offset behind the last record that can be read, as of the last fetch.";
-    out.gauge("ailurus_consumer_end_offset", None, help, |add| each(add, |p| known(&p.end)));
+    out.gauge("ailurus_consumer_end_offset", None, help, |add| each(add, |p| known_offset(&p.end)));
     let help = "Records up to there that were not handled yet, or not handed out where there are no handlers.";
-    out.gauge("ailurus_consumer_lag_records", None, help, |add| each(add, Partition::lag));
+    out.gauge("ailurus_consumer_lag_records", None, help, |add| each(add, PartitionMetrics::lag));
 }
 
-fn handlers(registry: &Registry, out: &mut Out) {
-    let each = |add: &mut Samples, value: fn(&Read) -> &AtomicU64| {
-        each_read(registry, |group, topic, read| {
-            add.push(&[("group", group), ("topic", topic)], loaded(value(read)));
+fn handlers(registry: &Registry, out: &mut Families) {
+    let each = |add: &mut Samples, value: fn(&GroupTopicMetrics) -> &AtomicU64| {
+        each_group_topic(registry, |group, topic, read| {
+            add.push(&[("group", group), ("topic", topic)], counter_value(value(read)));
         });
     };
     let help = "Attempts of handlers that failed.";
@@ -327,11 +338,11 @@ fn handlers(registry: &Registry, out: &mut Out) {
     out.counter("ailurus_processor_retries_total", None, help, |add| each(add, |r| &r.retries));
     let help = "Records that were written to a dead-letter topic.";
     out.counter("ailurus_processor_dead_letters_total", None, help, |add| each(add, |r| &r.dead_letters));
-    let each = |add: &mut Samples, value: fn(&Partition) -> &AtomicU64| {
-        each_read(registry, |group, topic, read| {
+    let each = |add: &mut Samples, value: fn(&PartitionMetrics) -> &AtomicU64| {
+        each_group_topic(registry, |group, topic, read| {
             for (partition, p) in read.partitions.all() {
                 // Of a consumer with handlers.
-                if known(&p.handled).is_some() {
+                if known_offset(&p.handled).is_some() {
                     let labels = [("group", group), ("topic", topic), ("partition", &*partition.to_string())];
                     add.push(&labels, Value::Number(value(&p).load(Ordering::Relaxed) as f64));
                 }

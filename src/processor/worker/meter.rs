@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ErrorKind;
-use crate::metrics::{Durations, Observation, Reporter};
+use crate::metrics::{Histogram, Observation, Reporter};
 use crate::record::TopicPartition;
 
 /// Where the records of a partition are; see [`Observation::Backlog`].
@@ -26,8 +26,8 @@ pub(super) struct Meter {
 
 #[derive(Default)]
 struct Calls {
-    done: Durations,
-    failed: Durations,
+    done: Histogram,
+    failed: Histogram,
 }
 
 impl Meter {

@@ -22,12 +22,12 @@ const LARGEST: u64 = 64 << 10;
 /// [`ErrorKind::Authentication`] that says why there is none, without what there is instead.
 pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
     // It may be back, or another file in its place, when it is asked the next time.
-    let failed = |what: String| Error::new(ErrorKind::Authentication, what).of_token_source();
+    let failed = |what: String| Error::new(ErrorKind::Authentication, what).into_token_source_outage();
     let (token, from) = match source {
         TokenSource::Provider(provider) => {
             let token = provider.token().await;
             let none = |e| Error::with_source(ErrorKind::Authentication, "the token provider has no token", e);
-            (token.map_err(|e| none(e).of_token_source())?, "the token provider".to_owned())
+            (token.map_err(|e| none(e).into_token_source_outage())?, "the token provider".to_owned())
         }
         TokenSource::File(path) => {
             let named = format!("the token file {}", path.display());

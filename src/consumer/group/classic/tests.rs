@@ -503,7 +503,7 @@ fn a_login_that_was_good_before_and_is_refused_ends_no_member() {
     t.wait();
     t.expect(&["find"]);
     for _ in 0..20 {
-        t.m.found(t.now, Err(Error::new(ErrorKind::Authentication, "refused").passing()));
+        t.m.found(t.now, Err(Error::new(ErrorKind::Authentication, "refused").into_transient()));
         t.wait();
         t.expect(&["find"]);
     }

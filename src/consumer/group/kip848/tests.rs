@@ -597,7 +597,7 @@ fn what_somebody_may_mend_is_tried_again_and_known_meanwhile() {
         assert!(test.m.trouble().is_none(), "code {code}");
     }
     let mut test = Test::beating();
-    let refused = Error::new(ErrorKind::Authentication, "refused").passing();
+    let refused = Error::new(ErrorKind::Authentication, "refused").into_transient();
     test.m.beaten(test.now, Err((RequestFailure::Connection(refused), String::new())));
     test.wait();
     test.expect(&["find"]);

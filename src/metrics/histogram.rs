@@ -13,23 +13,23 @@ const BOUNDS: [u64; 21] = [
 ///
 /// ```
 /// use std::time::Duration;
-/// use ailurus::metrics::Durations;
+/// use ailurus::metrics::Histogram;
 ///
-/// let mut durations = Durations::default();
-/// durations.add(Duration::from_millis(3));
-/// durations.add(Duration::from_secs(90));
-/// assert_eq!(durations.count(), 2);
-/// assert_eq!(durations.buckets().find(|(bound, _)| *bound == Some(Duration::from_millis(5))), Some((Some(Duration::from_millis(5)), 1)));
-/// assert_eq!(durations.buckets().last(), Some((None, 1)));
+/// let mut histogram = Histogram::default();
+/// histogram.add(Duration::from_millis(3));
+/// histogram.add(Duration::from_secs(90));
+/// assert_eq!(histogram.count(), 2);
+/// assert_eq!(histogram.buckets().find(|(bound, _)| *bound == Some(Duration::from_millis(5))), Some((Some(Duration::from_millis(5)), 1)));
+/// assert_eq!(histogram.buckets().last(), Some((None, 1)));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Durations {
+pub struct Histogram {
     buckets: [u64; BOUNDS.len() + 1],
     count: u64,
     sum: Duration,
 }
 
-impl Durations {
+impl Histogram {
     /// Counts one.
     #[inline]
     pub fn add(&mut self, took: Duration) {

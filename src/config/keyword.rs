@@ -1,25 +1,25 @@
 //! Settings whose values are words.
 
 /// A type with a word for each value that can be set by text.
-pub(super) trait Words: Sized {
-    const WORDS: &'static [&'static str];
+pub(super) trait Keyword: Sized {
+    const KEYWORDS: &'static [&'static str];
 
-    fn from_word(word: &str) -> Option<Self>;
+    fn from_keyword(word: &str) -> Option<Self>;
 
     /// Returns which words there are, as errors say it.
     fn allowed() -> String {
-        let (last, others) = Self::WORDS.split_last().unwrap_or((&"nothing", &[]));
+        let (last, others) = Self::KEYWORDS.split_last().unwrap_or((&"nothing", &[]));
         format!("allowed is {} or {last}", others.join(", "))
     }
 }
 
 /// Gives a type its words, and with them `FromStr`. Further words for the same value stand behind a `|`.
-macro_rules! words {
+macro_rules! keywords {
     ($type:ident, $what:literal: $($word:literal $(| $alias:literal)* => $value:expr),+) => {
-        impl crate::config::words::Words for $type {
-            const WORDS: &'static [&'static str] = &[$($word),+];
+        impl crate::config::keyword::Keyword for $type {
+            const KEYWORDS: &'static [&'static str] = &[$($word),+];
 
-            fn from_word(word: &str) -> Option<Self> {
+            fn from_keyword(word: &str) -> Option<Self> {
                 match word {
                     $($word $(| $alias)* => Some($value),)+
                     _ => None,
@@ -31,8 +31,8 @@ macro_rules! words {
             type Err = crate::error::Error;
 
             fn from_str(s: &str) -> crate::error::Result<Self> {
-                use crate::config::words::Words;
-                Self::from_word(s).ok_or_else(|| {
+                use crate::config::keyword::Keyword;
+                Self::from_keyword(s).ok_or_else(|| {
                     let what = format!(concat!("{:?} is no ", $what, ": {}"), s, Self::allowed());
                     crate::error::Error::new(crate::error::ErrorKind::Config, what)
                 })
@@ -41,4 +41,4 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+pub(super) use keywords;

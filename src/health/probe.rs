@@ -17,24 +17,24 @@ use crate::processor::SubscriptionState;
 use crate::record::TopicPartition;
 
 /// How long what was seen answers for: however many ask, the cluster is asked once in this time.
-const FRESH: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 type Subscriptions = [Arc<SubscriptionState>];
 /// The partitions that a broker leads, by the end that counts for their readers.
-type Led = Vec<(IsolationLevel, Vec<TopicPartition>)>;
+type ListOffsetsPlan = Vec<(IsolationLevel, Vec<TopicPartition>)>;
 
 /// What was seen last, and when. Whoever asks while another does waits for the same answer.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(tokio::sync::Mutex<Option<(Instant, Arc<Seen>)>>);
+pub(crate) struct ProbeCache(tokio::sync::Mutex<Option<(Instant, Arc<ClusterProbe>)>>);
 
-impl Checks {
+impl ProbeCache {
     /// What the cluster looks like, and for how long that has been known.
-    pub(crate) async fn seen(&self, client: &Client, subscriptions: &Subscriptions) -> (Arc<Seen>, Duration) {
+    pub(crate) async fn get(&self, client: &Client, subscriptions: &Subscriptions) -> (Arc<ClusterProbe>, Duration) {
         let mut last = self.0.lock().await;
-        if let Some((at, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+        if let Some((at, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() < MAX_AGE) {
             return (Arc::clone(seen), at.elapsed());
         }
-        let seen = Seen::ask(client, subscriptions).await;
+        let seen = ClusterProbe::run(client, subscriptions).await;
         *last = Some((Instant::now(), Arc::clone(&seen)));
         (seen, Duration::ZERO)
     }
@@ -42,7 +42,7 @@ impl Checks {
 
 /// A cluster, as it was seen.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ClusterProbe {
     /// Whether the list of brokers, topics and leaders is as of now.
     pub(super) is_fresh: bool,
     pub(super) cluster_id: Option<String>,
@@ -51,15 +51,15 @@ pub(crate) struct Seen {
     pub(super) topics: Vec<TopicHealth>,
 }
 
-impl Seen {
+impl ClusterProbe {
     /// Asks for the list of brokers, each broker whether it answers, and the leaders of what is read where it ends now, which
     /// they tell the subscriptions.
-    pub(super) async fn ask(client: &Client, subscriptions: &Subscriptions) -> Arc<Self> {
+    pub(super) async fn run(client: &Client, subscriptions: &Subscriptions) -> Arc<Self> {
         let cluster = client.cluster();
         let (began, timeout) = (Instant::now(), cluster.config().health_timeout);
         let is_fresh = timeout_at(began + timeout / 2, cluster.refresh()).await.is_ok_and(|r| r.is_ok());
         let snapshot = cluster.snapshot();
-        let mut led = led(&snapshot, subscriptions);
+        let mut led = plan_list_offsets(&snapshot, subscriptions);
         let mut known: Vec<_> = snapshot.brokers.iter().map(|(id, at)| (Some(*id), at.clone())).collect();
         if known.is_empty() {
             known = cluster.config().brokers.iter().map(|at| (None, at.clone())).collect();
@@ -69,15 +69,15 @@ impl Seen {
         let asked = known.into_iter().map(|(id, at)| {
             let led = id.and_then(|id| led.remove(&id)).unwrap_or_default();
             async move {
-                let broker = probe(cluster, id, &at, deadline, timeout).await;
+                let broker = probe_broker(cluster, id, &at, deadline, timeout).await;
                 if broker.status == BrokerStatus::Up {
-                    ends(cluster, &at, led, subscriptions, deadline).await;
+                    record_end_offsets(cluster, &at, led, subscriptions, deadline).await;
                 }
                 broker
             }
         });
         let mut brokers = join_all(asked).await;
-        brokers.extend(missing(&snapshot));
+        brokers.extend(unlisted_brokers(&snapshot));
         let controller_id = snapshot.controller.filter(|_| is_fresh);
         let (cluster_id, topics) = (snapshot.cluster_id.clone(), topics(&snapshot));
         Arc::new(Self { is_fresh, cluster_id, controller_id, brokers, topics })
@@ -85,7 +85,7 @@ impl Seen {
 }
 
 /// Asks a broker twice: the first opens the connection, if there is none, and the second is timed.
-async fn probe(
+async fn probe_broker(
     cluster: &Cluster,
     id: Option<i32>,
     at: &BrokerAddr,
@@ -109,7 +109,13 @@ async fn probe(
 }
 
 /// Asks a broker where the partitions that it leads end. What can't be had stays as it was known before.
-async fn ends(cluster: &Cluster, at: &BrokerAddr, led: Led, subscriptions: &Subscriptions, deadline: Instant) {
+async fn record_end_offsets(
+    cluster: &Cluster,
+    at: &BrokerAddr,
+    led: ListOffsetsPlan,
+    subscriptions: &Subscriptions,
+    deadline: Instant,
+) {
     for (level, partitions) in led {
         let request = list_offsets::request(partitions.into_iter().map(|p| (p, (-1, LATEST))), level);
         let timeout = deadline.saturating_duration_since(Instant::now());
@@ -126,7 +132,7 @@ async fn ends(cluster: &Cluster, at: &BrokerAddr, led: Led, subscriptions: &Subs
 }
 
 /// What subscriptions read, by the broker that leads it.
-fn led(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, Led> {
+fn plan_list_offsets(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, ListOffsetsPlan> {
     let mut by_leader = BTreeMap::<i32, Vec<(IsolationLevel, BTreeSet<TopicPartition>)>>::new();
     for s in subscriptions {
         let (level, partitions) = s.reads();
@@ -145,13 +151,13 @@ fn led(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, Led>
 }
 
 /// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
-fn missing(snapshot: &Snapshot) -> Vec<BrokerHealth> {
+fn unlisted_brokers(snapshot: &Snapshot) -> Vec<BrokerHealth> {
     let is_listed = |id: &i32| snapshot.brokers.contains_key(id);
-    absent(snapshot.topics.values().map(|t| &**t), is_listed).collect()
+    unlisted_replica_brokers(snapshot.topics.values().map(|t| &**t), is_listed).collect()
 }
 
 /// Brokers that hold replicas of topics and are not listed.
-pub(super) fn absent<'a>(
+pub(super) fn unlisted_replica_brokers<'a>(
     topics: impl Iterator<Item = &'a TopicMeta>,
     is_listed: impl Fn(&i32) -> bool,
 ) -> impl Iterator<Item = BrokerHealth> {
@@ -184,12 +190,12 @@ fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
             topics.insert(gone.name.clone(), gone);
         }
     }
-    topics.extend(snapshot.topics.values().map(|t| (t.name.to_string(), of_topic(t))));
+    topics.extend(snapshot.topics.values().map(|t| (t.name.to_string(), topic_health(t))));
     topics.into_values().collect()
 }
 
 /// A topic that exists.
-pub(super) fn of_topic(topic: &TopicMeta) -> TopicHealth {
+pub(super) fn topic_health(topic: &TopicMeta) -> TopicHealth {
     let partitions = &topic.partitions;
     let offline: Vec<i32> = (0..).zip(partitions).filter(|(_, p)| p.leader.is_none()).map(|(n, _)| n).collect();
     TopicHealth {
