@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # One node of Apache Kafka of their own, for the scripts that source this: sets target, AILURUS if it is not set, KAFKA_DIR and
-# KAFKA_PORT, has start and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
+# KAFKA_PORT, has start and ailurus, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
 #   . scripts/one-node.sh NAME
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
@@ -37,4 +37,4 @@ start() { # setting... : with these in its properties; one that runs is ended
     done
     KAFKA_PROPS=$KAFKA_DIR/props scripts/kafka-local.sh start >/dev/null
 }
-ours() { (cd "$KAFKA_DIR" && timeout 60 "$AILURUS" "$@"); } # in a folder without .env
+ailurus() { (cd "$KAFKA_DIR" && timeout 60 "$AILURUS" "$@"); } # in a folder without .env

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Three nodes of Apache Kafka of their own, for the scripts that source this: sets target, built, KAFKA_DIR, bootstrap and an empty child,
-# has kafka and ours, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
+# has kafka and ailurus, and takes everything down at the end. Needs java and mvn; KEEP=1 leaves the logs behind.
 #   . scripts/three-nodes.sh NAME [EXAMPLE]     NODE_PROPS has more settings of the nodes; where two run at once, each has a FIRST_PORT
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target"
@@ -32,4 +32,4 @@ export KAFKA_PORT
 printf 'min.insync.replicas=2\nauto.leader.rebalance.enable=false\n%s\n' "${NODE_PROPS:-}" >"$KAFKA_DIR/props"
 export KAFKA_PROPS=$KAFKA_DIR/props
 bootstrap=$(kafka start 3 | sed -n 's/^bootstrap=//p')
-ours() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$built/ailurus" "$@"); } # without .env
+ailurus() { (cd "$KAFKA_DIR" && REDPANDA_BROKERS=$bootstrap timeout 10 "$built/ailurus" "$@"); } # without .env

@@ -17,12 +17,12 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         known = self.headers.get("authorization") == CLIENT and body == b"grant_type=client_credentials"
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": 3600} if known else {"error": "invalid_client"}
-        answer = json.dumps(answer).encode()
+        response = {"access_token": token, "token_type": "Bearer", "expires_in": 3600} if known else {"error": "invalid_client"}
+        response = json.dumps(response).encode()
         self.send_response(200 if known else 401)
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
