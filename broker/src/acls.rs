@@ -6,7 +6,7 @@ use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::describe_acls_request::DescribeAclsRequest;
 use kafka_protocol::protocol::StrBytes;
 
-use crate::error::Refused;
+use crate::error::ApiError;
 
 /// In a filter: whichever it is.
 const ANY: i8 = 1;
@@ -34,18 +34,19 @@ pub(crate) struct Acl {
 
 impl Acl {
     /// Checks what is to be created.
-    pub fn new(a: &AclCreation) -> Result<Self, Refused> {
-        let fails =
-            |wrong: bool, why: &str| if wrong { Err((ResponseError::InvalidRequest, why.to_owned())) } else { Ok(()) };
-        let is = |range: std::ops::RangeInclusive<i8>, n: i8| range.contains(&n);
-        fails(!is(RESOURCE_TYPES, a.resource_type), "Invalid resource type")?;
-        fails(!matches!(a.resource_pattern_type, LITERAL | PREFIXED), "Invalid pattern type")?;
-        fails(!is(OPERATIONS, a.operation), "Invalid operation type")?;
-        fails(!is(PERMISSIONS, a.permission_type), "Invalid permission type")?;
-        fails(a.resource_name.is_empty(), "Invalid empty resource name")?;
+    pub fn new(a: &AclCreation) -> Result<Self, ApiError> {
+        let reject_if = |wrong: bool, why: &str| {
+            if wrong { Err(ApiError::new(ResponseError::InvalidRequest, why)) } else { Ok(()) }
+        };
+        let in_range = |range: std::ops::RangeInclusive<i8>, n: i8| range.contains(&n);
+        reject_if(!in_range(RESOURCE_TYPES, a.resource_type), "Invalid resource type")?;
+        reject_if(!matches!(a.resource_pattern_type, LITERAL | PREFIXED), "Invalid pattern type")?;
+        reject_if(!in_range(OPERATIONS, a.operation), "Invalid operation type")?;
+        reject_if(!in_range(PERMISSIONS, a.permission_type), "Invalid permission type")?;
+        reject_if(a.resource_name.is_empty(), "Invalid empty resource name")?;
         let other = a.resource_type == CLUSTER && a.resource_name.as_str() != "kafka-cluster";
-        fails(other, "The only valid name for the CLUSTER resource is kafka-cluster")?;
-        fails(!a.principal.contains(':'), "Could not parse principal: no colon separates its type from its name")?;
+        reject_if(other, "The only valid name for the CLUSTER resource is kafka-cluster")?;
+        reject_if(!a.principal.contains(':'), "Could not parse principal: no colon separates its type from its name")?;
         Ok(Self {
             resource_type: a.resource_type,
             resource_name: a.resource_name.to_string(),
@@ -60,7 +61,7 @@ impl Acl {
 
 /// Which access control lists are meant.
 #[derive(Clone, Debug)]
-pub(crate) struct Filter {
+pub(crate) struct AclFilter {
     resource_type: i8,
     resource_name: Option<StrBytes>,
     pattern_type: i8,
@@ -70,7 +71,7 @@ pub(crate) struct Filter {
     permission: i8,
 }
 
-impl From<DescribeAclsRequest> for Filter {
+impl From<DescribeAclsRequest> for AclFilter {
     fn from(r: DescribeAclsRequest) -> Self {
         Self {
             resource_type: r.resource_type_filter,
@@ -84,7 +85,7 @@ impl From<DescribeAclsRequest> for Filter {
     }
 }
 
-impl From<DeleteAclsFilter> for Filter {
+impl From<DeleteAclsFilter> for AclFilter {
     fn from(f: DeleteAclsFilter) -> Self {
         Self {
             resource_type: f.resource_type_filter,
@@ -98,19 +99,19 @@ impl From<DeleteAclsFilter> for Filter {
     }
 }
 
-impl Filter {
-    fn fits(&self, acl: &Acl) -> bool {
+impl AclFilter {
+    fn matches(&self, acl: &Acl) -> bool {
         let code = |wanted: i8, found: i8| wanted == ANY || wanted == found;
         let same = |wanted: &Option<StrBytes>, found: &str| wanted.as_ref().is_none_or(|w| w.as_str() == found);
         code(self.resource_type, acl.resource_type)
-            && self.fits_name(acl)
+            && self.matches_pattern(acl)
             && same(&self.principal, &acl.principal)
             && same(&self.host, &acl.host)
             && code(self.operation, acl.operation)
             && code(self.permission, acl.permission)
     }
 
-    fn fits_name(&self, acl: &Acl) -> bool {
+    fn matches_pattern(&self, acl: &Acl) -> bool {
         if !matches!(self.pattern_type, ANY | MATCH) && self.pattern_type != acl.pattern_type {
             return false;
         }
@@ -134,14 +135,14 @@ impl Acls {
         self.all.insert(acl);
     }
 
-    pub fn find(&self, filter: &Filter) -> Vec<Acl> {
-        self.all.iter().filter(|a| filter.fits(a)).cloned().collect()
+    pub fn find(&self, filter: &AclFilter) -> Vec<Acl> {
+        self.all.iter().filter(|a| filter.matches(a)).cloned().collect()
     }
 
     /// Takes out what fits, and gives it back.
-    pub fn remove(&mut self, filter: &Filter) -> Vec<Acl> {
+    pub fn remove(&mut self, filter: &AclFilter) -> Vec<Acl> {
         let found = self.find(filter);
-        self.all.retain(|a| !filter.fits(a));
+        self.all.retain(|a| !filter.matches(a));
         found
     }
 }

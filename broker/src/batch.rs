@@ -10,15 +10,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::error::BrokerError;
 
 /// Bytes of a batch before its first record.
-pub(crate) const HEADER: usize = 61;
+pub(crate) const HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its length field does not count.
-const OVERHEAD: usize = 12;
+const LOG_OVERHEAD_BYTES: usize = 12;
 /// Where the part begins that the checksum covers.
-const CHECKED_FROM: usize = 21;
+const ATTRIBUTES_OFFSET: usize = 21;
 /// Where the producer's id and epoch are.
-const PRODUCER: usize = 43;
+const PRODUCER_ID_OFFSET: usize = 43;
 /// The most that a compressed batch may unpack to.
-const MAX_UNPACKED: u64 = 256 << 20;
+const MAX_DECOMPRESSED_BYTES: u64 = 256 << 20;
 
 const COMPRESSION: i16 = 0b111;
 const TRANSACTIONAL: i16 = 0x10;
@@ -45,10 +45,10 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the header of the batch that `data` begins with; `None` if the batch does not fit into `data`.
     pub fn read(data: &[u8]) -> Option<Self> {
-        let mut at = data.get(..HEADER)?;
+        let mut at = data.get(..HEADER_BYTES)?;
         let base_offset = at.get_i64();
-        let size = usize::try_from(at.get_i32()).ok()? + OVERHEAD;
-        if size < HEADER || size > data.len() {
+        let size = usize::try_from(at.get_i32()).ok()? + LOG_OVERHEAD_BYTES;
+        if size < HEADER_BYTES || size > data.len() {
             return None;
         }
         let _leader_epoch = at.get_i32();
@@ -78,37 +78,37 @@ impl Header {
 
     /// Whether the checksum of the batch is right.
     pub fn is_intact(&self, batch: &[u8]) -> bool {
-        batch.get(CHECKED_FROM..self.size).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
+        batch.get(ATTRIBUTES_OFFSET..self.size).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
     }
 }
 
 /// Gives a batch its place in the log: neither field is covered by the checksum.
-pub(crate) fn place(batch: &mut BytesMut, base_offset: i64, leader_epoch: i32) {
+pub(crate) fn set_position(batch: &mut BytesMut, base_offset: i64, leader_epoch: i32) {
     (&mut batch[..8]).put_i64(base_offset);
-    (&mut batch[OVERHEAD..OVERHEAD + 4]).put_i32(leader_epoch);
+    (&mut batch[LOG_OVERHEAD_BYTES..LOG_OVERHEAD_BYTES + 4]).put_i32(leader_epoch);
 }
 
-/// The leader epoch that [`place`] has written.
+/// The leader epoch that [`set_position`] has written.
 pub(crate) fn leader_epoch(batch: &[u8]) -> i32 {
-    batch.get(OVERHEAD..OVERHEAD + 4).map_or(-1, |mut at| at.get_i32())
+    batch.get(LOG_OVERHEAD_BYTES..LOG_OVERHEAD_BYTES + 4).map_or(-1, |mut at| at.get_i32())
 }
 
 /// Makes a batch part of a transaction of a producer.
-pub(crate) fn enlist(batch: &mut BytesMut, producer_id: i64) -> Option<()> {
+pub(crate) fn make_transactional(batch: &mut BytesMut, producer_id: i64) -> Option<()> {
     let attributes = Header::read(batch)?.attributes | TRANSACTIONAL;
-    (&mut batch[CHECKED_FROM..]).put_i16(attributes);
-    (&mut batch[PRODUCER..]).put_i64(producer_id);
-    (&mut batch[PRODUCER + 8..]).put_i16(0);
-    seal(batch);
+    (&mut batch[ATTRIBUTES_OFFSET..]).put_i16(attributes);
+    (&mut batch[PRODUCER_ID_OFFSET..]).put_i64(producer_id);
+    (&mut batch[PRODUCER_ID_OFFSET + 8..]).put_i16(0);
+    write_checksum(batch);
     Some(())
 }
 
 /// What the marker of a control batch says: whether the transaction was committed.
-pub(crate) fn marker(header: &Header, batch: &Bytes) -> Option<bool> {
+pub(crate) fn transaction_marker(header: &Header, batch: &Bytes) -> Option<bool> {
     if !header.is_control() {
         return None;
     }
-    let record = Records::new(unpack(header, batch).ok()??).next()?.ok()?;
+    let record = Records::new(decompress(header, batch).ok()??).next()?.ok()?;
     let mut key = record.key?;
     (key.len() >= 4 && key.get_i16() >= 0).then(|| key.get_i16() == 1)
 }
@@ -128,17 +128,17 @@ pub(crate) struct Record {
 /// The records of a batch, unpacked: none or gzip.
 ///
 /// `Ok(None)`: compressed with a codec that is not looked into.
-pub(crate) fn unpack(header: &Header, batch: &Bytes) -> Result<Option<Bytes>, BrokerError> {
-    let packed = batch.slice(HEADER..header.size);
+pub(crate) fn decompress(header: &Header, batch: &Bytes) -> Result<Option<Bytes>, BrokerError> {
+    let compressed = batch.slice(HEADER_BYTES..header.size);
     match header.attributes & COMPRESSION {
-        0 => Ok(Some(packed)),
+        0 => Ok(Some(compressed)),
         1 => {
-            let mut unpacked = Vec::new();
-            let mut reader = flate2::read::MultiGzDecoder::new(packed.reader()).take(MAX_UNPACKED);
+            let mut decompressed = Vec::new();
+            let mut reader = flate2::read::MultiGzDecoder::new(compressed.reader()).take(MAX_DECOMPRESSED_BYTES);
             reader
-                .read_to_end(&mut unpacked)
+                .read_to_end(&mut decompressed)
                 .map_err(|error| BrokerError::InvalidBatch(format!("its gzip data is broken: {error}")))?;
-            Ok(Some(unpacked.into()))
+            Ok(Some(decompressed.into()))
         }
         2..=4 => Ok(None),
         codec => Err(BrokerError::InvalidBatch(format!("it names the unknown codec {codec}"))),
@@ -152,8 +152,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub fn new(unpacked: Bytes) -> Self {
-        Self { rest: unpacked }
+    pub fn new(decompressed: Bytes) -> Self {
+        Self { rest: decompressed }
     }
 
     fn record(&mut self) -> Option<Record> {
@@ -228,14 +228,14 @@ fn put_varint(to: &mut BytesMut, value: i64) {
 
 /// A batch with the given fields and records, uncompressed; `header.size`, `crc` and the codec are worked out here.
 pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -> BytesMut {
-    let mut out = BytesMut::zeroed(HEADER);
+    let mut out = BytesMut::zeroed(HEADER_BYTES);
     let mut count = 0;
     for record in records {
         out.extend_from_slice(&record);
         count += 1;
     }
-    let length = (out.len() - OVERHEAD) as i32;
-    let mut at = &mut out[..HEADER];
+    let length = (out.len() - LOG_OVERHEAD_BYTES) as i32;
+    let mut at = &mut out[..HEADER_BYTES];
     at.put_i64(header.base_offset);
     at.put_i32(length);
     at.put_i32(0); // leader epoch
@@ -249,19 +249,19 @@ pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -
     at.put_i16(header.producer_epoch);
     at.put_i32(header.base_sequence);
     at.put_i32(count);
-    seal(&mut out);
+    write_checksum(&mut out);
     out
 }
 
 /// Writes the checksum.
-fn seal(batch: &mut BytesMut) {
-    let crc = crc32c::crc32c(&batch[CHECKED_FROM..]);
-    (&mut batch[OVERHEAD + 5..CHECKED_FROM]).put_u32(crc);
+fn write_checksum(batch: &mut BytesMut) {
+    let crc = crc32c::crc32c(&batch[ATTRIBUTES_OFFSET..]);
+    (&mut batch[LOG_OVERHEAD_BYTES + 5..ATTRIBUTES_OFFSET]).put_u32(crc);
 }
 
 /// A batch that takes `offsets` offsets and has no record left, as compaction leaves one behind.
 pub(crate) fn empty(offsets: i32, timestamp: i64) -> BytesMut {
-    build(&blank(offsets - 1, timestamp, 0), [])
+    build(&empty_header(offsets - 1, timestamp, 0), [])
 }
 
 /// The batch that ends a transaction: one control record, committed or aborted.
@@ -280,11 +280,11 @@ pub(crate) fn control(producer_id: i64, producer_epoch: i16, commit: bool, times
     let mut record = BytesMut::new();
     put_varint(&mut record, body.len() as i64);
     record.extend_from_slice(&body);
-    let header = Header { producer_id, producer_epoch, ..blank(0, timestamp, CONTROL | TRANSACTIONAL) };
+    let header = Header { producer_id, producer_epoch, ..empty_header(0, timestamp, CONTROL | TRANSACTIONAL) };
     build(&header, [record.freeze()])
 }
 
-fn blank(last_offset_delta: i32, timestamp: i64, attributes: i16) -> Header {
+fn empty_header(last_offset_delta: i32, timestamp: i64, attributes: i16) -> Header {
     Header {
         base_offset: 0,
         size: 0,

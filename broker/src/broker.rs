@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, NewTopic};
 use crate::config::BrokerConfig;
-use crate::error::BrokerError;
+use crate::error::{ApiError, BrokerError};
 use crate::fault::{Fault, Hook, RequestInfo};
-use crate::node::{self, Port, Running};
+use crate::node::{self, ReservedPort, RunningNode};
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
 
@@ -38,9 +38,9 @@ use crate::topic_config::TopicConfig;
 pub struct Broker {
     pub(crate) shared: Arc<Shared>,
     /// By node id; `None` while a node is stopped.
-    running: Mutex<BTreeMap<i32, Running>>,
+    running: Mutex<BTreeMap<i32, RunningNode>>,
     /// Ports of the nodes that are stopped.
-    ports: Mutex<BTreeMap<i32, Port>>,
+    ports: Mutex<BTreeMap<i32, ReservedPort>>,
     ticker: Option<JoinHandle<()>>,
 }
 
@@ -66,7 +66,8 @@ impl Broker {
         let ports = (0..).zip(&listeners).map(|(node, (_, port))| (*port, advertised(node, *port)));
         let cluster = Cluster::new(ports, &config.racks);
         let shared = Arc::new(Shared::new(config, cluster));
-        let running = (0..).zip(listeners).map(|(id, (l, _))| (id, Running::start(shared.clone(), id, l))).collect();
+        let running =
+            (0..).zip(listeners).map(|(id, (l, _))| (id, RunningNode::start(shared.clone(), id, l))).collect();
         let ticker = Some(tokio::spawn(run_group_timers(shared.clone())));
         Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), ticker })
     }
@@ -79,7 +80,7 @@ impl Broker {
     }
 
     /// Where the nodes listen, in their order.
-    pub fn listening(&self) -> Vec<SocketAddr> {
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         let ip = self.shared.config.listen.ip();
         self.shared.cluster().nodes.iter().map(|n| SocketAddr::new(ip, n.port)).collect()
     }
@@ -111,13 +112,13 @@ impl Broker {
     ///
     /// [`BrokerError::Topic`] if it exists, or the name, the number or a setting is not allowed.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), BrokerError> {
-        let refused = |refused| topic_error(name, refused);
+        let error = |error| topic_error(name, error);
         let mut config = TopicConfig::default();
         for (setting, value) in settings {
-            config.set(setting, Some(value)).map_err(refused)?;
+            config.set(setting, Some(value)).map_err(error)?;
         }
         let new = NewTopic { partitions, replication: -1, config, ..NewTopic::default() };
-        self.shared.cluster().create_topic(&self.shared.config, name, new).map_err(refused)?;
+        self.shared.cluster().create_topic(&self.shared.config, name, new).map_err(error)?;
         Ok(())
     }
 
@@ -133,7 +134,7 @@ impl Broker {
     /// [`BrokerError::Topic`] if it does not exist or has as many already.
     pub fn grow_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
         let grown = self.shared.cluster().grow_topic(name, partitions, false);
-        grown.map_err(|refused| topic_error(name, refused))
+        grown.map_err(|error| topic_error(name, error))
     }
 
     /// Makes another node lead a partition: the old one answers "not leader" from now on. Waiting fetches end with it.
@@ -142,7 +143,7 @@ impl Broker {
     ///
     /// [`BrokerError::UnknownNode`], [`BrokerError::UnknownPartition`].
     pub fn move_leader(&self, topic: &str, partition: i32, node: i32) -> Result<(), BrokerError> {
-        self.known(node)?;
+        self.check_node(node)?;
         if self.shared.cluster().move_leader(topic, partition, node) {
             Ok(())
         } else {
@@ -169,10 +170,10 @@ impl Broker {
     ///
     /// [`BrokerError::UnknownNode`].
     pub fn move_coordinator(&self, group: &str, node: i32) -> Result<(), BrokerError> {
-        self.known(node)?;
+        self.check_node(node)?;
         self.shared.cluster().move_coordinator(group, node);
         let now = self.shared.now();
-        self.shared.groups().update(group, false, |g| g.resign(now));
+        self.shared.groups().update(group, false, |g| g.on_coordinator_moved(now));
         Ok(())
     }
 
@@ -193,12 +194,12 @@ impl Broker {
     ///
     /// Dropping the future still takes the node down, without waiting for its connections to end.
     pub async fn stop_node(&self, node: i32) -> Result<(), BrokerError> {
-        self.known(node)?;
+        self.check_node(node)?;
         let coordinated = self.groups_of(node);
         self.shared.cluster().set_up(node, false);
         let now = self.shared.now();
         for group in coordinated {
-            self.shared.groups().update(&group, false, |g| g.resign(now));
+            self.shared.groups().update(&group, false, |g| g.on_coordinator_moved(now));
         }
         let running = self.running().remove(&node);
         if let Some(running) = running {
@@ -224,8 +225,8 @@ impl Broker {
             return Ok(());
         }
         let address = SocketAddr::new(self.shared.config.listen.ip(), port);
-        let kept = self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        let listener = match kept {
+        let reserved = self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        let listener = match reserved {
             Some(port) => port.listen().map_err(|source| BrokerError::Listen { node, address, source })?,
             None => listen(node, address).await?.0,
         };
@@ -233,12 +234,12 @@ impl Broker {
         let before = self.all_coordinators();
         self.shared.cluster().set_up(node, true);
         let now = self.shared.now();
-        for (group, was) in before {
-            if self.coordinator(&group) != was {
-                self.shared.groups().update(&group, false, |g| g.resign(now));
+        for (group, old) in before {
+            if self.coordinator(&group) != old {
+                self.shared.groups().update(&group, false, |g| g.on_coordinator_moved(now));
             }
         }
-        let running = Running::start(self.shared.clone(), node, listener);
+        let running = RunningNode::start(self.shared.clone(), node, listener);
         self.running().insert(node, running);
         Ok(())
     }
@@ -276,11 +277,11 @@ impl Broker {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, Running>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<i32, RunningNode>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, node: i32) -> Result<(), BrokerError> {
+    fn check_node(&self, node: i32) -> Result<(), BrokerError> {
         self.shared.cluster().node(node).map(|_| ()).ok_or(BrokerError::UnknownNode(node))
     }
 
@@ -333,6 +334,6 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-fn topic_error(topic: &str, (error, message): crate::error::Refused) -> BrokerError {
-    BrokerError::Topic { topic: topic.into(), code: error.code(), message }
+fn topic_error(topic: &str, error: ApiError) -> BrokerError {
+    BrokerError::Topic { topic: topic.into(), code: error.code(), message: error.message }
 }

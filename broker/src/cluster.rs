@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::acls::Acls;
 use crate::config::BrokerConfig;
-use crate::error::Refused;
+use crate::error::ApiError;
 use crate::log::Log;
 use crate::node_config::NodeConfig;
 use crate::topic_config::TopicConfig;
@@ -28,29 +28,29 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    fn lead(&mut self, leader: i32) {
+    fn set_leader(&mut self, leader: i32) {
         if self.leader != leader {
             self.leader = leader;
-            self.elected();
+            self.start_leader_epoch();
         }
     }
 
     /// An election is over, whoever won it.
-    fn elected(&mut self) {
+    fn start_leader_epoch(&mut self) {
         self.leader_epoch += 1;
         self.log.begin_epoch(self.leader_epoch);
-        self.log.wake();
+        self.log.notify_waiters();
     }
 
     /// The log ends at `end` from now on, as after the election of a replica that had fallen behind.
     pub fn truncate(&mut self, end: i64) {
         self.log.truncate(end);
-        self.elected();
+        self.start_leader_epoch();
     }
 
     /// Refuses a client that believes in another leader epoch; -1 is no belief.
-    pub fn check_epoch(&self, believed: i32) -> Result<(), ResponseError> {
-        match believed {
+    pub fn check_epoch(&self, client_epoch: i32) -> Result<(), ResponseError> {
+        match client_epoch {
             -1 => Ok(()),
             older if older < self.leader_epoch => Err(ResponseError::FencedLeaderEpoch),
             newer if newer > self.leader_epoch => Err(ResponseError::UnknownLeaderEpoch),
@@ -95,7 +95,7 @@ pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
     pub topics: BTreeMap<String, Topic>,
     pub acls: Acls,
-    pub settings: NodeConfig,
+    pub node_config: NodeConfig,
     coordinators: BTreeMap<String, i32>,
     next_producer_id: i64,
 }
@@ -110,7 +110,7 @@ impl Cluster {
             nodes: (0..).zip(ports).map(node).collect(),
             topics: BTreeMap::new(),
             acls: Acls::default(),
-            settings: NodeConfig::default(),
+            node_config: NodeConfig::default(),
             coordinators: BTreeMap::new(),
             next_producer_id: 1000,
         }
@@ -147,67 +147,86 @@ impl Cluster {
     }
 
     /// A partition, if it exists and `node` leads it.
-    pub fn led_by(&mut self, node: i32, topic: &str, partition: i32) -> Result<&mut Partition, ResponseError> {
+    pub fn leader_partition(
+        &mut self,
+        node: i32,
+        topic: &str,
+        partition: i32,
+    ) -> Result<&mut Partition, ResponseError> {
         let found = self.partition(topic, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
         if found.leader == node { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
     }
 
     /// A partition, if it exists and `node` has a replica of it.
-    pub fn held_by(&mut self, node: i32, topic: &str, partition: i32) -> Result<&mut Partition, ResponseError> {
+    pub fn replica_partition(
+        &mut self,
+        node: i32,
+        topic: &str,
+        partition: i32,
+    ) -> Result<&mut Partition, ResponseError> {
         let found = self.partition(topic, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-        let held = found.leader >= 0 && (found.leader == node || found.replicas.contains(&node));
-        if held { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
+        let has_replica = found.leader >= 0 && (found.leader == node || found.replicas.contains(&node));
+        if has_replica { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
     }
 
     /// The replica that a reader in `rack` is to read from, if that is another node than the leader.
-    pub fn closest(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
+    pub fn preferred_read_replica(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
         let p = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
-        let there = |id: &&i32| self.node(**id).is_some_and(|n| n.up && n.rack.as_deref() == Some(rack));
-        let closest = p.replicas.iter().filter(there);
-        if closest.clone().any(|&n| n == p.leader) { None } else { closest.copied().next() }
+        let is_in_rack = |id: &&i32| self.node(**id).is_some_and(|n| n.up && n.rack.as_deref() == Some(rack));
+        let preferred_read_replica = p.replicas.iter().filter(is_in_rack);
+        if preferred_read_replica.clone().any(|&n| n == p.leader) {
+            None
+        } else {
+            preferred_read_replica.copied().next()
+        }
     }
 
     /// Checks whether a topic could be created, and returns the nodes of its partitions.
-    pub fn plan(&self, defaults: &BrokerConfig, name: &str, new: &NewTopic) -> Result<Vec<Vec<i32>>, Refused> {
+    pub fn assign_replicas(
+        &self,
+        defaults: &BrokerConfig,
+        name: &str,
+        new: &NewTopic,
+    ) -> Result<Vec<Vec<i32>>, ApiError> {
         check_name(name)?;
         if self.topics.contains_key(name) {
-            return Err((ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+            return Err(ApiError::new(ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
         }
         if !new.assignment.is_empty() {
             return self.check_assignment(new);
         }
         let partitions = if new.partitions == -1 { defaults.default_partitions } else { new.partitions };
         if !(1..=MAX_PARTITIONS).contains(&partitions) {
-            let why = format!("Number of partitions was set to {partitions}; 1 to {MAX_PARTITIONS} are possible.");
-            return Err((ResponseError::InvalidPartitions, why));
+            let message = format!("Number of partitions was set to {partitions}; 1 to {MAX_PARTITIONS} are possible.");
+            return Err(ApiError::new(ResponseError::InvalidPartitions, message));
         }
         let nodes = self.nodes.len();
-        let wanted = match new.replication {
+        let replicas = match new.replication {
             -1 => usize::try_from(defaults.default_replication).unwrap_or(1).min(nodes),
             n => usize::try_from(n).unwrap_or(0),
         };
-        if !(1..=nodes).contains(&wanted) {
-            let why = format!("Replication factor {} is not possible with {nodes} nodes.", new.replication);
-            return Err((ResponseError::InvalidReplicationFactor, why));
+        if !(1..=nodes).contains(&replicas) {
+            let message = format!("Replication factor {} is not possible with {nodes} nodes.", new.replication);
+            return Err(ApiError::new(ResponseError::InvalidReplicationFactor, message));
         }
-        Ok((0..partitions).map(|p| self.spread(p, wanted)).collect())
+        Ok((0..partitions).map(|p| self.replicas_of(p, replicas)).collect())
     }
 
-    fn check_assignment(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, Refused> {
+    fn check_assignment(&self, new: &NewTopic) -> Result<Vec<Vec<i32>>, ApiError> {
         if new.partitions != -1 || new.replication != -1 {
-            let why = "Both partitions or replication factor and an assignment were given.";
-            return Err((ResponseError::InvalidRequest, why.into()));
+            let message = "Both partitions or replication factor and an assignment were given.";
+            return Err(ApiError::new(ResponseError::InvalidRequest, message));
         }
         let known = |replicas: &Vec<i32>| !replicas.is_empty() && replicas.iter().all(|&n| self.node(n).is_some());
         if !new.assignment.iter().all(known) {
-            let why = "The assignment names no node or an unknown one.";
-            return Err((ResponseError::InvalidReplicaAssignment, why.into()));
+            let message = "The assignment names no node or an unknown one.";
+            return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, message));
         }
         Ok(new.assignment.clone())
     }
 
     /// The nodes of a partition: neighbours, so that leaders are spread evenly.
-    fn spread(&self, partition: i32, replicas: usize) -> Vec<i32> {
+    fn replicas_of(&self, partition: i32, replicas: usize) -> Vec<i32> {
         let nodes = self.nodes.len();
         let first = usize::try_from(partition).unwrap_or(0);
         (0..replicas).map(|r| self.nodes[(first + r) % nodes].id).collect()
@@ -218,9 +237,9 @@ impl Cluster {
         Partition { log: Log::default(), replicas, leader, leader_epoch: 0 }
     }
 
-    pub fn create_topic(&mut self, defaults: &BrokerConfig, name: &str, new: NewTopic) -> Result<&Topic, Refused> {
-        let plan = self.plan(defaults, name, &new)?;
-        let partitions = plan.into_iter().map(|replicas| self.new_partition(replicas)).collect();
+    pub fn create_topic(&mut self, defaults: &BrokerConfig, name: &str, new: NewTopic) -> Result<&Topic, ApiError> {
+        let assignment = self.assign_replicas(defaults, name, &new)?;
+        let partitions = assignment.into_iter().map(|replicas| self.new_partition(replicas)).collect();
         let topic = Topic { id: Uuid::now_v7(), config: new.config, partitions };
         Ok(self.topics.entry(name.to_owned()).or_insert(topic))
     }
@@ -228,25 +247,26 @@ impl Cluster {
     /// Whether the topic was there.
     pub fn delete_topic(&mut self, name: &str) -> bool {
         let Some(mut topic) = self.topics.remove(name) else { return false };
-        topic.partitions.iter_mut().for_each(|p| p.log.wake());
+        topic.partitions.iter_mut().for_each(|p| p.log.notify_waiters());
         true
     }
 
     /// Grows a topic to `count` partitions.
-    pub fn grow_topic(&mut self, name: &str, count: i32, dry_run: bool) -> Result<(), Refused> {
-        let missing = || (ResponseError::UnknownTopicOrPartition, format!("Topic '{name}' does not exist."));
+    pub fn grow_topic(&mut self, name: &str, count: i32, dry_run: bool) -> Result<(), ApiError> {
+        let missing =
+            || ApiError::new(ResponseError::UnknownTopicOrPartition, format!("Topic '{name}' does not exist."));
         let topic = self.topics.get(name).ok_or_else(missing)?;
         let now = topic.partitions.len();
         let replicas = topic.partitions.first().map_or(1, |p| p.replicas.len());
         let wanted = usize::try_from(count).unwrap_or(0);
         if wanted <= now || count > MAX_PARTITIONS {
-            let why = format!("The topic has {now} partitions, which cannot be made {count}.");
-            return Err((ResponseError::InvalidPartitions, why));
+            let message = format!("The topic has {now} partitions, which cannot be made {count}.");
+            return Err(ApiError::new(ResponseError::InvalidPartitions, message));
         }
         if dry_run {
             return Ok(());
         }
-        let more = (now as i32..count).map(|p| self.new_partition(self.spread(p, replicas)));
+        let more = (now as i32..count).map(|p| self.new_partition(self.replicas_of(p, replicas)));
         let more: Vec<_> = more.collect();
         if let Some(topic) = self.topics.get_mut(name) {
             topic.partitions.extend(more);
@@ -262,7 +282,7 @@ impl Cluster {
             p.replicas.retain(|&n| n != old);
             p.replicas.insert(0, node);
         }
-        p.lead(node);
+        p.set_leader(node);
         true
     }
 
@@ -275,7 +295,7 @@ impl Cluster {
         for p in self.topics.values_mut().flat_map(|t| &mut t.partitions) {
             if !alive.contains(&p.leader) {
                 let next = p.replicas.iter().copied().find(|n| alive.contains(n));
-                p.lead(next.unwrap_or(-1));
+                p.set_leader(next.unwrap_or(-1));
             }
         }
     }
@@ -284,8 +304,8 @@ impl Cluster {
     pub fn coordinator(&self, group: &str) -> i32 {
         let hash = group.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let nodes = self.nodes.len().max(1);
-        let home = hash as usize % nodes;
-        let first = self.coordinators.get(group).and_then(|&n| usize::try_from(n).ok()).unwrap_or(home);
+        let by_hash = hash as usize % nodes;
+        let first = self.coordinators.get(group).and_then(|&n| usize::try_from(n).ok()).unwrap_or(by_hash);
         let next = (0..nodes).map(|i| (first + i) % nodes).find(|&n| self.nodes[n].up);
         next.map_or(-1, |n| self.nodes[n].id)
     }
@@ -295,23 +315,23 @@ impl Cluster {
     }
 
     /// Has `waiter` woken by the next change of any of the partitions.
-    pub fn wait<'a>(&mut self, waiter: &Arc<Notify>, partitions: impl Iterator<Item = (&'a str, i32)>) {
+    pub fn notify_on_change<'a>(&mut self, waiter: &Arc<Notify>, partitions: impl Iterator<Item = (&'a str, i32)>) {
         for (topic, partition) in partitions {
             if let Some(p) = self.partition(topic, partition) {
-                p.log.wait(waiter);
+                p.log.notify_on_change(waiter);
             }
         }
     }
 }
 
 /// Kafka's rules for the name of a topic.
-pub(crate) fn check_name(name: &str) -> Result<(), Refused> {
+pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal) {
         return Ok(());
     }
-    let why = format!(
+    let message = format!(
         "Topic name '{name}' is illegal: 1 to 249 ASCII letters, digits, '.', '_' and '-', and neither '.' nor '..'."
     );
-    Err((ResponseError::InvalidTopicException, why))
+    Err(ApiError::new(ResponseError::InvalidTopicException, message))
 }

@@ -30,7 +30,7 @@ pub struct BrokerConfig {
     pub(crate) default_partitions: i32,
     pub(crate) default_replication: i16,
     pub(crate) auto_create: bool,
-    pub(crate) auto_create_first_answer: Option<i16>,
+    pub(crate) auto_create_first_error: Option<i16>,
     pub(crate) session_timeout_min: Duration,
     pub(crate) session_timeout_max: Duration,
     pub(crate) initial_rebalance_delay: Duration,
@@ -39,7 +39,7 @@ pub struct BrokerConfig {
     pub(crate) max_message_bytes: i32,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) check_records: bool,
-    pub(crate) cut_batches: bool,
+    pub(crate) partial_batches: bool,
     pub(crate) racks: Vec<String>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::TlsServer>,
@@ -58,7 +58,7 @@ impl Default for BrokerConfig {
             default_partitions: 1,
             default_replication: 1,
             auto_create: true,
-            auto_create_first_answer: None,
+            auto_create_first_error: None,
             session_timeout_min: Duration::from_secs(6),
             session_timeout_max: Duration::from_secs(300),
             initial_rebalance_delay: Duration::ZERO,
@@ -67,7 +67,7 @@ impl Default for BrokerConfig {
             max_message_bytes: 1_048_588,
             retention_bytes: None,
             check_records: true,
-            cut_batches: false,
+            partial_batches: false,
             racks: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -141,8 +141,8 @@ impl BrokerConfig {
     /// The Kafka error code with which the very Metadata request is answered that creates a topic (default none: its
     /// leaders are known at once). Kafka answers 3, unknown topic; other brokers 5, leader not available.
     #[must_use]
-    pub fn auto_create_first_answer(mut self, error_code: i16) -> Self {
-        self.auto_create_first_answer = Some(error_code);
+    pub fn auto_create_first_error(mut self, error_code: i16) -> Self {
+        self.auto_create_first_error = Some(error_code);
         self
     }
 
@@ -164,7 +164,7 @@ impl BrokerConfig {
     /// How often a member of the `consumer` protocol is told to send a heartbeat, and how long it may be silent before its
     /// partitions go to others (default 5 s and 45 s). There the broker sets both times, in the classic protocol the client.
     #[must_use]
-    pub fn consumer_sessions(mut self, heartbeat_interval: Duration, session_timeout: Duration) -> Self {
+    pub fn consumer_protocol_timeouts(mut self, heartbeat_interval: Duration, session_timeout: Duration) -> Self {
         self.heartbeat_interval = heartbeat_interval;
         self.session_timeout = session_timeout;
         self
@@ -196,8 +196,8 @@ impl BrokerConfig {
 
     /// Whether a fetch may end in the middle of a batch when it reaches a size limit, as Kafka's does (default false).
     #[must_use]
-    pub fn cut_batches(mut self, cut: bool) -> Self {
-        self.cut_batches = cut;
+    pub fn partial_batches(mut self, cut: bool) -> Self {
+        self.partial_batches = cut;
         self
     }
 

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::group::{Answer, Group, Ticket};
+use crate::group::{Group, GroupResponse, RequestId};
 
 /// Every group of the cluster, whichever node coordinates it.
 #[derive(Debug)]
-pub(crate) struct Groups {
+pub(crate) struct GroupCoordinator {
     groups: BTreeMap<String, Group>,
-    parked: HashMap<Ticket, oneshot::Sender<Answer>>,
-    next_ticket: Ticket,
-    initial_delay: Duration,
+    pending: HashMap<RequestId, oneshot::Sender<GroupResponse>>,
+    last_request_id: RequestId,
+    initial_rebalance_delay: Duration,
     session_timeout: Duration,
     changed: Arc<Notify>,
 }
 
-impl Groups {
+impl GroupCoordinator {
     /// The session timeout is that of members of the `consumer` protocol.
-    pub fn new(initial_delay: Duration, session_timeout: Duration) -> Self {
+    pub fn new(initial_rebalance_delay: Duration, session_timeout: Duration) -> Self {
         Self {
             groups: BTreeMap::new(),
-            parked: HashMap::new(),
-            next_ticket: 0,
-            initial_delay,
+            pending: HashMap::new(),
+            last_request_id: 0,
+            initial_rebalance_delay,
             session_timeout,
             changed: Arc::default(),
         }
@@ -49,13 +49,13 @@ impl Groups {
         self.groups.remove(id);
     }
 
-    pub fn forget_topic(&mut self, topic: &str) {
-        self.groups.values_mut().for_each(|g| g.forget_topic(topic));
+    pub fn delete_offsets_of_topic(&mut self, topic: &str) {
+        self.groups.values_mut().for_each(|g| g.delete_offsets_of_topic(topic));
     }
 
     /// The group, made if it is not there.
     fn get_or_create(&mut self, id: &str) -> &mut Group {
-        let (delay, session) = (self.initial_delay, self.session_timeout);
+        let (delay, session) = (self.initial_rebalance_delay, self.session_timeout);
         self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(delay, session))
     }
 
@@ -63,47 +63,47 @@ impl Groups {
     pub fn update<T>(&mut self, id: &str, create: bool, step: impl FnOnce(&mut Group) -> T) -> Option<T> {
         let group = if create { self.get_or_create(id) } else { self.groups.get_mut(id)? };
         let result = step(group);
-        let answers = group.take_answers();
-        self.deliver(answers);
+        let responses = group.take_responses();
+        self.deliver(responses);
         self.changed.notify_one();
         Some(result)
     }
 
     /// As [`update`](Self::update), for a request that may be parked: its answer comes through the receiver.
-    pub fn park(
+    pub fn submit(
         &mut self,
         id: &str,
         create: bool,
-        step: impl FnOnce(&mut Group, Ticket),
-    ) -> Option<oneshot::Receiver<Answer>> {
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
+        step: impl FnOnce(&mut Group, RequestId),
+    ) -> Option<oneshot::Receiver<GroupResponse>> {
+        self.last_request_id += 1;
+        let request_id = self.last_request_id;
         let (sender, receiver) = oneshot::channel();
-        self.parked.insert(ticket, sender);
-        if self.update(id, create, |group| step(group, ticket)).is_none() {
-            self.parked.remove(&ticket);
+        self.pending.insert(request_id, sender);
+        if self.update(id, create, |group| step(group, request_id)).is_none() {
+            self.pending.remove(&request_id);
             return None;
         }
         Some(receiver)
     }
 
-    fn deliver(&mut self, answers: Vec<(Ticket, Answer)>) {
-        for (ticket, answer) in answers {
-            if let Some(sender) = self.parked.remove(&ticket) {
+    fn deliver(&mut self, responses: Vec<(RequestId, GroupResponse)>) {
+        for (request_id, response) in responses {
+            if let Some(sender) = self.pending.remove(&request_id) {
                 // A receiver that is gone is a connection that was closed: its member's session ends in time.
-                let _ = sender.send(answer);
+                let _ = sender.send(response);
             }
         }
     }
 
     /// Handles the deadlines that have passed; returns the next one.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for group in self.groups.values_mut().filter(|g| g.deadline().is_some_and(|d| d <= now)) {
             group.tick(now);
-            answers.append(&mut group.take_answers());
+            responses.append(&mut group.take_responses());
         }
-        self.deliver(answers);
+        self.deliver(responses);
         self.groups.values().filter_map(Group::deadline).min()
     }
 }

@@ -80,4 +80,24 @@ impl Error for BrokerError {
 }
 
 /// The error code and message of a response.
-pub(crate) type Refused = (ResponseError, String);
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub error: ResponseError,
+    pub message: String,
+}
+
+impl ApiError {
+    pub fn new(error: ResponseError, message: impl Into<String>) -> Self {
+        Self { error, message: message.into() }
+    }
+
+    pub fn code(&self) -> i16 {
+        self.error.code()
+    }
+}
+
+impl From<ResponseError> for ApiError {
+    fn from(error: ResponseError) -> Self {
+        Self { error, message: error.to_string() }
+    }
+}

@@ -21,11 +21,11 @@ pub enum Fault {
     /// Wait, then serve the request: what stands behind it on its connection waits too.
     Delay(Duration),
     /// Serve the request at once, but hold the answer back for this long.
-    DelayAnswer(Duration),
+    DelayResponse(Duration),
     /// Close the connection without serving the request.
     Close,
     /// Serve the request, then close the connection in place of an answer: the client cannot tell it from `Close`.
-    LoseAnswer,
+    DropResponse,
     /// Answer with this Kafka error code, in every place where the answer has one, in place of serving the request.
     Error(i16),
     /// Answer with this Kafka error code for the partitions with this index, in place of serving them, and serve the others. Of Produce,
@@ -37,7 +37,7 @@ pub enum Fault {
         code: i16,
     },
     /// Serve the request, then answer with this Kafka error code for each batch that was appended. Of Produce requests; others are served.
-    ErrorBehind(i16),
+    ErrorAfterAppend(i16),
     /// Append no batch, and answer with `InvalidRecord` that names the first record of each and every so many-th behind it. Of Produce
     /// requests; others are served.
     RecordErrors {
@@ -80,16 +80,16 @@ pub struct RequestInfo<'a> {
 
 /// A function that sees every request before it is served.
 #[derive(Clone)]
-pub(crate) struct Hook(Arc<Judge>);
+pub(crate) struct Hook(Arc<HookFn>);
 
-type Judge = dyn Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync;
+type HookFn = dyn Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync;
 
 impl Hook {
     pub(crate) fn new(hook: impl Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }
 
-    pub(crate) fn judge(&self, request: &RequestInfo<'_>) -> Option<Fault> {
+    pub(crate) fn fault_for(&self, request: &RequestInfo<'_>) -> Option<Fault> {
         (self.0)(request)
     }
 }

@@ -11,16 +11,17 @@ use tokio::sync::Notify;
 
 use crate::broker;
 use crate::cluster::{Cluster, NewTopic};
-use crate::conn;
+use crate::connection;
 use crate::sasl::Auth;
 use crate::shared::Shared;
 use crate::{BrokerConfig, Sasl, Versions};
 
 /// Requests of one input, at most.
-const REQUESTS: usize = 16;
+const MAX_REQUESTS: usize = 16;
 /// Time that a request is given. With the clock of tests, which goes on by itself when nothing else does, that is more than the longest
 /// wait that a client can ask for, and each request must be answered in it; the fuzzer's clock is the system's, and it goes on.
-const PATIENCE: Duration = if cfg!(test) { Duration::from_secs(60 * 24 * 3600) } else { Duration::from_millis(2) };
+const RESPONSE_TIMEOUT: Duration =
+    if cfg!(test) { Duration::from_secs(60 * 24 * 3600) } else { Duration::from_millis(2) };
 
 /// The requests that an input stands for: a byte for the broker's kind, then of each the API, the version, the length of its body in
 /// two bytes, and the body.
@@ -53,7 +54,7 @@ async fn serve(shared: &Shared, mut data: &[u8]) {
     let (wake, peer) = (Arc::new(Notify::new()), SocketAddr::from(([127, 0, 0, 1], 1)));
     let auth = || shared.config.sasl.is_some().then(Auth::new);
     let mut state = auth();
-    for _ in 0..REQUESTS {
+    for _ in 0..MAX_REQUESTS {
         if data.remaining() < 4 {
             return;
         }
@@ -61,16 +62,23 @@ async fn serve(shared: &Shared, mut data: &[u8]) {
         let body = &data[..len.min(data.len())];
         data = &data[body.len()..];
         let Some(frame) = frame(shared, api, version, body) else { continue };
-        let answer = tokio::time::timeout(PATIENCE, conn::answer(shared, 0, &mut state, frame, peer, &wake)).await;
-        assert!(answer.is_ok() || cfg!(not(test)), "a request of API {api} was not answered within {PATIENCE:?}");
-        if let Ok(Err(_)) = answer {
+        let response = tokio::time::timeout(
+            RESPONSE_TIMEOUT,
+            connection::handle_request(shared, 0, &mut state, frame, peer, &wake),
+        )
+        .await;
+        assert!(
+            response.is_ok() || cfg!(not(test)),
+            "a request of API {api} was not answered within {RESPONSE_TIMEOUT:?}"
+        );
+        if let Ok(Err(_)) = response {
             state = auth(); // the next one comes over another connection
         }
     }
 }
 
 /// The API and the version that two bytes choose, of those that are served.
-pub(crate) fn choose(shared: &Shared, api: u8, version: u8) -> Option<(ApiKey, i16)> {
+pub(crate) fn choose_api(shared: &Shared, api: u8, version: u8) -> Option<(ApiKey, i16)> {
     let served: Vec<_> = (0..100).filter_map(|key| Some((key, shared.config.versions.range(key)?))).collect();
     let (key, (min, max)) = *served.get(usize::from(api) % served.len().max(1))?;
     Some((ApiKey::try_from(key).ok()?, min + i16::from(version) % (max - min + 1)))
@@ -78,7 +86,7 @@ pub(crate) fn choose(shared: &Shared, api: u8, version: u8) -> Option<(ApiKey, i
 
 /// A request with its header, as it comes behind its length.
 fn frame(shared: &Shared, api: u8, version: u8, body: &[u8]) -> Option<Bytes> {
-    let (api, version) = choose(shared, api, version)?;
+    let (api, version) = choose_api(shared, api, version)?;
     let mut frame = BytesMut::new();
     frame.put_i16(api as i16);
     frame.put_i16(version);

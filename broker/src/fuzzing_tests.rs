@@ -9,10 +9,10 @@ use kafka_protocol::protocol::Decodable;
 use super::*;
 use crate::batch;
 use crate::schema;
-use crate::schema::sample::{Chance, body};
+use crate::schema::sample::{Rng, body};
 
 /// Seeds without `AILURUS_FUZZ_SEEDS`.
-const SEEDS: u64 = 2_000;
+const DEFAULT_SEEDS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|n| n.parse().expect("a number"))
@@ -76,14 +76,14 @@ fn is_flexible(api: ApiKey, version: i16) -> bool {
 }
 
 #[test]
-fn every_request_that_is_served_has_a_table_and_the_decoder_reads_what_it_says() {
-    let (shared, mut chance) = (shared(Versions::kafka()), Chance(1));
+fn schemas_match_the_decoder() {
+    let (shared, mut rng) = (shared(Versions::kafka()), Rng(1));
     for api in (0..100).filter_map(|key| ApiKey::try_from(key).ok()) {
         let Some((min, max)) = shared.config.versions.range(api as i16) else { continue };
         let fields = schema::fields(api).unwrap_or_else(|| panic!("{api:?} has no table"));
         for version in min.max(api.valid_versions().min)..=max {
             for _ in 0..50 {
-                let sample = body(fields, version, is_flexible(api, version), &mut chance, b"bytes");
+                let sample = body(fields, version, is_flexible(api, version), &mut rng, b"bytes");
                 schema::check(&sample, fields, version, is_flexible(api, version)).unwrap();
                 let mut bytes = Bytes::from(sample.clone());
                 let decoded = decode(api, &mut bytes, version);
@@ -94,7 +94,7 @@ fn every_request_that_is_served_has_a_table_and_the_decoder_reads_what_it_says()
 }
 
 #[test]
-fn an_array_that_is_longer_than_its_request_is_refused() {
+fn array_longer_than_its_request_is_rejected() {
     let fields = schema::fields(ApiKey::Metadata).unwrap();
     let refused = schema::check(&[0x7f, 0xff, 0xff, 0xff, 0], fields, 1, false);
     assert!(refused.is_err_and(|e| e.contains("longer than the request")));
@@ -103,31 +103,33 @@ fn an_array_that_is_longer_than_its_request_is_refused() {
 }
 
 #[test]
-fn requests() {
+fn requests_from_seeds_never_panic() {
     let seeds = match number("AILURUS_FUZZ_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("AILURUS_FUZZ_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("AILURUS_FUZZ_SEEDS").unwrap_or(DEFAULT_SEEDS),
     };
     for seed in seeds {
-        let input = input(&mut Chance(seed));
+        let input = input(&mut Rng(seed));
         let outcome = catch_unwind(AssertUnwindSafe(|| super::requests(&input)));
-        let again = format!("AILURUS_FUZZ_SEED={seed} cargo test -p ailurus-broker --lib fuzzing::tests::requests");
+        let again = format!(
+            "AILURUS_FUZZ_SEED={seed} cargo test -p ailurus-broker --lib fuzzing::tests::requests_from_seeds_never_panic"
+        );
         assert!(outcome.is_ok(), "to run it again: {again}\n{input:02x?}");
     }
 }
 
-fn input(chance: &mut Chance) -> Vec<u8> {
-    let kind = chance.below(3) as u8 | if chance.below(8) == 0 { 0x80 } else { 0 };
+fn input(rng: &mut Rng) -> Vec<u8> {
+    let kind = rng.below(3) as u8 | if rng.below(8) == 0 { 0x80 } else { 0 };
     let shared = shared(
         [Versions::redpanda_24_3(), Versions::redpanda_26_2(), Versions::kafka()][usize::from(kind & 3)].clone(),
     );
     let mut all = vec![kind];
-    for _ in 0..=chance.below(8) {
-        let (api, version) = (chance.byte(), chance.byte());
-        let (key, of) = choose(&shared, api, version).unwrap();
-        let bytes = batch::empty(1 + chance.below(3) as i32, 7);
-        let mut sample = body(schema::fields(key).unwrap(), of, is_flexible(key, of), chance, &bytes);
-        change(&mut sample, chance);
+    for _ in 0..=rng.below(8) {
+        let (api, version) = (rng.byte(), rng.byte());
+        let (key, of) = choose_api(&shared, api, version).unwrap();
+        let bytes = batch::empty(1 + rng.below(3) as i32, 7);
+        let mut sample = body(schema::fields(key).unwrap(), of, is_flexible(key, of), rng, &bytes);
+        mutate(&mut sample, rng);
         sample.truncate(usize::from(u16::MAX));
         all.extend([api, version]);
         all.extend((sample.len() as u16).to_be_bytes());
@@ -137,20 +139,20 @@ fn input(chance: &mut Chance) -> Vec<u8> {
 }
 
 /// Changes up to three places; half of the requests stay as they are.
-fn change(input: &mut Vec<u8>, chance: &mut Chance) {
-    if chance.below(2) == 0 {
+fn mutate(input: &mut Vec<u8>, rng: &mut Rng) {
+    if rng.below(2) == 0 {
         return;
     }
-    for _ in 0..=chance.below(3) {
-        let at = chance.below(input.len() as u64 + 1) as usize;
-        match chance.below(5) {
+    for _ in 0..=rng.below(3) {
+        let at = rng.below(input.len() as u64 + 1) as usize;
+        match rng.below(5) {
             0 => input.truncate(at),
-            1 => input.insert(at, chance.byte()),
+            1 => input.insert(at, rng.byte()),
             2 if at + 4 <= input.len() => {
-                let lie = [0x7fff_ffff_u32, 0xffff_ffff, 0x8000_0000, 100 << 20][chance.below(4) as usize];
-                input[at..at + 4].copy_from_slice(&lie.to_be_bytes());
+                let length = [0x7fff_ffff_u32, 0xffff_ffff, 0x8000_0000, 100 << 20][rng.below(4) as usize];
+                input[at..at + 4].copy_from_slice(&length.to_be_bytes());
             }
-            _ if at < input.len() => input[at] ^= 1 << chance.below(8),
+            _ if at < input.len() => input[at] ^= 1 << rng.below(8),
             _ => {}
         }
     }

@@ -128,8 +128,8 @@ impl Broker {
         batch: &[u8],
     ) -> Result<i64, BrokerError> {
         let mut batch = BytesMut::from(batch);
-        let enlisted = batch::enlist(&mut batch, producer_id);
-        enlisted.ok_or_else(|| BrokerError::InvalidBatch("it is shorter than its header says".into()))?;
+        let changed = batch::make_transactional(&mut batch, producer_id);
+        changed.ok_or_else(|| BrokerError::InvalidBatch("it is shorter than its header says".into()))?;
         self.append(topic, partition, batch)
     }
 
@@ -147,7 +147,7 @@ impl Broker {
     }
 
     /// Forgets all fetch sessions, as a broker does that has no room for more.
-    pub fn forget_fetch_sessions(&self) {
+    pub fn drop_fetch_sessions(&self) {
         self.shared.sessions().clear();
     }
 
@@ -186,7 +186,7 @@ impl Broker {
     }
 
     /// The offset that a group has committed for a partition.
-    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+    pub fn committed_offset(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let groups = self.shared.groups();
         groups.get(group)?.offsets().get(&(topic.to_owned(), partition)).map(|c| c.offset)
     }
@@ -200,16 +200,16 @@ impl Broker {
             assignment: m.assignment.clone(),
         };
         let names = self.shared.cluster().topics.iter().map(|(name, t)| (t.id, name.clone())).collect();
-        let modern = |(id, m): (&str, &consumer_group::Member)| GroupMember {
+        let consumer_member = |(id, m): (&str, &consumer_group::Member)| GroupMember {
             member_id: id.to_owned(),
             instance_id: m.instance_id.clone(),
             client_id: m.client_id.clone(),
-            assignment: encoded(&m.assigned, &names),
+            assignment: encode_assignment(&m.assigned, &names),
         };
         let groups = self.shared.groups();
         let Some(group) = groups.get(group) else { return Vec::new() };
         match group.consumer() {
-            Some(consumer) => consumer.members().map(modern).collect(),
+            Some(consumer) => consumer.members().map(consumer_member).collect(),
             None => group.members().map(one).collect(),
         }
     }
@@ -224,12 +224,12 @@ impl Broker {
     }
 
     /// How many requests of an API, by its number in the Kafka protocol guide, have reached the broker.
-    pub fn requests(&self, api_key: i16) -> u64 {
+    pub fn request_count(&self, api_key: i16) -> u64 {
         self.shared.requests().get(&api_key).copied().unwrap_or(0)
     }
 
     /// How many client connections are open.
-    pub fn connections(&self) -> usize {
+    pub fn connection_count(&self) -> usize {
         self.shared.open_connections()
     }
 
@@ -270,7 +270,7 @@ fn records(batch: &Batch, start: i64, out: &mut Vec<LogRecord>) -> Result<(), Br
 }
 
 /// As the leader of a classic group would write it; the topics go by their names.
-fn encoded(partitions: &Partitions, names: &BTreeMap<Uuid, String>) -> Bytes {
+fn encode_assignment(partitions: &Partitions, names: &BTreeMap<Uuid, String>) -> Bytes {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for (topic, partition) in partitions {
         topics.entry(names.get(topic).map_or("", String::as_str)).or_default().push(*partition);

@@ -29,11 +29,12 @@ mod batch;
 mod broker;
 mod cluster;
 mod config;
-mod conn;
+mod connection;
 mod consumer_group;
 mod coordinator;
 mod error;
 mod fault;
+mod fetch_session;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -45,7 +46,6 @@ mod node_config;
 mod request;
 mod sasl;
 mod schema;
-mod session;
 mod shared;
 mod topic_config;
 mod versions;

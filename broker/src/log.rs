@@ -13,12 +13,12 @@ use crate::error::BrokerError;
 mod epochs;
 mod transactions;
 
-use epochs::Epochs;
-pub(crate) use transactions::Aborted;
+use epochs::LeaderEpochs;
+pub(crate) use transactions::AbortedTxn;
 use transactions::Transactions;
 
 /// How many batches of a producer are remembered, to know a repeated one: as many as a producer may have in flight.
-const REMEMBERED: usize = 5;
+const MAX_CACHED_BATCHES: usize = 5;
 
 /// A batch in the log.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ impl Batch {
 
     /// The records, or none if their codec is not looked into.
     pub fn records(&self) -> Result<Option<Records>, BrokerError> {
-        Ok(batch::unpack(&self.header, &self.data)?.map(Records::new))
+        Ok(batch::decompress(&self.header, &self.data)?.map(Records::new))
     }
 }
 
 /// What a producer sent last to a partition.
 #[derive(Debug, Default)]
-struct Sequences {
+struct ProducerState {
     epoch: i16,
     /// First sequence, last sequence, first offset.
     recent: VecDeque<(i32, i32, i64)>,
@@ -48,33 +48,33 @@ struct Sequences {
 
 /// A batch out of a Produce request whose bytes were found to be in order, ready to get its offsets.
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct ValidBatch {
     header: Header,
     data: BytesMut,
 }
 
-impl Checked {
+impl ValidBatch {
     /// Bytes of the batch as it stands in the log.
     pub fn size(&self) -> usize {
         self.data.len()
     }
 
     /// The places of its records in the batch.
-    pub fn places(&self) -> std::ops::Range<i32> {
+    pub fn record_indexes(&self) -> std::ops::Range<i32> {
         0..self.header.count
     }
 
     /// The places in the batch of records without a key, which a compacted topic refuses.
-    pub fn without_key(&self) -> Vec<i32> {
-        let unpacked = batch::unpack(&self.header, &Bytes::copy_from_slice(&self.data)).ok().flatten();
-        let records = unpacked.into_iter().flat_map(Records::new).filter_map(Result::ok);
+    pub fn indexes_without_key(&self) -> Vec<i32> {
+        let decompressed = batch::decompress(&self.header, &Bytes::copy_from_slice(&self.data)).ok().flatten();
+        let records = decompressed.into_iter().flat_map(Records::new).filter_map(Result::ok);
         records.filter(|record| record.key.is_none()).map(|record| record.offset_delta).collect()
     }
 }
 
 /// Looks at the records of one partition of a Produce request as Kafka does: exactly one batch of format v2, its
-/// checksum, and, if `deep`, each record.
-pub(crate) fn check(records: &Bytes, deep: bool) -> Result<Checked, ResponseError> {
+/// checksum, and, if `check_each_record`, each record.
+pub(crate) fn validate(records: &Bytes, check_each_record: bool) -> Result<ValidBatch, ResponseError> {
     let header = match Header::read(records) {
         Some(header) => header,
         None if records.is_empty() => return Err(ResponseError::InvalidRecord),
@@ -94,18 +94,18 @@ pub(crate) fn check(records: &Bytes, deep: bool) -> Result<Checked, ResponseErro
     if header.is_transactional() {
         return Err(ResponseError::InvalidTxnState);
     }
-    if deep {
+    if check_each_record {
         check_records(&header, records)?;
     }
-    Ok(Checked { header, data: BytesMut::from(&records[..]) })
+    Ok(ValidBatch { header, data: BytesMut::from(&records[..]) })
 }
 
 fn check_records(header: &Header, data: &Bytes) -> Result<(), ResponseError> {
-    let Some(unpacked) = batch::unpack(header, data).map_err(|_| ResponseError::CorruptMessage)? else {
+    let Some(decompressed) = batch::decompress(header, data).map_err(|_| ResponseError::CorruptMessage)? else {
         return Ok(());
     };
     let mut count = 0;
-    for record in Records::new(unpacked) {
+    for record in Records::new(decompressed) {
         let record = record.map_err(|_| ResponseError::InvalidRecord)?;
         if record.offset_delta != count {
             return Err(ResponseError::InvalidRecord);
@@ -122,9 +122,9 @@ pub(crate) struct Log {
     bytes: u64,
     start: i64,
     end: i64,
-    producers: HashMap<i64, Sequences>,
+    producers: HashMap<i64, ProducerState>,
     transactions: Transactions,
-    epochs: Epochs,
+    epochs: LeaderEpochs,
     /// Connections whose Fetch waits for this partition, each at most once.
     waiters: Vec<Weak<Notify>>,
 }
@@ -146,7 +146,7 @@ impl Log {
     }
 
     /// The aborted transactions that touch `from` up to but not including `to`.
-    pub fn aborted(&self, from: i64, to: i64) -> Vec<Aborted> {
+    pub fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
         self.transactions.aborted(from, to)
     }
 
@@ -155,15 +155,15 @@ impl Log {
         self.epochs.begin(epoch, self.end);
     }
 
-    /// Where a leader epoch ends: see [`Epochs::end_of`].
+    /// Where a leader epoch ends: see [`LeaderEpochs::end_of`].
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
         self.epochs.end_of(epoch, self.end)
     }
 
     /// The leader epoch of the batch that holds `offset`; at the end of the log, of the one before it.
     pub fn epoch_at(&self, offset: i64) -> Option<i32> {
-        let at = self.batches.partition_point(|b| b.last_offset() < offset);
-        self.batches.get(at).or(self.batches.back()).map(|b| batch::leader_epoch(&b.data))
+        let index = self.batches.partition_point(|b| b.last_offset() < offset);
+        self.batches.get(index).or(self.batches.back()).map(|b| batch::leader_epoch(&b.data))
     }
 
     /// Drops every batch that reaches `end` or beyond: a replica that had them was lost.
@@ -178,9 +178,9 @@ impl Log {
         self.epochs.truncate(self.end);
         self.transactions = Transactions::default();
         for batch in &self.batches {
-            note(&mut self.transactions, &batch.header, &batch.data);
+            track_transaction(&mut self.transactions, &batch.header, &batch.data);
         }
-        self.wake();
+        self.notify_waiters();
     }
 
     pub fn batches(&self) -> impl Iterator<Item = &Batch> {
@@ -188,39 +188,41 @@ impl Log {
     }
 
     /// Appends a batch; returns the offset of its first record. A batch that is already there is not appended again.
-    pub fn append(&mut self, batch: Checked, leader_epoch: i32) -> Result<i64, ResponseError> {
-        if let Some(offset) = self.sequence(&batch.header)? {
+    pub fn append(&mut self, batch: ValidBatch, leader_epoch: i32) -> Result<i64, ResponseError> {
+        if let Some(offset) = self.check_sequence(&batch.header)? {
             return Ok(offset);
         }
         Ok(self.push(batch.data, batch.header, leader_epoch))
     }
 
     /// Checks the sequence numbers of an idempotent producer; returns the offset of a batch that is a repetition.
-    fn sequence(&mut self, header: &Header) -> Result<Option<i64>, ResponseError> {
+    fn check_sequence(&mut self, header: &Header) -> Result<Option<i64>, ResponseError> {
         if header.producer_id < 0 {
             return Ok(None);
         }
-        let (first, last) = (header.base_sequence, next(header.base_sequence, header.last_offset_delta));
+        let (first, last) = (header.base_sequence, add_to_sequence(header.base_sequence, header.last_offset_delta));
         let end = self.end;
         match self.producers.get_mut(&header.producer_id) {
-            Some(known) if header.producer_epoch < known.epoch => return Err(ResponseError::InvalidProducerEpoch),
-            Some(known) if header.producer_epoch == known.epoch => {
-                if let Some(&(.., offset)) = known.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
+            Some(is_waiting) if header.producer_epoch < is_waiting.epoch => {
+                return Err(ResponseError::InvalidProducerEpoch);
+            }
+            Some(is_waiting) if header.producer_epoch == is_waiting.epoch => {
+                if let Some(&(.., offset)) = is_waiting.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
                     return Ok(Some(offset));
                 }
-                if known.recent.back().is_some_and(|&(_, before, _)| next(before, 1) != first) {
+                if is_waiting.recent.back().is_some_and(|&(_, before, _)| add_to_sequence(before, 1) != first) {
                     return Err(ResponseError::OutOfOrderSequenceNumber);
                 }
-                if known.recent.len() == REMEMBERED {
-                    known.recent.pop_front();
+                if is_waiting.recent.len() == MAX_CACHED_BATCHES {
+                    is_waiting.recent.pop_front();
                 }
-                known.recent.push_back((first, last, end));
+                is_waiting.recent.push_back((first, last, end));
             }
             // A new epoch begins at 0; of a producer never heard of anything is believed, its past may have been deleted.
             Some(_) if first != 0 => return Err(ResponseError::OutOfOrderSequenceNumber),
             _ => {
-                let sequences = Sequences { epoch: header.producer_epoch, recent: [(first, last, end)].into() };
-                self.producers.insert(header.producer_id, sequences);
+                let state = ProducerState { epoch: header.producer_epoch, recent: [(first, last, end)].into() };
+                self.producers.insert(header.producer_id, state);
             }
         }
         Ok(None)
@@ -238,41 +240,41 @@ impl Log {
 
     fn push(&mut self, mut data: BytesMut, header: Header, leader_epoch: i32) -> i64 {
         let base_offset = self.end;
-        batch::place(&mut data, base_offset, leader_epoch);
+        batch::set_position(&mut data, base_offset, leader_epoch);
         self.end += i64::from(header.last_offset_delta) + 1;
         self.bytes += data.len() as u64;
         let header = Header { base_offset, ..header };
         let data = data.freeze();
-        note(&mut self.transactions, &header, &data);
+        track_transaction(&mut self.transactions, &header, &data);
         self.batches.push_back(Batch { header, data });
-        self.wake();
+        self.notify_waiters();
         base_offset
     }
 
     /// The batches from the one that holds `from` on, those that begin before `to`: at most `max` bytes, but at least one
-    /// batch if `at_least_one`; the last may be cut if `cut`.
+    /// batch if `at_least_one`; the last may be cut if `allow_partial`.
     pub fn read(
         &self,
         from: i64,
         to: i64,
         max: usize,
         at_least_one: bool,
-        cut: bool,
+        allow_partial: bool,
     ) -> Result<Vec<Bytes>, ResponseError> {
         if from < self.start || from > self.end {
             return Err(ResponseError::OffsetOutOfRange);
         }
         let mut out: Vec<Bytes> = Vec::new();
-        let mut room = max;
+        let mut remaining_bytes = max;
         let from = self.batches.partition_point(|b| b.last_offset() < from);
         for batch in self.batches.range(from..).take_while(|b| b.header.base_offset < to) {
-            if batch.data.len() > room && !(at_least_one && out.is_empty()) {
-                if cut && room > 0 && !out.is_empty() {
-                    out.push(batch.data.slice(..room));
+            if batch.data.len() > remaining_bytes && !(at_least_one && out.is_empty()) {
+                if allow_partial && remaining_bytes > 0 && !out.is_empty() {
+                    out.push(batch.data.slice(..remaining_bytes));
                 }
                 break;
             }
-            room = room.saturating_sub(batch.data.len());
+            remaining_bytes = remaining_bytes.saturating_sub(batch.data.len());
             out.push(batch.data.clone());
         }
         Ok(out)
@@ -281,17 +283,17 @@ impl Log {
     /// The first record at or after `timestamp`: its offset and timestamp. Exact for batches without compression or
     /// with gzip, to the batch for other codecs.
     pub fn offset_for(&self, timestamp: i64) -> Option<(i64, i64)> {
-        let live = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
-        live.filter(|b| b.header.max_timestamp >= timestamp && b.last_offset() >= self.start).find_map(|b| {
-            let found = |(offset, at): &(i64, i64)| *at >= timestamp && *offset >= self.start;
+        let with_records = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
+        with_records.filter(|b| b.header.max_timestamp >= timestamp && b.last_offset() >= self.start).find_map(|b| {
+            let found = |(offset, index): &(i64, i64)| *index >= timestamp && *offset >= self.start;
             timestamps(b).into_iter().find(found)
         })
     }
 
     /// The record with the largest timestamp, the first of several: its offset and timestamp.
     pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
-        let live = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
-        let max = live.map(|b| b.header.max_timestamp).max()?;
+        let with_records = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
+        let max = with_records.map(|b| b.header.max_timestamp).max()?;
         self.offset_for(max)
     }
 
@@ -351,16 +353,16 @@ impl Log {
     }
 
     /// Has `waiter` woken, once, by the next append or change of leader. Asking twice is the same as asking once.
-    pub fn wait(&mut self, waiter: &Arc<Notify>) {
-        let known = self.waiters.iter().any(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
-        if !known {
+    pub fn notify_on_change(&mut self, waiter: &Arc<Notify>) {
+        let is_waiting = self.waiters.iter().any(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
+        if !is_waiting {
             self.waiters.retain(|w| w.strong_count() > 0);
             self.waiters.push(Arc::downgrade(waiter));
         }
     }
 
     /// Wakes everyone who waits.
-    pub fn wake(&mut self) {
+    pub fn notify_waiters(&mut self) {
         for waiter in self.waiters.drain(..).filter_map(|w| w.upgrade()) {
             waiter.notify_one();
         }
@@ -368,19 +370,19 @@ impl Log {
 }
 
 /// What a batch says of transactions.
-fn note(transactions: &mut Transactions, header: &Header, data: &Bytes) {
-    match batch::marker(header, data) {
-        Some(commit) => transactions.ended(header.producer_id, header.base_offset, commit),
+fn track_transaction(transactions: &mut Transactions, header: &Header, data: &Bytes) {
+    match batch::transaction_marker(header, data) {
+        Some(commit) => transactions.on_marker(header.producer_id, header.base_offset, commit),
         None if header.is_transactional() && !header.is_control() => {
-            transactions.wrote(header.producer_id, header.base_offset);
+            transactions.on_batch(header.producer_id, header.base_offset);
         }
         None => {}
     }
 }
 
 /// Sequence numbers run from 0 to `i32::MAX` and begin again.
-fn next(sequence: i32, by: i32) -> i32 {
-    sequence.wrapping_add(by) & i32::MAX
+fn add_to_sequence(check_sequence: i32, by: i32) -> i32 {
+    check_sequence.wrapping_add(by) & i32::MAX
 }
 
 /// Offset and timestamp of each record of a batch; of the batch as a whole if it can't be looked into.

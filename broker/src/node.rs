@@ -9,22 +9,22 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::conn;
+use crate::connection;
 use crate::shared::Shared;
 
 /// How long to wait when no connection can be accepted, as for want of file descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
 /// A node that listens. Dropping it ends the listener and its connections.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningNode {
     stop: oneshot::Sender<()>,
-    task: Option<JoinHandle<Option<Port>>>,
+    task: Option<JoinHandle<Option<ReservedPort>>>,
 }
 
-impl Running {
+impl RunningNode {
     pub fn start(shared: Arc<Shared>, node: i32, listener: TcpListener) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(run(shared, node, listener, stopped));
@@ -32,7 +32,7 @@ impl Running {
     }
 
     /// Stops listening, closes every connection, and waits until that is done. Returns the port, kept for when the node is back.
-    pub async fn stop(mut self) -> Option<Port> {
+    pub async fn stop(mut self) -> Option<ReservedPort> {
         let task = self.task.take()?;
         let (stop, _) = oneshot::channel();
         drop(std::mem::replace(&mut self.stop, stop));
@@ -41,7 +41,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningNode {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -51,10 +51,10 @@ impl Drop for Running {
 
 /// A port that is bound and refuses connections: no other program can take it, nor the system give it to an outgoing connection.
 #[derive(Debug)]
-pub(crate) struct Port(TcpSocket);
+pub(crate) struct ReservedPort(TcpSocket);
 
-impl Port {
-    fn keep(address: SocketAddr) -> io::Result<Self> {
+impl ReservedPort {
+    fn reserve(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Connections of the node that has stopped may still be closing.
         #[cfg(unix)]
@@ -80,7 +80,7 @@ async fn run(
     node: i32,
     listener: TcpListener,
     mut stopped: oneshot::Receiver<()>,
-) -> Option<Port> {
+) -> Option<ReservedPort> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -88,18 +88,18 @@ async fn run(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    connections.spawn(conn::serve(shared.clone(), node, stream, peer));
+                    connections.spawn(connection::serve(shared.clone(), node, stream, peer));
                 }
                 Err(error) => {
                     tracing::warn!(node, %error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     }
     let address = listener.local_addr();
     drop(listener);
-    let port = address.and_then(Port::keep).ok();
+    let port = address.and_then(ReservedPort::reserve).ok();
     connections.shutdown().await;
     port
 }

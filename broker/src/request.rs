@@ -21,7 +21,7 @@ pub(crate) struct Context {
     pub client_host: String,
     correlation_id: i32,
     /// The error that a hook wants to see in place of the answer.
-    injected: Option<ResponseError>,
+    injected_error: Option<ResponseError>,
     /// What a hook wants to see in a part of the answer.
     fault: Option<Fault>,
     /// Wakes this connection out of a long poll; one for all of its requests, since it serves one at a time.
@@ -36,7 +36,7 @@ impl Context {
             client_id: String::new(),
             client_host: format!("/{}", peer.ip()),
             correlation_id,
-            injected: None,
+            injected_error: None,
             fault: None,
             wake,
         }
@@ -45,8 +45,8 @@ impl Context {
     /// Keeps a hook's fault that replaces the response or changes a part of it.
     pub fn inject(&mut self, fault: Option<Fault>) {
         match fault {
-            Some(Fault::Error(code)) => self.injected = ResponseError::try_from_code(code),
-            Some(Fault::PartitionError { .. } | Fault::ErrorBehind(_) | Fault::RecordErrors { .. }) => {
+            Some(Fault::Error(code)) => self.injected_error = ResponseError::try_from_code(code),
+            Some(Fault::PartitionError { .. } | Fault::ErrorAfterAppend(_) | Fault::RecordErrors { .. }) => {
                 self.fault = fault;
             }
             _ => {}
@@ -54,15 +54,15 @@ impl Context {
     }
 
     /// Fails with the error that a hook asked for: handlers call it wherever their answer has room for an error.
-    pub fn gate(&self) -> Result<(), ResponseError> {
-        self.injected.map_or(Ok(()), Err)
+    pub fn check_fault(&self) -> Result<(), ResponseError> {
+        self.injected_error.map_or(Ok(()), Err)
     }
 
     /// The same, where an answer has an error for a partition.
-    pub fn gate_of(&self, partition: i32) -> Result<(), ResponseError> {
-        self.gate()?;
+    pub fn check_partition_fault(&self, partition: i32) -> Result<(), ResponseError> {
+        self.check_fault()?;
         match self.fault {
-            Some(Fault::PartitionError { partition: spoilt, code }) if spoilt == partition => {
+            Some(Fault::PartitionError { partition: faulty, code }) if faulty == partition => {
                 ResponseError::try_from_code(code).map_or(Ok(()), Err)
             }
             _ => Ok(()),
@@ -70,15 +70,15 @@ impl Context {
     }
 
     /// The error with which a batch that was appended is answered all the same.
-    pub fn gate_behind(&self) -> Result<(), ResponseError> {
+    pub fn check_fault_after_append(&self) -> Result<(), ResponseError> {
         match self.fault {
-            Some(Fault::ErrorBehind(code)) => ResponseError::try_from_code(code).map_or(Ok(()), Err),
+            Some(Fault::ErrorAfterAppend(code)) => ResponseError::try_from_code(code).map_or(Ok(()), Err),
             _ => Ok(()),
         }
     }
 
     /// The distance of the records of a batch that are to be refused, if some are.
-    pub fn refused_records(&self) -> Option<usize> {
+    pub fn record_error_interval(&self) -> Option<usize> {
         match self.fault {
             Some(Fault::RecordErrors { every }) => Some(every.max(1) as usize),
             _ => None,
@@ -90,18 +90,18 @@ impl Context {
     }
 
     /// The answer as it goes over the wire, with its length.
-    pub fn encode<A: Encodable + HeaderVersion>(&self, answer: &A) -> io::Result<Response> {
-        self.encode_as(answer, self.version)
+    pub fn encode<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Response> {
+        self.encode_as(response, self.version)
     }
 
-    pub fn encode_as<A: Encodable + HeaderVersion>(&self, answer: &A, version: i16) -> io::Result<Response> {
-        let unwritable = |error| invalid(format!("unwritable answer: {error}"));
-        let size = answer.compute_size(version).map_err(unwritable)?;
+    pub fn encode_as<R: Encodable + HeaderVersion>(&self, response: &R, version: i16) -> io::Result<Response> {
+        let unencodable = |error| invalid(format!("unwritable answer: {error}"));
+        let size = response.compute_size(version).map_err(unencodable)?;
         let mut out = BytesMut::with_capacity(size + 16);
         out.put_i32(0);
         let header = ResponseHeader::default().with_correlation_id(self.correlation_id);
-        header.encode(&mut out, A::header_version(version)).map_err(unwritable)?;
-        answer.encode(&mut out, version).map_err(unwritable)?;
+        header.encode(&mut out, R::header_version(version)).map_err(unencodable)?;
+        response.encode(&mut out, version).map_err(unencodable)?;
         let length = i32::try_from(out.len() - 4).map_err(|_| invalid("answer over 2 GiB".into()))?;
         (&mut out[..4]).put_i32(length);
         Ok(Response::Send(out))
@@ -113,13 +113,13 @@ impl Context {
 pub(crate) enum Response {
     Send(BytesMut),
     /// The last one: the connection is closed behind it.
-    Last(BytesMut),
+    SendAndClose(BytesMut),
     /// None was asked for.
-    Silence,
+    None,
     Close,
 }
 
 /// An error that closes the connection.
-pub(crate) fn invalid(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+pub(crate) fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }

@@ -146,18 +146,18 @@ pub(crate) fn fields(api: ApiKey) -> Option<&'static [Field]> {
 /// Checks that every length in the body of a request is covered by bytes. `flexible` says whether lengths are compact and tagged
 /// fields follow.
 pub(crate) fn check(body: &[u8], fields: &[Field], version: i16, flexible: bool) -> Result<(), String> {
-    Walk { body, at: 0, version, flexible }.structure(fields)
+    Reader { body, at: 0, version, flexible }.structure(fields)
 }
 
-struct Walk<'a> {
+struct Reader<'a> {
     body: &'a [u8],
     at: usize,
     version: i16,
     flexible: bool,
 }
 
-impl Walk<'_> {
-    fn broken(&self, what: &str) -> String {
+impl Reader<'_> {
+    fn error(&self, what: &str) -> String {
         format!("{what}, at byte {} of {}", self.at, self.body.len())
     }
 
@@ -167,7 +167,7 @@ impl Walk<'_> {
                 self.at += n;
                 Ok(taken)
             }
-            None => Err(self.broken("the request ends too early")),
+            None => Err(self.error("the request ends too early")),
         }
     }
 
@@ -178,10 +178,10 @@ impl Walk<'_> {
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
                 let value = u32::try_from(value).ok().and_then(|v| usize::try_from(v).ok());
-                return value.ok_or_else(|| self.broken("a length is too large"));
+                return value.ok_or_else(|| self.error("a length is too large"));
             }
         }
-        Err(self.broken("a length has too many bytes"))
+        Err(self.error("a length has too many bytes"))
     }
 
     /// A length as it stands before a string, bytes or an array; null counts as 0.
@@ -193,7 +193,7 @@ impl Walk<'_> {
         let n = bytes.iter().fold(if bytes[0] >= 0x80 { -1_i64 } else { 0 }, |n, byte| n << 8 | i64::from(*byte));
         match n {
             -1 => Ok(0),
-            n => usize::try_from(n).map_err(|_| self.broken("a length is negative")),
+            n => usize::try_from(n).map_err(|_| self.error("a length is negative")),
         }
     }
 
@@ -238,7 +238,7 @@ impl Walk<'_> {
     fn count(&mut self) -> Result<usize, String> {
         let n = self.length(false)?;
         if n > self.body.len() - self.at {
-            return Err(self.broken("an array says that it is longer than the request"));
+            return Err(self.error("an array says that it is longer than the request"));
         }
         Ok(n)
     }
@@ -251,9 +251,9 @@ pub(crate) mod sample {
 
     /// Numbers by chance (SplitMix64).
     #[derive(Debug)]
-    pub struct Chance(pub u64);
+    pub struct Rng(pub u64);
 
-    impl Chance {
+    impl Rng {
         pub fn below(&mut self, n: u64) -> u64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut z = self.0;
@@ -270,21 +270,21 @@ pub(crate) mod sample {
     /// Names that a broker under test may know: its topic, groups, settings, members.
     const NAMES: [&str; 6] = ["t", "g", "", "t.dlq", "retention.ms", "consumer"];
 
-    pub fn body(fields: &[Field], version: i16, flexible: bool, chance: &mut Chance, batch: &[u8]) -> Vec<u8> {
-        let mut write = Write { out: Vec::new(), version, flexible, chance, batch };
-        write.structure(fields);
-        write.out
+    pub fn body(fields: &[Field], version: i16, flexible: bool, rng: &mut Rng, batch: &[u8]) -> Vec<u8> {
+        let mut writer = SampleWriter { out: Vec::new(), version, flexible, rng, batch };
+        writer.structure(fields);
+        writer.out
     }
 
-    struct Write<'a> {
+    struct SampleWriter<'a> {
         out: Vec<u8>,
         version: i16,
         flexible: bool,
-        chance: &'a mut Chance,
+        rng: &'a mut Rng,
         batch: &'a [u8],
     }
 
-    impl Write<'_> {
+    impl SampleWriter<'_> {
         fn varint(&mut self, mut value: usize) {
             while value >= 0x80 {
                 self.out.push(value as u8 | 0x80);
@@ -315,9 +315,9 @@ pub(crate) mod sample {
             match f.kind {
                 Kind::Fixed(n) => {
                     // Small numbers and -1 mean something more often than others do.
-                    let kind = self.chance.below(4);
+                    let kind = self.rng.below(4);
                     for i in 0..n {
-                        let byte = self.chance.byte();
+                        let byte = self.rng.byte();
                         self.out.push(match kind {
                             0 => 0,
                             1 if i + 1 == n => byte % 4,
@@ -328,7 +328,7 @@ pub(crate) mod sample {
                     }
                 }
                 Kind::Str => {
-                    let name = NAMES[self.chance.below(NAMES.len() as u64) as usize];
+                    let name = NAMES[self.rng.below(NAMES.len() as u64) as usize];
                     self.length(name.len(), true);
                     self.out.extend(name.as_bytes());
                 }
@@ -337,12 +337,12 @@ pub(crate) mod sample {
                     self.out.extend(self.batch);
                 }
                 Kind::Array(of) => {
-                    let n = self.chance.below(3);
+                    let n = self.rng.below(3);
                     self.length(n as usize, false);
                     (0..n).for_each(|_| self.structure(of));
                 }
                 Kind::Values(of) => {
-                    let n = self.chance.below(3);
+                    let n = self.rng.below(3);
                     self.length(n as usize, false);
                     (0..n).for_each(|_| self.value(of));
                 }

@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
-use crate::coordinator::Groups;
+use crate::coordinator::GroupCoordinator;
 use crate::fault::{Fault, Hook, RequestInfo};
-use crate::session::Sessions;
+use crate::fetch_session::FetchSessions;
 
 /// The state of the broker. The locks are held for short steps without waiting, and never two at a time.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: BrokerConfig,
     cluster: Mutex<Cluster>,
-    groups: Mutex<Groups>,
-    sessions: Mutex<Sessions>,
+    groups: Mutex<GroupCoordinator>,
+    sessions: Mutex<FetchSessions>,
     hook: Mutex<Option<Hook>>,
     #[cfg(feature = "tls")]
     tls: Mutex<Option<crate::TlsServer>>,
@@ -29,7 +29,7 @@ impl Shared {
     pub fn new(mut config: BrokerConfig, cluster: Cluster) -> Self {
         Self {
             cluster: Mutex::new(cluster),
-            groups: Mutex::new(Groups::new(config.initial_rebalance_delay, config.session_timeout)),
+            groups: Mutex::new(GroupCoordinator::new(config.initial_rebalance_delay, config.session_timeout)),
             sessions: Mutex::default(),
             hook: Mutex::new(config.hook.take()),
             #[cfg(feature = "tls")]
@@ -40,7 +40,7 @@ impl Shared {
         }
     }
 
-    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    pub fn sessions(&self) -> MutexGuard<'_, FetchSessions> {
         lock(&self.sessions)
     }
 
@@ -48,7 +48,7 @@ impl Shared {
         lock(&self.cluster)
     }
 
-    pub fn groups(&self) -> MutexGuard<'_, Groups> {
+    pub fn groups(&self) -> MutexGuard<'_, GroupCoordinator> {
         lock(&self.groups)
     }
 
@@ -67,10 +67,10 @@ impl Shared {
     }
 
     /// Counts a request and asks the hook what to do with it.
-    pub fn judge(&self, request: &RequestInfo<'_>) -> Option<Fault> {
+    pub fn fault_for(&self, request: &RequestInfo<'_>) -> Option<Fault> {
         *lock(&self.requests).entry(request.api_key).or_default() += 1;
         let hook = lock(&self.hook).clone();
-        hook.and_then(|h| h.judge(request))
+        hook.and_then(|hook| hook.fault_for(request))
     }
 
     pub fn requests(&self) -> BTreeMap<i16, u64> {
@@ -89,7 +89,7 @@ impl Shared {
     pub fn delete_topic(&self, name: &str) -> bool {
         let deleted = self.cluster().delete_topic(name);
         if deleted {
-            self.groups().forget_topic(name);
+            self.groups().delete_offsets_of_topic(name);
         }
         deleted
     }

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn presets_stay_inside_what_is_served() {
+    fn presets_are_within_served_versions() {
         for preset in [Versions::redpanda_24_3(), Versions::redpanda_26_2()] {
             for (key, min, max) in preset.iter() {
                 let (lowest, highest) = Versions::kafka().range(key).unwrap_or((1, 0));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_outside_what_is_served_is_cut_or_dropped() {
+    fn range_is_clamped_to_served_versions() {
         let fetch = ApiKey::Fetch as i16;
         assert_eq!(Versions::kafka().with(fetch, 0, 99).range(fetch), Some((4, 13)));
         assert_eq!(Versions::kafka().with(fetch, 0, 3).range(fetch), None);

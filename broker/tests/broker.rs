@@ -12,7 +12,7 @@ use ailurus_broker::{Broker, BrokerConfig, BrokerError, Fault, Versions};
 use bytes::Bytes;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::*;
-use support::batch::Maker;
+use support::batch::BatchBuilder;
 use support::*;
 use tokio::net::TcpStream;
 
@@ -44,23 +44,23 @@ async fn connect(broker: &Broker, node: i32) -> Client {
 }
 
 async fn metadata(client: &mut Client, topic: &str) -> MetadataResponse {
-    let asked = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-    client.call(8, &MetadataRequest::default().with_topics(Some(vec![asked]))).await
+    let requested = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+    client.call(8, &MetadataRequest::default().with_topics(Some(vec![requested]))).await
 }
 
 fn one() -> Bytes {
-    Maker::new(&[1]).make()
+    BatchBuilder::new(&[1]).make()
 }
 
 #[tokio::test]
-async fn a_hook_sees_each_request_and_its_faults_come_true() {
+async fn hook_sees_requests_and_injects_faults() {
     let (broker, mut client) = one_node().await;
     let seen = Arc::new(AtomicBool::new(false));
-    let witness = seen.clone();
+    let seen_by_hook = seen.clone();
     broker.set_hook(move |request| {
         let names_topic = request.body.windows(1).any(|w| w == b"t");
         let right = request.node == 0 && request.version == 7 && request.client_id == "tester" && names_topic;
-        witness.store(request.api_key == PRODUCE && right && request.correlation_id == 1, Ordering::SeqCst);
+        seen_by_hook.store(request.api_key == PRODUCE && right && request.correlation_id == 1, Ordering::SeqCst);
         None
     });
     assert_eq!(client.produce("t", 0, one()).await.error_code, 0);
@@ -70,31 +70,31 @@ async fn a_hook_sees_each_request_and_its_faults_come_true() {
     assert_eq!((refused.error_code, refused.base_offset), (6, -1));
     broker.set_hook(|_| Some(Fault::Delay(Duration::from_millis(1))));
     assert_eq!(client.produce("t", 0, one()).await.base_offset, 1);
-    broker.set_hook(|_| Some(Fault::DelayAnswer(Duration::from_millis(1))));
+    broker.set_hook(|_| Some(Fault::DelayResponse(Duration::from_millis(1))));
     assert_eq!(client.produce("t", 0, one()).await.base_offset, 2);
     broker.set_hook(|_| Some(Fault::Close));
     assert!(client.try_call(7, &produce_request("t", 0, one(), -1)).await.is_none());
     assert_eq!(broker.log_range("t", 0).unwrap(), (0, 3), "not served");
-    broker.set_hook(|_| Some(Fault::LoseAnswer));
+    broker.set_hook(|_| Some(Fault::DropResponse));
     let mut client = Client::connect(&broker.bootstrap()).await;
     assert!(client.try_call(7, &produce_request("t", 0, one(), -1)).await.is_none());
     assert_eq!(broker.log_range("t", 0).unwrap(), (0, 4), "served");
     broker.clear_hook();
     let mut client = Client::connect(&broker.bootstrap()).await;
     assert_eq!(client.produce("t", 0, one()).await.error_code, 0);
-    assert_eq!(broker.requests(PRODUCE), 7);
+    assert_eq!(broker.request_count(PRODUCE), 7);
     broker.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_hook_spoils_a_part_of_an_answer() {
+async fn faults_affect_single_partitions_and_records() {
     let (broker, mut client) = one_node().await;
     broker.create_topic("two", 2).unwrap();
     broker.set_hook(|_| Some(Fault::PartitionError { partition: 1, code: 6 }));
     assert_eq!(client.produce("two", 0, one()).await.error_code, 0);
     assert_eq!(client.produce("two", 1, one()).await.error_code, 6);
     assert_eq!(broker.log_range("two", 1).unwrap(), (0, 0), "not served");
-    broker.set_hook(|_| Some(Fault::ErrorBehind(-1)));
+    broker.set_hook(|_| Some(Fault::ErrorAfterAppend(-1)));
     let open = client.produce("two", 0, one()).await;
     assert_eq!((open.error_code, open.base_offset), (-1, -1));
     assert_eq!(broker.log_range("two", 0).unwrap(), (0, 2), "served");
@@ -105,7 +105,7 @@ async fn a_hook_spoils_a_part_of_an_answer() {
 }
 
 #[tokio::test]
-async fn each_node_leads_its_share_and_sends_others_away() {
+async fn each_node_leads_a_share_of_the_partitions() {
     let broker = start(BrokerConfig::default().nodes(3)).await;
     broker.create_topic("t", 3).unwrap();
     let mut client = connect(&broker, 0).await;
@@ -125,13 +125,13 @@ async fn each_node_leads_its_share_and_sends_others_away() {
 }
 
 #[tokio::test]
-async fn a_leader_that_moves_ends_waiting_fetches_and_fences_old_epochs() {
+async fn leader_change_ends_waiting_fetches_and_fences_epochs() {
     let broker = three_nodes(1).await;
     let (mut old, mut new) = (connect(&broker, 0).await, connect(&broker, 1).await);
     old.produce("t", 0, one()).await;
-    let patient = fetch_request("t", 0, 1).with_max_wait_ms(60_000).with_min_bytes(1);
-    old.send(11, &patient).await;
-    while broker.requests(FETCH) == 0 {
+    let long_poll = fetch_request("t", 0, 1).with_max_wait_ms(60_000).with_min_bytes(1);
+    old.send(11, &long_poll).await;
+    while broker.request_count(FETCH) == 0 {
         tokio::task::yield_now().await;
     }
     broker.move_leader("t", 0, 1).unwrap();
@@ -152,13 +152,13 @@ async fn a_leader_that_moves_ends_waiting_fetches_and_fences_old_epochs() {
 }
 
 #[tokio::test]
-async fn a_stopped_node_drops_its_connections_and_comes_back_with_its_data() {
+async fn restarted_node_has_its_data() {
     let broker = three_nodes(1).await;
     let address = broker.address(0).unwrap();
-    let (mut gone, mut other) = (connect(&broker, 0).await, connect(&broker, 1).await);
-    gone.produce("t", 0, one()).await;
+    let (mut deleted, mut other) = (connect(&broker, 0).await, connect(&broker, 1).await);
+    deleted.produce("t", 0, one()).await;
     broker.stop_node(0).await.unwrap();
-    assert_eq!(gone.receive_raw().await, None);
+    assert_eq!(deleted.receive_raw().await, None);
     assert!(TcpStream::connect(&address).await.is_err());
     let found = metadata(&mut other, "t").await;
     assert_eq!((found.brokers.len(), found.controller_id.0), (2, 1));
@@ -175,7 +175,7 @@ async fn a_stopped_node_drops_its_connections_and_comes_back_with_its_data() {
 }
 
 #[tokio::test]
-async fn another_replica_takes_over_from_a_stopped_node() {
+async fn replica_becomes_leader_when_a_node_stops() {
     let broker = three_nodes(2).await;
     broker.stop_node(0).await.unwrap();
     assert_eq!(broker.leader("t", 0).unwrap(), Some(1));
@@ -195,7 +195,7 @@ async fn find(client: &mut Client, group: &str) -> i32 {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_moves_sends_members_to_the_new_one() {
+async fn moved_coordinator_redirects_members() {
     let broker = three_nodes(1).await;
     let old = broker.coordinator("g").unwrap();
     let new = (old + 1) % 3;
@@ -210,28 +210,28 @@ async fn a_coordinator_that_moves_sends_members_to_the_new_one() {
     broker.move_coordinator("g", new).unwrap();
     assert_eq!(waiting.receive::<JoinGroupRequest>(1).await.unwrap().error_code, 16);
     assert_eq!(find(&mut client, "g").await, new);
-    let beat = HeartbeatRequest::default()
+    let heartbeat = HeartbeatRequest::default()
         .with_group_id(group_id("g"))
         .with_member_id(a.member_id.clone())
         .with_generation_id(1);
-    assert_eq!(client.call(0, &beat).await.error_code, 16);
+    assert_eq!(client.call(0, &heartbeat).await.error_code, 16);
     let mut moved = connect(&broker, new).await;
-    assert_eq!(moved.call(0, &beat).await.error_code, 27, "the group kept its members");
+    assert_eq!(moved.call(0, &heartbeat).await.error_code, 27, "the group kept its members");
     broker.stop_node(new).await.unwrap();
     assert_ne!(broker.coordinator("g"), Some(new));
     broker.shutdown().await;
 }
 
-fn quick() -> BrokerConfig {
+fn short_sessions() -> BrokerConfig {
     BrokerConfig::default().session_timeouts(Duration::from_millis(1), Duration::from_secs(300))
 }
 
 #[tokio::test]
-async fn a_member_that_falls_silent_is_missed_though_nobody_asks() {
-    let broker = start(quick()).await;
+async fn session_expires_without_any_request() {
+    let broker = start(short_sessions()).await;
     let mut client = Client::connect(&broker.bootstrap()).await;
-    let dies = join_request("g", "").with_session_timeout_ms(20);
-    assert_eq!(client.call(1, &dies).await.error_code, 0);
+    let short_session = join_request("g", "").with_session_timeout_ms(20);
+    assert_eq!(client.call(1, &short_session).await.error_code, 0);
     drop(client);
     while !broker.group_members("g").is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -241,16 +241,16 @@ async fn a_member_that_falls_silent_is_missed_though_nobody_asks() {
 }
 
 #[tokio::test]
-async fn a_join_whose_connection_broke_does_not_hold_up_the_others() {
-    let broker = start(quick()).await;
+async fn broken_connection_in_join_does_not_block_the_group() {
+    let broker = start(short_sessions()).await;
     let mut client = Client::connect(&broker.bootstrap()).await;
     let mut first = client.call(1, &join_request("g", "")).await;
-    let mut breaks = Client::connect(&broker.bootstrap()).await;
-    breaks.send(1, &join_request("g", "").with_session_timeout_ms(20)).await;
+    let mut broken = Client::connect(&broker.bootstrap()).await;
+    broken.send(1, &join_request("g", "").with_session_timeout_ms(20)).await;
     while broker.group_members("g").len() < 2 {
         tokio::task::yield_now().await;
     }
-    drop(breaks);
+    drop(broken);
     // Again and again, as a client does, until the one without a connection has been missed.
     for _ in 0..2 {
         first = client.call(1, &join_request("g", first.member_id.as_str())).await;
@@ -264,9 +264,9 @@ async fn a_join_whose_connection_broke_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn gaps_empty_and_control_batches_can_be_made() {
+async fn gaps_empty_and_control_batches_can_be_created() {
     let (broker, mut client) = one_node().await;
-    client.produce("t", 0, Maker::new(&[1, 2, 3]).make()).await;
+    client.produce("t", 0, BatchBuilder::new(&[1, 2, 3]).make()).await;
     assert_eq!(broker.append_control_batch("t", 0, 7, true).unwrap(), 3);
     assert_eq!(broker.append_empty_batch("t", 0, 2).unwrap(), 4);
     assert_eq!(broker.append_raw_batch("t", 0, &one()).unwrap(), 6);
@@ -288,7 +288,7 @@ async fn gaps_empty_and_control_batches_can_be_made() {
 }
 
 #[tokio::test]
-async fn transactions_hold_back_readers_of_committed_records() {
+async fn read_committed_stops_at_the_last_stable_offset() {
     let (broker, mut client) = one_node().await;
     assert_eq!(broker.append_transactional_batch("t", 0, 7, &one()).unwrap(), 0);
     let mut fetch = async |isolation| {
@@ -301,8 +301,8 @@ async fn transactions_hold_back_readers_of_committed_records() {
     assert_eq!(fetch(0).await, (1, 0, size, None));
     assert_eq!(fetch(1).await, (1, 0, 0, Some(vec![])), "open: nothing is known of it");
     broker.append_control_batch("t", 0, 7, false).unwrap();
-    let (end, stable, bytes, aborted) = fetch(1).await;
-    assert_eq!((end, stable, aborted), (2, 2, Some(vec![(7, 0)])));
+    let (clean_up, stable, bytes, aborted) = fetch(1).await;
+    assert_eq!((clean_up, stable, aborted), (2, 2, Some(vec![(7, 0)])));
     assert!(bytes > size, "aborted records come, and a list by which to leave them out");
     broker.truncate("t", 0, 1).unwrap();
     assert_eq!(broker.log_range("t", 0).unwrap(), (0, 1));
@@ -310,7 +310,7 @@ async fn transactions_hold_back_readers_of_committed_records() {
 }
 
 #[tokio::test]
-async fn a_reader_is_sent_to_the_replica_in_its_rack() {
+async fn consumer_is_sent_to_the_replica_in_its_rack() {
     let broker = start(BrokerConfig::default().nodes(3).default_replication(3).racks(&["a", "b", "c"])).await;
     broker.create_topic("t", 1).unwrap();
     broker.append_raw_batch("t", 0, &one()).unwrap();
@@ -331,26 +331,26 @@ async fn a_reader_is_sent_to_the_replica_in_its_rack() {
 }
 
 #[tokio::test]
-async fn topics_are_created_on_demand_if_both_sides_allow_it() {
-    let broker = start(BrokerConfig::default().default_partitions(4).auto_create_first_answer(5)).await;
+async fn topics_are_auto_created_if_both_sides_allow_it() {
+    let broker = start(BrokerConfig::default().default_partitions(4).auto_create_first_error(5)).await;
     let mut client = Client::connect(&broker.bootstrap()).await;
-    let asked = |auto| {
+    let requested = |auto| {
         let topic = MetadataRequestTopic::default().with_name(Some(topic_name("new")));
         MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(auto)
     };
-    assert_eq!(client.call(8, &asked(false)).await.topics[0].error_code, 3);
-    assert_eq!(client.call(8, &asked(true)).await.topics[0].error_code, 5);
-    assert_eq!(client.call(8, &asked(true)).await.topics[0].partitions.len(), 4);
+    assert_eq!(client.call(8, &requested(false)).await.topics[0].error_code, 3);
+    assert_eq!(client.call(8, &requested(true)).await.topics[0].error_code, 5);
+    assert_eq!(client.call(8, &requested(true)).await.topics[0].partitions.len(), 4);
     assert_eq!(broker.topics(), [("new".to_owned(), 4)]);
     broker.shutdown().await;
     let broker = start(BrokerConfig::default().auto_create(false)).await;
     let mut client = Client::connect(&broker.bootstrap()).await;
-    assert_eq!(client.call(8, &asked(true)).await.topics[0].error_code, 3);
+    assert_eq!(client.call(8, &requested(true)).await.topics[0].error_code, 3);
     broker.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_partition_keeps_to_its_bytes() {
+async fn retention_bytes_and_max_message_bytes_apply() {
     let broker = start(BrokerConfig::default().retention_bytes(one().len() as u64 * 2)).await;
     broker.create_topic("t", 1).unwrap();
     let mut client = Client::connect(&broker.bootstrap()).await;
@@ -363,16 +363,16 @@ async fn a_partition_keeps_to_its_bytes() {
         client.produce("all", 0, one()).await;
     }
     assert_eq!(broker.log_range("all", 0).unwrap(), (0, 5));
-    assert_eq!(client.produce("all", 0, Maker::new(&[1, 2, 3]).make()).await.error_code, 10);
+    assert_eq!(client.produce("all", 0, BatchBuilder::new(&[1, 2, 3]).make()).await.error_code, 10);
     broker.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_topic_can_be_deleted_made_again_and_grown_while_it_is_read() {
+async fn topic_is_deleted_recreated_and_grown_while_read() {
     let (broker, mut client) = one_node().await;
     client.produce("t", 0, one()).await;
     client.send(11, &fetch_request("t", 0, 1).with_max_wait_ms(60_000).with_min_bytes(1)).await;
-    while broker.requests(FETCH) == 0 {
+    while broker.request_count(FETCH) == 0 {
         tokio::task::yield_now().await;
     }
     assert!(broker.delete_topic("t"));
@@ -389,7 +389,7 @@ async fn a_topic_can_be_deleted_made_again_and_grown_while_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_not_offered_ends_the_connection() {
+async fn unsupported_apis_close_the_connection() {
     let broker = start(BrokerConfig::default().versions(Versions::redpanda_24_3().without(JOIN_GROUP))).await;
     broker.create_topic("t", 1).unwrap();
     let mut client = Client::connect(&broker.bootstrap()).await;
@@ -403,15 +403,15 @@ async fn what_is_not_offered_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_shut_down_broker_leaves_nothing_open() {
+async fn shutdown_closes_connections_and_ports() {
     let broker = three_nodes(1).await;
     let addresses: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
     let mut parked = connect(&broker, 0).await;
     parked.send(11, &fetch_request("t", 0, 0).with_max_wait_ms(60_000).with_min_bytes(1)).await;
-    while broker.requests(FETCH) == 0 {
+    while broker.request_count(FETCH) == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(broker.connections(), 1);
+    assert_eq!(broker.connection_count(), 1);
     broker.shutdown().await;
     assert_eq!(parked.receive_raw().await, None);
     for address in &addresses {
@@ -426,7 +426,7 @@ async fn a_shut_down_broker_leaves_nothing_open() {
 }
 
 #[tokio::test]
-async fn requests_of_a_connection_are_served_in_order() {
+async fn requests_on_a_connection_are_served_in_order() {
     let (broker, mut client) = one_node().await;
     let delayed = AtomicUsize::new(0);
     // Only the first is slow, and yet it is answered first.

@@ -28,7 +28,7 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use support::batch::{Maker, seal};
+use support::batch::{BatchBuilder, write_checksum};
 use support::*;
 use uuid::Uuid;
 
@@ -62,34 +62,34 @@ async fn targets() -> Vec<Target> {
     [embedded].into_iter().chain(real).collect()
 }
 
-async fn end(target: Target) {
+async fn clean_up(target: Target) {
     if let Some(broker) = target.broker {
         return broker.shutdown().await;
     }
     let mut client = target.client().await;
     let all = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
     let names = client.call(4, &all).await.topics.into_iter().filter_map(|t| t.name);
-    let ours = names.filter(|n| n.starts_with(&target.prefix)).collect();
-    client.call(3, &DeleteTopicsRequest::default().with_topic_names(ours).with_timeout_ms(10_000)).await;
+    let own = names.filter(|n| n.starts_with(&target.prefix)).collect();
+    client.call(3, &DeleteTopicsRequest::default().with_topic_names(own).with_timeout_ms(10_000)).await;
     let groups = client.call(0, &ListGroupsRequest::default()).await.groups.into_iter().map(|g| g.group_id);
-    let ours = groups.filter(|g| g.starts_with(&target.prefix)).collect();
-    client.call(0, &DeleteGroupsRequest::default().with_groups_names(ours)).await;
+    let own = groups.filter(|g| g.starts_with(&target.prefix)).collect();
+    client.call(0, &DeleteGroupsRequest::default().with_groups_names(own)).await;
 }
 
 async fn list_offset(client: &mut Client, topic: &str, timestamp: i64) -> (i16, i64, i64) {
-    let asked = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
-    let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
+    let requested = ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![requested]);
     let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
     let found = client.call(7, &request).await.topics.remove(0).partitions.remove(0);
     (found.error_code, found.offset, found.timestamp)
 }
 
 #[tokio::test]
-async fn produce_gives_offsets_and_fetch_gives_the_batches_back() {
+async fn fetch_returns_produced_batches() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         assert_eq!(client.create_topic(&topic, 1).await, 0);
-        let (plain, packed) = (Maker::new(&[1, 2]).make(), Maker::new(&[3, 4, 5]).gzip().make());
+        let (plain, packed) = (BatchBuilder::new(&[1, 2]).make(), BatchBuilder::new(&[3, 4, 5]).gzip().make());
         let first = client.produce(&topic, 0, plain.clone()).await;
         let second = client.produce(&topic, 0, packed.clone()).await;
         assert_eq!((first.error_code, first.base_offset, first.log_append_time_ms), (0, 0, -1));
@@ -104,16 +104,16 @@ async fn produce_gives_offsets_and_fetch_gives_the_batches_back() {
         let rest = client.fetch(&topic, 0, 3).await.records.unwrap();
         assert_eq!(rest.len(), packed.len());
         assert_eq!(client.fetch(&topic, 0, 5).await.records.unwrap_or_default(), Bytes::new());
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn produce_and_fetch_refuse_what_is_wrong() {
+async fn invalid_produce_and_fetch_get_the_right_error() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        let good = Maker::new(&[1, 2]).make();
+        let good = BatchBuilder::new(&[1, 2]).make();
         assert_eq!(client.produce(&target.name("none"), 0, good.clone()).await.error_code, 3);
         assert_eq!(client.produce(&topic, 1, good.clone()).await.error_code, 3);
         assert_eq!(client.fetch(&target.name("none"), 0, 0).await.error_code, 3);
@@ -124,54 +124,54 @@ async fn produce_and_fetch_refuse_what_is_wrong() {
         assert_eq!(client.produce(&topic, 0, flipped.freeze()).await.error_code, 2);
         let mut miscounted = BytesMut::from(&good[..]);
         miscounted[60] = 3;
-        seal(&mut miscounted);
+        write_checksum(&mut miscounted);
         assert_eq!(client.produce(&topic, 0, miscounted.freeze()).await.error_code, 87);
         let twice = Bytes::from([&good[..], &good[..]].concat());
         assert_eq!(client.produce(&topic, 0, twice).await.error_code, 87);
-        assert_eq!(client.produce(&topic, 0, Maker::new(&[1]).control().make()).await.error_code, 87);
-        let mut large = Maker::new(&[1]).records();
+        assert_eq!(client.produce(&topic, 0, BatchBuilder::new(&[1]).control().make()).await.error_code, 87);
+        let mut large = BatchBuilder::new(&[1]).records();
         large[0].value = Some(vec![7; 2 << 20].into());
         assert_eq!(client.produce(&topic, 0, batch::encode(&large, false)).await.error_code, 10);
         let acks = produce_request(&topic, 0, good.clone(), 5);
         let response = client.call(7, &acks).await;
         assert_eq!(response.responses[0].partition_responses[0].error_code, 21);
         assert_eq!(client.produce(&topic, 0, good).await.base_offset, 0, "nothing was appended before");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn without_acks_there_is_no_answer_but_a_closed_connection_for_an_error() {
+async fn acks_0_gets_no_response_and_errors_close_the_connection() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        client.send(7, &produce_request(&topic, 0, Maker::new(&[1]).make(), 0)).await;
-        let answer = client.produce(&topic, 0, Maker::new(&[2]).make()).await;
-        assert_eq!(answer.base_offset, 1, "the first answer belongs to the second request");
-        client.send(7, &produce_request(&target.name("none"), 0, Maker::new(&[1]).make(), 0)).await;
+        client.send(7, &produce_request(&topic, 0, BatchBuilder::new(&[1]).make(), 0)).await;
+        let response = client.produce(&topic, 0, BatchBuilder::new(&[2]).make()).await;
+        assert_eq!(response.base_offset, 1, "the first answer belongs to the second request");
+        client.send(7, &produce_request(&target.name("none"), 0, BatchBuilder::new(&[1]).make(), 0)).await;
         assert_eq!(client.receive_raw().await, None);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn sequence_numbers_are_checked() {
+async fn producer_sequences_are_checked() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        let nameless = InitProducerIdRequest::default().with_transactional_id(Some(text("").into()));
-        assert_eq!(client.call(4, &nameless).await.error_code, 42);
+        let empty_transactional_id = InitProducerIdRequest::default().with_transactional_id(Some(text("").into()));
+        assert_eq!(client.call(4, &empty_transactional_id).await.error_code, 42);
         let fresh = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
         let (mut ids, mut tries) = (Vec::new(), 0);
         while ids.len() < 2 && tries < 10_000 {
-            let answer = client.call(4, &fresh).await;
+            let response = client.call(4, &fresh).await;
             tries += 1;
             // 14 and 15: a broker that was just started is still loading.
-            match answer.error_code {
-                0 => ids.push(answer.producer_id.0),
+            match response.error_code {
+                0 => ids.push(response.producer_id.0),
                 code => assert!([14, 15].contains(&code), "error {code}"),
             }
         }
@@ -183,8 +183,8 @@ async fn sequence_numbers_are_checked() {
         assert_eq!(client.call(4, &half).await.error_code, 42);
         let id = ids[0];
         let mut produce = async |epoch, sequence| {
-            let answer = client.produce(&topic, 0, Maker::new(&[1, 2]).by(id, epoch, sequence).make()).await;
-            (answer.error_code, answer.base_offset)
+            let response = client.produce(&topic, 0, BatchBuilder::new(&[1, 2]).by(id, epoch, sequence).make()).await;
+            (response.error_code, response.base_offset)
         };
         assert_eq!(produce(1, 0).await, (0, 0));
         assert_eq!(produce(1, 2).await, (0, 2));
@@ -194,14 +194,14 @@ async fn sequence_numbers_are_checked() {
         assert_eq!(produce(0, 4).await.0, 47, "an old epoch");
         assert_eq!(produce(2, 4).await.0, 45, "a new epoch does not begin at 0");
         assert_eq!(produce(2, 0).await, (0, 4));
-        let unknown = Maker::new(&[1]).by(ids[1], 0, 77).make();
+        let unknown = BatchBuilder::new(&[1]).by(ids[1], 0, 77).make();
         assert_eq!(client.produce(&topic, 0, unknown).await.error_code, 0, "an unknown producer begins anywhere");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn offsets_are_found_by_time_inside_batches() {
+async fn offsets_are_found_by_timestamp_inside_batches() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
@@ -209,8 +209,8 @@ async fn offsets_are_found_by_time_inside_batches() {
         assert_eq!(list_offset(&mut client, &topic, 5).await, (0, -1, -1));
         assert_eq!(list_offset(&mut client, &topic, -3).await, (0, -1, -1));
         let t = 1_700_000_000_000;
-        client.produce(&topic, 0, Maker::new(&[t, t + 20, t + 10]).make()).await;
-        client.produce(&topic, 0, Maker::new(&[t + 30, t + 40]).gzip().make()).await;
+        client.produce(&topic, 0, BatchBuilder::new(&[t, t + 20, t + 10]).make()).await;
+        client.produce(&topic, 0, BatchBuilder::new(&[t + 30, t + 40]).gzip().make()).await;
         for (timestamp, found) in [
             (-1, (0, 5, -1)),
             (-2, (0, 0, -1)),
@@ -224,7 +224,7 @@ async fn offsets_are_found_by_time_inside_batches() {
             assert_eq!(list_offset(&mut client, &topic, timestamp).await, found, "time {timestamp}");
         }
         assert_eq!(list_offset(&mut client, &target.name("none"), -1).await.0, 3);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
@@ -233,10 +233,10 @@ async fn deleted_records_are_out_of_range() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        client.produce(&topic, 0, Maker::new(&[1, 2, 3]).make()).await;
+        client.produce(&topic, 0, BatchBuilder::new(&[1, 2, 3]).make()).await;
         let mut delete = async |offset| {
-            let asked = DeleteRecordsPartition::default().with_offset(offset);
-            let of = DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![asked]);
+            let requested = DeleteRecordsPartition::default().with_offset(offset);
+            let of = DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(vec![requested]);
             let request = DeleteRecordsRequest::default().with_topics(vec![of]).with_timeout_ms(10_000);
             let deleted = client.call(1, &request).await.topics.remove(0).partitions.remove(0);
             (deleted.error_code, deleted.low_watermark)
@@ -247,7 +247,7 @@ async fn deleted_records_are_out_of_range() {
         assert_eq!(client.fetch(&topic, 0, 1).await.error_code, 1);
         assert_eq!(client.fetch(&topic, 0, 2).await.log_start_offset, 2);
         assert_eq!(list_offset(&mut client, &topic, -2).await, (0, 2, -1));
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
@@ -289,16 +289,16 @@ async fn topics_are_created_grown_and_deleted() {
         };
         assert_eq!(client.call(5, &delete(&topic)).await.responses[0].error_code, 0);
         assert_eq!(client.call(5, &delete(&topic)).await.responses[0].error_code, 3);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn metadata_answers_for_each_topic() {
+async fn metadata_is_returned_per_topic() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 3).await;
-        let mut ask = async |version, names: Option<Vec<&str>>| {
+        let mut metadata = async |version, names: Option<Vec<&str>>| {
             let named = |n: &str| MetadataRequestTopic::default().with_name(Some(topic_name(n)));
             let names = names.map(|names| names.into_iter().map(named).collect());
             client
@@ -306,38 +306,38 @@ async fn metadata_answers_for_each_topic() {
                 .await
         };
         let none = target.name("none");
-        let found = ask(8, Some(vec![&topic, &none, "no/good"])).await;
+        let found = metadata(8, Some(vec![&topic, &none, "no/good"])).await;
         let codes: Vec<i16> = found.topics.iter().map(|t| t.error_code).collect();
         assert_eq!(codes, [0, 3, 17]);
         assert_eq!(found.topics[0].partitions.len(), 3);
         let broker = &found.brokers[0];
         assert_eq!(format!("{}:{}", broker.host.as_str(), broker.port), target.address);
         assert_eq!(found.topics[0].partitions[0].leader_id, broker.node_id);
-        assert_eq!(ask(8, Some(vec![])).await.topics.len(), 0);
-        let all = ask(8, None).await;
+        assert_eq!(metadata(8, Some(vec![])).await.topics.len(), 0);
+        let all = metadata(8, None).await;
         assert!(all.topics.iter().any(|t| t.name == Some(topic_name(&topic))));
-        let id = ask(12, Some(vec![&topic])).await.topics[0].topic_id;
+        let id = metadata(12, Some(vec![&topic])).await.topics[0].topic_id;
         let by_id = |id| {
             MetadataRequest::default()
                 .with_topics(Some(vec![MetadataRequestTopic::default().with_name(None).with_topic_id(id)]))
         };
         assert_eq!(client.call(12, &by_id(id)).await.topics[0].name, Some(topic_name(&topic)));
         assert_eq!(client.call(12, &by_id(Uuid::now_v7())).await.topics[0].error_code, 100);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn an_unknown_version_of_api_versions_is_answered_in_the_oldest() {
+async fn unknown_api_versions_version_gets_a_version_0_response() {
     for target in targets().await {
         let mut client = target.client().await;
         // Key 18, version 99, correlation id 7, client id null, no tagged fields.
         client.send_raw(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 7, 0xff, 0xff, 0]).await;
-        let answer = client.receive_raw().await.unwrap();
-        assert_eq!(answer[..6], [0, 0, 0, 7, 0, 35]);
+        let response = client.receive_raw().await.unwrap();
+        assert_eq!(response[..6], [0, 0, 0, 7, 0, 35]);
         let response = client.call(3, &api_versions()).await;
         assert!(response.error_code == 0 && response.api_keys.iter().any(|k| k.api_key == 18));
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
@@ -389,7 +389,7 @@ impl Member {
     }
 
     /// Gets an id.
-    async fn enter(&mut self) {
+    async fn get_member_id(&mut self) {
         self.send_join().await;
         assert_eq!(self.receive_join().await.error_code, 79);
     }
@@ -415,11 +415,11 @@ impl Member {
         self.client.call(3, &request).await
     }
 
-    async fn beat(&mut self) -> i16 {
-        self.beat_as(self.generation, &self.id.clone(), None).await
+    async fn heartbeat(&mut self) -> i16 {
+        self.heartbeat_as(self.generation, &self.id.clone(), None).await
     }
 
-    async fn beat_as(&mut self, generation: i32, id: &str, instance: Option<&str>) -> i16 {
+    async fn heartbeat_as(&mut self, generation: i32, id: &str, instance: Option<&str>) -> i16 {
         let request = HeartbeatRequest::default()
             .with_group_id(group_id(&self.group))
             .with_generation_id(generation)
@@ -449,8 +449,9 @@ impl Member {
     }
 
     async fn committed(&mut self, topic: &str) -> (i16, i64, Option<String>) {
-        let asked = OffsetFetchRequestTopic::default().with_name(topic_name(topic)).with_partition_indexes(vec![0]);
-        let request = OffsetFetchRequest::default().with_group_id(group_id(&self.group)).with_topics(Some(vec![asked]));
+        let requested = OffsetFetchRequestTopic::default().with_name(topic_name(topic)).with_partition_indexes(vec![0]);
+        let request =
+            OffsetFetchRequest::default().with_group_id(group_id(&self.group)).with_topics(Some(vec![requested]));
         let mut found = self.client.call(5, &request).await;
         let partition = found.topics.remove(0).partitions.remove(0);
         (found.error_code, partition.committed_offset, partition.metadata.map(|m| m.to_string()))
@@ -475,22 +476,22 @@ fn described(state: &str, protocol_type: &str, protocol: &str, members: usize) -
 }
 
 #[tokio::test]
-async fn two_members_share_a_group_and_one_leaves() {
+async fn two_members_rebalance_and_one_leaves() {
     for target in targets().await {
         let group = target.name("g");
         let (mut a, mut b) = (Member::connect(&target, &group).await, Member::connect(&target, &group).await);
-        a.enter().await;
+        a.get_member_id().await;
         let joined = a.join().await;
         assert_eq!((joined.error_code, joined.generation_id, joined.members.len()), (0, 1, 1));
         assert_eq!(joined.leader.as_str(), a.id);
         assert_eq!(a.describe().await, described("CompletingRebalance", "consumer", "", 1));
         let id = a.id.clone();
         assert_eq!(a.sync(&[(&id, b"all")]).await.assignment, Bytes::from_static(b"all"));
-        assert_eq!((a.beat().await, a.describe().await), (0, described("Stable", "consumer", "range", 1)));
-        b.enter().await;
+        assert_eq!((a.heartbeat().await, a.describe().await), (0, described("Stable", "consumer", "range", 1)));
+        b.get_member_id().await;
         b.send_join().await;
-        while a.beat().await == 0 {} // until the broker has read what b sent
-        assert_eq!(a.beat().await, 27);
+        while a.heartbeat().await == 0 {} // until the broker has read what b sent
+        assert_eq!(a.heartbeat().await, 27);
         assert_eq!(a.describe().await, described("PreparingRebalance", "consumer", "", 2));
         let of_a = a.join().await;
         let of_b = b.receive_join().await;
@@ -504,39 +505,39 @@ async fn two_members_share_a_group_and_one_leaves() {
         let synced = b.client.receive::<SyncGroupRequest>(3).await.unwrap();
         assert_eq!((synced.error_code, synced.assignment), (0, Bytes::from_static(b"1")));
         assert_eq!(b.leave(&id_b, None).await, 0);
-        assert_eq!((a.beat().await, b.beat().await), (27, 25));
+        assert_eq!((a.heartbeat().await, b.heartbeat().await), (27, 25));
         assert_eq!(a.join().await.members.len(), 1);
         assert_eq!(a.delete().await, 68);
         assert_eq!(a.leave(&id_a, None).await, 0);
         assert_eq!(a.describe().await, described("Empty", "consumer", "", 0));
         assert_eq!((a.delete().await, a.delete().await), (0, 69));
         assert_eq!(a.describe().await, described("Dead", "", "", 0));
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn members_are_refused_for_the_right_reason() {
+async fn invalid_group_requests_get_the_right_error() {
     for target in targets().await {
         let group = target.name("g");
         let mut a = Member::connect(&target, &group).await;
-        assert_eq!(a.beat_as(1, "nobody", None).await, 25);
+        assert_eq!(a.heartbeat_as(1, "nobody", None).await, 25);
         assert_eq!(a.leave("nobody", None).await, 25);
         assert_eq!(a.sync(&[]).await.error_code, 25);
-        let stranger = join_request(&group, "nobody");
-        assert_eq!(a.client.call(5, &stranger).await.error_code, 25);
+        let unknown_member = join_request(&group, "nobody");
+        assert_eq!(a.client.call(5, &unknown_member).await.error_code, 25);
         let short = join_request(&group, "").with_session_timeout_ms(10);
         assert_eq!(a.client.call(5, &short).await.error_code, 26);
-        let nameless = join_request("", "");
-        assert_eq!(a.client.call(5, &nameless).await.error_code, 24);
+        let empty_transactional_id = join_request("", "");
+        assert_eq!(a.client.call(5, &empty_transactional_id).await.error_code, 24);
         let nothing = join_request(&group, "").with_protocols(vec![]);
         assert_eq!(a.client.call(5, &nothing).await.error_code, 23);
-        a.enter().await;
+        a.get_member_id().await;
         a.join().await;
         let id = a.id.clone();
-        assert_eq!(a.beat_as(7, &id, None).await, 22);
-        assert_eq!(a.beat_as(1, "nobody", None).await, 25);
-        assert_eq!(a.beat_as(1, &id, Some("instance")).await, 25);
+        assert_eq!(a.heartbeat_as(7, &id, None).await, 22);
+        assert_eq!(a.heartbeat_as(1, "nobody", None).await, 25);
+        assert_eq!(a.heartbeat_as(1, &id, Some("instance")).await, 25);
         let stale = a.sync_request(&[]).with_generation_id(0);
         assert_eq!(a.client.call(3, &stale).await.error_code, 22);
         let other = JoinGroupRequestProtocol::default().with_name(text("other"));
@@ -544,12 +545,12 @@ async fn members_are_refused_for_the_right_reason() {
         assert_eq!(a.client.call(5, &incompatible).await.error_code, 23);
         let connect = join_request(&group, "").with_protocol_type(text("connect"));
         assert_eq!(a.client.call(5, &connect).await.error_code, 23);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_static_member_that_comes_back_fences_its_old_self() {
+async fn returning_static_member_fences_its_old_id() {
     for target in targets().await {
         let group = target.name("g");
         let mut a = Member::connect(&target, &group).await;
@@ -564,14 +565,14 @@ async fn a_static_member_that_comes_back_fences_its_old_self() {
         assert_ne!(new.member_id, old.member_id);
         assert_eq!(new.leader, old.member_id, "the one who must not assign again is told that another leads");
         assert_eq!(a.sync(&[]).await.assignment, Bytes::from_static(b"all"));
-        assert_eq!(a.beat_as(1, old.member_id.as_str(), Some("i")).await, 82);
-        assert_eq!(a.beat_as(1, old.member_id.as_str(), None).await, 25);
-        assert_eq!(a.beat_as(1, new.member_id.as_str(), Some("i")).await, 0);
+        assert_eq!(a.heartbeat_as(1, old.member_id.as_str(), Some("i")).await, 82);
+        assert_eq!(a.heartbeat_as(1, old.member_id.as_str(), None).await, 25);
+        assert_eq!(a.heartbeat_as(1, new.member_id.as_str(), Some("i")).await, 0);
         assert_eq!(a.leave(old.member_id.as_str(), Some("i")).await, 82);
         assert_eq!(a.leave("", Some("j")).await, 25);
         assert_eq!(a.leave("", Some("i")).await, 0);
         assert_eq!(a.describe().await.0, "Empty");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
@@ -587,7 +588,7 @@ async fn offsets_are_committed_by_members_and_into_empty_groups() {
         assert_eq!(a.committed(&topic).await, (0, 5, Some("note".into())));
         assert_eq!(a.commit_as(-1, "", &target.name("none"), 5, "").await, 3);
         assert_eq!(a.commit_as(-1, "", &topic, 6, &"x".repeat(5000)).await, 12);
-        a.enter().await;
+        a.get_member_id().await;
         a.join().await;
         let id = a.id.clone();
         assert_eq!(a.commit_as(1, &id, &topic, 7, "").await, 27);
@@ -597,12 +598,12 @@ async fn offsets_are_committed_by_members_and_into_empty_groups() {
         assert_eq!(a.commit_as(2, &id, &topic, 7, "").await, 22);
         assert_eq!(a.commit_as(1, &id, &topic, 7, "").await, 0);
         assert_eq!(a.committed(&topic).await.1, 7);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_deleted_topic_takes_its_committed_offsets_along() {
+async fn deleting_a_topic_deletes_its_committed_offsets() {
     for target in targets().await {
         let (group, topic) = (target.name("g"), target.name("t"));
         let mut a = Member::connect(&target, &group).await;
@@ -617,8 +618,8 @@ async fn a_deleted_topic_takes_its_committed_offsets_along() {
         }
         assert_eq!(a.committed(&topic).await.1, -1);
         a.client.create_topic(&topic, 1).await;
-        assert_eq!(a.client.produce(&topic, 0, Maker::new(&[1]).make()).await.base_offset, 0);
-        end(target).await;
+        assert_eq!(a.client.produce(&topic, 0, BatchBuilder::new(&[1]).make()).await.base_offset, 0);
+        clean_up(target).await;
     }
 }
 
@@ -627,7 +628,7 @@ async fn groups_are_listed_by_state() {
     for target in targets().await {
         let group = target.name("g");
         let mut a = Member::connect(&target, &group).await;
-        a.enter().await;
+        a.get_member_id().await;
         a.join().await;
         a.sync(&[]).await;
         let mut listed = async |filter: &[&'static str]| {
@@ -640,18 +641,18 @@ async fn groups_are_listed_by_state() {
         assert_eq!(listed(&[]).await, stable);
         assert_eq!(listed(&["stable"]).await, stable);
         assert_eq!(listed(&["Empty"]).await, None);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_fetch_waits_for_records_and_keeps_to_its_limits() {
+async fn fetch_waits_for_min_bytes_and_respects_max_bytes() {
     for target in targets().await {
         let (mut client, mut other, topic) = (target.client().await, target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        let patient = fetch_request(&topic, 0, 0).with_max_wait_ms(60_000).with_min_bytes(1);
-        client.send(11, &patient).await;
-        let batch = Maker::new(&[1, 2]).make();
+        let long_poll = fetch_request(&topic, 0, 0).with_max_wait_ms(60_000).with_min_bytes(1);
+        client.send(11, &long_poll).await;
+        let batch = BatchBuilder::new(&[1, 2]).make();
         other.produce(&topic, 0, batch.clone()).await;
         let got = client.receive::<FetchRequest>(11).await.unwrap();
         assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), batch.len());
@@ -665,22 +666,22 @@ async fn a_fetch_waits_for_records_and_keeps_to_its_limits() {
         other.produce(&topic, 0, batch.clone()).await;
         let got = client.receive::<FetchRequest>(11).await.unwrap();
         assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), 3 * batch.len());
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 /// What an incremental answer tells: partition and bytes of records.
-fn told(answer: &FetchResponse) -> Vec<(i32, usize)> {
-    let partitions = answer.responses.iter().flat_map(|t| &t.partitions);
+fn reported(response: &FetchResponse) -> Vec<(i32, usize)> {
+    let partitions = response.responses.iter().flat_map(|t| &t.partitions);
     partitions.map(|p| (p.partition_index, p.records.as_ref().map_or(0, Bytes::len))).collect()
 }
 
 #[tokio::test]
-async fn a_fetch_session_tells_only_what_is_new() {
+async fn fetch_session_returns_only_changes() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 3).await;
-        let batch = Maker::new(&[1, 2]).make();
+        let batch = BatchBuilder::new(&[1, 2]).make();
         client.produce(&topic, 1, batch.clone()).await;
         let part = |p, offset| fetch_request(&topic, p, offset).topics.remove(0).partitions.remove(0);
         let request = |id, epoch, partitions: Vec<_>| {
@@ -693,44 +694,46 @@ async fn a_fetch_session_tells_only_what_is_new() {
         };
         let full = client.call(11, &request(0, 0, vec![part(0, 0), part(1, 0), part(2, 0)])).await;
         assert_ne!((full.error_code, full.session_id), (0, 0));
-        assert_eq!(told(&full).into_iter().collect::<BTreeSet<_>>(), [(0, 0), (1, batch.len()), (2, 0)].into());
+        assert_eq!(reported(&full).into_iter().collect::<BTreeSet<_>>(), [(0, 0), (1, batch.len()), (2, 0)].into());
         let id = full.session_id;
         let quiet = client.call(11, &request(id, 1, vec![part(1, 2)])).await;
-        assert_eq!((quiet.error_code, quiet.session_id, told(&quiet)), (0, id, vec![]));
+        assert_eq!((quiet.error_code, quiet.session_id, reported(&quiet)), (0, id, vec![]));
         client.produce(&topic, 0, batch.clone()).await;
-        let news = client.call(11, &request(id, 2, vec![])).await;
-        assert_eq!(told(&news), [(0, batch.len())]);
+        let changed = client.call(11, &request(id, 2, vec![])).await;
+        assert_eq!(reported(&changed), [(0, batch.len())]);
         // Forgotten, it is told of no more.
         let forgotten = ForgottenTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![0]);
         let request_3 = request(id, 3, vec![]).with_forgotten_topics_data(vec![forgotten]);
-        assert_eq!(told(&client.call(11, &request_3).await), []);
+        assert_eq!(reported(&client.call(11, &request_3).await), []);
         assert_eq!(client.call(11, &request(id, 3, vec![])).await.error_code, 71, "an epoch comes once");
         assert_eq!(client.call(11, &request(id + 1, 1, vec![])).await.error_code, 70);
         let closed = client.call(11, &request(id, -1, vec![part(0, 0)])).await;
-        assert_eq!((closed.session_id, told(&closed)), (0, vec![(0, batch.len())]));
+        assert_eq!((closed.session_id, reported(&closed)), (0, vec![(0, batch.len())]));
         assert_eq!(client.call(11, &request(id, 4, vec![])).await.error_code, 70, "a full fetch has closed it");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn the_end_of_a_leader_epoch_is_told() {
+async fn leader_epoch_end_offset_is_returned() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
-        client.produce(&topic, 0, Maker::new(&[1, 2]).make()).await;
-        for (current, asked, expected) in
+        client.produce(&topic, 0, BatchBuilder::new(&[1, 2]).make()).await;
+        for (current, requested, expected) in
             [(-1, 0, (0, 0, 2)), (0, 0, (0, 0, 2)), (-1, 1, (0, -1, -1)), (9, 0, (75, -1, -1))]
         {
             let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(current);
-            let partitions = vec![partition.with_leader_epoch(asked)];
-            let asks = OffsetForLeaderTopic::default().with_topic(topic_name(&topic)).with_partitions(partitions);
-            let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asks]);
+            let partitions = vec![partition.with_leader_epoch(requested)];
+            let requested_topic =
+                OffsetForLeaderTopic::default().with_topic(topic_name(&topic)).with_partitions(partitions);
+            let request =
+                OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![requested_topic]);
             for version in 2..=4 {
-                let told = client.call(version, &request).await.topics.remove(0).partitions.remove(0);
-                assert_eq!((told.error_code, told.leader_epoch, told.end_offset), expected);
+                let reported = client.call(version, &request).await.topics.remove(0).partitions.remove(0);
+                assert_eq!((reported.error_code, reported.leader_epoch, reported.end_offset), expected);
             }
         }
-        end(target).await;
+        clean_up(target).await;
     }
 }

@@ -24,20 +24,20 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
-use support::batch::Maker;
+use support::batch::BatchBuilder;
 use support::*;
 use uuid::Uuid;
 
 const TOPIC: i8 = 2;
 
 /// Sends `make`'s request in every version that the broker offers.
-async fn sweep<R: Request>(broker: &Broker, check: impl Fn(i16, &R::Response), make: impl Fn(i16) -> R) {
+async fn for_each_version<R: Request>(broker: &Broker, check: impl Fn(i16, &R::Response), make: impl Fn(i16) -> R) {
     // The codec knows Produce only from version 3 on.
     let (lowest, highest) = Versions::kafka().range(R::KEY).expect("it is served");
     for version in lowest.max(R::VERSIONS.min)..=highest {
         let mut client = Client::connect(&broker.bootstrap()).await;
-        let answer = client.try_call(version, &make(version)).await;
-        check(version, &answer.unwrap_or_else(|| panic!("api {} version {version}: closed", R::KEY)));
+        let response = client.try_call(version, &make(version)).await;
+        check(version, &response.unwrap_or_else(|| panic!("api {} version {version}: closed", R::KEY)));
     }
 }
 
@@ -49,11 +49,11 @@ async fn topic_id(broker: &Broker) -> Uuid {
 async fn all(broker: &Broker, code: i16, id: Uuid) {
     let group = || group_id("g");
     let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
-    sweep::<ProduceRequest>(
+    for_each_version::<ProduceRequest>(
         broker,
         |v, a| ok(a.responses[0].partition_responses[0].error_code, v),
         |v| {
-            let mut request = produce_request("t", 0, Maker::new(&[1]).make(), 1).with_transactional_id(None);
+            let mut request = produce_request("t", 0, BatchBuilder::new(&[1]).make(), 1).with_transactional_id(None);
             if v >= 13 {
                 request.topic_data[0].topic_id = id;
             }
@@ -61,7 +61,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<FetchRequest>(
+    for_each_version::<FetchRequest>(
         broker,
         |v, a| ok(a.responses[0].partitions[0].error_code, v),
         |v| {
@@ -74,7 +74,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<ListOffsetsRequest>(
+    for_each_version::<ListOffsetsRequest>(
         broker,
         |v, a| ok(a.topics[0].partitions[0].error_code, v),
         |_| {
@@ -84,7 +84,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<OffsetForLeaderEpochRequest>(
+    for_each_version::<OffsetForLeaderEpochRequest>(
         broker,
         |v, a| ok(a.topics[0].partitions[0].error_code, v),
         |_| {
@@ -94,7 +94,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<MetadataRequest>(
+    for_each_version::<MetadataRequest>(
         broker,
         |v, a| ok(a.topics[0].error_code, v),
         |_| {
@@ -103,7 +103,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<OffsetCommitRequest>(
+    for_each_version::<OffsetCommitRequest>(
         broker,
         |v, a| ok(a.topics[0].partitions[0].error_code, v),
         |_| {
@@ -114,7 +114,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<OffsetFetchRequest>(
+    for_each_version::<OffsetFetchRequest>(
         broker,
         |v, a| match v {
             // Version 1 has no place for the error of a whole group.
@@ -134,7 +134,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<FindCoordinatorRequest>(
+    for_each_version::<FindCoordinatorRequest>(
         broker,
         |v, a| ok(if v >= 4 { a.coordinators[0].error_code } else { a.error_code }, v),
         |v| match v {
@@ -144,8 +144,8 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
     )
     .await;
     groups(broker, code).await;
-    sweep::<ApiVersionsRequest>(broker, |v, a| ok(a.error_code, v), |_| ApiVersionsRequest::default()).await;
-    sweep::<CreateTopicsRequest>(
+    for_each_version::<ApiVersionsRequest>(broker, |v, a| ok(a.error_code, v), |_| ApiVersionsRequest::default()).await;
+    for_each_version::<CreateTopicsRequest>(
         broker,
         |v, a| ok(a.topics[0].error_code, v),
         |v| {
@@ -154,7 +154,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<CreatePartitionsRequest>(
+    for_each_version::<CreatePartitionsRequest>(
         broker,
         |v, a| ok(a.results[0].error_code, v),
         |v| {
@@ -163,7 +163,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<DeleteTopicsRequest>(
+    for_each_version::<DeleteTopicsRequest>(
         broker,
         |v, a| ok(a.responses[0].error_code, v),
         |v| match v {
@@ -173,7 +173,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<DeleteRecordsRequest>(
+    for_each_version::<DeleteRecordsRequest>(
         broker,
         |v, a| ok(a.topics[0].partitions[0].error_code, v),
         |_| {
@@ -183,7 +183,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<InitProducerIdRequest>(
+    for_each_version::<InitProducerIdRequest>(
         broker,
         |v, a| ok(a.error_code, v),
         |v| {
@@ -192,7 +192,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<DescribeConfigsRequest>(
+    for_each_version::<DescribeConfigsRequest>(
         broker,
         |v, a| ok(a.results[0].error_code, v),
         |_| {
@@ -201,7 +201,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<IncrementalAlterConfigsRequest>(
+    for_each_version::<IncrementalAlterConfigsRequest>(
         broker,
         |v, a| ok(a.responses[0].error_code, v),
         |_| {
@@ -212,27 +212,32 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
     .await;
     // This listener asks nobody who they are.
     let illegal = if code == 0 { 34 } else { code };
-    sweep::<SaslHandshakeRequest>(
+    for_each_version::<SaslHandshakeRequest>(
         broker,
         |v, a| assert_eq!(a.error_code, illegal, "version {v}"),
         |_| SaslHandshakeRequest::default().with_mechanism(text("PLAIN")),
     )
     .await;
-    sweep::<SaslAuthenticateRequest>(
+    for_each_version::<SaslAuthenticateRequest>(
         broker,
         |v, a| assert_eq!(a.error_code, illegal, "version {v}"),
         |_| SaslAuthenticateRequest::default(),
     )
     .await;
-    sweep::<DescribeClusterRequest>(broker, |v, a| ok(a.error_code, v), |_| DescribeClusterRequest::default()).await;
-    sweep::<DescribeLogDirsRequest>(
+    for_each_version::<DescribeClusterRequest>(
+        broker,
+        |v, a| ok(a.error_code, v),
+        |_| DescribeClusterRequest::default(),
+    )
+    .await;
+    for_each_version::<DescribeLogDirsRequest>(
         broker,
         |v, a| ok(a.results[0].error_code, v),
         |_| DescribeLogDirsRequest::default().with_topics(None),
     )
     .await;
     acls(broker, code).await;
-    sweep::<OffsetDeleteRequest>(
+    for_each_version::<OffsetDeleteRequest>(
         broker,
         |v, a| ok(a.topics.first().map_or(a.error_code, |t| t.partitions[0].error_code), v),
         |_| {
@@ -242,7 +247,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    sweep::<DeleteGroupsRequest>(
+    for_each_version::<DeleteGroupsRequest>(
         broker,
         // The first finds a group, the others none.
         |v, a| ok(if a.results[0].error_code == 69 { 0 } else { a.results[0].error_code }, v),
@@ -253,7 +258,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
 
 async fn acls(broker: &Broker, code: i16) {
     let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
-    sweep::<CreateAclsRequest>(
+    for_each_version::<CreateAclsRequest>(
         broker,
         |v, a| ok(a.results[0].error_code, v),
         |_| {
@@ -263,7 +268,7 @@ async fn acls(broker: &Broker, code: i16) {
         },
     )
     .await;
-    sweep::<DescribeAclsRequest>(
+    for_each_version::<DescribeAclsRequest>(
         broker,
         |v, a| {
             ok(a.error_code, v);
@@ -276,7 +281,7 @@ async fn acls(broker: &Broker, code: i16) {
         },
     )
     .await;
-    sweep::<DeleteAclsRequest>(
+    for_each_version::<DeleteAclsRequest>(
         broker,
         |v, a| ok(a.filter_results[0].error_code, v),
         |_| {
@@ -291,53 +296,53 @@ async fn acls(broker: &Broker, code: i16) {
 /// The requests of members, each of a group of its own that has just that member.
 async fn groups(broker: &Broker, code: i16) {
     let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
-    let alone = |v: i16, what: &str| format!("{what}-{v}-{code}");
-    sweep::<JoinGroupRequest>(
+    let group_name = |v: i16, what: &str| format!("{what}-{v}-{code}");
+    for_each_version::<JoinGroupRequest>(
         broker,
         // From version 4 on a newcomer is sent away first, with an id.
         |v, a| ok(if a.error_code == 79 { 0 } else { a.error_code }, v),
-        |v| join_request(&alone(v, "join"), "").with_rebalance_timeout_ms(if v >= 1 { 10_000 } else { -1 }),
+        |v| join_request(&group_name(v, "join"), "").with_rebalance_timeout_ms(if v >= 1 { 10_000 } else { -1 }),
     )
     .await;
     let unknown = if code == 0 { 25 } else { code };
-    sweep::<SyncGroupRequest>(
+    for_each_version::<SyncGroupRequest>(
         broker,
         |v, a| assert_eq!(a.error_code, unknown, "version {v}"),
-        |v| SyncGroupRequest::default().with_group_id(group_id(&alone(v, "sync"))),
+        |v| SyncGroupRequest::default().with_group_id(group_id(&group_name(v, "sync"))),
     )
     .await;
-    sweep::<HeartbeatRequest>(
+    for_each_version::<HeartbeatRequest>(
         broker,
         |v, a| assert_eq!(a.error_code, unknown, "version {v}"),
-        |v| HeartbeatRequest::default().with_group_id(group_id(&alone(v, "beat"))),
+        |v| HeartbeatRequest::default().with_group_id(group_id(&group_name(v, "beat"))),
     )
     .await;
-    sweep::<LeaveGroupRequest>(
+    for_each_version::<LeaveGroupRequest>(
         broker,
         |v, a| {
             let top = a.error_code;
             assert_eq!(a.members.first().map_or(top, |m| m.error_code), unknown, "version {v}");
         },
         |v| {
-            let request = LeaveGroupRequest::default().with_group_id(group_id(&alone(v, "leave")));
+            let request = LeaveGroupRequest::default().with_group_id(group_id(&group_name(v, "leave")));
             let member = MemberIdentity::default().with_member_id(text("m")).with_reason(None);
             if v >= 3 { request.with_members(vec![member]) } else { request.with_member_id(text("m")) }
         },
     )
     .await;
     let unknown = if code == 0 { 69 } else { code };
-    sweep::<ConsumerGroupDescribeRequest>(
+    for_each_version::<ConsumerGroupDescribeRequest>(
         broker,
         |v, a| assert_eq!(a.groups[0].error_code, unknown, "version {v}"),
         |_| ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id("g")]),
     )
     .await;
-    sweep::<ConsumerGroupHeartbeatRequest>(
+    for_each_version::<ConsumerGroupHeartbeatRequest>(
         broker,
         |v, a| ok(a.error_code, v),
         |v| {
             ConsumerGroupHeartbeatRequest::default()
-                .with_group_id(group_id(&alone(v, "consumer")))
+                .with_group_id(group_id(&group_name(v, "consumer")))
                 .with_member_id(text(if v >= 1 { "m" } else { "" }))
                 .with_rebalance_timeout_ms(10_000)
                 .with_subscribed_topic_names(Some(vec![topic_name("t")]))
@@ -345,13 +350,13 @@ async fn groups(broker: &Broker, code: i16) {
         },
     )
     .await;
-    sweep::<DescribeGroupsRequest>(
+    for_each_version::<DescribeGroupsRequest>(
         broker,
         |v, a| ok(a.groups[0].error_code, v),
         |_| DescribeGroupsRequest::default().with_groups(vec![group_id("g")]),
     )
     .await;
-    sweep::<ListGroupsRequest>(broker, |v, a| ok(a.error_code, v), |_| ListGroupsRequest::default()).await;
+    for_each_version::<ListGroupsRequest>(broker, |v, a| ok(a.error_code, v), |_| ListGroupsRequest::default()).await;
 }
 
 #[tokio::test]
@@ -364,7 +369,7 @@ async fn every_version_offered_is_served() {
 }
 
 #[tokio::test]
-async fn an_injected_error_has_a_place_in_every_version() {
+async fn injected_errors_are_returned_in_every_version() {
     const LEADER_NOT_AVAILABLE: i16 = 5;
     let broker = Broker::start(BrokerConfig::default().versions(Versions::kafka())).await.unwrap();
     broker.create_topic("t", 1).unwrap();

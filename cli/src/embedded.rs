@@ -68,8 +68,8 @@ impl Embedded {
     }
 
     /// Where it listens, separated by commas.
-    pub fn listening(&self) -> String {
-        self.broker.listening().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    pub fn listen_addresses(&self) -> String {
+        self.broker.listen_addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// The addresses that clients are told, separated by commas.

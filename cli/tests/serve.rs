@@ -152,7 +152,7 @@ fn what_stalls_is_told_and_a_second_signal_does_not_wait_for_it() {
     broker.set_hook(|request: &RequestInfo<'_>| {
         let letter = b"stock-updates.dlq";
         let is_letter = request.api_key == 0 && request.body.windows(letter.len()).any(|w| w == letter);
-        is_letter.then_some(Fault::DelayAnswer(DEADLINE * 10))
+        is_letter.then_some(Fault::DelayResponse(DEADLINE * 10))
     });
     let bed = Bed::embedded();
     let long = [

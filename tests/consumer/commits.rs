@@ -170,7 +170,7 @@ async fn no_commit_waits_for_ever() {
     let topic = topic(&test, &client, "t", 1).await;
     let p = TopicPartition::new(&*topic, 0);
     let group = test.group("g");
-    for fault in [Fault::DelayAnswer(LONG), Fault::Error(14), Fault::Close] {
+    for fault in [Fault::DelayResponse(LONG), Fault::Error(14), Fault::Close] {
         let config = client.config().consumer.clone();
         let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
         assigned(&mut consumer).await;

@@ -26,7 +26,7 @@ async fn offsets_without_a_record_count_as_read() {
     assert_eq!(seen, [3, 4, 25, 26, 27, 28]);
     assert_eq!(read_to_end(&client, all(&topic, 1, StartOffset::Offset(12)), config.clone()).await, [25, 26, 27, 28]);
     assert_eq!(drain(&client, &test.group("g"), &topic, config).await, [0, 1, 2, 3, 4, 25, 26, 27, 28]);
-    assert_eq!(broker.committed(&test.group("g"), &topic, 0), Some(31));
+    assert_eq!(broker.committed_offset(&test.group("g"), &topic, 0), Some(31));
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_coordinator_that_moves_costs_nothing() {
             }
         };
         consumer.commit(&[(records.topic_partition(), records.next_offset)]).await.unwrap();
-        assert_eq!(broker.committed(&group, &topic, 0), Some(i64::from(round) + 1));
+        assert_eq!(broker.committed_offset(&group, &topic, 0), Some(i64::from(round) + 1));
     }
     assert_eq!(consumer.generation(), generation, "no rebalance");
     consumer.close().await.unwrap();
@@ -152,7 +152,7 @@ async fn lost_answers_and_errors_on_the_way_lose_no_record() {
         broker,
         &[FETCH, OFFSET_COMMIT, JOIN_GROUP, HEARTBEAT, SYNC_GROUP],
         4,
-        &[Fault::LoseAnswer, Fault::Error(16), Fault::Close, Fault::Error(15), Fault::Error(14), Fault::Error(6)],
+        &[Fault::DropResponse, Fault::Error(16), Fault::Close, Fault::Error(15), Fault::Error(14), Fault::Error(6)],
     );
     let shared: Shared = Arc::new((Mutex::default(), watch::channel(0).0));
     let a = Member::start(&client, &group, &topic, "a", &shared).await;
@@ -225,7 +225,7 @@ async fn closing_leaves_no_connection_whatever_is_under_way() {
     let dropped = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
     drop(dropped);
     client.close().await;
-    while broker.connections() > 0 {
+    while broker.connection_count() > 0 {
         tokio::task::yield_now().await;
     }
 }

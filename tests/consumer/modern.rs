@@ -279,7 +279,7 @@ async fn without_the_protocol_auto_is_classic_and_consumer_is_an_error() {
     );
     let mut auto = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Auto).await.unwrap();
     auto.owns(2).await;
-    assert!(embedded.requests(JOIN_GROUP) > 0);
+    assert!(embedded.request_count(JOIN_GROUP) > 0);
     auto.leave().await;
 }
 
@@ -308,7 +308,7 @@ async fn a_commit_that_is_stale_is_made_in_the_next_epoch() {
     once(embedded, OFFSET_COMMIT, Fault::Error(STALE_MEMBER_EPOCH));
     produce(&client, &topic, 1, 0..10, Compression::None).await;
     until_handled(&mut [&mut a], 0..10).await;
-    assert_eq!(embedded.committed(&broker.group("g"), &topic, 0), Some(10));
+    assert_eq!(embedded.committed_offset(&broker.group("g"), &topic, 0), Some(10));
     assert_eq!(a.state.borrow().taken, []);
     a.leave().await;
 }
@@ -332,7 +332,7 @@ async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
         let mut lost = lost.lock().unwrap();
         let lose = lost.entry(heartbeat.member_id.to_string()).or_default();
         *lose = !*lose;
-        lose.then_some(Fault::LoseAnswer)
+        lose.then_some(Fault::DropResponse)
     });
     let mut b = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     b.owns(2).await;
@@ -366,7 +366,7 @@ async fn commits_that_fail_cost_no_answer_to_a_heartbeat() {
     embedded.set_hook(move |request| match request.api_key {
         CONSUMER_GROUP_HEARTBEAT => {
             beats.send_modify(|beats| beats.push(std::time::Instant::now()));
-            (beats.borrow().len() == 1).then_some(Fault::DelayAnswer(ANSWER))
+            (beats.borrow().len() == 1).then_some(Fault::DelayResponse(ANSWER))
         }
         OFFSET_COMMIT => match commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => Some(Fault::Error(NOT_COORDINATOR)),

@@ -316,7 +316,7 @@ async fn idle_partitions_are_not_named_in_each_fetch() {
     let mut seen = Vec::new();
     for round in 0..20 {
         if round == 10 {
-            broker.forget_fetch_sessions();
+            broker.drop_fetch_sessions();
         }
         let numbers_of_one = round * PARTITIONS..round * PARTITIONS + 1;
         produce(&client, &topic, PARTITIONS, numbers_of_one, Compression::None).await;

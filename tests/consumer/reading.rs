@@ -152,7 +152,7 @@ async fn records_larger_than_any_limit_of_a_fetch_come_all_the_same() {
 
 #[tokio::test]
 async fn a_fetch_may_end_in_half_a_batch() {
-    let Some(broker) = support::embedded(|c| c.cut_batches(true)).await else { return };
+    let Some(broker) = support::embedded(|c| c.partial_batches(true)).await else { return };
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
     let small = connect(broker.config().batch_size(1_usize << 10)).await;

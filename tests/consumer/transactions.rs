@@ -72,5 +72,5 @@ async fn records_of_aborted_transactions_are_left_out() {
     consumer.close().await.unwrap();
     let group = test.group("g");
     assert_eq!(drain(&client, &group, &topic, config).await, seen, "in a group too");
-    assert_eq!(broker.committed(&group, &topic, 0), Some(broker.log_range(&topic, 0).unwrap().1));
+    assert_eq!(broker.committed_offset(&group, &topic, 0), Some(broker.log_range(&topic, 0).unwrap().1));
 }

@@ -176,13 +176,13 @@ fn weather(r: &mut Rng, gentle: bool) -> Vec<(i16, Weather)> {
         if r.u32(0..100) >= 45 {
             continue;
         }
-        let mut kinds = vec![Kind::ErrorThatPasses, Kind::Close, Kind::Delay, Kind::DelayAnswer];
+        let mut kinds = vec![Kind::ErrorThatPasses, Kind::Close, Kind::Delay, Kind::DelayResponse];
         // A group waits for a member whose answer to JoinGroup was lost, as long as a session lasts.
         if !gentle || [FETCH, METADATA, OFFSET_COMMIT, OFFSET_FETCH].contains(&api) {
-            kinds.push(Kind::LoseAnswer);
+            kinds.push(Kind::DropResponse);
         }
         if !gentle {
-            kinds.extend([Kind::DelayPastTimeout, Kind::DelayAnswerPastTimeout, Kind::ErrorThatStays]);
+            kinds.extend([Kind::DelayPastTimeout, Kind::DelayResponsePastTimeout, Kind::ErrorThatStays]);
         }
         r.shuffle(&mut kinds);
         kinds.truncate(r.usize(1..=3));

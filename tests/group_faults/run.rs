@@ -138,7 +138,7 @@ async fn start(plan: &Plan) -> Broker {
         .default_replication(plan::NODES)
         .auto_create(false)
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300))
-        .consumer_sessions(plan.heartbeat_interval, plan.session_timeout)
+        .consumer_protocol_timeouts(plan.heartbeat_interval, plan.session_timeout)
         .versions(match plan.protocol {
             GroupProtocol::Classic => support::embedded_versions(),
             _ => Versions::kafka(), // Redpanda has no other protocol
@@ -218,7 +218,7 @@ fn see_committed(world: &World) {
     let partitions = ends(&world.broker);
     let mut watch = world.watch();
     for (p, _) in partitions {
-        if let Some(offset) = world.broker.committed(GROUP, TOPIC, p) {
+        if let Some(offset) = world.broker.committed_offset(GROUP, TOPIC, p) {
             watch.committed(p, offset);
         }
     }

@@ -149,7 +149,7 @@ impl Plan {
             ([], _) => None,
             // An answer of these that is lost has done its work: the broker waits for a member that never knew.
             (_, 0) => Some(Fault::Close),
-            (_, 1) if !matches!(step, Step::JoinGroup | Step::SyncGroup | Step::Login) => Some(Fault::LoseAnswer),
+            (_, 1) if !matches!(step, Step::JoinGroup | Step::SyncGroup | Step::Login) => Some(Fault::DropResponse),
             (codes, _) => Some(Fault::Error(codes[r.usize(..codes.len())])),
         };
         Self {

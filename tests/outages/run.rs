@@ -61,7 +61,7 @@ async fn run_on(plan: &Plan) -> u64 {
     let config = BrokerConfig::default()
         .nodes(2)
         .versions(Versions::kafka())
-        .consumer_sessions(Duration::from_millis(50), Duration::from_secs(3))
+        .consumer_protocol_timeouts(Duration::from_millis(50), Duration::from_secs(3))
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300))
         .sasl(sasl);
     let broker = Broker::start(config).await.unwrap();

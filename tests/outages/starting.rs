@@ -161,7 +161,7 @@ async fn a_subscription_whose_dead_letters_can_t_have_a_topic_yet_waits_outside_
     broker.set_hook(|request| (request.api_key == CREATE_TOPICS).then_some(Fault::Close));
     let back = async {
         health_says(&service, "creating the dead-letter topic \"t.dlq\"").await;
-        assert_eq!(broker.requests(11), 0, "it has joined");
+        assert_eq!(broker.request_count(11), 0, "it has joined");
         broker.clear_hook();
     };
     let ((subscription, mut seen), ()) = soon(async { tokio::join!(subscribe(&client), back) }).await;

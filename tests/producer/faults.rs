@@ -82,7 +82,7 @@ async fn errors_that_stay_fail_the_batch_and_name_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_may_break_at_any_time() {
-    for fault in [Fault::Close, Fault::LoseAnswer] {
+    for fault in [Fault::Close, Fault::DropResponse] {
         let s = Setup::new(3).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
         spoil(embedded, move |n| (n % 4 == 1).then_some(fault));
@@ -157,8 +157,8 @@ async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_know
         // A leader that steps down while its followers copy a batch answers so, too.
         (Fault::Error(6), ErrorKind::Indeterminate, "fate"),
         (Fault::Error(7), ErrorKind::Indeterminate, "fate"),
-        (Fault::LoseAnswer, ErrorKind::Indeterminate, "fate"),
-        (Fault::DelayAnswer(Duration::from_secs(3600)), ErrorKind::Indeterminate, "fate"),
+        (Fault::DropResponse, ErrorKind::Indeterminate, "fate"),
+        (Fault::DelayResponse(Duration::from_secs(3600)), ErrorKind::Indeterminate, "fate"),
     ] {
         let broker = support::broker().await;
         // After an error there is no further try in flight when the time is over, and none of which the answer comes too late.
@@ -190,7 +190,7 @@ async fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
     let s = Setup::new(1).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     spoil(embedded, move |n| match n {
-        0 => Some(Fault::LoseAnswer),
+        0 => Some(Fault::DropResponse),
         1 => Some(Fault::Error(87)),
         _ => None,
     });
@@ -206,7 +206,7 @@ async fn close_gives_nothing_up_that_has_ended_already() {
     let settings = |c: ailurus::ConfigBuilder| c.request_timeout(Duration::from_millis(700));
     let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = Duration::from_secs(1)).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
-    spoil(embedded, move |_| Some(Fault::DelayAnswer(Duration::from_secs(3600))));
+    spoil(embedded, move |_| Some(Fault::DelayResponse(Duration::from_secs(3600))));
     // When this ends, the second try is with the broker and stays there.
     s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap_err();
     s.producer.close(PATIENCE).await.unwrap();

@@ -65,7 +65,7 @@ fn small_batches(c: &mut ailurus::ProducerConfig) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_in_the_middle_of_a_pipeline_neither_repeat_nor_reorder() {
-    for fault in [Fault::LoseAnswer, Fault::Close, Fault::Error(6), Fault::Error(7), Fault::Error(20)] {
+    for fault in [Fault::DropResponse, Fault::Close, Fault::Error(6), Fault::Error(7), Fault::Error(20)] {
         let s = Setup::with(1, small_batches).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
         spoil(embedded, PRODUCE, move |n| (n % 7 == 3).then_some(fault));

@@ -48,7 +48,7 @@ async fn what_close_has_to_give_up_is_told() {
     let s = Setup::new(1).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap();
-    embedded.set_hook(produce_only(Fault::DelayAnswer(Duration::from_secs(3600))));
+    embedded.set_hook(produce_only(Fault::DelayResponse(Duration::from_secs(3600))));
     let handle = s.producer.send(ProducerRecord::to(&s.topic).value("1")).await.unwrap();
     let error = s.producer.close(Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);

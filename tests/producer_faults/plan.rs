@@ -51,10 +51,10 @@ pub enum Part {
     /// One partition is answered with an error, the others are written.
     PartitionError,
     /// What was written is answered with an error that leaves open whether it was.
-    ErrorBehind,
+    ErrorAfterAppend,
 }
 
-pub const PARTS: [Part; 3] = [Part::RecordErrors, Part::PartitionError, Part::ErrorBehind];
+pub const PARTS: [Part; 3] = [Part::RecordErrors, Part::PartitionError, Part::ErrorAfterAppend];
 
 /// What becomes of parts of produce requests, beside the weather.
 #[derive(Clone, Debug)]
@@ -200,7 +200,7 @@ impl Plan {
                     if r.bool() { *pick(&mut r, &PASSING) } else { *pick(&mut r, &[-1, 17, 10, 29, 87, 45, 59]) };
                 Fault::PartitionError { partition: r.i32(0..self.partitions), code }
             }
-            Part::ErrorBehind => Fault::ErrorBehind(*pick(&mut r, &OPEN)),
+            Part::ErrorAfterAppend => Fault::ErrorAfterAppend(*pick(&mut r, &OPEN)),
         };
         Some((kind, fault))
     }

@@ -68,14 +68,14 @@ async fn run_on(plan: Plan) -> Outcome {
     client.close().await;
     // A request that was delayed is served even when nobody waits for it any more.
     if timeout(PATIENCE, async {
-        while broker.connections() > 0 {
+        while broker.connection_count() > 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
     .await
     .is_err()
     {
-        wrong.push(format!("{} connections were left open", broker.connections()));
+        wrong.push(format!("{} connections were left open", broker.connection_count()));
     }
     let guarantee = read(&plan, &broker, &mut history);
     let report = history.check(guarantee);

@@ -39,7 +39,7 @@ async fn a_login_that_fails_is_not_tried_again() {
     let broker = SaslBroker::embedded(|sasl| sasl).await;
     let e = refusal(broker.config(SaslConfig::plain(&broker.user, "wrong"))).await;
     says(&e, &["Authentication failed: Invalid username or password"]);
-    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 1);
+    assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 1);
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_mechanism_that_is_not_offered() {
     let e = refusal(broker.config(SaslConfig::plain("alice", "secret"))).await;
     let what = "does not offer the SASL mechanism PLAIN: it offers SCRAM-SHA-256, SCRAM-SHA-512; change REDPANDA_SASL_MECHANISM";
     says(&e, &[what]);
-    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 0, "nothing was told");
+    assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0, "nothing was told");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn no_token_at_all() {
     let e = refusal(broker.config(SaslConfig::new(ailurus::SaslMechanism::OAuthBearer(bearer)))).await;
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
     assert!(format!("{e:#}").contains("this program does not fetch tokens from a token endpoint"), "{e:#}");
-    assert_eq!(broker.broker().requests(SASL_AUTHENTICATE), 0);
+    assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0);
 }
 
 #[tokio::test]

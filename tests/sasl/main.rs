@@ -107,7 +107,7 @@ fn plain_config(bootstrap: &str) -> ConfigBuilder {
 
 /// How many logins there have been beside the first one of each connection, which asks for the versions once.
 fn renewals(broker: &Broker) -> i64 {
-    let requests = |api| i64::try_from(broker.requests(api)).unwrap();
+    let requests = |api| i64::try_from(broker.request_count(api)).unwrap();
     requests(SASL_HANDSHAKE) - requests(API_VERSIONS)
 }
 

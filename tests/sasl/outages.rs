@@ -117,7 +117,8 @@ async fn a_member_comes_back() {
             away.ends().await;
             produce(&producer, &topic, 1..2).await;
             assert_eq!(first(&mut consumer).await, (1, vec![1]), "{protocol:?}");
-            let beats = broker.broker().requests(HEARTBEAT) + broker.broker().requests(CONSUMER_GROUP_HEARTBEAT);
+            let beats =
+                broker.broker().request_count(HEARTBEAT) + broker.broker().request_count(CONSUMER_GROUP_HEARTBEAT);
             assert!(beats > 0);
             soon(consumer.close()).await.unwrap();
             soon(producer.close(LONG)).await.unwrap();
@@ -205,7 +206,7 @@ async fn a_token_source_that_is_away_until_every_session_has_ended_is_waited_for
     assert_eq!(first(&mut consumer).await, (0, vec![0]));
     away.begins().await;
     soon(async {
-        while broker.broker().connections() > 0 {
+        while broker.broker().connection_count() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

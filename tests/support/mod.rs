@@ -51,7 +51,7 @@ async fn start(prefix: String, change: impl FnOnce(BrokerConfig) -> BrokerConfig
         .nodes(3)
         .default_partitions(3)
         .versions(embedded_versions())
-        .consumer_sessions(Duration::from_millis(200), Duration::from_secs(5))
+        .consumer_protocol_timeouts(Duration::from_millis(200), Duration::from_secs(5))
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
     let embedded = Broker::start(change(config)).await.expect("the embedded broker starts");
     TestBroker { bootstrap: embedded.bootstrap(), prefix, embedded: Some(embedded) }

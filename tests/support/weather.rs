@@ -13,22 +13,22 @@ pub enum Kind {
     ErrorThatPasses,
     ErrorThatStays,
     Close,
-    LoseAnswer,
+    DropResponse,
     Delay,
     DelayPastTimeout,
-    DelayAnswer,
-    DelayAnswerPastTimeout,
+    DelayResponse,
+    DelayResponsePastTimeout,
 }
 
 pub const KINDS: [Kind; 8] = [
     Kind::ErrorThatPasses,
     Kind::ErrorThatStays,
     Kind::Close,
-    Kind::LoseAnswer,
+    Kind::DropResponse,
     Kind::Delay,
     Kind::DelayPastTimeout,
-    Kind::DelayAnswer,
-    Kind::DelayAnswerPastTimeout,
+    Kind::DelayResponse,
+    Kind::DelayResponsePastTimeout,
 ];
 
 /// What happens to the requests of one API.
@@ -72,11 +72,11 @@ impl Weather {
             match kind {
                 Kind::ErrorThatPasses | Kind::ErrorThatStays => Fault::Error(errors(kind, &mut r)),
                 Kind::Close => Fault::Close,
-                Kind::LoseAnswer => Fault::LoseAnswer,
+                Kind::DropResponse => Fault::DropResponse,
                 Kind::Delay => Fault::Delay(short),
                 Kind::DelayPastTimeout => Fault::Delay(long),
-                Kind::DelayAnswer => Fault::DelayAnswer(short),
-                Kind::DelayAnswerPastTimeout => Fault::DelayAnswer(long),
+                Kind::DelayResponse => Fault::DelayResponse(short),
+                Kind::DelayResponsePastTimeout => Fault::DelayResponse(long),
             },
         ))
     }

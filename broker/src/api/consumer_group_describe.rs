@@ -16,9 +16,9 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// A member that speaks the `consumer` protocol.
-const MEMBER_TYPE: i8 = 1;
+const CONSUMER_MEMBER_TYPE: i8 = 1;
 /// From this version on the type is told.
-const TYPES: i16 = 1;
+const MEMBER_TYPE_VERSION: i16 = 1;
 
 type Names = BTreeMap<Uuid, String>;
 
@@ -37,9 +37,9 @@ pub(super) fn handle(
         match groups.get(&id).map(Group::consumer) {
             Some(Some(group)) => describe(cx, out, group, &names),
             found => {
-                let why = if found.is_some() { "is not a consumer group" } else { "not found" };
+                let reason = if found.is_some() { "is not a consumer group" } else { "not found" };
                 out.with_error_code(ResponseError::GroupIdNotFound.code())
-                    .with_error_message(Some(text(format!("Group {} {why}.", id.as_str()))))
+                    .with_error_message(Some(text(format!("Group {} {reason}.", id.as_str()))))
             }
         }
     };
@@ -58,7 +58,7 @@ fn describe(cx: &Context, out: DescribedGroup, group: &ConsumerGroup, names: &Na
             .with_subscribed_topic_names(m.topics.iter().map(|t| TopicName(text(t.clone()))).collect())
             .with_assignment(assignment(&m.assigned, names))
             .with_target_assignment(assignment(&group.target(id), names));
-        if cx.version >= TYPES { out.with_member_type(MEMBER_TYPE) } else { out }
+        if cx.version >= MEMBER_TYPE_VERSION { out.with_member_type(CONSUMER_MEMBER_TYPE) } else { out }
     };
     out.with_group_state(text(group.state()))
         .with_group_epoch(group.epoch())

@@ -9,13 +9,16 @@ use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeart
 use uuid::Uuid;
 
 use super::{check_coordinator, owned, text};
-use crate::consumer_group::{Assignor, Beat, Beaten, JOIN, LEAVE, LEAVE_FOR_NOW, Partitions, Topics};
+use crate::consumer_group::{
+    Assignor, HeartbeatRequest, HeartbeatResponse, JOIN_EPOCH, LEAVE_EPOCH, Partitions, STATIC_LEAVE_EPOCH, Topics,
+};
+use crate::error::ApiError;
 use crate::group::Group;
 use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on the member makes its id itself (KIP-1082).
-const OWN_ID: i16 = 1;
+const CLIENT_MEMBER_ID_VERSION: i16 = 1;
 
 pub(super) fn handle(
     shared: &Shared,
@@ -23,86 +26,87 @@ pub(super) fn handle(
     request: ConsumerGroupHeartbeatRequest,
 ) -> ConsumerGroupHeartbeatResponse {
     match serve(shared, cx, &request) {
-        Ok(beaten) => {
+        Ok(response) => {
             let interval = i32::try_from(shared.config.heartbeat_interval.as_millis()).unwrap_or(i32::MAX);
             ConsumerGroupHeartbeatResponse::default()
-                .with_member_id(Some(text(beaten.member_id)))
-                .with_member_epoch(beaten.epoch)
-                .with_heartbeat_interval_ms(if beaten.epoch < 0 { 0 } else { interval })
-                .with_assignment(beaten.assignment.as_ref().map(assignment))
+                .with_member_id(Some(text(response.member_id)))
+                .with_member_epoch(response.epoch)
+                .with_heartbeat_interval_ms(if response.epoch < 0 { 0 } else { interval })
+                .with_assignment(response.assignment.as_ref().map(assignment))
         }
-        Err((error, why)) => {
-            ConsumerGroupHeartbeatResponse::default().with_error_code(error.code()).with_error_message(Some(text(why)))
-        }
+        Err(error) => ConsumerGroupHeartbeatResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(Some(text(error.message))),
     }
 }
 
-type Refused = (ResponseError, String);
-
-fn plain(error: ResponseError) -> Refused {
-    (error, error.to_string())
-}
-
-fn serve(shared: &Shared, cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<Beaten, Refused> {
-    check(cx, request).map_err(|why| (ResponseError::InvalidRequest, why.to_owned()))?;
-    check_coordinator(shared, cx, &request.group_id).map_err(plain)?;
+fn serve(
+    shared: &Shared,
+    cx: &Context,
+    request: &ConsumerGroupHeartbeatRequest,
+) -> Result<HeartbeatResponse, ApiError> {
+    check(cx, request).map_err(|message| ApiError::new(ResponseError::InvalidRequest, message))?;
+    check_coordinator(shared, cx, &request.group_id)?;
     let epoch = request.member_epoch;
-    let mut beat = beat(cx, request)?;
+    let mut heartbeat = heartbeat_request(cx, request)?;
     let now = shared.now();
     if epoch < 0 {
-        let (id, instance) = (beat.member_id, beat.instance_id.as_deref());
-        let step = |group: &mut Group| group.consumer_leave(&id, instance, epoch == LEAVE_FOR_NOW);
+        let (id, instance) = (heartbeat.member_id, heartbeat.instance_id.as_deref());
+        let step = |group: &mut Group| group.consumer_leave(&id, instance, epoch == STATIC_LEAVE_EPOCH);
         let left = shared.groups().update(&request.group_id, false, step);
-        left.unwrap_or(Err(ResponseError::GroupIdNotFound)).map_err(plain)?;
-        return Ok(Beaten { member_id: id, epoch, assignment: None });
+        left.unwrap_or(Err(ResponseError::GroupIdNotFound))?;
+        return Ok(HeartbeatResponse { member_id: id, epoch, assignment: None });
     }
-    if beat.member_id.is_empty() {
-        beat.member_id = Uuid::now_v7().to_string();
+    if heartbeat.member_id.is_empty() {
+        heartbeat.member_id = Uuid::now_v7().to_string();
     }
     let topics: Topics = {
         let cluster = shared.cluster();
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         cluster.topics.iter().map(|(name, t)| (name.clone(), (t.id, count(t.partitions.len())))).collect()
     };
-    let step = |group: &mut Group| group.consumer_heartbeat(beat, &topics, now);
-    let beaten = shared.groups().update(&request.group_id, epoch == JOIN, step);
-    beaten.unwrap_or(Err(ResponseError::GroupIdNotFound)).map_err(plain)
+    let step = |group: &mut Group| group.consumer_heartbeat(heartbeat, &topics, now);
+    let response = shared.groups().update(&request.group_id, epoch == JOIN_EPOCH, step);
+    Ok(response.unwrap_or(Err(ResponseError::GroupIdNotFound))?)
 }
 
 /// What a request must have.
 fn check(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'static str> {
-    let fails = |wrong: bool, why: &'static str| if wrong { Err(why) } else { Ok(()) };
+    let reject_if = |invalid: bool, message: &'static str| if invalid { Err(message) } else { Ok(()) };
     let epoch = request.member_epoch;
-    fails(request.group_id.is_empty(), "GroupId can't be empty.")?;
-    fails(request.instance_id.as_ref().is_some_and(|i| i.is_empty()), "InstanceId can't be empty.")?;
-    fails(request.rack_id.as_ref().is_some_and(|r| r.is_empty()), "RackId can't be empty.")?;
-    let named = cx.version < OWN_ID && epoch == JOIN || !request.member_id.is_empty();
-    fails(!named, "MemberId can't be empty.")?;
+    reject_if(request.group_id.is_empty(), "GroupId can't be empty.")?;
+    reject_if(request.instance_id.as_ref().is_some_and(|i| i.is_empty()), "InstanceId can't be empty.")?;
+    reject_if(request.rack_id.as_ref().is_some_and(|r| r.is_empty()), "RackId can't be empty.")?;
+    let has_member_id = cx.version < CLIENT_MEMBER_ID_VERSION && epoch == JOIN_EPOCH || !request.member_id.is_empty();
+    reject_if(!has_member_id, "MemberId can't be empty.")?;
     match epoch {
-        JOIN => {
-            fails(request.rebalance_timeout_ms == -1, "RebalanceTimeoutMs must be provided in first request.")?;
+        JOIN_EPOCH => {
+            reject_if(request.rebalance_timeout_ms == -1, "RebalanceTimeoutMs must be provided in first request.")?;
             let owned = request.topic_partitions.as_ref();
-            fails(owned.is_none_or(|o| !o.is_empty()), "TopicPartitions must be empty when (re-)joining.")?;
-            let nothing = request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none();
-            fails(nothing, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+            reject_if(owned.is_none_or(|o| !o.is_empty()), "TopicPartitions must be empty when (re-)joining.")?;
+            let no_subscription = request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none();
+            reject_if(
+                no_subscription,
+                "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
+            )
         }
-        LEAVE_FOR_NOW => fails(request.instance_id.is_none(), "InstanceId can't be null."),
-        LEAVE => Ok(()),
-        epoch => fails(epoch < 0, "MemberEpoch is invalid."),
+        STATIC_LEAVE_EPOCH => reject_if(request.instance_id.is_none(), "InstanceId can't be null."),
+        LEAVE_EPOCH => Ok(()),
+        epoch => reject_if(epoch < 0, "MemberEpoch is invalid."),
     }
 }
 
-fn beat(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<Beat, Refused> {
+fn heartbeat_request(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<HeartbeatRequest, ApiError> {
     if request.subscribed_topic_regex.as_ref().is_some_and(|r| !r.is_empty()) {
-        let why = "Regular expressions are not supported by this broker.";
-        return Err((ResponseError::InvalidRegularExpression, why.into()));
+        let message = "Regular expressions are not supported by this broker.";
+        return Err(ApiError::new(ResponseError::InvalidRegularExpression, message));
     }
     let assignor = match &request.server_assignor {
         None => None,
         Some(name) => Some(Assignor::by_name(name).ok_or_else(|| {
-            let why =
+            let message =
                 format!("ServerAssignor {} is not supported. Supported assignors: uniform, range.", name.as_str());
-            (ResponseError::UnsupportedAssignor, why)
+            ApiError::new(ResponseError::UnsupportedAssignor, message)
         })?),
     };
     let timeout = u64::try_from(request.rebalance_timeout_ms).ok();
@@ -114,7 +118,7 @@ fn beat(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<Beat, R
         };
         topics.iter().flat_map(of).collect::<Partitions>()
     });
-    Ok(Beat {
+    Ok(HeartbeatRequest {
         member_id: request.member_id.to_string(),
         epoch: request.member_epoch,
         instance_id: owned(request.instance_id.as_ref()),

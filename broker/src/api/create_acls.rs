@@ -6,21 +6,21 @@ use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
 
 use super::text;
 use crate::acls::Acl;
-use crate::error::Refused;
+use crate::error::ApiError;
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreateAclsRequest) -> CreateAclsResponse {
-    let create = |creation: &AclCreation| -> Result<(), Refused> {
-        cx.gate().map_err(|error| (error, error.to_string()))?;
+    let create = |creation: &AclCreation| -> Result<(), ApiError> {
+        cx.check_fault()?;
         let acl = Acl::new(creation)?;
         shared.cluster().acls.add(acl);
         Ok(())
     };
     let one = |creation: AclCreation| match create(&creation) {
         Ok(()) => AclCreationResult::default().with_error_message(None),
-        Err((error, why)) => {
-            AclCreationResult::default().with_error_code(error.code()).with_error_message(Some(text(why)))
+        Err(error) => {
+            AclCreationResult::default().with_error_code(error.code()).with_error_message(Some(text(error.message)))
         }
     };
     CreateAclsResponse::default().with_results(request.creations.into_iter().map(one).collect())

@@ -5,13 +5,13 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::text;
-use crate::error::Refused;
+use crate::error::ApiError;
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let grow = |topic: &CreatePartitionsTopic| -> Result<(), Refused> {
-        cx.gate().map_err(|error| (error, error.to_string()))?;
+    let grow = |topic: &CreatePartitionsTopic| -> Result<(), ApiError> {
+        cx.check_fault()?;
         shared.cluster().grow_topic(&topic.name, topic.count, request.validate_only)
     };
     let one = |topic: CreatePartitionsTopic| {
@@ -19,7 +19,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: CreatePartitionsReq
         let out = CreatePartitionsTopicResult::default().with_name(topic.name);
         match grown {
             Ok(()) => out.with_error_message(None),
-            Err((error, why)) => out.with_error_code(error.code()).with_error_message(Some(text(why))),
+            Err(error) => out.with_error_code(error.code()).with_error_message(Some(text(error.message))),
         }
     };
     CreatePartitionsResponse::default().with_results(request.topics.into_iter().map(one).collect())

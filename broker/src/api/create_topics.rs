@@ -9,7 +9,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::text;
 use crate::cluster::NewTopic;
-use crate::error::Refused;
+use crate::error::ApiError;
 use crate::request::Context;
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
@@ -17,20 +17,21 @@ use crate::topic_config::TopicConfig;
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
 /// Records of metadata that Kafka's controller writes for a request: a topic is one, and so is each of its partitions.
-const MOST_RECORDS: usize = 10_000;
+const MAX_CONTROLLER_RECORDS: usize = 10_000;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreateTopicsRequest) -> CreateTopicsResponse {
-    let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    let mut name_counts: BTreeMap<String, usize> = BTreeMap::new();
     for topic in &request.topics {
-        *named.entry(topic.name.to_string()).or_default() += 1;
+        *name_counts.entry(topic.name.to_string()).or_default() += 1;
     }
     let one = |topic: CreatableTopic| {
         let out = CreatableTopicResult::default().with_name(topic.name.clone());
-        let twice = named.get(topic.name.as_str()).is_some_and(|&n| n > 1);
-        match create(shared, cx, &topic, twice, request.validate_only) {
-            Err((error, why)) => {
-                out.with_error_code(error.code()).with_error_message(Some(text(why))).with_configs(Some(Vec::new()))
-            }
+        let is_duplicate = name_counts.get(topic.name.as_str()).is_some_and(|&n| n > 1);
+        match create(shared, cx, &topic, is_duplicate, request.validate_only) {
+            Err(error) => out
+                .with_error_code(error.code())
+                .with_error_message(Some(text(error.message)))
+                .with_configs(Some(Vec::new())),
             Ok(created) => describe(cx, shared, out, created),
         }
     };
@@ -48,22 +49,22 @@ fn create(
     shared: &Shared,
     cx: &Context,
     topic: &CreatableTopic,
-    twice: bool,
+    is_duplicate: bool,
     dry_run: bool,
-) -> Result<Created, Refused> {
-    cx.gate().map_err(|error| (error, error.to_string()))?;
-    if twice {
-        return Err((ResponseError::InvalidRequest, "Duplicate topic name.".into()));
+) -> Result<Created, ApiError> {
+    cx.check_fault()?;
+    if is_duplicate {
+        return Err(ApiError::new(ResponseError::InvalidRequest, "Duplicate topic name."));
     }
     let mut config = TopicConfig::default();
-    for given in &topic.configs {
-        config.set(&given.name, given.value.as_deref())?;
+    for setting in &topic.configs {
+        config.set(&setting.name, setting.value.as_deref())?;
     }
     let mut assignment: Vec<_> = topic.assignments.iter().map(|a| (a.partition_index, &a.broker_ids)).collect();
     assignment.sort_by_key(|&(index, _)| index);
     if !assignment.iter().map(|a| a.0).eq(0..assignment.len() as i32) {
-        let why = "The partitions of the assignment do not count from 0.";
-        return Err((ResponseError::InvalidReplicaAssignment, why.into()));
+        let message = "The partitions of the assignment do not count from 0.";
+        return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, message));
     }
     let assignment = assignment.into_iter().map(|(_, nodes)| nodes.iter().map(|n| n.0).collect()).collect();
     let new = NewTopic {
@@ -73,10 +74,13 @@ fn create(
         config: config.clone(),
     };
     let mut cluster = shared.cluster();
-    let plan = cluster.plan(&shared.config, &topic.name, &new)?;
-    let (partitions, replication) = (plan.len(), plan.first().map_or(0, Vec::len));
-    if partitions >= MOST_RECORDS {
-        return Err((ResponseError::PolicyViolation, "Unable to perform excessively large batch operation.".into()));
+    let replicas = cluster.assign_replicas(&shared.config, &topic.name, &new)?;
+    let (partitions, replication) = (replicas.len(), replicas.first().map_or(0, Vec::len));
+    if partitions >= MAX_CONTROLLER_RECORDS {
+        return Err(ApiError::new(
+            ResponseError::PolicyViolation,
+            "Unable to perform excessively large batch operation.",
+        ));
     }
     let id = match dry_run {
         true => uuid::Uuid::nil(),
@@ -90,7 +94,7 @@ fn describe(cx: &Context, shared: &Shared, out: CreatableTopicResult, created: C
     if cx.version < 5 {
         return out;
     }
-    let config = |c: crate::topic_config::Described| {
+    let config = |c: crate::topic_config::TopicConfigEntry| {
         CreatableTopicConfigs::default()
             .with_name(text(c.name))
             .with_value(Some(text(c.value)))

@@ -5,16 +5,16 @@ use kafka_protocol::messages::delete_acls_response::{DeleteAclsFilterResult, Del
 use kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
 
 use super::text;
-use crate::acls::{Acl, Filter};
+use crate::acls::{Acl, AclFilter};
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteAclsRequest) -> DeleteAclsResponse {
     let one = |filter: DeleteAclsFilter| {
         let out = DeleteAclsFilterResult::default().with_error_message(None);
-        match cx.gate() {
+        match cx.check_fault() {
             Ok(()) => {
-                let deleted = shared.cluster().acls.remove(&Filter::from(filter));
+                let deleted = shared.cluster().acls.remove(&AclFilter::from(filter));
                 out.with_matching_acls(deleted.into_iter().map(matching).collect())
             }
             Err(error) => out.with_error_code(error.code()).with_error_message(Some(text(error.to_string()))),

@@ -9,7 +9,7 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// Stands for the end of the log.
-const EVERYTHING: i64 = -1;
+const HIGH_WATERMARK: i64 = -1;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -28,11 +28,16 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsReques
 }
 
 /// Returns where the log begins now.
-fn delete(shared: &Shared, cx: &Context, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, ResponseError> {
-    cx.gate()?;
+fn delete(
+    shared: &Shared,
+    cx: &Context,
+    topic: &str,
+    requested: &DeleteRecordsPartition,
+) -> Result<i64, ResponseError> {
+    cx.check_fault()?;
     let mut cluster = shared.cluster();
-    let log = &mut cluster.led_by(cx.node, topic, asked.partition_index)?.log;
-    let before = if asked.offset == EVERYTHING { log.end() } else { asked.offset };
-    log.delete_before(before)?;
+    let log = &mut cluster.leader_partition(cx.node, topic, requested.partition_index)?.log;
+    let offset = if requested.offset == HIGH_WATERMARK { log.end() } else { requested.offset };
+    log.delete_before(offset)?;
     Ok(log.start())
 }

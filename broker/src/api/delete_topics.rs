@@ -27,6 +27,6 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteTopicsRequest
 }
 
 fn delete(shared: &Shared, cx: &Context, name: &str) -> Result<(), ResponseError> {
-    cx.gate()?;
+    cx.check_fault()?;
     if shared.delete_topic(name) { Ok(()) } else { Err(ResponseError::UnknownTopicOrPartition) }
 }

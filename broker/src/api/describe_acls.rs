@@ -4,17 +4,17 @@ use kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeA
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
 
 use super::text;
-use crate::acls::Filter;
+use crate::acls::AclFilter;
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeAclsRequest) -> DescribeAclsResponse {
-    if let Err(error) = cx.gate() {
+    if let Err(error) = cx.check_fault() {
         let message = Some(text(error.to_string()));
         return DescribeAclsResponse::default().with_error_code(error.code()).with_error_message(message);
     }
     let mut resources: Vec<DescribeAclsResource> = Vec::new();
-    for acl in shared.cluster().acls.find(&Filter::from(request)) {
+    for acl in shared.cluster().acls.find(&AclFilter::from(request)) {
         let one = AclDescription::default()
             .with_principal(text(acl.principal))
             .with_host(text(acl.host))

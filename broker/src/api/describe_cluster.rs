@@ -16,7 +16,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, _request: DescribeClusterReq
         out.with_host(host.clone()).with_port(n.advertised_port.into()).with_rack(n.rack.as_ref().map(text))
     };
     DescribeClusterResponse::default()
-        .with_error_code(code(&cx.gate()))
+        .with_error_code(code(&cx.check_fault()))
         .with_cluster_id(text(shared.cluster_id()))
         .with_controller_id(BrokerId(cluster.controller()))
         .with_brokers(cluster.nodes_up().map(broker).collect())

@@ -7,7 +7,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
 use crate::cluster::Cluster;
-use crate::node_config::{Described, Source};
+use crate::node_config::{ConfigSource, NodeConfigEntry};
 use crate::request::Context;
 use crate::shared::Shared;
 
@@ -16,7 +16,7 @@ pub(super) const NODE: i8 = 4;
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
 /// DescribeConfigs' number for a type that is not told.
-const UNKNOWN: i8 = 0;
+const UNKNOWN_TYPE: i8 = 0;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let one = |resource: DescribeConfigsResource| {
@@ -39,22 +39,22 @@ fn describe(
     cx: &Context,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribeConfigsResourceResult>, ResponseError> {
-    cx.gate()?;
+    cx.check_fault()?;
     let cluster = shared.cluster();
     match resource.resource_type {
         TOPIC => {
             let topic = cluster.topics.get(resource.resource_name.as_str());
             let topic = topic.ok_or(ResponseError::UnknownTopicOrPartition)?;
-            let one = |c: crate::topic_config::Described| {
+            let one = |c: crate::topic_config::TopicConfigEntry| {
                 let source = if c.is_default { SOURCE_DEFAULT } else { SOURCE_TOPIC };
-                entry(cx, c.name, c.value, source, c.kind as i8)
+                entry(cx, c.name, c.value, source, c.config_type as i8)
             };
             Ok(topic.config.describe(&shared.config).into_iter().map(one).collect())
         }
         NODE => {
             let node = node(cx, &cluster, &resource.resource_name).ok_or(ResponseError::InvalidRequest)?;
-            let one = |c: Described| entry(cx, c.name, c.value, c.source as i8, UNKNOWN);
-            Ok(cluster.settings.describe(node, &shared.config).into_iter().map(one).collect())
+            let one = |c: NodeConfigEntry| entry(cx, c.name, c.value, c.source as i8, UNKNOWN_TYPE);
+            Ok(cluster.node_config.describe(node, &shared.config).into_iter().map(one).collect())
         }
         _ => Err(ResponseError::InvalidRequest),
     }
@@ -69,11 +69,11 @@ pub(super) fn node(cx: &Context, cluster: &Cluster, name: &str) -> Option<Option
     own.map(|n| Some(n.id))
 }
 
-fn entry(cx: &Context, name: &str, value: String, source: i8, kind: i8) -> DescribeConfigsResourceResult {
+fn entry(cx: &Context, name: &str, value: String, source: i8, config_type: i8) -> DescribeConfigsResourceResult {
     let out = DescribeConfigsResourceResult::default()
         .with_name(text(name))
         .with_value(Some(text(value)))
-        .with_read_only(source == Source::Static as i8)
+        .with_read_only(source == ConfigSource::StaticBroker as i8)
         .with_config_source(source);
-    if cx.version >= 3 { out.with_config_type(kind).with_documentation(None) } else { out }
+    if cx.version >= 3 { out.with_config_type(config_type).with_documentation(None) } else { out }
 }

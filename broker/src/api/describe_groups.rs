@@ -10,7 +10,7 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on a group that does not exist, or is of the `consumer` protocol, is an error.
-const STRICT: i16 = 6;
+const NOT_FOUND_ERROR_VERSION: i16 = 6;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let one = |id: GroupId| {
@@ -19,16 +19,16 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsReque
             return out.with_error_code(error.code());
         }
         let groups = shared.groups();
-        let why = match groups.get(&id) {
+        let message = match groups.get(&id) {
             Some(group) if group.consumer().is_none() => return describe(cx, out, group),
             Some(_) => format!("Group {} is not a classic group.", id.as_str()),
             None => format!("Group {} not found.", id.as_str()),
         };
         let out = out.with_group_state(text("Dead"));
-        if cx.version < STRICT {
+        if cx.version < NOT_FOUND_ERROR_VERSION {
             return out;
         }
-        out.with_error_code(ResponseError::GroupIdNotFound.code()).with_error_message(Some(text(why)))
+        out.with_error_code(ResponseError::GroupIdNotFound.code()).with_error_message(Some(text(message)))
     };
     DescribeGroupsResponse::default().with_groups(request.groups.into_iter().map(one).collect())
 }

@@ -14,32 +14,32 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// There is no directory: all is in memory.
-const DIR: &str = "memory";
+const LOG_DIR: &str = "memory";
 /// From this version on the whole answer has a place for an error.
-const ERROR: i16 = 3;
+const ERROR_CODE_VERSION: i16 = 3;
 /// From this version on sizes of the volume are told.
-const VOLUME: i16 = 4;
-const NOT_TOLD: i64 = -1;
+const VOLUME_BYTES_VERSION: i16 = 4;
+const UNKNOWN_BYTES: i64 = -1;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
-    let error = code(&cx.gate());
-    let mut dir = DescribeLogDirsResult::default().with_error_code(error).with_log_dir(text(DIR));
+    let error = code(&cx.check_fault());
+    let mut dir = DescribeLogDirsResult::default().with_error_code(error).with_log_dir(text(LOG_DIR));
     if error == 0 {
         dir = dir.with_topics(topics(shared, cx, request.topics));
     }
-    if cx.version >= VOLUME {
-        dir = dir.with_total_bytes(NOT_TOLD).with_usable_bytes(NOT_TOLD);
+    if cx.version >= VOLUME_BYTES_VERSION {
+        dir = dir.with_total_bytes(UNKNOWN_BYTES).with_usable_bytes(UNKNOWN_BYTES);
     }
     let out = DescribeLogDirsResponse::default().with_results(vec![dir]);
-    if cx.version >= ERROR { out.with_error_code(error) } else { out }
+    if cx.version >= ERROR_CODE_VERSION { out.with_error_code(error) } else { out }
 }
 
 /// Of those asked for, or of all, what this node has a replica of.
-fn topics(shared: &Shared, cx: &Context, asked: Option<Vec<DescribableLogDirTopic>>) -> Vec<DescribeLogDirsTopic> {
-    let asked: Option<BTreeMap<String, Vec<i32>>> =
-        asked.map(|all| all.into_iter().map(|t| (t.topic.to_string(), t.partitions)).collect());
+fn topics(shared: &Shared, cx: &Context, requested: Option<Vec<DescribableLogDirTopic>>) -> Vec<DescribeLogDirsTopic> {
+    let requested: Option<BTreeMap<String, Vec<i32>>> =
+        requested.map(|all| all.into_iter().map(|t| (t.topic.to_string(), t.partitions)).collect());
     let wanted = |topic: &str, partition: i32| {
-        asked.as_ref().is_none_or(|all| all.get(topic).is_some_and(|wanted| wanted.contains(&partition)))
+        requested.as_ref().is_none_or(|all| all.get(topic).is_some_and(|wanted| wanted.contains(&partition)))
     };
     let cluster = shared.cluster();
     let mut found = Vec::new();

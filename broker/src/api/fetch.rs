@@ -11,19 +11,19 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
-use crate::log::Aborted;
+use crate::log::AbortedTxn;
 use crate::request::Context;
 use crate::shared::Shared;
 
 const READ_COMMITTED: i8 = 1;
 /// From this version on a consumer may read from any replica.
-const WITH_RACK: i16 = 11;
+const RACK_VERSION: i16 = 11;
 /// From this version on topics are named by id.
-const BY_ID: i16 = 13;
+const TOPIC_ID_VERSION: i16 = 13;
 
 /// What one look at the logs found.
-struct Found {
-    topics: Vec<FoundTopic>,
+struct FetchedTopics {
+    topics: Vec<FetchedTopic>,
     bytes: usize,
     /// An error is told at once, and that another replica is to be read.
     failed: bool,
@@ -31,63 +31,67 @@ struct Found {
 
 pub(super) async fn handle(shared: &Shared, cx: &Context, mut request: FetchRequest) -> FetchResponse {
     let incremental = request.session_epoch > 0;
-    let session = match shared.sessions().enter(cx.node, &mut request) {
+    let session = match shared.sessions().resolve_request(cx.node, &mut request) {
         Ok(session) => session,
         Err(error) => return FetchResponse::default().with_error_code(error.code()),
     };
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = tokio::time::Instant::now() + wait;
-    let mut late = wait.is_zero() || request.topics.iter().all(|t| t.partitions.is_empty());
+    let mut is_due = wait.is_zero() || request.topics.iter().all(|t| t.partitions.is_empty());
     loop {
-        if let Some(found) = look_or_wait(shared, cx, &request, late) {
-            return answer(shared, cx, found, session, incremental);
+        if let Some(found) = read_or_wait(shared, cx, &request, is_due) {
+            return fetch_response(shared, cx, found, session, incremental);
         }
-        late = tokio::time::timeout_at(deadline, cx.wake.notified()).await.is_err();
+        is_due = tokio::time::timeout_at(deadline, cx.wake.notified()).await.is_err();
     }
 }
 
-/// What there is, if it is enough or it is `late`. Otherwise the connection will be woken by the next change: both under
+/// What there is, if it is enough or it is `is_due`. Otherwise the connection will be woken by the next change: both under
 /// one lock, so that no append slips in between the look and the wait.
-fn look_or_wait(shared: &Shared, cx: &Context, request: &FetchRequest, late: bool) -> Option<Found> {
+fn read_or_wait(shared: &Shared, cx: &Context, request: &FetchRequest, is_due: bool) -> Option<FetchedTopics> {
     let min = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut cluster = shared.cluster();
-    let found = look(shared, cx, &mut cluster, request);
-    if late || found.failed || found.bytes >= min {
+    let found = read_all(shared, cx, &mut cluster, request);
+    if is_due || found.failed || found.bytes >= min {
         return Some(found);
     }
     for topic in &request.topics {
-        let name = name_of(cx, &cluster, &topic.topic, topic.topic_id).unwrap_or_default();
-        cluster.wait(&cx.wake, topic.partitions.iter().map(|p| (name.as_str(), p.partition)));
+        let name = topic_name(cx, &cluster, &topic.topic, topic.topic_id).unwrap_or_default();
+        cluster.notify_on_change(&cx.wake, topic.partitions.iter().map(|p| (name.as_str(), p.partition)));
     }
     None
 }
 
-fn look(shared: &Shared, cx: &Context, cluster: &mut Cluster, request: &FetchRequest) -> Found {
-    let mut found = Found { topics: Vec::with_capacity(request.topics.len()), bytes: 0, failed: false };
+fn read_all(shared: &Shared, cx: &Context, cluster: &mut Cluster, request: &FetchRequest) -> FetchedTopics {
+    let mut found = FetchedTopics { topics: Vec::with_capacity(request.topics.len()), bytes: 0, failed: false };
     let max = usize::try_from(request.max_bytes).unwrap_or(0);
     for topic in &request.topics {
-        let name = name_of(cx, cluster, &topic.topic, topic.topic_id);
+        let name = topic_name(cx, cluster, &topic.topic, topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
+        for requested in &topic.partitions {
             let data = PartitionData::default()
-                .with_partition_index(asked.partition)
+                .with_partition_index(requested.partition)
                 .with_aborted_transactions((request.isolation_level == READ_COMMITTED).then(Vec::new));
-            let room = max.saturating_sub(found.bytes);
-            let first = found.bytes == 0;
-            let got = name.as_ref().ok_or(ResponseError::UnknownTopicId);
-            let got = got.and_then(|name| read(shared, cx, cluster, name, asked, request, (room, first)));
-            partitions.push(match got {
+            let max_bytes = max.saturating_sub(found.bytes);
+            let at_least_one = found.bytes == 0;
+            let result = name.as_ref().ok_or(ResponseError::UnknownTopicId);
+            let result =
+                result.and_then(|name| read(shared, cx, cluster, name, requested, request, (max_bytes, at_least_one)));
+            partitions.push(match result {
                 Ok(read) => {
                     found.bytes += read.batches.iter().map(Bytes::len).sum::<usize>();
-                    found.failed |= read.elsewhere.is_some();
+                    found.failed |= read.preferred_replica.is_some();
                     let aborted = read.aborted.into_iter().map(|a| {
                         let producer = ProducerId(a.producer_id);
                         AbortedTransaction::default().with_producer_id(producer).with_first_offset(a.first_offset)
                     });
                     let aborted = data.aborted_transactions.as_ref().map(|_| aborted.collect());
-                    let data = data.with_aborted_transactions(aborted).with_last_stable_offset(read.stable);
-                    let data = data.with_preferred_read_replica(BrokerId(read.elsewhere.unwrap_or(-1)));
-                    (data.with_high_watermark(read.end).with_log_start_offset(read.start), read.batches)
+                    let data = data.with_aborted_transactions(aborted).with_last_stable_offset(read.last_stable_offset);
+                    let data = data.with_preferred_read_replica(BrokerId(read.preferred_replica.unwrap_or(-1)));
+                    (
+                        data.with_high_watermark(read.high_watermark).with_log_start_offset(read.log_start_offset),
+                        read.batches,
+                    )
                 }
                 Err(error) => {
                     found.failed = true;
@@ -95,25 +99,25 @@ fn look(shared: &Shared, cx: &Context, cluster: &mut Cluster, request: &FetchReq
                 }
             });
         }
-        found.topics.push(FoundTopic { name: topic.topic.clone(), id: topic.topic_id, partitions });
+        found.topics.push(FetchedTopic { name: topic.topic.clone(), id: topic.topic_id, partitions });
     }
     found
 }
 
-struct FoundTopic {
+struct FetchedTopic {
     name: TopicName,
     id: Uuid,
     partitions: Vec<(PartitionData, Vec<Bytes>)>,
 }
 
-struct Read {
+struct PartitionRead {
     batches: Vec<Bytes>,
-    aborted: Vec<Aborted>,
+    aborted: Vec<AbortedTxn>,
     /// The replica to read from instead.
-    elsewhere: Option<i32>,
-    start: i64,
-    stable: i64,
-    end: i64,
+    preferred_replica: Option<i32>,
+    log_start_offset: i64,
+    last_stable_offset: i64,
+    high_watermark: i64,
 }
 
 fn read(
@@ -121,48 +125,63 @@ fn read(
     cx: &Context,
     cluster: &mut Cluster,
     topic: &str,
-    asked: &FetchPartition,
+    requested: &FetchPartition,
     request: &FetchRequest,
-    (room, first): (usize, bool),
-) -> Result<Read, ResponseError> {
-    cx.gate_of(asked.partition)?;
-    let elsewhere = cluster.closest(topic, asked.partition, &request.rack_id).filter(|_| !request.rack_id.is_empty());
+    (max_bytes, at_least_one): (usize, bool),
+) -> Result<PartitionRead, ResponseError> {
+    cx.check_partition_fault(requested.partition)?;
+    let preferred_replica = cluster
+        .preferred_read_replica(topic, requested.partition, &request.rack_id)
+        .filter(|_| !request.rack_id.is_empty());
     let partition = match cx.version {
-        WITH_RACK.. => cluster.held_by(cx.node, topic, asked.partition)?,
-        _ => cluster.led_by(cx.node, topic, asked.partition)?,
+        RACK_VERSION.. => cluster.replica_partition(cx.node, topic, requested.partition)?,
+        _ => cluster.leader_partition(cx.node, topic, requested.partition)?,
     };
-    partition.check_epoch(asked.current_leader_epoch)?;
-    let elsewhere = elsewhere.filter(|_| partition.leader == cx.node);
-    let room = room.min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
+    partition.check_epoch(requested.current_leader_epoch)?;
+    let preferred_replica = preferred_replica.filter(|_| partition.leader == cx.node);
+    let max_bytes = max_bytes.min(usize::try_from(requested.partition_max_bytes).unwrap_or(0));
     let log = &partition.log;
     let committed = request.isolation_level == READ_COMMITTED;
     let to = if committed { log.last_stable_offset() } else { log.end() };
-    let from = asked.fetch_offset;
-    let mut batches = log.read(from, to, room, first, shared.config.cut_batches)?;
-    if elsewhere.is_some() {
+    let from = requested.fetch_offset;
+    let mut batches = log.read(from, to, max_bytes, at_least_one, shared.config.partial_batches)?;
+    if preferred_replica.is_some() {
         batches.clear();
     }
     let aborted = if committed { log.aborted(from, to) } else { Vec::new() };
-    Ok(Read { batches, aborted, elsewhere, start: log.start(), stable: log.last_stable_offset(), end: log.end() })
+    Ok(PartitionRead {
+        batches,
+        aborted,
+        preferred_replica,
+        log_start_offset: log.start(),
+        last_stable_offset: log.last_stable_offset(),
+        high_watermark: log.end(),
+    })
 }
 
-fn name_of(cx: &Context, cluster: &Cluster, name: &StrBytes, id: Uuid) -> Option<String> {
-    if cx.version < BY_ID { Some(name.to_string()) } else { cluster.topic_name(id).map(str::to_owned) }
+fn topic_name(cx: &Context, cluster: &Cluster, name: &StrBytes, id: Uuid) -> Option<String> {
+    if cx.version < TOPIC_ID_VERSION { Some(name.to_string()) } else { cluster.topic_name(id).map(str::to_owned) }
 }
 
-fn answer(shared: &Shared, cx: &Context, found: Found, session: i32, incremental: bool) -> FetchResponse {
+fn fetch_response(
+    shared: &Shared,
+    cx: &Context,
+    found: FetchedTopics,
+    session: i32,
+    incremental: bool,
+) -> FetchResponse {
     let mut sessions = shared.sessions();
     let mut responses = Vec::with_capacity(found.topics.len());
     for t in found.topics {
         let mut partitions = Vec::with_capacity(t.partitions.len());
         for (data, batches) in t.partitions {
             let bytes = batches.iter().map(Bytes::len).sum();
-            if sessions.leave(session, incremental, (&t.name, t.id), &data, bytes) {
-                partitions.push(data.with_records(Some(joined(batches))));
+            if sessions.record_response(session, incremental, (&t.name, t.id), &data, bytes) {
+                partitions.push(data.with_records(Some(concat(batches))));
             }
         }
         let out = FetchableTopicResponse::default();
-        let out = if cx.version < BY_ID { out.with_topic(t.name) } else { out.with_topic_id(t.id) };
+        let out = if cx.version < TOPIC_ID_VERSION { out.with_topic(t.name) } else { out.with_topic_id(t.id) };
         if !partitions.is_empty() {
             responses.push(out.with_partitions(partitions));
         }
@@ -171,7 +190,7 @@ fn answer(shared: &Shared, cx: &Context, found: Found, session: i32, incremental
 }
 
 /// One batch is passed on as it is; several are copied into one buffer.
-fn joined(mut batches: Vec<Bytes>) -> Bytes {
+fn concat(mut batches: Vec<Bytes>) -> Bytes {
     if batches.len() == 1 {
         return batches.pop().unwrap_or_default();
     }

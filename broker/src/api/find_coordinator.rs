@@ -11,7 +11,7 @@ use crate::shared::Shared;
 
 const GROUP: i8 = 0;
 /// From this version on several are asked for at once.
-const SEVERAL: i16 = 4;
+const BATCH_VERSION: i16 = 4;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let host = text(shared.config.host());
@@ -27,7 +27,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequ
             out.with_error_code(error.code()).with_error_message(message)
         }
     };
-    if cx.version >= SEVERAL {
+    if cx.version >= BATCH_VERSION {
         let found = request.coordinator_keys.into_iter().map(one).collect();
         return FindCoordinatorResponse::default().with_coordinators(found);
     }
@@ -41,7 +41,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequ
 }
 
 fn find(shared: &Shared, cx: &Context, key_type: i8, key: &str) -> Result<(i32, u16), ResponseError> {
-    cx.gate()?;
+    cx.check_fault()?;
     if key_type != GROUP {
         // There are no transactions.
         return Err(ResponseError::CoordinatorNotAvailable);

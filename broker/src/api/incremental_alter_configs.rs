@@ -7,7 +7,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 
 use super::describe_configs::{NODE, TOPIC, node};
 use super::text;
-use crate::error::Refused;
+use crate::error::ApiError;
 use crate::request::Context;
 use crate::shared::Shared;
 
@@ -28,23 +28,23 @@ pub(super) fn handle(
             .with_resource_name(resource.resource_name);
         match altered {
             Ok(()) => out.with_error_message(None),
-            Err((error, why)) => out.with_error_code(error.code()).with_error_message(Some(text(why))),
+            Err(error) => out.with_error_code(error.code()).with_error_message(Some(text(error.message))),
         }
     };
     IncrementalAlterConfigsResponse::default().with_responses(request.resources.into_iter().map(one).collect())
 }
 
 /// All of a resource's changes are made, or none.
-fn alter(shared: &Shared, cx: &Context, resource: &AlterConfigsResource, dry_run: bool) -> Result<(), Refused> {
-    cx.gate().map_err(|error| (error, error.to_string()))?;
+fn alter(shared: &Shared, cx: &Context, resource: &AlterConfigsResource, dry_run: bool) -> Result<(), ApiError> {
+    cx.check_fault()?;
     let mut cluster = shared.cluster();
     match resource.resource_type {
         TOPIC => {
-            let missing = || (ResponseError::UnknownTopicOrPartition, "The topic does not exist.".to_owned());
+            let missing = || ApiError::new(ResponseError::UnknownTopicOrPartition, "The topic does not exist.");
             let topic = cluster.topics.get_mut(resource.resource_name.as_str()).ok_or_else(missing)?;
             let mut config = topic.config.clone();
             for change in &resource.configs {
-                let value = value(change, config.list(&change.name, &shared.config))?;
+                let value = new_value(change, config.list_value(&change.name, &shared.config))?;
                 config.set(&change.name, value.as_deref())?;
             }
             if !dry_run {
@@ -53,22 +53,25 @@ fn alter(shared: &Shared, cx: &Context, resource: &AlterConfigsResource, dry_run
             Ok(())
         }
         NODE => {
-            let unknown = || (ResponseError::InvalidRequest, "Unexpected broker id.".to_owned());
+            let unknown = || ApiError::new(ResponseError::InvalidRequest, "Unexpected broker id.");
             let node = node(cx, &cluster, &resource.resource_name).ok_or_else(unknown)?;
-            let changes = resource.configs.iter().map(|c| Ok((c.name.to_string(), value(c, None)?)));
-            let changes = changes.collect::<Result<Vec<_>, Refused>>()?;
-            cluster.settings.alter(node, &changes, &shared.config, dry_run)
+            let changes = resource.configs.iter().map(|c| Ok((c.name.to_string(), new_value(c, None)?)));
+            let changes = changes.collect::<Result<Vec<_>, ApiError>>()?;
+            cluster.node_config.alter(node, &changes, &shared.config, dry_run)
         }
-        _ => Err((ResponseError::InvalidRequest, "Only topics and nodes have settings that can be changed.".into())),
+        _ => Err(ApiError::new(
+            ResponseError::InvalidRequest,
+            "Only topics and nodes have settings that can be changed.",
+        )),
     }
 }
 
 /// What a setting is to be, `None` for its default; `list` has what is there, if it is a list.
-fn value(change: &AlterableConfig, list: Option<Vec<String>>) -> Result<Option<String>, Refused> {
-    let given = change.value.as_deref();
-    let items = || given.unwrap_or_default().split(',').filter(|i| !i.is_empty()).map(str::to_owned);
+fn new_value(change: &AlterableConfig, list: Option<Vec<String>>) -> Result<Option<String>, ApiError> {
+    let value = change.value.as_deref();
+    let items = || value.unwrap_or_default().split(',').filter(|i| !i.is_empty()).map(str::to_owned);
     match (change.config_operation, list) {
-        (SET, _) => Ok(given.map(str::to_owned)),
+        (SET, _) => Ok(value.map(str::to_owned)),
         (DELETE, _) => Ok(None),
         (APPEND, Some(mut list)) => {
             let new: Vec<_> = items().filter(|i| !list.contains(i)).collect();
@@ -76,14 +79,14 @@ fn value(change: &AlterableConfig, list: Option<Vec<String>>) -> Result<Option<S
             Ok(Some(list.join(",")))
         }
         (SUBTRACT, Some(mut list)) => {
-            list.retain(|i| !items().any(|gone| gone == *i));
+            list.retain(|i| !items().any(|removed| removed == *i));
             Ok(Some(list.join(",")))
         }
         (APPEND | SUBTRACT, None) => {
-            let why =
+            let message =
                 format!("Can't append to or subtract from key {}: it is not of a LIST type.", change.name.as_str());
-            Err((ResponseError::InvalidConfig, why))
+            Err(ApiError::new(ResponseError::InvalidConfig, message))
         }
-        _ => Err((ResponseError::InvalidConfig, "Unknown operation.".into())),
+        _ => Err(ApiError::new(ResponseError::InvalidConfig, "Unknown operation.")),
     }
 }

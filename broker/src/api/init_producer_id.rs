@@ -7,10 +7,10 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on a producer may tell the identity it has.
-const WITH_IDENTITY: i16 = 3;
+const PRODUCER_ID_VERSION: i16 = 3;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
-    match identity(shared, cx, &request) {
+    match new_producer_id(shared, cx, &request) {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0),
         Err(error) => InitProducerIdResponse::default()
             .with_error_code(error.code())
@@ -20,11 +20,11 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdReque
 }
 
 /// As Kafka, without a transactional id every request gets a new identity, whatever the producer had before.
-fn identity(shared: &Shared, cx: &Context, request: &InitProducerIdRequest) -> Result<i64, ResponseError> {
-    cx.gate()?;
-    let half = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
-    let nameless = request.transactional_id.as_ref().is_some_and(|id| id.is_empty());
-    if nameless || (cx.version >= WITH_IDENTITY && half) {
+fn new_producer_id(shared: &Shared, cx: &Context, request: &InitProducerIdRequest) -> Result<i64, ResponseError> {
+    cx.check_fault()?;
+    let is_incomplete = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
+    let has_empty_transactional_id = request.transactional_id.as_ref().is_some_and(|id| id.is_empty());
+    if has_empty_transactional_id || (cx.version >= PRODUCER_ID_VERSION && is_incomplete) {
         return Err(ResponseError::InvalidRequest);
     }
     if request.transactional_id.is_some() {

@@ -9,28 +9,28 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{check_coordinator, owned, text};
-use crate::group::{Answer, JoinRequest, Joined, JoinedMember};
+use crate::group::{GroupResponse, JoinGroupMember, JoinGroupResult, JoinRequest};
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) async fn handle(shared: &Shared, cx: &Context, request: JoinGroupRequest) -> JoinGroupResponse {
     let id = request.member_id.clone();
-    let answer = match park(shared, cx, &request) {
-        Ok(receiver) => receiver.await.unwrap_or(Answer::Refused(ResponseError::UnknownMemberId, id.to_string())),
-        Err(error) => Answer::Refused(error, id.to_string()),
+    let response = match submit(shared, cx, &request) {
+        Ok(receiver) => receiver.await.unwrap_or(GroupResponse::Failed(ResponseError::UnknownMemberId, id.to_string())),
+        Err(error) => GroupResponse::Failed(error, id.to_string()),
     };
-    match answer {
-        Answer::Joined(joined) => joined_response(cx, joined),
-        Answer::Refused(error, id) => refusal(cx, error, id),
-        Answer::Synced { .. } => refusal(cx, ResponseError::UnknownServerError, id.to_string()),
+    match response {
+        GroupResponse::Joined(joined) => joined_response(cx, joined),
+        GroupResponse::Failed(error, id) => error_response(cx, error, id),
+        GroupResponse::Synced { .. } => error_response(cx, ResponseError::UnknownServerError, id.to_string()),
     }
 }
 
-fn park(
+fn submit(
     shared: &Shared,
     cx: &Context,
     request: &JoinGroupRequest,
-) -> Result<tokio::sync::oneshot::Receiver<Answer>, ResponseError> {
+) -> Result<tokio::sync::oneshot::Receiver<GroupResponse>, ResponseError> {
     check_coordinator(shared, cx, &request.group_id)?;
     let join = join_request(cx, request);
     let config = &shared.config;
@@ -39,8 +39,9 @@ fn park(
     }
     let now = shared.now();
     let is_new = join.member_id.is_empty();
-    let parked = shared.groups().park(&request.group_id, is_new, |group, ticket| group.join(join, ticket, now));
-    parked.ok_or(ResponseError::UnknownMemberId)
+    let submitted =
+        shared.groups().submit(&request.group_id, is_new, |group, request_id| group.join(join, request_id, now));
+    submitted.ok_or(ResponseError::UnknownMemberId)
 }
 
 fn join_request(cx: &Context, request: &JoinGroupRequest) -> JoinRequest {
@@ -59,15 +60,15 @@ fn join_request(cx: &Context, request: &JoinGroupRequest) -> JoinRequest {
             .iter()
             .map(|p| (p.name.to_string(), bytes::Bytes::copy_from_slice(&p.metadata)))
             .collect(),
-        fresh_id: format!("{}-{}", instance_id.as_deref().unwrap_or(&cx.client_id), Uuid::now_v7()),
-        must_know_id: cx.version >= 4,
-        may_skip_assignment: cx.version >= 9,
+        generated_member_id: format!("{}-{}", instance_id.as_deref().unwrap_or(&cx.client_id), Uuid::now_v7()),
+        requires_known_member_id: cx.version >= 4,
+        supports_skipping_assignment: cx.version >= 9,
         instance_id,
     }
 }
 
-fn joined_response(cx: &Context, joined: Joined) -> JoinGroupResponse {
-    let member = |m: JoinedMember| {
+fn joined_response(cx: &Context, joined: JoinGroupResult) -> JoinGroupResponse {
+    let member = |m: JoinGroupMember| {
         JoinGroupResponseMember::default()
             .with_member_id(text(m.member_id))
             .with_group_instance_id(m.instance_id.filter(|_| cx.version >= 5).map(text))
@@ -83,12 +84,12 @@ fn joined_response(cx: &Context, joined: Joined) -> JoinGroupResponse {
         .with_members(joined.members.into_iter().map(member).collect())
 }
 
-fn refusal(cx: &Context, error: ResponseError, member_id: String) -> JoinGroupResponse {
+fn error_response(cx: &Context, error: ResponseError, member_id: String) -> JoinGroupResponse {
     // Before version 7 the name could not be null.
-    let no_protocol = (cx.version < 7).then(StrBytes::new);
+    let protocol_name = (cx.version < 7).then(StrBytes::new);
     JoinGroupResponse::default()
         .with_error_code(error.code())
         .with_generation_id(-1)
-        .with_protocol_name(no_protocol)
+        .with_protocol_name(protocol_name)
         .with_member_id(text(member_id))
 }

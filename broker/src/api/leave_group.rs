@@ -11,7 +11,7 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on several members can leave in one request.
-const SEVERAL: i16 = 3;
+const BATCH_VERSION: i16 = 3;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: LeaveGroupRequest) -> LeaveGroupResponse {
     if let Err(error) = check_coordinator(shared, cx, &request.group_id) {
@@ -23,7 +23,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: LeaveGroupRequest) 
         let left = shared.groups().update(&request.group_id, false, |group| group.leave(key, now));
         left.unwrap_or(Err(ResponseError::UnknownMemberId))
     };
-    if cx.version < SEVERAL {
+    if cx.version < BATCH_VERSION {
         return LeaveGroupResponse::default().with_error_code(code(&leave(&request.member_id, None)));
     }
     let one = |m: MemberIdentity| {

@@ -42,22 +42,22 @@ fn find(
     cx: &Context,
     cluster: &mut Cluster,
     topic: &str,
-    asked: &ListOffsetsPartition,
+    requested: &ListOffsetsPartition,
     committed: bool,
 ) -> Result<(i64, i64, i32), ResponseError> {
-    cx.gate_of(asked.partition_index)?;
-    let partition = cluster.led_by(cx.node, topic, asked.partition_index)?;
-    partition.check_epoch(asked.current_leader_epoch)?;
+    cx.check_partition_fault(requested.partition_index)?;
+    let partition = cluster.leader_partition(cx.node, topic, requested.partition_index)?;
+    partition.check_epoch(requested.current_leader_epoch)?;
     let log = &partition.log;
     let end = if committed { log.last_stable_offset() } else { log.end() };
-    let found = match asked.timestamp {
+    let found = match requested.timestamp {
         LATEST => Some((end, -1)),
         EARLIEST | EARLIEST_LOCAL => Some((log.start(), -1)),
         MAX_TIMESTAMP => log.offset_of_max_timestamp(),
         LATEST_TIERED => None,
         timestamp => log.offset_for(timestamp).filter(|(offset, _)| *offset < end),
     };
-    let epoch = match (asked.timestamp, found) {
+    let epoch = match (requested.timestamp, found) {
         (_, None) => -1,
         (LATEST, _) => partition.leader_epoch,
         (_, Some((offset, _))) => log.epoch_at(offset).unwrap_or(partition.leader_epoch),

@@ -18,9 +18,9 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) ->
     let topics = match request.topics {
         // Version 0 has no null array: there an empty one asks for all topics.
         Some(topics) if cx.version > 0 || !topics.is_empty() => {
-            topics.into_iter().map(|t| asked(shared, cx, &mut cluster, &t, may_create)).collect()
+            topics.into_iter().map(|t| requested_topic(shared, cx, &mut cluster, &t, may_create)).collect()
         }
-        _ => cluster.topics.keys().map(|name| described(cx, &cluster, name)).collect(),
+        _ => cluster.topics.keys().map(|name| topic_metadata(cx, &cluster, name)).collect(),
     };
     let host = text(shared.config.host());
     let broker = |n: &cluster::Node| {
@@ -35,14 +35,14 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) ->
         .with_topics(topics)
 }
 
-fn asked(
+fn requested_topic(
     shared: &Shared,
     cx: &Context,
     cluster: &mut Cluster,
     topic: &MetadataRequestTopic,
     may_create: bool,
 ) -> MetadataResponseTopic {
-    let refuse = |error: ResponseError| {
+    let with_error = |error: ResponseError| {
         MetadataResponseTopic::default()
             .with_error_code(error.code())
             .with_name(topic.name.clone())
@@ -52,33 +52,35 @@ fn asked(
         Some(name) => name.to_string(),
         None => match cluster.topic_name(topic.topic_id) {
             Some(name) => name.to_owned(),
-            None => return refuse(ResponseError::UnknownTopicId),
+            None => return with_error(ResponseError::UnknownTopicId),
         },
     };
-    if let Err(error) = cx.gate() {
-        return refuse(error);
+    if let Err(error) = cx.check_fault() {
+        return with_error(error);
     }
     if cluster.topics.contains_key(&name) {
-        return described(cx, cluster, &name);
+        return topic_metadata(cx, cluster, &name);
     }
-    if let Err((error, _)) = cluster::check_name(&name) {
-        return refuse(error);
+    if let Err(error) = cluster::check_name(&name) {
+        return with_error(error.error);
     }
     if !may_create {
-        return refuse(ResponseError::UnknownTopicOrPartition);
+        return with_error(ResponseError::UnknownTopicOrPartition);
     }
     let new = NewTopic { partitions: -1, replication: -1, ..NewTopic::default() };
-    if let Err((error, _)) = cluster.create_topic(&shared.config, &name, new) {
-        return refuse(error);
+    if let Err(error) = cluster.create_topic(&shared.config, &name, new) {
+        return with_error(error.error);
     }
-    match shared.config.auto_create_first_answer.and_then(ResponseError::try_from_code) {
-        Some(error) => refuse(error),
-        None => described(cx, cluster, &name),
+    match shared.config.auto_create_first_error.and_then(ResponseError::try_from_code) {
+        Some(error) => with_error(error),
+        None => topic_metadata(cx, cluster, &name),
     }
 }
 
-fn described(cx: &Context, cluster: &Cluster, name: &str) -> MetadataResponseTopic {
-    let out = MetadataResponseTopic::default().with_error_code(code(&cx.gate())).with_name(Some(TopicName(text(name))));
+fn topic_metadata(cx: &Context, cluster: &Cluster, name: &str) -> MetadataResponseTopic {
+    let out = MetadataResponseTopic::default()
+        .with_error_code(code(&cx.check_fault()))
+        .with_name(Some(TopicName(text(name))));
     match cluster.topics.get(name) {
         None => out.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
         Some(topic) => out
@@ -88,10 +90,10 @@ fn described(cx: &Context, cluster: &Cluster, name: &str) -> MetadataResponseTop
 }
 
 fn partition(cx: &Context, cluster: &Cluster, index: i32, p: &Partition) -> MetadataResponsePartition {
-    let leaderless = if p.leader < 0 { ResponseError::LeaderNotAvailable.code() } else { 0 };
+    let error_code = if p.leader < 0 { ResponseError::LeaderNotAvailable.code() } else { 0 };
     let (up, down): (Vec<_>, Vec<_>) = p.replicas.iter().map(|&n| BrokerId(n)).partition(|n| cluster.is_up(n.0));
     MetadataResponsePartition::default()
-        .with_error_code(leaderless)
+        .with_error_code(error_code)
         .with_partition_index(index)
         .with_leader_id(BrokerId(p.leader))
         .with_leader_epoch(if cx.version >= 7 { p.leader_epoch } else { -1 })

@@ -61,7 +61,7 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::SyncGroup => cx.encode(&sync_group::handle(shared, cx, cx.decode(body)?).await),
         ApiKey::DescribeGroups => cx.encode(&describe_groups::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ListGroups => cx.encode(&list_groups::handle(shared, cx, cx.decode(body)?)),
-        ApiKey::ApiVersions => cx.encode(&api_versions::versions(shared, cx.gate().err())),
+        ApiKey::ApiVersions => cx.encode(&api_versions::versions(shared, cx.check_fault().err())),
         ApiKey::CreateTopics => cx.encode(&create_topics::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteTopics => cx.encode(&delete_topics::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteRecords => cx.encode(&delete_records::handle(shared, cx, cx.decode(body)?)),
@@ -84,7 +84,7 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
 
 /// Refuses a request about a group that reached a node which does not coordinate it.
 fn check_coordinator(shared: &Shared, cx: &Context, group: &str) -> Result<(), ResponseError> {
-    cx.gate()?;
+    cx.check_fault()?;
     if group.is_empty() {
         return Err(ResponseError::InvalidGroupId);
     }

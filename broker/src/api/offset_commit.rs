@@ -6,36 +6,40 @@ use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponseParti
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::{check_coordinator, code, owned};
-use crate::group::{Committed, Group, MemberKey};
+use crate::group::{CommittedOffset, Group, MemberKey};
 use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on the generation may be the epoch of a member of the `consumer` protocol.
-const EPOCHS: i16 = 9;
+const MEMBER_EPOCH_VERSION: i16 = 9;
 /// Kafka's `offset.metadata.max.bytes`.
-const MAX_METADATA: usize = 4096;
+const MAX_METADATA_BYTES: usize = 4096;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let known: Vec<bool> = {
         let cluster = shared.cluster();
         request.topics.iter().map(|t| cluster.topics.contains_key(t.name.as_str())).collect()
     };
-    let may = check_coordinator(shared, cx, &request.group_id).and_then(|()| {
+    let codes_or_error = check_coordinator(shared, cx, &request.group_id).and_then(|()| {
         let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
         let generation = request.generation_id_or_member_epoch;
         let now = shared.now();
         let step = |group: &mut Group| {
-            group.may_commit(key, generation, cx.version >= EPOCHS, now)?;
+            group.check_commit(key, generation, cx.version >= MEMBER_EPOCH_VERSION, now)?;
             Ok(request.topics.iter().zip(&known).map(|(t, &known)| commit(group, t, known)).collect::<Vec<_>>())
         };
         // Whoever names no generation may commit for a group that is not there yet.
         let committed = shared.groups().update(&request.group_id, generation < 0, step);
-        let gone = if cx.version >= EPOCHS { ResponseError::GroupIdNotFound } else { ResponseError::IllegalGeneration };
-        committed.unwrap_or(Err(gone))
+        let not_found = if cx.version >= MEMBER_EPOCH_VERSION {
+            ResponseError::GroupIdNotFound
+        } else {
+            ResponseError::IllegalGeneration
+        };
+        committed.unwrap_or(Err(not_found))
     });
     let refused =
         |error: ResponseError| request.topics.iter().map(|t| vec![error.code(); t.partitions.len()]).collect();
-    let codes: Vec<Vec<i16>> = may.unwrap_or_else(refused);
+    let codes: Vec<Vec<i16>> = codes_or_error.unwrap_or_else(refused);
     let topic = |(t, codes): (OffsetCommitRequestTopic, Vec<i16>)| {
         let one =
             |(index, code)| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code);
@@ -52,10 +56,11 @@ fn commit(group: &mut Group, topic: &OffsetCommitRequestTopic, known: bool) -> V
             return Err(ResponseError::UnknownTopicOrPartition);
         }
         let metadata = owned(p.committed_metadata.as_ref());
-        if metadata.as_ref().is_some_and(|m| m.len() > MAX_METADATA) {
+        if metadata.as_ref().is_some_and(|m| m.len() > MAX_METADATA_BYTES) {
             return Err(ResponseError::OffsetMetadataTooLarge);
         }
-        let committed = Committed { offset: p.committed_offset, leader_epoch: p.committed_leader_epoch, metadata };
+        let committed =
+            CommittedOffset { offset: p.committed_offset, leader_epoch: p.committed_leader_epoch, metadata };
         group.commit(&topic.name, p.partition_index, committed);
         Ok(())
     };

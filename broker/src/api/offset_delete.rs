@@ -21,7 +21,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest
                 return Err(ResponseError::NonEmptyGroup);
             }
             let topics = request.topics.iter().zip(&partitions);
-            Ok(topics.map(|(topic, known)| delete(group, topic, *known)).collect::<Vec<_>>())
+            Ok(topics.map(|(topic, partition_count)| delete(group, topic, *partition_count)).collect::<Vec<_>>())
         };
         shared.groups().update(&request.group_id, false, step).unwrap_or(Err(ResponseError::GroupIdNotFound))
     });
@@ -31,19 +31,23 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest
     }
 }
 
-/// `known`: how many partitions the topic has, if it exists.
-fn delete(group: &mut Group, topic: &OffsetDeleteRequestTopic, known: Option<usize>) -> OffsetDeleteResponseTopic {
-    let subscribed = group.subscribes(&topic.name);
+/// `partition_count`: how many partitions the topic has, if it exists.
+fn delete(
+    group: &mut Group,
+    topic: &OffsetDeleteRequestTopic,
+    partition_count: Option<usize>,
+) -> OffsetDeleteResponseTopic {
+    let subscribed = group.is_subscribed_to(&topic.name);
     let mut one = |index: i32| {
         let out = OffsetDeleteResponsePartition::default().with_partition_index(index);
-        let exists = known.is_some_and(|n| usize::try_from(index).is_ok_and(|i| i < n));
+        let exists = partition_count.is_some_and(|n| usize::try_from(index).is_ok_and(|i| i < n));
         if !exists {
             return out.with_error_code(ResponseError::UnknownTopicOrPartition.code());
         }
         if subscribed {
             return out.with_error_code(ResponseError::GroupSubscribedToTopic.code());
         }
-        group.forget(&topic.name, index);
+        group.delete_offset(&topic.name, index);
         out
     };
     let partitions = topic.partitions.iter().map(|p| one(p.partition_index)).collect();

@@ -10,30 +10,30 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
 use super::{check_coordinator, text};
-use crate::group::{Committed, Group};
+use crate::group::{CommittedOffset, Group};
 use crate::request::Context;
 use crate::shared::Shared;
 
 /// From this version on several groups are asked for at once.
-const SEVERAL: i16 = 8;
+const BATCH_VERSION: i16 = 8;
 
 /// Topic and partitions.
-type Asked = Vec<(TopicName, Vec<i32>)>;
-type Found = Vec<(TopicName, Vec<(i32, Committed)>)>;
+type RequestedOffsets = Vec<(TopicName, Vec<i32>)>;
+type FoundOffsets = Vec<(TopicName, Vec<(i32, CommittedOffset)>)>;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    if cx.version < SEVERAL {
-        let asked = request.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-        return match find(shared, cx, &request.group_id, None, asked) {
+    if cx.version < BATCH_VERSION {
+        let requested = request.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        return match find(shared, cx, &request.group_id, None, requested) {
             Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
             Ok(found) => OffsetFetchResponse::default().with_topics(found.into_iter().map(|t| topic(cx, t)).collect()),
         };
     }
     let mut groups = Vec::with_capacity(request.groups.len());
     for group in request.groups {
-        let asked = group.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let requested = group.topics.map(|ts| ts.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let member = group.member_id.as_ref().map(|id| (id.as_str(), group.member_epoch));
-        let found = find(shared, cx, &group.group_id, member, asked);
+        let found = find(shared, cx, &group.group_id, member, requested);
         let out = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
         groups.push(match found {
             Err(error) => out.with_error_code(error.code()),
@@ -50,8 +50,8 @@ fn find(
     cx: &Context,
     group: &str,
     member: Option<(&str, i32)>,
-    asked: Option<Asked>,
-) -> Result<Found, ResponseError> {
+    requested: Option<RequestedOffsets>,
+) -> Result<FoundOffsets, ResponseError> {
     check_coordinator(shared, cx, group)?;
     let groups = shared.groups();
     if let (Some(consumer), Some((id, epoch))) = (groups.get(group).and_then(Group::consumer), member) {
@@ -59,16 +59,16 @@ fn find(
     }
     let empty = BTreeMap::new();
     let offsets = groups.get(group).map_or(&empty, |g| g.offsets());
-    let Some(asked) = asked else {
+    let Some(requested) = requested else {
         let mut all: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for ((topic, partition), committed) in offsets {
             all.entry(topic).or_default().push((*partition, committed.clone()));
         }
         return Ok(all.into_iter().map(|(topic, found)| (TopicName(text(topic)), found)).collect());
     };
-    let none = || Committed { offset: -1, leader_epoch: -1, metadata: Some(String::new()) };
+    let none = || CommittedOffset { offset: -1, leader_epoch: -1, metadata: Some(String::new()) };
     let one = |topic: &TopicName, p| offsets.get(&(topic.to_string(), p)).cloned().unwrap_or_else(none);
-    Ok(asked
+    Ok(requested
         .into_iter()
         .map(|(topic, partitions)| {
             let found = partitions.into_iter().map(|p| (p, one(&topic, p))).collect();
@@ -77,8 +77,8 @@ fn find(
         .collect())
 }
 
-fn topic(cx: &Context, (name, found): (TopicName, Vec<(i32, Committed)>)) -> OffsetFetchResponseTopic {
-    let one = |(index, committed): (i32, Committed)| {
+fn topic(cx: &Context, (name, found): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopic {
+    let one = |(index, committed): (i32, CommittedOffset)| {
         OffsetFetchResponsePartition::default()
             .with_partition_index(index)
             .with_committed_offset(committed.offset)
@@ -88,8 +88,8 @@ fn topic(cx: &Context, (name, found): (TopicName, Vec<(i32, Committed)>)) -> Off
     OffsetFetchResponseTopic::default().with_name(name).with_partitions(found.into_iter().map(one).collect())
 }
 
-fn topic_of_group((name, found): (TopicName, Vec<(i32, Committed)>)) -> OffsetFetchResponseTopics {
-    let one = |(index, committed): (i32, Committed)| {
+fn topic_of_group((name, found): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopics {
+    let one = |(index, committed): (i32, CommittedOffset)| {
         OffsetFetchResponsePartitions::default()
             .with_partition_index(index)
             .with_committed_offset(committed.offset)

@@ -34,10 +34,10 @@ fn find(
     cx: &Context,
     cluster: &mut Cluster,
     topic: &str,
-    asked: &OffsetForLeaderPartition,
+    requested: &OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ResponseError> {
-    cx.gate()?;
-    let partition = cluster.led_by(cx.node, topic, asked.partition)?;
-    partition.check_epoch(asked.current_leader_epoch)?;
-    Ok(partition.log.end_of_epoch(asked.leader_epoch))
+    cx.check_fault()?;
+    let partition = cluster.leader_partition(cx.node, topic, requested.partition)?;
+    partition.check_epoch(requested.current_leader_epoch)?;
+    Ok(partition.log.end_of_epoch(requested.leader_epoch))
 }

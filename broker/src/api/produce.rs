@@ -11,7 +11,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::text;
 use crate::cluster::Cluster;
-use crate::log::{self, Checked};
+use crate::log::{self, ValidBatch};
 use crate::request::{Context, Response};
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
@@ -29,7 +29,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
     for topic in request.topic_data {
         // Checksums and copies are made before the lock is taken.
         let check = |p: PartitionProduceData| {
-            (p.index, log::check(&p.records.unwrap_or_default(), shared.config.check_records))
+            (p.index, log::validate(&p.records.unwrap_or_default(), shared.config.check_records))
         };
         let checked: Vec<_> = topic.partition_data.into_iter().map(check).collect();
         let mut cluster = shared.cluster();
@@ -37,28 +37,29 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
             ..=12 => Some(topic.name.to_string()),
             _ => cluster.topic_name(topic.topic_id).map(str::to_owned),
         };
-        let mut one = |(index, batch): (i32, Result<Checked, ResponseError>)| {
-            let gate = cx.gate_of(index).and(allowed);
-            let appended = gate.map_err(Refusal::from).and_then(|()| match &name {
+        let mut one = |(index, batch): (i32, Result<ValidBatch, ResponseError>)| {
+            let check_fault = cx.check_partition_fault(index).and(allowed);
+            let appended = check_fault.map_err(ProduceError::from).and_then(|()| match &name {
                 Some(name) => append(shared, cx, &mut cluster, (name, index), batch, acks),
                 None => Err(ResponseError::UnknownTopicId.into()),
             });
-            let appended = appended.and_then(|done| cx.gate_behind().map(|()| done).map_err(Refusal::from));
+            let appended =
+                appended.and_then(|done| cx.check_fault_after_append().map(|()| done).map_err(ProduceError::from));
             failed |= appended.is_err();
             let response = PartitionProduceResponse::default().with_index(index);
             match appended {
                 Ok((base, start)) => response.with_base_offset(base).with_log_start_offset(start),
-                Err(Refusal { error, records }) => {
+                Err(ProduceError { error, records }) => {
                     // Versions before 8 have no room for them.
                     let records = records.into_iter().filter(|_| cx.version >= 8);
                     let one = |index| {
-                        let why = match cx.refused_records() {
+                        let message = match cx.record_error_interval() {
                             Some(_) => "a hook refuses this record",
                             None => "a compacted topic takes no record without a key",
                         };
                         BatchIndexAndErrorMessage::default()
                             .with_batch_index(index)
-                            .with_batch_index_error_message(Some(text(why)))
+                            .with_batch_index_error_message(Some(text(message)))
                     };
                     let response = response.with_base_offset(-1).with_error_code(error.code());
                     response.with_record_errors(records.map(one).collect())
@@ -76,19 +77,19 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
     match acks {
         // Without an answer, closing the connection is the only way to tell that something went wrong.
         0 if failed => Ok(Response::Close),
-        0 => Ok(Response::Silence),
+        0 => Ok(Response::None),
         _ => cx.encode(&ProduceResponse::default().with_responses(responses)),
     }
 }
 
 /// Why a batch was not appended.
-struct Refusal {
+struct ProduceError {
     error: ResponseError,
     /// The places in the batch of the records that are to blame, if some are.
     records: Vec<i32>,
 }
 
-impl From<ResponseError> for Refusal {
+impl From<ResponseError> for ProduceError {
     fn from(error: ResponseError) -> Self {
         Self { error, records: Vec::new() }
     }
@@ -100,15 +101,15 @@ fn append(
     cx: &Context,
     cluster: &mut Cluster,
     (topic, partition): (&str, i32),
-    batch: Result<Checked, ResponseError>,
+    batch: Result<ValidBatch, ResponseError>,
     acks: i16,
-) -> Result<(i64, i64), Refusal> {
+) -> Result<(i64, i64), ProduceError> {
     let config = cluster.topics.get(topic).map(|t| &t.config);
     let max = config.map_or(usize::MAX, |c| c.max_message_bytes(&shared.config));
     let compacted = config.is_some_and(TopicConfig::is_compacted);
     let min_in_sync = config.map_or(1, |c| c.min_insync_replicas());
     let retention = config.and_then(|c| c.retention_bytes(&shared.config));
-    let replicas = cluster.led_by(cx.node, topic, partition)?.replicas.clone();
+    let replicas = cluster.leader_partition(cx.node, topic, partition)?.replicas.clone();
     let in_sync = replicas.iter().filter(|&&n| cluster.is_up(n)).count();
     if acks == ALL && in_sync < min_in_sync {
         return Err(ResponseError::NotEnoughReplicas.into());
@@ -117,15 +118,15 @@ fn append(
     if batch.size() > max {
         return Err(ResponseError::MessageTooLarge.into());
     }
-    let records = match cx.refused_records() {
-        Some(every) => batch.places().step_by(every).collect(),
-        None if compacted => batch.without_key(),
+    let records = match cx.record_error_interval() {
+        Some(every) => batch.record_indexes().step_by(every).collect(),
+        None if compacted => batch.indexes_without_key(),
         None => Vec::new(),
     };
     if !records.is_empty() {
-        return Err(Refusal { error: ResponseError::InvalidRecord, records });
+        return Err(ProduceError { error: ResponseError::InvalidRecord, records });
     }
-    let leader = cluster.led_by(cx.node, topic, partition)?;
+    let leader = cluster.leader_partition(cx.node, topic, partition)?;
     let base = leader.log.append(batch, leader.leader_epoch)?;
     if let Some(limit) = retention {
         leader.log.retain_bytes(limit);

@@ -6,7 +6,7 @@ use kafka_protocol::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse
 
 use super::text;
 use crate::request::Context;
-use crate::sasl::{Auth, Outcome};
+use crate::sasl::{Auth, AuthOutcome};
 use crate::shared::Shared;
 
 /// The answer, and whether the connection is closed behind it.
@@ -16,22 +16,22 @@ pub(crate) fn handle(
     cx: &Context,
     request: &SaslAuthenticateRequest,
 ) -> (SaslAuthenticateResponse, bool) {
-    let outcome = match (cx.gate(), &shared.config.sasl, auth) {
-        (Err(injected), ..) => Outcome::Failed(injected, "as the hook wants it".into()),
-        (_, Some(sasl), Some(auth)) => auth.step(sasl, &request.auth_bytes, shared.now()),
-        _ => Outcome::Failed(ResponseError::IllegalSaslState, "this listener does not authenticate".into()),
+    let outcome = match (cx.check_fault(), &shared.config.sasl, auth) {
+        (Err(injected), ..) => AuthOutcome::Failed(injected, "as the hook wants it".into()),
+        (_, Some(sasl), Some(auth)) => auth.authenticate(sasl, &request.auth_bytes, shared.now()),
+        _ => AuthOutcome::Failed(ResponseError::IllegalSaslState, "this listener does not authenticate".into()),
     };
-    let answer = |bytes: Bytes| SaslAuthenticateResponse::default().with_auth_bytes(bytes);
+    let response = |bytes: Bytes| SaslAuthenticateResponse::default().with_auth_bytes(bytes);
     match outcome {
-        Outcome::Next(bytes) => (answer(bytes), false),
-        Outcome::Done { last, lifetime } => {
+        AuthOutcome::Continue(bytes) => (response(bytes), false),
+        AuthOutcome::Done { last, lifetime } => {
             let ms = lifetime.map_or(0, |l| i64::try_from(l.as_millis()).unwrap_or(i64::MAX).max(1));
             // Versions before 1 have no place for it.
-            (answer(last).with_session_lifetime_ms(if cx.version >= 1 { ms } else { 0 }), false)
+            (response(last).with_session_lifetime_ms(if cx.version >= 1 { ms } else { 0 }), false)
         }
-        Outcome::Failed(error, why) => {
-            let answer = answer(Bytes::new()).with_error_code(error.code()).with_error_message(Some(text(why)));
-            (answer, true)
+        AuthOutcome::Failed(error, message) => {
+            let response = response(Bytes::new()).with_error_code(error.code()).with_error_message(Some(text(message)));
+            (response, true)
         }
     }
 }

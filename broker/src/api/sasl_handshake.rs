@@ -15,13 +15,13 @@ pub(crate) fn handle(
     cx: &Context,
     request: &SaslHandshakeRequest,
 ) -> (SaslHandshakeResponse, bool) {
-    let answer = SaslHandshakeResponse::default();
+    let response = SaslHandshakeResponse::default();
     let (Some(sasl), Some(auth)) = (&shared.config.sasl, auth) else {
         // Of a listener without SASL.
-        let refused = cx.gate().err().unwrap_or(ResponseError::IllegalSaslState);
-        return (answer.with_error_code(refused.code()), false);
+        let error = cx.check_fault().err().unwrap_or(ResponseError::IllegalSaslState);
+        return (response.with_error_code(error.code()), false);
     };
-    let begun = cx.gate().and_then(|()| auth.begin(sasl, &request.mechanism));
-    let names = sasl.names().into_iter().map(text).collect();
-    (answer.with_error_code(code(&begun)).with_mechanisms(names), begun.is_err())
+    let result = cx.check_fault().and_then(|()| auth.handshake(sasl, &request.mechanism));
+    let mechanism_names = sasl.mechanism_names().into_iter().map(text).collect();
+    (response.with_error_code(code(&result)).with_mechanisms(mechanism_names), result.is_err())
 }

@@ -6,29 +6,29 @@ use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use tokio::sync::oneshot::Receiver;
 
 use super::{check_coordinator, text};
-use crate::group::{Answer, MemberKey};
+use crate::group::{GroupResponse, MemberKey};
 use crate::request::Context;
 use crate::shared::Shared;
 
 pub(super) async fn handle(shared: &Shared, cx: &Context, request: SyncGroupRequest) -> SyncGroupResponse {
-    let answer = match park(shared, cx, &request) {
+    let response = match submit(shared, cx, &request) {
         Ok(receiver) => receiver.await.map_err(|_| ResponseError::UnknownMemberId),
         Err(error) => Err(error),
     };
-    let error = match answer {
-        Ok(Answer::Synced { protocol_type, protocol, assignment }) => {
+    let error = match response {
+        Ok(GroupResponse::Synced { protocol_type, protocol, assignment }) => {
             return SyncGroupResponse::default()
                 .with_protocol_type(Some(text(protocol_type)))
                 .with_protocol_name(Some(text(protocol)))
                 .with_assignment(assignment);
         }
-        Ok(Answer::Refused(error, _)) | Err(error) => error,
-        Ok(Answer::Joined(_)) => ResponseError::UnknownServerError,
+        Ok(GroupResponse::Failed(error, _)) | Err(error) => error,
+        Ok(GroupResponse::Joined(_)) => ResponseError::UnknownServerError,
     };
     SyncGroupResponse::default().with_error_code(error.code())
 }
 
-fn park(shared: &Shared, cx: &Context, request: &SyncGroupRequest) -> Result<Receiver<Answer>, ResponseError> {
+fn submit(shared: &Shared, cx: &Context, request: &SyncGroupRequest) -> Result<Receiver<GroupResponse>, ResponseError> {
     check_coordinator(shared, cx, &request.group_id)?;
     let key = MemberKey { id: &request.member_id, instance: request.group_instance_id.as_deref() };
     let expected = (request.protocol_type.as_deref(), request.protocol_name.as_deref());
@@ -37,8 +37,8 @@ fn park(shared: &Shared, cx: &Context, request: &SyncGroupRequest) -> Result<Rec
     };
     let assignments = request.assignments.iter().map(copied).collect();
     let now = shared.now();
-    let step = |group: &mut crate::group::Group, ticket| {
-        group.sync(key, request.generation_id, expected, assignments, ticket, now);
+    let step = |group: &mut crate::group::Group, request_id| {
+        group.sync(key, request.generation_id, expected, assignments, request_id, now);
     };
-    shared.groups().park(&request.group_id, false, step).ok_or(ResponseError::UnknownMemberId)
+    shared.groups().submit(&request.group_id, false, step).ok_or(ResponseError::UnknownMemberId)
 }

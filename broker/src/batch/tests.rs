@@ -6,14 +6,14 @@ use proptest::prelude::*;
 use super::*;
 
 #[path = "../../tests/support/batch.rs"]
-pub(crate) mod maker;
+pub(crate) mod builder;
 
-use maker::Maker;
+use builder::BatchBuilder;
 
 fn read_all(batch: &Bytes) -> Vec<Record> {
     let header = Header::read(batch).unwrap();
     assert!(header.is_intact(batch));
-    Records::new(unpack(&header, batch).unwrap().unwrap()).map(Result::unwrap).collect()
+    Records::new(decompress(&header, batch).unwrap().unwrap()).map(Result::unwrap).collect()
 }
 
 fn decoded(batch: &Bytes) -> Vec<records::Record> {
@@ -22,12 +22,12 @@ fn decoded(batch: &Bytes) -> Vec<records::Record> {
 }
 
 #[test]
-fn reads_what_kafka_protocol_wrote() {
-    for maker in [Maker::new(&[5, 3, 9]), Maker::new(&[5, 3, 9]).gzip()] {
-        let read = read_all(&maker.make());
-        let header = Header::read(&maker.make()).unwrap();
+fn decodes_batches_of_kafka_protocol() {
+    for builder in [BatchBuilder::new(&[5, 3, 9]), BatchBuilder::new(&[5, 3, 9]).gzip()] {
+        let read = read_all(&builder.make());
+        let header = Header::read(&builder.make()).unwrap();
         assert_eq!(read.len(), 3);
-        for (read, sent) in read.iter().zip(maker.records()) {
+        for (read, sent) in read.iter().zip(builder.records()) {
             assert_eq!((&read.key, &read.value), (&sent.key, &sent.value));
             assert_eq!(i64::from(read.offset_delta), sent.offset);
             assert_eq!(header.base_timestamp + read.timestamp_delta, sent.timestamp);
@@ -38,8 +38,8 @@ fn reads_what_kafka_protocol_wrote() {
 }
 
 #[test]
-fn kafka_protocol_reads_what_was_built() {
-    let batch = Maker::new(&[5, 3, 9]).make();
+fn kafka_protocol_decodes_built_batches() {
+    let batch = BatchBuilder::new(&[5, 3, 9]).make();
     let header = Header::read(&batch).unwrap();
     let kept: Vec<Bytes> = read_all(&batch).into_iter().filter(|r| r.offset_delta != 1).map(|r| r.raw).collect();
     let rebuilt = build(&header, kept).freeze();
@@ -48,7 +48,7 @@ fn kafka_protocol_reads_what_was_built() {
 }
 
 #[test]
-fn a_control_batch_is_one() {
+fn control_batch_has_one_control_record() {
     let batch = control(7, 0, true, 99).freeze();
     let records = decoded(&batch);
     assert_eq!(records.len(), 1);
@@ -58,14 +58,14 @@ fn a_control_batch_is_one() {
 }
 
 #[test]
-fn an_empty_batch_takes_offsets_and_holds_nothing() {
+fn empty_batch_has_offsets_but_no_records() {
     let batch = empty(3, 99).freeze();
     let header = Header::read(&batch).unwrap();
     assert_eq!((header.last_offset_delta, header.count, read_all(&batch).len()), (2, 0, 0));
 }
 
 #[test]
-fn a_record_longer_than_its_batch_ends_the_reading() {
+fn reading_stops_at_a_record_longer_than_its_batch() {
     let mut records = Records::new(Bytes::from_static(&[40, 0, 0]));
     assert!(records.next().unwrap().is_err());
     assert!(records.next().is_none());
@@ -77,13 +77,13 @@ proptest! {
         let bytes = Bytes::from(bytes);
         if let Some(header) = Header::read(&bytes) {
             let _ = header.is_intact(&bytes);
-            let _ = unpack(&header, &bytes);
+            let _ = decompress(&header, &bytes);
         }
         prop_assert!(Records::new(bytes.clone()).count() <= bytes.len());
     }
 
     #[test]
-    fn varints_come_back(value in any::<i64>()) {
+    fn varints_round_trip(value in any::<i64>()) {
         let mut out = BytesMut::new();
         put_varint(&mut out, value);
         prop_assert_eq!(varint(&mut out.freeze()), Some(value));

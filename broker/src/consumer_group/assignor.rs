@@ -26,16 +26,16 @@ impl Assignor {
         }
     }
 
-    /// The partitions of each member; `before` is what the last target was.
+    /// The partitions of each member; `previous` is what the last target was.
     pub(super) fn assign(
         self,
         members: &BTreeMap<String, Member>,
-        before: &BTreeMap<String, Partitions>,
+        previous: &BTreeMap<String, Partitions>,
         topics: &Topics,
     ) -> BTreeMap<String, Partitions> {
         match self {
             Self::Range => range(members, topics),
-            Self::Uniform => uniform(members, before, topics),
+            Self::Uniform => uniform(members, previous, topics),
         }
     }
 }
@@ -44,65 +44,68 @@ impl Assignor {
 fn range(members: &BTreeMap<String, Member>, topics: &Topics) -> BTreeMap<String, Partitions> {
     let mut order: Vec<(&String, &Member)> = members.iter().collect();
     order.sort_by_key(|(id, m)| (m.instance_id.is_none(), m.instance_id.clone(), (*id).clone()));
-    let mut shares: BTreeMap<String, Partitions> = members.keys().map(|id| (id.clone(), Partitions::new())).collect();
+    let mut assignment: BTreeMap<String, Partitions> =
+        members.keys().map(|id| (id.clone(), Partitions::new())).collect();
     for (name, &(topic, count)) in topics {
-        let takers: Vec<&String> = order.iter().filter(|(_, m)| m.topics.contains(name)).map(|(id, _)| *id).collect();
-        let n = i32::try_from(takers.len()).unwrap_or(i32::MAX).max(1);
+        let subscribers: Vec<&String> =
+            order.iter().filter(|(_, m)| m.topics.contains(name)).map(|(id, _)| *id).collect();
+        let n = i32::try_from(subscribers.len()).unwrap_or(i32::MAX).max(1);
         let (each, more) = (count / n, count % n);
         let mut next = 0;
-        for (i, id) in (0..).zip(takers) {
+        for (i, id) in (0..).zip(subscribers) {
             let end = next + each + i32::from(i < more);
-            if let Some(share) = shares.get_mut(id) {
-                share.extend((next..end).map(|p| (topic, p)));
+            if let Some(assigned) = assignment.get_mut(id) {
+                assigned.extend((next..end).map(|p| (topic, p)));
             }
             next = end;
         }
     }
-    shares
+    assignment
 }
 
 fn uniform(
     members: &BTreeMap<String, Member>,
-    before: &BTreeMap<String, Partitions>,
+    previous: &BTreeMap<String, Partitions>,
     topics: &Topics,
 ) -> BTreeMap<String, Partitions> {
     let ids = |m: &Member| m.topics.iter().filter_map(|t| Some(topics.get(t)?.0)).collect::<BTreeSet<_>>();
-    let wants: BTreeMap<&String, BTreeSet<_>> = members.iter().map(|(id, m)| (id, ids(m))).collect();
-    let mut free: Partitions =
+    let subscriptions: BTreeMap<&String, BTreeSet<_>> = members.iter().map(|(id, m)| (id, ids(m))).collect();
+    let mut unassigned: Partitions =
         topics.values().flat_map(|&(topic, count)| (0..count).map(move |p| (topic, p))).collect();
-    let mut shares: BTreeMap<String, Partitions> = BTreeMap::new();
-    for (id, wanted) in &wants {
-        let had = before.get(*id).into_iter().flatten();
-        let keeps: Partitions = had.filter(|p| wanted.contains(&p.0) && free.contains(p)).copied().collect();
-        free.retain(|p| !keeps.contains(p));
-        shares.insert((*id).clone(), keeps);
+    let mut assignment: BTreeMap<String, Partitions> = BTreeMap::new();
+    for (id, wanted) in &subscriptions {
+        let owned = previous.get(*id).into_iter().flatten();
+        let kept: Partitions = owned.filter(|p| wanted.contains(&p.0) && unassigned.contains(p)).copied().collect();
+        unassigned.retain(|p| !kept.contains(p));
+        assignment.insert((*id).clone(), kept);
     }
-    let takers = |topic| wants.iter().filter(move |(_, w)| w.contains(&topic)).map(|(id, _)| (*id).clone());
-    for p in free {
-        let least = takers(p.0).min_by_key(|id| shares.get(id).map_or(0, BTreeSet::len));
-        if let Some(share) = least.and_then(|id| shares.get_mut(&id)) {
-            share.insert(p);
+    let subscribers =
+        |topic| subscriptions.iter().filter(move |(_, w)| w.contains(&topic)).map(|(id, _)| (*id).clone());
+    for p in unassigned {
+        let smallest = subscribers(p.0).min_by_key(|id| assignment.get(id).map_or(0, BTreeSet::len));
+        if let Some(assigned) = smallest.and_then(|id| assignment.get_mut(&id)) {
+            assigned.insert(p);
         }
     }
     // One partition at a time goes from a member to one that has two fewer, until there is none: each move makes the sum of
     // squares smaller, so it ends.
-    while let Some((from, to, p)) = next_move(&shares, takers) {
-        shares.entry(from).or_default().remove(&p);
-        shares.entry(to).or_default().insert(p);
+    while let Some((from, to, p)) = next_move(&assignment, subscribers) {
+        assignment.entry(from).or_default().remove(&p);
+        assignment.entry(to).or_default().insert(p);
     }
-    shares
+    assignment
 }
 
 fn next_move<I: Iterator<Item = String>>(
-    shares: &BTreeMap<String, Partitions>,
-    takers: impl Fn(uuid::Uuid) -> I,
+    assignment: &BTreeMap<String, Partitions>,
+    subscribers: impl Fn(uuid::Uuid) -> I,
 ) -> Option<(String, String, (uuid::Uuid, i32))> {
-    let size = |id: &String| shares.get(id).map_or(0, BTreeSet::len);
-    let mut fullest: Vec<&String> = shares.keys().collect();
+    let size = |id: &String| assignment.get(id).map_or(0, BTreeSet::len);
+    let mut fullest: Vec<&String> = assignment.keys().collect();
     fullest.sort_by_key(|id| std::cmp::Reverse(size(id)));
     fullest.into_iter().find_map(|from| {
-        shares.get(from)?.iter().rev().find_map(|p| {
-            let to = takers(p.0).min_by_key(&size)?;
+        assignment.get(from)?.iter().rev().find_map(|p| {
+            let to = subscribers(p.0).min_by_key(&size)?;
             (size(&to) + 2 <= size(from)).then(|| (from.clone(), to, *p))
         })
     })

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Assignor, JOIN, Partitions};
+use super::{Assignor, JOIN_EPOCH, Partitions};
 
 /// What a heartbeat says; `None` is "as before".
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Beat {
+pub(crate) struct HeartbeatRequest {
     pub member_id: String,
     pub epoch: i32,
     pub instance_id: Option<String>,
@@ -20,23 +20,23 @@ pub(crate) struct Beat {
     pub client_host: String,
 }
 
-impl Beat {
+impl HeartbeatRequest {
     /// Whether it tells everything, and so wants to be told everything.
     pub fn is_full(&self) -> bool {
-        let told = self.rebalance_timeout.is_some() && self.topics.is_some() && self.owned.is_some();
-        self.epoch == JOIN || told
+        let is_complete = self.rebalance_timeout.is_some() && self.topics.is_some() && self.owned.is_some();
+        self.epoch == JOIN_EPOCH || is_complete
     }
 }
 
 /// How far a member is on its way to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum MemberState {
     /// It has all of it.
     Stable,
     /// It has been asked to give partitions up.
-    Unrevoked,
+    UnrevokedPartitions,
     /// It waits for partitions that others still own.
-    Unreleased,
+    UnreleasedPartitions,
 }
 
 #[derive(Debug)]
@@ -51,17 +51,17 @@ pub(crate) struct Member {
     pub epoch: i32,
     pub(super) previous_epoch: i32,
     pub(super) assignor: Option<Assignor>,
-    pub(super) state: State,
+    pub(super) state: MemberState,
     /// What it was asked to give up.
-    pub(super) revoking: Partitions,
+    pub(super) pending_revocation: Partitions,
     /// Until when.
-    pub(super) revoke_by: Option<Instant>,
+    pub(super) revocation_deadline: Option<Instant>,
     pub(super) rebalance_timeout: Duration,
-    pub(super) session_ends: Instant,
+    pub(super) session_expires_at: Instant,
 }
 
 impl Member {
-    pub(super) fn new(session_ends: Instant) -> Self {
+    pub(super) fn new(session_expires_at: Instant) -> Self {
         Self {
             instance_id: None,
             rack_id: None,
@@ -69,29 +69,29 @@ impl Member {
             client_host: String::new(),
             topics: BTreeSet::new(),
             assigned: Partitions::new(),
-            epoch: JOIN,
-            previous_epoch: JOIN,
+            epoch: JOIN_EPOCH,
+            previous_epoch: JOIN_EPOCH,
             assignor: None,
-            state: State::Stable,
-            revoking: Partitions::new(),
-            revoke_by: None,
+            state: MemberState::Stable,
+            pending_revocation: Partitions::new(),
+            revocation_deadline: None,
             rebalance_timeout: Duration::ZERO,
-            session_ends,
+            session_expires_at,
         }
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.revoke_by.map_or(self.session_ends, |by| by.min(self.session_ends))
+        self.revocation_deadline.map_or(self.session_expires_at, |by| by.min(self.session_expires_at))
     }
 
     /// Whether a heartbeat of this epoch can be its own: that of one who begins anew, too, and one epoch behind, if all it owns
     /// is assigned to it. Then the answer with the new epoch was lost.
-    pub(super) fn knows(&self, epoch: i32, owned: Option<&Partitions>) -> bool {
+    pub(super) fn accepts_epoch(&self, epoch: i32, owned: Option<&Partitions>) -> bool {
         let missed_one = epoch == self.previous_epoch && owned.is_some_and(|o| o.is_subset(&self.assigned));
-        epoch == self.epoch || epoch == JOIN || (epoch < self.epoch && missed_one)
+        epoch == self.epoch || epoch == JOIN_EPOCH || (epoch < self.epoch && missed_one)
     }
 
-    pub(super) fn go_to(&mut self, epoch: i32) {
+    pub(super) fn set_epoch(&mut self, epoch: i32) {
         if epoch != self.epoch {
             self.previous_epoch = self.epoch;
             self.epoch = epoch;
@@ -99,14 +99,14 @@ impl Member {
     }
 
     /// Whether the group has to be shared out anew.
-    pub(super) fn update(&mut self, beat: Beat) -> bool {
-        self.client_id = beat.client_id;
-        self.client_host = beat.client_host;
-        self.instance_id = beat.instance_id.or(self.instance_id.take());
-        self.rack_id = beat.rack_id.or(self.rack_id.take());
-        self.assignor = beat.assignor.or(self.assignor);
-        self.rebalance_timeout = beat.rebalance_timeout.unwrap_or(self.rebalance_timeout);
-        match beat.topics {
+    pub(super) fn update(&mut self, request: HeartbeatRequest) -> bool {
+        self.client_id = request.client_id;
+        self.client_host = request.client_host;
+        self.instance_id = request.instance_id.or(self.instance_id.take());
+        self.rack_id = request.rack_id.or(self.rack_id.take());
+        self.assignor = request.assignor.or(self.assignor);
+        self.rebalance_timeout = request.rebalance_timeout.unwrap_or(self.rebalance_timeout);
+        match request.topics {
             Some(topics) if topics != self.topics => {
                 self.topics = topics;
                 true

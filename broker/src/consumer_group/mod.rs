@@ -16,7 +16,7 @@ use kafka_protocol::ResponseError;
 use uuid::Uuid;
 
 pub(crate) use assignor::Assignor;
-pub(crate) use member::{Beat, Member, State};
+pub(crate) use member::{HeartbeatRequest, Member, MemberState};
 
 /// Partitions, by the topic's id.
 pub(crate) type Partitions = BTreeSet<(Uuid, i32)>;
@@ -24,15 +24,15 @@ pub(crate) type Partitions = BTreeSet<(Uuid, i32)>;
 pub(crate) type Topics = BTreeMap<String, (Uuid, i32)>;
 
 /// The epoch of a member that joins.
-pub(crate) const JOIN: i32 = 0;
+pub(crate) const JOIN_EPOCH: i32 = 0;
 /// The epoch of a member that leaves.
-pub(crate) const LEAVE: i32 = -1;
+pub(crate) const LEAVE_EPOCH: i32 = -1;
 /// The epoch of a static member that leaves and will be back.
-pub(crate) const LEAVE_FOR_NOW: i32 = -2;
+pub(crate) const STATIC_LEAVE_EPOCH: i32 = -2;
 
 /// The answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Beaten {
+pub(crate) struct HeartbeatResponse {
     pub member_id: String,
     pub epoch: i32,
     /// `None`: what it was.
@@ -86,12 +86,12 @@ impl ConsumerGroup {
 
     /// The name that ConsumerGroupDescribe and ListGroups give its state.
     pub fn state(&self) -> &'static str {
-        let settled = |m: &Member| m.state == State::Stable && m.epoch == self.target_epoch;
+        let is_stable = |m: &Member| m.state == MemberState::Stable && m.epoch == self.target_epoch;
         if self.members.is_empty() {
             "Empty"
         } else if self.epoch > self.target_epoch {
             "Assigning"
-        } else if self.members.values().all(settled) {
+        } else if self.members.values().all(is_stable) {
             "Stable"
         } else {
             "Reconciling"
@@ -114,54 +114,59 @@ impl ConsumerGroup {
 
     /// Puts those out whose session is over, or who have not given up in time what they were asked for.
     pub fn tick(&mut self, now: Instant) {
-        let late = |(id, m): (&String, &Member)| (m.deadline() <= now).then(|| id.clone());
-        let late: Vec<String> = self.members.iter().filter_map(late).collect();
-        for id in late {
+        let expired = |(id, m): (&String, &Member)| (m.deadline() <= now).then(|| id.clone());
+        let expired: Vec<String> = self.members.iter().filter_map(expired).collect();
+        for id in expired {
             self.remove(&id);
         }
     }
 
     /// The group moves to another node: every session starts anew.
-    pub fn resign(&mut self, now: Instant) {
-        self.members.values_mut().for_each(|m| m.session_ends = now + self.session_timeout);
+    pub fn on_coordinator_moved(&mut self, now: Instant) {
+        self.members.values_mut().for_each(|m| m.session_expires_at = now + self.session_timeout);
     }
 
     /// ConsumerGroupHeartbeat of a member that joins or is one.
-    pub fn heartbeat(&mut self, beat: Beat, topics: &Topics, now: Instant) -> Result<Beaten, ResponseError> {
-        self.admit(&beat, now)?;
-        let id = beat.member_id.clone();
+    pub fn heartbeat(
+        &mut self,
+        request: HeartbeatRequest,
+        topics: &Topics,
+        now: Instant,
+    ) -> Result<HeartbeatResponse, ResponseError> {
+        self.find_or_join(&request, now)?;
+        let id = request.member_id.clone();
         let Some(member) = self.members.get_mut(&id) else { return Err(ResponseError::UnknownMemberId) };
-        let before = member.assigned.clone();
-        let full = beat.is_full();
-        let owned = beat.owned.clone();
-        let mut changed = member.update(beat);
-        member.session_ends = now + self.session_timeout;
-        changed |= self.subscribed(topics) != self.topics;
+        let previous = member.assigned.clone();
+        let full = request.is_full();
+        let owned = request.owned.clone();
+        let mut changed = member.update(request);
+        member.session_expires_at = now + self.session_timeout;
+        changed |= self.subscribed_topics(topics) != self.topics;
         self.epoch += i32::from(changed);
         if self.epoch > self.target_epoch {
-            self.topics = self.subscribed(topics);
+            self.topics = self.subscribed_topics(topics);
             self.target = self.assignor().assign(&self.members, &self.target, &self.topics);
             self.target_epoch = self.epoch;
         }
         self.reconcile(&id, owned.as_ref(), now);
         let Some(member) = self.members.get(&id) else { return Err(ResponseError::UnknownMemberId) };
-        let assignment = (full || member.assigned != before).then(|| member.assigned.clone());
-        Ok(Beaten { epoch: member.epoch, assignment, member_id: id })
+        let assignment = (full || member.assigned != previous).then(|| member.assigned.clone());
+        Ok(HeartbeatResponse { epoch: member.epoch, assignment, member_id: id })
     }
 
     /// ConsumerGroupHeartbeat of a member that goes: for good, or a static one for now.
-    pub fn leave(&mut self, id: &str, instance: Option<&str>, for_now: bool) -> Result<(), ResponseError> {
+    pub fn leave(&mut self, id: &str, instance: Option<&str>, is_static_leave: bool) -> Result<(), ResponseError> {
         match instance {
             Some(instance) => self.check_instance(id, instance)?,
             None if self.members.contains_key(id) => {}
             None => return Err(ResponseError::UnknownMemberId),
         }
         match self.members.get_mut(id) {
-            Some(member) if for_now => {
-                member.epoch = LEAVE_FOR_NOW;
-                member.state = State::Stable;
-                member.revoking.clear();
-                member.revoke_by = None;
+            Some(member) if is_static_leave => {
+                member.epoch = STATIC_LEAVE_EPOCH;
+                member.state = MemberState::Stable;
+                member.pending_revocation.clear();
+                member.revocation_deadline = None;
             }
             _ => self.remove(id),
         }
@@ -184,14 +189,14 @@ impl ConsumerGroup {
         }
     }
 
-    fn of_instance(&self, instance: &str) -> Option<&str> {
+    fn member_of_instance(&self, instance: &str) -> Option<&str> {
         let found = self.members.iter().find(|(_, m)| m.instance_id.as_deref() == Some(instance));
         found.map(|(id, _)| id.as_str())
     }
 
     /// Refuses who is not the member of an instance.
     fn check_instance(&self, id: &str, instance: &str) -> Result<(), ResponseError> {
-        match self.of_instance(instance) {
+        match self.member_of_instance(instance) {
             None => Err(ResponseError::UnknownMemberId),
             Some(owner) if owner != id => Err(ResponseError::FencedInstanceId),
             Some(_) => Ok(()),
@@ -199,11 +204,11 @@ impl ConsumerGroup {
     }
 
     /// Sees to it that the member is there, or refuses it.
-    fn admit(&mut self, beat: &Beat, now: Instant) -> Result<(), ResponseError> {
-        let id = &beat.member_id;
-        match (&beat.instance_id, beat.epoch == JOIN) {
-            (Some(instance), true) => match self.of_instance(instance).map(str::to_owned) {
-                Some(old) => return self.replace(&old, id),
+    fn find_or_join(&mut self, request: &HeartbeatRequest, now: Instant) -> Result<(), ResponseError> {
+        let id = &request.member_id;
+        match (&request.instance_id, request.epoch == JOIN_EPOCH) {
+            (Some(instance), true) => match self.member_of_instance(instance).map(str::to_owned) {
+                Some(old) => return self.replace_static_member(&old, id),
                 None => _ = self.members.entry(id.clone()).or_insert_with(|| Member::new(now + self.session_timeout)),
             },
             (Some(instance), false) => self.check_instance(id, instance)?,
@@ -213,16 +218,20 @@ impl ConsumerGroup {
             (None, false) => {}
         }
         let member = self.members.get(id).ok_or(ResponseError::UnknownMemberId)?;
-        if member.knows(beat.epoch, beat.owned.as_ref()) { Ok(()) } else { Err(ResponseError::FencedMemberEpoch) }
+        if member.accepts_epoch(request.epoch, request.owned.as_ref()) {
+            Ok(())
+        } else {
+            Err(ResponseError::FencedMemberEpoch)
+        }
     }
 
     /// A static member is back under a new id; its old self must have left.
-    fn replace(&mut self, old: &str, id: &str) -> Result<(), ResponseError> {
-        let Some(member) = self.members.get_mut(old).filter(|m| m.epoch == LEAVE_FOR_NOW) else {
+    fn replace_static_member(&mut self, old: &str, id: &str) -> Result<(), ResponseError> {
+        let Some(member) = self.members.get_mut(old).filter(|m| m.epoch == STATIC_LEAVE_EPOCH) else {
             return Err(ResponseError::UnreleasedInstanceId);
         };
-        member.epoch = JOIN;
-        member.previous_epoch = JOIN;
+        member.epoch = JOIN_EPOCH;
+        member.previous_epoch = JOIN_EPOCH;
         if let Some(member) = self.members.remove(old) {
             self.members.insert(id.to_owned(), member);
         }
@@ -233,7 +242,7 @@ impl ConsumerGroup {
     }
 
     /// The topics there are of those that members want.
-    fn subscribed(&self, topics: &Topics) -> Topics {
+    fn subscribed_topics(&self, topics: &Topics) -> Topics {
         let wanted: BTreeSet<&String> = self.members.values().flat_map(|m| &m.topics).collect();
         wanted.into_iter().filter_map(|name| Some((name.clone(), *topics.get(name)?))).collect()
     }
@@ -242,38 +251,39 @@ impl ConsumerGroup {
     fn reconcile(&mut self, id: &str, owned: Option<&Partitions>, now: Instant) {
         let target = self.target(id);
         let Some(member) = self.members.get(id) else { return };
-        if member.state == State::Stable && member.epoch == self.target_epoch {
+        if member.state == MemberState::Stable && member.epoch == self.target_epoch {
             return;
         }
         // Without a word about what it owns, it may own everything.
-        let holds = |ps: &Partitions| owned.is_none_or(|owned| !owned.is_disjoint(ps));
+        let may_own = |ps: &Partitions| owned.is_none_or(|owned| !owned.is_disjoint(ps));
         let mut epoch = member.epoch;
-        if member.state == State::Unrevoked {
-            if holds(&member.revoking) {
+        if member.state == MemberState::UnrevokedPartitions {
+            if may_own(&member.pending_revocation) {
                 return;
             }
             epoch += 1;
         }
-        let keeps: Partitions = member.assigned.intersection(&target).copied().collect();
-        let revoking: Partitions = member.assigned.difference(&target).copied().collect();
-        let must_wait = !revoking.is_empty() && holds(&revoking);
+        let kept: Partitions = member.assigned.intersection(&target).copied().collect();
+        let pending_revocation: Partitions = member.assigned.difference(&target).copied().collect();
+        let must_revoke = !pending_revocation.is_empty() && may_own(&pending_revocation);
         let others = self.members.iter().filter(|(other, _)| *other != id).map(|(_, m)| m);
-        let taken: Partitions = others.flat_map(|m| m.assigned.union(&m.revoking)).copied().collect();
+        let owned_by_others: Partitions =
+            others.flat_map(|m| m.assigned.union(&m.pending_revocation)).copied().collect();
         let target_epoch = self.target_epoch;
         let Some(member) = self.members.get_mut(id) else { return };
-        if must_wait {
-            member.go_to(epoch);
-            member.assigned = keeps;
-            member.revoking = revoking;
-            member.state = State::Unrevoked;
-            member.revoke_by = Some(now + member.rebalance_timeout);
+        if must_revoke {
+            member.set_epoch(epoch);
+            member.assigned = kept;
+            member.pending_revocation = pending_revocation;
+            member.state = MemberState::UnrevokedPartitions;
+            member.revocation_deadline = Some(now + member.rebalance_timeout);
             return;
         }
-        let missing = target.intersection(&taken).next().is_some();
-        member.assigned = target.difference(&taken).copied().collect();
-        member.revoking.clear();
-        member.revoke_by = None;
-        member.go_to(target_epoch);
-        member.state = if missing { State::Unreleased } else { State::Stable };
+        let is_incomplete = target.intersection(&owned_by_others).next().is_some();
+        member.assigned = target.difference(&owned_by_others).copied().collect();
+        member.pending_revocation.clear();
+        member.revocation_deadline = None;
+        member.set_epoch(target_epoch);
+        member.state = if is_incomplete { MemberState::UnreleasedPartitions } else { MemberState::Stable };
     }
 }

@@ -8,7 +8,7 @@ const SESSION: Duration = Duration::from_secs(45);
 const REVOKE: Duration = Duration::from_secs(20);
 
 /// A group with a clock of its own and the topics `t` and `u`.
-struct Bench {
+struct TestGroup {
     group: ConsumerGroup,
     topics: Topics,
     now: Instant,
@@ -22,148 +22,155 @@ fn all(topic: &str, partitions: impl IntoIterator<Item = i32>) -> Partitions {
     partitions.into_iter().map(|p| (id(topic), p)).collect()
 }
 
-impl Bench {
+impl TestGroup {
     fn new(partitions: i32) -> Self {
         let topics = ["t", "u"].into_iter().map(|t| (t.to_owned(), (id(t), partitions))).collect();
         Self { group: ConsumerGroup::new(SESSION), topics, now: Instant::now() }
     }
 
-    fn joining(member: &str, topics: &[&str]) -> Beat {
-        Beat {
+    fn joining(member: &str, topics: &[&str]) -> HeartbeatRequest {
+        HeartbeatRequest {
             member_id: member.into(),
             rebalance_timeout: Some(REVOKE),
             topics: Some(topics.iter().map(|t| (*t).to_owned()).collect()),
             owned: Some(Partitions::new()),
-            ..Beat::default()
+            ..HeartbeatRequest::default()
         }
     }
 
-    fn send(&mut self, beat: Beat) -> Result<Beaten, ResponseError> {
-        self.group.heartbeat(beat, &self.topics, self.now)
+    fn send(&mut self, heartbeat: HeartbeatRequest) -> Result<HeartbeatResponse, ResponseError> {
+        self.group.heartbeat(heartbeat, &self.topics, self.now)
     }
 
-    fn join(&mut self, member: &str) -> Beaten {
+    fn join(&mut self, member: &str) -> HeartbeatResponse {
         self.send(Self::joining(member, &["t"])).unwrap()
     }
 
-    fn join_static(&mut self, member: &str, instance: &str) -> Result<Beaten, ResponseError> {
-        self.send(Beat { instance_id: Some(instance.into()), ..Self::joining(member, &["t"]) })
+    fn join_static(&mut self, member: &str, instance: &str) -> Result<HeartbeatResponse, ResponseError> {
+        self.send(HeartbeatRequest { instance_id: Some(instance.into()), ..Self::joining(member, &["t"]) })
     }
 
     /// A heartbeat in the epoch that the member has.
-    fn beat(&mut self, member: &str, owned: Option<Partitions>) -> Beaten {
+    fn heartbeat(&mut self, member: &str, owned: Option<Partitions>) -> HeartbeatResponse {
         let epoch = self.group.members[member].epoch;
-        self.send(Beat { member_id: member.into(), epoch, owned, ..Beat::default() }).unwrap()
+        self.send(HeartbeatRequest { member_id: member.into(), epoch, owned, ..HeartbeatRequest::default() }).unwrap()
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now += time;
         self.group.tick(self.now);
     }
 }
 
 #[test]
-fn what_goes_to_another_is_given_up_first() {
-    let mut bench = Bench::new(4);
-    let a = bench.join("a");
+fn partitions_are_revoked_before_they_are_reassigned() {
+    let mut test = TestGroup::new(4);
+    let a = test.join("a");
     assert_eq!((a.epoch, a.assignment), (2, Some(all("t", 0..4))));
-    assert_eq!(bench.beat("a", Some(all("t", 0..4))).assignment, None);
-    assert_eq!(bench.group.state(), "Stable");
-    let b = bench.join("b");
+    assert_eq!(test.heartbeat("a", Some(all("t", 0..4))).assignment, None);
+    assert_eq!(test.group.state(), "Stable");
+    let b = test.join("b");
     assert_eq!((b.epoch, b.assignment), (3, Some(Partitions::new())));
-    assert_eq!(bench.group.state(), "Reconciling");
-    let asked = bench.beat("a", None);
-    let keeps = asked.assignment.unwrap();
-    assert_eq!((asked.epoch, keeps.len()), (2, 2), "the epoch stays until it has given up");
-    assert_eq!(bench.beat("b", None).assignment, None, "not yet free");
-    assert_eq!(bench.beat("a", Some(all("t", 0..4))).assignment, None, "still owns all");
-    assert_eq!(bench.beat("a", None).epoch, 2);
-    let acked = bench.beat("a", Some(keeps.clone()));
+    assert_eq!(test.group.state(), "Reconciling");
+    let asked = test.heartbeat("a", None);
+    let kept = asked.assignment.unwrap();
+    assert_eq!((asked.epoch, kept.len()), (2, 2), "the epoch stays until it has given up");
+    assert_eq!(test.heartbeat("b", None).assignment, None, "not yet free");
+    assert_eq!(test.heartbeat("a", Some(all("t", 0..4))).assignment, None, "still owns all");
+    assert_eq!(test.heartbeat("a", None).epoch, 2);
+    let acked = test.heartbeat("a", Some(kept.clone()));
     assert_eq!((acked.epoch, acked.assignment), (3, None));
-    let got = bench.beat("b", None).assignment.unwrap();
-    assert_eq!(got, all("t", 0..4).difference(&keeps).copied().collect());
-    assert_eq!(bench.group.state(), "Stable");
+    let got = test.heartbeat("b", None).assignment.unwrap();
+    assert_eq!(got, all("t", 0..4).difference(&kept).copied().collect());
+    assert_eq!(test.group.state(), "Stable");
 }
 
 #[test]
-fn epochs_fence() {
-    let mut bench = Bench::new(2);
-    bench.join("a");
-    let beat = |member: &str, epoch, owned| Beat { member_id: member.into(), epoch, owned, ..Beat::default() };
-    assert_eq!(bench.send(beat("nobody", 1, None)), Err(ResponseError::UnknownMemberId));
-    assert_eq!(bench.send(beat("a", 3, None)), Err(ResponseError::FencedMemberEpoch));
-    assert_eq!(bench.send(beat("a", 1, Some(all("t", 0..2)))), Err(ResponseError::FencedMemberEpoch));
-    bench.join("b");
-    let keeps = bench.beat("a", None).assignment.unwrap();
-    assert_eq!(bench.beat("a", Some(keeps.clone())).epoch, 3);
+fn stale_member_epochs_are_fenced() {
+    let mut test = TestGroup::new(2);
+    test.join("a");
+    let heartbeat = |member: &str, epoch, owned| HeartbeatRequest {
+        member_id: member.into(),
+        epoch,
+        owned,
+        ..HeartbeatRequest::default()
+    };
+    assert_eq!(test.send(heartbeat("nobody", 1, None)), Err(ResponseError::UnknownMemberId));
+    assert_eq!(test.send(heartbeat("a", 3, None)), Err(ResponseError::FencedMemberEpoch));
+    assert_eq!(test.send(heartbeat("a", 1, Some(all("t", 0..2)))), Err(ResponseError::FencedMemberEpoch));
+    test.join("b");
+    let kept = test.heartbeat("a", None).assignment.unwrap();
+    assert_eq!(test.heartbeat("a", Some(kept.clone())).epoch, 3);
     // The answer with epoch 3 was lost.
-    assert_eq!(bench.send(beat("a", 2, None)), Err(ResponseError::FencedMemberEpoch));
-    assert_eq!(bench.send(beat("a", 2, Some(all("t", 0..2)))), Err(ResponseError::FencedMemberEpoch));
-    assert_eq!(bench.send(beat("a", 2, Some(keeps))).unwrap().epoch, 3);
-    assert_eq!(bench.group.check_epoch("a", 3), Ok(()));
-    assert_eq!(bench.group.check_epoch("a", 2), Err(ResponseError::StaleMemberEpoch));
-    assert_eq!(bench.group.check_epoch("a", -1), Err(ResponseError::StaleMemberEpoch));
-    assert_eq!(bench.group.check_epoch("", -1), Err(ResponseError::UnknownMemberId));
-    bench.group.leave("a", None, false).unwrap();
-    bench.group.leave("b", None, false).unwrap();
-    assert_eq!(bench.group.leave("b", None, false), Err(ResponseError::UnknownMemberId));
-    assert_eq!(bench.group.check_epoch("", -1), Ok(()));
-    assert_eq!(bench.group.state(), "Empty");
+    assert_eq!(test.send(heartbeat("a", 2, None)), Err(ResponseError::FencedMemberEpoch));
+    assert_eq!(test.send(heartbeat("a", 2, Some(all("t", 0..2)))), Err(ResponseError::FencedMemberEpoch));
+    assert_eq!(test.send(heartbeat("a", 2, Some(kept))).unwrap().epoch, 3);
+    assert_eq!(test.group.check_epoch("a", 3), Ok(()));
+    assert_eq!(test.group.check_epoch("a", 2), Err(ResponseError::StaleMemberEpoch));
+    assert_eq!(test.group.check_epoch("a", -1), Err(ResponseError::StaleMemberEpoch));
+    assert_eq!(test.group.check_epoch("", -1), Err(ResponseError::UnknownMemberId));
+    test.group.leave("a", None, false).unwrap();
+    test.group.leave("b", None, false).unwrap();
+    assert_eq!(test.group.leave("b", None, false), Err(ResponseError::UnknownMemberId));
+    assert_eq!(test.group.check_epoch("", -1), Ok(()));
+    assert_eq!(test.group.state(), "Empty");
 }
 
 #[test]
-fn the_silent_and_the_slow_are_put_out() {
-    let mut bench = Bench::new(2);
-    bench.join("a");
-    bench.join("b");
-    bench.beat("a", None);
-    bench.pass(REVOKE);
-    assert_eq!(bench.group.members().map(|(id, _)| id).collect::<Vec<_>>(), ["b"], "a did not give up in time");
-    assert_eq!(bench.group.state(), "Assigning");
-    assert_eq!(bench.beat("b", None).assignment, Some(all("t", 0..2)));
-    bench.pass(SESSION);
-    assert!(bench.group.is_empty());
-    assert_eq!(bench.group.deadline(), None);
+fn members_expire_when_silent_or_slow_to_revoke() {
+    let mut test = TestGroup::new(2);
+    test.join("a");
+    test.join("b");
+    test.heartbeat("a", None);
+    test.advance(REVOKE);
+    assert_eq!(test.group.members().map(|(id, _)| id).collect::<Vec<_>>(), ["b"], "a did not give up in time");
+    assert_eq!(test.group.state(), "Assigning");
+    assert_eq!(test.heartbeat("b", None).assignment, Some(all("t", 0..2)));
+    test.advance(SESSION);
+    assert!(test.group.is_empty());
+    assert_eq!(test.group.deadline(), None);
 }
 
 #[test]
-fn a_static_member_that_left_for_now_finds_its_partitions_again() {
-    let mut bench = Bench::new(4);
-    bench.join_static("a", "i").unwrap();
-    assert_eq!(bench.join_static("b", "i"), Err(ResponseError::UnreleasedInstanceId));
-    let epoch = bench.group.epoch();
-    assert_eq!(bench.group.leave("b", Some("i"), true), Err(ResponseError::FencedInstanceId));
-    assert_eq!(bench.group.leave("b", Some("j"), true), Err(ResponseError::UnknownMemberId));
-    bench.group.leave("a", Some("i"), true).unwrap();
-    let back = bench.join_static("b", "i").unwrap();
+fn returning_static_member_keeps_its_partitions() {
+    let mut test = TestGroup::new(4);
+    test.join_static("a", "i").unwrap();
+    assert_eq!(test.join_static("b", "i"), Err(ResponseError::UnreleasedInstanceId));
+    let epoch = test.group.epoch();
+    assert_eq!(test.group.leave("b", Some("i"), true), Err(ResponseError::FencedInstanceId));
+    assert_eq!(test.group.leave("b", Some("j"), true), Err(ResponseError::UnknownMemberId));
+    test.group.leave("a", Some("i"), true).unwrap();
+    let back = test.join_static("b", "i").unwrap();
     assert_eq!((back.epoch, back.assignment), (epoch, Some(all("t", 0..4))), "no rebalance");
-    let old = Beat { member_id: "a".into(), epoch, instance_id: Some("i".into()), ..Beat::default() };
-    assert_eq!(bench.send(old), Err(ResponseError::FencedInstanceId));
-    bench.group.leave("b", Some("i"), true).unwrap();
-    bench.pass(SESSION);
-    assert!(bench.group.is_empty(), "it did not come back");
+    let old =
+        HeartbeatRequest { member_id: "a".into(), epoch, instance_id: Some("i".into()), ..HeartbeatRequest::default() };
+    assert_eq!(test.send(old), Err(ResponseError::FencedInstanceId));
+    test.group.leave("b", Some("i"), true).unwrap();
+    test.advance(SESSION);
+    assert!(test.group.is_empty(), "it did not come back");
 }
 
 #[test]
-fn a_topic_that_grows_is_shared_out_anew() {
-    let mut bench = Bench::new(1);
-    bench.join("a");
-    bench.topics.insert("t".into(), (id("t"), 3));
-    let grown = bench.beat("a", None);
+fn new_partitions_are_assigned() {
+    let mut test = TestGroup::new(1);
+    test.join("a");
+    test.topics.insert("t".into(), (id("t"), 3));
+    let grown = test.heartbeat("a", None);
     assert_eq!((grown.epoch, grown.assignment), (3, Some(all("t", 0..3))));
-    bench.topics.remove("t");
-    assert_eq!(bench.beat("a", None).assignment, Some(Partitions::new()));
+    test.topics.remove("t");
+    assert_eq!(test.heartbeat("a", None).assignment, Some(Partitions::new()));
 }
 
 #[test]
-fn range_gives_the_same_numbers_of_each_topic_to_one_member() {
-    let mut bench = Bench::new(3);
-    let range = |member: &str| Beat { assignor: Some(Assignor::Range), ..Bench::joining(member, &["t", "u"]) };
-    bench.send(range("b")).unwrap();
-    bench.send(range("a")).unwrap();
-    bench.send(Bench::joining("c", &["u"])).unwrap();
-    assert_eq!(bench.group.assignor(), Assignor::Range, "two of the three voted");
-    let target = |member: &str| bench.group.target(member).into_iter().collect::<Vec<_>>();
+fn range_assigns_the_same_partitions_of_each_topic() {
+    let mut test = TestGroup::new(3);
+    let range =
+        |member: &str| HeartbeatRequest { assignor: Some(Assignor::Range), ..TestGroup::joining(member, &["t", "u"]) };
+    test.send(range("b")).unwrap();
+    test.send(range("a")).unwrap();
+    test.send(TestGroup::joining("c", &["u"])).unwrap();
+    assert_eq!(test.group.assignor(), Assignor::Range, "two of the three voted");
+    let target = |member: &str| test.group.target(member).into_iter().collect::<Vec<_>>();
     assert_eq!(target("a"), [(id("t"), 0), (id("t"), 1), (id("u"), 0)]);
     assert_eq!(target("b"), [(id("t"), 2), (id("u"), 1)]);
     assert_eq!(target("c"), [(id("u"), 2)]);
@@ -174,7 +181,7 @@ fn range_gives_the_same_numbers_of_each_topic_to_one_member() {
 enum Event {
     Join(usize, usize, bool),
     /// A heartbeat, telling what is owned or not.
-    Beat(usize, bool),
+    Heartbeat(usize, bool),
     Leave(usize),
     Pass(u64),
     Grow(i32),
@@ -183,8 +190,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (0..4usize, 1..4usize, any::<bool>()).prop_map(|(m, t, r)| Event::Join(m, t, r)),
-        (0..4usize, any::<bool>()).prop_map(|(m, o)| Event::Beat(m, o)),
-        (0..4usize, any::<bool>()).prop_map(|(m, o)| Event::Beat(m, o)),
+        (0..4usize, any::<bool>()).prop_map(|(m, o)| Event::Heartbeat(m, o)),
+        (0..4usize, any::<bool>()).prop_map(|(m, o)| Event::Heartbeat(m, o)),
         (0..4usize).prop_map(Event::Leave),
         (0..30u64).prop_map(Event::Pass),
         (1..6i32).prop_map(Event::Grow),
@@ -195,38 +202,38 @@ proptest! {
     /// Members do what they are told: no partition is ever assigned to two, and in the end each has its target, which is
     /// complete and, with `uniform`, balanced.
     #[test]
-    fn partitions_have_one_owner_and_everyone_gets_there(events in prop::collection::vec(event(), 1..60)) {
-        let mut bench = Bench::new(4);
+    fn partitions_have_one_owner_and_targets_are_reached(events in prop::collection::vec(event(), 1..60)) {
+        let mut test = TestGroup::new(4);
         let mut owned: BTreeMap<String, Partitions> = BTreeMap::new();
         for event in events {
             match event {
                 Event::Join(m, topics, range) => {
                     let member = format!("m{m}");
-                    if bench.group.members.contains_key(&member) {
+                    if test.group.members.contains_key(&member) {
                         continue;
                     }
                     let topics: &[&str] = match topics { 1 => &["t"], 2 => &["u"], _ => &["t", "u"] };
                     let assignor = range.then_some(Assignor::Range);
-                    let beaten = bench.send(Beat { assignor, ..Bench::joining(&member, topics) }).unwrap();
-                    owned.insert(member, beaten.assignment.unwrap());
+                    let response = test.send(HeartbeatRequest { assignor, ..TestGroup::joining(&member, topics) }).unwrap();
+                    owned.insert(member, response.assignment.unwrap());
                 }
-                Event::Beat(m, tells) => {
+                Event::Heartbeat(m, tells) => {
                     let member = format!("m{m}");
-                    if bench.group.members.contains_key(&member) {
+                    if test.group.members.contains_key(&member) {
                         let mine = owned.get(&member).cloned().unwrap_or_default();
-                        if let Some(now) = bench.beat(&member, tells.then_some(mine)).assignment {
+                        if let Some(now) = test.heartbeat(&member, tells.then_some(mine)).assignment {
                             owned.insert(member, now);
                         }
                     }
                 }
-                Event::Leave(m) => _ = bench.group.leave(&format!("m{m}"), None, false),
-                Event::Pass(seconds) => bench.pass(Duration::from_secs(seconds)),
+                Event::Leave(m) => _ = test.group.leave(&format!("m{m}"), None, false),
+                Event::Pass(seconds) => test.advance(Duration::from_secs(seconds)),
                 Event::Grow(n) => {
-                    let count = bench.topics["t"].1.max(n);
-                    bench.topics.insert("t".into(), (id("t"), count));
+                    let count = test.topics["t"].1.max(n);
+                    test.topics.insert("t".into(), (id("t"), count));
                 }
             }
-            owned.retain(|m, _| bench.group.members.contains_key(m));
+            owned.retain(|m, _| test.group.members.contains_key(m));
             let total: usize = owned.values().map(BTreeSet::len).sum();
             let distinct: BTreeSet<_> = owned.values().flatten().collect();
             prop_assert_eq!(total, distinct.len());
@@ -234,7 +241,7 @@ proptest! {
         for _ in 0..12 {
             for member in owned.keys().cloned().collect::<Vec<_>>() {
                 let mine = owned[&member].clone();
-                if let Some(now) = bench.beat(&member, Some(mine)).assignment {
+                if let Some(now) = test.heartbeat(&member, Some(mine)).assignment {
                     owned.insert(member, now);
                 }
             }
@@ -242,12 +249,12 @@ proptest! {
         if owned.is_empty() {
             return Ok(());
         }
-        prop_assert_eq!(bench.group.state(), "Stable");
-        let wanted = bench.group.subscribed(&bench.topics);
+        prop_assert_eq!(test.group.state(), "Stable");
+        let wanted = test.group.subscribed_topics(&test.topics);
         let total: usize = owned.values().map(BTreeSet::len).sum();
         prop_assert_eq!(total, wanted.values().map(|t| usize::try_from(t.1).unwrap()).sum::<usize>());
-        let same = bench.group.members.values().all(|m| m.topics.len() == wanted.len());
-        if same && bench.group.assignor() == Assignor::Uniform {
+        let same = test.group.members.values().all(|m| m.topics.len() == wanted.len());
+        if same && test.group.assignor() == Assignor::Uniform {
             let sizes = owned.values().map(BTreeSet::len);
             prop_assert!(sizes.clone().max().unwrap() <= sizes.min().unwrap() + 1);
         }

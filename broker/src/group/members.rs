@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ConsumerProtocolSubscription;
 use kafka_protocol::protocol::Decodable;
 
-use super::Ticket;
+use super::RequestId;
 
 /// A JoinGroup request, with what its connection adds.
 #[derive(Clone, Debug)]
@@ -22,28 +22,28 @@ pub(crate) struct JoinRequest {
     /// Name and metadata of each assignor, the favourite first.
     pub protocols: Vec<(String, Bytes)>,
     /// The id of the member, should it be a new one.
-    pub fresh_id: String,
+    pub generated_member_id: String,
     /// A new member has to come back with the id it was given (KIP-394).
-    pub must_know_id: bool,
+    pub requires_known_member_id: bool,
     /// The client understands that it leads without having to assign (KIP-814).
-    pub may_skip_assignment: bool,
+    pub supports_skipping_assignment: bool,
 }
 
 /// What a member is told when a generation begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Joined {
+pub(crate) struct JoinGroupResult {
     pub generation: i32,
     pub protocol_type: String,
     pub protocol: String,
     pub leader: String,
     pub member_id: String,
     /// For the leader alone.
-    pub members: Vec<JoinedMember>,
+    pub members: Vec<JoinGroupMember>,
     pub skip_assignment: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct JoinedMember {
+pub(crate) struct JoinGroupMember {
     pub member_id: String,
     pub instance_id: Option<String>,
     pub metadata: Bytes,
@@ -65,11 +65,11 @@ pub(crate) struct Member {
     pub assignment: Bytes,
     pub(super) session_timeout: Duration,
     pub(super) rebalance_timeout: Duration,
-    pub(super) session_ends: Instant,
+    pub(super) session_expires_at: Instant,
     /// Its parked JoinGroup.
-    pub(super) joining: Option<Ticket>,
+    pub(super) pending_join: Option<RequestId>,
     /// Its parked SyncGroup.
-    pub(super) syncing: Option<Ticket>,
+    pub(super) pending_sync: Option<RequestId>,
 }
 
 impl Member {
@@ -82,9 +82,9 @@ impl Member {
             assignment: Bytes::new(),
             session_timeout: request.session_timeout,
             rebalance_timeout: request.rebalance_timeout,
-            session_ends: now + request.session_timeout,
-            joining: None,
-            syncing: None,
+            session_expires_at: now + request.session_timeout,
+            pending_join: None,
+            pending_sync: None,
         }
     }
 
@@ -94,17 +94,17 @@ impl Member {
         self.protocols = request.protocols;
         self.session_timeout = request.session_timeout;
         self.rebalance_timeout = request.rebalance_timeout;
-        self.touch(now);
+        self.renew_session(now);
     }
 
     /// The member gave a sign of life.
-    pub(super) fn touch(&mut self, now: Instant) {
-        self.session_ends = now + self.session_timeout;
+    pub(super) fn renew_session(&mut self, now: Instant) {
+        self.session_expires_at = now + self.session_timeout;
     }
 
     /// A member whose request is parked cannot send heartbeats, so its session does not end.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.joining.is_some() || self.syncing.is_some()
+    pub(super) fn has_pending_request(&self) -> bool {
+        self.pending_join.is_some() || self.pending_sync.is_some()
     }
 
     /// What the member said for an assignor.
@@ -114,7 +114,7 @@ impl Member {
 }
 
 /// The topics that the metadata of a consumer names.
-pub(super) fn subscribed(metadata: &Bytes) -> Option<Vec<String>> {
+pub(super) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
     /// The newest version that is read; what later ones have comes behind it.
     const NEWEST: i16 = 3;
     let mut rest = metadata.clone();

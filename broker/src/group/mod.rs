@@ -1,8 +1,8 @@
 //! A group with its offsets, as a state machine without clock, socket or task: here with members of the classic protocol; those
 //! of the `consumer` protocol are a [`ConsumerGroup`] inside. A group has one kind at a time, and may change while it is empty.
 //!
-//! Join and Sync may have to wait for other members. So a request comes with a [`Ticket`], and its answer, at once or
-//! later, comes out of [`Group::take_answers`] under that ticket. Time comes in as an argument; the owner calls
+//! Join and Sync may have to wait for other members. So a request comes with a [`RequestId`], and its answer, at once or
+//! later, comes out of [`Group::take_responses`] under that ticket. Time comes in as an argument; the owner calls
 //! [`Group::tick`] at the latest at [`Group::deadline`].
 //!
 //! A rebalance runs through the phases in order: *preparing* until every member has joined again or the rebalance
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
-use crate::consumer_group::{Beat, Beaten, ConsumerGroup, Topics};
+use crate::consumer_group::{ConsumerGroup, HeartbeatRequest, HeartbeatResponse, Topics};
 
-pub(crate) use members::{JoinRequest, Joined, JoinedMember, Member, MemberKey};
+pub(crate) use members::{JoinGroupMember, JoinGroupResult, JoinRequest, Member, MemberKey};
 
 /// Names a parked request.
-pub(crate) type Ticket = u64;
+pub(crate) type RequestId = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -48,20 +48,20 @@ impl Phase {
 
 /// The answer to a JoinGroup or SyncGroup request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Joined(Joined),
+pub(crate) enum GroupResponse {
+    Joined(JoinGroupResult),
     Synced {
         protocol_type: String,
         protocol: String,
         assignment: Bytes,
     },
     /// With the member id that the client has, or gets to come back with.
-    Refused(ResponseError, String),
+    Failed(ResponseError, String),
 }
 
 /// An offset that a group has committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Committed {
+pub(crate) struct CommittedOffset {
     pub offset: i64,
     pub leader_epoch: i32,
     pub metadata: Option<String>,
@@ -76,23 +76,23 @@ pub(crate) struct Group {
     leader: Option<String>,
     members: BTreeMap<String, Member>,
     /// Member ids that were handed out and not yet come back with, and when they lapse.
-    pending: BTreeMap<String, Instant>,
+    pending_members: BTreeMap<String, Instant>,
     /// While preparing or completing: when the members that have not joined or synced are given up.
-    phase_ends: Option<Instant>,
+    phase_deadline: Option<Instant>,
     /// While preparing out of an empty group: more members may come until then, and until the other at the latest.
-    held: Option<(Instant, Instant)>,
-    offsets: BTreeMap<(String, i32), Committed>,
-    answers: Vec<(Ticket, Answer)>,
-    initial_delay: Duration,
+    join_window: Option<(Instant, Instant)>,
+    offsets: BTreeMap<(String, i32), CommittedOffset>,
+    responses: Vec<(RequestId, GroupResponse)>,
+    initial_rebalance_delay: Duration,
     /// Set while the group is one of the `consumer` protocol.
     consumer: Option<ConsumerGroup>,
     session_timeout: Duration,
 }
 
 impl Group {
-    /// An empty group that waits `initial_delay` for more members after the first; members of the `consumer` protocol have
+    /// An empty group that waits `initial_rebalance_delay` for more members after the first; members of the `consumer` protocol have
     /// `session_timeout`.
-    pub fn new(initial_delay: Duration, session_timeout: Duration) -> Self {
+    pub fn new(initial_rebalance_delay: Duration, session_timeout: Duration) -> Self {
         Self {
             phase: Phase::Empty,
             generation: 0,
@@ -100,12 +100,12 @@ impl Group {
             protocol: String::new(),
             leader: None,
             members: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            phase_ends: None,
-            held: None,
+            pending_members: BTreeMap::new(),
+            phase_deadline: None,
+            join_window: None,
             offsets: BTreeMap::new(),
-            answers: Vec::new(),
-            initial_delay,
+            responses: Vec::new(),
+            initial_rebalance_delay,
             consumer: None,
             session_timeout,
         }
@@ -117,7 +117,7 @@ impl Group {
     }
 
     /// The name of its type, as ListGroups gives it.
-    pub fn kind(&self) -> &'static str {
+    pub fn group_type(&self) -> &'static str {
         if self.consumer.is_some() { "consumer" } else { "classic" }
     }
 
@@ -147,47 +147,50 @@ impl Group {
     }
 
     pub fn has_members(&self) -> bool {
-        !self.members.is_empty() || !self.pending.is_empty() || self.consumer.as_ref().is_some_and(|c| !c.is_empty())
+        !self.members.is_empty()
+            || !self.pending_members.is_empty()
+            || self.consumer.as_ref().is_some_and(|c| !c.is_empty())
     }
 
-    pub fn offsets(&self) -> &BTreeMap<(String, i32), Committed> {
+    pub fn offsets(&self) -> &BTreeMap<(String, i32), CommittedOffset> {
         &self.offsets
     }
 
-    pub fn commit(&mut self, topic: &str, partition: i32, committed: Committed) {
+    pub fn commit(&mut self, topic: &str, partition: i32, committed: CommittedOffset) {
         self.offsets.insert((topic.to_owned(), partition), committed);
     }
 
     /// Forgets one offset.
-    pub fn forget(&mut self, topic: &str, partition: i32) {
+    pub fn delete_offset(&mut self, topic: &str, partition: i32) {
         self.offsets.remove(&(topic.to_owned(), partition));
     }
 
     /// Whether a member subscribes to the topic; of one whose metadata is not that of a consumer, it is taken for granted.
-    pub fn subscribes(&self, topic: &str) -> bool {
+    pub fn is_subscribed_to(&self, topic: &str) -> bool {
         if let Some(consumer) = &self.consumer {
             return consumer.members().any(|(_, m)| m.topics.contains(topic));
         }
-        let names = |metadata: &Bytes| members::subscribed(metadata).is_none_or(|t| t.iter().any(|t| t == topic));
+        let names =
+            |metadata: &Bytes| members::subscribed_topics(metadata).is_none_or(|t| t.iter().any(|t| t == topic));
         self.members.values().flat_map(|m| &m.protocols).any(|(_, metadata)| names(metadata))
     }
 
     /// Forgets the offsets of a topic that was deleted.
-    pub fn forget_topic(&mut self, topic: &str) {
+    pub fn delete_offsets_of_topic(&mut self, topic: &str) {
         self.offsets.retain(|(t, _), _| t != topic);
     }
 
     /// The answers that are ready; each ticket is answered once.
-    pub fn take_answers(&mut self) -> Vec<(Ticket, Answer)> {
-        std::mem::take(&mut self.answers)
+    pub fn take_responses(&mut self) -> Vec<(RequestId, GroupResponse)> {
+        std::mem::take(&mut self.responses)
     }
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let sessions = self.members.values().filter(|m| !m.is_waiting()).map(|m| m.session_ends);
-        let phase = self.held.map(|(until, _)| until).or(self.phase_ends);
+        let sessions = self.members.values().filter(|m| !m.has_pending_request()).map(|m| m.session_expires_at);
+        let phase = self.join_window.map(|(until, _)| until).or(self.phase_deadline);
         let consumer = self.consumer.as_ref().and_then(ConsumerGroup::deadline);
-        sessions.chain(self.pending.values().copied()).chain(phase).chain(consumer).min()
+        sessions.chain(self.pending_members.values().copied()).chain(phase).chain(consumer).min()
     }
 
     /// Gives up members whose session is over and ends a phase whose time is over.
@@ -195,21 +198,21 @@ impl Group {
         if let Some(consumer) = &mut self.consumer {
             consumer.tick(now);
         }
-        self.pending.retain(|_, lapses| *lapses > now);
-        let gone: Vec<String> = self
+        self.pending_members.retain(|_, expires_at| *expires_at > now);
+        let expired: Vec<String> = self
             .members
             .iter()
-            .filter(|(_, m)| !m.is_waiting() && m.session_ends <= now)
+            .filter(|(_, m)| !m.has_pending_request() && m.session_expires_at <= now)
             .map(|(id, _)| id.clone())
             .collect();
-        for id in gone {
-            self.remove(&id, now);
+        for id in expired {
+            self.remove_member(&id, now);
         }
-        match (self.phase, self.held, self.phase_ends) {
+        match (self.phase, self.join_window, self.phase_deadline) {
             (Phase::PreparingRebalance, Some((until, _)), _) if until <= now => self.complete_join(now),
             (Phase::PreparingRebalance, None, Some(ends)) if ends <= now => self.complete_join(now),
             (Phase::CompletingRebalance, _, Some(ends)) if ends <= now => {
-                self.members.retain(|_, m| m.syncing.is_some());
+                self.members.retain(|_, m| m.pending_sync.is_some());
                 self.prepare_rebalance(now);
             }
             _ => {}
@@ -218,51 +221,62 @@ impl Group {
     }
 
     /// The group moves to another node: those who wait are sent there, and every session starts anew.
-    pub fn resign(&mut self, now: Instant) {
+    pub fn on_coordinator_moved(&mut self, now: Instant) {
         if let Some(consumer) = &mut self.consumer {
-            consumer.resign(now);
+            consumer.on_coordinator_moved(now);
         }
         for (id, member) in &mut self.members {
-            for ticket in [member.joining.take(), member.syncing.take()].into_iter().flatten() {
-                self.answers.push((ticket, Answer::Refused(ResponseError::NotCoordinator, id.clone())));
+            for request_id in [member.pending_join.take(), member.pending_sync.take()].into_iter().flatten() {
+                self.responses.push((request_id, GroupResponse::Failed(ResponseError::NotCoordinator, id.clone())));
             }
-            member.touch(now);
+            member.renew_session(now);
         }
     }
 
     /// ConsumerGroupHeartbeat of a member that joins or is one.
-    pub fn consumer_heartbeat(&mut self, beat: Beat, topics: &Topics, now: Instant) -> Result<Beaten, ResponseError> {
-        if self.consumer.is_none() && (self.has_members() || beat.epoch != crate::consumer_group::JOIN) {
+    pub fn consumer_heartbeat(
+        &mut self,
+        request: HeartbeatRequest,
+        topics: &Topics,
+        now: Instant,
+    ) -> Result<HeartbeatResponse, ResponseError> {
+        if self.consumer.is_none() && (self.has_members() || request.epoch != crate::consumer_group::JOIN_EPOCH) {
             return Err(ResponseError::GroupIdNotFound);
         }
         let session = self.session_timeout;
-        self.consumer.get_or_insert_with(|| ConsumerGroup::new(session)).heartbeat(beat, topics, now)
+        self.consumer.get_or_insert_with(|| ConsumerGroup::new(session)).heartbeat(request, topics, now)
     }
 
     /// ConsumerGroupHeartbeat of a member that goes: for good, or a static one for now.
-    pub fn consumer_leave(&mut self, id: &str, instance: Option<&str>, for_now: bool) -> Result<(), ResponseError> {
-        self.consumer.as_mut().ok_or(ResponseError::GroupIdNotFound)?.leave(id, instance, for_now)
+    pub fn consumer_leave(
+        &mut self,
+        id: &str,
+        instance: Option<&str>,
+        is_static_leave: bool,
+    ) -> Result<(), ResponseError> {
+        self.consumer.as_mut().ok_or(ResponseError::GroupIdNotFound)?.leave(id, instance, is_static_leave)
     }
 
     /// Everyone has to join again: those who wait for an assignment are told so at once.
     fn prepare_rebalance(&mut self, now: Instant) {
         for (id, member) in &mut self.members {
-            if let Some(ticket) = member.syncing.take() {
-                self.answers.push((ticket, Answer::Refused(ResponseError::RebalanceInProgress, id.clone())));
-                member.touch(now);
+            if let Some(request_id) = member.pending_sync.take() {
+                self.responses
+                    .push((request_id, GroupResponse::Failed(ResponseError::RebalanceInProgress, id.clone())));
+                member.renew_session(now);
             }
         }
-        let longest = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
-        let first = self.phase == Phase::Empty && !self.initial_delay.is_zero();
-        self.held = first.then(|| (now + self.initial_delay, now + longest));
-        self.phase_ends = Some(now + longest);
+        let longest_timeout = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
+        let first = self.phase == Phase::Empty && !self.initial_rebalance_delay.is_zero();
+        self.join_window = first.then(|| (now + self.initial_rebalance_delay, now + longest_timeout));
+        self.phase_deadline = Some(now + longest_timeout);
         self.phase = Phase::PreparingRebalance;
         self.complete_join_if_all_joined(now);
     }
 
     fn complete_join_if_all_joined(&mut self, now: Instant) {
-        let all = self.pending.is_empty() && self.members.values().all(|m| m.joining.is_some());
-        if self.phase == Phase::PreparingRebalance && all && (self.held.is_none() || self.members.is_empty()) {
+        let all = self.pending_members.is_empty() && self.members.values().all(|m| m.pending_join.is_some());
+        if self.phase == Phase::PreparingRebalance && all && (self.join_window.is_none() || self.members.is_empty()) {
             self.complete_join(now);
         }
     }
@@ -270,11 +284,11 @@ impl Group {
     /// Goes on with the members that have joined. Those that have not are out, except for static ones: they keep their
     /// place until their session ends.
     fn complete_join(&mut self, now: Instant) {
-        self.held = None;
-        self.members.retain(|_, m| m.joining.is_some() || m.instance_id.is_some());
+        self.join_window = None;
+        self.members.retain(|_, m| m.pending_join.is_some() || m.instance_id.is_some());
         if !self.members.is_empty() && !self.elect_leader() {
-            let longest = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
-            self.phase_ends = Some(now + longest);
+            let longest_timeout = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
+            self.phase_deadline = Some(now + longest_timeout);
             return;
         }
         self.generation += 1;
@@ -282,36 +296,36 @@ impl Group {
             self.become_empty();
             return;
         }
-        self.protocol = self.vote();
+        self.protocol = self.select_protocol();
         self.phase = Phase::CompletingRebalance;
-        let longest = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
-        self.phase_ends = Some(now + longest);
-        let tickets: Vec<(String, Ticket)> = self
+        let longest_timeout = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
+        self.phase_deadline = Some(now + longest_timeout);
+        let completed: Vec<(String, RequestId)> = self
             .members
             .iter_mut()
             .filter_map(|(id, m)| {
                 m.assignment = Bytes::new();
-                m.touch(now);
-                Some((id.clone(), m.joining.take()?))
+                m.renew_session(now);
+                Some((id.clone(), m.pending_join.take()?))
             })
             .collect();
-        for (id, ticket) in tickets {
-            let joined = self.joined(&id);
-            self.answers.push((ticket, Answer::Joined(joined)));
+        for (id, request_id) in completed {
+            let joined = self.join_result(&id);
+            self.responses.push((request_id, GroupResponse::Joined(joined)));
         }
     }
 
     fn become_empty(&mut self) {
         self.phase = Phase::Empty;
-        self.phase_ends = None;
-        self.held = None;
+        self.phase_deadline = None;
+        self.join_window = None;
         self.leader = None;
         self.protocol = String::new();
     }
 
     /// The leader stays if it joined; else it is one that did. Whether there is one.
     fn elect_leader(&mut self) -> bool {
-        let joined = |id: &String| self.members.get(id).is_some_and(|m| m.joining.is_some());
+        let joined = |id: &String| self.members.get(id).is_some_and(|m| m.pending_join.is_some());
         if !self.leader.as_ref().is_some_and(joined) {
             self.leader = self.members.keys().find(|id| joined(id)).cloned();
         }
@@ -319,7 +333,7 @@ impl Group {
     }
 
     /// The assignor that most members put first among those that all of them know.
-    fn vote(&self) -> String {
+    fn select_protocol(&self) -> String {
         let common = |name: &str| self.members.values().all(|m| m.metadata(name).is_some());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
@@ -331,29 +345,29 @@ impl Group {
     }
 
     /// What `id` is told about the current generation; the leader is told all members.
-    fn joined(&self, id: &str) -> Joined {
-        let one = |(id, m): (&String, &Member)| JoinedMember {
+    fn join_result(&self, id: &str) -> JoinGroupResult {
+        let one = |(id, m): (&String, &Member)| JoinGroupMember {
             member_id: id.clone(),
             instance_id: m.instance_id.clone(),
             metadata: m.metadata(&self.protocol).cloned().unwrap_or_default(),
         };
-        let leads = self.leader.as_deref() == Some(id);
-        Joined {
+        let is_leader = self.leader.as_deref() == Some(id);
+        JoinGroupResult {
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
             leader: self.leader.clone().unwrap_or_default(),
             member_id: id.to_owned(),
-            members: if leads { self.members.iter().map(one).collect() } else { Vec::new() },
+            members: if is_leader { self.members.iter().map(one).collect() } else { Vec::new() },
             skip_assignment: false,
         }
     }
 
     /// Takes a member out and has the others share its partitions.
-    fn remove(&mut self, id: &str, now: Instant) {
+    fn remove_member(&mut self, id: &str, now: Instant) {
         let Some(member) = self.members.remove(id) else { return };
-        for ticket in [member.joining, member.syncing].into_iter().flatten() {
-            self.answers.push((ticket, Answer::Refused(ResponseError::UnknownMemberId, id.to_owned())));
+        for request_id in [member.pending_join, member.pending_sync].into_iter().flatten() {
+            self.responses.push((request_id, GroupResponse::Failed(ResponseError::UnknownMemberId, id.to_owned())));
         }
         if self.leader.as_deref() == Some(id) {
             self.leader = None;

@@ -5,40 +5,40 @@ use std::time::Instant;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
-use super::{Answer, Group, JoinRequest, Member, MemberKey, Phase, Ticket};
+use super::{Group, GroupResponse, JoinRequest, Member, MemberKey, Phase, RequestId};
 
 /// An error and the member id that goes with it.
-type Refusal = (ResponseError, String);
+type JoinError = (ResponseError, String);
 
 impl Group {
     /// JoinGroup.
-    pub fn join(&mut self, request: JoinRequest, ticket: Ticket, now: Instant) {
-        if let Err((error, id)) = self.try_join(request, ticket, now) {
-            self.answers.push((ticket, Answer::Refused(error, id)));
+    pub fn join(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) {
+        if let Err((error, id)) = self.try_join(request, request_id, now) {
+            self.responses.push((request_id, GroupResponse::Failed(error, id)));
         }
     }
 
-    fn try_join(&mut self, request: JoinRequest, ticket: Ticket, now: Instant) -> Result<(), Refusal> {
+    fn try_join(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) -> Result<(), JoinError> {
         let id = request.member_id.clone();
-        if self.consumer.as_ref().is_some_and(|c| !c.is_empty()) || !self.understands(&request) {
+        if self.consumer.as_ref().is_some_and(|c| !c.is_empty()) || !self.supports_protocols(&request) {
             return Err((ResponseError::InconsistentGroupProtocol, id));
         }
         self.consumer = None;
         if id.is_empty() {
-            return self.join_new(request, ticket, now);
+            return self.join_new_member(request, request_id, now);
         }
-        if self.pending.remove(&id).is_some() {
-            self.add(id, request, ticket, now);
+        if self.pending_members.remove(&id).is_some() {
+            self.add_member(id, request, request_id, now);
             return Ok(());
         }
         let key = MemberKey { id: &id, instance: request.instance_id.as_deref() };
         self.member(key).map_err(|error| (error, id.clone()))?;
-        self.join_again(request, ticket, now);
+        self.rejoin_member(request, request_id, now);
         Ok(())
     }
 
     /// Whether the group and the newcomer have an assignor in common.
-    fn understands(&self, request: &JoinRequest) -> bool {
+    fn supports_protocols(&self, request: &JoinRequest) -> bool {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return false;
         }
@@ -48,92 +48,99 @@ impl Group {
                 && request.protocols.iter().any(|(name, _)| known_to_all(name)))
     }
 
-    fn join_new(&mut self, request: JoinRequest, ticket: Ticket, now: Instant) -> Result<(), Refusal> {
-        let id = request.fresh_id.clone();
+    fn join_new_member(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) -> Result<(), JoinError> {
+        let id = request.generated_member_id.clone();
         let instance = request.instance_id.as_deref();
         let predecessor = instance.and_then(|i| self.id_of_instance(Some(i)).ok()).map(str::to_owned);
         if let Some(old) = predecessor {
-            self.replace(&old, id, request, ticket, now);
-        } else if request.must_know_id && request.instance_id.is_none() {
-            self.pending.insert(id.clone(), now + request.session_timeout);
+            self.replace_static_member(&old, id, request, request_id, now);
+        } else if request.requires_known_member_id && request.instance_id.is_none() {
+            self.pending_members.insert(id.clone(), now + request.session_timeout);
             return Err((ResponseError::MemberIdRequired, id));
         } else {
-            self.add(id, request, ticket, now);
+            self.add_member(id, request, request_id, now);
         }
         Ok(())
     }
 
-    fn add(&mut self, id: String, request: JoinRequest, ticket: Ticket, now: Instant) {
+    fn add_member(&mut self, id: String, request: JoinRequest, request_id: RequestId, now: Instant) {
         if self.members.is_empty() {
             self.protocol_type = request.protocol_type.clone();
         }
         self.leader.get_or_insert_with(|| id.clone());
         let mut member = Member::new(request, now);
-        member.joining = Some(ticket);
+        member.pending_join = Some(request_id);
         self.members.insert(id, member);
-        if let Some((until, latest)) = &mut self.held {
-            *until = (now + self.initial_delay).min(*latest);
+        if let Some((until, latest)) = &mut self.join_window {
+            *until = (now + self.initial_rebalance_delay).min(*latest);
         }
-        self.rebalance(now);
+        self.start_or_continue_rebalance(now);
     }
 
     /// A member joins again: into a rebalance, or because it missed an answer, or to start a rebalance.
-    fn join_again(&mut self, request: JoinRequest, ticket: Ticket, now: Instant) {
+    fn rejoin_member(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) {
         let id = request.member_id.clone();
-        let leads = self.leader.as_ref() == Some(&id);
+        let is_leader = self.leader.as_ref() == Some(&id);
         let Some(member) = self.members.get_mut(&id) else { return };
         let same = member.protocols == request.protocols;
-        let informed = match self.phase {
+        let is_unchanged = match self.phase {
             Phase::CompletingRebalance => same,
             // A leader that joins again has seen the topics change and wants to assign anew.
-            Phase::Stable => same && !leads,
+            Phase::Stable => same && !is_leader,
             Phase::PreparingRebalance | Phase::Empty => false,
         };
         member.update(request, now);
-        if informed {
-            let joined = self.joined(&id);
-            self.answers.push((ticket, Answer::Joined(joined)));
+        if is_unchanged {
+            let joined = self.join_result(&id);
+            self.responses.push((request_id, GroupResponse::Joined(joined)));
             return;
         }
-        if let Some(older) = member.joining.replace(ticket) {
-            self.answers.push((older, Answer::Refused(ResponseError::RebalanceInProgress, id)));
+        if let Some(previous) = member.pending_join.replace(request_id) {
+            self.responses.push((previous, GroupResponse::Failed(ResponseError::RebalanceInProgress, id)));
         }
-        self.rebalance(now);
+        self.start_or_continue_rebalance(now);
     }
 
     /// A static member is back under a new id and takes over the place of its old self, which is fenced.
-    fn replace(&mut self, old: &str, id: String, request: JoinRequest, ticket: Ticket, now: Instant) {
+    fn replace_static_member(
+        &mut self,
+        old: &str,
+        id: String,
+        request: JoinRequest,
+        request_id: RequestId,
+        now: Instant,
+    ) {
         let Some(mut member) = self.members.remove(old) else { return };
-        for older in [member.joining.take(), member.syncing.take()].into_iter().flatten() {
-            self.answers.push((older, Answer::Refused(ResponseError::FencedInstanceId, old.to_owned())));
+        for previous in [member.pending_join.take(), member.pending_sync.take()].into_iter().flatten() {
+            self.responses.push((previous, GroupResponse::Failed(ResponseError::FencedInstanceId, old.to_owned())));
         }
-        let leads = self.leader.as_deref() == Some(old);
-        let skips = request.may_skip_assignment;
+        let is_leader = self.leader.as_deref() == Some(old);
+        let skips = request.supports_skipping_assignment;
         member.update(request, now);
         self.members.insert(id.clone(), member);
-        if leads {
+        if is_leader {
             self.leader = Some(id.clone());
         }
-        if self.phase == Phase::Stable && self.vote() == self.protocol {
+        if self.phase == Phase::Stable && self.select_protocol() == self.protocol {
             // Nothing changes for the others. A leader that must not assign again is told that another one leads.
-            let mut joined = self.joined(&id);
-            if leads && skips {
+            let mut joined = self.join_result(&id);
+            if is_leader && skips {
                 joined.skip_assignment = true;
-            } else if leads {
+            } else if is_leader {
                 joined.leader = old.to_owned();
                 joined.members = Vec::new();
             }
-            self.answers.push((ticket, Answer::Joined(joined)));
+            self.responses.push((request_id, GroupResponse::Joined(joined)));
             return;
         }
         if let Some(member) = self.members.get_mut(&id) {
-            member.joining = Some(ticket);
+            member.pending_join = Some(request_id);
         }
-        self.rebalance(now);
+        self.start_or_continue_rebalance(now);
     }
 
     /// Starts a rebalance, or goes on with the one that is under way.
-    fn rebalance(&mut self, now: Instant) {
+    fn start_or_continue_rebalance(&mut self, now: Instant) {
         if self.phase == Phase::PreparingRebalance {
             self.complete_join_if_all_joined(now);
         } else {
@@ -148,11 +155,11 @@ impl Group {
         generation: i32,
         expected: (Option<&str>, Option<&str>),
         assignments: Vec<(String, Bytes)>,
-        ticket: Ticket,
+        request_id: RequestId,
         now: Instant,
     ) {
-        if let Err(error) = self.try_sync(key, generation, expected, assignments, ticket, now) {
-            self.answers.push((ticket, Answer::Refused(error, key.id.to_owned())));
+        if let Err(error) = self.try_sync(key, generation, expected, assignments, request_id, now) {
+            self.responses.push((request_id, GroupResponse::Failed(error, key.id.to_owned())));
         }
     }
 
@@ -162,11 +169,11 @@ impl Group {
         generation: i32,
         expected: (Option<&str>, Option<&str>),
         assignments: Vec<(String, Bytes)>,
-        ticket: Ticket,
+        request_id: RequestId,
         now: Instant,
     ) -> Result<(), ResponseError> {
-        self.current(key, generation)?;
-        let differs = |told: Option<&str>, is: &str| told.is_some_and(|t| t != is);
+        self.member_in_generation(key, generation)?;
+        let differs = |named: Option<&str>, is: &str| named.is_some_and(|t| t != is);
         if differs(expected.0, &self.protocol_type) || differs(expected.1, &self.protocol) {
             return Err(ResponseError::InconsistentGroupProtocol);
         }
@@ -176,9 +183,10 @@ impl Group {
             Phase::CompletingRebalance | Phase::Stable => {}
         }
         let member = self.member(key)?;
-        member.touch(now);
-        if let Some(older) = member.syncing.replace(ticket) {
-            self.answers.push((older, Answer::Refused(ResponseError::RebalanceInProgress, key.id.to_owned())));
+        member.renew_session(now);
+        if let Some(previous) = member.pending_sync.replace(request_id) {
+            self.responses
+                .push((previous, GroupResponse::Failed(ResponseError::RebalanceInProgress, key.id.to_owned())));
         }
         if self.phase == Phase::CompletingRebalance && self.leader.as_deref() == Some(key.id) {
             for (id, assignment) in assignments {
@@ -187,31 +195,31 @@ impl Group {
                 }
             }
             self.phase = Phase::Stable;
-            self.phase_ends = None;
+            self.phase_deadline = None;
         }
         if self.phase == Phase::Stable {
-            self.hand_out_assignments(now);
+            self.complete_sync(now);
         }
         Ok(())
     }
 
-    fn hand_out_assignments(&mut self, now: Instant) {
+    fn complete_sync(&mut self, now: Instant) {
         for member in self.members.values_mut() {
-            if let Some(ticket) = member.syncing.take() {
-                member.touch(now);
-                let answer = Answer::Synced {
+            if let Some(request_id) = member.pending_sync.take() {
+                member.renew_session(now);
+                let response = GroupResponse::Synced {
                     protocol_type: self.protocol_type.clone(),
                     protocol: self.protocol.clone(),
                     assignment: member.assignment.clone(),
                 };
-                self.answers.push((ticket, answer));
+                self.responses.push((request_id, response));
             }
         }
     }
 
     /// Heartbeat.
     pub fn heartbeat(&mut self, key: MemberKey<'_>, generation: i32, now: Instant) -> Result<(), ResponseError> {
-        self.current(key, generation)?.touch(now);
+        self.member_in_generation(key, generation)?.renew_session(now);
         match self.phase {
             Phase::Empty => Err(ResponseError::UnknownMemberId),
             Phase::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
@@ -221,7 +229,7 @@ impl Group {
 
     /// LeaveGroup, of one member. A static one may be named by its instance alone.
     pub fn leave(&mut self, key: MemberKey<'_>, now: Instant) -> Result<(), ResponseError> {
-        if self.pending.remove(key.id).is_some() {
+        if self.pending_members.remove(key.id).is_some() {
             self.complete_join_if_all_joined(now);
             return Ok(());
         }
@@ -232,22 +240,22 @@ impl Group {
                 key.id.to_owned()
             }
         };
-        self.remove(&id, now);
+        self.remove_member(&id, now);
         Ok(())
     }
 
     /// Whether offsets may be committed in the name of a member, or with generation -1 and no name by anyone while the
-    /// group has no members. `speaks_epochs`: the request's version has a place for the epoch of a `consumer` member.
-    pub fn may_commit(
+    /// group has no members. `supports_member_epoch`: the request's version has a place for the epoch of a `consumer` member.
+    pub fn check_commit(
         &mut self,
         key: MemberKey<'_>,
         generation: i32,
-        speaks_epochs: bool,
+        supports_member_epoch: bool,
         now: Instant,
     ) -> Result<(), ResponseError> {
         if let Some(consumer) = &self.consumer {
             let known = consumer.check_epoch(key.id, generation);
-            let outdated = !speaks_epochs && generation >= 0 && known != Err(ResponseError::UnknownMemberId);
+            let outdated = !supports_member_epoch && generation >= 0 && known != Err(ResponseError::UnknownMemberId);
             return if outdated { Err(ResponseError::UnsupportedVersion) } else { known };
         }
         if generation < 0 && self.phase == Phase::Empty {
@@ -256,7 +264,7 @@ impl Group {
         if generation < 0 && key.id.is_empty() && key.instance.is_none() {
             return Err(ResponseError::UnknownMemberId);
         }
-        self.current(key, generation)?.touch(now);
+        self.member_in_generation(key, generation)?.renew_session(now);
         if self.phase == Phase::CompletingRebalance {
             return Err(ResponseError::RebalanceInProgress);
         }
@@ -277,7 +285,7 @@ impl Group {
     }
 
     /// The member, if it speaks of the current generation.
-    fn current(&mut self, key: MemberKey<'_>, generation: i32) -> Result<&mut Member, ResponseError> {
+    fn member_in_generation(&mut self, key: MemberKey<'_>, generation: i32) -> Result<&mut Member, ResponseError> {
         let now = self.generation;
         let member = self.member(key)?;
         if generation == now { Ok(member) } else { Err(ResponseError::IllegalGeneration) }

@@ -2,15 +2,15 @@
 
 /// Epoch and first offset, in the order of both.
 #[derive(Debug)]
-pub(crate) struct Epochs(Vec<(i32, i64)>);
+pub(crate) struct LeaderEpochs(Vec<(i32, i64)>);
 
-impl Default for Epochs {
+impl Default for LeaderEpochs {
     fn default() -> Self {
         Self(vec![(0, 0)])
     }
 }
 
-impl Epochs {
+impl LeaderEpochs {
     /// A leader is elected; what it appends begins at `end`.
     pub fn begin(&mut self, epoch: i32, end: i64) {
         self.0.retain(|&(_, start)| start < end);
@@ -24,8 +24,8 @@ impl Epochs {
 
     /// The largest epoch up to `epoch` that the log knows, and where it ends; -1 each for one that the log has not heard of.
     pub fn end_of(&self, epoch: i32, log_end: i64) -> (i32, i64) {
-        let known = self.0.partition_point(|&(e, _)| e <= epoch);
-        match (known.checked_sub(1).and_then(|i| self.0.get(i)), self.0.get(known)) {
+        let is_waiting = self.0.partition_point(|&(e, _)| e <= epoch);
+        match (is_waiting.checked_sub(1).and_then(|i| self.0.get(i)), self.0.get(is_waiting)) {
             (Some(&(last, _)), None) if last == epoch => (epoch, log_end),
             (_, None) => (-1, -1),
             (Some(&(floor, _)), Some(&(_, end))) => (floor, end),
@@ -39,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_ends_where_the_next_one_begins() {
-        let mut epochs = Epochs::default();
+    fn leader_epoch_ends_where_the_next_starts() {
+        let mut epochs = LeaderEpochs::default();
         epochs.begin(2, 10);
         epochs.begin(5, 30);
         assert_eq!(epochs.end_of(5, 40), (5, 40));

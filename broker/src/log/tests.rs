@@ -3,17 +3,17 @@
 use bytes::BytesMut;
 
 use super::*;
-use crate::batch::tests::maker::{Maker, seal};
+use crate::batch::tests::builder::{BatchBuilder, write_checksum};
 
-fn append(log: &mut Log, maker: &Maker) -> Result<i64, ResponseError> {
-    log.append(check(&maker.make(), true)?, 0)
+fn append(log: &mut Log, builder: &BatchBuilder) -> Result<i64, ResponseError> {
+    log.append(validate(&builder.make(), true)?, 0)
 }
 
 /// Batches at offsets 0-2 and 3-4, with times 10, 30, 20 and 40, 50.
 fn log() -> Log {
     let mut log = Log::default();
-    assert_eq!(append(&mut log, &Maker::new(&[10, 30, 20])), Ok(0));
-    assert_eq!(append(&mut log, &Maker::new(&[40, 50]).gzip()), Ok(3));
+    assert_eq!(append(&mut log, &BatchBuilder::new(&[10, 30, 20])), Ok(0));
+    assert_eq!(append(&mut log, &BatchBuilder::new(&[40, 50]).gzip()), Ok(3));
     log
 }
 
@@ -27,7 +27,7 @@ fn offsets(log: &Log) -> Vec<i64> {
 }
 
 #[test]
-fn offsets_follow_each_other_and_are_written_into_the_batches() {
+fn consecutive_offsets_are_written_into_batches() {
     let log = log();
     assert_eq!((log.start(), log.end()), (0, 5));
     let bases: Vec<i64> = log.batches().map(|b| Header::read(&b.data).unwrap().base_offset).collect();
@@ -36,28 +36,28 @@ fn offsets_follow_each_other_and_are_written_into_the_batches() {
 }
 
 #[test]
-fn broken_batches_are_refused() {
-    let good = Maker::new(&[1, 2]).make();
-    let refused = |batch: &[u8]| check(&Bytes::copy_from_slice(batch), true).map(|_| ()).unwrap_err();
-    assert_eq!(refused(&[]), ResponseError::InvalidRecord);
-    assert_eq!(refused(&good[..40]), ResponseError::CorruptMessage);
-    assert_eq!(refused(&[&good[..], &good[..]].concat()), ResponseError::InvalidRecord);
+fn invalid_batches_are_rejected() {
+    let good = BatchBuilder::new(&[1, 2]).make();
+    let error_of = |batch: &[u8]| validate(&Bytes::copy_from_slice(batch), true).map(|_| ()).unwrap_err();
+    assert_eq!(error_of(&[]), ResponseError::InvalidRecord);
+    assert_eq!(error_of(&good[..40]), ResponseError::CorruptMessage);
+    assert_eq!(error_of(&[&good[..], &good[..]].concat()), ResponseError::InvalidRecord);
     let mut flipped = BytesMut::from(&good[..]);
     flipped[70] ^= 1;
-    assert_eq!(refused(&flipped), ResponseError::CorruptMessage);
+    assert_eq!(error_of(&flipped), ResponseError::CorruptMessage);
     let mut miscounted = BytesMut::from(&good[..]);
     miscounted[60] = 3; // the count
     miscounted[26] = 2; // the last offset delta
-    seal(&mut miscounted);
-    assert_eq!(refused(&miscounted), ResponseError::InvalidRecord);
-    assert!(check(&miscounted.clone().freeze(), false).is_ok(), "without looking at the records");
-    assert_eq!(refused(&Maker::new(&[1]).control().make()), ResponseError::InvalidRecord);
+    write_checksum(&mut miscounted);
+    assert_eq!(error_of(&miscounted), ResponseError::InvalidRecord);
+    assert!(validate(&miscounted.clone().freeze(), false).is_ok(), "without looking at the records");
+    assert_eq!(error_of(&BatchBuilder::new(&[1]).control().make()), ResponseError::InvalidRecord);
 }
 
 #[test]
-fn a_repeated_batch_is_acknowledged_and_not_appended_again() {
+fn duplicate_batch_is_acknowledged_but_not_appended() {
     let mut log = Log::default();
-    let batch = |sequence| Maker::new(&[1, 2]).by(7, 0, sequence);
+    let batch = |check_sequence| BatchBuilder::new(&[1, 2]).by(7, 0, check_sequence);
     for n in 0..5 {
         assert_eq!(append(&mut log, &batch(2 * n)), Ok(i64::from(2 * n)));
     }
@@ -70,9 +70,9 @@ fn a_repeated_batch_is_acknowledged_and_not_appended_again() {
 }
 
 #[test]
-fn sequences_must_follow_each_other() {
+fn sequences_must_be_consecutive() {
     let mut log = Log::default();
-    let batch = |epoch, sequence| Maker::new(&[1, 2]).by(7, epoch, sequence);
+    let batch = |epoch, check_sequence| BatchBuilder::new(&[1, 2]).by(7, epoch, check_sequence);
     assert_eq!(append(&mut log, &batch(1, 100)), Ok(0), "an unknown producer may begin anywhere");
     assert_eq!(append(&mut log, &batch(1, 104)), Err(ResponseError::OutOfOrderSequenceNumber));
     assert_eq!(append(&mut log, &batch(0, 102)), Err(ResponseError::InvalidProducerEpoch));
@@ -82,19 +82,19 @@ fn sequences_must_follow_each_other() {
 }
 
 #[test]
-fn sequences_begin_again_after_the_largest() {
+fn sequences_wrap_around() {
     let mut log = Log::default();
-    let batch = |sequence| Maker::new(&[1, 2]).by(7, 0, sequence);
+    let batch = |check_sequence| BatchBuilder::new(&[1, 2]).by(7, 0, check_sequence);
     assert_eq!(append(&mut log, &batch(i32::MAX)), Ok(0));
     assert_eq!(append(&mut log, &batch(1)), Ok(2));
 }
 
 #[test]
-fn a_read_begins_with_the_batch_that_holds_the_offset() {
+fn read_starts_at_the_batch_with_the_offset() {
     let log = log();
     let sizes: Vec<usize> = log.batches().map(|b| b.data.len()).collect();
-    let read = |from, max, first, cut| {
-        log.read(from, i64::MAX, max, first, cut).map(|b| b.iter().map(Bytes::len).collect::<Vec<_>>())
+    let read = |from, max, first, allow_partial| {
+        log.read(from, i64::MAX, max, first, allow_partial).map(|b| b.iter().map(Bytes::len).collect::<Vec<_>>())
     };
     assert_eq!(read(1, 1 << 20, true, false), Ok(sizes.clone()));
     assert_eq!(read(3, 1 << 20, true, false), Ok(vec![sizes[1]]));
@@ -108,7 +108,7 @@ fn a_read_begins_with_the_batch_that_holds_the_offset() {
 }
 
 #[test]
-fn a_time_leads_to_the_first_record_at_or_after_it() {
+fn offset_for_timestamp_is_the_first_at_or_after_it() {
     let log = log();
     let cases = [(0, (0, 10)), (10, (0, 10)), (11, (1, 30)), (31, (3, 40)), (41, (4, 50))];
     for (timestamp, found) in cases {
@@ -119,7 +119,7 @@ fn a_time_leads_to_the_first_record_at_or_after_it() {
 }
 
 #[test]
-fn deleted_records_are_not_found_any_more() {
+fn deleted_records_are_not_found() {
     let mut log = log();
     log.delete_before(2).unwrap();
     assert_eq!((log.start(), log.batches().count()), (2, 2));
@@ -144,7 +144,7 @@ fn retention_drops_the_oldest_batches_but_never_the_newest() {
 #[test]
 fn compaction_leaves_gaps_and_an_empty_batch_at_the_end() {
     let mut log = log();
-    append(&mut log, &Maker::new(&[60])).unwrap();
+    append(&mut log, &BatchBuilder::new(&[60])).unwrap();
     log.compact(|offset| offset == 1).unwrap();
     assert_eq!((log.end(), offsets(&log)), (6, vec![1]));
     let shape: Vec<_> = log.batches().map(|b| (b.header.base_offset, b.last_offset(), b.header.count)).collect();
@@ -153,23 +153,23 @@ fn compaction_leaves_gaps_and_an_empty_batch_at_the_end() {
 }
 
 #[test]
-fn a_waiter_is_woken_once_and_never_kept_twice() {
+fn waiter_is_registered_and_woken_once() {
     let mut log = Log::default();
     let waiter = Arc::new(Notify::new());
-    log.wait(&waiter);
-    log.wait(&waiter);
-    log.wait(&Arc::new(Notify::new()));
+    log.notify_on_change(&waiter);
+    log.notify_on_change(&waiter);
+    log.notify_on_change(&Arc::new(Notify::new()));
     assert_eq!(log.waiters.len(), 2);
-    append(&mut log, &Maker::new(&[1])).unwrap();
+    append(&mut log, &BatchBuilder::new(&[1])).unwrap();
     assert!(log.waiters.is_empty());
 }
 
 #[test]
-fn a_transaction_is_open_until_its_marker_and_aborted_ones_are_listed() {
+fn transactions_end_at_their_marker() {
     let mut log = Log::default();
     let write = |log: &mut Log, producer| {
-        let mut batch = BytesMut::from(&Maker::new(&[1, 2]).make()[..]);
-        batch::enlist(&mut batch, producer).unwrap();
+        let mut batch = BytesMut::from(&BatchBuilder::new(&[1, 2]).make()[..]);
+        batch::make_transactional(&mut batch, producer).unwrap();
         assert!(Header::read(&batch).unwrap().is_intact(&batch));
         log.append_raw(batch, 0).unwrap()
     };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 /// A transaction that was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aborted {
+pub(crate) struct AbortedTxn {
     pub producer_id: i64,
     pub first_offset: i64,
     /// Of its marker.
@@ -17,20 +17,20 @@ pub(crate) struct Transactions {
     /// By producer, where its transaction begins.
     open: HashMap<i64, i64>,
     /// In the order of their markers.
-    aborted: Vec<Aborted>,
+    aborted: Vec<AbortedTxn>,
 }
 
 impl Transactions {
     /// A batch with records of a transaction.
-    pub fn wrote(&mut self, producer_id: i64, base_offset: i64) {
+    pub fn on_batch(&mut self, producer_id: i64, base_offset: i64) {
         self.open.entry(producer_id).or_insert(base_offset);
     }
 
     /// A marker; one without a transaction before it ends nothing.
-    pub fn ended(&mut self, producer_id: i64, offset: i64, commit: bool) {
+    pub fn on_marker(&mut self, producer_id: i64, offset: i64, commit: bool) {
         let first = self.open.remove(&producer_id);
         if let Some(first_offset) = first.filter(|_| !commit) {
-            self.aborted.push(Aborted { producer_id, first_offset, last_offset: offset });
+            self.aborted.push(AbortedTxn { producer_id, first_offset, last_offset: offset });
         }
     }
 
@@ -40,8 +40,8 @@ impl Transactions {
     }
 
     /// The aborted ones that touch `from` up to but not including `to`.
-    pub fn aborted(&self, from: i64, to: i64) -> Vec<Aborted> {
-        let touches = |a: &&Aborted| a.last_offset >= from && a.first_offset < to;
+    pub fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
+        let touches = |a: &&AbortedTxn| a.last_offset >= from && a.first_offset < to;
         self.aborted.iter().filter(touches).copied().collect()
     }
 }

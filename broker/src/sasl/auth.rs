@@ -1,4 +1,4 @@
-//! How far a connection has come in proving who it is.
+//! How far a connection has come in proving principal it is.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,23 +7,23 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use sha2::{Sha256, Sha512};
 
-use super::scram::Challenge;
-use super::{Refused, Sasl, SaslMechanism, Who, plain, token};
+use super::scram::ScramExchange;
+use super::{AuthError, Principal, Sasl, SaslMechanism, plain, token};
 
 /// A session that began with a successful authentication.
 #[derive(Debug, Clone)]
 struct Session {
     principal: String,
     mechanism: SaslMechanism,
-    ends: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
 /// What was agreed on, and what came of it so far.
 #[derive(Debug)]
 enum Exchange {
-    Begun,
-    Sha256(Box<Challenge<Sha256>>),
-    Sha512(Box<Challenge<Sha512>>),
+    Started,
+    Sha256(Box<ScramExchange<Sha256>>),
+    Sha512(Box<ScramExchange<Sha512>>),
     /// A token was not taken, and the client has been told.
     TokenRefused,
 }
@@ -31,14 +31,14 @@ enum Exchange {
 #[derive(Debug)]
 enum Stage {
     /// Nothing may be asked but the versions and for a mechanism.
-    Strange,
-    /// The exchange goes on; `before` is the session that it renews.
-    Proving {
+    AwaitingHandshake,
+    /// The exchange goes on; `previous` is the session that it renews.
+    Authenticating {
         mechanism: SaslMechanism,
         exchange: Exchange,
-        before: Option<Session>,
+        previous: Option<Session>,
     },
-    Known(Session),
+    Authenticated(Session),
 }
 
 /// One connection's.
@@ -49,93 +49,100 @@ pub(crate) struct Auth {
 
 /// What a step of the exchange is answered with.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    Next(Bytes),
+pub(crate) enum AuthOutcome {
+    Continue(Bytes),
     Done { last: Bytes, lifetime: Option<Duration> },
     Failed(ResponseError, String),
 }
 
 impl Auth {
     pub fn new() -> Self {
-        Self { stage: Stage::Strange }
+        Self { stage: Stage::AwaitingHandshake }
     }
 
     /// Whether this API may be asked for now; if not, the connection is closed, as Kafka does.
     pub fn allows(&self, api: ApiKey, now: Instant) -> bool {
         match (&self.stage, api) {
-            (Stage::Strange, ApiKey::ApiVersions | ApiKey::SaslHandshake) => true,
-            (Stage::Proving { .. }, ApiKey::SaslAuthenticate) => true,
-            (Stage::Strange | Stage::Proving { .. }, _) => false,
-            (Stage::Known(_), ApiKey::SaslHandshake) => true,
-            (Stage::Known(session), _) => session.ends.is_none_or(|ends| now < ends),
+            (Stage::AwaitingHandshake, ApiKey::ApiVersions | ApiKey::SaslHandshake) => true,
+            (Stage::Authenticating { .. }, ApiKey::SaslAuthenticate) => true,
+            (Stage::AwaitingHandshake | Stage::Authenticating { .. }, _) => false,
+            (Stage::Authenticated(_), ApiKey::SaslHandshake) => true,
+            (Stage::Authenticated(session), _) => session.expires_at.is_none_or(|expires_at| now < expires_at),
         }
     }
 
     /// A client asks for a mechanism, for the first time or to renew its session.
-    pub fn begin(&mut self, sasl: &Sasl, mechanism: &str) -> Result<(), ResponseError> {
-        let before = match std::mem::replace(&mut self.stage, Stage::Strange) {
-            Stage::Known(session) => Some(session),
+    pub fn handshake(&mut self, sasl: &Sasl, mechanism: &str) -> Result<(), ResponseError> {
+        let previous = match std::mem::replace(&mut self.stage, Stage::AwaitingHandshake) {
+            Stage::Authenticated(session) => Some(session),
             _ => None,
         };
-        let mechanism = sasl.offered(mechanism).ok_or(ResponseError::UnsupportedSaslMechanism)?;
-        if before.as_ref().is_some_and(|s| s.mechanism != mechanism) {
+        let mechanism = sasl.find_mechanism(mechanism).ok_or(ResponseError::UnsupportedSaslMechanism)?;
+        if previous.as_ref().is_some_and(|s| s.mechanism != mechanism) {
             return Err(ResponseError::IllegalSaslState);
         }
-        self.stage = Stage::Proving { mechanism, exchange: Exchange::Begun, before };
+        self.stage = Stage::Authenticating { mechanism, exchange: Exchange::Started, previous };
         Ok(())
     }
 
     /// One message of the client.
-    pub fn step(&mut self, sasl: &Sasl, message: &[u8], now: Instant) -> Outcome {
-        let Stage::Proving { mechanism, exchange, before } = std::mem::replace(&mut self.stage, Stage::Strange) else {
-            let why = "SaslAuthenticate request received after successful authentication";
-            return Outcome::Failed(ResponseError::IllegalSaslState, why.into());
+    pub fn authenticate(&mut self, sasl: &Sasl, message: &[u8], now: Instant) -> AuthOutcome {
+        let Stage::Authenticating { mechanism, exchange, previous } =
+            std::mem::replace(&mut self.stage, Stage::AwaitingHandshake)
+        else {
+            let message = "SaslAuthenticate request received after successful authentication";
+            return AuthOutcome::Failed(ResponseError::IllegalSaslState, message.into());
         };
         match advance(sasl, mechanism, exchange, message) {
-            Ok(Step::More(exchange, answer)) => {
-                self.stage = Stage::Proving { mechanism, exchange, before };
-                Outcome::Next(answer)
+            Ok(Step::Continue(exchange, answer)) => {
+                self.stage = Stage::Authenticating { mechanism, exchange, previous };
+                AuthOutcome::Continue(answer)
             }
-            Ok(Step::End(who, _)) if before.as_ref().is_some_and(|s| s.principal != who.principal) => {
-                let why = "Cannot change principals during re-authentication";
-                Outcome::Failed(ResponseError::SaslAuthenticationFailed, why.into())
+            Ok(Step::Done(principal, _)) if previous.as_ref().is_some_and(|s| s.principal != principal.name) => {
+                let message = "Cannot change principals during re-authentication";
+                AuthOutcome::Failed(ResponseError::SaslAuthenticationFailed, message.into())
             }
-            Ok(Step::End(who, last)) => {
-                let of_token = who.until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-                let lifetime = of_token.into_iter().chain(sasl.session_lifetime).min();
-                let ends = lifetime.and_then(|l| now.checked_add(l));
-                self.stage = Stage::Known(Session { principal: who.principal, mechanism, ends });
-                Outcome::Done { last, lifetime }
+            Ok(Step::Done(principal, last)) => {
+                let token_lifetime = principal
+                    .expires_at
+                    .map(|expires_at| expires_at.duration_since(SystemTime::now()).unwrap_or_default());
+                let lifetime = token_lifetime.into_iter().chain(sasl.session_lifetime).min();
+                let expires_at = lifetime.and_then(|l| now.checked_add(l));
+                self.stage = Stage::Authenticated(Session { principal: principal.name, mechanism, expires_at });
+                AuthOutcome::Done { last, lifetime }
             }
-            Err(Refused(why)) => Outcome::Failed(ResponseError::SaslAuthenticationFailed, why),
+            Err(AuthError(message)) => AuthOutcome::Failed(ResponseError::SaslAuthenticationFailed, message),
         }
     }
 }
 
 enum Step {
-    More(Exchange, Bytes),
-    End(Who, Bytes),
+    Continue(Exchange, Bytes),
+    Done(Principal, Bytes),
 }
 
-fn advance(sasl: &Sasl, mechanism: SaslMechanism, exchange: Exchange, message: &[u8]) -> Result<Step, Refused> {
-    let known = |user: &str| sasl.users.get(user);
-    let end = |user: &str, last: String| Step::End(Who { principal: user.to_owned(), until: None }, last.into());
+fn advance(sasl: &Sasl, mechanism: SaslMechanism, exchange: Exchange, message: &[u8]) -> Result<Step, AuthError> {
+    let authenticated = |user: &str| sasl.users.get(user);
+    let done =
+        |user: &str, last: String| Step::Done(Principal { name: user.to_owned(), expires_at: None }, last.into());
     match (mechanism, exchange) {
-        (SaslMechanism::Plain, _) => Ok(Step::End(plain::check(sasl, message)?, Bytes::new())),
-        (SaslMechanism::ScramSha256, Exchange::Begun) => {
-            let (challenge, first) = Challenge::new(message, |user| known(user).map(|u| u.sha_256.clone()))?;
-            Ok(Step::More(Exchange::Sha256(challenge.into()), first.into()))
+        (SaslMechanism::Plain, _) => Ok(Step::Done(plain::check(sasl, message)?, Bytes::new())),
+        (SaslMechanism::ScramSha256, Exchange::Started) => {
+            let (challenge, first) =
+                ScramExchange::new(message, |user| authenticated(user).map(|u| u.sha_256.clone()))?;
+            Ok(Step::Continue(Exchange::Sha256(challenge.into()), first.into()))
         }
-        (SaslMechanism::ScramSha512, Exchange::Begun) => {
-            let (challenge, first) = Challenge::new(message, |user| known(user).map(|u| u.sha_512.clone()))?;
-            Ok(Step::More(Exchange::Sha512(challenge.into()), first.into()))
+        (SaslMechanism::ScramSha512, Exchange::Started) => {
+            let (challenge, first) =
+                ScramExchange::new(message, |user| authenticated(user).map(|u| u.sha_512.clone()))?;
+            Ok(Step::Continue(Exchange::Sha512(challenge.into()), first.into()))
         }
-        (_, Exchange::Sha256(challenge)) => Ok(end(&challenge.user, challenge.check(message)?)),
-        (_, Exchange::Sha512(challenge)) => Ok(end(&challenge.user, challenge.check(message)?)),
-        (SaslMechanism::OAuthBearer, Exchange::Begun) => Ok(match token::check(sasl, message)? {
-            Some(who) => Step::End(who, Bytes::new()),
-            None => Step::More(Exchange::TokenRefused, token::INVALID.into()),
+        (_, Exchange::Sha256(challenge)) => Ok(done(&challenge.user, challenge.check(message)?)),
+        (_, Exchange::Sha512(challenge)) => Ok(done(&challenge.user, challenge.check(message)?)),
+        (SaslMechanism::OAuthBearer, Exchange::Started) => Ok(match token::check(sasl, message)? {
+            Some(principal) => Step::Done(principal, Bytes::new()),
+            None => Step::Continue(Exchange::TokenRefused, token::INVALID_TOKEN_RESPONSE.into()),
         }),
-        (_, Exchange::TokenRefused) => Err(Refused::new(token::INVALID)),
+        (_, Exchange::TokenRefused) => Err(AuthError::new(token::INVALID_TOKEN_RESPONSE)),
     }
 }

@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Sha256, Sha512};
 
-pub(crate) use auth::{Auth, Outcome};
+pub(crate) use auth::{Auth, AuthOutcome};
 
-use scram::Keys;
+use scram::ScramCredential;
 
 /// A way to prove who one is.
 ///
@@ -81,8 +81,8 @@ pub struct Sasl {
 #[derive(Clone)]
 struct User {
     password: String,
-    sha_256: Keys<Sha256>,
-    sha_512: Keys<Sha512>,
+    sha_256: ScramCredential<Sha256>,
+    sha_512: ScramCredential<Sha512>,
 }
 
 impl Default for Sasl {
@@ -109,7 +109,7 @@ impl Sasl {
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         let password = password.into();
-        let (sha_256, sha_512) = (Keys::of(&password), Keys::of(&password));
+        let (sha_256, sha_512) = (ScramCredential::of(&password), ScramCredential::of(&password));
         self.users.insert(name.into(), User { password, sha_256, sha_512 });
         self
     }
@@ -137,11 +137,11 @@ impl Sasl {
         self
     }
 
-    pub(crate) fn names(&self) -> Vec<&'static str> {
+    pub(crate) fn mechanism_names(&self) -> Vec<&'static str> {
         self.mechanisms.iter().map(|m| m.name()).collect()
     }
 
-    fn offered(&self, name: &str) -> Option<SaslMechanism> {
+    fn find_mechanism(&self, name: &str) -> Option<SaslMechanism> {
         self.mechanisms.iter().copied().find(|m| m.name() == name)
     }
 }
@@ -161,18 +161,18 @@ impl fmt::Debug for Sasl {
 
 /// Who has authenticated, and how long that counts if it is not for ever.
 #[derive(Debug, Clone)]
-struct Who {
-    principal: String,
-    until: Option<SystemTime>,
+struct Principal {
+    name: String,
+    expires_at: Option<SystemTime>,
 }
 
 /// Why somebody is not let in, in the words that they are told.
 #[derive(Debug)]
-struct Refused(String);
+struct AuthError(String);
 
-impl Refused {
-    fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+impl AuthError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
     }
 
     fn credentials() -> Self {

@@ -10,12 +10,12 @@ use sha2::digest::Output;
 use sha2::digest::core_api::BlockSizeUser;
 use uuid::Uuid;
 
-use super::Refused;
+use super::AuthError;
 
 /// The fewest that Kafka allows.
 const ITERATIONS: u32 = 4096;
 /// What a client that binds no channel says of it: `n,,` in base64.
-const NO_BINDING: &str = "biws";
+const CHANNEL_BINDING: &str = "biws";
 
 /// A hash that SCRAM may use.
 pub(super) trait Hash: Digest + BlockSizeUser + Clone + Sync {}
@@ -23,13 +23,13 @@ impl<T: Digest + BlockSizeUser + Clone + Sync> Hash for T {}
 
 /// What a broker keeps of a password.
 #[derive(Clone)]
-pub(super) struct Keys<D: Hash> {
+pub(super) struct ScramCredential<D: Hash> {
     salt: String,
     stored: Output<D>,
     server: Output<D>,
 }
 
-impl<D: Hash> Keys<D> {
+impl<D: Hash> ScramCredential<D> {
     pub fn of(password: &str) -> Self {
         Self::salted(password, Uuid::new_v4().as_bytes())
     }
@@ -49,61 +49,64 @@ fn hmac<D: Hash>(key: &[u8], message: &[u8]) -> Output<D> {
 }
 
 /// An exchange that waits for the client's proof.
-pub(super) struct Challenge<D: Hash> {
+pub(super) struct ScramExchange<D: Hash> {
     pub user: String,
-    keys: Keys<D>,
+    keys: ScramCredential<D>,
     nonce: String,
     /// The two messages so far, as both sides sign them.
-    said: String,
+    auth_message: String,
 }
 
-impl<D: Hash> fmt::Debug for Challenge<D> {
+impl<D: Hash> fmt::Debug for ScramExchange<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Challenge of {}", self.user)
     }
 }
 
-impl<D: Hash> Challenge<D> {
+impl<D: Hash> ScramExchange<D> {
     /// From the client's first message to the broker's.
-    pub fn new(message: &[u8], keys: impl FnOnce(&str) -> Option<Keys<D>>) -> Result<(Self, String), Refused> {
+    pub fn new(
+        message: &[u8],
+        keys: impl FnOnce(&str) -> Option<ScramCredential<D>>,
+    ) -> Result<(Self, String), AuthError> {
         Self::with_nonce(message, &Uuid::new_v4().simple().to_string(), keys)
     }
 
     fn with_nonce(
         message: &[u8],
-        ours: &str,
-        keys: impl FnOnce(&str) -> Option<Keys<D>>,
-    ) -> Result<(Self, String), Refused> {
-        let bad = || Refused::new("SCRAM: the client's first message can't be read");
-        let text = std::str::from_utf8(message).map_err(|_| bad())?;
-        let bare = text.strip_prefix("n,,").ok_or_else(|| Refused::new("SCRAM: channel binding is not supported"))?;
+        server_nonce: &str,
+        keys: impl FnOnce(&str) -> Option<ScramCredential<D>>,
+    ) -> Result<(Self, String), AuthError> {
+        let malformed = || AuthError::new("SCRAM: the client's first message can't be read");
+        let text = std::str::from_utf8(message).map_err(|_| malformed())?;
+        let bare = text.strip_prefix("n,,").ok_or_else(|| AuthError::new("SCRAM: channel binding is not supported"))?;
         let mut fields = bare.split(',');
-        let user = fields.next().and_then(|f| f.strip_prefix("n=")).ok_or_else(bad)?;
-        let theirs = fields.next().and_then(|f| f.strip_prefix("r=")).ok_or_else(bad)?;
+        let user = fields.next().and_then(|f| f.strip_prefix("n=")).ok_or_else(malformed)?;
+        let client_nonce = fields.next().and_then(|f| f.strip_prefix("r=")).ok_or_else(malformed)?;
         let user = user.replace("=2C", ",").replace("=3D", "=");
-        let keys = keys(&user).ok_or_else(Refused::credentials)?;
-        let nonce = format!("{theirs}{ours}");
+        let keys = keys(&user).ok_or_else(AuthError::credentials)?;
+        let nonce = format!("{client_nonce}{server_nonce}");
         let first = format!("r={nonce},s={},i={ITERATIONS}", keys.salt);
-        let said = format!("{bare},{first}");
-        Ok((Self { user, keys, nonce, said }, first))
+        let auth_message = format!("{bare},{first}");
+        Ok((Self { user, keys, nonce, auth_message }, first))
     }
 
     /// From the client's proof to the broker's.
-    pub fn check(&self, message: &[u8]) -> Result<String, Refused> {
-        let bad = || Refused::new("SCRAM: the client's final message can't be read");
-        let text = std::str::from_utf8(message).map_err(|_| bad())?;
-        let (unproven, proof) = text.split_once(",p=").ok_or_else(bad)?;
-        if unproven != format!("c={NO_BINDING},r={}", self.nonce) {
-            return Err(bad());
+    pub fn check(&self, message: &[u8]) -> Result<String, AuthError> {
+        let malformed = || AuthError::new("SCRAM: the client's final message can't be read");
+        let text = std::str::from_utf8(message).map_err(|_| malformed())?;
+        let (without_proof, proof) = text.split_once(",p=").ok_or_else(malformed)?;
+        if without_proof != format!("c={CHANNEL_BINDING},r={}", self.nonce) {
+            return Err(malformed());
         }
-        let proof = STANDARD.decode(proof).map_err(|_| bad())?;
-        let said = format!("{},{unproven}", self.said);
-        let signature = hmac::<D>(&self.keys.stored, said.as_bytes());
+        let proof = STANDARD.decode(proof).map_err(|_| malformed())?;
+        let auth_message = format!("{},{without_proof}", self.auth_message);
+        let signature = hmac::<D>(&self.keys.stored, auth_message.as_bytes());
         let client: Vec<u8> = proof.iter().zip(&signature).map(|(p, s)| p ^ s).collect();
         if proof.len() != signature.len() || D::digest(client) != self.keys.stored {
-            return Err(Refused::credentials());
+            return Err(AuthError::credentials());
         }
-        Ok(format!("v={}", STANDARD.encode(hmac::<D>(&self.keys.server, said.as_bytes()))))
+        Ok(format!("v={}", STANDARD.encode(hmac::<D>(&self.keys.server, auth_message.as_bytes()))))
     }
 }
 
@@ -116,34 +119,35 @@ mod tests {
     use super::*;
 
     /// The exchange of RFC 7677, section 3.
-    fn example() -> (Challenge<Sha256>, String) {
-        let keys = |user: &str| (user == "user").then(|| Keys::salted("pencil", &STANDARD.decode(SALT).unwrap()));
-        Challenge::with_nonce(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", keys).unwrap()
+    fn example() -> (ScramExchange<Sha256>, String) {
+        let keys =
+            |user: &str| (user == "user").then(|| ScramCredential::salted("pencil", &STANDARD.decode(SALT).unwrap()));
+        ScramExchange::with_nonce(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", keys).unwrap()
     }
     const SALT: &str = "W22ZaJ0SNY7soEsUEjb6gQ==";
-    const UNPROVEN: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const WITHOUT_PROOF: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
 
     #[test]
-    fn the_exchange_of_the_rfc() {
+    fn scram_matches_the_rfc_example() {
         let (challenge, first) = example();
         assert_eq!(first, format!("r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s={SALT},i=4096"));
-        let proof = format!("{UNPROVEN},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        let proof = format!("{WITHOUT_PROOF},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         assert_eq!(challenge.check(proof.as_bytes()).unwrap(), "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 
     #[test]
-    fn what_proves_nothing_is_refused() {
+    fn invalid_proofs_are_rejected() {
         let (challenge, _) = example();
         for proof in
             ["", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVU=", "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndQ=="]
         {
-            assert!(challenge.check(format!("{UNPROVEN},p={proof}").as_bytes()).is_err(), "{proof:?}");
+            assert!(challenge.check(format!("{WITHOUT_PROOF},p={proof}").as_bytes()).is_err(), "{proof:?}");
         }
         let other = "c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
         assert!(challenge.check(other.as_bytes()).is_err(), "another nonce");
         for first in ["", "n,,n=nobody,r=x", "y,,n=user,r=x", "p=tls-unique,,n=user,r=x", "n,,r=x"] {
-            let keys = |user: &str| (user == "user").then(|| Keys::<Sha256>::of("pencil"));
-            assert!(Challenge::new(first.as_bytes(), keys).is_err(), "{first:?}");
+            let keys = |user: &str| (user == "user").then(|| ScramCredential::<Sha256>::of("pencil"));
+            assert!(ScramExchange::new(first.as_bytes(), keys).is_err(), "{first:?}");
         }
     }
 }

@@ -45,17 +45,21 @@ fn filter(name: &str, pattern: i8) -> DescribeAclsRequest {
 
 /// Name, pattern type and operation of what a filter lets through.
 async fn found(client: &mut Client, request: &DescribeAclsRequest) -> BTreeSet<(String, i8, i8)> {
-    let answer = client.call(2, request).await;
-    assert_eq!(answer.error_code, 0);
+    let response = client.call(2, request).await;
+    assert_eq!(response.error_code, 0);
     let of = |r: &describe_acls_response::DescribeAclsResource| {
         let (name, pattern) = (r.resource_name.to_string(), r.pattern_type);
         r.acls.iter().map(|a| (name.clone(), pattern, a.operation)).collect::<Vec<_>>()
     };
-    answer.resources.iter().flat_map(of).collect()
+    response.resources.iter().flat_map(of).collect()
 }
 
 /// Asks until the answer is the expected one: brokers know of a change a moment after they have agreed to it.
-async fn finds<const N: usize>(client: &mut Client, request: &DescribeAclsRequest, expected: [&(String, i8, i8); N]) {
+async fn wait_for_acls<const N: usize>(
+    client: &mut Client,
+    request: &DescribeAclsRequest,
+    expected: [&(String, i8, i8); N],
+) {
     let expected: BTreeSet<_> = expected.into_iter().cloned().collect();
     let mut last = found(client, request).await;
     for _ in 0..10_000 {
@@ -68,7 +72,7 @@ async fn finds<const N: usize>(client: &mut Client, request: &DescribeAclsReques
 }
 
 #[tokio::test]
-async fn access_control_lists_are_created_found_and_deleted() {
+async fn acls_are_created_described_and_deleted() {
     for target in targets().await {
         let (mut client, name) = (target.client().await, target.name("t"));
         let prefix = name.strip_suffix("t").unwrap().to_owned();
@@ -76,27 +80,27 @@ async fn access_control_lists_are_created_found_and_deleted() {
         let created = client.call(2, &CreateAclsRequest::default().with_creations(all.clone())).await;
         let codes: Vec<_> = created.results.iter().map(|r| r.error_code).collect();
         if codes == [SECURITY_DISABLED; 3] && target.broker.is_none() {
-            return end(target).await; // it has no authorizer: there is nothing to compare
+            return clean_up(target).await; // it has no authorizer: there is nothing to compare
         }
         assert_eq!(codes, [0; 3]);
-        let mut wrong = vec![acl("", LITERAL, READ)];
-        wrong.push(acl(&name, LITERAL, READ).with_resource_type(4));
-        wrong.push(acl(&name, LITERAL, READ).with_principal(text("alice")));
-        for wrong in wrong {
-            let refused = client.call(2, &CreateAclsRequest::default().with_creations(vec![wrong.clone()])).await;
-            assert_eq!(refused.results[0].error_code, 42, "{wrong:?}");
+        let mut invalid = vec![acl("", LITERAL, READ)];
+        invalid.push(acl(&name, LITERAL, READ).with_resource_type(4));
+        invalid.push(acl(&name, LITERAL, READ).with_principal(text("alice")));
+        for invalid in invalid {
+            let refused = client.call(2, &CreateAclsRequest::default().with_creations(vec![invalid.clone()])).await;
+            assert_eq!(refused.results[0].error_code, 42, "{invalid:?}");
         }
 
         let (one, two, three) =
             ((name.clone(), LITERAL, READ), (name.clone(), LITERAL, WRITE), (prefix.clone(), PREFIXED, READ));
-        finds(&mut client, &filter(&name, LITERAL), [&one, &two]).await;
-        finds(&mut client, &filter(&name, PREFIXED), []).await;
-        finds(&mut client, &filter(&prefix, ANY), [&three]).await;
-        finds(&mut client, &filter(&name, MATCH), [&one, &two, &three]).await;
+        wait_for_acls(&mut client, &filter(&name, LITERAL), [&one, &two]).await;
+        wait_for_acls(&mut client, &filter(&name, PREFIXED), []).await;
+        wait_for_acls(&mut client, &filter(&prefix, ANY), [&three]).await;
+        wait_for_acls(&mut client, &filter(&name, MATCH), [&one, &two, &three]).await;
         let other = filter(&name, MATCH).with_principal_filter(Some(text("User:bob")));
-        finds(&mut client, &other, []).await;
+        wait_for_acls(&mut client, &other, []).await;
         let reads = filter(&name, MATCH).with_operation(READ);
-        finds(&mut client, &reads, [&one, &three]).await;
+        wait_for_acls(&mut client, &reads, [&one, &three]).await;
 
         let delete = |name: &str, pattern, operation| {
             let filter = DeleteAclsFilter::default().with_resource_type_filter(TOPIC);
@@ -104,29 +108,29 @@ async fn access_control_lists_are_created_found_and_deleted() {
             let filter = filter.with_principal_filter(None).with_host_filter(None);
             DeleteAclsRequest::default().with_filters(vec![filter.with_operation(operation).with_permission_type(ANY)])
         };
-        let mut gone = client.call(2, &delete(&name, LITERAL, READ)).await.filter_results.remove(0);
-        assert_eq!((gone.error_code, gone.matching_acls.len()), (0, 1));
-        let gone = gone.matching_acls.remove(0);
-        assert_eq!((gone.error_code, gone.resource_name.as_str(), gone.operation), (0, name.as_str(), READ));
-        finds(&mut client, &filter(&name, MATCH), [&two, &three]).await;
+        let mut deleted = client.call(2, &delete(&name, LITERAL, READ)).await.filter_results.remove(0);
+        assert_eq!((deleted.error_code, deleted.matching_acls.len()), (0, 1));
+        let deleted = deleted.matching_acls.remove(0);
+        assert_eq!((deleted.error_code, deleted.resource_name.as_str(), deleted.operation), (0, name.as_str(), READ));
+        wait_for_acls(&mut client, &filter(&name, MATCH), [&two, &three]).await;
         let none = client.call(2, &delete(&name, LITERAL, READ)).await.filter_results.remove(0);
         assert_eq!((none.error_code, none.matching_acls.len()), (0, 0));
         let rest = client.call(2, &delete(&name, MATCH, ANY)).await.filter_results.remove(0);
         assert_eq!(rest.matching_acls.len(), 2);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn sizes_of_logs_are_told() {
+async fn log_sizes_are_described() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 2).await;
-        let batch = Maker::new(&[1, 2]).make();
+        let batch = BatchBuilder::new(&[1, 2]).make();
         client.produce(&topic, 1, batch.clone()).await;
-        let sizes = |answer: &DescribeLogDirsResponse| {
-            assert!(answer.results.iter().all(|d| d.error_code == 0 && !d.log_dir.is_empty()));
-            let topics = answer.results.iter().flat_map(|d| &d.topics).filter(|t| t.name == topic_name(&topic));
+        let sizes = |response: &DescribeLogDirsResponse| {
+            assert!(response.results.iter().all(|d| d.error_code == 0 && !d.log_dir.is_empty()));
+            let topics = response.results.iter().flat_map(|d| &d.topics).filter(|t| t.name == topic_name(&topic));
             let partitions = topics.flat_map(|t| &t.partitions);
             partitions
                 .map(|p| (p.partition_index, p.partition_size, p.offset_lag, p.is_future_key))
@@ -137,10 +141,10 @@ async fn sizes_of_logs_are_told() {
             let all = client.call(version, &DescribeLogDirsRequest::default().with_topics(None)).await;
             assert_eq!(sizes(&all), both, "version {version}");
         }
-        let asked = DescribableLogDirTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![1, 7]);
-        let some = client.call(4, &DescribeLogDirsRequest::default().with_topics(Some(vec![asked]))).await;
+        let requested = DescribableLogDirTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![1, 7]);
+        let some = client.call(4, &DescribeLogDirsRequest::default().with_topics(Some(vec![requested]))).await;
         assert_eq!(sizes(&some), [(1, batch.len() as i64, 0, false)].into());
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
@@ -151,7 +155,7 @@ fn deleting(group: &str, topic: &str, partition: i32) -> OffsetDeleteRequest {
 }
 
 #[tokio::test]
-async fn single_offsets_are_deleted_where_no_member_wants_their_topic() {
+async fn offsets_are_deleted_unless_a_member_subscribes() {
     for target in targets().await {
         let (group, topic, other) = (target.name("g"), target.name("t"), target.name("other"));
         let mut a = Member::connect(&target, &group).await;
@@ -161,8 +165,8 @@ async fn single_offsets_are_deleted_where_no_member_wants_their_topic() {
         assert_eq!(a.commit_as(-1, "", &topic, 5, "").await, 0);
         assert_eq!(a.commit_as(-1, "", &other, 5, "").await, 0);
         let delete = async |a: &mut Member, topic: &str, partition| {
-            let answer = a.client.call(0, &deleting(&group, topic, partition)).await;
-            (answer.error_code, answer.topics.first().map(|t| t.partitions[0].error_code))
+            let response = a.client.call(0, &deleting(&group, topic, partition)).await;
+            (response.error_code, response.topics.first().map(|t| t.partitions[0].error_code))
         };
         assert_eq!(delete(&mut a, &topic, 1).await, (0, Some(3)), "no such partition");
         assert_eq!(delete(&mut a, &target.name("none"), 0).await, (0, Some(3)));
@@ -185,24 +189,29 @@ async fn single_offsets_are_deleted_where_no_member_wants_their_topic() {
         assert_eq!(delete(&mut a, &topic, 0).await, (0, Some(0)));
         assert_eq!(delete(&mut a, &topic, 0).await, (0, Some(0)), "deleting what is gone is no error");
         assert_eq!(a.committed(&topic).await.1, -1);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
-async fn alter(client: &mut Client, kind: i8, name: &str, change: (&str, i8, Option<&str>)) -> i16 {
+async fn alter(client: &mut Client, resource_type: i8, name: &str, change: (&str, i8, Option<&str>)) -> i16 {
     let config = AlterableConfig::default().with_name(text(change.0)).with_config_operation(change.1);
     let config = config.with_value(change.2.map(text));
-    let resource = AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text(name));
+    let resource = AlterConfigsResource::default().with_resource_type(resource_type).with_resource_name(text(name));
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
     client.call(1, &request).await.responses[0].error_code
 }
 
 /// Value, source and whether it can be changed; or the error code of the answer.
-async fn setting(client: &mut Client, kind: i8, name: &str, key: &str) -> Result<Option<(String, i8, bool)>, i16> {
-    let resource = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name));
+async fn setting(
+    client: &mut Client,
+    resource_type: i8,
+    name: &str,
+    key: &str,
+) -> Result<Option<(String, i8, bool)>, i16> {
+    let resource = DescribeConfigsResource::default().with_resource_type(resource_type).with_resource_name(text(name));
     let resource = resource.with_configuration_keys(Some(vec![text(key)]));
-    let mut answer = client.call(4, &DescribeConfigsRequest::default().with_resources(vec![resource])).await;
-    let found = answer.results.remove(0);
+    let mut response = client.call(4, &DescribeConfigsRequest::default().with_resources(vec![resource])).await;
+    let found = response.results.remove(0);
     if found.error_code != 0 {
         return Err(found.error_code);
     }
@@ -211,40 +220,40 @@ async fn setting(client: &mut Client, kind: i8, name: &str, key: &str) -> Result
 }
 
 /// Asks until the answer is the expected one: brokers take up a change a moment after they have agreed to it.
-async fn becomes(client: &mut Client, kind: i8, name: &str, key: &str, expected: Option<(&str, i8)>) {
+async fn wait_for_setting(client: &mut Client, resource_type: i8, name: &str, key: &str, expected: Option<(&str, i8)>) {
     let expected = expected.map(|(value, source)| (value.to_owned(), source, false));
     for _ in 0..10_000 {
-        if setting(client, kind, name, key).await == Ok(expected.clone()) {
+        if setting(client, resource_type, name, key).await == Ok(expected.clone()) {
             return;
         }
     }
-    assert_eq!(setting(client, kind, name, key).await, Ok(expected));
+    assert_eq!(setting(client, resource_type, name, key).await, Ok(expected));
 }
 
 #[tokio::test]
-async fn settings_of_topics_are_set_deleted_and_lists_appended_to() {
+async fn topic_settings_are_set_deleted_and_appended_to() {
     const POLICY: &str = "cleanup.policy";
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         client.create_topic(&topic, 1).await;
         assert_eq!(setting(&mut client, TOPIC, &target.name("none"), POLICY).await, Err(3));
-        becomes(&mut client, TOPIC, &topic, POLICY, Some(("delete", 5))).await;
+        wait_for_setting(&mut client, TOPIC, &topic, POLICY, Some(("delete", 5))).await;
         assert_eq!(alter(&mut client, TOPIC, &topic, (POLICY, 2, Some("compact"))).await, 0);
-        becomes(&mut client, TOPIC, &topic, POLICY, Some(("delete,compact", 1))).await;
+        wait_for_setting(&mut client, TOPIC, &topic, POLICY, Some(("delete,compact", 1))).await;
         assert_eq!(alter(&mut client, TOPIC, &topic, (POLICY, 3, Some("delete"))).await, 0);
-        becomes(&mut client, TOPIC, &topic, POLICY, Some(("compact", 1))).await;
+        wait_for_setting(&mut client, TOPIC, &topic, POLICY, Some(("compact", 1))).await;
         assert_eq!(alter(&mut client, TOPIC, &topic, (POLICY, 1, None)).await, 0);
-        becomes(&mut client, TOPIC, &topic, POLICY, Some(("delete", 5))).await;
+        wait_for_setting(&mut client, TOPIC, &topic, POLICY, Some(("delete", 5))).await;
         assert_eq!(alter(&mut client, TOPIC, &topic, ("retention.ms", 2, Some("1"))).await, 40, "it is no list");
         assert_eq!(alter(&mut client, TOPIC, &topic, ("retention.ms", 0, Some("soon"))).await, 40);
         assert_eq!(alter(&mut client, TOPIC, &topic, ("no.such.setting", 0, Some("1"))).await, 40);
         assert_eq!(alter(&mut client, TOPIC, &target.name("none"), (POLICY, 0, Some("delete"))).await, 3);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn settings_of_nodes_are_told_by_themselves_and_some_can_be_changed() {
+async fn broker_settings_are_described_and_changed() {
     const RETENTION: &str = "log.retention.ms";
     for target in targets().await {
         let mut client = target.client().await;
@@ -259,19 +268,19 @@ async fn settings_of_nodes_are_told_by_themselves_and_some_can_be_changed() {
         assert_eq!(alter(&mut client, NODE, &other, (RETENTION, 0, Some("77"))).await, 42);
         assert_eq!(alter(&mut client, NODE, &own, (RETENTION, 0, Some("soon"))).await, 42);
         assert_eq!(alter(&mut client, NODE, "", (RETENTION, 0, Some("86400001"))).await, 0);
-        becomes(&mut client, NODE, &own, RETENTION, Some(("86400001", 3))).await;
-        becomes(&mut client, NODE, "", RETENTION, Some(("86400001", 3))).await;
+        wait_for_setting(&mut client, NODE, &own, RETENTION, Some(("86400001", 3))).await;
+        wait_for_setting(&mut client, NODE, "", RETENTION, Some(("86400001", 3))).await;
         assert_eq!(alter(&mut client, NODE, &own, (RETENTION, 0, Some("86400002"))).await, 0);
-        becomes(&mut client, NODE, &own, RETENTION, Some(("86400002", 2))).await;
+        wait_for_setting(&mut client, NODE, &own, RETENTION, Some(("86400002", 2))).await;
         assert_eq!(alter(&mut client, NODE, &own, (RETENTION, 1, None)).await, 0);
         assert_eq!(alter(&mut client, NODE, "", (RETENTION, 1, None)).await, 0);
-        becomes(&mut client, NODE, "", RETENTION, None).await;
-        end(target).await;
+        wait_for_setting(&mut client, NODE, "", RETENTION, None).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_topic_is_created_as_assigned_or_only_checked() {
+async fn topic_is_created_with_an_assignment_or_only_validated() {
     for target in targets().await {
         let (mut client, topic) = (target.client().await, target.name("t"));
         let all = MetadataRequest::default().with_topics(Some(vec![]));
@@ -292,6 +301,6 @@ async fn a_topic_is_created_as_assigned_or_only_checked() {
         assert_eq!(code(create(&[(0, BrokerId(node.0 + 77))], -1, false)).await, 39);
         assert_eq!(code(create(&[(0, node), (1, node)], -1, false)).await, 0, "what was checked was not created");
         assert_eq!(code(create(&[(0, node)], -1, true)).await, 36);
-        end(target).await;
+        clean_up(target).await;
     }
 }

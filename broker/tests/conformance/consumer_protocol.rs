@@ -10,7 +10,7 @@ use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, Of
 use super::*;
 
 /// A member of a group that wants one topic.
-struct Modern {
+struct ConsumerMember {
     member: Member,
     topic: String,
     topic_id: Uuid,
@@ -19,13 +19,13 @@ struct Modern {
     owned: BTreeSet<i32>,
 }
 
-impl Modern {
+impl ConsumerMember {
     async fn new(target: &Target, group: &str, topic: &str, id: &str) -> Self {
         let mut member = Member::connect(target, group).await;
         member.id = id.into();
         let named = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-        let asked = MetadataRequest::default().with_topics(Some(vec![named]));
-        let topic_id = member.client.call(12, &asked).await.topics[0].topic_id;
+        let requested = MetadataRequest::default().with_topics(Some(vec![named]));
+        let topic_id = member.client.call(12, &requested).await.topics[0].topic_id;
         Self { member, topic: topic.into(), topic_id, epoch: 0, instance: None, owned: BTreeSet::new() }
     }
 
@@ -45,21 +45,21 @@ impl Modern {
             .with_topic_partitions(Some(vec![]))
     }
 
-    fn owning(&self, owned: impl IntoIterator<Item = i32>) -> Option<Vec<TopicPartitions>> {
+    fn owned_partitions(&self, owned: impl IntoIterator<Item = i32>) -> Option<Vec<TopicPartitions>> {
         let of = TopicPartitions::default().with_topic_id(self.topic_id).with_partitions(owned.into_iter().collect());
         Some(if of.partitions.is_empty() { vec![] } else { vec![of] })
     }
 
     /// The answer, which a member takes in when it is not an error.
     async fn send(&mut self, request: &ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
-        let answer = self.member.client.call(1, request).await;
-        if answer.error_code == 0 {
-            self.epoch = answer.member_epoch;
-            if let Some(assignment) = &answer.assignment {
+        let response = self.member.client.call(1, request).await;
+        if response.error_code == 0 {
+            self.epoch = response.member_epoch;
+            if let Some(assignment) = &response.assignment {
                 self.owned = assignment.topic_partitions.iter().flat_map(|t| t.partitions.clone()).collect();
             }
         }
-        answer
+        response
     }
 
     async fn code(&mut self, request: ConsumerGroupHeartbeatRequest) -> i16 {
@@ -70,23 +70,23 @@ impl Modern {
         self.send(&self.join_request()).await
     }
 
-    async fn beat(&mut self) -> ConsumerGroupHeartbeatResponse {
+    async fn heartbeat(&mut self) -> ConsumerGroupHeartbeatResponse {
         self.send(&self.request(self.epoch)).await
     }
 
     /// Tells what it owns, which is what it was told last.
-    async fn confirm(&mut self) -> ConsumerGroupHeartbeatResponse {
-        let owned = self.owning(self.owned.clone());
+    async fn acknowledge(&mut self) -> ConsumerGroupHeartbeatResponse {
+        let owned = self.owned_partitions(self.owned.clone());
         self.send(&self.request(self.epoch).with_topic_partitions(owned)).await
     }
 
     /// Heartbeats until it owns that many.
-    async fn until(&mut self, partitions: usize) {
+    async fn wait_for_partitions(&mut self, partitions: usize) {
         for _ in 0..100_000 {
             if self.owned.len() == partitions {
                 return;
             }
-            assert_eq!(self.beat().await.error_code, 0);
+            assert_eq!(self.heartbeat().await.error_code, 0);
         }
         panic!("{} has {:?}", self.member.id, self.owned);
     }
@@ -124,54 +124,54 @@ impl Modern {
 }
 
 /// A topic of four partitions and two members that have not joined.
-async fn pair(target: &Target) -> (Modern, Modern) {
+async fn pair(target: &Target) -> (ConsumerMember, ConsumerMember) {
     let (group, topic) = (target.name("g"), target.name("t"));
     assert_eq!(target.client().await.create_topic(&topic, 4).await, 0);
-    (Modern::new(target, &group, &topic, "a").await, Modern::new(target, &group, &topic, "b").await)
+    (ConsumerMember::new(target, &group, &topic, "a").await, ConsumerMember::new(target, &group, &topic, "b").await)
 }
 
 #[tokio::test]
-async fn a_partition_changes_hands_when_its_owner_has_given_it_up() {
+async fn partition_moves_after_its_owner_revoked_it() {
     for target in targets().await {
         let (mut a, mut b) = pair(&target).await;
         let joined = a.join().await;
         assert_eq!((joined.error_code, joined.member_id), (0, Some(text("a"))));
         assert!(joined.member_epoch > 0 && joined.heartbeat_interval_ms > 0);
-        a.until(4).await;
-        assert_eq!(a.confirm().await.assignment, None, "nothing has changed");
+        a.wait_for_partitions(4).await;
+        assert_eq!(a.acknowledge().await.assignment, None, "nothing has changed");
         assert_eq!(b.join().await.assignment.unwrap().topic_partitions, [], "all are taken");
         let before = a.epoch;
-        a.until(2).await;
+        a.wait_for_partitions(2).await;
         assert_eq!(a.epoch, before, "it stays in its epoch until it has given up");
-        assert_eq!(b.beat().await.assignment, None);
-        let all = a.owning(0..4);
+        assert_eq!(b.heartbeat().await.assignment, None);
+        let all = a.owned_partitions(0..4);
         assert_eq!(a.code(a.request(a.epoch).with_topic_partitions(all)).await, 0);
         assert_eq!(a.epoch, before);
         let stale = a.epoch;
-        assert_eq!(a.confirm().await.error_code, 0);
+        assert_eq!(a.acknowledge().await.error_code, 0);
         assert!(a.epoch > before);
-        b.until(2).await;
+        b.wait_for_partitions(2).await;
         assert_eq!(a.owned.intersection(&b.owned).count(), 0);
         // The answer with the new epoch may be lost, and only who owns no more than it should is believed.
         assert_eq!(a.code(a.request(stale)).await, 110);
-        let (too_many, mine) = (a.owning(0..4), a.owning(a.owned.clone()));
+        let (too_many, mine) = (a.owned_partitions(0..4), a.owned_partitions(a.owned.clone()));
         assert_eq!(a.code(a.request(stale).with_topic_partitions(too_many)).await, 110);
         assert_eq!(a.code(a.request(stale).with_topic_partitions(mine)).await, 0);
         let epoch = a.epoch;
         assert_eq!(a.join().await.error_code, 0, "a member may begin anew");
         assert_eq!((a.epoch, a.owned.len()), (epoch, 2), "and has what it had");
         assert_eq!(b.code(b.request(-1)).await, 0);
-        a.until(4).await;
+        a.wait_for_partitions(4).await;
         assert_eq!(a.code(a.request(-1)).await, 0);
         let group = a.describe().await;
         assert_eq!((group.error_code, group.group_state.as_str(), group.members.len()), (0, "Empty", 0));
         assert_eq!((a.member.delete().await, a.member.delete().await), (0, 69));
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn heartbeats_are_refused_for_the_right_reason() {
+async fn invalid_heartbeats_get_the_right_error() {
     for target in targets().await {
         let (mut a, mut b) = pair(&target).await;
         assert_eq!(a.code(a.request(1)).await, 69);
@@ -179,7 +179,7 @@ async fn heartbeats_are_refused_for_the_right_reason() {
         for (why, request) in [
             ("no topics", a.join_request().with_subscribed_topic_names(None)),
             ("owned is null", a.join_request().with_topic_partitions(None)),
-            ("owned", a.join_request().with_topic_partitions(a.owning([0]))),
+            ("owned", a.join_request().with_topic_partitions(a.owned_partitions([0]))),
             ("no timeout", a.join_request().with_rebalance_timeout_ms(-1)),
             ("no id", a.join_request().with_member_id(text(""))),
             ("no instance", a.request(-2)),
@@ -196,17 +196,17 @@ async fn heartbeats_are_refused_for_the_right_reason() {
         assert_eq!(b.code(b.request(a.epoch)).await, 25);
         assert_eq!(b.code(b.request(-1)).await, 25);
         assert_eq!(a.join().await.error_code, 0, "whoever joins again without a word in between is believed");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_static_member_leaves_for_now() {
+async fn static_member_leaves_temporarily() {
     for target in targets().await {
         let (mut a, mut b) = pair(&target).await;
         (a.instance, b.instance) = (Some("i"), Some("i"));
         a.join().await;
-        a.until(4).await;
+        a.wait_for_partitions(4).await;
         assert_eq!(b.join().await.error_code, 111);
         assert_eq!(b.code(b.request(a.epoch)).await, 82);
         assert_eq!(b.code(b.request(-2)).await, 82);
@@ -218,17 +218,17 @@ async fn a_static_member_leaves_for_now() {
         assert_eq!(a.code(a.request(b.epoch)).await, 25);
         assert_eq!(b.code(b.request(-1)).await, 0);
         assert_eq!(b.code(b.request(-1)).await, 25);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn offsets_are_committed_in_the_epoch_of_the_member() {
+async fn commit_needs_the_member_epoch() {
     for target in targets().await {
         let (mut a, _) = pair(&target).await;
         assert_eq!(a.commit(9, 3, "a").await, 69);
         a.join().await;
-        a.until(4).await;
+        a.wait_for_partitions(4).await;
         let epoch = a.epoch;
         assert_eq!(a.commit(8, epoch, "a").await, 35);
         assert_eq!(a.commit(9, epoch + 1, "a").await, 113);
@@ -242,17 +242,17 @@ async fn offsets_are_committed_in_the_epoch_of_the_member() {
         assert_eq!(a.committed(None, -1).await, Ok(7), "whoever does not say who it is may ask");
         let topic = a.topic.clone();
         assert_eq!(a.member.committed(&topic).await.1, 7, "as before version 8");
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn a_group_is_described_as_one_of_the_consumer_protocol() {
+async fn consumer_protocol_group_is_described() {
     for target in targets().await {
         let (mut a, _) = pair(&target).await;
         assert_eq!(a.describe().await.error_code, 69);
         a.send(&a.join_request().with_server_assignor(Some(text("range")))).await;
-        a.until(4).await;
+        a.wait_for_partitions(4).await;
         let group = a.describe().await;
         assert_eq!((group.group_state.as_str(), group.assignor_name.as_str()), ("Stable", "range"));
         assert_eq!((group.group_epoch, group.assignment_epoch), (a.epoch, a.epoch));
@@ -269,25 +269,25 @@ async fn a_group_is_described_as_one_of_the_consumer_protocol() {
         let listed = all.into_iter().find(|g| g.group_id == group_id(&a.member.group)).unwrap();
         assert_eq!((listed.group_type.as_str(), listed.protocol_type.as_str()), ("consumer", "consumer"));
         assert_eq!(a.member.delete().await, 68);
-        end(target).await;
+        clean_up(target).await;
     }
 }
 
 #[tokio::test]
-async fn an_empty_group_goes_over_to_the_other_protocol() {
+async fn empty_group_changes_its_protocol() {
     for target in targets().await {
         let (mut a, _) = pair(&target).await;
         let topic = a.topic.clone();
         assert_eq!(a.member.commit_as(-1, "", &topic, 5, "").await, 0);
         a.join().await;
-        a.until(4).await;
+        a.wait_for_partitions(4).await;
         assert_eq!(a.committed(Some("a"), a.epoch).await, Ok(5), "with its offsets");
         assert_eq!(a.member.commit_as(-1, "", &topic, 6, "").await, 25);
         assert_eq!(a.code(a.request(-1)).await, 0);
         let mut classic = Member::connect(&target, &a.member.group).await;
-        classic.enter().await;
+        classic.get_member_id().await;
         assert_eq!(classic.join().await.error_code, 0);
         assert_eq!(classic.committed(&topic).await.1, 5);
-        end(target).await;
+        clean_up(target).await;
     }
 }

@@ -7,14 +7,14 @@ use std::io::Read;
 
 /// A batch to be made: records at the given times, `k0`/`v0`, `k1`/`v1` and so on.
 #[derive(Clone, Debug)]
-pub struct Maker {
+pub struct BatchBuilder {
     pub timestamps: Vec<i64>,
     pub producer: (i64, i16, i32),
     pub gzip: bool,
     pub control: bool,
 }
 
-impl Maker {
+impl BatchBuilder {
     pub fn new(timestamps: &[i64]) -> Self {
         Self { timestamps: timestamps.to_vec(), producer: (-1, -1, -1), gzip: false, control: false }
     }
@@ -79,7 +79,7 @@ pub fn encode(records: &[Record], gzip: bool) -> Bytes {
 }
 
 /// Writes the checksum that fits the rest of the batch, after a test has changed it.
-pub fn seal(batch: &mut BytesMut) {
+pub fn write_checksum(batch: &mut BytesMut) {
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

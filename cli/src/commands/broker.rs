@@ -60,7 +60,7 @@ pub async fn run(args: Broker) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::install()?;
     let (listen, is_named) = (args.listen.resolve().await?, args.advertise.is_some());
     let broker = Embedded::listen(listen, args.advertise, args.nodes, args.partitions, args.versions).await?;
-    let (listening, told) = (broker.listening(), broker.brokers());
+    let (listening, told) = (broker.listen_addresses(), broker.brokers());
     output::print(format_args!("listening on {listening}\n"))?;
     if told != listening {
         let hint = if is_named { "" } else { "; --advertise names another host" };

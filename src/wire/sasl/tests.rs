@@ -225,7 +225,7 @@ async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
     let registry = Arc::new(Registry::new());
     let again = move || {
         _ = begins.send(());
-        Some(Fault::DelayAnswer(LONG))
+        Some(Fault::DelayResponse(LONG))
     };
     let (broker, connection) = renewing(&registry, again).await;
     begun.recv().await.unwrap();

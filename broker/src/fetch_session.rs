@@ -9,55 +9,55 @@ use kafka_protocol::messages::{FetchRequest, TopicName};
 use uuid::Uuid;
 
 /// The most sessions that are kept, as Kafka's `max.incremental.fetch.session.cache.slots`.
-const SLOTS: usize = 1000;
+const MAX_SESSIONS: usize = 1000;
 /// The epoch of a fetch without a session.
-const FINAL: i32 = -1;
+const FINAL_EPOCH: i32 = -1;
 /// The epoch of a fetch that begins one.
-const INITIAL: i32 = 0;
+const INITIAL_EPOCH: i32 = 0;
 
 /// A partition of a session.
 #[derive(Debug)]
-struct Cached {
+struct CachedPartition {
     topic: TopicName,
-    id: Uuid,
-    asked: FetchPartition,
+    topic_id: Uuid,
+    request_data: FetchPartition,
     /// High watermark and log start as they were told last.
-    told: Option<(i64, i64)>,
+    last_reported: Option<(i64, i64)>,
 }
 
-impl Cached {
-    fn is(&self, topic: &TopicName, id: Uuid, partition: i32) -> bool {
-        self.topic == *topic && self.id == id && self.asked.partition == partition
+impl CachedPartition {
+    fn is(&self, topic: &TopicName, topic_id: Uuid, partition: i32) -> bool {
+        self.topic == *topic && self.topic_id == topic_id && self.request_data.partition == partition
     }
 }
 
 #[derive(Debug)]
-struct Session {
+struct FetchSession {
     node: i32,
     /// Of the next request.
     epoch: i32,
     /// In the order in which they are served.
-    parts: Vec<Cached>,
+    partitions: Vec<CachedPartition>,
 }
 
 /// The sessions of all nodes, by id.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    sessions: BTreeMap<i32, Session>,
-    last: i32,
+pub(crate) struct FetchSessions {
+    sessions: BTreeMap<i32, FetchSession>,
+    last_id: i32,
 }
 
-impl Sessions {
+impl FetchSessions {
     pub fn clear(&mut self) {
         self.sessions.clear();
     }
 
     /// Takes a request into its session: afterwards it names all partitions to look at. Gives the session's id, 0 for none.
-    pub fn enter(&mut self, node: i32, request: &mut FetchRequest) -> Result<i32, ResponseError> {
-        if matches!(request.session_epoch, FINAL | INITIAL) {
+    pub fn resolve_request(&mut self, node: i32, request: &mut FetchRequest) -> Result<i32, ResponseError> {
+        if matches!(request.session_epoch, FINAL_EPOCH | INITIAL_EPOCH) {
             self.sessions.remove(&request.session_id);
             let all = request.topics.iter().all(|t| t.partitions.is_empty());
-            return Ok(if request.session_epoch == FINAL || all { 0 } else { self.begin(node, request) });
+            return Ok(if request.session_epoch == FINAL_EPOCH || all { 0 } else { self.create(node, request) });
         }
         let id = request.session_id;
         let found = self.sessions.get_mut(&id).filter(|s| s.node == node);
@@ -67,7 +67,7 @@ impl Sessions {
         }
         session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
         session.update(request);
-        if session.parts.is_empty() {
+        if session.partitions.is_empty() {
             self.sessions.remove(&id);
             return Ok(0);
         }
@@ -75,57 +75,58 @@ impl Sessions {
         Ok(id)
     }
 
-    fn begin(&mut self, node: i32, request: &mut FetchRequest) -> i32 {
-        if self.sessions.len() >= SLOTS {
+    fn create(&mut self, node: i32, request: &mut FetchRequest) -> i32 {
+        if self.sessions.len() >= MAX_SESSIONS {
             self.sessions.pop_first();
         }
-        self.last = if self.last == i32::MAX { 1 } else { self.last + 1 };
-        let mut session = Session { node, epoch: INITIAL + 1, parts: Vec::new() };
+        self.last_id = if self.last_id == i32::MAX { 1 } else { self.last_id + 1 };
+        let mut session = FetchSession { node, epoch: INITIAL_EPOCH + 1, partitions: Vec::new() };
         session.update(request);
-        self.sessions.insert(self.last, session);
-        self.last
+        self.sessions.insert(self.last_id, session);
+        self.last_id
     }
 
     /// Which partitions must be told of: in an incremental answer those with news. Those that brought records go to the end
     /// of the session, so that each has its turn.
-    pub fn leave(
+    pub fn record_response(
         &mut self,
-        id: i32,
+        topic_id: i32,
         incremental: bool,
         topic: (&TopicName, Uuid),
         data: &PartitionData,
         bytes: usize,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return true };
-        let found = session.parts.iter().position(|c| c.is(topic.0, topic.1, data.partition_index));
+        let Some(session) = self.sessions.get_mut(&topic_id) else { return true };
+        let found = session.partitions.iter().position(|c| c.is(topic.0, topic.1, data.partition_index));
         let Some(at) = found else { return true };
         let now = Some((data.high_watermark, data.log_start_offset));
-        let cached = &mut session.parts[at];
-        let news = data.error_code != 0 || data.preferred_read_replica.0 >= 0 || bytes > 0 || cached.told != now;
+        let cached = &mut session.partitions[at];
+        let has_changed =
+            data.error_code != 0 || data.preferred_read_replica.0 >= 0 || bytes > 0 || cached.last_reported != now;
         // A partition in error is told of again when it is well.
-        cached.told = now.filter(|_| data.error_code == 0);
+        cached.last_reported = now.filter(|_| data.error_code == 0);
         if bytes > 0 {
-            let served = session.parts.remove(at);
-            session.parts.push(served);
+            let served = session.partitions.remove(at);
+            session.partitions.push(served);
         }
-        news || !incremental
+        has_changed || !incremental
     }
 }
 
-impl Session {
+impl FetchSession {
     fn update(&mut self, request: &mut FetchRequest) {
         for topic in &request.forgotten_topics_data {
-            self.parts.retain(|c| !topic.partitions.iter().any(|p| c.is(&topic.topic, topic.topic_id, *p)));
+            self.partitions.retain(|c| !topic.partitions.iter().any(|p| c.is(&topic.topic, topic.topic_id, *p)));
         }
         for topic in &request.topics {
-            for asked in &topic.partitions {
-                match self.parts.iter_mut().find(|c| c.is(&topic.topic, topic.topic_id, asked.partition)) {
-                    Some(known) => known.asked = asked.clone(),
-                    None => self.parts.push(Cached {
+            for request_data in &topic.partitions {
+                match self.partitions.iter_mut().find(|c| c.is(&topic.topic, topic.topic_id, request_data.partition)) {
+                    Some(known) => known.request_data = request_data.clone(),
+                    None => self.partitions.push(CachedPartition {
                         topic: topic.topic.clone(),
-                        id: topic.topic_id,
-                        asked: asked.clone(),
-                        told: None,
+                        topic_id: topic.topic_id,
+                        request_data: request_data.clone(),
+                        last_reported: None,
                     }),
                 }
             }
@@ -135,14 +136,14 @@ impl Session {
     /// Neighbours of one topic are put together; the order stays.
     fn topics(&self) -> Vec<FetchTopic> {
         let mut topics: Vec<FetchTopic> = Vec::new();
-        for c in &self.parts {
-            match topics.last_mut().filter(|t| t.topic == c.topic && t.topic_id == c.id) {
-                Some(topic) => topic.partitions.push(c.asked.clone()),
+        for c in &self.partitions {
+            match topics.last_mut().filter(|t| t.topic == c.topic && t.topic_id == c.topic_id) {
+                Some(topic) => topic.partitions.push(c.request_data.clone()),
                 None => topics.push(
                     FetchTopic::default()
                         .with_topic(c.topic.clone())
-                        .with_topic_id(c.id)
-                        .with_partitions(vec![c.asked.clone()]),
+                        .with_topic_id(c.topic_id)
+                        .with_partitions(vec![c.request_data.clone()]),
                 ),
             }
         }

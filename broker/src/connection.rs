@@ -22,16 +22,16 @@ use crate::schema;
 use crate::shared::Shared;
 
 /// The largest request, as Kafka's `socket.request.max.bytes`.
-const MAX_REQUEST: usize = 100 << 20;
+const MAX_REQUEST_BYTES: usize = 100 << 20;
 /// A longer request takes memory as it comes, whatever its length says.
-const BELIEVED: usize = 1 << 20;
+const MAX_PREALLOCATED_BYTES: usize = 1 << 20;
 /// Key, version and correlation id.
-const HEADER_START: usize = 8;
+const MIN_HEADER_BYTES: usize = 8;
 
 /// Counts a connection for as long as it is served.
-struct Counted<'a>(&'a Shared);
+struct ConnectionCount<'a>(&'a Shared);
 
-impl Drop for Counted<'_> {
+impl Drop for ConnectionCount<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -40,25 +40,25 @@ impl Drop for Counted<'_> {
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: TcpStream, peer: SocketAddr) {
     shared.connections.fetch_add(1, Ordering::Relaxed);
-    let _counted = Counted(&shared);
-    if let Err(error) = open(&shared, node, stream, peer).await {
+    let _count = ConnectionCount(&shared);
+    if let Err(error) = accept(&shared, node, stream, peer).await {
         if error.kind() != io::ErrorKind::UnexpectedEof {
             tracing::debug!(node, %peer, %error, "connection closed");
         }
     }
 }
 
-async fn open(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+async fn accept(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(feature = "tls")]
     if let Some(tls) = shared.tls() {
         let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await?;
-        return run(shared, node, stream, peer).await;
+        return serve_requests(shared, node, stream, peer).await;
     }
-    run(shared, node, stream, peer).await
+    serve_requests(shared, node, stream, peer).await
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_requests<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     node: i32,
     stream: S,
@@ -69,16 +69,16 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut auth = shared.config.sasl.is_some().then(Auth::new);
     loop {
         let frame = read_frame(&mut stream).await?;
-        match answer(shared, node, &mut auth, frame, peer, &wake).await? {
+        match handle_request(shared, node, &mut auth, frame, peer, &wake).await? {
             Response::Send(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
             }
-            Response::Last(bytes) => {
+            Response::SendAndClose(bytes) => {
                 stream.write_all(&bytes).await?;
                 return stream.shutdown().await;
             }
-            Response::Silence => {}
+            Response::None => {}
             Response::Close => return Ok(()),
         }
     }
@@ -86,10 +86,10 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Result<Bytes> {
     let length = stream.read_u32().await? as usize;
-    if !(HEADER_START..=MAX_REQUEST).contains(&length) {
+    if !(MIN_HEADER_BYTES..=MAX_REQUEST_BYTES).contains(&length) {
         return Err(invalid(format!("a request of {length} bytes")));
     }
-    let mut frame = BytesMut::with_capacity(length.min(BELIEVED));
+    let mut frame = BytesMut::with_capacity(length.min(MAX_PREALLOCATED_BYTES));
     let mut rest = stream.take(length as u64);
     while rest.read_buf(&mut frame).await? > 0 {}
     if frame.len() < length {
@@ -98,7 +98,7 @@ async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Resul
     Ok(frame.freeze())
 }
 
-pub(crate) async fn answer(
+pub(crate) async fn handle_request(
     shared: &Shared,
     node: i32,
     auth: &mut Option<Auth>,
@@ -106,7 +106,7 @@ pub(crate) async fn answer(
     peer: SocketAddr,
     wake: &Arc<Notify>,
 ) -> io::Result<Response> {
-    let mut start = &frame[..HEADER_START];
+    let mut start = &frame[..MIN_HEADER_BYTES];
     let (api_key, version, correlation_id) = (start.get_i16(), start.get_i16(), start.get_i32());
     let mut context = Context::new(node, (version, correlation_id), peer, wake.clone());
     let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
@@ -125,8 +125,9 @@ pub(crate) async fn answer(
     let info = RequestInfo { node, api_key, version, correlation_id, client_id: &context.client_id, body: &frame };
     let flexible = api.request_header_version(version) >= 2;
     let fields = schema::fields(api).unwrap_or_default();
-    schema::check(&frame, fields, version, flexible).map_err(|what| invalid(format!("unreadable {api:?}: {what}")))?;
-    let fault = shared.judge(&info);
+    schema::check(&frame, fields, version, flexible)
+        .map_err(|message| invalid(format!("unreadable {api:?}: {message}")))?;
+    let fault = shared.fault_for(&info);
     context.inject(fault);
     match fault {
         Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
@@ -136,29 +137,29 @@ pub(crate) async fn answer(
     if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
         return Err(invalid(format!("{api:?} without an authentication that counts")));
     }
-    let answer = match api {
+    let response = match api {
         ApiKey::SaslHandshake => {
-            let (answer, last) = sasl_handshake::handle(shared, auth, &context, &context.decode(frame)?);
-            ended(context.encode(&answer)?, last)
+            let (response, close) = sasl_handshake::handle(shared, auth, &context, &context.decode(frame)?);
+            close_after(context.encode(&response)?, close)
         }
         ApiKey::SaslAuthenticate => {
-            let (answer, last) = sasl_authenticate::handle(shared, auth, &context, &context.decode(frame)?);
-            ended(context.encode(&answer)?, last)
+            let (response, close) = sasl_authenticate::handle(shared, auth, &context, &context.decode(frame)?);
+            close_after(context.encode(&response)?, close)
         }
         _ => api::dispatch(shared, api, &context, frame).await?,
     };
     match fault {
-        Some(Fault::LoseAnswer) => return Ok(Response::Close),
-        Some(Fault::DelayAnswer(delay)) => tokio::time::sleep(delay).await,
+        Some(Fault::DropResponse) => return Ok(Response::Close),
+        Some(Fault::DelayResponse(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// An answer behind which the connection may be closed.
-fn ended(answer: Response, last: bool) -> Response {
-    match answer {
-        Response::Send(bytes) if last => Response::Last(bytes),
-        answer => answer,
+fn close_after(response: Response, close: bool) -> Response {
+    match response {
+        Response::Send(bytes) if close => Response::SendAndClose(bytes),
+        response => response,
     }
 }
