@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use ailurus::Compression;
-use ailurus::producer::{murmur2, raw::Batches};
+use ailurus::producer::{murmur2, raw::RawAccumulator};
 use ailurus::record::raw;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -61,7 +61,7 @@ fn benches(c: &mut Criterion) {
             b.iter(|| raw::compress(black_box(&batch), *codec).unwrap());
         });
     }
-    let mut batches = Batches::new("orders", 3);
+    let mut batches = RawAccumulator::new("orders", 3);
     group.bench_function("accumulate", |b| {
         b.iter(|| {
             pairs().for_each(|(key, value)| batches.append(black_box(key), value));

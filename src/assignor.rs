@@ -69,7 +69,7 @@ impl GroupMember {
     }
 
     /// Static members first, by instance id; then the others by member id.
-    pub(crate) fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn canonical_order(&self, other: &Self) -> Ordering {
         match (&self.instance_id, &other.instance_id) {
             (Some(a), Some(b)) => a.cmp(b),
             (Some(_), None) => Ordering::Less,
@@ -106,7 +106,7 @@ impl TopicLayout {
     }
 
     /// A member without a rack is near to all.
-    pub(crate) fn is_near(&self, partition: i32, rack: Option<&str>) -> bool {
+    pub(crate) fn has_replica_in(&self, partition: i32, rack: Option<&str>) -> bool {
         rack.is_none_or(|rack| self.racks_of(partition).is_some_and(|racks| racks.contains(rack)))
     }
 }

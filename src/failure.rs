@@ -12,7 +12,7 @@
 
 mod outage;
 
-pub(crate) use outage::{Outage, Trouble};
+pub(crate) use outage::{OngoingOutage, Outage};
 
 use crate::code;
 use crate::error::{Error, ErrorKind};
@@ -43,7 +43,7 @@ pub(crate) fn is_final(e: &Error) -> bool {
 }
 
 /// Whether this is what a start or a send has to hear, and not wait for: it is final, or a topic that does not exist or may not be used.
-pub(crate) fn is_answer(e: &Error) -> bool {
+pub(crate) fn fails_fast(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_final(e)
 }
 

@@ -307,7 +307,7 @@ impl RedpandaService {
     /// # Cancellation
     /// Dropping the future ends the questions, or leaves the wait for those of another caller.
     pub async fn health(&self) -> Health {
-        let running = self.client.cluster().running();
+        let running = self.client.cluster().components();
         let subscriptions = running.running::<SubscriptionState>();
         let consumers = running.running::<RunningConsumer>(); // now: one that is starting becomes a subscription
         let (seen, age) = self.checks.get(&self.client, &subscriptions).await;

@@ -21,9 +21,9 @@ const CE_TRACEPARENT: &str = "ce_traceparent";
 const CE_TRACESTATE: &str = "ce_tracestate";
 
 /// The length of a `traceparent` of version 00.
-const LENGTH: usize = 55;
+const TRACEPARENT_LENGTH: usize = 55;
 /// The most list members of a `tracestate`.
-const MEMBERS: usize = 32;
+const MAX_TRACESTATE_MEMBERS: usize = 32;
 const SAMPLED: u8 = 1;
 
 /// A place in a trace: the trace's id, the id of a span in it, whether it is recorded, and what tracing systems add.
@@ -67,18 +67,18 @@ impl TraceContext {
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let (version, ids) = (hex(traceparent, 0..2)?, traceparent.as_bytes());
         let complete = match version {
-            0 => ids.len() == LENGTH,
+            0 => ids.len() == TRACEPARENT_LENGTH,
             0xff => false,
-            _ => ids.len() == LENGTH || ids.get(LENGTH) == Some(&b'-'),
+            _ => ids.len() == TRACEPARENT_LENGTH || ids.get(TRACEPARENT_LENGTH) == Some(&b'-'),
         };
-        let apart = [2, 35, 52].into_iter().all(|at| ids.get(at) == Some(&b'-'));
-        if !complete || !apart {
+        let separated = [2, 35, 52].into_iter().all(|at| ids.get(at) == Some(&b'-'));
+        if !complete || !separated {
             return None;
         }
         let trace_id = hex(traceparent, 3..35).filter(|id| *id != 0)?;
         let span_id = hex(traceparent, 36..52).filter(|id| *id != 0)?;
         let flags = hex(traceparent, 53..55)?;
-        let state = tracestate.filter(|s| is_state(s)).map(str::to_owned);
+        let state = tracestate.filter(|s| is_tracestate(s)).map(str::to_owned);
         // What a later version has beside the flag of this one is not handed on: only version 00 is written.
         let flags = if version == 0 { flags as u8 } else { flags as u8 & SAMPLED };
         Some(Self { trace_id, span_id: span_id as u64, flags, state })
@@ -86,7 +86,7 @@ impl TraceContext {
 
     /// The trace that a record's headers name: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last of each counts.
     pub fn from_headers(headers: &Headers) -> Option<Self> {
-        let read = |parent, state| Self::parse(headers.get_str(parent)?, joined(headers, state).as_deref());
+        let read = |parent, state| Self::parse(headers.get_str(parent)?, joined_values(headers, state).as_deref());
         read(TRACEPARENT, TRACESTATE).or_else(|| read(CE_TRACEPARENT, CE_TRACESTATE))
     }
 
@@ -153,7 +153,7 @@ fn hex(text: &str, at: std::ops::Range<usize>) -> Option<u128> {
 }
 
 /// Several `tracestate` headers are one list.
-fn joined(headers: &Headers, name: &str) -> Option<String> {
+fn joined_values(headers: &Headers, name: &str) -> Option<String> {
     let all: Option<Vec<_>> = headers
         .iter()
         .filter(|h| h.key_bytes() == name.as_bytes())
@@ -164,11 +164,11 @@ fn joined(headers: &Headers, name: &str) -> Option<String> {
 
 /// Whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once; empty members are allowed, an
 /// empty list says nothing.
-fn is_state(text: &str) -> bool {
+fn is_tracestate(text: &str) -> bool {
     let members: Vec<_> = text.split(',').map(|m| m.trim_matches([' ', '\t'])).filter(|m| !m.is_empty()).collect();
     let mut keys = HashSet::new();
     let valid = |m: &str| m.split_once('=').is_some_and(|(k, v)| is_key(k) && is_value(v) && keys.insert(k.to_owned()));
-    !members.is_empty() && members.len() <= MEMBERS && members.into_iter().all(valid)
+    !members.is_empty() && members.len() <= MAX_TRACESTATE_MEMBERS && members.into_iter().all(valid)
 }
 
 /// `vendor`, or `tenant@system`.
@@ -330,7 +330,7 @@ mod tests {
 
         #[test]
         fn a_list_of_any_kind_is_read_without_harm(text in "([a-z0-9@=, ]|.){0,40}") {
-            _ = is_state(&text);
+            _ = is_tracestate(&text);
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::leaders::RetryPolicy;
-use crate::cluster::address;
+use crate::cluster::broker_address;
 use crate::error::{Error, Result};
 use crate::wire::{SPOKEN, api_versions};
 
@@ -134,13 +134,13 @@ impl Admin {
         let ask = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
             let described = BrokerDescription {
                 id: b.node_id.0,
-                address: address(&b.host, b.port).to_string(),
+                address: broker_address(&b.host, b.port).to_string(),
                 rack: b.rack.map(|r| r.to_string()).filter(|r| !r.is_empty()),
                 version: None,
                 features: BTreeMap::new(),
                 error: None,
             };
-            let at = address(&b.host, b.port);
+            let at = broker_address(&b.host, b.port);
             let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions()).await;
             let told = told.and_then(|told| match told.error_code {
                 0 => Ok(told),

@@ -10,7 +10,7 @@ use kafka_protocol::messages::MetadataResponse;
 use tokio::time::{Instant, timeout};
 
 use super::Admin;
-use crate::cluster::{Cluster, TopicMeta, address, topic_meta};
+use crate::cluster::{Cluster, TopicMeta, broker_address, topic_meta};
 use crate::code;
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result};
@@ -190,7 +190,8 @@ impl Admin {
         let topics: BTreeSet<_> = partitions.iter().map(|p| Arc::clone(&p.topic)).collect();
         let topics: Vec<_> = topics.into_iter().collect();
         let answer = self.cluster().metadata(Some(&topics), false).await.map_err(|e| e.context(what))?;
-        let brokers: BTreeMap<_, _> = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+        let brokers: BTreeMap<_, _> =
+            answer.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
         let topics = topics_by_name(&answer);
         let (mut led, mut failures) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
         for p in partitions {

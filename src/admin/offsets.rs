@@ -78,10 +78,11 @@ impl Admin {
     ) -> Result<Outcomes<i64>> {
         let level = self.cluster().config().consumer.isolation_level;
         let request = |of_leader: &[TopicPartition]| {
-            list_offsets::request(of_leader.iter().map(|p| (p.clone(), (-1, timestamp))), level)
+            list_offsets::encode_request(of_leader.iter().map(|p| (p.clone(), (-1, timestamp))), level)
         };
-        let answers =
-            |answer| list_offsets::answers(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect();
+        let answers = |answer| {
+            list_offsets::decode_response(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect()
+        };
         self.request_leaders("listing offsets", partitions, policy, request, answers).await
     }
 

@@ -12,7 +12,7 @@ use super::describe::DescribedGroup;
 use super::leaders::all_or_error;
 use super::{Admin, GroupDescription, MemberDescription};
 use crate::cluster::fields::{by_topic, topic_name};
-use crate::cluster::offset_commit::{OffsetAndMetadata, commit_answer, commit_request};
+use crate::cluster::offset_commit::{OffsetAndMetadata, decode_commit_response, encode_commit};
 use crate::code;
 use crate::consumer::StartOffset;
 use crate::error::{Error, ErrorKind, Result};
@@ -159,12 +159,13 @@ impl Admin {
         let what = format!("setting the offsets of group {group:?}");
         require_no_members(&self.describe_without_offsets(group, &what).await?, &what)?;
         let offsets: Vec<_> = offsets.iter().map(|(p, o)| (p.clone(), OffsetAndMetadata::new(*o))).collect();
-        let request = commit_request(group, "", NO_GENERATION, &offsets);
+        let request = encode_commit(group, "", NO_GENERATION, &offsets);
         let code = |r: &<OffsetCommitRequest as Api>::Response| {
-            commit_answer(r).into_values().find(|code| COORDINATOR_CODES.contains(code)).unwrap_or(0)
+            decode_commit_response(r).into_values().find(|code| COORDINATOR_CODES.contains(code)).unwrap_or(0)
         };
         let (_, answer) = self.request_coordinator(group, request, &what, code).await?;
-        let refused: BTreeMap<_, _> = commit_answer(&answer).into_iter().filter(|(_, code)| *code != 0).collect();
+        let refused: BTreeMap<_, _> =
+            decode_commit_response(&answer).into_iter().filter(|(_, code)| *code != 0).collect();
         match refused.into_iter().next() {
             None => Ok(()),
             Some((_, code)) if MEMBERSHIP_CODES.contains(&code) => {

@@ -12,7 +12,7 @@ use crate::wire::Api;
 
 /// Asks the leader of each partition, again if it has moved, for the request timeout. Of an answer, `answers` gives partition,
 /// error code and what was asked for.
-pub(super) async fn ask_leaders<A: Api, T>(
+pub(super) async fn request_from_leaders<A: Api, T>(
     cluster: &Cluster,
     what: &str,
     partitions: impl IntoIterator<Item = TopicPartition>,

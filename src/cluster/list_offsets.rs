@@ -8,7 +8,7 @@ use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, ListOffsetsResponse
 
 use super::Cluster;
 use super::fields::{by_topic, isolation, topic_name};
-use super::leaders::ask_leaders;
+use super::leaders::request_from_leaders;
 use crate::config::IsolationLevel;
 use crate::error::Result;
 use crate::record::TopicPartition;
@@ -40,29 +40,29 @@ pub struct OffsetAndTimestamp {
 /// behind the last record. A leader that has moved is asked again, for the request timeout.
 pub(crate) async fn list_offsets(
     cluster: &Cluster,
-    asks: &BTreeMap<TopicPartition, i64>,
+    targets: &BTreeMap<TopicPartition, i64>,
     level: IsolationLevel,
 ) -> Result<BTreeMap<TopicPartition, OffsetAndTimestamp>> {
     let request = |of_leader: &[TopicPartition]| {
-        request(of_leader.iter().filter_map(|p| asks.get(p).map(|at| (p.clone(), (-1, *at)))), level)
+        encode_request(of_leader.iter().filter_map(|p| targets.get(p).map(|at| (p.clone(), (-1, *at)))), level)
     };
-    ask_leaders(cluster, "listing offsets", asks.keys().cloned(), request, answers).await
+    request_from_leaders(cluster, "listing offsets", targets.keys().cloned(), request, decode_response).await
 }
 
 /// Asks for one place in each of some partitions of one leader: the leader epoch that is known, -1 for none, and a timestamp,
 /// [`LATEST`] or [`EARLIEST`].
-pub(crate) fn request(
-    asks: impl IntoIterator<Item = (TopicPartition, (i32, i64))>,
+pub(crate) fn encode_request(
+    targets: impl IntoIterator<Item = (TopicPartition, (i32, i64))>,
     level: IsolationLevel,
 ) -> ListOffsetsRequest {
-    let topics = by_topic(asks).into_iter().map(|(name, asks)| {
+    let topics = by_topic(targets).into_iter().map(|(name, targets)| {
         let ask = |(partition, (leader_epoch, timestamp))| {
             ListOffsetsPartition::default()
                 .with_partition_index(partition)
                 .with_current_leader_epoch(leader_epoch)
                 .with_timestamp(timestamp)
         };
-        let partitions = asks.into_iter().map(ask).collect();
+        let partitions = targets.into_iter().map(ask).collect();
         ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(partitions)
     });
     ListOffsetsRequest::default()
@@ -72,7 +72,7 @@ pub(crate) fn request(
 }
 
 /// Of each partition the error code and what was found.
-pub(crate) fn answers(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, OffsetAndTimestamp)> {
+pub(crate) fn decode_response(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, OffsetAndTimestamp)> {
     let of_topic = |t: ListOffsetsTopicResponse| {
         let place = |p: &ListOffsetsPartitionResponse| OffsetAndTimestamp {
             offset: p.offset,

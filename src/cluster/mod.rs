@@ -5,7 +5,6 @@
 //! open connections of their own.
 
 mod backoff;
-mod discovery;
 pub(crate) mod fields;
 mod interest;
 mod leaders;
@@ -14,6 +13,7 @@ pub(crate) mod offset_commit;
 mod registry;
 mod requests;
 mod snapshot;
+mod topic_lookup;
 mod topics;
 
 use std::collections::HashMap;
@@ -30,11 +30,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use backoff::Backoff;
-use discovery::LookUp;
 use interest::Interests;
 pub(crate) use interest::{Interest, Pin};
-pub(crate) use registry::Registry;
-pub(crate) use snapshot::{Snapshot, TopicMeta, address, topic as topic_meta};
+pub(crate) use registry::ComponentRegistry;
+pub(crate) use snapshot::{Snapshot, TopicMeta, broker_address, topic_meta};
+use topic_lookup::LookupRequest;
 
 use crate::code;
 use crate::config::{BrokerAddr, Config};
@@ -43,11 +43,11 @@ use crate::failure::{Outage, is_final};
 use crate::wire::{ConnectSettings, Connection};
 
 /// The longest name of a topic.
-const TOPIC_NAME: usize = 249;
+const MAX_TOPIC_NAME_BYTES: usize = 249;
 /// A broker whose fastest response took this long is far away: round trips to it are worth saving at the cost of memory.
-pub(crate) const FAR: Duration = Duration::from_millis(6);
-/// How soon a topic in use that does not exist is looked for again: no fetch and no send would notice that it is back.
-const MISSING: Duration = Duration::from_secs(5);
+pub(crate) const DISTANT_ROUND_TRIP: Duration = Duration::from_millis(6);
+/// How soon a topic in use that does not exist is looked for again: no fetch and no send would log_changes that it is back.
+const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest wait for what any broker can tell, metadata or a coordinator: the next one may be faster.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,23 +74,23 @@ impl Client {
     /// A client that connects when it is first used. Must be called within a tokio runtime.
     pub fn new(config: Config) -> Self {
         let cancel = CancellationToken::new();
-        let (look_ups, queue) = mpsc::channel(discovery::QUEUE);
+        let (lookups, queue) = mpsc::channel(topic_lookup::LOOKUP_QUEUE);
         let cluster = Arc::new(Cluster {
             settings: ConnectSettings::new(&config),
             config,
             snapshot: watch::channel(Arc::new(Snapshot::empty())).0,
             interests: Interests::default(),
-            look_ups,
+            lookups,
             refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
             connections: Mutex::default(),
-            was_let_in: AtomicBool::new(false),
+            has_connected: AtomicBool::new(false),
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
-            running: Registry::default(),
+            components: ComponentRegistry::default(),
         });
-        cluster.tasks.spawn(keep_fresh(Arc::clone(&cluster)));
-        cluster.tasks.spawn(discovery::serve(Arc::clone(&cluster), queue));
+        cluster.tasks.spawn(keep_metadata_fresh(Arc::clone(&cluster)));
+        cluster.tasks.spawn(topic_lookup::serve(Arc::clone(&cluster), queue));
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
@@ -143,16 +143,16 @@ pub(crate) struct Cluster {
     /// The topics in use: metadata is asked for these alone.
     interests: Interests,
     /// To the task that looks up topics that are not known yet.
-    look_ups: mpsc::Sender<LookUp>,
+    lookups: mpsc::Sender<LookupRequest>,
     /// One refresh at a time; who waits for it takes its result. Inside: when the last one that failed began, and why.
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
     connections: Mutex<HashMap<BrokerAddr, Slot>>,
     /// Whether a broker has ever answered: it has let us in then.
-    was_let_in: AtomicBool,
+    has_connected: AtomicBool,
     cancel: CancellationToken,
     tasks: TaskTracker,
-    running: Registry,
+    components: ComponentRegistry,
 }
 
 impl Cluster {
@@ -161,8 +161,8 @@ impl Cluster {
     }
 
     /// What runs on this client, for its health.
-    pub(crate) fn running(&self) -> &Registry {
-        &self.running
+    pub(crate) fn components(&self) -> &ComponentRegistry {
+        &self.components
     }
 
     /// What is known now.
@@ -207,34 +207,34 @@ impl Cluster {
         if let Some(topic) = self.cached_topic(name) {
             return Ok(topic);
         }
-        if name.len() > TOPIC_NAME {
+        if name.len() > MAX_TOPIC_NAME_BYTES {
             // Not even to be asked for: a name that can't be encoded would spoil the request, others' topics with it.
-            let what = format!("a topic's name has {} bytes: allowed are 1 to {TOPIC_NAME}", name.len());
+            let what = format!("a topic's name has {} bytes: allowed are 1 to {MAX_TOPIC_NAME_BYTES}", name.len());
             return Err(Error::new(ErrorKind::UnknownTopic, what));
         }
         let name: Arc<str> = name.into();
         let create = create && self.config.allow_auto_topic_creation;
         let began = Instant::now();
         let mut backoff = self.backoff();
-        let (mut asks_to_create, mut tries) = (false, 0_u32);
+        let (mut creating, mut attempts) = (false, 0_u32);
         loop {
-            let code = match self.look_up(&name, asks_to_create).await? {
+            let code = match self.lookup(&name, creating).await? {
                 Ok(topic) => return Ok(topic),
                 Err(code) => code,
             };
-            let coming = code == code::LEADER_NOT_AVAILABLE || (create && code == code::UNKNOWN_TOPIC_OR_PARTITION);
-            if !coming || began.elapsed() > self.config.topic_creation_timeout {
-                return Err(unknown(&name, code, create, began.elapsed()));
+            let may_appear = code == code::LEADER_NOT_AVAILABLE || (create && code == code::UNKNOWN_TOPIC_OR_PARTITION);
+            if !may_appear || began.elapsed() > self.config.topic_creation_timeout {
+                return Err(unknown_topic(&name, code, create, began.elapsed()));
             }
             // First without, so that a topic that is created can be told from one that was there.
-            if create && code == code::UNKNOWN_TOPIC_OR_PARTITION && !asks_to_create {
-                asks_to_create = true;
+            if create && code == code::UNKNOWN_TOPIC_OR_PARTITION && !creating {
+                creating = true;
                 continue;
             }
-            tries += 1;
+            attempts += 1;
             // The answer for a topic that is being created is the same as for one that never will be. Most are there by the
             // second look, so that the question is seldom asked.
-            if tries == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
+            if attempts == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
                 let what = format!(
                     "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
                      false): create it first (ailurus topic create)"
@@ -251,7 +251,7 @@ impl Cluster {
         let began = Instant::now();
         let mut failed = self.refreshing.lock().await;
         let now = self.snapshot();
-        if now.asked.is_some_and(|asked| asked >= began) {
+        if now.requested_at.is_some_and(|asked| asked >= began) {
             return Ok(now);
         }
         if let Some((_, error)) = failed.as_ref().filter(|(asked, _)| *asked >= began) {
@@ -268,18 +268,18 @@ impl Cluster {
         };
         let is_in_use = |name: &str| self.interests.contains(name);
         // What was looked up meanwhile stays.
-        self.snapshot.send_modify(|now| *now = Arc::new(now.next(answer, asked, is_in_use)));
+        self.snapshot.send_modify(|now| *now = Arc::new(now.refreshed(answer, asked, is_in_use)));
         Ok(self.snapshot())
     }
 
     /// Fresh metadata of the brokers and the controller alone: its cost does not grow with the topics in use.
     pub(crate) async fn refresh_brokers(&self) -> Result<Arc<Snapshot>> {
-        self.add(self.metadata(Some(&[]), false).await?);
+        self.merge_metadata(self.metadata(Some(&[]), false).await?);
         Ok(self.snapshot())
     }
 
     /// Takes in what an answer says of the topics in use that it names.
-    fn add(&self, answer: MetadataResponse) {
+    fn merge_metadata(&self, answer: MetadataResponse) {
         self.snapshot.send_if_modified(|now| {
             let mut next = (**now).clone();
             let changed = next.merge(answer, |name| self.interests.contains(name));
@@ -289,8 +289,8 @@ impl Cluster {
     }
 
     /// Asks again for topics in use that were missing.
-    async fn look_for(&self, missing: &[Arc<str>]) -> Result<()> {
-        self.add(self.metadata(Some(missing), false).await?);
+    async fn refresh_missing(&self, missing: &[Arc<str>]) -> Result<()> {
+        self.merge_metadata(self.metadata(Some(missing), false).await?);
         Ok(())
     }
 
@@ -316,7 +316,7 @@ impl Cluster {
     /// A connection of the caller's own to a broker, at the address known now.
     pub(crate) async fn connect(&self, broker: i32) -> Result<Connection> {
         let address = self.address(broker).await?;
-        self.settings.connect(&address).await.map_err(|e| self.judge(e))
+        self.settings.connect(&address).await.map_err(|e| self.mark_transient_after_connect(e))
     }
 
     /// Where a broker listens; asks for metadata if it is not known.
@@ -331,12 +331,12 @@ impl Cluster {
     }
 
     /// The topics in use that could not be used when they were last asked for.
-    fn missing(&self) -> Vec<Arc<str>> {
+    fn missing_topics(&self) -> Vec<Arc<str>> {
         let snapshot = self.snapshot();
         snapshot.failed.keys().filter(|name| self.interests.contains(name)).cloned().collect()
     }
 
-    fn has_topics(&self) -> bool {
+    fn has_topics_in_use(&self) -> bool {
         !self.interests.is_empty()
     }
 
@@ -346,7 +346,7 @@ impl Cluster {
 }
 
 /// Reports a topic that the broker created for us: its name may be mistyped.
-fn note_created(topic: &TopicMeta) {
+fn log_created(topic: &TopicMeta) {
     let replication = topic.partitions.first().map_or(0, |p| p.replicas.len());
     tracing::info!(
         target: "ailurus::created",
@@ -357,7 +357,7 @@ fn note_created(topic: &TopicMeta) {
     );
 }
 
-fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
+fn unknown_topic(name: &str, code: i16, create: bool, waited: Duration) -> Error {
     let what = format!("topic {name:?}");
     if code != code::UNKNOWN_TOPIC_OR_PARTITION && code != code::LEADER_NOT_AVAILABLE {
         return Error::broker(code, what);
@@ -376,7 +376,7 @@ fn unknown(name: &str, code: i16, create: bool, waited: Duration) -> Error {
 }
 
 /// Renews the metadata when it is old or was found stale.
-async fn keep_fresh(cluster: Arc<Cluster>) {
+async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
     let cancel = cluster.cancel.clone();
     let mut backoff = cluster.backoff();
     let mut updated = cluster.updated();
@@ -384,21 +384,21 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
     let work = async {
         loop {
             let now = Instant::now();
-            let refresh_at = cluster.snapshot().asked.unwrap_or(now) + cluster.config.metadata_max_age;
-            let missing = cluster.missing();
-            let due = if missing.is_empty() { refresh_at } else { refresh_at.min(now + MISSING) };
+            let refresh_at = cluster.snapshot().requested_at.unwrap_or(now) + cluster.config.metadata_max_age;
+            let missing = cluster.missing_topics();
+            let due = if missing.is_empty() { refresh_at } else { refresh_at.min(now + MISSING_TOPIC_INTERVAL) };
             tokio::select! {
                 () = cluster.stale.notified() => {}
                 Ok(()) = updated.changed() => continue, // fresh by somebody else's question
                 () = tokio::time::sleep_until(due) => {
                     if due < refresh_at {
-                        if let Err(e) = cluster.look_for(&missing).await {
+                        if let Err(e) = cluster.refresh_missing(&missing).await {
                             tracing::debug!(error = %e.full(), "topics in use that are missing were not found");
                         }
                         continue;
                     }
                     // Nothing is kept fresh before the first use.
-                    if cluster.snapshot().asked.is_none() && !cluster.has_topics() {
+                    if cluster.snapshot().requested_at.is_none() && !cluster.has_topics_in_use() {
                         continue;
                     }
                 }
@@ -406,12 +406,12 @@ async fn keep_fresh(cluster: Arc<Cluster>) {
             match cluster.refresh().await {
                 Ok(_) => {
                     backoff.reset();
-                    if let Some(lasted) = outage.over(Instant::now().into_std()) {
+                    if let Some(lasted) = outage.record_recovery(Instant::now().into_std()) {
                         tracing::warn!("metadata can be refreshed again, after {lasted}");
                     }
                 }
                 Err(e) => {
-                    if let Some(lasted) = outage.failed(Instant::now().into_std(), &e) {
+                    if let Some(lasted) = outage.record_failure(Instant::now().into_std(), &e) {
                         tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is tried again");
                     }
                     cluster.config.metrics.failed("metadata", e.kind());

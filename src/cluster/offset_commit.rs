@@ -50,12 +50,17 @@ impl OffsetAndMetadata {
 }
 
 /// An offset of a partition.
-pub(crate) type Offset = (TopicPartition, OffsetAndMetadata);
+pub(crate) type PartitionOffset = (TopicPartition, OffsetAndMetadata);
 /// What a coordinator answered to a commit.
-pub(crate) type Codes = HashMap<TopicPartition, i16>;
+pub(crate) type CommitCodes = HashMap<TopicPartition, i16>;
 
 /// A commit in the name of a generation.
-pub(crate) fn commit_request(group: &str, member_id: &str, generation: i32, offsets: &[Offset]) -> OffsetCommitRequest {
+pub(crate) fn encode_commit(
+    group: &str,
+    member_id: &str,
+    generation: i32,
+    offsets: &[PartitionOffset],
+) -> OffsetCommitRequest {
     let topics = by_topic(offsets.iter().cloned()).into_iter().map(|(topic, offsets)| {
         let partition = |(index, offset): (i32, OffsetAndMetadata)| {
             OffsetCommitRequestPartition::default()
@@ -75,7 +80,7 @@ pub(crate) fn commit_request(group: &str, member_id: &str, generation: i32, offs
         .with_topics(topics.collect())
 }
 
-pub(crate) fn commit_answer(answer: &OffsetCommitResponse) -> Codes {
+pub(crate) fn decode_commit_response(answer: &OffsetCommitResponse) -> CommitCodes {
     let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
     topics.map(|(name, p)| (TopicPartition::new(name.as_str(), p.partition_index), p.error_code)).collect()
 }

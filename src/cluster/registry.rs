@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What runs on a client. Of which types that is, the layers above know; it is kept for as long as they keep it.
 #[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<Vec<Weak<dyn Any + Send + Sync>>>);
+pub(crate) struct ComponentRegistry(Mutex<Vec<Weak<dyn Any + Send + Sync>>>);
 
-impl Registry {
+impl ComponentRegistry {
     pub(crate) fn add<T: Any + Send + Sync>(&self, running: &Arc<T>) {
         let weak = Arc::downgrade(running);
         let mut all = self.lock();
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn what_runs_is_found_by_its_type_while_it_lives() {
-        let registry = Registry::default();
+        let registry = ComponentRegistry::default();
         let (one, two, other) = (Arc::new(1_u8), Arc::new(2_u8), Arc::new("other"));
         registry.add(&one);
         registry.add(&other);

@@ -13,14 +13,14 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::{Cluster, address};
+use super::{Cluster, broker_address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
 use crate::wire::{Api, Connection, SPOKEN, api_versions};
 
-/// Whether a request fails so whichever broker is asked. One of them may refuse a login that others take: it restarts, for example.
-fn is_of_us(e: &Error) -> bool {
+/// Whether a request fails so whichever broker is requests. One of them may refuse a login that others take: it restarts, for example.
+fn is_client_side(e: &Error) -> bool {
     is_final(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
 }
 
@@ -32,11 +32,11 @@ fn common_kind(errors: &[Error]) -> Option<ErrorKind> {
 
 /// The type of a broker among the resources that have settings.
 const BROKER_RESOURCE: i8 = 4;
-/// The broker's setting that lets it create topics that are asked for.
+/// The broker's setting that lets it create topics that are requests for.
 const AUTO_CREATION: &str = "auto.create.topics.enable";
 
-/// How long one broker is given before another is asked as well.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one broker is given before another is requests as well.
+const HEDGE_DELAY: Duration = Duration::from_secs(1);
 
 /// An API that only a controller of KRaft serves: brokers register with it.
 const BROKER_REGISTRATION: i16 = 62;
@@ -49,8 +49,8 @@ fn is_controller(served: &[ApiVersion]) -> bool {
     serves(BROKER_REGISTRATION) && !serves(METADATA)
 }
 
-/// What a broker serves in place of an API that it was asked for in vain.
-async fn gap<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
+/// What a broker serves in place of an API that it was requests for in vain.
+async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
     let served = connection.request(api_versions(), timeout).await.ok()?.api_keys;
     let &(key, name, (min, max)) = SPOKEN.iter().find(|(_, name, _)| *name == A::NAME)?;
     if is_controller(&served) {
@@ -73,42 +73,42 @@ async fn gap<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error
 
 impl Cluster {
     /// Sends a request that changes nothing to whichever broker answers: known brokers first, those with a connection before
-    /// the others, then the configured ones. One that has not answered for [`PATIENCE`] is still waited for, but the next one
-    /// is asked as well: a broker that hangs holds nothing up.
+    /// the others, then the configured ones. One that has not answered for [`HEDGE_DELAY`] is still waited for, but the next one
+    /// is requests as well: a broker that hangs holds nothing up.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used; [`ErrorKind::Config`] if a file of the
+    /// [`ErrorKind::Connect`] that names each broker errors and why it could not be used; [`ErrorKind::Config`] if a file of the
     /// settings can't be used.
     pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         let began = Instant::now();
-        let mut tried = Vec::new();
+        let mut errors = Vec::new();
         let mut candidates = self.candidates().into_iter();
-        let mut asked = FuturesUnordered::new();
+        let mut requests = FuturesUnordered::new();
         loop {
             match candidates.next() {
                 Some(address) => {
                     let request = request.clone();
-                    asked.push(async move { self.request_at(&address, request, timeout).await });
+                    requests.push(async move { self.request_at(&address, request, timeout).await });
                 }
-                None if asked.is_empty() => break,
+                None if requests.is_empty() => break,
                 None => {}
             }
             tokio::select! {
-                Some(outcome) = asked.next() => match outcome {
+                Some(outcome) = requests.next() => match outcome {
                     Ok(response) => return Ok(response),
                     // With another broker it would be the same.
-                    Err(e) if is_of_us(&e) => return Err(e),
-                    Err(e) => tried.push(e),
+                    Err(e) if is_client_side(&e) => return Err(e),
+                    Err(e) => errors.push(e),
                 },
-                () = tokio::time::sleep(PATIENCE), if candidates.len() > 0 => {}
+                () = tokio::time::sleep(HEDGE_DELAY), if candidates.len() > 0 => {}
             }
         }
         let what = format!(
-            "no broker could be reached in {:.1?}; tried {}; check REDPANDA_BROKERS and that the brokers run",
+            "no broker could be reached in {:.1?}; errors {}; check REDPANDA_BROKERS and that the brokers run",
             began.elapsed(),
-            tried.iter().map(Error::full).collect::<Vec<_>>().join("; ")
+            errors.iter().map(Error::full).collect::<Vec<_>>().join("; ")
         );
-        match common_kind(&tried) {
+        match common_kind(&errors) {
             Some(kind @ (ErrorKind::Authentication | ErrorKind::Config)) => {
                 Err(Error::new(kind, what).into_transient())
             }
@@ -129,14 +129,16 @@ impl Cluster {
         request: A,
         timeout: Duration,
     ) -> Result<A::Response> {
-        let connection = self.shared(at).await?;
+        let connection = self.shared_connection(at).await?;
         match connection.request(request, timeout).await {
-            Err(e) if e.kind() == ErrorKind::Unsupported => Err(gap::<A>(&connection, timeout).await.unwrap_or(e)),
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                Err(explain_unsupported::<A>(&connection, timeout).await.unwrap_or(e))
+            }
             Err(e) if e.kind() == ErrorKind::Disconnected && !connection.was_of_use() => {
-                Err(self.settings.login_missing(at).await.map_or(e, |e| self.judge(e)))
+                Err(self.settings.login_missing(at).await.map_or(e, |e| self.mark_transient_after_connect(e)))
             }
             Ok(response) => {
-                self.was_let_in.store(true, Ordering::Relaxed);
+                self.has_connected.store(true, Ordering::Relaxed);
                 Ok(response)
             }
             outcome => outcome,
@@ -152,7 +154,7 @@ impl Cluster {
         }
     }
 
-    /// Returns whether brokers create topics that are asked for, if one says so: it may not let us see its settings.
+    /// Returns whether brokers create topics that are requests for, if one says so: it may not let us see its settings.
     pub(super) async fn creates_topics(&self) -> Option<bool> {
         let broker = *self.snapshot().brokers.keys().min()?;
         let resource = DescribeConfigsResource::default()
@@ -176,7 +178,7 @@ impl Cluster {
             let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
             let answer = self.request_any(request, self.lookup_timeout()).await?;
             if answer.error_code == 0 {
-                self.learn(&answer);
+                self.add_coordinator(&answer);
                 return Ok(answer.node_id.0);
             }
             let wait = backoff.next();
@@ -191,8 +193,8 @@ impl Cluster {
     }
 
     /// A coordinator's address may be news.
-    fn learn(&self, answer: &FindCoordinatorResponse) {
-        let at = address(&answer.host, answer.port);
+    fn add_coordinator(&self, answer: &FindCoordinatorResponse) {
+        let at = broker_address(&answer.host, answer.port);
         self.snapshot.send_if_modified(|s| {
             let new = s.brokers.get(&answer.node_id.0) != Some(&at);
             if new {
@@ -226,16 +228,16 @@ impl Cluster {
 
     /// Who was let in once may have to wait to be let in again: while brokers are restarted one after the other, or a file of the
     /// settings is replaced, refusals are an outage.
-    pub(super) fn judge(&self, e: Error) -> Error {
-        let was_let_in = self.was_let_in.load(Ordering::Relaxed);
-        if was_let_in && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) {
+    pub(super) fn mark_transient_after_connect(&self, e: Error) -> Error {
+        let has_connected = self.has_connected.load(Ordering::Relaxed);
+        if has_connected && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) {
             e.into_transient()
         } else {
             e
         }
     }
 
-    async fn shared(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
+    async fn shared_connection(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
         let slot = {
             let mut slots = self.lock_connections();
@@ -250,7 +252,7 @@ impl Cluster {
             return Ok(Arc::clone(connection));
         }
         let connection = self.cancel.run_until_cancelled(self.settings.connect(at)).await;
-        let connection = connection.ok_or_else(closed)?.map_err(|e| self.judge(e))?;
+        let connection = connection.ok_or_else(closed)?.map_err(|e| self.mark_transient_after_connect(e))?;
         let connection = Arc::new(connection);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)

@@ -10,13 +10,13 @@ use kafka_protocol::messages::metadata_response::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::topics::Topics;
+use super::topics::TopicMap;
 use crate::code;
 use crate::config::BrokerAddr;
 
 /// So many answers in a row with an older election are believed: a topic without an id may have been deleted and created again,
 /// and elections count anew. A broker that lags behind has caught up by then.
-const REWINDS: u8 = 5;
+const MAX_EPOCH_REWINDS: u8 = 5;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) struct PartitionMeta {
     /// Grows with each election; -1 where the broker does not tell.
     pub(crate) leader_epoch: i32,
     /// How many answers in a row had an older election than this one.
-    rewinds: u8,
+    epoch_rewinds: u8,
     pub(crate) replicas: Vec<i32>,
     pub(crate) in_sync: Vec<i32>,
 }
@@ -52,34 +52,34 @@ impl TopicMeta {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     /// When all topics in use were last asked for; none before the first answer.
-    pub(crate) asked: Option<Instant>,
+    pub(crate) requested_at: Option<Instant>,
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: HashMap<i32, BrokerAddr>,
     /// Of those brokers that have one.
     pub(crate) racks: HashMap<i32, String>,
-    pub(crate) topics: Topics,
-    /// Topics in use that can't be used now, with the error code.
+    pub(crate) topics: TopicMap,
+    /// TopicMap in use that can't be used now, with the error code.
     pub(crate) failed: HashMap<Arc<str>, i16>,
 }
 
 impl Snapshot {
     pub(crate) fn empty() -> Self {
         Self {
-            asked: None,
+            requested_at: None,
             cluster_id: None,
             controller: None,
             brokers: HashMap::new(),
             racks: HashMap::new(),
-            topics: Topics::new(),
+            topics: TopicMap::new(),
             failed: HashMap::new(),
         }
     }
 
     /// The next snapshot, from an answer to a question for all topics in use; those that are not in use any more are left out.
-    pub(super) fn next(&self, answer: MetadataResponse, asked: Instant, is_in_use: impl Fn(&str) -> bool) -> Self {
+    pub(super) fn refreshed(&self, answer: MetadataResponse, asked: Instant, is_in_use: impl Fn(&str) -> bool) -> Self {
         let mut next = self.clone();
-        next.asked = Some(asked);
+        next.requested_at = Some(asked);
         next.merge(answer, &is_in_use);
         next.topics.retain(&is_in_use);
         next.failed.retain(|name, _| is_in_use(name));
@@ -94,7 +94,7 @@ impl Snapshot {
         let mut changed = false;
         if !answer.brokers.is_empty() {
             let before = std::mem::take(&mut self.brokers);
-            self.brokers = answer.brokers.iter().map(|b| (b.node_id.0, address(&b.host, b.port))).collect();
+            self.brokers = answer.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
             changed |= before != self.brokers;
             let rack = |b: &MetadataResponseBroker| Some((b.node_id.0, b.rack.as_ref()?.to_string()));
             self.racks = answer.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
@@ -106,8 +106,8 @@ impl Snapshot {
             }
             if t.error_code == 0 {
                 let known = self.topics.get(&name).map(|k| &**k);
-                let new = topic(Arc::clone(&name), &t, known);
-                notice(known, &new);
+                let new = topic_meta(Arc::clone(&name), &t, known);
+                log_changes(known, &new);
                 changed |= self.failed.remove(&name).is_some();
                 changed |= self.topics.insert(new);
             } else {
@@ -121,20 +121,20 @@ impl Snapshot {
     }
 }
 
-pub(crate) fn address(host: &str, port: i32) -> BrokerAddr {
+pub(crate) fn broker_address(host: &str, port: i32) -> BrokerAddr {
     BrokerAddr::new(host, u16::try_from(port).unwrap_or(0))
 }
 
 /// A topic as an answer has it. Of a partition whose leader epoch is older than the one known, what is known stays, for a
 /// few answers: brokers learn of an election one after the other.
-pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
+pub(crate) fn topic_meta(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
     let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
     let known = known.filter(|k| k.id == id);
     // Brokers list all partitions: a number beyond theirs is damage, and nothing is allocated for it.
     let listed =
         |p: &MetadataResponsePartition| usize::try_from(p.partition_index).ok().filter(|i| *i < t.partitions.len());
     let count = t.partitions.iter().filter_map(listed).max().map_or(0, |last| last + 1);
-    let none = PartitionMeta { leader: None, leader_epoch: -1, rewinds: 0, replicas: vec![], in_sync: vec![] };
+    let none = PartitionMeta { leader: None, leader_epoch: -1, epoch_rewinds: 0, replicas: vec![], in_sync: vec![] };
     let mut partitions = vec![none; count];
     for p in &t.partitions {
         let Some(slot) = listed(p).and_then(|i| partitions.get_mut(i)) else { continue };
@@ -142,19 +142,19 @@ pub(crate) fn topic(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&To
         *slot = PartitionMeta {
             leader: Some(p.leader_id.0).filter(|id| *id >= 0 && p.error_code != code::LEADER_NOT_AVAILABLE),
             leader_epoch: p.leader_epoch,
-            rewinds: 0,
+            epoch_rewinds: 0,
             replicas: ids(&p.replica_nodes),
             in_sync: ids(&p.isr_nodes),
         };
         let newer = known.and_then(|k| k.partition(p.partition_index)).filter(|k| k.leader_epoch > p.leader_epoch);
-        if let Some(newer) = newer.filter(|k| k.rewinds < REWINDS) {
-            *slot = PartitionMeta { rewinds: newer.rewinds + 1, ..newer.clone() };
+        if let Some(newer) = newer.filter(|k| k.epoch_rewinds < MAX_EPOCH_REWINDS) {
+            *slot = PartitionMeta { epoch_rewinds: newer.epoch_rewinds + 1, ..newer.clone() };
         }
     }
     TopicMeta { name, id, internal: t.is_internal, partitions }
 }
 
-fn notice(known: Option<&TopicMeta>, new: &TopicMeta) {
+fn log_changes(known: Option<&TopicMeta>, new: &TopicMeta) {
     let Some(known) = known else { return };
     let (before, after) = (known.partitions.len(), new.partitions.len());
     if known.id != new.id {
@@ -191,7 +191,7 @@ mod tests {
 
     /// The next snapshot, with all topics in use.
     fn next(s: &Snapshot, answer: MetadataResponse, now: Instant) -> Snapshot {
-        s.next(answer, now, |_| true)
+        s.refreshed(answer, now, |_| true)
     }
 
     #[allow(clippy::unwrap_used)]
@@ -216,7 +216,7 @@ mod tests {
     fn a_topic_made_anew_that_has_no_id_starts_over_after_a_few_answers() {
         let now = Instant::now();
         let mut s = next(&Snapshot::empty(), answer(0, 0, vec![partition(0, 2, 7)]), now);
-        for _ in 0..REWINDS {
+        for _ in 0..MAX_EPOCH_REWINDS {
             s = next(&s, answer(0, 0, vec![partition(0, 1, 0)]), now);
             assert_eq!(leaders(&s), [Some(2)], "it may be a broker that lags behind");
         }
@@ -240,12 +240,12 @@ mod tests {
         let mut other = answer(0, 2, vec![partition(0, 1, 0)]);
         other.topics[0].name = Some(TopicName("other".into()));
         assert!(!s.merge(other.clone(), all), "it is only new");
-        assert_eq!((s.asked, s.topics.len()), (before.asked, 2));
+        assert_eq!((s.requested_at, s.topics.len()), (before.requested_at, 2));
         assert!(s.merge(other.clone(), all), "it was known");
         other.topics[0].name = Some(TopicName("unused".into()));
         assert!(!s.merge(other, |name| name != "unused"));
         assert_eq!(s.topics.len(), 2);
-        let s = s.next(answer(0, 1, vec![partition(0, 1, 0)]), Instant::now(), |name| name == "t");
+        let s = s.refreshed(answer(0, 1, vec![partition(0, 1, 0)]), Instant::now(), |name| name == "t");
         assert_eq!((s.topics.len(), s.topics.get("other")), (1, None), "it is not in use any more");
     }
 

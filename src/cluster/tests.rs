@@ -109,9 +109,9 @@ async fn a_topic_in_use_that_is_missing_is_looked_for() {
     let mut snapshot = (*cluster.snapshot()).clone();
     snapshot.failed.insert("gone".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
     cluster.snapshot.send_replace(Arc::new(snapshot));
-    assert!(cluster.missing().is_empty(), "nobody uses it");
+    assert!(cluster.missing_topics().is_empty(), "nobody uses it");
     cluster.interest(&"gone".into());
-    assert_eq!(cluster.missing(), ["gone".into()]);
+    assert_eq!(cluster.missing_topics(), ["gone".into()]);
 }
 
 /// Counts the topics that each metadata request asks for.

@@ -13,11 +13,11 @@ type Shard = HashMap<Arc<str>, Arc<TopicMeta>>;
 
 /// A map by name whose copy costs the same for a few topics and for thousands: a new topic copies the shard it falls into.
 #[derive(Debug, Clone)]
-pub(crate) struct Topics {
+pub(crate) struct TopicMap {
     shards: Vec<Arc<Shard>>,
 }
 
-impl Topics {
+impl TopicMap {
     pub(super) fn new() -> Self {
         Self { shards: vec![Arc::default(); SHARDS] }
     }

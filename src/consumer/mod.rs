@@ -151,7 +151,7 @@ impl Consumer {
         starting.find_topics().await?;
         let mut consumer = starting.join();
         let running = Arc::new(RunningConsumer::new(&group, topics, &consumer));
-        client.cluster().running().add(&running);
+        client.cluster().components().add(&running);
         consumer.running = Some(running);
         Ok(consumer)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::fetch::tasks::Shared as Reading;
 use super::status::Status;
 use crate::error::Error;
-use crate::failure::Trouble;
+use crate::failure::OngoingOutage;
 use crate::record::TopicPartition;
 
 /// Something that a consumer waits for, from [`Consumer::problems`](super::Consumer::problems): it is tried again, and goes on by itself when it
@@ -51,18 +51,18 @@ impl Outlook {
     }
 
     /// What keeps it from its group.
-    pub(crate) fn of_group(&self) -> Option<Trouble> {
+    pub(crate) fn of_group(&self) -> Option<OngoingOutage> {
         self.status.current_trouble()
     }
 
     /// What keeps its partitions from being read.
-    pub(crate) fn of_partitions(&self) -> Vec<(TopicPartition, Trouble)> {
+    pub(crate) fn of_partitions(&self) -> Vec<(TopicPartition, OngoingOutage)> {
         self.reading.upgrade().map(|reading| reading.troubles()).unwrap_or_default()
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let now = Instant::now();
-        let problem = |partition, Trouble { since, error }| Problem {
+        let problem = |partition, OngoingOutage { since, error }| Problem {
             partition,
             lasted: now.saturating_duration_since(since),
             error,

@@ -10,7 +10,7 @@ use super::status::Status;
 use crate::cluster::{Backoff, Client, Pin};
 use crate::config::ConsumerConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::{Outage, is_answer};
+use crate::failure::{Outage, fails_fast};
 
 /// Makes a request of a start again until it works or is answered. An outage stands in the log once, and in the status while it lasts.
 pub(super) struct Retry {
@@ -31,7 +31,7 @@ impl Retry {
     /// Returns what `attempt` gives in the end.
     ///
     /// # Errors
-    /// Those of an attempt that are [answers](is_answer).
+    /// Those of an attempt that are [answers](fails_fast).
     pub(super) async fn run<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -42,7 +42,7 @@ impl Retry {
                     self.worked();
                     return Ok(done);
                 }
-                Err(e) if is_answer(&e) => return Err(e),
+                Err(e) if fails_fast(&e) => return Err(e),
                 Err(e) => e,
             };
             self.failed(&error);
@@ -51,17 +51,17 @@ impl Retry {
     }
 
     fn failed(&mut self, error: &Error) {
-        if let Some(lasted) = self.outage.failed(Instant::now().into_std(), error) {
+        if let Some(lasted) = self.outage.record_failure(Instant::now().into_std(), error) {
             let name = &self.name;
             tracing::warn!(error = %error.full(), "{name} can't start, {lasted}; it is tried again");
         }
         self.client.config().metrics.failed("consumer", error.kind());
-        self.status.trouble(self.outage.trouble());
+        self.status.trouble(self.outage.ongoing());
     }
 
     fn worked(&mut self) {
         self.backoff.reset();
-        if let Some(lasted) = self.outage.over(Instant::now().into_std()) {
+        if let Some(lasted) = self.outage.record_recovery(Instant::now().into_std()) {
             tracing::warn!("{} can start, after {lasted}", self.name);
         }
         self.status.trouble(None);
@@ -89,7 +89,7 @@ impl Starting {
         }
         let consumer = Consumer::idle(client, &config, group);
         let running = Arc::new(RunningConsumer::new(group, topics, &consumer));
-        client.cluster().running().add(&running);
+        client.cluster().components().add(&running);
         let retry = Retry::new(client, format!("group {group:?}"), &consumer.status);
         Ok(Self { retry, config, consumer, running, pins: Vec::new() })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::metrics::Meter;
 use crate::cluster::offset_commit::OffsetAndMetadata;
-use crate::failure::Trouble;
+use crate::failure::OngoingOutage;
 use crate::record::TopicPartition;
 
 /// A consumer's place in its group.
@@ -64,7 +64,7 @@ struct Inner {
     assignment: BTreeSet<TopicPartition>,
     committed: HashMap<TopicPartition, OffsetAndMetadata>,
     /// What keeps it from its group.
-    trouble: Option<Trouble>,
+    trouble: Option<OngoingOutage>,
 }
 
 impl Inner {
@@ -155,12 +155,12 @@ impl Status {
     }
 
     /// What keeps it from its group, or no longer does.
-    pub(crate) fn trouble(&self, trouble: Option<Trouble>) {
+    pub(crate) fn trouble(&self, trouble: Option<OngoingOutage>) {
         self.lock().trouble = trouble;
     }
 
     /// What keeps it from its group, while that is so.
-    pub(crate) fn current_trouble(&self) -> Option<Trouble> {
+    pub(crate) fn current_trouble(&self) -> Option<OngoingOutage> {
         self.lock().trouble.clone()
     }
 

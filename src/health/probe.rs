@@ -117,14 +117,15 @@ async fn record_end_offsets(
     deadline: Instant,
 ) {
     for (level, partitions) in led {
-        let request = list_offsets::request(partitions.into_iter().map(|p| (p, (-1, LATEST))), level);
+        let request = list_offsets::encode_request(partitions.into_iter().map(|p| (p, (-1, LATEST))), level);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "the ends of logs can't be had"),
             Err(_) => return tracing::debug!(broker = %at, "the ends of logs did not come in time"),
         };
-        let found: Vec<_> = list_offsets::answers(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
+        let found: Vec<_> =
+            list_offsets::decode_response(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
         for s in subscriptions.iter().filter(|s| s.reads().0 == level) {
             found.iter().for_each(|(partition, _, end)| s.ends_at(partition, end.offset));
         }

@@ -142,7 +142,7 @@ impl Tracing {
     fn place(&self, span: &Span, message: &mut Message) {
         let sent_in = TraceContext::from_headers(&message.headers);
         if self.propagation.is_on() {
-            message.trace = OnceLock::from(self.propagation.place(span, sent_in.as_ref()).map(Arc::new));
+            message.trace = OnceLock::from(self.propagation.set_parent(span, sent_in.as_ref()).map(Arc::new));
         }
         if let Some(own) = message.trace() {
             span.record("trace_id", own.trace_id());

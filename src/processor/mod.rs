@@ -190,7 +190,7 @@ impl Processor {
             isolation_level,
             consumer.outlook(),
         ));
-        self.client.cluster().running().add(&shared);
+        self.client.cluster().components().add(&shared);
         let (stop, cut, kill) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (end, ended) = watch::channel(None);
         let (fatal, failed) = mpsc::channel(1);

@@ -11,7 +11,7 @@ use super::activity::{Activity, Pulse};
 use super::{PartitionHealth, Stats, SubscriptionHealth};
 use crate::config::IsolationLevel;
 use crate::consumer::Outlook;
-use crate::failure::Trouble;
+use crate::failure::OngoingOutage;
 use crate::record::TopicPartition;
 
 const NONE: i64 = -1;
@@ -170,7 +170,7 @@ impl PartitionState {
     fn health(
         &self,
         tp: &TopicPartition,
-        trouble: Option<&Trouble>,
+        trouble: Option<&OngoingOutage>,
         stalled_after: Duration,
         now: Instant,
     ) -> PartitionHealth {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::delivery::{Completion, Written};
+use super::delivery::{AppendInfo, Completion};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchBuilder, Headers, ProducerSequence, restamp};
@@ -44,22 +44,22 @@ impl Payload {
 
 /// How a try to send a batch ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    Written(Written),
+pub(crate) enum SendOutcome {
+    Written(AppendInfo),
     /// The broker says that it had these sequence numbers before; it may not know any more where it put them.
     Duplicate {
-        written: Written,
+        written: AppendInfo,
         error: Error,
     },
     /// It may go better next time.
     Retry {
-        again: Again,
+        retry: RetryPayload,
         maybe_written: bool,
     },
     /// Its sequence numbers are not those that come next, or the broker has forgotten the producer.
-    OutOfSequence(Again),
+    OutOfSequence(RetryPayload),
     /// The broker takes nothing more from this producer id.
-    Fenced(Again),
+    Fenced(RetryPayload),
     /// It is larger than the broker takes: its two halves, unless it is a single record.
     TooLarge {
         error: Error,
@@ -84,29 +84,29 @@ pub(crate) struct Piece {
 
 /// A batch that could be sent again.
 #[derive(Debug)]
-pub(crate) struct Again {
+pub(crate) struct RetryPayload {
     pub(crate) error: Error,
     pub(crate) payload: Bytes,
     /// The wait before the next try.
-    pub(crate) after: Duration,
+    pub(crate) backoff: Duration,
 }
 
 /// A batch that has ended, and what there is to tell about it.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct FinishedBatch {
     pub(crate) completion: Arc<Completion>,
     /// The place of its first record among those of the completion.
-    pub(crate) first: u32,
-    pub(crate) result: Result<Written>,
+    pub(crate) first_record: u32,
+    pub(crate) result: Result<AppendInfo>,
     pub(crate) records: u32,
     /// Buffer space that is free again.
-    pub(crate) freed: usize,
+    pub(crate) freed_bytes: usize,
     /// When it would have failed.
-    pub(crate) expires: Instant,
+    pub(crate) expires_at: Instant,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum BatchState {
     /// Records are appended to it.
     Open(BatchBuilder),
     /// It waits to be sent.
@@ -120,16 +120,16 @@ pub(super) struct Batch {
     /// Among those of its partition.
     pub(super) number: u64,
     pub(super) completion: Arc<Completion>,
-    first: u32,
+    first_record: u32,
     pub(super) compression: Compression,
-    pub(super) state: State,
+    pub(super) state: BatchState,
     pub(super) records: u32,
     /// What its records count for in the buffer.
-    pub(super) charged: usize,
+    pub(super) buffered_bytes: usize,
     /// When it may be sent: after its linger time, or after the wait before a retry.
     pub(super) ready_at: Instant,
     /// When its records fail.
-    pub(super) expires: Instant,
+    pub(super) expires_at: Instant,
     pub(super) attempts: u32,
     /// What it was sent with, and will be sent with again.
     pub(super) producer: Option<ProducerSequence>,
@@ -137,7 +137,7 @@ pub(super) struct Batch {
     /// Whether a try that is over may have written it.
     pub(super) maybe_written: bool,
     /// Its records have been told that it failed; its broker has yet to answer.
-    pub(super) given_up: bool,
+    pub(super) expired_in_flight: bool,
 }
 
 impl Batch {
@@ -147,31 +147,31 @@ impl Batch {
         compression: Compression,
         builder: BatchBuilder,
         ready_at: Instant,
-        expires: Instant,
+        expires_at: Instant,
     ) -> Self {
         Self {
             number,
             completion,
-            first: 0,
+            first_record: 0,
             compression,
-            state: State::Open(builder),
+            state: BatchState::Open(builder),
             records: 0,
-            charged: 0,
+            buffered_bytes: 0,
             ready_at,
-            expires,
+            expires_at,
             attempts: 0,
             producer: None,
             last_error: None,
             maybe_written: false,
-            given_up: false,
+            expired_in_flight: false,
         }
     }
 
     pub(super) fn size(&self) -> usize {
         match &self.state {
-            State::Open(builder) => builder.size(),
-            State::Closed(payload) => payload.size(),
-            State::Sent => 0,
+            BatchState::Open(builder) => builder.size(),
+            BatchState::Closed(payload) => payload.size(),
+            BatchState::Sent => 0,
         }
     }
 
@@ -184,19 +184,19 @@ impl Batch {
         headers: Option<&Headers>,
         charge: usize,
     ) {
-        if let State::Open(builder) = &mut self.state {
+        if let BatchState::Open(builder) = &mut self.state {
             builder.append(timestamp, key, value, headers);
             self.records += 1;
-            self.charged += charge;
+            self.buffered_bytes += charge;
         }
     }
 
     /// No more records; it may be sent from `now` on.
     pub(super) fn close(&mut self, now: Instant) {
-        self.state = match std::mem::replace(&mut self.state, State::Sent) {
-            State::Open(builder) => {
+        self.state = match std::mem::replace(&mut self.state, BatchState::Sent) {
+            BatchState::Open(builder) => {
                 self.ready_at = self.ready_at.min(now);
-                State::Closed(Payload::Plain(builder))
+                BatchState::Closed(Payload::Plain(builder))
             }
             other => other,
         };
@@ -204,10 +204,10 @@ impl Batch {
 
     /// Hands out its bytes.
     pub(super) fn send(&mut self) -> Option<Payload> {
-        match std::mem::replace(&mut self.state, State::Sent) {
-            State::Open(builder) => Some(Payload::Plain(builder)),
-            State::Closed(payload) => Some(payload),
-            State::Sent => None,
+        match std::mem::replace(&mut self.state, BatchState::Sent) {
+            BatchState::Open(builder) => Some(Payload::Plain(builder)),
+            BatchState::Closed(payload) => Some(payload),
+            BatchState::Sent => None,
         }
     }
 
@@ -216,76 +216,83 @@ impl Batch {
     }
 
     pub(super) fn is_sent(&self) -> bool {
-        matches!(self.state, State::Sent)
+        matches!(self.state, BatchState::Sent)
     }
 
     /// Takes its bytes back for another try.
-    pub(super) fn retry(&mut self, again: Again, maybe_written: bool, now: Instant) {
-        self.state = State::Closed(Payload::Encoded(again.payload));
+    pub(super) fn retry(&mut self, retry: RetryPayload, maybe_written: bool, now: Instant) {
+        self.state = BatchState::Closed(Payload::Encoded(retry.payload));
         self.attempts += 1;
-        self.last_error = Some(again.error);
+        self.last_error = Some(retry.error);
         self.maybe_written |= maybe_written;
-        self.ready_at = now + again.after;
+        self.ready_at = now + retry.backoff;
     }
 
     /// Cuts it into pieces of so many records, with no bytes yet, which stand in its place and have its sequence numbers;
     /// `number` gives those of all but the first.
-    pub(super) fn cut(
+    pub(super) fn split_into(
         self,
         records: impl Iterator<Item = u32>,
         mut number: impl FnMut() -> u64,
         now: Instant,
     ) -> Vec<Self> {
         let mut pieces = Vec::<Self>::new();
-        let (mut skipped, mut charged) = (0_u32, 0);
+        let (mut skipped, mut buffered_bytes) = (0_u32, 0);
         for count in records {
             if skipped > 0 {
-                self.completion.split();
+                self.completion.add_sub_batch();
             }
             let end = skipped + count;
-            let until = (self.charged as u64 * u64::from(end) / u64::from(self.records.max(1))) as usize;
+            let until = (self.buffered_bytes as u64 * u64::from(end) / u64::from(self.records.max(1))) as usize;
             pieces.push(Self {
                 number: if skipped == 0 { self.number } else { number() },
                 completion: Arc::clone(&self.completion),
-                first: self.first + skipped,
+                first_record: self.first_record + skipped,
                 compression: self.compression,
-                state: State::Closed(Payload::Encoded(Bytes::new())),
+                state: BatchState::Closed(Payload::Encoded(Bytes::new())),
                 records: count,
-                charged: until - charged,
+                buffered_bytes: until - buffered_bytes,
                 ready_at: now,
-                expires: self.expires,
+                expires_at: self.expires_at,
                 attempts: self.attempts + 1,
                 producer: self.producer.map(|p| p.skip(skipped)),
                 last_error: self.last_error.clone(),
                 maybe_written: self.maybe_written,
-                given_up: false,
+                expired_in_flight: false,
             });
-            (skipped, charged) = (end, until);
+            (skipped, buffered_bytes) = (end, until);
         }
         pieces
     }
 
     /// What is sent from now on.
     pub(super) fn set_payload(&mut self, bytes: Bytes) {
-        self.state = State::Closed(Payload::Encoded(bytes));
+        self.state = BatchState::Closed(Payload::Encoded(bytes));
     }
 
-    pub(super) fn end(self, result: Result<Written>) -> Ended {
-        let Self { completion, first, records, charged: freed, expires, .. } = self;
-        Ended { completion, first, result, records, freed, expires }
+    pub(super) fn finish(self, result: Result<AppendInfo>) -> FinishedBatch {
+        let Self { completion, first_record, records, buffered_bytes: freed_bytes, expires_at, .. } = self;
+        FinishedBatch { completion, first_record, result, records, freed_bytes, expires_at }
     }
 
     /// What to tell its records while their broker still has them.
-    pub(super) fn give_up(&mut self, error: Error) -> Ended {
-        self.given_up = true;
+    pub(super) fn expire_in_flight(&mut self, error: Error) -> FinishedBatch {
+        self.expired_in_flight = true;
         self.last_error = Some(error.clone());
         let completion = Arc::clone(&self.completion);
-        let (first, expires) = (self.first, self.expires);
-        Ended { completion, first, result: Err(error), records: self.records, freed: 0, expires }
+        let (first_record, expires_at) = (self.first_record, self.expires_at);
+        FinishedBatch {
+            completion,
+            first_record,
+            result: Err(error),
+            records: self.records,
+            freed_bytes: 0,
+            expires_at,
+        }
     }
 
     /// Whether it can be said that its records are not in the log.
-    fn surely_unwritten(&self) -> bool {
+    fn is_unwritten(&self) -> bool {
         !self.maybe_written && !self.is_sent()
     }
 
@@ -293,8 +300,8 @@ impl Batch {
     pub(super) fn timed_out(&self, timeout: Duration, leader_error: Option<&Error>) -> Error {
         let (what, tries) = (self.describe(), self.attempts);
         let cause = self.last_error.as_ref().or(leader_error).cloned();
-        if !self.surely_unwritten() {
-            return self.fate_unknown(
+        if !self.is_unwritten() {
+            return self.indeterminate(
                 format_args!(
                     "the broker has not told within the delivery timeout of {timeout:?}, after {tries} failed tries"
                 ),
@@ -314,7 +321,7 @@ impl Batch {
     }
 
     /// It can't be told whether its records are in the log, and they must not be sent again.
-    pub(super) fn fate_unknown(&self, why: impl std::fmt::Display, cause: Option<Error>) -> Error {
+    pub(super) fn indeterminate(&self, why: impl std::fmt::Display, cause: Option<Error>) -> Error {
         let text = format!(
             "{}: the fate of its {} records is not known: they may be in the log or not, {why}",
             self.describe(),
@@ -327,9 +334,9 @@ impl Batch {
     }
 
     /// The last try failed for good; one before may have written it all the same.
-    pub(super) fn failed(&self, error: Error) -> Error {
+    pub(super) fn permanent_failure(&self, error: Error) -> Error {
         if self.maybe_written {
-            self.fate_unknown("an earlier try was not answered and the last one failed", Some(error))
+            self.indeterminate("an earlier try was not answered and the last one failed", Some(error))
         } else {
             error
         }
@@ -340,18 +347,18 @@ impl Batch {
         let text = format!(
             "{}: the topic has not existed for {waited:.1?}; it was deleted, or its name is wrong{}",
             self.describe(),
-            self.fate()
+            self.fate_suffix()
         );
         Error::new(ErrorKind::UnknownTopic, text)
     }
 
     /// Its producer ends.
-    pub(super) fn abandoned(&self, why: &str) -> Error {
-        Error::new(ErrorKind::Closed, format!("{}: {why}{}", self.describe(), self.fate()))
+    pub(super) fn closed_error(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Closed, format!("{}: {why}{}", self.describe(), self.fate_suffix()))
     }
 
-    fn fate(&self) -> &'static str {
-        if self.surely_unwritten() {
+    fn fate_suffix(&self) -> &'static str {
+        if self.is_unwritten() {
             "; its records were not written"
         } else {
             "; its records were sent but not acknowledged: they may be in the log or not"

@@ -24,7 +24,7 @@ pub struct Acknowledgement {
     /// The partition.
     pub partition: i32,
     /// The offset. `None` if the record is in the log but the broker could not tell where: it was written by a try whose
-    /// answer was lost, and the broker knows the places of a producer's last few batches only.
+    /// answer was lost, and the broker knows the records of a producer's last few batches only.
     pub offset: Option<i64>,
     /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the topic's
     /// `message.timestamp.type` is `LogAppendTime`.
@@ -33,7 +33,7 @@ pub struct Acknowledgement {
 
 /// What became of a batch that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Written {
+pub(crate) struct AppendInfo {
     pub(crate) base_offset: Option<i64>,
     /// The broker's timestamp, if the topic wants it.
     pub(crate) append_time: Option<i64>,
@@ -45,25 +45,25 @@ pub(crate) struct Completion {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     /// How all of it was written, as one part: what most handles are awaited for, without the lock.
-    whole: OnceLock<Written>,
-    state: Mutex<State>,
+    whole: OnceLock<AppendInfo>,
+    state: Mutex<CompletionState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct CompletionState {
     /// Parts that have not ended.
-    open: usize,
-    ended: Vec<Part>,
+    unfinished: usize,
+    finished: Vec<SubBatch>,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
 }
 
 /// Records that ended together.
 #[derive(Debug)]
-struct Part {
+struct SubBatch {
     /// Places among the records of the completion.
-    places: Range<u32>,
-    result: Result<Written>,
+    records: Range<u32>,
+    result: Result<AppendInfo>,
 }
 
 struct Callback {
@@ -77,26 +77,26 @@ impl fmt::Debug for Callback {
     }
 }
 
-impl Written {
-    /// Of the record that is so many behind the first.
-    fn behind(self, skip: u32) -> Self {
+impl AppendInfo {
+    /// Of the record that is so many at_record the first.
+    fn at_record(self, skip: u32) -> Self {
         Self { base_offset: self.base_offset.map(|base| base + i64::from(skip)), ..self }
     }
 }
 
-impl State {
+impl CompletionState {
     /// The end of the record's part, if it did not end as one with all others.
-    fn of_part(&self, index: u32) -> Option<Result<Written>> {
-        let part = self.ended.iter().find(|part| part.places.contains(&index))?;
-        Some(part.result.clone().map(|w| w.behind(index - part.places.start)))
+    fn sub_batch_result(&self, index: u32) -> Option<Result<AppendInfo>> {
+        let part = self.finished.iter().find(|part| part.records.contains(&index))?;
+        Some(part.result.clone().map(|w| w.at_record(index - part.records.start)))
     }
 
-    /// `place` is where the waiting future's waker is kept, so that polling it again does not add another.
-    fn wait(&mut self, place: &mut u32, cx: &Context<'_>) {
-        match self.wakers.get_mut(*place as usize) {
+    /// `waker_index` is where the waiting future's waker is kept, so that polling it again does not add another.
+    fn register_waker(&mut self, waker_index: &mut u32, cx: &Context<'_>) {
+        match self.wakers.get_mut(*waker_index as usize) {
             Some(waker) => waker.clone_from(cx.waker()),
             None => {
-                *place = self.wakers.len() as u32;
+                *waker_index = self.wakers.len() as u32;
                 self.wakers.push(cx.waker().clone());
             }
         }
@@ -105,32 +105,32 @@ impl State {
 
 impl Completion {
     pub(crate) fn new(topic: Arc<str>, partition: i32) -> Arc<Self> {
-        let state = State { open: 1, ended: Vec::new(), wakers: Vec::new(), callbacks: Vec::new() };
+        let state = CompletionState { unfinished: 1, finished: Vec::new(), wakers: Vec::new(), callbacks: Vec::new() };
         Arc::new(Self { topic, partition, whole: OnceLock::new(), state: Mutex::new(state) })
     }
 
     /// One more part.
-    pub(crate) fn split(&self) {
-        self.lock().open += 1;
+    pub(crate) fn add_sub_batch(&self) {
+        self.lock().unfinished += 1;
     }
 
     /// Tells all who wait for these records. Only the first end counts.
-    pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<Written>) {
+    pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<AppendInfo>) {
         let mut state = self.lock();
-        if state.open == 0 || state.ended.iter().any(|part| part.places.start == first) {
+        if state.unfinished == 0 || state.finished.iter().any(|part| part.records.start == first) {
             return;
         }
-        state.open -= 1;
-        let last = state.open == 0;
+        state.unfinished -= 1;
+        let last = state.unfinished == 0;
         match result {
-            Ok(written) if last && state.ended.is_empty() => _ = self.whole.set(written),
-            result => state.ended.push(Part { places: first..first + records, result }),
+            Ok(written) if last && state.finished.is_empty() => _ = self.whole.set(written),
+            result => state.finished.push(SubBatch { records: first..first + records, result }),
         }
-        // Until the last part has ended the places of the wakers stay what they are.
+        // Until the last part has ended the records of the wakers stay what they are.
         let wakers = if last { std::mem::take(&mut state.wakers) } else { state.wakers.clone() };
         let (ready, waiting) = std::mem::take(&mut state.callbacks)
             .into_iter()
-            .partition(|c| last || state.of_part(c.delivery.index).is_some());
+            .partition(|c| last || state.sub_batch_result(c.delivery.index).is_some());
         state.callbacks = waiting;
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -141,29 +141,29 @@ impl Completion {
     }
 
     /// Where a record is, if all were written as one part.
-    fn written(&self, index: u32) -> Option<Written> {
-        self.whole.get().map(|written| written.behind(index))
+    fn written(&self, index: u32) -> Option<AppendInfo> {
+        self.whole.get().map(|written| written.at_record(index))
     }
 
-    fn result(&self, state: &State, index: u32) -> Option<Result<Written>> {
-        self.written(index).map(Ok).or_else(|| state.of_part(index))
+    fn result(&self, state: &CompletionState, index: u32) -> Option<Result<AppendInfo>> {
+        self.written(index).map(Ok).or_else(|| state.sub_batch_result(index))
     }
 
     /// Waits for the end of all its records, good or bad.
-    pub(crate) async fn ended(&self) {
-        let mut place = NO_PLACE;
+    pub(crate) async fn finished(&self) {
+        let mut waker_index = NO_WAKER;
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
-            if state.open == 0 {
+            if state.unfinished == 0 {
                 return Poll::Ready(());
             }
-            state.wait(&mut place, cx);
+            state.register_waker(&mut waker_index, cx);
             Poll::Pending
         })
         .await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CompletionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -203,15 +203,15 @@ pub struct Delivery {
     index: u32,
     timestamp: i64,
     /// Of its waker, if it has one.
-    place: u32,
+    waker_index: u32,
 }
 
 /// Of a future that has not waited yet: there are never so many.
-const NO_PLACE: u32 = u32::MAX;
+const NO_WAKER: u32 = u32::MAX;
 
 impl Delivery {
     pub(crate) fn new(completion: Arc<Completion>, index: u32, timestamp: i64) -> Self {
-        Self { completion, index, timestamp, place: NO_PLACE }
+        Self { completion, index, timestamp, waker_index: NO_WAKER }
     }
 
     /// Another one of the same record.
@@ -256,7 +256,7 @@ impl Delivery {
         }
     }
 
-    fn acknowledge(&self, result: Result<Written>) -> Result<Acknowledgement> {
+    fn acknowledge(&self, result: Result<AppendInfo>) -> Result<Acknowledgement> {
         result.map(|written| Acknowledgement {
             topic: Arc::clone(&self.completion.topic),
             partition: self.completion.partition,
@@ -281,7 +281,7 @@ impl Future for Delivery {
                 Poll::Ready(this.acknowledge(result))
             }
             None => {
-                state.wait(&mut this.place, cx);
+                state.register_waker(&mut this.waker_index, cx);
                 Poll::Pending
             }
         }
@@ -308,7 +308,7 @@ mod tests {
         let (completion, mut handles) = handles(3);
         assert!((&mut handles[1]).now_or_never().is_none());
         let waiting = tokio::spawn(join_all(handles));
-        completion.resolve(0, 3, Ok(Written { base_offset: Some(40), append_time: None }));
+        completion.resolve(0, 3, Ok(AppendInfo { base_offset: Some(40), append_time: None }));
         let acks = waiting.await.unwrap();
         let got: Vec<_> =
             acks.into_iter().map(|a| a.map(|a| (a.partition, a.offset.unwrap(), a.timestamp)).unwrap()).collect();
@@ -318,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn the_broker_s_timestamp_wins_and_the_first_end_counts() {
         let (completion, mut handles) = handles(1);
-        completion.resolve(0, 1, Ok(Written { base_offset: Some(7), append_time: Some(999) }));
+        completion.resolve(0, 1, Ok(AppendInfo { base_offset: Some(7), append_time: Some(999) }));
         completion.resolve(0, 1, Err(Error::new(ErrorKind::Closed, "late")));
         assert_eq!(handles.remove(0).await.unwrap().timestamp, 999);
     }
@@ -339,14 +339,14 @@ mod tests {
         let told = tx.clone();
         handles.pop().unwrap().on_complete(move |end| told.send(end.unwrap().offset).unwrap());
         assert!(handles.iter_mut().all(|h| h.now_or_never().is_none()));
-        completion.split();
+        completion.add_sub_batch();
         completion.resolve(0, 2, Err(Error::new(ErrorKind::RecordTooLarge, "large")));
         assert!((&mut handles[1]).await.is_err());
         assert!((&mut handles[2]).now_or_never().is_none() && rx.try_recv().is_err());
-        assert!(completion.ended().now_or_never().is_none());
-        completion.resolve(2, 2, Ok(Written { base_offset: Some(7), append_time: None }));
+        assert!(completion.finished().now_or_never().is_none());
+        completion.resolve(2, 2, Ok(AppendInfo { base_offset: Some(7), append_time: None }));
         assert_eq!((&mut handles[2]).await.unwrap().offset, Some(7));
         assert_eq!(rx.try_recv().unwrap(), Some(8));
-        completion.ended().now_or_never().unwrap();
+        completion.finished().now_or_never().unwrap();
     }
 }

@@ -18,10 +18,10 @@ use crate::record::Headers;
 mod accumulator;
 mod batch;
 mod delivery;
-mod identity;
-mod meter;
+mod metrics;
 mod partition;
 mod partitioner;
+mod producer_id;
 #[doc(hidden)]
 pub mod raw;
 mod request;
@@ -33,11 +33,11 @@ mod verdict;
 pub use crate::partitioner::{PartitionInput, Partitioner};
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::murmur2;
-use send::{Sending, follow};
-use sender::Shared;
+use send::{SendFuture, finish_span};
+use sender::ProducerShared;
 
 /// How long ending tasks may take to close their connections.
-const TASKS_END: Duration = Duration::from_secs(10);
+const TASK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A record to send; it borrows what it is made of.
 ///
@@ -165,15 +165,15 @@ impl<'a> ProducerRecord<'a> {
 /// [`close`](Producer::close) sends what waits, resolves every [`Delivery`] and ends the tasks. If the last clone is
 /// dropped instead, the tasks end too, and what was not acknowledged fails with [`ErrorKind::Closed`] and is logged.
 #[derive(Debug, Clone)]
-pub struct Producer(Arc<Handle>);
+pub struct Producer(Arc<AbortOnDrop>);
 
 /// Held by the clones of a producer and by nobody else: with the last one the tasks end.
 #[derive(Debug)]
-struct Handle(Arc<Shared>);
+struct AbortOnDrop(Arc<ProducerShared>);
 
-impl Drop for Handle {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        let abandoned = abandon(&self.0, "the producer was dropped without close");
+        let abandoned = abort(&self.0, "the producer was dropped without close");
         if abandoned > 0 {
             tracing::warn!(
                 records = abandoned,
@@ -183,20 +183,20 @@ impl Drop for Handle {
     }
 }
 
-/// Ends everything; tells how many records had not ended.
-fn abandon(shared: &Shared, why: &str) -> u64 {
+/// Ends everything; tells how many records had not finished.
+fn abort(shared: &ProducerShared, why: &str) -> u64 {
     let mut locked = shared.lock();
     locked.close();
-    let ended = locked.abort(why);
+    let finished = locked.abort(why);
     drop(locked);
     shared.memory.close();
     shared.cancel.cancel();
-    let records = ended.iter().map(|batch| u64::from(batch.records)).sum();
-    let now = shared.meter.now();
-    shared.meter.end();
-    for batch in ended {
-        shared.meter.ended(now, &batch);
-        batch.completion.resolve(batch.first, batch.records, batch.result);
+    let records = finished.iter().map(|batch| u64::from(batch.records)).sum();
+    let now = shared.metrics.now_if_on();
+    shared.metrics.report_closed();
+    for batch in finished {
+        shared.metrics.report_finished(now, &batch);
+        batch.completion.resolve(batch.first_record, batch.records, batch.result);
     }
     records
 }
@@ -217,7 +217,7 @@ impl Producer {
 
     fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Result<Self> {
         config.validate(client.config().request_timeout)?;
-        Ok(Self(Arc::new(Handle(Shared::start(client, config, creates_topics)))))
+        Ok(Self(Arc::new(AbortOnDrop(ProducerShared::start(client, config, creates_topics)))))
     }
 
     /// Puts a record into its partition's batch.
@@ -237,7 +237,7 @@ impl Producer {
     /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
     /// Once it is ready, dropping the [`Delivery`] does not take the record back.
     pub fn send<'a>(&'a self, record: ProducerRecord<'a>) -> impl Future<Output = Result<Delivery>> + Send + use<'a> {
-        Sending::new(self, record)
+        SendFuture::new(self, record)
     }
 
     /// [`send`](Self::send) without waiting: what would have to wait is handed back.
@@ -265,16 +265,16 @@ impl Producer {
             return self.try_enqueue(record, record.headers);
         }
         let config = self.0.0.client.config();
-        let span = span::begin(&record, &config.client_id);
-        let headers = span::headers(&span, &record, config);
+        let span = span::start(&record, &config.client_id);
+        let headers = span::headers_with_trace(&span, &record, config);
         match self.try_enqueue(record, headers.as_ref().or(record.headers)) {
             Ok(delivery) => {
-                follow(span, Ok(&delivery));
+                finish_span(span, Ok(&delivery));
                 Ok(delivery)
             }
             Err(e) => {
                 if let TrySendError::Refused { error, .. } = &e {
-                    follow(span, Err(error));
+                    finish_span(span, Err(error));
                 }
                 Err(e)
             }
@@ -307,7 +307,7 @@ impl Producer {
     /// Dropping the future only ends the waiting.
     pub async fn flush(&self, timeout: Duration) -> Result<()> {
         let batches = self.0.0.lock().flush(Instant::now());
-        let all = join_all(batches.iter().map(|completion| completion.ended()));
+        let all = join_all(batches.iter().map(|completion| completion.finished()));
         match tokio::time::timeout(timeout, all).await {
             Ok(_) => Ok(()),
             Err(_) => {
@@ -333,10 +333,10 @@ impl Producer {
         }
         shared.memory.close();
         _ = self.flush(timeout).await;
-        let abandoned = abandon(shared, "the producer was closed");
+        let abandoned = abort(shared, "the producer was closed");
         shared.tasks.close();
-        if tokio::time::timeout(TASKS_END, shared.tasks.wait()).await.is_err() {
-            tracing::warn!("the producer's tasks did not end within {TASKS_END:?}");
+        if tokio::time::timeout(TASK_SHUTDOWN_TIMEOUT, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("the producer's tasks did not end within {TASK_SHUTDOWN_TIMEOUT:?}");
         }
         if abandoned == 0 {
             return Ok(());

@@ -13,36 +13,36 @@ const STICKY_BYTES: usize = 16 << 10;
 
 /// How a record's partition is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum PartitionChoice {
     /// By the caller, or by the program's own partitioner.
     Partition(i32),
     /// By this hash of its key.
-    Hash(u32),
+    KeyHash(u32),
     /// The one after that of the record before.
-    Next,
+    RoundRobin,
     /// Any: the one that such records stick to for now.
-    Any,
+    Sticky,
 }
 
-impl Target {
+impl PartitionChoice {
     /// Without the answer of a partitioner of the program's own: see [`ask`].
     #[inline]
     pub(crate) fn of(partitioner: &PartitionerKind, partition: Option<i32>, key: Option<&[u8]>) -> Self {
         match (partition, partitioner, key) {
             (Some(partition), ..) => Self::Partition(partition),
-            (None, PartitionerKind::Murmur2, Some(key)) => Self::Hash((murmur2(key) & i32::MAX) as u32),
-            (None, PartitionerKind::ConsistentRandom, Some(key)) if !key.is_empty() => Self::Hash(crc32(key)),
-            (None, PartitionerKind::RoundRobin, _) => Self::Next,
-            (None, ..) => Self::Any,
+            (None, PartitionerKind::Murmur2, Some(key)) => Self::KeyHash((murmur2(key) & i32::MAX) as u32),
+            (None, PartitionerKind::ConsistentRandom, Some(key)) if !key.is_empty() => Self::KeyHash(crc32(key)),
+            (None, PartitionerKind::RoundRobin, _) => Self::RoundRobin,
+            (None, ..) => Self::Sticky,
         }
     }
 }
 
 /// Where the program's own partitioner wants a record.
-pub(super) fn ask(partitioner: &dyn Partitioner, record: &PartitionInput<'_>) -> Result<Target> {
-    let Some(partition) = partitioner.partition(record) else { return Ok(Target::Any) };
+pub(super) fn custom_partition(partitioner: &dyn Partitioner, record: &PartitionInput<'_>) -> Result<PartitionChoice> {
+    let Some(partition) = partitioner.partition(record) else { return Ok(PartitionChoice::Sticky) };
     if (0..record.partitions).contains(&partition) {
-        return Ok(Target::Partition(partition));
+        return Ok(PartitionChoice::Partition(partition));
     }
     let what = format!(
         "the program's partitioner chose partition {partition} for a record of topic {:?}, which has {}, from 0 to {}; the \
@@ -56,38 +56,44 @@ pub(super) fn ask(partitioner: &dyn Partitioner, record: &PartitionInput<'_>) ->
 
 /// The partition of a hashed key in a topic with `partitions` of them.
 #[inline]
-pub(crate) fn partition_of(hash: u32, partitions: usize) -> usize {
+pub(crate) fn partition_of_hash(hash: u32, partitions: usize) -> usize {
     hash as usize % partitions.max(1)
 }
 
 /// How much a partition has to do.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
+pub(super) struct PartitionLoad {
     /// Batches that have not ended.
-    pub(super) batches: usize,
+    pub(super) queued_batches: usize,
     /// None of them has waited for too long.
     pub(super) responds: bool,
 }
 
 /// How a topic's records are spread that do not say by themselves where they go.
 #[derive(Debug)]
-pub(super) struct Spread {
+pub(super) struct BuiltInPartitioner {
     /// Those that have a leader, in ascending order; all of them while none has one.
     available: Arc<[i32]>,
     /// Which of them was the last in turn.
-    turn: usize,
+    round_robin_index: usize,
     /// The one that records stick to.
     sticky: usize,
     /// The number of the batch there that took the last of them; 0 if none did.
-    batch: u64,
+    sticky_batch: u64,
     /// How many bytes of them it got.
-    sent: usize,
+    sticky_bytes: usize,
 }
 
-impl Spread {
+impl BuiltInPartitioner {
     pub(super) fn new(random: &mut fastrand::Rng) -> Self {
         // Not all producers begin with the same partition.
-        Self { available: Arc::new([]), turn: random.usize(..1 << 16), sticky: usize::MAX, batch: 0, sent: 0 }
+        Self {
+            available: Arc::new([]),
+            round_robin_index: random.usize(..1 << 16),
+            sticky: usize::MAX,
+            sticky_batch: 0,
+            sticky_bytes: 0,
+        }
     }
 
     /// Takes up what metadata says of the topic, which has partitions.
@@ -97,8 +103,8 @@ impl Spread {
         if self.available.is_empty() {
             self.available = all().collect();
         }
-        if self.place_of_sticky().is_none() {
-            self.move_on(random);
+        if self.sticky_index().is_none() {
+            self.switch_random(random);
         }
     }
 
@@ -111,47 +117,47 @@ impl Spread {
     }
 
     /// The next one in turn.
-    pub(super) fn next(&mut self) -> usize {
-        self.turn = (self.turn + 1) % self.available.len().max(1);
-        self.available.get(self.turn).map_or(0, |p| *p as usize)
+    pub(super) fn next_round_robin(&mut self) -> usize {
+        self.round_robin_index = (self.round_robin_index + 1) % self.available.len().max(1);
+        self.available.get(self.round_robin_index).map_or(0, |p| *p as usize)
     }
 
     /// Whether a record of this size goes elsewhere. `open` is the number of the batch that would take it, if there is one.
     #[inline]
-    pub(super) fn is_over(&self, open: Option<u64>, size: usize, batch_size: usize, adaptive: bool) -> bool {
-        let begins = open != Some(self.batch);
+    pub(super) fn should_switch(&self, open: Option<u64>, size: usize, batch_size: usize, adaptive: bool) -> bool {
+        let begins = open != Some(self.sticky_batch);
         if !adaptive {
-            return begins && self.sent > 0;
+            return begins && self.sticky_bytes > 0;
         }
         let enough = batch_size.min(STICKY_BYTES);
         // A batch is not cut short for a while, so that its broker gets large ones; but others may begin new ones without end.
         let most = if begins { enough } else { 2 * enough };
-        self.sent > 0 && self.sent + size + BATCH_HEADER > most
+        self.sticky_bytes > 0 && self.sticky_bytes + size + BATCH_HEADER > most
     }
 
     /// A record stuck to the partition, and is in this batch.
     #[inline]
-    pub(super) fn stuck(&mut self, batch: u64, size: usize) {
-        self.batch = batch;
-        self.sent += size;
+    pub(super) fn record_appended(&mut self, batch: u64, size: usize) {
+        self.sticky_batch = batch;
+        self.sticky_bytes += size;
     }
 
     /// To any other partition, each as likely.
-    pub(super) fn move_on(&mut self, random: &mut fastrand::Rng) {
-        let before = self.place_of_sticky();
+    pub(super) fn switch_random(&mut self, random: &mut fastrand::Rng) {
+        let before = self.sticky_index();
         let others = self.available.len() - usize::from(before.is_some());
         if others > 0 {
             let pick = random.usize(..others);
-            self.stick_to(self.available[pick + usize::from(before.is_some_and(|before| pick >= before))]);
+            self.switch_to(self.available[pick + usize::from(before.is_some_and(|before| pick >= before))]);
         }
     }
 
     /// To any partition that responds, if one does: the less likely the more batches it has. With 0, 3 and 1 of them, the
     /// first gets 4 of 8, the second 1, the third 3.
-    pub(super) fn move_by_load(&mut self, random: &mut fastrand::Rng, load: impl Fn(usize) -> Load) {
+    pub(super) fn switch_by_load(&mut self, random: &mut fastrand::Rng, load: impl Fn(usize) -> PartitionLoad) {
         let all = || self.available.iter().map(|p| (*p, load(*p as usize)));
         let any = !all().any(|(_, l)| l.responds);
-        let fit = || all().filter(|(_, l)| any || l.responds).map(|(p, l)| (p, l.batches));
+        let fit = || all().filter(|(_, l)| any || l.responds).map(|(p, l)| (p, l.queued_batches));
         let most = fit().map(|(_, batches)| batches).max().unwrap_or(0) + 1;
         let total: usize = fit().map(|(_, batches)| most - batches).sum();
         let mut at = random.usize(..total.max(1));
@@ -162,15 +168,15 @@ impl Spread {
             here
         });
         if let Some((partition, _)) = chosen {
-            self.stick_to(partition);
+            self.switch_to(partition);
         }
     }
 
-    fn stick_to(&mut self, partition: i32) {
-        (self.sticky, self.batch, self.sent) = (partition as usize, 0, 0);
+    fn switch_to(&mut self, partition: i32) {
+        (self.sticky, self.sticky_batch, self.sticky_bytes) = (partition as usize, 0, 0);
     }
 
-    fn place_of_sticky(&self) -> Option<usize> {
+    fn sticky_index(&self) -> Option<usize> {
         self.available.binary_search_by_key(&self.sticky, |p| *p as usize).ok()
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::accumulator::{Accumulator, NewRecord, Settings};
-use super::batch::Outcome;
-use super::delivery::Written;
-use super::partitioner::Target;
+use super::accumulator::{Accumulator, AccumulatorConfig, NewRecord};
+use super::batch::SendOutcome;
+use super::delivery::AppendInfo;
+use super::partitioner::PartitionChoice;
 use crate::config::{Compression, PartitionerKind, ProducerConfig};
 use crate::record::record_size_bound;
 
@@ -16,16 +16,16 @@ const BROKER: i32 = 1;
 
 /// A topic that one broker leads, and its batches.
 #[derive(Debug)]
-pub struct Batches {
+pub struct RawAccumulator {
     core: Accumulator,
     topic: Arc<str>,
 }
 
-impl Batches {
+impl RawAccumulator {
     /// None yet.
     pub fn new(topic: &str, partitions: usize) -> Self {
         let config = ProducerConfig { idempotence: false, ..ProducerConfig::default() };
-        let mut core = Accumulator::new(Settings::new(&config, Duration::from_secs(30)), 1);
+        let mut core = Accumulator::new(AccumulatorConfig::new(&config, Duration::from_secs(30)), 1);
         let topic = Arc::from(topic);
         core.update_topic(Instant::now(), &topic, None, Some(&vec![Some(BROKER); partitions]));
         Self { core, topic }
@@ -36,7 +36,7 @@ impl Batches {
         let (key, value) = (Some(key), Some(value));
         let record = NewRecord {
             topic: &self.topic,
-            target: Target::of(&PartitionerKind::Murmur2, None, key),
+            target: PartitionChoice::of(&PartitionerKind::Murmur2, None, key),
             timestamp: 1_700_000_000_000,
             key,
             value,
@@ -62,10 +62,10 @@ impl Batches {
                 sent += bytes.len();
                 if let Ok(mut buffer) = bytes.try_into_mut() {
                     buffer.clear();
-                    self.core.recycle(buffer.into());
+                    self.core.recycle_buffer(buffer.into());
                 }
-                let written = Written { base_offset: Some(0), append_time: None };
-                self.core.complete(now, batch.id, Outcome::Written(written), &mut Vec::new());
+                let written = AppendInfo { base_offset: Some(0), append_time: None };
+                self.core.complete(now, batch.id, SendOutcome::Written(written), &mut Vec::new());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Batches to a produce request, and its answer to each batch's outcome.
+//! Batches to a produce request, and its response to each batch's outcome.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::protocol::StrBytes;
 
-use super::accumulator::{BatchId, Drained};
-use super::batch::{Again, Outcome, Piece};
-use super::delivery::Written;
+use super::accumulator::{BatchId, DrainedBatch};
+use super::batch::{Piece, RetryPayload, SendOutcome};
+use super::delivery::AppendInfo;
 use super::verdict::Verdict;
 use crate::config::{Acks, Compression};
 use crate::error::{Error, ErrorKind};
@@ -20,36 +20,36 @@ use crate::record;
 use crate::wire::{Produce, TopicBatches};
 
 /// The most that a batch may decompress to when it has to be cut: larger ones are not made.
-const MAX_PLAIN: usize = 256 << 20;
+const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 
 /// A batch as it goes to the broker.
 #[derive(Debug)]
-pub(super) struct Encoded {
+pub(super) struct EncodedBatch {
     pub(super) id: BatchId,
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
     compression: Compression,
     bytes: Bytes,
     /// The buffer that compressing it has left free.
-    plain: Option<Vec<u8>>,
+    spare_buffer: Option<Vec<u8>>,
     /// Its size before it was compressed; none if this is not its first try.
     uncompressed: Option<usize>,
     records: u32,
     attempts: u32,
 }
 
-impl From<Drained> for Encoded {
-    fn from(b: Drained) -> Self {
+impl From<DrainedBatch> for EncodedBatch {
+    fn from(b: DrainedBatch) -> Self {
         let uncompressed = b.payload.is_plain().then(|| b.payload.size());
-        let (bytes, plain) = b.payload.encode(b.compression, b.producer);
-        let Drained { id, topic, partition, compression, records, attempts, .. } = b;
-        Self { id, topic, partition, compression, bytes, plain, uncompressed, records, attempts }
+        let (bytes, spare_buffer) = b.payload.encode(b.compression, b.producer);
+        let DrainedBatch { id, topic, partition, compression, records, attempts, .. } = b;
+        Self { id, topic, partition, compression, bytes, spare_buffer, uncompressed, records, attempts }
     }
 }
 
-impl Encoded {
+impl EncodedBatch {
     /// Counts it on its first try.
-    pub(super) fn count(&self, metrics: &Reporter) {
+    pub(super) fn report_encoded(&self, metrics: &Reporter) {
         if let Some(uncompressed) = self.uncompressed {
             let Self { topic, records, bytes, .. } = self;
             let bytes = bytes.len();
@@ -58,23 +58,23 @@ impl Encoded {
     }
 
     /// The buffer that is free already.
-    pub(super) fn take_free(&mut self) -> Option<Vec<u8>> {
-        self.plain.take()
+    pub(super) fn take_spare_buffer(&mut self) -> Option<Vec<u8>> {
+        self.spare_buffer.take()
     }
 
     /// What it is made of, to be used again if it is not sent again; none if that is smaller than what records need.
-    pub(super) fn buffer(&self) -> Option<Bytes> {
+    pub(super) fn reusable_buffer(&self) -> Option<Bytes> {
         (self.compression == Compression::None).then(|| self.bytes.clone())
     }
 
-    fn again(self, error: Error, wait: impl Fn(u32) -> Duration) -> Again {
+    fn into_retry(self, error: Error, wait: impl Fn(u32) -> Duration) -> RetryPayload {
         tracing::debug!(error = %error, attempts = self.attempts, "a batch will be tried again");
-        Again { error, payload: self.bytes, after: wait(self.attempts) }
+        RetryPayload { error, payload: self.bytes, backoff: wait(self.attempts) }
     }
 }
 
 /// A request for these batches.
-pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> Produce {
+pub(super) fn produce_request(batches: &[EncodedBatch], acks: Acks, timeout: Duration) -> Produce {
     let mut topics: Vec<TopicBatches> = Vec::new();
     for batch in batches {
         let data = (batch.partition, batch.bytes.clone());
@@ -84,7 +84,7 @@ pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> Pro
             None => topics.push(TopicBatches { topic: Arc::clone(&batch.topic), batches: vec![data] }),
         }
     }
-    // The broker gives up before we do, so that its answer still comes.
+    // The broker gives up before we do, so that its response still comes.
     let timeout = timeout - (timeout / 10).min(Duration::from_secs(1));
     Produce {
         acks: match acks {
@@ -96,11 +96,11 @@ pub(super) fn produce(batches: &[Encoded], acks: Acks, timeout: Duration) -> Pro
     }
 }
 
-/// The answers of a response by topic and partition.
-pub(super) struct Answers<'a>(Vec<(&'a str, &'a PartitionProduceResponse)>);
+/// The response of a response by topic and partition.
+pub(super) struct PartitionResponses<'a>(Vec<(&'a str, &'a PartitionProduceResponse)>);
 
-impl<'a> Answers<'a> {
-    pub(super) fn of(response: &'a ProduceResponse) -> Self {
+impl<'a> PartitionResponses<'a> {
+    pub(super) fn new(response: &'a ProduceResponse) -> Self {
         let topics = response.responses.iter();
         let mut all: Vec<_> =
             topics.flat_map(|t| t.partition_responses.iter().map(|p| (t.name.0.as_str(), p))).collect();
@@ -110,55 +110,62 @@ impl<'a> Answers<'a> {
 
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&'a PartitionProduceResponse> {
         let at = self.0.binary_search_by_key(&(topic, partition), |(topic, p)| (*topic, p.index)).ok()?;
-        self.0.get(at).map(|(_, answer)| *answer)
+        self.0.get(at).map(|(_, response)| *response)
     }
 }
 
-/// What the broker's answer means for a batch; `wait` says how long before a batch is tried again that was tried so often.
-pub(super) fn outcome(
-    batch: Encoded,
-    answer: Option<&PartitionProduceResponse>,
+/// What the broker's response means for a batch; `wait` says how long before a batch is tried again that was tried so often.
+pub(super) fn outcome_of_response(
+    batch: EncodedBatch,
+    response: Option<&PartitionProduceResponse>,
     peer: &str,
     wait: impl Fn(u32) -> Duration,
-) -> Outcome {
-    let what = |batch: &Encoded| format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
-    let Some(answer) = answer else {
+) -> SendOutcome {
+    let what = |batch: &EncodedBatch| format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
+    let Some(response) = response else {
         let what = format!("{}: the answer does not mention the batch", what(&batch));
-        return Outcome::Unknown(Error::new(ErrorKind::Corrupt, what));
+        return SendOutcome::Unknown(Error::new(ErrorKind::Corrupt, what));
     };
-    let code = answer.error_code;
-    let append_time = Some(answer.log_append_time_ms).filter(|t| *t >= 0);
-    let written = Written { base_offset: Some(answer.base_offset).filter(|o| *o >= 0), append_time };
+    let code = response.error_code;
+    let append_time = Some(response.log_append_time_ms).filter(|t| *t >= 0);
+    let written = AppendInfo { base_offset: Some(response.base_offset).filter(|o| *o >= 0), append_time };
     if code == 0 {
-        return Outcome::Written(written);
+        return SendOutcome::Written(written);
     }
-    let verdict = Verdict::of(code);
+    let verdict = Verdict::of_code(code);
     let more = if verdict == Verdict::TooLarge { ", is more than the broker takes" } else { "" };
     let (what, records, size) = (what(&batch), batch.records, batch.bytes.len());
-    let error =
-        Error::broker(code, format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", said(answer)));
+    let error = Error::broker(
+        code,
+        format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", broker_message(response)),
+    );
     match verdict {
-        Verdict::Duplicate => Outcome::Duplicate { written, error },
-        Verdict::OutOfSequence => Outcome::OutOfSequence(batch.again(error, wait)),
-        Verdict::Fenced => Outcome::Fenced(batch.again(error, wait)),
-        Verdict::TooLarge => {
-            Outcome::TooLarge { halves: record::split(&batch.bytes, batch.compression, MAX_PLAIN), error }
-        }
-        Verdict::BadRecords => match pieces(&batch, answer, &what) {
-            Some(pieces) => Outcome::BadRecords { error, pieces },
-            None => Outcome::Failed(error),
+        Verdict::Duplicate => SendOutcome::Duplicate { written, error },
+        Verdict::OutOfSequence => SendOutcome::OutOfSequence(batch.into_retry(error, wait)),
+        Verdict::Fenced => SendOutcome::Fenced(batch.into_retry(error, wait)),
+        Verdict::TooLarge => SendOutcome::TooLarge {
+            halves: record::split(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES),
+            error,
         },
-        Verdict::NotYet => Outcome::Retry { again: batch.again(error, wait), maybe_written: false },
-        Verdict::Open => Outcome::Retry { again: batch.again(error, wait), maybe_written: true },
-        Verdict::Refused => Outcome::Failed(error),
+        Verdict::BadRecords => match pieces_without_bad_records(&batch, response, &what) {
+            Some(pieces) => SendOutcome::BadRecords { error, pieces },
+            None => SendOutcome::Failed(error),
+        },
+        Verdict::Retry => SendOutcome::Retry { retry: batch.into_retry(error, wait), maybe_written: false },
+        Verdict::RetryMaybeWritten => SendOutcome::Retry { retry: batch.into_retry(error, wait), maybe_written: true },
+        Verdict::Rejected => SendOutcome::Failed(error),
     }
 }
 
-/// What is left of a batch when the records that the answer names have failed. Where it names none, or all, the halves of the
+/// What is left of a batch when the records that the response names have failed. Where it names none, or all, the halves of the
 /// batch are tried, and so on down to the bad records; none if there is but one record.
-fn pieces(batch: &Encoded, answer: &PartitionProduceResponse, what: &str) -> Option<Vec<Piece>> {
-    let reason = |message: Option<&StrBytes>| message.or(answer.error_message.as_ref()).map(|m| format!(": {m}"));
-    let bad: BTreeMap<u32, String> = answer
+fn pieces_without_bad_records(
+    batch: &EncodedBatch,
+    response: &PartitionProduceResponse,
+    what: &str,
+) -> Option<Vec<Piece>> {
+    let reason = |message: Option<&StrBytes>| message.or(response.error_message.as_ref()).map(|m| format!(": {m}"));
+    let bad: BTreeMap<u32, String> = response
         .record_errors
         .iter()
         .filter_map(|r| {
@@ -167,7 +174,7 @@ fn pieces(batch: &Encoded, answer: &PartitionProduceResponse, what: &str) -> Opt
         })
         .collect();
     if bad.is_empty() {
-        let halves = record::split(&batch.bytes, batch.compression, MAX_PLAIN)?;
+        let halves = record::split(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES)?;
         return Some(halves.into_iter().map(|(bytes, records)| Piece { records, outcome: Ok(bytes) }).collect());
     }
     let (mut runs, mut next) = (Vec::new(), 0);
@@ -177,14 +184,14 @@ fn pieces(batch: &Encoded, answer: &PartitionProduceResponse, what: &str) -> Opt
         next = index + 1;
     }
     runs.extend((batch.records > next).then(|| (batch.records - next, true)));
-    let parts = record::cut(&batch.bytes, batch.compression, MAX_PLAIN, &runs)?;
+    let parts = record::cut(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES, &runs)?;
     let mut index = 0;
     let piece = |(bytes, records): (Bytes, u32)| {
         let outcome = match bad.get(&index) {
             None => Ok(bytes),
             Some(reason) => {
                 let what = format_args!("{what}: record {index} of a batch of {}{reason}", batch.records);
-                Err(Error::broker(answer.error_code, what))
+                Err(Error::broker(response.error_code, what))
             }
         };
         index += records;
@@ -194,10 +201,10 @@ fn pieces(batch: &Encoded, answer: &PartitionProduceResponse, what: &str) -> Opt
 }
 
 /// What the broker has to say beside the code.
-fn said(answer: &PartitionProduceResponse) -> String {
-    let message = answer.error_message.as_ref().map(|m| m.to_string());
+fn broker_message(response: &PartitionProduceResponse) -> String {
+    let message = response.error_message.as_ref().map(|m| m.to_string());
     let message = message.or_else(|| {
-        answer.record_errors.iter().find_map(|r| {
+        response.record_errors.iter().find_map(|r| {
             let message = r.batch_index_error_message.as_ref()?;
             Some(format!("record {} of the batch: {message}", r.batch_index))
         })
@@ -205,15 +212,20 @@ fn said(answer: &PartitionProduceResponse) -> String {
     message.map(|m| format!(" (the broker says: {m})")).unwrap_or_default()
 }
 
-/// What a request without an answer means for one of its batches. `sent` is whether any of it may have reached the broker.
-pub(super) fn unanswered(batch: Encoded, error: &Error, sent: bool, wait: impl Fn(u32) -> Duration) -> Outcome {
+/// What a request without an response means for one of its batches. `sent` is whether any of it may have reached the broker.
+pub(super) fn outcome_without_response(
+    batch: EncodedBatch,
+    error: &Error,
+    sent: bool,
+    wait: impl Fn(u32) -> Duration,
+) -> SendOutcome {
     let what = format!("produce to {}/{}", batch.topic, batch.partition);
     match error.kind() {
         ErrorKind::Disconnected | ErrorKind::Timeout => {
-            Outcome::Retry { again: batch.again(error.clone(), wait), maybe_written: sent }
+            SendOutcome::Retry { retry: batch.into_retry(error.clone(), wait), maybe_written: sent }
         }
-        ErrorKind::Corrupt => Outcome::Unknown(error.clone().context(what)),
-        _ => Outcome::Failed(error.clone().context(what)),
+        ErrorKind::Corrupt => SendOutcome::Unknown(error.clone().context(what)),
+        _ => SendOutcome::Failed(error.clone().context(what)),
     }
 }
 
@@ -229,18 +241,18 @@ mod tests {
     use crate::record::{BatchBuilder, ProducerSequence};
 
     /// A batch of records with their places as values.
-    fn batch(records: u32) -> Encoded {
+    fn batch(records: u32) -> EncodedBatch {
         let mut builder = BatchBuilder::new(100);
         (0..records).for_each(|n| builder.append(1, None, Some(n.to_string().as_bytes()), None));
         let bytes = builder.finish(Compression::None, ProducerSequence::NONE);
         let (id, topic) = (BatchId::of(0, 0, 1), "t".into());
-        Encoded {
+        EncodedBatch {
             id,
             topic,
             partition: 0,
             compression: Compression::None,
             bytes,
-            plain: None,
+            spare_buffer: None,
             uncompressed: None,
             records,
             attempts: 0,
@@ -253,13 +265,13 @@ mod tests {
             let error = BatchIndexAndErrorMessage::default().with_batch_index(index);
             error.with_batch_index_error_message(Some(message))
         };
-        let answer = PartitionProduceResponse::default().with_error_code(code::INVALID_RECORD);
-        answer.with_record_errors(bad.iter().map(named).collect())
+        let response = PartitionProduceResponse::default().with_error_code(code::INVALID_RECORD);
+        response.with_record_errors(bad.iter().map(named).collect())
     }
 
     /// What goes on, by its values, and the texts of the errors.
-    fn told(outcome: Outcome) -> (Vec<Vec<String>>, Vec<String>) {
-        let Outcome::BadRecords { pieces, .. } = outcome else { panic!("{outcome:?}") };
+    fn pieces_and_errors(outcome: SendOutcome) -> (Vec<Vec<String>>, Vec<String>) {
+        let SendOutcome::BadRecords { pieces, .. } = outcome else { panic!("{outcome:?}") };
         let (mut kept, mut errors) = (Vec::new(), Vec::new());
         for piece in pieces {
             match piece.outcome {
@@ -270,13 +282,13 @@ mod tests {
         (kept, errors)
     }
 
-    fn judged(records: u32, bad: &[i32]) -> Outcome {
-        outcome(batch(records), Some(&answer(bad)), "h:1", |_| Duration::ZERO)
+    fn outcome_of(records: u32, bad: &[i32]) -> SendOutcome {
+        outcome_of_response(batch(records), Some(&answer(bad)), "h:1", |_| Duration::ZERO)
     }
 
     #[test]
     fn the_records_that_the_answer_names_fail_each_with_its_own_index_and_reason() {
-        let (kept, errors) = told(judged(6, &[5, 1, 2]));
+        let (kept, errors) = pieces_and_errors(outcome_of(6, &[5, 1, 2]));
         assert_eq!(kept, [vec!["0"], vec!["3", "4"]]);
         assert_eq!(errors.len(), 3);
         for (error, index) in errors.iter().zip([1, 2, 5]) {
@@ -287,12 +299,12 @@ mod tests {
     #[test]
     fn where_no_record_or_none_of_the_batch_is_named_its_halves_are_tried() {
         for bad in [&[][..], &[-1, 6]] {
-            let (kept, errors) = told(judged(6, bad));
+            let (kept, errors) = pieces_and_errors(outcome_of(6, bad));
             assert_eq!(
                 (kept, errors.len()),
                 (vec![vec!["0".to_owned(), "1".into(), "2".into()], vec!["3".into(), "4".into(), "5".into()]], 0)
             );
         }
-        assert!(matches!(judged(1, &[]), Outcome::Failed(_)), "it stands alone");
+        assert!(matches!(outcome_of(1, &[]), SendOutcome::Failed(_)), "it stands alone");
     }
 }

@@ -8,77 +8,77 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
-use super::accumulator::{NewRecord, Refused};
+use super::accumulator::{AppendError, NewRecord};
 use super::delivery::Delivery;
-use super::partitioner::{self, Target};
-use super::sender::Shared;
+use super::partitioner::{self, PartitionChoice};
+use super::sender::ProducerShared;
 use super::{Producer, ProducerRecord, TrySendError, span};
 use crate::cluster::Backoff;
 use crate::config::{PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::is_answer;
+use crate::failure::fails_fast;
 use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
-const SPREAD: Duration = Duration::from_secs(1);
+const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
 
 /// The future of [`Producer::send`]. An `async fn` would be compiled in each crate that awaits it, as that one is optimised;
 /// this is compiled here, and what every record costs does not depend on that.
-pub(super) struct Sending<'a> {
+pub(super) struct SendFuture<'a> {
     producer: &'a Producer,
     record: ProducerRecord<'a>,
     stage: Stage<'a>,
 }
 
-type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Delivery>> + Send + 'a>>;
+type PendingSend<'a> = Pin<Box<dyn Future<Output = Result<Delivery>> + Send + 'a>>;
 
 enum Stage<'a> {
     /// In a span of its own.
-    BeginsTraced,
-    Begins,
-    Waits(Waiting<'a>),
-    Over,
+    InitTraced,
+    Init,
+    Waiting(PendingSend<'a>),
+    Done,
 }
 
-impl<'a> Sending<'a> {
+impl<'a> SendFuture<'a> {
     pub(super) fn new(producer: &'a Producer, record: ProducerRecord<'a>) -> Self {
-        let stage = if producer.0.0.traced { Stage::BeginsTraced } else { Stage::Begins };
+        let stage = if producer.0.0.traced { Stage::InitTraced } else { Stage::Init };
         Self { producer, record, stage }
     }
 
     /// The end, or what has to be waited for.
-    fn begin(&self) -> Result<Result<Delivery>, Waiting<'a>> {
+    fn start(&self) -> Result<Result<Delivery>, PendingSend<'a>> {
         let Self { producer, record, .. } = self;
         let mut new = match new_record(record, &producer.0.0.config) {
             Ok(new) => new,
             Err(e) => return Ok(Err(e)),
         };
-        match producer.attempt(record, &mut new) {
+        match producer.try_append(record, &mut new) {
             Ok(delivery) => Ok(Ok(delivery)),
-            Err(NotAppended::Failed(e)) => Ok(Err(e)),
-            Err(why) => Err(Box::pin(producer.enqueue(*record, new, why))),
+            Err(AppendFailure::Failed(e)) => Ok(Err(e)),
+            Err(why) => Err(Box::pin(producer.append_when_ready(*record, new, why))),
         }
     }
 }
 
-impl Future for Sending<'_> {
+impl Future for SendFuture<'_> {
     type Output = Result<Delivery>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut waits = match std::mem::replace(&mut this.stage, Stage::Over) {
-            Stage::Begins => match this.begin() {
+        let mut pending = match std::mem::replace(&mut this.stage, Stage::Done) {
+            Stage::Init => match this.start() {
                 Ok(end) => return Poll::Ready(end),
-                Err(waits) => waits,
+                Err(pending) => pending,
             },
-            Stage::BeginsTraced => Box::pin(this.producer.send_in_span(this.record)),
-            Stage::Waits(waits) => waits,
-            Stage::Over => return Poll::Pending, // polled again after its end
+            Stage::InitTraced => Box::pin(this.producer.send_in_span(this.record)),
+            Stage::Waiting(pending) => pending,
+            Stage::Done => return Poll::Pending, // polled again after its end
         };
-        let end = waits.as_mut().poll(cx);
+        let end = pending.as_mut().poll(cx);
         if end.is_pending() {
-            this.stage = Stage::Waits(waits);
+            this.stage = Stage::Waiting(pending);
         }
         end
     }
@@ -88,55 +88,55 @@ impl Producer {
     /// In a span of its own, which ends with the record.
     async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
         let config = self.0.0.client.config();
-        let span = span::begin(&record, &config.client_id);
-        let headers = span::headers(&span, &record, config);
+        let span = span::start(&record, &config.client_id);
+        let headers = span::headers_with_trace(&span, &record, config);
         let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
-        let outcome = Sending { producer: self, record, stage: Stage::Begins }.await;
-        follow(span, outcome.as_ref());
+        let outcome = SendFuture { producer: self, record, stage: Stage::Init }.await;
+        finish_span(span, outcome.as_ref());
         outcome
     }
 
     /// Appends a record if that needs no waiting.
     #[inline]
-    fn attempt<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, NotAppended> {
+    fn try_append<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, AppendFailure> {
         let memory = &self.0.0.memory;
-        self.choose(record, new)?; // first: whoever panics here holds no space
+        self.choose_partition(record, new)?; // first: whoever panics here holds no space
         match memory.try_acquire_many(new.size as u32) {
             Ok(permit) => permit.forget(),
-            Err(TryAcquireError::Closed) => return Err(NotAppended::Failed(closed())),
-            Err(TryAcquireError::NoPermits) => return Err(NotAppended::Full),
+            Err(TryAcquireError::Closed) => return Err(AppendFailure::Failed(closed())),
+            Err(TryAcquireError::NoPermits) => return Err(AppendFailure::BufferFull),
         }
         self.append(new).inspect_err(|_| memory.add_permits(new.size)) // not held while others could use it
     }
 
     /// Waits for what is missing, and tries again.
-    async fn enqueue<'a>(
+    async fn append_when_ready<'a>(
         &self,
         record: ProducerRecord<'a>,
         mut new: NewRecord<'a>,
-        mut missing: NotAppended,
+        mut missing: AppendFailure,
     ) -> Result<Delivery> {
         let shared = &self.0.0;
         let mut refreshed = false;
-        let mut look_up = None;
+        let mut lookup = None;
         loop {
             let outcome = match missing {
-                NotAppended::Failed(error) => return Err(error),
-                NotAppended::Full => {
-                    self.reserve(new.size, record.topic).await?;
+                AppendFailure::Failed(error) => return Err(error),
+                AppendFailure::BufferFull => {
+                    self.reserve_buffer(new.size, record.topic).await?;
                     self.append(&new).inspect_err(|_| shared.memory.add_permits(new.size))
                 }
-                NotAppended::Refused(Refused::UnknownTopic) => {
-                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
-                    self.attempt(&record, &mut new)
+                AppendFailure::Rejected(AppendError::UnknownTopic) => {
+                    lookup.get_or_insert_with(|| TopicLookup::new(shared, record.topic)).retry().await?;
+                    self.try_append(&record, &mut new)
                 }
-                NotAppended::Refused(Refused::NoSuchPartition { .. }) if !refreshed => {
+                AppendFailure::Rejected(AppendError::NoSuchPartition { .. }) if !refreshed => {
                     refreshed = true; // it may be new
                     shared.cluster().refresh().await?;
-                    look_up.get_or_insert_with(|| LookUp::new(shared, record.topic)).again().await?;
-                    self.attempt(&record, &mut new)
+                    lookup.get_or_insert_with(|| TopicLookup::new(shared, record.topic)).retry().await?;
+                    self.try_append(&record, &mut new)
                 }
-                NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+                AppendFailure::Rejected(AppendError::NoSuchPartition { partition, count }) => {
                     return Err(no_partition(record.topic, partition, count));
                 }
             };
@@ -156,14 +156,14 @@ impl Producer {
         let refused = |error| TrySendError::Refused { record, error };
         let with_headers = ProducerRecord { headers, ..record };
         let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
-        self.attempt(&record, &mut new).map_err(|why| match why {
-            NotAppended::Failed(error) => refused(error),
-            NotAppended::Full => TrySendError::Full(record),
-            NotAppended::Refused(Refused::UnknownTopic) => {
-                look_up_soon(shared, record.topic);
+        self.try_append(&record, &mut new).map_err(|why| match why {
+            AppendFailure::Failed(error) => refused(error),
+            AppendFailure::BufferFull => TrySendError::Full(record),
+            AppendFailure::Rejected(AppendError::UnknownTopic) => {
+                look_up_in_background(shared, record.topic);
                 TrySendError::UnknownTopic(record)
             }
-            NotAppended::Refused(Refused::NoSuchPartition { partition, count }) => {
+            AppendFailure::Rejected(AppendError::NoSuchPartition { partition, count }) => {
                 refused(no_partition(record.topic, partition, count))
             }
         })
@@ -171,7 +171,7 @@ impl Producer {
 
     /// Asks the program's own partitioner, if there is one; not under the lock, for it may do anything.
     #[inline]
-    fn choose(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), NotAppended> {
+    fn choose_partition(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), AppendFailure> {
         let shared = &self.0.0;
         let PartitionerKind::Custom(partitioner) = &shared.config.partitioner else { return Ok(()) };
         if record.partition.is_some() {
@@ -180,29 +180,29 @@ impl Producer {
         let known = {
             let locked = shared.lock();
             if locked.is_closed() {
-                return Err(NotAppended::Failed(closed()));
+                return Err(AppendFailure::Failed(closed()));
             }
-            locked.partitions(record.topic)
+            locked.partitions_of(record.topic)
         };
-        let (partitions, available) = known.ok_or(NotAppended::Refused(Refused::UnknownTopic))?;
-        let asked = PartitionInput {
+        let (partitions, available) = known.ok_or(AppendFailure::Rejected(AppendError::UnknownTopic))?;
+        let input = PartitionInput {
             key: record.key,
             value: record.value,
             headers: record.headers,
             ..PartitionInput::new(record.topic, partitions, &available)
         };
-        new.target = partitioner::ask(&**partitioner, &asked).map_err(NotAppended::Failed)?;
+        new.target = partitioner::custom_partition(&**partitioner, &input).map_err(AppendFailure::Failed)?;
         Ok(())
     }
 
     /// Waits for buffer space, which `append` hands to the record's batch.
-    async fn reserve(&self, size: usize, topic: &str) -> Result<()> {
+    async fn reserve_buffer(&self, size: usize, topic: &str) -> Result<()> {
         let shared = &self.0.0;
         let permits = size as u32; // never more than max_request_size, which has its bound
         let timeout = shared.config.delivery_timeout;
-        let since = shared.meter.now();
+        let since = shared.metrics.now_if_on();
         let waited = tokio::time::timeout(timeout, shared.memory.acquire_many(permits)).await;
-        shared.meter.waited(since);
+        shared.metrics.report_buffer_wait(since);
         match waited {
             Ok(Ok(permit)) => {
                 permit.forget();
@@ -221,64 +221,66 @@ impl Producer {
     }
 
     #[inline]
-    fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, NotAppended> {
+    fn append(&self, record: &NewRecord<'_>) -> Result<Delivery, AppendFailure> {
         let mut locked = self.0.0.lock();
         if locked.is_closed() {
-            return Err(NotAppended::Failed(closed()));
+            return Err(AppendFailure::Failed(closed()));
         }
-        let (completion, index) = locked.append(Instant::now, record).map_err(NotAppended::Refused)?;
+        let (completion, index) = locked.append(Instant::now, record).map_err(AppendFailure::Rejected)?;
         Ok(Delivery::new(completion, index, record.timestamp))
     }
 }
 
 /// Keeps a record's span until its end.
-pub(super) fn follow(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
+pub(super) fn finish_span(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
     match outcome {
-        Ok(delivery) if !span.is_disabled() => delivery.clone_handle().on_complete(move |end| span::end(&span, &end)),
+        Ok(delivery) if !span.is_disabled() => {
+            delivery.clone_handle().on_complete(move |end| span::finish(&span, &end))
+        }
         Ok(_) => {}
-        Err(e) => span::failed(&span, e),
+        Err(e) => span::record_error(&span, e),
     }
 }
 
 /// Looks a topic up without anyone waiting for it; one look-up of a topic at a time.
-fn look_up_soon(shared: &Arc<Shared>, topic: &str) {
-    if !shared.lock().begin_look_up(topic) {
+fn look_up_in_background(shared: &Arc<ProducerShared>, topic: &str) {
+    if !shared.lock().try_start_lookup(topic) {
         return;
     }
     let (shared, topic) = (Arc::clone(shared), topic.to_owned());
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         let cancel = shared.cancel.clone();
-        let mut look_up = LookUp::new(&shared, &topic);
-        if let Some(Err(error)) = cancel.run_until_cancelled(look_up.again()).await {
+        let mut lookup = TopicLookup::new(&shared, &topic);
+        if let Some(Err(error)) = cancel.run_until_cancelled(lookup.retry()).await {
             tracing::warn!(topic, error = %error.full(), "a topic was not found");
         }
-        shared.lock().end_look_up(&topic);
+        shared.lock().finish_lookup(&topic);
     });
 }
 
 /// The search for a topic that one `send` makes.
-struct LookUp<'a> {
-    shared: &'a Shared,
+struct TopicLookup<'a> {
+    shared: &'a ProducerShared,
     topic: &'a str,
     began: Instant,
     backoff: Backoff,
     tries: u32,
 }
 
-impl<'a> LookUp<'a> {
-    fn new(shared: &'a Shared, topic: &'a str) -> Self {
+impl<'a> TopicLookup<'a> {
+    fn new(shared: &'a ProducerShared, topic: &'a str) -> Self {
         Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
     }
 
     /// Makes the topic known to the accumulator. While no broker can be reached it goes on, until the record's time is over.
-    async fn again(&mut self) -> Result<()> {
+    async fn retry(&mut self) -> Result<()> {
         let shared = self.shared;
         let closed = || Error::new(ErrorKind::Closed, "the producer is closed");
-        shared.cancel.run_until_cancelled(self.search()).await.unwrap_or_else(|| Err(closed()))
+        shared.cancel.run_until_cancelled(self.run()).await.unwrap_or_else(|| Err(closed()))
     }
 
-    async fn search(&mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         let creates = self.shared.creates_topics && self.shared.client.config().allow_auto_topic_creation;
         let limit = self.shared.config.delivery_timeout;
         let deadline = self.began + limit;
@@ -293,11 +295,11 @@ impl<'a> LookUp<'a> {
                     return Err(Error::new(ErrorKind::UnknownTopic, what));
                 }
                 Ok(found) => {
-                    self.shared.begin_use(&found);
+                    self.shared.track_topic(&found);
                     return Ok(());
                 }
-                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < SPREAD => {}
-                Err(e) if !is_answer(&e) && Instant::now() >= deadline => {
+                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < METADATA_PROPAGATION => {}
+                Err(e) if !fails_fast(&e) && Instant::now() >= deadline => {
                     let what = format!(
                         "a record for topic {:?} was not sent: the topic could not be looked up within the delivery timeout \
                          of {limit:?}, in {} tries",
@@ -305,7 +307,7 @@ impl<'a> LookUp<'a> {
                     );
                     return Err(e.context(what));
                 }
-                Err(e) if !is_answer(&e) => {
+                Err(e) if !fails_fast(&e) => {
                     if self.tries == 1 {
                         tracing::warn!(topic = self.topic, error = %e.full(), "a topic can't be looked up; trying on until the delivery timeout");
                     }
@@ -316,11 +318,11 @@ impl<'a> LookUp<'a> {
     }
 }
 
-enum NotAppended {
+enum AppendFailure {
     Failed(Error),
     /// The buffer has no space.
-    Full,
-    Refused(Refused),
+    BufferFull,
+    Rejected(AppendError),
 }
 
 fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
@@ -348,7 +350,7 @@ fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Resul
     let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
     Ok(NewRecord {
         topic: record.topic,
-        target: Target::of(&config.partitioner, record.partition, record.key),
+        target: PartitionChoice::of(&config.partitioner, record.partition, record.key),
         timestamp,
         key: record.key,
         value: record.value,

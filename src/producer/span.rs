@@ -11,7 +11,7 @@ use crate::record::Headers;
 use crate::trace::TraceContext;
 
 /// A span with the fields that OpenTelemetry's conventions for messaging have for it.
-pub(super) fn begin(record: &ProducerRecord<'_>, client_id: &str) -> Span {
+pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
     tracing::info_span!(
         "send",
         otel.name = %format_args!("send {}", record.topic),
@@ -34,18 +34,18 @@ pub(super) fn begin(record: &ProducerRecord<'_>, client_id: &str) -> Span {
 
 /// The record's headers with the place of its span in them: a child of the one that they name, else of the span around us. The
 /// same headers if the span is disabled.
-pub(super) fn headers(span: &Span, record: &ProducerRecord<'_>, config: &Config) -> Option<Headers> {
+pub(super) fn headers_with_trace(span: &Span, record: &ProducerRecord<'_>, config: &Config) -> Option<Headers> {
     if span.is_disabled() {
         return None;
     }
     let none = Headers::new();
     let headers = record.headers.unwrap_or(&none);
     let parent = TraceContext::from_headers(headers);
-    Some(headers.with_trace(&config.propagation.place(span, parent.as_ref())?))
+    Some(headers.with_trace(&config.propagation.set_parent(span, parent.as_ref())?))
 }
 
 /// What became of the record.
-pub(super) fn end(span: &Span, outcome: &Result<Acknowledgement>) {
+pub(super) fn finish(span: &Span, outcome: &Result<Acknowledgement>) {
     match outcome {
         Ok(ack) => {
             span.record("messaging.destination.partition.id", tracing::field::display(ack.partition));
@@ -53,11 +53,11 @@ pub(super) fn end(span: &Span, outcome: &Result<Acknowledgement>) {
                 span.record("messaging.kafka.offset", offset);
             }
         }
-        Err(e) => failed(span, e),
+        Err(e) => record_error(span, e),
     }
 }
 
-pub(super) fn failed(span: &Span, error: &Error) {
+pub(super) fn record_error(span: &Span, error: &Error) {
     span.record("error.type", &*error.kind().name());
     span.record("otel.status_code", "ERROR");
     span.record("otel.status_description", error.full());

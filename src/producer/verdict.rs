@@ -9,9 +9,9 @@ use crate::code;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Not written for now: sent again.
-    NotYet,
-    /// Written or not: sent again.
-    Open,
+    Retry,
+    /// AppendInfo or not: sent again.
+    RetryMaybeWritten,
     /// Its sequence number is not the next, or its producer is not known any more.
     OutOfSequence,
     /// The broker has its sequence number already.
@@ -23,50 +23,50 @@ pub(super) enum Verdict {
     /// Not written: some of its records are not allowed.
     BadRecords,
     /// Not written, and never will be.
-    Refused,
+    Rejected,
 }
 
 /// All codes that say whether the batch may be in the log.
 const VERDICTS: &[(i16, Verdict)] = &[
-    (code::CORRUPT_MESSAGE, Verdict::NotYet), // its checksum was wrong when it came
-    (code::UNKNOWN_TOPIC_OR_PARTITION, Verdict::NotYet),
-    (code::LEADER_NOT_AVAILABLE, Verdict::NotYet),
-    (code::NOT_LEADER_OR_FOLLOWER, Verdict::Open), // also of a leader that stepped down while it waited for followers
-    (code::REQUEST_TIMED_OUT, Verdict::Open),      // the followers did not confirm it in time
+    (code::CORRUPT_MESSAGE, Verdict::Retry), // its checksum was wrong when it came
+    (code::UNKNOWN_TOPIC_OR_PARTITION, Verdict::Retry),
+    (code::LEADER_NOT_AVAILABLE, Verdict::Retry),
+    (code::NOT_LEADER_OR_FOLLOWER, Verdict::RetryMaybeWritten), // also of a leader that stepped down while it waited for followers
+    (code::REQUEST_TIMED_OUT, Verdict::RetryMaybeWritten),      // the followers did not confirm it in time
     (code::MESSAGE_TOO_LARGE, Verdict::TooLarge),
-    (code::INVALID_TOPIC_EXCEPTION, Verdict::Refused),
+    (code::INVALID_TOPIC_EXCEPTION, Verdict::Rejected),
     (code::RECORD_LIST_TOO_LARGE, Verdict::TooLarge),
-    (code::NOT_ENOUGH_REPLICAS, Verdict::NotYet),
-    (code::NOT_ENOUGH_REPLICAS_AFTER_APPEND, Verdict::Open),
-    (code::INVALID_REQUIRED_ACKS, Verdict::Refused),
-    (code::TOPIC_AUTHORIZATION_FAILED, Verdict::Refused),
-    (code::CLUSTER_AUTHORIZATION_FAILED, Verdict::Refused),
+    (code::NOT_ENOUGH_REPLICAS, Verdict::Retry),
+    (code::NOT_ENOUGH_REPLICAS_AFTER_APPEND, Verdict::RetryMaybeWritten),
+    (code::INVALID_REQUIRED_ACKS, Verdict::Rejected),
+    (code::TOPIC_AUTHORIZATION_FAILED, Verdict::Rejected),
+    (code::CLUSTER_AUTHORIZATION_FAILED, Verdict::Rejected),
     (code::INVALID_TIMESTAMP, Verdict::BadRecords),
-    (code::UNSUPPORTED_VERSION, Verdict::Refused),
-    (code::INVALID_REQUEST, Verdict::Refused),
-    (code::UNSUPPORTED_FOR_MESSAGE_FORMAT, Verdict::Refused),
-    (code::POLICY_VIOLATION, Verdict::Refused),
+    (code::UNSUPPORTED_VERSION, Verdict::Rejected),
+    (code::INVALID_REQUEST, Verdict::Rejected),
+    (code::UNSUPPORTED_FOR_MESSAGE_FORMAT, Verdict::Rejected),
+    (code::POLICY_VIOLATION, Verdict::Rejected),
     (code::OUT_OF_ORDER_SEQUENCE_NUMBER, Verdict::OutOfSequence),
     (code::DUPLICATE_SEQUENCE_NUMBER, Verdict::Duplicate),
     (code::INVALID_PRODUCER_EPOCH, Verdict::Fenced),
-    (code::INVALID_TXN_STATE, Verdict::Refused),
-    (code::INVALID_PRODUCER_ID_MAPPING, Verdict::Refused),
-    (code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Verdict::Refused),
-    (code::KAFKA_STORAGE_ERROR, Verdict::Open), // the disk may have failed behind the write
+    (code::INVALID_TXN_STATE, Verdict::Rejected),
+    (code::INVALID_PRODUCER_ID_MAPPING, Verdict::Rejected),
+    (code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Verdict::Rejected),
+    (code::KAFKA_STORAGE_ERROR, Verdict::RetryMaybeWritten), // the disk may have failed behind the write
     (code::UNKNOWN_PRODUCER_ID, Verdict::OutOfSequence),
-    (code::FENCED_LEADER_EPOCH, Verdict::NotYet),
-    (code::UNKNOWN_LEADER_EPOCH, Verdict::NotYet),
-    (code::UNSUPPORTED_COMPRESSION_TYPE, Verdict::Refused),
+    (code::FENCED_LEADER_EPOCH, Verdict::Retry),
+    (code::UNKNOWN_LEADER_EPOCH, Verdict::Retry),
+    (code::UNSUPPORTED_COMPRESSION_TYPE, Verdict::Rejected),
     (code::INVALID_RECORD, Verdict::BadRecords),
-    (code::THROTTLING_QUOTA_EXCEEDED, Verdict::NotYet),
+    (code::THROTTLING_QUOTA_EXCEEDED, Verdict::Retry),
     (code::PRODUCER_FENCED, Verdict::Fenced),
-    (code::UNKNOWN_TOPIC_ID, Verdict::NotYet),
-    (code::INCONSISTENT_TOPIC_ID, Verdict::NotYet),
+    (code::UNKNOWN_TOPIC_ID, Verdict::Retry),
+    (code::INCONSISTENT_TOPIC_ID, Verdict::Retry),
 ];
 
 impl Verdict {
-    pub(super) fn of(code: i16) -> Self {
-        VERDICTS.iter().find(|(known, _)| *known == code).map_or(Self::Open, |(_, verdict)| *verdict)
+    pub(super) fn of_code(code: i16) -> Self {
+        VERDICTS.iter().find(|(known, _)| *known == code).map_or(Self::RetryMaybeWritten, |(_, verdict)| *verdict)
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_code_that_is_not_known_leaves_the_outcome_open() {
         for code in [-1, -7, 13, 27, 41, 91, 999, i16::MAX, i16::MIN] {
-            assert_eq!(Verdict::of(code), Verdict::Open, "{code}");
+            assert_eq!(Verdict::of_code(code), Verdict::RetryMaybeWritten, "{code}");
         }
     }
 
@@ -102,14 +102,15 @@ mod tests {
         assert!(VERDICTS.windows(2).all(|pair| pair[0].0 < pair[1].0));
         for code in i16::MIN..=i16::MAX {
             if is_retriable_code(code) {
-                assert!(matches!(Verdict::of(code), Verdict::NotYet | Verdict::Open), "{code}");
+                assert!(matches!(Verdict::of_code(code), Verdict::Retry | Verdict::RetryMaybeWritten), "{code}");
             }
         }
     }
 
     #[test]
     fn only_codes_of_brokers_that_have_not_appended_end_a_batch_as_not_written() {
-        let ended = |code| matches!(Verdict::of(code), Verdict::TooLarge | Verdict::BadRecords | Verdict::Refused);
+        let ended =
+            |code| matches!(Verdict::of_code(code), Verdict::TooLarge | Verdict::BadRecords | Verdict::Rejected);
         let all: Vec<i16> = (i16::MIN..=i16::MAX).filter(|code| ended(*code)).collect();
         assert_eq!(all, [10, 17, 18, 21, 29, 31, 32, 35, 42, 43, 44, 48, 49, 53, 76, 87]);
     }

@@ -86,7 +86,7 @@ impl Propagation {
     }
 
     /// Puts a span under `parent`, if there is one; gives where it stands then. Nothing if the span is disabled.
-    pub(crate) fn place(&self, span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
+    pub(crate) fn set_parent(&self, span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
         let propagator = self.0.as_ref().filter(|_| !span.is_disabled())?;
         if let Some(parent) = parent {
             propagator.set_parent(span, parent);

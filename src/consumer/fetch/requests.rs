@@ -94,12 +94,12 @@ pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> 
         StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
     };
     let asks = asks.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));
-    list_offsets::request(asks, level)
+    list_offsets::encode_request(asks, level)
 }
 
 /// Offset and leader epoch of what was asked for, or an error code.
 pub(crate) fn list_answer(answer: ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
-    list_offsets::answers(answer)
+    list_offsets::decode_response(answer)
         .into_iter()
         .map(|(partition, code, found)| {
             let epoch = Some(found.leader_epoch).filter(|epoch| *epoch >= 0);

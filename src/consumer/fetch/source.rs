@@ -24,7 +24,7 @@ use super::budget::Budget;
 use super::partition::{Asked, Part, Position, Told};
 use super::planner::{Ask, FetchFrom, Plan, Tracker};
 use super::session::{Session, SessionId};
-use crate::cluster::FAR;
+use crate::cluster::DISTANT_ROUND_TRIP;
 use crate::consumer::lease::Lease;
 use crate::record::TopicPartition;
 
@@ -100,7 +100,7 @@ impl Source {
 
     /// The time of the fastest response, of any kind, if the broker is far away.
     fn distance(&self) -> Option<Duration> {
-        self.fastest.filter(|time| *time >= FAR)
+        self.fastest.filter(|time| *time >= DISTANT_ROUND_TRIP)
     }
 
     /// A poll of all partitions whose end was reached, through the session. Returns also those that other brokers' sessions are to

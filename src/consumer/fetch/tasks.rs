@@ -29,7 +29,7 @@ use crate::consumer::event_queue::Inbox;
 use crate::consumer::lease::Lease;
 use crate::consumer::metrics as meter;
 use crate::error::{Error, ErrorKind, Result, kind_of};
-use crate::failure::{Outage, Trouble};
+use crate::failure::{OngoingOutage, Outage};
 use crate::record::{Spare, TopicPartition, begins_with_batch, is_compressed};
 use crate::wire::Connection;
 
@@ -68,9 +68,9 @@ pub(crate) struct Shared {
     pins: Option<mpsc::Sender<(Lease, i64)>>,
     tracker: Mutex<Tracker>,
     /// Leaders that can't be asked, and why.
-    unreachable: Mutex<BTreeMap<i32, Trouble>>,
+    unreachable: Mutex<BTreeMap<i32, OngoingOutage>>,
     /// Why partitions have no leader to ask.
-    leaderless: Mutex<Option<Trouble>>,
+    leaderless: Mutex<Option<OngoingOutage>>,
     /// Buffers for batches that are opened.
     spare: Spare,
     /// Leaders or budgets have changed.
@@ -274,7 +274,7 @@ impl Shared {
     }
 
     /// Partitions that can't be read now, each with the reason: their leader can't be reached, or there is none.
-    pub(crate) fn troubles(&self) -> Vec<(TopicPartition, Trouble)> {
+    pub(crate) fn troubles(&self) -> Vec<(TopicPartition, OngoingOutage)> {
         let sources = self.tracker().sources();
         let (unreachable, leaderless) = (lock(&self.unreachable), lock(&self.leaderless));
         let trouble = |source: Option<i32>| match source {
@@ -292,24 +292,24 @@ impl Shared {
         // Those of a topic that does not exist are told as missing.
         let without: Vec<_> = without.into_iter().filter(|p| snapshot.topics.contains_key(&p.topic)).collect();
         if without.is_empty() {
-            if let Some(lasted) = outage.over(now) {
+            if let Some(lasted) = outage.record_recovery(now) {
                 tracing::warn!("all partitions have a leader again, after {lasted}");
             }
         } else {
             let e = leaderless(&without, snapshot);
-            if let Some(lasted) = outage.failed_for(now, &e, ELECTION) {
+            if let Some(lasted) = outage.record_failure_with_grace(now, &e, ELECTION) {
                 tracing::warn!(error = %e.full(), "partitions can't be read, {lasted}; reading goes on when they have a leader");
             }
         }
-        *lock(&self.leaderless) = outage.trouble();
+        *lock(&self.leaderless) = outage.ongoing();
     }
 
     /// A request to a broker has come to nothing: the partitions that wait for it are named now and then.
     fn failed(&self, link: &mut Link, e: &Error) {
         let now = Instant::now().into_std();
         let broker = link.broker;
-        let lasted = link.outage.failed(now, e);
-        if let Some(trouble) = link.outage.trouble() {
+        let lasted = link.outage.record_failure(now, e);
+        if let Some(trouble) = link.outage.ongoing() {
             lock(&self.unreachable).insert(broker, trouble);
         }
         if let Some(lasted) = lasted {
@@ -326,11 +326,11 @@ impl Shared {
 
     /// A request to a broker has been answered.
     fn recovered(&self, link: &mut Link) {
-        if link.outage.trouble().is_none() {
+        if link.outage.ongoing().is_none() {
             return;
         }
         lock(&self.unreachable).remove(&link.broker);
-        if let Some(lasted) = link.outage.over(Instant::now().into_std()) {
+        if let Some(lasted) = link.outage.record_recovery(Instant::now().into_std()) {
             tracing::warn!(broker = link.broker, "the broker can be read from again, after {lasted}");
         }
     }

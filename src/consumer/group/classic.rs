@@ -33,7 +33,7 @@ use super::requests::{Action, JoinedGroup, MemberConfig, PreviousAssignment, Req
 use crate::cluster::Backoff;
 use crate::code;
 use crate::error::{Error, ErrorKind, is_retriable_code};
-use crate::failure::{Outage, Trouble, is_final, is_final_code};
+use crate::failure::{OngoingOutage, Outage, is_final, is_final_code};
 use crate::record::TopicPartition;
 
 /// How long a JoinGroup may be parked beyond the rebalance timeout before its connection counts as dead.
@@ -186,8 +186,8 @@ impl ClassicMember {
     }
 
     /// What keeps it from its group, while that is so.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.outage.trouble()
+    pub(crate) fn trouble(&self) -> Option<OngoingOutage> {
+        self.outage.ongoing()
     }
 
     /// Whether this member shares out the partitions of the current generation.
@@ -615,7 +615,7 @@ impl ClassicMember {
 
     /// The group answers as it should.
     fn recovered(&mut self, now: Instant) {
-        if let Some(lasted) = self.outage.over(now) {
+        if let Some(lasted) = self.outage.record_recovery(now) {
             tracing::warn!(group = %self.settings.group, member = %self.member_id, "the membership works again, after {lasted}");
         }
     }
@@ -633,13 +633,13 @@ impl ClassicMember {
                 if code != Some(code::COORDINATOR_LOAD_IN_PROGRESS) {
                     self.coordinator = false;
                 }
-                if let Some(lasted) = self.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
+                if let Some(lasted) = self.outage.record_failure_with_grace(now, &e, COORDINATOR_MOVE_GRACE) {
                     tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
                 }
                 self.wait(now);
             }
             Some(code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND) => {
-                if self.outage.failed(now, &e).is_some() {
+                if self.outage.record_failure(now, &e).is_some() {
                     tracing::warn!(%group, member = %self.member_id, "the group no longer knows this member; it joins anew");
                 }
                 self.member_id.clear();
@@ -656,7 +656,7 @@ impl ClassicMember {
                 if is_answer || is_final(&e) || code.is_some_and(is_final_code) {
                     return self.end(Err(e));
                 }
-                if let Some(lasted) = self.outage.failed(now, &e) {
+                if let Some(lasted) = self.outage.record_failure(now, &e) {
                     tracing::warn!(%group, error = %e.full(), "the membership has met with trouble, {lasted}; it is tried again");
                 }
                 self.coordinator &= code.is_some();

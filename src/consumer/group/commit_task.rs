@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::coordinator_task::{CommitOutcome, CoordinatorTask};
-use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
+use crate::cluster::offset_commit::{OffsetAndMetadata, PartitionOffset};
 use crate::consumer::lease::Lease;
 use crate::consumer::offsets::commits::Commit;
 use crate::consumer::offsets::committer::not_ours;
@@ -104,7 +104,7 @@ impl CoordinatorTask {
         };
         self.context.status.meter().committed(offsets.len(), error);
         if let Ok(codes) = &outcome {
-            let taken = |(p, _): &Offset| codes.get(p) == Some(&0);
+            let taken = |(p, _): &PartitionOffset| codes.get(p) == Some(&0);
             self.context.status.committed(&offsets.into_iter().filter(taken).collect());
         }
         let now = Instant::now();

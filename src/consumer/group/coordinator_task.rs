@@ -26,7 +26,9 @@ use super::requests::{
     Action, MemberConfig, RequestFailure, beat, heartbeat_request, instance_id, join_request, joined, leave_request,
     left, sync_request, synced,
 };
-use crate::cluster::offset_commit::{Codes, Offset, OffsetAndMetadata, commit_answer, commit_request};
+use crate::cluster::offset_commit::{
+    CommitCodes, OffsetAndMetadata, PartitionOffset, decode_commit_response, encode_commit,
+};
 use crate::cluster::{Backoff, Client, Cluster, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::consumer::command::Command;
@@ -85,7 +87,7 @@ pub(super) struct Draining {
 type CommittedOffsets = (Vec<Lease>, Result<HashMap<TopicPartition, OffsetAndMetadata>, RequestFailure>);
 
 /// A generation, what was sent in its name and what came of it.
-pub(super) type CommitOutcome = (i32, Vec<Offset>, Result<Codes>);
+pub(super) type CommitOutcome = (i32, Vec<PartitionOffset>, Result<CommitCodes>);
 
 /// What a member works with.
 pub(crate) struct GroupContext {
@@ -230,7 +232,7 @@ impl CoordinatorTask {
     /// Tells health what keeps this member from its group or its partitions from being read; and the program, once, what does not
     /// end unless somebody acts.
     fn look_at_trouble(&mut self) {
-        let trouble = self.membership.trouble().or_else(|| self.starting.outage.trouble());
+        let trouble = self.membership.trouble().or_else(|| self.starting.outage.ongoing());
         if let Some(trouble) = trouble.as_ref().filter(|t| needs_action(&t.error)) {
             if self.told_trouble.replace(trouble.since) != Some(trouble.since) {
                 self.context.inbox.trouble(None, trouble.error.clone());
@@ -487,10 +489,10 @@ impl CoordinatorTask {
         if self.membership.may_commit() && self.committing.is_none() {
             if let Some(offsets) = self.commits.next(now) {
                 let (member_id, generation) = (self.membership.member_id(), self.membership.generation());
-                let request = commit_request(&self.context.group, member_id, generation, &offsets)
+                let request = encode_commit(&self.context.group, member_id, generation, &offsets)
                     .with_group_instance_id(instance_id(&self.context.config));
                 let pending = connection.submit(request, timeout);
-                let answer = async move { (generation, offsets, pending.await.map(|r| commit_answer(&r))) };
+                let answer = async move { (generation, offsets, pending.await.map(|r| decode_commit_response(&r))) };
                 self.committing = Some(answer.boxed());
             }
         }
@@ -508,7 +510,7 @@ impl CoordinatorTask {
             Err(failure) => return self.not_started(failure),
         };
         let now = Instant::now();
-        if let Some(lasted) = self.starting.outage.over(now) {
+        if let Some(lasted) = self.starting.outage.record_recovery(now) {
             tracing::warn!(group = %self.context.group, "committed offsets can be fetched again, after {lasted}");
         }
         self.starting.backoff.reset();
@@ -538,7 +540,7 @@ impl CoordinatorTask {
         if is_final(&e) || code.is_some_and(is_final_code) {
             return self.membership.fail(e);
         }
-        if let Some(lasted) = self.starting.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
+        if let Some(lasted) = self.starting.outage.record_failure_with_grace(now, &e, COORDINATOR_MOVE_GRACE) {
             tracing::warn!(group = %self.context.group, error = %e.full(), "committed offsets can't be fetched, {lasted}; it is tried again");
         }
         if let Some(code) = code {

@@ -11,7 +11,7 @@ use super::kip848::{HeartbeatResponse, Kip848Member};
 use super::requests::{Action, JoinedGroup, MemberConfig, RequestFailure};
 use crate::config::GroupProtocol;
 use crate::error::Error;
-use crate::failure::Trouble;
+use crate::failure::OngoingOutage;
 use crate::record::TopicPartition;
 
 /// What came of a request to the coordinator, as far as the protocols don't share it.
@@ -151,7 +151,7 @@ impl Member {
     }
 
     /// What keeps it from its group, while that is so.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn trouble(&self) -> Option<OngoingOutage> {
         both!(self, m => m.trouble())
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::commit_queue::{self, CommitQueue, Fate, Unawaited};
 use crate::cluster::Backoff;
-use crate::cluster::offset_commit::{Codes, Offset};
+use crate::cluster::offset_commit::{CommitCodes, PartitionOffset};
 use crate::code;
 use crate::consumer::lease::Lease;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
@@ -140,7 +140,7 @@ impl Commits {
     }
 
     /// The offsets to send now, the newest of each partition.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Vec<Offset>> {
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Vec<PartitionOffset>> {
         if !self.under_way.is_empty() || self.waiting.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -152,7 +152,7 @@ impl Commits {
 
     /// What came of them. Gives a code that tells something of the membership. `stale`: the group has begun another generation
     /// since they were sent, so a refusal tells nothing; what is still ours is committed in the new one.
-    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<Codes>, stale: bool) -> Option<i16> {
+    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<CommitCodes>, stale: bool) -> Option<i16> {
         self.stale = matches!(&outcome, Ok(codes) if codes.values().any(|code| *code == code::STALE_MEMBER_EPOCH));
         let mut sent = std::mem::take(&mut self.under_way);
         let mut told = None;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commits::{Commit, Outbox};
-use crate::cluster::offset_commit::{Offset, OffsetAndMetadata};
+use crate::cluster::offset_commit::{OffsetAndMetadata, PartitionOffset};
 use crate::consumer::command::Command;
 use crate::consumer::event::Message;
 use crate::consumer::lease::{Lease, Leases};
@@ -111,7 +111,7 @@ impl Committer {
         self.group.as_ref().ok_or_else(|| Error::new(ErrorKind::GroupMembership, what))
     }
 
-    fn begin(&self, offsets: Vec<Offset>) -> CommitHandle {
+    fn begin(&self, offsets: Vec<PartitionOffset>) -> CommitHandle {
         match self.check(offsets) {
             Ok((_, offsets)) if offsets.is_empty() => CommitHandle::of(Ok(())),
             Ok((commands, offsets)) => commands.push(offsets),
@@ -119,7 +119,7 @@ impl Committer {
         }
     }
 
-    fn check(&self, offsets: Vec<Offset>) -> Result<(&Commands, Vec<(Lease, OffsetAndMetadata)>)> {
+    fn check(&self, offsets: Vec<PartitionOffset>) -> Result<(&Commands, Vec<(Lease, OffsetAndMetadata)>)> {
         let commands = self.group()?;
         if let Some((p, at)) = offsets.iter().find(|(_, at)| at.offset < 0) {
             let what = format!("offset {} of {p} can't be committed: offsets are not negative", at.offset);
@@ -131,7 +131,7 @@ impl Committer {
                 format!("the metadata of {p} has {len} bytes and can't be committed: allowed is up to {METADATA}");
             return Err(Error::new(ErrorKind::Config, what));
         }
-        let lease = |(p, at): Offset| {
+        let lease = |(p, at): PartitionOffset| {
             let lease = self.leases.of(&p).ok_or_else(|| not_ours(&p, at.offset, &commands.group))?;
             Ok((lease, at))
         };

@@ -10,11 +10,11 @@ use futures_util::FutureExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::{Bench, ME, MS, TOPIC, record, settings, values};
+use super::tests::{Bench, ME, MS, TOPIC, config, record, values};
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::producer::batch::Again;
-use crate::producer::delivery::Written;
+use crate::producer::batch::RetryPayload;
+use crate::producer::delivery::AppendInfo;
 
 const PARTITIONS: usize = 3;
 /// A batch of more bytes than this is too large for the brokers.
@@ -47,16 +47,16 @@ enum Op {
 #[derive(Debug, Clone, Copy)]
 enum Service {
     Good,
-    /// Answered with this error instead.
-    Refused(i16),
-    /// Written, and answered with this error.
+    /// RequestResult with this error instead.
+    AppendError(i16),
+    /// AppendInfo, and answered with this error.
     WrittenBut(i16),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let service = prop_oneof![
         8 => Just(Service::Good),
-        3 => prop::sample::select(vec![2, 3, 5, 6, 7, 19, 29, 45, 47, 59, 87, 90]).prop_map(Service::Refused),
+        3 => prop::sample::select(vec![2, 3, 5, 6, 7, 19, 29, 45, 47, 59, 87, 90]).prop_map(Service::AppendError),
         2 => prop::sample::select(vec![6, 7, 20]).prop_map(Service::WrittenBut),
     ];
     prop_oneof![
@@ -138,7 +138,7 @@ struct World {
     /// By broker: what stands on its connection; what it has left of connections that are gone; answers on their way.
     wire: HashMap<i32, VecDeque<Sent>>,
     late: HashMap<i32, VecDeque<Sent>>,
-    answers: Vec<(i32, Sent, Outcome)>,
+    answers: Vec<(i32, Sent, SendOutcome)>,
     leaders: Vec<Option<i32>>,
     logs: Vec<Log>,
     fenced: HashSet<i64>,
@@ -150,9 +150,9 @@ struct World {
 impl World {
     fn new(linger: u64, idempotence: bool) -> Self {
         let leaders = vec![Some(1), Some(1), Some(2)];
-        let settings = Settings { linger: Duration::from_millis(linger), idempotence, ..settings() };
+        let config = AccumulatorConfig { linger: Duration::from_millis(linger), idempotence, ..config() };
         Self {
-            bench: Bench::new(settings, &leaders),
+            bench: Bench::new(config, &leaders),
             wire: HashMap::new(),
             late: HashMap::new(),
             answers: Vec::new(),
@@ -169,7 +169,7 @@ impl World {
             Op::Append { partition, size, gzip } => {
                 let n = self.bench.handles.len();
                 let value = format!("{n:0size$}");
-                let target = partition.map_or(Target::Any, Target::Partition);
+                let target = partition.map_or(PartitionChoice::Sticky, PartitionChoice::Partition);
                 let compression = if gzip { Compression::Gzip { level: 1 } } else { Compression::None };
                 let p = self.bench.append(&NewRecord { compression, ..record(target, value.as_bytes()) });
                 self.appended.entry(p).or_default().push(n);
@@ -209,25 +209,25 @@ impl World {
                 }
             }
         }
-        if self.bench.core.needs_identity() {
+        if self.bench.core.needs_producer_id() {
             self.identities += 1;
-            self.bench.core.set_identity(Identity { id: self.identities, epoch: 0 });
+            self.bench.core.set_producer_id(ProducerIdAndEpoch { id: self.identities, epoch: 0 });
         }
     }
 
     fn drain(&mut self, broker: i32) {
         for d in self.bench.drain(broker) {
             assert_eq!(self.leaders[d.partition as usize], Some(broker));
-            let Drained { id, compression, producer, records, .. } = d;
+            let DrainedBatch { id, compression, producer, records, .. } = d;
             let bytes = d.payload.encode(compression, producer).0;
             let sent = Sent { id, partition: d.partition as usize, compression, producer, records, bytes };
             self.wire.entry(broker).or_default().push_back(sent);
         }
     }
 
-    fn serve(&mut self, broker: i32, sent: &Sent, service: Service) -> Outcome {
+    fn serve(&mut self, broker: i32, sent: &Sent, service: Service) -> SendOutcome {
         let answer = match service {
-            Service::Refused(code) => {
+            Service::AppendError(code) => {
                 match code {
                     90 => drop(self.fenced.insert(sent.producer.id)),
                     // Someone else has this id, and is further on.
@@ -246,18 +246,18 @@ impl World {
             Service::WrittenBut(code) => self.logs[sent.partition].append(sent).and(Err(code)),
         };
         let code = match answer {
-            Ok(offset) => return Outcome::Written(Written { base_offset: Some(offset), append_time: None }),
+            Ok(offset) => return SendOutcome::Written(AppendInfo { base_offset: Some(offset), append_time: None }),
             Err(code) => code,
         };
         let error = Error::broker(code, "produce");
-        let again = Again { error: error.clone(), payload: sent.bytes.clone(), after: 100 * MS };
+        let retry = RetryPayload { error: error.clone(), payload: sent.bytes.clone(), backoff: 100 * MS };
         match code {
-            10 => Outcome::TooLarge { error, halves: crate::record::split(&sent.bytes, sent.compression, 1 << 20) },
-            45 | 59 => Outcome::OutOfSequence(again),
-            47 | 90 => Outcome::Fenced(again),
-            29 | 87 => Outcome::Failed(error),
-            2 | 3 | 5 | 19 => Outcome::Retry { again, maybe_written: false },
-            _ => Outcome::Retry { again, maybe_written: true },
+            10 => SendOutcome::TooLarge { error, halves: crate::record::split(&sent.bytes, sent.compression, 1 << 20) },
+            45 | 59 => SendOutcome::OutOfSequence(retry),
+            47 | 90 => SendOutcome::Fenced(retry),
+            29 | 87 => SendOutcome::Failed(error),
+            2 | 3 | 5 | 19 => SendOutcome::Retry { retry, maybe_written: false },
+            _ => SendOutcome::Retry { retry, maybe_written: true },
         }
     }
 
@@ -271,8 +271,8 @@ impl World {
         self.late.entry(broker).or_default().extend(unserved);
         for sent in all {
             let error = Error::new(ErrorKind::Disconnected, "gone");
-            let again = Again { error, payload: sent.bytes, after: 100 * MS };
-            self.bench.complete(sent.id, Outcome::Retry { again, maybe_written: true });
+            let retry = RetryPayload { error, payload: sent.bytes, backoff: 100 * MS };
+            self.bench.complete(sent.id, SendOutcome::Retry { retry, maybe_written: true });
         }
     }
 
@@ -294,7 +294,7 @@ impl World {
                 }
                 self.apply(Op::ServeLate(broker));
             }
-            if self.answers.is_empty() && self.bench.freed == self.bench.charged {
+            if self.answers.is_empty() && self.bench.freed_bytes == self.bench.buffered_bytes {
                 return;
             }
         }

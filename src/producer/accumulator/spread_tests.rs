@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::{Bench, MS, TOPIC, record, settings, written};
+use super::tests::{Bench, MS, TOPIC, config, record, written};
 use super::*;
 
-fn plain() -> Settings {
-    Settings { adaptive_partitioning: false, ..settings() }
+fn plain() -> AccumulatorConfig {
+    AccumulatorConfig { adaptive_partitioning: false, ..config() }
 }
 
 impl Bench {
     fn any(&mut self, size: usize) -> i32 {
-        self.append(&record(Target::Any, &vec![b'x'; size]))
+        self.append(&record(PartitionChoice::Sticky, &vec![b'x'; size]))
     }
 
     /// All that waits for a broker is sent and written.
@@ -62,13 +62,13 @@ fn plain_sticky_moves_on_though_records_with_keys_open_the_next_batch() {
     let mut b = Bench::new(plain(), &[Some(1); 3]);
     let before = b.any(1);
     b.write(1);
-    b.append(&record(Target::Partition(before), b"x"));
+    b.append(&record(PartitionChoice::Partition(before), b"x"));
     assert_ne!(b.any(1), before);
 }
 
 #[test]
 fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
-    let mut b = Bench::new(settings(), &[Some(1); 3]);
+    let mut b = Bench::new(config(), &[Some(1); 3]);
     let mut runs: Vec<(i32, usize)> = Vec::new();
     for _ in 0..1000 {
         let partition = b.any(50);
@@ -79,8 +79,8 @@ fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
         }
     }
     runs.pop();
-    let each = record(Target::Any, &[0; 50]).size;
-    let stay = (settings().batch_size - BATCH_HEADER) / each;
+    let each = record(PartitionChoice::Sticky, &[0; 50]).size;
+    let stay = (config().batch_size - BATCH_HEADER) / each;
     assert!(runs.len() > 10 && stay > 10, "{stay}: {runs:?}");
     // The same partition may be chosen again.
     assert!(runs.iter().all(|(_, n)| n % stay == 0), "not all stayed for {stay}: {runs:?}");
@@ -88,7 +88,7 @@ fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
 
 #[test]
 fn adaptive_sticky_leaves_full_batches_behind() {
-    let mut b = Bench::new(Settings { linger: 60_000 * MS, ..settings() }, &[Some(1); 3]);
+    let mut b = Bench::new(AccumulatorConfig { linger: 60_000 * MS, ..config() }, &[Some(1); 3]);
     for _ in 0..1000 {
         b.any(50);
     }
@@ -111,7 +111,7 @@ fn adaptive_sticky_leaves_full_batches_behind() {
 
 #[test]
 fn what_sticks_to_a_partition_leaves_it_when_it_has_no_leader_any_more() {
-    let mut b = Bench::new(settings(), &[Some(1); 3]);
+    let mut b = Bench::new(config(), &[Some(1); 3]);
     let before = b.any(1);
     let leaders: Vec<_> = (0..3).map(|p| (p != before).then_some(1)).collect();
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&leaders));
@@ -121,15 +121,15 @@ fn what_sticks_to_a_partition_leaves_it_when_it_has_no_leader_any_more() {
 #[test]
 fn a_partition_that_does_not_answer_is_avoided_until_it_does() {
     let patience = 500 * MS;
-    let settings = Settings { partition_availability_timeout: patience, linger: 5 * MS, ..settings() };
-    let mut b = Bench::new(settings, &[Some(1), Some(2)]);
-    b.append(&record(Target::Partition(1), b"x"));
+    let config = AccumulatorConfig { partition_availability_timeout: patience, linger: 5 * MS, ..config() };
+    let mut b = Bench::new(config, &[Some(1), Some(2)]);
+    b.append(&record(PartitionChoice::Partition(1), b"x"));
     b.now += 5 * MS;
     let silent = b.drain(2).remove(0).id;
     let share = |b: &mut Bench| {
         let chosen: Vec<_> = (0..200).map(|_| b.any(900)).collect();
         b.now += 5 * MS;
-        while b.core.has_waiting(1) {
+        while b.core.has_pending(1) {
             b.write(1);
         }
         chosen.into_iter().filter(|p| *p == 1).count()
@@ -139,7 +139,7 @@ fn a_partition_that_does_not_answer_is_avoided_until_it_does() {
     share(&mut b); // the partition that the last record stuck to gets one more
     assert_eq!(share(&mut b), 0);
     b.complete(silent, written(0));
-    while b.core.has_waiting(2) {
+    while b.core.has_pending(2) {
         b.write(2);
     }
     assert!(share(&mut b) > 0, "it answers again");
@@ -147,15 +147,15 @@ fn a_partition_that_does_not_answer_is_avoided_until_it_does() {
 
 #[test]
 fn records_in_turn_go_to_all_partitions_alike() {
-    let mut b = Bench::new(settings(), &[Some(1), Some(1), None, Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1), Some(1), None, Some(1)]);
     let mut counts = HashMap::new();
     for _ in 0..300 {
-        *counts.entry(b.append(&record(Target::Next, b"x"))).or_insert(0) += 1;
+        *counts.entry(b.append(&record(PartitionChoice::RoundRobin, b"x"))).or_insert(0) += 1;
     }
     assert_eq!(counts, HashMap::from([(0, 100), (1, 100), (3, 100)]));
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1); 6]));
     for _ in 0..600 {
-        *counts.entry(b.append(&record(Target::Next, b"x"))).or_insert(0) += 1;
+        *counts.entry(b.append(&record(PartitionChoice::RoundRobin, b"x"))).or_insert(0) += 1;
     }
     assert_eq!(counts, HashMap::from([(0, 200), (1, 200), (2, 100), (3, 200), (4, 100), (5, 100)]));
 }
@@ -163,29 +163,29 @@ fn records_in_turn_go_to_all_partitions_alike() {
 /// Ten seconds of 40 records a millisecond, for a partition on each of three brokers. Two answer after 2 ms, the third takes
 /// 40. Gives how many records each got.
 fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
-    let settings = Settings {
+    let config = AccumulatorConfig {
         adaptive_partitioning: adaptive,
         batch_size: 10_000,
         max_request_size: 10_000,
         linger: MS,
-        ..settings()
+        ..config()
     };
-    let mut b = Bench::new(settings, &[Some(1), Some(2), Some(3)]);
+    let mut b = Bench::new(config, &[Some(1), Some(2), Some(3)]);
     let mut counts = [0; 3];
-    let mut under_way: Vec<(Instant, BatchId)> = Vec::new();
+    let mut in_flight: Vec<(Instant, BatchId)> = Vec::new();
     for _ in 0..10_000 {
         for _ in 0..40 {
             counts[b.any(100) as usize] += 1;
         }
         b.now += MS;
         let now = b.now;
-        let (due, rest): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|(at, _)| *at <= now);
-        under_way = rest;
+        let (due, rest): (Vec<_>, Vec<_>) = in_flight.into_iter().partition(|(at, _)| *at <= now);
+        in_flight = rest;
         for (_, id) in due {
             b.complete(id, written(0));
         }
         for (broker, takes) in [(1, 2), (2, 2), (3, 40)] {
-            under_way.extend(b.drain(broker).into_iter().map(|batch| (now + takes * MS, batch.id)));
+            in_flight.extend(b.drain(broker).into_iter().map(|batch| (now + takes * MS, batch.id)));
         }
     }
     counts
@@ -202,14 +202,18 @@ fn a_slow_broker_gets_fewer_records_by_adaptive_partitioning_and_more_without() 
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append(Target, usize),
+    Append(PartitionChoice, usize),
     Leaders(Vec<Option<i32>>),
     Write(i32),
     Flush,
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let target = prop_oneof![Just(Target::Any), Just(Target::Next), any::<u32>().prop_map(Target::Hash)];
+    let target = prop_oneof![
+        Just(PartitionChoice::Sticky),
+        Just(PartitionChoice::RoundRobin),
+        any::<u32>().prop_map(PartitionChoice::KeyHash)
+    ];
     prop_oneof![
         10 => (target, 0..1500usize).prop_map(|(target, size)| Op::Append(target, size)),
         1 => vec(prop::option::of(1..3i32), 1..9).prop_map(Op::Leaders),
@@ -221,16 +225,16 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #[test]
     fn every_record_goes_to_a_partition_that_is_there(ops in vec(op(), 0..200), adaptive: bool, linger in 0..2u32) {
-        let settings = Settings { adaptive_partitioning: adaptive, linger: linger * MS, ..settings() };
+        let config = AccumulatorConfig { adaptive_partitioning: adaptive, linger: linger * MS, ..config() };
         let mut leaders = vec![Some(1), None, Some(2)];
-        let mut b = Bench::new(settings, &leaders);
+        let mut b = Bench::new(config, &leaders);
         for op in ops {
             match op {
                 Op::Append(target, size) => {
                     let p = b.append(&record(target, &vec![b'x'; size])) as usize;
                     prop_assert!(p < leaders.len());
                     let led = leaders[p].is_some() || leaders.iter().all(Option::is_none);
-                    prop_assert!(led || matches!(target, Target::Hash(_)), "{target:?} went to {p} of {leaders:?}");
+                    prop_assert!(led || matches!(target, PartitionChoice::KeyHash(_)), "{target:?} went to {p} of {leaders:?}");
                 }
                 Op::Leaders(next) => {
                     leaders = next;

@@ -4,17 +4,17 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::producer::batch::Again;
-use crate::producer::delivery::{Acknowledgement, Delivery, Written};
+use crate::producer::batch::RetryPayload;
+use crate::producer::delivery::{Acknowledgement, AppendInfo, Delivery};
 use crate::record::{decode_batches, record_size_bound};
 
-pub(super) const ME: Identity = Identity { id: 7, epoch: 0 };
+pub(super) const ME: ProducerIdAndEpoch = ProducerIdAndEpoch { id: 7, epoch: 0 };
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const TOPIC: &str = "t";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(super) fn settings() -> Settings {
-    Settings {
+pub(super) fn config() -> AccumulatorConfig {
+    AccumulatorConfig {
         linger: Duration::ZERO,
         idempotence: true,
         batch_size: 1000,
@@ -28,7 +28,7 @@ pub(super) fn settings() -> Settings {
 }
 
 /// A record of one partition of the topic, with some text as its value.
-pub(super) fn record<'a>(target: Target, value: &'a [u8]) -> NewRecord<'a> {
+pub(super) fn record<'a>(target: PartitionChoice, value: &'a [u8]) -> NewRecord<'a> {
     NewRecord {
         topic: TOPIC,
         target,
@@ -46,46 +46,46 @@ pub(super) struct Bench {
     pub(super) core: Accumulator,
     pub(super) now: Instant,
     pub(super) handles: Vec<Delivery>,
-    pub(super) freed: usize,
-    pub(super) charged: usize,
+    pub(super) freed_bytes: usize,
+    pub(super) buffered_bytes: usize,
 }
 
 impl Bench {
-    pub(super) fn new(settings: Settings, leaders: &[Option<i32>]) -> Self {
-        let mut core = Accumulator::new(settings, 7);
+    pub(super) fn new(config: AccumulatorConfig, leaders: &[Option<i32>]) -> Self {
+        let mut core = Accumulator::new(config, 7);
         let now = Instant::now();
-        core.set_identity(ME);
+        core.set_producer_id(ME);
         core.update_topic(now, &TOPIC.into(), None, Some(leaders));
-        Self { core, now, handles: Vec::new(), freed: 0, charged: 0 }
+        Self { core, now, handles: Vec::new(), freed_bytes: 0, buffered_bytes: 0 }
     }
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> i32 {
         let (completion, index) = self.core.append(|| self.now, record).unwrap();
-        self.charged += record.size;
+        self.buffered_bytes += record.size;
         let partition = completion.partition;
         self.handles.push(Delivery::new(completion, index, record.timestamp));
         partition
     }
 
     fn put(&mut self, partition: i32, value: &str) {
-        assert_eq!(self.append(&record(Target::Partition(partition), value.as_bytes())), partition);
+        assert_eq!(self.append(&record(PartitionChoice::Partition(partition), value.as_bytes())), partition);
     }
 
-    pub(super) fn drain(&mut self, broker: i32) -> Vec<Drained> {
+    pub(super) fn drain(&mut self, broker: i32) -> Vec<DrainedBatch> {
         let now = self.now;
         self.core.drain(|| now, broker).0
     }
 
-    pub(super) fn complete(&mut self, id: BatchId, outcome: Outcome) {
+    pub(super) fn complete(&mut self, id: BatchId, outcome: SendOutcome) {
         let mut ended = Vec::new();
         self.core.complete(self.now, id, outcome, &mut ended);
         self.finish(ended);
     }
 
-    pub(super) fn finish(&mut self, ended: impl IntoIterator<Item = Ended>) {
+    pub(super) fn finish(&mut self, ended: impl IntoIterator<Item = FinishedBatch>) {
         for batch in ended {
-            self.freed += batch.freed;
-            batch.completion.resolve(batch.first, batch.records, batch.result);
+            self.freed_bytes += batch.freed_bytes;
+            batch.completion.resolve(batch.first_record, batch.records, batch.result);
         }
     }
 
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     fn wakes(&mut self) -> Vec<i32> {
-        self.core.take_wakes().collect()
+        self.core.take_wakeups().collect()
     }
 
     /// How a record ended, if it has.
@@ -116,19 +116,19 @@ pub(in crate::producer) fn values(payload: Payload) -> Vec<String> {
     batch.records().unwrap().map(|r| text(r.unwrap())).collect()
 }
 
-pub(super) fn written(base_offset: i64) -> Outcome {
-    Outcome::Written(Written { base_offset: Some(base_offset), append_time: None })
+pub(super) fn written(base_offset: i64) -> SendOutcome {
+    SendOutcome::Written(AppendInfo { base_offset: Some(base_offset), append_time: None })
 }
 
-fn retry(payload: Payload, maybe_written: bool) -> Outcome {
+fn retry(payload: Payload, maybe_written: bool) -> SendOutcome {
     let error = Error::broker(6, "produce");
     let payload = payload.encode(Compression::None, ProducerSequence::NONE).0;
-    Outcome::Retry { again: Again { error, payload, after: 100 * MS }, maybe_written }
+    SendOutcome::Retry { retry: RetryPayload { error, payload, backoff: 100 * MS }, maybe_written }
 }
 
 #[test]
 fn without_linger_the_first_record_goes_at_once_and_the_next_wait_for_its_answer() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     assert_eq!(b.wakes(), [1]);
     let mut first = b.drain(1);
@@ -145,12 +145,12 @@ fn without_linger_the_first_record_goes_at_once_and_the_next_wait_for_its_answer
     b.complete(id, written(11));
     let offsets: Vec<_> = (0..3).map(|i| b.end(i).unwrap().unwrap().offset.unwrap()).collect();
     assert_eq!(offsets, [10, 11, 12]);
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn a_batch_lingers_until_its_time_or_until_it_is_full() {
-    let mut b = Bench::new(Settings { linger: 5 * MS, ..settings() }, &[Some(1)]);
+    let mut b = Bench::new(AccumulatorConfig { linger: 5 * MS, ..config() }, &[Some(1)]);
     b.put(0, "a");
     assert_eq!(b.wakes(), [1], "so that the sender sets its timer");
     let now = b.now;
@@ -172,8 +172,8 @@ fn a_batch_lingers_until_its_time_or_until_it_is_full() {
 
 #[test]
 fn many_small_batches_or_a_full_one_make_a_large_request() {
-    let mut b = Bench::new(Settings { linger: 5 * MS, ..settings() }, &[Some(1), Some(1), Some(1), Some(2)]);
-    let half = settings().max_request_size / 2;
+    let mut b = Bench::new(AccumulatorConfig { linger: 5 * MS, ..config() }, &[Some(1), Some(1), Some(1), Some(2)]);
+    let half = config().max_request_size / 2;
     let at = |b: &mut Bench| {
         let now = b.now;
         b.core.large_request_at(|| now, 1)
@@ -195,7 +195,7 @@ fn many_small_batches_or_a_full_one_make_a_large_request() {
 
 #[test]
 fn flush_ends_lingering_and_names_what_is_under_way() {
-    let mut b = Bench::new(Settings { linger: 1000 * MS, ..settings() }, &[Some(1), Some(1), Some(2)]);
+    let mut b = Bench::new(AccumulatorConfig { linger: 1000 * MS, ..config() }, &[Some(1), Some(1), Some(2)]);
     b.put(0, "a");
     b.now += 1000 * MS;
     assert_eq!(b.drain(1).len(), 1);
@@ -211,9 +211,12 @@ fn flush_ends_lingering_and_names_what_is_under_way() {
 
 #[test]
 fn another_codec_closes_the_batch() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "plain");
-    b.append(&NewRecord { compression: Compression::Gzip { level: 3 }, ..record(Target::Partition(0), b"packed") });
+    b.append(&NewRecord {
+        compression: Compression::Gzip { level: 3 },
+        ..record(PartitionChoice::Partition(0), b"packed")
+    });
     b.put(0, "plain again");
     for (codec, value) in
         [(Compression::None, "plain"), (Compression::Gzip { level: 3 }, "packed"), (Compression::None, "plain again")]
@@ -227,7 +230,7 @@ fn another_codec_closes_the_batch() {
 
 #[test]
 fn a_request_is_bounded_and_the_rest_comes_in_turn() {
-    let mut b = Bench::new(settings(), &[Some(1); 5]);
+    let mut b = Bench::new(config(), &[Some(1); 5]);
     for p in 0..5 {
         b.put(p, &"x".repeat(900));
     }
@@ -240,7 +243,7 @@ fn a_request_is_bounded_and_the_rest_comes_in_turn() {
 
 #[test]
 fn a_record_larger_than_a_batch_gets_its_own() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     b.put(0, &"x".repeat(5000));
     b.put(0, "b");
@@ -254,7 +257,7 @@ fn a_record_larger_than_a_batch_gets_its_own() {
 
 #[test]
 fn a_retry_waits_and_keeps_its_place() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
     b.put(0, "b");
@@ -273,45 +276,45 @@ fn a_retry_waits_and_keeps_its_place() {
 
 #[test]
 fn batches_follow_a_new_leader_without_waiting() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
     b.complete(first.id, retry(first.payload, false));
     b.wakes();
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(2)]));
     assert_eq!(b.wakes(), [2]);
-    assert!(b.drain(1).is_empty() && !b.core.has_waiting(1));
+    assert!(b.drain(1).is_empty() && !b.core.has_pending(1));
     assert_eq!(values(b.drain(2).remove(0).payload), ["a"]);
 
     // While it is with the old leader, the partition waits; then it goes to the new one.
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[None]));
     b.complete(first.id, retry(first.payload, false));
-    assert!(b.core.has_waiting(NO_LEADER) && !b.core.has_waiting(1));
+    assert!(b.core.has_pending(NO_LEADER) && !b.core.has_pending(1));
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(3)]));
-    assert_eq!(b.core.waiting_leaders(), [3]);
+    assert_eq!(b.core.leaders_with_pending(), [3]);
     assert_eq!(b.drain(3).len(), 1);
 }
 
 #[test]
 fn an_error_ends_a_batch_and_not_the_next() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
     b.put(0, "b");
-    b.complete(first.id, Outcome::Failed(Error::broker(10, "produce")));
+    b.complete(first.id, SendOutcome::Failed(Error::broker(10, "produce")));
     assert_eq!(b.error(0).kind(), ErrorKind::RecordTooLarge);
     let second = b.drain(1).remove(0);
     b.complete(second.id, written(5));
     assert_eq!(b.end(1).unwrap().unwrap().offset, Some(5));
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn what_expires_unsent_was_surely_not_written_and_says_why() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     b.core.set_leader_error(1, Some(Error::new(ErrorKind::Connect, "localhost:1: refused")));
     assert_eq!(b.expire(), b.now + TIMEOUT);
@@ -323,13 +326,13 @@ fn what_expires_unsent_was_surely_not_written_and_says_why() {
     let error = b.error(0);
     assert_eq!(error.kind(), ErrorKind::Connect);
     assert!(error.full().contains("not written") && error.full().contains("localhost:1: refused"), "{error:?}");
-    assert!(!b.core.has_waiting(1));
-    assert_eq!(b.freed, b.charged);
+    assert!(!b.core.has_pending(1));
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn what_expires_without_a_leader_says_so() {
-    let mut b = Bench::new(settings(), &[Some(1), Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1), Some(1)]);
     b.put(1, "a");
     // Its topic is created anew, with fewer partitions.
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1)]));
@@ -338,12 +341,12 @@ fn what_expires_without_a_leader_says_so() {
     let error = b.error(0);
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.full().contains("not written") && error.full().contains("has had no leader"), "{error:?}");
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_answer() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "sent");
     let sent = b.drain(1).remove(0);
     b.put(0, "behind it");
@@ -352,7 +355,7 @@ fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_an
     let error = b.error(0);
     assert_eq!(error.kind(), ErrorKind::Indeterminate);
     assert!(b.error(1).to_string().contains("not written"));
-    assert!(b.freed < b.charged);
+    assert!(b.freed_bytes < b.buffered_bytes);
     b.put(0, "later");
     assert!(b.drain(1).is_empty(), "the order holds even now");
     b.complete(sent.id, retry(sent.payload, true));
@@ -361,7 +364,7 @@ fn what_expires_unanswered_has_an_unknown_fate_and_keeps_its_buffer_until_the_an
 
 #[test]
 fn what_was_given_up_has_one_fate_whoever_tells_it_first() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let sent = b.drain(1).remove(0);
     b.now += TIMEOUT;
@@ -373,7 +376,7 @@ fn what_was_given_up_has_one_fate_whoever_tells_it_first() {
 
 #[test]
 fn an_unanswered_try_leaves_the_fate_unknown_whatever_comes_later() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
     b.complete(first.id, retry(first.payload, true));
@@ -389,10 +392,10 @@ fn an_unanswered_try_leaves_the_fate_unknown_whatever_comes_later() {
 
 #[test]
 fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     b.core.update_topic(b.now, &TOPIC.into(), None, None);
-    assert_eq!(b.core.append(|| b.now, &record(Target::Any, b"b")).unwrap_err(), Refused::UnknownTopic);
+    assert_eq!(b.core.append(|| b.now, &record(PartitionChoice::Sticky, b"b")).unwrap_err(), AppendError::UnknownTopic);
     assert!(b.drain(1).is_empty());
     assert_eq!(b.expire(), b.now + Duration::from_secs(30));
     b.now += Duration::from_secs(20);
@@ -404,7 +407,7 @@ fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
     assert!(error.to_string().contains("30.0s"), "{error}");
 
     // Created again in time, it goes on.
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     b.core.update_topic(b.now, &TOPIC.into(), None, None);
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(2)]));
@@ -414,12 +417,12 @@ fn a_missing_topic_takes_no_records_and_fails_those_it_has() {
 
 #[test]
 fn a_growing_topic_uses_its_new_partitions() {
-    let mut b = Bench::new(settings(), &[Some(1), Some(1)]);
-    let key = Target::Hash(5);
+    let mut b = Bench::new(config(), &[Some(1), Some(1)]);
+    let key = PartitionChoice::KeyHash(5);
     assert_eq!(b.append(&record(key, b"a")), 1);
-    let refused = b.core.append(|| b.now, &record(Target::Partition(2), b"x")).unwrap_err();
-    assert_eq!(refused, Refused::NoSuchPartition { partition: 2, count: 2 });
-    assert!(b.core.append(|| b.now, &record(Target::Partition(-1), b"x")).is_err());
+    let refused = b.core.append(|| b.now, &record(PartitionChoice::Partition(2), b"x")).unwrap_err();
+    assert_eq!(refused, AppendError::NoSuchPartition { partition: 2, count: 2 });
+    assert!(b.core.append(|| b.now, &record(PartitionChoice::Partition(-1), b"x")).is_err());
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&[Some(1); 3]));
     assert_eq!(b.append(&record(key, b"b")), 2);
     assert_eq!(b.drain(1).len(), 2, "what was there before goes where it was meant to");
@@ -427,7 +430,7 @@ fn a_growing_topic_uses_its_new_partitions() {
 
 #[test]
 fn abort_tells_every_record_its_fate() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "sent");
     let sent = b.drain(1).remove(0);
     b.put(0, "waiting");
@@ -437,12 +440,12 @@ fn abort_tells_every_record_its_fate() {
     assert!(b.error(1).to_string().contains("not written"));
     assert!((0..2).all(|i| b.error(i).kind() == ErrorKind::Closed));
     b.complete(sent.id, written(0));
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 /// Three batches of one partition under way, after a first one that was acknowledged; values "1", "2" and "3".
-fn three_under_way() -> (Bench, Vec<Drained>) {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+fn three_under_way() -> (Bench, Vec<DrainedBatch>) {
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "0");
     let first = b.drain(1).remove(0);
     b.put(0, "1"); // waits, so that the partition does not come to rest
@@ -458,9 +461,9 @@ fn three_under_way() -> (Bench, Vec<Drained>) {
     (b, sent)
 }
 
-fn again(code: i16, payload: Payload) -> Again {
+fn retry_payload(code: i16, payload: Payload) -> RetryPayload {
     let payload = payload.encode(Compression::None, ProducerSequence::NONE).0;
-    Again { error: Error::broker(code, "produce"), payload, after: 100 * MS }
+    RetryPayload { error: Error::broker(code, "produce"), payload, backoff: 100 * MS }
 }
 
 /// What is sent next, one after the other and each acknowledged: value, epoch and sequence.
@@ -482,7 +485,7 @@ fn acknowledge_all(b: &mut Bench) -> Vec<(String, i16, i32)> {
 
 #[test]
 fn the_first_batch_goes_alone_and_then_five_at_a_time() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     for value in ["0", "1", "2", "3", "4", "5", "6", "7"] {
         b.put(0, value);
         b.core.flush(b.now);
@@ -497,7 +500,7 @@ fn the_first_batch_goes_alone_and_then_five_at_a_time() {
 
 #[test]
 fn the_first_batch_after_a_rest_goes_alone_for_the_broker_may_have_forgotten_the_producer() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "0");
     let first = b.drain(1).remove(0);
     b.complete(first.id, written(0));
@@ -514,24 +517,24 @@ fn the_first_batch_after_a_rest_goes_alone_for_the_broker_may_have_forgotten_the
 
 #[test]
 fn nothing_is_sent_before_the_broker_has_given_an_identity() {
-    let mut core = Accumulator::new(settings(), 7);
+    let mut core = Accumulator::new(config(), 7);
     let now = Instant::now();
     core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
-    let (completion, _) = core.append(|| now, &record(Target::Any, b"a")).unwrap();
-    assert!(core.needs_identity() && core.drain(|| now, 1).0.is_empty());
-    assert!(core.set_identity_error(Error::broker(14, "asking"), false).is_empty());
+    let (completion, _) = core.append(|| now, &record(PartitionChoice::Sticky, b"a")).unwrap();
+    assert!(core.needs_producer_id() && core.drain(|| now, 1).0.is_empty());
+    assert!(core.set_producer_id_error(Error::broker(14, "asking"), false).is_empty());
     let (ended, _) = core.expire(now + TIMEOUT);
     assert!(ended[0].result.as_ref().unwrap_err().full().contains("CoordinatorLoadInProgress"));
     drop(completion);
 
-    core.append(|| now, &record(Target::Any, b"b")).unwrap();
-    let refused = core.set_identity_error(Error::broker(31, "asking"), true);
+    core.append(|| now, &record(PartitionChoice::Sticky, b"b")).unwrap();
+    let refused = core.set_producer_id_error(Error::broker(31, "asking"), true);
     assert_eq!(refused[0].result.as_ref().unwrap_err().kind(), ErrorKind::Authorization);
 
-    core.append(|| now, &record(Target::Any, b"c")).unwrap();
-    core.take_wakes();
-    core.set_identity(ME);
-    assert_eq!(core.take_wakes().collect::<Vec<_>>(), [1]);
+    core.append(|| now, &record(PartitionChoice::Sticky, b"c")).unwrap();
+    core.take_wakeups();
+    core.set_producer_id(ME);
+    assert_eq!(core.take_wakeups().collect::<Vec<_>>(), [1]);
     let sent = core.drain(|| now, 1).0.remove(0);
     assert_eq!(sent.producer, ProducerSequence { id: 7, epoch: 0, sequence: 0 });
 }
@@ -541,12 +544,12 @@ fn what_was_sent_behind_a_failed_batch_follows_it_with_the_same_numbers() {
     let (mut b, sent) = three_under_way();
     b.put(0, "4");
     b.core.flush(b.now);
-    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
-    b.complete(one.id, Outcome::Retry { again: again(6, one.payload), maybe_written: true });
+    let [one, two, three] = <[DrainedBatch; 3]>::try_from(sent).unwrap();
+    b.complete(one.id, SendOutcome::Retry { retry: retry_payload(6, one.payload), maybe_written: true });
     b.now += 200 * MS;
     assert_eq!(b.drain(1).len(), 0, "two are still under way");
-    b.complete(three.id, Outcome::OutOfSequence(again(45, three.payload)));
-    b.complete(two.id, Outcome::OutOfSequence(again(45, two.payload)));
+    b.complete(three.id, SendOutcome::OutOfSequence(retry_payload(45, three.payload)));
+    b.complete(two.id, SendOutcome::OutOfSequence(retry_payload(45, two.payload)));
     let want = [("1", 1), ("2", 2), ("3", 3), ("4", 4)].map(|(value, sequence)| (value.to_owned(), 0, sequence));
     assert_eq!(acknowledge_all(&mut b), want);
 }
@@ -554,25 +557,25 @@ fn what_was_sent_behind_a_failed_batch_follows_it_with_the_same_numbers() {
 #[test]
 fn a_gap_raises_the_epoch_and_what_may_be_written_is_not_sent_again() {
     let (mut b, sent) = three_under_way();
-    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
-    b.complete(one.id, Outcome::Failed(Error::broker(87, "produce")));
-    b.complete(two.id, Outcome::Retry { again: again(7, two.payload), maybe_written: true });
-    b.complete(three.id, Outcome::OutOfSequence(again(45, three.payload)));
+    let [one, two, three] = <[DrainedBatch; 3]>::try_from(sent).unwrap();
+    b.complete(one.id, SendOutcome::Failed(Error::broker(87, "produce")));
+    b.complete(two.id, SendOutcome::Retry { retry: retry_payload(7, two.payload), maybe_written: true });
+    b.complete(three.id, SendOutcome::OutOfSequence(retry_payload(45, three.payload)));
     assert_eq!(b.error(1).kind(), ErrorKind::InvalidRecord);
     assert_eq!(b.error(2).kind(), ErrorKind::Indeterminate);
     assert_eq!(acknowledge_all(&mut b), [("3".to_owned(), 1, 0)]);
     b.put(0, "4");
     assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 1)]);
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn a_broker_that_forgot_the_producer_gets_the_batch_under_a_new_epoch() {
     for code in [45, 59] {
-        let mut b = Bench::new(settings(), &[Some(1)]);
+        let mut b = Bench::new(config(), &[Some(1)]);
         b.put(0, "a");
         let sent = b.drain(1).remove(0);
-        b.complete(sent.id, Outcome::OutOfSequence(again(code, sent.payload)));
+        b.complete(sent.id, SendOutcome::OutOfSequence(retry_payload(code, sent.payload)));
         assert_eq!(acknowledge_all(&mut b), [("a".to_owned(), 1, 0)]);
     }
 }
@@ -581,15 +584,15 @@ fn a_broker_that_forgot_the_producer_gets_the_batch_under_a_new_epoch() {
 fn a_fenced_producer_gets_another_epoch_and_then_another_identity() {
     let (mut b, sent) = three_under_way();
     for d in sent {
-        b.complete(d.id, Outcome::Fenced(again(90, d.payload)));
+        b.complete(d.id, SendOutcome::Fenced(retry_payload(90, d.payload)));
     }
     b.now += 100 * MS;
     let raised = b.drain(1).remove(0);
     assert_eq!((raised.producer.epoch, raised.producer.sequence), (1, 0));
-    b.complete(raised.id, Outcome::Fenced(again(90, raised.payload)));
-    assert!(b.core.needs_identity() && b.drain(1).is_empty());
-    b.core.set_identity(Identity { id: 8, epoch: 0 });
-    assert!(!b.core.needs_identity());
+    b.complete(raised.id, SendOutcome::Fenced(retry_payload(90, raised.payload)));
+    assert!(b.core.needs_producer_id() && b.drain(1).is_empty());
+    b.core.set_producer_id(ProducerIdAndEpoch { id: 8, epoch: 0 });
+    assert!(!b.core.needs_producer_id());
     b.now += 100 * MS;
     assert_eq!(b.drain(1)[0].producer, ProducerSequence { id: 8, epoch: 0, sequence: 0 });
 }
@@ -597,28 +600,28 @@ fn a_fenced_producer_gets_another_epoch_and_then_another_identity() {
 #[test]
 fn a_time_that_is_over_with_the_fate_unknown_leaves_no_gap() {
     let (mut b, sent) = three_under_way();
-    let [one, two, three] = <[Drained; 3]>::try_from(sent).unwrap();
+    let [one, two, three] = <[DrainedBatch; 3]>::try_from(sent).unwrap();
     b.now += TIMEOUT;
     b.expire();
     assert!((1..4).all(|i| b.error(i).kind() == ErrorKind::Indeterminate));
     b.put(0, "4");
     b.complete(one.id, written(1));
     b.complete(two.id, written(2));
-    b.complete(three.id, Outcome::Retry { again: again(7, three.payload), maybe_written: true });
+    b.complete(three.id, SendOutcome::Retry { retry: retry_payload(7, three.payload), maybe_written: true });
     assert_eq!(acknowledge_all(&mut b), [("4".to_owned(), 1, 0)]);
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
 fn a_repeated_batch_is_acknowledged_if_it_can_be_this_one() {
-    let duplicate = || Outcome::Duplicate {
-        written: Written { base_offset: None, append_time: None },
+    let duplicate = || SendOutcome::Duplicate {
+        written: AppendInfo { base_offset: None, append_time: None },
         error: Error::broker(46, "x"),
     };
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
     let first = b.drain(1).remove(0);
-    b.complete(first.id, Outcome::Retry { again: again(7, first.payload), maybe_written: true });
+    b.complete(first.id, SendOutcome::Retry { retry: retry_payload(7, first.payload), maybe_written: true });
     b.now += 100 * MS;
     let second = b.drain(1).remove(0);
     assert_eq!(second.producer, first.producer);
@@ -633,7 +636,7 @@ fn a_repeated_batch_is_acknowledged_if_it_can_be_this_one() {
 
 #[test]
 fn a_batch_that_is_too_large_goes_on_in_halves_and_later_ones_are_smaller() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     for n in 0..4 {
         b.put(0, &format!("{n:0100}"));
     }
@@ -644,24 +647,24 @@ fn a_batch_that_is_too_large_goes_on_in_halves_and_later_ones_are_smaller() {
         let bytes = payload.encode(Compression::None, ProducerSequence::NONE).0;
         crate::record::split(&bytes, Compression::None, 1 << 20)
     };
-    b.complete(whole.id, Outcome::TooLarge { error: error(), halves: cut(whole.payload) });
+    b.complete(whole.id, SendOutcome::TooLarge { error: error(), halves: cut(whole.payload) });
     let head = b.drain(1).remove(0);
     assert_eq!((head.producer.sequence, head.records), (0, 2));
     b.complete(head.id, written(50));
     let tail = b.drain(1).remove(0);
     assert_eq!((tail.producer.sequence, tail.records), (2, 2));
-    b.complete(tail.id, Outcome::TooLarge { error: error(), halves: cut(tail.payload) });
+    b.complete(tail.id, SendOutcome::TooLarge { error: error(), halves: cut(tail.payload) });
     let third = b.drain(1).remove(0);
     let halves = cut(third.payload);
     assert!(halves.is_none());
-    b.complete(third.id, Outcome::TooLarge { error: error(), halves });
+    b.complete(third.id, SendOutcome::TooLarge { error: error(), halves });
     assert_eq!((b.end(0).unwrap().unwrap().offset, b.end(1).unwrap().unwrap().offset), (Some(50), Some(51)));
     assert_eq!(b.error(2).kind(), ErrorKind::RecordTooLarge);
     assert!(b.end(3).is_none());
     let sent: Vec<_> =
         acknowledge_all(&mut b).into_iter().map(|(v, ..)| v.trim_start_matches('0').to_owned()).collect();
     assert_eq!(sent, ["3", "behind"]);
-    assert_eq!(b.freed, b.charged);
+    assert_eq!(b.freed_bytes, b.buffered_bytes);
 }
 
 #[test]
@@ -687,15 +690,18 @@ fn a_topic_that_was_made_anew_starts_a_new_epoch() {
 
 #[test]
 fn a_topic_that_is_forgotten_is_looked_up_again_and_keeps_its_numbers() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     b.put(0, "a");
-    assert!(!b.core.forget(TOPIC), "a record of it waits");
+    assert!(!b.core.forget_topic(TOPIC), "a record of it waits");
     let sent = b.drain(1).remove(0);
-    assert!(!b.core.forget(TOPIC), "it is under way");
+    assert!(!b.core.forget_topic(TOPIC), "it is under way");
     b.complete(sent.id, written(0));
-    assert!(b.core.forget(TOPIC));
+    assert!(b.core.forget_topic(TOPIC));
     let now = b.now;
-    assert_eq!(b.core.append(|| now, &record(Target::Partition(0), b"b")).err(), Some(Refused::UnknownTopic));
+    assert_eq!(
+        b.core.append(|| now, &record(PartitionChoice::Partition(0), b"b")).err(),
+        Some(AppendError::UnknownTopic)
+    );
     assert!(b.core.topic_names().is_empty());
     b.core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
     b.put(0, "b");
@@ -704,10 +710,10 @@ fn a_topic_that_is_forgotten_is_looked_up_again_and_keeps_its_numbers() {
 
 #[test]
 fn the_place_of_a_topic_that_was_deleted_is_used_again() {
-    let mut b = Bench::new(settings(), &[Some(1)]);
+    let mut b = Bench::new(config(), &[Some(1)]);
     let now = b.now;
     b.core.update_topic(now, &TOPIC.into(), None, None);
-    assert!(b.core.forget(TOPIC));
+    assert!(b.core.forget_topic(TOPIC));
     b.core.update_topic(now, &"another".into(), None, Some(&[Some(1)]));
     b.core.update_topic(now, &TOPIC.into(), None, Some(&[Some(1)]));
     assert_eq!(b.core.topics.len(), 2);

@@ -28,11 +28,12 @@ fn murmur2_is_that_of_kafka_s_java_client() {
     for line in vectors("murmur2.txt") {
         let key = key(&line[0]);
         assert_eq!(murmur2(key.as_deref().unwrap()), line[1].parse::<i32>().unwrap(), "{line:?}");
-        let Target::Hash(hash) = Target::of(&PartitionerKind::Murmur2, None, key.as_deref()) else {
+        let PartitionChoice::KeyHash(hash) = PartitionChoice::of(&PartitionerKind::Murmur2, None, key.as_deref())
+        else {
             panic!("{line:?}")
         };
         for (n, want) in [1, 2, 3, 7, 12, 100].into_iter().zip(&line[2..]) {
-            assert_eq!(partition_of(hash, n), want.parse::<usize>().unwrap(), "{line:?}");
+            assert_eq!(partition_of_hash(hash, n), want.parse::<usize>().unwrap(), "{line:?}");
         }
     }
 }
@@ -46,11 +47,11 @@ fn keys_go_where_librdkafka_sends_them_and_anywhere_where_it_draws_lots() {
             "murmur2_random" => PartitionerKind::Murmur2,
             _ => continue, // not ours: they send all that has no key to one partition
         };
-        let target = Target::of(&kind, None, key(&line[1]).as_deref());
+        let target = PartitionChoice::of(&kind, None, key(&line[1]).as_deref());
         for (n, want) in [1, 2, 3, 5, 7, 12, 13, 100, 1009].into_iter().zip(&line[2..]) {
             match target {
-                Target::Any => assert_eq!(want, "*", "{line:?}"),
-                Target::Hash(hash) => assert_eq!(partition_of(hash, n).to_string(), *want, "{line:?}"),
+                PartitionChoice::Sticky => assert_eq!(want, "*", "{line:?}"),
+                PartitionChoice::KeyHash(hash) => assert_eq!(partition_of_hash(hash, n).to_string(), *want, "{line:?}"),
                 other => panic!("{other:?} for {line:?}"),
             }
             seen += 1;
@@ -62,9 +63,9 @@ fn keys_go_where_librdkafka_sends_them_and_anywhere_where_it_draws_lots() {
 #[test]
 fn a_partition_that_is_named_goes_before_every_partitioner() {
     for kind in [PartitionerKind::Murmur2, PartitionerKind::ConsistentRandom, PartitionerKind::RoundRobin] {
-        assert_eq!(Target::of(&kind, Some(3), Some(b"key")), Target::Partition(3));
+        assert_eq!(PartitionChoice::of(&kind, Some(3), Some(b"key")), PartitionChoice::Partition(3));
     }
-    assert_eq!(Target::of(&PartitionerKind::RoundRobin, None, Some(b"key")), Target::Next);
+    assert_eq!(PartitionChoice::of(&PartitionerKind::RoundRobin, None, Some(b"key")), PartitionChoice::RoundRobin);
 }
 
 #[derive(Debug)]
@@ -79,11 +80,15 @@ impl Partitioner for Fixed {
 #[test]
 fn a_program_s_partitioner_may_leave_it_open_and_must_not_choose_what_is_not_there() {
     let record = PartitionInput::new("t", 3, &[0, 2]);
-    assert_eq!(ask(&Fixed(None), &record).unwrap(), Target::Any);
-    assert_eq!(ask(&Fixed(Some(0)), &record).unwrap(), Target::Partition(0));
-    assert_eq!(ask(&Fixed(Some(1)), &record).unwrap(), Target::Partition(1), "it has no leader now, and may get one");
+    assert_eq!(custom_partition(&Fixed(None), &record).unwrap(), PartitionChoice::Sticky);
+    assert_eq!(custom_partition(&Fixed(Some(0)), &record).unwrap(), PartitionChoice::Partition(0));
+    assert_eq!(
+        custom_partition(&Fixed(Some(1)), &record).unwrap(),
+        PartitionChoice::Partition(1),
+        "it has no leader now, and may get one"
+    );
     for partition in [-1, 3, i32::MAX, i32::MIN] {
-        let error = ask(&Fixed(Some(partition)), &record).unwrap_err();
+        let error = custom_partition(&Fixed(Some(partition)), &record).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRecord);
         assert!(error.to_string().contains(&format!("chose partition {partition} ")), "{error}");
         assert!(error.to_string().contains("which has 3, from 0 to 2"), "{error}");
@@ -94,10 +99,10 @@ fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(11)
 }
 
-fn spread(leaders: &[Option<i32>]) -> Spread {
-    let mut spread = Spread::new(&mut random());
-    spread.update(leaders, &mut random());
-    spread
+fn partitioner(leaders: &[Option<i32>]) -> BuiltInPartitioner {
+    let mut partitioner = BuiltInPartitioner::new(&mut random());
+    partitioner.update(leaders, &mut random());
+    partitioner
 }
 
 /// How often each of `n` partitions is chosen in so many draws.
@@ -109,12 +114,15 @@ fn counts(n: usize, draws: usize, mut draw: impl FnMut() -> usize) -> Vec<usize>
 
 #[test]
 fn the_more_batches_a_partition_has_the_less_it_is_chosen() {
-    let (mut spread, mut random) = (spread(&[Some(1); 3]), random());
+    let (mut partitioner, mut random) = (partitioner(&[Some(1); 3]), random());
     // The example of Java's BuiltInPartitioner: queues of 0, 3 and 1 are chosen as 4, 1 and 3 of 8.
     let mut draw = |batches: [usize; 3], silent: &[usize]| {
         counts(3, 8000, || {
-            spread.move_by_load(&mut random, |p| Load { batches: batches[p], responds: !silent.contains(&p) });
-            spread.sticky()
+            partitioner.switch_by_load(&mut random, |p| PartitionLoad {
+                queued_batches: batches[p],
+                responds: !silent.contains(&p),
+            });
+            partitioner.sticky()
         })
     };
     let near = |counts: Vec<usize>, want: [usize; 3]| {
@@ -130,48 +138,48 @@ fn the_more_batches_a_partition_has_the_less_it_is_chosen() {
 #[test]
 fn partitions_without_a_leader_are_left_out_unless_all_are() {
     let mut random = random();
-    let mut spread = spread(&[Some(1), None, Some(1), None]);
-    let equal = |_| Load { batches: 0, responds: true };
+    let mut partitioner = partitioner(&[Some(1), None, Some(1), None]);
+    let equal = |_| PartitionLoad { queued_batches: 0, responds: true };
     for _ in 0..100 {
-        assert_eq!(spread.next() % 2, 0);
-        spread.move_on(&mut random);
-        assert_eq!(spread.sticky() % 2, 0);
-        spread.move_by_load(&mut random, equal);
-        assert_eq!(spread.sticky() % 2, 0);
+        assert_eq!(partitioner.next_round_robin() % 2, 0);
+        partitioner.switch_random(&mut random);
+        assert_eq!(partitioner.sticky() % 2, 0);
+        partitioner.switch_by_load(&mut random, equal);
+        assert_eq!(partitioner.sticky() % 2, 0);
     }
     // What sticks to a partition leaves it when its leader is gone, and stays otherwise.
-    let before = spread.sticky();
+    let before = partitioner.sticky();
     let mut leaders = [Some(1); 4];
-    spread.update(&leaders, &mut random);
-    assert_eq!(spread.sticky(), before);
+    partitioner.update(&leaders, &mut random);
+    assert_eq!(partitioner.sticky(), before);
     leaders[before] = None;
-    spread.update(&leaders, &mut random);
-    assert_ne!(spread.sticky(), before);
-    spread.update(&[None; 4], &mut random);
-    assert_eq!(**spread.available(), [0, 1, 2, 3]);
-    assert!(counts(4, 400, || spread.next()).iter().all(|n| *n == 100));
+    partitioner.update(&leaders, &mut random);
+    assert_ne!(partitioner.sticky(), before);
+    partitioner.update(&[None; 4], &mut random);
+    assert_eq!(**partitioner.available(), [0, 1, 2, 3]);
+    assert!(counts(4, 400, || partitioner.next_round_robin()).iter().all(|n| *n == 100));
 }
 
 #[test]
 fn plain_sticky_goes_to_every_other_partition_alike() {
-    let (mut spread, mut random) = (spread(&[Some(1); 5]), random());
+    let (mut partitioner, mut random) = (partitioner(&[Some(1); 5]), random());
     let counts = counts(5, 5000, || {
-        let before = spread.sticky();
-        spread.move_on(&mut random);
-        assert_ne!(spread.sticky(), before);
-        spread.sticky()
+        let before = partitioner.sticky();
+        partitioner.switch_random(&mut random);
+        assert_ne!(partitioner.sticky(), before);
+        partitioner.sticky()
     });
     assert!(counts.iter().all(|n| n.abs_diff(1000) < 100), "{counts:?}");
 }
 
 /// Sends records of a size until the partition is left; `batch` gives the number of the open batch for the n-th.
 fn sent_before_it_is_left(batch_size: usize, size: usize, batch: impl Fn(usize) -> Option<u64>) -> usize {
-    let mut spread = spread(&[Some(1); 3]);
+    let mut partitioner = partitioner(&[Some(1); 3]);
     for n in 0.. {
-        if spread.is_over(batch(n), size, batch_size, true) {
+        if partitioner.should_switch(batch(n), size, batch_size, true) {
             return n * size;
         }
-        spread.stuck(batch(n).unwrap_or(1_000_000 + n as u64), size);
+        partitioner.record_appended(batch(n).unwrap_or(1_000_000 + n as u64), size);
     }
     0
 }
@@ -196,12 +204,12 @@ fn adaptive_stays_for_a_batch_s_size_whatever_closes_batches() {
 
 #[test]
 fn plain_sticky_stays_for_a_batch() {
-    let mut spread = spread(&[Some(1); 3]);
-    assert!(!spread.is_over(None, 10, 1000, false), "nothing was sent yet");
-    spread.stuck(1, 10);
-    assert!(!spread.is_over(Some(1), 10, 1000, false));
-    assert!(spread.is_over(None, 10, 1000, false), "its batch is closed");
-    assert!(spread.is_over(Some(2), 10, 1000, false), "its batch is closed, and others have begun the next");
+    let mut partitioner = partitioner(&[Some(1); 3]);
+    assert!(!partitioner.should_switch(None, 10, 1000, false), "nothing was sent yet");
+    partitioner.record_appended(1, 10);
+    assert!(!partitioner.should_switch(Some(1), 10, 1000, false));
+    assert!(partitioner.should_switch(None, 10, 1000, false), "its batch is closed");
+    assert!(partitioner.should_switch(Some(2), 10, 1000, false), "its batch is closed, and others have begun the next");
 }
 
 proptest! {
@@ -212,19 +220,19 @@ proptest! {
         hash in any::<u32>(),
     ) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut spread = Spread::new(&mut random);
+        let mut partitioner = BuiltInPartitioner::new(&mut random);
         for (leaders, choices) in updates {
-            spread.update(&leaders, &mut random);
+            partitioner.update(&leaders, &mut random);
             let good = |p: usize| p < leaders.len() && (leaders[p].is_some() || leaders.iter().all(Option::is_none));
-            prop_assert!(spread.available().iter().all(|p| good(*p as usize)) && good(spread.sticky()));
-            prop_assert!(partition_of(hash, leaders.len()) < leaders.len());
+            prop_assert!(partitioner.available().iter().all(|p| good(*p as usize)) && good(partitioner.sticky()));
+            prop_assert!(partition_of_hash(hash, leaders.len()) < leaders.len());
             for (how, batches, responds) in choices {
                 match how {
-                    0 => spread.move_on(&mut random),
-                    1 => spread.move_by_load(&mut random, |p| Load { batches: batches * p, responds: responds || p > 2 }),
-                    _ => prop_assert!(good(spread.next())),
+                    0 => partitioner.switch_random(&mut random),
+                    1 => partitioner.switch_by_load(&mut random, |p| PartitionLoad { queued_batches: batches * p, responds: responds || p > 2 }),
+                    _ => prop_assert!(good(partitioner.next_round_robin())),
                 }
-                prop_assert!(good(spread.sticky()));
+                prop_assert!(good(partitioner.sticky()));
             }
         }
     }
@@ -234,9 +242,9 @@ proptest! {
         leaders in vec(prop::option::of(Just(1)), 1..20),
         rounds in 1..20usize,
     ) {
-        let mut spread = spread(&leaders);
-        let available = spread.available().to_vec();
-        let counts = counts(leaders.len(), rounds * available.len(), || spread.next());
+        let mut partitioner = partitioner(&leaders);
+        let available = partitioner.available().to_vec();
+        let counts = counts(leaders.len(), rounds * available.len(), || partitioner.next_round_robin());
         for (p, count) in counts.into_iter().enumerate() {
             prop_assert_eq!(count, if available.contains(&(p as i32)) { rounds } else { 0 });
         }

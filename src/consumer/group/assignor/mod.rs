@@ -155,7 +155,7 @@ impl Assignor for CooperativeSticky {
 
 fn sorted(members: &[GroupMember]) -> Vec<&GroupMember> {
     let mut sorted: Vec<_> = members.iter().collect();
-    sorted.sort_by(|a, b| a.order(b));
+    sorted.sort_by(|a, b| a.canonical_order(b));
     sorted
 }
 

@@ -31,7 +31,7 @@ fn match_racks(all: &mut [Topic<'_>]) {
     }
     for ((_, partitions), mut topics) in alike {
         match topics.as_mut_slice() {
-            [one] if one.racks_matter => one.fill(|layout, member, p| layout.is_near(p, member.rack.as_deref())),
+            [one] if one.racks_matter => one.fill(|layout, member, p| layout.has_replica_in(p, member.rack.as_deref())),
             [_] => {}
             many => together(many, partitions),
         }
@@ -43,9 +43,9 @@ fn together(topics: &mut [&mut Topic<'_>], partitions: i32) {
     let takers = topics.first().map_or(0, |t| t.takers.len());
     for p in 0..partitions {
         let fits = |i: &usize| {
-            topics
-                .iter()
-                .all(|t| t.room(*i) > 0 && t.takers.get(*i).is_some_and(|m| t.layout.is_near(p, m.rack.as_deref())))
+            topics.iter().all(|t| {
+                t.room(*i) > 0 && t.takers.get(*i).is_some_and(|m| t.layout.has_replica_in(p, m.rack.as_deref()))
+            })
         };
         if let Some(i) = (0..takers).find(fits) {
             topics.iter_mut().for_each(|t| t.give(i, vec![p]));

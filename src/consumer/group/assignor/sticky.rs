@@ -141,7 +141,7 @@ impl<'a> Board<'a> {
     /// Whether the member is on a rack with a replica, or on none.
     fn is_near(&self, member: usize, (topic, p): Part) -> bool {
         let rack = self.members.get(member).and_then(|m| m.rack.as_deref());
-        self.topics.get(topic).is_some_and(|t| t.layout.is_near(p, rack))
+        self.topics.get(topic).is_some_and(|t| t.layout.has_replica_in(p, rack))
     }
 
     fn keep(&mut self, owners: &HashMap<TopicPartition, usize>) {

@@ -40,7 +40,7 @@ impl Kip848Member {
 
     /// The group answers as it should.
     pub(super) fn recovered(&mut self, now: Instant) {
-        if let Some(lasted) = self.outage.over(now) {
+        if let Some(lasted) = self.outage.record_recovery(now) {
             tracing::warn!(group = %self.settings.group, member = %self.member_id, "the membership works again, after {lasted}");
         }
     }
@@ -62,7 +62,7 @@ impl Kip848Member {
         match code {
             code::COORDINATOR_LOAD_IN_PROGRESS | code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR => {
                 self.coordinator &= code == code::COORDINATOR_LOAD_IN_PROGRESS;
-                if let Some(lasted) = self.outage.failed_for(now, &e, COORDINATOR_MOVE_GRACE) {
+                if let Some(lasted) = self.outage.record_failure_with_grace(now, &e, COORDINATOR_MOVE_GRACE) {
                     tracing::warn!(%group, error = %e.full(), "the group has no coordinator that is ready, {lasted}; it is looked up again");
                 }
                 self.wait(now);
@@ -80,14 +80,14 @@ impl Kip848Member {
                 self.not_offered(now, &format!("{what} (error code {code})"));
             }
             code::UNKNOWN_MEMBER_ID | code::FENCED_MEMBER_EPOCH | code::GROUP_ID_NOT_FOUND => {
-                if self.outage.failed(now, &e).is_some() {
+                if self.outage.record_failure(now, &e).is_some() {
                     tracing::warn!(%group, member = %self.member_id, code, why, "the group goes on without this member; it joins anew");
                 }
                 self.rejoin(now);
             }
             // That of a member that has died is free when its session is over.
             code::UNRELEASED_INSTANCE_ID if waits => {
-                if let Some(lasted) = self.outage.failed(now, &e) {
+                if let Some(lasted) = self.outage.record_failure(now, &e) {
                     tracing::warn!(%group, why, "the instance id is another member's, {lasted}; it is tried again until that one's session is over");
                 }
                 self.wait(now);
@@ -102,7 +102,7 @@ impl Kip848Member {
         if is_answer || is_final(&e) || code.is_some_and(is_final_code) {
             return self.end(Err(e));
         }
-        if let Some(lasted) = self.outage.failed(now, &e) {
+        if let Some(lasted) = self.outage.record_failure(now, &e) {
             let group = &self.settings.group;
             tracing::warn!(%group, error = %e.full(), "the membership has met with trouble, {lasted}; it is tried again");
         }

@@ -43,7 +43,7 @@ use super::requests::{Action, MemberConfig, RequestFailure};
 use crate::cluster::Backoff;
 use crate::code;
 use crate::error::{Error, ErrorKind};
-use crate::failure::{Outage, Trouble};
+use crate::failure::{OngoingOutage, Outage};
 use crate::record::TopicPartition;
 use heartbeat::IdPartition;
 
@@ -186,8 +186,8 @@ impl Kip848Member {
     }
 
     /// What keeps it from its group, while that is so.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.outage.trouble()
+    pub(crate) fn trouble(&self) -> Option<OngoingOutage> {
+        self.outage.ongoing()
     }
 
     /// Whether there is a coordinator to send anything to.

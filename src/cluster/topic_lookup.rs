@@ -8,49 +8,49 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::snapshot::TopicMeta;
-use super::{Cluster, note_created};
+use super::{Cluster, log_created};
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Number of topics that one request asks for at most.
 const TOPICS_PER_REQUEST: usize = 1000;
 /// Number of look-ups that may wait for the task to take them.
-pub(super) const QUEUE: usize = 1000;
+pub(super) const LOOKUP_QUEUE: usize = 1000;
 
 /// A topic, or the error code that a broker has for it.
-pub(super) type Found = Result<Arc<TopicMeta>, i16>;
+pub(super) type LookupResult = Result<Arc<TopicMeta>, i16>;
 
 /// One caller's question.
 #[derive(Debug)]
-pub(super) struct LookUp {
+pub(super) struct LookupRequest {
     name: Arc<str>,
     /// Whether the broker may create it.
     create: bool,
-    reply: oneshot::Sender<Result<Found>>,
+    reply: oneshot::Sender<Result<LookupResult>>,
 }
 
 impl Cluster {
     /// Asks for one topic, in one request with those that others ask for.
-    pub(super) async fn look_up(&self, name: &Arc<str>, create: bool) -> Result<Found> {
+    pub(super) async fn lookup(&self, name: &Arc<str>, create: bool) -> Result<LookupResult> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
         let (reply, answer) = oneshot::channel();
-        let look_up = LookUp { name: Arc::clone(name), create, reply };
-        self.look_ups.send(look_up).await.map_err(|_| closed())?;
+        let lookup = LookupRequest { name: Arc::clone(name), create, reply };
+        self.lookups.send(lookup).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
 
 /// Serves look-ups, one request at a time, until the client is closed.
-pub(super) async fn serve(cluster: Arc<Cluster>, mut look_ups: mpsc::Receiver<LookUp>) {
+pub(super) async fn serve(cluster: Arc<Cluster>, mut lookups: mpsc::Receiver<LookupRequest>) {
     let cancel = cluster.cancel.clone();
     let work = async {
         let mut batch = Vec::new();
-        while look_ups.recv_many(&mut batch, TOPICS_PER_REQUEST).await > 0 {
+        while lookups.recv_many(&mut batch, TOPICS_PER_REQUEST).await > 0 {
             batch.retain(|l| !l.reply.is_closed()); // the caller has gone
             let (creating, plain): (Vec<_>, Vec<_>) = batch.drain(..).partition(|l| l.create);
-            for (look_ups, create) in [(plain, false), (creating, true)] {
-                if !look_ups.is_empty() {
-                    answer(&cluster, look_ups, create).await;
+            for (lookups, create) in [(plain, false), (creating, true)] {
+                if !lookups.is_empty() {
+                    serve_batch(&cluster, lookups, create).await;
                 }
             }
         }
@@ -58,23 +58,23 @@ pub(super) async fn serve(cluster: Arc<Cluster>, mut look_ups: mpsc::Receiver<Lo
     cancel.run_until_cancelled(work).await;
 }
 
-async fn answer(cluster: &Cluster, look_ups: Vec<LookUp>, create: bool) {
+async fn serve_batch(cluster: &Cluster, lookups: Vec<LookupRequest>, create: bool) {
     let mut callers = BTreeMap::<Arc<str>, Vec<_>>::new();
-    for l in look_ups {
+    for l in lookups {
         callers.entry(l.name).or_default().push(l.reply);
     }
     let names: Vec<_> = callers.keys().cloned().collect();
     let outcome = cluster.metadata(Some(&names), create).await.map(|answer| {
-        let codes: HashMap<Arc<str>, i16> = answer.topics.iter().filter_map(code).collect();
+        let codes: HashMap<Arc<str>, i16> = answer.topics.iter().filter_map(name_and_code).collect();
         let found = |name: &Arc<str>| codes.get(name).copied().unwrap_or(code::UNKNOWN_TOPIC_OR_PARTITION);
         names.iter().filter(|name| found(name) == 0).for_each(|name| _ = cluster.interests.add(name, Instant::now()));
         let known = cluster.snapshot();
-        cluster.add(answer);
+        cluster.merge_metadata(answer);
         if create {
             // It was asked for without before, and did not exist.
             let snapshot = cluster.snapshot();
             let new = names.iter().filter(|name| known.topics.get(name).is_none());
-            new.filter_map(|name| snapshot.topics.get(name)).for_each(|topic| note_created(topic));
+            new.filter_map(|name| snapshot.topics.get(name)).for_each(|topic| log_created(topic));
         }
         codes
     });
@@ -97,6 +97,6 @@ async fn answer(cluster: &Cluster, look_ups: Vec<LookUp>, create: bool) {
     }
 }
 
-fn code(topic: &MetadataResponseTopic) -> Option<(Arc<str>, i16)> {
+fn name_and_code(topic: &MetadataResponseTopic) -> Option<(Arc<str>, i16)> {
     Some((topic.name.as_ref()?.0.as_str().into(), topic.error_code))
 }
