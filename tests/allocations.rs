@@ -15,7 +15,7 @@ const VALUE: [u8; 300] = [b'v'; 300];
 
 /// The broker has threads of its own; the client has this one, and only its allocations count.
 #[test]
-fn a_record_costs_no_allocation_and_its_bytes_are_there_once() {
+fn records_are_buffered_once_without_allocation() {
     let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let broker = theirs.block_on(support::broker());
     let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -54,7 +54,7 @@ fn a_record_costs_no_allocation_and_its_bytes_are_there_once() {
 }
 
 #[test]
-fn a_compressed_batch_is_there_once_as_it_was_and_once_as_it_is_sent() {
+fn a_compressed_batch_is_in_memory_twice_at_most() {
     let values: Vec<_> = (0..3_000).map(|i| format!(r#"{{"id":{i},"name":"order-{}"}}"#, i % 97)).collect();
     let pairs = || values.iter().map(|v| (&b"key"[..], v.as_bytes()));
     let room = 1 << 20;

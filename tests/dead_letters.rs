@@ -67,7 +67,7 @@ fn refuse(_: Message) -> impl Future<Output = Result<(), &'static str>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_keeps_the_record_and_says_where_it_was() {
+async fn a_dead_letter_has_the_record_and_its_origin() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(2_u32).retry_backoff(Duration::from_millis(1))).await;
     let topic = topic(&broker, &client, "orders").await;
@@ -125,7 +125,7 @@ async fn create(client: &Client, topic: &str, max_message_bytes: &str) {
 
 /// A topic of large records is all that the member with the default settings knows of their size.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_letter_of_a_large_record_is_whole() {
+async fn the_dead_letter_of_a_large_record_is_complete() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(1_u32)).await;
     let (one, many) = (broker.topic("one"), broker.topic("many"));
@@ -155,7 +155,7 @@ async fn the_letter_of_a_large_record_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_its_topic_takes_only_compressed_is_compressed() {
+async fn a_dead_letter_too_large_for_its_topic_is_compressed() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(1_u32)).await;
     let topic = topic(&broker, &client, "text").await;
@@ -181,7 +181,7 @@ async fn a_letter_that_its_topic_takes_only_compressed_is_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_that_was_deleted_is_created_again_as_it_was() {
+async fn a_deleted_dead_letter_topic_is_created_again() {
     let broker = support::broker().await;
     // How long a topic must be missing before its producer gives up a record of it.
     let config = broker.config().max_attempts(1_u32).request_timeout(Duration::from_secs(2));
@@ -219,7 +219,7 @@ async fn a_dead_letter_topic_that_was_deleted_is_created_again_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_are_kept_for_good_unless_a_retention_is_set() {
+async fn dead_letters_are_retained_unless_a_retention_is_set() {
     let broker = support::broker().await;
     let day = Duration::from_secs(86_400);
     for (name, retention, expected) in [("good", None, "-1"), ("day", Some(day), "86400000")] {
@@ -237,7 +237,7 @@ async fn letters_are_kept_for_good_unless_a_retention_is_set() {
 
 /// Clusters have policies: what they refuse is no reason not to handle records.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_is_created_with_what_the_cluster_allows() {
+async fn a_dead_letter_topic_is_created_within_the_cluster_policy() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let client = connect(broker.config().max_attempts(1_u32)).await;
@@ -255,7 +255,7 @@ async fn a_dead_letter_topic_is_created_with_what_the_cluster_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
+async fn an_oversized_dead_letter_is_truncated() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(1_u32)).await;
     let topic = topic(&broker, &client, "large").await;
@@ -298,7 +298,7 @@ async fn what_makes_a_letter_too_large_is_left_out_and_the_partition_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_committed_before_the_dead_letter_is_acknowledged() {
+async fn no_commit_before_the_dead_letter_is_acknowledged() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let client = connect(broker.config().max_attempts(1_u32)).await;
@@ -373,7 +373,7 @@ impl Log {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_word_about_a_record_says_where_it_was_and_where_it_is() {
+async fn the_log_names_record_and_dead_letter() {
     let log = Log::begin();
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(2_u32).retry_backoff(Duration::from_millis(1))).await;
@@ -417,7 +417,7 @@ async fn the_last_word_about_a_record_says_where_it_was_and_where_it_is() {
 
 /// The partitions of a topic's dead letters are as many as its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_topic_is_as_large_as_its_topic() {
+async fn a_dead_letter_topic_has_the_origin_partitions_and_limits() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let admin = Admin::new(&client);

@@ -49,7 +49,7 @@ async fn send(service: &RedpandaService, topic: &str, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_hangs_stalls_its_partition_and_no_other() {
+async fn a_hanging_handler_stalls_only_its_partition() {
     let broker = support::broker().await;
     let config = config(&broker).stall_timeout(Duration::from_millis(200)).build().unwrap();
     let service = RedpandaService::connect(config).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_handler_that_hangs_stalls_its_partition_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_nobody_fetches_are_noticed() {
+async fn a_partition_that_is_not_fetched_is_stalled() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let config = config(&broker).stall_timeout(Duration::from_millis(200)).build().unwrap();
@@ -112,7 +112,7 @@ async fn records_that_nobody_fetches_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_ask_the_cluster_is_asked_few_times_and_no_topic_is_made() {
+async fn health_checks_are_shared_and_create_no_topic() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
@@ -137,7 +137,7 @@ async fn however_many_ask_the_cluster_is_asked_few_times_and_no_topic_is_made() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_dies_is_noticed_while_the_member_still_takes_itself_for_one() {
+async fn health_notices_a_dead_cluster_before_the_member_does() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let config = config(&broker).session_timeout(Duration::from_secs(300)).build().unwrap();
@@ -156,7 +156,7 @@ async fn a_cluster_that_dies_is_noticed_while_the_member_still_takes_itself_for_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_runs_on_the_client_is_in_its_health() {
+async fn all_consumers_of_a_client_are_in_its_health() {
     let broker = support::broker().await;
     let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
     let topic = broker.topic("all");

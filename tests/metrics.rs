@@ -40,7 +40,7 @@ impl Watched {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_are_counted_from_the_producer_to_the_dead_letters() {
+async fn records_are_counted_from_producer_to_dead_letter() {
     let broker = support::broker().await;
     let watched = Arc::new(Watched::default());
     let config = broker.config().metrics(watched.clone()).compression(Compression::gzip(4).unwrap()).max_attempts(2);
@@ -137,7 +137,7 @@ async fn records_are_counted_from_the_producer_to_the_dead_letters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_counted_by_what_it_is() {
+async fn failures_are_counted_by_kind() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let watched = Arc::new(Watched::default());
     let config = Config::builder().brokers(&nobody).metrics(watched.clone()).build().unwrap();

@@ -84,7 +84,7 @@ async fn events_are_sent_handled_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn typed_events_are_decoded_and_poison_is_a_dead_letter_at_once() {
+async fn undecodable_events_become_dead_letters_at_once() {
     let broker = support::broker().await;
     let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
     let (topic, group) = (broker.topic("typed"), broker.group("typed"));
@@ -106,7 +106,7 @@ async fn typed_events_are_decoded_and_poison_is_a_dead_letter_at_once() {
 
 /// An event whose fate is not known is sent again as the same event.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_hands_back_the_id_under_which_the_event_can_be_sent_again() {
+async fn a_send_error_has_the_event_id() {
     let broker = support::broker().await;
     let config = broker.config().producer({
         let mut producer = ProducerConfig::default();
@@ -169,7 +169,7 @@ impl Event for ShelfCleared {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_router_hands_each_event_to_its_handler_and_unknown_ones_to_the_dead_letters() {
+async fn a_router_dispatches_by_event_type() {
     let broker = support::broker().await;
     let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
     let (topic, group) = (broker.topic("mixed"), broker.group("mixed"));
@@ -201,7 +201,7 @@ async fn a_router_hands_each_event_to_its_handler_and_unknown_ones_to_the_dead_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_goes_from_the_sender_through_the_handler_to_what_it_sends() {
+async fn traces_continue_through_handlers() {
     let broker = support::broker().await;
     let service = RedpandaService::connect(broker.config().build().unwrap()).await.unwrap();
     let (first, second) = (broker.topic("first"), broker.topic("second"));

@@ -6,7 +6,7 @@ use ailurus::{Admin, Client, ErrorKind};
 use crate::support;
 
 #[tokio::test]
-async fn access_control_lists_are_created_found_by_what_they_cover_and_deleted() {
+async fn access_control_lists_are_created_filtered_and_deleted() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -63,7 +63,7 @@ async fn soon(admin: &Admin, filter: &AclFilter, count: usize) -> Vec<Acl> {
 }
 
 #[tokio::test]
-async fn a_list_that_is_not_allowed_is_refused_and_named() {
+async fn an_invalid_access_control_list_is_rejected() {
     let Some(broker) = support::embedded(|config| config).await else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let acl = Acl::allow("alice", AclOperation::Read, ResourceKind::Topic, "orders");

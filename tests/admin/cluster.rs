@@ -27,7 +27,7 @@ async fn the_cluster_is_described() {
 }
 
 #[tokio::test]
-async fn racks_are_told_and_a_broker_that_does_not_answer_is_listed_with_the_reason() {
+async fn an_unresponsive_broker_is_listed_with_the_reason() {
     let Some(broker) = support::embedded(|config| config.racks(&["a", "b", "a"])).await else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let racks = |cluster: &ailurus::admin::ClusterDescription| {
@@ -46,7 +46,7 @@ async fn racks_are_told_and_a_broker_that_does_not_answer_is_listed_with_the_rea
 }
 
 #[tokio::test]
-async fn versions_of_each_api_are_compared_with_ours() {
+async fn api_versions_are_compared_with_the_supported_ones() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -66,7 +66,7 @@ async fn versions_of_each_api_are_compared_with_ours() {
 }
 
 #[tokio::test]
-async fn what_a_broker_does_not_serve_is_said_with_what_it_does() {
+async fn an_unsupported_api_error_lists_what_the_broker_serves() {
     let poor = Versions::redpanda_24_3().without(DESCRIBE_LOG_DIRS).without(OFFSET_DELETE).with(DESCRIBE_CONFIGS, 0, 0); // a version that this client does not speak is none at all
     let Some(broker) = support::embedded(|config| config.versions(poor)).await else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
@@ -95,7 +95,7 @@ async fn what_a_broker_does_not_serve_is_said_with_what_it_does() {
 }
 
 #[tokio::test]
-async fn versions_that_do_not_meet_are_told() {
+async fn disjoint_api_versions_are_an_error() {
     const CREATE_TOPICS: i16 = 19;
     let new = Versions::kafka().with(CREATE_TOPICS, 7, 7);
     let Some(broker) = support::embedded(|config| config.versions(new)).await else { return };

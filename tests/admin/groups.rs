@@ -35,7 +35,7 @@ async fn committed(admin: &Admin, group: &str) -> Vec<(i32, Option<i64>)> {
 }
 
 #[tokio::test]
-async fn offsets_of_a_group_are_planned_and_set() {
+async fn group_offsets_are_planned_and_reset() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -119,19 +119,19 @@ async fn refused_under_members(broker: &TestBroker, protocol: GroupProtocol) {
 }
 
 #[tokio::test]
-async fn offsets_are_not_touched_under_members() {
+async fn offsets_of_a_group_with_members_are_not_reset() {
     let broker = support::broker().await;
     refused_under_members(&broker, GroupProtocol::Classic).await;
 }
 
 #[tokio::test]
-async fn nor_under_members_of_the_consumer_protocol() {
+async fn offsets_of_a_kip848_group_with_members_are_not_reset() {
     let broker = support::broker_offering(Versions::kafka()).await;
     refused_under_members(&broker, GroupProtocol::Consumer).await;
 }
 
 #[tokio::test]
-async fn offsets_that_can_not_be_deleted_say_why() {
+async fn an_offset_that_can_not_be_deleted_has_an_error() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);

@@ -43,7 +43,7 @@ async fn a_topic_is_created_described_grown_and_deleted() {
 }
 
 #[tokio::test]
-async fn more_partitions_than_can_be_created_at_once_are_refused_and_create_none() {
+async fn too_many_partitions_are_rejected() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -55,7 +55,7 @@ async fn more_partitions_than_can_be_created_at_once_are_refused_and_create_none
 }
 
 #[tokio::test]
-async fn looking_creates_nothing() {
+async fn reads_create_no_topic() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -69,7 +69,7 @@ async fn looking_creates_nothing() {
 }
 
 #[tokio::test]
-async fn a_bad_name_is_refused_in_the_brokers_words() {
+async fn an_invalid_topic_name_has_the_brokers_message() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let e = Admin::new(&client).create_topic("no/slash", 1, None).await.unwrap_err();
@@ -79,7 +79,7 @@ async fn a_bad_name_is_refused_in_the_brokers_words() {
 }
 
 #[tokio::test]
-async fn offsets_of_places_in_a_partition() {
+async fn offsets_by_position_and_time() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -143,7 +143,7 @@ async fn records_before_an_offset_are_deleted() {
 }
 
 #[tokio::test]
-async fn groups_that_are_not_there() {
+async fn groups_that_do_not_exist() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -156,7 +156,7 @@ async fn groups_that_are_not_there() {
 }
 
 #[tokio::test]
-async fn dead_bootstrap_brokers_are_passed_over_and_named_when_all_are_dead() {
+async fn dead_bootstrap_brokers_are_skipped() {
     let broker = support::broker().await;
     // Nothing listens on a port that was just given back.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -174,7 +174,7 @@ async fn dead_bootstrap_brokers_are_passed_over_and_named_when_all_are_dead() {
 }
 
 #[tokio::test]
-async fn health_of_a_cluster_that_is_not_there() {
+async fn health_of_an_unreachable_cluster() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = Client::new(Config::builder().brokers(dead.to_string()).build().unwrap());
     let health = Health::check(&client).await;
@@ -185,7 +185,7 @@ async fn health_of_a_cluster_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_down_degrades_and_the_rest_goes_on() {
+async fn a_broker_that_is_down_degrades_health() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let config = broker.config().health_timeout(Duration::from_secs(60)).build().unwrap();
@@ -204,7 +204,7 @@ async fn a_broker_that_is_down_degrades_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_closed_client_says_so() {
+async fn calls_on_a_closed_client_fail() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     client.close().await;

@@ -34,7 +34,7 @@ fn known(offsets: &[GroupOffset]) -> Vec<(Option<i64>, Option<i64>, bool)> {
 }
 
 #[tokio::test]
-async fn a_partition_without_a_leader_spoils_nothing_of_the_others() {
+async fn a_leaderless_partition_does_not_affect_the_others() {
     let Some(broker) = support::embedded(|config| config).await else { return };
     // What would be waited for would take longer than anybody looks on.
     let config = broker.config().request_timeout(LONG * 10).delivery_timeout(LONG * 11).health_timeout(LONG);
@@ -69,7 +69,7 @@ async fn a_partition_without_a_leader_spoils_nothing_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_topic_that_nobody_reads_is_no_concern_of_health() {
+async fn health_ignores_topics_that_no_group_reads() {
     let Some(broker) = support::embedded(|config| config).await else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let name = broker.topic("left-over");
@@ -84,7 +84,7 @@ async fn a_topic_that_nobody_reads_is_no_concern_of_health() {
 }
 
 #[tokio::test]
-async fn partitions_without_a_commit_count_and_are_shown() {
+async fn partitions_without_a_commit_are_described() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let (admin, group, name) = (Admin::new(&client), broker.group("g"), broker.topic("t"));
@@ -125,7 +125,7 @@ async fn partitions_without_a_commit_count_and_are_shown() {
 }
 
 #[tokio::test]
-async fn a_broker_that_does_not_answer_hides_no_groups_of_the_others() {
+async fn an_unresponsive_broker_hides_no_groups_of_others() {
     let Some(broker) = support::embedded(|config| config).await else { return };
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let (admin, groups) = (Admin::new(&client), ["a", "b"].map(|g| broker.group(g)));

@@ -6,7 +6,7 @@ use ailurus::{Admin, Client, ErrorKind, Producer, ProducerRecord};
 use crate::support;
 
 #[tokio::test]
-async fn a_topic_is_created_with_settings_and_places_or_only_checked() {
+async fn a_topic_is_created_with_settings_and_assignment() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -56,7 +56,7 @@ async fn becomes(admin: &Admin, of: &ConfigResource, name: &str, expected: (&str
 }
 
 #[tokio::test]
-async fn settings_of_a_topic_are_changed_one_by_one() {
+async fn topic_settings_are_altered_incrementally() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);
@@ -91,7 +91,7 @@ async fn settings_of_a_topic_are_changed_one_by_one() {
 }
 
 #[tokio::test]
-async fn settings_of_brokers_are_told_and_changed_on_one_or_on_all() {
+async fn broker_settings_are_described_and_altered() {
     const RETENTION: &str = "log.retention.ms";
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
@@ -118,7 +118,7 @@ async fn settings_of_brokers_are_told_and_changed_on_one_or_on_all() {
 }
 
 #[tokio::test]
-async fn what_replicas_take_on_disk_is_told() {
+async fn replica_sizes_are_described() {
     let broker = support::broker().await;
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let admin = Admin::new(&client);

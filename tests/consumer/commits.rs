@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn what_is_committed_with_an_offset_comes_back_to_the_next_owner() {
+async fn commit_metadata_reaches_the_next_owner() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -59,7 +59,7 @@ fn auto(client: &Client, interval: Duration) -> ConsumerConfig {
 }
 
 #[tokio::test]
-async fn an_interval_commits_what_the_program_has_asked_for_more_after() {
+async fn auto_commit_covers_records_before_the_last_poll() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -79,7 +79,7 @@ async fn an_interval_commits_what_the_program_has_asked_for_more_after() {
 }
 
 #[tokio::test]
-async fn who_commits_by_itself_does_so_before_it_gives_up_a_partition_and_when_it_is_closed() {
+async fn auto_commit_happens_at_revoke_and_close() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -106,7 +106,7 @@ async fn who_commits_by_itself_does_so_before_it_gives_up_a_partition_and_when_i
 }
 
 #[tokio::test]
-async fn without_an_interval_nothing_is_committed_by_itself() {
+async fn no_auto_commit_without_an_interval() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -120,7 +120,7 @@ async fn without_an_interval_nothing_is_committed_by_itself() {
 }
 
 #[tokio::test]
-async fn commits_that_go_on_behind_the_program_end_before_it_leaves() {
+async fn close_waits_for_asynchronous_commits() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -162,7 +162,7 @@ async fn commits_that_go_on_behind_the_program_end_before_it_leaves() {
 // From here on with faults that only the embedded broker can be asked for.
 
 #[tokio::test]
-async fn no_commit_waits_for_ever() {
+async fn commits_time_out() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let config = test.config().request_timeout(Duration::from_millis(300));

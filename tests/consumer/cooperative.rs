@@ -57,7 +57,7 @@ fn numbers_of(partitions: &[TopicPartition]) -> BTreeSet<i32> {
 }
 
 #[tokio::test]
-async fn what_stays_is_read_and_committed_all_through_a_rebalance() {
+async fn retained_partitions_are_read_throughout_a_rebalance() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 6).await;
@@ -132,7 +132,7 @@ async fn what_stays_is_read_and_committed_all_through_a_rebalance() {
 }
 
 #[tokio::test]
-async fn a_group_goes_over_from_range_member_by_member() {
+async fn a_group_migrates_from_range_one_by_one() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 6).await;
@@ -183,7 +183,7 @@ async fn a_group_goes_over_from_range_member_by_member() {
 }
 
 #[tokio::test]
-async fn a_member_that_knows_only_range_takes_the_group_back() {
+async fn a_range_only_member_reverts_the_group() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 4).await;

@@ -4,7 +4,7 @@ use super::groups::{Member, Shared, until_handled};
 use super::*;
 
 #[tokio::test]
-async fn offsets_without_a_record_count_as_read() {
+async fn offsets_without_a_record_are_skipped() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -30,7 +30,7 @@ async fn offsets_without_a_record_count_as_read() {
 }
 
 #[tokio::test]
-async fn a_damaged_batch_is_told_once_and_never_skipped() {
+async fn a_corrupt_batch_is_reported_once_and_not_skipped() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -70,7 +70,7 @@ async fn a_damaged_batch_is_told_once_and_never_skipped() {
 }
 
 #[tokio::test]
-async fn leaders_move_and_brokers_go_while_it_reads() {
+async fn reading_survives_leader_moves_and_broker_stops() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -101,7 +101,7 @@ async fn leaders_move_and_brokers_go_while_it_reads() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_moves_costs_nothing() {
+async fn a_coordinator_move_loses_nothing() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -142,7 +142,7 @@ fn spoil(broker: &ailurus_broker::Broker, keys: &'static [i16], every: usize, fa
 }
 
 #[tokio::test]
-async fn lost_answers_and_errors_on_the_way_lose_no_record() {
+async fn lost_responses_and_errors_lose_no_record() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -170,7 +170,7 @@ async fn lost_answers_and_errors_on_the_way_lose_no_record() {
 }
 
 #[tokio::test]
-async fn a_member_whose_heartbeats_are_not_answered_loses_its_partitions() {
+async fn a_member_without_heartbeat_responses_loses_its_partitions() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
@@ -197,7 +197,7 @@ async fn a_member_whose_heartbeats_are_not_answered_loses_its_partitions() {
 }
 
 #[tokio::test]
-async fn closing_leaves_no_connection_whatever_is_under_way() {
+async fn close_leaves_no_connection() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;

@@ -18,7 +18,7 @@ async fn zeros(broker: &TestBroker, topic: &str, partitions: i32, n: usize, size
 }
 
 #[tokio::test]
-async fn what_is_kept_of_many_slow_partitions_is_bounded_as_it_is_when_opened_while_one_goes_on() {
+async fn fetch_memory_of_slow_partitions_is_bounded() {
     const PREFETCH: usize = 512 << 10;
     const BATCH: usize = 16 << 10;
     let broker = support::broker().await;
@@ -50,7 +50,7 @@ async fn what_is_kept_of_many_slow_partitions_is_bounded_as_it_is_when_opened_wh
 }
 
 #[tokio::test]
-async fn a_batch_that_is_larger_than_all_that_may_be_fetched_ahead_comes_all_the_same() {
+async fn a_batch_larger_than_the_prefetch_budget_is_read() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;

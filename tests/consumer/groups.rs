@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_member_reads_all_and_the_next_one_goes_on_from_there() {
+async fn the_next_member_continues_at_the_commit() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
@@ -133,7 +133,7 @@ pub(super) async fn until_handled(shared: &Shared, wanted: Range<i32>) {
 }
 
 #[tokio::test]
-async fn members_come_leave_and_die_and_nothing_is_skipped() {
+async fn membership_changes_skip_no_record() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 6).await;
@@ -174,7 +174,7 @@ async fn members_come_leave_and_die_and_nothing_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_group_that_was_just_left_is_joined_again_by_two() {
+async fn two_members_join_a_group_just_left() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 4).await;
@@ -193,7 +193,7 @@ async fn a_group_that_was_just_left_is_joined_again_by_two() {
 }
 
 #[tokio::test]
-async fn what_is_revoked_stays_ours_until_it_is_given_up() {
+async fn a_revoked_partition_is_owned_until_released() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -238,7 +238,7 @@ async fn what_is_revoked_stays_ours_until_it_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_is_not_answered_ends_at_its_deadline() {
+async fn a_revocation_ends_at_its_deadline() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     for (assignor, lost) in [(AssignorKind::Range, 2), (AssignorKind::CooperativeSticky, 1)] {
@@ -262,7 +262,7 @@ async fn a_revocation_that_is_not_answered_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_group_that_starts_at_the_end_skips_nothing_from_there_on() {
+async fn a_group_that_starts_at_the_end_misses_nothing_after() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -287,7 +287,7 @@ async fn a_group_that_starts_at_the_end_skips_nothing_from_there_on() {
 }
 
 #[tokio::test]
-async fn a_group_notices_that_its_topic_grows() {
+async fn a_group_reads_added_partitions() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;

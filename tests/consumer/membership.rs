@@ -63,7 +63,7 @@ async fn a_static_member_that_restarts_costs_no_rebalance() {
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on() {
+async fn exceeding_max_poll_interval_leaves_the_group() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -109,7 +109,7 @@ pub async fn hangs_and_goes_on(client: &Client, topic: &str, group: &str, settin
 }
 
 #[tokio::test]
-async fn slow_commits_and_programs_that_do_not_listen_stop_no_heartbeat() {
+async fn heartbeats_continue_during_slow_commits_and_polls() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;

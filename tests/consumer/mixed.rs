@@ -154,7 +154,7 @@ async fn share(
 }
 
 #[tokio::test]
-async fn librdkafka_members_share_a_group_with_ours() {
+async fn librdkafka_members_share_a_group() {
     let broker = support::broker().await;
     if !takes_part(&broker, "kcat", Command::new("kcat").arg("-V").output().is_ok()) {
         return;
@@ -167,7 +167,7 @@ async fn librdkafka_members_share_a_group_with_ours() {
 }
 
 #[tokio::test]
-async fn java_members_share_a_group_with_ours() {
+async fn java_members_share_a_group() {
     let broker = support::broker().await;
     let libs = directory("KAFKA_LIBS");
     if !takes_part(&broker, "the Java client", libs.join(".done").exists()) {
@@ -185,7 +185,7 @@ async fn java_members_share_a_group_with_ours() {
 }
 
 #[tokio::test]
-async fn kafkajs_members_share_a_group_with_ours() {
+async fn kafkajs_members_share_a_group() {
     let broker = support::broker().await;
     if !takes_part(&broker, "KafkaJS", directory("NODE_PATH").join("kafkajs").exists()) {
         return;

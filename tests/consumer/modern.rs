@@ -155,7 +155,7 @@ async fn until_handled(members: &mut [&mut Member], wanted: Range<i32>) {
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on() {
+async fn exceeding_max_poll_interval_leaves_the_group() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 2).await;
     let config = config(&client, GroupProtocol::Consumer);
@@ -163,7 +163,7 @@ async fn a_program_that_hangs_on_a_record_is_out_of_the_group_until_it_goes_on()
 }
 
 #[tokio::test]
-async fn members_share_and_what_they_keep_is_never_touched() {
+async fn retained_partitions_are_not_disturbed() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 6).await;
     let group = broker.group("g");
@@ -197,7 +197,7 @@ async fn members_share_and_what_they_keep_is_never_touched() {
 }
 
 #[tokio::test]
-async fn the_partitions_of_one_that_dies_are_read_on() {
+async fn partitions_of_a_dead_member_are_reassigned() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 4).await;
     let group = broker.group("g");
@@ -214,7 +214,7 @@ async fn the_partitions_of_one_that_dies_are_read_on() {
 }
 
 #[tokio::test]
-async fn a_static_member_comes_back_to_its_partitions() {
+async fn a_static_member_keeps_its_partitions() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 4).await;
     let group = broker.group("g");
@@ -237,7 +237,7 @@ async fn a_static_member_comes_back_to_its_partitions() {
 }
 
 #[tokio::test]
-async fn a_group_goes_over_member_by_member_where_the_broker_lets_it() {
+async fn a_group_migrates_to_kip848_one_by_one() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 4).await;
     let group = broker.group("g");
@@ -266,7 +266,7 @@ async fn a_group_goes_over_member_by_member_where_the_broker_lets_it() {
 }
 
 #[tokio::test]
-async fn without_the_protocol_auto_is_classic_and_consumer_is_an_error() {
+async fn auto_falls_back_to_classic() {
     let broker = support::broker_offering(Versions::redpanda_26_2()).await;
     let Some(embedded) = broker.embedded() else { return };
     let client = client(&broker).await;
@@ -284,7 +284,7 @@ async fn without_the_protocol_auto_is_classic_and_consumer_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_fenced_member_loses_all_and_joins_anew() {
+async fn a_fenced_member_rejoins() {
     let Some((broker, client)) = offered().await else { return };
     let Some(embedded) = broker.embedded() else { return };
     let topic = topic(&broker, &client, "t", 2).await;
@@ -299,7 +299,7 @@ async fn a_fenced_member_loses_all_and_joins_anew() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_stale_is_made_in_the_next_epoch() {
+async fn a_stale_commit_is_retried_in_the_next_epoch() {
     let Some((broker, client)) = offered().await else { return };
     let Some(embedded) = broker.embedded() else { return };
     let topic = topic(&broker, &client, "t", 1).await;
@@ -314,7 +314,7 @@ async fn a_commit_that_is_stale_is_made_in_the_next_epoch() {
 }
 
 #[tokio::test]
-async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
+async fn lost_responses_and_coordinator_moves_lose_no_partition() {
     let Some((broker, client)) = offered().await else { return };
     let Some(embedded) = broker.embedded() else { return };
     let topic = topic(&broker, &client, "t", 4).await;
@@ -352,7 +352,7 @@ async fn lost_answers_and_a_coordinator_that_moves_cost_no_partition() {
 }
 
 #[tokio::test]
-async fn commits_that_fail_cost_no_answer_to_a_heartbeat() {
+async fn failed_commits_do_not_delay_heartbeats() {
     let Some((broker, client)) = offered().await else { return };
     let Some(embedded) = broker.embedded() else { return };
     let topic = topic(&broker, &client, "t", 1).await;
@@ -385,7 +385,7 @@ async fn commits_that_fail_cost_no_answer_to_a_heartbeat() {
 }
 
 #[tokio::test]
-async fn a_topic_that_grows_is_read_whole() {
+async fn added_partitions_are_read() {
     let Some((broker, client)) = offered().await else { return };
     let topic = topic(&broker, &client, "t", 1).await;
     let mut a = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Consumer).await.unwrap();

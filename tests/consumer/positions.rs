@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 
 #[tokio::test]
-async fn offsets_are_looked_up_by_end_and_by_time() {
+async fn offsets_for_times_and_ends() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -101,7 +101,7 @@ async fn a_seek_moves_a_running_consumer() {
 }
 
 #[tokio::test]
-async fn a_paused_partition_keeps_what_is_here_and_goes_on_with_it() {
+async fn a_paused_partition_resumes_with_its_buffered_records() {
     let test = support::broker().await;
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
@@ -140,7 +140,7 @@ async fn a_paused_partition_keeps_what_is_here_and_goes_on_with_it() {
 }
 
 #[tokio::test]
-async fn without_a_reset_policy_the_program_decides() {
+async fn without_a_reset_policy_the_application_decides() {
     let test = support::broker().await;
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 1).await;
@@ -170,7 +170,7 @@ async fn without_a_reset_policy_the_program_decides() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_cut_is_read_on_where_it_was_cut() {
+async fn a_truncated_log_is_read_from_the_divergence() {
     const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
     for can_tell in [true, false] {
         let versions = support::embedded_versions();
@@ -210,7 +210,7 @@ async fn a_log_that_was_cut_is_read_on_where_it_was_cut() {
 
 /// A new leader may know less of its log than the old one for a moment, and refuse a position that is inside it.
 #[tokio::test]
-async fn a_position_that_a_new_leader_refuses_for_a_moment_is_kept() {
+async fn a_position_rejected_for_a_moment_is_kept() {
     const OFFSET_OUT_OF_RANGE: i16 = 1;
     const LIST_OFFSETS: i16 = 2;
     const LOOKS: usize = 4;
@@ -246,7 +246,7 @@ async fn a_position_that_a_new_leader_refuses_for_a_moment_is_kept() {
 }
 
 #[tokio::test]
-async fn records_come_from_the_replica_in_the_same_rack() {
+async fn records_are_fetched_from_the_same_rack() {
     let change = |c: ailurus_broker::BrokerConfig| c.default_replication(3).racks(&["a", "b", "c"]);
     let Some(test) = support::embedded(change).await else { return };
     let broker = test.embedded().unwrap();
@@ -287,7 +287,7 @@ async fn records_come_from_the_replica_in_the_same_rack() {
 }
 
 #[tokio::test]
-async fn idle_partitions_are_not_named_in_each_fetch() {
+async fn idle_partitions_stay_in_the_fetch_session() {
     use kafka_protocol::messages::FetchRequest;
     use kafka_protocol::protocol::Decodable;
 
@@ -334,7 +334,7 @@ async fn idle_partitions_are_not_named_in_each_fetch() {
 }
 
 #[tokio::test]
-async fn by_latest_what_is_written_to_new_partitions_before_they_are_noticed_is_read() {
+async fn latest_reads_new_partitions_from_their_start() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn reading_starts_where_it_is_told_to() {
+async fn reading_starts_at_the_given_offset() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -26,7 +26,7 @@ async fn reading_starts_where_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn an_empty_partition_tells_its_end() {
+async fn an_empty_partition_has_an_end_offset() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
@@ -35,7 +35,7 @@ async fn an_empty_partition_tells_its_end() {
 }
 
 #[tokio::test]
-async fn a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning() {
+async fn a_recreated_topic_is_read_from_its_start() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -63,7 +63,7 @@ async fn a_topic_that_is_deleted_and_created_again_is_read_from_its_beginning() 
 }
 
 #[tokio::test]
-async fn large_compressed_batches_come_whole_and_in_order() {
+async fn large_compressed_batches_are_read_in_order() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -96,7 +96,7 @@ async fn large_compressed_batches_come_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
+async fn a_slow_partition_does_not_block_others() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -127,7 +127,7 @@ async fn a_partition_that_is_handled_slowly_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn records_larger_than_any_limit_of_a_fetch_come_all_the_same() {
+async fn records_larger_than_fetch_limits_are_read() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
@@ -151,7 +151,7 @@ async fn records_larger_than_any_limit_of_a_fetch_come_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_fetch_may_end_in_half_a_batch() {
+async fn a_fetch_may_end_in_a_partial_batch() {
     let Some(broker) = support::embedded(|c| c.partial_batches(true)).await else { return };
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -177,7 +177,7 @@ async fn a_fetch_may_end_in_half_a_batch() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused() {
+async fn invalid_reads_are_rejected() {
     let broker = support::broker().await;
     let client = connect(broker.config().allow_auto_topic_creation(false)).await;
     let config = client.config().consumer.clone();

@@ -18,7 +18,7 @@ async fn take(messages: &mut (impl Stream<Item = ailurus::Result<Message>> + Unp
 }
 
 #[tokio::test]
-async fn a_stream_gives_each_record_once_and_those_of_a_partition_in_order() {
+async fn a_stream_returns_each_record_once_in_order() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
@@ -48,7 +48,7 @@ async fn a_stream_gives_each_record_once_and_those_of_a_partition_in_order() {
 }
 
 #[tokio::test]
-async fn a_stream_commits_what_it_has_given_under_the_assignment_it_came_with() {
+async fn a_stream_commits_under_its_assignment() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -92,7 +92,7 @@ async fn a_stream_commits_what_it_has_given_under_the_assignment_it_came_with() 
 }
 
 #[tokio::test]
-async fn a_stream_that_commits_by_itself_commits_record_by_record() {
+async fn a_stream_auto_commits_by_record() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -117,7 +117,7 @@ async fn a_stream_that_commits_by_itself_commits_record_by_record() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_behind_the_error_that_ends_its_consumer() {
+async fn a_stream_ends_after_a_fatal_error() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
@@ -131,7 +131,7 @@ async fn a_stream_ends_behind_the_error_that_ends_its_consumer() {
 }
 
 #[tokio::test]
-async fn poll_gives_all_that_is_there_and_nothing_when_the_time_is_over() {
+async fn poll_returns_all_available_records_or_times_out() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
@@ -161,7 +161,7 @@ async fn poll_gives_all_that_is_there_and_nothing_when_the_time_is_over() {
 }
 
 #[tokio::test]
-async fn who_polls_gives_up_at_once_what_the_group_asks_back() {
+async fn poll_releases_revoked_partitions_at_once() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -184,7 +184,7 @@ async fn who_polls_gives_up_at_once_what_the_group_asks_back() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_asked_for_more_is_out_of_the_group_until_it_is() {
+async fn an_unpolled_stream_leaves_the_group() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
@@ -215,7 +215,7 @@ async fn a_stream_that_is_not_asked_for_more_is_out_of_the_group_until_it_is() {
 
 /// A stream is to be used from any task.
 #[test]
-fn a_stream_can_be_sent() {
+fn a_stream_is_send() {
     fn send<T: Send + Unpin>() {}
     send::<MessageStream>();
 }

@@ -15,7 +15,7 @@ async fn write(broker: &ailurus_broker::Broker, client: &Client, topic: &str, pr
 }
 
 #[tokio::test]
-async fn records_of_aborted_transactions_are_left_out() {
+async fn records_of_aborted_transactions_are_skipped() {
     let test = support::broker().await;
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;

@@ -10,7 +10,7 @@ use super::ordering::until;
 use super::{LONG, Seen, assert_order, attempts_at, committed, connect, filled, number, support};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_are_full_where_records_are_many_and_wait_no_longer_than_asked() {
+async fn batches_fill_up_or_time_out() {
     let broker = support::broker().await;
     for (name, ordering) in
         [("whole", HandlerOrdering::Partition), ("keyed", HandlerOrdering::Key), ("single", HandlerOrdering::Unordered)]
@@ -45,7 +45,7 @@ async fn batches_are_full_where_records_are_many_and_wait_no_longer_than_asked()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_record_of_a_batch_can_have_its_own_end() {
+async fn each_record_of_a_batch_has_its_own_outcome() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(2_u32)).await;
     let topic = filled(&broker, &client, "each", 1, 10).await;
@@ -78,7 +78,7 @@ async fn each_record_of_a_batch_can_have_its_own_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_bad_record_does_not_take_its_batch_to_the_dead_letters() {
+async fn one_bad_record_of_a_batch_becomes_a_dead_letter() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(2_u32).handler_ordering(HandlerOrdering::Key)).await;
     let topic = filled(&broker, &client, "bad", 1, 20).await;
@@ -103,7 +103,7 @@ async fn one_bad_record_does_not_take_its_batch_to_the_dead_letters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_out_of_bounds_are_refused() {
+async fn batch_sizes_out_of_bounds_are_rejected() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let handle = |_: Vec<Message>| async {};

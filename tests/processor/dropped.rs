@@ -22,7 +22,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_dropped_is_named_in_a_warning() {
+async fn a_dropped_subscription_is_logged() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let topic = filled(&broker, &client, "dropped", 1, 0).await;

@@ -30,7 +30,7 @@ impl RebalanceListener for Told {
 }
 
 #[tokio::test]
-async fn a_listener_is_told_of_what_comes_and_goes() {
+async fn a_listener_sees_assignments_and_revocations() {
     let broker = support::broker().await;
     let session = broker.shortest_session();
     let client = connect(broker.config().session_timeout(session).heartbeat_interval(session / 10)).await;

@@ -127,7 +127,7 @@ async fn every_record_is_handled_in_order_and_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_handler_is_called_again_and_then_the_record_is_a_dead_letter() {
+async fn a_failing_record_is_retried_then_dead_lettered() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_attempts(3_u32)).await;
     let topic = filled(&broker, &client, "poison", 2, 20).await;
@@ -202,7 +202,7 @@ async fn a_service_with_layers_is_a_handler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_can_name_a_dead_letter_at_once_or_end_the_subscription() {
+async fn outcomes_dead_letter_and_stop() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let topic = filled(&broker, &client, "verdicts", 1, 10).await;
@@ -254,7 +254,7 @@ async fn read_all(client: &Client, topic: &str) -> Vec<ailurus::Record> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_dead_letter_topic_and_the_right_to_create_it_the_subscription_is_refused() {
+async fn subscribe_fails_without_a_dead_letter_topic() {
     let broker = support::broker().await;
     let client = connect(broker.config().allow_auto_topic_creation(false)).await;
     let topic = filled(&broker, &client, "strict", 1, 0).await;
@@ -270,7 +270,7 @@ async fn without_a_dead_letter_topic_and_the_right_to_create_it_the_subscription
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_come_and_go_and_nothing_is_skipped() {
+async fn membership_changes_skip_no_handled_record() {
     let broker = support::broker().await;
     let session = broker.shortest_session();
     let config = || broker.config().session_timeout(session).heartbeat_interval(session / 10);
@@ -302,7 +302,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_hangs_is_cancelled_before_its_partition_goes_and_is_not_committed() {
+async fn a_hanging_handler_is_cancelled_at_revoke() {
     let broker = support::broker().await;
     let quick = Duration::from_secs(3);
     let config = broker.config().session_timeout(broker.shortest_session()).rebalance_timeout(quick);
@@ -329,7 +329,7 @@ async fn a_handler_that_hangs_is_cancelled_before_its_partition_goes_and_is_not_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_finishes_what_is_in_hand() {
+async fn shutdown_completes_in_flight_records() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let topic = filled(&broker, &client, "finish", 1, 10).await;
@@ -353,7 +353,7 @@ async fn a_shutdown_finishes_what_is_in_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_deadline_cuts_off_what_hangs() {
+async fn shutdown_cancels_at_its_deadline() {
     let broker = support::broker().await;
     let client = connect(broker.config().shutdown_timeout(Duration::from_millis(100))).await;
     let topic = filled(&broker, &client, "cut", 1, 10).await;
@@ -378,7 +378,7 @@ async fn a_shutdown_deadline_cuts_off_what_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_word_cuts_a_shutdown_short() {
+async fn a_second_shutdown_call_cancels() {
     let broker = support::broker().await;
     let client = connect(broker.config().handler_ordering(HandlerOrdering::Key)).await;
     let topic = filled(&broker, &client, "short", 1, 30).await;
@@ -414,7 +414,7 @@ async fn a_second_word_cuts_a_shutdown_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_dead_letter_cannot_be_written_the_partition_waits_and_health_says_so() {
+async fn an_unwritable_dead_letter_blocks_and_shows_in_health() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let client = connect(broker.config().max_attempts(1_u32)).await;

@@ -40,7 +40,7 @@ impl Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_go_side_by_side_and_each_in_order() {
+async fn keys_are_handled_concurrently_and_in_order() {
     let broker = support::broker().await;
     let client = connect(broker.config().handler_ordering(HandlerOrdering::Key)).await;
     let topic = filled(&broker, &client, "keys", 2, 600).await;
@@ -71,7 +71,7 @@ async fn keys_go_side_by_side_and_each_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_fails_waits_and_the_others_go_on() {
+async fn a_failing_key_blocks_only_itself() {
     let broker = support::broker().await;
     let client = connect(broker.config().handler_ordering(HandlerOrdering::Key).max_attempts(1000_u32)).await;
     let topic = filled(&broker, &client, "parked", 1, 100).await;
@@ -99,7 +99,7 @@ async fn a_key_that_fails_waits_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_order_a_record_that_fails_holds_up_none() {
+async fn unordered_failures_block_nothing() {
     let broker = support::broker().await;
     let client = connect(broker.config().handler_ordering(HandlerOrdering::Unordered)).await;
     let topic = filled(&broker, &client, "free", 1, 50).await;
@@ -122,7 +122,7 @@ async fn without_order_a_record_that_fails_holds_up_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_out_of_order_is_neither_lost_nor_done_again_by_the_next_owner() {
+async fn completed_offsets_survive_a_change_of_owner() {
     let broker = support::broker().await;
     let client = connect(broker.config().handler_ordering(HandlerOrdering::Key)).await;
     let topic = filled(&broker, &client, "again", 1, 100).await;
@@ -152,7 +152,7 @@ async fn what_ended_out_of_order_is_neither_lost_nor_done_again_by_the_next_owne
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_are_in_hand_than_allowed_and_partitions_take_turns() {
+async fn concurrency_is_bounded_and_shared_fairly() {
     let broker = support::broker().await;
     let config = broker.config().handler_ordering(HandlerOrdering::Unordered).handler_concurrency(3_usize);
     let client = connect(config).await;
@@ -179,7 +179,7 @@ async fn no_more_are_in_hand_than_allowed_and_partitions_take_turns() {
 
 /// Handlers that take long do not end up with all of the concurrency.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_whose_handlers_are_slow_leaves_room_for_the_others() {
+async fn a_slow_partition_leaves_permits_for_others() {
     let broker = support::broker().await;
     let client =
         connect(broker.config().handler_ordering(HandlerOrdering::Unordered).handler_concurrency(16_usize)).await;
@@ -220,7 +220,7 @@ async fn a_partition_whose_handlers_are_slow_leaves_room_for_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_too_many_wait_no_more_are_read_until_they_have_ended() {
+async fn a_full_queue_pauses_fetching() {
     const ROOM: usize = 5;
     let broker = support::broker().await;
     let mut processor = ProcessorConfig::default();
@@ -259,7 +259,7 @@ async fn where_too_many_wait_no_more_are_read_until_they_have_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_takes_too_long_is_cancelled_and_counts_as_failed() {
+async fn attempt_timeout_cancels_and_fails_the_attempt() {
     let broker = support::broker().await;
     let limit = Duration::from_millis(100);
     let client = connect(broker.config().attempt_timeout(Some(limit)).max_attempts(2_u32)).await;
@@ -287,7 +287,7 @@ async fn an_attempt_that_takes_too_long_is_cancelled_and_counts_as_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_hangs_costs_its_partitions_and_its_record_is_handled_again() {
+async fn a_hanging_handler_loses_its_partitions() {
     let broker = support::broker().await;
     let client = connect(broker.config().max_poll_interval(Duration::from_secs(1))).await;
     let topic = filled(&broker, &client, "hangs", 1, 10).await;
@@ -312,7 +312,7 @@ async fn a_handler_that_hangs_costs_its_partitions_and_its_record_is_handled_aga
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_come_and_go_while_keys_are_in_hand_and_nothing_is_skipped_or_overtaken() {
+async fn membership_changes_keep_key_order() {
     let broker = support::broker().await;
     let session = broker.shortest_session();
     let config = broker.config().session_timeout(session).heartbeat_interval(session / 10);

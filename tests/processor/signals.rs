@@ -72,7 +72,7 @@ async fn send(client: &Client, topic: &str, values: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_finishes_what_is_in_hand() {
+async fn a_signal_completes_in_flight_records() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let topic = filled(&broker, &client, "term", 1, 0).await;
@@ -90,7 +90,7 @@ async fn a_signal_finishes_what_is_in_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_cancels_it_and_what_ended_is_committed() {
+async fn a_second_signal_cancels_and_commits() {
     let broker = support::broker().await;
     let client = connect(broker.config()).await;
     let topic = filled(&broker, &client, "int", 1, 0).await;

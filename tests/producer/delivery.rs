@@ -14,7 +14,7 @@ const PRODUCE: i16 = 0;
 const INVALID_RECORD: i16 = 87;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_of_a_key_stay_in_order_and_every_handle_tells_where_they_are() {
+async fn deliveries_have_offsets_in_key_order() {
     let s = Setup::new(4).await;
     let mut handles = Vec::new();
     for n in 0..2000 {
@@ -66,7 +66,7 @@ async fn a_partition_can_be_chosen_and_must_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_values_headers_and_timestamps_come_back_as_they_were() {
+async fn records_round_trip() {
     let gzip = Compression::gzip(6).unwrap();
     for compression in [Compression::None, gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
         let s = Setup::with(1, |c| c.compression = compression).await;
@@ -104,7 +104,7 @@ async fn keys_values_headers_and_timestamps_come_back_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_batches_are_compressed_and_a_record_may_have_a_codec_of_its_own() {
+async fn compression_per_record() {
     let gzip = Compression::gzip(1).unwrap();
     let s = Setup::with(1, |c| {
         c.linger = Duration::from_secs(60);
@@ -135,7 +135,7 @@ async fn large_batches_are_compressed_and_a_record_may_have_a_codec_of_its_own()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_may_have_a_codec_of_its_own_and_a_record_another() {
+async fn compression_per_topic_and_record() {
     let s = Setup::new(1).await;
     let mut settings = s.client.config().producer.clone();
     settings.linger = Duration::from_secs(60);
@@ -159,7 +159,7 @@ async fn a_topic_may_have_a_codec_of_its_own_and_a_record_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_named_with_its_size() {
+async fn an_oversized_record_error_has_the_size() {
     let s = Setup::with(1, |c| {
         c.max_request_size = 10_000;
         c.batch_size = 10_000;
@@ -191,7 +191,7 @@ async fn compacted() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_record_fails_alone_and_the_others_of_its_batch_are_written() {
+async fn an_invalid_record_fails_alone() {
     let s = compacted().await;
     let mut handles = Vec::new();
     for n in 0..40 {
@@ -219,7 +219,7 @@ async fn a_bad_record_fails_alone_and_the_others_of_its_batch_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_record_is_named_the_bad_one_is_found() {
+async fn an_unnamed_invalid_record_is_isolated() {
     let s = compacted().await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     let first = std::sync::atomic::AtomicBool::new(true);

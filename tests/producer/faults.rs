@@ -50,7 +50,7 @@ async fn assert_complete(s: &Setup, count: u32, partitions: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_that_may_pass_are_tried_again() {
+async fn retriable_errors_are_retried() {
     for code in [-1, 2, 3, 5, 6, 7, 19, 20, 41, 56, 74, 75, 999] {
         let s = Setup::new(2).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -66,7 +66,7 @@ async fn errors_that_may_pass_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn errors_that_stay_fail_the_batch_and_name_it() {
+async fn fatal_errors_fail_the_batch() {
     for (code, kind) in [(87, ErrorKind::InvalidRecord), (29, ErrorKind::Authorization), (17, ErrorKind::Broker(17))] {
         let s = Setup::new(1).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -81,7 +81,7 @@ async fn errors_that_stay_fail_the_batch_and_name_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_may_break_at_any_time() {
+async fn a_connection_may_break_at_any_point() {
     for fault in [Fault::Close, Fault::DropResponse] {
         let s = Setup::new(3).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -96,7 +96,7 @@ async fn a_connection_may_break_at_any_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_does_not_answer_is_left_and_tried_again() {
+async fn an_unresponsive_broker_is_disconnected_and_retried() {
     let broker = support::broker().await;
     let s = Setup::on(broker, 1, |c| c.request_timeout(Duration::from_millis(300)), |_| {}).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -133,7 +133,7 @@ async fn records_follow_a_leader_that_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_wait_for_a_node_that_is_down_and_the_others_do_not() {
+async fn only_records_of_a_stopped_node_wait() {
     let s = Setup::new(3).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     for handle in send_numbers(&s, 3, 3, |_| {}).await {
@@ -151,7 +151,7 @@ async fn records_wait_for_a_node_that_is_down_and_the_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_known() {
+async fn expired_records_are_indeterminate_only_if_sent() {
     for (fault, kind, said) in [
         (Fault::Error(19), ErrorKind::Broker(19), "not written"),
         // A leader that steps down while its followers copy a batch answers so, too.
@@ -186,7 +186,7 @@ async fn after_the_delivery_timeout_a_record_s_fate_is_told_as_far_as_it_is_know
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
+async fn a_rejection_after_a_lost_response_is_indeterminate() {
     let s = Setup::new(1).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     spoil(embedded, move |n| match n {
@@ -201,7 +201,7 @@ async fn a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_gives_nothing_up_that_has_ended_already() {
+async fn close_fails_no_completed_delivery() {
     let broker = support::broker().await;
     let settings = |c: ailurus::ConfigBuilder| c.request_timeout(Duration::from_millis(700));
     let s = Setup::on(broker, 1, settings, |c| c.delivery_timeout = Duration::from_secs(1)).await;
@@ -213,7 +213,7 @@ async fn close_gives_nothing_up_that_has_ended_already() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_that_leaves_it_open_whether_the_batch_is_in_the_log_ends_as_an_unknown_fate() {
+async fn ambiguous_errors_end_as_indeterminate() {
     for code in [-1, 7, 999] {
         let broker = support::broker().await;
         let second = Duration::from_secs(1);
@@ -229,7 +229,7 @@ async fn an_error_that_leaves_it_open_whether_the_batch_is_in_the_log_ends_as_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_is_looked_up_until_the_delivery_timeout_while_no_broker_can_be_reached() {
+async fn topic_lookup_lasts_until_the_delivery_timeout() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     embedded.create_topic("later", 1).unwrap();
@@ -263,7 +263,7 @@ async fn a_topic_is_looked_up_until_the_delivery_timeout_while_no_broker_can_be_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_gets_its_identity_when_what_kept_it_away_is_over() {
+async fn a_producer_id_is_requested_until_it_succeeds() {
     for code in [-1, 14, 16, 999] {
         let s = Setup::new(1).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };

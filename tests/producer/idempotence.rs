@@ -64,7 +64,7 @@ fn small_batches(c: &mut ailurus::ProducerConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_in_the_middle_of_a_pipeline_neither_repeat_nor_reorder() {
+async fn faults_in_a_pipeline_neither_duplicate_nor_reorder() {
     for fault in [Fault::DropResponse, Fault::Close, Fault::Error(6), Fault::Error(7), Fault::Error(20)] {
         let s = Setup::with(1, small_batches).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -77,7 +77,7 @@ async fn faults_in_the_middle_of_a_pipeline_neither_repeat_nor_reorder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_batch_follows_the_one_before_it() {
+async fn sequences_are_contiguous() {
     let s = Setup::with(1, small_batches).await;
     let places = send_batches(&s, 300).await;
     assert_eq!(assert_log(&s, &places).await, 300);
@@ -94,7 +94,7 @@ async fn every_batch_follows_the_one_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_sequence_is_begun_anew() {
+async fn a_sequence_gap_bumps_the_epoch() {
     for code in [45, 47, 59, 90] {
         let s = Setup::with(1, small_batches).await;
         let Some(embedded) = s.broker.embedded() else { return s.close().await };
@@ -109,7 +109,7 @@ async fn a_broken_sequence_is_begun_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_loads_is_waited_for_and_a_refusal_is_told() {
+async fn a_loading_coordinator_is_retried_and_a_rejection_fails() {
     let broker = support::broker().await;
     let Some(embedded) = broker.embedded() else { return };
     let tries = spoil(embedded, INIT_PRODUCER_ID, |n| (n < 3).then_some(Fault::Error(14)));
@@ -140,7 +140,7 @@ async fn a_coordinator_that_loads_is_waited_for_and_a_refusal_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn acks_of_the_leader_alone_need_idempotence_off() {
+async fn acks_leader_requires_idempotence_off() {
     let s = Setup::new(1).await;
     let mut config = s.client.config().producer.clone();
     config.acks = Acks::Leader;
@@ -150,7 +150,7 @@ async fn acks_of_the_leader_alone_need_idempotence_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_too_large_is_cut() {
+async fn an_oversized_batch_is_split() {
     let s = Setup::with(1, |c| c.linger = Duration::from_secs(60)).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     let strict = s.broker.topic("strict");
@@ -178,7 +178,7 @@ async fn a_batch_that_is_too_large_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn try_send_hands_back_what_would_have_to_wait() {
+async fn try_send_returns_records_that_would_wait() {
     let s = Setup::with(1, |c| {
         c.linger = Duration::from_secs(60);
         c.batch_size = 4096;
@@ -210,7 +210,7 @@ async fn try_send_hands_back_what_would_have_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn send_batch_answers_for_each_record_and_callbacks_are_called() {
+async fn send_batch_returns_a_result_per_record() {
     let s = Setup::new(1).await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let record = |partition| ProducerRecord::to(&s.topic).value("x").partition(partition);

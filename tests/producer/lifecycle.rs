@@ -15,7 +15,7 @@ fn produce_only(fault: Fault) -> impl Fn(&RequestInfo<'_>) -> Option<Fault> + Se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flush_does_not_linger_and_waits_for_all_that_was_sent() {
+async fn flush_skips_linger_and_waits_for_all() {
     let s = Setup::with(3, |c| c.linger = Duration::from_secs(60)).await;
     let mut handles = Vec::new();
     for n in 0..30 {
@@ -31,7 +31,7 @@ async fn flush_does_not_linger_and_waits_for_all_that_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn close_delivers_what_waits_and_then_takes_nothing_more() {
+async fn close_delivers_queued_records() {
     let s = Setup::with(1, |c| c.linger = Duration::from_secs(60)).await;
     let other = s.producer.clone();
     let handle = s.producer.send(ProducerRecord::to(&s.topic).value("1")).await.unwrap();
@@ -44,7 +44,7 @@ async fn close_delivers_what_waits_and_then_takes_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_close_has_to_give_up_is_told() {
+async fn close_fails_undelivered_records() {
     let s = Setup::new(1).await;
     let Some(embedded) = s.broker.embedded() else { return s.close().await };
     s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap();
@@ -57,7 +57,7 @@ async fn what_close_has_to_give_up_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_the_last_clone_ends_the_tasks_and_tells_the_handles() {
+async fn dropping_the_last_clone_fails_deliveries() {
     let s = Setup::with(1, |c| c.linger = Duration::from_secs(60)).await;
     let clone = s.producer.clone();
     let handle = clone.send(ProducerRecord::to(&s.topic).value("1")).await.unwrap();
@@ -70,7 +70,7 @@ async fn dropping_the_last_clone_ends_the_tasks_and_tells_the_handles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn send_waits_for_space_in_its_turn() {
+async fn send_waits_for_memory_in_order() {
     let s = Setup::with(1, |c| {
         c.batch_size = 4096;
         c.max_request_size = 4096;
@@ -106,7 +106,7 @@ async fn send_waits_for_space_in_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_for_space_ends_with_the_delivery_timeout() {
+async fn waiting_for_memory_times_out() {
     let broker = support::broker().await;
     let s = Setup::on(
         broker,
@@ -159,7 +159,7 @@ async fn a_topic_is_created_only_if_the_settings_allow_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_topic_fails_and_a_new_one_of_its_name_works() {
+async fn a_recreated_topic_can_be_written() {
     let broker = support::broker().await;
     let change = |c: &mut ailurus::ProducerConfig| c.delivery_timeout = Duration::from_secs(30);
     let settings =

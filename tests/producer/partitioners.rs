@@ -53,7 +53,7 @@ impl Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_default_a_key_goes_where_kafka_s_java_producer_sends_it() {
+async fn the_default_matches_kafkas_java_producer() {
     let s = Setup::new(12).await;
     let keys = vectors(JAVA, "");
     for (partition, (_, fields)) in s.send_all(&keys).await.into_iter().zip(&keys) {
@@ -63,7 +63,7 @@ async fn by_default_a_key_goes_where_kafka_s_java_producer_sends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consistent_random_sends_a_key_where_librdkafka_does() {
+async fn consistent_random_matches_librdkafka() {
     let s = Setup::with(13, |c| c.partitioner = PartitionerKind::ConsistentRandom).await;
     let keys = vectors(LIBRDKAFKA, "consistent_random ");
     for (partition, (_, fields)) in s.send_all(&keys).await.into_iter().zip(&keys) {
@@ -73,7 +73,7 @@ async fn consistent_random_sends_a_key_where_librdkafka_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_sticky_moves_on_with_each_batch() {
+async fn plain_sticky_changes_with_each_batch() {
     let s = Setup::with(6, |c| {
         c.linger = Duration::from_secs(60);
         c.adaptive_partitioning = false;
@@ -95,7 +95,7 @@ async fn plain_sticky_moves_on_with_each_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn adaptive_sticky_stays_for_some_bytes_whatever_ends_batches() {
+async fn adaptive_sticky_changes_by_bytes() {
     for partitioner in [PartitionerKind::Murmur2, PartitionerKind::ConsistentRandom] {
         let keys: &[Option<&[u8]>] = if partitioner == PartitionerKind::Murmur2 { &[None] } else { &[None, Some(b"")] };
         let s = Setup::with(3, |c| {
@@ -126,7 +126,7 @@ async fn adaptive_sticky_stays_for_some_bytes_whatever_ends_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn round_robin_goes_to_each_partition_in_turn_whatever_the_key() {
+async fn round_robin_ignores_keys() {
     let s = Setup::with(3, |c| c.partitioner = PartitionerKind::RoundRobin).await;
     s.led(3).await;
     let mut partitions = Vec::new();
@@ -156,7 +156,7 @@ impl Partitioner for ByContent {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_s_own_partitioner_is_asked_and_its_errors_are_those_of_the_record() {
+async fn a_custom_partitioner_may_fail_the_record() {
     let s = Setup::with(3, |c| c.partitioner = PartitionerKind::custom(ByContent)).await;
     s.led(3).await;
     let record = ProducerRecord::to(&s.topic).key("key");
@@ -211,7 +211,7 @@ async fn grown(change: impl FnOnce(&mut ProducerConfig)) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_spread_over_new_partitions() {
+async fn keys_use_new_partitions() {
     for (kind, name) in
         [(PartitionerKind::Murmur2, "murmur2_random "), (PartitionerKind::ConsistentRandom, "consistent_random ")]
     {
@@ -236,7 +236,7 @@ async fn keys_are_spread_over_new_partitions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_without_a_key_go_to_new_partitions_too() {
+async fn keyless_records_use_new_partitions() {
     let kinds = [
         (PartitionerKind::Murmur2, true),
         (PartitionerKind::ConsistentRandom, false),
@@ -261,7 +261,7 @@ async fn records_without_a_key_go_to_new_partitions_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_s_own_partitioner_is_told_of_new_partitions() {
+async fn a_custom_partitioner_sees_new_partitions() {
     let s = grown(|c| c.partitioner = PartitionerKind::custom(Last)).await;
     let last = async { while s.sent(ProducerRecord::to(&s.topic)).await < 4 {} };
     tokio::time::timeout(PATIENCE, last).await.expect("the last partition is used");

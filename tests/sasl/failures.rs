@@ -35,7 +35,7 @@ async fn a_wrong_password_and_an_unknown_user() {
 }
 
 #[tokio::test]
-async fn a_login_that_fails_is_not_tried_again() {
+async fn a_rejected_login_is_not_retried() {
     let broker = SaslBroker::embedded(|sasl| sasl).await;
     let e = refusal(broker.config(SaslConfig::plain(&broker.user, "wrong"))).await;
     says(&e, &["Authentication failed: Invalid username or password"]);
@@ -80,7 +80,7 @@ async fn a_broker_without_logins_at_all() {
 }
 
 #[tokio::test]
-async fn tokens_that_have_expired_or_are_not_known() {
+async fn expired_and_unknown_tokens() {
     let broker = SaslBroker::any().await;
     let of = |token: String| {
         let login = SaslConfig::oauthbearer(move || {
@@ -120,7 +120,7 @@ async fn no_token_at_all() {
 }
 
 #[tokio::test]
-async fn a_provider_that_hangs_is_not_waited_for_for_ever() {
+async fn a_hanging_token_provider_times_out() {
     let broker = SaslBroker::embedded(|sasl| sasl).await;
     let hangs = SaslConfig::oauthbearer(std::future::pending);
     let e = refusal(broker.config(hangs).connect_timeout(Duration::from_millis(200))).await;

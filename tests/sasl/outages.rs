@@ -100,7 +100,7 @@ async fn first(consumer: &mut Consumer) -> (i32, Vec<i32>) {
 }
 
 #[tokio::test]
-async fn a_member_comes_back() {
+async fn a_member_recovers() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Auto] {
         both(async |broker, config, away| {
             let mut config = config.build().unwrap();
@@ -129,7 +129,7 @@ async fn a_member_comes_back() {
 }
 
 #[tokio::test]
-async fn a_subscription_comes_back_and_its_health_says_why_it_was_away() {
+async fn a_subscription_recovers_and_health_has_the_reason() {
     both(async |broker, config, away| {
         let mut config = config.build().unwrap();
         config.consumer.heartbeat_interval = Duration::from_millis(50);
@@ -172,7 +172,7 @@ async fn a_subscription_comes_back_and_its_health_says_why_it_was_away() {
 }
 
 #[tokio::test]
-async fn a_producer_comes_back() {
+async fn a_producer_recovers() {
     both(async |broker, config, away| {
         let client = soon(Client::connect(config.build().unwrap())).await.unwrap();
         let topic = broker.create_topic(&client).await;
@@ -191,7 +191,7 @@ async fn a_producer_comes_back() {
 
 /// Nothing cuts the connections here: each ends with its session, which can't be renewed while the source is away.
 #[tokio::test]
-async fn a_token_source_that_is_away_until_every_session_has_ended_is_waited_for() {
+async fn an_outage_of_the_token_source_is_survived() {
     const SESSION: Duration = Duration::from_millis(500);
     let away = Away::default();
     let broker = SaslBroker::embedded(|sasl| sasl.session_lifetime(SESSION)).await;

@@ -38,7 +38,7 @@ async fn traffic(broker: &SaslBroker, client: &Client, enough: impl Fn() -> bool
 }
 
 #[tokio::test]
-async fn records_go_on_while_logins_are_renewed() {
+async fn records_flow_during_reauthentication() {
     let broker = SaslBroker::embedded(|sasl| sasl.session_lifetime(Duration::from_secs(1))).await;
     for login in broker.logins() {
         let before = renewals(broker.broker());
@@ -48,7 +48,7 @@ async fn records_go_on_while_logins_are_renewed() {
 }
 
 #[tokio::test]
-async fn a_real_broker_s_sessions_are_renewed_too() {
+async fn sessions_of_a_real_broker_are_renewed() {
     // Kafka's connections.max.reauth.ms, which scripts/security has set.
     let Some(lifetime) = env::var("AILURUS_TEST_SASL_LIFETIME").ok().map(|ms| ms.parse().unwrap()) else { return };
     let broker = SaslBroker::any().await;
@@ -89,7 +89,7 @@ async fn a_token_file_is_read_for_each_login() {
 }
 
 #[tokio::test]
-async fn a_renewal_that_is_refused_is_made_up_for_by_a_new_connection() {
+async fn a_rejected_reauthentication_reconnects() {
     let broker = SaslBroker::embedded(|sasl| sasl.session_lifetime(Duration::from_millis(500))).await;
     let refused = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&refused);

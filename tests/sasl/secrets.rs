@@ -54,7 +54,7 @@ fn hides(text: &str, secrets: &[String], what: &str) {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_logged_or_shown() {
+async fn secrets_are_not_logged() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
     // For the whole process: one thread's alone would miss what another thread has come across before it. What other tests log

@@ -45,7 +45,7 @@ async fn a_token_in_a_file_and_one_with_extensions() {
 }
 
 #[tokio::test]
-async fn a_password_is_taken_as_it_is() {
+async fn a_password_is_used_verbatim() {
     for password in [" ", "a,b=c", "pässwörd✓", "\"'\\"] {
         let sasl = Sasl::default().user("a,b=c ✓", password);
         let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();

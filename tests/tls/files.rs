@@ -14,7 +14,7 @@ async fn unusable(secured: &Secured, tls: TlsConfig, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn files_that_can_t_be_used_are_named() {
+async fn unusable_files_are_named() {
     let secured = Secured::start(|a| a.issue(HERE).server()).await;
     let own = secured.authority.issue(&["client"]);
 
@@ -45,7 +45,7 @@ async fn files_that_can_t_be_used_are_named() {
 
 /// graviola and ring know a key's public half; with RustCrypto the broker finds out.
 #[tokio::test]
-async fn a_key_of_another_certificate_is_not_let_in() {
+async fn a_key_of_another_certificate_is_rejected() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
     let (one, other) = (secured.authority.issue(&["one"]), secured.authority.issue(&["other"]));
     let e = format!("{:#}", error(secured.config(secured.tls_as(&Issued { cert: one.cert, key: other.key }))).await);
@@ -64,7 +64,7 @@ async fn certificate_and_key_may_be_one_file() {
 }
 
 #[tokio::test]
-async fn a_key_is_not_shown() {
+async fn keys_are_not_logged() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
     let own = secured.authority.issue(&["client"]);
     let client = Client::connect(secured.config(secured.tls_as(&own)).build().unwrap()).await.unwrap();
@@ -88,7 +88,7 @@ pub async fn restart_nodes(broker: &Broker) {
 }
 
 #[tokio::test]
-async fn changed_files_are_used_by_new_connections_and_bad_ones_are_not() {
+async fn new_connections_use_changed_files() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
     let first = secured.authority.issue(&["client"]);
     let tls = secured.tls_as(&first);

@@ -124,19 +124,19 @@ async fn there_and_back(secured: &Secured, tls: TlsConfig) {
 }
 
 #[tokio::test]
-async fn records_go_there_and_back_over_tls_1_3() {
+async fn records_round_trip_over_tls_1_3() {
     let secured = Secured::start(|a| a.issue(HERE).server()).await;
     there_and_back(&secured, secured.tls()).await;
 }
 
 #[tokio::test]
-async fn records_go_there_and_back_over_tls_1_2() {
+async fn records_round_trip_over_tls_1_2() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(&[&rustls::version::TLS12], None)).await;
     there_and_back(&secured, secured.tls()).await;
 }
 
 #[tokio::test]
-async fn a_client_with_a_certificate_is_let_in() {
+async fn a_client_certificate_is_accepted() {
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let secured = Secured::start(|a| a.issue(HERE).server_of(versions, Some(a))).await;
         there_and_back(&secured, secured.tls_as(&secured.authority.issue(&["client"]))).await;
@@ -144,7 +144,7 @@ async fn a_client_with_a_certificate_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_certificate_may_be_for_a_name_that_is_set() {
+async fn the_server_name_can_be_set() {
     let secured = Secured::start(|a| a.issue(&["kafka.example.com"]).server()).await;
     let mut tls = secured.tls();
     tls.server_name = Some("kafka.example.com".into());

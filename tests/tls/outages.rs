@@ -21,7 +21,7 @@ async fn until(mut wanted: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn brokers_whose_certificate_is_not_trusted_for_a_while_are_waited_for() {
+async fn untrusted_brokers_are_retried_after_success() {
     let server = |authority: &Authority| authority.issue(HERE).server_of(rustls::ALL_VERSIONS, None);
     let secured = Secured::start(server).await;
     secured.broker.create_topic("t", 1).unwrap();

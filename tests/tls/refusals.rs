@@ -66,7 +66,7 @@ async fn the_authority_s_own_certificate() {
 }
 
 #[tokio::test]
-async fn no_client_certificate_where_one_is_wanted_and_one_that_is_not_trusted() {
+async fn missing_and_untrusted_client_certificates() {
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let secured = Secured::start(|a| a.issue(HERE).server_of(versions, Some(a))).await;
         let wanted =
@@ -92,7 +92,7 @@ async fn plaintext_to_a_tls_port() {
 
 /// Some servers of TLS close without an alert when they are spoken to in plaintext.
 #[tokio::test]
-async fn plaintext_to_a_tls_port_that_closes_without_a_word() {
+async fn plaintext_to_a_tls_port_that_closes_silently() {
     let secured = Secured::start(|a| a.issue(HERE).server()).await;
     let behind = secured.broker.address(0).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -139,7 +139,7 @@ async fn answering(answer: &'static [u8]) -> (String, tokio::task::JoinHandle<()
 }
 
 #[tokio::test]
-async fn what_is_neither_is_not_taken_for_a_broker_in_plaintext() {
+async fn an_unknown_protocol_is_not_called_plaintext() {
     for (answer, says) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "what answered does not speak TLS"),
         (b"", "the connection was closed at the first bytes of TLS"),
@@ -151,7 +151,7 @@ async fn what_is_neither_is_not_taken_for_a_broker_in_plaintext() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_given_up() {
+async fn an_endless_handshake_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, by its backlog, and is silent
     let at = listener.local_addr().unwrap().to_string();
     let config = Config::builder().brokers(&at).security_protocol(SecurityProtocol::Ssl);

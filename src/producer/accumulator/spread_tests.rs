@@ -28,7 +28,7 @@ impl Bench {
 }
 
 #[test]
-fn plain_sticky_moves_on_with_each_batch() {
+fn plain_sticky_changes_with_each_batch() {
     let mut b = Bench::new(plain(), &[Some(1); 8]);
     let mut used = Vec::new();
     for _ in 0..20 {
