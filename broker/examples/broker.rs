@@ -1,4 +1,4 @@
-//! Runs a broker until it is interrupted: `cargo run -p ailurus-broker --example broker -- ADDRESS PRESET NODES`.
+//! Runs a broker until Ctrl-C: `cargo run -p ailurus-broker --example broker -- ADDRESS PRESET NODES`.
 
 #![allow(clippy::print_stdout)]
 

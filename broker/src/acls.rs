@@ -1,4 +1,4 @@
-//! Access control lists. They are kept, told and deleted; nobody is refused anything by them.
+//! Access control lists: stored and described, never enforced.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_acls_request::AclCreation;
@@ -8,19 +8,19 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::error::ApiError;
 
-/// In a filter: whichever it is.
+/// Filter value that matches any type, pattern or operation.
 const ANY: i8 = 1;
-/// In a filter: each pattern that the name falls under.
+/// Filter pattern that matches every ACL which applies to the name.
 const MATCH: i8 = 2;
 const LITERAL: i8 = 3;
 const PREFIXED: i8 = 4;
 const CLUSTER: i8 = 4;
-/// Deny and allow.
+/// DENY and ALLOW.
 const PERMISSIONS: std::ops::RangeInclusive<i8> = 2..=3;
 const RESOURCE_TYPES: std::ops::RangeInclusive<i8> = 2..=7;
 const OPERATIONS: std::ops::RangeInclusive<i8> = 2..=14;
 
-/// Who may, or may not, do what; the numbers are the protocol's.
+/// An access control list entry, with the protocol's codes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Acl {
     pub resource_type: i8,
@@ -33,10 +33,10 @@ pub(crate) struct Acl {
 }
 
 impl Acl {
-    /// Checks what is to be created.
+    /// Validates an ACL to create.
     pub fn new(a: &AclCreation) -> Result<Self, ApiError> {
-        let reject_if = |wrong: bool, why: &str| {
-            if wrong { Err(ApiError::new(ResponseError::InvalidRequest, why)) } else { Ok(()) }
+        let reject_if = |invalid: bool, message: &str| {
+            if invalid { Err(ApiError::new(ResponseError::InvalidRequest, message)) } else { Ok(()) }
         };
         let in_range = |range: std::ops::RangeInclusive<i8>, n: i8| range.contains(&n);
         reject_if(!in_range(RESOURCE_TYPES, a.resource_type), "Invalid resource type")?;
@@ -59,7 +59,7 @@ impl Acl {
     }
 }
 
-/// Which access control lists are meant.
+/// A filter of DescribeAcls or DeleteAcls.
 #[derive(Clone, Debug)]
 pub(crate) struct AclFilter {
     resource_type: i8,
@@ -124,7 +124,7 @@ impl AclFilter {
     }
 }
 
-/// All of the cluster's, in order.
+/// ACLs of the cluster, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Acls {
     all: std::collections::BTreeSet<Acl>,
@@ -139,7 +139,7 @@ impl Acls {
         self.all.iter().filter(|a| filter.matches(a)).cloned().collect()
     }
 
-    /// Takes out what fits, and gives it back.
+    /// Removes and returns the ACLs that match.
     pub fn remove(&mut self, filter: &AclFilter) -> Vec<Acl> {
         let found = self.find(filter);
         self.all.retain(|a| !filter.matches(a));

@@ -1,7 +1,7 @@
-//! Record batches of format v2, as they stand in a request and in a log.
+//! Record batches of format v2, as in requests and logs.
 //!
-//! The layout is that of the Kafka documentation, "Record Batch". Every length is checked before it is used: a batch is
-//! what some client sent.
+//! The layout is that of the Kafka documentation, "Record Batch". Batches come from clients, so
+//! every length is checked before use.
 
 use std::io::Read;
 
@@ -11,13 +11,13 @@ use crate::error::BrokerError;
 
 /// Bytes of a batch before its first record.
 pub(crate) const HEADER_BYTES: usize = 61;
-/// Bytes of a batch that its length field does not count.
+/// Bytes of a batch before its length ends: not counted by the length.
 const LOG_OVERHEAD_BYTES: usize = 12;
-/// Where the part begins that the checksum covers.
+/// Offset of the attributes, the first field that the checksum covers.
 const ATTRIBUTES_OFFSET: usize = 21;
-/// Where the producer's id and epoch are.
+/// Offset of the producer id; its epoch follows.
 const PRODUCER_ID_OFFSET: usize = 43;
-/// The most that a compressed batch may unpack to.
+/// Maximum size of a decompressed batch.
 const MAX_DECOMPRESSED_BYTES: u64 = 256 << 20;
 
 const COMPRESSION: i16 = 0b111;
@@ -28,7 +28,7 @@ const CONTROL: i16 = 0x20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub base_offset: i64,
-    /// Of the whole batch, with everything.
+    /// Bytes of the whole batch.
     pub size: usize,
     pub magic: i8,
     pub crc: u32,
@@ -43,7 +43,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads the header of the batch that `data` begins with; `None` if the batch does not fit into `data`.
+    /// Reads the header of the batch at the start of `data`; `None` if the batch is longer than
+    /// `data`.
     pub fn read(data: &[u8]) -> Option<Self> {
         let mut at = data.get(..HEADER_BYTES)?;
         let base_offset = at.get_i64();
@@ -76,19 +77,19 @@ impl Header {
         self.attributes & TRANSACTIONAL != 0
     }
 
-    /// Whether the checksum of the batch is right.
+    /// Returns whether the checksum is right.
     pub fn is_intact(&self, batch: &[u8]) -> bool {
         batch.get(ATTRIBUTES_OFFSET..self.size).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
     }
 }
 
-/// Gives a batch its place in the log: neither field is covered by the checksum.
+/// Writes base offset and leader epoch, which the checksum does not cover.
 pub(crate) fn set_position(batch: &mut BytesMut, base_offset: i64, leader_epoch: i32) {
     (&mut batch[..8]).put_i64(base_offset);
     (&mut batch[LOG_OVERHEAD_BYTES..LOG_OVERHEAD_BYTES + 4]).put_i32(leader_epoch);
 }
 
-/// The leader epoch that [`set_position`] has written.
+/// Returns the leader epoch that [`set_position`] has written.
 pub(crate) fn leader_epoch(batch: &[u8]) -> i32 {
     batch.get(LOG_OVERHEAD_BYTES..LOG_OVERHEAD_BYTES + 4).map_or(-1, |mut at| at.get_i32())
 }
@@ -103,7 +104,7 @@ pub(crate) fn make_transactional(batch: &mut BytesMut, producer_id: i64) -> Opti
     Some(())
 }
 
-/// What the marker of a control batch says: whether the transaction was committed.
+/// Returns whether the transaction was committed, if the batch is a transaction marker.
 pub(crate) fn transaction_marker(header: &Header, batch: &Bytes) -> Option<bool> {
     if !header.is_control() {
         return None;
@@ -113,7 +114,7 @@ pub(crate) fn transaction_marker(header: &Header, batch: &Bytes) -> Option<bool>
     (key.len() >= 4 && key.get_i16() >= 0).then(|| key.get_i16() == 1)
 }
 
-/// One record of a batch; its fields are slices of the unpacked batch.
+/// One record of a batch; its fields are slices of the decompressed batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub offset_delta: i32,
@@ -121,13 +122,12 @@ pub(crate) struct Record {
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
     pub headers: Vec<(Bytes, Option<Bytes>)>,
-    /// The record as it stands in the unpacked batch, with its length.
+    /// Encoded record, with its length.
     pub raw: Bytes,
 }
 
-/// The records of a batch, unpacked: none or gzip.
-///
-/// `Ok(None)`: compressed with a codec that is not looked into.
+/// Returns the encoded records of a batch, decompressed if its codec is gzip; `None` for other
+/// codecs.
 pub(crate) fn decompress(header: &Header, batch: &Bytes) -> Result<Option<Bytes>, BrokerError> {
     let compressed = batch.slice(HEADER_BYTES..header.size);
     match header.attributes & COMPRESSION {
@@ -137,15 +137,15 @@ pub(crate) fn decompress(header: &Header, batch: &Bytes) -> Result<Option<Bytes>
             let mut reader = flate2::read::MultiGzDecoder::new(compressed.reader()).take(MAX_DECOMPRESSED_BYTES);
             reader
                 .read_to_end(&mut decompressed)
-                .map_err(|error| BrokerError::InvalidBatch(format!("its gzip data is broken: {error}")))?;
+                .map_err(|error| BrokerError::InvalidBatch(format!("its gzip data is corrupt: {error}")))?;
             Ok(Some(decompressed.into()))
         }
         2..=4 => Ok(None),
-        codec => Err(BrokerError::InvalidBatch(format!("it names the unknown codec {codec}"))),
+        codec => Err(BrokerError::InvalidBatch(format!("unknown codec {codec}"))),
     }
 }
 
-/// Reads the records of a batch one after the other; ends after the first that is broken.
+/// Iterates over the records of a batch; stops after the first invalid one.
 #[derive(Debug)]
 pub(crate) struct Records {
     rest: Bytes,
@@ -185,7 +185,9 @@ impl Iterator for Records {
         if record.is_none() {
             self.rest.clear();
         }
-        Some(record.ok_or_else(|| BrokerError::InvalidBatch("a record does not fit its length".into())))
+        Some(record.ok_or_else(|| {
+            BrokerError::InvalidBatch("a record is longer or shorter than its length field says".into())
+        }))
     }
 }
 
@@ -193,7 +195,8 @@ fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= from.len()).then(|| from.split_to(length))
 }
 
-/// A field with its length before it, -1 for null. The outer `None` means that it does not fit.
+/// Reads a length-prefixed field, -1 for null. The outer `None` means that it is longer than the
+/// input.
 fn nullable(from: &mut Bytes) -> Option<Option<Bytes>> {
     match varint(from)? {
         -1 => Some(None),
@@ -201,7 +204,7 @@ fn nullable(from: &mut Bytes) -> Option<Option<Bytes>> {
     }
 }
 
-/// A zig-zag encoded integer of up to 64 bits.
+/// Reads a zig-zag encoded integer of up to 64 bits.
 fn varint(from: &mut Bytes) -> Option<i64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -226,7 +229,8 @@ fn put_varint(to: &mut BytesMut, value: i64) {
     to.put_u8(zigzag as u8);
 }
 
-/// A batch with the given fields and records, uncompressed; `header.size`, `crc` and the codec are worked out here.
+/// Builds an uncompressed batch from these fields and records; computes size, checksum and codec
+/// itself.
 pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -> BytesMut {
     let mut out = BytesMut::zeroed(HEADER_BYTES);
     let mut count = 0;
@@ -253,18 +257,17 @@ pub(crate) fn build(header: &Header, records: impl IntoIterator<Item = Bytes>) -
     out
 }
 
-/// Writes the checksum.
 fn write_checksum(batch: &mut BytesMut) {
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_OFFSET..]);
     (&mut batch[LOG_OVERHEAD_BYTES + 5..ATTRIBUTES_OFFSET]).put_u32(crc);
 }
 
-/// A batch that takes `offsets` offsets and has no record left, as compaction leaves one behind.
+/// Builds a batch of `offsets` offsets without records, as compaction leaves one.
 pub(crate) fn empty(offsets: i32, timestamp: i64) -> BytesMut {
     build(&empty_header(offsets - 1, timestamp, 0), [])
 }
 
-/// The batch that ends a transaction: one control record, committed or aborted.
+/// Builds a transaction marker: a control batch with one record.
 pub(crate) fn control(producer_id: i64, producer_epoch: i16, commit: bool, timestamp: i64) -> BytesMut {
     let mut body = BytesMut::new();
     body.put_u8(0); // attributes

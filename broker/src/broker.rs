@@ -1,4 +1,4 @@
-//! A running broker: starting, stopping, and what can happen to its nodes.
+//! A running broker: start, shutdown, topics, leaders and nodes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use crate::topic_config::TopicConfig;
 
 /// A running broker of one or several nodes.
 ///
-/// Its methods work on the broker's state at once, without the wire. [`shutdown`](Self::shutdown) ends all of its tasks
-/// and waits for them; dropping it ends them without waiting.
+/// Its methods change the broker's state directly, without the wire. [`shutdown`](Self::shutdown)
+/// stops its tasks and waits for them; dropping the broker aborts them.
 ///
 /// ```
 /// use ailurus_broker::{Broker, BrokerConfig, BrokerError};
@@ -37,19 +37,19 @@ use crate::topic_config::TopicConfig;
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) shared: Arc<Shared>,
-    /// By node id; `None` while a node is stopped.
+    /// Running nodes by id.
     running: Mutex<BTreeMap<i32, RunningNode>>,
-    /// Ports of the nodes that are stopped.
+    /// Ports reserved for stopped nodes.
     ports: Mutex<BTreeMap<i32, ReservedPort>>,
     ticker: Option<JoinHandle<()>>,
 }
 
 impl Broker {
-    /// Starts a broker; when this returns, its nodes listen.
+    /// Starts a broker. On return its nodes listen.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Listen`] if an address is taken or not this machine's. Nothing keeps running then.
+    /// [`BrokerError::Listen`] if an address is in use or not local. No task is left running.
     ///
     /// # Cancellation
     ///
@@ -72,20 +72,20 @@ impl Broker {
         Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), ticker })
     }
 
-    /// The addresses of all nodes, up or down, as clients want them: `host:port,host:port`.
+    /// Returns the advertised addresses of all nodes, up or down: `host:port,host:port`.
     pub fn bootstrap(&self) -> String {
         let host = bracketed(&self.shared.config.host());
         let cluster = self.shared.cluster();
         cluster.nodes.iter().map(|n| format!("{host}:{}", n.advertised_port)).collect::<Vec<_>>().join(",")
     }
 
-    /// Where the nodes listen, in their order.
+    /// Returns the listen addresses of the nodes, by node id.
     pub fn listen_addresses(&self) -> Vec<SocketAddr> {
         let ip = self.shared.config.listen.ip();
         self.shared.cluster().nodes.iter().map(|n| SocketAddr::new(ip, n.port)).collect()
     }
 
-    /// The address of one node, as `host:port`.
+    /// Returns the advertised address of one node, as `host:port`.
     ///
     /// # Errors
     ///
@@ -96,21 +96,21 @@ impl Broker {
         cluster.node(node).map(|n| format!("{host}:{}", n.advertised_port)).ok_or(BrokerError::UnknownNode(node))
     }
 
-    /// Creates a topic with the default number of replicas and default settings.
+    /// Creates a topic with the default replication factor and settings.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Topic`] if it exists, or the name or number is not allowed.
+    /// [`BrokerError::Topic`] if it exists, or the name or partition count is invalid.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
         self.create_topic_with(name, partitions, &[])
     }
 
-    /// Creates a topic with settings of its own: `cleanup.policy`, `compression.type`, `max.message.bytes`,
-    /// `min.insync.replicas`, `retention.bytes` or `retention.ms`.
+    /// Creates a topic with these settings: `cleanup.policy`, `compression.type`,
+    /// `max.message.bytes`, `min.insync.replicas`, `retention.bytes` or `retention.ms`.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Topic`] if it exists, or the name, the number or a setting is not allowed.
+    /// [`BrokerError::Topic`] if it exists, or the name, partition count or a setting is invalid.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), BrokerError> {
         let error = |error| topic_error(name, error);
         let mut config = TopicConfig::default();
@@ -122,7 +122,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a topic with its records and the offsets committed for it. Whether it was there.
+    /// Deletes a topic with its records and committed offsets. Returns false if there was none.
     pub fn delete_topic(&self, name: &str) -> bool {
         self.shared.delete_topic(name)
     }
@@ -131,13 +131,14 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Topic`] if it does not exist or has as many already.
+    /// [`BrokerError::Topic`] if it does not exist or has at least as many.
     pub fn grow_topic(&self, name: &str, partitions: i32) -> Result<(), BrokerError> {
         let grown = self.shared.cluster().grow_topic(name, partitions, false);
         grown.map_err(|error| topic_error(name, error))
     }
 
-    /// Makes another node lead a partition: the old one answers "not leader" from now on. Waiting fetches end with it.
+    /// Makes `node` the leader of a partition. The old leader returns NOT_LEADER_OR_FOLLOWER from
+    /// now on, also to waiting fetches.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl Broker {
         }
     }
 
-    /// The node that leads a partition; `None` while every node that has it is down.
+    /// Returns the leader of a partition; `None` while all nodes with a replica are down.
     ///
     /// # Errors
     ///
@@ -163,8 +164,8 @@ impl Broker {
         Ok((leader >= 0).then_some(leader))
     }
 
-    /// Makes another node coordinate a group: members that wait at the old one are sent away with "not coordinator".
-    /// The group keeps its members, whose sessions begin anew.
+    /// Makes `node` the coordinator of a group. Pending requests at the old coordinator fail with
+    /// NOT_COORDINATOR. The group keeps its members, and their sessions start again.
     ///
     /// # Errors
     ///
@@ -177,14 +178,15 @@ impl Broker {
         Ok(())
     }
 
-    /// The node that coordinates a group, whether the group exists or not; `None` while all nodes are down.
+    /// Returns the coordinator of a group, which need not exist; `None` while all nodes are down.
     pub fn coordinator(&self, group: &str) -> Option<i32> {
         let node = self.shared.cluster().coordinator(group);
         (node >= 0).then_some(node)
     }
 
-    /// Takes a node down: it stops listening and its connections are closed. Another node that has a replica takes over
-    /// its partitions, and another its groups. Stopping a node that is down does nothing.
+    /// Stops a node: it stops listening and closes its connections. Another node with a replica
+    /// becomes leader of its partitions, and another node the coordinator of its groups. Does
+    /// nothing if the node is down.
     ///
     /// # Errors
     ///
@@ -192,7 +194,7 @@ impl Broker {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future still takes the node down, without waiting for its connections to end.
+    /// Dropping the future still stops the node, without waiting for its connections to close.
     pub async fn stop_node(&self, node: i32) -> Result<(), BrokerError> {
         self.check_node(node)?;
         let coordinated = self.groups_of(node);
@@ -210,15 +212,15 @@ impl Broker {
         Ok(())
     }
 
-    /// Brings a node back on the port it had, with its partitions' records. Starting a node that is up does nothing.
+    /// Starts a stopped node on its port, with its records. Does nothing if the node is up.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownNode`]; [`BrokerError::Listen`] if another program has taken the port meanwhile.
+    /// [`BrokerError::UnknownNode`]; [`BrokerError::Listen`] if another process has taken the port.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future leaves the node as it was.
+    /// Dropping the future leaves the node stopped.
     pub async fn start_node(&self, node: i32) -> Result<(), BrokerError> {
         let port = self.shared.cluster().node(node).map(|n| n.port).ok_or(BrokerError::UnknownNode(node))?;
         if self.running().contains_key(&node) {
@@ -230,7 +232,7 @@ impl Broker {
             Some(port) => port.listen().map_err(|source| BrokerError::Listen { node, address, source })?,
             None => listen(node, address).await?.0,
         };
-        // Groups that come home leave the node that stood in.
+        // Groups return to this node from the one that coordinated them meanwhile.
         let before = self.all_coordinators();
         self.shared.cluster().set_up(node, true);
         let now = self.shared.now();
@@ -244,8 +246,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Has `hook` look at every request before it is served, on all nodes, and spoil those it likes. It takes the place
-    /// of the hook before. The hook runs on the connection's task and must not block.
+    /// Sets a hook that sees every request on all nodes before it is served, and may inject a
+    /// fault. Replaces an earlier hook. The hook runs on the connection's task and must not block.
     pub fn set_hook(&self, hook: impl Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync + 'static) {
         self.shared.set_hook(Some(Hook::new(hook)));
     }
@@ -255,17 +257,18 @@ impl Broker {
         self.shared.set_hook(None);
     }
 
-    /// Has connections from now on speak TLS so, or plaintext; those that are open stay as they are.
+    /// Makes new connections use TLS with this configuration, or plaintext. Open connections stay
+    /// as they are.
     #[cfg(feature = "tls")]
     pub fn set_tls(&self, server: Option<crate::TlsServer>) {
         self.shared.set_tls(server);
     }
 
-    /// Stops listening, closes all connections, ends every task and waits for them.
+    /// Stops listening, closes all connections, and stops every task and waits for it.
     ///
     /// # Cancellation
     ///
-    /// Dropping the future ends the tasks without waiting for them.
+    /// Dropping the future aborts the tasks without waiting for them.
     pub async fn shutdown(mut self) {
         let running = std::mem::take(&mut *self.running());
         for (_, node) in running {
@@ -304,7 +307,7 @@ impl Drop for Broker {
     }
 }
 
-/// Runs the timers of groups (sessions, rebalances) until it is aborted.
+/// Expires sessions and ends rebalances of groups at their deadlines, until it is aborted.
 pub(crate) async fn run_group_timers(shared: Arc<Shared>) {
     let changed = shared.groups().changed();
     loop {
@@ -312,7 +315,7 @@ pub(crate) async fn run_group_timers(shared: Arc<Shared>) {
         let deadline = shared.groups().tick(now);
         let woken = changed.notified();
         match deadline {
-            // A deadline that stays where it is must not make this loop spin.
+            // A deadline that does not move must not make this loop spin.
             Some(deadline) => {
                 let sleep = tokio::time::sleep_until(deadline.max(now + Duration::from_millis(1)).into());
                 tokio::select! {

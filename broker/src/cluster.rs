@@ -1,4 +1,4 @@
-//! Nodes, topics, partitions and who leads them: what Metadata tells.
+//! Nodes, topics, partitions and their leaders.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,15 +14,14 @@ use crate::log::Log;
 use crate::node_config::NodeConfig;
 use crate::topic_config::TopicConfig;
 
-/// The most partitions of a topic.
+/// Maximum number of partitions of a topic.
 const MAX_PARTITIONS: i32 = 10_000;
 
-/// One partition: its log, the nodes that have it and the one that leads.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub log: Log,
     pub replicas: Vec<i32>,
-    /// -1 while every node that has it is down.
+    /// -1 while all nodes with a replica are down.
     pub leader: i32,
     pub leader_epoch: i32,
 }
@@ -35,20 +34,21 @@ impl Partition {
         }
     }
 
-    /// An election is over, whoever won it.
+    /// Starts a new leader epoch after an election.
     fn start_leader_epoch(&mut self) {
         self.leader_epoch += 1;
         self.log.begin_epoch(self.leader_epoch);
         self.log.notify_waiters();
     }
 
-    /// The log ends at `end` from now on, as after the election of a replica that had fallen behind.
+    /// Truncates the log to `end` and starts a new leader epoch, as after the election of a replica
+    /// that lagged.
     pub fn truncate(&mut self, end: i64) {
         self.log.truncate(end);
         self.start_leader_epoch();
     }
 
-    /// Refuses a client that believes in another leader epoch; -1 is no belief.
+    /// Fails if the client's leader epoch is not the current one; -1 skips the check.
     pub fn check_epoch(&self, client_epoch: i32) -> Result<(), ResponseError> {
         match client_epoch {
             -1 => Ok(()),
@@ -66,14 +66,14 @@ pub(crate) struct Topic {
     pub partitions: Vec<Partition>,
 }
 
-/// How a topic is to be created.
+/// Parameters of a topic to create.
 #[derive(Debug, Default)]
 pub(crate) struct NewTopic {
-    /// -1: the broker's default.
+    /// -1 for the broker's default.
     pub partitions: i32,
-    /// -1: the broker's default.
+    /// -1 for the broker's default.
     pub replication: i16,
-    /// The nodes of each partition, instead of the two numbers.
+    /// Replicas of each partition, in place of the two counts.
     pub assignment: Vec<Vec<i32>>,
     pub config: TopicConfig,
 }
@@ -81,15 +81,15 @@ pub(crate) struct NewTopic {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub id: i32,
-    /// Where it listens.
+    /// Port that the node listens on.
     pub port: u16,
-    /// What clients are told.
+    /// Port that clients connect to.
     pub advertised_port: u16,
     pub up: bool,
     pub rack: Option<String>,
 }
 
-/// Everything but the groups.
+/// Cluster state, without groups.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
@@ -101,7 +101,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes on these ports, each with the one that clients are told; the racks are dealt out to them one by one.
+    /// Creates nodes from (listen port, advertised port); racks are assigned round-robin.
     pub fn new(ports: impl IntoIterator<Item = (u16, u16)>, racks: &[String]) -> Self {
         let mut racks = racks.iter().cycle();
         let node =
@@ -128,7 +128,7 @@ impl Cluster {
         self.nodes.iter().filter(|n| n.up)
     }
 
-    /// The node that creates topics: the first that is up.
+    /// Returns the controller: the first node that is up.
     pub fn controller(&self) -> i32 {
         self.nodes_up().next().map_or(-1, |n| n.id)
     }
@@ -146,7 +146,7 @@ impl Cluster {
         self.topics.get_mut(topic)?.partitions.get_mut(usize::try_from(partition).ok()?)
     }
 
-    /// A partition, if it exists and `node` leads it.
+    /// Returns a partition if `node` leads it.
     pub fn leader_partition(
         &mut self,
         node: i32,
@@ -157,7 +157,7 @@ impl Cluster {
         if found.leader == node { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
     }
 
-    /// A partition, if it exists and `node` has a replica of it.
+    /// Returns a partition if `node` has a replica of it.
     pub fn replica_partition(
         &mut self,
         node: i32,
@@ -169,19 +169,15 @@ impl Cluster {
         if has_replica { Ok(found) } else { Err(ResponseError::NotLeaderOrFollower) }
     }
 
-    /// The replica that a reader in `rack` is to read from, if that is another node than the leader.
+    /// Returns the replica in `rack` to read from; `None` for the leader.
     pub fn preferred_read_replica(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
         let p = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
         let is_in_rack = |id: &&i32| self.node(**id).is_some_and(|n| n.up && n.rack.as_deref() == Some(rack));
-        let preferred_read_replica = p.replicas.iter().filter(is_in_rack);
-        if preferred_read_replica.clone().any(|&n| n == p.leader) {
-            None
-        } else {
-            preferred_read_replica.copied().next()
-        }
+        let in_rack = p.replicas.iter().filter(is_in_rack);
+        if in_rack.clone().any(|&n| n == p.leader) { None } else { in_rack.copied().next() }
     }
 
-    /// Checks whether a topic could be created, and returns the nodes of its partitions.
+    /// Validates a topic to create and returns the replicas of its partitions.
     pub fn assign_replicas(
         &self,
         defaults: &BrokerConfig,
@@ -219,13 +215,13 @@ impl Cluster {
         }
         let known = |replicas: &Vec<i32>| !replicas.is_empty() && replicas.iter().all(|&n| self.node(n).is_some());
         if !new.assignment.iter().all(known) {
-            let message = "The assignment names no node or an unknown one.";
+            let message = "The assignment has a partition without replicas or with an unknown node.";
             return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, message));
         }
         Ok(new.assignment.clone())
     }
 
-    /// The nodes of a partition: neighbours, so that leaders are spread evenly.
+    /// Returns consecutive nodes for a partition's replicas, so that leaders are spread evenly.
     fn replicas_of(&self, partition: i32, replicas: usize) -> Vec<i32> {
         let nodes = self.nodes.len();
         let first = usize::try_from(partition).unwrap_or(0);
@@ -244,14 +240,13 @@ impl Cluster {
         Ok(self.topics.entry(name.to_owned()).or_insert(topic))
     }
 
-    /// Whether the topic was there.
+    /// Deletes a topic; returns false if there was none.
     pub fn delete_topic(&mut self, name: &str) -> bool {
         let Some(mut topic) = self.topics.remove(name) else { return false };
         topic.partitions.iter_mut().for_each(|p| p.log.notify_waiters());
         true
     }
 
-    /// Grows a topic to `count` partitions.
     pub fn grow_topic(&mut self, name: &str, count: i32, dry_run: bool) -> Result<(), ApiError> {
         let missing =
             || ApiError::new(ResponseError::UnknownTopicOrPartition, format!("Topic '{name}' does not exist."));
@@ -260,7 +255,7 @@ impl Cluster {
         let replicas = topic.partitions.first().map_or(1, |p| p.replicas.len());
         let wanted = usize::try_from(count).unwrap_or(0);
         if wanted <= now || count > MAX_PARTITIONS {
-            let message = format!("The topic has {now} partitions, which cannot be made {count}.");
+            let message = format!("The topic has {now} partitions and cannot be changed to {count}.");
             return Err(ApiError::new(ResponseError::InvalidPartitions, message));
         }
         if dry_run {
@@ -274,7 +269,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes `node` lead a partition; a node that had no replica takes the place of the old leader.
+    /// Makes `node` the leader of a partition; without a replica there, it replaces the old
+    /// leader's.
     pub fn move_leader(&mut self, topic: &str, partition: i32, node: i32) -> bool {
         let Some(p) = self.partition(topic, partition) else { return false };
         if !p.replicas.contains(&node) {
@@ -286,7 +282,7 @@ impl Cluster {
         true
     }
 
-    /// Marks a node as up or down; partitions that lose their leader get another, if one of their nodes is up.
+    /// Marks a node as up or down, and elects leaders for partitions without one.
     pub fn set_up(&mut self, node: i32, up: bool) {
         if let Some(n) = self.nodes.iter_mut().find(|n| n.id == node) {
             n.up = up;
@@ -300,7 +296,8 @@ impl Cluster {
         }
     }
 
-    /// The node that coordinates a group: a fixed one by its name, or where it was moved, or the next that is up.
+    /// Returns the coordinator of a group: the node it was moved to, else one by the hash of its
+    /// name; the next node that is up.
     pub fn coordinator(&self, group: &str) -> i32 {
         let hash = group.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let nodes = self.nodes.len().max(1);
@@ -314,7 +311,7 @@ impl Cluster {
         self.coordinators.insert(group.to_owned(), node);
     }
 
-    /// Has `waiter` woken by the next change of any of the partitions.
+    /// Notifies `waiter` on the next change of any of the partitions.
     pub fn notify_on_change<'a>(&mut self, waiter: &Arc<Notify>, partitions: impl Iterator<Item = (&'a str, i32)>) {
         for (topic, partition) in partitions {
             if let Some(p) = self.partition(topic, partition) {
@@ -324,7 +321,7 @@ impl Cluster {
     }
 }
 
-/// Kafka's rules for the name of a topic.
+/// Validates a topic name by Kafka's rules.
 pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal) {

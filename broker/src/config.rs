@@ -78,75 +78,76 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// How many nodes the cluster has, at least 1 (default 1). Their ids count from 0.
+    /// Sets the number of nodes, at least 1 (default 1). Ids start at 0.
     #[must_use]
     pub fn nodes(mut self, nodes: u16) -> Self {
         self.nodes = i32::from(nodes.max(1));
         self
     }
 
-    /// Where node 0 listens (default 127.0.0.1, a free port). With a fixed port the other nodes take those that follow
-    /// it; with port 0 each takes a free one.
+    /// Sets the address that node 0 listens on (default 127.0.0.1, a free port). Other nodes take
+    /// the ports after it; with port 0 each takes a free one.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// The host that clients are told to connect to (default: the address listened on, or 127.0.0.1 where that is
-    /// "every interface").
+    /// Sets the host that clients connect to (default: the listen address, or 127.0.0.1 if it is
+    /// unspecified).
     #[must_use]
     pub fn advertised_host(mut self, host: impl Into<String>) -> Self {
         self.advertised_host = Some(host.into());
         self
     }
 
-    /// The port of node 0 that clients are told to connect to, where another one leads here (default: the one listened on). Other
-    /// nodes have those that follow it.
+    /// Sets the port of node 0 that clients connect to, if another one is forwarded here (default:
+    /// the listen port). Other nodes have the ports after it.
     #[must_use]
     pub fn advertised_port(mut self, port: u16) -> Self {
         self.advertised_port = Some(port);
         self
     }
 
-    /// The APIs and versions offered (default [`Versions::redpanda_24_3`]).
+    /// Sets the APIs and versions to offer (default [`Versions::redpanda_24_3`]).
     #[must_use]
     pub fn versions(mut self, versions: Versions) -> Self {
         self.versions = versions;
         self
     }
 
-    /// Partitions of a topic that is created without a number of its own, at least 1 (default 1).
+    /// Sets the partition count of topics that are created without one, at least 1 (default 1).
     #[must_use]
     pub fn default_partitions(mut self, partitions: u16) -> Self {
         self.default_partitions = i32::from(partitions.max(1));
         self
     }
 
-    /// Replicas of a topic that is created without a number of its own (default 1, at most one per node). With one
-    /// replica a partition has no leader while its node is down; with several another node takes over.
+    /// Sets the replication factor of topics that are created without one (default 1, at most the
+    /// number of nodes). With one replica a partition has no leader while its node is down.
     #[must_use]
     pub fn default_replication(mut self, replicas: u16) -> Self {
         self.default_replication = i16::try_from(replicas.max(1)).unwrap_or(i16::MAX);
         self
     }
 
-    /// Whether a Metadata request for an unknown topic creates it, if the request allows it too (default true).
+    /// Sets whether a Metadata request that allows it creates an unknown topic (default true).
     #[must_use]
     pub fn auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
         self
     }
 
-    /// The Kafka error code with which the very Metadata request is answered that creates a topic (default none: its
-    /// leaders are known at once). Kafka answers 3, unknown topic; other brokers 5, leader not available.
+    /// Sets the Kafka error code of a topic in the Metadata response that creates it (default none:
+    /// its leaders are elected at once). Kafka returns 3, UNKNOWN_TOPIC_OR_PARTITION; other brokers
+    /// 5, LEADER_NOT_AVAILABLE.
     #[must_use]
     pub fn auto_create_first_error(mut self, error_code: i16) -> Self {
         self.auto_create_first_error = Some(error_code);
         self
     }
 
-    /// The session timeouts that a group member may ask for (default 6 s to 300 s).
+    /// Sets the allowed session timeouts of the classic protocol (default 6 s to 300 s).
     #[must_use]
     pub fn session_timeouts(mut self, min: Duration, max: Duration) -> Self {
         self.session_timeout_min = min;
@@ -154,15 +155,16 @@ impl BrokerConfig {
         self
     }
 
-    /// How long an empty group waits for more members after the first one joins (default 0; Kafka's is 3 s).
+    /// Sets the delay of the first rebalance of an empty group, for more members to join (default
+    /// 0; Kafka's is 3 s).
     #[must_use]
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.initial_rebalance_delay = delay;
         self
     }
 
-    /// How often a member of the `consumer` protocol is told to send a heartbeat, and how long it may be silent before its
-    /// partitions go to others (default 5 s and 45 s). There the broker sets both times, in the classic protocol the client.
+    /// Sets heartbeat interval and session timeout of the `consumer` protocol (default 5 s and 45
+    /// s). There the broker sets both; in the classic protocol the client does.
     #[must_use]
     pub fn consumer_protocol_timeouts(mut self, heartbeat_interval: Duration, session_timeout: Duration) -> Self {
         self.heartbeat_interval = heartbeat_interval;
@@ -170,60 +172,64 @@ impl BrokerConfig {
         self
     }
 
-    /// The largest record batch of a topic without a `max.message.bytes` of its own, in bytes as it stands in the log
-    /// (default 1,048,588).
+    /// Sets the maximum bytes of a record batch, for topics without `max.message.bytes` (default
+    /// 1,048,588).
     #[must_use]
     pub fn max_message_bytes(mut self, bytes: u32) -> Self {
         self.max_message_bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         self
     }
 
-    /// The bytes a partition keeps before its oldest batches are dropped, for topics without a `retention.bytes` of
-    /// their own (default: all). The newest batch is always kept.
+    /// Sets the bytes that a partition retains, for topics without `retention.bytes` (default:
+    /// unlimited). The newest batch is always retained.
     #[must_use]
     pub fn retention_bytes(mut self, bytes: u64) -> Self {
         self.retention_bytes = Some(bytes);
         self
     }
 
-    /// Whether each record of a produced batch is looked at, as Kafka does, not only the batch's header and checksum
-    /// (default true). A gzip batch is decompressed for it; batches of other codecs are never looked into.
+    /// Sets whether each record of a produced batch is validated, as Kafka does, or only the header
+    /// and checksum (default true). Batches of codecs other than none and gzip are not
+    /// decompressed.
     #[must_use]
     pub fn check_records(mut self, check: bool) -> Self {
         self.check_records = check;
         self
     }
 
-    /// Whether a fetch may end in the middle of a batch when it reaches a size limit, as Kafka's does (default false).
+    /// Sets whether a Fetch response may end with a partial batch at a size limit, as Kafka's may
+    /// (default false).
     #[must_use]
     pub fn partial_batches(mut self, cut: bool) -> Self {
         self.partial_batches = cut;
         self
     }
 
-    /// The racks that the nodes stand in, dealt out to them one by one (default none). A consumer that names its rack is sent
-    /// from the leader of a partition to a replica in that rack, as Kafka's rack-aware replica selector does.
+    /// Sets the racks of the nodes, assigned round-robin (default none). A consumer with a rack is
+    /// sent to a replica in that rack, as by Kafka's rack-aware replica selector.
     #[must_use]
     pub fn racks(mut self, racks: &[&str]) -> Self {
         self.racks = racks.iter().map(|&r| r.to_owned()).collect();
         self
     }
 
-    /// Has every connection authenticate before anything else is served (default: nobody is asked).
+    /// Requires SASL authentication on every connection (default: none).
     #[must_use]
     pub fn sasl(mut self, sasl: Sasl) -> Self {
         self.sasl = Some(sasl);
         self
     }
 
-    /// A function that sees every request before it is served; see [`Broker::set_hook`](crate::Broker::set_hook).
+    /// Sets a hook that sees every request before it is served; see
+    /// [`Broker::set_hook`](crate::Broker::set_hook).
     #[must_use]
     pub fn hook(mut self, hook: impl Fn(&RequestInfo<'_>) -> Option<Fault> + Send + Sync + 'static) -> Self {
         self.hook = Some(Hook::new(hook));
         self
     }
 
-    /// Has all nodes listen with TLS (default: plaintext). Certificates, and whether clients need one, are rustls's to say.
+    /// Makes all nodes listen with TLS (default: plaintext). Certificates and client authentication
+    /// are part of rustls's configuration.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, server: crate::TlsServer) -> Self {

@@ -1,4 +1,5 @@
-//! One connection: requests are read, served and answered one at a time, in order, as real brokers do.
+//! A connection: requests are read, served and responded to one at a time, in order, as real
+//! brokers do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,14 +22,14 @@ use crate::sasl::Auth;
 use crate::schema;
 use crate::shared::Shared;
 
-/// The largest request, as Kafka's `socket.request.max.bytes`.
+/// Maximum size of a request, as Kafka's `socket.request.max.bytes`.
 const MAX_REQUEST_BYTES: usize = 100 << 20;
-/// A longer request takes memory as it comes, whatever its length says.
+/// Maximum memory reserved for a request before its bytes arrive.
 const MAX_PREALLOCATED_BYTES: usize = 1 << 20;
-/// Key, version and correlation id.
+/// Bytes of API key, version and correlation id.
 const MIN_HEADER_BYTES: usize = 8;
 
-/// Counts a connection for as long as it is served.
+/// Counts a connection while it is served.
 struct ConnectionCount<'a>(&'a Shared);
 
 impl Drop for ConnectionCount<'_> {
@@ -87,7 +88,7 @@ async fn serve_requests<S: AsyncRead + AsyncWrite + Unpin>(
 async fn read_frame(stream: &mut BufReader<impl AsyncRead + Unpin>) -> io::Result<Bytes> {
     let length = stream.read_u32().await? as usize;
     if !(MIN_HEADER_BYTES..=MAX_REQUEST_BYTES).contains(&length) {
-        return Err(invalid(format!("a request of {length} bytes")));
+        return Err(invalid(format!("invalid request length of {length} bytes")));
     }
     let mut frame = BytesMut::with_capacity(length.min(MAX_PREALLOCATED_BYTES));
     let mut rest = stream.take(length as u64);
@@ -112,21 +113,21 @@ pub(crate) async fn handle_request(
     let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
     let api = match ApiKey::try_from(api_key) {
         Ok(api) if offered => api,
-        // A client that asks in a version of the future learns from the oldest answer which ones there are.
+        // Kafka's rule: the response in version 0 tells a newer client which versions there are.
         Ok(ApiKey::ApiVersions) => {
             let versions = api::api_versions::versions(shared, Some(ResponseError::UnsupportedVersion));
             return context.encode_as(&versions, 0);
         }
-        _ => return Err(invalid(format!("api {api_key} version {version} is not served"))),
+        _ => return Err(invalid(format!("api {api_key} version {version} is not supported"))),
     };
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
-        .map_err(|error| invalid(format!("unreadable header: {error}")))?;
+        .map_err(|error| invalid(format!("invalid header: {error}")))?;
     context.client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
     let info = RequestInfo { node, api_key, version, correlation_id, client_id: &context.client_id, body: &frame };
     let flexible = api.request_header_version(version) >= 2;
     let fields = schema::fields(api).unwrap_or_default();
     schema::check(&frame, fields, version, flexible)
-        .map_err(|message| invalid(format!("unreadable {api:?}: {message}")))?;
+        .map_err(|message| invalid(format!("invalid {api:?} request: {message}")))?;
     let fault = shared.fault_for(&info);
     context.inject(fault);
     match fault {
@@ -135,7 +136,7 @@ pub(crate) async fn handle_request(
         _ => {}
     }
     if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
-        return Err(invalid(format!("{api:?} without an authentication that counts")));
+        return Err(invalid(format!("{api:?} on a connection that is not authenticated")));
     }
     let response = match api {
         ApiKey::SaslHandshake => {
@@ -156,7 +157,7 @@ pub(crate) async fn handle_request(
     Ok(response)
 }
 
-/// An answer behind which the connection may be closed.
+/// Makes a response the last of its connection.
 fn close_after(response: Response, close: bool) -> Response {
     match response {
         Response::Send(bytes) if close => Response::SendAndClose(bytes),

@@ -1,4 +1,4 @@
-//! All groups, the requests that are parked in them, and the task that lets their deadlines pass.
+//! The groups of the cluster and their pending requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::group::{Group, GroupResponse, RequestId};
 
-/// Every group of the cluster, whichever node coordinates it.
+/// All groups, whichever node coordinates them.
 #[derive(Debug)]
 pub(crate) struct GroupCoordinator {
     groups: BTreeMap<String, Group>,
@@ -20,7 +20,7 @@ pub(crate) struct GroupCoordinator {
 }
 
 impl GroupCoordinator {
-    /// The session timeout is that of members of the `consumer` protocol.
+    /// Creates a coordinator without groups; `session_timeout` is for the `consumer` protocol.
     pub fn new(initial_rebalance_delay: Duration, session_timeout: Duration) -> Self {
         Self {
             groups: BTreeMap::new(),
@@ -32,7 +32,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Notified after a change that may have brought a deadline forward.
+    /// Returns what is notified after a change that may have brought a deadline forward.
     pub fn changed(&self) -> Arc<Notify> {
         self.changed.clone()
     }
@@ -53,13 +53,14 @@ impl GroupCoordinator {
         self.groups.values_mut().for_each(|g| g.delete_offsets_of_topic(topic));
     }
 
-    /// The group, made if it is not there.
+    /// Returns a group, created if missing.
     fn get_or_create(&mut self, id: &str) -> &mut Group {
         let (delay, session) = (self.initial_rebalance_delay, self.session_timeout);
         self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(delay, session))
     }
 
-    /// Lets `step` change a group, made if `create`, and delivers the answers that come of it. `None`: no such group.
+    /// Applies `step` to a group, created if `create`, and sends the responses it produces. `None`
+    /// if there is no such group.
     pub fn update<T>(&mut self, id: &str, create: bool, step: impl FnOnce(&mut Group) -> T) -> Option<T> {
         let group = if create { self.get_or_create(id) } else { self.groups.get_mut(id)? };
         let result = step(group);
@@ -69,7 +70,7 @@ impl GroupCoordinator {
         Some(result)
     }
 
-    /// As [`update`](Self::update), for a request that may be parked: its answer comes through the receiver.
+    /// Applies `step`, whose response may come later: through the receiver.
     pub fn submit(
         &mut self,
         id: &str,
@@ -90,13 +91,13 @@ impl GroupCoordinator {
     fn deliver(&mut self, responses: Vec<(RequestId, GroupResponse)>) {
         for (request_id, response) in responses {
             if let Some(sender) = self.pending.remove(&request_id) {
-                // A receiver that is gone is a connection that was closed: its member's session ends in time.
+                // Without a receiver the connection was closed: its member's session expires.
                 let _ = sender.send(response);
             }
         }
     }
 
-    /// Handles the deadlines that have passed; returns the next one.
+    /// Handles expired deadlines; returns the next one.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         let mut responses = Vec::new();
         for group in self.groups.values_mut().filter(|g| g.deadline().is_some_and(|d| d <= now)) {

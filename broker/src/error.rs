@@ -1,4 +1,4 @@
-//! What can go wrong when a program, not a client on the wire, asks something of the broker.
+//! Errors of the broker's own methods, and of responses.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use kafka_protocol::ResponseError;
 
-/// Why the broker did not do what a program asked of it.
+/// Error of a [`Broker`](crate::Broker) method.
 ///
 /// ```
 /// use ailurus_broker::{Broker, BrokerConfig, BrokerError};
@@ -23,34 +23,34 @@ use kafka_protocol::ResponseError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// An address could not be listened on.
+    /// Failed to listen on an address.
     Listen {
-        /// The node that should have listened.
+        /// The node.
         node: i32,
         /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// There is no node of that id.
+    /// No node has this id.
     UnknownNode(i32),
-    /// The topic does not exist, or has no such partition.
+    /// The topic or partition does not exist.
     UnknownPartition {
         /// The topic.
         topic: String,
         /// The partition.
         partition: i32,
     },
-    /// A topic could not be created or changed: the Kafka error code and what is wrong.
+    /// A topic could not be created or changed.
     Topic {
         /// The topic.
         topic: String,
-        /// The error code of the Kafka protocol, such as 36 for a topic that exists.
+        /// Kafka error code, such as 36, TOPIC_ALREADY_EXISTS.
         code: i16,
-        /// What is wrong.
+        /// The broker's message.
         message: String,
     },
-    /// The bytes are not a record batch of format v2, or its records cannot be read.
+    /// Not a record batch of format v2, or its records cannot be decoded.
     InvalidBatch(String),
 }
 
@@ -62,10 +62,10 @@ impl fmt::Display for BrokerError {
             }
             Self::UnknownNode(node) => write!(f, "the cluster has no node {node}"),
             Self::UnknownPartition { topic, partition } => {
-                write!(f, "there is no partition {partition} of topic {topic}")
+                write!(f, "topic {topic} has no partition {partition}")
             }
             Self::Topic { topic, code, message } => write!(f, "topic {topic}: {message} (error code {code})"),
-            Self::InvalidBatch(why) => write!(f, "not a readable record batch: {why}"),
+            Self::InvalidBatch(message) => write!(f, "invalid record batch: {message}"),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Error for BrokerError {
     }
 }
 
-/// The error code and message of a response.
+/// Error code and message of a response.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub error: ResponseError,

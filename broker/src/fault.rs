@@ -1,4 +1,4 @@
-//! Faults on demand: a hook sees every request before it is served and may spoil it.
+//! Fault injection: a hook sees every request before it is served and may inject a fault.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What a [hook](crate::Broker::set_hook) does to one request.
+/// A fault that a [hook](crate::Broker::set_hook) injects into one request.
 ///
 /// ```
 /// use ailurus_broker::{Fault, RequestInfo};
@@ -18,35 +18,38 @@ use bytes::Bytes;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Wait, then serve the request: what stands behind it on its connection waits too.
+    /// Waits, then serves the request. Later requests of the connection wait too.
     Delay(Duration),
-    /// Serve the request at once, but hold the answer back for this long.
+    /// Serves the request at once, and delays the response.
     DelayResponse(Duration),
-    /// Close the connection without serving the request.
+    /// Closes the connection without serving the request.
     Close,
-    /// Serve the request, then close the connection in place of an answer: the client cannot tell it from `Close`.
+    /// Serves the request, then closes the connection without a response: the client cannot
+    /// distinguish it from `Close`.
     DropResponse,
-    /// Answer with this Kafka error code, in every place where the answer has one, in place of serving the request.
+    /// Returns this Kafka error code in every place where the response has one, without serving the
+    /// request.
     Error(i16),
-    /// Answer with this Kafka error code for the partitions with this index, in place of serving them, and serve the others. Of Produce,
-    /// Fetch and ListOffsets requests; others are served.
+    /// Returns this Kafka error code for partitions with this index, without serving them, and
+    /// serves the others. For Produce, Fetch and ListOffsets; other requests are served.
     PartitionError {
-        /// Index of the partition in its topic.
+        /// Partition id.
         partition: i32,
-        /// The code.
+        /// Kafka error code.
         code: i16,
     },
-    /// Serve the request, then answer with this Kafka error code for each batch that was appended. Of Produce requests; others are served.
+    /// Serves the request, then returns this Kafka error code for each appended batch. For Produce;
+    /// other requests are served.
     ErrorAfterAppend(i16),
-    /// Append no batch, and answer with `InvalidRecord` that names the first record of each and every so many-th behind it. Of Produce
-    /// requests; others are served.
+    /// Appends no batch, and returns INVALID_RECORD that names the first record of each and every
+    /// `every`-th after it. For Produce; other requests are served.
     RecordErrors {
-        /// Distance of two records that are named; 1 names all, 0 counts as 1.
+        /// Distance between two named records; 1 names all, 0 counts as 1.
         every: u32,
     },
 }
 
-/// One request as a [hook](crate::Broker::set_hook) sees it: decoded header, undecoded body.
+/// A request as a [hook](crate::Broker::set_hook) sees it: decoded header, undecoded body.
 ///
 /// ```
 /// use ailurus_broker::RequestInfo;
@@ -64,21 +67,21 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestInfo<'a> {
-    /// The node that the request reached.
+    /// Node that received the request.
     pub node: i32,
-    /// The API, by its number in the Kafka protocol guide.
+    /// API key.
     pub api_key: i16,
-    /// The version of the API.
+    /// API version.
     pub version: i16,
-    /// The correlation id.
+    /// Correlation id.
     pub correlation_id: i32,
-    /// The client id; empty if the client sent none.
+    /// Client id; empty if there is none.
     pub client_id: &'a str,
-    /// The request's body, after the header.
+    /// Body, after the header.
     pub body: &'a Bytes,
 }
 
-/// A function that sees every request before it is served.
+/// The hook of a broker.
 #[derive(Clone)]
 pub(crate) struct Hook(Arc<HookFn>);
 

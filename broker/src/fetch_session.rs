@@ -1,4 +1,4 @@
-//! Incremental fetch sessions (KIP-227): what a connection fetches is remembered, and only what has changed is answered.
+//! Incremental fetch sessions (KIP-227): responses have only partitions that changed.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use uuid::Uuid;
 
-/// The most sessions that are kept, as Kafka's `max.incremental.fetch.session.cache.slots`.
+/// Maximum number of sessions, as Kafka's `max.incremental.fetch.session.cache.slots`.
 const MAX_SESSIONS: usize = 1000;
-/// The epoch of a fetch without a session.
+/// Epoch of a fetch without a session.
 const FINAL_EPOCH: i32 = -1;
-/// The epoch of a fetch that begins one.
+/// Epoch of a fetch that creates a session.
 const INITIAL_EPOCH: i32 = 0;
 
 /// A partition of a session.
@@ -20,27 +20,27 @@ const INITIAL_EPOCH: i32 = 0;
 struct CachedPartition {
     topic: TopicName,
     topic_id: Uuid,
-    request_data: FetchPartition,
-    /// High watermark and log start as they were told last.
+    request: FetchPartition,
+    /// High watermark and log start offset last returned.
     last_reported: Option<(i64, i64)>,
 }
 
 impl CachedPartition {
     fn is(&self, topic: &TopicName, topic_id: Uuid, partition: i32) -> bool {
-        self.topic == *topic && self.topic_id == topic_id && self.request_data.partition == partition
+        self.topic == *topic && self.topic_id == topic_id && self.request.partition == partition
     }
 }
 
 #[derive(Debug)]
 struct FetchSession {
     node: i32,
-    /// Of the next request.
+    /// Expected epoch of the next request.
     epoch: i32,
-    /// In the order in which they are served.
+    /// Partitions in the order in which they are served.
     partitions: Vec<CachedPartition>,
 }
 
-/// The sessions of all nodes, by id.
+/// Sessions of all nodes, by id.
 #[derive(Debug, Default)]
 pub(crate) struct FetchSessions {
     sessions: BTreeMap<i32, FetchSession>,
@@ -52,7 +52,8 @@ impl FetchSessions {
         self.sessions.clear();
     }
 
-    /// Takes a request into its session: afterwards it names all partitions to look at. Gives the session's id, 0 for none.
+    /// Applies a request to its session, and makes it name all partitions to read. Returns the
+    /// session id, 0 for none.
     pub fn resolve_request(&mut self, node: i32, request: &mut FetchRequest) -> Result<i32, ResponseError> {
         if matches!(request.session_epoch, FINAL_EPOCH | INITIAL_EPOCH) {
             self.sessions.remove(&request.session_id);
@@ -86,24 +87,24 @@ impl FetchSessions {
         self.last_id
     }
 
-    /// Which partitions must be told of: in an incremental answer those with news. Those that brought records go to the end
-    /// of the session, so that each has its turn.
+    /// Returns whether the response must have this partition: in an incremental one only if it
+    /// changed. A partition with records moves to the end of the session, for fairness.
     pub fn record_response(
         &mut self,
-        topic_id: i32,
+        session_id: i32,
         incremental: bool,
         topic: (&TopicName, Uuid),
         data: &PartitionData,
         bytes: usize,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(&topic_id) else { return true };
+        let Some(session) = self.sessions.get_mut(&session_id) else { return true };
         let found = session.partitions.iter().position(|c| c.is(topic.0, topic.1, data.partition_index));
         let Some(at) = found else { return true };
         let now = Some((data.high_watermark, data.log_start_offset));
         let cached = &mut session.partitions[at];
         let has_changed =
             data.error_code != 0 || data.preferred_read_replica.0 >= 0 || bytes > 0 || cached.last_reported != now;
-        // A partition in error is told of again when it is well.
+        // After an error the partition is returned again once it is served.
         cached.last_reported = now.filter(|_| data.error_code == 0);
         if bytes > 0 {
             let served = session.partitions.remove(at);
@@ -119,13 +120,13 @@ impl FetchSession {
             self.partitions.retain(|c| !topic.partitions.iter().any(|p| c.is(&topic.topic, topic.topic_id, *p)));
         }
         for topic in &request.topics {
-            for request_data in &topic.partitions {
-                match self.partitions.iter_mut().find(|c| c.is(&topic.topic, topic.topic_id, request_data.partition)) {
-                    Some(known) => known.request_data = request_data.clone(),
+            for partition in &topic.partitions {
+                match self.partitions.iter_mut().find(|c| c.is(&topic.topic, topic.topic_id, partition.partition)) {
+                    Some(known) => known.request = partition.clone(),
                     None => self.partitions.push(CachedPartition {
                         topic: topic.topic.clone(),
                         topic_id: topic.topic_id,
-                        request_data: request_data.clone(),
+                        request: partition.clone(),
                         last_reported: None,
                     }),
                 }
@@ -133,17 +134,17 @@ impl FetchSession {
         }
     }
 
-    /// Neighbours of one topic are put together; the order stays.
+    /// Groups adjacent partitions of a topic; the order stays.
     fn topics(&self) -> Vec<FetchTopic> {
         let mut topics: Vec<FetchTopic> = Vec::new();
         for c in &self.partitions {
             match topics.last_mut().filter(|t| t.topic == c.topic && t.topic_id == c.topic_id) {
-                Some(topic) => topic.partitions.push(c.request_data.clone()),
+                Some(topic) => topic.partitions.push(c.request.clone()),
                 None => topics.push(
                     FetchTopic::default()
                         .with_topic(c.topic.clone())
                         .with_topic_id(c.topic_id)
-                        .with_partitions(vec![c.request_data.clone()]),
+                        .with_partitions(vec![c.request.clone()]),
                 ),
             }
         }

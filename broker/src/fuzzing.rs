@@ -1,5 +1,6 @@
-//! What a hostile client may send, as a function that takes any bytes: whatever they are, the broker neither panics nor takes memory
-//! for what is not there, and each request is answered or its connection closed. Only there for tests and for the target in `fuzz/`.
+//! Fuzz target: serves requests decoded from arbitrary bytes. The broker must not panic nor reserve
+//! memory by a claimed length, and each request must get a response or close its connection. Only
+//! for tests and `fuzz/`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,15 +17,15 @@ use crate::sasl::Auth;
 use crate::shared::Shared;
 use crate::{BrokerConfig, Sasl, Versions};
 
-/// Requests of one input, at most.
+/// Maximum number of requests of one input.
 const MAX_REQUESTS: usize = 16;
-/// Time that a request is given. With the clock of tests, which goes on by itself when nothing else does, that is more than the longest
-/// wait that a client can ask for, and each request must be answered in it; the fuzzer's clock is the system's, and it goes on.
+/// Time limit of a request. The tests' paused clock advances by itself, so there the limit exceeds
+/// the longest wait a client can request, and a response is required. The fuzzer's clock is real.
 const RESPONSE_TIMEOUT: Duration =
     if cfg!(test) { Duration::from_secs(60 * 24 * 3600) } else { Duration::from_millis(2) };
 
-/// The requests that an input stands for: a byte for the broker's kind, then of each the API, the version, the length of its body in
-/// two bytes, and the body.
+/// Serves the requests of an input: a byte selects the kind of broker; each request is API,
+/// version, length of the body in two bytes, and the body.
 pub fn requests(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -69,7 +70,7 @@ async fn serve(shared: &Shared, mut data: &[u8]) {
         .await;
         assert!(
             response.is_ok() || cfg!(not(test)),
-            "a request of API {api} was not answered within {RESPONSE_TIMEOUT:?}"
+            "a request of API {api} got no response within {RESPONSE_TIMEOUT:?}"
         );
         if let Ok(Err(_)) = response {
             state = auth(); // the next one comes over another connection
@@ -77,14 +78,14 @@ async fn serve(shared: &Shared, mut data: &[u8]) {
     }
 }
 
-/// The API and the version that two bytes choose, of those that are served.
+/// Maps two bytes to an offered API and version.
 pub(crate) fn choose_api(shared: &Shared, api: u8, version: u8) -> Option<(ApiKey, i16)> {
     let served: Vec<_> = (0..100).filter_map(|key| Some((key, shared.config.versions.range(key)?))).collect();
     let (key, (min, max)) = *served.get(usize::from(api) % served.len().max(1))?;
     Some((ApiKey::try_from(key).ok()?, min + i16::from(version) % (max - min + 1)))
 }
 
-/// A request with its header, as it comes behind its length.
+/// Builds a request frame, without its length.
 fn frame(shared: &Shared, api: u8, version: u8, body: &[u8]) -> Option<Bytes> {
     let (api, version) = choose_api(shared, api, version)?;
     let mut frame = BytesMut::new();

@@ -1,4 +1,4 @@
-//! The target from seeds: requests that have the structure they should have, with some of their bytes changed.
+//! Runs the fuzz target from seeds: well-formed requests with some bytes mutated.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use crate::batch;
 use crate::schema;
 use crate::schema::sample::{Rng, body};
 
-/// Seeds without `AILURUS_FUZZ_SEEDS`.
+/// Number of seeds without `AILURUS_FUZZ_SEEDS`.
 const DEFAULT_SEEDS: u64 = 2_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -24,13 +24,13 @@ fn shared(versions: Versions) -> Shared {
     Shared::new(config, cluster)
 }
 
-/// Decodes the body of a request.
+/// Decodes a request body.
 fn decode(api: ApiKey, bytes: &mut Bytes, version: i16) -> Result<(), String> {
     macro_rules! decode {
         ($($api:ident $request:ident,)*) => {
             match api {
                 $(ApiKey::$api => messages::$request::decode(bytes, version).map(drop).map_err(|e| e.to_string()),)*
-                other => Err(format!("{other:?} is not served")),
+                other => Err(format!("{other:?} is not supported")),
             }
         };
     }
@@ -138,7 +138,7 @@ fn input(rng: &mut Rng) -> Vec<u8> {
     all
 }
 
-/// Changes up to three places; half of the requests stay as they are.
+/// Mutates up to four places in half of the requests.
 fn mutate(input: &mut Vec<u8>, rng: &mut Rng) {
     if rng.below(2) == 0 {
         return;

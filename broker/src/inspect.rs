@@ -1,4 +1,4 @@
-//! Looking into a broker, and putting things into its logs that no producer would send.
+//! Inspection of logs and groups, and writes to logs that no producer would send.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,45 +16,45 @@ use crate::error::BrokerError;
 use crate::group::Member;
 use crate::log::{Batch, Log};
 
-/// A record in the log of a partition, as [`Broker::log_records`] gives it.
+/// A record in the log of a partition; see [`Broker::log_records`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogRecord {
-    /// The offset.
+    /// Offset.
     pub offset: i64,
-    /// Milliseconds since 1970, as the producer sent it.
+    /// Timestamp of the producer, in milliseconds since 1970.
     pub timestamp: i64,
-    /// The key.
+    /// Key.
     pub key: Option<Bytes>,
-    /// The value; `None` is a tombstone.
+    /// Value; `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// The headers, in order.
+    /// Headers, in order.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// The producer's id, -1 if it is not idempotent.
+    /// Producer id, -1 if not idempotent.
     pub producer_id: i64,
 }
 
-/// A member of a group, as [`Broker::group_members`] gives it.
+/// A member of a group; see [`Broker::group_members`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// The id that the coordinator gave it, or that it gave itself in the `consumer` protocol.
+    /// Member id.
     pub member_id: String,
-    /// The instance id of a static member.
+    /// Instance id of a static member.
     pub instance_id: Option<String>,
-    /// What its client calls itself.
+    /// Client id.
     pub client_id: String,
-    /// What is assigned to it, by the leader or in the `consumer` protocol by the broker, in the leader's encoding
-    /// (`ConsumerProtocolAssignment`).
+    /// Assigned partitions, encoded as `ConsumerProtocolAssignment` in both protocols.
     pub assignment: Bytes,
 }
 
 impl Broker {
-    /// The records of a partition, in order: all that a consumer could still read. Control records are left out.
+    /// Returns the records of a partition that a consumer could read, in order.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is packed with a codec other than gzip.
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is compressed
+    /// with a codec other than gzip.
     pub fn log_records(&self, topic: &str, partition: i32) -> Result<Vec<LogRecord>, BrokerError> {
         self.with_log(topic, partition, |log| {
             let mut out = Vec::new();
@@ -65,7 +65,7 @@ impl Broker {
         })?
     }
 
-    /// The batches of a partition as they stand in the log.
+    /// Returns the batches in the log of a partition.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Broker {
         self.with_log(topic, partition, |log| log.batches().map(|b| b.data.clone()).collect())
     }
 
-    /// The offset at which the log of a partition begins, and the one that its next record gets.
+    /// Returns log start offset and log end offset of a partition.
     ///
     /// # Errors
     ///
@@ -83,23 +83,24 @@ impl Broker {
         self.with_log(topic, partition, |log| (log.start(), log.end()))
     }
 
-    /// The names of the topics and how many partitions each has.
+    /// Returns the topics with their partition counts.
     pub fn topics(&self) -> Vec<(String, usize)> {
         self.shared.cluster().topics.iter().map(|(name, t)| (name.clone(), t.partitions.len())).collect()
     }
 
-    /// Appends a record batch as it is: only its base offset and leader epoch are written into it. Its checksum and its
-    /// records are not looked at, so it may be a broken one. Returns its base offset.
+    /// Appends a record batch unchanged except for base offset and leader epoch. Checksum and
+    /// records are not validated, so it may be corrupt. Returns its base offset.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if it is not as long as its header says.
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if its length differs from
+    /// its header's.
     pub fn append_raw_batch(&self, topic: &str, partition: i32, batch: &[u8]) -> Result<i64, BrokerError> {
         self.append(topic, partition, BytesMut::from(batch))
     }
 
-    /// Appends the control batch that ends a transaction of a producer: it takes one offset and holds no record for
-    /// consumers. Returns its offset.
+    /// Appends a transaction marker of a producer: one offset, no record for consumers. Returns its
+    /// offset.
     ///
     /// # Errors
     ///
@@ -114,12 +115,14 @@ impl Broker {
         self.append(topic, partition, batch::control(producer_id, 0, commit, now_ms()))
     }
 
-    /// Appends a record batch, such as one of [`log_batches`](Self::log_batches), as part of a transaction of a producer: open
-    /// until [`append_control_batch`](Self::append_control_batch) ends it. Its codec stays. Returns its base offset.
+    /// Appends a record batch, such as one of [`log_batches`](Self::log_batches), as part of a
+    /// transaction of a producer, open until [`append_control_batch`](Self::append_control_batch)
+    /// ends it. Returns its base offset.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if it is not as long as its header says.
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if its length differs from
+    /// its header's.
     pub fn append_transactional_batch(
         &self,
         topic: &str,
@@ -133,8 +136,8 @@ impl Broker {
         self.append(topic, partition, batch)
     }
 
-    /// Cuts the log of a partition: every batch that reaches `end` or beyond is lost, and a new leader epoch begins, as after
-    /// the election of a replica that had fallen behind.
+    /// Truncates the log of a partition: drops every batch that reaches `end`, and starts a new
+    /// leader epoch, as after the election of a replica that lagged.
     ///
     /// # Errors
     ///
@@ -146,12 +149,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Forgets all fetch sessions, as a broker does that has no room for more.
+    /// Drops all fetch sessions, as a broker does whose session cache is full.
     pub fn drop_fetch_sessions(&self) {
         self.shared.sessions().clear();
     }
 
-    /// Appends a batch that takes `offsets` offsets (at least 1) and has no records left. Returns its base offset.
+    /// Appends a batch of `offsets` offsets (at least 1) without records, as compaction leaves one.
+    /// Returns its base offset.
     ///
     /// # Errors
     ///
@@ -160,22 +164,23 @@ impl Broker {
         self.append(topic, partition, batch::empty(i32::from(offsets.max(1)), now_ms()))
     }
 
-    /// Keeps only the records whose offsets `keep` says yes to, as compaction would: offsets stay what they were, and
-    /// batches without a record go. The newest batch stays, if need be as an empty one.
+    /// Compacts a partition to the records whose offsets `keep` accepts. Offsets stay, and batches
+    /// without records are dropped, except for the newest.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is packed with a codec other than
-    /// gzip: nothing is changed then.
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::InvalidBatch`] if a batch is compressed
+    /// with a codec other than gzip: then nothing is changed.
     pub fn compact(&self, topic: &str, partition: i32, keep: impl Fn(i64) -> bool) -> Result<(), BrokerError> {
         self.with_log(topic, partition, |log| log.compact(keep))?
     }
 
-    /// Deletes the records before `offset`; the log begins there from now on.
+    /// Deletes the records before `offset`, the new log start offset.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::UnknownPartition`]; [`BrokerError::Topic`] with code 1 if the offset is past the log's end.
+    /// [`BrokerError::UnknownPartition`]; [`BrokerError::Topic`] with code 1 if the offset is
+    /// beyond the log end.
     pub fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Result<(), BrokerError> {
         let deleted = self.with_log(topic, partition, |log| log.delete_before(offset))?;
         deleted.map_err(|error| BrokerError::Topic {
@@ -185,13 +190,13 @@ impl Broker {
         })
     }
 
-    /// The offset that a group has committed for a partition.
+    /// Returns the committed offset of a group for a partition.
     pub fn committed_offset(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let groups = self.shared.groups();
         groups.get(group)?.offsets().get(&(topic.to_owned(), partition)).map(|c| c.offset)
     }
 
-    /// The members of a group; empty if there is no such group.
+    /// Returns the members of a group; empty if there is no such group.
     pub fn group_members(&self, group: &str) -> Vec<GroupMember> {
         let one = |(id, m): (&str, &Member)| GroupMember {
             member_id: id.to_owned(),
@@ -214,21 +219,21 @@ impl Broker {
         }
     }
 
-    /// The state of a group by its Kafka name and its generation, which counts its rebalances. A classic group is `Empty`,
-    /// `PreparingRebalance`, `CompletingRebalance` or `Stable`; one of the `consumer` protocol `Empty`, `Assigning`,
-    /// `Reconciling` or `Stable`, and the generation is the group's epoch.
+    /// Returns state and generation of a group. A classic group is `Empty`, `PreparingRebalance`,
+    /// `CompletingRebalance` or `Stable`; one of the `consumer` protocol `Empty`, `Assigning`,
+    /// `Reconciling` or `Stable`, and its generation is the group epoch.
     pub fn group_state(&self, group: &str) -> Option<(&'static str, i32)> {
         let groups = self.shared.groups();
         let group = groups.get(group)?;
         Some((group.state(), group.consumer().map_or(group.generation(), consumer_group::ConsumerGroup::epoch)))
     }
 
-    /// How many requests of an API, by its number in the Kafka protocol guide, have reached the broker.
+    /// Returns the number of requests with this API key that were received.
     pub fn request_count(&self, api_key: i16) -> u64 {
         self.shared.requests().get(&api_key).copied().unwrap_or(0)
     }
 
-    /// How many client connections are open.
+    /// Returns the number of open client connections.
     pub fn connection_count(&self) -> usize {
         self.shared.open_connections()
     }
@@ -249,7 +254,7 @@ impl Broker {
 
 fn records(batch: &Batch, start: i64, out: &mut Vec<LogRecord>) -> Result<(), BrokerError> {
     let header = &batch.header;
-    let unknown = || BrokerError::InvalidBatch(format!("batch {} is packed with an unknown codec", header.base_offset));
+    let unknown = || BrokerError::InvalidBatch(format!("batch {} has an unsupported codec", header.base_offset));
     for record in batch.records()?.ok_or_else(unknown)? {
         let record = record?;
         let offset = header.base_offset + i64::from(record.offset_delta);
@@ -269,7 +274,7 @@ fn records(batch: &Batch, start: i64, out: &mut Vec<LogRecord>) -> Result<(), Br
     Ok(())
 }
 
-/// As the leader of a classic group would write it; the topics go by their names.
+/// Encodes an assignment as the leader of a classic group would.
 fn encode_assignment(partitions: &Partitions, names: &BTreeMap<Uuid, String>) -> Bytes {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for (topic, partition) in partitions {
@@ -284,7 +289,7 @@ fn encode_assignment(partitions: &Partitions, names: &BTreeMap<Uuid, String>) ->
         .with_user_data(None);
     let mut out = BytesMut::new();
     out.put_i16(0);
-    // Nothing of it can be too long to write.
+    // No field is long enough to fail.
     let written = assignment.encode(&mut out, 0);
     if written.is_ok() { out.freeze() } else { Bytes::new() }
 }

@@ -1,14 +1,15 @@
 //! An in-memory Kafka broker over real TCP, for tests, demos and local development.
 //!
-//! It speaks the Kafka protocol to any client: topics, idempotent produce, long-polling fetch, consumer groups of the
-//! classic and of the `consumer` protocol (KIP-848; a group's members all speak one), and the usual administration. It keeps
-//! everything in memory and forgets it when it ends. It asks who one is [if told to](BrokerConfig::sasl), but whoever it lets in may
-//! do all: access control lists are kept, and not acted upon. It knows no coordinator of transactions and no replication, though it
-//! can pretend to have several nodes: each listens on its own port and leads its share of the partitions. It trusts its clients, as a
-//! tool for loopback may: do not open it to machines that you do not trust.
+//! Any Kafka client can use it: topics, idempotent produce, long-polling fetch, consumer groups of
+//! the classic and the `consumer` protocol (KIP-848), and administration. All state is in memory
+//! and lost at shutdown. It can require [authentication](BrokerConfig::sasl), but no authorization:
+//! access control lists are stored, not enforced. It has no transaction coordinator and no
+//! replication; several nodes, each with its own port and a share of the partitions, work on the
+//! same state. It trusts its clients: use it on loopback.
 //!
-//! Its other half is for tests: look into logs and groups without the wire, spoil requests by a [hook](Broker::set_hook),
-//! move leaders and coordinators, stop and start nodes, and offer the [version ranges](Versions) of older brokers.
+//! Tests can also inspect logs and groups without the wire, inject faults by a
+//! [hook](Broker::set_hook), move leaders and coordinators, stop and start nodes, and offer the
+//! [versions](Versions) of older brokers.
 //!
 //! ```
 //! use ailurus_broker::{Broker, BrokerConfig, BrokerError};
@@ -58,6 +59,6 @@ pub use inspect::{GroupMember, LogRecord};
 pub use sasl::{Sasl, SaslMechanism};
 pub use versions::Versions;
 
-/// What a broker's TLS is made of: see [`BrokerConfig::tls`].
+/// TLS configuration of a broker; see [`BrokerConfig::tls`].
 #[cfg(feature = "tls")]
 pub type TlsServer = std::sync::Arc<tokio_rustls::rustls::ServerConfig>;

@@ -1,4 +1,4 @@
-//! The log of one partition: batches as they were sent, with their offsets.
+//! The log of one partition.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -17,10 +17,9 @@ use epochs::LeaderEpochs;
 pub(crate) use transactions::AbortedTxn;
 use transactions::Transactions;
 
-/// How many batches of a producer are remembered, to know a repeated one: as many as a producer may have in flight.
+/// Batches remembered per producer, to detect duplicates: as many as a producer may have in flight.
 const MAX_CACHED_BATCHES: usize = 5;
 
-/// A batch in the log.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub header: Header,
@@ -32,21 +31,21 @@ impl Batch {
         self.header.base_offset + i64::from(self.header.last_offset_delta)
     }
 
-    /// The records, or none if their codec is not looked into.
+    /// Returns the records; `None` if the codec is neither none nor gzip.
     pub fn records(&self) -> Result<Option<Records>, BrokerError> {
         Ok(batch::decompress(&self.header, &self.data)?.map(Records::new))
     }
 }
 
-/// What a producer sent last to a partition.
+/// State of an idempotent producer in a partition.
 #[derive(Debug, Default)]
 struct ProducerState {
     epoch: i16,
-    /// First sequence, last sequence, first offset.
+    /// First sequence, last sequence and base offset of the last batches.
     recent: VecDeque<(i32, i32, i64)>,
 }
 
-/// A batch out of a Produce request whose bytes were found to be in order, ready to get its offsets.
+/// A validated batch of a Produce request, without its offsets yet.
 #[derive(Debug)]
 pub(crate) struct ValidBatch {
     header: Header,
@@ -54,17 +53,17 @@ pub(crate) struct ValidBatch {
 }
 
 impl ValidBatch {
-    /// Bytes of the batch as it stands in the log.
+    /// Returns the bytes of the batch in the log.
     pub fn size(&self) -> usize {
         self.data.len()
     }
 
-    /// The places of its records in the batch.
+    /// Returns the indexes of its records in the batch.
     pub fn record_indexes(&self) -> std::ops::Range<i32> {
         0..self.header.count
     }
 
-    /// The places in the batch of records without a key, which a compacted topic refuses.
+    /// Returns the indexes of records without a key, which a compacted topic rejects.
     pub fn indexes_without_key(&self) -> Vec<i32> {
         let decompressed = batch::decompress(&self.header, &Bytes::copy_from_slice(&self.data)).ok().flatten();
         let records = decompressed.into_iter().flat_map(Records::new).filter_map(Result::ok);
@@ -72,8 +71,8 @@ impl ValidBatch {
     }
 }
 
-/// Looks at the records of one partition of a Produce request as Kafka does: exactly one batch of format v2, its
-/// checksum, and, if `check_each_record`, each record.
+/// Validates the records of one partition of a Produce request as Kafka does: one batch of format
+/// v2, its checksum and, if `check_each_record`, each record.
 pub(crate) fn validate(records: &Bytes, check_each_record: bool) -> Result<ValidBatch, ResponseError> {
     let header = match Header::read(records) {
         Some(header) => header,
@@ -115,7 +114,6 @@ fn check_records(header: &Header, data: &Bytes) -> Result<(), ResponseError> {
     if count == header.count { Ok(()) } else { Err(ResponseError::InvalidRecord) }
 }
 
-/// The log of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     batches: VecDeque<Batch>,
@@ -125,48 +123,48 @@ pub(crate) struct Log {
     producers: HashMap<i64, ProducerState>,
     transactions: Transactions,
     epochs: LeaderEpochs,
-    /// Connections whose Fetch waits for this partition, each at most once.
+    /// Connections with a Fetch that waits for this partition, each once.
     waiters: Vec<Weak<Notify>>,
 }
 
 impl Log {
-    /// The offset of the first record that can be read.
+    /// Returns the log start offset.
     pub fn start(&self) -> i64 {
         self.start
     }
 
-    /// The offset that the next record gets; the high watermark too.
+    /// Returns the log end offset, which is the high watermark too.
     pub fn end(&self) -> i64 {
         self.end
     }
 
-    /// Where the first open transaction begins, or the end.
+    /// Returns the start of the first open transaction, or the log end offset.
     pub fn last_stable_offset(&self) -> i64 {
         self.transactions.first_open().unwrap_or(self.end)
     }
 
-    /// The aborted transactions that touch `from` up to but not including `to`.
+    /// Returns the aborted transactions that overlap the offsets `from..to`.
     pub fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
         self.transactions.aborted(from, to)
     }
 
-    /// A new leader is elected.
+    /// Starts a new leader epoch at the end of the log.
     pub fn begin_epoch(&mut self, epoch: i32) {
         self.epochs.begin(epoch, self.end);
     }
 
-    /// Where a leader epoch ends: see [`LeaderEpochs::end_of`].
+    /// Returns the end of a leader epoch; see [`LeaderEpochs::end_of`].
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
         self.epochs.end_of(epoch, self.end)
     }
 
-    /// The leader epoch of the batch that holds `offset`; at the end of the log, of the one before it.
+    /// Returns the leader epoch of the batch with `offset`; at the log end, of the last batch.
     pub fn epoch_at(&self, offset: i64) -> Option<i32> {
         let index = self.batches.partition_point(|b| b.last_offset() < offset);
         self.batches.get(index).or(self.batches.back()).map(|b| batch::leader_epoch(&b.data))
     }
 
-    /// Drops every batch that reaches `end` or beyond: a replica that had them was lost.
+    /// Drops every batch that reaches `end`.
     pub fn truncate(&mut self, end: i64) {
         while self.batches.back().is_some_and(|b| b.last_offset() >= end) {
             if let Some(batch) = self.batches.pop_back() {
@@ -187,7 +185,7 @@ impl Log {
         self.batches.iter()
     }
 
-    /// Appends a batch; returns the offset of its first record. A batch that is already there is not appended again.
+    /// Appends a batch and returns its base offset; of a duplicate, the offset it was appended at.
     pub fn append(&mut self, batch: ValidBatch, leader_epoch: i32) -> Result<i64, ResponseError> {
         if let Some(offset) = self.check_sequence(&batch.header)? {
             return Ok(offset);
@@ -195,7 +193,7 @@ impl Log {
         Ok(self.push(batch.data, batch.header, leader_epoch))
     }
 
-    /// Checks the sequence numbers of an idempotent producer; returns the offset of a batch that is a repetition.
+    /// Checks the sequences of an idempotent producer; returns the base offset of a duplicate.
     fn check_sequence(&mut self, header: &Header) -> Result<Option<i64>, ResponseError> {
         if header.producer_id < 0 {
             return Ok(None);
@@ -203,22 +201,23 @@ impl Log {
         let (first, last) = (header.base_sequence, add_to_sequence(header.base_sequence, header.last_offset_delta));
         let end = self.end;
         match self.producers.get_mut(&header.producer_id) {
-            Some(is_waiting) if header.producer_epoch < is_waiting.epoch => {
+            Some(producer) if header.producer_epoch < producer.epoch => {
                 return Err(ResponseError::InvalidProducerEpoch);
             }
-            Some(is_waiting) if header.producer_epoch == is_waiting.epoch => {
-                if let Some(&(.., offset)) = is_waiting.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
+            Some(producer) if header.producer_epoch == producer.epoch => {
+                if let Some(&(.., offset)) = producer.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
                     return Ok(Some(offset));
                 }
-                if is_waiting.recent.back().is_some_and(|&(_, before, _)| add_to_sequence(before, 1) != first) {
+                if producer.recent.back().is_some_and(|&(_, last, _)| add_to_sequence(last, 1) != first) {
                     return Err(ResponseError::OutOfOrderSequenceNumber);
                 }
-                if is_waiting.recent.len() == MAX_CACHED_BATCHES {
-                    is_waiting.recent.pop_front();
+                if producer.recent.len() == MAX_CACHED_BATCHES {
+                    producer.recent.pop_front();
                 }
-                is_waiting.recent.push_back((first, last, end));
+                producer.recent.push_back((first, last, end));
             }
-            // A new epoch begins at 0; of a producer never heard of anything is believed, its past may have been deleted.
+            // A new epoch starts at 0. An unknown producer may start anywhere: its state may have
+            // expired.
             Some(_) if first != 0 => return Err(ResponseError::OutOfOrderSequenceNumber),
             _ => {
                 let state = ProducerState { epoch: header.producer_epoch, recent: [(first, last, end)].into() };
@@ -228,9 +227,9 @@ impl Log {
         Ok(None)
     }
 
-    /// Appends a batch as it is; only its place in the log is written into it.
+    /// Appends a batch without validating it.
     pub fn append_raw(&mut self, data: BytesMut, leader_epoch: i32) -> Result<i64, BrokerError> {
-        let invalid = |why: &str| BrokerError::InvalidBatch(why.into());
+        let invalid = |message: &str| BrokerError::InvalidBatch(message.into());
         let header = Header::read(&data).ok_or_else(|| invalid("it is shorter than its header says"))?;
         if header.size != data.len() || header.last_offset_delta < 0 {
             return Err(invalid("it is longer than its header says, or its last offset delta is negative"));
@@ -251,8 +250,8 @@ impl Log {
         base_offset
     }
 
-    /// The batches from the one that holds `from` on, those that begin before `to`: at most `max` bytes, but at least one
-    /// batch if `at_least_one`; the last may be cut if `allow_partial`.
+    /// Returns the batches from the one with offset `from` up to `to`: at most `max` bytes, but at
+    /// least one batch if `at_least_one`; the last may be partial if `allow_partial`.
     pub fn read(
         &self,
         from: i64,
@@ -280,24 +279,24 @@ impl Log {
         Ok(out)
     }
 
-    /// The first record at or after `timestamp`: its offset and timestamp. Exact for batches without compression or
-    /// with gzip, to the batch for other codecs.
+    /// Returns offset and timestamp of the first record at or after `timestamp`. Exact for batches
+    /// without compression or with gzip, to the batch for other codecs.
     pub fn offset_for(&self, timestamp: i64) -> Option<(i64, i64)> {
         let with_records = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
         with_records.filter(|b| b.header.max_timestamp >= timestamp && b.last_offset() >= self.start).find_map(|b| {
-            let found = |(offset, index): &(i64, i64)| *index >= timestamp && *offset >= self.start;
+            let found = |(offset, at): &(i64, i64)| *at >= timestamp && *offset >= self.start;
             timestamps(b).into_iter().find(found)
         })
     }
 
-    /// The record with the largest timestamp, the first of several: its offset and timestamp.
+    /// Returns offset and timestamp of the first record with the largest timestamp.
     pub fn offset_of_max_timestamp(&self) -> Option<(i64, i64)> {
         let with_records = self.batches.iter().filter(|b| b.header.count > 0 && !b.header.is_control());
         let max = with_records.map(|b| b.header.max_timestamp).max()?;
         self.offset_for(max)
     }
 
-    /// Makes everything before `offset` unreadable and drops the batches that hold nothing else.
+    /// Advances the log start offset and drops the batches before it.
     pub fn delete_before(&mut self, offset: i64) -> Result<(), ResponseError> {
         if offset > self.end || offset < 0 {
             return Err(ResponseError::OffsetOutOfRange);
@@ -323,14 +322,14 @@ impl Log {
         }
     }
 
-    /// Keeps only the records that `keep` says yes to, as compaction does: offsets stay what they were, a batch without
-    /// records goes, but the newest stays as an empty one.
+    /// Retains only the records whose offsets `keep` accepts. Offsets stay, and batches without
+    /// records are dropped, except for the newest.
     pub fn compact(&mut self, keep: impl Fn(i64) -> bool) -> Result<(), BrokerError> {
         let newest = self.batches.len().saturating_sub(1);
         let mut compacted = VecDeque::new();
         for (i, old) in self.batches.iter().enumerate() {
             let records = old.records()?.ok_or_else(|| {
-                BrokerError::InvalidBatch(format!("batch {} is packed with an unknown codec", old.header.base_offset))
+                BrokerError::InvalidBatch(format!("batch {} has an unsupported codec", old.header.base_offset))
             })?;
             let mut kept = Vec::new();
             for record in records {
@@ -352,7 +351,8 @@ impl Log {
         Ok(())
     }
 
-    /// Has `waiter` woken, once, by the next append or change of leader. Asking twice is the same as asking once.
+    /// Notifies `waiter` once, on the next append or leader change. Registering it again has no
+    /// effect.
     pub fn notify_on_change(&mut self, waiter: &Arc<Notify>) {
         let is_waiting = self.waiters.iter().any(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
         if !is_waiting {
@@ -361,7 +361,6 @@ impl Log {
         }
     }
 
-    /// Wakes everyone who waits.
     pub fn notify_waiters(&mut self) {
         for waiter in self.waiters.drain(..).filter_map(|w| w.upgrade()) {
             waiter.notify_one();
@@ -369,7 +368,7 @@ impl Log {
     }
 }
 
-/// What a batch says of transactions.
+/// Updates the transactions by a batch.
 fn track_transaction(transactions: &mut Transactions, header: &Header, data: &Bytes) {
     match batch::transaction_marker(header, data) {
         Some(commit) => transactions.on_marker(header.producer_id, header.base_offset, commit),
@@ -380,12 +379,12 @@ fn track_transaction(transactions: &mut Transactions, header: &Header, data: &By
     }
 }
 
-/// Sequence numbers run from 0 to `i32::MAX` and begin again.
-fn add_to_sequence(check_sequence: i32, by: i32) -> i32 {
-    check_sequence.wrapping_add(by) & i32::MAX
+/// Adds to a sequence, which wraps around after `i32::MAX`.
+fn add_to_sequence(sequence: i32, by: i32) -> i32 {
+    sequence.wrapping_add(by) & i32::MAX
 }
 
-/// Offset and timestamp of each record of a batch; of the batch as a whole if it can't be looked into.
+/// Returns offset and timestamp of each record; of the whole batch if it cannot be decompressed.
 fn timestamps(batch: &Batch) -> Vec<(i64, i64)> {
     let header = &batch.header;
     let each = |r: batch::Record| {

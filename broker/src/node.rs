@@ -1,4 +1,4 @@
-//! One node: its listener and the connections it accepted.
+//! A node: its listener and connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::connection;
 use crate::shared::Shared;
 
-/// How long to wait when no connection can be accepted, as for want of file descriptors.
+/// Pause after a failed accept, as for lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// Connections that may wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// A node that listens. Dropping it ends the listener and its connections.
+/// A node that listens. Dropping it aborts the listener and its connections.
 #[derive(Debug)]
 pub(crate) struct RunningNode {
     stop: oneshot::Sender<()>,
@@ -31,12 +31,13 @@ impl RunningNode {
         Self { stop, task: Some(task) }
     }
 
-    /// Stops listening, closes every connection, and waits until that is done. Returns the port, kept for when the node is back.
+    /// Stops listening, closes every connection and waits for it. Returns the port, reserved for a
+    /// restart.
     pub async fn stop(mut self) -> Option<ReservedPort> {
         let task = self.task.take()?;
         let (stop, _) = oneshot::channel();
         drop(std::mem::replace(&mut self.stop, stop));
-        // An error would be a panic of the accept loop, and then it has ended too.
+        // An error would be a panic of the accept loop, which has ended then too.
         task.await.ok().flatten()
     }
 }
@@ -49,14 +50,15 @@ impl Drop for RunningNode {
     }
 }
 
-/// A port that is bound and refuses connections: no other program can take it, nor the system give it to an outgoing connection.
+/// A bound port that refuses connections: no other process can take it, nor the system use it for
+/// an outgoing connection.
 #[derive(Debug)]
 pub(crate) struct ReservedPort(TcpSocket);
 
 impl ReservedPort {
     fn reserve(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections of the node that has stopped may still be closing.
+        // Connections of the stopped node may still be closing.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -74,7 +76,7 @@ pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, u16)
     Ok((listener, port))
 }
 
-/// Serves until it is stopped; returns the port, if that could be kept.
+/// Serves until stopped; returns the port if it could be reserved.
 async fn run(
     shared: Arc<Shared>,
     node: i32,
@@ -91,7 +93,7 @@ async fn run(
                     connections.spawn(connection::serve(shared.clone(), node, stream, peer));
                 }
                 Err(error) => {
-                    tracing::warn!(node, %error, "cannot accept a connection");
+                    tracing::warn!(node, %error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! The settings of nodes that clients can ask for and change.
+//! Settings of nodes, as DescribeConfigs and IncrementalAlterConfigs see them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use kafka_protocol::ResponseError;
 use crate::config::BrokerConfig;
 use crate::error::ApiError;
 
-/// Where a setting's value comes from, as DescribeConfigs numbers it.
+/// Source of a setting's value, as in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigSource {
     DynamicBroker = 2,
@@ -16,7 +16,7 @@ pub(crate) enum ConfigSource {
     Default = 5,
 }
 
-/// A setting as it is told.
+/// A setting in a DescribeConfigs response.
 #[derive(Debug)]
 pub(crate) struct NodeConfigEntry {
     pub name: &'static str,
@@ -24,12 +24,13 @@ pub(crate) struct NodeConfigEntry {
     pub source: ConfigSource,
 }
 
-/// What can be changed while a node runs, and its default. It is told but not acted upon.
+/// Settings that can be changed, with their defaults. They are stored and described, and have no
+/// effect.
 const DYNAMIC_SETTINGS: &[(&str, &str)] = &[("log.retention.ms", "604800000")];
 
 type Overrides = BTreeMap<&'static str, String>;
 
-/// The settings that were given to single nodes, and to all.
+/// Changed settings, of single nodes and of all.
 #[derive(Debug, Default)]
 pub(crate) struct NodeConfig {
     all: Overrides,
@@ -37,7 +38,7 @@ pub(crate) struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// All settings of a node; of all nodes (`None`) those that were given to all.
+    /// Returns all settings of a node; for `None`, the cluster-wide overrides.
     pub fn describe(&self, node: Option<i32>, config: &BrokerConfig) -> Vec<NodeConfigEntry> {
         let overrides = |overrides: &Overrides, source| {
             overrides
@@ -65,7 +66,7 @@ impl NodeConfig {
         all
     }
 
-    /// Makes all of the changes or none; `None` goes back to the default.
+    /// Applies all changes or none; a value of `None` resets a setting to its default.
     pub fn alter(
         &mut self,
         node: Option<i32>,
@@ -109,7 +110,7 @@ fn not_dynamic(name: &str, config: &BrokerConfig) -> ApiError {
     ApiError::new(ResponseError::InvalidRequest, message)
 }
 
-/// What a node is started with.
+/// Returns the settings that a node is started with.
 fn static_settings(c: &BrokerConfig) -> [(&'static str, String); 7] {
     [
         ("auto.create.topics.enable", c.auto_create.to_string()),

@@ -1,4 +1,4 @@
-//! A decoded request and its response, between the connection that carries them and the API that serves them.
+//! Request context and response, shared by the connections and the APIs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::fault::Fault;
 
-/// What an API's handler knows about its request beside the body.
+/// Context of a request for its handler.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub node: i32,
@@ -20,11 +20,12 @@ pub(crate) struct Context {
     pub client_id: String,
     pub client_host: String,
     correlation_id: i32,
-    /// The error that a hook wants to see in place of the answer.
+    /// Error that a hook injects in place of the response.
     injected_error: Option<ResponseError>,
-    /// What a hook wants to see in a part of the answer.
+    /// Fault that a hook injects into a part of the response.
     fault: Option<Fault>,
-    /// Wakes this connection out of a long poll; one for all of its requests, since it serves one at a time.
+    /// Notified when a long poll has data; shared by all requests of the connection, which serves
+    /// one at a time.
     pub wake: Arc<Notify>,
 }
 
@@ -42,7 +43,7 @@ impl Context {
         }
     }
 
-    /// Keeps a hook's fault that replaces the response or changes a part of it.
+    /// Applies a hook's fault that replaces or changes the response.
     pub fn inject(&mut self, fault: Option<Fault>) {
         match fault {
             Some(Fault::Error(code)) => self.injected_error = ResponseError::try_from_code(code),
@@ -53,12 +54,12 @@ impl Context {
         }
     }
 
-    /// Fails with the error that a hook asked for: handlers call it wherever their answer has room for an error.
+    /// Fails with an injected error. Handlers call it wherever their response has an error code.
     pub fn check_fault(&self) -> Result<(), ResponseError> {
         self.injected_error.map_or(Ok(()), Err)
     }
 
-    /// The same, where an answer has an error for a partition.
+    /// Fails with an error injected for the request or this partition.
     pub fn check_partition_fault(&self, partition: i32) -> Result<(), ResponseError> {
         self.check_fault()?;
         match self.fault {
@@ -69,7 +70,7 @@ impl Context {
         }
     }
 
-    /// The error with which a batch that was appended is answered all the same.
+    /// Fails with an error injected for a batch after it was appended.
     pub fn check_fault_after_append(&self) -> Result<(), ResponseError> {
         match self.fault {
             Some(Fault::ErrorAfterAppend(code)) => ResponseError::try_from_code(code).map_or(Ok(()), Err),
@@ -77,7 +78,7 @@ impl Context {
         }
     }
 
-    /// The distance of the records of a batch that are to be refused, if some are.
+    /// Returns the distance between records to reject, if a hook injects record errors.
     pub fn record_error_interval(&self) -> Option<usize> {
         match self.fault {
             Some(Fault::RecordErrors { every }) => Some(every.max(1) as usize),
@@ -86,40 +87,40 @@ impl Context {
     }
 
     pub fn decode<R: Decodable>(&self, mut body: Bytes) -> io::Result<R> {
-        R::decode(&mut body, self.version).map_err(|error| invalid(format!("unreadable body: {error}")))
+        R::decode(&mut body, self.version).map_err(|error| invalid(format!("invalid body: {error}")))
     }
 
-    /// The answer as it goes over the wire, with its length.
+    /// Encodes a response, with its length.
     pub fn encode<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Response> {
         self.encode_as(response, self.version)
     }
 
     pub fn encode_as<R: Encodable + HeaderVersion>(&self, response: &R, version: i16) -> io::Result<Response> {
-        let unencodable = |error| invalid(format!("unwritable answer: {error}"));
+        let unencodable = |error| invalid(format!("cannot encode the response: {error}"));
         let size = response.compute_size(version).map_err(unencodable)?;
         let mut out = BytesMut::with_capacity(size + 16);
         out.put_i32(0);
         let header = ResponseHeader::default().with_correlation_id(self.correlation_id);
         header.encode(&mut out, R::header_version(version)).map_err(unencodable)?;
         response.encode(&mut out, version).map_err(unencodable)?;
-        let length = i32::try_from(out.len() - 4).map_err(|_| invalid("answer over 2 GiB".into()))?;
+        let length = i32::try_from(out.len() - 4).map_err(|_| invalid("the response is over 2 GiB".into()))?;
         (&mut out[..4]).put_i32(length);
         Ok(Response::Send(out))
     }
 }
 
-/// What becomes of a request that was served.
+/// Outcome of a request on its connection.
 #[derive(Debug)]
 pub(crate) enum Response {
     Send(BytesMut),
-    /// The last one: the connection is closed behind it.
+    /// Closes the connection after the response.
     SendAndClose(BytesMut),
-    /// None was asked for.
+    /// The client expects no response.
     None,
     Close,
 }
 
-/// An error that closes the connection.
+/// Returns an error that closes the connection.
 pub(crate) fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }

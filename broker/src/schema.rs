@@ -1,11 +1,12 @@
 //! Checks the structure of a request before it is decoded.
 //!
-//! kafka-protocol reserves space for as many elements as an array says it has: 2^31 of them end the process. So each request is
-//! walked first, by a table of its fields, and every length is held against the bytes that are there.
+//! kafka-protocol reserves memory for as many elements as an array claims, and 2^31 of them abort
+//! the process. So each request is walked first, by a table of its fields, and every length is
+//! checked against the bytes left.
 
 use kafka_protocol::messages::ApiKey;
 
-/// What a field is, and in which versions it is there.
+/// Kind of a field and the versions that have it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field {
     kind: Kind,
@@ -17,13 +18,13 @@ pub(crate) struct Field {
 enum Kind {
     /// A fixed number of bytes.
     Fixed(usize),
-    /// Null is allowed: the decoder knows whether it may be.
+    /// String; null is allowed, the decoder checks it.
     Str,
     /// Bytes with a 4-byte (or compact) length, records among them.
     Bytes,
-    /// Structures of these fields, each with its tagged fields; null is allowed.
+    /// Array of structures, each with tagged fields; null is allowed.
     Array(&'static [Field]),
-    /// Plain values.
+    /// Array of plain values.
     Values(&'static Field),
 }
 
@@ -50,7 +51,7 @@ const fn until(version: i16, f: Field) -> Field {
     Field { until: version, ..f }
 }
 
-// The fields of each request, as the decoder reads them. A test holds one against the other.
+// Fields of each request, in the decoder's order. A test compares them with the decoder.
 const PRODUCE: &[Field] = &[STR, I16, I32, array(&[until(12, STR), since(13, UUID), array(&[I32, BYTES])])];
 const FETCH: &[Field] = &[
     until(14, I32),
@@ -103,7 +104,7 @@ const CONSUMER_GROUP_DESCRIBE: &[Field] = &[STRS, BOOL];
 const SASL_HANDSHAKE: &[Field] = &[STR];
 const SASL_AUTHENTICATE: &[Field] = &[BYTES];
 
-/// The fields of a request. Tagged ones are left out: no decoder reads an array there.
+/// Returns the fields of a request, without tagged ones: no decoder reads an array there.
 pub(crate) fn fields(api: ApiKey) -> Option<&'static [Field]> {
     Some(match api {
         ApiKey::Produce => PRODUCE,
@@ -143,8 +144,8 @@ pub(crate) fn fields(api: ApiKey) -> Option<&'static [Field]> {
     })
 }
 
-/// Checks that every length in the body of a request is covered by bytes. `flexible` says whether lengths are compact and tagged
-/// fields follow.
+/// Checks that every length in a request body is covered by bytes. `flexible`: lengths are compact
+/// and tagged fields follow.
 pub(crate) fn check(body: &[u8], fields: &[Field], version: i16, flexible: bool) -> Result<(), String> {
     Reader { body, at: 0, version, flexible }.structure(fields)
 }
@@ -184,7 +185,7 @@ impl Reader<'_> {
         Err(self.error("a length has too many bytes"))
     }
 
-    /// A length as it stands before a string, bytes or an array; null counts as 0.
+    /// Reads the length of a string, bytes or an array; null counts as 0.
     fn length(&mut self, short: bool) -> Result<usize, String> {
         if self.flexible {
             return Ok(self.varint()?.saturating_sub(1));
@@ -197,7 +198,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Fields, and behind them the tagged ones.
+    /// Checks a structure: its fields and the tagged fields after them.
     fn structure(&mut self, fields: &[Field]) -> Result<(), String> {
         let version = self.version;
         for f in fields.iter().filter(|f| (f.since..=f.until).contains(&version)) {
@@ -234,22 +235,23 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The number of an array's elements. Each is one byte at least, so a lie ends here and not after 2^31 steps.
+    /// Reads an array's length. Each element takes a byte at least, so a claim beyond that is
+    /// rejected here.
     fn count(&mut self) -> Result<usize, String> {
         let n = self.length(false)?;
         if n > self.body.len() - self.at {
-            return Err(self.error("an array says that it is longer than the request"));
+            return Err(self.error("an array claims to be longer than the request"));
         }
         Ok(n)
     }
 }
 
-/// Bodies by chance that have the structure they should have.
+/// Random well-formed request bodies.
 #[cfg(test)]
 pub(crate) mod sample {
     use super::{Field, Kind};
 
-    /// Numbers by chance (SplitMix64).
+    /// Random numbers (SplitMix64).
     #[derive(Debug)]
     pub struct Rng(pub u64);
 
@@ -267,7 +269,7 @@ pub(crate) mod sample {
         }
     }
 
-    /// Names that a broker under test may know: its topic, groups, settings, members.
+    /// Names that the broker under test may know: topic, group, setting, protocol.
     const NAMES: [&str; 6] = ["t", "g", "", "t.dlq", "retention.ms", "consumer"];
 
     pub fn body(fields: &[Field], version: i16, flexible: bool, rng: &mut Rng, batch: &[u8]) -> Vec<u8> {
@@ -314,7 +316,7 @@ pub(crate) mod sample {
         fn value(&mut self, f: &Field) {
             match f.kind {
                 Kind::Fixed(n) => {
-                    // Small numbers and -1 mean something more often than others do.
+                    // Small numbers and -1 have a meaning more often than others.
                     let kind = self.rng.below(4);
                     for i in 0..n {
                         let byte = self.rng.byte();

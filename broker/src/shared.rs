@@ -1,4 +1,4 @@
-//! What all connections share.
+//! State shared by all connections.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::coordinator::GroupCoordinator;
 use crate::fault::{Fault, Hook, RequestInfo};
 use crate::fetch_session::FetchSessions;
 
-/// The state of the broker. The locks are held for short steps without waiting, and never two at a time.
+/// State of the broker. Locks are held briefly, never across an await, and never two at a time.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: BrokerConfig,
@@ -66,7 +66,7 @@ impl Shared {
         lock(&self.tls).clone()
     }
 
-    /// Counts a request and asks the hook what to do with it.
+    /// Counts a request and returns the fault that the hook injects.
     pub fn fault_for(&self, request: &RequestInfo<'_>) -> Option<Fault> {
         *lock(&self.requests).entry(request.api_key).or_default() += 1;
         let hook = lock(&self.hook).clone();
@@ -85,7 +85,7 @@ impl Shared {
         "ailurus-broker"
     }
 
-    /// Deletes a topic and what groups have committed for it; whether it was there.
+    /// Deletes a topic and its committed offsets; returns false if there was none.
     pub fn delete_topic(&self, name: &str) -> bool {
         let deleted = self.cluster().delete_topic(name);
         if deleted {
@@ -94,13 +94,13 @@ impl Shared {
         deleted
     }
 
-    /// The time by the runtime's clock, so that a test may pause it.
+    /// Returns the time of the runtime's clock, which tests may pause.
     pub fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
     }
 }
 
-/// A thread that panicked while it held the lock leaves the state usable: each step is complete in itself.
+/// A panic under the lock leaves the state consistent: each step is complete in itself.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The settings of a topic that clients can ask for and change.
+//! Settings of a topic, as DescribeConfigs and IncrementalAlterConfigs see them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use kafka_protocol::ResponseError;
 use crate::config::BrokerConfig;
 use crate::error::ApiError;
 
-/// What a setting holds, as DescribeConfigs numbers the types.
+/// Type of a setting, as in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigType {
     Int = 3,
@@ -16,10 +16,11 @@ pub(crate) enum ConfigType {
     List = 7,
 }
 
-/// (name, kind, default, allowed words).
+/// Settings: (name, type, default, allowed values).
 ///
-/// `retention.ms`, `cleanup.policy` and `compression.type` are told but not acted upon: nothing is deleted for its age,
-/// nothing is compacted by itself, and batches stay as they were sent. But a topic that is compacted takes no record without a key.
+/// `retention.ms`, `cleanup.policy` and `compression.type` are stored and described: records do not
+/// expire, nothing is compacted, and batches are not recompressed. But a compacted topic rejects
+/// records without a key.
 const TOPIC_SETTINGS: &[(&str, ConfigType, &str, &[&str])] = &[
     ("cleanup.policy", ConfigType::List, "delete", &["delete", "compact", "compact,delete", "delete,compact"]),
     (
@@ -34,7 +35,7 @@ const TOPIC_SETTINGS: &[(&str, ConfigType, &str, &[&str])] = &[
     ("retention.ms", ConfigType::Long, "604800000", &[]),
 ];
 
-/// A setting as it is told.
+/// A setting in a DescribeConfigs response.
 #[derive(Debug)]
 pub(crate) struct TopicConfigEntry {
     pub name: &'static str,
@@ -43,14 +44,14 @@ pub(crate) struct TopicConfigEntry {
     pub is_default: bool,
 }
 
-/// The settings that a topic was given; all others have their defaults.
+/// Settings of a topic that differ from the defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicConfig {
     overrides: BTreeMap<&'static str, String>,
 }
 
 impl TopicConfig {
-    /// Sets a value, or with `None` goes back to the default.
+    /// Sets a value; `None` resets it to the default.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), ApiError> {
         let invalid = |message: String| ApiError::new(ResponseError::InvalidConfig, message);
         let &(name, config_type, _, allowed_values) = TOPIC_SETTINGS
@@ -86,7 +87,7 @@ impl TopicConfig {
         TOPIC_SETTINGS.iter().map(one).collect()
     }
 
-    /// What a setting holds now, if it is a list.
+    /// Returns the current items of a setting that is a list.
     pub fn list_value(&self, name: &str, defaults: &BrokerConfig) -> Option<Vec<String>> {
         let found =
             self.describe(defaults).into_iter().find(|d| d.name == name && d.config_type == ConfigType::List)?;
@@ -106,7 +107,7 @@ impl TopicConfig {
         self.overrides.get("cleanup.policy").is_some_and(|policy| policy.split(',').any(|word| word == "compact"))
     }
 
-    /// `None`: keep everything.
+    /// Returns the bytes to retain; `None` if unlimited.
     pub fn retention_bytes(&self, defaults: &BrokerConfig) -> Option<u64> {
         match self.integer("retention.bytes") {
             Some(bytes) => u64::try_from(bytes).ok(),

@@ -1,13 +1,14 @@
-//! Which APIs the broker offers, and in which versions.
+//! The APIs and versions that a broker offers.
 
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::ApiKey;
 
-/// (API, lowest, highest): everything this broker can serve.
+/// (API, lowest, highest) of everything this broker can serve.
 ///
-/// The lowest versions are those of `kafka-protocol`'s codec, but for Produce: Kafka 4 announces versions 0 to 2
-/// without serving them, because librdkafka takes their absence for a broker that cannot compress (KAFKA-18659).
+/// The lowest versions are those of `kafka-protocol`, except for Produce: Kafka 4 announces
+/// versions 0 to 2 without serving them, because librdkafka takes their absence for a broker
+/// without compression (KAFKA-18659).
 const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 0, 13),
     (ApiKey::Fetch, 4, 13),
@@ -44,7 +45,7 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::ConsumerGroupDescribe, 0, 1),
 ];
 
-/// The highest versions of Redpanda 24.3, as far as the APIs are served here.
+/// Highest versions of Redpanda 24.3, of the APIs served here.
 const REDPANDA_24_3: &[(ApiKey, i16)] = &[
     (ApiKey::Produce, 7),
     (ApiKey::Fetch, 11),
@@ -78,10 +79,10 @@ const REDPANDA_24_3: &[(ApiKey, i16)] = &[
     (ApiKey::OffsetDelete, 0),
 ];
 
-/// The version range of each API that the broker announces in its ApiVersions answer and serves.
+/// Version range of each API in a broker's ApiVersions response.
 ///
-/// Start from a preset and change single APIs with [`with`](Self::with) and [`without`](Self::without), to see how a
-/// client copes with an older or a poorer broker.
+/// Start from a preset and change single APIs with [`with`](Self::with) and
+/// [`without`](Self::without), to test a client against an older or limited broker.
 ///
 /// ```
 /// use ailurus_broker::Versions;
@@ -98,7 +99,8 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// What Redpanda 24.3 offers: no topic ids, no flexible Produce, one group per OffsetFetch. The default.
+    /// Versions of Redpanda 24.3, the default: no topic ids, no flexible Produce, one group per
+    /// OffsetFetch.
     pub fn redpanda_24_3() -> Self {
         let range = |&(api, highest): &(ApiKey, i16)| {
             let lowest = served(api as i16).map_or(0, |(lowest, _)| lowest);
@@ -107,8 +109,8 @@ impl Versions {
         Self { ranges: REDPANDA_24_3.iter().map(range).collect() }
     }
 
-    /// What Redpanda 26.2 offers: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch and Metadata,
-    /// several groups per OffsetFetch, and DescribeCluster.
+    /// Versions of Redpanda 26.2: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch
+    /// and Metadata, several groups per OffsetFetch, and DescribeCluster.
     pub fn redpanda_26_2() -> Self {
         Self::redpanda_24_3()
             .with(ApiKey::Fetch as i16, 4, 13)
@@ -117,14 +119,14 @@ impl Versions {
             .with(ApiKey::DescribeCluster as i16, 0, 0)
     }
 
-    /// Everything this broker can serve, in the newest versions it knows: what Kafka 4 offers, the `consumer` group protocol
-    /// among it.
+    /// Versions of Kafka 4: everything this broker can serve, the `consumer` group protocol
+    /// included.
     pub fn kafka() -> Self {
         Self { ranges: SERVED.iter().map(|&(api, lowest, highest)| (api as i16, (lowest, highest))).collect() }
     }
 
-    /// Offers versions `lowest` to `highest` of an API, cut to what this broker can serve; an API that it cannot serve
-    /// in any of these versions is not offered.
+    /// Offers versions `lowest` to `highest` of an API, clamped to the served ones; removes the API
+    /// if none is served.
     #[must_use]
     pub fn with(mut self, api_key: i16, lowest: i16, highest: i16) -> Self {
         let range = served(api_key).map(|(min, max)| (lowest.max(min), highest.min(max)));
@@ -135,19 +137,19 @@ impl Versions {
         self
     }
 
-    /// Does not offer an API at all: its requests end in a closed connection.
+    /// Removes an API: its requests close the connection.
     #[must_use]
     pub fn without(mut self, api_key: i16) -> Self {
         self.ranges.remove(&api_key);
         self
     }
 
-    /// The lowest and highest version offered of an API; `None` if it is not offered.
+    /// Returns the lowest and highest version of an API; `None` if it is not offered.
     pub fn range(&self, api_key: i16) -> Option<(i16, i16)> {
         self.ranges.get(&api_key).copied()
     }
 
-    /// Every API offered with its lowest and highest version, by API key.
+    /// Iterates over (API key, lowest, highest), by API key.
     pub fn iter(&self) -> impl Iterator<Item = (i16, i16, i16)> + '_ {
         self.ranges.iter().map(|(&key, &(min, max))| (key, min, max))
     }

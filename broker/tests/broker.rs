@@ -1,4 +1,4 @@
-//! What only the in-memory broker can do: faults, moves, nodes that go and come back, looking inside.
+//! Features of the embedded broker alone: faults, moves, stopped nodes, inspection.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -24,7 +24,7 @@ async fn start(config: BrokerConfig) -> Broker {
     Broker::start(config).await.unwrap()
 }
 
-/// A broker with topic `t` of one partition, and a client of it.
+/// Starts a broker with topic `t` of one partition, and a client.
 async fn one_node() -> (Broker, Client) {
     let broker = start(BrokerConfig::default()).await;
     broker.create_topic("t", 1).unwrap();
@@ -32,7 +32,7 @@ async fn one_node() -> (Broker, Client) {
     (broker, client)
 }
 
-/// Three nodes; the topic `t` has one partition, on node 0 and with `replicas` on those that follow.
+/// Starts three nodes; topic `t` has one partition, led by node 0, with `replicas` replicas.
 async fn three_nodes(replicas: u16) -> Broker {
     let broker = start(BrokerConfig::default().nodes(3).default_replication(replicas)).await;
     broker.create_topic("t", 1).unwrap();
@@ -216,7 +216,7 @@ async fn moved_coordinator_redirects_members() {
         .with_generation_id(1);
     assert_eq!(client.call(0, &heartbeat).await.error_code, 16);
     let mut moved = connect(&broker, new).await;
-    assert_eq!(moved.call(0, &heartbeat).await.error_code, 27, "the group kept its members");
+    assert_eq!(moved.call(0, &heartbeat).await.error_code, 27, "the group keeps its members");
     broker.stop_node(new).await.unwrap();
     assert_ne!(broker.coordinator("g"), Some(new));
     broker.shutdown().await;
@@ -251,7 +251,7 @@ async fn broken_connection_in_join_does_not_block_the_group() {
         tokio::task::yield_now().await;
     }
     drop(broken);
-    // Again and again, as a client does, until the one without a connection has been missed.
+    // Rejoins as a client does, until the member without a connection has expired.
     for _ in 0..2 {
         first = client.call(1, &join_request("g", first.member_id.as_str())).await;
         assert_eq!(first.error_code, 0);
@@ -279,8 +279,8 @@ async fn gaps_empty_and_control_batches_can_be_created() {
     assert_eq!((records[1].timestamp, records[1].headers.len()), (3, 2));
     let fetched = client.fetch("t", 0, 0).await;
     assert_eq!(fetched.high_watermark, 7);
-    let kept: usize = broker.log_batches("t", 0).unwrap().iter().map(Bytes::len).sum();
-    assert_eq!(fetched.records.unwrap().len(), kept);
+    let bytes_in_log: usize = broker.log_batches("t", 0).unwrap().iter().map(Bytes::len).sum();
+    assert_eq!(fetched.records.unwrap().len(), bytes_in_log);
     broker.delete_records("t", 0, 2).unwrap();
     assert_eq!(broker.log_range("t", 0).unwrap(), (2, 7));
     assert!(broker.delete_records("t", 0, 9).is_err());
@@ -299,11 +299,11 @@ async fn read_committed_stops_at_the_last_stable_offset() {
     };
     let size = one().len();
     assert_eq!(fetch(0).await, (1, 0, size, None));
-    assert_eq!(fetch(1).await, (1, 0, 0, Some(vec![])), "open: nothing is known of it");
+    assert_eq!(fetch(1).await, (1, 0, 0, Some(vec![])), "an open transaction is not aborted");
     broker.append_control_batch("t", 0, 7, false).unwrap();
     let (clean_up, stable, bytes, aborted) = fetch(1).await;
     assert_eq!((clean_up, stable, aborted), (2, 2, Some(vec![(7, 0)])));
-    assert!(bytes > size, "aborted records come, and a list by which to leave them out");
+    assert!(bytes > size, "aborted records are returned, with a list to skip them");
     broker.truncate("t", 0, 1).unwrap();
     assert_eq!(broker.log_range("t", 0).unwrap(), (0, 1));
     broker.shutdown().await;
@@ -406,18 +406,18 @@ async fn unsupported_apis_close_the_connection() {
 async fn shutdown_closes_connections_and_ports() {
     let broker = three_nodes(1).await;
     let addresses: Vec<String> = broker.bootstrap().split(',').map(str::to_owned).collect();
-    let mut parked = connect(&broker, 0).await;
-    parked.send(11, &fetch_request("t", 0, 0).with_max_wait_ms(60_000).with_min_bytes(1)).await;
+    let mut waiting = connect(&broker, 0).await;
+    waiting.send(11, &fetch_request("t", 0, 0).with_max_wait_ms(60_000).with_min_bytes(1)).await;
     while broker.request_count(FETCH) == 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(broker.connection_count(), 1);
     broker.shutdown().await;
-    assert_eq!(parked.receive_raw().await, None);
+    assert_eq!(waiting.receive_raw().await, None);
     for address in &addresses {
         assert!(TcpStream::connect(address).await.is_err());
     }
-    // The ports are free again, and said to be taken while they are not.
+    // The ports are free again, and reported as in use while they are not.
     let config = BrokerConfig::default().listen(addresses[0].parse().unwrap());
     let again = start(config.clone()).await;
     let error = Broker::start(config).await.unwrap_err();
@@ -429,7 +429,7 @@ async fn shutdown_closes_connections_and_ports() {
 async fn requests_on_a_connection_are_served_in_order() {
     let (broker, mut client) = one_node().await;
     let delayed = AtomicUsize::new(0);
-    // Only the first is slow, and yet it is answered first.
+    // Only the first request is delayed, and yet its response comes first.
     broker.set_hook(move |_| {
         (delayed.fetch_add(1, Ordering::SeqCst) == 0).then_some(Fault::Delay(Duration::from_millis(20)))
     });

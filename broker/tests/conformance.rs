@@ -1,7 +1,8 @@
-//! What a real broker does, the in-memory one does too.
+//! The embedded broker behaves like a real one.
 //!
-//! With `BROKER_CONFORMANCE=host:port` the same tests run against a real one-node Kafka on loopback as well, which shows that
-//! they expect the right thing. They use topics and groups of their own names, and delete those at the end.
+//! With `BROKER_CONFORMANCE=host:port` the same tests also run against a real one-node Kafka on
+//! loopback, which proves the expectations. They use topics and groups of their own, and delete
+//! them at the end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -32,7 +33,7 @@ use support::batch::{BatchBuilder, write_checksum};
 use support::*;
 use uuid::Uuid;
 
-/// A broker to test, and what makes names of this test its own.
+/// A broker under test, with a prefix for the names of this test.
 struct Target {
     address: String,
     prefix: String,
@@ -98,7 +99,7 @@ async fn fetch_returns_produced_batches() {
         assert_eq!((fetched.error_code, fetched.high_watermark, fetched.last_stable_offset), (0, 5, 5));
         let records = fetched.records.unwrap();
         assert_eq!(records.len(), plain.len() + packed.len());
-        // Only the base offset and the leader epoch were written.
+        // Only base offset and leader epoch were written.
         assert_eq!(records[16..plain.len()], plain[16..]);
         assert_eq!(records[plain.len() + 16..], packed[16..]);
         let rest = client.fetch(&topic, 0, 3).await.records.unwrap();
@@ -147,7 +148,7 @@ async fn acks_0_gets_no_response_and_errors_close_the_connection() {
         client.create_topic(&topic, 1).await;
         client.send(7, &produce_request(&topic, 0, BatchBuilder::new(&[1]).make(), 0)).await;
         let response = client.produce(&topic, 0, BatchBuilder::new(&[2]).make()).await;
-        assert_eq!(response.base_offset, 1, "the first answer belongs to the second request");
+        assert_eq!(response.base_offset, 1, "the first response belongs to the second request");
         client.send(7, &produce_request(&target.name("none"), 0, BatchBuilder::new(&[1]).make(), 0)).await;
         assert_eq!(client.receive_raw().await, None);
         clean_up(target).await;
@@ -161,15 +162,15 @@ async fn producer_sequences_are_checked() {
         client.create_topic(&topic, 1).await;
         let empty_transactional_id = InitProducerIdRequest::default().with_transactional_id(Some(text("").into()));
         assert_eq!(client.call(4, &empty_transactional_id).await.error_code, 42);
-        let fresh = InitProducerIdRequest::default()
+        let without_id = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
         let (mut ids, mut tries) = (Vec::new(), 0);
         while ids.len() < 2 && tries < 10_000 {
-            let response = client.call(4, &fresh).await;
+            let response = client.call(4, &without_id).await;
             tries += 1;
-            // 14 and 15: a broker that was just started is still loading.
+            // 14 and 15: a broker that has just started is still loading.
             match response.error_code {
                 0 => ids.push(response.producer_id.0),
                 code => assert!([14, 15].contains(&code), "error {code}"),
@@ -345,9 +346,7 @@ fn api_versions() -> ApiVersionsRequest {
     ApiVersionsRequest::default().with_client_software_name(text("test")).with_client_software_version(text("1"))
 }
 
-// Groups.
-
-/// A connection to the coordinator, with the group it is for.
+/// A connection to the coordinator, for one group.
 struct Member {
     client: Client,
     group: String,
@@ -356,7 +355,7 @@ struct Member {
 }
 
 impl Member {
-    /// Waits until the coordinator serves: a fresh cluster has to find one first.
+    /// Waits until the coordinator serves: a new cluster has to find one first.
     async fn connect(target: &Target, group: &str) -> Self {
         let mut client = target.client().await;
         for _ in 0..10_000 {
@@ -388,7 +387,7 @@ impl Member {
         joined
     }
 
-    /// Gets an id.
+    /// Gets a member id.
     async fn get_member_id(&mut self) {
         self.send_join().await;
         assert_eq!(self.receive_join().await.error_code, 79);
@@ -457,7 +456,7 @@ impl Member {
         (found.error_code, partition.committed_offset, partition.metadata.map(|m| m.to_string()))
     }
 
-    /// State, protocol type, protocol and number of members.
+    /// Returns state, protocol type, protocol and number of members.
     async fn describe(&mut self) -> (String, String, String, usize) {
         let request = DescribeGroupsRequest::default().with_groups(vec![group_id(&self.group)]);
         let group = self.client.call(4, &request).await.groups.remove(0);
@@ -563,7 +562,7 @@ async fn returning_static_member_fences_its_old_id() {
         let new = a.receive_join().await;
         assert_eq!((new.error_code, new.generation_id, new.members.len()), (0, 1, 0));
         assert_ne!(new.member_id, old.member_id);
-        assert_eq!(new.leader, old.member_id, "the one who must not assign again is told that another leads");
+        assert_eq!(new.leader, old.member_id, "a leader that must not assign again sees another leader");
         assert_eq!(a.sync(&[]).await.assignment, Bytes::from_static(b"all"));
         assert_eq!(a.heartbeat_as(1, old.member_id.as_str(), Some("i")).await, 82);
         assert_eq!(a.heartbeat_as(1, old.member_id.as_str(), None).await, 25);
@@ -654,23 +653,23 @@ async fn fetch_waits_for_min_bytes_and_respects_max_bytes() {
         client.send(11, &long_poll).await;
         let batch = BatchBuilder::new(&[1, 2]).make();
         other.produce(&topic, 0, batch.clone()).await;
-        let got = client.receive::<FetchRequest>(11).await.unwrap();
-        assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), batch.len());
+        let fetched = client.receive::<FetchRequest>(11).await.unwrap();
+        assert_eq!(fetched.responses[0].partitions[0].records.as_ref().unwrap().len(), batch.len());
         other.produce(&topic, 0, batch.clone()).await;
         let narrow = fetch_request(&topic, 0, 0).with_max_bytes(1);
-        let got = client.call(11, &narrow).await;
-        let got = got.responses[0].partitions[0].records.as_ref().unwrap();
-        assert_eq!(got.len(), batch.len(), "at least one batch, whatever the limits");
+        let fetched = client.call(11, &narrow).await;
+        let fetched = fetched.responses[0].partitions[0].records.as_ref().unwrap();
+        assert_eq!(fetched.len(), batch.len(), "at least one batch, whatever the limits");
         let more = fetch_request(&topic, 0, 0).with_max_wait_ms(60_000).with_min_bytes(3 * batch.len() as i32);
         client.send(11, &more).await;
         other.produce(&topic, 0, batch.clone()).await;
-        let got = client.receive::<FetchRequest>(11).await.unwrap();
-        assert_eq!(got.responses[0].partitions[0].records.as_ref().unwrap().len(), 3 * batch.len());
+        let fetched = client.receive::<FetchRequest>(11).await.unwrap();
+        assert_eq!(fetched.responses[0].partitions[0].records.as_ref().unwrap().len(), 3 * batch.len());
         clean_up(target).await;
     }
 }
 
-/// What an incremental answer tells: partition and bytes of records.
+/// Returns partition and record bytes of the partitions in a response.
 fn reported(response: &FetchResponse) -> Vec<(i32, usize)> {
     let partitions = response.responses.iter().flat_map(|t| &t.partitions);
     partitions.map(|p| (p.partition_index, p.records.as_ref().map_or(0, Bytes::len))).collect()
@@ -701,7 +700,7 @@ async fn fetch_session_returns_only_changes() {
         client.produce(&topic, 0, batch.clone()).await;
         let changed = client.call(11, &request(id, 2, vec![])).await;
         assert_eq!(reported(&changed), [(0, batch.len())]);
-        // Forgotten, it is told of no more.
+        // A forgotten partition is not returned any more.
         let forgotten = ForgottenTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![0]);
         let request_3 = request(id, 3, vec![]).with_forgotten_topics_data(vec![forgotten]);
         assert_eq!(reported(&client.call(11, &request_3).await), []);

@@ -1,4 +1,4 @@
-//! Every version of every API that is offered is understood and answered, with and without an error.
+//! Every offered version of every API is served, with and without an error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,9 +30,9 @@ use uuid::Uuid;
 
 const TOPIC: i8 = 2;
 
-/// Sends `make`'s request in every version that the broker offers.
+/// Sends `make`'s request in every offered version.
 async fn for_each_version<R: Request>(broker: &Broker, check: impl Fn(i16, &R::Response), make: impl Fn(i16) -> R) {
-    // The codec knows Produce only from version 3 on.
+    // The codec has Produce only from version 3 on.
     let (lowest, highest) = Versions::kafka().range(R::KEY).expect("it is served");
     for version in lowest.max(R::VERSIONS.min)..=highest {
         let mut client = Client::connect(&broker.bootstrap()).await;
@@ -117,7 +117,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
     for_each_version::<OffsetFetchRequest>(
         broker,
         |v, a| match v {
-            // Version 1 has no place for the error of a whole group.
+            // Version 1 has no error code for the group.
             1 => {}
             ..=7 => ok(a.error_code, v),
             _ => ok(a.groups[0].error_code, v),
@@ -210,7 +210,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
         },
     )
     .await;
-    // This listener asks nobody who they are.
+    // This listener has no SASL.
     let illegal = if code == 0 { 34 } else { code };
     for_each_version::<SaslHandshakeRequest>(
         broker,
@@ -249,7 +249,7 @@ async fn all(broker: &Broker, code: i16, id: Uuid) {
     .await;
     for_each_version::<DeleteGroupsRequest>(
         broker,
-        // The first finds a group, the others none.
+        // The first version finds the group, the others do not.
         |v, a| ok(if a.results[0].error_code == 69 { 0 } else { a.results[0].error_code }, v),
         |_| DeleteGroupsRequest::default().with_groups_names(vec![group()]),
     )
@@ -293,13 +293,13 @@ async fn acls(broker: &Broker, code: i16) {
     .await;
 }
 
-/// The requests of members, each of a group of its own that has just that member.
+/// Requests of members, each in its own group.
 async fn groups(broker: &Broker, code: i16) {
     let ok = |found: i16, version: i16| assert_eq!(found, code, "version {version}");
     let group_name = |v: i16, what: &str| format!("{what}-{v}-{code}");
     for_each_version::<JoinGroupRequest>(
         broker,
-        // From version 4 on a newcomer is sent away first, with an id.
+        // From version 4 on a new member first gets an id.
         |v, a| ok(if a.error_code == 79 { 0 } else { a.error_code }, v),
         |v| join_request(&group_name(v, "join"), "").with_rebalance_timeout_ms(if v >= 1 { 10_000 } else { -1 }),
     )

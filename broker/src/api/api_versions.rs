@@ -1,4 +1,4 @@
-//! ApiVersions: which APIs are offered, in which versions.
+//! ApiVersions: the APIs and versions on offer.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiVersionsResponse;

@@ -15,9 +15,9 @@ use crate::group::Group;
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// A member that speaks the `consumer` protocol.
+/// Member type of the `consumer` protocol.
 const CONSUMER_MEMBER_TYPE: i8 = 1;
-/// From this version on the type is told.
+/// First version with a member type.
 const MEMBER_TYPE_VERSION: i16 = 1;
 
 type Names = BTreeMap<Uuid, String>;

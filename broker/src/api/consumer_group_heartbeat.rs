@@ -1,4 +1,5 @@
-//! ConsumerGroupHeartbeat: a member of the `consumer` protocol joins, is alive, or leaves, and learns what is assigned to it.
+//! ConsumerGroupHeartbeat: a member of the `consumer` protocol joins, stays or leaves, and gets its
+//! assignment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::group::Group;
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on the member makes its id itself (KIP-1082).
+/// First version in which the client generates the member id (KIP-1082).
 const CLIENT_MEMBER_ID_VERSION: i16 = 1;
 
 pub(super) fn handle(
@@ -70,7 +71,7 @@ fn serve(
     Ok(response.unwrap_or(Err(ResponseError::GroupIdNotFound))?)
 }
 
-/// What a request must have.
+/// Validates a request.
 fn check(cx: &Context, request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'static str> {
     let reject_if = |invalid: bool, message: &'static str| if invalid { Err(message) } else { Ok(()) };
     let epoch = request.member_epoch;

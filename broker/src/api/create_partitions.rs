@@ -1,4 +1,4 @@
-//! CreatePartitions: grows topics.
+//! CreatePartitions.
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;

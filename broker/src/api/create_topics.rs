@@ -16,7 +16,7 @@ use crate::topic_config::TopicConfig;
 
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
-/// Records of metadata that Kafka's controller writes for a request: a topic is one, and so is each of its partitions.
+/// Maximum metadata records of a request in Kafka's controller: one per topic and per partition.
 const MAX_CONTROLLER_RECORDS: usize = 10_000;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: CreateTopicsRequest) -> CreateTopicsResponse {
@@ -63,7 +63,7 @@ fn create(
     let mut assignment: Vec<_> = topic.assignments.iter().map(|a| (a.partition_index, &a.broker_ids)).collect();
     assignment.sort_by_key(|&(index, _)| index);
     if !assignment.iter().map(|a| a.0).eq(0..assignment.len() as i32) {
-        let message = "The partitions of the assignment do not count from 0.";
+        let message = "The partitions of the assignment are not consecutive from 0.";
         return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, message));
     }
     let assignment = assignment.into_iter().map(|(_, nodes)| nodes.iter().map(|n| n.0).collect()).collect();

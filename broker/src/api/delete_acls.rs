@@ -1,4 +1,4 @@
-//! DeleteAcls: deletes the access control lists that filters let through, and tells which they were.
+//! DeleteAcls: deletes the ACLs that match filters.
 
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_acls_response::{DeleteAclsFilterResult, DeleteAclsMatchingAcl};

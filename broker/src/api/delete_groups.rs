@@ -1,4 +1,4 @@
-//! DeleteGroups: forgets groups without members, and their offsets.
+//! DeleteGroups: deletes groups without members, and their offsets.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;

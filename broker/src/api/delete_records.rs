@@ -1,4 +1,4 @@
-//! DeleteRecords: makes the beginning of a log unreadable.
+//! DeleteRecords: advances the log start offset.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_request::DeleteRecordsPartition;
@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// Stands for the end of the log.
+/// Offset that stands for the high watermark.
 const HIGH_WATERMARK: i64 = -1;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
@@ -27,7 +27,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsReques
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-/// Returns where the log begins now.
+/// Returns the new log start offset.
 fn delete(
     shared: &Shared,
     cx: &Context,

@@ -1,4 +1,4 @@
-//! DeleteTopics, by name or from version 6 on by id too.
+//! DeleteTopics: by name, or by id from version 6 on.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;

@@ -1,4 +1,4 @@
-//! DescribeAcls: the access control lists that a filter lets through, by resource.
+//! DescribeAcls: the ACLs that match a filter, by resource.
 
 use kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeAclsResource};
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
@@ -20,7 +20,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeAclsRequest
             .with_host(text(acl.host))
             .with_operation(acl.operation)
             .with_permission_type(acl.permission);
-        // They come in the order of their resources.
+        // ACLs are sorted by resource.
         let resource = DescribeAclsResource::default()
             .with_resource_type(acl.resource_type)
             .with_resource_name(text(acl.resource_name))

@@ -1,4 +1,4 @@
-//! DescribeConfigs: the settings of topics, and those of the nodes.
+//! DescribeConfigs: settings of topics and nodes.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -15,7 +15,7 @@ pub(super) const TOPIC: i8 = 2;
 pub(super) const NODE: i8 = 4;
 const SOURCE_TOPIC: i8 = 1;
 const SOURCE_DEFAULT: i8 = 5;
-/// DescribeConfigs' number for a type that is not told.
+/// Type code of a setting without a known type.
 const UNKNOWN_TYPE: i8 = 0;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -60,7 +60,7 @@ fn describe(
     }
 }
 
-/// The node that a resource's name means, `None` for all of them: a node answers for itself alone.
+/// Returns the node of a resource name, `None` for all nodes. A node describes only itself.
 pub(super) fn node(cx: &Context, cluster: &Cluster, name: &str) -> Option<Option<i32>> {
     if name.is_empty() {
         return Some(None);

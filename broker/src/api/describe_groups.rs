@@ -9,7 +9,7 @@ use crate::group::{Group, Member, Phase};
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on a group that does not exist, or is of the `consumer` protocol, is an error.
+/// First version that returns an error for a group that is missing or not classic.
 const NOT_FOUND_ERROR_VERSION: i16 = 6;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
@@ -41,7 +41,7 @@ fn describe(cx: &Context, out: DescribedGroup, group: &Group) -> DescribedGroup 
             .with_group_instance_id(m.instance_id.clone().filter(|_| cx.version >= 4).map(text))
             .with_client_id(text(m.client_id.clone()))
             .with_client_host(text(m.client_host.clone()));
-        // Only of a stable group is it known which assignor and assignment hold.
+        // Kafka describes protocol and assignment of stable groups only.
         if !stable {
             return out;
         }

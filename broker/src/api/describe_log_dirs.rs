@@ -1,4 +1,4 @@
-//! DescribeLogDirs: what the replicas of this node would take on disk.
+//! DescribeLogDirs: sizes of this node's replicas.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::cluster::Partition;
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// There is no directory: all is in memory.
+/// Name of the log directory; there is none.
 const LOG_DIR: &str = "memory";
-/// From this version on the whole answer has a place for an error.
+/// First version with a top-level error code.
 const ERROR_CODE_VERSION: i16 = 3;
-/// From this version on sizes of the volume are told.
+/// First version with volume sizes.
 const VOLUME_BYTES_VERSION: i16 = 4;
 const UNKNOWN_BYTES: i64 = -1;
 
@@ -34,7 +34,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: DescribeLogDirsRequ
     if cx.version >= ERROR_CODE_VERSION { out.with_error_code(error) } else { out }
 }
 
-/// Of those asked for, or of all, what this node has a replica of.
+/// Returns this node's replicas, of the requested topics or of all.
 fn topics(shared: &Shared, cx: &Context, requested: Option<Vec<DescribableLogDirTopic>>) -> Vec<DescribeLogDirsTopic> {
     let requested: Option<BTreeMap<String, Vec<i32>>> =
         requested.map(|all| all.into_iter().map(|t| (t.topic.to_string(), t.partitions)).collect());

@@ -1,4 +1,4 @@
-//! Fetch: reads batches, and waits for more if there are too few.
+//! Fetch: reads batches, and waits until there are `min_bytes`.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 const READ_COMMITTED: i8 = 1;
-/// From this version on a consumer may read from any replica.
+/// First version with a rack id: a consumer may read from a follower.
 const RACK_VERSION: i16 = 11;
-/// From this version on topics are named by id.
+/// First version with topic ids.
 const TOPIC_ID_VERSION: i16 = 13;
 
-/// What one look at the logs found.
+/// Result of one read of all partitions.
 struct FetchedTopics {
     topics: Vec<FetchedTopic>,
     bytes: usize,
-    /// An error is told at once, and that another replica is to be read.
+    /// True if a partition has an error or a preferred replica: the response does not wait.
     failed: bool,
 }
 
@@ -46,8 +46,8 @@ pub(super) async fn handle(shared: &Shared, cx: &Context, mut request: FetchRequ
     }
 }
 
-/// What there is, if it is enough or it is `is_due`. Otherwise the connection will be woken by the next change: both under
-/// one lock, so that no append slips in between the look and the wait.
+/// Reads all partitions. If there is too little and the deadline is not due, registers the
+/// connection for the next change and returns `None`.
 fn read_or_wait(shared: &Shared, cx: &Context, request: &FetchRequest, is_due: bool) -> Option<FetchedTopics> {
     let min = usize::try_from(request.min_bytes).unwrap_or(0);
     let mut cluster = shared.cluster();
@@ -55,6 +55,9 @@ fn read_or_wait(shared: &Shared, cx: &Context, request: &FetchRequest, is_due: b
     if is_due || found.failed || found.bytes >= min {
         return Some(found);
     }
+    // Read and registration share one lock. Otherwise: 1. the read finds too little; 2. an append
+    // notifies the waiters, this connection not among them; 3. the registration comes too late, and
+    // the fetch waits until its deadline although there are records.
     for topic in &request.topics {
         let name = topic_name(cx, &cluster, &topic.topic, topic.topic_id).unwrap_or_default();
         cluster.notify_on_change(&cx.wake, topic.partitions.iter().map(|p| (name.as_str(), p.partition)));
@@ -113,7 +116,7 @@ struct FetchedTopic {
 struct PartitionRead {
     batches: Vec<Bytes>,
     aborted: Vec<AbortedTxn>,
-    /// The replica to read from instead.
+    /// Preferred read replica, if it is another node.
     preferred_replica: Option<i32>,
     log_start_offset: i64,
     last_stable_offset: i64,
@@ -189,7 +192,7 @@ fn fetch_response(
     FetchResponse::default().with_session_id(session).with_responses(responses)
 }
 
-/// One batch is passed on as it is; several are copied into one buffer.
+/// Concatenates batches; a single one is not copied.
 fn concat(mut batches: Vec<Bytes>) -> Bytes {
     if batches.len() == 1 {
         return batches.pop().unwrap_or_default();

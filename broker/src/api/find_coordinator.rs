@@ -1,4 +1,4 @@
-//! FindCoordinator: which node coordinates a group.
+//! FindCoordinator: the coordinator of a group.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -10,7 +10,7 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 const GROUP: i8 = 0;
-/// From this version on several are asked for at once.
+/// First version with several keys.
 const BATCH_VERSION: i16 = 4;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
@@ -43,7 +43,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequ
 fn find(shared: &Shared, cx: &Context, key_type: i8, key: &str) -> Result<(i32, u16), ResponseError> {
     cx.check_fault()?;
     if key_type != GROUP {
-        // There are no transactions.
+        // There is no transaction coordinator.
         return Err(ResponseError::CoordinatorNotAvailable);
     }
     let cluster = shared.cluster();

@@ -1,4 +1,4 @@
-//! Heartbeat: a member is alive, and learns whether it has to join again.
+//! Heartbeat of the classic protocol.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};

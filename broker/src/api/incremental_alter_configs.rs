@@ -34,7 +34,7 @@ pub(super) fn handle(
     IncrementalAlterConfigsResponse::default().with_responses(request.resources.into_iter().map(one).collect())
 }
 
-/// All of a resource's changes are made, or none.
+/// Applies all changes of a resource or none.
 fn alter(shared: &Shared, cx: &Context, resource: &AlterConfigsResource, dry_run: bool) -> Result<(), ApiError> {
     cx.check_fault()?;
     let mut cluster = shared.cluster();
@@ -59,14 +59,11 @@ fn alter(shared: &Shared, cx: &Context, resource: &AlterConfigsResource, dry_run
             let changes = changes.collect::<Result<Vec<_>, ApiError>>()?;
             cluster.node_config.alter(node, &changes, &shared.config, dry_run)
         }
-        _ => Err(ApiError::new(
-            ResponseError::InvalidRequest,
-            "Only topics and nodes have settings that can be changed.",
-        )),
+        _ => Err(ApiError::new(ResponseError::InvalidRequest, "Only settings of topics and brokers can be changed.")),
     }
 }
 
-/// What a setting is to be, `None` for its default; `list` has what is there, if it is a list.
+/// Returns the new value of a setting, `None` for its default; `list` has its current items.
 fn new_value(change: &AlterableConfig, list: Option<Vec<String>>) -> Result<Option<String>, ApiError> {
     let value = change.value.as_deref();
     let items = || value.unwrap_or_default().split(',').filter(|i| !i.is_empty()).map(str::to_owned);

@@ -1,4 +1,4 @@
-//! InitProducerId: an identity for an idempotent producer.
+//! InitProducerId: a producer id for an idempotent producer.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
@@ -6,7 +6,7 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, Pr
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on a producer may tell the identity it has.
+/// First version with the producer's current id and epoch.
 const PRODUCER_ID_VERSION: i16 = 3;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
@@ -19,7 +19,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: InitProducerIdReque
     }
 }
 
-/// As Kafka, without a transactional id every request gets a new identity, whatever the producer had before.
+/// Returns a new producer id for every request without a transactional id, as Kafka does.
 fn new_producer_id(shared: &Shared, cx: &Context, request: &InitProducerIdRequest) -> Result<i64, ResponseError> {
     cx.check_fault()?;
     let is_incomplete = (request.producer_id.0 == -1) != (request.producer_epoch == -1);
@@ -28,7 +28,7 @@ fn new_producer_id(shared: &Shared, cx: &Context, request: &InitProducerIdReques
         return Err(ResponseError::InvalidRequest);
     }
     if request.transactional_id.is_some() {
-        // There are no transactions, and no coordinator of them.
+        // There is no transaction coordinator.
         return Err(ResponseError::CoordinatorNotAvailable);
     }
     Ok(shared.cluster().new_producer_id())

@@ -1,4 +1,4 @@
-//! JoinGroup: enters a group; answered when the rebalance it takes part in is done.
+//! JoinGroup: responds when the rebalance that the member joins is complete.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ fn joined_response(cx: &Context, joined: JoinGroupResult) -> JoinGroupResponse {
 }
 
 fn error_response(cx: &Context, error: ResponseError, member_id: String) -> JoinGroupResponse {
-    // Before version 7 the name could not be null.
+    // Before version 7 the name is not nullable.
     let protocol_name = (cx.version < 7).then(StrBytes::new);
     JoinGroupResponse::default()
         .with_error_code(error.code())

@@ -1,4 +1,4 @@
-//! LeaveGroup: members go, and the others share their partitions at once.
+//! LeaveGroup: removes members and starts a rebalance.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
@@ -10,7 +10,7 @@ use crate::group::MemberKey;
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on several members can leave in one request.
+/// First version with several members.
 const BATCH_VERSION: i16 = 3;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: LeaveGroupRequest) -> LeaveGroupResponse {

@@ -1,4 +1,4 @@
-//! ListGroups: the groups that this node coordinates.
+//! ListGroups: groups that this node coordinates.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{ListGroupsRequest, ListGroupsResponse};

@@ -1,4 +1,4 @@
-//! ListOffsets: the offset at the beginning, at the end, or at a time.
+//! ListOffsets: earliest, latest, or by timestamp.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -37,7 +37,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ListOffsetsRequest)
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-/// Offset, timestamp and leader epoch; -1 each where there is no such record.
+/// Returns offset, timestamp and leader epoch; -1 each if there is no such record.
 fn find(
     cx: &Context,
     cluster: &mut Cluster,

@@ -1,4 +1,4 @@
-//! Metadata: the nodes that are up, and who leads which partition. May create the topics it is asked about.
+//! Metadata: nodes, topics and leaders. May create topics.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -16,7 +16,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: MetadataRequest) ->
     let mut cluster = shared.cluster();
     let may_create = shared.config.auto_create && (request.allow_auto_topic_creation || cx.version < 4);
     let topics = match request.topics {
-        // Version 0 has no null array: there an empty one asks for all topics.
+        // Version 0 has no null array: there an empty one requests all topics.
         Some(topics) if cx.version > 0 || !topics.is_empty() => {
             topics.into_iter().map(|t| requested_topic(shared, cx, &mut cluster, &t, may_create)).collect()
         }

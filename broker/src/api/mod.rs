@@ -1,4 +1,4 @@
-//! One file per API of the Kafka protocol: from the decoded request to the answer.
+//! One file per API of the Kafka protocol: from the decoded request to the response.
 
 pub(crate) mod api_versions;
 mod consumer_group_describe;
@@ -78,11 +78,11 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::DescribeCluster => cx.encode(&describe_cluster::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ConsumerGroupHeartbeat => cx.encode(&consumer_group_heartbeat::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ConsumerGroupDescribe => cx.encode(&consumer_group_describe::handle(shared, cx, cx.decode(body)?)),
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} is not served"))),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("{other:?} is not supported"))),
     }
 }
 
-/// Refuses a request about a group that reached a node which does not coordinate it.
+/// Fails unless this node coordinates the group.
 fn check_coordinator(shared: &Shared, cx: &Context, group: &str) -> Result<(), ResponseError> {
     cx.check_fault()?;
     if group.is_empty() {
@@ -91,7 +91,7 @@ fn check_coordinator(shared: &Shared, cx: &Context, group: &str) -> Result<(), R
     if shared.cluster().coordinator(group) == cx.node { Ok(()) } else { Err(ResponseError::NotCoordinator) }
 }
 
-/// The error code of a result: 0 for success.
+/// Returns the error code of a result: 0 for success.
 fn code<T>(result: &Result<T, ResponseError>) -> i16 {
     result.as_ref().err().map_or(0, ResponseError::code)
 }
@@ -100,7 +100,7 @@ fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
 
-/// A copy that does not keep the whole request in memory, which a slice of it would.
+/// Copies a string: a slice would keep the whole request in memory.
 fn owned(text: Option<&StrBytes>) -> Option<String> {
     text.map(|t| t.to_string())
 }

@@ -1,4 +1,4 @@
-//! OffsetCommit: how far a group has come.
+//! OffsetCommit.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
@@ -10,9 +10,9 @@ use crate::group::{CommittedOffset, Group, MemberKey};
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on the generation may be the epoch of a member of the `consumer` protocol.
+/// First version with member epochs of the `consumer` protocol in place of the generation.
 const MEMBER_EPOCH_VERSION: i16 = 9;
-/// Kafka's `offset.metadata.max.bytes`.
+/// Maximum bytes of an offset's metadata, as Kafka's `offset.metadata.max.bytes`.
 const MAX_METADATA_BYTES: usize = 4096;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -28,7 +28,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest
             group.check_commit(key, generation, cx.version >= MEMBER_EPOCH_VERSION, now)?;
             Ok(request.topics.iter().zip(&known).map(|(t, &known)| commit(group, t, known)).collect::<Vec<_>>())
         };
-        // Whoever names no generation may commit for a group that is not there yet.
+        // A commit without a generation may create the group.
         let committed = shared.groups().update(&request.group_id, generation < 0, step);
         let not_found = if cx.version >= MEMBER_EPOCH_VERSION {
             ResponseError::GroupIdNotFound
@@ -49,7 +49,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetCommitRequest
     OffsetCommitResponse::default().with_topics(request.topics.into_iter().zip(codes).map(topic).collect())
 }
 
-/// The error code of each partition.
+/// Returns the error code of each partition.
 fn commit(group: &mut Group, topic: &OffsetCommitRequestTopic, known: bool) -> Vec<i16> {
     let mut one = |p: &kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition| {
         if !known {

@@ -1,4 +1,4 @@
-//! OffsetDelete: forgets single offsets of a group, unless its members subscribe to the topic.
+//! OffsetDelete: deletes committed offsets, unless members subscribe to the topic.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
@@ -31,7 +31,7 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetDeleteRequest
     }
 }
 
-/// `partition_count`: how many partitions the topic has, if it exists.
+/// `partition_count` is `None` if the topic does not exist.
 fn delete(
     group: &mut Group,
     topic: &OffsetDeleteRequestTopic,

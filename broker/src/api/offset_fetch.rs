@@ -1,4 +1,4 @@
-//! OffsetFetch: how far a group had come.
+//! OffsetFetch: the committed offsets of groups.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::group::{CommittedOffset, Group};
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// From this version on several groups are asked for at once.
+/// First version with several groups.
 const BATCH_VERSION: i16 = 8;
 
-/// Topic and partitions.
+/// Topics with their partitions.
 type RequestedOffsets = Vec<(TopicName, Vec<i32>)>;
 type FoundOffsets = Vec<(TopicName, Vec<(i32, CommittedOffset)>)>;
 
@@ -43,8 +43,8 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: OffsetFetchRequest)
     OffsetFetchResponse::default().with_groups(groups)
 }
 
-/// The offsets asked for, -1 where there is none; all that there are if none is named. Whoever says which member it is and in
-/// which epoch must be right, in a group of the `consumer` protocol.
+/// Returns the requested offsets, -1 for none, or all if none is named. In a group of the
+/// `consumer` protocol, checks the epoch of the member if one is named.
 fn find(
     shared: &Shared,
     cx: &Context,

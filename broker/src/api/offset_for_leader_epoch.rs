@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch: where the log of a leader epoch ends, by which a reader sees whether what it has read is still there.
+//! OffsetForLeaderEpoch: the end of a leader epoch, by which a consumer detects truncation.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;

@@ -1,4 +1,4 @@
-//! Produce: appends batches to the logs of partitions.
+//! Produce: appends batches to logs.
 
 use std::io;
 
@@ -50,12 +50,12 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
             match appended {
                 Ok((base, start)) => response.with_base_offset(base).with_log_start_offset(start),
                 Err(ProduceError { error, records }) => {
-                    // Versions before 8 have no room for them.
+                    // Versions before 8 have no record errors.
                     let records = records.into_iter().filter(|_| cx.version >= 8);
                     let one = |index| {
                         let message = match cx.record_error_interval() {
-                            Some(_) => "a hook refuses this record",
-                            None => "a compacted topic takes no record without a key",
+                            Some(_) => "injected by a hook",
+                            None => "a compacted topic rejects records without a key",
                         };
                         BatchIndexAndErrorMessage::default()
                             .with_batch_index(index)
@@ -75,17 +75,17 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
         });
     }
     match acks {
-        // Without an answer, closing the connection is the only way to tell that something went wrong.
+        // Without a response, closing the connection is the only way to report an error.
         0 if failed => Ok(Response::Close),
         0 => Ok(Response::None),
         _ => cx.encode(&ProduceResponse::default().with_responses(responses)),
     }
 }
 
-/// Why a batch was not appended.
+/// Error of a batch that was not appended.
 struct ProduceError {
     error: ResponseError,
-    /// The places in the batch of the records that are to blame, if some are.
+    /// Indexes of the invalid records in the batch.
     records: Vec<i32>,
 }
 
@@ -95,7 +95,7 @@ impl From<ResponseError> for ProduceError {
     }
 }
 
-/// Returns the offset of the first record and where the log begins.
+/// Returns base offset and log start offset.
 fn append(
     shared: &Shared,
     cx: &Context,

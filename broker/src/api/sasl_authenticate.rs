@@ -9,7 +9,7 @@ use crate::request::Context;
 use crate::sasl::{Auth, AuthOutcome};
 use crate::shared::Shared;
 
-/// The answer, and whether the connection is closed behind it.
+/// Returns the response, and whether the connection is closed after it.
 pub(crate) fn handle(
     shared: &Shared,
     auth: &mut Option<Auth>,
@@ -17,16 +17,16 @@ pub(crate) fn handle(
     request: &SaslAuthenticateRequest,
 ) -> (SaslAuthenticateResponse, bool) {
     let outcome = match (cx.check_fault(), &shared.config.sasl, auth) {
-        (Err(injected), ..) => AuthOutcome::Failed(injected, "as the hook wants it".into()),
+        (Err(injected), ..) => AuthOutcome::Failed(injected, "injected by a hook".into()),
         (_, Some(sasl), Some(auth)) => auth.authenticate(sasl, &request.auth_bytes, shared.now()),
-        _ => AuthOutcome::Failed(ResponseError::IllegalSaslState, "this listener does not authenticate".into()),
+        _ => AuthOutcome::Failed(ResponseError::IllegalSaslState, "this listener has no SASL".into()),
     };
     let response = |bytes: Bytes| SaslAuthenticateResponse::default().with_auth_bytes(bytes);
     match outcome {
         AuthOutcome::Continue(bytes) => (response(bytes), false),
         AuthOutcome::Done { last, lifetime } => {
             let ms = lifetime.map_or(0, |l| i64::try_from(l.as_millis()).unwrap_or(i64::MAX).max(1));
-            // Versions before 1 have no place for it.
+            // Versions before 1 have no session lifetime.
             (response(last).with_session_lifetime_ms(if cx.version >= 1 { ms } else { 0 }), false)
         }
         AuthOutcome::Failed(error, message) => {

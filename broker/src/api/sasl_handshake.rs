@@ -1,4 +1,4 @@
-//! SaslHandshake: a client asks for a mechanism.
+//! SaslHandshake: selects a mechanism.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SaslHandshakeRequest, SaslHandshakeResponse};
@@ -8,7 +8,7 @@ use crate::request::Context;
 use crate::sasl::Auth;
 use crate::shared::Shared;
 
-/// Whoever asks for a mechanism that is not offered, or in the wrong place, is told so before the connection is closed.
+/// Returns the response, and whether the connection is closed after it.
 pub(crate) fn handle(
     shared: &Shared,
     auth: &mut Option<Auth>,
@@ -17,7 +17,7 @@ pub(crate) fn handle(
 ) -> (SaslHandshakeResponse, bool) {
     let response = SaslHandshakeResponse::default();
     let (Some(sasl), Some(auth)) = (&shared.config.sasl, auth) else {
-        // Of a listener without SASL.
+        // Listener without SASL.
         let error = cx.check_fault().err().unwrap_or(ResponseError::IllegalSaslState);
         return (response.with_error_code(error.code()), false);
     };

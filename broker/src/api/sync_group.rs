@@ -1,4 +1,4 @@
-//! SyncGroup: the leader brings the assignment, everyone fetches their part of it.
+//! SyncGroup: the leader sends the assignment, every member receives its own.
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;

@@ -1,15 +1,15 @@
-//! The assignors that Kafka has at the broker: `uniform` and `range`.
+//! Kafka's server-side assignors: `uniform` and `range`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Member, Partitions, Topics};
 
-/// Who shares the partitions out among the members.
+/// Server-side assignor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Assignor {
-    /// As few as possible of each topic next to each other: the same numbers of every topic go to one member.
+    /// Assigns consecutive partitions of each topic, the same of every topic to one member.
     Range,
-    /// As evenly as possible, and moving as few as possible.
+    /// Assigns evenly, with as few moves as possible.
     #[default]
     Uniform,
 }
@@ -26,7 +26,7 @@ impl Assignor {
         }
     }
 
-    /// The partitions of each member; `previous` is what the last target was.
+    /// Returns the partitions of each member; `previous` is the last target assignment.
     pub(super) fn assign(
         self,
         members: &BTreeMap<String, Member>,
@@ -40,7 +40,8 @@ impl Assignor {
     }
 }
 
-/// Static members first, by instance, for their order outlives a restart; then the others, by id.
+/// Static members come first, by instance id, which survives a restart; then the others, by member
+/// id.
 fn range(members: &BTreeMap<String, Member>, topics: &Topics) -> BTreeMap<String, Partitions> {
     let mut order: Vec<(&String, &Member)> = members.iter().collect();
     order.sort_by_key(|(id, m)| (m.instance_id.is_none(), m.instance_id.clone(), (*id).clone()));
@@ -87,8 +88,8 @@ fn uniform(
             assigned.insert(p);
         }
     }
-    // One partition at a time goes from a member to one that has two fewer, until there is none: each move makes the sum of
-    // squares smaller, so it ends.
+    // Moves one partition at a time from a member to one that has two fewer. Each move makes the
+    // sum of squares smaller, so the loop ends.
     while let Some((from, to, p)) = next_move(&assignment, subscribers) {
         assignment.entry(from).or_default().remove(&p);
         assignment.entry(to).or_default().insert(p);

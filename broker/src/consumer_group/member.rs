@@ -1,11 +1,11 @@
-//! A member of a group of the `consumer` protocol, and what its heartbeats say.
+//! A member of a group of the `consumer` protocol, and its heartbeats.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Assignor, JOIN_EPOCH, Partitions};
 
-/// What a heartbeat says; `None` is "as before".
+/// A heartbeat; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeartbeatRequest {
     pub member_id: String,
@@ -21,21 +21,21 @@ pub(crate) struct HeartbeatRequest {
 }
 
 impl HeartbeatRequest {
-    /// Whether it tells everything, and so wants to be told everything.
+    /// Returns whether the request has all fields, and so requires a full response.
     pub fn is_full(&self) -> bool {
         let is_complete = self.rebalance_timeout.is_some() && self.topics.is_some() && self.owned.is_some();
         self.epoch == JOIN_EPOCH || is_complete
     }
 }
 
-/// How far a member is on its way to its target.
+/// Reconciliation state of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemberState {
-    /// It has all of it.
+    /// Owns its target assignment.
     Stable,
-    /// It has been asked to give partitions up.
+    /// Has partitions to revoke.
     UnrevokedPartitions,
-    /// It waits for partitions that others still own.
+    /// Waits for partitions that others still own.
     UnreleasedPartitions,
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct Member {
     pub client_host: String,
     pub topics: BTreeSet<String>,
     pub assigned: Partitions,
-    /// The epoch that it was told last.
+    /// Epoch last sent to the member.
     pub epoch: i32,
     pub(super) previous_epoch: i32,
     pub(super) assignor: Option<Assignor>,
     pub(super) state: MemberState,
-    /// What it was asked to give up.
+    /// Partitions that the member has to revoke.
     pub(super) pending_revocation: Partitions,
-    /// Until when.
+    /// Deadline of the revocation.
     pub(super) revocation_deadline: Option<Instant>,
     pub(super) rebalance_timeout: Duration,
     pub(super) session_expires_at: Instant,
@@ -84,8 +84,9 @@ impl Member {
         self.revocation_deadline.map_or(self.session_expires_at, |by| by.min(self.session_expires_at))
     }
 
-    /// Whether a heartbeat of this epoch can be its own: that of one who begins anew, too, and one epoch behind, if all it owns
-    /// is assigned to it. Then the answer with the new epoch was lost.
+    /// Returns whether the member may send this epoch: its current one; 0, to rejoin; or the
+    /// previous one, if it owns no more than its assignment: then the response with the new epoch
+    /// was lost.
     pub(super) fn accepts_epoch(&self, epoch: i32, owned: Option<&Partitions>) -> bool {
         let missed_one = epoch == self.previous_epoch && owned.is_some_and(|o| o.is_subset(&self.assigned));
         epoch == self.epoch || epoch == JOIN_EPOCH || (epoch < self.epoch && missed_one)
@@ -98,7 +99,7 @@ impl Member {
         }
     }
 
-    /// Whether the group has to be shared out anew.
+    /// Applies a heartbeat; returns whether the subscription changed.
     pub(super) fn update(&mut self, request: HeartbeatRequest) -> bool {
         self.client_id = request.client_id;
         self.client_host = request.client_host;

@@ -1,8 +1,9 @@
 //! A group of the `consumer` protocol (KIP-848), as a state machine without clock, socket or task.
 //!
-//! Members only send heartbeats, and each is answered at once. The broker computes a *target* for every member and leads each
-//! one there by itself: first it asks for what is not in the target, and waits until the member no longer owns it; then the
-//! member goes to the target's epoch and gets what no one else owns any more.
+//! Members only send heartbeats, and each gets a response at once. The broker computes a *target*
+//! assignment and reconciles each member by itself: it first revokes partitions outside the target,
+//! and waits until the member no longer owns them; then the member moves to the target's epoch and
+//! gets the partitions that no other member owns.
 
 mod assignor;
 mod member;
@@ -18,34 +19,34 @@ use uuid::Uuid;
 pub(crate) use assignor::Assignor;
 pub(crate) use member::{HeartbeatRequest, Member, MemberState};
 
-/// Partitions, by the topic's id.
+/// Partitions by topic id.
 pub(crate) type Partitions = BTreeSet<(Uuid, i32)>;
-/// Id and number of partitions of topics, by name.
+/// Topic id and partition count by topic name.
 pub(crate) type Topics = BTreeMap<String, (Uuid, i32)>;
 
-/// The epoch of a member that joins.
+/// Epoch of a member that joins.
 pub(crate) const JOIN_EPOCH: i32 = 0;
-/// The epoch of a member that leaves.
+/// Epoch of a member that leaves.
 pub(crate) const LEAVE_EPOCH: i32 = -1;
-/// The epoch of a static member that leaves and will be back.
+/// Epoch of a static member that leaves temporarily.
 pub(crate) const STATIC_LEAVE_EPOCH: i32 = -2;
 
-/// The answer to a heartbeat.
+/// Response to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeartbeatResponse {
     pub member_id: String,
     pub epoch: i32,
-    /// `None`: what it was.
+    /// `None` if it has not changed.
     pub assignment: Option<Partitions>,
 }
 
 #[derive(Debug)]
 pub(crate) struct ConsumerGroup {
     epoch: i32,
-    /// The epoch that the target was computed for.
+    /// Group epoch that the target was computed for.
     target_epoch: i32,
     target: BTreeMap<String, Partitions>,
-    /// What the target was computed from.
+    /// Subscribed topics that the target was computed from.
     topics: Topics,
     members: BTreeMap<String, Member>,
     session_timeout: Duration,
@@ -79,12 +80,12 @@ impl ConsumerGroup {
         self.members.is_empty()
     }
 
-    /// What a member is led to.
+    /// Returns the target assignment of a member.
     pub fn target(&self, id: &str) -> Partitions {
         self.target.get(id).cloned().unwrap_or_default()
     }
 
-    /// The name that ConsumerGroupDescribe and ListGroups give its state.
+    /// Returns the name of its state, as in ConsumerGroupDescribe and ListGroups.
     pub fn state(&self) -> &'static str {
         let is_stable = |m: &Member| m.state == MemberState::Stable && m.epoch == self.target_epoch;
         if self.members.is_empty() {
@@ -98,7 +99,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// The assignor that most members ask for.
+    /// Returns the assignor that most members request.
     pub fn assignor(&self) -> Assignor {
         let mut votes: BTreeMap<Assignor, usize> = BTreeMap::new();
         for assignor in self.members.values().filter_map(|m| m.assignor) {
@@ -107,12 +108,12 @@ impl ConsumerGroup {
         votes.into_iter().max_by_key(|&(_, n)| n).map(|(assignor, _)| assignor).unwrap_or_default()
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// Returns the time by which [`tick`](Self::tick) must be called.
     pub fn deadline(&self) -> Option<Instant> {
         self.members.values().map(Member::deadline).min()
     }
 
-    /// Puts those out whose session is over, or who have not given up in time what they were asked for.
+    /// Removes members whose session expired, or that did not revoke partitions in time.
     pub fn tick(&mut self, now: Instant) {
         let expired = |(id, m): (&String, &Member)| (m.deadline() <= now).then(|| id.clone());
         let expired: Vec<String> = self.members.iter().filter_map(expired).collect();
@@ -121,12 +122,12 @@ impl ConsumerGroup {
         }
     }
 
-    /// The group moves to another node: every session starts anew.
+    /// Restarts all sessions when the group moves to another node.
     pub fn on_coordinator_moved(&mut self, now: Instant) {
         self.members.values_mut().for_each(|m| m.session_expires_at = now + self.session_timeout);
     }
 
-    /// ConsumerGroupHeartbeat of a member that joins or is one.
+    /// Handles the heartbeat of a member that joins or stays.
     pub fn heartbeat(
         &mut self,
         request: HeartbeatRequest,
@@ -154,7 +155,7 @@ impl ConsumerGroup {
         Ok(HeartbeatResponse { epoch: member.epoch, assignment, member_id: id })
     }
 
-    /// ConsumerGroupHeartbeat of a member that goes: for good, or a static one for now.
+    /// Removes a member; a static one may leave temporarily.
     pub fn leave(&mut self, id: &str, instance: Option<&str>, is_static_leave: bool) -> Result<(), ResponseError> {
         match instance {
             Some(instance) => self.check_instance(id, instance)?,
@@ -173,7 +174,8 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// Whether a member may commit or fetch offsets; -1 is no one, who may while there are no members.
+    /// Checks the member epoch of an OffsetCommit or OffsetFetch; -1 is allowed while there are no
+    /// members.
     pub fn check_epoch(&self, id: &str, epoch: i32) -> Result<(), ResponseError> {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
@@ -189,25 +191,25 @@ impl ConsumerGroup {
         }
     }
 
-    fn member_of_instance(&self, instance: &str) -> Option<&str> {
+    fn id_of_instance(&self, instance: &str) -> Option<&str> {
         let found = self.members.iter().find(|(_, m)| m.instance_id.as_deref() == Some(instance));
         found.map(|(id, _)| id.as_str())
     }
 
-    /// Refuses who is not the member of an instance.
+    /// Fails unless the member is the one of the instance.
     fn check_instance(&self, id: &str, instance: &str) -> Result<(), ResponseError> {
-        match self.member_of_instance(instance) {
+        match self.id_of_instance(instance) {
             None => Err(ResponseError::UnknownMemberId),
             Some(owner) if owner != id => Err(ResponseError::FencedInstanceId),
             Some(_) => Ok(()),
         }
     }
 
-    /// Sees to it that the member is there, or refuses it.
+    /// Finds or adds the member of a heartbeat, and checks its epoch.
     fn find_or_join(&mut self, request: &HeartbeatRequest, now: Instant) -> Result<(), ResponseError> {
         let id = &request.member_id;
         match (&request.instance_id, request.epoch == JOIN_EPOCH) {
-            (Some(instance), true) => match self.member_of_instance(instance).map(str::to_owned) {
+            (Some(instance), true) => match self.id_of_instance(instance).map(str::to_owned) {
                 Some(old) => return self.replace_static_member(&old, id),
                 None => _ = self.members.entry(id.clone()).or_insert_with(|| Member::new(now + self.session_timeout)),
             },
@@ -225,7 +227,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A static member is back under a new id; its old self must have left.
+    /// Replaces a static member that left by its new member id.
     fn replace_static_member(&mut self, old: &str, id: &str) -> Result<(), ResponseError> {
         let Some(member) = self.members.get_mut(old).filter(|m| m.epoch == STATIC_LEAVE_EPOCH) else {
             return Err(ResponseError::UnreleasedInstanceId);
@@ -241,20 +243,20 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// The topics there are of those that members want.
+    /// Returns the existing topics that members subscribe to.
     fn subscribed_topics(&self, topics: &Topics) -> Topics {
         let wanted: BTreeSet<&String> = self.members.values().flat_map(|m| &m.topics).collect();
         wanted.into_iter().filter_map(|name| Some((name.clone(), *topics.get(name)?))).collect()
     }
 
-    /// Leads a member one step towards its target.
+    /// Moves a member one step towards its target.
     fn reconcile(&mut self, id: &str, owned: Option<&Partitions>, now: Instant) {
         let target = self.target(id);
         let Some(member) = self.members.get(id) else { return };
         if member.state == MemberState::Stable && member.epoch == self.target_epoch {
             return;
         }
-        // Without a word about what it owns, it may own everything.
+        // A request without owned partitions may own all.
         let may_own = |ps: &Partitions| owned.is_none_or(|owned| !owned.is_disjoint(ps));
         let mut epoch = member.epoch;
         if member.state == MemberState::UnrevokedPartitions {

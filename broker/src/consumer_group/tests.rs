@@ -7,7 +7,7 @@ use super::*;
 const SESSION: Duration = Duration::from_secs(45);
 const REVOKE: Duration = Duration::from_secs(20);
 
-/// A group with a clock of its own and the topics `t` and `u`.
+/// A group with its own clock and the topics `t` and `u`.
 struct TestGroup {
     group: ConsumerGroup,
     topics: Topics,
@@ -50,7 +50,7 @@ impl TestGroup {
         self.send(HeartbeatRequest { instance_id: Some(instance.into()), ..Self::joining(member, &["t"]) })
     }
 
-    /// A heartbeat in the epoch that the member has.
+    /// Sends a heartbeat in the member's epoch.
     fn heartbeat(&mut self, member: &str, owned: Option<Partitions>) -> HeartbeatResponse {
         let epoch = self.group.members[member].epoch;
         self.send(HeartbeatRequest { member_id: member.into(), epoch, owned, ..HeartbeatRequest::default() }).unwrap()
@@ -72,16 +72,16 @@ fn partitions_are_revoked_before_they_are_reassigned() {
     let b = test.join("b");
     assert_eq!((b.epoch, b.assignment), (3, Some(Partitions::new())));
     assert_eq!(test.group.state(), "Reconciling");
-    let asked = test.heartbeat("a", None);
-    let kept = asked.assignment.unwrap();
-    assert_eq!((asked.epoch, kept.len()), (2, 2), "the epoch stays until it has given up");
+    let revoking = test.heartbeat("a", None);
+    let kept = revoking.assignment.unwrap();
+    assert_eq!((revoking.epoch, kept.len()), (2, 2), "the epoch stays until the revocation");
     assert_eq!(test.heartbeat("b", None).assignment, None, "not yet free");
     assert_eq!(test.heartbeat("a", Some(all("t", 0..4))).assignment, None, "still owns all");
     assert_eq!(test.heartbeat("a", None).epoch, 2);
-    let acked = test.heartbeat("a", Some(kept.clone()));
-    assert_eq!((acked.epoch, acked.assignment), (3, None));
-    let got = test.heartbeat("b", None).assignment.unwrap();
-    assert_eq!(got, all("t", 0..4).difference(&kept).copied().collect());
+    let acknowledged = test.heartbeat("a", Some(kept.clone()));
+    assert_eq!((acknowledged.epoch, acknowledged.assignment), (3, None));
+    let reassigned = test.heartbeat("b", None).assignment.unwrap();
+    assert_eq!(reassigned, all("t", 0..4).difference(&kept).copied().collect());
     assert_eq!(test.group.state(), "Stable");
 }
 
@@ -101,7 +101,7 @@ fn stale_member_epochs_are_fenced() {
     test.join("b");
     let kept = test.heartbeat("a", None).assignment.unwrap();
     assert_eq!(test.heartbeat("a", Some(kept.clone())).epoch, 3);
-    // The answer with epoch 3 was lost.
+    // The response with epoch 3 was lost.
     assert_eq!(test.send(heartbeat("a", 2, None)), Err(ResponseError::FencedMemberEpoch));
     assert_eq!(test.send(heartbeat("a", 2, Some(all("t", 0..2)))), Err(ResponseError::FencedMemberEpoch));
     assert_eq!(test.send(heartbeat("a", 2, Some(kept))).unwrap().epoch, 3);
@@ -123,7 +123,7 @@ fn members_expire_when_silent_or_slow_to_revoke() {
     test.join("b");
     test.heartbeat("a", None);
     test.advance(REVOKE);
-    assert_eq!(test.group.members().map(|(id, _)| id).collect::<Vec<_>>(), ["b"], "a did not give up in time");
+    assert_eq!(test.group.members().map(|(id, _)| id).collect::<Vec<_>>(), ["b"], "a did not revoke in time");
     assert_eq!(test.group.state(), "Assigning");
     assert_eq!(test.heartbeat("b", None).assignment, Some(all("t", 0..2)));
     test.advance(SESSION);
@@ -147,7 +147,7 @@ fn returning_static_member_keeps_its_partitions() {
     assert_eq!(test.send(old), Err(ResponseError::FencedInstanceId));
     test.group.leave("b", Some("i"), true).unwrap();
     test.advance(SESSION);
-    assert!(test.group.is_empty(), "it did not come back");
+    assert!(test.group.is_empty(), "it did not return");
 }
 
 #[test]
@@ -176,11 +176,11 @@ fn range_assigns_the_same_partitions_of_each_topic() {
     assert_eq!(target("c"), [(id("u"), 2)]);
 }
 
-/// What happens to a group.
+/// An event in a group.
 #[derive(Clone, Debug)]
 enum Event {
     Join(usize, usize, bool),
-    /// A heartbeat, telling what is owned or not.
+    /// A heartbeat of a member, with or without its owned partitions.
     Heartbeat(usize, bool),
     Leave(usize),
     Pass(u64),
@@ -199,8 +199,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Members do what they are told: no partition is ever assigned to two, and in the end each has its target, which is
-    /// complete and, with `uniform`, balanced.
+    /// With members that follow their assignments, no partition is ever assigned twice, and in the
+    /// end each member has its target, which is complete and, with `uniform`, balanced.
     #[test]
     fn partitions_have_one_owner_and_targets_are_reached(events in prop::collection::vec(event(), 1..60)) {
         let mut test = TestGroup::new(4);
@@ -217,11 +217,11 @@ proptest! {
                     let response = test.send(HeartbeatRequest { assignor, ..TestGroup::joining(&member, topics) }).unwrap();
                     owned.insert(member, response.assignment.unwrap());
                 }
-                Event::Heartbeat(m, tells) => {
+                Event::Heartbeat(m, with_owned) => {
                     let member = format!("m{m}");
                     if test.group.members.contains_key(&member) {
-                        let mine = owned.get(&member).cloned().unwrap_or_default();
-                        if let Some(now) = test.heartbeat(&member, tells.then_some(mine)).assignment {
+                        let own = owned.get(&member).cloned().unwrap_or_default();
+                        if let Some(now) = test.heartbeat(&member, with_owned.then_some(own)).assignment {
                             owned.insert(member, now);
                         }
                     }
@@ -240,8 +240,8 @@ proptest! {
         }
         for _ in 0..12 {
             for member in owned.keys().cloned().collect::<Vec<_>>() {
-                let mine = owned[&member].clone();
-                if let Some(now) = test.heartbeat(&member, Some(mine)).assignment {
+                let own = owned[&member].clone();
+                if let Some(now) = test.heartbeat(&member, Some(own)).assignment {
                     owned.insert(member, now);
                 }
             }

@@ -1,4 +1,4 @@
-//! A member of a group, and what goes in and out when it joins.
+//! A member of a classic group, and its JoinGroup requests and results.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use kafka_protocol::protocol::Decodable;
 
 use super::RequestId;
 
-/// A JoinGroup request, with what its connection adds.
+/// A JoinGroup request, with the fields that its connection adds.
 #[derive(Clone, Debug)]
 pub(crate) struct JoinRequest {
-    /// Empty for a member that is new.
+    /// Empty for a new member.
     pub member_id: String,
     pub instance_id: Option<String>,
     pub client_id: String,
@@ -19,17 +19,17 @@ pub(crate) struct JoinRequest {
     pub session_timeout: Duration,
     pub rebalance_timeout: Duration,
     pub protocol_type: String,
-    /// Name and metadata of each assignor, the favourite first.
+    /// Name and metadata of each protocol, in order of preference.
     pub protocols: Vec<(String, Bytes)>,
-    /// The id of the member, should it be a new one.
+    /// Member id if the member is new.
     pub generated_member_id: String,
-    /// A new member has to come back with the id it was given (KIP-394).
+    /// A new member has to rejoin with its generated id (KIP-394).
     pub requires_known_member_id: bool,
-    /// The client understands that it leads without having to assign (KIP-814).
+    /// The client supports a leader without an assignment to make (KIP-814).
     pub supports_skipping_assignment: bool,
 }
 
-/// What a member is told when a generation begins.
+/// Result of a JoinGroup for one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JoinGroupResult {
     pub generation: i32,
@@ -37,7 +37,7 @@ pub(crate) struct JoinGroupResult {
     pub protocol: String,
     pub leader: String,
     pub member_id: String,
-    /// For the leader alone.
+    /// Empty except for the leader.
     pub members: Vec<JoinGroupMember>,
     pub skip_assignment: bool,
 }
@@ -49,7 +49,7 @@ pub(crate) struct JoinGroupMember {
     pub metadata: Bytes,
 }
 
-/// How a request names its member: by id, and for a static member by instance too.
+/// Identifies a member: by id, and a static one by instance id too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MemberKey<'a> {
     pub id: &'a str,
@@ -66,9 +66,9 @@ pub(crate) struct Member {
     pub(super) session_timeout: Duration,
     pub(super) rebalance_timeout: Duration,
     pub(super) session_expires_at: Instant,
-    /// Its parked JoinGroup.
+    /// Its pending JoinGroup.
     pub(super) pending_join: Option<RequestId>,
-    /// Its parked SyncGroup.
+    /// Its pending SyncGroup.
     pub(super) pending_sync: Option<RequestId>,
 }
 
@@ -97,25 +97,24 @@ impl Member {
         self.renew_session(now);
     }
 
-    /// The member gave a sign of life.
     pub(super) fn renew_session(&mut self, now: Instant) {
         self.session_expires_at = now + self.session_timeout;
     }
 
-    /// A member whose request is parked cannot send heartbeats, so its session does not end.
+    /// A member with a pending request cannot send heartbeats, so its session does not expire.
     pub(super) fn has_pending_request(&self) -> bool {
         self.pending_join.is_some() || self.pending_sync.is_some()
     }
 
-    /// What the member said for an assignor.
+    /// Returns the member's metadata for a protocol.
     pub fn metadata(&self, protocol: &str) -> Option<&Bytes> {
         self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata)
     }
 }
 
-/// The topics that the metadata of a consumer names.
+/// Returns the topics in a consumer's metadata.
 pub(super) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
-    /// The newest version that is read; what later ones have comes behind it.
+    /// Newest version that is decoded; later fields follow it.
     const NEWEST: i16 = 3;
     let mut rest = metadata.clone();
     let version = rest.try_get_i16().ok()?;

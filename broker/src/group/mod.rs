@@ -1,12 +1,13 @@
-//! A group with its offsets, as a state machine without clock, socket or task: here with members of the classic protocol; those
-//! of the `consumer` protocol are a [`ConsumerGroup`] inside. A group has one kind at a time, and may change while it is empty.
+//! A group with its offsets, as a state machine without clock, socket or task. Members of the
+//! classic protocol are here; those of the `consumer` protocol are in a [`ConsumerGroup`] inside.
+//! An empty group may change its protocol.
 //!
-//! Join and Sync may have to wait for other members. So a request comes with a [`RequestId`], and its answer, at once or
-//! later, comes out of [`Group::take_responses`] under that ticket. Time comes in as an argument; the owner calls
-//! [`Group::tick`] at the latest at [`Group::deadline`].
+//! JoinGroup and SyncGroup may wait for other members. So a request has a [`RequestId`], and its
+//! response, at once or later, comes out of [`Group::take_responses`] under that id. The caller
+//! passes the time, and calls [`Group::tick`] no later than [`Group::deadline`].
 //!
-//! A rebalance runs through the phases in order: *preparing* until every member has joined again or the rebalance
-//! timeout is over, *completing* until the leader has sent the assignment, then *stable*.
+//! A rebalance has these phases: *preparing* until every member has rejoined or the rebalance
+//! timeout has expired, *completing* until the leader has sent the assignment, then *stable*.
 
 mod members;
 mod requests;
@@ -23,7 +24,7 @@ use crate::consumer_group::{ConsumerGroup, HeartbeatRequest, HeartbeatResponse, 
 
 pub(crate) use members::{JoinGroupMember, JoinGroupResult, JoinRequest, Member, MemberKey};
 
-/// Names a parked request.
+/// Identifies a pending request.
 pub(crate) type RequestId = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// The name that DescribeGroups and ListGroups give it.
+    /// Returns the name of the phase, as in DescribeGroups and ListGroups.
     pub fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
@@ -46,7 +47,7 @@ impl Phase {
     }
 }
 
-/// The answer to a JoinGroup or SyncGroup request.
+/// Response to a JoinGroup or SyncGroup request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GroupResponse {
     Joined(JoinGroupResult),
@@ -55,11 +56,11 @@ pub(crate) enum GroupResponse {
         protocol: String,
         assignment: Bytes,
     },
-    /// With the member id that the client has, or gets to come back with.
+    /// Error code and member id, which a new member may have to rejoin with.
     Failed(ResponseError, String),
 }
 
-/// An offset that a group has committed.
+/// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommittedOffset {
     pub offset: i64,
@@ -75,23 +76,23 @@ pub(crate) struct Group {
     protocol: String,
     leader: Option<String>,
     members: BTreeMap<String, Member>,
-    /// Member ids that were handed out and not yet come back with, and when they lapse.
+    /// Member ids that were generated but have not rejoined, with the times at which they expire.
     pending_members: BTreeMap<String, Instant>,
-    /// While preparing or completing: when the members that have not joined or synced are given up.
+    /// Deadline of the phase, for members to join or sync.
     phase_deadline: Option<Instant>,
-    /// While preparing out of an empty group: more members may come until then, and until the other at the latest.
+    /// End of the initial rebalance delay, which a join extends, and its latest end.
     join_window: Option<(Instant, Instant)>,
     offsets: BTreeMap<(String, i32), CommittedOffset>,
     responses: Vec<(RequestId, GroupResponse)>,
     initial_rebalance_delay: Duration,
-    /// Set while the group is one of the `consumer` protocol.
+    /// Members of the `consumer` protocol; `None` for a classic group.
     consumer: Option<ConsumerGroup>,
     session_timeout: Duration,
 }
 
 impl Group {
-    /// An empty group that waits `initial_rebalance_delay` for more members after the first; members of the `consumer` protocol have
-    /// `session_timeout`.
+    /// Creates an empty group. Its first rebalance waits `initial_rebalance_delay` for more
+    /// members; `session_timeout` is for the `consumer` protocol.
     pub fn new(initial_rebalance_delay: Duration, session_timeout: Duration) -> Self {
         Self {
             phase: Phase::Empty,
@@ -111,17 +112,16 @@ impl Group {
         }
     }
 
-    /// Its members of the `consumer` protocol; `None` of a classic group.
     pub fn consumer(&self) -> Option<&ConsumerGroup> {
         self.consumer.as_ref()
     }
 
-    /// The name of its type, as ListGroups gives it.
+    /// Returns the group type, as in ListGroups.
     pub fn group_type(&self) -> &'static str {
         if self.consumer.is_some() { "consumer" } else { "classic" }
     }
 
-    /// The name of its state, as ListGroups gives it.
+    /// Returns the state, as in ListGroups.
     pub fn state(&self) -> &'static str {
         self.consumer.as_ref().map_or(self.phase.name(), ConsumerGroup::state)
     }
@@ -160,12 +160,11 @@ impl Group {
         self.offsets.insert((topic.to_owned(), partition), committed);
     }
 
-    /// Forgets one offset.
     pub fn delete_offset(&mut self, topic: &str, partition: i32) {
         self.offsets.remove(&(topic.to_owned(), partition));
     }
 
-    /// Whether a member subscribes to the topic; of one whose metadata is not that of a consumer, it is taken for granted.
+    /// Returns whether a member subscribes to the topic, or has metadata that is not a consumer's.
     pub fn is_subscribed_to(&self, topic: &str) -> bool {
         if let Some(consumer) = &self.consumer {
             return consumer.members().any(|(_, m)| m.topics.contains(topic));
@@ -175,17 +174,16 @@ impl Group {
         self.members.values().flat_map(|m| &m.protocols).any(|(_, metadata)| names(metadata))
     }
 
-    /// Forgets the offsets of a topic that was deleted.
     pub fn delete_offsets_of_topic(&mut self, topic: &str) {
         self.offsets.retain(|(t, _), _| t != topic);
     }
 
-    /// The answers that are ready; each ticket is answered once.
+    /// Returns the responses that are ready.
     pub fn take_responses(&mut self) -> Vec<(RequestId, GroupResponse)> {
         std::mem::take(&mut self.responses)
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// Returns the time by which [`tick`](Self::tick) must be called.
     pub fn deadline(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|m| !m.has_pending_request()).map(|m| m.session_expires_at);
         let phase = self.join_window.map(|(until, _)| until).or(self.phase_deadline);
@@ -193,7 +191,7 @@ impl Group {
         sessions.chain(self.pending_members.values().copied()).chain(phase).chain(consumer).min()
     }
 
-    /// Gives up members whose session is over and ends a phase whose time is over.
+    /// Removes members whose session expired, and ends a phase at its deadline.
     pub fn tick(&mut self, now: Instant) {
         if let Some(consumer) = &mut self.consumer {
             consumer.tick(now);
@@ -210,8 +208,8 @@ impl Group {
         }
         match (self.phase, self.join_window, self.phase_deadline) {
             (Phase::PreparingRebalance, Some((until, _)), _) if until <= now => self.complete_join(now),
-            (Phase::PreparingRebalance, None, Some(ends)) if ends <= now => self.complete_join(now),
-            (Phase::CompletingRebalance, _, Some(ends)) if ends <= now => {
+            (Phase::PreparingRebalance, None, Some(deadline)) if deadline <= now => self.complete_join(now),
+            (Phase::CompletingRebalance, _, Some(deadline)) if deadline <= now => {
                 self.members.retain(|_, m| m.pending_sync.is_some());
                 self.prepare_rebalance(now);
             }
@@ -220,7 +218,7 @@ impl Group {
         self.complete_join_if_all_joined(now);
     }
 
-    /// The group moves to another node: those who wait are sent there, and every session starts anew.
+    /// Fails pending requests and restarts all sessions when the group moves to another node.
     pub fn on_coordinator_moved(&mut self, now: Instant) {
         if let Some(consumer) = &mut self.consumer {
             consumer.on_coordinator_moved(now);
@@ -233,7 +231,7 @@ impl Group {
         }
     }
 
-    /// ConsumerGroupHeartbeat of a member that joins or is one.
+    /// Handles a ConsumerGroupHeartbeat of a member that joins or stays.
     pub fn consumer_heartbeat(
         &mut self,
         request: HeartbeatRequest,
@@ -247,7 +245,7 @@ impl Group {
         self.consumer.get_or_insert_with(|| ConsumerGroup::new(session)).heartbeat(request, topics, now)
     }
 
-    /// ConsumerGroupHeartbeat of a member that goes: for good, or a static one for now.
+    /// Handles a ConsumerGroupHeartbeat of a member that leaves, a static one possibly temporarily.
     pub fn consumer_leave(
         &mut self,
         id: &str,
@@ -257,7 +255,7 @@ impl Group {
         self.consumer.as_mut().ok_or(ResponseError::GroupIdNotFound)?.leave(id, instance, is_static_leave)
     }
 
-    /// Everyone has to join again: those who wait for an assignment are told so at once.
+    /// Starts a rebalance: every member has to rejoin, and pending syncs fail.
     fn prepare_rebalance(&mut self, now: Instant) {
         for (id, member) in &mut self.members {
             if let Some(request_id) = member.pending_sync.take() {
@@ -267,8 +265,8 @@ impl Group {
             }
         }
         let longest_timeout = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
-        let first = self.phase == Phase::Empty && !self.initial_rebalance_delay.is_zero();
-        self.join_window = first.then(|| (now + self.initial_rebalance_delay, now + longest_timeout));
+        let is_first = self.phase == Phase::Empty && !self.initial_rebalance_delay.is_zero();
+        self.join_window = is_first.then(|| (now + self.initial_rebalance_delay, now + longest_timeout));
         self.phase_deadline = Some(now + longest_timeout);
         self.phase = Phase::PreparingRebalance;
         self.complete_join_if_all_joined(now);
@@ -281,8 +279,8 @@ impl Group {
         }
     }
 
-    /// Goes on with the members that have joined. Those that have not are out, except for static ones: they keep their
-    /// place until their session ends.
+    /// Completes the join phase with the members that have joined. Others are removed, except for
+    /// static ones: they stay until their session expires.
     fn complete_join(&mut self, now: Instant) {
         self.join_window = None;
         self.members.retain(|_, m| m.pending_join.is_some() || m.instance_id.is_some());
@@ -323,7 +321,8 @@ impl Group {
         self.protocol = String::new();
     }
 
-    /// The leader stays if it joined; else it is one that did. Whether there is one.
+    /// Elects a leader among the members that joined, if the current one did not. Returns false if
+    /// none joined.
     fn elect_leader(&mut self) -> bool {
         let joined = |id: &String| self.members.get(id).is_some_and(|m| m.pending_join.is_some());
         if !self.leader.as_ref().is_some_and(joined) {
@@ -332,7 +331,7 @@ impl Group {
         self.leader.is_some()
     }
 
-    /// The assignor that most members put first among those that all of them know.
+    /// Selects the protocol that most members prefer among those that all support.
     fn select_protocol(&self) -> String {
         let common = |name: &str| self.members.values().all(|m| m.metadata(name).is_some());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -344,7 +343,7 @@ impl Group {
         votes.into_iter().max_by_key(|&(_, n)| n).map(|(name, _)| name.to_owned()).unwrap_or_default()
     }
 
-    /// What `id` is told about the current generation; the leader is told all members.
+    /// Returns the result of a join; only the leader's has all members.
     fn join_result(&self, id: &str) -> JoinGroupResult {
         let one = |(id, m): (&String, &Member)| JoinGroupMember {
             member_id: id.clone(),
@@ -363,7 +362,7 @@ impl Group {
         }
     }
 
-    /// Takes a member out and has the others share its partitions.
+    /// Removes a member and starts a rebalance.
     fn remove_member(&mut self, id: &str, now: Instant) {
         let Some(member) = self.members.remove(id) else { return };
         for request_id in [member.pending_join, member.pending_sync].into_iter().flatten() {

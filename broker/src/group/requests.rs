@@ -1,4 +1,4 @@
-//! What members ask of a group.
+//! Handlers of group requests.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use kafka_protocol::ResponseError;
 
 use super::{Group, GroupResponse, JoinRequest, Member, MemberKey, Phase, RequestId};
 
-/// An error and the member id that goes with it.
+/// Error code and member id of a failed join.
 type JoinError = (ResponseError, String);
 
 impl Group {
-    /// JoinGroup.
+    /// Handles a JoinGroup.
     pub fn join(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) {
         if let Err((error, id)) = self.try_join(request, request_id, now) {
             self.responses.push((request_id, GroupResponse::Failed(error, id)));
@@ -37,7 +37,7 @@ impl Group {
         Ok(())
     }
 
-    /// Whether the group and the newcomer have an assignor in common.
+    /// Returns whether the group and the member have a protocol in common.
     fn supports_protocols(&self, request: &JoinRequest) -> bool {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return false;
@@ -77,7 +77,8 @@ impl Group {
         self.start_or_continue_rebalance(now);
     }
 
-    /// A member joins again: into a rebalance, or because it missed an answer, or to start a rebalance.
+    /// Handles the join of a known member: in a rebalance, after a lost response, or to start a
+    /// rebalance.
     fn rejoin_member(&mut self, request: JoinRequest, request_id: RequestId, now: Instant) {
         let id = request.member_id.clone();
         let is_leader = self.leader.as_ref() == Some(&id);
@@ -85,7 +86,7 @@ impl Group {
         let same = member.protocols == request.protocols;
         let is_unchanged = match self.phase {
             Phase::CompletingRebalance => same,
-            // A leader that joins again has seen the topics change and wants to assign anew.
+            // The leader rejoins when topics have changed, to assign again.
             Phase::Stable => same && !is_leader,
             Phase::PreparingRebalance | Phase::Empty => false,
         };
@@ -101,7 +102,7 @@ impl Group {
         self.start_or_continue_rebalance(now);
     }
 
-    /// A static member is back under a new id and takes over the place of its old self, which is fenced.
+    /// Replaces a static member by its new member id; the old one is fenced.
     fn replace_static_member(
         &mut self,
         old: &str,
@@ -122,7 +123,8 @@ impl Group {
             self.leader = Some(id.clone());
         }
         if self.phase == Phase::Stable && self.select_protocol() == self.protocol {
-            // Nothing changes for the others. A leader that must not assign again is told that another one leads.
+            // Nothing changes for the others. A leader that must not assign again sees another
+            // leader.
             let mut joined = self.join_result(&id);
             if is_leader && skips {
                 joined.skip_assignment = true;
@@ -139,7 +141,7 @@ impl Group {
         self.start_or_continue_rebalance(now);
     }
 
-    /// Starts a rebalance, or goes on with the one that is under way.
+    /// Starts a rebalance or continues the current one.
     fn start_or_continue_rebalance(&mut self, now: Instant) {
         if self.phase == Phase::PreparingRebalance {
             self.complete_join_if_all_joined(now);
@@ -148,7 +150,7 @@ impl Group {
         }
     }
 
-    /// SyncGroup. `expected`: protocol type and protocol, where the client told them.
+    /// Handles a SyncGroup. `expected`: protocol type and protocol, if the client sent them.
     pub fn sync(
         &mut self,
         key: MemberKey<'_>,
@@ -217,7 +219,7 @@ impl Group {
         }
     }
 
-    /// Heartbeat.
+    /// Handles a Heartbeat.
     pub fn heartbeat(&mut self, key: MemberKey<'_>, generation: i32, now: Instant) -> Result<(), ResponseError> {
         self.member_in_generation(key, generation)?.renew_session(now);
         match self.phase {
@@ -227,7 +229,7 @@ impl Group {
         }
     }
 
-    /// LeaveGroup, of one member. A static one may be named by its instance alone.
+    /// Handles a LeaveGroup of one member. A static one may be identified by its instance id alone.
     pub fn leave(&mut self, key: MemberKey<'_>, now: Instant) -> Result<(), ResponseError> {
         if self.pending_members.remove(key.id).is_some() {
             self.complete_join_if_all_joined(now);
@@ -244,8 +246,9 @@ impl Group {
         Ok(())
     }
 
-    /// Whether offsets may be committed in the name of a member, or with generation -1 and no name by anyone while the
-    /// group has no members. `supports_member_epoch`: the request's version has a place for the epoch of a `consumer` member.
+    /// Checks whether offsets may be committed: by a member in the current generation, or with
+    /// generation -1 and no member id while the group is empty. `supports_member_epoch`: the
+    /// request's version has member epochs.
     pub fn check_commit(
         &mut self,
         key: MemberKey<'_>,
@@ -276,7 +279,7 @@ impl Group {
         found.map(|(id, _)| id.as_str()).ok_or(ResponseError::UnknownMemberId)
     }
 
-    /// The member of that id, who must not have been replaced by another of its instance.
+    /// Returns the member; fails if another has replaced it in its instance.
     fn member(&mut self, key: MemberKey<'_>) -> Result<&mut Member, ResponseError> {
         if key.instance.is_some() && self.id_of_instance(key.instance)? != key.id {
             return Err(ResponseError::FencedInstanceId);
@@ -284,10 +287,10 @@ impl Group {
         self.members.get_mut(key.id).ok_or(ResponseError::UnknownMemberId)
     }
 
-    /// The member, if it speaks of the current generation.
+    /// Returns the member if the generation is the current one.
     fn member_in_generation(&mut self, key: MemberKey<'_>, generation: i32) -> Result<&mut Member, ResponseError> {
-        let now = self.generation;
+        let current = self.generation;
         let member = self.member(key)?;
-        if generation == now { Ok(member) } else { Err(ResponseError::IllegalGeneration) }
+        if generation == current { Ok(member) } else { Err(ResponseError::IllegalGeneration) }
     }
 }

@@ -12,7 +12,7 @@ use super::*;
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 
-/// A group with a clock of its own.
+/// A group with its own clock.
 struct TestGroup {
     group: Group,
     now: Instant,
@@ -50,12 +50,12 @@ impl TestGroup {
         self.completed
     }
 
-    /// A new member.
+    /// Joins as a new member.
     fn join_new(&mut self, id: &str) -> RequestId {
         self.join(Self::request(id))
     }
 
-    /// A member that is known.
+    /// Rejoins as a known member.
     fn rejoin(&mut self, id: &str) -> RequestId {
         self.join(JoinRequest { member_id: id.into(), ..Self::request(id) })
     }
@@ -86,7 +86,7 @@ impl TestGroup {
         self.group.take_responses()
     }
 
-    /// Members a and b, a leading, with their assignment.
+    /// Creates a group of members a and b, with a as leader and their assignment.
     fn stable_pair() -> Self {
         let mut test = Self::new();
         test.join_new("a");
@@ -188,9 +188,9 @@ fn new_member_must_rejoin_with_its_id() {
 #[test]
 fn unused_member_id_blocks_a_rebalance_for_one_session() {
     let mut test = TestGroup::new();
-    test.join(JoinRequest { requires_known_member_id: true, ..TestGroup::request("ghost") });
+    test.join(JoinRequest { requires_known_member_id: true, ..TestGroup::request("unused") });
     let a = test.join_new("a");
-    assert_eq!(test.responses().len(), 1, "only the ghost was answered");
+    assert_eq!(test.responses().len(), 1, "only the unused id got a response");
     test.advance(SESSION);
     let responses = test.responses();
     assert_eq!(joined(&responses, a).generation, 1);
@@ -263,7 +263,7 @@ fn rebalance_fails_pending_syncs() {
 #[test]
 fn member_lost_while_joining_expires() {
     let mut test = TestGroup::stable_pair();
-    // The request of c stays parked, and nobody will read its answer.
+    // The request of c stays pending, and nobody receives its response.
     test.join_new("c");
     test.rejoin("a");
     test.rejoin("b");
@@ -350,7 +350,7 @@ fn initial_rebalance_delay_waits_for_more_members() {
     test.advance(delay / 2);
     let b = test.join_new("b");
     test.advance(delay / 2);
-    assert_eq!(test.responses(), vec![], "b came late and moved the end");
+    assert_eq!(test.responses(), vec![], "the join of b extends the delay");
     test.advance(delay / 2);
     let responses = test.responses();
     assert_eq!((joined(&responses, a).generation, joined(&responses, b).generation), (1, 1));
@@ -449,7 +449,7 @@ fn moved_group_keeps_members_and_fails_pending_requests() {
     assert_eq!(joined(&responses, c).generation, 3);
 }
 
-/// What a client may do next.
+/// An action of a client.
 #[derive(Clone, Debug)]
 enum Step {
     Enter(u8, bool),
@@ -477,8 +477,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever clients do, and whichever of them fall silent: every request is answered exactly once in the end, the
-    /// generation never goes back, and the deadlines lead to rest and not to a loop.
+    /// Whatever clients do, and whichever of them fall silent, every request gets exactly one
+    /// response, the generation never decreases, and the deadlines end.
     #[test]
     fn every_request_gets_one_response_and_deadlines_end(
         steps in prop::collection::vec(step(), 1..60),
@@ -487,16 +487,16 @@ proptest! {
         let mut test = TestGroup::delayed(if delayed { Duration::from_secs(3) } else { Duration::ZERO });
         let mut open = BTreeSet::new();
         let mut generation = 0;
-        let mut fresh = 0;
+        let mut count = 0;
         for step in steps {
-            fresh += 1;
+            count += 1;
             match step {
                 Step::Enter(m, requires_known_member_id) => {
-                    let generated_member_id = format!("m{m}-{fresh}");
+                    let generated_member_id = format!("m{m}-{count}");
                     open.insert(test.join(JoinRequest { requires_known_member_id, ..TestGroup::request(&generated_member_id) }));
                 }
                 Step::EnterStatic(m) => {
-                    open.insert(test.join_static(&format!("s{m}-{fresh}"), &format!("i{m}")));
+                    open.insert(test.join_static(&format!("s{m}-{count}"), &format!("i{m}")));
                 }
                 Step::Rejoin(m) => {
                     let id = nth(&test, m);
@@ -520,25 +520,25 @@ proptest! {
             prop_assert!(test.group.generation() >= generation);
             generation = test.group.generation();
             for (request_id, _) in test.responses() {
-                prop_assert!(open.remove(&request_id), "ticket {} was answered twice", request_id);
+                prop_assert!(open.remove(&request_id), "two responses for request {}", request_id);
             }
         }
-        // Everyone falls silent.
+        // All members fall silent.
         for _ in 0..100 {
             let Some(deadline) = test.group.deadline() else { break };
             test.now = test.now.max(deadline);
             test.group.tick(test.now);
             for (request_id, _) in test.responses() {
-                prop_assert!(open.remove(&request_id), "ticket {} was answered twice", request_id);
+                prop_assert!(open.remove(&request_id), "two responses for request {}", request_id);
             }
         }
         prop_assert_eq!(test.group.deadline(), None);
         prop_assert_eq!(test.group.phase(), Phase::Empty);
-        prop_assert!(open.is_empty(), "never answered: {:?}", open);
+        prop_assert!(open.is_empty(), "no response: {:?}", open);
     }
 }
 
-/// One of the members and of the ids that were handed out.
+/// Returns a member id, joined or generated.
 fn nth(test: &TestGroup, n: u8) -> String {
     let ids: Vec<&String> = test.group.members.keys().chain(test.group.pending_members.keys()).collect();
     ids.get(usize::from(n) % ids.len().max(1)).map_or_else(|| "nobody".to_owned(), |id| (*id).clone())

@@ -1,6 +1,6 @@
-//! Where each leader epoch of a log begins.
+//! Start offsets of the leader epochs of a log.
 
-/// Epoch and first offset, in the order of both.
+/// (Epoch, start offset), in order.
 #[derive(Debug)]
 pub(crate) struct LeaderEpochs(Vec<(i32, i64)>);
 
@@ -11,18 +11,19 @@ impl Default for LeaderEpochs {
 }
 
 impl LeaderEpochs {
-    /// A leader is elected; what it appends begins at `end`.
+    /// Starts an epoch at the log end offset.
     pub fn begin(&mut self, epoch: i32, end: i64) {
         self.0.retain(|&(_, start)| start < end);
         self.0.push((epoch, end));
     }
 
-    /// Everything from `end` on is gone.
+    /// Drops the epochs that start at `end` or after it.
     pub fn truncate(&mut self, end: i64) {
         self.0.retain(|&(_, start)| start < end);
     }
 
-    /// The largest epoch up to `epoch` that the log knows, and where it ends; -1 each for one that the log has not heard of.
+    /// Returns the largest known epoch up to `epoch` and its end offset; -1 each if `epoch` is
+    /// newer than all.
     pub fn end_of(&self, epoch: i32, log_end: i64) -> (i32, i64) {
         let is_waiting = self.0.partition_point(|&(e, _)| e <= epoch);
         match (is_waiting.checked_sub(1).and_then(|i| self.0.get(i)), self.0.get(is_waiting)) {
@@ -46,9 +47,9 @@ mod tests {
         assert_eq!(epochs.end_of(5, 40), (5, 40));
         assert_eq!(epochs.end_of(3, 40), (2, 30), "the largest before it");
         assert_eq!(epochs.end_of(0, 40), (0, 10));
-        assert_eq!(epochs.end_of(6, 40), (-1, -1), "never heard of");
+        assert_eq!(epochs.end_of(6, 40), (-1, -1), "unknown");
         epochs.truncate(20);
         epochs.begin(6, 20);
-        assert_eq!(epochs.end_of(5, 20), (2, 20), "what came after is gone");
+        assert_eq!(epochs.end_of(5, 20), (2, 20), "later epochs are truncated");
     }
 }

@@ -9,7 +9,7 @@ fn append(log: &mut Log, builder: &BatchBuilder) -> Result<i64, ResponseError> {
     log.append(validate(&builder.make(), true)?, 0)
 }
 
-/// Batches at offsets 0-2 and 3-4, with times 10, 30, 20 and 40, 50.
+/// Batches with offsets 0-2 and 3-4, and timestamps 10, 30, 20 and 40, 50.
 fn log() -> Log {
     let mut log = Log::default();
     assert_eq!(append(&mut log, &BatchBuilder::new(&[10, 30, 20])), Ok(0));
@@ -188,6 +188,6 @@ fn transactions_end_at_their_marker() {
     assert_eq!(listed(&log, 5, 10), [(7, 5, 8)]);
     assert_eq!(listed(&log, 0, 5), [(7, 0, 4)]);
     log.truncate(8);
-    assert_eq!((log.end(), stable(&log)), (8, 5), "its marker is gone");
+    assert_eq!((log.end(), stable(&log)), (8, 5), "its marker is truncated");
     assert_eq!(listed(&log, 0, 10), [(7, 0, 4)]);
 }

@@ -1,4 +1,4 @@
-//! How far a connection has come in proving principal it is.
+//! Authentication state of a connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,7 +10,7 @@ use sha2::{Sha256, Sha512};
 use super::scram::ScramExchange;
 use super::{AuthError, Principal, Sasl, SaslMechanism, plain, token};
 
-/// A session that began with a successful authentication.
+/// An authenticated session.
 #[derive(Debug, Clone)]
 struct Session {
     principal: String,
@@ -18,21 +18,21 @@ struct Session {
     expires_at: Option<Instant>,
 }
 
-/// What was agreed on, and what came of it so far.
+/// State of an exchange.
 #[derive(Debug)]
 enum Exchange {
     Started,
     Sha256(Box<ScramExchange<Sha256>>),
     Sha512(Box<ScramExchange<Sha512>>),
-    /// A token was not taken, and the client has been told.
-    TokenRefused,
+    /// The token was rejected, and the client has been sent the reason.
+    TokenRejected,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// Nothing may be asked but the versions and for a mechanism.
+    /// Only ApiVersions and SaslHandshake are allowed.
     AwaitingHandshake,
-    /// The exchange goes on; `previous` is the session that it renews.
+    /// The exchange is in progress; `previous` is the session that it renews.
     Authenticating {
         mechanism: SaslMechanism,
         exchange: Exchange,
@@ -41,13 +41,12 @@ enum Stage {
     Authenticated(Session),
 }
 
-/// One connection's.
 #[derive(Debug)]
 pub(crate) struct Auth {
     stage: Stage,
 }
 
-/// What a step of the exchange is answered with.
+/// Outcome of one message of an exchange.
 #[derive(Debug)]
 pub(crate) enum AuthOutcome {
     Continue(Bytes),
@@ -60,7 +59,8 @@ impl Auth {
         Self { stage: Stage::AwaitingHandshake }
     }
 
-    /// Whether this API may be asked for now; if not, the connection is closed, as Kafka does.
+    /// Returns whether a request of this API is allowed now; otherwise the connection is closed, as
+    /// Kafka does.
     pub fn allows(&self, api: ApiKey, now: Instant) -> bool {
         match (&self.stage, api) {
             (Stage::AwaitingHandshake, ApiKey::ApiVersions | ApiKey::SaslHandshake) => true,
@@ -71,7 +71,7 @@ impl Auth {
         }
     }
 
-    /// A client asks for a mechanism, for the first time or to renew its session.
+    /// Handles a SaslHandshake: the first, or one that renews the session.
     pub fn handshake(&mut self, sasl: &Sasl, mechanism: &str) -> Result<(), ResponseError> {
         let previous = match std::mem::replace(&mut self.stage, Stage::AwaitingHandshake) {
             Stage::Authenticated(session) => Some(session),
@@ -85,7 +85,7 @@ impl Auth {
         Ok(())
     }
 
-    /// One message of the client.
+    /// Handles a message of the client.
     pub fn authenticate(&mut self, sasl: &Sasl, message: &[u8], now: Instant) -> AuthOutcome {
         let Stage::Authenticating { mechanism, exchange, previous } =
             std::mem::replace(&mut self.stage, Stage::AwaitingHandshake)
@@ -94,9 +94,9 @@ impl Auth {
             return AuthOutcome::Failed(ResponseError::IllegalSaslState, message.into());
         };
         match advance(sasl, mechanism, exchange, message) {
-            Ok(Step::Continue(exchange, answer)) => {
+            Ok(Step::Continue(exchange, message)) => {
                 self.stage = Stage::Authenticating { mechanism, exchange, previous };
-                AuthOutcome::Continue(answer)
+                AuthOutcome::Continue(message)
             }
             Ok(Step::Done(principal, _)) if previous.as_ref().is_some_and(|s| s.principal != principal.name) => {
                 let message = "Cannot change principals during re-authentication";
@@ -122,27 +122,25 @@ enum Step {
 }
 
 fn advance(sasl: &Sasl, mechanism: SaslMechanism, exchange: Exchange, message: &[u8]) -> Result<Step, AuthError> {
-    let authenticated = |user: &str| sasl.users.get(user);
+    let find_user = |user: &str| sasl.users.get(user);
     let done =
         |user: &str, last: String| Step::Done(Principal { name: user.to_owned(), expires_at: None }, last.into());
     match (mechanism, exchange) {
         (SaslMechanism::Plain, _) => Ok(Step::Done(plain::check(sasl, message)?, Bytes::new())),
         (SaslMechanism::ScramSha256, Exchange::Started) => {
-            let (challenge, first) =
-                ScramExchange::new(message, |user| authenticated(user).map(|u| u.sha_256.clone()))?;
-            Ok(Step::Continue(Exchange::Sha256(challenge.into()), first.into()))
+            let (scram, first) = ScramExchange::new(message, |user| find_user(user).map(|u| u.sha_256.clone()))?;
+            Ok(Step::Continue(Exchange::Sha256(scram.into()), first.into()))
         }
         (SaslMechanism::ScramSha512, Exchange::Started) => {
-            let (challenge, first) =
-                ScramExchange::new(message, |user| authenticated(user).map(|u| u.sha_512.clone()))?;
-            Ok(Step::Continue(Exchange::Sha512(challenge.into()), first.into()))
+            let (scram, first) = ScramExchange::new(message, |user| find_user(user).map(|u| u.sha_512.clone()))?;
+            Ok(Step::Continue(Exchange::Sha512(scram.into()), first.into()))
         }
-        (_, Exchange::Sha256(challenge)) => Ok(done(&challenge.user, challenge.check(message)?)),
-        (_, Exchange::Sha512(challenge)) => Ok(done(&challenge.user, challenge.check(message)?)),
+        (_, Exchange::Sha256(scram)) => Ok(done(&scram.user, scram.check(message)?)),
+        (_, Exchange::Sha512(scram)) => Ok(done(&scram.user, scram.check(message)?)),
         (SaslMechanism::OAuthBearer, Exchange::Started) => Ok(match token::check(sasl, message)? {
             Some(principal) => Step::Done(principal, Bytes::new()),
-            None => Step::Continue(Exchange::TokenRefused, token::INVALID_TOKEN_RESPONSE.into()),
+            None => Step::Continue(Exchange::TokenRejected, token::INVALID_TOKEN_RESPONSE.into()),
         }),
-        (_, Exchange::TokenRefused) => Err(AuthError::new(token::INVALID_TOKEN_RESPONSE)),
+        (_, Exchange::TokenRejected) => Err(AuthError::new(token::INVALID_TOKEN_RESPONSE)),
     }
 }

@@ -1,7 +1,7 @@
-//! Who may speak to a broker, and what proofs of it are taken.
+//! SASL on the broker's side.
 //!
-//! All of this is the broker's own, on the plain building blocks (HMAC, SHA-2, PBKDF2): a client's library is held against another
-//! one here.
+//! It is written on HMAC, SHA-2 and PBKDF2 alone, so that the client's SASL library is tested
+//! against another implementation.
 
 mod auth;
 mod plain;
@@ -18,7 +18,7 @@ pub(crate) use auth::{Auth, AuthOutcome};
 
 use scram::ScramCredential;
 
-/// A way to prove who one is.
+/// A SASL mechanism.
 ///
 /// ```
 /// use ailurus_broker::SaslMechanism;
@@ -27,20 +27,20 @@ use scram::ScramCredential;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SaslMechanism {
-    /// The password as it is.
+    /// Password in plain text.
     Plain,
-    /// A proof that one has the password, and the broker's proof that it knows it (RFC 7677).
+    /// Challenge and response with SHA-256 (RFC 7677).
     ScramSha256,
-    /// The same with SHA-512.
+    /// Challenge and response with SHA-512.
     ScramSha512,
-    /// A token that somebody else has issued (RFC 7628).
+    /// Bearer token (RFC 7628).
     OAuthBearer,
 }
 
 impl SaslMechanism {
     const ALL: [Self; 4] = [Self::Plain, Self::ScramSha256, Self::ScramSha512, Self::OAuthBearer];
 
-    /// As the protocol calls it.
+    /// Returns the name in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -51,10 +51,10 @@ impl SaslMechanism {
     }
 }
 
-/// Whom a broker lets in; every connection has to authenticate then. [`Default`] takes all mechanisms and knows nobody.
+/// Authentication settings of a broker. [`Default`] offers all mechanisms and has no users.
 ///
 /// ```
-/// use std::time::{Duration, SystemTime};
+/// use std::time::Duration;
 /// use ailurus_broker::{Broker, BrokerConfig, BrokerError, Sasl, SaslMechanism};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -72,7 +72,7 @@ impl SaslMechanism {
 pub struct Sasl {
     mechanisms: Vec<SaslMechanism>,
     users: BTreeMap<String, User>,
-    /// By token: whose it is.
+    /// Principals by token.
     tokens: BTreeMap<String, String>,
     unsecured_tokens: bool,
     session_lifetime: Option<Duration>,
@@ -98,14 +98,14 @@ impl Default for Sasl {
 }
 
 impl Sasl {
-    /// The mechanisms that are offered (default all).
+    /// Sets the mechanisms to offer (default all).
     #[must_use]
     pub fn mechanisms(mut self, mechanisms: &[SaslMechanism]) -> Self {
         self.mechanisms = mechanisms.to_vec();
         self
     }
 
-    /// Lets a user in with a password, by `PLAIN` and both `SCRAM` mechanisms.
+    /// Adds a user with a password, for `PLAIN` and both `SCRAM` mechanisms.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         let password = password.into();
@@ -114,23 +114,25 @@ impl Sasl {
         self
     }
 
-    /// Lets somebody in with a token, for ever.
+    /// Adds a principal with a token that does not expire.
     #[must_use]
     pub fn token(mut self, principal: impl Into<String>, token: impl Into<String>) -> Self {
         self.tokens.insert(token.into(), principal.into());
         self
     }
 
-    /// Lets everybody in with an unsecured JWS (`"alg":"none"`) that names them in `sub` and has not expired by its `exp`: for
-    /// tests, as Kafka's own unsecured validator is (default false). A session ends with its token.
+    /// Sets whether unsecured JWS tokens (`"alg":"none"`) that have not expired are accepted for
+    /// the principal in `sub`, as by Kafka's unsecured validator (default false). A session expires
+    /// with its token.
     #[must_use]
     pub fn unsecured_tokens(mut self, allow: bool) -> Self {
         self.unsecured_tokens = allow;
         self
     }
 
-    /// How long an authentication counts (default for ever), as Kafka's `connections.max.reauth.ms`: a client is told, and a
-    /// connection on which anything but a new authentication comes later is closed (KIP-368).
+    /// Sets the session lifetime (default unlimited), as Kafka's `connections.max.reauth.ms`:
+    /// clients get it, and a connection is closed on a request after it other than a new
+    /// authentication (KIP-368).
     #[must_use]
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
         self.session_lifetime = Some(lifetime);
@@ -146,7 +148,7 @@ impl Sasl {
     }
 }
 
-/// Names, but neither passwords nor tokens.
+/// Shows names, but neither passwords nor tokens.
 impl fmt::Debug for Sasl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sasl")
@@ -159,14 +161,14 @@ impl fmt::Debug for Sasl {
     }
 }
 
-/// Who has authenticated, and how long that counts if it is not for ever.
+/// An authenticated principal, and when its credentials expire.
 #[derive(Debug, Clone)]
 struct Principal {
     name: String,
     expires_at: Option<SystemTime>,
 }
 
-/// Why somebody is not let in, in the words that they are told.
+/// Message of a failed authentication, as sent to the client.
 #[derive(Debug)]
 struct AuthError(String);
 

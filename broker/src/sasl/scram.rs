@@ -12,16 +12,16 @@ use uuid::Uuid;
 
 use super::AuthError;
 
-/// The fewest that Kafka allows.
+/// Iterations, the minimum that Kafka allows.
 const ITERATIONS: u32 = 4096;
-/// What a client that binds no channel says of it: `n,,` in base64.
+/// Channel binding of a client without one: `n,,` in base64.
 const CHANNEL_BINDING: &str = "biws";
 
-/// A hash that SCRAM may use.
+/// A hash for SCRAM.
 pub(super) trait Hash: Digest + BlockSizeUser + Clone + Sync {}
 impl<T: Digest + BlockSizeUser + Clone + Sync> Hash for T {}
 
-/// What a broker keeps of a password.
+/// Stored credential of a user.
 #[derive(Clone)]
 pub(super) struct ScramCredential<D: Hash> {
     salt: String,
@@ -36,7 +36,7 @@ impl<D: Hash> ScramCredential<D> {
 
     fn salted(password: &str, salt: &[u8]) -> Self {
         let mut salted = Output::<D>::default();
-        // It fails for keys of no length alone.
+        // Fails only for keys without a length.
         let _ = pbkdf2::pbkdf2::<SimpleHmac<D>>(password.as_bytes(), salt, ITERATIONS, &mut salted);
         let client = hmac::<D>(&salted, b"Client Key");
         Self { salt: STANDARD.encode(salt), stored: D::digest(client), server: hmac::<D>(&salted, b"Server Key") }
@@ -53,7 +53,7 @@ pub(super) struct ScramExchange<D: Hash> {
     pub user: String,
     keys: ScramCredential<D>,
     nonce: String,
-    /// The two messages so far, as both sides sign them.
+    /// The first two messages, as both sides sign them.
     auth_message: String,
 }
 
@@ -64,7 +64,7 @@ impl<D: Hash> fmt::Debug for ScramExchange<D> {
 }
 
 impl<D: Hash> ScramExchange<D> {
-    /// From the client's first message to the broker's.
+    /// Handles the client's first message; returns the server's.
     pub fn new(
         message: &[u8],
         keys: impl FnOnce(&str) -> Option<ScramCredential<D>>,
@@ -91,7 +91,7 @@ impl<D: Hash> ScramExchange<D> {
         Ok((Self { user, keys, nonce, auth_message }, first))
     }
 
-    /// From the client's proof to the broker's.
+    /// Checks the client's final message; returns the server's.
     pub fn check(&self, message: &[u8]) -> Result<String, AuthError> {
         let malformed = || AuthError::new("SCRAM: the client's final message can't be read");
         let text = std::str::from_utf8(message).map_err(|_| malformed())?;
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// The exchange of RFC 7677, section 3.
+    /// Example exchange of RFC 7677, section 3.
     fn example() -> (ScramExchange<Sha256>, String) {
         let keys =
             |user: &str| (user == "user").then(|| ScramCredential::salted("pencil", &STANDARD.decode(SALT).unwrap()));

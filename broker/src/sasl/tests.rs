@@ -106,7 +106,7 @@ fn known_and_unsecured_tokens_are_accepted() {
             matches!(&outcome, AuthOutcome::Continue(text) if text == r#"{"status":"invalid_token"}"#),
             "{malformed}: {outcome:?}"
         );
-        // Whatever is sent now.
+        // Any message fails the exchange now.
         assert!(matches!(auth.authenticate(&sasl, &bearer("opaque"), now), AuthOutcome::Failed(..)));
     }
 }

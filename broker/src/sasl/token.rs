@@ -1,4 +1,4 @@
-//! `OAUTHBEARER` (RFC 7628): a token between two control characters.
+//! `OAUTHBEARER` (RFC 7628).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::{AuthError, Principal, Sasl};
 
-/// What stands between the parts of a message, and is the whole of one that gives up.
+/// Separator of the parts of a message.
 pub(super) const SEPARATOR: char = '\x01';
-/// What is said of a token that is not taken; the client has to answer before it is refused.
+/// Error message for a rejected token; the client has to respond before authentication fails.
 pub(super) const INVALID_TOKEN_RESPONSE: &str = r#"{"status":"invalid_token"}"#;
 
-/// Whose token a message brings; `None` if it is not taken.
+/// Returns the principal of a token; `None` if it is rejected.
 pub(super) fn check(sasl: &Sasl, message: &[u8]) -> Result<Option<Principal>, AuthError> {
     let malformed = || AuthError::new("OAUTHBEARER: the client's message can't be read");
     let text = std::str::from_utf8(message).map_err(|_| malformed())?;
@@ -26,7 +26,7 @@ pub(super) fn check(sasl: &Sasl, message: &[u8]) -> Result<Option<Principal>, Au
     Ok(if sasl.unsecured_tokens { unsecured(token) } else { None })
 }
 
-/// Of a JWS that nobody has signed, and which has not expired.
+/// Returns the principal of an unsigned JWS that has not expired.
 fn unsecured(token: &str) -> Option<Principal> {
     let json = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
     let mut parts = token.split('.');

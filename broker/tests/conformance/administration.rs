@@ -1,4 +1,4 @@
-//! What operators ask for: access control lists, sizes of logs, settings, single offsets.
+//! Administration: ACLs, log sizes, settings, offset deletion.
 
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
@@ -43,7 +43,7 @@ fn filter(name: &str, pattern: i8) -> DescribeAclsRequest {
         .with_permission_type(ANY)
 }
 
-/// Name, pattern type and operation of what a filter lets through.
+/// Returns name, pattern type and operation of the ACLs that match a filter.
 async fn found(client: &mut Client, request: &DescribeAclsRequest) -> BTreeSet<(String, i8, i8)> {
     let response = client.call(2, request).await;
     assert_eq!(response.error_code, 0);
@@ -54,7 +54,7 @@ async fn found(client: &mut Client, request: &DescribeAclsRequest) -> BTreeSet<(
     response.resources.iter().flat_map(of).collect()
 }
 
-/// Asks until the answer is the expected one: brokers know of a change a moment after they have agreed to it.
+/// Waits for the expected ACLs: brokers apply a change shortly after their response.
 async fn wait_for_acls<const N: usize>(
     client: &mut Client,
     request: &DescribeAclsRequest,
@@ -170,7 +170,7 @@ async fn offsets_are_deleted_unless_a_member_subscribes() {
         };
         assert_eq!(delete(&mut a, &topic, 1).await, (0, Some(3)), "no such partition");
         assert_eq!(delete(&mut a, &target.name("none"), 0).await, (0, Some(3)));
-        // A member that subscribes to the one topic. Its metadata is that of a consumer, version 0.
+        // A member subscribes to one topic, with consumer metadata of version 0.
         let mut metadata = vec![0, 0, 0, 0, 0, 1];
         metadata.extend(u16::try_from(topic.len()).unwrap().to_be_bytes());
         metadata.extend([topic.as_bytes(), &[0, 0, 0, 0]].concat());
@@ -187,7 +187,7 @@ async fn offsets_are_deleted_unless_a_member_subscribes() {
         assert_eq!(a.committed(&topic).await.1, 5);
         assert_eq!(a.leave(id.as_str(), None).await, 0);
         assert_eq!(delete(&mut a, &topic, 0).await, (0, Some(0)));
-        assert_eq!(delete(&mut a, &topic, 0).await, (0, Some(0)), "deleting what is gone is no error");
+        assert_eq!(delete(&mut a, &topic, 0).await, (0, Some(0)), "deleting a missing offset is no error");
         assert_eq!(a.committed(&topic).await.1, -1);
         clean_up(target).await;
     }
@@ -201,7 +201,7 @@ async fn alter(client: &mut Client, resource_type: i8, name: &str, change: (&str
     client.call(1, &request).await.responses[0].error_code
 }
 
-/// Value, source and whether it can be changed; or the error code of the answer.
+/// Returns value, source and whether it can be changed, or the error code.
 async fn setting(
     client: &mut Client,
     resource_type: i8,
@@ -219,7 +219,7 @@ async fn setting(
     Ok(one.map(|c| (c.value.map_or_else(String::new, |v| v.to_string()), c.config_source, c.read_only)))
 }
 
-/// Asks until the answer is the expected one: brokers take up a change a moment after they have agreed to it.
+/// Waits for the expected setting: brokers apply a change shortly after their response.
 async fn wait_for_setting(client: &mut Client, resource_type: i8, name: &str, key: &str, expected: Option<(&str, i8)>) {
     let expected = expected.map(|(value, source)| (value.to_owned(), source, false));
     for _ in 0..10_000 {

@@ -1,5 +1,5 @@
-//! Groups of the `consumer` protocol (KIP-848). Epochs are compared with each other and not with numbers, for brokers differ in
-//! where they begin and in when they share out anew.
+//! Groups of the `consumer` protocol (KIP-848). Epochs are compared with each other, not with
+//! numbers: brokers differ in the first epoch and in when they assign again.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, Of
 
 use super::*;
 
-/// A member of a group that wants one topic.
+/// A member of a group that subscribes to one topic.
 struct ConsumerMember {
     member: Member,
     topic: String,
@@ -50,7 +50,7 @@ impl ConsumerMember {
         Some(if of.partitions.is_empty() { vec![] } else { vec![of] })
     }
 
-    /// The answer, which a member takes in when it is not an error.
+    /// Sends a request; applies the response if it is not an error.
     async fn send(&mut self, request: &ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
         let response = self.member.client.call(1, request).await;
         if response.error_code == 0 {
@@ -74,13 +74,13 @@ impl ConsumerMember {
         self.send(&self.request(self.epoch)).await
     }
 
-    /// Tells what it owns, which is what it was told last.
+    /// Acknowledges the assignment: sends the owned partitions.
     async fn acknowledge(&mut self) -> ConsumerGroupHeartbeatResponse {
         let owned = self.owned_partitions(self.owned.clone());
         self.send(&self.request(self.epoch).with_topic_partitions(owned)).await
     }
 
-    /// Heartbeats until it owns that many.
+    /// Sends heartbeats until the member owns that many partitions.
     async fn wait_for_partitions(&mut self, partitions: usize) {
         for _ in 0..100_000 {
             if self.owned.len() == partitions {
@@ -123,7 +123,7 @@ impl ConsumerMember {
     }
 }
 
-/// A topic of four partitions and two members that have not joined.
+/// Creates a topic of four partitions and two members that have not joined.
 async fn pair(target: &Target) -> (ConsumerMember, ConsumerMember) {
     let (group, topic) = (target.name("g"), target.name("t"));
     assert_eq!(target.client().await.create_topic(&topic, 4).await, 0);
@@ -142,7 +142,7 @@ async fn partition_moves_after_its_owner_revoked_it() {
         assert_eq!(b.join().await.assignment.unwrap().topic_partitions, [], "all are taken");
         let before = a.epoch;
         a.wait_for_partitions(2).await;
-        assert_eq!(a.epoch, before, "it stays in its epoch until it has given up");
+        assert_eq!(a.epoch, before, "the epoch stays until the revocation");
         assert_eq!(b.heartbeat().await.assignment, None);
         let all = a.owned_partitions(0..4);
         assert_eq!(a.code(a.request(a.epoch).with_topic_partitions(all)).await, 0);
@@ -152,14 +152,15 @@ async fn partition_moves_after_its_owner_revoked_it() {
         assert!(a.epoch > before);
         b.wait_for_partitions(2).await;
         assert_eq!(a.owned.intersection(&b.owned).count(), 0);
-        // The answer with the new epoch may be lost, and only who owns no more than it should is believed.
+        // The response with the new epoch may be lost: the previous one is accepted from a member
+        // that owns no more than its assignment.
         assert_eq!(a.code(a.request(stale)).await, 110);
-        let (too_many, mine) = (a.owned_partitions(0..4), a.owned_partitions(a.owned.clone()));
+        let (too_many, own) = (a.owned_partitions(0..4), a.owned_partitions(a.owned.clone()));
         assert_eq!(a.code(a.request(stale).with_topic_partitions(too_many)).await, 110);
-        assert_eq!(a.code(a.request(stale).with_topic_partitions(mine)).await, 0);
+        assert_eq!(a.code(a.request(stale).with_topic_partitions(own)).await, 0);
         let epoch = a.epoch;
-        assert_eq!(a.join().await.error_code, 0, "a member may begin anew");
-        assert_eq!((a.epoch, a.owned.len()), (epoch, 2), "and has what it had");
+        assert_eq!(a.join().await.error_code, 0, "a member may rejoin");
+        assert_eq!((a.epoch, a.owned.len()), (epoch, 2), "and keeps its partitions");
         assert_eq!(b.code(b.request(-1)).await, 0);
         a.wait_for_partitions(4).await;
         assert_eq!(a.code(a.request(-1)).await, 0);
@@ -176,7 +177,7 @@ async fn invalid_heartbeats_get_the_right_error() {
         let (mut a, mut b) = pair(&target).await;
         assert_eq!(a.code(a.request(1)).await, 69);
         assert_eq!(a.code(a.request(-1)).await, 69);
-        for (why, request) in [
+        for (case, request) in [
             ("no topics", a.join_request().with_subscribed_topic_names(None)),
             ("owned is null", a.join_request().with_topic_partitions(None)),
             ("owned", a.join_request().with_topic_partitions(a.owned_partitions([0]))),
@@ -185,17 +186,20 @@ async fn invalid_heartbeats_get_the_right_error() {
             ("no instance", a.request(-2)),
             ("no epoch", a.request(-3)),
         ] {
-            assert_eq!(a.code(request).await, 42, "{why}");
+            assert_eq!(a.code(request).await, 42, "{case}");
         }
         assert_eq!(a.code(a.join_request().with_server_assignor(Some(text("sticky")))).await, 112);
         assert_eq!(a.code(a.join_request().with_group_id(group_id(""))).await, 42);
-        let given = a.member.client.call(0, &a.join_request().with_member_id(text(""))).await;
-        assert!(given.error_code == 0 && given.member_id.is_some_and(|id| !id.is_empty()), "version 0 gives an id");
+        let generated = a.member.client.call(0, &a.join_request().with_member_id(text(""))).await;
+        assert!(
+            generated.error_code == 0 && generated.member_id.is_some_and(|id| !id.is_empty()),
+            "version 0 gives an id"
+        );
         a.join().await;
         assert_eq!(a.code(a.request(a.epoch + 7)).await, 110);
         assert_eq!(b.code(b.request(a.epoch)).await, 25);
         assert_eq!(b.code(b.request(-1)).await, 25);
-        assert_eq!(a.join().await.error_code, 0, "whoever joins again without a word in between is believed");
+        assert_eq!(a.join().await.error_code, 0, "a member may rejoin at once");
         clean_up(target).await;
     }
 }
@@ -212,7 +216,7 @@ async fn static_member_leaves_temporarily() {
         assert_eq!(b.code(b.request(-2)).await, 82);
         assert_eq!(a.send(&a.request(-2)).await.member_epoch, -2);
         assert_eq!(b.join().await.error_code, 0);
-        assert_eq!(b.owned.len(), 4, "its partitions waited for it");
+        assert_eq!(b.owned.len(), 4, "it keeps its partitions");
         assert_eq!(a.code(a.request(b.epoch)).await, 82);
         a.instance = None;
         assert_eq!(a.code(a.request(b.epoch)).await, 25);
@@ -239,7 +243,7 @@ async fn commit_needs_the_member_epoch() {
         assert_eq!(a.committed(Some("a"), epoch).await, Ok(7));
         assert_eq!(a.committed(Some("a"), epoch + 1).await, Err(113));
         assert_eq!(a.committed(Some("nobody"), epoch).await, Err(25));
-        assert_eq!(a.committed(None, -1).await, Ok(7), "whoever does not say who it is may ask");
+        assert_eq!(a.committed(None, -1).await, Ok(7), "a request without a member is allowed");
         let topic = a.topic.clone();
         assert_eq!(a.member.committed(&topic).await.1, 7, "as before version 8");
         clean_up(target).await;

@@ -1,11 +1,11 @@
-//! Record batches, made by kafka-protocol's own encoder.
+//! Record batches, encoded by kafka-protocol.
 
 use bytes::{Bytes, BytesMut};
 use flate2::read::GzEncoder;
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use std::io::Read;
 
-/// A batch to be made: records at the given times, `k0`/`v0`, `k1`/`v1` and so on.
+/// Builds a batch of records with these timestamps: `k0`/`v0`, `k1`/`v1` and so on.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     pub timestamps: Vec<i64>,
@@ -19,7 +19,7 @@ impl BatchBuilder {
         Self { timestamps: timestamps.to_vec(), producer: (-1, -1, -1), gzip: false, control: false }
     }
 
-    /// With a producer's id, epoch and first sequence.
+    /// Sets producer id, epoch and base sequence.
     pub fn by(mut self, id: i64, epoch: i16, sequence: i32) -> Self {
         self.producer = (id, epoch, sequence);
         self
@@ -78,7 +78,7 @@ pub fn encode(records: &[Record], gzip: bool) -> Bytes {
     out.freeze()
 }
 
-/// Writes the checksum that fits the rest of the batch, after a test has changed it.
+/// Writes the checksum after a test has changed the batch.
 pub fn write_checksum(batch: &mut BytesMut) {
     let crc = crc32c::crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());

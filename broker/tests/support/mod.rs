@@ -1,4 +1,4 @@
-//! A client for tests: one connection, any request in any version.
+//! Test client: one connection, any request in any version.
 
 #![allow(dead_code)]
 
@@ -42,7 +42,7 @@ impl Client {
         request.encode(&mut out, version).unwrap();
         let length = out.len() as i32 - 4;
         (&mut out[..4]).put_i32(length);
-        // A broker that has closed the connection shows in what is received.
+        // If the broker has closed the connection, `receive` returns `None`.
         let _ = self.stream.write_all(&out).await;
     }
 
@@ -50,7 +50,7 @@ impl Client {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// A frame; `None` if the connection was closed.
+    /// Receives a frame; `None` if the connection was closed.
     pub async fn receive_raw(&mut self) -> Option<Bytes> {
         let length = self.stream.read_u32().await.ok()?;
         let mut frame = vec![0; length as usize];
@@ -58,13 +58,13 @@ impl Client {
         Some(frame.into())
     }
 
-    /// The answer to the request sent last; `None` if the connection was closed.
+    /// Receives the response to the last request; `None` if the connection was closed.
     pub async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let mut frame = self.receive_raw().await?;
         let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
         assert_eq!(header.correlation_id, self.correlation);
         let response = R::Response::decode(&mut frame, version).unwrap();
-        assert!(!frame.has_remaining(), "bytes after the answer");
+        assert!(!frame.has_remaining(), "bytes after the response");
         Some(response)
     }
 
@@ -74,7 +74,7 @@ impl Client {
     }
 
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.try_call(version, request).await.expect("the broker answers")
+        self.try_call(version, request).await.expect("a response")
     }
 
     pub async fn create_topic(&mut self, name: &str, partitions: i32) -> i16 {
@@ -84,7 +84,7 @@ impl Client {
             .with_replication_factor(1);
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
         let code = self.call(5, &request).await.topics[0].error_code;
-        // A cluster that has created a topic may take a moment until its leaders serve it.
+        // A cluster may take a moment until the leaders of a new topic serve it.
         for partition in 0..if code == 0 { partitions } else { 0 } {
             for _ in 0..10_000 {
                 if self.fetch(name, partition, 0).await.error_code == 0 {
@@ -124,7 +124,7 @@ pub fn produce_request(topic: &str, partition: i32, batch: Bytes, acks: i16) -> 
     ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
 }
 
-/// Of one partition, without waiting.
+/// Builds a Fetch of one partition, without waiting.
 pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(partition)
