@@ -1,15 +1,14 @@
-//! What reads bytes that others wrote, each as a function that takes any bytes: it must neither panic nor hang, nor take memory
-//! for what is not there. Only there for tests and for the targets in `fuzz/`, which run without an end; [`tests`] runs the same
-//! functions from seeds.
+//! The readers of external bytes, each as a function of any bytes: it must neither panic nor hang, nor allocate for claimed
+//! sizes. Built only for tests and for the targets in `fuzz/`; [`tests`] runs the same functions from seeds.
 
 use crate::processor::DeadLetter;
 use crate::trace::TraceContext;
 use crate::{config, consumer, processor, record, wire};
 
-/// A target, by its name.
+/// A target and its name.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("response", response),
     ("records", records),
@@ -19,43 +18,42 @@ pub const TARGETS: &[Target] = &[
     ("login", login),
 ];
 
-/// A broker's answer: its API, its version, its body.
+/// Decodes a broker's response.
 pub fn response(data: &[u8]) {
     wire::fuzz::response(data);
 }
 
-/// The batches of a partition, of all formats and codecs.
+/// Decodes fetched batches, of all formats and codecs.
 pub fn records(data: &[u8]) {
     consumer::fuzz::records(data);
 }
 
-/// The headers of a record, and what is read out of them.
+/// Reads the headers of a record, and the trace context and dead letter in them.
 pub fn headers(data: &[u8]) {
     let Some(headers) = record::fuzz::headers(data) else { return };
     assert_eq!(headers.iter().count(), headers.len());
     _ = TraceContext::from_headers(&headers);
-    if let Some(letter) = DeadLetter::parse(&headers) {
-        _ = letter.replays();
-        _ = letter.replay_headers();
+    if let Some(dead_letter) = DeadLetter::parse(&headers) {
+        _ = dead_letter.replays();
+        _ = dead_letter.replay_headers();
     }
 }
 
-/// What the members of a group tell their leader, and what it makes of that; and what they commit with an offset.
+/// Decodes what members of a group send to their leader, assigns by it, and decodes the metadata of committed offsets.
 pub fn group(data: &[u8]) {
     consumer::fuzz::group(data);
     processor::fuzz::metadata(data);
 }
 
-/// A `.env`.
+/// Reads a `.env` file.
 pub fn dotenv(data: &[u8]) {
     config::fuzz::file(data);
 }
 
-/// A broker's part of a login.
+/// Runs a login against a broker's messages.
 pub fn login(data: &[u8]) {
     wire::fuzz::exchange(data);
 }
 
 #[cfg(test)]
-#[path = "fuzzing_tests.rs"]
 mod tests;

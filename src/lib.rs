@@ -72,6 +72,7 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+mod lock;
 pub mod metrics;
 pub mod net;
 mod partitioner;

@@ -1,7 +1,7 @@
-//! Connections to somebody else than a broker, made as those to brokers are.
+//! TCP and TLS streams to servers other than brokers, for token providers and the like.
 //!
-//! For providers of tokens and their like, which need what a client has anyway: addresses tried one after the other, deadlines, TLS
-//! with a provider that compiles no C.
+//! They have what connections to brokers have: each address of a name is tried, each step has a deadline, and TLS comes without
+//! C code.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::{BrokerAddr, Config, SecurityProtocol, TlsConfig};
 use crate::error::Result;
-use crate::wire::ConnectSettings;
+use crate::wire::Connector;
 
-/// Opens a TCP connection, or a TLS one by these settings; `timeout` is for the name, for each address and for the handshake.
+/// Opens a TCP stream, or a TLS stream with these settings. `timeout` applies to the name, to each address and to the handshake.
 ///
 /// # Errors
-/// [`ErrorKind::Connect`](crate::ErrorKind::Connect) that tells what each address answered, or why the connection could not be
-/// secured; [`ErrorKind::Config`](crate::ErrorKind::Config) if a file that TLS needs can't be used, or TLS is not built in.
+/// [`ErrorKind::Connect`](crate::ErrorKind::Connect) with the failure of each address, or of the handshake;
+/// [`ErrorKind::Config`](crate::ErrorKind::Config) if a file that TLS needs can't be used, or TLS is not built in.
 ///
 /// # Cancellation
 /// Dropping the future leaves nothing behind.
@@ -40,5 +40,5 @@ pub async fn open(
         config.security_protocol = SecurityProtocol::Ssl;
         config.tls = tls.clone();
     }
-    ConnectSettings::new(&config).stream(at).await
+    Connector::new(&config).open_stream(at).await
 }

@@ -1,19 +1,19 @@
-//! Signals that ask a process to end: SIGTERM, as Kubernetes, systemd and Docker send it, and SIGINT, which is Ctrl-C.
+//! Signals to shut down: SIGTERM, as Kubernetes, systemd and Docker send it, and SIGINT, which is Ctrl-C.
 //!
-//! A process that takes them over from their default, which ends it at once, can finish and commit what is in flight and leave
-//! its groups; one that is killed keeps its partitions until its session expires.
+//! A process that handles them can finish and commit in-flight records and leave its groups. By default they kill the process,
+//! whose partitions stay assigned to it until its session expires.
 
 use std::future::pending;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Signals within this time of one that counted belong to it: a terminal and a shell, or Docker and an init process, send theirs
+/// Time in which a second signal is a repetition: a terminal and a shell, or Docker and an init process, send the same signal
 /// twice.
-const ECHO: Duration = Duration::from_millis(100);
+const ECHO_WINDOW: Duration = Duration::from_millis(100);
 
-/// SIGTERM and SIGINT, from when this is made on; on systems without them, Ctrl-C.
+/// A receiver of SIGTERM and SIGINT; on systems without them, of Ctrl-C.
 ///
-/// From then to the end of the process they have no other effect. One that arrives twice within 100 ms counts once.
+/// Once installed, the signals have no other effect until the process exits. Two within 100 ms count as one.
 ///
 /// ```no_run
 /// use ailurus::signal::ShutdownSignals;
@@ -22,7 +22,7 @@ const ECHO: Duration = Duration::from_millis(100);
 /// let mut signals = ShutdownSignals::install()?;
 /// tokio::select! {
 ///     () = signals.recv() => {}
-///     // … or what the program does until then.
+///     // … or the application's own work.
 /// }
 /// producer.close(std::time::Duration::from_secs(30)).await?;
 /// # Ok(())
@@ -36,10 +36,10 @@ pub struct ShutdownSignals {
 }
 
 impl ShutdownSignals {
-    /// Takes the signals over. Must be called in a runtime of tokio.
+    /// Installs the handlers. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// What the system refuses.
+    /// The system's error if it rejects a handler.
     pub fn install() -> io::Result<Self> {
         #[cfg(unix)]
         let sources = {
@@ -79,29 +79,29 @@ impl ShutdownSignals {
     }
 }
 
-/// Waits for SIGTERM or SIGINT: `ShutdownSignals::install()?.recv()`.
+/// Waits for SIGTERM or SIGINT, as `ShutdownSignals::install()?.recv()`.
 ///
 /// # Errors
 /// Those of [`ShutdownSignals::install`].
 ///
 /// # Cancellation
-/// Dropping the future leaves the signals without an effect.
+/// Dropping the future leaves the handlers installed: the signals have no effect any more.
 pub async fn shutdown() -> io::Result<()> {
     ShutdownSignals::install()?.recv().await;
     Ok(())
 }
 
-/// Tells a signal from the repetition of the one before.
+/// Recognizes a repetition of the previous signal.
 #[derive(Debug, Default)]
 struct EchoFilter {
-    counted: Option<Instant>,
+    last_counted: Option<Instant>,
 }
 
 impl EchoFilter {
     fn counts(&mut self, now: Instant) -> bool {
-        let is_echo = self.counted.is_some_and(|before| now.saturating_duration_since(before) < ECHO);
+        let is_echo = self.last_counted.is_some_and(|before| now.saturating_duration_since(before) < ECHO_WINDOW);
         if !is_echo {
-            self.counted = Some(now);
+            self.last_counted = Some(now);
         }
         !is_echo
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_that_comes_again_at_once_counts_once() {
+    fn a_repeated_signal_counts_once() {
         let (mut filter, start) = (EchoFilter::default(), Instant::now());
         let at = |ms| start + Duration::from_millis(ms);
         let counted = [0, 1, 99, 100, 150, 199, 250].map(|ms| filter.counts(at(ms)));

@@ -1,15 +1,15 @@
-//! Lists in messages, cut where they would bury the message.
+//! Lists in messages, cut to a length that one can read.
 
 use std::fmt::Display;
 
-/// Maximum number of items that a message names.
-const NAMED: usize = 20;
+/// Maximum number of items in a list.
+const MAX_ITEMS: usize = 20;
 
-/// Returns the items with commas between; of more than 20 the first 20 and the number of the others.
+/// Joins items with commas: the first 20, and the number of further ones.
 pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let mut items = items.into_iter();
-    let named: Vec<_> = items.by_ref().take(NAMED).map(|i| i.to_string()).collect();
-    let text = named.join(", ");
+    let first: Vec<_> = items.by_ref().take(MAX_ITEMS).map(|i| i.to_string()).collect();
+    let text = first.join(", ");
     match items.count() {
         0 => text,
         more => format!("{text} and {more} more"),

@@ -10,7 +10,7 @@ use super::Admin;
 use super::leaders::RetryPolicy;
 use crate::cluster::broker_address;
 use crate::error::{Error, Result};
-use crate::wire::{SPOKEN, api_versions};
+use crate::wire::{SUPPORTED_APIS, api_versions_request};
 
 /// The feature whose highest level tells a broker's release.
 const METADATA_VERSION: &str = "metadata.version";
@@ -141,7 +141,7 @@ impl Admin {
                 error: None,
             };
             let at = broker_address(&b.host, b.port);
-            let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions()).await;
+            let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions_request()).await;
             let told = told.and_then(|told| match told.error_code {
                 0 => Ok(told),
                 code => Err(Error::broker(code, format_args!("asking broker {} for its API versions", b.node_id.0))),
@@ -178,7 +178,7 @@ fn compare(told: &ApiVersionsResponse) -> Vec<ApiSupport> {
         let key = api.api_key;
         apis.entry(key).or_insert_with(|| entry(key)).broker = Some(range((api.min_version, api.max_version)));
     }
-    for &(key, _, versions) in SPOKEN {
+    for &(key, _, versions) in SUPPORTED_APIS {
         apis.entry(key).or_insert_with(|| entry(key)).client = Some(range(versions));
     }
     apis.into_values().collect()

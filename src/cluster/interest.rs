@@ -1,8 +1,9 @@
 //! Which topics are in use: metadata is asked for these alone, and one that nobody uses any more is forgotten.
 
+use crate::lock::Lock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -45,11 +46,11 @@ struct Entry {
 
 /// The topics in use.
 #[derive(Debug, Default)]
-pub(super) struct Interests(Mutex<HashMap<Arc<str>, Entry>>);
+pub(super) struct Interests(Lock<HashMap<Arc<str>, Entry>>);
 
 impl Interests {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

@@ -17,8 +17,8 @@ mod topic_lookup;
 mod topics;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -40,7 +40,8 @@ use crate::code;
 use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final};
-use crate::wire::{ConnectSettings, Connection};
+use crate::lock::Lock;
+use crate::wire::{Connection, Connector};
 
 /// The longest name of a topic.
 const MAX_TOPIC_NAME_BYTES: usize = 249;
@@ -76,14 +77,14 @@ impl Client {
         let cancel = CancellationToken::new();
         let (lookups, queue) = mpsc::channel(topic_lookup::LOOKUP_QUEUE);
         let cluster = Arc::new(Cluster {
-            settings: ConnectSettings::new(&config),
+            settings: Connector::new(&config),
             config,
             snapshot: watch::channel(Arc::new(Snapshot::empty())).0,
             interests: Interests::default(),
             lookups,
             refreshing: tokio::sync::Mutex::default(),
             stale: Notify::new(),
-            connections: Mutex::default(),
+            connections: Lock::default(),
             has_connected: AtomicBool::new(false),
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
@@ -138,7 +139,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     config: Config,
-    settings: ConnectSettings,
+    settings: Connector,
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// The topics in use: metadata is asked for these alone.
     interests: Interests,
@@ -147,7 +148,7 @@ pub(crate) struct Cluster {
     /// One refresh at a time; who waits for it takes its result. Inside: when the last one that failed began, and why.
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
-    connections: Mutex<HashMap<BrokerAddr, Slot>>,
+    connections: Lock<HashMap<BrokerAddr, Slot>>,
     /// Whether a broker has ever answered: it has let us in then.
     has_connected: AtomicBool,
     cancel: CancellationToken,
@@ -341,7 +342,7 @@ impl Cluster {
     }
 
     fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerAddr, Slot>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock()
     }
 }
 

@@ -1,11 +1,12 @@
 //! What runs on a client and has a health of its own.
 
+use crate::lock::Lock;
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 
 /// What runs on a client. Of which types that is, the layers above know; it is kept for as long as they keep it.
 #[derive(Debug, Default)]
-pub(crate) struct ComponentRegistry(Mutex<Vec<Weak<dyn Any + Send + Sync>>>);
+pub(crate) struct ComponentRegistry(Lock<Vec<Weak<dyn Any + Send + Sync>>>);
 
 impl ComponentRegistry {
     pub(crate) fn add<T: Any + Send + Sync>(&self, running: &Arc<T>) {
@@ -22,7 +23,7 @@ impl ComponentRegistry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn Any + Send + Sync>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

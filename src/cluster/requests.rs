@@ -17,7 +17,7 @@ use super::{Cluster, broker_address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
-use crate::wire::{Api, Connection, SPOKEN, api_versions};
+use crate::wire::{Api, Connection, SUPPORTED_APIS, api_versions_request};
 
 /// Whether a request fails so whichever broker is requests. One of them may refuse a login that others take: it restarts, for example.
 fn is_client_side(e: &Error) -> bool {
@@ -51,8 +51,8 @@ fn is_controller(served: &[ApiVersion]) -> bool {
 
 /// What a broker serves in place of an API that it was requests for in vain.
 async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
-    let served = connection.request(api_versions(), timeout).await.ok()?.api_keys;
-    let &(key, name, (min, max)) = SPOKEN.iter().find(|(_, name, _)| *name == A::NAME)?;
+    let served = connection.request(api_versions_request(), timeout).await.ok()?.api_keys;
+    let &(key, name, (min, max)) = SUPPORTED_APIS.iter().find(|(_, name, _)| *name == A::NAME)?;
     if is_controller(&served) {
         let what = format!(
             "{} is the port of a controller, not of a broker: clients use the port of a listener of the brokers",
@@ -134,8 +134,8 @@ impl Cluster {
             Err(e) if e.kind() == ErrorKind::Unsupported => {
                 Err(explain_unsupported::<A>(&connection, timeout).await.unwrap_or(e))
             }
-            Err(e) if e.kind() == ErrorKind::Disconnected && !connection.was_of_use() => {
-                Err(self.settings.login_missing(at).await.map_or(e, |e| self.mark_transient_after_connect(e)))
+            Err(e) if e.kind() == ErrorKind::Disconnected && !connection.has_responded() => {
+                Err(self.settings.explain_missing_login(at).await.map_or(e, |e| self.mark_transient_after_connect(e)))
             }
             Ok(response) => {
                 self.has_connected.store(true, Ordering::Relaxed);
@@ -147,7 +147,7 @@ impl Cluster {
 
     /// The versions of each API that a broker serves.
     pub(crate) async fn api_versions(&self, broker: i32) -> Result<ApiVersionsResponse> {
-        let answer = self.request_to(broker, api_versions(), self.config.request_timeout).await?;
+        let answer = self.request_to(broker, api_versions_request(), self.config.request_timeout).await?;
         match answer.error_code {
             0 => Ok(answer),
             code => Err(Error::broker(code, format_args!("asking broker {broker} for its API versions"))),

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ailurus_broker::{Broker, BrokerConfig, Fault};

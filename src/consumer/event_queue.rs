@@ -5,7 +5,7 @@
 //! over before it was seen is a loss.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -16,12 +16,13 @@ use super::lease::{Lease, Leases};
 use super::metrics::Meter;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::error::{Error, Result};
+use crate::lock::Lock;
 use crate::record::TopicPartition;
 
 /// Between the tasks of a consumer and its front.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    state: Mutex<State>,
+    state: Lock<State>,
     ready: Notify,
     /// Wakes who waits for an expelled program.
     back: Notify,
@@ -81,7 +82,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The group has shared out, and these have become ours, perhaps none: their records are taken from now on.

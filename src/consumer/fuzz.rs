@@ -8,7 +8,7 @@ use super::fetch::decode::{Aborted, Limits, unpack};
 use super::group::subscription::{Subscription, decode_assignment, decode_sticky};
 use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::config::AssignorKind;
-use crate::record::{self, Spare};
+use crate::record::{self, BufferPool};
 
 const LIMIT: usize = 256 << 10;
 
@@ -19,7 +19,7 @@ pub(crate) fn records(data: &[u8]) {
     let wire = bytes.len();
     let offset = i64::from(data.last().copied().unwrap_or_default() % 8);
     let aborted = AbortedTransaction::default().with_first_offset(offset);
-    let limits = Limits { max_decompressed: LIMIT, room: LIMIT, end: i64::MAX, spare: Spare::default() };
+    let limits = Limits { max_decompressed: LIMIT, room: LIMIT, end: i64::MAX, spare: BufferPool::default() };
     let unpacked = unpack(bytes, offset, Some(Aborted::new(&[aborted])), limits);
     assert!(unpacked.next_offset >= offset && unpacked.used <= wire);
     for record in &unpacked.records {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::metrics::Meter;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::failure::OngoingOutage;
+use crate::lock::Lock;
 use crate::record::TopicPartition;
 
 /// A consumer's place in its group.
@@ -49,7 +50,7 @@ impl fmt::Display for ConsumerState {
 /// Shared between the tasks of a consumer and its front.
 #[derive(Debug)]
 pub(crate) struct Status {
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
     meter: Meter,
     began: Instant,
 }
@@ -89,7 +90,7 @@ impl Inner {
 impl Status {
     pub(crate) fn new(meter: Meter) -> Self {
         meter.state(None, Some(ConsumerState::default().as_str()));
-        Self { inner: Mutex::default(), meter, began: Instant::now() }
+        Self { inner: Lock::default(), meter, began: Instant::now() }
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -97,7 +98,7 @@ impl Status {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Nothing, once it is closed: a task that has yet to see that comes too late.

@@ -5,11 +5,12 @@ mod families;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::{Histogram, Metrics, MetricsSnapshot, Observation};
 use crate::error::ErrorKind;
+use crate::lock::Lock;
 
 /// An offset that is not known.
 const UNKNOWN_OFFSET: i64 = -1;
@@ -26,8 +27,8 @@ pub struct Registry {
     topics: Map<String, TopicMetrics>,
     producers: BufferMetrics,
     groups: Map<String, GroupMetrics>,
-    polls: ByError<Mutex<Histogram>>,
-    commits: ByError<Mutex<Histogram>>,
+    polls: ByError<Lock<Histogram>>,
+    commits: ByError<Lock<Histogram>>,
     failures: Map<&'static str, ByError<AtomicU64>>,
 }
 
@@ -90,9 +91,9 @@ struct BrokerMetrics {
 #[derive(Debug, Default)]
 struct ApiMetrics {
     in_flight: AtomicI64,
-    took: Mutex<Histogram>,
+    took: Lock<Histogram>,
     errors: ByError<AtomicU64>,
-    throttled: Mutex<Duration>,
+    throttled: Lock<Duration>,
 }
 
 /// What was produced to a topic.
@@ -102,7 +103,7 @@ struct TopicMetrics {
     uncompressed: AtomicU64,
     bytes: AtomicU64,
     records: ByError<AtomicU64>,
-    took: ByError<Mutex<Histogram>>,
+    took: ByError<Lock<Histogram>>,
     retries: ByError<AtomicU64>,
 }
 
@@ -111,7 +112,7 @@ struct BufferMetrics {
     used: AtomicI64,
     limit: AtomicI64,
     waits: AtomicU64,
-    waited: Mutex<Duration>,
+    waited: Lock<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -119,7 +120,7 @@ struct GroupMetrics {
     members: Map<&'static str, AtomicI64>,
     assigned: AtomicI64,
     lost: AtomicU64,
-    rebalances: Mutex<Histogram>,
+    rebalances: Lock<Histogram>,
     commits: ByError<AtomicU64>,
     topics: Map<String, GroupTopicMetrics>,
 }
@@ -132,8 +133,8 @@ struct GroupTopicMetrics {
     bytes: AtomicU64,
     uncompressed: AtomicU64,
     consumed: AtomicU64,
-    done: Mutex<Histogram>,
-    failed: Mutex<Histogram>,
+    done: Lock<Histogram>,
+    failed: Lock<Histogram>,
     attempts_failed: AtomicU64,
     retries: AtomicU64,
     dead_letters: AtomicU64,
@@ -225,17 +226,17 @@ impl Registry {
             Observation::RequestEnded { broker, api: name, took, error } => {
                 let api = self.api(broker, name);
                 add(&api.in_flight, -1);
-                lock(&api.took).add(took);
+                api.took.lock().add(took);
                 if error.is_some() {
                     count(&api.errors.for_error(error), 1);
                 }
                 match name {
-                    "Fetch" => lock(&self.polls.for_error(error)).add(took),
-                    "OffsetCommit" => lock(&self.commits.for_error(error)).add(took),
+                    "Fetch" => self.polls.for_error(error).lock().add(took),
+                    "OffsetCommit" => self.commits.for_error(error).lock().add(took),
                     _ => {}
                 }
             }
-            Observation::Throttled { broker, api, pause } => *lock(&self.api(broker, api).throttled) += pause,
+            Observation::Throttled { broker, api, pause } => *self.api(broker, api).throttled.lock() += pause,
             _ => {}
         }
     }
@@ -255,7 +256,7 @@ impl Registry {
             Observation::BatchEnded { topic, records, took, error } => {
                 let topic = self.topics.get_or_insert(topic);
                 count(&topic.records.for_error(error), u64::from(records));
-                lock(&topic.took.for_error(error)).add(took);
+                topic.took.for_error(error).lock().add(took);
             }
             Observation::BufferChanged { used, limit } => {
                 add(&self.producers.used, used);
@@ -263,7 +264,7 @@ impl Registry {
             }
             Observation::BufferWaited { took } => {
                 count(&self.producers.waits, 1);
-                *lock(&self.producers.waited) += took;
+                *self.producers.waited.lock() += took;
             }
             _ => {}
         }
@@ -292,7 +293,7 @@ impl Registry {
                     partitions.remove(&partition);
                 }
             }
-            Observation::Rebalanced { group, took } => lock(&self.groups.get_or_insert(group).rebalances).add(took),
+            Observation::Rebalanced { group, took } => self.groups.get_or_insert(group).rebalances.lock().add(took),
             Observation::Fetched { group, topic, partition, batches, records, bytes, uncompressed, end } => {
                 let read = self.read(group, topic);
                 count(&read.batches, u64::from(batches));
@@ -326,8 +327,8 @@ impl Registry {
         match *observation {
             Observation::Handled { group, topic, done, failed, .. } => {
                 let read = self.read(group, topic);
-                lock(&read.done).merge(done);
-                lock(&read.failed).merge(failed);
+                read.done.lock().merge(done);
+                read.failed.lock().merge(failed);
             }
             Observation::AttemptFailed { group, topic, retried, .. } => {
                 let read = self.read(group, topic);
@@ -391,8 +392,4 @@ fn add(gauge: &AtomicI64, n: i64) {
 
 fn known_offset(offset: &AtomicI64) -> Option<i64> {
     Some(offset.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN_OFFSET)
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
 }

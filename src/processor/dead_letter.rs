@@ -1,7 +1,7 @@
 //! Records that no attempt could handle, kept where they can be looked at.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +13,7 @@ use crate::cluster::Client;
 use crate::config::{Acks, Compression, ProcessorConfig};
 use crate::consumer::Message;
 use crate::error::{ErrorKind, Result};
+use crate::lock::Lock;
 use crate::producer::{Acknowledgement, Producer, ProducerRecord};
 
 /// Compression of a letter that is too large as it is: the smallest that every broker reads.
@@ -42,7 +43,7 @@ pub(super) struct DeadLetters {
     producer: Producer,
     group: String,
     /// By the topic whose letters they take.
-    topics: Mutex<HashMap<String, LetterTopic>>,
+    topics: Lock<HashMap<String, LetterTopic>>,
     /// One looks for a topic that is gone, the others wait.
     reopening: tokio::sync::Mutex<()>,
     is_traced: bool,
@@ -57,7 +58,7 @@ impl DeadLetters {
         config: &ProcessorConfig,
         readable: usize,
     ) -> Result<Self> {
-        let topics = Mutex::new(letter_topics::open(client, topics, config).await?);
+        let topics = Lock::new(letter_topics::open(client, topics, config).await?);
         let mut settings = client.config().producer.clone();
         settings.acks = Acks::All; // the record's offset is committed on the strength of it
         // What could be read can be kept.
@@ -99,7 +100,7 @@ impl DeadLetters {
     }
 
     fn topics(&self) -> MutexGuard<'_, HashMap<String, LetterTopic>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.topics.lock()
     }
 
     /// One that is too large is compressed; what is too large then is left out, and the letter says so.

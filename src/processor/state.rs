@@ -1,8 +1,8 @@
 //! What the loop, its workers and whoever asks for health share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::{PartitionHealth, Stats, SubscriptionHealth};
 use crate::config::IsolationLevel;
 use crate::consumer::Outlook;
 use crate::failure::OngoingOutage;
+use crate::lock::Lock;
 use crate::record::TopicPartition;
 
 const NONE: i64 = -1;
@@ -59,52 +60,52 @@ pub(super) struct Hanging {
 /// One partition while it is owned.
 #[derive(Debug)]
 pub(super) struct PartitionState {
-    position: Mutex<Option<Position>>,
+    position: Lock<Option<Position>>,
     /// Whether it is among [those that have moved](SubscriptionState::has_moved).
     is_listed: AtomicBool,
-    committed: Mutex<Option<Position>>,
-    pulse: Mutex<Pulse>,
+    committed: Lock<Option<Position>>,
+    pulse: Lock<Pulse>,
     pub(super) counts: Counts,
     /// The record whose handler runs in the worker itself.
     at_once: AtomicI64,
     /// Which that was when it was last looked for what hangs.
-    seen_at_once: Mutex<Option<(i64, Begun)>>,
-    begun: Mutex<BTreeMap<i64, Begun>>,
+    seen_at_once: Lock<Option<(i64, Begun)>>,
+    begun: Lock<BTreeMap<i64, Begun>>,
     /// Why records wait that do not go on by themselves, by offset.
-    notes: Mutex<BTreeMap<i64, String>>,
+    notes: Lock<BTreeMap<i64, String>>,
 }
 
 impl PartitionState {
     pub(super) fn new() -> Self {
         Self {
-            position: Mutex::default(),
+            position: Lock::default(),
             is_listed: AtomicBool::new(false),
-            committed: Mutex::default(),
-            pulse: Mutex::default(),
+            committed: Lock::default(),
+            pulse: Lock::default(),
             counts: Counts::default(),
             at_once: AtomicI64::new(NONE),
-            seen_at_once: Mutex::default(),
-            begun: Mutex::default(),
-            notes: Mutex::default(),
+            seen_at_once: Lock::default(),
+            begun: Lock::default(),
+            notes: Lock::default(),
         }
     }
 
     pub(super) fn is_at(&self, position: Position) {
-        *lock(&self.position) = Some(position);
+        *self.position.lock() = Some(position);
     }
 
     /// Where the partition ended when what comes next was fetched.
     pub(super) fn fetched(&self, end: i64) {
-        lock(&self.pulse).fetched(end, Instant::now());
+        self.pulse.lock().fetched(end, Instant::now());
     }
 
     /// Its worker is here, has so many records, and whether one has ended since it told the last time.
     pub(super) fn progressed(&self, position: Option<i64>, here: usize, ended: bool) {
-        lock(&self.pulse).told(position, here, ended, Instant::now());
+        self.pulse.lock().told(position, here, ended, Instant::now());
     }
 
     pub(super) fn note(&self, offset: i64, why: Option<String>) {
-        let mut notes = lock(&self.notes);
+        let mut notes = self.notes.lock();
         match why {
             Some(why) => drop(notes.insert(offset, why)),
             None => drop(notes.remove(&offset)),
@@ -117,17 +118,17 @@ impl PartitionState {
     }
 
     pub(super) fn begun(&self, offset: i64, key: Option<Bytes>) {
-        lock(&self.begun).insert(offset, Begun { since: Instant::now(), key, told: None });
+        self.begun.lock().insert(offset, Begun { since: Instant::now(), key, told: None });
     }
 
     pub(super) fn over(&self, offset: i64) {
-        lock(&self.begun).remove(&offset);
+        self.begun.lock().remove(&offset);
     }
 
     /// Records that have been in a handler for longer than `limit`.
     pub(super) fn hanging(&self, limit: Duration, now: Instant) -> Vec<Hanging> {
-        let mut begun = lock(&self.begun);
-        let mut seen = lock(&self.seen_at_once);
+        let mut begun = self.begun.lock();
+        let mut seen = self.seen_at_once.lock();
         let at_once = Some(self.at_once.load(Ordering::Relaxed)).filter(|o| *o != NONE);
         if seen.as_ref().map(|(offset, _)| *offset) != at_once {
             *seen = at_once.map(|offset| (offset, Begun { since: now, key: None, told: None }));
@@ -153,17 +154,17 @@ impl PartitionState {
 
     /// What can be committed and is not.
     pub(super) fn uncommitted(&self) -> Option<Position> {
-        let position = lock(&self.position).clone()?;
-        (lock(&self.committed).as_ref() != Some(&position)).then_some(position)
+        let position = self.position.lock().clone()?;
+        (self.committed.lock().as_ref() != Some(&position)).then_some(position)
     }
 
     pub(super) fn committed(&self, position: Position) {
-        *lock(&self.committed) = Some(position);
+        *self.committed.lock() = Some(position);
     }
 
     /// The group has committed this before the partition became ours.
     pub(super) fn begins_at(&self, position: Position) {
-        lock(&self.pulse).begins_at(position.offset);
+        self.pulse.lock().begins_at(position.offset);
         self.committed(position);
     }
 
@@ -174,9 +175,9 @@ impl PartitionState {
         stalled_after: Duration,
         now: Instant,
     ) -> PartitionHealth {
-        let pulse = lock(&self.pulse);
+        let pulse = self.pulse.lock();
         let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
-        let notes = lock(&self.notes);
+        let notes = self.notes.lock();
         let paused = notes.values().next().map(|first| match notes.len() {
             1 => first.clone(),
             more => format!("{first} (and {} more)", more - 1),
@@ -193,7 +194,7 @@ impl PartitionState {
             activity: pulse.activity(stalled_after, now).max(out_of_reach),
             quiet_ms: pulse.quiet(now).map(millis),
             position: pulse.position().unwrap_or(NONE),
-            committed: lock(&self.committed).as_ref().map(|p| p.offset),
+            committed: self.committed.lock().as_ref().map(|p| p.offset),
             lag: pulse.lag().filter(|_| trouble.is_none()),
             in_flight: count(&self.counts.in_flight),
             parked_keys: count(&self.counts.parked_keys),
@@ -214,14 +215,14 @@ pub(crate) struct SubscriptionState {
     /// What its consumer waits for.
     outlook: Outlook,
     /// Its place in the group, and since when.
-    state: Mutex<(&'static str, Instant)>,
+    state: Lock<(&'static str, Instant)>,
     /// Who it is in the group, and the generation.
-    member: Mutex<(Option<String>, Option<i32>)>,
-    owned: Mutex<BTreeMap<TopicPartition, Arc<PartitionState>>>,
+    member: Lock<(Option<String>, Option<i32>)>,
+    owned: Lock<BTreeMap<TopicPartition, Arc<PartitionState>>>,
     /// How many those are.
     count: AtomicUsize,
     /// Partitions whose position may have to be committed, each once: others need not be looked at for the next commit.
-    moved: Mutex<Vec<TopicPartition>>,
+    moved: Lock<Vec<TopicPartition>>,
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -248,11 +249,11 @@ impl SubscriptionState {
             stalled_after,
             isolation_level,
             outlook,
-            state: Mutex::new(("joining", Instant::now())),
-            member: Mutex::default(),
-            owned: Mutex::default(),
+            state: Lock::new(("joining", Instant::now())),
+            member: Lock::default(),
+            owned: Lock::default(),
             count: AtomicUsize::new(0),
-            moved: Mutex::default(),
+            moved: Lock::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -266,24 +267,24 @@ impl SubscriptionState {
     }
 
     pub(super) fn enter(&self, state: &'static str) {
-        let mut now = lock(&self.state);
+        let mut now = self.state.lock();
         if now.0 != state {
             *now = (state, Instant::now());
         }
     }
 
     pub(super) fn is_member(&self, id: Option<String>, generation: Option<i32>) {
-        *lock(&self.member) = (id, generation);
+        *self.member.lock() = (id, generation);
     }
 
     pub(super) fn own(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
-        let mut owned = lock(&self.owned);
+        let mut owned = self.owned.lock();
         owned.insert(tp, partition);
         self.count.store(owned.len(), Ordering::Relaxed);
     }
 
     pub(super) fn disown(&self, tp: &TopicPartition) {
-        let mut owned = lock(&self.owned);
+        let mut owned = self.owned.lock();
         owned.remove(tp);
         self.count.store(owned.len(), Ordering::Relaxed);
     }
@@ -297,27 +298,27 @@ impl SubscriptionState {
         // The position is set before this, and read behind `take_moved` has cleared the mark. A position set after it was read finds
         // no mark and is listed; one set before it was read is in the commit, listed again or not.
         if !partition.is_listed.swap(true, Ordering::AcqRel) {
-            lock(&self.moved).push(tp.clone());
+            self.moved.lock().push(tp.clone());
         }
     }
 
     /// The partitions that have moved since this was last asked. Each is to be [cleared](PartitionState::clear) before its position is
     /// read.
     pub(super) fn take_moved(&self) -> Vec<TopicPartition> {
-        std::mem::take(&mut *lock(&self.moved))
+        std::mem::take(&mut *self.moved.lock())
     }
 
     pub(crate) fn health(&self) -> SubscriptionHealth {
         let now = Instant::now();
-        let (state, since) = *lock(&self.state);
+        let (state, since) = *self.state.lock();
         let in_state = now.saturating_duration_since(since);
         let troubles: BTreeMap<_, _> = self.outlook.of_partitions().into_iter().collect();
-        let owned = lock(&self.owned);
+        let owned = self.owned.lock();
         let of =
             |(tp, p): (&TopicPartition, &Arc<PartitionState>)| p.health(tp, troubles.get(tp), self.stalled_after, now);
         let partitions: Vec<_> = owned.iter().map(of).collect();
         drop(owned);
-        let (member_id, generation) = if state == "member" { lock(&self.member).clone() } else { (None, None) };
+        let (member_id, generation) = if state == "member" { self.member.lock().clone() } else { (None, None) };
         let of_state = match state {
             "joining" if in_state >= self.stalled_after => Activity::Stalled,
             "joining" => Activity::Busy,
@@ -339,13 +340,13 @@ impl SubscriptionState {
 
     /// The partitions that are ours, and which end of theirs counts for us.
     pub(crate) fn reads(&self) -> (IsolationLevel, Vec<TopicPartition>) {
-        (self.isolation_level, lock(&self.owned).keys().cloned().collect())
+        (self.isolation_level, self.owned.lock().keys().cloned().collect())
     }
 
     /// The leader of a partition has told where it ends now.
     pub(crate) fn ends_at(&self, tp: &TopicPartition, end: i64) {
-        if let Some(partition) = lock(&self.owned).get(tp) {
-            lock(&partition.pulse).asked(end, Instant::now());
+        if let Some(partition) = self.owned.lock().get(tp) {
+            partition.pulse.lock().asked(end, Instant::now());
         }
     }
 
@@ -357,7 +358,7 @@ impl SubscriptionState {
     pub(super) fn stats(&self) -> Stats {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let sum = |count: fn(&Counts) -> &AtomicUsize| {
-            lock(&self.owned).values().map(|p| count(&p.counts).load(Ordering::Relaxed)).sum()
+            self.owned.lock().values().map(|p| count(&p.counts).load(Ordering::Relaxed)).sum()
         };
         Stats {
             handled: get(&self.handled),
@@ -373,10 +374,6 @@ impl SubscriptionState {
 
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::partitioner::{BuiltInPartitioner, PartitionChoice, PartitionLoad, par
 use crate::cluster::Interest;
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
-use crate::record::{BATCH_HEADER, BatchBuilder, Headers, ProducerSequence};
+use crate::record::{BATCH_HEADER_BYTES, BatchBuilder, Headers, ProducerSequence};
 
 /// Stands for the leader of a partition that has none.
 pub(crate) const NO_LEADER: i32 = -1;
@@ -373,7 +373,7 @@ impl Accumulator {
         }
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, BatchState::Open(_))) {
-            let room = partition.last_batch_bytes.max(record.size + BATCH_HEADER);
+            let room = partition.last_batch_bytes.max(record.size + BATCH_HEADER_BYTES);
             let room = if room > limit / 2 { room.max(limit) } else { room }; // large ones are of one size, and none grows
             let spare = if room >= MIN_SPARE_BYTES { self.spare_buffers.pop().unwrap_or_default() } else { Vec::new() };
             self.spare_bytes -= spare.capacity();

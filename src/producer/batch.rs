@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::delivery::{AppendInfo, Completion};
 use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{BatchBuilder, Headers, ProducerSequence, restamp};
+use crate::record::{BatchBuilder, Headers, ProducerSequence, replace_producer};
 
 /// A batch's bytes.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Payload {
     pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
         match self {
             Self::Plain(builder) => builder.seal(compression, producer),
-            Self::Encoded(bytes) => (restamp(bytes, producer), None),
+            Self::Encoded(bytes) => (replace_producer(bytes, producer), None),
         }
     }
 }

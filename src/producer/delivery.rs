@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
+use crate::lock::Lock;
 
 /// Where an acknowledged record is.
 ///
@@ -46,7 +47,7 @@ pub(crate) struct Completion {
     pub(crate) partition: i32,
     /// How all of it was written, as one part: what most handles are awaited for, without the lock.
     whole: OnceLock<AppendInfo>,
-    state: Mutex<CompletionState>,
+    state: Lock<CompletionState>,
 }
 
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl CompletionState {
 impl Completion {
     pub(crate) fn new(topic: Arc<str>, partition: i32) -> Arc<Self> {
         let state = CompletionState { unfinished: 1, finished: Vec::new(), wakers: Vec::new(), callbacks: Vec::new() };
-        Arc::new(Self { topic, partition, whole: OnceLock::new(), state: Mutex::new(state) })
+        Arc::new(Self { topic, partition, whole: OnceLock::new(), state: Lock::new(state) })
     }
 
     /// One more part.
@@ -164,7 +165,7 @@ impl Completion {
     }
 
     fn lock(&self) -> MutexGuard<'_, CompletionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a producer tells of itself: batches, their ends, its buffer. Nothing is looked at while nobody listens.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::batch::{FinishedBatch, SendOutcome};
 use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind};
+use crate::lock::Lock;
 use crate::metrics::{Observation, Reporter};
 
 #[derive(Debug)]
@@ -17,18 +18,18 @@ pub(super) struct ProducerMetrics {
     delivery_timeout: Duration,
     limit: usize,
     /// Bytes of the buffer in use, as last reported; none when the producer has ended.
-    used: Mutex<Option<usize>>,
+    used: Lock<Option<usize>>,
 }
 
 impl ProducerMetrics {
     pub(super) fn new(reporter: &Reporter, config: &ProducerConfig) -> Self {
         let limit = config.buffer_memory;
         reporter.report(|| Observation::BufferChanged { used: 0, limit: limit as i64 });
-        Self { reporter: reporter.clone(), delivery_timeout: config.delivery_timeout, limit, used: Mutex::new(Some(0)) }
+        Self { reporter: reporter.clone(), delivery_timeout: config.delivery_timeout, limit, used: Lock::new(Some(0)) }
     }
 
     fn lock_used(&self) -> MutexGuard<'_, Option<usize>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock()
     }
 
     /// Tells how much of the buffer is in use.

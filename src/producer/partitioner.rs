@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::PartitionerKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partitioner::{PartitionInput, Partitioner};
-use crate::record::BATCH_HEADER;
+use crate::record::BATCH_HEADER_BYTES;
 
 /// Records that may go anywhere stick to a partition for so many bytes, however large batches may be: as with the Java client's
 /// settings. Else a producer that sends little would send it all to one partition.
@@ -132,7 +132,7 @@ impl BuiltInPartitioner {
         let enough = batch_size.min(STICKY_BYTES);
         // A batch is not cut short for a while, so that its broker gets large ones; but others may begin new ones without end.
         let most = if begins { enough } else { 2 * enough };
-        self.sticky_bytes > 0 && self.sticky_bytes + size + BATCH_HEADER > most
+        self.sticky_bytes > 0 && self.sticky_bytes + size + BATCH_HEADER_BYTES > most
     }
 
     /// A record stuck to the partition, and is in this batch.

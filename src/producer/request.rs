@@ -144,7 +144,7 @@ pub(super) fn outcome_of_response(
         Verdict::OutOfSequence => SendOutcome::OutOfSequence(batch.into_retry(error, wait)),
         Verdict::Fenced => SendOutcome::Fenced(batch.into_retry(error, wait)),
         Verdict::TooLarge => SendOutcome::TooLarge {
-            halves: record::split(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES),
+            halves: record::split_in_half(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES),
             error,
         },
         Verdict::BadRecords => match pieces_without_bad_records(&batch, response, &what) {
@@ -174,7 +174,7 @@ fn pieces_without_bad_records(
         })
         .collect();
     if bad.is_empty() {
-        let halves = record::split(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES)?;
+        let halves = record::split_in_half(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES)?;
         return Some(halves.into_iter().map(|(bytes, records)| Piece { records, outcome: Ok(bytes) }).collect());
     }
     let (mut runs, mut next) = (Vec::new(), 0);
@@ -184,7 +184,7 @@ fn pieces_without_bad_records(
         next = index + 1;
     }
     runs.extend((batch.records > next).then(|| (batch.records - next, true)));
-    let parts = record::cut(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES, &runs)?;
+    let parts = record::split_into_runs(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES, &runs)?;
     let mut index = 0;
     let piece = |(bytes, records): (Bytes, u32)| {
         let outcome = match bad.get(&index) {

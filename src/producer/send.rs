@@ -18,7 +18,7 @@ use crate::config::{PartitionerKind, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::fails_fast;
 use crate::partitioner::PartitionInput;
-use crate::record::{BATCH_HEADER, Headers, record_size_bound};
+use crate::record::{BATCH_HEADER_BYTES, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
 const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
@@ -328,7 +328,7 @@ enum AppendFailure {
 fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
     let size = record_size_bound(record.key, record.value, record.headers);
     let max = config.max_record_size.unwrap_or(config.max_request_size);
-    if size + BATCH_HEADER > max {
+    if size + BATCH_HEADER_BYTES > max {
         let what = format!(
             "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that max_request_size allows: \
              raise it (REDPANDA_MAX_REQUEST_SIZE) together with the topic's max.message.bytes, or send smaller records",

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use super::verdict::is_stale_leader;
 use crate::cluster::{Backoff, Client, Cluster, DISTANT_ROUND_TRIP, TopicMeta};
 use crate::code;
 use crate::config::{Compression, ProducerConfig};
+use crate::lock::Lock;
 use crate::wire::Connection;
 
 /// Number of requests to one broker that may be in flight whatever their size. What comes while so many are makes larger ones.
@@ -51,7 +52,7 @@ pub(super) struct ProducerShared {
     pub(super) config: ProducerConfig,
     /// Whether records get spans of their own.
     pub(super) traced: bool,
-    state: Mutex<SharedState>,
+    state: Lock<SharedState>,
     /// Free bytes of the buffer; fair to those who wait.
     pub(super) memory: Semaphore,
     pub(super) metrics: ProducerMetrics,
@@ -157,7 +158,7 @@ impl ProducerShared {
             memory: Semaphore::new(config.buffer_memory),
             metrics: ProducerMetrics::new(&client.config().metrics, &config),
             config,
-            state: Mutex::new(SharedState {
+            state: Lock::new(SharedState {
                 accumulator,
                 senders: BTreeMap::new(),
                 lookups: HashSet::new(),
@@ -177,7 +178,7 @@ impl ProducerShared {
 
     #[inline]
     pub(super) fn lock(&self) -> AccumulatorGuard<'_> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         AccumulatorGuard { state, supervisor: &self.supervisor }
     }
 
@@ -474,7 +475,7 @@ impl BrokerSender {
             let outcomes: Vec<_> = match response {
                 Ok(response) => {
                     throttle = Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0));
-                    connection.throttled("Produce", throttle);
+                    connection.report_throttle("Produce", throttle);
                     self.process_response(connection, &response, batches)
                 }
                 Err(e) => {

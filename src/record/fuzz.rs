@@ -1,16 +1,15 @@
-//! Batches for fuzzing: whatever the bytes are, their checksums are good.
+//! Batches and headers from arbitrary bytes, with valid checksums.
 
 use bytes::Bytes;
 use flate2::Crc;
 
-use super::compress::compress;
-use super::decode::i32_at;
-use super::encode::BATCH_HEADER;
+use super::codec::compress;
+use super::compression::Compression;
+use super::format::{BATCH_HEADER_BYTES, LENGTH_END, i32_at, set_crc};
 use super::varint::Reader;
 use super::{Headers, legacy};
-use crate::config::Compression;
 
-/// What a broker could send of a partition; the first byte says how the others are taken.
+/// Returns a record set as a broker could send it; the first byte chooses how to read the others.
 pub(crate) fn batches(data: &[u8]) -> Bytes {
     let [mode, rest @ ..] = data else { return Bytes::new() };
     let mut bytes = match (mode % 8, rest) {
@@ -33,13 +32,13 @@ pub(crate) fn batches(data: &[u8]) -> Bytes {
         (magic @ 6..=7, [attributes, offset, value @ ..]) => message(magic - 6, *attributes, *offset, value),
         _ => rest.to_vec(),
     };
-    mend(&mut bytes);
+    fix_checksums(&mut bytes);
     bytes.into()
 }
 
 fn batch(codec: u8, count: u8, delta: u8, section: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; BATCH_HEADER];
-    bytes[8..12].copy_from_slice(&((BATCH_HEADER + section.len() - 12) as u32).to_be_bytes());
+    let mut bytes = vec![0; BATCH_HEADER_BYTES];
+    bytes[8..12].copy_from_slice(&((BATCH_HEADER_BYTES + section.len() - LENGTH_END) as u32).to_be_bytes());
     bytes[16] = 2;
     bytes[22] = codec;
     bytes[26] = delta;
@@ -56,18 +55,18 @@ fn message(magic: u8, attributes: u8, offset: u8, value: &[u8]) -> Vec<u8> {
     bytes.extend((-1_i32).to_be_bytes());
     bytes.extend((value.len() as u32).to_be_bytes());
     bytes.extend_from_slice(value);
-    let size = ((bytes.len() - 12) as u32).to_be_bytes();
+    let size = ((bytes.len() - LENGTH_END) as u32).to_be_bytes();
     bytes[8..12].copy_from_slice(&size);
     bytes
 }
 
-/// Gives each batch the checksum that it should have.
-fn mend(bytes: &mut [u8]) {
+/// Gives each batch a valid checksum.
+fn fix_checksums(bytes: &mut [u8]) {
     let mut rest = bytes;
     while rest.len() >= 17 {
-        let (len, magic) = (usize::try_from(i32_at(rest, 8)).map_or(0, |n| n + 12), rest[16]);
-        let smallest = if magic < 2 { legacy::smallest(magic) } else { BATCH_HEADER };
-        if len < smallest || len > rest.len() {
+        let (len, magic) = (usize::try_from(i32_at(rest, 8)).map_or(0, |n| n + LENGTH_END), rest[16]);
+        let min = if magic < 2 { legacy::min_message_size(magic) } else { BATCH_HEADER_BYTES };
+        if len < min || len > rest.len() {
             return;
         }
         let (this, behind) = rest.split_at_mut(len);
@@ -76,14 +75,13 @@ fn mend(bytes: &mut [u8]) {
             crc.update(&this[16..]);
             this[12..16].copy_from_slice(&crc.sum().to_be_bytes());
         } else {
-            let crc = crc32c::crc32c(&this[21..]);
-            this[17..21].copy_from_slice(&crc.to_be_bytes());
+            set_crc(this);
         }
         rest = behind;
     }
 }
 
-/// The headers of a record, of which the first byte says how many they are; none if they are no headers.
+/// Returns the headers of a record, whose number is the first byte; none if they are not valid.
 pub(crate) fn headers(data: &[u8]) -> Option<Headers> {
     let (count, raw) = data.split_first()?;
     let mut reader = Reader::new(raw, 0);

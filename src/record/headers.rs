@@ -1,14 +1,14 @@
-//! Headers, kept in the form they have on the wire.
+//! Headers, in wire format.
 
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::varint::{Damage, Reader, put_varint, varint_len};
+use super::varint::{DecodeError, Reader, put_varint, varint_len};
 
-/// The headers of a record, in order, duplicates kept; held in the form they have on the wire.
+/// The headers of a record, in order and with duplicates, stored in wire format.
 ///
-/// Of a fetched record they are a slice of its batch, and nothing is parsed until they are read. A clone is cheap.
+/// The headers of a fetched record are a slice of its batch, parsed as they are read. A clone is cheap.
 ///
 /// ```
 /// use ailurus::Headers;
@@ -21,24 +21,24 @@ use super::varint::{Damage, Reader, put_varint, varint_len};
 /// ```
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// Pairs of a key and a nullable value, each with its length in front; checked when they came in.
+    /// Pairs of a key and a nullable value, each behind its length; checked when they were decoded.
     pub(crate) raw: Bytes,
     pub(crate) count: u32,
 }
 
 impl Headers {
-    /// No headers.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds one behind those there; a value of `None` is null, which is not the same as empty.
+    /// Appends a header; a value of `None` is null, which differs from an empty one.
     pub fn push(&mut self, key: &str, value: Option<&[u8]>) {
         self.push_bytes(key.as_bytes(), value);
     }
 
     fn push_bytes(&mut self, key: &[u8], value: Option<&[u8]>) {
-        // Without a copy unless the bytes are shared with another record or clone.
+        // Copies only if the bytes are shared with another record or clone.
         let raw = std::mem::take(&mut self.raw).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let mut raw: Vec<u8> = raw.into();
         let value_len = value.map_or(-1, |v| v.len() as i32);
@@ -51,42 +51,42 @@ impl Headers {
         self.count += 1;
     }
 
-    /// The same, by value.
+    /// Appends a header and returns the list.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.push(key, Some(value.as_ref()));
         self
     }
 
-    /// How many.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The value of the last header of that name that has one.
+    /// Returns the value of the last header of that name whose value is not null.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.iter().filter(|h| h.key == key.as_bytes()).filter_map(|h| h.value).last()
     }
 
-    /// [`get`](Self::get), if it is UTF-8.
+    /// Returns the value that [`get`](Self::get) returns, if it is UTF-8.
     pub fn get_str(&self, key: &str) -> Option<&str> {
         std::str::from_utf8(self.get(key)?).ok()
     }
 
-    /// In order.
+    /// Iterates over the headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = Header<'_>> + '_ {
         let mut reader = Reader::new(&self.raw, 0);
         (0..self.count).map_while(move |_| read_header(&mut reader).ok())
     }
 
-    /// Takes `count` headers from the reader, all of them checked.
+    /// Moves the reader behind `count` headers, and checks them.
     #[inline]
-    pub(crate) fn skip(reader: &mut Reader<'_>, count: u32) -> Result<(), Damage> {
+    pub(crate) fn skip(reader: &mut Reader<'_>, count: u32) -> Result<(), DecodeError> {
         for _ in 0..count {
             read_header(reader)?;
         }
@@ -95,8 +95,8 @@ impl Headers {
 }
 
 #[inline]
-fn read_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, Damage> {
-    let key = reader.nullable("header key length")?.ok_or(Damage::Length("header key length", -1))?;
+fn read_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, DecodeError> {
+    let key = reader.nullable("header key length")?.ok_or(DecodeError::Length("header key length", -1))?;
     let value = reader.nullable("header value length")?;
     Ok(Header { key: reader.slice(key), value: value.map(|v| reader.slice(v)) })
 }
@@ -121,7 +121,7 @@ impl<K: AsRef<str>, V: AsRef<[u8]>> FromIterator<(K, V)> for Headers {
     }
 }
 
-/// Headers out of other headers, as they are.
+/// Collects headers unchanged, also with null values and keys that are not UTF-8.
 impl<'a> FromIterator<Header<'a>> for Headers {
     fn from_iter<I: IntoIterator<Item = Header<'a>>>(all: I) -> Self {
         let mut headers = Self::new();
@@ -148,17 +148,17 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Its name; bytes that are not UTF-8 are replaced.
+    /// Returns its name, with bytes that are not UTF-8 replaced.
     pub fn key(&self) -> std::borrow::Cow<'a, str> {
         String::from_utf8_lossy(self.key)
     }
 
-    /// Its name as it is.
+    /// Returns its name as bytes.
     pub fn key_bytes(&self) -> &'a [u8] {
         self.key
     }
 
-    /// Its value; null is `None`.
+    /// Returns its value; null is `None`.
     pub fn value(&self) -> Option<&'a [u8]> {
         self.value
     }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_null_value_is_not_an_empty_one_and_get_wants_a_value() {
+    fn null_differs_from_empty_and_get_skips_it() {
         let mut headers = Headers::new().with("a", "1").with("b", "");
         headers.push("a", None);
         assert_eq!(headers.get("a"), Some(&b"1"[..]));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn pushing_to_a_clone_leaves_the_other_alone() {
+    fn push_to_a_clone_keeps_the_original() {
         let one = Headers::new().with("a", "1");
         let two = one.clone().with("b", "2");
         assert_eq!((one.len(), two.len()), (1, 2));

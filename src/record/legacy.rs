@@ -1,33 +1,32 @@
-//! The message formats 0 and 1, in which topics were written before Kafka 0.11 and which brokers still serve as they are.
+//! The message formats 0 and 1, from before Kafka 0.11, which brokers still serve unconverted.
 //!
-//! A message is a record with an offset and a checksum of its own. A compressed one is a wrapper: its value holds further
-//! messages, and its offset is that of the last. What is in it is written anew as the record section of a batch of format 2, and
-//! so there is one reader of records.
+//! A message is a record with its own offset and checksum. A compressed one is a wrapper: its value holds further messages,
+//! and its offset is that of the last. Messages are converted to the record section of a batch of format 2, so that there is
+//! one reader of records.
 
 use bytes::Bytes;
 use flate2::Crc;
 
-use super::compress::Codec;
-use super::decode::{array_at, corrupt, i32_at, i64_at};
-use super::spare::Spare;
+use super::codec::{BufferPool, Codec};
+use super::format::{LENGTH_END, array_at, corrupt, i32_at, i64_at};
 use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
 use crate::error::Result;
 
-/// Offset, size, CRC, format, attributes, and the lengths of key and value.
-const SMALLEST: usize = 26;
-/// Where the bytes begin that the checksum covers.
-const CRC_START: usize = 16;
-/// The time of a message of format 0, which has none.
+/// Minimum size of a message of format 0: offset, size, CRC, magic, attributes, and the lengths of key and value.
+const MIN_MESSAGE_BYTES: usize = 26;
+/// Start of the bytes that the checksum covers.
+const CRC_END: usize = 16;
+/// Timestamp of messages of format 0, which have none.
 const NO_TIMESTAMP: i64 = -1;
 
-/// Length of the smallest message of a format.
-pub(super) fn smallest(magic: u8) -> usize {
-    if magic == 0 { SMALLEST } else { SMALLEST + 8 }
+/// Returns the minimum size of a message of a format.
+pub(super) fn min_message_size(magic: u8) -> usize {
+    if magic == 0 { MIN_MESSAGE_BYTES } else { MIN_MESSAGE_BYTES + 8 }
 }
 
-/// One message whose checksum is good.
+/// A message with a valid checksum.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct LegacyMessage {
     pub(super) offset: i64,
     pub(super) magic: u8,
     pub(super) codec: Codec,
@@ -37,40 +36,40 @@ pub(super) struct Message {
     value: Option<Bytes>,
 }
 
-/// What a message holds, in the terms of format 2.
+/// Records in the record section of a batch of format 2.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(super) struct RecordSection {
     pub(super) data: Vec<u8>,
     pub(super) count: u32,
     pub(super) base_offset: i64,
 }
 
-impl Message {
-    /// Reads one message, which `bytes` hold as a whole and which is not shorter than [`smallest`].
+impl LegacyMessage {
+    /// Reads the one message in `bytes`, which has at least [`min_message_size`] bytes.
     pub(super) fn parse(bytes: &Bytes) -> Result<Self> {
         let offset = i64_at(bytes, 0);
         let damaged = |what: String| corrupt(format!("the message at offset {offset} is damaged: {what}"));
         let mut crc = Crc::new();
-        crc.update(&bytes[CRC_START..]);
-        let (said, is) = (u32::from_be_bytes(array_at(bytes, 12)), crc.sum());
-        if said != is {
-            return Err(damaged(format!("its CRC-32 is {is:08x} but should be {said:08x}")));
+        crc.update(&bytes[CRC_END..]);
+        let (expected, actual) = (u32::from_be_bytes(array_at(bytes, LENGTH_END)), crc.sum());
+        if expected != actual {
+            return Err(damaged(format!("its CRC-32 is {actual:08x} but should be {expected:08x}")));
         }
         let (magic, attributes) = (bytes[16], bytes[17]);
         if !(0..i64::MAX).contains(&offset) {
             return Err(damaged("its offset is not possible".to_owned()));
         }
         let (timestamp, at) = if magic == 0 { (NO_TIMESTAMP, 18) } else { (i64_at(bytes, 18), 26) };
-        let short = || damaged("its bytes end within its key or value".to_owned());
-        let (key, at) = nullable(bytes, at).ok_or_else(short)?;
-        let (value, at) = nullable(bytes, at).ok_or_else(short)?;
+        let truncated = || damaged("its bytes end within its key or value".to_owned());
+        let (key, at) = nullable(bytes, at).ok_or_else(truncated)?;
+        let (value, at) = nullable(bytes, at).ok_or_else(truncated)?;
         if at < bytes.len() {
             return Err(damaged(format!("{} bytes are left behind its value", bytes.len() - at)));
         }
         Ok(Self {
             offset,
             magic,
-            codec: Codec::of(i16::from(attributes))?,
+            codec: Codec::from_attributes(i16::from(attributes))?,
             is_append_time: magic > 0 && attributes & 1 << 3 != 0,
             timestamp,
             key,
@@ -78,52 +77,52 @@ impl Message {
         })
     }
 
-    /// Its record or the records in it, up to `limit` bytes.
-    pub(super) fn section(&self, limit: usize, spare: &Spare) -> Result<Section> {
+    /// Returns its record, or the records in it up to `limit` bytes.
+    pub(super) fn section(&self, limit: usize, pool: &BufferPool) -> Result<RecordSection> {
         if self.codec == Codec::None {
-            return section(std::slice::from_ref(self), 0);
+            return to_section(std::slice::from_ref(self), 0);
         }
         let damaged = |what: String| corrupt(format!("the compressed message at offset {} {what}", self.offset));
         let value = self.value.as_ref().ok_or_else(|| damaged("has no value".to_owned()))?;
-        let opened = match (self.codec, self.magic) {
-            (Codec::Lz4, 0) => self.codec.decompress_in(&with_lz4_checksum(value), limit, spare),
-            (codec, _) => codec.decompress_in(value, limit, spare),
+        let plain = match (self.codec, self.magic) {
+            (Codec::Lz4, 0) => self.codec.decompress_using(&fix_lz4_checksum(value), limit, pool),
+            (codec, _) => codec.decompress_using(value, limit, pool),
         }?;
-        let inner = messages(&spare.lend(opened), self.magic)
+        let inner = messages(&pool.share(plain), self.magic)
             .and_then(|inner| match inner.iter().any(|message| message.codec != Codec::None) {
                 true => Err(corrupt("it is compressed twice".to_owned())),
                 false => Ok(inner),
             })
             .map_err(|e| e.context(format!("opening the compressed message at offset {}", self.offset)))?;
         let last = inner.last().ok_or_else(|| damaged("holds nothing".to_owned()))?;
-        // Those of format 1 count from the first one, wherever that is.
+        // Offsets in format 1 are relative: the wrapper has the absolute offset of the last.
         let base = if self.magic == 0 { 0 } else { self.offset - last.offset };
         if base < 0 {
             return Err(damaged(format!("holds the offset {}, which is beyond its own", last.offset)));
         }
-        section(&inner, base)
+        to_section(&inner, base)
     }
 }
 
-/// All messages in what a wrapper held: whole ones, of its own format.
-fn messages(bytes: &Bytes, magic: u8) -> Result<Vec<Message>> {
+/// Returns the messages of a wrapper; all must be complete and of its format.
+fn messages(bytes: &Bytes, magic: u8) -> Result<Vec<LegacyMessage>> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
         let rest = &bytes[at..];
         let size = rest.first_chunk::<17>().map(|start| (i32_at(start, 8), start[16]));
         let size = size.filter(|(_, of)| *of == magic).and_then(|(size, _)| usize::try_from(size).ok());
-        let len = size.map(|size| size.saturating_add(12));
-        let Some(len) = len.filter(|len| (smallest(magic)..=rest.len()).contains(len)) else {
+        let len = size.map(|size| size.saturating_add(LENGTH_END));
+        let Some(len) = len.filter(|len| (min_message_size(magic)..=rest.len()).contains(len)) else {
             return Err(corrupt(format!("it holds no whole message of format {magic} at its byte {at}")));
         };
-        all.push(Message::parse(&bytes.slice(at..at + len))?);
+        all.push(LegacyMessage::parse(&bytes.slice(at..at + len))?);
         at += len;
     }
     Ok(all)
 }
 
-/// The records of messages, as format 2 has them; `base` is added to their offsets.
-fn section(messages: &[Message], base: i64) -> Result<Section> {
+/// Converts messages to records of format 2; adds `base` to their offsets.
+fn to_section(messages: &[LegacyMessage], base: i64) -> Result<RecordSection> {
     let first = messages.first().map_or(0, |message| message.offset);
     let base_offset = base.checked_add(first);
     let base_offset = base_offset.ok_or_else(|| corrupt(format!("offset {first} can't follow {base}")))?;
@@ -140,7 +139,7 @@ fn section(messages: &[Message], base: i64) -> Result<Section> {
                 .sum::<usize>()
             + 1;
         put_varint(&mut data, body as i32);
-        data.push(0); // no attributes
+        data.push(0); // attributes: none are defined
         put_varlong(&mut data, message.timestamp);
         put_varint(&mut data, delta);
         for field in [&message.key, &message.value] {
@@ -149,7 +148,7 @@ fn section(messages: &[Message], base: i64) -> Result<Section> {
         }
         data.push(0); // no headers
     }
-    Ok(Section { data, count: messages.len() as u32, base_offset })
+    Ok(RecordSection { data, count: messages.len() as u32, base_offset })
 }
 
 fn size_of(field: &Option<Bytes>) -> usize {
@@ -160,7 +159,7 @@ fn length(field: &Option<Bytes>) -> i32 {
     field.as_ref().map_or(-1, |field| field.len() as i32)
 }
 
-/// A length of four bytes and as many bytes; -1 is null. None if they are not there.
+/// Reads a length of four bytes and as many bytes; -1 is null. None if the bytes end before.
 fn nullable(bytes: &Bytes, at: usize) -> Option<(Option<Bytes>, usize)> {
     let len = i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?);
     let start = at + 4;
@@ -171,22 +170,22 @@ fn nullable(bytes: &Bytes, at: usize) -> Option<(Option<Bytes>, usize)> {
     (end <= bytes.len()).then(|| (Some(bytes.slice(start..end)), end))
 }
 
-/// What writers of format 0 compressed with lz4 has a wrong checksum in the header of its frame: it covers the magic number, too.
-fn with_lz4_checksum(frame: &[u8]) -> Vec<u8> {
-    const MAGIC: usize = 4;
-    const HAS_SIZE: u8 = 1 << 3;
+/// Corrects the header checksum of an lz4 frame: writers of format 0 included the magic number in it.
+fn fix_lz4_checksum(frame: &[u8]) -> Vec<u8> {
+    const MAGIC_BYTES: usize = 4;
+    const HAS_CONTENT_SIZE: u8 = 1 << 3;
     let mut frame = frame.to_vec();
-    let len = frame.get(MAGIC).map_or(0, |flags| if flags & HAS_SIZE == 0 { 2 } else { 10 });
-    if let Some(checksum) = frame.get(MAGIC..MAGIC + len).map(xxh32_of_few) {
-        if let Some(byte) = frame.get_mut(MAGIC + len) {
+    let len = frame.get(MAGIC_BYTES).map_or(0, |flags| if flags & HAS_CONTENT_SIZE == 0 { 2 } else { 10 });
+    if let Some(checksum) = frame.get(MAGIC_BYTES..MAGIC_BYTES + len).map(xxh32_short) {
+        if let Some(byte) = frame.get_mut(MAGIC_BYTES + len) {
             *byte = (checksum >> 8) as u8;
         }
     }
     frame
 }
 
-/// xxHash32 of less than 16 bytes.
-fn xxh32_of_few(bytes: &[u8]) -> u32 {
+/// Computes xxHash32 of fewer than 16 bytes.
+fn xxh32_short(bytes: &[u8]) -> u32 {
     const PRIMES: [u32; 5] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1];
     let mut hash = PRIMES[4].wrapping_add(bytes.len() as u32);
     let mut words = bytes.chunks_exact(4);
@@ -203,5 +202,4 @@ fn xxh32_of_few(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "legacy_tests.rs"]
 mod tests;

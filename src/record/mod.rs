@@ -1,34 +1,34 @@
-//! A record, its headers, and the batch format v2 that carries them.
+//! Records, their headers, and the batches that carry them.
 //!
-//! What a program sees is here: [`Record`], [`Headers`] and [`TopicPartition`]. Batches are built by appending records
-//! straight into the buffer that goes to the broker, and read as slices of the buffer that came from it.
-//! The format is Kafka's record batch, version 2 (<https://kafka.apache.org/documentation/#recordbatch>). The two older ones are
-//! read, too.
+//! The public types are [`Record`], [`Headers`] and [`TopicPartition`]. Records are appended straight to the buffer that is
+//! sent, and read as slices of the buffer that was received. The format is Kafka's record batch, version 2
+//! (<https://kafka.apache.org/documentation/#recordbatch>); batches of the two older formats are read too.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-mod compress;
+mod codec;
+pub(crate) mod compression;
 mod decode;
-mod deflate;
 mod encode;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod headers;
-mod huffman;
 mod legacy;
 #[doc(hidden)]
 pub mod raw;
-mod snappy;
-mod spare;
+mod split;
 mod varint;
 
-pub(crate) use decode::{Batch, begins_with_batch, decode_batches, is_compressed};
-pub(crate) use encode::{BATCH_HEADER, BatchBuilder, ProducerSequence, cut, record_size_bound, restamp, split};
+pub(crate) use codec::BufferPool;
+pub(crate) use decode::{RecordBatch, begins_with_batch, decode_batches, is_compressed};
+pub(crate) use encode::{BatchBuilder, record_size_bound, replace_producer};
+pub(crate) use format::{BATCH_HEADER_BYTES, ProducerSequence};
 pub use headers::{Header, Headers};
-pub(crate) use spare::Spare;
+pub(crate) use split::{split_in_half, split_into_runs};
 pub(crate) use varint::{Reader, put_varlong};
 
 /// A partition of a topic.
@@ -40,14 +40,14 @@ pub(crate) use varint::{Reader, put_varlong};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
-    /// The topic's name.
+    /// Name of the topic.
     pub topic: Arc<str>,
-    /// The partition's number, from 0.
+    /// Number of the partition, from 0.
     pub partition: i32,
 }
 
 impl TopicPartition {
-    /// A partition of a topic.
+    /// Creates the name of a partition.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self { topic: topic.into(), partition }
     }
@@ -59,32 +59,33 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A record as it was read; its key, value and headers are slices of the batch it came in.
+/// A fetched record. Its key, value and headers are slices of its batch.
 ///
-/// One such slice keeps the whole batch in memory: [`detach`](Record::detach) a record that is kept for later.
+/// Each slice keeps the whole batch in memory: [`detach`](Record::detach) a record to store it.
 ///
 /// ```
-/// fn keep(kept: &mut Vec<ailurus::Record>, record: &ailurus::Record) {
-///     kept.push(record.detach());
+/// fn store(stored: &mut Vec<ailurus::Record>, record: &ailurus::Record) {
+///     stored.push(record.detach());
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// Its place in the partition.
+    /// Offset in the partition.
     pub offset: i64,
-    /// Milliseconds since 1970, -1 for none: set by its producer or, if the topic says so, by the broker.
+    /// Timestamp in milliseconds since 1970, -1 for none: set by the producer or, if the topic is configured so, by the
+    /// broker.
     pub timestamp: i64,
-    /// Null is `None`.
+    /// Key; null is `None`.
     pub key: Option<Bytes>,
-    /// Null (a tombstone) is `None`.
+    /// Value; null (a tombstone) is `None`.
     pub value: Option<Bytes>,
-    /// In order.
+    /// Headers, in order.
     pub headers: Headers,
 }
 
 impl Record {
-    /// A copy with memory of its own, which no longer keeps its batch. One allocation.
+    /// Returns a copy that does not keep the batch in memory. Allocates once.
     #[must_use]
     pub fn detach(&self) -> Self {
         let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);

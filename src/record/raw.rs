@@ -1,12 +1,12 @@
-//! Batches as bytes, for benchmarks and fuzz targets. Not part of the interface: it may change with any release.
+//! Batches as bytes, for benchmarks. Not part of the public interface: may change with any release.
 
 use bytes::Bytes;
 
+use super::compression::Compression;
 use super::{BatchBuilder, ProducerSequence, decode_batches};
-use crate::config::Compression;
 use crate::error::Result;
 
-/// One batch of records with a key and a value each.
+/// Encodes records with a key and a value each as one batch.
 pub fn encode<'a>(
     records: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     room: usize,
@@ -19,18 +19,18 @@ pub fn encode<'a>(
     builder.finish(compression, ProducerSequence::NONE)
 }
 
-/// What the records of a batch, or anything else, are compressed to.
+/// Compresses data.
 ///
 /// # Errors
-/// What the codec says.
+/// Those of the codec.
 pub fn compress(data: &[u8], compression: Compression) -> std::io::Result<Vec<u8>> {
-    Ok(super::compress::compress(compression, data, Vec::new())?.1)
+    Ok(super::codec::compress(compression, data, Vec::new())?.1)
 }
 
-/// Reads all batches and records; gives the number of records and of bytes in them.
+/// Decodes all batches and records; returns the number of records and of bytes in them.
 ///
 /// # Errors
-/// What the first damaged batch or record says.
+/// That of the first damaged batch or record.
 pub fn decode(batches: Bytes, max_decompressed: usize) -> Result<(usize, usize)> {
     let (mut records, mut bytes) = (0, 0);
     for batch in decode_batches(batches, max_decompressed) {

@@ -8,10 +8,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::compress::Codec;
-use super::decode::{Origin, TimestampType};
+use super::codec::Codec;
+use super::compression::Compression;
+use super::decode::{BatchOrigin, TimestampType};
 use super::*;
-use crate::config::Compression;
 use crate::error::ErrorKind;
 
 const LIMIT: usize = 64 << 20;
@@ -64,7 +64,7 @@ fn codec() -> impl Strategy<Value = Compression> {
     ]
 }
 
-fn our_codec(codec: kp::Compression) -> Codec {
+fn codec_of(codec: kp::Compression) -> Codec {
     match codec {
         kp::Compression::None => Codec::None,
         kp::Compression::Gzip => Codec::Gzip,
@@ -94,7 +94,7 @@ fn build_simple(values: &[&str]) -> Bytes {
     builder.finish(Compression::None, ProducerSequence::NONE)
 }
 
-fn decode_one(bytes: Bytes) -> (Batch, Vec<Record>) {
+fn decode_one(bytes: Bytes) -> (RecordBatch, Vec<Record>) {
     let mut batches = decode_batches(bytes, LIMIT);
     let batch = batches.next().unwrap().unwrap();
     assert!(batches.next().is_none());
@@ -102,7 +102,7 @@ fn decode_one(bytes: Bytes) -> (Batch, Vec<Record>) {
     (batch, records)
 }
 
-/// Everything that comes out before the end or the first error.
+/// Returns the records before the first error, and the error.
 fn decode_all(bytes: Bytes, limit: usize) -> (Vec<Record>, Option<crate::Error>) {
     let mut good = Vec::new();
     for batch in decode_batches(bytes, limit) {
@@ -120,7 +120,7 @@ fn decode_all(bytes: Bytes, limit: usize) -> (Vec<Record>, Option<crate::Error>)
     (good, None)
 }
 
-/// Changes a batch's bytes and makes its checksum right again.
+/// Changes a batch and corrects its length and checksum.
 fn forge(batch: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut forged = batch.to_vec();
     change(&mut forged);
@@ -146,12 +146,12 @@ fn assert_same(records: &[Record], inputs: &[Input], base_offset: i64) {
 
 proptest! {
     #[test]
-    fn what_is_built_is_read(inputs in inputs(), codec in codec(), id: i64, epoch: i16, sequence: i32) {
+    fn built_batches_are_read(inputs in inputs(), codec in codec(), id: i64, epoch: i16, sequence: i32) {
         let producer = ProducerSequence { id, epoch, sequence };
         let (batch, records) = decode_one(build(&inputs, codec, producer));
         assert_same(&records, &inputs, 0);
         prop_assert_eq!((batch.base_offset, batch.last_offset), (0, inputs.len() as i64 - 1));
-        prop_assert_eq!(batch.origin, Origin { producer, is_transactional: false, leader_epoch: -1 });
+        prop_assert_eq!(batch.origin, BatchOrigin { producer, is_transactional: false, leader_epoch: -1 });
         prop_assert!(!batch.is_control);
         prop_assert_eq!(batch.timestamp_type, TimestampType::CreateTime);
         for record in &records {
@@ -160,15 +160,15 @@ proptest! {
     }
 
     #[test]
-    fn kafka_protocol_reads_what_we_build(mut inputs in inputs(), codec in codec()) {
+    fn kafka_protocol_reads_built_batches(mut inputs in inputs(), codec in codec()) {
         for input in &mut inputs {
             // Its map of headers has no room for duplicates.
             let mut seen = std::collections::HashSet::new();
             input.headers.retain(|(key, _)| seen.insert(key.clone()));
         }
         let mut built = build(&inputs, codec, ProducerSequence { id: 7, epoch: 3, sequence: 11 });
-        let open = |data: &mut Bytes, codec: kp::Compression| Ok(our_codec(codec).decompress(data, LIMIT)?.into());
-        let set = kp::RecordBatchDecoder::decode_with_custom_compression(&mut built, Some(open)).unwrap();
+        let decompress = |data: &mut Bytes, codec: kp::Compression| Ok(codec_of(codec).decompress(data, LIMIT)?.into());
+        let set = kp::RecordBatchDecoder::decode_with_custom_compression(&mut built, Some(decompress)).unwrap();
         prop_assert_eq!(set.records.len(), inputs.len());
         for (i, (theirs, ours)) in set.records.iter().zip(&inputs).enumerate() {
             prop_assert_eq!((theirs.offset, theirs.timestamp), (i as i64, ours.timestamp));
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn we_read_what_kafka_protocol_builds(
+    fn batches_of_kafka_protocol_are_read(
         mut inputs in inputs(),
         codec in codec(),
         transactional: bool,
@@ -225,26 +225,26 @@ proptest! {
             Compression::Zstd => kp::Compression::Zstd,
         };
         let options = kp::RecordEncodeOptions { version: 2, compression };
-        let pack = |data: &mut BytesMut, out: &mut BytesMut, _| {
-            out.extend_from_slice(&compress::compress(codec, data, Vec::new())?.1);
+        let compress = |data: &mut BytesMut, out: &mut BytesMut, _| {
+            out.extend_from_slice(&codec::compress(codec, data, Vec::new())?.1);
             Ok(())
         };
         let mut built = BytesMut::new();
-        kp::RecordBatchEncoder::encode_with_custom_compression(&mut built, &records, &options, Some(pack)).unwrap();
+        kp::RecordBatchEncoder::encode_with_custom_compression(&mut built, &records, &options, Some(compress)).unwrap();
         let (batch, records) = decode_one(built.freeze());
         assert_same(&records, &inputs, base);
         let producer = ProducerSequence { id: 9, epoch: 1, sequence: 0 };
-        prop_assert_eq!(batch.origin, Origin { producer, is_transactional: transactional, leader_epoch: epoch });
+        prop_assert_eq!(batch.origin, BatchOrigin { producer, is_transactional: transactional, leader_epoch: epoch });
         prop_assert_eq!(batch.is_control, control);
     }
 
     #[test]
-    fn arbitrary_bytes_are_never_a_panic(bytes in vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_do_not_panic(bytes in vec(any::<u8>(), 0..300)) {
         let _ = decode_all(bytes.into(), 1 << 20);
     }
 
     #[test]
-    fn arbitrary_records_in_a_good_batch_are_never_a_panic(
+    fn arbitrary_records_in_a_valid_batch_do_not_panic(
         section in vec(any::<u8>(), 0..200),
         attributes in 0..128i16,
         count: i32,
@@ -266,7 +266,7 @@ proptest! {
     #[test]
     fn a_flipped_bit_is_never_accepted(inputs in inputs(), codec in codec(), at: prop::sample::Index, bit in 0..8u32) {
         let batch = build(&inputs, codec, ProducerSequence::NONE);
-        // Offset, leader epoch and format in front of the CRC are the broker's and are not covered by it.
+        // The CRC does not cover the fields before it, which the broker sets.
         let at = 17 + at.index(batch.len() - 17);
         let mut flipped = batch.to_vec();
         flipped[at] ^= 1u8 << bit;
@@ -278,12 +278,12 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_cut_at_the_end_is_left_out(inputs in inputs(), codec in codec(), cut: prop::sample::Index) {
+    fn a_truncated_last_batch_is_skipped(inputs in inputs(), codec in codec(), cut: prop::sample::Index) {
         let batch = build(&inputs, codec, ProducerSequence::NONE);
         let cut = cut.index(batch.len());
         let (good, error) = decode_all(batch.slice(..cut), LIMIT);
         prop_assert!(good.is_empty());
-        prop_assert_eq!(error.is_some(), cut > 0, "alone it can never be passed");
+        prop_assert_eq!(error.is_some(), cut > 0, "without a complete batch before it");
         let two = [&batch[..], &batch[..cut]].concat();
         let (good, error) = decode_all(two.into(), LIMIT);
         prop_assert!(error.is_none());
@@ -303,7 +303,7 @@ fn nulls_empties_and_repeated_headers_are_kept() {
 }
 
 #[test]
-fn a_batch_that_does_not_shrink_is_sent_as_it_is() {
+fn a_batch_that_does_not_shrink_stays_uncompressed() {
     let mut rng = fastrand::Rng::with_seed(1);
     let noise: Vec<u8> = (0..2000).map(|_| rng.u8(..)).collect();
     let codecs = [Compression::gzip(6).unwrap(), Compression::Snappy, Compression::Lz4, Compression::Zstd];
@@ -351,7 +351,7 @@ fn batches_of_other_clients_are_read() {
 }
 
 #[test]
-fn the_broker_s_append_time_wins() {
+fn log_append_time_replaces_timestamps() {
     let batch = forge(&build_simple(&["a", "b"]), |b| {
         b[22] |= 1 << 3;
         b[35..43].copy_from_slice(&9999i64.to_be_bytes());
@@ -362,8 +362,8 @@ fn the_broker_s_append_time_wins() {
 }
 
 #[test]
-fn a_compacted_batch_keeps_its_end() {
-    // What compaction leaves of a batch of ten whose records are all gone.
+fn a_compacted_batch_keeps_its_last_offset() {
+    // A batch of ten after compaction removed all its records.
     let empty = forge(&build_simple(&["x"]), |b| {
         b.truncate(61);
         b[0..8].copy_from_slice(&100i64.to_be_bytes());
@@ -375,7 +375,7 @@ fn a_compacted_batch_keeps_its_end() {
 }
 
 #[test]
-fn damage_inside_a_good_batch_is_named_with_its_offset() {
+fn errors_name_the_damaged_offset() {
     let batch = build_simple(&["aaaa", "bbbb", "cccc"]);
     let second = 61 + (batch.len() - 61) / 3;
     let damaged = forge(&batch, |b| {
@@ -402,7 +402,7 @@ fn damage_inside_a_good_batch_is_named_with_its_offset() {
 }
 
 #[test]
-fn a_gzip_bomb_stops_at_the_limit() {
+fn gzip_decompression_is_bounded() {
     let mut builder = BatchBuilder::new(0);
     builder.append(1, None, Some(&vec![0; 32 << 20]), None);
     let batch = builder.finish(Compression::Gzip { level: 9 }, ProducerSequence::NONE);
@@ -416,7 +416,7 @@ fn a_gzip_bomb_stops_at_the_limit() {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn unsupported_codecs_and_formats_are_named() {
     let kind_and_text = |bytes| {
         let error = decode_all(bytes, LIMIT).1.unwrap();
         (error.kind(), error.full())
@@ -442,7 +442,7 @@ fn impossible_lengths_are_named() {
 }
 
 #[test]
-fn a_detached_record_does_not_keep_its_batch() {
+fn a_detached_record_releases_its_batch() {
     let batch = build_simple(&["aaaa", "bbbb"]);
     let (decoded, mut records) = decode_one(batch.clone());
     let kept = records.remove(0).detach();

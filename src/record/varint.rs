@@ -1,39 +1,41 @@
-//! Zigzag varints, as records use them for every length and delta.
+//! Zigzag varints: every length and delta of a record is one.
 
-/// What is wrong with bytes that should be a record.
+/// A defect of a record's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Damage {
+pub(crate) enum DecodeError {
     /// The bytes end within this field.
     Truncated(&'static str),
-    /// This varint has more bytes than its type can need.
+    /// This varint has more bytes than its type allows.
     Overlong(&'static str),
     /// This length or count is not possible here.
     Length(&'static str, i32),
-    /// The record's own length is not what its fields add up to.
-    RecordLength { said: usize, used: usize },
+    /// The record's length differs from the sum of its fields.
+    RecordLength { expected: usize, actual: usize },
     /// The offset is outside the range of the batch.
     OffsetDelta(i32),
 }
 
-impl std::fmt::Display for Damage {
+impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Truncated(field) => write!(f, "the bytes end within its {field}"),
             Self::Overlong(field) => write!(f, "its {field} is not a varint"),
             Self::Length(field, n) => write!(f, "its {field} is {n}, which its bytes do not hold"),
-            Self::RecordLength { said, used } => write!(f, "its length is {said} but its fields take {used} bytes"),
+            Self::RecordLength { expected, actual } => {
+                write!(f, "its length is {expected} but its fields take {actual} bytes")
+            }
             Self::OffsetDelta(delta) => write!(f, "its offset delta is {delta}, outside its batch"),
         }
     }
 }
 
-/// Bytes that `value` takes as a varint.
+/// Returns the size of `value` as a varint.
 #[inline]
 pub(crate) fn varint_len(value: i32) -> usize {
     varlong_len(i64::from(value))
 }
 
-/// Bytes that `value` takes as a varlong.
+/// Returns the size of `value` as a varlong.
 #[inline]
 pub(crate) fn varlong_len(value: i64) -> usize {
     let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
@@ -60,7 +62,7 @@ pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
-/// Reads a record's fields from front to back.
+/// A reader of a record's fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -79,29 +81,29 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, Damage> {
-        let byte = *self.bytes.get(self.pos).ok_or(Damage::Truncated(field))?;
+    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+        let byte = *self.bytes.get(self.pos).ok_or(DecodeError::Truncated(field))?;
         self.pos += 1;
         Ok(byte)
     }
 
     #[inline]
-    pub(crate) fn varint(&mut self, field: &'static str) -> Result<i32, Damage> {
+    pub(crate) fn varint(&mut self, field: &'static str) -> Result<i32, DecodeError> {
         match self.short() {
             Some(value) => Ok(value as i32),
-            None => i32::try_from(self.long(field, 5)?).map_err(|_| Damage::Overlong(field)),
+            None => i32::try_from(self.long(field, 5)?).map_err(|_| DecodeError::Overlong(field)),
         }
     }
 
     #[inline]
-    pub(crate) fn varlong(&mut self, field: &'static str) -> Result<i64, Damage> {
+    pub(crate) fn varlong(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         match self.short() {
             Some(value) => Ok(value),
             None => self.long(field, 10),
         }
     }
 
-    /// One that takes three bytes at most, as nearly all lengths and deltas do.
+    /// Reads a value of at most three bytes, as nearly all lengths and deltas are.
     #[inline(always)]
     fn short(&mut self) -> Option<i64> {
         let (value, len) = match self.bytes.get(self.pos..)? {
@@ -115,7 +117,7 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn long(&mut self, field: &'static str, max_bytes: usize) -> Result<i64, Damage> {
+    fn long(&mut self, field: &'static str, max_bytes: usize) -> Result<i64, DecodeError> {
         let mut value = 0u64;
         for i in 0..max_bytes {
             let byte = self.byte(field)?;
@@ -128,19 +130,19 @@ impl<'a> Reader<'a> {
                 return Ok(unzigzag(value));
             }
         }
-        Err(Damage::Overlong(field))
+        Err(DecodeError::Overlong(field))
     }
 
-    /// A length and as many bytes, of which the range comes back; -1 is null.
+    /// Reads a length and skips as many bytes; returns their range, or none for a length of -1 (null).
     #[inline]
-    pub(crate) fn nullable(&mut self, field: &'static str) -> Result<Option<std::ops::Range<usize>>, Damage> {
+    pub(crate) fn nullable(&mut self, field: &'static str) -> Result<Option<std::ops::Range<usize>>, DecodeError> {
         let n = self.varint(field)?;
         if n == -1 {
             return Ok(None);
         }
-        let len = usize::try_from(n).map_err(|_| Damage::Length(field, n))?;
+        let len = usize::try_from(n).map_err(|_| DecodeError::Length(field, n))?;
         if len > self.bytes.len() - self.pos {
-            return Err(Damage::Length(field, n));
+            return Err(DecodeError::Length(field, n));
         }
         let start = self.pos;
         self.pos += len;
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_round_trip_in_as_many_bytes_as_said() {
+    fn limits_round_trip_in_the_computed_size() {
         for value in [0, -1, 1, -64, 63, 64, i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN] {
             let mut out = Vec::new();
             put_varlong(&mut out, value);
@@ -174,19 +176,19 @@ mod tests {
             if let Ok(small) = i32::try_from(value) {
                 assert_eq!(Reader::new(&out, 0).varint("x").unwrap(), small);
             } else {
-                assert_eq!(Reader::new(&out, 0).varint("x"), Err(Damage::Overlong("x")), "{value}");
+                assert_eq!(Reader::new(&out, 0).varint("x"), Err(DecodeError::Overlong("x")), "{value}");
             }
         }
     }
 
     #[test]
-    fn endless_and_cut_varints_are_damage() {
-        assert_eq!(Reader::new(&[0xff; 11], 0).varlong("x"), Err(Damage::Overlong("x")));
-        assert_eq!(Reader::new(&[0xff; 11], 0).varint("x"), Err(Damage::Overlong("x")));
-        assert_eq!(Reader::new(&[0x80], 0).varint("x"), Err(Damage::Truncated("x")));
-        assert_eq!(Reader::new(&[], 0).varlong("x"), Err(Damage::Truncated("x")));
-        assert_eq!(Reader::new(&[4, 0], 0).nullable("x"), Err(Damage::Length("x", 2)));
-        assert_eq!(Reader::new(&[3], 0).nullable("x"), Err(Damage::Length("x", -2)));
+    fn overlong_and_truncated_varints_are_errors() {
+        assert_eq!(Reader::new(&[0xff; 11], 0).varlong("x"), Err(DecodeError::Overlong("x")));
+        assert_eq!(Reader::new(&[0xff; 11], 0).varint("x"), Err(DecodeError::Overlong("x")));
+        assert_eq!(Reader::new(&[0x80], 0).varint("x"), Err(DecodeError::Truncated("x")));
+        assert_eq!(Reader::new(&[], 0).varlong("x"), Err(DecodeError::Truncated("x")));
+        assert_eq!(Reader::new(&[4, 0], 0).nullable("x"), Err(DecodeError::Length("x", 2)));
+        assert_eq!(Reader::new(&[3], 0).nullable("x"), Err(DecodeError::Length("x", -2)));
         assert_eq!(Reader::new(&[1], 0).nullable("x"), Ok(None));
     }
 

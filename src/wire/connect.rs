@@ -1,4 +1,4 @@
-//! From an address to a connection.
+//! Connects to a broker: DNS, TCP, TLS, versions, login.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,21 +9,22 @@ use kafka_protocol::messages::SaslHandshakeRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::connection::{Connection, Duplex};
+use super::connection::Connection;
+use super::messenger::Duplex;
 use super::probe;
 use super::sasl::{self, Login};
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
-use super::tls::Tls;
+use super::tls::TlsClient;
 use crate::config::{BrokerAddr, Config, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
 
-/// The largest answer taken. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one batch.
-const MAX_MESSAGE: usize = 256 << 20;
-/// Probes for peers that vanished without a word.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long a port that refused is asked what it speaks.
-const PROBE: Duration = Duration::from_secs(2);
+/// Maximum size of a response. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one batch.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
+/// Idle time after which TCP probes whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// Maximum time to find out which protocol a port speaks.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const EXPECTS_TLS: &str = "this port expects TLS, and the connection is plaintext: set the security protocol \
      (REDPANDA_SECURITY_PROTOCOL) to SSL, or to SASL_SSL where there is a login";
@@ -31,20 +32,20 @@ const EXPECTS_TLS: &str = "this port expects TLS, and the connection is plaintex
 const IS_PLAINTEXT: &str = "this port is plaintext, and the connection is TLS: use the port of the broker's TLS listener, or set \
      the security protocol (REDPANDA_SECURITY_PROTOCOL) to PLAINTEXT, or to SASL_PLAINTEXT where there is a login";
 
-/// What connecting needs to know.
+/// Makes connections by a client's settings.
 #[derive(Debug, Clone)]
-pub(crate) struct ConnectSettings {
+pub(crate) struct Connector {
     pub(crate) client_id: String,
-    /// For the name, for each address, for the handshake of TLS, and for the first answer.
+    /// Time limit of each step: the name, each address, the TLS handshake, the first response.
     pub(crate) timeout: Duration,
     metrics: Reporter,
     protocol: SecurityProtocol,
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
-    tls: Arc<Tls>,
+    tls: Arc<TlsClient>,
     login: Option<Arc<Login>>,
 }
 
-impl ConnectSettings {
+impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             client_id: config.client_id.clone(),
@@ -52,18 +53,18 @@ impl ConnectSettings {
             metrics: config.metrics.clone(),
             protocol: config.security_protocol,
             #[cfg(any(feature = "tls", feature = "tls-ring"))]
-            tls: Arc::new(Tls::new(config.tls.clone())),
+            tls: Arc::new(TlsClient::new(config.tls.clone())),
             login: Login::new(config).map(Arc::new),
         }
     }
 
-    /// Resolves the name anew, tries each of its addresses, secures the connection, agrees on versions, logs in.
+    /// Resolves the name, tries each of its addresses, secures the connection, negotiates versions, logs in.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that tells what each address answered, or why the connection could not be secured;
-    /// [`ErrorKind::Config`] if a file that TLS needs can't be used; [`ErrorKind::Authentication`] if we are not let in.
+    /// [`ErrorKind::Connect`] with the failure of each address, or of the TLS handshake; [`ErrorKind::Config`] if a file that
+    /// TLS needs can't be used; [`ErrorKind::Authentication`] if the broker rejects the credentials.
     pub(crate) async fn connect(&self, addr: &BrokerAddr) -> Result<Connection> {
-        let outcome = self.secured(addr, self.login.as_ref()).await;
+        let outcome = self.open_secured(addr, self.login.as_ref()).await;
         if let Err(e) = &outcome {
             let broker = &*addr.to_string();
             self.metrics.report(|| Observation::ConnectFailed { broker, error: e.kind() });
@@ -71,49 +72,53 @@ impl ConnectSettings {
         outcome
     }
 
-    /// An open connection with nothing on it yet.
-    pub(crate) async fn stream(&self, addr: &BrokerAddr) -> Result<Pin<Box<dyn Duplex>>> {
-        let tcp = self.tcp(addr).await?;
+    /// Opens a TCP or TLS stream, and sends nothing on it.
+    pub(crate) async fn open_stream(&self, addr: &BrokerAddr) -> Result<Pin<Box<dyn Duplex>>> {
+        let tcp = self.connect_tcp(addr).await?;
         if !self.protocol.is_tls() {
             return Ok(Box::pin(tcp));
         }
         #[cfg(any(feature = "tls", feature = "tls-ring"))]
-        return match self.tls.secure(tcp, addr, self.timeout).await {
-            Ok(secured) => Ok(Box::pin(secured)),
-            Err(refused) => Err(refused.error),
+        return match self.tls.handshake(tcp, addr, self.timeout).await {
+            Ok(stream) => Ok(Box::pin(stream)),
+            Err(failure) => Err(failure.error),
         };
         #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
         Err(Error::new(ErrorKind::Config, format!("{addr}: {}", SecurityProtocol::NO_TLS)))
     }
 
-    async fn secured(&self, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
-        let tcp = self.tcp(addr).await?;
+    async fn open_secured(&self, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
+        let tcp = self.connect_tcp(addr).await?;
         if self.protocol.is_tls() {
-            return self.over_tls(tcp, addr, login).await;
+            return self.open_tls(tcp, addr, login).await;
         }
-        match self.open(tcp, addr, self.timeout, login).await {
-            Err(e) if e.kind() == ErrorKind::Connect && self.expects_tls(addr).await => Err(failed(addr, EXPECTS_TLS)),
+        match self.establish(tcp, addr, self.timeout, login).await {
+            Err(e) if e.kind() == ErrorKind::Connect && self.speaks_tls(addr).await => {
+                Err(connect_error(addr, EXPECTS_TLS))
+            }
             outcome => outcome,
         }
     }
 
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
-    async fn over_tls(&self, tcp: TcpStream, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
-        match self.tls.secure(tcp, addr, self.timeout).await {
-            Ok(secured) => self.open(secured, addr, self.timeout, login).await,
-            Err(refused) if refused.no_tls && self.is_plaintext(addr).await => Err(failed(addr, IS_PLAINTEXT)),
-            Err(refused) => Err(refused.error),
+    async fn open_tls(&self, tcp: TcpStream, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
+        match self.tls.handshake(tcp, addr, self.timeout).await {
+            Ok(stream) => self.establish(stream, addr, self.timeout, login).await,
+            Err(failure) if failure.is_not_tls && self.is_plaintext_broker(addr).await => {
+                Err(connect_error(addr, IS_PLAINTEXT))
+            }
+            Err(failure) => Err(failure.error),
         }
     }
 
     #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
-    async fn over_tls(&self, _: TcpStream, addr: &BrokerAddr, _: Option<&Arc<Login>>) -> Result<Connection> {
+    async fn open_tls(&self, _: TcpStream, addr: &BrokerAddr, _: Option<&Arc<Login>>) -> Result<Connection> {
         let what = format!("{addr}: {}", SecurityProtocol::NO_TLS);
         Err(Error::new(ErrorKind::Config, what))
     }
 
-    /// Agrees on versions, and logs in if that is asked for.
-    async fn open(
+    /// Negotiates versions, and logs in if `login` is given.
+    async fn establish(
         &self,
         io: impl AsyncRead + AsyncWrite + Send + 'static,
         addr: &BrokerAddr,
@@ -121,36 +126,38 @@ impl ConnectSettings {
         login: Option<&Arc<Login>>,
     ) -> Result<Connection> {
         let (addr, login) = (addr.to_string(), login.cloned());
-        Connection::over(io, &addr, &self.client_id, MAX_MESSAGE, timeout, &self.metrics, login).await
+        Connection::establish(io, &addr, &self.client_id, MAX_RESPONSE_BYTES, timeout, &self.metrics, login).await
     }
 
-    /// Why a broker closed a connection without an answer to anything but its versions, if it is that it asks for a login and got
-    /// none: it says so if asked about logins.
-    pub(crate) async fn login_missing(&self, addr: &BrokerAddr) -> Option<Error> {
+    /// Explains why a broker closed a connection after the exchange of versions, if it requires a login and none is configured:
+    /// its response to a SaslHandshake shows that.
+    pub(crate) async fn explain_missing_login(&self, addr: &BrokerAddr) -> Option<Error> {
         if self.login.is_some() {
             return None;
         }
-        let connection = self.secured(addr, None).await.ok()?;
-        let answer = connection.request(SaslHandshakeRequest::default(), self.timeout).await;
+        let connection = self.open_secured(addr, None).await.ok()?;
+        let response = connection.request(SaslHandshakeRequest::default(), self.timeout).await;
         connection.close().await;
-        sasl::wants_login(&answer.ok()?, connection.peer(), self.protocol)
+        sasl::explain_missing_login(&response.ok()?, connection.peer(), self.protocol)
     }
 
-    /// Whether what refused plaintext speaks TLS.
-    async fn expects_tls(&self, addr: &BrokerAddr) -> bool {
-        let ask = async { probe::answers_tls(self.tcp(addr).await?).await.map_err(|e| failed(addr, &e.to_string())) };
-        matches!(tokio::time::timeout(PROBE.min(self.timeout), ask).await, Ok(Ok(true)))
+    /// Returns whether a port that rejected plaintext speaks TLS.
+    async fn speaks_tls(&self, addr: &BrokerAddr) -> bool {
+        let probe = async {
+            probe::speaks_tls(self.connect_tcp(addr).await?).await.map_err(|e| connect_error(addr, &e.to_string()))
+        };
+        matches!(tokio::time::timeout(PROBE_TIMEOUT.min(self.timeout), probe).await, Ok(Ok(true)))
     }
 
-    /// Whether what refused TLS is a broker in plaintext.
+    /// Returns whether a port that rejected TLS is a broker without it.
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
-    async fn is_plaintext(&self, addr: &BrokerAddr) -> bool {
-        let ask = async { self.open(self.tcp(addr).await?, addr, PROBE, None).await };
-        matches!(tokio::time::timeout(PROBE.min(self.timeout), ask).await, Ok(Ok(_)))
+    async fn is_plaintext_broker(&self, addr: &BrokerAddr) -> bool {
+        let probe = async { self.establish(self.connect_tcp(addr).await?, addr, PROBE_TIMEOUT, None).await };
+        matches!(tokio::time::timeout(PROBE_TIMEOUT.min(self.timeout), probe).await, Ok(Ok(_)))
     }
 
-    async fn tcp(&self, addr: &BrokerAddr) -> Result<TcpStream> {
-        let failed = |why: String| failed(addr, &why);
+    async fn connect_tcp(&self, addr: &BrokerAddr) -> Result<TcpStream> {
+        let failed = |why: String| connect_error(addr, &why);
         let lookup = tokio::net::lookup_host((addr.host(), addr.port()));
         let addresses: Vec<SocketAddr> = match tokio::time::timeout(self.timeout, lookup).await {
             Ok(Ok(found)) => found.collect(),
@@ -160,9 +167,9 @@ impl ConnectSettings {
         let mut tried = Vec::new();
         for address in addresses {
             match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return tune(tcp).map_err(|e| failed(e.to_string())),
-                Ok(Err(e)) => tried.push((address, plain(&e))),
-                Err(_) => tried.push((address, format!("did not answer within {:?}", self.timeout))),
+                Ok(Ok(tcp)) => return set_socket_options(tcp).map_err(|e| failed(e.to_string())),
+                Ok(Err(e)) => tried.push((address, describe(&e))),
+                Err(_) => tried.push((address, format!("did not accept within {:?}", self.timeout))),
             }
         }
         let named = addr.to_string();
@@ -172,18 +179,18 @@ impl ConnectSettings {
     }
 }
 
-fn failed(addr: &BrokerAddr, why: &str) -> Error {
+fn connect_error(addr: &BrokerAddr, why: &str) -> Error {
     Error::new(ErrorKind::Connect, format!("{addr}: {why}"))
 }
 
-fn tune(tcp: TcpStream) -> std::io::Result<TcpStream> {
+fn set_socket_options(tcp: TcpStream) -> std::io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
     socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
     Ok(tcp)
 }
 
-fn plain(e: &std::io::Error) -> String {
+fn describe(e: &std::io::Error) -> String {
     match e.kind() {
         std::io::ErrorKind::ConnectionRefused => "refused the connection (is a broker running there?)".into(),
         _ => format!("failed: {e}"),

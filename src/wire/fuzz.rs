@@ -1,36 +1,36 @@
-//! Targets of fuzzing that are below the messages: see `crate::fuzzing`.
+//! Fuzzing targets of the wire: see `crate::fuzzing`.
 
-use super::api::{self, Line};
+use super::api::{self, ApiResponse};
 use super::sasl::fuzz as sasl_fuzz;
-use super::schema;
+use super::validate;
 
 pub(crate) use sasl_fuzz::exchange;
 
-/// The line and the version that two bytes choose.
-fn choose(line: u8, version: u8) -> (Line, i16) {
-    let mut lines = Vec::new();
-    api::each(|line| lines.push(line));
-    let line = lines.swap_remove(usize::from(line) % lines.len());
-    let (min, max) = line.versions;
+/// Returns the API and the version that two bytes choose.
+fn choose(api: u8, version: u8) -> (ApiResponse, i16) {
+    let mut all = Vec::new();
+    api::for_each_response(|api| all.push(api));
+    let api = all.swap_remove(usize::from(api) % all.len());
+    let (min, max) = api.versions;
     let version = min + i16::from(version) % (max - min + 1);
-    (line, version)
+    (api, version)
 }
 
-/// The answer of an API: the first byte says of which, the second in which version. What is let through can be decoded without
-/// a panic, and without memory for what is not there.
+/// Validates and decodes a response; the first byte chooses the API, the second the version. A valid response is decoded
+/// without a panic, and without memory for elements that are missing.
 pub(crate) fn response(data: &[u8]) {
-    let [line, version, body @ ..] = data else { return };
-    let (line, version) = choose(*line, *version);
-    if schema::check(body, line.fields, version, version >= line.flexible).is_ok() {
-        (line.decode)(body, version);
+    let [api, version, body @ ..] = data else { return };
+    let (api, version) = choose(*api, *version);
+    if validate::check(body, api.fields, version, version >= api.flexible).is_ok() {
+        (api.decode)(body, version);
     }
 }
 
-/// A response by chance, as [`response`] wants it.
+/// Returns a random response, as [`response`] takes it.
 #[cfg(test)]
 pub(crate) fn sample(rng: &mut fastrand::Rng) -> Vec<u8> {
     let chosen = [rng.u8(..), rng.u8(..)];
-    let (line, version) = choose(chosen[0], chosen[1]);
-    let body = schema::sample(line.fields, version, version >= line.flexible, rng);
+    let (api, version) = choose(chosen[0], chosen[1]);
+    let body = validate::sample(api.fields, version, version >= api.flexible, rng);
     [&chosen[..], &body].concat()
 }

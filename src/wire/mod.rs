@@ -1,23 +1,24 @@
-//! Bytes on a socket: rskafka's `Messenger` over our own stream, speaking kafka-protocol's messages.
+//! Connections to brokers: rskafka's `Messenger` over a stream of this module, with kafka-protocol's messages.
 //!
-//! Everything that touches rskafka's unstable interface is in this module.
+//! Nothing outside this module uses rskafka, whose interface is unstable.
 
 mod api;
 mod connect;
 mod connection;
+mod frame_reader;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod incoming;
+mod messenger;
 mod probe;
 mod produce;
 mod sasl;
-pub(crate) mod schema;
 mod stream;
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 mod tls;
+pub(crate) mod validate;
 
-pub(crate) use api::{Api, SPOKEN, api_versions};
-pub(crate) use connect::ConnectSettings;
+pub(crate) use api::{Api, SUPPORTED_APIS, api_versions_request};
+pub(crate) use connect::Connector;
 pub(crate) use connection::Connection;
 pub(crate) use produce::{Produce, TopicBatches};
 

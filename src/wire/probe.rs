@@ -1,11 +1,11 @@
-//! Asks a port that refused what it really speaks, so that the error can say so.
+//! Probes a port that rejected a connection for its protocol, so that the error can name it.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The least that a server of TLS answers: a ClientHello of TLS 1.2 with two suites and no extensions. It is no secret and leads
-/// to no session, so its random bytes are none.
+/// The smallest message that a TLS server responds to: a ClientHello of TLS 1.2 with two suites and no extensions. No session
+/// follows, so its random bytes are zero.
 const CLIENT_HELLO: [u8; 52] = {
     let mut hello = [0; 52];
     let start = [0x16, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3];
@@ -23,8 +23,8 @@ const CLIENT_HELLO: [u8; 52] = {
     hello
 };
 
-/// Whether the other side speaks TLS: whatever it thinks of the ClientHello, it says so in a record of TLS.
-pub(super) async fn answers_tls(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<bool> {
+/// Returns whether the peer speaks TLS: it responds to the ClientHello with a TLS record, be it an alert.
+pub(super) async fn speaks_tls(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<bool> {
     io.write_all(&CLIENT_HELLO).await?;
     let mut start = [0; 2];
     io.read_exact(&mut start).await?;

@@ -1,17 +1,17 @@
-//! The produce request, written by hand: its batches are not copied into it but go to the socket from where they are.
+//! The produce request, encoded here so that its batches are not copied: the socket takes them from their own buffers.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-/// Bytes that belong into a frame, at this place of what the messenger writes of it.
+/// Bytes to insert into a frame, at this place of the messenger's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Insert {
     pub(crate) at: usize,
     pub(crate) bytes: Bytes,
 }
 
-/// The batches of one topic, each with its partition.
+/// Batches of one topic, each with its partition.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicBatches {
     pub(crate) topic: Arc<str>,
@@ -27,12 +27,12 @@ pub(crate) struct Produce {
 }
 
 impl Produce {
-    /// The first version with lengths as varints, and tagged fields.
+    /// First version with compact lengths and tagged fields.
     pub(super) const FLEXIBLE: i16 = 9;
 
-    /// Appends all but the batches, and tells where those belong.
+    /// Appends all but the batches, and returns where to insert those.
     pub(super) fn encode(&self, out: &mut Vec<u8>, version: i16) -> Vec<Insert> {
-        let mut out = Writer { out, flexible: version >= Self::FLEXIBLE };
+        let mut out = RequestWriter { out, flexible: version >= Self::FLEXIBLE };
         let mut inserts = Vec::with_capacity(self.topics.iter().map(|t| t.batches.len()).sum());
         out.string(None); // the transactional id
         out.out.put_i16(self.acks);
@@ -54,13 +54,13 @@ impl Produce {
     }
 }
 
-struct Writer<'a> {
+struct RequestWriter<'a> {
     out: &'a mut Vec<u8>,
     flexible: bool,
 }
 
-impl Writer<'_> {
-    /// Of an array or of bytes.
+impl RequestWriter<'_> {
+    /// Writes the length of an array or of bytes.
     fn length(&mut self, n: usize) {
         if self.flexible { self.varint(n + 1) } else { self.out.put_i32(n as i32) }
     }
@@ -75,7 +75,7 @@ impl Writer<'_> {
         self.out.put_slice(s.unwrap_or_default().as_bytes());
     }
 
-    /// None.
+    /// Writes an empty list of tagged fields.
     fn tags(&mut self) {
         if self.flexible {
             self.varint(0);

@@ -1,20 +1,20 @@
-//! The stream below a `Messenger`: what it does not do itself.
+//! The stream below a `Messenger`, with what the messenger lacks.
 //!
-//! - A frame's length and body leave in one vectored write, not in two packets; what belongs into the body but was not copied
-//!   there (the batches of a produce request) goes with them.
-//! - Reads are buffered; a large body is read straight into its place.
-//! - [`Control::kill`] ends reader and writer at once, also a write that goes on in a task of its own because the request it
-//!   belongs to was dropped; [`Control::gone`] tells when the socket is closed.
+//! - The length and body of a frame are written in one vectored write, not as two packets. The batches of a produce request
+//!   are not copied to the messenger's buffer; the stream inserts them as it writes the frame.
+//! - Reads are buffered; a large body is read straight into its buffer.
+//! - [`StreamControl::kill`] aborts reader and writer at once, also a write that the messenger continues in a task of its
+//!   own because its request was dropped. [`StreamControl::socket_closed`] reports when the socket is closed.
 //! - The end of an idle connection is noticed when it happens, not at the next request.
-//! - The first bytes of the first answer tell a broker from something else that listens there, and the memory for an answer
-//!   grows with what has come of it, whatever its length says: see [`Incoming`].
+//! - The first bytes of the first response identify a peer that is no broker, and the memory for a response grows with the
+//!   bytes received, whatever length it claims: see [`FrameReader`].
 
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
@@ -22,108 +22,108 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::incoming::{Incoming, TooLarge};
+use super::frame_reader::{FrameReader, FrameTooLarge, PREFIX_BYTES};
 use super::produce::Insert;
+use crate::lock::Lock;
 
-/// A frame's length prefix.
-pub(super) const PREFIX: usize = 4;
-const READ_BUFFER: usize = 16 << 10;
-/// Where a request's correlation id stands in its frame.
-const CORRELATION: Range<usize> = 4..8;
-/// Pieces of a frame that one write takes.
-const PIECES: usize = 16;
+const READ_BUFFER_BYTES: usize = 16 << 10;
+/// Place of the correlation id in a request's frame.
+const CORRELATION_ID: Range<usize> = 4..8;
+/// Maximum number of slices in one vectored write.
+const MAX_SLICES: usize = 16;
 
-/// Shared between a stream and whoever owns the connection.
+/// State shared by a stream and the owner of its connection.
 #[derive(Debug, Default)]
-pub(super) struct Control {
-    /// Why the connection ended; the first reason stays.
+pub(super) struct StreamControl {
+    /// First reason given to [`kill`](Self::kill).
     reason: OnceLock<String>,
-    /// What lies behind it, where somebody knows.
+    /// Cause behind the reason, if known.
     cause: OnceLock<String>,
-    /// Cancelled when the connection is of no use any more.
-    ended: CancellationToken,
+    /// Cancelled when the connection can't be used any more.
+    killed: CancellationToken,
     /// Cancelled when the socket is closed.
-    gone: CancellationToken,
-    /// Whether a request of the connection's users has been answered.
-    answered: AtomicBool,
+    socket_closed: CancellationToken,
+    /// True once a request after the handshake has had a response.
+    has_responded: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
-    /// The correlation ids of the last frame that was made, and of the last that is on the wire.
-    given: AtomicI32,
-    written: AtomicI32,
-    /// What goes into frames to come, by their correlation ids and in their order.
-    inserts: Mutex<VecDeque<(i32, Vec<Insert>)>>,
+    /// Correlation ids of the last frame that was encoded, and of the last that was written.
+    last_registered: AtomicI32,
+    last_written: AtomicI32,
+    /// Inserts of frames that are not written yet, by correlation id, in order.
+    inserts: Lock<VecDeque<(i32, Vec<Insert>)>>,
 }
 
-impl Control {
-    /// A frame is made that begins with `start`; has this put into it when it is written.
-    pub(super) fn give(&self, start: &[u8], inserts: Vec<Insert>) {
-        let Some(id) = correlation(start) else { return };
-        self.given.store(id, Ordering::Release);
+impl StreamControl {
+    /// Registers an encoded frame, which begins with `start`, and the bytes to insert as it is written.
+    pub(super) fn register_frame(&self, start: &[u8], inserts: Vec<Insert>) {
+        let Some(id) = correlation_id(start) else { return };
+        self.last_registered.store(id, Ordering::Release);
         if !inserts.is_empty() {
-            self.inserts.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, inserts));
+            self.inserts.lock().push_back((id, inserts));
         }
     }
 
-    fn inserts(&self, id: Option<i32>) -> Vec<Insert> {
-        let mut inserts = self.inserts.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take_inserts(&self, id: Option<i32>) -> Vec<Insert> {
+        let mut inserts = self.inserts.lock();
         let at = inserts.iter().position(|(of, _)| Some(*of) == id);
         at.and_then(|at| inserts.remove(at)).map(|(_, inserts)| inserts).unwrap_or_default()
     }
 
-    /// The last frame that was made.
-    pub(super) fn given(&self) -> i32 {
-        self.given.load(Ordering::Acquire)
+    /// Returns the correlation id of the last frame that was encoded.
+    pub(super) fn last_registered(&self) -> i32 {
+        self.last_registered.load(Ordering::Acquire)
     }
 
-    /// Whether a frame is on the wire.
-    pub(super) fn is_written(&self, frame: i32) -> bool {
-        self.written.load(Ordering::Acquire).wrapping_sub(frame) >= 0
+    /// Returns whether a frame was written to the socket. Frames are written in the order of their correlation ids.
+    pub(super) fn is_written(&self, id: i32) -> bool {
+        self.last_written.load(Ordering::Acquire).wrapping_sub(id) >= 0
     }
 
-    /// Says what lies behind the end of the connection, whichever reason was noted first.
-    pub(super) fn explain(&self, cause: String) {
+    /// Sets the cause that errors report in place of the reason.
+    pub(super) fn set_cause(&self, cause: String) {
         _ = self.cause.set(cause);
     }
 
-    /// Ends reads and writes, those under way too.
+    /// Aborts reads and writes, pending ones too.
     pub(super) fn kill(&self, reason: impl Into<String>) {
         _ = self.reason.set(reason.into());
-        self.ended.cancel();
-        self.inserts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.killed.cancel();
+        self.inserts.lock().clear();
         self.reader.wake();
         self.writer.wake();
     }
 
-    pub(super) fn set_answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    pub(super) fn set_responded(&self) {
+        self.has_responded.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+    pub(super) fn has_responded(&self) -> bool {
+        self.has_responded.load(Ordering::Relaxed)
     }
 
-    pub(super) fn ended(&self) -> &CancellationToken {
-        &self.ended
+    pub(super) fn killed(&self) -> &CancellationToken {
+        &self.killed
     }
 
-    /// Whether it is of no use any more, as the token tells, too, but not without a lock.
-    pub(super) fn is_over(&self) -> bool {
+    /// Returns whether the connection was killed, without the lock of the token.
+    pub(super) fn is_killed(&self) -> bool {
         self.reason.get().is_some()
     }
 
-    pub(super) fn gone(&self) -> &CancellationToken {
-        &self.gone
+    pub(super) fn socket_closed(&self) -> &CancellationToken {
+        &self.socket_closed
     }
 
     pub(super) fn reason(&self) -> Option<&str> {
         self.cause.get().or(self.reason.get()).map(String::as_str)
     }
 
-    /// Fails if the connection has ended; `side` is woken when it does.
-    fn watch(&self, side: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
+    /// Fails if the connection was killed; wakes `side` when it is.
+    fn check_alive(&self, side: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
+        // Registered before the check: a kill after the check finds the waker.
         side.register(cx.waker());
-        if self.is_over() { Err(self.aborted()) } else { Ok(()) }
+        if self.is_killed() { Err(self.aborted()) } else { Ok(()) }
     }
 
     fn aborted(&self) -> io::Error {
@@ -132,91 +132,97 @@ impl Control {
     }
 }
 
-fn correlation(frame: &[u8]) -> Option<i32> {
-    Some(i32::from_be_bytes(frame.get(CORRELATION)?.try_into().ok()?))
+fn correlation_id(frame: &[u8]) -> Option<i32> {
+    Some(i32::from_be_bytes(frame.get(CORRELATION_ID)?.try_into().ok()?))
 }
 
-/// What the writer expects next.
+/// The write side's position in the messenger's output.
 #[derive(Debug)]
-enum Frame {
-    /// A length prefix, `have` bytes of which are here.
+enum WriteState {
+    /// In a length prefix, `have` bytes of which are known.
     Prefix {
         have: usize,
-        prefix: [u8; PREFIX],
+        prefix: [u8; PREFIX_BYTES],
     },
-    Body(Body),
+    Body(OutgoingFrame),
 }
 
-impl Frame {
-    const NEXT: Self = Self::Prefix { have: 0, prefix: [0; PREFIX] };
+impl WriteState {
+    const NEXT: Self = Self::Prefix { have: 0, prefix: [0; PREFIX_BYTES] };
 }
 
-/// A frame on its way.
+/// A frame being written.
 #[derive(Debug)]
-struct Body {
-    prefix: [u8; PREFIX],
-    /// So many bytes of the prefix are on the wire,
-    sent: usize,
-    /// so many of the body,
-    at: usize,
-    /// which has so many without what is inserted.
-    len: usize,
-    /// The frame's correlation id.
-    id: Option<i32>,
+struct OutgoingFrame {
+    prefix: [u8; PREFIX_BYTES],
+    /// Number of bytes of the prefix that are written.
+    prefix_written: usize,
+    /// Number of bytes of the body that are written, and its length, both without inserts.
+    body_written: usize,
+    body_len: usize,
+    correlation_id: Option<i32>,
+    /// Inserts that are not written yet, in order.
     inserts: VecDeque<Insert>,
 }
 
-impl Body {
-    /// The body begins with `start`.
-    fn new(prefix: [u8; PREFIX], start: &[u8], control: &Control) -> Self {
+impl OutgoingFrame {
+    /// Starts a frame whose body begins with `start`.
+    fn new(prefix: [u8; PREFIX_BYTES], start: &[u8], control: &StreamControl) -> Self {
         let len = u32::from_be_bytes(prefix) as usize;
-        let id = correlation(&start[..start.len().min(len)]);
-        let mut inserts = VecDeque::from(control.inserts(id));
+        let correlation_id = correlation_id(&start[..start.len().min(len)]);
+        let mut inserts = VecDeque::from(control.take_inserts(correlation_id));
         inserts.retain(|i| !i.bytes.is_empty());
         let inserted: usize = inserts.iter().map(|i| i.bytes.len()).sum();
-        Self { prefix: ((len + inserted) as u32).to_be_bytes(), sent: 0, at: 0, len, id, inserts }
+        Self {
+            prefix: ((len + inserted) as u32).to_be_bytes(),
+            prefix_written: 0,
+            body_written: 0,
+            body_len: len,
+            correlation_id,
+            inserts,
+        }
     }
 
     fn is_done(&self) -> bool {
-        self.sent == PREFIX && self.at == self.len && self.inserts.is_empty()
+        self.prefix_written == PREFIX_BYTES && self.body_written == self.body_len && self.inserts.is_empty()
     }
 
-    /// The next pieces; the rest of the body begins with `buf`.
-    fn pieces<'a>(&'a self, buf: &'a [u8], pieces: &mut [io::IoSlice<'a>; PIECES]) -> usize {
+    /// Fills `slices` with the next bytes to write, where `buf` begins the rest of the body; returns their number.
+    fn next_slices<'a>(&'a self, buf: &'a [u8], slices: &mut [io::IoSlice<'a>; MAX_SLICES]) -> usize {
         let mut count = 0;
         let mut add = |bytes: &'a [u8]| {
-            let room = count < PIECES;
+            let room = count < MAX_SLICES;
             if room && !bytes.is_empty() {
-                pieces[count] = io::IoSlice::new(bytes);
+                slices[count] = io::IoSlice::new(bytes);
                 count += 1;
             }
             room
         };
-        let mut at = self.at;
-        let mut rest = &buf[..buf.len().min(self.len - at)];
-        add(&self.prefix[self.sent..]);
-        for insert in self.inserts.iter().take_while(|i| i.at <= self.at + buf.len()) {
-            let (before, behind) = rest.split_at(insert.at - at);
+        let mut at = self.body_written;
+        let mut rest = &buf[..buf.len().min(self.body_len - at)];
+        add(&self.prefix[self.prefix_written..]);
+        for insert in self.inserts.iter().take_while(|i| i.at <= self.body_written + buf.len()) {
+            let (before, after) = rest.split_at(insert.at - at);
             if !add(before) || !add(&insert.bytes) {
                 return count;
             }
-            (at, rest) = (insert.at, behind);
+            (at, rest) = (insert.at, after);
         }
         add(rest);
         count
     }
 
-    /// So many bytes of the pieces are on the wire; tells how many of those were the messenger's.
+    /// Advances by `n` written bytes; returns how many of those were the messenger's.
     fn advance(&mut self, mut n: usize) -> usize {
-        let of_prefix = n.min(PREFIX - self.sent);
-        self.sent += of_prefix;
+        let of_prefix = n.min(PREFIX_BYTES - self.prefix_written);
+        self.prefix_written += of_prefix;
         n -= of_prefix;
-        let before = self.at;
+        let before = self.body_written;
         while let Some(insert) = self.inserts.front_mut() {
-            let plain = n.min(insert.at - self.at);
-            self.at += plain;
+            let plain = n.min(insert.at - self.body_written);
+            self.body_written += plain;
             n -= plain;
-            if self.at < insert.at {
+            if self.body_written < insert.at {
                 break;
             }
             let of_insert = n.min(insert.bytes.len());
@@ -227,51 +233,52 @@ impl Body {
             }
             self.inserts.pop_front();
         }
-        self.at += n;
-        self.at - before
+        self.body_written += n;
+        self.body_written - before
     }
 }
 
-/// See the module's text.
+/// A messenger's stream: see the [module](self).
 #[derive(Debug)]
-pub(super) struct Stream<S> {
+pub(super) struct MessengerStream<S> {
     io: BufReader<S>,
-    control: Arc<Control>,
-    frame: Frame,
-    /// The correlation id of the frame before it.
-    last: i32,
-    incoming: Incoming,
-    _gone: DropGuard,
+    control: Arc<StreamControl>,
+    write_state: WriteState,
+    /// Correlation id of the last whole frame that the socket has taken.
+    last_id: i32,
+    reader: FrameReader,
+    _socket_closed: DropGuard,
 }
 
-impl<S: AsyncRead + AsyncWrite> Stream<S> {
-    /// Answers may have up to `limit` bytes.
-    pub(super) fn new(io: S, control: Arc<Control>, limit: usize) -> Self {
-        let _gone = control.gone.clone().drop_guard();
-        let io = BufReader::with_capacity(READ_BUFFER, io);
-        Self { io, control, frame: Frame::NEXT, last: 0, incoming: Incoming::new(limit), _gone }
+impl<S: AsyncRead + AsyncWrite> MessengerStream<S> {
+    /// Wraps a connected stream; `limit` is the maximum size of a response.
+    pub(super) fn new(io: S, control: Arc<StreamControl>, limit: usize) -> Self {
+        let _socket_closed = control.socket_closed.clone().drop_guard();
+        let io = BufReader::with_capacity(READ_BUFFER_BYTES, io);
+        let reader = FrameReader::new(limit);
+        Self { io, control, write_state: WriteState::NEXT, last_id: 0, reader, _socket_closed }
     }
 }
 
 #[cfg(test)]
-impl<S: AsyncRead> Stream<S> {
+impl<S: AsyncRead> MessengerStream<S> {
     pub(super) fn get_ref(&self) -> &S {
         self.io.get_ref()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MessengerStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.control.watch(&this.control.reader, cx)?;
+        this.control.check_alive(&this.control.reader, cx)?;
         let before = buf.filled().len();
-        let outcome = ready!(this.incoming.poll_read(&mut this.io, cx, buf));
+        let outcome = ready!(this.reader.poll_read(&mut this.io, cx, buf));
         match &outcome {
             Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => {
                 this.control.kill("the broker closed the connection");
             }
-            // Whoever asked learns of it first, and ends the connection.
-            Err(e) if too_large(e).is_some() => {}
+            // Not killed here: the request that gets this error reports it, then kills the connection.
+            Err(e) if frame_too_large(e).is_some() => {}
             Err(e) => this.control.kill(e.to_string()),
             Ok(()) => {}
         }
@@ -279,52 +286,52 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     }
 }
 
-/// Whether it is that a frame is longer than is allowed.
-pub(super) fn too_large(e: &io::Error) -> Option<&TooLarge> {
+/// Returns the error of a frame beyond the limit, if it is one.
+pub(super) fn frame_too_large(e: &io::Error) -> Option<&FrameTooLarge> {
     e.get_ref()?.downcast_ref()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    /// Writes of the frame at hand, whose body goes on with `buf`; gives how many bytes of that are done.
+impl<S: AsyncRead + AsyncWrite + Unpin> MessengerStream<S> {
+    /// Writes some of the current frame, whose body continues with `buf`; returns how many bytes of `buf` are written.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        while let Frame::Body(body) = &mut self.frame {
-            let mut pieces = [io::IoSlice::new(&[]); PIECES];
-            let count = body.pieces(buf, &mut pieces);
-            let written = Pin::new(&mut self.io).poll_write_vectored(cx, &pieces[..count]);
+        while let WriteState::Body(frame) = &mut self.write_state {
+            let mut slices = [io::IoSlice::new(&[]); MAX_SLICES];
+            let count = frame.next_slices(buf, &mut slices);
+            let written = Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]);
             let n = ready!(written)?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let (done, whole, id) = (body.advance(n), body.is_done(), body.id);
-            if whole {
-                self.last = id.unwrap_or(self.last);
-                self.frame = Frame::NEXT;
+            let consumed = frame.advance(n);
+            if frame.is_done() {
+                self.last_id = frame.correlation_id.unwrap_or(self.last_id);
+                self.write_state = WriteState::NEXT;
             }
-            if done > 0 {
-                return Poll::Ready(Ok(done));
+            if consumed > 0 {
+                return Poll::Ready(Ok(consumed));
             }
         }
         Poll::Ready(Ok(0))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MessengerStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.control.watch(&this.control.writer, cx)?;
+        this.control.check_alive(&this.control.writer, cx)?;
         loop {
-            match &mut this.frame {
-                Frame::Prefix { have: PREFIX, prefix } => {
-                    this.frame = Frame::Body(Body::new(*prefix, buf, &this.control));
+            match &mut this.write_state {
+                WriteState::Prefix { have: PREFIX_BYTES, prefix } => {
+                    this.write_state = WriteState::Body(OutgoingFrame::new(*prefix, buf, &this.control));
                 }
-                Frame::Prefix { have, prefix } => {
-                    let n = buf.len().min(PREFIX - *have);
+                WriteState::Prefix { have, prefix } => {
+                    let n = buf.len().min(PREFIX_BYTES - *have);
                     prefix[*have..*have + n].copy_from_slice(&buf[..n]);
                     *have += n;
                     return Poll::Ready(Ok(n));
                 }
-                Frame::Body(_) => match ready!(this.poll_body(cx, buf))? {
-                    0 => {} // what stood behind the frame before
+                WriteState::Body(_) => match ready!(this.poll_body(cx, buf))? {
+                    0 => {} // that ended the previous frame
                     n => return Poll::Ready(Ok(n)),
                 },
             }
@@ -333,14 +340,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.control.watch(&this.control.writer, cx)?;
-        // What is inserted at the very end is still to go.
-        if matches!(&this.frame, Frame::Body(body) if body.at == body.len) {
+        this.control.check_alive(&this.control.writer, cx)?;
+        // Inserts behind the last byte of the body are still to be written.
+        if matches!(&this.write_state, WriteState::Body(frame) if frame.body_written == frame.body_len) {
             ready!(this.poll_body(cx, &[]))?;
         }
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        if matches!(this.frame, Frame::Prefix { have: 0, .. }) {
-            this.control.written.store(this.last, Ordering::Release);
+        if matches!(this.write_state, WriteState::Prefix { have: 0, .. }) {
+            this.control.last_written.store(this.last_id, Ordering::Release);
         }
         Poll::Ready(Ok(()))
     }

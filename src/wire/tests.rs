@@ -12,10 +12,10 @@ use super::connection::Connection;
 use crate::error::{ErrorKind, Result};
 use crate::metrics::Reporter;
 
-mod callers;
-mod claims;
+mod in_flight;
+mod memory;
 mod produce;
-mod schemas;
+mod validation;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -28,15 +28,15 @@ async fn request(peer: &mut DuplexStream) -> (i16, i16, i32) {
     (i16_at(0), i16_at(2), i32::from_be_bytes(frame[4..8].try_into().unwrap()))
 }
 
-async fn answer(peer: &mut DuplexStream, correlation: i32, body: &[u8]) {
+async fn respond(peer: &mut DuplexStream, correlation: i32, body: &[u8]) {
     let mut frame = u32::try_from(4 + body.len()).unwrap().to_be_bytes().to_vec();
     frame.extend(correlation.to_be_bytes());
     frame.extend(body);
     peer.write_all(&frame).await.unwrap();
 }
 
-/// Answers ApiVersions: Heartbeat 0 and Metadata 4 to 5.
-async fn greet(peer: &mut DuplexStream) {
+/// Responds to ApiVersions: Heartbeat 0 and Metadata 4 to 5.
+async fn negotiate(peer: &mut DuplexStream) {
     let (key, version, correlation) = request(peer).await;
     assert_eq!((key, version), (18, 3));
     let mut body = vec![0, 0, 3];
@@ -45,7 +45,7 @@ async fn greet(peer: &mut DuplexStream) {
         body.push(0);
     }
     body.extend([0, 0, 0, 0, 0]);
-    answer(peer, correlation, &body).await;
+    respond(peer, correlation, &body).await;
 }
 
 async fn open() -> (Connection, DuplexStream) {
@@ -57,19 +57,19 @@ where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-    let (connection, ()) = tokio::join!(over(wrap(ours), metrics), greet(&mut theirs));
+    let (connection, ()) = tokio::join!(establish(wrap(ours), metrics), negotiate(&mut theirs));
     (connection.unwrap(), theirs)
 }
 
-async fn over(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Reporter) -> Result<Connection> {
-    Connection::over(io, "broker:9092", "test", 1 << 20, LONG, &metrics, None).await
+async fn establish(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Reporter) -> Result<Connection> {
+    Connection::establish(io, "broker:9092", "test", 1 << 20, LONG, &metrics, None).await
 }
 
-/// What connecting to something that answers with `bytes` says.
-async fn greeted_with(bytes: &[u8]) -> String {
+/// Returns the error of connecting to a peer that sends `bytes`.
+async fn error_of_peer(bytes: &[u8]) -> String {
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
     theirs.write_all(bytes).await.unwrap();
-    over(ours, Reporter::default()).await.unwrap_err().full()
+    establish(ours, Reporter::default()).await.unwrap_err().full()
 }
 
 fn heartbeat() -> HeartbeatRequest {
@@ -77,25 +77,25 @@ fn heartbeat() -> HeartbeatRequest {
 }
 
 #[tokio::test]
-async fn what_is_no_broker_is_named() {
-    let tls_alert = greeted_with(&[0x15, 3, 3, 0, 2, 2, 70]).await;
+async fn peers_that_are_no_brokers_are_named() {
+    let tls_alert = error_of_peer(&[0x15, 3, 3, 0, 2, 2, 70]).await;
     assert!(tls_alert.contains("this port expects TLS"), "{tls_alert}");
-    let http = greeted_with(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let http = error_of_peer(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     assert!(http.contains("a web server listens on this port"), "{http}");
-    let noise = greeted_with(&[0xff; 64]).await;
-    assert!(noise.contains("no answer of a Kafka broker"), "{noise}");
+    let noise = error_of_peer(&[0xff; 64]).await;
+    assert!(noise.contains("no response of a Kafka broker"), "{noise}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_is_given_up() {
+async fn a_silent_peer_times_out() {
     let (ours, _theirs) = tokio::io::duplex(1 << 16);
-    let e = over(ours, Reporter::default()).await.unwrap_err();
+    let e = establish(ours, Reporter::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect);
-    assert!(e.to_string().contains("did not tell its API versions within 60s"), "{e}");
+    assert!(e.to_string().contains("did not send its API versions within 60s"), "{e}");
 }
 
 #[tokio::test]
-async fn requests_keep_the_order_of_submit_and_answers_find_their_request() {
+async fn requests_are_in_order_and_responses_are_matched() {
     let (connection, mut peer) = open().await;
     let pending: Vec<_> = (0..20).map(|_| connection.submit(heartbeat(), LONG)).collect();
     let mut seen = Vec::new();
@@ -104,22 +104,22 @@ async fn requests_keep_the_order_of_submit_and_answers_find_their_request() {
     }
     assert!(seen.is_sorted(), "{seen:?}");
     for (i, correlation) in seen.iter().enumerate().rev() {
-        answer(&mut peer, *correlation, &i16::try_from(i).unwrap().to_be_bytes()).await;
+        respond(&mut peer, *correlation, &i16::try_from(i).unwrap().to_be_bytes()).await;
     }
     for (i, p) in pending.into_iter().enumerate() {
         assert_eq!(usize::try_from(p.await.unwrap().error_code).unwrap(), i);
     }
 }
 
-/// A task of tokio that has done much gets nothing ready from it until its next turn. What it submits keeps its place.
+/// A tokio task whose budget is used up gets nothing ready until its next turn. Its requests keep their order.
 #[tokio::test]
 async fn a_task_without_budget_keeps_its_place() {
     let (connection, mut peer) = open().await;
-    let (answered, ()) = tokio::join!(connection.request(heartbeat(), LONG), async {
+    let (response, ()) = tokio::join!(connection.request(heartbeat(), LONG), async {
         let correlation = request(&mut peer).await.2;
-        answer(&mut peer, correlation, &[0, 0]).await;
+        respond(&mut peer, correlation, &[0, 0]).await;
     });
-    answered.unwrap(); // the connection's task has begun
+    response.unwrap(); // the connection's task runs
 
     let (items, mut queue) = tokio::sync::mpsc::unbounded_channel();
     (0..1000).for_each(|i| items.send(i).unwrap());
@@ -132,20 +132,20 @@ async fn a_task_without_budget_keeps_its_place() {
     let second = tokio::task::unconstrained(poll_fn(|_| Poll::Ready(connection.submit(heartbeat(), LONG)))).await;
     for code in [1, 2] {
         let correlation = request(&mut peer).await.2;
-        answer(&mut peer, correlation, &[0, code]).await;
+        respond(&mut peer, correlation, &[0, code]).await;
     }
     assert_eq!((first.await.unwrap().error_code, second.await.unwrap().error_code), (1, 2));
 }
 
 #[tokio::test]
-async fn a_dropped_request_is_still_sent_whole() {
+async fn a_dropped_request_is_written_whole() {
     let (connection, mut peer) = open().await;
     drop(connection.submit(heartbeat(), LONG));
     let second = connection.submit(heartbeat(), LONG);
     let (_, _, first) = request(&mut peer).await;
-    answer(&mut peer, first, &[0, 0]).await;
+    respond(&mut peer, first, &[0, 0]).await;
     let (_, _, correlation) = request(&mut peer).await;
-    answer(&mut peer, correlation, &[0, 7]).await;
+    respond(&mut peer, correlation, &[0, 7]).await;
     assert_eq!(second.await.unwrap().error_code, 7);
 }
 
@@ -161,7 +161,7 @@ async fn the_end_of_an_idle_connection_is_noticed() {
 }
 
 #[tokio::test]
-async fn close_ends_what_is_under_way_and_waits_for_the_socket() {
+async fn close_fails_requests_and_waits_for_the_socket() {
     let (connection, mut peer) = open().await;
     let pending = connection.submit(heartbeat(), LONG);
     request(&mut peer).await;
@@ -171,9 +171,9 @@ async fn close_ends_what_is_under_way_and_waits_for_the_socket() {
 }
 
 #[tokio::test]
-async fn close_also_ends_a_write_that_is_stuck() {
+async fn close_aborts_a_stuck_write() {
     let (connection, peer) = open().await;
-    // More than the pipe holds, and nobody reads.
+    // More than the pipe holds, and the peer does not read.
     let member = "m".repeat(30_000);
     let big = || heartbeat().with_member_id(member.clone().into());
     let stuck: Vec<_> = (0..4).map(|_| connection.submit(big(), LONG)).collect();
@@ -183,26 +183,26 @@ async fn close_also_ends_a_write_that_is_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_request_closes_the_connection() {
+async fn an_expired_request_closes_the_connection() {
     let (connection, _peer) = open().await;
     let behind = connection.submit(heartbeat(), 2 * LONG);
     let e = connection.request(heartbeat(), LONG).await.unwrap_err();
     assert!(e.is_timeout());
-    assert!(e.to_string().contains("no answer to Heartbeat from broker:9092 within 60"), "{e}");
+    assert!(e.to_string().contains("no response to Heartbeat from broker:9092 within 60"), "{e}");
     let e = behind.await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Disconnected);
     assert!(connection.is_closed());
 }
 
 #[tokio::test]
-async fn an_answer_beyond_the_limit_closes_the_connection() {
+async fn an_oversized_response_closes_the_connection() {
     let (connection, mut peer) = open().await;
     let pending = connection.submit(heartbeat(), LONG);
     request(&mut peer).await;
-    peer.write_u32(2 << 20).await.unwrap(); // nothing has to follow
+    peer.write_u32(2 << 20).await.unwrap(); // no body is needed
     let e = pending.await.unwrap_err();
     assert!(e.to_string().contains("2097152 bytes, more than the 1048576"), "{e}");
-    // The messenger does not read on: who asks for a connection must be given another one.
+    // The messenger does not continue to read: later requests need another connection.
     tokio::time::timeout(LONG, connection.closed()).await.expect("the connection is closed");
 }
 
@@ -215,7 +215,7 @@ async fn an_idle_connection_is_closed_before_the_broker_does() {
 }
 
 #[tokio::test]
-async fn an_api_the_broker_does_not_serve_is_an_error_that_says_so() {
+async fn an_api_that_the_broker_lacks_is_unsupported() {
     let (connection, _peer) = open().await;
     let e = connection.request(SyncGroupRequest::default(), LONG).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
@@ -223,14 +223,14 @@ async fn an_api_the_broker_does_not_serve_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn an_answer_that_lies_about_its_lengths_is_an_error() {
+async fn a_response_with_a_false_length_is_an_error() {
     let (connection, mut peer) = open().await;
     let pending = connection.submit(MetadataRequest::default(), LONG);
     let (_, _, correlation) = request(&mut peer).await;
     // Throttle time, then an array of 2^31 - 1 brokers.
-    answer(&mut peer, correlation, &[0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0]).await;
+    respond(&mut peer, correlation, &[0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0]).await;
     let e = pending.await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Corrupt);
     assert!(e.to_string().contains("longer than the response"), "{e}");
-    assert!(!connection.is_closed(), "the frame was whole: the connection goes on");
+    assert!(!connection.is_closed(), "the frame was whole: the connection continues");
 }

@@ -1,17 +1,17 @@
 //! `REDPANDA_*` variables that are no settings: most are settings that were mistyped.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
 
 use super::rows;
+use crate::lock::Lock;
 
 const PREFIX: &str = "REDPANDA_";
 
 /// Warns of the names that are no settings, of each once in a process.
 pub(super) fn warn<'a>(names_and_origins: impl Iterator<Item = (&'a str, &'a str)>) {
-    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    static WARNED: Lock<BTreeSet<String>> = Lock::new(BTreeSet::new());
     for (name, origin) in names_and_origins.filter(|(name, _)| !rows().any(|row| row.variable == *name)) {
-        if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+        if WARNED.lock().insert(name.to_owned()) {
             tracing::warn!("{}", text(name, origin));
         }
     }

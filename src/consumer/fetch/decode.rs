@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
 use crate::error::{Error, ErrorKind};
-use crate::record::{BATCH_HEADER, Batch, Record, Spare, decode_batches, is_compressed};
+use crate::record::{BATCH_HEADER_BYTES, BufferPool, Record, RecordBatch, decode_batches, is_compressed};
 
 /// What is in the bytes of a partition.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct Limits {
     /// Offset that the broker says the log ends at: what is behind it has a wrong offset, for no checksum covers that.
     pub(crate) end: i64,
     /// Where to open batches.
-    pub(crate) spare: Spare,
+    pub(crate) spare: BufferPool,
 }
 
 /// Knows which batches are of transactions that were aborted, in the order of the log: a producer's batches count as aborted
@@ -74,7 +74,7 @@ impl Aborted {
     }
 
     /// Whether the records of the next batch were aborted.
-    fn covers(&mut self, batch: &Batch) -> Result<bool, Error> {
+    fn covers(&mut self, batch: &RecordBatch) -> Result<bool, Error> {
         while let Some((_, producer)) = self.coming.last().filter(|(first, _)| *first <= batch.last_offset) {
             self.producers.insert(*producer);
             self.coming.pop();
@@ -144,22 +144,22 @@ pub(crate) fn unpack(bytes: Bytes, offset: i64, mut aborted: Option<Aborted>, li
     out
 }
 
-fn beyond(batch: &Batch, end: i64) -> Error {
+fn beyond(batch: &RecordBatch, end: i64) -> Error {
     let what = format!("the broker sent a batch up to offset {} of a log that ends at {end}", batch.last_offset);
     Error::new(ErrorKind::Corrupt, what)
 }
 
 /// The records of a batch from the position on; gives the size of what they are slices of.
-fn take(batch: &Batch, spare: &Spare, out: &mut Unpacked) -> Result<usize, Error> {
-    let records = batch.records_in(spare)?;
+fn take(batch: &RecordBatch, spare: &BufferPool, out: &mut Unpacked) -> Result<usize, Error> {
+    let records = batch.records_using(spare)?;
     let (memory, before) = (records.memory(), out.records.len());
-    let outcome = records.read_from(out.next_offset, &mut out.records);
+    let outcome = records.read_from_offset(out.next_offset, &mut out.records);
     if outcome.is_err() {
         let read = out.records[before..].iter().map(|record| record.offset + 1);
         out.next_offset = read.fold(out.next_offset, i64::max);
     }
     out.batches += 1;
-    out.uncompressed += BATCH_HEADER + memory;
+    out.uncompressed += BATCH_HEADER_BYTES + memory;
     outcome.map(|()| memory)
 }
 

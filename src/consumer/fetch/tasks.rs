@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,8 @@ use crate::consumer::lease::Lease;
 use crate::consumer::metrics as meter;
 use crate::error::{Error, ErrorKind, Result, kind_of};
 use crate::failure::{OngoingOutage, Outage};
-use crate::record::{Spare, TopicPartition, begins_with_batch, is_compressed};
+use crate::lock::Lock;
+use crate::record::{BufferPool, TopicPartition, begins_with_batch, is_compressed};
 use crate::wire::Connection;
 
 /// Until something changes.
@@ -66,13 +67,13 @@ pub(crate) struct Shared {
     inbox: Arc<Inbox>,
     /// Where to tell start offsets that must not be forgotten; none without a group.
     pins: Option<mpsc::Sender<(Lease, i64)>>,
-    tracker: Mutex<Tracker>,
+    tracker: Lock<Tracker>,
     /// Leaders that can't be asked, and why.
-    unreachable: Mutex<BTreeMap<i32, OngoingOutage>>,
+    unreachable: Lock<BTreeMap<i32, OngoingOutage>>,
     /// Why partitions have no leader to ask.
-    leaderless: Mutex<Option<OngoingOutage>>,
+    leaderless: Lock<Option<OngoingOutage>>,
     /// Buffers for batches that are opened.
-    spare: Spare,
+    spare: BufferPool,
     /// Leaders or budgets have changed.
     changed: Arc<Notify>,
     /// Partitions have come, whose leaders are to be looked up.
@@ -104,10 +105,10 @@ impl Fetcher {
             config: config.clone(),
             inbox: Arc::clone(inbox),
             pins,
-            tracker: Mutex::new(tracker),
-            unreachable: Mutex::default(),
-            leaderless: Mutex::default(),
-            spare: Spare::default(),
+            tracker: Lock::new(tracker),
+            unreachable: Lock::default(),
+            leaderless: Lock::default(),
+            spare: BufferPool::default(),
             changed,
             added: Notify::new(),
             cancel: cancel.clone(),
@@ -184,7 +185,7 @@ async fn serve(f: Arc<Shared>, broker: i32) {
     let outage = Outage::default();
     let mut link = Link { broker, connection: None, backoff, outage, reported: false };
     _ = f.cancel.run_until_cancelled(run(&f, &mut link)).await;
-    lock(&f.unreachable).remove(&broker);
+    f.unreachable.lock().remove(&broker);
     if let Some(connection) = link.connection {
         connection.close().await; // a long poll would keep it open
     }
@@ -237,10 +238,6 @@ async fn run(f: &Arc<Shared>, link: &mut Link) {
     }
 }
 
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The first few, and how many more there are.
 fn named(partitions: &[TopicPartition]) -> String {
     let names: Vec<_> = partitions.iter().take(NAMED).map(ToString::to_string).collect();
@@ -270,13 +267,13 @@ fn leaderless(partitions: &[TopicPartition], snapshot: &Snapshot) -> Error {
 
 impl Shared {
     fn tracker(&self) -> MutexGuard<'_, Tracker> {
-        lock(&self.tracker)
+        self.tracker.lock()
     }
 
     /// Partitions that can't be read now, each with the reason: their leader can't be reached, or there is none.
     pub(crate) fn troubles(&self) -> Vec<(TopicPartition, OngoingOutage)> {
         let sources = self.tracker().sources();
-        let (unreachable, leaderless) = (lock(&self.unreachable), lock(&self.leaderless));
+        let (unreachable, leaderless) = (self.unreachable.lock(), self.leaderless.lock());
         let trouble = |source: Option<i32>| match source {
             Some(broker) => unreachable.get(&broker).cloned(),
             None => leaderless.clone(),
@@ -301,7 +298,7 @@ impl Shared {
                 tracing::warn!(error = %e.full(), "partitions can't be read, {lasted}; reading goes on when they have a leader");
             }
         }
-        *lock(&self.leaderless) = outage.ongoing();
+        *self.leaderless.lock() = outage.ongoing();
     }
 
     /// A request to a broker has come to nothing: the partitions that wait for it are named now and then.
@@ -310,7 +307,7 @@ impl Shared {
         let broker = link.broker;
         let lasted = link.outage.record_failure(now, e);
         if let Some(trouble) = link.outage.ongoing() {
-            lock(&self.unreachable).insert(broker, trouble);
+            self.unreachable.lock().insert(broker, trouble);
         }
         if let Some(lasted) = lasted {
             let waiting = self.tracker().sources().into_iter().filter(|(_, s)| *s == Some(broker)).map(|(p, _)| p);
@@ -329,7 +326,7 @@ impl Shared {
         if link.outage.ongoing().is_none() {
             return;
         }
-        lock(&self.unreachable).remove(&link.broker);
+        self.unreachable.lock().remove(&link.broker);
         if let Some(lasted) = link.outage.record_recovery(Instant::now().into_std()) {
             tracing::warn!(broker = link.broker, "the broker can be read from again, after {lasted}");
         }
@@ -525,7 +522,7 @@ impl Shared {
         let request = fetch_request(plan, &self.config);
         let connection = self.connect(link).await?;
         let answer = connection.request(request, timeout).await?;
-        connection.throttled("Fetch", Duration::from_millis(answer.throttle_time_ms.try_into().unwrap_or(0)));
+        connection.report_throttle("Fetch", Duration::from_millis(answer.throttle_time_ms.try_into().unwrap_or(0)));
         let partitions = answer.responses.iter().flat_map(|t| &t.partitions);
         let bytes = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).sum();
         let now = Instant::now().into_std();

@@ -42,7 +42,7 @@ use crate::consumer::status::Status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final, is_final_code, needs_action};
 use crate::record::TopicPartition;
-use crate::wire::{Api, Connection, api_versions};
+use crate::wire::{Api, Connection, api_versions_request};
 
 /// Start offsets that wait to be committed.
 const RESET_OFFSET_QUEUE: usize = 1024;
@@ -626,7 +626,7 @@ async fn find(cluster: &Cluster, group: &str, modern: bool) -> Result<Coordinato
     let (group, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
     let mut heartbeats = None;
     if modern {
-        let served = group.request(api_versions(), cluster.config().request_timeout).await?;
+        let served = group.request(api_versions_request(), cluster.config().request_timeout).await?;
         if served.error_code != 0 {
             let what = format!("asking the coordinator {} for its API versions", group.peer());
             return Err(Error::broker(served.error_code, what));

@@ -2,7 +2,7 @@
 //! ([`Commits`], without I/O).
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use crate::code;
 use crate::consumer::lease::Lease;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
+use crate::lock::Lock;
 use crate::record::TopicPartition;
 use crate::text;
 
@@ -37,7 +38,7 @@ fn warn(failed: Option<Unawaited<Lease>>) {
 /// Commits that the group's task has not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    state: Mutex<Pushed>,
+    state: Lock<Pushed>,
     ready: Notify,
 }
 
@@ -50,7 +51,7 @@ struct Pushed {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Pushed> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(crate) fn push(&self, commit: Commit) {

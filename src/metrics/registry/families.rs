@@ -3,11 +3,11 @@
 //! Names and labels of OpenTelemetry's conventions for messaging are used where they have one for it, with underscores for
 //! dots; everything else begins with `ailurus_`.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{ByError, GroupMetrics, GroupTopicMetrics, Histogram, PartitionMetrics, Registry, known_offset, lock};
+use super::{ByError, GroupMetrics, GroupTopicMetrics, Histogram, PartitionMetrics, Registry, known_offset};
+use crate::lock::Lock;
 use crate::metrics::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
 const SYSTEM: (&str, &str) = ("messaging_system", "kafka");
@@ -86,12 +86,12 @@ fn gauge_value(n: &AtomicI64) -> Value {
     Value::Number(n.load(Ordering::Relaxed) as f64)
 }
 
-fn seconds(n: &Mutex<Duration>) -> Value {
-    Value::Number(lock(n).as_secs_f64())
+fn seconds(n: &Lock<Duration>) -> Value {
+    Value::Number(n.lock().as_secs_f64())
 }
 
-fn histogram_value(n: &Mutex<Histogram>) -> Value {
-    Value::Histogram(lock(n).clone())
+fn histogram_value(n: &Lock<Histogram>) -> Value {
+    Value::Histogram(n.lock().clone())
 }
 
 /// One sample for each error, and one without the label where there was none.
@@ -150,7 +150,7 @@ fn conventions(registry: &Registry, out: &mut Families) {
         each_group_topic(registry, |group, topic, read| {
             let labels = [SYSTEM, (OPERATION, "process"), (GROUP, group), (DESTINATION, topic), (ERROR, "handler")];
             for (times, labels) in [(&read.done, &labels[..4]), (&read.failed, &labels[..])] {
-                let times = lock(times).clone();
+                let times = times.lock().clone();
                 if times.count() > 0 {
                     add.push(labels, Value::Histogram(times));
                 }

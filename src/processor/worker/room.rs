@@ -8,9 +8,10 @@
 //! Who finds no room may wait for it. When some is returned, those with the least are woken, no more of them than records were
 //! returned, and each of them wakes another if there is more: what a return costs does not grow with the number of those that wait.
 
+use crate::lock::Lock;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::Notify;
 
@@ -36,7 +37,7 @@ pub(in crate::processor) struct Pool {
     used_records: AtomicUsize,
     used_bytes: AtomicUsize,
     /// By the part of the pool that they have.
-    waiting: Mutex<Waiting>,
+    waiting: Lock<Waiting>,
     /// Number of those.
     waiters: AtomicUsize,
 }
@@ -55,13 +56,13 @@ impl Pool {
             least,
             used_records: AtomicUsize::new(0),
             used_bytes: AtomicUsize::new(0),
-            waiting: Mutex::default(),
+            waiting: Lock::default(),
             waiters: AtomicUsize::new(0),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn limit(&self, partitions: usize) -> Kept {

@@ -252,7 +252,10 @@ impl World {
         let error = Error::broker(code, "produce");
         let retry = RetryPayload { error: error.clone(), payload: sent.bytes.clone(), backoff: 100 * MS };
         match code {
-            10 => SendOutcome::TooLarge { error, halves: crate::record::split(&sent.bytes, sent.compression, 1 << 20) },
+            10 => SendOutcome::TooLarge {
+                error,
+                halves: crate::record::split_in_half(&sent.bytes, sent.compression, 1 << 20),
+            },
             45 | 59 => SendOutcome::OutOfSequence(retry),
             47 | 90 => SendOutcome::Fenced(retry),
             29 | 87 => SendOutcome::Failed(error),

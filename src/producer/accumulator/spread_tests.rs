@@ -80,7 +80,7 @@ fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
     }
     runs.pop();
     let each = record(PartitionChoice::Sticky, &[0; 50]).size;
-    let stay = (config().batch_size - BATCH_HEADER) / each;
+    let stay = (config().batch_size - BATCH_HEADER_BYTES) / each;
     assert!(runs.len() > 10 && stay > 10, "{stay}: {runs:?}");
     // The same partition may be chosen again.
     assert!(runs.iter().all(|(_, n)| n % stay == 0), "not all stayed for {stay}: {runs:?}");

@@ -645,7 +645,7 @@ fn a_batch_that_is_too_large_goes_on_in_halves_and_later_ones_are_smaller() {
     let error = || Error::broker(10, "produce");
     let cut = |payload: Payload| {
         let bytes = payload.encode(Compression::None, ProducerSequence::NONE).0;
-        crate::record::split(&bytes, Compression::None, 1 << 20)
+        crate::record::split_in_half(&bytes, Compression::None, 1 << 20)
     };
     b.complete(whole.id, SendOutcome::TooLarge { error: error(), halves: cut(whole.payload) });
     let head = b.drain(1).remove(0);

@@ -187,13 +187,16 @@ fn sent_before_it_is_left(batch_size: usize, size: usize, batch: impl Fn(usize) 
 #[test]
 fn adaptive_stays_for_a_batch_s_size_whatever_closes_batches() {
     for (batch_size, size) in [(10_000, 100), (1024, 100), (16 << 10, 1000), (16 << 10, 7)] {
-        let allowed = batch_size - size - BATCH_HEADER..=batch_size;
+        let allowed = batch_size - size - BATCH_HEADER_BYTES..=batch_size;
         // Each record finds that its batch has gone.
         let sent = sent_before_it_is_left(batch_size, size, |_| None);
         assert!(allowed.contains(&sent), "{sent} of {batch_size}");
         // The batch stays open: it is not cut short, but not for ever.
         let sent = sent_before_it_is_left(batch_size, size, |n| (n > 0).then_some(1_000_000));
-        assert!((2 * batch_size - size - BATCH_HEADER..=2 * batch_size).contains(&sent), "{sent} of {batch_size}");
+        assert!(
+            (2 * batch_size - size - BATCH_HEADER_BYTES..=2 * batch_size).contains(&sent),
+            "{sent} of {batch_size}"
+        );
     }
     // However large batches may be.
     let sent = sent_before_it_is_left(1_000_000, 100, |_| None);

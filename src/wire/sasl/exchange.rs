@@ -1,7 +1,7 @@
-//! One login's messages, without I/O: what to send first, and what to answer.
+//! The messages of one login, a core without I/O: [`Exchange::start`] returns the first, [`Exchange::handle_message`] the next.
 //!
-//! The mechanisms are rsasl's. It takes on trust what a server sends where it comes to the work that this means, to short messages
-//! and to refused tokens; these are judged here.
+//! The mechanisms are rsasl's. It checks neither the work that a server demands nor short messages nor rejected tokens: that is
+//! done here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use zeroize::Zeroizing;
 
 use crate::config::Secret;
 
-/// How often a password may be hashed: fewer rounds than Kafka has at least would make it easy to guess from what is sent, and
-/// more than this would keep a core busy for seconds on the word of somebody who has not proved anything yet.
-const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
-/// What a client says that has understood why its token was refused (RFC 7628).
-const UNDERSTOOD: &[u8] = b"\x01";
+/// Allowed number of SCRAM iterations. With fewer than Kafka's minimum, the messages would make the password easy to guess; with
+/// more than the maximum, a server that is not authenticated yet could keep a core busy for seconds.
+const SCRAM_ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
+/// Response to the rejection of a token, after which the broker ends the exchange (RFC 7628).
+const REJECTION_RESPONSE: &[u8] = b"\x01";
 
-/// Who we are, and what proves it.
+/// An identity, and the secret that proves it.
 #[derive(Debug, Clone)]
-pub(super) enum Proof {
+pub(super) enum Credential {
     Password { mechanism: &'static str, username: String, password: Secret },
     Token { token: Secret, extensions: Vec<(String, String)> },
 }
 
-impl Proof {
+impl Credential {
     pub(super) fn mechanism(&self) -> &'static str {
         match self {
             Self::Password { mechanism, .. } => mechanism,
@@ -35,7 +35,7 @@ impl Proof {
         }
     }
 
-    /// What must not be seen anywhere.
+    /// Returns the password or token, which must not be logged.
     pub(super) fn secret(&self) -> &Secret {
         match self {
             Self::Password { password, .. } => password,
@@ -44,29 +44,29 @@ impl Proof {
     }
 }
 
-/// A message for the broker; it may be as secret as what it proves.
-pub(super) type Message = Zeroizing<Vec<u8>>;
+/// A message to the broker; it may contain the secret.
+pub(super) type SaslMessage = Zeroizing<Vec<u8>>;
 
-/// What follows from an answer.
-pub(super) enum Next {
-    Send(Message),
-    /// The broker has proved what it has to: nothing is left to say.
+/// The step that follows a message of the broker.
+pub(super) enum Step {
+    Send(SaslMessage),
+    /// The exchange is complete, and the broker is authenticated if the mechanism does that.
     Done,
 }
 
-/// What an answer is that can't be gone on from.
+/// A message of the broker that the exchange can't continue from.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// By SCRAM a broker that lets somebody in proves that it knows the password too.
-    Unproven,
-    /// It is not what the mechanism has here.
+pub(super) enum ExchangeError {
+    /// A broker proves in SCRAM that it knows the password too; this one did not.
+    ServerNotAuthenticated,
+    /// The message is not valid in the mechanism, or not at this point.
     Malformed(String),
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unproven => {
+            Self::ServerNotAuthenticated => {
                 f.write_str("it did not prove that it knows the password: it may not be the broker it seems to be")
             }
             Self::Malformed(why) => write!(f, "its part of the exchange can't be read: {why}"),
@@ -74,93 +74,95 @@ impl fmt::Display for Broken {
     }
 }
 
-/// A login under way.
+/// A login in progress.
 pub(super) struct Exchange {
     session: Session,
-    /// All has been said: what comes is a yes or a no.
+    /// True once the client has sent its last message.
     finished: bool,
     is_token: bool,
-    /// What the broker said of a token that it does not take.
-    refused: Option<String>,
+    /// Status with which the broker rejected the token.
+    token_rejection: Option<String>,
 }
 
 impl Exchange {
-    /// And the first message.
-    pub(super) fn begin(proof: Proof) -> Result<(Self, Message), Broken> {
-        let failed = |e: &dyn fmt::Display| Broken::Malformed(e.to_string());
-        let name = proof.mechanism();
-        let is_token = matches!(proof, Proof::Token { .. });
-        let config: Arc<SASLConfig> =
-            SASLConfig::builder().with_default_mechanisms().with_callback(Answers(proof)).map_err(|e| failed(&e))?;
+    /// Starts a login, and returns its first message.
+    pub(super) fn start(credential: Credential) -> Result<(Self, SaslMessage), ExchangeError> {
+        let failed = |e: &dyn fmt::Display| ExchangeError::Malformed(e.to_string());
+        let name = credential.mechanism();
+        let is_token = matches!(credential, Credential::Token { .. });
+        let config: Arc<SASLConfig> = SASLConfig::builder()
+            .with_default_mechanisms()
+            .with_callback(CredentialCallback(credential))
+            .map_err(|e| failed(&e))?;
         let name = Mechname::parse(name.as_bytes()).map_err(|e| failed(&e))?;
         let session = SASLClient::new(config).start_suggested(&[name]).map_err(|e| failed(&e))?;
-        let mut exchange = Self { session, finished: false, is_token, refused: None };
-        let first = exchange.advance(None)?;
+        let mut exchange = Self { session, finished: false, is_token, token_rejection: None };
+        let first = exchange.step_session(None)?;
         Ok((exchange, first))
     }
 
-    /// What to answer to a message that the broker has sent without refusing us.
-    pub(super) fn answer(&mut self, message: &[u8]) -> Result<Next, Broken> {
-        if self.refused.is_some() {
-            return Err(Broken::Malformed("it goes on with a token that it does not take".into()));
+    /// Handles a message that the broker sent without an error code.
+    pub(super) fn handle_message(&mut self, message: &[u8]) -> Result<Step, ExchangeError> {
+        if self.token_rejection.is_some() {
+            return Err(ExchangeError::Malformed("it continues after it rejected the token".into()));
         }
         if self.is_token {
-            // rsasl would end here without the answer that makes a broker say no.
+            // rsasl would end here without the response that makes the broker send its error code.
             if message.is_empty() {
-                return Ok(Next::Done);
+                return Ok(Step::Done);
             }
-            self.refused = Some(status(message));
-            return Ok(Next::Send(UNDERSTOOD.to_vec().into()));
+            self.token_rejection = Some(status(message));
+            return Ok(Step::Send(REJECTION_RESPONSE.to_vec().into()));
         }
         if self.finished {
-            return Ok(Next::Done);
+            return Ok(Step::Done);
         }
-        // rsasl looks at an attribute's first two bytes without asking whether they are there.
+        // rsasl reads the first two bytes of an attribute without a check of its length.
         if message.split(|b| *b == b',').any(|attribute| attribute.len() < 2) {
-            return Err(Broken::Malformed("it is no list of attributes".into()));
+            return Err(ExchangeError::Malformed("it is no list of attributes".into()));
         }
-        let next = self.advance(Some(message))?;
-        Ok(if self.finished && next.is_empty() { Next::Done } else { Next::Send(next) })
+        let next = self.step_session(Some(message))?;
+        Ok(if self.finished && next.is_empty() { Step::Done } else { Step::Send(next) })
     }
 
-    /// What the broker said of a token that it does not take.
-    pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
+    /// Returns the status with which the broker rejected the token.
+    pub(super) fn token_rejection(&self) -> Option<&str> {
+        self.token_rejection.as_deref()
     }
 
-    fn advance(&mut self, message: Option<&[u8]>) -> Result<Message, Broken> {
-        let mut out = Message::default();
+    fn step_session(&mut self, message: Option<&[u8]>) -> Result<SaslMessage, ExchangeError> {
+        let mut out = SaslMessage::default();
         let state = self.session.step(message, &mut *out).map_err(|e| match e {
-            SessionError::MutualAuthenticationFailed => Broken::Unproven,
-            e => Broken::Malformed(e.to_string()),
+            SessionError::MutualAuthenticationFailed => ExchangeError::ServerNotAuthenticated,
+            e => ExchangeError::Malformed(e.to_string()),
         })?;
         self.finished = matches!(state, State::Finished(_));
         Ok(out)
     }
 }
 
-/// The `status` of a refusal, which is JSON; no more of it than one would want to read.
+/// Returns the `status` of a rejection, which is JSON; at most 100 characters, without control characters.
 fn status(message: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(message).ok();
     let status = json.as_ref().and_then(|j| j.get("status")).and_then(|s| s.as_str());
     status.unwrap_or("no reason given").chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
-/// Answers the mechanism's questions.
-struct Answers(Proof);
+/// Gives the mechanism the credential, and checks the number of iterations.
+struct CredentialCallback(Credential);
 
-impl SessionCallback for Answers {
+impl SessionCallback for CredentialCallback {
     fn callback(&self, _: &SessionData, context: &Context<'_>, request: &mut Request<'_>) -> Result<(), SessionError> {
-        if let Some(iterations) = context.get_ref::<Iterations>().filter(|i| !ITERATIONS.contains(i)) {
-            let (least, most) = ITERATIONS.into_inner();
+        if let Some(iterations) = context.get_ref::<Iterations>().filter(|i| !SCRAM_ITERATIONS.contains(i)) {
+            let (least, most) = SCRAM_ITERATIONS.into_inner();
             let what = format!("it asks for {iterations} iterations: allowed is {least} to {most}");
             return Err(SessionError::Boxed(what.into()));
         }
         match &self.0 {
-            Proof::Password { username, password, .. } => {
+            Credential::Password { username, password, .. } => {
                 request.satisfy::<AuthId>(username)?.satisfy::<Password>(password.expose().as_bytes())?;
             }
-            Proof::Token { token, extensions } => {
+            Credential::Token { token, extensions } => {
                 let pairs: Vec<_> = extensions.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 request.satisfy::<OAuthBearerKV>(&pairs)?.satisfy::<OAuthBearerToken>(token.expose())?;
             }

@@ -10,71 +10,70 @@ use kafka_protocol::messages::MetadataRequest;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
-use super::exchange::Broken;
 use super::*;
 use crate::config::{ClientCredentials, TokenSource};
 use crate::metrics::Registry;
-use crate::wire::{ConnectSettings, Connection};
+use crate::wire::{Connection, Connector};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn password(mechanism: &'static str) -> Proof {
-    Proof::Password { mechanism, username: "al,i=ce".into(), password: "hunter2".into() }
+fn password(mechanism: &'static str) -> Credential {
+    Credential::Password { mechanism, username: "al,i=ce".into(), password: "hunter2".into() }
 }
 
-fn token(token: &str) -> Proof {
-    Proof::Token { token: token.into(), extensions: vec![("logicalCluster".into(), "lkc-1".into())] }
+fn token(token: &str) -> Credential {
+    Credential::Token { token: token.into(), extensions: vec![("logicalCluster".into(), "lkc-1".into())] }
 }
 
-fn text(message: &Message) -> &str {
+fn text(message: &SaslMessage) -> &str {
     std::str::from_utf8(message).unwrap()
 }
 
-fn begin(proof: Proof) -> (Exchange, String) {
-    let (exchange, first) = Exchange::begin(proof).unwrap();
+fn start(proof: Credential) -> (Exchange, String) {
+    let (exchange, first) = Exchange::start(proof).unwrap();
     (exchange, text(&first).to_owned())
 }
 
-/// The nonce of SCRAM's first message: any printable characters but a comma, so "r=" may be among them.
+/// Returns the nonce of SCRAM's first message: any printable characters but a comma, so it may contain "r=".
 fn nonce(first: &str) -> &str {
     first.strip_prefix("n,,n=al=2Ci=3Dce,r=").unwrap()
 }
 
-/// The broken part of an answer that can't be gone on from.
-fn broken(next: Result<Next, Broken>) -> Broken {
-    match next {
-        Err(broken) => broken,
-        Ok(Next::Send(message)) => panic!("it sends {:?}", text(&message)),
-        Ok(Next::Done) => panic!("it is done"),
+/// Returns the error of a step.
+fn error_of(step: Result<Step, ExchangeError>) -> ExchangeError {
+    match step {
+        Err(e) => e,
+        Ok(Step::Send(message)) => panic!("it sends {:?}", text(&message)),
+        Ok(Step::Done) => panic!("it is done"),
     }
 }
 
 #[test]
-fn plain_says_all_at_once() {
-    let (mut exchange, first) = begin(password("PLAIN"));
+fn plain_takes_one_message() {
+    let (mut exchange, first) = start(password("PLAIN"));
     assert_eq!(first, "\0al,i=ce\0hunter2");
-    assert!(matches!(exchange.answer(b""), Ok(Next::Done)));
+    assert!(matches!(exchange.handle_message(b""), Ok(Step::Done)));
 }
 
 #[test]
-fn a_token_goes_with_its_extensions_and_its_refusal_is_answered() {
-    let (mut exchange, first) = begin(token("abc.def"));
+fn tokens_have_extensions_and_rejections_a_response() {
+    let (mut exchange, first) = start(token("abc.def"));
     assert_eq!(first, "n,,\x01logicalCluster=lkc-1\x01auth=Bearer abc.def\x01\x01");
-    assert!(matches!(exchange.answer(b""), Ok(Next::Done)));
+    assert!(matches!(exchange.handle_message(b""), Ok(Step::Done)));
 
-    let (mut exchange, _) = begin(token("abc.def"));
-    let next = exchange.answer(br#"{"status":"invalid_token","scope":"x"}"#).unwrap();
-    assert!(matches!(next, Next::Send(message) if text(&message) == "\x01"));
-    assert_eq!(exchange.refused(), Some("invalid_token"));
-    assert!(matches!(broken(exchange.answer(b"")), Broken::Malformed(_)), "no yes after that no");
+    let (mut exchange, _) = start(token("abc.def"));
+    let next = exchange.handle_message(br#"{"status":"invalid_token","scope":"x"}"#).unwrap();
+    assert!(matches!(next, Step::Send(message) if text(&message) == "\x01"));
+    assert_eq!(exchange.token_rejection(), Some("invalid_token"));
+    assert!(matches!(error_of(exchange.handle_message(b"")), ExchangeError::Malformed(_)), "success after a rejection");
 
-    let (mut exchange, _) = begin(token("abc.def"));
-    exchange.answer(b"no JSON").unwrap();
-    assert_eq!(exchange.refused(), Some("no reason given"));
+    let (mut exchange, _) = start(token("abc.def"));
+    exchange.handle_message(b"no JSON").unwrap();
+    assert_eq!(exchange.token_rejection(), Some("no reason given"));
 }
 
 #[test]
-fn scram_hashes_no_more_than_it_should() {
+fn scram_iterations_are_bounded() {
     for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
         for (iterations, why) in [
             ("4095", "4095 iterations: allowed is 4096 to 1000000"),
@@ -83,46 +82,46 @@ fn scram_hashes_no_more_than_it_should() {
             ("4294967295", "4294967295 iterations"),
             ("4294967296", "decimal"),
         ] {
-            let (mut exchange, first) = begin(password(mechanism));
+            let (mut exchange, first) = start(password(mechanism));
             let message = format!("r={}theirs,s={},i={iterations}", nonce(&first), STANDARD.encode("salt"));
-            let e = broken(exchange.answer(message.as_bytes())).to_string();
+            let e = error_of(exchange.handle_message(message.as_bytes())).to_string();
             assert!(e.contains(why), "{iterations}: {e}");
         }
     }
 }
 
 #[test]
-fn scram_believes_nobody_who_does_not_know_the_password() {
+fn scram_authenticates_the_server() {
     for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let challenged = || {
-            let (mut exchange, first) = begin(password(mechanism));
+            let (mut exchange, first) = start(password(mechanism));
             let nonce = nonce(&first);
             let message = format!("r={nonce}theirs,s={},i=4096", STANDARD.encode("salt"));
-            let next = exchange.answer(message.as_bytes()).unwrap();
-            let Next::Send(proof) = next else { panic!("no proof") };
+            let next = exchange.handle_message(message.as_bytes()).unwrap();
+            let Step::Send(proof) = next else { panic!("no proof") };
             let expected = format!("c=biws,r={nonce}theirs,p=");
             assert!(text(&proof).starts_with(&expected) && !text(&proof).contains("hunter2"), "{}", text(&proof));
             exchange
         };
         let size = if mechanism == "SCRAM-SHA-256" { 32 } else { 64 };
         let wrong = format!("v={}", STANDARD.encode(vec![7; size]));
-        assert_eq!(broken(challenged().answer(wrong.as_bytes())), Broken::Unproven);
+        assert_eq!(error_of(challenged().handle_message(wrong.as_bytes())), ExchangeError::ServerNotAuthenticated);
         for nothing in ["", "v=", "v=!", "e=invalid-proof", "x"] {
-            broken(challenged().answer(nothing.as_bytes()));
+            error_of(challenged().handle_message(nothing.as_bytes()));
         }
-        // Somebody else's nonce, and one that adds nothing to ours.
-        let (mut exchange, first) = begin(password(mechanism));
-        broken(exchange.answer(format!("r={},s=c2FsdA==,i=4096", nonce(&first)).as_bytes()));
-        let (mut exchange, _) = begin(password(mechanism));
-        broken(exchange.answer(b"r=another,s=c2FsdA==,i=4096"));
+        // Another client's nonce, and a nonce without the server's part.
+        let (mut exchange, first) = start(password(mechanism));
+        error_of(exchange.handle_message(format!("r={},s=c2FsdA==,i=4096", nonce(&first)).as_bytes()));
+        let (mut exchange, _) = start(password(mechanism));
+        error_of(exchange.handle_message(b"r=another,s=c2FsdA==,i=4096"));
     }
 }
 
 proptest! {
     #[test]
-    fn nothing_that_a_broker_sends_panics(
+    fn arbitrary_messages_do_not_panic(
         mechanism in prop::sample::select(vec!["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
-        // Those that are near to what is right get further.
+        // Nearly valid messages get further.
         messages in prop::collection::vec(
             prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..64),
@@ -133,11 +132,11 @@ proptest! {
         ),
     ) {
         let proof = if mechanism == "OAUTHBEARER" { token("t") } else { password(mechanism) };
-        let (mut exchange, first) = begin(proof);
+        let (mut exchange, first) = start(proof);
         let nonce = if mechanism.starts_with("SCRAM") { nonce(&first) } else { "" };
         for message in messages {
             let message = String::from_utf8_lossy(&message).replace("NONCE", nonce);
-            if !matches!(exchange.answer(message.as_bytes()), Ok(Next::Send(_))) {
+            if !matches!(exchange.handle_message(message.as_bytes()), Ok(Step::Send(_))) {
                 break;
             }
         }
@@ -145,24 +144,24 @@ proptest! {
 }
 
 #[test]
-fn a_refusal_says_whom_and_what_to_do_but_no_secret() {
-    let no = |proof: &Proof, said: &str| refused("b:1", proof, 58, said, None).to_string();
-    let e = no(&password("PLAIN"), "Authentication failed: Invalid username or password");
+fn rejections_name_user_and_remedy_but_no_secret() {
+    let reject = |credential: &Credential, message: &str| rejected("b:1", credential, 58, message, None).to_string();
+    let e = reject(&password("PLAIN"), "Authentication failed: Invalid username or password");
     assert!(e.starts_with(r#"b:1 refused user "al,i=ce" by PLAIN: Authentication failed: Invalid"#), "{e}");
     assert!(e.ends_with("check REDPANDA_SASL_USERNAME and REDPANDA_SASL_PASSWORD"), "{e}");
-    let e = no(&password("PLAIN"), "hunter2 is wrong");
+    let e = reject(&password("PLAIN"), "hunter2 is wrong");
     assert!(e.contains("SaslAuthenticationFailed (58)") && !e.contains("hunter2"), "{e}");
-    assert!(!no(&token("abc.def"), "what is\nabc.def?").contains("abc.def"));
-    assert!(no(&token("t"), "a\nb").contains("by OAUTHBEARER: ab; see whether"));
+    assert!(!reject(&token("abc.def"), "what is\nabc.def?").contains("abc.def"));
+    assert!(reject(&token("t"), "a\nb").contains("by OAUTHBEARER: ab; see whether"));
 
     let jws = |expires: i64| format!("e30.{}.", URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#)));
-    let e = no(&token(&jws(1_700_000_000)), "no");
+    let e = reject(&token(&jws(1_700_000_000)), "no");
     assert!(e.contains("which expired at 2023-11-14T22:13:20+00:00: no; renew it"), "{e}");
-    assert!(no(&token(&jws(99_999_999_999)), "no").contains("refused the token by OAUTHBEARER: no; see whether"));
+    assert!(reject(&token(&jws(99_999_999_999)), "no").contains("refused the token by OAUTHBEARER: no; see whether"));
 }
 
 #[tokio::test]
-async fn tokens_that_are_none_are_not_sent() {
+async fn invalid_tokens_are_not_sent() {
     let dir = tempfile::tempdir().unwrap();
     let (file, none) = (dir.path().join("token"), dir.path().join("none"));
     let of = |text: &str| {
@@ -186,17 +185,17 @@ async fn tokens_that_are_none_are_not_sent() {
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Config);
 }
 
-/// A connection to a broker whose sessions are short; `again` is asked what happens to each message of later logins.
-async fn renewing(
+/// Connects to a broker with short sessions; `fault` returns what happens to each message of later logins.
+async fn reauthenticating(
     metrics: &Arc<Registry>,
-    again: impl Fn() -> Option<Fault> + Send + Sync + 'static,
+    fault: impl Fn() -> Option<Fault> + Send + Sync + 'static,
 ) -> (Broker, Connection) {
     let sasl = Sasl::default().user("alice", "hunter2").session_lifetime(Duration::from_millis(200));
     let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
     let logins = AtomicU32::new(0);
     broker.set_hook(move |request| {
         let later = request.api_key == 36 && logins.fetch_add(1, Ordering::Relaxed) >= 2; // a login takes two
-        later.then(&again).flatten()
+        later.then(&fault).flatten()
     });
     let config = Config::builder()
         .security_protocol(SecurityProtocol::SaslPlaintext)
@@ -204,13 +203,13 @@ async fn renewing(
         .metrics(metrics.clone())
         .build()
         .unwrap();
-    let connection = ConnectSettings::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
+    let connection = Connector::new(&config).connect(&broker.bootstrap().parse().unwrap()).await.unwrap();
     (broker, connection)
 }
 
 #[tokio::test]
-async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
-    let (broker, connection) = renewing(&Arc::default(), || Some(Fault::Error(58))).await;
+async fn a_failed_reauthentication_closes_the_connection() {
+    let (broker, connection) = reauthenticating(&Arc::default(), || Some(Fault::Error(58))).await;
     tokio::time::timeout(LONG, connection.closed()).await.unwrap();
     let e = connection.request(MetadataRequest::default(), LONG).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Disconnected);
@@ -220,35 +219,35 @@ async fn a_login_that_can_t_be_renewed_closes_the_connection_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_a_renewal_held_back_until_the_end_was_never_in_flight() {
-    let (begins, mut begun) = mpsc::unbounded_channel();
+async fn queued_requests_are_not_counted_as_in_flight() {
+    let (starts, mut started) = mpsc::unbounded_channel();
     let registry = Arc::new(Registry::new());
-    let again = move || {
-        _ = begins.send(());
+    let fault = move || {
+        _ = starts.send(());
         Some(Fault::DelayResponse(LONG))
     };
-    let (broker, connection) = renewing(&registry, again).await;
-    begun.recv().await.unwrap();
-    let held = connection.submit(MetadataRequest::default(), LONG);
+    let (broker, connection) = reauthenticating(&registry, fault).await;
+    started.recv().await.unwrap();
+    let queued = connection.submit(MetadataRequest::default(), LONG);
     connection.close().await;
-    assert_eq!(held.await.unwrap_err().kind(), ErrorKind::Disconnected);
+    assert_eq!(queued.await.unwrap_err().kind(), ErrorKind::Disconnected);
     assert_eq!(registry.snapshot().get("ailurus_requests_in_flight", &[("api", "Metadata")]).unwrap_or(0.0), 0.0);
     broker.shutdown().await;
 }
 
-/// A broker in the middle of a login takes no other request, so those under way end first.
+/// Re-authentication waits for the requests in flight, also for one whose caller does not poll.
 #[tokio::test]
-async fn an_answer_that_nobody_looks_at_does_not_hold_up_a_renewal() {
-    let (begins, mut begun) = mpsc::unbounded_channel();
-    let again = move || {
-        _ = begins.send(());
+async fn reauthentication_does_not_wait_for_callers() {
+    let (starts, mut started) = mpsc::unbounded_channel();
+    let fault = move || {
+        _ = starts.send(());
         None
     };
-    let (broker, connection) = renewing(&Arc::default(), again).await;
-    connection.request(MetadataRequest::default(), LONG).await.unwrap(); // its task has begun
-    let mut unseen = connection.submit(MetadataRequest::default(), 100 * LONG);
-    assert!(futures_util::poll!(&mut unseen).is_pending());
-    tokio::time::timeout(LONG, begun.recv()).await.unwrap();
-    assert!(!unseen.await.unwrap().brokers.is_empty());
+    let (broker, connection) = reauthenticating(&Arc::default(), fault).await;
+    connection.request(MetadataRequest::default(), LONG).await.unwrap(); // the connection's task runs
+    let mut unpolled = connection.submit(MetadataRequest::default(), 100 * LONG);
+    assert!(futures_util::poll!(&mut unpolled).is_pending());
+    tokio::time::timeout(LONG, started.recv()).await.unwrap();
+    assert!(!unpolled.await.unwrap().brokers.is_empty());
     broker.shutdown().await;
 }

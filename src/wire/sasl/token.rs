@@ -1,4 +1,4 @@
-//! Tokens: where they come from, and when they expire.
+//! OAuth tokens: their sources, and their expiry.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,15 +13,15 @@ use zeroize::Zeroize;
 use crate::config::{Secret, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The largest token that a file may hold; brokers take less.
-const LARGEST: u64 = 64 << 10;
+/// Maximum size of a token file; brokers accept less.
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
 
-/// A token that is good now, as far as its source knows.
+/// Fetches a token from its source.
 ///
 /// # Errors
-/// [`ErrorKind::Authentication`] that says why there is none, without what there is instead.
+/// [`ErrorKind::Authentication`] with the reason if there is none, without the invalid content.
 pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
-    // It may be back, or another file in its place, when it is asked the next time.
+    // Marked, because a later attempt may succeed: the source may be back, or the file replaced.
     let failed = |what: String| Error::new(ErrorKind::Authentication, what).into_token_source_outage();
     let (token, from) = match source {
         TokenSource::Provider(provider) => {
@@ -43,7 +43,7 @@ pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
             return Err(Error::new(ErrorKind::Config, what));
         }
     };
-    // Nothing that would end the token's field and begin another one.
+    // Other characters could end the token's field and start another one.
     if token.is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
         let what = if token.is_empty() { "it is empty" } else { "it has characters that a token can't have" };
         return Err(failed(format!("{from} holds no token: {what}")));
@@ -53,16 +53,18 @@ pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
 
 fn read(path: &Path) -> std::io::Result<Secret> {
     let mut text = String::new();
-    let size = File::open(path)?.take(LARGEST + 1).read_to_string(&mut text);
+    let size = File::open(path)?.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text);
     let token = Secret::from(text.trim());
     text.zeroize();
     match size? as u64 {
-        size if size > LARGEST => Err(std::io::Error::other(format!("it is larger than {LARGEST} bytes"))),
+        size if size > MAX_TOKEN_BYTES => {
+            Err(std::io::Error::other(format!("it is larger than {MAX_TOKEN_BYTES} bytes")))
+        }
         _ => Ok(token),
     }
 }
 
-/// When a token expires, if it is one that says so (a JWT).
+/// Returns the expiry of a token, if it is a JWT that has one.
 pub(super) fn expiry(token: &Secret) -> Option<DateTime<Utc>> {
     #[derive(Deserialize)]
     struct Claims {

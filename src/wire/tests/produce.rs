@@ -1,4 +1,4 @@
-//! The produce request as kafka-protocol would write it, and frames put together on their way to the socket.
+//! The produce request against kafka-protocol's, and frames with inserts.
 
 use std::io;
 use std::pin::Pin;
@@ -15,9 +15,9 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::wire::produce::{Insert, Produce, TopicBatches};
-use crate::wire::stream::{Control, Stream};
+use crate::wire::stream::{MessengerStream, StreamControl};
 
-/// Takes so many bytes at a time, in a cycle; of none it says that it has to wait.
+/// A socket that takes so many bytes at a time, in a cycle; at 0 it is pending once.
 struct Slow {
     takes: Vec<usize>,
     turn: usize,
@@ -61,7 +61,7 @@ impl AsyncWrite for Slow {
     }
 }
 
-/// A frame's body as the messenger writes it, and as it must arrive.
+/// Returns a frame's body as the messenger writes it, and as it must arrive.
 fn spliced(id: u32, plain: &[u8], inserts: &[Insert]) -> (Vec<u8>, Vec<u8>) {
     let body = [&[0, 0, 0, 9], &id.to_be_bytes()[..], plain].concat();
     let (mut whole, mut from) = (Vec::new(), 0);
@@ -87,16 +87,16 @@ fn a_frame() -> impl Strategy<Value = (Vec<u8>, Vec<Insert>)> {
 
 proptest! {
     #[test]
-    fn frames_arrive_whole_however_little_the_socket_takes(
+    fn frames_are_whole_whatever_the_socket_takes(
         frames in vec(a_frame(), 1..5),
         takes in vec(0_usize..60, 1..10).prop_filter("some progress", |t| t.iter().any(|n| *n > 0)),
     ) {
-        let control = Arc::new(Control::default());
-        let mut stream = Stream::new(Slow { takes, turn: 0, taken: Vec::new() }, Arc::clone(&control), 1 << 20);
+        let control = Arc::new(StreamControl::default());
+        let mut stream = MessengerStream::new(Slow { takes, turn: 0, taken: Vec::new() }, Arc::clone(&control), 1 << 20);
         let mut expected = Vec::new();
         for (id, (plain, inserts)) in (0..).zip(&frames) {
             let (body, whole) = spliced(id, plain, inserts);
-            control.give(&body, inserts.clone());
+            control.register_frame(&body, inserts.clone());
             expected.extend(u32::try_from(whole.len()).unwrap().to_be_bytes());
             expected.extend(whole);
             let write = async {
@@ -104,7 +104,6 @@ proptest! {
                 stream.write_all(&body).await?;
                 stream.flush().await
             };
-            // It is woken at once whenever it waits.
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(write).unwrap();
         }
@@ -112,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn a_produce_request_is_what_kafka_protocol_writes(
+    fn produce_requests_equal_those_of_kafka_protocol(
         topics in vec(("[a-z]{1,200}", vec((any::<i32>(), vec(any::<u8>(), 1..300)), 0..4)), 0..4),
         acks in -1_i16..2,
         timeout_ms: i32,
@@ -144,13 +143,13 @@ proptest! {
     }
 }
 
-/// A frame that was given up before its turn leaves nothing behind once the connection has ended.
+/// A frame that was registered and never written releases its batches when the connection is killed.
 #[test]
 fn a_killed_connection_keeps_no_batches() {
-    let control = Control::default();
+    let control = StreamControl::default();
     let batch = Bytes::from(vec![7; 100]);
-    control.give(&[0; 8], vec![Insert { at: 8, bytes: batch.clone() }]);
+    control.register_frame(&[0; 8], vec![Insert { at: 8, bytes: batch.clone() }]);
     control.kill("test");
-    assert!(batch.try_into_mut().is_ok(), "nobody else has it");
-    assert!(control.ended().cancelled().now_or_never().is_some());
+    assert!(batch.try_into_mut().is_ok(), "no other reference");
+    assert!(control.killed().cancelled().now_or_never().is_some());
 }

@@ -1,4 +1,4 @@
-//! What went wrong with TLS, for whoever must act.
+//! Explains TLS errors, with what an operator has to do.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,32 +7,32 @@ use chrono::{DateTime, SecondsFormat};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
 
-use super::{Credentials, Refused};
+use super::{ClientAuth, HandshakeFailure};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind};
 
-/// A handshake that failed.
-pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, credentials: &Credentials) -> Refused {
-    let (why, no_tls) = match tls_error(e) {
+/// Explains a failed handshake.
+pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, client_auth: &ClientAuth) -> HandshakeFailure {
+    let (why, is_not_tls) = match tls_error(e) {
         Some(TlsError::InvalidMessage(e)) => (format!("what answered does not speak TLS: {e:?}"), true),
-        Some(e) => (tls(e, credentials), false),
-        None if is_end(e) && credentials.were_asked_for() => (unwelcome(credentials), false),
+        Some(e) => (tls_failure(e, client_auth), false),
+        None if is_end(e) && client_auth.was_requested() => (silent_refusal(client_auth), false),
         None if is_end(e) => {
             ("the connection was closed at the first bytes of TLS: a proxy does so whose broker is down".into(), true)
         }
         None => (format!("the TLS handshake failed: {e}"), false),
     };
-    Refused { error: Error::new(ErrorKind::Connect, format!("{addr}: {why}")), no_tls }
+    HandshakeFailure { error: Error::new(ErrorKind::Connect, format!("{addr}: {why}")), is_not_tls }
 }
 
-/// An error of a stream whose handshake has ended for us.
-pub(super) fn stream(e: io::Error, credentials: &Credentials, heard: bool) -> io::Error {
+/// Explains an error after the client's handshake is complete.
+pub(super) fn stream(e: io::Error, client_auth: &ClientAuth, has_received: bool) -> io::Error {
     if let Some(e) = tls_error(&e) {
-        return io::Error::new(io::ErrorKind::InvalidData, tls(e, credentials));
+        return io::Error::new(io::ErrorKind::InvalidData, tls_failure(e, client_auth));
     }
-    // In TLS 1.3 a broker that refuses our certificate may close before we have read why.
-    if !heard && is_end(&e) && credentials.were_asked_for() {
-        return io::Error::new(io::ErrorKind::PermissionDenied, unwelcome(credentials));
+    // In TLS 1.3 a broker that rejects the client certificate may close the connection before the alert is read.
+    if !has_received && is_end(&e) && client_auth.was_requested() {
+        return io::Error::new(io::ErrorKind::PermissionDenied, silent_refusal(client_auth));
     }
     e
 }
@@ -46,10 +46,10 @@ fn is_end(e: &io::Error) -> bool {
     matches!(e.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected)
 }
 
-fn tls(e: &TlsError, credentials: &Credentials) -> String {
+fn tls_failure(e: &TlsError, client_auth: &ClientAuth) -> String {
     match e {
-        TlsError::InvalidCertificate(e) => certificate(e, credentials),
-        TlsError::AlertReceived(alert) => refused(*alert, credentials),
+        TlsError::InvalidCertificate(e) => certificate_failure(e, client_auth),
+        TlsError::AlertReceived(alert) => alert_failure(*alert, client_auth),
         TlsError::PeerIncompatible(e) => {
             format!(
                 "the broker and this client have no TLS version or cipher in common ({e:?}): TLS 1.2 with ECDHE or 1.3 is needed"
@@ -59,10 +59,10 @@ fn tls(e: &TlsError, credentials: &Credentials) -> String {
     }
 }
 
-/// What is wrong with the broker's certificate.
-fn certificate(e: &CertificateError, credentials: &Credentials) -> String {
+/// Explains why the broker's certificate is not valid.
+fn certificate_failure(e: &CertificateError, client_auth: &ClientAuth) -> String {
     match e {
-        CertificateError::UnknownIssuer => match &credentials.ca_file {
+        CertificateError::UnknownIssuer => match &client_auth.ca_file {
             Some(file) => format!(
                 "unknown CA: the broker's certificate is signed by none of the authorities in {} (REDPANDA_TLS_CA_FILE)",
                 file.display()
@@ -74,13 +74,13 @@ fn certificate(e: &CertificateError, credentials: &Credentials) -> String {
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the broker's certificate, or one it is signed with, has expired: it was valid until {}, and this machine's clock says \
              {}; renew it on the broker",
-            at(not_after),
-            at(time)
+            format_time(not_after),
+            format_time(time)
         ),
         CertificateError::NotValidYetContext { time, not_before } => format!(
             "the broker's certificate is not valid yet: it is from {} on, and this machine's clock says {}",
-            at(not_before),
-            at(time)
+            format_time(not_before),
+            format_time(time)
         ),
         CertificateError::NotValidForNameContext { expected, presented } => {
             let mut names = String::new();
@@ -102,9 +102,9 @@ fn certificate(e: &CertificateError, credentials: &Credentials) -> String {
     }
 }
 
-/// An alert of the broker.
-fn refused(alert: Alert, credentials: &Credentials) -> String {
-    let ours = matches!(
+/// Explains an alert of the broker.
+fn alert_failure(alert: Alert, client_auth: &ClientAuth) -> String {
+    let is_about_client = matches!(
         alert,
         Alert::CertificateRequired
             | Alert::BadCertificate
@@ -115,10 +115,10 @@ fn refused(alert: Alert, credentials: &Credentials) -> String {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::DecryptError
-    ) || (alert == Alert::HandshakeFailure && credentials.were_asked_for());
-    match &credentials.cert_file {
-        _ if !ours => format!("the broker ended TLS with the alert {alert:?}"),
-        None => format!("{WANTED} (alert {alert:?})"),
+    ) || (alert == Alert::HandshakeFailure && client_auth.was_requested());
+    match &client_auth.cert_file {
+        _ if !is_about_client => format!("the broker ended TLS with the alert {alert:?}"),
+        None => format!("{CERTIFICATE_REQUIRED} (alert {alert:?})"),
         Some(file) => {
             let why = match alert {
                 Alert::UnknownCA => "it does not trust the authority that signed it",
@@ -128,28 +128,28 @@ fn refused(alert: Alert, credentials: &Credentials) -> String {
             };
             let file = file.display();
             format!(
-                "the broker refused our client certificate, {file} (REDPANDA_TLS_CERT_FILE): {why} (alert {alert:?})"
+                "the broker refused the client certificate, {file} (REDPANDA_TLS_CERT_FILE): {why} (alert {alert:?})"
             )
         }
     }
 }
 
-/// It asked for our certificate, and closed without a word.
-fn unwelcome(credentials: &Credentials) -> String {
-    match &credentials.cert_file {
-        None => format!("{WANTED} (it asked for one and closed the connection)"),
+/// Explains that the broker requested a client certificate and closed the connection without an alert.
+fn silent_refusal(client_auth: &ClientAuth) -> String {
+    match &client_auth.cert_file {
+        None => format!("{CERTIFICATE_REQUIRED} (it asked for one and closed the connection)"),
         Some(file) => format!(
-            "the broker refused our client certificate, {} (REDPANDA_TLS_CERT_FILE): it closed the connection when it had seen it; \
+            "the broker refused the client certificate, {} (REDPANDA_TLS_CERT_FILE): it closed the connection when it had seen it; \
              its log may say why",
             file.display()
         ),
     }
 }
 
-const WANTED: &str = "the broker wants a client certificate, and none is set: name one and its key in REDPANDA_TLS_CERT_FILE and \
+const CERTIFICATE_REQUIRED: &str = "the broker wants a client certificate, and none is set: name one and its key in REDPANDA_TLS_CERT_FILE and \
      REDPANDA_TLS_KEY_FILE";
 
-fn at(time: &UnixTime) -> String {
+fn format_time(time: &UnixTime) -> String {
     let at = i64::try_from(time.as_secs()).ok().and_then(|s| DateTime::from_timestamp(s, 0));
     at.map_or_else(|| "a time out of range".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

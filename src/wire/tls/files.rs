@@ -1,4 +1,4 @@
-//! The files of certificates and keys.
+//! Reads certificates and keys from files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const CA: &str = "tls ca file (REDPANDA_TLS_CA_FILE)";
 const CERT: &str = "tls cert file (REDPANDA_TLS_CERT_FILE)";
 const KEY: &str = "tls key file (REDPANDA_TLS_KEY_FILE)";
 
-/// What the files hold, as it was read; kept to see whether they have changed.
+/// Contents of the files, also to notice changes.
 #[derive(PartialEq, Eq)]
 pub(super) struct Files {
     ca: Option<Vec<u8>>,
@@ -31,46 +31,52 @@ impl Files {
         })
     }
 
-    /// Who may vouch for brokers.
+    /// Returns the trusted CA certificates.
     pub(super) fn roots(&self, config: &TlsConfig) -> Result<RootCertStore> {
         let Some(ca) = &self.ca else { return system_roots() };
         let mut roots = RootCertStore::empty();
         for cert in certificates(CA, &config.ca_file, ca)? {
-            roots.add(cert).map_err(|e| bad(CA, &config.ca_file, format_args!("a certificate can't be used: {e}")))?;
+            roots
+                .add(cert)
+                .map_err(|e| file_error(CA, &config.ca_file, format_args!("a certificate can't be used: {e}")))?;
         }
         Ok(roots)
     }
 
-    /// Our certificate, those between it and its authority, and its key; if there is one.
-    pub(super) fn own(
+    /// Returns the client certificate, with intermediate ones, and its key; none if it is not set.
+    pub(super) fn client_certificate(
         &self,
         config: &TlsConfig,
     ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
         let chain = certificates(CERT, &config.cert_file, cert)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| match e {
-            // What kind of text it is may be said, what it says never.
-            pem::Error::NoItemsFound if contains(key, b"ENCRYPTED") => bad(
+            // An error may name the kind of the content, never quote it.
+            pem::Error::NoItemsFound if contains(key, b"ENCRYPTED") => file_error(
                 KEY,
                 &config.key_file,
                 "the key is encrypted: write it without a password (openssl pkcs8 -topk8 -nocrypt -in KEY), readable by this \
                  user alone",
             ),
-            pem::Error::NoItemsFound => bad(KEY, &config.key_file, "there is no private key in it, as PEM"),
-            _ => bad(KEY, &config.key_file, "it is no well-formed PEM"),
+            pem::Error::NoItemsFound => file_error(KEY, &config.key_file, "there is no private key in it, as PEM"),
+            _ => file_error(KEY, &config.key_file, "it is no well-formed PEM"),
         })?;
         Ok(Some((chain, key)))
     }
 }
 
-/// Why a key can't be used with its certificate.
-pub(super) fn unusable_key(config: &TlsConfig, e: &rustls::Error) -> Error {
+/// Explains why a key can't be used with its certificate.
+pub(super) fn key_error(config: &TlsConfig, e: &rustls::Error) -> Error {
     match e {
         rustls::Error::InconsistentKeys(_) => {
             let other = config.cert_file.as_deref().unwrap_or(Path::new("")).display();
-            bad(KEY, &config.key_file, format_args!("it is not the key of the first certificate in {CERT}, {other}"))
+            file_error(
+                KEY,
+                &config.key_file,
+                format_args!("it is not the key of the first certificate in {CERT}, {other}"),
+            )
         }
-        e => bad(KEY, &config.key_file, format_args!("the key can't be used: {e}")),
+        e => file_error(KEY, &config.key_file, format_args!("the key can't be used: {e}")),
     }
 }
 
@@ -78,16 +84,16 @@ fn read(setting: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>> {
     let Some(path) = file else { return Ok(None) };
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(e) => Err(bad(setting, &file, format_args!("it can't be read: {e}"))),
+        Err(e) => Err(file_error(setting, &file, format_args!("it can't be read: {e}"))),
     }
 }
 
 fn certificates(setting: &str, file: &Option<PathBuf>, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certs {
-        Ok(certs) if certs.is_empty() => Err(bad(setting, file, "there is no certificate in it, as PEM")),
+        Ok(certs) if certs.is_empty() => Err(file_error(setting, file, "there is no certificate in it, as PEM")),
         Ok(certs) => Ok(certs),
-        Err(e) => Err(bad(setting, file, format_args!("it is no well-formed PEM: {e}"))),
+        Err(e) => Err(file_error(setting, file, format_args!("it is no well-formed PEM: {e}"))),
     }
 }
 
@@ -107,7 +113,7 @@ fn system_roots() -> Result<RootCertStore> {
     Ok(roots)
 }
 
-fn bad(setting: &str, file: &Option<impl AsRef<Path>>, why: impl fmt::Display) -> Error {
+fn file_error(setting: &str, file: &Option<impl AsRef<Path>>, why: impl fmt::Display) -> Error {
     let path = file.as_ref().map_or(Path::new(""), AsRef::as_ref).display();
     Error::new(ErrorKind::Config, format!("{setting} is {path}: {why}"))
 }

@@ -1,19 +1,19 @@
-//! Which cryptography serves this CPU.
+//! Chooses the cryptography for this CPU.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// ring, which was asked for.
+/// Returns ring, by the feature.
 #[cfg(feature = "tls-ring")]
-pub(super) fn of_this_cpu() -> Arc<CryptoProvider> {
+pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     tracing::debug!(provider = "ring", "cryptography of TLS");
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// graviola where the CPU has what it needs (it panics elsewhere), else RustCrypto, which runs everywhere.
+/// Returns graviola if the CPU supports it (it panics on others), else RustCrypto, which runs on all.
 #[cfg(not(feature = "tls-ring"))]
-pub(super) fn of_this_cpu() -> Arc<CryptoProvider> {
+pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if graviola::util::is_cpu_supported() {
         tracing::debug!(provider = "graviola", "cryptography of TLS");
@@ -23,8 +23,8 @@ pub(super) fn of_this_cpu() -> Arc<CryptoProvider> {
     Arc::new(rust_crypto())
 }
 
-/// Without its ChaCha20 suites of TLS 1.2, which take it for granted that a record has the length of a tag: a broker that sends
-/// less would make a build with overflow checks panic.
+/// Returns RustCrypto without its ChaCha20 suites of TLS 1.2: they panic, in builds with overflow checks, on a record that is
+/// shorter than a tag.
 #[cfg(not(feature = "tls-ring"))]
 fn rust_crypto() -> CryptoProvider {
     use rustls::CipherSuite::{

@@ -35,7 +35,7 @@ fn offsets(u: &Unpacked) -> Vec<i64> {
 }
 
 fn up_to(max_decompressed: usize) -> Limits {
-    Limits { max_decompressed, room: usize::MAX, end: i64::MAX, spare: Spare::default() }
+    Limits { max_decompressed, room: usize::MAX, end: i64::MAX, spare: BufferPool::default() }
 }
 
 #[test]

@@ -1,26 +1,26 @@
-//! Responses by chance that have the structure they should have.
+//! Random responses with a valid structure.
 
 use fastrand::Rng;
 
-use super::{Field, Kind};
+use super::{Field, FieldKind};
 
-/// A response of these fields.
+/// Returns a random response with these fields.
 pub(in crate::wire) fn sample(fields: &[Field], version: i16, flexible: bool, rng: &mut Rng) -> Vec<u8> {
-    let mut write = Write { out: Vec::new(), version, flexible, rng };
-    write.structure(fields);
-    write.out
+    let mut writer = SampleWriter { out: Vec::new(), version, flexible, rng };
+    writer.structure(fields);
+    writer.out
 }
 
-struct Write<'a> {
+struct SampleWriter<'a> {
     out: Vec<u8>,
     version: i16,
     flexible: bool,
     rng: &'a mut Rng,
 }
 
-impl Write<'_> {
-    fn noise(&mut self, n: usize) {
-        // Small numbers and -1 mean something more often than others do.
+impl SampleWriter<'_> {
+    fn random_bytes(&mut self, n: usize) {
+        // Small numbers and -1 are special more often than others.
         let kind = self.rng.u8(..4);
         for i in 0..n {
             let last = i + 1 == n;
@@ -69,7 +69,7 @@ impl Write<'_> {
 
     fn element(&mut self, of: &[Field]) {
         match of {
-            [Field { kind: Kind::Fixed(_) | Kind::Str, .. }] => self.fields(of),
+            [Field { kind: FieldKind::Fixed(_) | FieldKind::Str, .. }] => self.fields(of),
             _ => self.structure(of),
         }
     }
@@ -79,17 +79,17 @@ impl Write<'_> {
         if !self.flexible {
             return;
         }
-        let all = fields.iter().filter(|f| matches!(f.kind, Kind::Tagged(..) | Kind::TaggedArray(..)));
+        let all = fields.iter().filter(|f| matches!(f.kind, FieldKind::Tagged(..) | FieldKind::TaggedArray(..)));
         let chosen: Vec<_> = all.filter(|_| self.rng.bool()).collect();
         self.varint(chosen.len());
         for field in chosen {
             let before = std::mem::take(&mut self.out);
             let tag = match field.kind {
-                Kind::Tagged(tag, of) => {
+                FieldKind::Tagged(tag, of) => {
                     self.element(of);
                     tag
                 }
-                Kind::TaggedArray(tag, of) => {
+                FieldKind::TaggedArray(tag, of) => {
                     self.array(of);
                     tag
                 }
@@ -106,12 +106,12 @@ impl Write<'_> {
         let version = self.version;
         for f in fields.iter().filter(|f| (f.since..=f.until).contains(&version)) {
             match f.kind {
-                Kind::Fixed(n) => self.noise(n),
-                Kind::Str => self.text(true),
-                Kind::Bytes => self.text(false),
-                Kind::Array(of) => self.array(of),
-                Kind::Struct(of) => self.structure(of),
-                Kind::Nullable(of) => {
+                FieldKind::Fixed(n) => self.random_bytes(n),
+                FieldKind::Str => self.text(true),
+                FieldKind::Bytes => self.text(false),
+                FieldKind::Array(of) => self.array(of),
+                FieldKind::Struct(of) => self.structure(of),
+                FieldKind::Nullable(of) => {
                     if self.rng.bool() {
                         self.out.push(1);
                         self.structure(of);
@@ -119,7 +119,7 @@ impl Write<'_> {
                         self.out.push(0xff);
                     }
                 }
-                Kind::Tagged(..) | Kind::TaggedArray(..) => {}
+                FieldKind::Tagged(..) | FieldKind::TaggedArray(..) => {}
             }
         }
     }

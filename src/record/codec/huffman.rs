@@ -1,18 +1,18 @@
-//! Blocks of deflate: literals and copies, written with the codes that suit them (RFC 1951, 3.2).
+//! Blocks of deflate with dynamic Huffman codes (RFC 1951, 3.2).
 
-/// Literals, the end of a block, and lengths of copies.
+/// Number of symbols for literals, the end of a block, and lengths of copies.
 const SYMBOLS: usize = 286;
 const DISTANCES: usize = 30;
-const END: usize = 256;
-/// Literals and copies of a block: enough to pay for its codes, and few enough that those suit all of it.
-const BLOCK: usize = 1 << 15;
-/// Where lengths of codes stand in a block's head.
-const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+const END_OF_BLOCK: usize = 256;
+/// Number of literals and copies of a block: enough to pay for its codes, few enough that the codes fit all of it.
+const BLOCK_ITEMS: usize = 1 << 15;
+/// Order of the code lengths of code lengths in a block's header.
+const CODE_LENGTH_ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
-/// The symbol of each length, less 3, with its extra bits.
+/// Symbol and number of extra bits of each length, by the length less 3.
 static LENGTHS: [(u16, u8); 256] = lengths();
-/// The symbol of a distance, less 1: of each below 256, then of each 128th.
-static NEAR_AND_FAR: [u8; 512] = distances();
+/// Symbol of a distance, by the distance less 1: of each below 256, then of each 128th.
+static DISTANCE_SYMBOLS: [u8; 512] = distances();
 
 const fn lengths() -> [(u16, u8); 256] {
     let mut table = [(0, 0); 256];
@@ -48,8 +48,8 @@ const fn distances() -> [u8; 512] {
 }
 
 #[inline]
-fn distance_symbol(less_one: usize) -> usize {
-    NEAR_AND_FAR[if less_one < 256 { less_one } else { 256 + (less_one >> 7) }] as usize
+fn distance_symbol(minus_one: usize) -> usize {
+    DISTANCE_SYMBOLS[if minus_one < 256 { minus_one } else { 256 + (minus_one >> 7) }] as usize
 }
 
 #[inline]
@@ -57,28 +57,28 @@ fn distance_extra(symbol: usize) -> u32 {
     (symbol as u32 / 2).saturating_sub(1)
 }
 
-/// Bytes of bits that are about to be written, at least: the output is looked at no more often.
-const STAGE: usize = 128;
-/// Literals between two such looks: they have no more than 15 bits each, so that another 8 bytes always have room.
-const RUN: usize = 60;
+/// Minimum number of staged bytes that are moved to the output at a time.
+const STAGE_BYTES: usize = 128;
+/// Maximum number of literals between two checks of the stage: at 15 bits each they and 8 bytes more fit into it.
+const LITERALS_PER_CHECK: usize = 60;
 
-/// What stands in bits, the lowest first.
+/// A writer of bits, the lowest first.
 #[derive(Debug)]
-pub(super) struct Bits<'a> {
+pub(super) struct BitWriter<'a> {
     out: &'a mut Vec<u8>,
-    stage: [u8; 2 * STAGE],
+    stage: [u8; 2 * STAGE_BYTES],
     staged: usize,
-    /// Not staged yet, at most 7 of them.
+    /// Bits that are not staged yet, at most 7.
     rest: u64,
     count: u32,
 }
 
-impl<'a> Bits<'a> {
+impl<'a> BitWriter<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, stage: [0; 2 * STAGE], staged: 0, rest: 0, count: 0 }
+        Self { out, stage: [0; 2 * STAGE_BYTES], staged: 0, rest: 0, count: 0 }
     }
 
-    /// At most 48 bits. See [`relieve`](Self::relieve).
+    /// Writes at most 48 bits. Call [`flush_if_full`](Self::flush_if_full) before writing more than a few.
     #[inline]
     fn put(&mut self, bits: u64, count: u32) {
         self.rest |= bits << self.count;
@@ -89,10 +89,10 @@ impl<'a> Bits<'a> {
         self.count &= 7;
     }
 
-    /// Makes room for at least [`STAGE`] bytes. To be called before more than that is put.
+    /// Makes room for at least [`STAGE_BYTES`] bytes.
     #[inline]
-    fn relieve(&mut self) {
-        if self.staged >= STAGE {
+    fn flush_if_full(&mut self) {
+        if self.staged >= STAGE_BYTES {
             self.flush();
         }
     }
@@ -108,22 +108,22 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// A code: the bits of each symbol, and how many.
+/// The code of a symbol: its bits, and their number.
 type Code = (u16, u8);
 
-/// Literals, and a copy behind them.
+/// Literals, and a copy after them.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     literals: u32,
-    /// Its length less 3 above its distance.
+    /// Length less 3 in the upper 16 bits, distance in the lower.
     copy: u32,
 }
 
-/// What has been found since the last block was written.
+/// A block under construction.
 #[derive(Debug)]
 pub(super) struct Block {
     steps: Vec<Step>,
-    /// Literals and copies in them.
+    /// Number of literals and copies in the steps.
     items: usize,
     symbols: [u32; SYMBOLS],
     distances: [u32; DISTANCES],
@@ -131,14 +131,14 @@ pub(super) struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        // For most blocks of JSON: growing leaves holes in the heap of each thread that compresses.
-        let steps = Vec::with_capacity(BLOCK / 4);
+        // Enough for most blocks of JSON: growing would fragment the heap of each thread that compresses.
+        let steps = Vec::with_capacity(BLOCK_ITEMS / 4);
         Self { steps, items: 0, symbols: [0; SYMBOLS], distances: [0; DISTANCES] }
     }
 }
 
 impl Block {
-    /// Literals, and then 3 to 258 bytes from 1 to 32768 bytes before.
+    /// Appends literals and a copy of 3 to 258 bytes from 1 to 32768 bytes before.
     #[inline]
     pub(super) fn step(&mut self, literals: &[u8], len: usize, distance: usize) {
         self.count(literals);
@@ -154,19 +154,19 @@ impl Block {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.items >= BLOCK
+        self.items >= BLOCK_ITEMS
     }
 
-    /// Writes it, and begins another. `data` is what the steps have gone through, and literals behind.
-    pub(super) fn finish(&mut self, bits: &mut Bits<'_>, mut data: &[u8], last: bool) {
-        let gone: usize = self.steps.iter().map(|s| s.literals as usize + (s.copy >> 16) as usize + 3).sum();
-        self.count(&data[gone..]);
-        self.symbols[END] = 1;
+    /// Writes the block and starts another. `data` is what the steps cover, then literals.
+    pub(super) fn finish(&mut self, bits: &mut BitWriter<'_>, mut data: &[u8], last: bool) {
+        let covered: usize = self.steps.iter().map(|s| s.literals as usize + (s.copy >> 16) as usize + 3).sum();
+        self.count(&data[covered..]);
+        self.symbols[END_OF_BLOCK] = 1;
         let symbols = code_lengths::<SYMBOLS>(&self.symbols, 15);
         let distances = code_lengths::<DISTANCES>(&self.distances, 15);
-        bits.relieve();
+        bits.flush_if_full();
         bits.put(u64::from(last), 1);
-        bits.put(2, 2); // with codes of its own
+        bits.put(2, 2); // dynamic codes
         write_codes(bits, &symbols, &distances);
         let (symbols, distances) = (codes(&symbols), codes(&distances));
         for step in &self.steps {
@@ -177,7 +177,7 @@ impl Block {
             data = &rest[upper + 3..];
         }
         write_literals(bits, &symbols, data);
-        let (code, n) = symbols[END];
+        let (code, n) = symbols[END_OF_BLOCK];
         bits.put(u64::from(code), u32::from(n));
         self.steps.clear();
         self.items = 0;
@@ -187,9 +187,9 @@ impl Block {
 }
 
 #[inline]
-fn write_literals(bits: &mut Bits<'_>, symbols: &[Code; SYMBOLS], literals: &[u8]) {
-    for run in literals.chunks(RUN) {
-        bits.relieve();
+fn write_literals(bits: &mut BitWriter<'_>, symbols: &[Code; SYMBOLS], literals: &[u8]) {
+    for run in literals.chunks(LITERALS_PER_CHECK) {
+        bits.flush_if_full();
         let threes = run.chunks_exact(3);
         let rest = threes.remainder();
         for three in threes {
@@ -205,10 +205,10 @@ fn write_literals(bits: &mut Bits<'_>, symbols: &[Code; SYMBOLS], literals: &[u8
     }
 }
 
-/// A copy, by its length less 3 and its distance less 1.
+/// Writes a copy, given by its length less 3 and its distance less 1.
 #[inline]
 fn write_copy(
-    bits: &mut Bits<'_>,
+    bits: &mut BitWriter<'_>,
     (symbols, distances): (&[Code; SYMBOLS], &[Code; DISTANCES]),
     len: usize,
     distance: usize,
@@ -221,18 +221,18 @@ fn write_copy(
     let extra = distance_extra(symbol);
     let (code, n) = distances[symbol];
     let rest = distance as u64 & ((1 << extra) - 1);
-    bits.relieve();
+    bits.flush_if_full();
     bits.put(copy | (u64::from(code) | rest << n) << count, count + u32::from(n) + extra);
 }
 
-/// How long the code of each symbol is, by how often it comes: at most `most` bits. At least two symbols get one, for that is
-/// what every reader takes.
-fn code_lengths<const N: usize>(often: &[u32; N], most: usize) -> [u8; N] {
-    let mut used: Vec<(u32, usize)> = (0..N).map(|s| (often[s], s)).filter(|(n, _)| *n > 0).collect();
-    used.extend((0..N).filter(|s| often[*s] == 0).map(|s| (0, s)).take(2_usize.saturating_sub(used.len())));
+/// Returns the length of each symbol's code, by the frequencies: at most `max` bits. At least two symbols get a code, because
+/// not every reader accepts one alone.
+fn code_lengths<const N: usize>(frequencies: &[u32; N], max: usize) -> [u8; N] {
+    let mut used: Vec<(u32, usize)> = (0..N).map(|s| (frequencies[s], s)).filter(|(n, _)| *n > 0).collect();
+    used.extend((0..N).filter(|s| frequencies[*s] == 0).map(|s| (0, s)).take(2_usize.saturating_sub(used.len())));
     used.sort_unstable();
     let n = used.len();
-    // Huffman's tree: the leaves by weight, then the nodes, which come by weight too.
+    // Huffman's tree: the leaves in order of weight, then the inner nodes, which are created in order of weight.
     let mut weights: Vec<u32> = used.iter().map(|(weight, _)| *weight).collect();
     let mut parents = vec![0; 2 * n - 1];
     let (mut leaf, mut node) = (0, n);
@@ -252,28 +252,28 @@ fn code_lengths<const N: usize>(often: &[u32; N], most: usize) -> [u8; N] {
     for i in (0..2 * n - 2).rev() {
         depths[i] = depths[parents[i]] + 1;
         if i < n {
-            counts[depths[i].min(most)] += 1;
+            counts[depths[i].min(max)] += 1;
         }
     }
-    // What was cut off takes more than there is: make room by lengthening shorter ones.
-    let mut taken: u32 = (1..=most).map(|len| counts[len] << (most - len)).sum();
-    while taken > 1 << most {
-        counts[most] -= 1;
-        if let Some(len) = (1..most).rev().find(|len| counts[*len] > 0) {
+    // Codes cut to `max` bits take more than the code space: make room by lengthening shorter ones.
+    let mut taken: u32 = (1..=max).map(|len| counts[len] << (max - len)).sum();
+    while taken > 1 << max {
+        counts[max] -= 1;
+        if let Some(len) = (1..max).rev().find(|len| counts[*len] > 0) {
             counts[len] -= 1;
             counts[len + 1] += 2;
         }
         taken -= 1;
     }
     let mut lengths = [0; N];
-    let by_length = (1..=most).rev().flat_map(|len| std::iter::repeat_n(len as u8, counts[len] as usize));
+    let by_length = (1..=max).rev().flat_map(|len| std::iter::repeat_n(len as u8, counts[len] as usize));
     for ((_, symbol), len) in used.iter().zip(by_length) {
         lengths[*symbol] = len;
     }
     lengths
 }
 
-/// The codes that follow from their lengths, first bit lowest.
+/// Returns the codes of these lengths, first bit lowest.
 fn codes<const N: usize>(lengths: &[u8; N]) -> [Code; N] {
     let mut next = [0_u32; 17];
     for len in 1..16 {
@@ -290,16 +290,15 @@ fn codes<const N: usize>(lengths: &[u8; N]) -> [Code; N] {
     })
 }
 
-/// The lengths of all codes, which have a code themselves.
-fn write_codes(bits: &mut Bits<'_>, symbols: &[u8; SYMBOLS], distances: &[u8; DISTANCES]) {
-    let used =
-        |lengths: &[u8], least: usize| lengths.iter().rposition(|n| *n > 0).map_or(least, |last| least.max(last + 1));
+/// Writes the lengths of all codes, which are coded themselves.
+fn write_codes(bits: &mut BitWriter<'_>, symbols: &[u8; SYMBOLS], distances: &[u8; DISTANCES]) {
+    let used = |lengths: &[u8], min: usize| lengths.iter().rposition(|n| *n > 0).map_or(min, |last| min.max(last + 1));
     let (symbols, distances) = (&symbols[..used(symbols, 257)], &distances[..used(distances, 1)]);
     let runs = runs(&[symbols, distances].concat());
-    let mut often = [0; 19];
-    runs.iter().for_each(|run| often[usize::from(run.symbol)] += 1);
-    let lengths = code_lengths::<19>(&often, 7);
-    let ordered = ORDER.map(|symbol| lengths[symbol]);
+    let mut frequencies = [0; 19];
+    runs.iter().for_each(|run| frequencies[usize::from(run.symbol)] += 1);
+    let lengths = code_lengths::<19>(&frequencies, 7);
+    let ordered = CODE_LENGTH_ORDER.map(|symbol| lengths[symbol]);
     let ordered = &ordered[..used(&ordered, 4)];
     bits.put(symbols.len() as u64 - 257, 5);
     bits.put(distances.len() as u64 - 1, 5);
@@ -307,16 +306,16 @@ fn write_codes(bits: &mut Bits<'_>, symbols: &[u8; SYMBOLS], distances: &[u8; DI
     ordered.iter().for_each(|len| bits.put(u64::from(*len), 3));
     let codes = codes(&lengths);
     for run in runs {
-        bits.relieve();
+        bits.flush_if_full();
         let (code, n) = codes[usize::from(run.symbol)];
-        bits.put(u64::from(code) | u64::from(run.more) << n, u32::from(n) + run.bits);
+        bits.put(u64::from(code) | u64::from(run.extra) << n, u32::from(n) + run.bits);
     }
 }
 
-/// A length of a code, or how often the one before, or none, is repeated.
+/// A code length, or the number of repetitions of the one before or of 0.
 struct Run {
     symbol: u8,
-    more: u8,
+    extra: u8,
     bits: u32,
 }
 
@@ -325,18 +324,18 @@ fn runs(lengths: &[u8]) -> Vec<Run> {
     for same in lengths.chunk_by(|a, b| a == b) {
         let (len, mut left) = (same[0], same.len());
         if len > 0 {
-            runs.push(Run { symbol: len, more: 0, bits: 0 });
+            runs.push(Run { symbol: len, extra: 0, bits: 0 });
             left -= 1;
         }
         while left > 0 {
-            let (symbol, least, most, bits) = match (len, left) {
+            let (symbol, min, max, bits) = match (len, left) {
                 (_, 1..3) => (len, 1, 1, 0),
                 (0, 3..11) => (17, 3, 10, 3),
                 (0, _) => (18, 11, 138, 7),
                 _ => (16, 3, 6, 2),
             };
-            let n = left.min(most);
-            runs.push(Run { symbol, more: (n - least) as u8, bits });
+            let n = left.min(max);
+            runs.push(Run { symbol, extra: (n - min) as u8, bits });
             left -= n;
         }
     }

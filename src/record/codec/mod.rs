@@ -1,8 +1,14 @@
-//! The codecs of a batch: whole record sections in, whole record sections out.
+//! The codecs of a batch. Each compresses and decompresses a whole record section.
 //!
-//! What is written can be read by every broker and client: gzip; snappy in the framing that Kafka's Java client writes; lz4 in
-//! frames of independent blocks, the only kind that Java reads; zstd in one frame. No checksum of a codec's own is written,
-//! for the batch has its CRC-32C.
+//! Every broker and client reads the output: gzip; snappy in the framing of Kafka's Java client; lz4 in frames of
+//! independent blocks, the only kind that Java reads; zstd in one frame. Checksums of the codecs are left out, because the
+//! batch has its CRC-32C.
+
+mod buffer_pool;
+mod deflate;
+mod error;
+mod huffman;
+mod snappy;
 
 use std::io::{self, Read, Write};
 
@@ -11,10 +17,10 @@ use flate2::{Decompress, FlushDecompress, Status};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use zstd_rs::{CompressionConfig, Compressor, Decompressor, FrameHeader};
 
-use super::spare::Spare;
-use super::{deflate, snappy};
-use crate::config::Compression;
+use super::compression::Compression;
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use buffer_pool::BufferPool;
+use error::CodecError;
 
 /// The codec of a batch, from the lowest three bits of its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +33,8 @@ pub(crate) enum Codec {
 }
 
 impl Codec {
-    /// What a batch's attributes say.
-    pub(crate) fn of(attributes: i16) -> Result<Self> {
+    /// Reads the codec from a batch's attributes.
+    pub(crate) fn from_attributes(attributes: i16) -> Result<Self> {
         Ok(match attributes & 7 {
             0 => Self::None,
             1 => Self::Gzip,
@@ -56,15 +62,14 @@ impl Codec {
         }
     }
 
-    /// Opens what was compressed with this codec, up to `limit` bytes.
+    /// Decompresses data, up to `limit` bytes.
     ///
-    /// Memory grows with what really comes out; a size that the data claims is believed only as far as data of that length can
-    /// grow at all.
-    pub(crate) fn decompress_in(self, data: &[u8], limit: usize, spare: &Spare) -> Result<Vec<u8>> {
-        let opened = match self {
-            Self::None if data.len() > limit => Err(Damage::TooLarge),
+    /// Memory grows with the output; a size that the data claims counts only as far as data of that length can expand.
+    pub(crate) fn decompress_using(self, data: &[u8], limit: usize, pool: &BufferPool) -> Result<Vec<u8>> {
+        let plain = match self {
+            Self::None if data.len() > limit => Err(CodecError::TooLarge),
             Self::None => Ok(data.to_vec()),
-            Self::Gzip => gunzip(data, limit, spare),
+            Self::Gzip => gunzip(data, limit, pool),
             Self::Snappy => snappy::decompress(data, limit),
             Self::Lz4 => {
                 let mut decoder = FrameDecoder::new(data);
@@ -72,8 +77,8 @@ impl Codec {
             }
             Self::Zstd => unzstd(data, limit),
         };
-        opened.map_err(|damage| match damage {
-            Damage::TooLarge => {
+        plain.map_err(|e| match e {
+            CodecError::TooLarge => {
                 let what = format!(
                     "a batch of {} bytes of {} holds more than the {limit} that are allowed: raise the consumer's \
                      max_decompressed_bytes if this is no accident",
@@ -82,29 +87,16 @@ impl Codec {
                 );
                 Error::new(ErrorKind::Corrupt, what)
             }
-            Damage::Invalid(e) => {
+            CodecError::Invalid(e) => {
                 Error::with_source(ErrorKind::Corrupt, format!("the batch is not valid {}", self.name()), e)
             }
         })
     }
 }
 
-/// Why compressed data can't be opened.
-#[derive(Debug)]
-pub(super) enum Damage {
-    TooLarge,
-    Invalid(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl Damage {
-    pub(super) fn invalid(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Invalid(e.into())
-    }
-}
-
-/// Appends `data`, compressed, to `out`; tells with which codec that was.
+/// Compresses `data` and appends it to `out`; returns `out` and the codec.
 pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) -> io::Result<(Codec, Vec<u8>)> {
-    // What order events and other JSON shrink to, or somewhat more.
+    // Order events and other JSON shrink to this, or somewhat less.
     out.reserve(match compression {
         Compression::None => data.len(),
         Compression::Gzip { .. } | Compression::Zstd => data.len() / 4,
@@ -117,7 +109,7 @@ pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) 
         }
         Compression::Gzip { level: 2..=4 } => {
             deflate::gzip(data, &mut out);
-            out.shrink_to_fit(); // as many of these are about as there are requests
+            out.shrink_to_fit(); // one of these stays in memory for each batch in flight
             (Codec::Gzip, out)
         }
         Compression::Gzip { level } => {
@@ -127,75 +119,74 @@ pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) 
         }
         Compression::Snappy => (Codec::Snappy, snappy::compress(data, out)?),
         Compression::Lz4 => {
-            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(LZ4_BLOCK);
+            let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(LZ4_BLOCK_SIZE);
             let mut encoder = FrameEncoder::with_frame_info(info, out);
             encoder.write_all(data)?;
             (Codec::Lz4, encoder.finish()?)
         }
         Compression::Zstd => {
-            let mut encoder = Compressor::new(ZSTD).map_err(io::Error::other)?;
+            let mut encoder = Compressor::new(ZSTD_CONFIG).map_err(io::Error::other)?;
             encoder.compress(data, None, &mut out).map_err(io::Error::other)?;
             (Codec::Zstd, out)
         }
     })
 }
 
-/// The size other clients use. Larger ones save 2% and cost each reader buffers of that size.
-const LZ4_BLOCK: BlockSize = BlockSize::Max64KB;
+/// Block size of other clients. Larger blocks save 2% and cost each reader buffers of that size.
+const LZ4_BLOCK_SIZE: BlockSize = BlockSize::Max64KB;
 
-/// Level 1: on JSON events higher ones cost more and save nothing.
-const ZSTD: CompressionConfig = CompressionConfig::FAST;
+/// Level 1: on JSON events higher levels cost more and save nothing.
+const ZSTD_CONFIG: CompressionConfig = CompressionConfig::FAST;
 
-/// Reads to the end or the limit, with a first guess at the size.
+/// Reads to the end, or to one byte beyond the limit; `guess` is the initial size of the buffer.
 fn read_all(
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     guess: usize,
     limit: usize,
-) -> Result<Vec<u8>, Damage> {
-    // One byte beyond the limit is room enough to see that it is passed.
-    let most = limit.saturating_add(1);
-    let mut out = vec![0; guess.clamp(64, most.max(64))];
+) -> Result<Vec<u8>, CodecError> {
+    let max = limit.saturating_add(1);
+    let mut out = vec![0; guess.clamp(64, max.max(64))];
     let mut len = 0;
     loop {
         if len > limit {
-            return Err(Damage::TooLarge);
+            return Err(CodecError::TooLarge);
         }
         if len == out.len() {
-            out.resize((len * 2).min(most), 0);
+            out.resize((len * 2).min(max), 0);
         }
         match read(&mut out[len..]) {
             Ok(0) => break,
             Ok(n) => len += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Damage::invalid(e)),
+            Err(e) => return Err(CodecError::invalid(e)),
         }
     }
     out.truncate(len);
     Ok(out)
 }
 
-/// Opens members of gzip, one after another: each in one call, if the size is guessed, so that nothing has to be kept of what
-/// came out, and into memory that was not cleared before.
-fn gunzip(mut data: &[u8], limit: usize, spare: &Spare) -> Result<Vec<u8>, Damage> {
-    const WINDOW_BITS: u8 = 15; // the most there is
-    let most = limit.saturating_add(1);
-    let mut out = spare.take(gzip_size(data).clamp(64, most.max(64)));
+/// Decompresses members of gzip, one after another. If the guessed size is right, each takes one call, which needs no
+/// window and writes to memory that was not cleared before.
+fn gunzip(mut data: &[u8], limit: usize, pool: &BufferPool) -> Result<Vec<u8>, CodecError> {
+    const WINDOW_BITS: u8 = 15; // maximum
+    let max = limit.saturating_add(1);
+    let mut out = pool.take(gzip_size(data).clamp(64, max.max(64)));
     while !data.is_empty() {
         let mut member = Decompress::new_gzip(WINDOW_BITS);
         loop {
             if out.len() == out.capacity() {
-                out.reserve_exact(out.len().min(most - out.len()));
+                out.reserve_exact(out.len().min(max - out.len()));
             }
-            let (taken, len) = (member.total_in(), out.len());
-            let status = member.decompress_vec(data, &mut out, FlushDecompress::Finish).map_err(Damage::invalid)?;
-            let taken = (member.total_in() - taken) as usize;
-            data = &data[taken..];
+            let (read_before, len) = (member.total_in(), out.len());
+            let status = member.decompress_vec(data, &mut out, FlushDecompress::Finish).map_err(CodecError::invalid)?;
+            let read = (member.total_in() - read_before) as usize;
+            data = &data[read..];
             if out.len() > limit {
-                return Err(Damage::TooLarge);
+                return Err(CodecError::TooLarge);
             }
             match status {
                 Status::StreamEnd => break,
-                _ if taken == 0 && out.len() == len => return Err(Damage::invalid("it is cut off")),
+                _ if read == 0 && out.len() == len => return Err(CodecError::invalid("it is cut off")),
                 _ => {}
             }
         }
@@ -203,14 +194,14 @@ fn gunzip(mut data: &[u8], limit: usize, spare: &Spare) -> Result<Vec<u8>, Damag
     Ok(out)
 }
 
-/// The size that gzip data says it has, believed up to a ratio that JSON reaches, and one byte more, so that the end is
-/// seen without growing.
+/// Returns the size in the trailer of gzip data, up to a ratio that JSON reaches, and one byte more, so that the decoder
+/// finds the end without growing the buffer.
 fn gzip_size(data: &[u8]) -> usize {
-    let said = data.last_chunk::<4>().map_or(0, |n| u32::from_le_bytes(*n) as usize);
-    said.saturating_add(1).min(data.len().saturating_mul(16))
+    let claimed = data.last_chunk::<4>().map_or(0, |n| u32::from_le_bytes(*n) as usize);
+    claimed.saturating_add(1).min(data.len().saturating_mul(16))
 }
 
-/// Reads lz4 frames, one after another: the decoder tells the end of a frame as it tells the end of the data.
+/// Reads lz4 frames, one after another: the decoder returns 0 at the end of a frame as at the end of the data.
 fn read_lz4(decoder: &mut FrameDecoder<&[u8]>, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         let n = decoder.read(buf)?;
@@ -220,25 +211,24 @@ fn read_lz4(decoder: &mut FrameDecoder<&[u8]>, buf: &mut [u8]) -> io::Result<usi
     }
 }
 
-/// Opens zstd frames, one after another.
-fn unzstd(mut data: &[u8], limit: usize) -> Result<Vec<u8>, Damage> {
+/// Decompresses zstd frames, one after another.
+fn unzstd(mut data: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut decoder = Decompressor::new();
     let mut out = Vec::new();
     while !data.is_empty() {
-        // Memory is reserved for the size in the header. A block holds at most 128 KiB and takes at least four bytes.
-        let most = (data.len() as u64 / 4 + 1) << 17;
-        if FrameHeader::parse(data).is_ok_and(|header| header.content_size.is_some_and(|size| size > most)) {
-            return Err(Damage::invalid("a frame of zstd says that it is larger than it can be"));
+        // The decoder reserves the size in the header. A block holds at most 128 KiB and takes at least four bytes.
+        let max = (data.len() as u64 / 4 + 1) << 17;
+        if FrameHeader::parse(data).is_ok_and(|header| header.content_size.is_some_and(|size| size > max)) {
+            return Err(CodecError::invalid("a frame of zstd says that it is larger than it can be"));
         }
         match decoder.decompress_frame(data, None, limit, &mut out) {
             Ok(used) => data = &data[used..],
-            Err(zstd_rs::Error::OutputLimit) => return Err(Damage::TooLarge),
-            Err(e) => return Err(Damage::invalid(e)),
+            Err(zstd_rs::Error::OutputLimit) => return Err(CodecError::TooLarge),
+            Err(e) => return Err(CodecError::invalid(e)),
         }
     }
     Ok(out)
 }
 
 #[cfg(test)]
-#[path = "compress_tests.rs"]
 mod tests;

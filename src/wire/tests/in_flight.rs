@@ -1,4 +1,4 @@
-//! Requests whose callers wait, look elsewhere, or go.
+//! Requests whose callers wait, stop polling, or drop the future.
 
 use std::io;
 use std::pin::Pin;
@@ -12,25 +12,25 @@ use tokio::io::ReadBuf;
 use super::*;
 use crate::metrics::{Metrics, Observation};
 
-/// Heartbeats that fill the pipe to the peer.
+/// Returns a Heartbeat of which a few fill the pipe to the peer.
 fn big() -> HeartbeatRequest {
     heartbeat().with_member_id("m".repeat(30_000).into())
 }
 
 #[tokio::test]
-async fn what_is_written_does_not_depend_on_who_waits() {
+async fn frames_are_written_without_their_callers() {
     let (connection, mut peer) = open().await;
     let mut pending: Vec<_> = (0..8).map(|_| connection.submit(big(), LONG)).collect();
     for p in &mut pending {
         assert!(poll!(p).is_pending());
     }
-    // Nobody polls them while they are read.
+    // No caller polls while the peer reads.
     let mut seen = Vec::new();
     for _ in 0..pending.len() {
         seen.push(request(&mut peer).await.2);
     }
     for (i, correlation) in (0_i16..).zip(&seen) {
-        answer(&mut peer, *correlation, &i.to_be_bytes()).await;
+        respond(&mut peer, *correlation, &i.to_be_bytes()).await;
     }
     for (i, p) in (0..).zip(pending) {
         assert_eq!(p.await.unwrap().error_code, i);
@@ -38,13 +38,13 @@ async fn what_is_written_does_not_depend_on_who_waits() {
 }
 
 #[tokio::test]
-async fn an_answer_right_before_the_end_is_told() {
+async fn a_response_right_before_the_end_counts() {
     let (connection, mut peer) = open().await;
     let mut pending = connection.submit(heartbeat(), LONG);
     let mut unanswered = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending() && poll!(&mut unanswered).is_pending());
     let correlation = request(&mut peer).await.2;
-    answer(&mut peer, correlation, &[0, 7]).await;
+    respond(&mut peer, correlation, &[0, 7]).await;
     drop(peer);
     connection.closed().await;
     assert_eq!(unanswered.await.unwrap_err().kind(), ErrorKind::Disconnected);
@@ -52,23 +52,23 @@ async fn an_answer_right_before_the_end_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_is_kept_for_who_looks_elsewhere_and_an_answer_in_time_counts() {
+async fn deadlines_hold_for_callers_that_do_not_poll() {
     let (connection, mut peer) = open().await;
     let mut in_time = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut in_time).is_pending());
     let correlation = request(&mut peer).await.2;
-    answer(&mut peer, correlation, &[0, 7]).await;
+    respond(&mut peer, correlation, &[0, 7]).await;
     let mut late = connection.submit(heartbeat(), 2 * LONG);
     assert!(poll!(&mut late).is_pending());
     tokio::time::sleep(LONG + LONG / 2).await;
-    assert!(!connection.is_closed(), "the first was answered in time");
+    assert!(!connection.is_closed(), "the first response was in time");
     connection.closed().await;
     assert_eq!(in_time.await.unwrap().error_code, 7);
     assert!(late.await.unwrap_err().is_timeout());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_dropped_while_its_caller_waits_still_has_its_deadline() {
+async fn a_dropped_request_keeps_its_deadline() {
     let (connection, _peer) = open().await;
     let mut pending = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending());
@@ -79,27 +79,27 @@ async fn a_request_that_is_dropped_while_its_caller_waits_still_has_its_deadline
 }
 
 #[tokio::test]
-async fn a_connection_that_is_dropped_ends_when_its_last_answer_is_there() {
+async fn a_dropped_connection_closes_after_its_last_response() {
     let (connection, mut peer) = open().await;
     let mut pending = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending());
     drop(connection);
     let correlation = request(&mut peer).await.2;
-    answer(&mut peer, correlation, &[0, 7]).await;
+    respond(&mut peer, correlation, &[0, 7]).await;
     assert_eq!(pending.await.unwrap().error_code, 7);
     assert_eq!(peer.read(&mut [0; 8]).await.unwrap(), 0, "the socket is closed");
 }
 
 #[tokio::test]
-async fn one_answer_beyond_the_limit_is_not_said_of_all() {
+async fn one_oversized_response_fails_one_request_as_corrupt() {
     let (connection, mut peer) = open().await;
     let both: [_; 2] = std::array::from_fn(|_| connection.submit(heartbeat(), LONG));
     peer.write_u32(2 << 20).await.unwrap();
-    let kinds = futures_util::future::join_all(both).await.into_iter().map(|answer| answer.unwrap_err().kind());
+    let kinds = futures_util::future::join_all(both).await.into_iter().map(|response| response.unwrap_err().kind());
     assert_eq!(kinds.collect::<Vec<_>>(), [ErrorKind::Corrupt, ErrorKind::Disconnected]);
 }
 
-/// Panics when a request ends.
+/// A metrics sink that panics when a request is done.
 #[derive(Debug)]
 struct Panics;
 
@@ -110,15 +110,15 @@ impl Metrics for Panics {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_woken_even_if_the_metrics_panic() {
+async fn callers_are_woken_even_if_metrics_panic() {
     let (connection, _peer) = open_as(|io| io, Reporter::to(Arc::new(Panics))).await;
     let pending = connection.submit(heartbeat(), LONG);
-    let answer = tokio::time::timeout(2 * LONG, pending).await.expect("it is woken");
-    assert!(answer.unwrap_err().is_timeout());
+    let response = tokio::time::timeout(2 * LONG, pending).await.expect("it is woken");
+    assert!(response.unwrap_err().is_timeout());
     connection.closed().await;
 }
 
-/// What is written stays in a buffer, once that is asked for.
+/// A stream whose flush is stuck once the flag is set.
 struct Unflushed(DuplexStream, Arc<AtomicBool>);
 
 impl AsyncRead for Unflushed {
@@ -143,10 +143,10 @@ impl AsyncWrite for Unflushed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_also_ends_a_flush_that_is_stuck() {
+async fn close_aborts_a_stuck_flush() {
     let stuck = Arc::new(AtomicBool::new(false));
     let (connection, _peer) = open_as(|io| Unflushed(io, Arc::clone(&stuck)), Reporter::default()).await;
-    tokio::task::yield_now().await; // its task begins
+    tokio::task::yield_now().await; // the connection task starts
     stuck.store(true, Ordering::Relaxed);
     let mut pending = connection.submit(heartbeat(), LONG);
     assert!(poll!(&mut pending).is_pending());

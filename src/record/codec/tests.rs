@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::*;
 
 impl Codec {
-    /// In a buffer of its own.
+    /// Decompresses into a new buffer.
     pub(in crate::record) fn decompress(self, data: &[u8], limit: usize) -> Result<Vec<u8>> {
-        self.decompress_in(data, limit, &Spare::default())
+        self.decompress_using(data, limit, &BufferPool::default())
     }
 }
 
@@ -39,19 +39,19 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn sizes_around_every_step_round_trip() {
+fn sizes_around_block_limits_round_trip() {
     for compression in ALL {
         for size in [0, 1, 63, 64, 65, 1000, 65_535, 65_536, 65_537, 131_073, 1 << 20] {
             let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             let (codec, packed) = pack(compression, &data);
             assert_eq!(codec.decompress(&packed, size).unwrap(), data, "{codec:?} {size}");
-            assert_eq!(Codec::of(codec.bits()).unwrap(), codec);
+            assert_eq!(Codec::from_attributes(codec.bits()).unwrap(), codec);
         }
     }
 }
 
 #[test]
-fn a_bomb_stops_at_the_limit() {
+fn decompression_stops_at_the_limit() {
     for compression in ALL {
         let (codec, bomb) = pack(compression, &vec![0; 64 << 20]);
         let error = codec.decompress(&bomb, 1 << 20).unwrap_err();
@@ -65,8 +65,8 @@ fn a_bomb_stops_at_the_limit() {
 }
 
 #[test]
-fn a_size_that_the_data_can_t_have_is_no_reason_to_reserve_it() {
-    // A frame of zstd that says it has 1 GiB, a block of snappy that says the same, both nearly empty.
+fn impossible_claimed_sizes_are_not_reserved() {
+    // A zstd frame and a snappy block that claim 1 GiB and are nearly empty.
     let zstd = [&0xFD2F_B528_u32.to_le_bytes()[..], &[0xA0], &(1_u32 << 30).to_le_bytes(), &[1, 0, 0]].concat();
     let snappy = [0x80, 0x80, 0x80, 0x80, 0x04, 0];
     for (codec, data) in [(Codec::Zstd, &zstd[..]), (Codec::Snappy, &snappy[..])] {
@@ -76,7 +76,7 @@ fn a_size_that_the_data_can_t_have_is_no_reason_to_reserve_it() {
 }
 
 #[test]
-fn streams_one_after_another_are_one() {
+fn concatenated_streams_are_read_as_one() {
     for compression in [Compression::Gzip { level: 6 }, Compression::Lz4, Compression::Zstd] {
         let (codec, mut both) = pack(compression, b"one ");
         both.extend(pack(compression, b"two").1);
@@ -105,22 +105,22 @@ fn snappy_is_read_with_and_without_framing() {
 }
 
 #[test]
-fn what_is_cut_off_is_never_taken_for_the_whole() {
+fn truncated_data_is_an_error() {
     let data = b"some bytes that are worth compressing, compressing, compressing";
     for compression in ALL {
         let (codec, good) = pack(compression, data);
         for cut in 0..good.len() {
-            let opened = codec.decompress(&good[..cut], 1000);
-            assert!(opened.is_err() || opened.is_ok_and(|o| o.is_empty()) || codec == Codec::Lz4, "{codec:?} at {cut}");
+            let plain = codec.decompress(&good[..cut], 1000);
+            assert!(plain.is_err() || plain.is_ok_and(|o| o.is_empty()) || codec == Codec::Lz4, "{codec:?} at {cut}");
         }
     }
-    // The end of lz4 data that ends between two blocks can't be told from its end; the records that are missing can.
+    // lz4 data cut between two blocks looks complete; the missing records are noticed later.
     let (codec, good) = pack(Compression::Lz4, data);
     assert!((0..good.len() - 4).all(|cut| codec.decompress(&good[..cut], 1000).map_or(true, |o| o.is_empty())));
 }
 
-/// Opens zstd by a library that has nothing in common with ours.
-fn unzstd_by_another(data: &[u8]) -> Vec<u8> {
+/// Decompresses zstd with an independent library.
+fn unzstd_independently(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     ruzstd::decoding::StreamingDecoder::new(data).unwrap().read_to_end(&mut out).unwrap();
     out
@@ -128,7 +128,7 @@ fn unzstd_by_another(data: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn what_is_compressed_is_opened(data in data(), compression in any_codec(), front in vec(any::<u8>(), 0..80)) {
+    fn compressed_data_round_trips(data in data(), compression in any_codec(), front in vec(any::<u8>(), 0..80)) {
         let (codec, packed) = compress(compression, &data, front.clone()).unwrap();
         prop_assert_eq!(&packed[..front.len()], &front[..]);
         let packed = &packed[front.len()..];
@@ -140,14 +140,14 @@ proptest! {
     }
 
     #[test]
-    fn another_zstd_reads_ours_and_we_read_its(data in data()) {
-        prop_assert_eq!(&unzstd_by_another(&pack(Compression::Zstd, &data).1), &data);
+    fn zstd_is_interoperable_with_ruzstd(data in data()) {
+        prop_assert_eq!(&unzstd_independently(&pack(Compression::Zstd, &data).1), &data);
         let theirs = ruzstd::encoding::compress_to_vec(&data[..], ruzstd::encoding::CompressionLevel::Fastest);
         prop_assert_eq!(&Codec::Zstd.decompress(&theirs, data.len()).unwrap(), &data);
     }
 
     #[test]
-    fn damage_is_never_a_panic_and_never_more_than_the_limit(
+    fn damaged_data_neither_panics_nor_exceeds_the_limit(
         data in data(),
         compression in any_codec(),
         flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -160,15 +160,15 @@ proptest! {
             packed[at] = byte;
         }
         for damaged in [&packed[..], &packed[..cut.index(packed.len())]] {
-            if let Ok(opened) = codec.decompress(damaged, limit) {
-                prop_assert!(opened.len() <= limit);
+            if let Ok(plain) = codec.decompress(damaged, limit) {
+                prop_assert!(plain.len() <= limit);
             }
         }
     }
 
     #[test]
-    fn arbitrary_bytes_are_never_a_panic(mut bytes in vec(any::<u8>(), 0..200), codec in 0..5i16, begin: bool) {
-        let codec = Codec::of(codec).unwrap();
+    fn arbitrary_bytes_do_not_panic(mut bytes in vec(any::<u8>(), 0..200), codec in 0..5i16, begin: bool) {
+        let codec = Codec::from_attributes(codec).unwrap();
         if begin {
             let magic: &[u8] = match codec {
                 Codec::None => &[],
@@ -179,8 +179,8 @@ proptest! {
             };
             bytes.splice(0..0, magic.iter().copied());
         }
-        if let Ok(opened) = codec.decompress(&bytes, 10_000) {
-            prop_assert!(opened.len() <= 10_000);
+        if let Ok(plain) = codec.decompress(&bytes, 10_000) {
+            prop_assert!(plain.len() <= 10_000);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The targets from seeds: each input is a sample of what a target expects, with some of its bytes changed.
+//! Runs the targets from seeds: each input is a valid sample with some bytes changed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +11,9 @@ use super::*;
 use crate::config::Compression;
 use crate::record::raw;
 
-/// The most that an input of a few KiB may take: batches are opened up to 256 KiB, and a record of seven bytes takes twenty times
-/// as much once it is read.
-const MEMORY: u64 = 16 << 20;
+/// Memory limit for an input of a few KiB: batches are decompressed up to 256 KiB, and a record of seven bytes takes twenty times
+/// as much once it is decoded.
+const MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// Seeds per target without `AILURUS_FUZZ_SEEDS`.
 const SEEDS: u64 = 4_000;
 
@@ -21,7 +21,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|n| n.parse().expect("a number"))
 }
 
-/// Runs a target on the inputs of all seeds, or of the one that is asked for.
+/// Runs a target on the inputs of all seeds, or of the one in `AILURUS_FUZZ_SEED`.
 fn run(name: &str, sample: impl Fn(&mut Rng) -> Vec<u8>) {
     let (_, target) = TARGETS.iter().find(|(of, _)| *of == name).unwrap();
     let seeds = match number("AILURUS_FUZZ_SEED") {
@@ -36,11 +36,16 @@ fn run(name: &str, sample: impl Fn(&mut Rng) -> Vec<u8>) {
         let mut outcome = Ok(());
         let cost = measure(|| outcome = catch_unwind(AssertUnwindSafe(|| target(&input))));
         assert!(outcome.is_ok(), "to run it again: {}\n{input:02x?}", again());
-        assert!(cost.bytes_max < MEMORY, "{cost:?} for {} bytes; to run it again: {}", input.len(), again());
+        assert!(
+            cost.bytes_max < MEMORY_LIMIT_BYTES,
+            "{cost:?} for {} bytes; to run it again: {}",
+            input.len(),
+            again()
+        );
     }
 }
 
-/// Changes up to four places; one in eight inputs stays as it is.
+/// Changes up to four places; leaves one in eight inputs unchanged.
 fn change(input: &mut Vec<u8>, rng: &mut Rng) {
     if rng.u8(..8) == 0 {
         return;
@@ -75,7 +80,7 @@ fn response() {
 
 #[test]
 fn records() {
-    let older: Vec<Vec<u8>> = include_str!("../tests/vectors/legacy-messages.txt")
+    let older: Vec<Vec<u8>> = include_str!("../../tests/vectors/legacy-messages.txt")
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split(' ').nth(1).unwrap())
@@ -151,7 +156,7 @@ fn group() {
 
 #[test]
 fn dotenv() {
-    let lines = include_str!("../.env.example").lines().collect::<Vec<_>>();
+    let lines = include_str!("../../.env.example").lines().collect::<Vec<_>>();
     run("dotenv", move |rng| {
         let mut text = String::new();
         for _ in 0..rng.usize(..6) {

@@ -1,4 +1,4 @@
-//! The table of response fields against kafka-protocol's encoder, and against noise.
+//! The table of response fields against kafka-protocol's encoder, and against random bytes.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use crate::wire::Produce;
 use crate::wire::api::{self, Api};
-use crate::wire::schema;
+use crate::wire::validate;
 
-/// In each version of the table, what kafka-protocol encodes is accepted, and no prefix of it is.
+/// Checks in each version that what kafka-protocol encodes is valid, and that no prefix of it is.
 fn agrees<A: Api>(response: &A::Response)
 where
     A::Response: Encodable + Clone,
@@ -17,19 +17,19 @@ where
     let (min, max) = A::VERSIONS;
     for version in min..=max {
         let mut body = BytesMut::new();
-        // A sample sets fields that some versions lack; kafka-protocol refuses those that may not be left out.
+        // A sample sets fields that some versions lack; kafka-protocol rejects those that are not ignorable.
         if response.encode(&mut body, version).is_err() {
             panic!("{} v{version} can't be encoded", A::NAME);
         }
         let flexible = version >= A::FLEXIBLE;
-        let check = |b: &[u8]| schema::check(b, A::RESPONSE, version, flexible);
+        let check = |b: &[u8]| validate::check(b, A::RESPONSE, version, flexible);
         assert_eq!(check(&body), Ok(()), "{} v{version}", A::NAME);
         A::Response::decode(&mut body.clone().freeze(), version).unwrap();
         for n in 0..body.len() {
-            assert!(check(&body[..n]).is_err(), "{} v{version} cut at {n}", A::NAME);
+            assert!(check(&body[..n]).is_err(), "{} v{version} truncated at {n}", A::NAME);
         }
         body.extend([0]);
-        assert!(check(&body).is_err(), "{} v{version} with a byte too many", A::NAME);
+        assert!(check(&body).is_err(), "{} v{version} with an extra byte", A::NAME);
     }
 }
 
@@ -133,10 +133,10 @@ fn topics() {
     agrees::<InitProducerIdRequest>(&InitProducerIdResponse::default());
 }
 
-/// The decoder reads a tagged field that it knows by its fields, whatever size it says it has: a false size would let it read
-/// what follows from another place than the check did, an array of 2^31 elements there, say.
+/// The decoder ignores the size of a tagged field that it knows. With a false size it would read what follows from another place
+/// than the check, an array of 2^31 elements for example.
 #[test]
-fn a_known_tagged_field_must_be_as_long_as_it_says() {
+fn known_tagged_fields_must_have_the_right_size() {
     use fetch_response::*;
     let p = PartitionData::default()
         .with_diverging_epoch(EpochEndOffset::default().with_epoch(3))
@@ -151,7 +151,7 @@ fn a_known_tagged_field_must_be_as_long_as_it_says() {
     sizes_matter::<CreateTopicsRequest>(&CreateTopicsResponse::default().with_topics(vec![t]), &[[0, 2]]);
 }
 
-/// In the latest version, each of these tags with its size is there, and another size is not accepted.
+/// Checks in the latest version that each of these tags is there with its size, and that another size is not valid.
 fn sizes_matter<A: Api>(response: &A::Response, tags: &[[u8; 2]])
 where
     A::Response: Encodable,
@@ -159,28 +159,27 @@ where
     let version = A::VERSIONS.1;
     let mut body = BytesMut::new();
     response.encode(&mut body, version).unwrap();
-    assert_eq!(schema::check(&body, A::RESPONSE, version, true), Ok(()));
+    assert_eq!(validate::check(&body, A::RESPONSE, version, true), Ok(()));
     for tag in tags {
         let at = body.windows(2).rposition(|w| w == tag).unwrap();
         for size in [tag[1] - 1, tag[1] + 1] {
             let mut lie = body.clone();
             lie[at + 1] = size;
-            // With as many bytes behind it as the size wants, so that the end alone does not give it away.
-            lie.extend([0; 1]);
-            let found = schema::check(&lie, A::RESPONSE, version, true);
-            assert!(found.unwrap_err().to_string().contains("not as long as it says"), "{tag:?} said {size}");
+            lie.extend([0; 1]); // enough bytes for the larger size
+            let checked = validate::check(&lie, A::RESPONSE, version, true);
+            assert!(checked.unwrap_err().to_string().contains("not as long as it says"), "{tag:?} with size {size}");
         }
     }
 }
 
 proptest! {
-    /// Whatever passes the check can be given to the decoder, which must not end the process.
+    /// The decoder must not abort the process on what passes the check.
     #[test]
-    fn noise_is_survived(body in proptest::collection::vec(prop_oneof![3 => 0_u8..3, 1 => any::<u8>()], 0..200)) {
-        api::each(|line| {
-            for version in line.versions.0..=line.versions.1 {
-                if schema::check(&body, line.fields, version, version >= line.flexible).is_ok() {
-                    (line.decode)(&body, version);
+    fn random_bytes_are_survived(body in proptest::collection::vec(prop_oneof![3 => 0_u8..3, 1 => any::<u8>()], 0..200)) {
+        api::for_each_response(|api| {
+            for version in api.versions.0..=api.versions.1 {
+                if validate::check(&body, api.fields, version, version >= api.flexible).is_ok() {
+                    (api.decode)(&body, version);
                 }
             }
         });
@@ -188,16 +187,16 @@ proptest! {
 }
 
 #[test]
-fn api_versions() {
+fn api_versions_request() {
     use api_versions_response::*;
     let k = ApiVersion::default();
-    let answer = ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]);
-    agrees::<ApiVersionsRequest>(&answer);
-    // Features are told from version 3 on, in tagged fields, which kafka-protocol does not write in older versions.
+    let response = ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]);
+    agrees::<ApiVersionsRequest>(&response);
+    // Features are sent from version 3 on, in tagged fields, which kafka-protocol does not write in older versions.
     let s = SupportedFeatureKey::default().with_name("metadata.version".into()).with_max_version(7);
     let f = FinalizedFeatureKey::default().with_name("metadata.version".into()).with_max_version_level(7);
-    let answer = answer.with_supported_features(vec![s.clone(), s]).with_finalized_features(vec![f.clone(), f]);
-    agrees::<ApiVersionsRequest>(&answer.with_finalized_features_epoch(3).with_zk_migration_ready(true));
+    let response = response.with_supported_features(vec![s.clone(), s]).with_finalized_features(vec![f.clone(), f]);
+    agrees::<ApiVersionsRequest>(&response.with_finalized_features_epoch(3).with_zk_migration_ready(true));
 }
 
 #[test]
@@ -209,8 +208,8 @@ fn administration() {
     let r = DescribeConfigsResult::default().with_resource_name("t".into()).with_configs(vec![c.clone(), c]);
     agrees::<DescribeConfigsRequest>(&DescribeConfigsResponse::default().with_results(vec![r.clone(), r]));
     let r = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
-    let answer = IncrementalAlterConfigsResponse::default();
-    agrees::<IncrementalAlterConfigsRequest>(&answer.with_responses(vec![r.clone(), r.with_error_message(None)]));
+    let response = IncrementalAlterConfigsResponse::default();
+    agrees::<IncrementalAlterConfigsRequest>(&response.with_responses(vec![r.clone(), r.with_error_message(None)]));
     use describe_log_dirs_response::*;
     let p = DescribeLogDirsPartition::default().with_partition_size(7);
     let t = DescribeLogDirsTopic::default().with_name(name()).with_partitions(vec![p.clone(), p]);

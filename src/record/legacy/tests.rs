@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flate2::Crc;
 
 use super::super::decode::TimestampType;
-use super::super::{Batch, decode_batches};
+use super::super::{RecordBatch, decode_batches};
 use super::*;
 use crate::error::ErrorKind;
 
@@ -19,20 +19,20 @@ fn text(field: &Option<Bytes>) -> String {
     field.as_ref().map_or("null".to_owned(), |bytes| bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// The records of a set as Kafka's program prints them, and what is wrong with the rest.
+/// Returns the records of a set as the Java generator of the vectors prints them, and the first error.
 fn read(set: Bytes) -> (Vec<String>, Option<crate::Error>) {
     let mut all = Vec::new();
     for batch in decode_batches(set, LIMIT) {
-        let records = batch.and_then(|batch: Batch| {
-            let of = if batch.timestamp_type == TimestampType::LogAppendTime { 'a' } else { 'c' };
+        let records = batch.and_then(|batch: RecordBatch| {
+            let kind = if batch.timestamp_type == TimestampType::LogAppendTime { 'a' } else { 'c' };
             let records: Vec<_> = batch.records()?.collect::<Result<_>>()?;
             assert_eq!(records.last().unwrap().offset, batch.last_offset);
-            Ok((of, records))
+            Ok((kind, records))
         });
         match records {
-            Ok((of, records)) => all.extend(records.iter().map(|r| {
+            Ok((kind, records)) => all.extend(records.iter().map(|r| {
                 assert!(r.headers.is_empty());
-                format!("{}:{of}:{}:{}:{}", r.offset, r.timestamp, text(&r.key), text(&r.value))
+                format!("{}:{kind}:{}:{}:{}", r.offset, r.timestamp, text(&r.key), text(&r.value))
             })),
             Err(e) => return (all, Some(e)),
         }
@@ -41,7 +41,8 @@ fn read(set: Bytes) -> (Vec<String>, Option<crate::Error>) {
 }
 
 fn vectors() -> impl Iterator<Item = (&'static str, Bytes, Vec<&'static str>)> {
-    let lines = include_str!("../../tests/vectors/legacy-messages.txt").lines().filter(|line| !line.starts_with('#'));
+    let lines =
+        include_str!("../../../tests/vectors/legacy-messages.txt").lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| {
         let mut fields = line.split(' ');
         (fields.next().unwrap(), hex(fields.next().unwrap()).unwrap(), fields.collect())
@@ -53,7 +54,7 @@ fn vector(name: &str) -> Bytes {
 }
 
 #[test]
-fn kafkas_own_messages_are_read_as_kafka_reads_them() {
+fn messages_written_by_kafka_are_read() {
     let mut seen = 0;
     for (name, set, expected) in vectors() {
         let (records, error) = read(set);
@@ -66,7 +67,7 @@ fn kafkas_own_messages_are_read_as_kafka_reads_them() {
 }
 
 #[test]
-fn a_message_that_is_cut_off_is_left_for_the_next_fetch() {
+fn a_truncated_last_message_is_skipped() {
     let set = vector("v1-none");
     let (whole, _) = read(set.clone());
     let (records, error) = read(set.slice(..set.len() - 1));
@@ -74,20 +75,20 @@ fn a_message_that_is_cut_off_is_left_for_the_next_fetch() {
     assert_eq!(records, whole[..2]);
 }
 
-/// A message with other bytes, and a checksum for them.
+/// Changes a message and corrects its checksum.
 fn forge(set: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut bytes = set.to_vec();
     change(&mut bytes);
     let size = u32::try_from(bytes.len() - 12).unwrap();
     bytes[8..12].copy_from_slice(&size.to_be_bytes());
     let mut crc = Crc::new();
-    crc.update(&bytes[CRC_START..]);
+    crc.update(&bytes[CRC_END..]);
     bytes[12..16].copy_from_slice(&crc.sum().to_be_bytes());
     bytes.into()
 }
 
 #[test]
-fn damage_is_told_with_its_offset_and_what_is_before_it_is_read() {
+fn errors_name_the_damaged_offset() {
     let set = vector("v1-none");
     let whole = read(set.clone()).0;
     let at = set.len() - 1;
@@ -99,13 +100,13 @@ fn damage_is_told_with_its_offset_and_what_is_before_it_is_read() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("the message at offset 102 is damaged: its CRC-32 is"), "{error}");
 
-    for (name, change, said) in [
+    for (name, change, expected) in [
         ("v1-gzip", 26..30, "its bytes end within its key or value"),
         ("v0-gzip", 40..44, "the batch is not valid gzip"),
     ] {
         let set = forge(&vector(name), |bytes| bytes[change].fill(0x7e));
         let error = read(set).1.unwrap();
-        assert!(error.full().contains(said), "{error:?}");
+        assert!(error.full().contains(expected), "{error:?}");
     }
     let longer = forge(&vector("v1-gzip"), |bytes| bytes.push(0));
     assert!(read(longer).1.unwrap().to_string().contains("1 bytes are left behind its value"));
@@ -113,7 +114,7 @@ fn damage_is_told_with_its_offset_and_what_is_before_it_is_read() {
     assert!(read(before).1.unwrap().full().contains("holds the offset 2, which is beyond its own"));
 }
 
-/// A compressed message at offset 200 that holds `inner`.
+/// Returns a compressed message at offset 200 that holds `inner`.
 fn wrap(magic: u8, inner: &[u8]) -> Bytes {
     let value = crate::record::raw::compress(inner, crate::Compression::Gzip { level: 6 }).unwrap();
     let mut bytes = vec![0; 16];
@@ -127,8 +128,8 @@ fn wrap(magic: u8, inner: &[u8]) -> Bytes {
 }
 
 #[test]
-fn wrappers_that_hold_what_they_must_not_are_refused() {
-    for (magic, inner, said) in [
+fn invalid_wrappers_are_errors() {
+    for (magic, inner, expected) in [
         (1, vector("v1-gzip"), "it is compressed twice"),
         (1, vector("v0-none"), "it holds no whole message of format 1 at its byte 0"),
         (0, vector("v0-none").slice(..40), "it holds no whole message of format 0 at its byte"),
@@ -138,13 +139,13 @@ fn wrappers_that_hold_what_they_must_not_are_refused() {
         assert!(records.is_empty());
         let error = error.unwrap();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
-        assert!(error.full().contains(said), "{error:?}");
+        assert!(error.full().contains(expected), "{error:?}");
         assert!(error.full().contains("200"), "{error:?}");
     }
 }
 
 #[test]
-fn a_wrapper_that_holds_more_than_is_allowed_is_refused() {
+fn wrapper_decompression_is_bounded() {
     let batch = decode_batches(vector("v1-gzip-large"), 1 << 10).next().unwrap().unwrap();
     let error = batch.records().unwrap_err();
     assert!(error.full().contains("max_decompressed_bytes"), "{error:?}");

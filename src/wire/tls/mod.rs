@@ -1,10 +1,9 @@
 //! TLS below a connection, by rustls.
 //!
-//! - The files are looked at with each new connection, and used when they have changed; those read before stay in use while what is
-//!   new can't be.
-//! - No session is resumed: each connection checks the broker's certificate and shows ours, so that what is revoked or replaced
-//!   has its effect with the next one.
-//! - What goes wrong is told in words for whoever runs the client: see [`explain`].
+//! - The certificate files are read for each new connection. Changed files that can't be used are ignored, with a warning.
+//! - Sessions are not resumed: each connection verifies the broker's certificate and presents the client's, so that a revoked or
+//!   replaced one takes effect with the next connection.
+//! - Errors say what an operator has to do: see [`explain`].
 
 mod explain;
 mod files;
@@ -14,8 +13,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,94 +30,95 @@ use tokio_rustls::client::TlsStream;
 use self::files::Files;
 use crate::config::{BrokerAddr, TlsConfig};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Lock;
 
-/// Makes TLS connections by a client's settings.
+/// Makes TLS streams by a client's settings.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct TlsClient {
     config: TlsConfig,
-    /// What the files made last.
-    loaded: Mutex<Option<Loaded>>,
+    /// The configuration in use.
+    loaded: Lock<Option<LoadedConfig>>,
 }
 
-struct Loaded {
+struct LoadedConfig {
     files: Files,
     client: Arc<ClientConfig>,
 }
 
-impl fmt::Debug for Loaded {
+impl fmt::Debug for LoadedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded").finish_non_exhaustive() // both have our key
+        f.debug_struct("LoadedConfig").finish_non_exhaustive() // both hold the private key
     }
 }
 
 /// A handshake that failed.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct HandshakeFailure {
     pub(super) error: Error,
-    /// The other side showed no sign of TLS.
-    pub(super) no_tls: bool,
+    /// True if the peer may not speak TLS.
+    pub(super) is_not_tls: bool,
 }
 
-impl From<Error> for Refused {
+impl From<Error> for HandshakeFailure {
     fn from(error: Error) -> Self {
-        Self { error, no_tls: false }
+        Self { error, is_not_tls: false }
     }
 }
 
-impl Tls {
+impl TlsClient {
     pub(super) fn new(config: TlsConfig) -> Self {
-        Self { config, loaded: Mutex::default() }
+        Self { config, loaded: Lock::default() }
     }
 
-    /// The handshake, within `timeout`.
-    pub(super) async fn secure(
+    /// Performs the handshake, within `timeout`.
+    pub(super) async fn handshake(
         self: &Arc<Self>,
         tcp: TcpStream,
         addr: &BrokerAddr,
         timeout: Duration,
-    ) -> Result<Secured, Refused> {
+    ) -> Result<TlsDuplex, HandshakeFailure> {
         let name = self.server_name(addr)?;
         let this = Arc::clone(self);
-        // Reads files.
+        // On the blocking pool: reads files.
         let loaded = tokio::task::spawn_blocking(move || this.load()).await;
         let loaded = loaded.map_err(|e| Error::new(ErrorKind::Closed, format!("{addr}: TLS was not set up: {e}")))?;
         let mut client = (*loaded?).clone();
-        let credentials = Arc::new(Credentials {
-            own: client.client_auth_cert_resolver,
+        let client_auth = Arc::new(ClientAuth {
+            resolver: client.client_auth_cert_resolver,
             cert_file: self.config.cert_file.clone(),
             ca_file: self.config.ca_file.clone(),
-            asked: AtomicBool::new(false),
+            was_requested: AtomicBool::new(false),
         });
-        client.client_auth_cert_resolver = Arc::clone(&credentials) as Arc<dyn ResolvesClientCert>;
+        client.client_auth_cert_resolver = Arc::clone(&client_auth) as Arc<dyn ResolvesClientCert>;
         let handshake = TlsConnector::from(Arc::new(client)).connect(name, tcp);
         match tokio::time::timeout(timeout, handshake).await {
-            Ok(Ok(stream)) => Ok(Secured { stream, credentials, heard: false }),
-            Ok(Err(e)) => Err(explain::handshake(addr, &e, &credentials)),
+            Ok(Ok(stream)) => Ok(TlsDuplex { stream, client_auth, has_received: false }),
+            Ok(Err(e)) => Err(explain::handshake(addr, &e, &client_auth)),
             Err(_) => {
                 let what =
-                    format!("{addr} accepted the connection but did not end the TLS handshake within {timeout:?}");
-                Err(Refused { error: Error::new(ErrorKind::Connect, what), no_tls: true })
+                    format!("{addr} accepted the connection but did not complete the TLS handshake within {timeout:?}");
+                Err(HandshakeFailure { error: Error::new(ErrorKind::Connect, what), is_not_tls: true })
             }
         }
     }
 
-    /// What the broker's certificate must be for.
+    /// Returns the name that the broker's certificate must have.
     fn server_name(&self, addr: &BrokerAddr) -> Result<ServerName<'static>> {
         let name = self.config.server_name.as_deref().unwrap_or(addr.host());
-        // The zone of a link-local address is of no meaning to the other side.
+        // The zone of a link-local address means nothing to the peer.
         let name = name.split('%').next().unwrap_or(name);
         ServerName::try_from(name.to_owned()).map_err(|_| {
             let what = format!(
-                "{addr}: {name:?} is neither a DNS name nor an IP address, so no certificate can be for it: set \
-                 REDPANDA_TLS_SERVER_NAME to what the broker's certificate is for"
+                "{addr}: {name:?} is neither a DNS name nor an IP address, so no certificate can have it: set \
+                 REDPANDA_TLS_SERVER_NAME to a name in the broker's certificate"
             );
             Error::new(ErrorKind::Config, what)
         })
     }
 
-    /// By the files as they are now, as far as they can be used.
+    /// Returns the configuration by the current files, or the previous one if those can't be used.
     fn load(&self) -> Result<Arc<ClientConfig>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock();
         let fresh = Files::read(&self.config);
         if let (Some(now), Ok(files)) = (&*loaded, &fresh) {
             if now.files == *files {
@@ -129,13 +129,13 @@ impl Tls {
         match (fresh, &*loaded) {
             (Ok((client, files)), before) => {
                 if before.is_some() {
-                    tracing::info!("changed TLS files are in use from now on");
+                    tracing::info!("changed TLS files are in use");
                 }
-                *loaded = Some(Loaded { files, client: Arc::clone(&client) });
+                *loaded = Some(LoadedConfig { files, client: Arc::clone(&client) });
                 Ok(client)
             }
             (Err(error), Some(before)) => {
-                tracing::warn!(%error, "changed TLS files can't be used; what was read before stays in use");
+                tracing::warn!(%error, "changed TLS files can't be used; the previous ones stay in use");
                 Ok(Arc::clone(&before.client))
             }
             (Err(error), None) => Err(error),
@@ -145,73 +145,74 @@ impl Tls {
 
 fn client_config(files: &Files, config: &TlsConfig) -> Result<Arc<ClientConfig>> {
     let unusable = |what: String, e: rustls::Error| Error::new(ErrorKind::Config, format!("{what}: {e}"));
-    let provider = provider::of_this_cpu();
+    let provider = provider::for_this_cpu();
     let roots = files.roots(config)?;
-    let own = files.own(config)?;
+    let certificate = files.client_certificate(config)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| unusable("TLS can't be used".into(), e))?
         .with_root_certificates(roots);
-    let mut client = match own {
+    let mut client = match certificate {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|e| files::unusable_key(config, &e))?,
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|e| files::key_error(config, &e))?,
     };
     client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }
 
-/// What one connection shows of us, and whether the broker asked for it.
-struct Credentials {
-    own: Arc<dyn ResolvesClientCert>,
+/// The client certificate of one connection, which notes whether the broker requested it.
+struct ClientAuth {
+    resolver: Arc<dyn ResolvesClientCert>,
     cert_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
-    asked: AtomicBool,
+    was_requested: AtomicBool,
 }
 
-impl Credentials {
-    fn were_asked_for(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+impl ClientAuth {
+    fn was_requested(&self) -> bool {
+        self.was_requested.load(Ordering::Relaxed)
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for ClientAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("cert_file", &self.cert_file).finish_non_exhaustive() // `own` has our key
+        f.debug_struct("ClientAuth").field("cert_file", &self.cert_file).finish_non_exhaustive() // `resolver` holds the private key
     }
 }
 
-impl ResolvesClientCert for Credentials {
+impl ResolvesClientCert for ClientAuth {
     fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.asked.store(true, Ordering::Relaxed);
-        self.own.resolve(hints, schemes)
+        self.was_requested.store(true, Ordering::Relaxed);
+        self.resolver.resolve(hints, schemes)
     }
 
     fn has_certs(&self) -> bool {
-        self.own.has_certs()
+        self.resolver.has_certs()
     }
 }
 
-/// A TLS stream whose errors are in our words.
+/// A TLS stream that explains its errors.
 #[derive(Debug)]
-pub(super) struct Secured {
+pub(super) struct TlsDuplex {
     stream: TlsStream<TcpStream>,
-    credentials: Arc<Credentials>,
-    /// Whether the broker has answered anything: in TLS 1.3 it judges our certificate after the handshake has ended for us.
-    heard: bool,
+    client_auth: Arc<ClientAuth>,
+    /// True once the broker has sent data: in TLS 1.3 it verifies the client certificate after the client's handshake is
+    /// complete.
+    has_received: bool,
 }
 
-impl Secured {
+impl TlsDuplex {
     fn explain(&self, e: io::Error) -> io::Error {
-        explain::stream(e, &self.credentials, self.heard)
+        explain::stream(e, &self.client_auth, self.has_received)
     }
 }
 
-impl AsyncRead for Secured {
+impl AsyncRead for TlsDuplex {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
         let end = match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => {
-                self.heard = true;
+                self.has_received = true;
                 return Poll::Ready(Ok(()));
             }
             Ok(()) if room == 0 => return Poll::Ready(Ok(())),
@@ -219,14 +220,14 @@ impl AsyncRead for Secured {
             Err(e) => e,
         };
         match self.explain(end) {
-            // Frames have lengths: that TLS was not ended as it should be tells nothing more than that the connection has ended.
+            // Frames have lengths, so a missing close_notify can't hide a truncated frame: it is an ordinary end.
             e if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             e => Poll::Ready(Err(e)),
         }
     }
 }
 
-impl AsyncWrite for Secured {
+impl AsyncWrite for TlsDuplex {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
         Poll::Ready(written.map_err(|e| self.explain(e)))

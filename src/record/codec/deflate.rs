@@ -1,28 +1,28 @@
-//! gzip, made for batches of similar records: quick at about the size of zlib's level 5 (RFC 1951, RFC 1952).
+//! A gzip encoder for batches of similar records: fast, at about the size of zlib's level 5 (RFC 1951, RFC 1952).
 //!
-//! All of the data is at hand, so nothing is copied to a window. Two tables remember where eight and where four bytes were
-//! last: matches of JSON are long, so the first is asked first, for four places at most. Where nothing is found some bytes are
-//! passed over, for what is found behind them is extended backwards: that costs less than to put a match off for a longer one.
+//! All of the data is in memory, so nothing is copied to a window. Two hash tables hold the last places of eight and of four
+//! bytes. Matches in JSON are long, so the first is searched first, at four places at most. Where neither has a match some
+//! bytes are skipped, because a match found behind them is extended backwards: that costs less than lazy matching.
 
 use std::cell::RefCell;
 
-use super::huffman::{Bits, Block};
+use super::huffman::{BitWriter, Block};
 
-const LONG_BITS: u32 = 14;
-const SHORT_BITS: u32 = 14;
-const MIN_MATCH: usize = 4;
-const MAX_MATCH: usize = 258;
-const WINDOW: usize = 1 << 15;
-/// Nothing better than this is looked for.
-const ENOUGH: usize = 24;
-/// After so many places without a match one more byte is passed over at each.
-const PATIENCE: usize = 8;
-/// And so many at most.
-const STRIDE: usize = 32;
-/// Digits that are passed over at once.
-const DIGITS: usize = 16;
+const LONG_HASH_BITS: u32 = 14;
+const SHORT_HASH_BITS: u32 = 14;
+const MIN_MATCH_BYTES: usize = 4;
+const MAX_MATCH_BYTES: usize = 258;
+const WINDOW_BYTES: usize = 1 << 15;
+/// Length of a match that ends the search for a longer one.
+const GOOD_MATCH_BYTES: usize = 24;
+/// Number of misses after which the stride grows by a byte.
+const MISSES_PER_STRIDE: usize = 8;
+/// Maximum stride.
+const MAX_STRIDE_BYTES: usize = 32;
+/// Maximum number of hexadecimal digits that are skipped at once.
+const MAX_DIGITS_SKIPPED: usize = 16;
 
-/// Appends `data` as one gzip member.
+/// Compresses `data` and appends it to `out` as one gzip member.
 pub(super) fn gzip(data: &[u8], out: &mut Vec<u8>) {
     thread_local! {
         static MATCHER: RefCell<Matcher> = RefCell::new(Matcher::new());
@@ -38,15 +38,15 @@ pub(super) fn gzip(data: &[u8], out: &mut Vec<u8>) {
 
 #[derive(Debug)]
 struct Matcher {
-    /// Positions, counted from before the first data on, so that those of earlier data are too far away. Four for each hash,
-    /// the latest first.
+    /// Positions of each hash, the latest first. They keep counting from one call to the next, so that positions in earlier
+    /// data are too far away to match.
     long: Box<[[u32; 4]]>,
     short: Box<[u32]>,
     base: u32,
     block: Block,
 }
 
-/// A place where the same bytes were before.
+/// An earlier place of the same bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Match {
     len: usize,
@@ -56,50 +56,50 @@ struct Match {
 impl Matcher {
     fn new() -> Self {
         Self {
-            long: vec![[0; 4]; 1 << LONG_BITS].into(),
-            short: vec![0; 1 << SHORT_BITS].into(),
-            base: WINDOW as u32 + 1,
+            long: vec![[0; 4]; 1 << LONG_HASH_BITS].into(),
+            short: vec![0; 1 << SHORT_HASH_BITS].into(),
+            base: WINDOW_BYTES as u32 + 1,
             block: Block::default(),
         }
     }
 
     fn deflate(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        if u64::from(self.base) + (data.len() + 2 * WINDOW) as u64 > u64::from(u32::MAX) {
+        if u64::from(self.base) + (data.len() + 2 * WINDOW_BYTES) as u64 > u64::from(u32::MAX) {
             *self = Self::new();
         }
-        let mut bits = Bits::new(out);
-        // The block begins at the first of these; what is behind the second is in no step of it yet.
-        let (mut begun, mut from) = (0, 0);
-        let (mut at, mut missed) = (0, 0);
+        let mut bits = BitWriter::new(out);
+        // The block begins at `block_start`; its steps end at `from`.
+        let (mut block_start, mut from) = (0, 0);
+        let (mut at, mut misses) = (0, 0);
         while at + 9 <= data.len() {
             let Some(Match { mut len, distance }) = self.find(data, at) else {
-                at = pass_over(data, at, missed);
-                missed += 1;
+                at = next_place(data, at, misses);
+                misses += 1;
                 continue;
             };
-            missed = 0;
-            while at > from && at > distance && len < MAX_MATCH && data[at - 1] == data[at - 1 - distance] {
+            misses = 0;
+            while at > from && at > distance && len < MAX_MATCH_BYTES && data[at - 1] == data[at - 1 - distance] {
                 at -= 1;
                 len += 1;
             }
             self.block.step(&data[from..at], len, distance);
             from = at + len;
-            // Some of the places in it, for the bytes to come.
+            // Two places of the match are enough for later matches.
             for i in [at + 1, from - 3] {
-                self.remember(data, i);
+                self.insert(data, i);
             }
             at = from;
             if self.block.is_full() {
-                self.block.finish(&mut bits, &data[begun..from], false);
-                begun = from;
+                self.block.finish(&mut bits, &data[block_start..from], false);
+                block_start = from;
             }
         }
-        self.block.finish(&mut bits, &data[begun..], true);
+        self.block.finish(&mut bits, &data[block_start..], true);
         bits.finish();
-        self.base += (data.len() + WINDOW) as u32;
+        self.base += (data.len() + WINDOW_BYTES) as u32;
     }
 
-    fn remember(&mut self, data: &[u8], at: usize) {
+    fn insert(&mut self, data: &[u8], at: usize) {
         let Some(word) = word(data, at) else { return };
         let position = self.base + at as u32;
         let slot = &mut self.long[long_hash(word)];
@@ -107,7 +107,7 @@ impl Matcher {
         self.short[short_hash(word)] = position;
     }
 
-    /// The best match here; remembers the place.
+    /// Finds the best match at a place, and inserts the place.
     #[inline]
     fn find(&mut self, data: &[u8], at: usize) -> Option<Match> {
         let word = word(data, at)?;
@@ -119,15 +119,15 @@ impl Matcher {
         let mut best = Match::default();
         for earlier in earlier {
             let distance = (position - earlier) as usize;
-            if distance > WINDOW {
-                break; // and so are those before it
+            if distance > WINDOW_BYTES {
+                break; // the earlier ones are too far away too
             }
             if self::word(data, at - distance) == Some(word) {
-                let len = 8 + common(data, at - distance + 8, at + 8, MAX_MATCH - 8);
+                let len = 8 + common_len(data, at - distance + 8, at + 8, MAX_MATCH_BYTES - 8);
                 if len > best.len {
                     best = Match { len, distance };
                 }
-                if len >= ENOUGH {
+                if len >= GOOD_MATCH_BYTES {
                     break;
                 }
             }
@@ -136,21 +136,21 @@ impl Matcher {
             return Some(best);
         }
         let distance = (position - short) as usize;
-        if distance > WINDOW {
+        if distance > WINDOW_BYTES {
             return None;
         }
-        let len = common(data, at - distance, at, MAX_MATCH);
-        // Four bytes from far away cost as much as they save.
-        (len > MIN_MATCH || (len == MIN_MATCH && distance < WINDOW / 4)).then_some(Match { len, distance })
+        let len = common_len(data, at - distance, at, MAX_MATCH_BYTES);
+        // A distant match of four bytes costs as much as it saves.
+        (len > MIN_MATCH_BYTES || (len == MIN_MATCH_BYTES && distance < WINDOW_BYTES / 4))
+            .then_some(Match { len, distance })
     }
 }
 
-/// Where to look next: what has nothing in common for a while, such as a random id, is gone through faster, and numbers at
-/// once.
+/// Returns the next place to search: the stride grows in data without matches, such as random ids, and numbers are skipped.
 #[inline]
-fn pass_over(data: &[u8], at: usize, missed: usize) -> usize {
-    let at = at + (1 + missed / PATIENCE).min(STRIDE);
-    let digits = data.iter().skip(at).take(DIGITS).take_while(|byte| byte.is_ascii_hexdigit());
+fn next_place(data: &[u8], at: usize, misses: usize) -> usize {
+    let at = at + (1 + misses / MISSES_PER_STRIDE).min(MAX_STRIDE_BYTES);
+    let digits = data.iter().skip(at).take(MAX_DIGITS_SKIPPED).take_while(|byte| byte.is_ascii_hexdigit());
     at + digits.count()
 }
 
@@ -161,19 +161,19 @@ fn word(data: &[u8], at: usize) -> Option<u64> {
 
 #[inline]
 fn long_hash(word: u64) -> usize {
-    (word.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - LONG_BITS)) as usize
+    (word.wrapping_mul(0x9e37_79b1_85eb_ca87) >> (64 - LONG_HASH_BITS)) as usize
 }
 
 #[inline]
 fn short_hash(word: u64) -> usize {
-    ((word as u32).wrapping_mul(0x9e37_79b1) >> (32 - SHORT_BITS)) as usize
+    ((word as u32).wrapping_mul(0x9e37_79b1) >> (32 - SHORT_HASH_BITS)) as usize
 }
 
-/// How many bytes are the same from both places on.
+/// Returns the number of equal bytes at two places.
 #[inline]
-fn common(data: &[u8], earlier: usize, at: usize, most: usize) -> usize {
-    let most = (data.len() - at).min(most);
-    let (a, b) = (&data[earlier..earlier + most], &data[at..at + most]);
+fn common_len(data: &[u8], earlier: usize, at: usize, max: usize) -> usize {
+    let max = (data.len() - at).min(max);
+    let (a, b) = (&data[earlier..earlier + max], &data[at..at + max]);
     let mut same = 0;
     for (x, y) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
         let [x, y] = [x, y].map(|c| c.first_chunk().map_or(0, |c| u64::from_le_bytes(*c)));
@@ -195,51 +195,54 @@ mod tests {
 
     use super::*;
 
-    fn opened(packed: &[u8]) -> Vec<u8> {
+    fn decompressed(packed: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         flate2::bufread::GzDecoder::new(packed).read_to_end(&mut plain).unwrap();
         plain
     }
 
-    fn packed(data: &[u8]) -> Vec<u8> {
+    fn compressed(data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         gzip(data, &mut out);
         out
     }
 
     #[test]
-    fn the_ends_of_what_can_be_copied_and_coded() {
+    fn limits_of_matches_and_codes() {
         let mut random = fastrand::Rng::with_seed(1);
         let noise: Vec<u8> = (0..100_000).map(|_| random.u8(..)).collect();
-        // From as far away as can be, and from one byte further.
+        // A match at the maximum distance, and one byte beyond.
         let repeated = |distance: usize| [&noise[..300], &vec![0; distance - 300], &noise[..300]].concat();
-        // Bytes that come once among many others have the longest codes: a run of them is the most that is put at a time.
+        // Bytes that occur once have the longest codes: a run of them is the most that is written at a time.
         let rare = [noise[..30_000].iter().map(|b| b % 16).collect(), (0..=255).collect::<Vec<u8>>()].concat();
         for data in [
             Vec::new(),
             vec![7],
             vec![7; 1_000_000],
-            repeated(WINDOW - 1),
-            repeated(WINDOW),
-            repeated(WINDOW + 1),
+            repeated(WINDOW_BYTES - 1),
+            repeated(WINDOW_BYTES),
+            repeated(WINDOW_BYTES + 1),
             noise.clone(),
             [&rare[..], &rare[30_000..], &noise].concat(),
             rare,
-            // Frequencies of which a tree would have more levels than codes may have bits.
+            // Frequencies whose tree is deeper than codes may be long.
             (0..24_u32).flat_map(|i| vec![i as u8 * 9; 1 << (i / 2)]).rev().collect(),
         ] {
-            let out = packed(&data);
-            assert!(opened(&out) == data, "{} bytes", data.len());
+            let out = compressed(&data);
+            assert!(decompressed(&out) == data, "{} bytes", data.len());
             assert!(out.len() < data.len() + data.len() / 50 + 100, "{} bytes to {}", data.len(), out.len());
         }
-        assert!(packed(&repeated(WINDOW)).len() + 200 < packed(&repeated(WINDOW + 1)).len(), "copied from the far end");
+        assert!(
+            compressed(&repeated(WINDOW_BYTES)).len() + 200 < compressed(&repeated(WINDOW_BYTES + 1)).len(),
+            "the match at the maximum distance is used"
+        );
     }
 
     #[test]
-    fn what_was_packed_before_is_not_copied_from() {
+    fn earlier_data_is_not_matched() {
         let mut matcher = Matcher::new();
         let data: Vec<u8> = (0..5_000_u32).flat_map(|i| (i % 700).to_be_bytes()).collect();
-        // The last one is where positions begin anew.
+        // At the last one, positions start again.
         for base in [matcher.base, u32::MAX - 200_000, u32::MAX - 100_000, u32::MAX - 90_000] {
             matcher.base = matcher.base.max(base);
             let mut out = Vec::new();
@@ -252,9 +255,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_comes_back(words in vec(vec(any::<u8>(), 1..12), 1..20), order in vec(any::<prop::sample::Index>(), 0..3000)) {
+        fn data_round_trips(words in vec(vec(any::<u8>(), 1..12), 1..20), order in vec(any::<prop::sample::Index>(), 0..3000)) {
             let data: Vec<u8> = order.iter().flat_map(|i| words[i.index(words.len())].iter().copied()).collect();
-            prop_assert!(opened(&packed(&data)) == data);
+            prop_assert!(decompressed(&compressed(&data)) == data);
         }
     }
 }
