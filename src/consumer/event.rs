@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::fetch::budget::Held;
 use super::lease::Lease;
+use super::memory::RecordMemory;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::config::OffsetReset;
 use crate::record::{Headers, Record, TopicPartition};
@@ -91,7 +91,7 @@ pub struct Records {
     /// Of the lease they came under.
     pub(crate) epoch: u64,
     /// Gives the bytes back on drop.
-    pub(crate) _held: Option<Held>,
+    pub(crate) _held: Option<RecordMemory>,
 }
 
 impl Records {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use kafka_protocol::messages::fetch_response::AbortedTransaction;
 
-use super::fetch::decode::{Aborted, Limits, unpack};
+use super::fetch::decode::{AbortedTransactions, DecodeLimits, decode_fetch};
 use super::group::subscription::{Subscription, decode_assignment, decode_sticky};
 use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::config::AssignorKind;
@@ -19,11 +19,12 @@ pub(crate) fn records(data: &[u8]) {
     let wire = bytes.len();
     let offset = i64::from(data.last().copied().unwrap_or_default() % 8);
     let aborted = AbortedTransaction::default().with_first_offset(offset);
-    let limits = Limits { max_decompressed: LIMIT, room: LIMIT, end: i64::MAX, spare: BufferPool::default() };
-    let unpacked = unpack(bytes, offset, Some(Aborted::new(&[aborted])), limits);
-    assert!(unpacked.next_offset >= offset && unpacked.used <= wire);
-    for record in &unpacked.records {
-        assert!((offset..unpacked.next_offset).contains(&record.offset));
+    let limits =
+        DecodeLimits { max_decompressed: LIMIT, max_memory: LIMIT, log_end: i64::MAX, spare: BufferPool::default() };
+    let decoded = decode_fetch(bytes, offset, Some(AbortedTransactions::new(&[aborted])), limits);
+    assert!(decoded.next_offset >= offset && decoded.used_bytes <= wire);
+    for record in &decoded.records {
+        assert!((offset..decoded.next_offset).contains(&record.offset));
         assert_eq!(record.headers.iter().count(), record.headers.len());
     }
 }

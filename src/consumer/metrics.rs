@@ -54,8 +54,8 @@ impl Meter {
         self.metrics.report(|| Observation::CommittedOffset { group, topic, partition, offset });
     }
 
-    pub(crate) fn fetched(&self, p: &TopicPartition, came: Came, end: i64) {
-        let Came { batches, records, bytes, uncompressed } = came;
+    pub(crate) fn fetched(&self, p: &TopicPartition, fetched: FetchedStats, end: i64) {
+        let FetchedStats { batches, records, bytes, uncompressed } = fetched;
         let (group, topic, partition) = (&*self.group, &*p.topic, p.partition);
         self.metrics.report(|| Observation::Fetched {
             group,
@@ -80,7 +80,7 @@ impl Meter {
 
 /// What a fetch has brought of a partition.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Came {
+pub(crate) struct FetchedStats {
     pub(crate) batches: u32,
     pub(crate) records: usize,
     pub(crate) bytes: usize,

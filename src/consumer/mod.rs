@@ -17,6 +17,7 @@ mod fetch;
 pub(crate) mod fuzz;
 mod group;
 mod lease;
+mod memory;
 mod metrics;
 mod offsets;
 mod outlook;
@@ -51,9 +52,9 @@ use crate::config::{ConsumerConfig, GroupName, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 use command::Command;
-use event_queue::Inbox;
-use fetch::partition::Begin;
-use fetch::tasks::{Fetcher, Shared as Reading};
+use event_queue::EventQueue;
+use fetch::partition::StartPosition;
+use fetch::tasks::{FetchState, Fetcher};
 use group::coordinator_task::{CoordinatorTask, GroupContext};
 use lease::Lease;
 use metrics::Meter;
@@ -106,16 +107,16 @@ pub struct Consumer {
     client: Client,
     isolation_level: IsolationLevel,
     group: Option<Commands>,
-    inbox: Arc<Inbox>,
+    events: Arc<EventQueue>,
     status: Arc<Status>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Of a consumer without a group.
     fetcher: Option<Fetcher>,
     /// What is read, to move it and to pause it.
-    reading: Option<Arc<Reading>>,
+    fetch_state: Option<Arc<FetchState>>,
     /// What was returned last, where it counts as handled when the program asks for more; else nothing.
-    given: Option<Vec<(Lease, OffsetAndMetadata)>>,
+    delivered: Option<Vec<(Lease, OffsetAndMetadata)>>,
     /// Shows it in the health of its client.
     running: Option<Arc<RunningConsumer>>,
     /// Its topics, which are in use for as long as it is.
@@ -158,7 +159,7 @@ impl Consumer {
 
     /// Begins to be a member of a group, without showing in the client's health.
     fn join(mut self, group: &str, topics: &[String], config: ConsumerConfig, pins: Vec<Pin>) -> Self {
-        self.given = config.auto_commit_interval.map(|_| Vec::new());
+        self.delivered = config.auto_commit_interval.map(|_| Vec::new());
         self._topics_in_use = pins;
         let outbox = Arc::<Outbox>::default();
         let (sender, commands) = mpsc::channel(COMMANDS);
@@ -167,13 +168,13 @@ impl Consumer {
             config,
             group: group.into(),
             topics: topics.iter().cloned().collect(),
-            inbox: Arc::clone(&self.inbox),
+            events: Arc::clone(&self.events),
             outbox: Arc::clone(&outbox),
             status: Arc::clone(&self.status),
             tasks: self.tasks.clone(),
         };
         let group_task = CoordinatorTask::new(context, commands);
-        self.reading = Some(group_task.fetch_state());
+        self.fetch_state = Some(group_task.fetch_state());
         let task = self.cancel.clone().run_until_cancelled_owned(group_task.run());
         self.tasks.spawn(task);
         let timeout = self.client.config().request_timeout;
@@ -218,12 +219,12 @@ impl Consumer {
         consumer._topics_in_use = pins;
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
         consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
-        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, Begin::At(start));
+        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, StartPosition::At(start));
         let partitions: Vec<_> = partitions.into_iter().map(leased).collect();
-        consumer.inbox.assigned(partitions.iter().map(|(lease, _)| lease.clone()));
-        let fetcher = Fetcher::start(client, &config, &consumer.inbox, &consumer.tasks, None);
+        consumer.events.on_assigned(partitions.iter().map(|(lease, _)| lease.clone()));
+        let fetcher = Fetcher::start(client, &config, &consumer.events, &consumer.tasks, None);
         fetcher.add(partitions);
-        consumer.reading = Some(fetcher.shared());
+        consumer.fetch_state = Some(fetcher.state());
         consumer.fetcher = Some(fetcher);
         Ok(consumer)
     }
@@ -234,27 +235,27 @@ impl Consumer {
             client: client.clone(),
             isolation_level: config.isolation_level,
             group: None,
-            inbox: Arc::new(Inbox::new(meter.clone())),
+            events: Arc::new(EventQueue::new(meter.clone())),
             status: Arc::new(Status::new(meter)),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             fetcher: None,
-            reading: None,
-            given: None,
+            fetch_state: None,
+            delivered: None,
             running: None,
             _topics_in_use: Vec::new(),
         }
     }
 
     /// The program asks for more: what it was given before is handled.
-    fn asked(&mut self) {
-        for (lease, offset) in self.given.iter_mut().flat_map(|given| given.drain(..)) {
-            self.inbox.handled(lease, offset);
+    fn mark_delivered_handled(&mut self) {
+        for (lease, offset) in self.delivered.iter_mut().flat_map(|given| given.drain(..)) {
+            self.events.mark_handled(lease, offset);
         }
     }
 
-    fn give(&mut self, records: &Records) {
-        if let Some(given) = &mut self.given {
+    fn on_delivered(&mut self, records: &Records) {
+        if let Some(given) = &mut self.delivered {
             given.push(records.handled(records.next_offset));
         }
     }
@@ -271,17 +272,17 @@ impl Consumer {
     /// # Cancellation
     /// Safe: an event that was not returned is returned by the next call.
     pub async fn recv(&mut self) -> Result<ConsumerEvent> {
-        self.asked();
-        let inbox = Arc::clone(&self.inbox);
-        let _attending = inbox.attend();
+        self.mark_delivered_handled();
+        let events = Arc::clone(&self.events);
+        let _polling = events.start_poll();
         loop {
-            match self.inbox.pop() {
+            match self.events.pop() {
                 Some(Ok(ConsumerEvent::Records(records))) => {
-                    self.give(&records);
+                    self.on_delivered(&records);
                     return Ok(ConsumerEvent::Records(records));
                 }
                 Some(event) => return event,
-                None => self.inbox.ready().await,
+                None => self.events.ready().await,
             }
         }
     }
@@ -298,7 +299,7 @@ impl Consumer {
     /// The offsets may be committed or not.
     pub async fn commit(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         let with_epoch = |(p, offset): &(TopicPartition, i64)| {
-            let leader_epoch = self.inbox.leader_epoch(p, *offset);
+            let leader_epoch = self.events.leader_epoch(p, *offset);
             (p.clone(), OffsetAndMetadata { leader_epoch, ..OffsetAndMetadata::new(*offset) })
         };
         self.commit_with(&offsets.iter().map(with_epoch).collect::<Vec<_>>()).await
@@ -311,13 +312,13 @@ impl Consumer {
 
     /// Commits from other tasks, in the name of the partitions that are ours by what [`recv`](Self::recv) has returned so far.
     pub fn committer(&self) -> Committer {
-        Committer::new(self.inbox.told(), self.group.clone())
+        Committer::new(self.events.reported(), self.group.clone())
     }
 
     /// The offset behind what [`recv`](Self::recv) has returned of a partition, or where its first fetch starts; none if that is
     /// not known yet or the partition is not ours.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.inbox.position(partition)
+        self.events.position(partition)
     }
 
     /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
@@ -348,7 +349,7 @@ impl Consumer {
 
     /// What health asks for while it works.
     pub(crate) fn outlook(&self) -> Outlook {
-        Outlook::new(&self.status, self.reading.as_ref())
+        Outlook::new(&self.status, self.fetch_state.as_ref())
     }
 
     /// What this consumer waits for now: a leader that can't be reached, a partition without one, a group that can't be joined. Empty while all
@@ -389,7 +390,7 @@ impl Consumer {
     pub async fn close(mut self) -> Result<()> {
         let mut outcome = Ok(());
         self.running = None; // that it ends now is no trouble
-        self.asked();
+        self.mark_delivered_handled();
         if let Some(commands) = self.group.take() {
             let (reply, replied) = oneshot::channel();
             // A task that has ended already was no member any more.

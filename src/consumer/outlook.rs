@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::fetch::tasks::Shared as Reading;
+use super::fetch::tasks::FetchState;
 use super::status::Status;
 use crate::error::Error;
 use crate::failure::OngoingOutage;
@@ -36,12 +36,12 @@ pub struct Problem {
 pub(crate) struct Outlook {
     status: Arc<Status>,
     /// The consumer's own: health does not keep it.
-    reading: Weak<Reading>,
+    fetch_state: Weak<FetchState>,
 }
 
 impl Outlook {
-    pub(super) fn new(status: &Arc<Status>, reading: Option<&Arc<Reading>>) -> Self {
-        Self { status: Arc::clone(status), reading: reading.map(Arc::downgrade).unwrap_or_default() }
+    pub(super) fn new(status: &Arc<Status>, fetch_state: Option<&Arc<FetchState>>) -> Self {
+        Self { status: Arc::clone(status), fetch_state: fetch_state.map(Arc::downgrade).unwrap_or_default() }
     }
 
     /// Of a consumer that waits for nothing.
@@ -57,7 +57,7 @@ impl Outlook {
 
     /// What keeps its partitions from being read.
     pub(crate) fn of_partitions(&self) -> Vec<(TopicPartition, OngoingOutage)> {
-        self.reading.upgrade().map(|reading| reading.troubles()).unwrap_or_default()
+        self.fetch_state.upgrade().map(|fetch_state| fetch_state.outages()).unwrap_or_default()
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Consumer;
-use super::event_queue::Inbox;
+use super::event_queue::EventQueue;
 use super::outlook::Outlook;
 use super::seek::lag;
 use super::status::{ConsumerState, Status};
@@ -17,7 +17,7 @@ pub(crate) struct RunningConsumer {
     pub(crate) group: String,
     pub(crate) topics: Vec<String>,
     pub(super) isolation_level: IsolationLevel,
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) events: Arc<EventQueue>,
     pub(super) status: Arc<Status>,
     pub(crate) outlook: Outlook,
 }
@@ -37,7 +37,7 @@ impl RunningConsumer {
             group: group.to_owned(),
             topics: topics.iter().map(|t| t.as_ref().to_owned()).collect(),
             isolation_level: consumer.isolation_level,
-            inbox: Arc::clone(&consumer.inbox),
+            events: Arc::clone(&consumer.events),
             status: Arc::clone(&consumer.status),
             outlook: consumer.outlook(),
         }
@@ -54,8 +54,8 @@ impl RunningConsumer {
 
     pub(crate) fn partitions(&self) -> Vec<RunningPartition> {
         let one = |partition: TopicPartition| {
-            let position = self.inbox.position(&partition);
-            let lag = lag(self.inbox.watermarks(&partition), position, self.isolation_level);
+            let position = self.events.position(&partition);
+            let lag = lag(self.events.watermarks(&partition), position, self.isolation_level);
             let committed = self.status.committed_offset(&partition).map(|at| at.offset);
             RunningPartition { partition, position, committed, lag }
         };

@@ -32,8 +32,8 @@ impl Consumer {
             return Err(negative(partition, offset));
         }
         let lease = self.lease(partition, "moved")?;
-        if let Some(reading) = &self.reading {
-            reading.seek(&lease, to);
+        if let Some(fetch_state) = &self.fetch_state {
+            fetch_state.seek(&lease, to);
         }
         Ok(())
     }
@@ -57,20 +57,20 @@ impl Consumer {
 
     /// The partitions that are paused.
     pub fn paused(&self) -> Vec<TopicPartition> {
-        self.inbox.paused()
+        self.events.paused()
     }
 
     fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
         let doing = if paused { "paused" } else { "resumed" };
         let leases: Vec<_> = partitions.iter().map(|p| self.lease(p, doing)).collect::<Result<_>>()?;
-        if let Some(reading) = &self.reading {
-            reading.pause(&leases, paused);
+        if let Some(fetch_state) = &self.fetch_state {
+            fetch_state.pause(&leases, paused);
         }
         Ok(())
     }
 
     fn lease(&self, partition: &TopicPartition, doing: &str) -> Result<Lease> {
-        self.inbox.lease(partition).ok_or_else(|| {
+        self.events.active_lease(partition).ok_or_else(|| {
             let what = format!("{partition} can't be {doing}: it is not, or no longer, assigned to this consumer");
             Error::new(ErrorKind::GroupMembership, what)
         })
@@ -78,7 +78,7 @@ impl Consumer {
 
     /// Where the log of a partition that is ours begins and ends, as of its last fetch; none before the first.
     pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
-        self.inbox.watermarks(partition)
+        self.events.watermarks(partition)
     }
 
     /// How many offsets that can be read lie behind the [`position`](Self::position) of a partition that is ours, as of its

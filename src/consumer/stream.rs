@@ -49,20 +49,20 @@ impl Consumer {
     /// Safe: records that were not returned are returned by the next call.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<Records>> {
         let deadline = Instant::now() + timeout;
-        self.asked();
-        let inbox = Arc::clone(&self.inbox);
-        let _attending = inbox.attend();
+        self.mark_delivered_handled();
+        let events = Arc::clone(&self.events);
+        let _polling = events.start_poll();
         loop {
-            match self.inbox.pop() {
+            match self.events.pop() {
                 Some(Ok(ConsumerEvent::Records(first))) => {
-                    let all: Vec<_> = [first].into_iter().chain(self.inbox.pop_records()).collect();
-                    all.iter().for_each(|records| self.give(records));
+                    let all: Vec<_> = [first].into_iter().chain(self.events.pop_records()).collect();
+                    all.iter().for_each(|records| self.on_delivered(records));
                     return Ok(all);
                 }
                 Some(Ok(_)) => {} // a revocation ends with its drop
                 Some(Err(e)) => return Err(e),
                 None => {
-                    if tokio::time::timeout_at(deadline, self.inbox.ready()).await.is_err() {
+                    if tokio::time::timeout_at(deadline, self.events.ready()).await.is_err() {
                         return Ok(Vec::new());
                     }
                 }
@@ -150,7 +150,7 @@ impl MessageStream {
     fn take(&mut self) -> Option<Message> {
         let Current { batch, left } = self.current.as_mut()?;
         let record = left.next();
-        if let Some(given) = &mut self.consumer.given {
+        if let Some(given) = &mut self.consumer.delivered {
             let next = record.as_ref().filter(|_| !left.as_slice().is_empty()).map(|r| r.offset + 1);
             given.push(batch.handled(next.unwrap_or(batch.next_offset)));
         }
@@ -172,10 +172,10 @@ impl Stream for MessageStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         while !this.done {
-            this.consumer.asked();
+            this.consumer.mark_delivered_handled();
             let event = match &this.current {
                 Some(Current { batch, .. }) => {
-                    let (event, stays) = this.consumer.inbox.pop_amid(batch);
+                    let (event, stays) = this.consumer.events.pop_before(batch);
                     if !stays {
                         this.current = None;
                         if event.is_none() {
@@ -185,8 +185,8 @@ impl Stream for MessageStream {
                     event
                 }
                 None => {
-                    let _attending = this.consumer.inbox.attend();
-                    this.consumer.inbox.pop()
+                    let _polling = this.consumer.events.start_poll();
+                    this.consumer.events.pop()
                 }
             };
             match event {
@@ -207,9 +207,9 @@ impl Stream for MessageStream {
                     }
                 }
                 None => {
-                    let inbox = Arc::clone(&this.consumer.inbox);
-                    let waiting = this.waiting.get_or_insert_with(|| async move { inbox.ready().await }.boxed());
-                    this.consumer.inbox.attend().stay();
+                    let events = Arc::clone(&this.consumer.events);
+                    let waiting = this.waiting.get_or_insert_with(|| async move { events.ready().await }.boxed());
+                    this.consumer.events.start_poll().keep();
                     ready!(waiting.poll_unpin(cx));
                     this.waiting = None;
                 }

@@ -1,7 +1,6 @@
 //! Fetching: which partitions are asked for where (`planner`, with a `partition` and a `source` for each partition and broker), the tasks
 //! that send the requests, and what is decoded of the responses.
 
-pub(super) mod budget;
 pub(super) mod decode;
 pub(super) mod partition;
 mod planner;

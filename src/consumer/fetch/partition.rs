@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::planner::{Ask, FetchFrom, Sought};
-use super::source::Limits;
+use super::planner::{FetchFrom, PartitionRequest, ResolvedOffset};
+use super::source::MemoryLimits;
 use crate::cluster::Backoff;
 use crate::consumer::event::StartOffset;
 use crate::consumer::lease::Lease;
@@ -15,29 +15,29 @@ use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 
 /// How often in a row a leader may refuse an offset that is inside its log, before that is told.
-const DOUBTS: u32 = 3;
+const OUT_OF_RANGE_WARNING: u32 = 3;
 
 /// Where reading a partition begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begin {
+pub(crate) enum StartPosition {
     /// Where the program wants it to.
     At(StartOffset),
     /// At a committed offset; with the leader epoch of the record before it, if that was committed too.
     Committed(i64, Option<i32>),
     /// Nothing is committed: the policy decides.
-    ByPolicy,
+    ByResetPolicy,
     /// Nothing is committed, and the partition is younger than this consumer: it was not there when the policy was applied to its topic, so
     /// `latest` begins at its start.
-    New,
+    NewPartition,
 }
 
-impl From<StartOffset> for Begin {
+impl From<StartOffset> for StartPosition {
     fn from(at: StartOffset) -> Self {
         Self::At(at)
     }
 }
 
-impl Begin {
+impl StartPosition {
     /// The offset, where it is known.
     pub(crate) fn offset(self) -> Option<i64> {
         match self {
@@ -49,7 +49,7 @@ impl Begin {
 
 /// Why the policy has to decide where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum ResetReason {
     OutOfRange(i64),
     NothingCommitted,
     /// The log was cut below the position: what is there now is not what was read. `end` is where both part, if the leader
@@ -60,7 +60,7 @@ pub(super) enum Why {
     },
 }
 
-impl Why {
+impl ResetReason {
     pub(super) fn position(self) -> Option<i64> {
         match self {
             Self::OutOfRange(position) | Self::Truncated { position, .. } => Some(position),
@@ -91,7 +91,7 @@ impl Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
     /// To be asked for.
-    Seek {
+    Resolving {
         to: StartOffset,
         /// The offset where it was, if that can't be read.
         from: Option<i64>,
@@ -101,74 +101,78 @@ pub(super) enum Position {
     At(i64),
     /// The leader has refused the offset as outside its log. That is so for a moment after an election, too: both ends of the log are asked
     /// for, the beginning first, before anything is skipped.
-    Doubted {
+    CheckingRange {
         offset: i64,
         start: Option<i64>,
     },
     /// No policy says where to go on. The program will be told with the beginning, then the end of the log, to be asked for.
-    Lost {
-        why: Why,
+    NoResetPolicy {
+        why: ResetReason,
         start: Option<i64>,
     },
     /// The program has been told: it has to seek.
-    Unset,
+    AwaitingSeek,
 }
 
 impl Position {
     /// By the policy, if there is one.
-    pub(super) fn reset(policy: Option<StartOffset>, why: Why) -> Self {
+    pub(super) fn reset(policy: Option<StartOffset>, why: ResetReason) -> Self {
         match policy {
-            Some(to) => Self::Seek { to, from: why.position(), by_policy: true },
-            None => Self::Lost { why, start: None },
+            Some(to) => Self::Resolving { to, from: why.position(), by_policy: true },
+            None => Self::NoResetPolicy { why, start: None },
         }
     }
 
-    pub(super) fn sought(to: StartOffset) -> Self {
+    pub(super) fn start_at(to: StartOffset) -> Self {
         match to {
             StartOffset::Offset(offset) => Self::At(offset),
-            to => Self::Seek { to, from: None, by_policy: false },
+            to => Self::Resolving { to, from: None, by_policy: false },
         }
     }
 
     /// What is to be asked of the leader before reading can go on.
-    pub(super) fn question(self) -> Option<StartOffset> {
+    pub(super) fn offset_to_list(self) -> Option<StartOffset> {
         match self {
-            Self::Seek { to, .. } => Some(to),
-            Self::Doubted { start: None, .. } | Self::Lost { start: None, .. } => Some(StartOffset::Earliest),
-            Self::Doubted { start: Some(_), .. } | Self::Lost { start: Some(_), .. } => Some(StartOffset::Latest),
-            Self::At(_) | Self::Unset => None,
+            Self::Resolving { to, .. } => Some(to),
+            Self::CheckingRange { start: None, .. } | Self::NoResetPolicy { start: None, .. } => {
+                Some(StartOffset::Earliest)
+            }
+            Self::CheckingRange { start: Some(_), .. } | Self::NoResetPolicy { start: Some(_), .. } => {
+                Some(StartOffset::Latest)
+            }
+            Self::At(_) | Self::AwaitingSeek => None,
         }
     }
 }
 
 /// What a fetch asked for a partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct SentFetch {
     pub(super) broker: i32,
     /// Of the partition when it was asked.
-    pub(super) version: u64,
+    pub(super) position_version: u64,
     pub(super) what: FetchFrom,
 }
 
 /// What a broker's fetch session remembers of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct SessionEntry {
     pub(super) broker: i32,
     pub(super) leader_epoch: i32,
     pub(super) what: FetchFrom,
 }
 
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartitionState {
     /// Of its lease.
     pub(super) epoch: u64,
     /// Counts seeks: answers to what was asked before count for nothing.
-    pub(super) version: u64,
+    pub(super) position_version: u64,
     pub(super) position: Position,
     /// The leader epoch of the last record before the position, if known.
     pub(super) read_epoch: Option<i32>,
     /// Whether the leader is to be asked if what was read is still in its log (KIP-320).
-    pub(super) validate: bool,
+    pub(super) needs_validation: bool,
     /// Not to be fetched for now.
     pub(super) paused: bool,
     pub(super) leader: Option<i32>,
@@ -178,69 +182,69 @@ pub(super) struct Part {
     pub(super) topic_id: Option<Uuid>,
     pub(super) in_flight: bool,
     /// What the last fetch asked for.
-    pub(super) asked: Option<Asked>,
+    pub(super) last_fetch: Option<SentFetch>,
     /// What a broker's fetch session remembers of it.
-    pub(super) told: Option<Told>,
+    pub(super) session_entry: Option<SessionEntry>,
     pub(super) retry_at: Option<Instant>,
     pub(super) backoff: Backoff,
     /// Whether its present trouble has been told.
-    pub(super) reported: bool,
+    pub(super) error_reported: bool,
     /// How often its position was refused as outside the log and found inside, in a row.
-    pub(super) doubts: u32,
+    pub(super) out_of_range_count: u32,
     /// Whether a fetch has been answered: an empty partition tells its end once.
-    pub(super) answered: bool,
+    pub(super) has_response: bool,
     /// The end of what can be read, as of the last response.
     pub(super) end: i64,
-    pub(super) held: Arc<AtomicUsize>,
+    pub(super) buffered: Arc<AtomicUsize>,
     /// What a fetched byte takes in memory, in sixteenths.
-    pub(super) growth: usize,
+    pub(super) decode_ratio_16ths: usize,
     /// Bytes of a response per offset; 0 if none has come yet.
-    pub(super) weight: usize,
+    pub(super) bytes_per_offset: usize,
     /// When it last brought something; who waits longest is asked for first.
-    pub(super) served: u64,
+    pub(super) last_served: u64,
 }
 
-impl Part {
-    pub(super) fn new(lease: &Lease, begin: Begin, policy: Option<StartOffset>, backoff: Backoff) -> Self {
+impl PartitionState {
+    pub(super) fn new(lease: &Lease, begin: StartPosition, policy: Option<StartOffset>, backoff: Backoff) -> Self {
         let (position, read_epoch) = match begin {
-            Begin::At(at) => (Position::sought(at), None),
-            Begin::Committed(offset, leader_epoch) => (Position::At(offset), leader_epoch),
-            Begin::ByPolicy => (Position::reset(policy, Why::NothingCommitted), None),
-            Begin::New => {
+            StartPosition::At(at) => (Position::start_at(at), None),
+            StartPosition::Committed(offset, leader_epoch) => (Position::At(offset), leader_epoch),
+            StartPosition::ByResetPolicy => (Position::reset(policy, ResetReason::NothingCommitted), None),
+            StartPosition::NewPartition => {
                 let policy = policy.map(|_| StartOffset::Earliest);
-                (Position::reset(policy, Why::NothingCommitted), None)
+                (Position::reset(policy, ResetReason::NothingCommitted), None)
             }
         };
         Self {
             epoch: lease.epoch,
-            version: 0,
+            position_version: 0,
             position,
             read_epoch,
-            validate: read_epoch.is_some(),
+            needs_validation: read_epoch.is_some(),
             paused: false,
             leader: None,
             leader_epoch: -1,
             preferred: None,
             topic_id: None,
             in_flight: false,
-            asked: None,
-            told: None,
+            last_fetch: None,
+            session_entry: None,
             retry_at: None,
             backoff,
-            reported: false,
-            doubts: 0,
-            answered: false,
+            error_reported: false,
+            out_of_range_count: 0,
+            has_response: false,
             end: 0,
-            held: Arc::default(),
-            growth: 16,
-            weight: 0,
-            served: 0,
+            buffered: Arc::default(),
+            decode_ratio_16ths: 16,
+            bytes_per_offset: 0,
+            last_served: 0,
         }
     }
 
     /// Number of bytes of memory that the next fetch may bring.
-    pub(super) fn room(&self, limits: Limits) -> usize {
-        let held = self.held.load(Ordering::Acquire);
+    pub(super) fn available_bytes(&self, limits: MemoryLimits) -> usize {
+        let held = self.buffered.load(Ordering::Acquire);
         match limits.share.saturating_sub(held) {
             0 => 0,
             left if limits.free > 0 => left.max(limits.free),
@@ -250,91 +254,91 @@ impl Part {
     }
 
     /// Whether a broker is the one to fetch it from, and it is to be fetched at all.
-    pub(super) fn reads_from(&self, broker: i32) -> bool {
-        self.source() == Some(broker) && !self.paused && self.position != Position::Unset
+    pub(super) fn is_fetched_from(&self, broker: i32) -> bool {
+        self.source() == Some(broker) && !self.paused && self.position != Position::AwaitingSeek
     }
 
-    pub(super) fn is_asked_of(&self, broker: i32) -> bool {
-        self.asked.is_some_and(|asked| asked.broker == broker)
+    pub(super) fn was_last_fetched_from(&self, broker: i32) -> bool {
+        self.last_fetch.is_some_and(|asked| asked.broker == broker)
     }
 
     /// Whether a broker's fetch session remembers it.
-    pub(super) fn is_told(&self, broker: i32) -> bool {
-        self.told.is_some_and(|told| told.broker == broker)
+    pub(super) fn is_in_session(&self, broker: i32) -> bool {
+        self.session_entry.is_some_and(|told| told.broker == broker)
     }
 
-    pub(super) fn on_asked(&mut self, asked: Asked) {
+    pub(super) fn on_fetch_sent(&mut self, asked: SentFetch) {
         self.in_flight = true;
-        self.asked = Some(asked);
+        self.last_fetch = Some(asked);
     }
 
-    /// Number of bytes that wait in the log behind an offset, as far as the last response tells; `weight` stands in for a
+    /// Number of bytes that wait in the log behind an offset, as far as the last response tells; `bytes_per_offset` stands in for a
     /// partition of which no record has come yet.
-    pub(super) fn backlog(&self, offset: i64, weight: usize) -> usize {
-        let records = if self.answered { self.end.saturating_sub(offset) } else { 0 };
-        let weight = if self.weight > 0 { self.weight } else { weight };
-        usize::try_from(records).unwrap_or(0).saturating_mul(weight)
+    pub(super) fn backlog_bytes(&self, offset: i64, bytes_per_offset: usize) -> usize {
+        let records = if self.has_response { self.end.saturating_sub(offset) } else { 0 };
+        let bytes_per_offset = if self.bytes_per_offset > 0 { self.bytes_per_offset } else { bytes_per_offset };
+        usize::try_from(records).unwrap_or(0).saturating_mul(bytes_per_offset)
     }
 
     /// The broker to send its next request to.
     pub(super) fn source(&self) -> Option<i32> {
         match (self.position, self.preferred) {
-            (Position::At(_), Some((replica, _))) if !self.validate => Some(replica),
+            (Position::At(_), Some((replica, _))) if !self.needs_validation => Some(replica),
             _ => self.leader,
         }
     }
 
-    pub(super) fn ask<T>(&self, partition: &TopicPartition, what: T) -> Ask<T> {
+    pub(super) fn request<T>(&self, partition: &TopicPartition, what: T) -> PartitionRequest<T> {
         let lease = Lease { partition: partition.clone(), epoch: self.epoch };
-        Ask { lease, version: self.version, leader_epoch: self.leader_epoch, what }
+        PartitionRequest { lease, position_version: self.position_version, leader_epoch: self.leader_epoch, what }
     }
 
     /// Goes on somewhere else: what is under way counts for nothing.
-    pub(super) fn go(&mut self, position: Position, read_epoch: Option<i32>) {
-        self.version += 1;
+    pub(super) fn move_to(&mut self, position: Position, read_epoch: Option<i32>) {
+        self.position_version += 1;
         self.position = position;
         self.read_epoch = read_epoch;
-        self.validate = false;
+        self.needs_validation = false;
         self.in_flight = false;
-        self.answered = false;
-        self.settle();
+        self.has_response = false;
+        self.clear_errors();
     }
 
     /// All is well with it.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn clear_errors(&mut self) {
         self.backoff.reset();
         self.retry_at = None;
-        self.reported = false;
-        self.doubts = 0;
+        self.error_reported = false;
+        self.out_of_range_count = 0;
     }
 
     /// Both ends of the log are known of which the position was refused. It stays where it is if it is inside.
-    pub(super) fn settled_doubt(
+    pub(super) fn on_log_range(
         &mut self,
         lease: &Lease,
         position: i64,
         (start, end): (i64, i64),
         policy: Option<StartOffset>,
-    ) -> Sought {
+    ) -> ResolvedOffset {
         if (start..=end).contains(&position) {
             self.position = Position::At(position);
-            self.doubts += 1;
-            if self.doubts == DOUBTS {
+            self.out_of_range_count += 1;
+            if self.out_of_range_count == OUT_OF_RANGE_WARNING {
                 tracing::warn!(
                     partition = %lease, position, start, end,
                     "the leader refuses an offset that is inside its log: it is tried again, and nothing is skipped"
                 );
             }
-            return Sought::default();
+            return ResolvedOffset::default();
         }
-        self.settle();
+        self.clear_errors();
         self.read_epoch = None;
         let new = match policy {
             None => {
-                self.position = Position::Unset;
-                return Sought {
-                    report: Some(Why::OutOfRange(position).error(lease, start, end)),
-                    ..Sought::default()
+                self.position = Position::AwaitingSeek;
+                return ResolvedOffset {
+                    report: Some(ResetReason::OutOfRange(position).error(lease, start, end)),
+                    ..ResolvedOffset::default()
                 };
             }
             Some(StartOffset::Latest) => end,
@@ -342,15 +346,15 @@ impl Part {
         };
         tracing::warn!(partition = %lease, position, new, start, end, "the position is outside the log: reading goes on at the new one");
         self.position = Position::At(new);
-        Sought { at: Some(new), pin: policy == Some(StartOffset::Latest), report: None }
+        ResolvedOffset { at: Some(new), must_commit: policy == Some(StartOffset::Latest), report: None }
     }
 
     /// No answer before this time.
-    pub(super) fn waits(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn backoff_until(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|at| *at > now)
     }
 
-    pub(super) fn ready(&self, now: Instant) -> bool {
-        !self.in_flight && self.waits(now).is_none()
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        !self.in_flight && self.backoff_until(now).is_none()
     }
 }

@@ -12,24 +12,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::budget::{Budget, Charge, Held};
-use super::partition::{Begin, Part, Position, Why};
-use super::source::{FetchPlan, Limits, Source};
+use super::partition::{PartitionState, Position, ResetReason, StartPosition};
+use super::source::{FetchPlan, MemoryLimits, Source};
 use crate::cluster::{Backoff, Snapshot};
 use crate::code;
 use crate::config::ConsumerConfig;
 use crate::consumer::event::{StartOffset, start};
 use crate::consumer::lease::Lease;
+use crate::consumer::memory::{Budget, Charge, RecordMemory};
 use crate::error::{Error, ErrorKind, code_name, kind_of};
 use crate::failure::is_final_code;
 use crate::record::TopicPartition;
 
 /// A partition to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ask<T> {
+pub(crate) struct PartitionRequest<T> {
     pub(crate) lease: Lease,
     /// Counts the seeks before it.
-    pub(crate) version: u64,
+    pub(crate) position_version: u64,
     pub(crate) leader_epoch: i32,
     pub(crate) what: T,
 }
@@ -42,7 +42,7 @@ pub(crate) struct FetchFrom {
 
 /// Whether a log still holds what was read before `offset`, whose last record was of leader epoch `epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Validate {
+pub(crate) struct PositionCheck {
     pub(crate) offset: i64,
     pub(crate) epoch: i32,
 }
@@ -50,18 +50,18 @@ pub(crate) struct Validate {
 /// What to do for a broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    Seek(Vec<Ask<StartOffset>>),
-    Validate(Vec<Ask<Validate>>),
+    ListOffsets(Vec<PartitionRequest<StartOffset>>),
+    Validate(Vec<PartitionRequest<PositionCheck>>),
     Fetch(FetchPlan),
     /// Nothing before this time or the next change.
     Wait(Option<Instant>),
     /// It leads nothing of ours any more.
-    Gone,
+    Stop,
 }
 
 /// What a refusal asks for.
 #[derive(Debug, Default)]
-pub(crate) struct Refused {
+pub(crate) struct FetchError {
     /// The metadata may be stale.
     pub(crate) refresh: bool,
     /// To be told to the program.
@@ -70,20 +70,20 @@ pub(crate) struct Refused {
 
 /// What came of an offset that was asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Sought {
+pub(crate) struct ResolvedOffset {
     /// Where reading goes on.
     pub(crate) at: Option<i64>,
     /// Whether nothing else remembers that offset: it is the end of the log, by policy.
-    pub(crate) pin: bool,
+    pub(crate) must_commit: bool,
     /// To be told to the program.
     pub(crate) report: Option<Error>,
 }
 
 /// What new metadata ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct LeaderChanges {
     /// Brokers that lead something of ours and that no one fetches from yet.
-    pub(crate) start: Vec<i32>,
+    pub(crate) new_brokers: Vec<i32>,
     /// Whether something has no leader: ask again.
     pub(crate) leaderless: bool,
     /// Partitions that do not exist, for the first time.
@@ -92,111 +92,111 @@ pub(crate) struct Moved {
 
 /// See the module's text.
 #[derive(Debug)]
-pub(crate) struct Tracker {
-    pub(super) parts: BTreeMap<TopicPartition, Part>,
+pub(crate) struct FetchPlanner {
+    pub(super) partitions: BTreeMap<TopicPartition, PartitionState>,
     pub(super) budget: Budget,
     /// Maximum size of a partition's part of a response, and of a response.
     pub(super) fetch_bytes: usize,
     pub(super) max_bytes: usize,
     /// Maximum time that a broker may wait for records.
     pub(super) max_wait: Duration,
-    reset: Option<StartOffset>,
+    reset_policy: Option<StartOffset>,
     backoff: Backoff,
     /// The brokers that a task fetches from.
     pub(super) sources: BTreeMap<i32, Source>,
-    turn: u64,
+    fetch_count: u64,
     /// Bytes per offset of the last response that brought records.
-    pub(super) weight: usize,
+    pub(super) bytes_per_offset: usize,
 }
 
-impl Tracker {
+impl FetchPlanner {
     pub(crate) fn new(config: &ConsumerConfig, backoff: Backoff, returned: Arc<Notify>) -> Self {
         Self {
-            parts: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             budget: Budget::new(config.prefetch_bytes, returned),
             fetch_bytes: config.partition_fetch_bytes,
             max_bytes: config.fetch_max_bytes,
             max_wait: config.fetch_max_wait,
-            reset: start(config.offset_reset),
+            reset_policy: start(config.offset_reset),
             backoff,
             sources: BTreeMap::new(),
-            turn: 0,
-            weight: 0,
+            fetch_count: 0,
+            bytes_per_offset: 0,
         }
     }
 
-    /// From now on these are read too; they have no leader before [`lead`](Self::lead).
-    pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, impl Into<Begin>)>) {
+    /// From now on these are read too; they have no leader before [`apply_metadata`](Self::apply_metadata).
+    pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, impl Into<StartPosition>)>) {
         for (lease, begin) in partitions {
-            let part = Part::new(&lease, begin.into(), self.reset, self.backoff.clone());
-            self.parts.insert(lease.partition, part);
+            let state = PartitionState::new(&lease, begin.into(), self.reset_policy, self.backoff.clone());
+            self.partitions.insert(lease.partition, state);
         }
     }
 
     /// From now on these are not read any more.
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
-            let told = self.parts.remove(p).and_then(|part| part.told);
+            let told = self.partitions.remove(p).and_then(|state| state.session_entry);
             if let Some(source) = told.and_then(|told| self.sources.get_mut(&told.broker)) {
                 source.forget(p.clone());
             }
         }
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        let share = (self.budget.limit() / self.parts.len().max(1)).max(1);
-        Limits { share, free: self.budget.free(), exhausted: self.budget.is_exhausted() }
+    pub(super) fn limits(&self) -> MemoryLimits {
+        let share = (self.budget.limit() / self.partitions.len().max(1)).max(1);
+        MemoryLimits { share, free: self.budget.free(), exhausted: self.budget.is_exhausted() }
     }
 
     /// The partition, if the lease is the one under which it is read.
-    fn part(&mut self, lease: &Lease) -> Option<&mut Part> {
-        self.parts.get_mut(&lease.partition).filter(|part| part.epoch == lease.epoch)
+    fn state(&mut self, lease: &Lease) -> Option<&mut PartitionState> {
+        self.partitions.get_mut(&lease.partition).filter(|state| state.epoch == lease.epoch)
     }
 
     /// Takes the leaders from new metadata. Positions stay, but for a topic that was deleted and created again: that is
     /// another log, to be read from its beginning.
-    pub(crate) fn lead(&mut self, snapshot: &Snapshot) -> Moved {
-        let mut moved = Moved::default();
-        for (p, part) in &mut self.parts {
+    pub(crate) fn apply_metadata(&mut self, snapshot: &Snapshot) -> LeaderChanges {
+        let mut changes = LeaderChanges::default();
+        for (p, state) in &mut self.partitions {
             let topic = snapshot.topics.get(&p.topic);
             let meta = topic.and_then(|t| t.partition(p.partition));
             let Some((topic, meta)) = topic.zip(meta) else {
                 let known_missing =
                     topic.is_some() || snapshot.failed.get(&p.topic) == Some(&code::UNKNOWN_TOPIC_OR_PARTITION);
-                if known_missing && !part.reported {
-                    part.reported = true;
-                    moved.missing.push(Lease { partition: p.clone(), epoch: part.epoch });
+                if known_missing && !state.error_reported {
+                    state.error_reported = true;
+                    changes.missing.push(Lease { partition: p.clone(), epoch: state.epoch });
                 }
-                part.leader = None;
-                moved.leaderless = true;
+                state.leader = None;
+                changes.leaderless = true;
                 continue;
             };
-            if part.topic_id.is_some() && topic.id.is_some() && part.topic_id != topic.id {
+            if state.topic_id.is_some() && topic.id.is_some() && state.topic_id != topic.id {
                 tracing::warn!(partition = %p, "the topic was created anew: it is read from its beginning");
-                part.go(Position::sought(StartOffset::Earliest), None);
+                state.move_to(Position::start_at(StartOffset::Earliest), None);
             }
-            part.topic_id = topic.id.or(part.topic_id);
-            part.preferred = part.preferred.filter(|(replica, _)| snapshot.brokers.contains_key(replica));
-            if part.leader != meta.leader || part.leader_epoch != meta.leader_epoch {
-                part.retry_at = None;
-                part.preferred = None;
+            state.topic_id = topic.id.or(state.topic_id);
+            state.preferred = state.preferred.filter(|(replica, _)| snapshot.brokers.contains_key(replica));
+            if state.leader != meta.leader || state.leader_epoch != meta.leader_epoch {
+                state.retry_at = None;
+                state.preferred = None;
                 // The new leader's log may not hold what was read.
-                part.validate |= part.leader_epoch >= 0 && part.read_epoch.is_some();
+                state.needs_validation |= state.leader_epoch >= 0 && state.read_epoch.is_some();
                 // The old leader may never answer. If it does, whichever answer comes first moves the position, and the
                 // other one is to an old question.
-                part.in_flight = false;
+                state.in_flight = false;
             }
-            part.leader = meta.leader;
-            part.leader_epoch = meta.leader_epoch;
-            moved.leaderless |= meta.leader.is_none();
+            state.leader = meta.leader;
+            state.leader_epoch = meta.leader_epoch;
+            changes.leaderless |= meta.leader.is_none();
         }
-        moved.start = self.starts();
-        moved
+        changes.new_brokers = self.take_new_brokers();
+        changes
     }
 
     /// Brokers that something is to be asked of and that no one asks yet.
-    pub(crate) fn starts(&mut self) -> Vec<i32> {
-        let wanted: BTreeSet<_> = self.parts.values().filter_map(Part::source).collect();
+    pub(crate) fn take_new_brokers(&mut self) -> Vec<i32> {
+        let wanted: BTreeSet<_> = self.partitions.values().filter_map(PartitionState::source).collect();
         let new: Vec<_> = wanted.into_iter().filter(|broker| !self.sources.contains_key(broker)).collect();
         self.sources.extend(new.iter().map(|broker| (*broker, Source::default())));
         new
@@ -205,31 +205,33 @@ impl Tracker {
     /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
         let (mut leads, mut seeks, mut validations) = (false, Vec::new(), Vec::new());
-        for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.source() == Some(broker)) {
+        for (name, state) in self.partitions.iter_mut().filter(|(_, state)| state.source() == Some(broker)) {
             leads = true;
-            if !part.ready(now) {
+            if !state.is_ready(now) {
                 continue;
             }
-            if let Some(to) = part.position.question() {
-                (part.in_flight, part.asked) = (true, None);
-                seeks.push(part.ask(name, to));
-            } else if let (Position::At(offset), Some(epoch), true) = (part.position, part.read_epoch, part.validate) {
-                validations.push(part.ask(name, Validate { offset, epoch }));
+            if let Some(to) = state.position.offset_to_list() {
+                (state.in_flight, state.last_fetch) = (true, None);
+                seeks.push(state.request(name, to));
+            } else if let (Position::At(offset), Some(epoch), true) =
+                (state.position, state.read_epoch, state.needs_validation)
+            {
+                validations.push(state.request(name, PositionCheck { offset, epoch }));
             }
         }
         if !leads {
             if let Some(mut source) = self.sources.remove(&broker) {
-                source.end(&mut self.budget);
+                source.on_fetch_done(&mut self.budget);
             }
-            return Plan::Gone;
+            return Plan::Stop;
         }
         if !seeks.is_empty() {
-            return Plan::Seek(seeks);
+            return Plan::ListOffsets(seeks);
         }
         if !validations.is_empty() {
-            for ask in &validations {
-                if let Some(part) = self.part(&ask.lease) {
-                    (part.in_flight, part.asked) = (true, None);
+            for request in &validations {
+                if let Some(state) = self.state(&request.lease) {
+                    (state.in_flight, state.last_fetch) = (true, None);
                 }
             }
             return Plan::Validate(validations);
@@ -239,17 +241,17 @@ impl Tracker {
 
     /// Reads on somewhere else. What is under way counts for nothing, see [`is_current`](Self::is_current).
     pub(crate) fn seek(&mut self, lease: &Lease, to: StartOffset) {
-        if let Some(part) = self.part(lease) {
-            part.go(Position::sought(to), None);
+        if let Some(state) = self.state(lease) {
+            state.move_to(Position::start_at(to), None);
         }
     }
 
     /// Number of bytes of memory that records of a partition which are here already may take.
-    pub(crate) fn room(&mut self, lease: &Lease) -> usize {
-        let Limits { share, free, exhausted } = self.limits();
-        match self.part(lease) {
+    pub(crate) fn available_bytes(&mut self, lease: &Lease) -> usize {
+        let MemoryLimits { share, free, exhausted } = self.limits();
+        match self.state(lease) {
             Some(_) if free > 0 => free,
-            Some(part) if !exhausted && part.held.load(Ordering::Acquire) == 0 => share,
+            Some(state) if !exhausted && state.buffered.load(Ordering::Acquire) == 0 => share,
             _ => 0,
         }
     }
@@ -259,198 +261,210 @@ impl Tracker {
     }
 
     /// Whether nothing was sought since this was asked.
-    pub(crate) fn is_current<T>(&mut self, ask: &Ask<T>) -> bool {
-        self.part(&ask.lease).is_some_and(|part| part.version == ask.version)
+    pub(crate) fn is_current<T>(&mut self, request: &PartitionRequest<T>) -> bool {
+        self.state(&request.lease).is_some_and(|state| state.position_version == request.position_version)
     }
 
     /// Fetches these no more, or again. What is under way still comes.
     pub(crate) fn pause(&mut self, leases: &[Lease], paused: bool) {
         for lease in leases {
-            if let Some(part) = self.part(lease) {
-                part.paused = paused;
+            if let Some(state) = self.state(lease) {
+                state.paused = paused;
             }
         }
     }
 
     /// The leader wants this partition to be fetched from another replica for a while.
-    pub(crate) fn prefer(&mut self, lease: &Lease, replica: i32, until: Instant) {
-        if let Some(part) = self.part(lease) {
-            part.in_flight = false;
-            part.preferred = Some((replica, until)).filter(|_| part.leader != Some(replica));
+    pub(crate) fn set_preferred_replica(&mut self, lease: &Lease, replica: i32, until: Instant) {
+        if let Some(state) = self.state(lease) {
+            state.in_flight = false;
+            state.preferred = Some((replica, until)).filter(|_| state.leader != Some(replica));
         }
     }
 
     /// A replica that is not the leader could not serve this: back to the leader, after a wait, for it may name that replica
     /// again. Whether it was one.
-    pub(crate) fn desert(&mut self, lease: &Lease, replica: i32, now: Instant) -> bool {
-        let Some(part) = self.part(lease) else { return false };
-        let left = part.preferred.is_some_and(|(preferred, _)| preferred == replica);
+    pub(crate) fn drop_preferred_replica(&mut self, lease: &Lease, replica: i32, now: Instant) -> bool {
+        let Some(state) = self.state(lease) else { return false };
+        let left = state.preferred.is_some_and(|(preferred, _)| preferred == replica);
         if left {
-            part.preferred = None;
-            part.in_flight = false;
-            part.retry_at = Some(now + part.backoff.next());
+            state.preferred = None;
+            state.in_flight = false;
+            state.retry_at = Some(now + state.backoff.next());
         }
         left
     }
 
     /// Preferred replicas whose time has passed: back to the leader, which may know a better one by now. Whether there were any.
-    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+    pub(crate) fn expire_preferred_replicas(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for part in self.parts.values_mut().filter(|p| p.preferred.is_some_and(|(_, until)| until <= now)) {
-            part.preferred = None;
+        for state in self.partitions.values_mut().filter(|p| p.preferred.is_some_and(|(_, until)| until <= now)) {
+            state.preferred = None;
             any = true;
         }
         any
     }
 
     /// No leader can tell whether what was read is still there: it is believed to be.
-    pub(crate) fn cannot_validate<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
+    pub(crate) fn skip_validation<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
         for lease in leases {
-            if let Some(part) = self.part(lease) {
-                (part.validate, part.in_flight) = (false, false);
+            if let Some(state) = self.state(lease) {
+                (state.needs_validation, state.in_flight) = (false, false);
             }
         }
     }
 
     /// The leader's log of the leader epoch that was asked for ends at `end`, or was never heard of. Gives the offset from
     /// which on what was read is not in the log any more, if the policy is to go on from there.
-    pub(crate) fn validated(&mut self, lease: &Lease, asked: Validate, end: Option<i64>) -> Option<i64> {
-        let reset = self.reset;
-        let part = self.part(lease)?;
-        part.in_flight = false;
-        if part.position != Position::At(asked.offset) || part.read_epoch != Some(asked.epoch) {
+    pub(crate) fn on_validated(&mut self, lease: &Lease, asked: PositionCheck, end: Option<i64>) -> Option<i64> {
+        let reset = self.reset_policy;
+        let state = self.state(lease)?;
+        state.in_flight = false;
+        if state.position != Position::At(asked.offset) || state.read_epoch != Some(asked.epoch) {
             return None;
         }
-        part.validate = false;
+        state.needs_validation = false;
         match end {
             Some(end) if end >= asked.offset => None,
             Some(end) if reset.is_some() => Some(end),
             end => {
-                let why = Why::Truncated { position: asked.offset, end };
+                let why = ResetReason::Truncated { position: asked.offset, end };
                 tracing::warn!(partition = %lease, position = asked.offset, "the log was cut below the position");
-                part.go(Position::reset(reset, why), None);
+                state.move_to(Position::reset(reset, why), None);
                 None
             }
         }
     }
 
     /// No answer came: all of it may be asked for again.
-    pub(crate) fn give_back<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
+    pub(crate) fn clear_in_flight<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
         for lease in leases {
-            if let Some(part) = self.part(lease) {
-                part.in_flight = false;
+            if let Some(state) = self.state(lease) {
+                state.in_flight = false;
             }
         }
     }
 
     /// The offset that was asked for, with the leader epoch of its record, if the leader tells.
-    pub(crate) fn sought(&mut self, lease: &Lease, asked: StartOffset, offset: i64, epoch: Option<i32>) -> Sought {
-        let reset = self.reset;
-        let Some(part) = self.part(lease) else { return Sought::default() };
-        part.in_flight = false;
-        if part.position.question() != Some(asked) {
-            return Sought::default();
+    pub(crate) fn on_offset_resolved(
+        &mut self,
+        lease: &Lease,
+        asked: StartOffset,
+        offset: i64,
+        epoch: Option<i32>,
+    ) -> ResolvedOffset {
+        let reset = self.reset_policy;
+        let Some(state) = self.state(lease) else { return ResolvedOffset::default() };
+        state.in_flight = false;
+        if state.position.offset_to_list() != Some(asked) {
+            return ResolvedOffset::default();
         }
-        match part.position {
-            Position::Seek { from, by_policy, .. } if offset < 0 => {
+        match state.position {
+            Position::Resolving { from, by_policy, .. } if offset < 0 => {
                 // No record has that timestamp or a later one: what comes next will.
-                part.position = Position::Seek { to: StartOffset::Latest, from, by_policy };
-                Sought::default()
+                state.position = Position::Resolving { to: StartOffset::Latest, from, by_policy };
+                ResolvedOffset::default()
             }
-            Position::Seek { to, from, by_policy } => {
-                part.settle();
-                part.position = Position::At(offset);
-                part.read_epoch = epoch;
+            Position::Resolving { to, from, by_policy } => {
+                state.clear_errors();
+                state.position = Position::At(offset);
+                state.read_epoch = epoch;
                 if let Some(from) = from {
                     tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
                 }
                 // By `latest` whoever reads the partition next would begin elsewhere.
-                let pin = by_policy && (to == StartOffset::Latest || reset == Some(StartOffset::Latest));
-                Sought { at: Some(offset), pin, report: None }
+                let must_commit = by_policy && (to == StartOffset::Latest || reset == Some(StartOffset::Latest));
+                ResolvedOffset { at: Some(offset), must_commit, report: None }
             }
-            Position::Doubted { offset: position, start: None } => {
-                part.position = Position::Doubted { offset: position, start: Some(offset) };
-                Sought::default()
+            Position::CheckingRange { offset: position, start: None } => {
+                state.position = Position::CheckingRange { offset: position, start: Some(offset) };
+                ResolvedOffset::default()
             }
-            Position::Doubted { offset: position, start: Some(start) } => {
-                part.settled_doubt(lease, position, (start, offset), reset)
+            Position::CheckingRange { offset: position, start: Some(start) } => {
+                state.on_log_range(lease, position, (start, offset), reset)
             }
-            Position::Lost { why, start: None } => {
-                part.position = Position::Lost { why, start: Some(offset) };
-                Sought::default()
+            Position::NoResetPolicy { why, start: None } => {
+                state.position = Position::NoResetPolicy { why, start: Some(offset) };
+                ResolvedOffset::default()
             }
-            Position::Lost { why, start: Some(start) } => {
-                part.settle();
-                part.position = Position::Unset;
-                Sought { report: Some(why.error(lease, start, offset)), ..Sought::default() }
+            Position::NoResetPolicy { why, start: Some(start) } => {
+                state.clear_errors();
+                state.position = Position::AwaitingSeek;
+                ResolvedOffset { report: Some(why.error(lease, start, offset)), ..ResolvedOffset::default() }
             }
-            Position::At(_) | Position::Unset => Sought::default(),
+            Position::At(_) | Position::AwaitingSeek => ResolvedOffset::default(),
         }
     }
 
     /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
     /// the books, and whether there is something to tell; nothing if the answer is to an old question.
-    pub(crate) fn fetched(&mut self, lease: &Lease, now: Instant, offset: i64, came: Came) -> Option<(Held, bool)> {
-        let (turn, mut weight) = (self.turn + 1, self.weight);
-        let part = self.part(lease)?;
-        part.in_flight = false;
-        if part.position != Position::At(offset) {
+    pub(crate) fn on_fetched(
+        &mut self,
+        lease: &Lease,
+        now: Instant,
+        offset: i64,
+        fetched: FetchedPartition,
+    ) -> Option<(RecordMemory, bool)> {
+        let (turn, mut bytes_per_offset) = (self.fetch_count + 1, self.bytes_per_offset);
+        let state = self.state(lease)?;
+        state.in_flight = false;
+        if state.position != Position::At(offset) {
             return None;
         }
-        part.position = Position::At(came.next);
-        part.read_epoch = came.leader_epoch.or(part.read_epoch);
-        let tell = came.next > offset || !part.answered;
-        part.answered = true;
-        part.end = came.end;
-        if came.wire > 0 && came.next == offset {
-            part.retry_at = Some(now + part.backoff.next()); // damaged, or nothing that was asked for: not at once again
-        } else if !came.damaged {
-            part.settle();
+        state.position = Position::At(fetched.next);
+        state.read_epoch = fetched.leader_epoch.or(state.read_epoch);
+        let tell = fetched.next > offset || !state.has_response;
+        state.has_response = true;
+        state.end = fetched.end;
+        if fetched.wire > 0 && fetched.next == offset {
+            state.retry_at = Some(now + state.backoff.next()); // damaged, or nothing that was asked for: not at once again
+        } else if !fetched.corrupt {
+            state.clear_errors();
         }
-        if let Some(growth) = (came.memory * 16).checked_div(came.wire) {
-            part.served = turn;
-            part.growth = growth.clamp(16, 16 << 10);
-            let offsets = usize::try_from(came.next - offset).unwrap_or(0);
-            weight = came.wire.checked_div(offsets).unwrap_or(weight);
-            part.weight = weight;
+        if let Some(ratio) = (fetched.memory * 16).checked_div(fetched.wire) {
+            state.last_served = turn;
+            state.decode_ratio_16ths = ratio.clamp(16, 16 << 10);
+            let offsets = usize::try_from(fetched.next - offset).unwrap_or(0);
+            bytes_per_offset = fetched.wire.checked_div(offsets).unwrap_or(bytes_per_offset);
+            state.bytes_per_offset = bytes_per_offset;
         }
-        let held = Arc::clone(&part.held);
-        (self.turn, self.weight) = (turn, weight);
-        Some((Held::new(&self.budget, &held, came.memory, came.response), tell))
+        let held = Arc::clone(&state.buffered);
+        (self.fetch_count, self.bytes_per_offset) = (turn, bytes_per_offset);
+        Some((RecordMemory::new(&self.budget, &held, fetched.memory, fetched.response), tell))
     }
 
     /// The partition was refused with an error code.
-    pub(crate) fn refused(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> Refused {
-        let Some(part) = self.part(lease) else { return Refused::default() };
-        part.in_flight = false;
-        if let (code::OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, part.position) {
-            part.position = Position::Doubted { offset, start: None };
-            if part.doubts > 0 {
-                part.retry_at = Some(now + part.backoff.next());
+    pub(crate) fn on_error(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> FetchError {
+        let Some(state) = self.state(lease) else { return FetchError::default() };
+        state.in_flight = false;
+        if let (code::OFFSET_OUT_OF_RANGE, Position::At(offset)) = (code, state.position) {
+            state.position = Position::CheckingRange { offset, start: None };
+            if state.out_of_range_count > 0 {
+                state.retry_at = Some(now + state.backoff.next());
             }
-            return Refused { refresh: true, report: None };
+            return FetchError { refresh: true, report: None };
         }
-        part.retry_at = Some(now + part.backoff.next());
+        state.retry_at = Some(now + state.backoff.next());
         // Damage is told, for nothing is skipped; and what somebody has to mend.
         let told = code == code::CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
         let passing = !told;
         tracing::debug!(partition = %lease, error = code_name(code), "{doing} was refused; it is tried again");
-        Refused {
+        FetchError {
             refresh: passing,
-            report: (!passing && !std::mem::replace(&mut part.reported, true))
+            report: (!passing && !std::mem::replace(&mut state.error_reported, true))
                 .then(|| Error::broker(code, format_args!("{doing} {lease}; it is tried again"))),
         }
     }
 
-    /// What follows the position is damaged: asked for again, later. Whether that is news.
-    pub(crate) fn damaged(&mut self, lease: &Lease) -> bool {
-        let Some(part) = self.part(lease) else { return false };
-        !std::mem::replace(&mut part.reported, true)
+    /// What follows the position is corrupt: asked for again, later. Whether that is news.
+    pub(crate) fn on_corrupt(&mut self, lease: &Lease) -> bool {
+        let Some(state) = self.state(lease) else { return false };
+        !std::mem::replace(&mut state.error_reported, true)
     }
 
     /// Each partition with the broker that it waits for; none if it has no leader.
-    pub(crate) fn sources(&self) -> Vec<(TopicPartition, Option<i32>)> {
-        self.parts.iter().map(|(p, part)| (p.clone(), part.source())).collect()
+    pub(crate) fn partition_sources(&self) -> Vec<(TopicPartition, Option<i32>)> {
+        self.partitions.iter().map(|(p, state)| (p.clone(), state.source())).collect()
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -460,7 +474,7 @@ impl Tracker {
 
 /// What a fetch has brought of a partition.
 #[derive(Debug, Default)]
-pub(crate) struct Came {
+pub(crate) struct FetchedPartition {
     pub(crate) next: i64,
     /// The end of what can be read.
     pub(crate) end: i64,
@@ -473,7 +487,7 @@ pub(crate) struct Came {
     /// The response that the records are slices of, and how much of `memory` it covers.
     pub(crate) response: Option<(Arc<Charge>, usize)>,
     /// What follows can't be read.
-    pub(crate) damaged: bool,
+    pub(crate) corrupt: bool,
 }
 
 #[cfg(test)]

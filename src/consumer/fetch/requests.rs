@@ -1,4 +1,4 @@
-//! What the fetchers ask of brokers.
+//! What the fetchers request of brokers.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::planner::{Ask, Validate};
+use super::planner::{PartitionRequest, PositionCheck};
 use super::source::FetchPlan;
 use crate::cluster::fields::{by_topic, isolation, topic_name};
 use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
@@ -21,15 +21,15 @@ use crate::record::TopicPartition;
 pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchRequest {
     let mut topics: Vec<FetchTopic> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
-    for ask in &plan.asks {
+    for request in &plan.requests {
         let partition = FetchPartition::default()
-            .with_partition(ask.lease.partition.partition)
-            .with_current_leader_epoch(ask.leader_epoch)
-            .with_fetch_offset(ask.what.offset)
+            .with_partition(request.lease.partition.partition)
+            .with_current_leader_epoch(request.leader_epoch)
+            .with_fetch_offset(request.what.offset)
             .with_log_start_offset(-1)
-            .with_partition_max_bytes(to_i32(ask.what.max_bytes));
+            .with_partition_max_bytes(to_i32(request.what.max_bytes));
         // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
-        let name = &ask.lease.partition.topic;
+        let name = &request.lease.partition.topic;
         let place = *places.entry(name).or_insert_with(|| {
             topics.push(FetchTopic::default().with_topic(topic_name(name)));
             topics.len() - 1
@@ -54,22 +54,23 @@ pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchR
 }
 
 /// Asks a leader where in its log leader epochs end (KIP-320).
-pub(super) fn epochs_request(asks: &[Ask<Validate>]) -> OffsetForLeaderEpochRequest {
-    let topics = by_topic(asks.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, asks)| {
-        let partition = |(index, ask): (i32, &Ask<Validate>)| {
-            OffsetForLeaderPartition::default()
-                .with_partition(index)
-                .with_current_leader_epoch(ask.leader_epoch)
-                .with_leader_epoch(ask.what.epoch)
-        };
-        let partitions = asks.into_iter().map(partition).collect();
-        OffsetForLeaderTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
-    });
+pub(super) fn leader_epochs_request(requests: &[PartitionRequest<PositionCheck>]) -> OffsetForLeaderEpochRequest {
+    let topics =
+        by_topic(requests.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, requests)| {
+            let partition = |(index, request): (i32, &PartitionRequest<PositionCheck>)| {
+                OffsetForLeaderPartition::default()
+                    .with_partition(index)
+                    .with_current_leader_epoch(request.leader_epoch)
+                    .with_leader_epoch(request.what.epoch)
+            };
+            let partitions = requests.into_iter().map(partition).collect();
+            OffsetForLeaderTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
+        });
     OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
 }
 
 /// Where the epochs end: nothing for one that the leader has not heard of; or an error code.
-pub(super) fn epochs_answer(
+pub(super) fn decode_leader_epochs(
     answer: &OffsetForLeaderEpochResponse,
 ) -> HashMap<TopicPartition, Result<Option<i64>, i16>> {
     let partitions = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)));
@@ -87,18 +88,23 @@ fn to_i32(n: usize) -> i32 {
 }
 
 /// Asks a leader for the offset at an end of the log or at a time.
-pub(crate) fn list_request(asks: &[Ask<StartOffset>], level: IsolationLevel) -> ListOffsetsRequest {
+pub(crate) fn list_offsets_request(
+    requests: &[PartitionRequest<StartOffset>],
+    level: IsolationLevel,
+) -> ListOffsetsRequest {
     let timestamp = |to: StartOffset| match to {
         StartOffset::Latest => LATEST,
         StartOffset::Timestamp(at) => at,
-        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to ask for
+        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to request for
     };
-    let asks = asks.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));
-    list_offsets::encode_request(asks, level)
+    let requests = requests.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));
+    list_offsets::encode_request(requests, level)
 }
 
 /// Offset and leader epoch of what was asked for, or an error code.
-pub(crate) fn list_answer(answer: ListOffsetsResponse) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
+pub(crate) fn decode_list_offsets(
+    answer: ListOffsetsResponse,
+) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
     list_offsets::decode_response(answer)
         .into_iter()
         .map(|(partition, code, found)| {

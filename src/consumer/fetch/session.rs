@@ -4,39 +4,39 @@
 use crate::code;
 
 /// The epoch of a request outside of sessions.
-const NONE: i32 = -1;
+const FINAL_EPOCH: i32 = -1;
 /// The epoch of a request that begins a session, and closes the one whose id it names.
-const BEGIN: i32 = 0;
+const INITIAL_EPOCH: i32 = 0;
 
 /// The session fields of a fetch request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SessionId {
+pub(crate) struct FetchMetadata {
     pub(crate) id: i32,
     pub(crate) epoch: i32,
 }
 
-impl SessionId {
+impl FetchMetadata {
     /// Of a request that no session remembers.
-    pub(crate) const OUTSIDE: Self = Self { id: 0, epoch: NONE };
+    pub(crate) const SESSIONLESS: Self = Self { id: 0, epoch: FINAL_EPOCH };
 }
 
 /// The session of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: i32,
-    /// Of the next request; [`BEGIN`] while there is no session.
+    /// Of the next request; [`INITIAL_EPOCH`] while there is no session.
     epoch: i32,
 }
 
 impl Session {
     /// Returns what the next request carries. [`on_response`](Self::on_response) or [`on_failure`](Self::on_failure) must follow.
-    pub(crate) fn next(&self) -> SessionId {
-        SessionId { id: self.id, epoch: self.epoch }
+    pub(crate) fn next(&self) -> FetchMetadata {
+        FetchMetadata { id: self.id, epoch: self.epoch }
     }
 
     /// Whether the next request begins a session, so that it must name all partitions.
-    pub(crate) fn begins(&self) -> bool {
-        self.epoch == BEGIN
+    pub(crate) fn is_new(&self) -> bool {
+        self.epoch == INITIAL_EPOCH
     }
 
     /// Takes the error code and session id of a response. Returns whether the response counts: if not, the request is to be
@@ -56,7 +56,7 @@ impl Session {
 
     /// What the broker remembers is not known any more: the next request begins a new session and closes this one.
     pub(crate) fn on_failure(&mut self) {
-        self.epoch = BEGIN;
+        self.epoch = INITIAL_EPOCH;
     }
 }
 

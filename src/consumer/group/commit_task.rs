@@ -55,7 +55,7 @@ impl CoordinatorTask {
         if self.auto_commit_at.is_none() {
             return;
         }
-        for (lease, offset) in self.context.inbox.all_handled() {
+        for (lease, offset) in self.context.events.handled_offsets() {
             let committed = self.context.status.committed_offset(&lease.partition);
             if self.leases.holds(&lease) && committed.is_none_or(|at| at.offset != offset.offset) {
                 self.commit(lease, offset);

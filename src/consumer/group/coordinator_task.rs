@@ -32,12 +32,12 @@ use crate::cluster::offset_commit::{
 use crate::cluster::{Backoff, Client, Cluster, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::consumer::command::Command;
-use crate::consumer::event_queue::Inbox;
-use crate::consumer::fetch::partition::Begin;
-use crate::consumer::fetch::tasks::{Fetcher, Shared as Reading};
+use crate::consumer::event_queue::EventQueue;
+use crate::consumer::fetch::partition::StartPosition;
+use crate::consumer::fetch::tasks::{FetchState, Fetcher};
 use crate::consumer::lease::{Lease, Leases};
 use crate::consumer::offsets::commits::{Commits, Outbox};
-use crate::consumer::offsets::requests::{committed_answer, committed_request};
+use crate::consumer::offsets::requests::{committed_request, decode_committed};
 use crate::consumer::status::Status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final, is_final_code, needs_action};
@@ -95,7 +95,7 @@ pub(crate) struct GroupContext {
     pub(crate) config: ConsumerConfig,
     pub(crate) group: String,
     pub(crate) topics: BTreeSet<String>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) events: Arc<EventQueue>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) status: Arc<Status>,
     pub(crate) tasks: TaskTracker,
@@ -141,7 +141,7 @@ impl CoordinatorTask {
         let (pinning, reset_offsets) = mpsc::channel(RESET_OFFSET_QUEUE);
         let settings = MemberConfig::new(&context.group, &context.config, context.client.config());
         let backoff = context.client.cluster().backoff();
-        let fetcher = Fetcher::start(&context.client, &context.config, &context.inbox, &context.tasks, Some(pinning));
+        let fetcher = Fetcher::start(&context.client, &context.config, &context.events, &context.tasks, Some(pinning));
         Self {
             membership: Member::new(context.config.group_protocol, settings, Instant::now()),
             commits: Commits::new(&context.group, backoff.clone()),
@@ -174,8 +174,8 @@ impl CoordinatorTask {
     }
 
     /// For the front.
-    pub(crate) fn fetch_state(&self) -> Arc<Reading> {
-        self.fetcher.shared()
+    pub(crate) fn fetch_state(&self) -> Arc<FetchState> {
+        self.fetcher.state()
     }
 
     /// Until it has left the group or met with an error that can't be mended.
@@ -217,7 +217,7 @@ impl CoordinatorTask {
                     self.disconnect("its other connection is gone");
                     self.membership.disconnected(Instant::now());
                 }
-                () = self.context.inbox.back() => self.membership.come_back(Instant::now()),
+                () = self.context.events.polled() => self.membership.come_back(Instant::now()),
                 Ok(()) = updated.changed() => self.look_at_topics(),
                 () = tokio::time::sleep_until(deadline.into()) => {
                     self.commits.expire(Instant::now());
@@ -235,7 +235,7 @@ impl CoordinatorTask {
         let trouble = self.membership.trouble().or_else(|| self.starting.outage.ongoing());
         if let Some(trouble) = trouble.as_ref().filter(|t| needs_action(&t.error)) {
             if self.told_trouble.replace(trouble.since) != Some(trouble.since) {
-                self.context.inbox.trouble(None, trouble.error.clone());
+                self.context.events.push_error(None, trouble.error.clone());
             }
         }
         self.context.status.trouble(trouble);
@@ -249,7 +249,7 @@ impl CoordinatorTask {
         let commit = connected && self.committing.is_none() && self.membership.may_commit();
         let commit = self.commits.retry_at().filter(|_| commit);
         // A program that goes away later is noticed at the next heartbeat.
-        let away = self.context.inbox.away().filter(|_| self.membership.may_expel());
+        let away = self.context.events.last_poll().filter(|_| self.membership.may_expel());
         let hung = away.map(|(since, _)| since + self.context.config.max_poll_interval);
         let leave = self.leaving.as_ref().and_then(|l| l.commits_until);
         let offsets = [self.commits.expiry(), starting, commit, self.auto_commit_at];
@@ -270,14 +270,16 @@ impl CoordinatorTask {
         }
         tracing::warn!(group = %self.context.group, member = self.membership.member_id(), "{why}: the member leaves the group until it goes on");
         self.membership.expel(Instant::now());
-        if self.context.inbox.expel() {
+        if self.context.events.wait_for_poll() {
             self.membership.come_back(Instant::now());
         }
     }
 
     /// Whether the program is hung on what it took last, so that others had better have its partitions.
     fn look_at_the_program(&mut self) {
-        let Some((since, held)) = self.context.inbox.away().filter(|_| self.membership.may_expel()) else { return };
+        let Some((since, held)) = self.context.events.last_poll().filter(|_| self.membership.may_expel()) else {
+            return;
+        };
         let limit = self.context.config.max_poll_interval;
         if since.elapsed() < limit {
             return;
@@ -362,16 +364,16 @@ impl CoordinatorTask {
                 self.fetcher.remove(&partitions);
                 self.starting.leases.remove(&partitions);
                 let done = CancellationToken::new();
-                self.context.inbox.revoke(&partitions, deadline, done.clone());
+                self.context.events.on_revoke(&partitions, deadline, done.clone());
                 self.draining = Some(Draining { partitions, done, flushed: false });
             }
             Action::Revoked(partitions) => {
                 self.void(&partitions, false, "they were given up for a rebalance of the group");
-                self.context.inbox.gave_up(&partitions);
+                self.context.events.on_revoked(&partitions);
             }
             Action::Lost(partitions) => {
                 self.void(&partitions, true, "the group has taken them from this member");
-                self.context.inbox.lost(&partitions);
+                self.context.events.on_lost(&partitions);
             }
             Action::Stop(outcome) => return Some(outcome),
         }
@@ -454,7 +456,7 @@ impl CoordinatorTask {
         self.context.status.member(self.membership.member_id(), generation, &added);
         tracing::info!(group = %self.context.group, generation, added = added.len(), "joined the group");
         if added.is_empty() {
-            self.context.inbox.assigned([]);
+            self.context.events.on_assigned([]);
         }
         for partition in added {
             let lease = Lease { partition, epoch: self.epoch };
@@ -482,7 +484,7 @@ impl CoordinatorTask {
             let pending = connection.submit(request, timeout);
             let answer = async move {
                 let answer = pending.await.map_err(RequestFailure::Connection);
-                (leases, answer.and_then(|answer| committed_answer(&answer).map_err(RequestFailure::Code)))
+                (leases, answer.and_then(|answer| decode_committed(&answer).map_err(RequestFailure::Code)))
             };
             self.fetching_committed = Some(answer.boxed());
         }
@@ -519,13 +521,13 @@ impl CoordinatorTask {
         }
         let snapshot = self.context.client.cluster().snapshot();
         let from = |p: &TopicPartition| match committed.get(p) {
-            Some(at) => Begin::Committed(at.offset, at.leader_epoch),
-            None if self.known.is_new(p, &snapshot) => Begin::New,
-            None => Begin::ByPolicy,
+            Some(at) => StartPosition::Committed(at.offset, at.leader_epoch),
+            None if self.known.is_new(p, &snapshot) => StartPosition::NewPartition,
+            None => StartPosition::ByResetPolicy,
         };
         self.starting.leases.remove(asked.iter().map(|l| &l.partition));
         self.context.status.committed(&committed);
-        self.context.inbox.assigned(asked.iter().cloned());
+        self.context.events.on_assigned(asked.iter().cloned());
         self.fetcher.add(asked.into_iter().map(|l| (l.clone(), from(&l.partition))).collect());
     }
 
@@ -579,7 +581,7 @@ impl CoordinatorTask {
             }
             _ => Error::new(ErrorKind::Closed, "the consumer is closed"),
         };
-        self.context.inbox.end(why);
+        self.context.events.close(why);
         if let Some(Leaving { reply, .. }) = self.leaving.take() {
             _ = reply.send(outcome); // whoever asked may be gone
         }

@@ -72,12 +72,12 @@ impl<K: Ord> Waiter<K> {
 
 /// What became of a partition's offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum CommitOutcome {
     /// It stays in the queue.
-    Waits,
+    Pending,
     Committed,
     /// It is not committed, and is not tried again.
-    Refused,
+    Failed,
 }
 
 /// Partitions that are not committed, though nobody was told of it.
@@ -185,15 +185,19 @@ impl<K: Ord + Clone> CommitQueue<K> {
     }
 
     /// Takes out what is decided, and tells those who wait; `why` is told of a key and the offset that was asked for.
-    pub(crate) fn settle(&mut self, fate: impl Fn(&K) -> Fate, why: impl Fn(&K, i64) -> Error) -> Option<Unawaited<K>> {
+    pub(crate) fn settle(
+        &mut self,
+        outcome_of: impl Fn(&K) -> CommitOutcome,
+        why: impl Fn(&K, i64) -> Error,
+    ) -> Option<Unawaited<K>> {
         let mut told = BTreeSet::new();
         for mut waiter in std::mem::take(&mut self.waiters) {
-            if let Some((key, offset)) = waiter.open.iter().find(|(key, _)| fate(key) == Fate::Refused) {
+            if let Some((key, offset)) = waiter.open.iter().find(|(key, _)| outcome_of(key) == CommitOutcome::Failed) {
                 let why = why(key, *offset);
                 waiter.refuse(why, &mut told);
                 continue;
             }
-            waiter.open.retain(|(key, _)| fate(key) == Fate::Waits);
+            waiter.open.retain(|(key, _)| outcome_of(key) == CommitOutcome::Pending);
             match waiter.open.is_empty() {
                 true => waiter.tell(Ok(())),
                 false => self.waiters.push(waiter),
@@ -201,12 +205,12 @@ impl<K: Ord + Clone> CommitQueue<K> {
         }
         let mut unawaited: Option<Unawaited<K>> = None;
         self.offsets.retain(|key, pending| {
-            let fate = fate(key);
-            if fate == Fate::Refused && !told.contains(key) {
+            let outcome_of = outcome_of(key);
+            if outcome_of == CommitOutcome::Failed && !told.contains(key) {
                 let first = || Unawaited { keys: Vec::new(), why: why(key, pending.offset.offset) };
                 unawaited.get_or_insert_with(first).keys.push(key.clone());
             }
-            fate == Fate::Waits
+            outcome_of == CommitOutcome::Pending
         });
         self.find_earliest(true);
         unawaited
@@ -288,7 +292,7 @@ mod tests {
             queue.push(Commit::awaited(vec![(Key(1), at(i))], Instant::now()).0);
         }
         assert!(queue.waiters.len() <= 2 * MANY_WAITERS && queue.offsets.len() == 2, "{}", queue.waiters.len());
-        assert!(keys(queue.settle(|_| Fate::Committed, |_, _| gone())).is_empty());
+        assert!(keys(queue.settle(|_| CommitOutcome::Committed, |_, _| gone())).is_empty());
         replied.try_recv().unwrap().unwrap();
     }
 
@@ -300,12 +304,12 @@ mod tests {
         queue.push(both);
         queue.push(one);
         queue.push(Commit::new(vec![(Key(2), at(8))], Instant::now()));
-        let fate = |key: &Key| if key.0 == 0 { Fate::Committed } else { Fate::Waits };
-        assert!(keys(queue.settle(fate, |_, _| gone())).is_empty());
+        let outcome_of = |key: &Key| if key.0 == 0 { CommitOutcome::Committed } else { CommitOutcome::Pending };
+        assert!(keys(queue.settle(outcome_of, |_, _| gone())).is_empty());
         one_replied.try_recv().unwrap().unwrap();
         assert!(both_replied.try_recv().is_err(), "the other partition waits");
         let why = |key: &Key, offset| Error::new(ErrorKind::Closed, format!("{key:?} {offset}"));
-        let unawaited = queue.settle(|_| Fate::Refused, why).unwrap();
+        let unawaited = queue.settle(|_| CommitOutcome::Failed, why).unwrap();
         assert_eq!((unawaited.keys, unawaited.why.to_string()), (vec![Key(2)], "Key(2) 8".to_owned()));
         assert_eq!(both_replied.try_recv().unwrap().unwrap_err().to_string(), "Key(1) 6");
         assert!(queue.is_empty() && queue.waiters.is_empty());

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::commit_queue::{self, CommitQueue, Fate, Unawaited};
+use super::commit_queue::{self, CommitOutcome, CommitQueue, Unawaited};
 use crate::cluster::Backoff;
 use crate::cluster::offset_commit::{CommitCodes, PartitionOffset};
 use crate::code;
@@ -25,7 +25,7 @@ type Queue = CommitQueue<Lease>;
 
 /// Takes everything out, for one reason.
 fn fail_all(mut queue: Queue, why: &Error) {
-    warn(queue.settle(|_| Fate::Refused, |_, _| why.clone()));
+    warn(queue.settle(|_| CommitOutcome::Failed, |_, _| why.clone()));
 }
 
 fn warn(failed: Option<Unawaited<Lease>>) {
@@ -111,8 +111,8 @@ impl Commits {
         is_ours: impl Fn(&Lease) -> bool,
         why: impl Fn(&Lease, i64) -> Error,
     ) {
-        let fate = |lease: &Lease| if is_ours(lease) { Fate::Waits } else { Fate::Refused };
-        warn(asked.settle(fate, why));
+        let outcome_of = |lease: &Lease| if is_ours(lease) { CommitOutcome::Pending } else { CommitOutcome::Failed };
+        warn(asked.settle(outcome_of, why));
         self.waiting.append(asked);
     }
 
@@ -164,13 +164,13 @@ impl Commits {
                 let code = |lease: &Lease| codes.get(&lease.partition).copied().filter(|code| *code != 0);
                 let tells = |code: &i16| !(stale && is_of_membership(*code));
                 told = sent.offsets().filter_map(|(lease, _)| code(lease)).find(tells);
-                let fate = |lease: &Lease| match code(lease) {
-                    None => Fate::Committed,
-                    Some(code) if passes(code, stale) => Fate::Waits,
-                    Some(_) => Fate::Refused,
+                let outcome_of = |lease: &Lease| match code(lease) {
+                    None => CommitOutcome::Committed,
+                    Some(code) if passes(code, stale) => CommitOutcome::Pending,
+                    Some(_) => CommitOutcome::Failed,
                 };
                 let why = |code| Error::broker(code, format_args!("committing offsets of group {:?}", self.group));
-                warn(sent.settle(fate, |lease, _| why(code(lease).unwrap_or_default())));
+                warn(sent.settle(outcome_of, |lease, _| why(code(lease).unwrap_or_default())));
             }
         }
         if sent.is_empty() {
@@ -201,9 +201,11 @@ impl Commits {
     /// These partitions are not ours any more: nothing is committed for them.
     pub(crate) fn fail(&mut self, partitions: &[TopicPartition], why: &Error) {
         let gone: HashSet<_> = partitions.iter().collect();
-        let fate = |lease: &Lease| if gone.contains(&lease.partition) { Fate::Refused } else { Fate::Waits };
+        let outcome_of = |lease: &Lease| {
+            if gone.contains(&lease.partition) { CommitOutcome::Failed } else { CommitOutcome::Pending }
+        };
         for queue in [&mut self.under_way, &mut self.waiting] {
-            _ = queue.settle(fate, |_, _| why.clone()); // the group's task has said that they are gone
+            _ = queue.settle(outcome_of, |_, _| why.clone()); // the group's task has said that they are gone
         }
     }
 }

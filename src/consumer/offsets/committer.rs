@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 /// What the length of a string in a request can say. Brokers allow less: 4,096 bytes by default.
-const METADATA: usize = i16::MAX as usize;
+const MAX_METADATA_BYTES: usize = i16::MAX as usize;
 
 /// The way to the group's task.
 #[derive(Debug, Clone)]
@@ -125,10 +125,11 @@ impl Committer {
             let what = format!("offset {} of {p} can't be committed: offsets are not negative", at.offset);
             return Err(Error::new(ErrorKind::OffsetOutOfRange, what));
         }
-        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.metadata.len() > METADATA) {
+        if let Some((p, at)) = offsets.iter().find(|(_, at)| at.metadata.len() > MAX_METADATA_BYTES) {
             let len = at.metadata.len();
-            let what =
-                format!("the metadata of {p} has {len} bytes and can't be committed: allowed is up to {METADATA}");
+            let what = format!(
+                "the metadata of {p} has {len} bytes and can't be committed: allowed is up to {MAX_METADATA_BYTES}"
+            );
             return Err(Error::new(ErrorKind::Config, what));
         }
         let lease = |(p, at): PartitionOffset| {

@@ -26,7 +26,7 @@ pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stab
 }
 
 /// The committed offsets, of those partitions that have one; or an error code.
-pub(crate) fn committed_answer(
+pub(crate) fn decode_committed(
     answer: &OffsetFetchResponse,
 ) -> Result<HashMap<TopicPartition, OffsetAndMetadata>, i16> {
     if answer.error_code != 0 {

@@ -30,46 +30,46 @@ fn join(batches: &[BytesMut]) -> Bytes {
     batches.concat().into()
 }
 
-fn offsets(u: &Unpacked) -> Vec<i64> {
+fn offsets(u: &DecodedFetch) -> Vec<i64> {
     u.records.iter().map(|r| r.offset).collect()
 }
 
-fn up_to(max_decompressed: usize) -> Limits {
-    Limits { max_decompressed, room: usize::MAX, end: i64::MAX, spare: BufferPool::default() }
+fn up_to(max_decompressed: usize) -> DecodeLimits {
+    DecodeLimits { max_decompressed, max_memory: usize::MAX, log_end: i64::MAX, spare: BufferPool::default() }
 }
 
 #[test]
 fn records_before_the_offset_are_left_out() {
     let bytes = join(&[batch(0, 5, Compression::None), batch(5, 5, Compression::None)]);
-    let u = unpack(bytes.clone(), 3, None, up_to(1 << 20));
+    let u = decode_fetch(bytes.clone(), 3, None, up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), ((3..10).collect(), 10));
     assert_eq!(u.records[0].value.as_deref(), Some(&b"3"[..]));
-    let u = unpack(bytes, 5, None, up_to(1 << 20));
+    let u = decode_fetch(bytes, 5, None, up_to(1 << 20));
     assert_eq!(offsets(&u), [5, 6, 7, 8, 9]);
-    let u = unpack(Bytes::new(), 7, None, up_to(1 << 20));
-    assert_eq!((u.records.len(), u.next_offset, u.grown), (0, 7, 0));
+    let u = decode_fetch(Bytes::new(), 7, None, up_to(1 << 20));
+    assert_eq!((u.records.len(), u.next_offset, u.decoded_bytes), (0, 7, 0));
 }
 
 #[test]
 fn batches_out_of_order_bring_nothing_and_do_not_take_the_position_back() {
     let bytes = join(&[batch(5, 3, Compression::None), batch(0, 3, Compression::None), batch(7, 3, Compression::None)]);
-    let u = unpack(bytes, 5, None, up_to(1 << 20));
+    let u = decode_fetch(bytes, 5, None, up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), ((5..10).collect(), 10));
-    assert!(u.damage.is_none());
+    assert!(u.error.is_none());
 }
 
 #[test]
 fn a_batch_behind_the_end_of_the_log_is_not_taken() {
-    let limits = || Limits { end: 8, ..up_to(1 << 20) };
+    let limits = || DecodeLimits { log_end: 8, ..up_to(1 << 20) };
     let good = batch(5, 3, Compression::None);
     // The offset has changed on the way.
     let bad = batch(1 << 40, 3, Compression::None);
-    let u = unpack(join(&[good.clone(), bad.clone()]), 5, None, limits());
-    assert_eq!((offsets(&u), u.next_offset, u.used), (vec![5, 6, 7], 8, good.len()));
-    assert!(u.damage.is_none(), "it is asked for again");
-    let u = unpack(bad.freeze(), 8, None, limits());
+    let u = decode_fetch(join(&[good.clone(), bad.clone()]), 5, None, limits());
+    assert_eq!((offsets(&u), u.next_offset, u.used_bytes), (vec![5, 6, 7], 8, good.len()));
+    assert!(u.error.is_none(), "it is asked for again");
+    let u = decode_fetch(bad.freeze(), 8, None, limits());
     assert_eq!((offsets(&u).len(), u.next_offset), (0, 8));
-    let damage = u.damage.unwrap().to_string();
+    let damage = u.error.unwrap().to_string();
     assert_eq!(damage, "the broker sent a batch up to offset 1099511627778 of a log that ends at 8");
 }
 
@@ -77,11 +77,11 @@ fn a_batch_behind_the_end_of_the_log_is_not_taken() {
 fn offsets_without_a_record_move_the_position() {
     let control = changed(batch(4, 1, Compression::None), |b| b[22] |= 1 << 5);
     let gap = changed(batch(10, 2, Compression::None), |b| b[23..27].copy_from_slice(&9_i32.to_be_bytes()));
-    let u = unpack(control.clone().freeze(), 2, None, up_to(1 << 20));
+    let u = decode_fetch(control.clone().freeze(), 2, None, up_to(1 << 20));
     assert_eq!((u.records.len(), u.next_offset), (0, 5));
-    let u = unpack(join(&[control, gap.clone()]), 2, None, up_to(1 << 20));
+    let u = decode_fetch(join(&[control, gap.clone()]), 2, None, up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), (vec![10, 11], 20));
-    let u = unpack(join(&[gap]), 15, None, up_to(1 << 20));
+    let u = decode_fetch(join(&[gap]), 15, None, up_to(1 << 20));
     assert_eq!((u.records.len(), u.next_offset), (0, 20), "from inside the gap");
 }
 
@@ -90,14 +90,14 @@ fn damage_ends_it_behind_the_last_good_record() {
     let mut broken = batch(5, 5, Compression::None);
     let last = broken.len() - 1;
     broken[last] ^= 1;
-    let u = unpack(
+    let u = decode_fetch(
         join(&[batch(0, 5, Compression::None), broken, batch(10, 5, Compression::None)]),
         0,
         None,
         up_to(1 << 20),
     );
     assert_eq!((offsets(&u).len(), u.next_offset), (5, 5));
-    assert!(u.damage.unwrap().to_string().contains("offset 5"));
+    assert!(u.error.unwrap().to_string().contains("offset 5"));
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn what_is_opened_counts_and_is_bounded() {
     let gzip = Compression::gzip(6).unwrap();
     let bytes = join(&[batch(0, 1000, gzip)]);
     assert!(is_compressed(&bytes) && !is_compressed(&batch(0, 10, Compression::None)));
-    let u = unpack(bytes.clone(), 0, None, up_to(1 << 20));
+    let u = decode_fetch(bytes.clone(), 0, None, up_to(1 << 20));
     assert_eq!(u.records.len(), 1000);
-    assert!(u.grown > 1000 * size_of::<Record>() + 2890);
-    let u = unpack(bytes, 0, None, up_to(100));
+    assert!(u.decoded_bytes > 1000 * size_of::<Record>() + 2890);
+    let u = decode_fetch(bytes, 0, None, up_to(100));
     assert_eq!((u.records.len(), u.next_offset), (0, 0));
-    assert!(u.damage.is_some(), "more than allowed");
+    assert!(u.error.is_some(), "more than allowed");
 }
 
 /// One of a producer's transaction, in one of its codecs.
@@ -130,11 +130,11 @@ fn marker(base: i64, producer: i64, commit: bool) -> BytesMut {
     changed(of(producer, bytes), |b| b[22] |= 1 << 5)
 }
 
-fn aborted(told: &[(i64, i64)]) -> Option<Aborted> {
+fn aborted(told: &[(i64, i64)]) -> Option<AbortedTransactions> {
     let one = |(producer, first): &(i64, i64)| {
         AbortedTransaction::default().with_producer_id((*producer).into()).with_first_offset(*first)
     };
-    Some(Aborted::new(&told.iter().map(one).collect::<Vec<_>>()))
+    Some(AbortedTransactions::new(&told.iter().map(one).collect::<Vec<_>>()))
 }
 
 #[test]
@@ -149,15 +149,15 @@ fn aborted_records_are_left_out_and_the_position_moves_on() {
         marker(8, 8, true),
         marker(9, 7, true),
     ]);
-    let u = unpack(log.clone(), 0, aborted(&[(7, 0)]), up_to(1 << 20));
+    let u = decode_fetch(log.clone(), 0, aborted(&[(7, 0)]), up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), (vec![2, 3, 4, 6, 7], 10));
-    let u = unpack(log.clone(), 1, None, up_to(1 << 20));
+    let u = decode_fetch(log.clone(), 1, None, up_to(1 << 20));
     assert_eq!(offsets(&u), [1, 2, 3, 4, 6, 7], "all, where uncommitted ones are wanted");
-    let u = unpack(log.slice(..plain(0, 2).len()), 0, aborted(&[(7, 0)]), up_to(1 << 20));
+    let u = decode_fetch(log.slice(..plain(0, 2).len()), 0, aborted(&[(7, 0)]), up_to(1 << 20));
     assert_eq!((u.records.len(), u.next_offset), (0, 2), "nothing but aborted records");
     let broken = changed(marker(0, 7, false), |b| b[65] = 2); // its key's length is 1
-    let u = unpack(join(&[of(7, plain(0, 1)), broken]), 0, aborted(&[(7, 0)]), up_to(1 << 20));
-    assert!(u.damage.is_some());
+    let u = decode_fetch(join(&[of(7, plain(0, 1)), broken]), 0, aborted(&[(7, 0)]), up_to(1 << 20));
+    assert!(u.error.is_some());
 }
 
 #[test]
@@ -167,11 +167,11 @@ fn it_ends_where_another_leader_begins() {
     };
     let log = join(&[at(0, 3), at(2, 3), at(4, 5)]);
     for (from, to, epoch) in [(1, 4, 3), (4, 6, 5)] {
-        let u = unpack(log.clone(), from, None, up_to(1 << 20));
+        let u = decode_fetch(log.clone(), from, None, up_to(1 << 20));
         assert_eq!((offsets(&u), u.next_offset), ((from..to).collect(), to));
         assert_eq!(u.leader_epoch, Some(epoch));
     }
-    assert_eq!(unpack(log, 6, None, up_to(1 << 20)).leader_epoch, None);
+    assert_eq!(decode_fetch(log, 6, None, up_to(1 << 20)).leader_epoch, None);
 }
 
 proptest! {
@@ -205,15 +205,15 @@ proptest! {
         let live = (0..batches.len()).filter(|at| batches[*at].3 > 1 && !is_aborted(*at));
         let wanted: Vec<_> = live.flat_map(|at| batches[at].0..batches[at].1).filter(|o| *o >= offset).collect();
         let bytes = join(&batches.iter().map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-        let u = unpack(bytes.clone(), offset, aborted(&told), up_to(1 << 20));
-        prop_assert!(u.damage.is_none());
+        let u = decode_fetch(bytes.clone(), offset, aborted(&told), up_to(1 << 20));
+        prop_assert!(u.error.is_none());
         prop_assert_eq!((&offsets(&u), u.next_offset), (&wanted, base.max(offset)));
         // And a batch at a time.
         let (mut rest, mut at, mut told, mut seen) = (bytes, offset, aborted(&told), Vec::new());
         while !rest.is_empty() {
-            let u = unpack(rest.clone(), at, told, Limits { room: 0, ..up_to(1 << 20) });
+            let u = decode_fetch(rest.clone(), at, told, DecodeLimits { max_memory: 0, ..up_to(1 << 20) });
             seen.extend(offsets(&u));
-            (rest, at, told) = (rest.slice(u.used..), u.next_offset, u.aborted);
+            (rest, at, told) = (rest.slice(u.used_bytes..), u.next_offset, u.aborted);
         }
         prop_assert_eq!((seen, at), (wanted, base.max(offset)));
     }
@@ -236,8 +236,8 @@ proptest! {
             // What a broker sends: from the batch that holds the offset, up to some size, the first one whole.
             let rest: Vec<_> = log.iter().filter(|(_, end, _)| *end > at).map(|(_, _, b)| b.clone()).collect();
             let all = join(&rest);
-            let u = unpack(all.slice(..(rest[0].len() + cuts.next().unwrap()).min(all.len())), at, None, up_to(1 << 20));
-            prop_assert!(u.damage.is_none() && u.next_offset > at);
+            let u = decode_fetch(all.slice(..(rest[0].len() + cuts.next().unwrap()).min(all.len())), at, None, up_to(1 << 20));
+            prop_assert!(u.error.is_none() && u.next_offset > at);
             seen.extend(offsets(&u));
             at = u.next_offset;
         }
@@ -246,7 +246,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), offset in 0..1000_i64) {
-        let u = unpack(bytes.into(), offset, None, up_to(1 << 16));
+        let u = decode_fetch(bytes.into(), offset, None, up_to(1 << 16));
         prop_assert!(u.next_offset >= offset);
     }
 }
@@ -256,17 +256,17 @@ fn no_more_is_opened_than_there_is_room_for_but_for_the_first_batch() {
     for compression in [Compression::None, Compression::gzip(6).unwrap()] {
         let parts: Vec<_> = (0..10).map(|i| batch(i * 5, 5, compression)).collect();
         let bytes = join(&parts);
-        let whole = unpack(bytes.clone(), 0, None, up_to(1 << 20));
-        assert_eq!((whole.records.len(), whole.used), (50, bytes.len()));
+        let whole = decode_fetch(bytes.clone(), 0, None, up_to(1 << 20));
+        assert_eq!((whole.records.len(), whole.used_bytes), (50, bytes.len()));
         let mut at = 0;
-        for room in [0, 1, whole.grown / 4, usize::MAX] {
+        for room in [0, 1, whole.decoded_bytes / 4, usize::MAX] {
             let rest = join(&parts[at / 5..]);
-            let u = unpack(rest.clone(), at as i64, None, Limits { room, ..up_to(1 << 20) });
+            let u = decode_fetch(rest.clone(), at as i64, None, DecodeLimits { max_memory: room, ..up_to(1 << 20) });
             let used: usize = parts[at / 5..][..u.records.len() / 5].iter().map(|b| b.len()).sum();
-            assert_eq!((u.records[0].offset, u.used), (at as i64, used), "whole batches, one at least");
+            assert_eq!((u.records[0].offset, u.used_bytes), (at as i64, used), "whole batches, one at least");
             assert_eq!(u.next_offset, at as i64 + u.records.len() as i64);
             assert!(room > 1 || u.records.len() == 5, "{room}");
-            assert!(room == usize::MAX || u.used < rest.len(), "{room}");
+            assert!(room == usize::MAX || u.used_bytes < rest.len(), "{room}");
             at += u.records.len();
         }
         assert_eq!(at, 50);

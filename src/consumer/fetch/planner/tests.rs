@@ -20,13 +20,13 @@ fn p(partition: i32) -> Lease {
     lease(partition, 1)
 }
 
-fn tracker(starts: &[StartOffset]) -> Tracker {
+fn planner(starts: &[StartOffset]) -> FetchPlanner {
     let config =
         ConsumerConfig { prefetch_bytes: SHARE * starts.len(), partition_fetch_bytes: 60_000, ..Default::default() };
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let mut tracker = Tracker::new(&config, backoff, Arc::default());
-    tracker.add(starts.iter().zip(0..).map(|(start, i)| (p(i), *start)));
-    tracker
+    let mut planner = FetchPlanner::new(&config, backoff, Arc::default());
+    planner.add(starts.iter().zip(0..).map(|(start, i)| (p(i), *start)));
+    planner
 }
 
 /// A topic whose partitions have these leaders; -1 for none.
@@ -45,84 +45,84 @@ pub(in crate::consumer) fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
     snapshot
 }
 
-/// Which partitions a fetch asks for, from where.
-fn asks(plan: &Plan) -> Vec<(i32, i64)> {
+/// Which partitions a fetch requests for, from where.
+fn requests(plan: &Plan) -> Vec<(i32, i64)> {
     match plan {
-        Plan::Fetch(plan) => plan.asks.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
+        Plan::Fetch(plan) => plan.requests.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
         other => panic!("no fetch: {other:?}"),
     }
 }
 
-fn came(next: i64, bytes: usize) -> Came {
-    Came { next, end: next, wire: bytes, memory: bytes, ..Came::default() }
+fn fetched(next: i64, bytes: usize) -> FetchedPartition {
+    FetchedPartition { next, end: next, wire: bytes, memory: bytes, ..FetchedPartition::default() }
 }
 
 #[test]
 fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
-    let mut t = tracker(&[StartOffset::Offset(5), StartOffset::Latest, StartOffset::Earliest]);
+    let mut t = planner(&[StartOffset::Offset(5), StartOffset::Latest, StartOffset::Earliest]);
     let now = Instant::now();
-    let moved = t.lead(&snapshot(&[1, 1, 2], 1));
-    assert_eq!(moved, Moved { start: vec![1, 2], ..Moved::default() });
-    assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)), Moved::default(), "they run already");
-    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("a start is not known") };
+    let changes = t.apply_metadata(&snapshot(&[1, 1, 2], 1));
+    assert_eq!(changes, LeaderChanges { new_brokers: vec![1, 2], ..LeaderChanges::default() });
+    assert_eq!(t.apply_metadata(&snapshot(&[1, 1, 2], 1)), LeaderChanges::default(), "they run already");
+    let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("a start is not known") };
     assert_eq!((seeks[0].lease.partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
-    let found = t.sought(&p(1), StartOffset::Latest, 40, None);
-    assert_eq!((found.at, found.pin), (Some(40), false), "the program knows where it wanted to begin");
+    let found = t.on_offset_resolved(&p(1), StartOffset::Latest, 40, None);
+    assert_eq!((found.at, found.must_commit), (Some(40), false), "the program knows where it wanted to begin");
     let plan = t.plan(1, now);
-    assert_eq!(asks(&plan), [(0, 5), (1, 40)]);
+    assert_eq!(requests(&plan), [(0, 5), (1, 40)]);
     assert_eq!(t.plan(1, now), Plan::Wait(None), "it is under way");
-    t.give_back([&p(0), &p(1)]);
+    t.clear_in_flight([&p(0), &p(1)]);
     assert_eq!(t.plan(1, now), plan, "no answer came");
-    let Plan::Seek(seeks) = t.plan(2, now) else { panic!("a start is not known") };
+    let Plan::ListOffsets(seeks) = t.plan(2, now) else { panic!("a start is not known") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    assert!(!t.sought(&p(2), StartOffset::Earliest, 3, None).pin);
-    assert_eq!(t.plan(3, now), Plan::Gone);
+    assert!(!t.on_offset_resolved(&p(2), StartOffset::Earliest, 3, None).must_commit);
+    assert_eq!(t.plan(3, now), Plan::Stop);
 }
 
 #[test]
 fn a_time_behind_the_last_record_is_the_end() {
-    let mut t = tracker(&[StartOffset::Timestamp(99)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Timestamp(99)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    assert_eq!(t.sought(&p(0), StartOffset::Timestamp(99), -1, None).at, None);
-    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks again") };
+    assert_eq!(t.on_offset_resolved(&p(0), StartOffset::Timestamp(99), -1, None).at, None);
+    let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("requests again") };
     assert_eq!(seeks[0].what, StartOffset::Latest);
 }
 
 #[test]
 fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
-    let mut t = tracker(&[StartOffset::Offset(0); 2]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 2]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let (kept, _) = t.fetched(&p(0), now, 0, came(10, SHARE - 10_000)).unwrap();
-    let (read, _) = t.fetched(&p(1), now, 0, came(10, SHARE * 2)).unwrap();
+    let (kept, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE - 10_000)).unwrap();
+    let (read, _) = t.on_fetched(&p(1), now, 0, fetched(10, SHARE * 2)).unwrap();
     drop(read);
     let Plan::Fetch(plan) = t.plan(1, now) else { panic!("both have room") };
     assert_eq!(plan.wait, t.max_wait);
-    let sizes: BTreeMap<_, _> = plan.asks.iter().map(|a| (a.lease.partition.partition, a.what.max_bytes)).collect();
+    let sizes: BTreeMap<_, _> = plan.requests.iter().map(|a| (a.lease.partition.partition, a.what.max_bytes)).collect();
     assert_eq!(sizes, [(0, 43_334), (1, 60_000)].into(), "what is left of the budget, or the setting");
-    let (more, _) = t.fetched(&p(0), now, 10, came(20, 10_000)).unwrap();
-    t.fetched(&p(1), now, 10, came(10, 0)).unwrap();
+    let (more, _) = t.on_fetched(&p(0), now, 10, fetched(20, 10_000)).unwrap();
+    t.on_fetched(&p(1), now, 10, fetched(10, 0)).unwrap();
     let Plan::Fetch(plan) = t.plan(1, now) else { panic!("one goes on") };
-    assert_eq!((plan.asks.len(), plan.asks[0].lease.partition.partition), (1, 1));
+    assert_eq!((plan.requests.len(), plan.requests[0].lease.partition.partition), (1, 1));
     assert!(plan.wait < t.max_wait, "the broker must not hold it for long: the other may have room soon");
     assert_eq!(t.plan(1, now), Plan::Wait(None));
     drop((kept, more));
-    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 20)]);
 }
 
 #[test]
 fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.fetched(&p(0), now, 0, Came { memory: 40_000, ..came(9, 10_000) }).unwrap();
+    t.on_fetched(&p(0), now, 0, FetchedPartition { memory: 40_000, ..fetched(9, 10_000) }).unwrap();
     let Plan::Fetch(plan) = t.plan(1, now) else { panic!("it has room") };
     assert_eq!(
-        (plan.asks[0].what.max_bytes, plan.max_bytes),
+        (plan.requests[0].what.max_bytes, plan.max_bytes),
         (SHARE / 4, SHARE / 12),
         "a third of the budget when it is opened"
     );
@@ -130,26 +130,26 @@ fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
 
 #[test]
 fn who_has_waited_longest_comes_first() {
-    let mut t = tracker(&[StartOffset::Offset(0); 3]);
-    t.lead(&snapshot(&[1, 1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 3]);
+    t.apply_metadata(&snapshot(&[1, 1, 1], 1));
     let now = Instant::now();
-    assert_eq!(asks(&t.plan(1, now)), [(0, 0), (1, 0), (2, 0)]);
-    t.fetched(&p(0), now, 0, came(5, 100)).unwrap();
-    t.give_back([&p(1), &p(2)]); // there was no room for them in the answer
-    assert_eq!(asks(&t.plan(1, now)), [(1, 0), (2, 0), (0, 5)]);
-    t.fetched(&p(1), now, 0, came(5, 100)).unwrap();
-    t.give_back([&p(0), &p(2)]);
-    assert_eq!(asks(&t.plan(1, now)), [(2, 0), (0, 5), (1, 5)]);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 0), (1, 0), (2, 0)]);
+    t.on_fetched(&p(0), now, 0, fetched(5, 100)).unwrap();
+    t.clear_in_flight([&p(1), &p(2)]); // there was no room for them in the answer
+    assert_eq!(requests(&t.plan(1, now)), [(1, 0), (2, 0), (0, 5)]);
+    t.on_fetched(&p(1), now, 0, fetched(5, 100)).unwrap();
+    t.clear_in_flight([&p(0), &p(2)]);
+    assert_eq!(requests(&t.plan(1, now)), [(2, 0), (0, 5), (1, 5)]);
 }
 
 #[test]
 fn an_empty_partition_is_told_once_and_a_moved_position_always() {
-    let mut t = tracker(&[StartOffset::Offset(4)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(4)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     let mut tell = |at, next| {
         t.plan(1, now);
-        t.fetched(&p(0), now, at, came(next, 0)).unwrap().1
+        t.on_fetched(&p(0), now, at, fetched(next, 0)).unwrap().1
     };
     assert!(tell(4, 4), "the end of an empty partition");
     assert!(!tell(4, 4));
@@ -159,22 +159,22 @@ fn an_empty_partition_is_told_once_and_a_moved_position_always() {
 
 #[test]
 fn an_offset_outside_the_log_goes_by_the_policy() {
-    let mut t = tracker(&[StartOffset::Offset(500)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(500)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let refused = t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
+    let refused = t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     assert!(refused.refresh && refused.report.is_none());
-    doubt(&mut t, now, 20, 90);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 20)]);
+    report_range(&mut t, now, 20, 90);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 20)]);
 }
 
 /// Tells where the log begins and ends of which the position was refused.
-fn doubt(t: &mut Tracker, now: Instant, start: i64, end: i64) -> Sought {
+fn report_range(t: &mut FetchPlanner, now: Instant, start: i64, end: i64) -> ResolvedOffset {
     for (what, offset) in [(StartOffset::Earliest, start), (StartOffset::Latest, end)] {
-        let Plan::Seek(seeks) = t.plan(1, now) else { panic!("both ends are asked for") };
+        let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("both ends are asked for") };
         assert_eq!(seeks[0].what, what);
-        let sought = t.sought(&p(0), what, offset, None);
+        let sought = t.on_offset_resolved(&p(0), what, offset, None);
         if what == StartOffset::Latest {
             return sought;
         }
@@ -185,166 +185,166 @@ fn doubt(t: &mut Tracker, now: Instant, start: i64, end: i64) -> Sought {
 #[test]
 fn an_offset_that_is_refused_and_is_inside_the_log_stays() {
     for reset in [Some(StartOffset::Latest), Some(StartOffset::Earliest), None] {
-        let mut t = tracker(&[StartOffset::Offset(50)]);
-        t.reset = reset;
-        t.lead(&snapshot(&[1], 1));
+        let mut t = planner(&[StartOffset::Offset(50)]);
+        t.reset_policy = reset;
+        t.apply_metadata(&snapshot(&[1], 1));
         let mut now = Instant::now();
         for round in 0..5 {
-            assert_eq!(asks(&t.plan(1, now)), [(0, 50)], "{reset:?}");
-            assert!(t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching").refresh);
+            assert_eq!(requests(&t.plan(1, now)), [(0, 50)], "{reset:?}");
+            assert!(t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching").refresh);
             if round > 0 {
                 let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("not again at once") };
                 now = until;
             }
-            let sought = doubt(&mut t, now, 20, 50);
-            assert!(sought.at.is_none() && sought.report.is_none() && !sought.pin);
+            let sought = report_range(&mut t, now, 20, 50);
+            assert!(sought.at.is_none() && sought.report.is_none() && !sought.must_commit);
         }
-        assert_eq!(asks(&t.plan(1, now)), [(0, 50)], "{reset:?}");
+        assert_eq!(requests(&t.plan(1, now)), [(0, 50)], "{reset:?}");
     }
 }
 
 #[test]
 fn by_latest_a_position_behind_the_log_goes_to_its_end_and_that_is_committed() {
-    let mut t = tracker(&[StartOffset::Offset(50)]);
-    t.reset = Some(StartOffset::Latest);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(50)]);
+    t.reset_policy = Some(StartOffset::Latest);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
-    let sought = doubt(&mut t, now, 0, 49);
-    assert_eq!((sought.at, sought.pin), (Some(49), true));
+    t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
+    let sought = report_range(&mut t, now, 0, 49);
+    assert_eq!((sought.at, sought.must_commit), (Some(49), true));
 }
 
 #[test]
 fn by_latest_a_partition_that_is_new_begins_at_its_start_and_that_is_committed() {
-    let mut t = tracker(&[]);
-    t.reset = Some(StartOffset::Latest);
-    t.add([(p(0), Begin::New)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[]);
+    t.reset_policy = Some(StartOffset::Latest);
+    t.add([(p(0), StartPosition::NewPartition)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
-    let Plan::Seek(seeks) = t.plan(1, now) else { panic!("asks for the beginning") };
+    let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("requests for the beginning") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    let sought = t.sought(&p(0), StartOffset::Earliest, 3, None);
-    assert_eq!((sought.at, sought.pin), (Some(3), true), "whoever is next would begin at the end");
+    let sought = t.on_offset_resolved(&p(0), StartOffset::Earliest, 3, None);
+    assert_eq!((sought.at, sought.must_commit), (Some(3), true), "whoever is next would begin at the end");
 }
 
 #[test]
 fn a_refused_partition_waits_alone_and_goes_on_at_its_new_leader() {
-    let mut t = tracker(&[StartOffset::Offset(0); 2]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 2]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    assert!(t.refused(&p(0), now, 6, "fetching").refresh);
-    t.fetched(&p(1), now, 0, came(3, 10)).unwrap();
-    assert_eq!(asks(&t.plan(1, now)), [(1, 3)], "the other one goes on");
+    assert!(t.on_error(&p(0), now, 6, "fetching").refresh);
+    t.on_fetched(&p(1), now, 0, fetched(3, 10)).unwrap();
+    assert_eq!(requests(&t.plan(1, now)), [(1, 3)], "the other one goes on");
     let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("it waits") };
     assert!(until > now && until < now + Duration::from_secs(1));
-    assert_eq!(asks(&t.plan(1, until)), [(0, 0)], "again, for want of news");
-    t.refused(&p(0), until, 74, "fetching");
-    assert_eq!(t.lead(&snapshot(&[2, 1], 1)).start, [2]);
-    assert_eq!(asks(&t.plan(2, until)), [(0, 0)], "with new news at once");
-    let lost = t.lead(&snapshot(&[-1, -1], 1));
+    assert_eq!(requests(&t.plan(1, until)), [(0, 0)], "again, for want of news");
+    t.on_error(&p(0), until, 74, "fetching");
+    assert_eq!(t.apply_metadata(&snapshot(&[2, 1], 1)).new_brokers, [2]);
+    assert_eq!(requests(&t.plan(2, until)), [(0, 0)], "with new news at once");
+    let lost = t.apply_metadata(&snapshot(&[-1, -1], 1));
     assert!(lost.leaderless);
-    assert_eq!(t.plan(1, until), Plan::Gone);
+    assert_eq!(t.plan(1, until), Plan::Stop);
 }
 
 #[test]
 fn an_answer_of_the_old_leader_does_not_count_twice() {
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.lead(&snapshot(&[2], 1));
-    assert_eq!(asks(&t.plan(2, now)), [(0, 0)], "the old one may never answer");
+    t.apply_metadata(&snapshot(&[2], 1));
+    assert_eq!(requests(&t.plan(2, now)), [(0, 0)], "the old one may never answer");
     assert_eq!(t.plan(2, now), Plan::Wait(None));
-    t.fetched(&p(0), now, 0, came(8, 10)).unwrap();
-    assert_eq!(asks(&t.plan(2, now)), [(0, 8)]);
-    assert!(t.fetched(&p(0), now, 0, came(8, 10)).is_none(), "an answer to an old question");
+    t.on_fetched(&p(0), now, 0, fetched(8, 10)).unwrap();
+    assert_eq!(requests(&t.plan(2, now)), [(0, 8)]);
+    assert!(t.on_fetched(&p(0), now, 0, fetched(8, 10)).is_none(), "an answer to an old question");
 }
 
 #[test]
 fn lasting_trouble_is_told_once() {
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let mut now = Instant::now();
     t.plan(1, now);
-    let e = t.refused(&p(0), now, 29, "fetching").report.unwrap();
+    let e = t.on_error(&p(0), now, 29, "fetching").report.unwrap();
     assert_eq!(e.kind(), ErrorKind::Authorization);
     assert!(e.to_string().contains("t/0"), "{e}");
     now += Duration::from_secs(2);
     t.plan(1, now);
-    assert!(t.refused(&p(0), now, 29, "fetching").report.is_none());
+    assert!(t.on_error(&p(0), now, 29, "fetching").report.is_none());
     now += Duration::from_secs(2);
     t.plan(1, now);
-    t.fetched(&p(0), now, 0, came(1, 10)).unwrap();
-    assert!(t.refused(&p(0), now, 29, "fetching").report.is_some(), "anew after it was well");
+    t.on_fetched(&p(0), now, 0, fetched(1, 10)).unwrap();
+    assert!(t.on_error(&p(0), now, 29, "fetching").report.is_some(), "anew after it was well");
 
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     t.plan(1, now);
-    t.fetched(&p(0), now, 0, Came { damaged: true, ..came(3, 10) }).unwrap();
-    assert!(t.damaged(&p(0)));
-    assert_eq!(asks(&t.plan(1, now)), [(0, 3)], "nothing is skipped");
-    t.fetched(&p(0), now, 3, Came { damaged: true, ..came(3, 10) }).unwrap();
-    assert!(!t.damaged(&p(0)));
+    t.on_fetched(&p(0), now, 0, FetchedPartition { corrupt: true, ..fetched(3, 10) }).unwrap();
+    assert!(t.on_corrupt(&p(0)));
+    assert_eq!(requests(&t.plan(1, now)), [(0, 3)], "nothing is skipped");
+    t.on_fetched(&p(0), now, 3, FetchedPartition { corrupt: true, ..fetched(3, 10) }).unwrap();
+    assert!(!t.on_corrupt(&p(0)));
     let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("it waits") };
-    assert_eq!(asks(&t.plan(1, until)), [(0, 3)]);
+    assert_eq!(requests(&t.plan(1, until)), [(0, 3)]);
 }
 
 #[test]
 fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_back() {
-    let mut t = tracker(&[StartOffset::Offset(50)]);
-    t.lead(&snapshot(&[1], 1));
+    let mut t = planner(&[StartOffset::Offset(50)]);
+    t.apply_metadata(&snapshot(&[1], 1));
     let mut gone = Snapshot::empty();
-    assert_eq!(t.lead(&gone).missing, [], "not known yet");
+    assert_eq!(t.apply_metadata(&gone).missing, [], "not known yet");
     gone.failed.insert("t".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
-    assert_eq!(t.lead(&gone).missing, [p(0)]);
-    assert_eq!(t.lead(&gone).missing, []);
-    t.lead(&snapshot(&[1], 2));
-    let Plan::Seek(seeks) = t.plan(1, Instant::now()) else { panic!("another log") };
+    assert_eq!(t.apply_metadata(&gone).missing, [p(0)]);
+    assert_eq!(t.apply_metadata(&gone).missing, []);
+    t.apply_metadata(&snapshot(&[1], 2));
+    let Plan::ListOffsets(seeks) = t.plan(1, Instant::now()) else { panic!("another log") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
 }
 
 #[test]
 fn partitions_come_and_go_while_the_others_are_read_on() {
-    let mut t = tracker(&[StartOffset::Offset(0); 2]);
-    t.lead(&snapshot(&[1, 1, 2], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 2]);
+    t.apply_metadata(&snapshot(&[1, 1, 2], 1));
     let now = Instant::now();
-    assert_eq!(asks(&t.plan(1, now)), [(0, 0), (1, 0)]);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 0), (1, 0)]);
     t.remove(&[p(0).partition]);
     t.add([(p(2), StartOffset::Offset(7))]);
-    assert_eq!(t.lead(&snapshot(&[1, 1, 2], 1)).start, [2]);
-    assert_eq!(asks(&t.plan(2, now)), [(2, 7)]);
-    assert!(t.fetched(&p(0), now, 0, came(5, 10)).is_none(), "it is not ours any more");
+    assert_eq!(t.apply_metadata(&snapshot(&[1, 1, 2], 1)).new_brokers, [2]);
+    assert_eq!(requests(&t.plan(2, now)), [(2, 7)]);
+    assert!(t.on_fetched(&p(0), now, 0, fetched(5, 10)).is_none(), "it is not ours any more");
     assert_eq!(t.plan(1, now), Plan::Wait(None), "what was asked for is still under way");
-    assert!(t.fetched(&p(1), now, 0, came(5, 10)).is_some(), "the other one is read on");
-    assert_eq!(asks(&t.plan(1, now)), [(1, 5)]);
+    assert!(t.on_fetched(&p(1), now, 0, fetched(5, 10)).is_some(), "the other one is read on");
+    assert_eq!(requests(&t.plan(1, now)), [(1, 5)]);
 
     // It comes back under another lease, and what was asked before comes only now.
     t.add([(lease(0, 2), StartOffset::Offset(3))]);
-    t.lead(&snapshot(&[1, 1, 2], 1));
-    assert_eq!(asks(&t.plan(1, now)), [(0, 3)]);
-    assert!(t.fetched(&p(0), now, 3, came(9, 10)).is_none());
-    t.give_back([&p(0)]);
-    assert!(!t.refused(&p(0), now, 6, "fetching").refresh && !t.damaged(&p(0)));
+    t.apply_metadata(&snapshot(&[1, 1, 2], 1));
+    assert_eq!(requests(&t.plan(1, now)), [(0, 3)]);
+    assert!(t.on_fetched(&p(0), now, 3, fetched(9, 10)).is_none());
+    t.clear_in_flight([&p(0)]);
+    assert!(!t.on_error(&p(0), now, 6, "fetching").refresh && !t.on_corrupt(&p(0)));
     assert_eq!(t.plan(1, now), Plan::Wait(None), "the new question is still open");
-    assert!(t.fetched(&lease(0, 2), now, 3, came(9, 10)).is_some());
+    assert!(t.on_fetched(&lease(0, 2), now, 3, fetched(9, 10)).is_some());
     t.remove(&[p(0).partition, p(1).partition]);
-    assert_eq!(t.plan(1, now), Plan::Gone);
+    assert_eq!(t.plan(1, now), Plan::Stop);
 }
 
 #[test]
 fn shares_follow_the_number_of_partitions() {
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let (kept, _) = t.fetched(&p(0), now, 0, came(10, SHARE / 2)).unwrap();
+    let (kept, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE / 2)).unwrap();
     t.add([(p(1), StartOffset::Offset(0))]);
-    t.lead(&snapshot(&[1, 1], 1));
-    assert_eq!(asks(&t.plan(1, now)), [(1, 0)], "the first one has used up its half");
+    t.apply_metadata(&snapshot(&[1, 1], 1));
+    assert_eq!(requests(&t.plan(1, now)), [(1, 0)], "the first one has used up its half");
     t.remove(&[p(1).partition]);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 10)]);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 10)]);
     drop(kept);
 }
 
@@ -352,75 +352,75 @@ fn shares_follow_the_number_of_partitions() {
 fn without_a_policy_the_program_is_told_what_there_is() {
     let config = ConsumerConfig { offset_reset: crate::config::OffsetReset::None, ..Default::default() };
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let mut t = Tracker::new(&config, backoff, Arc::default());
+    let mut t = FetchPlanner::new(&config, backoff, Arc::default());
     t.add([
-        (p(0), Begin::At(StartOffset::Offset(500))),
-        (p(1), Begin::ByPolicy),
-        (p(2), Begin::Committed(80, Some(3))),
+        (p(0), StartPosition::At(StartOffset::Offset(500))),
+        (p(1), StartPosition::ByResetPolicy),
+        (p(2), StartPosition::Committed(80, Some(3))),
     ]);
-    t.lead(&snapshot(&[1, 1, 1], 1));
+    t.apply_metadata(&snapshot(&[1, 1, 1], 1));
     let now = Instant::now();
-    let ask = |t: &mut Tracker, wanted: &[(i32, StartOffset)]| {
-        let Plan::Seek(seeks) = t.plan(1, now) else { panic!("the log's ends are not known") };
+    let request = |t: &mut FetchPlanner, wanted: &[(i32, StartOffset)]| {
+        let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("the log's ends are not known") };
         let asked: Vec<_> = seeks.iter().map(|a| (a.lease.partition.partition, a.what)).collect();
         assert_eq!(asked, wanted);
     };
-    let told = |t: &mut Tracker, i, offset| {
+    let told = |t: &mut FetchPlanner, i, offset| {
         let (to, then) = (StartOffset::Earliest, StartOffset::Latest);
-        assert!(t.sought(&p(i), to, 10, None).report.is_none());
-        ask(t, &[(i, then)]);
-        let found = t.sought(&p(i), then, offset, None);
-        assert_eq!((found.at, found.pin), (None, false));
+        assert!(t.on_offset_resolved(&p(i), to, 10, None).report.is_none());
+        request(t, &[(i, then)]);
+        let found = t.on_offset_resolved(&p(i), then, offset, None);
+        assert_eq!((found.at, found.must_commit), (None, false));
         found.report.unwrap().to_string()
     };
-    ask(&mut t, &[(1, StartOffset::Earliest)]);
+    request(&mut t, &[(1, StartOffset::Earliest)]);
     let e = told(&mut t, 1, 90);
     assert!(e.contains("committed no offset of t/1, which begins at 10 and ends at 90"), "{e}");
-    let Plan::Validate(asks) = t.plan(1, now) else { panic!("a committed offset has to be in the log still") };
-    assert_eq!(asks[0].what, Validate { offset: 80, epoch: 3 });
-    assert_eq!(t.validated(&p(2), asks[0].what, Some(60)), None);
-    ask(&mut t, &[(2, StartOffset::Earliest)]);
+    let Plan::Validate(requests) = t.plan(1, now) else { panic!("a committed offset has to be in the log still") };
+    assert_eq!(requests[0].what, PositionCheck { offset: 80, epoch: 3 });
+    assert_eq!(t.on_validated(&p(2), requests[0].what, Some(60)), None);
+    request(&mut t, &[(2, StartOffset::Earliest)]);
     let e = told(&mut t, 2, 70);
     assert!(e.contains("t/2 was cut and written anew from offset 60 on, after it was read up to offset 80"), "{e}");
     assert!(e.contains("begins at 10 and ends at 70") && e.contains("REDPANDA_AUTO_OFFSET_RESET"), "{e}");
-    assert_eq!(self::asks(&t.plan(1, now)), [(0, 500)]);
-    t.refused(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
-    ask(&mut t, &[(0, StartOffset::Earliest)]);
+    assert_eq!(self::requests(&t.plan(1, now)), [(0, 500)]);
+    t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
+    request(&mut t, &[(0, StartOffset::Earliest)]);
     let e = told(&mut t, 0, 90);
     assert!(e.contains("offset 500 of t/0 is not in its log"), "{e}");
     assert_eq!(t.plan(1, now), Plan::Wait(None), "until it is sought");
     t.seek(&p(0), StartOffset::Offset(50));
-    assert_eq!(self::asks(&t.plan(1, now)), [(0, 50)]);
+    assert_eq!(self::requests(&t.plan(1, now)), [(0, 50)]);
 }
 
 #[test]
 fn what_was_asked_before_a_seek_counts_for_nothing() {
-    let mut t = tracker(&[StartOffset::Latest, StartOffset::Offset(0)]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Latest, StartOffset::Offset(0)]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
-    let Plan::Seek(old) = t.plan(1, now) else { panic!("a start is not known") };
+    let Plan::ListOffsets(old) = t.plan(1, now) else { panic!("a start is not known") };
     t.seek(&p(0), StartOffset::Latest);
     assert!(!t.is_current(&old[0]));
-    let Plan::Seek(new) = t.plan(1, now) else { panic!("it is to be asked for anew") };
+    let Plan::ListOffsets(new) = t.plan(1, now) else { panic!("it is to be asked for anew") };
     assert!(t.is_current(&new[0]));
-    assert!(!t.sought(&p(0), StartOffset::Latest, 9, None).pin, "the program has decided that");
+    assert!(!t.on_offset_resolved(&p(0), StartOffset::Latest, 9, None).must_commit, "the program has decided that");
     let Plan::Fetch(old) = t.plan(1, now) else { panic!("both are known") };
     t.seek(&p(1), StartOffset::Offset(0));
-    assert_eq!(old.asks.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(asks(&t.plan(1, now)), [(1, 0)], "the other one is still under way");
+    assert_eq!(old.requests.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(requests(&t.plan(1, now)), [(1, 0)], "the other one is still under way");
 }
 
 #[test]
 fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
-    let mut t = tracker(&[StartOffset::Offset(0); 2]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 2]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.pause(&[p(0)], true);
     let Plan::Fetch(plan) = t.plan(1, now) else { panic!("one goes on") };
-    assert_eq!((plan.asks.len(), plan.asks[0].lease.partition.partition, plan.wait), (1, 1, t.max_wait));
+    assert_eq!((plan.requests.len(), plan.requests[0].lease.partition.partition, plan.wait), (1, 1, t.max_wait));
     assert_eq!(t.plan(1, now), Plan::Wait(None));
     t.pause(&[p(0)], false);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 0)]);
+    assert_eq!(requests(&t.plan(1, now)), [(0, 0)]);
 }
 
 /// The same with another leader epoch.
@@ -431,69 +431,69 @@ fn elected(mut snapshot: Snapshot, epoch: i32) -> Snapshot {
 
 #[test]
 fn a_new_leader_is_asked_whether_it_has_what_was_read() {
-    let mut t = tracker(&[StartOffset::Offset(0); 2]);
-    t.lead(&snapshot(&[1, 1], 1));
+    let mut t = planner(&[StartOffset::Offset(0); 2]);
+    t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    t.fetched(&p(0), now, 0, Came { leader_epoch: Some(7), ..came(50, 10) }).unwrap();
-    t.give_back([&p(1)]);
-    t.lead(&elected(snapshot(&[2, 2], 1), 8));
+    t.on_fetched(&p(0), now, 0, FetchedPartition { leader_epoch: Some(7), ..fetched(50, 10) }).unwrap();
+    t.clear_in_flight([&p(1)]);
+    t.apply_metadata(&elected(snapshot(&[2, 2], 1), 8));
     let Plan::Validate(asked) = t.plan(2, now) else { panic!("the new leader may have less") };
     assert_eq!(asked.len(), 1, "of the other one nothing was read");
-    assert_eq!((asked[0].what, asked[0].leader_epoch), (Validate { offset: 50, epoch: 7 }, 8));
-    assert_eq!(asks(&t.plan(2, now)), [(1, 0)], "which goes on meanwhile");
-    t.refused(&p(0), now, 74, "validating");
+    assert_eq!((asked[0].what, asked[0].leader_epoch), (PositionCheck { offset: 50, epoch: 7 }, 8));
+    assert_eq!(requests(&t.plan(2, now)), [(1, 0)], "which goes on meanwhile");
+    t.on_error(&p(0), now, 74, "validating");
     let Plan::Wait(Some(until)) = t.plan(2, now) else { panic!("it waits") };
     assert!(matches!(t.plan(2, until), Plan::Validate(_)), "again");
-    assert_eq!(t.validated(&p(0), asked[0].what, Some(50)), None, "all is there");
-    assert_eq!(asks(&t.plan(2, until)), [(0, 50)]);
+    assert_eq!(t.on_validated(&p(0), asked[0].what, Some(50)), None, "all is there");
+    assert_eq!(requests(&t.plan(2, until)), [(0, 50)]);
 
-    t.give_back([&p(0)]);
-    t.lead(&elected(snapshot(&[2, 2], 1), 9));
+    t.clear_in_flight([&p(0)]);
+    t.apply_metadata(&elected(snapshot(&[2, 2], 1), 9));
     assert!(matches!(t.plan(2, until), Plan::Validate(_)));
-    assert_eq!(t.validated(&p(0), asked[0].what, Some(40)), Some(40));
+    assert_eq!(t.on_validated(&p(0), asked[0].what, Some(40)), Some(40));
     t.seek(&p(0), StartOffset::Offset(40));
-    assert_eq!(asks(&t.plan(2, until)), [(1, 0), (0, 40)]);
+    assert_eq!(requests(&t.plan(2, until)), [(1, 0), (0, 40)]);
 
-    t.fetched(&p(0), now, 40, Came { leader_epoch: Some(9), ..came(60, 10) }).unwrap();
-    t.lead(&elected(snapshot(&[2, 2], 1), 10));
+    t.on_fetched(&p(0), now, 40, FetchedPartition { leader_epoch: Some(9), ..fetched(60, 10) }).unwrap();
+    t.apply_metadata(&elected(snapshot(&[2, 2], 1), 10));
     assert!(matches!(t.plan(2, until), Plan::Validate(_)));
-    assert_eq!(t.validated(&p(0), Validate { offset: 60, epoch: 9 }, None), None);
-    let Plan::Seek(seeks) = t.plan(2, until) else { panic!("no one knows where to go on: by the policy") };
+    assert_eq!(t.on_validated(&p(0), PositionCheck { offset: 60, epoch: 9 }, None), None);
+    let Plan::ListOffsets(seeks) = t.plan(2, until) else { panic!("no one knows where to go on: by the policy") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
-    t.cannot_validate([&p(0)]);
+    t.skip_validation([&p(0)]);
 }
 
 #[test]
 fn the_closest_replica_is_fetched_from_for_a_while() {
-    let mut t = tracker(&[StartOffset::Offset(0)]);
-    let known = |t: &mut Tracker, epoch| {
+    let mut t = planner(&[StartOffset::Offset(0)]);
+    let known = |t: &mut FetchPlanner, epoch| {
         let mut snapshot = elected(snapshot(&[1], 1), epoch);
         let at = |id| (id, crate::BrokerAddr::new("h", 9000 + id as u16));
         snapshot.brokers = [at(1), at(2)].into();
-        t.lead(&snapshot).start
+        t.apply_metadata(&snapshot).new_brokers
     };
     assert_eq!(known(&mut t, 7), [1]);
     let now = Instant::now();
     t.plan(1, now);
-    t.prefer(&p(0), 2, now + Duration::from_secs(5));
-    assert_eq!(t.starts(), [2]);
-    assert_eq!(t.plan(1, now), Plan::Gone);
-    assert_eq!(asks(&t.plan(2, now)), [(0, 0)]);
-    t.fetched(&p(0), now, 0, came(5, 10)).unwrap();
-    assert!(!t.expire(now));
-    assert!(t.expire(now + Duration::from_secs(5)), "another one may be closer by now");
-    assert_eq!((t.plan(2, now), t.starts()), (Plan::Gone, vec![1]));
-    assert_eq!(asks(&t.plan(1, now)), [(0, 5)]);
-    t.prefer(&p(0), 2, now + Duration::from_secs(5));
-    assert!(t.desert(&p(0), 2, now), "it does not serve it");
-    assert!(!t.desert(&p(0), 1, now), "the leader is no such replica");
+    t.set_preferred_replica(&p(0), 2, now + Duration::from_secs(5));
+    assert_eq!(t.take_new_brokers(), [2]);
+    assert_eq!(t.plan(1, now), Plan::Stop);
+    assert_eq!(requests(&t.plan(2, now)), [(0, 0)]);
+    t.on_fetched(&p(0), now, 0, fetched(5, 10)).unwrap();
+    assert!(!t.expire_preferred_replicas(now));
+    assert!(t.expire_preferred_replicas(now + Duration::from_secs(5)), "another one may be closer by now");
+    assert_eq!((t.plan(2, now), t.take_new_brokers()), (Plan::Stop, vec![1]));
+    assert_eq!(requests(&t.plan(1, now)), [(0, 5)]);
+    t.set_preferred_replica(&p(0), 2, now + Duration::from_secs(5));
+    assert!(t.drop_preferred_replica(&p(0), 2, now), "it does not serve it");
+    assert!(!t.drop_preferred_replica(&p(0), 1, now), "the leader is no such replica");
     let Plan::Wait(Some(until)) = t.plan(1, now) else { panic!("the leader would send it back there at once") };
-    assert_eq!(asks(&t.plan(1, until)), [(0, 5)]);
-    t.prefer(&p(0), 2, now + Duration::from_secs(5));
+    assert_eq!(requests(&t.plan(1, until)), [(0, 5)]);
+    t.set_preferred_replica(&p(0), 2, now + Duration::from_secs(5));
     known(&mut t, 8);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "a new leader is to choose anew");
-    t.prefer(&p(0), 3, now + Duration::from_secs(5));
+    assert_eq!(requests(&t.plan(1, now)), [(0, 5)], "a new leader is to choose anew");
+    t.set_preferred_replica(&p(0), 3, now + Duration::from_secs(5));
     known(&mut t, 8);
-    assert_eq!(asks(&t.plan(1, now)), [(0, 5)], "one that is not known any more");
+    assert_eq!(requests(&t.plan(1, now)), [(0, 5)], "one that is not known any more");
 }

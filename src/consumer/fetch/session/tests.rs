@@ -5,15 +5,15 @@ use super::*;
 #[test]
 fn epochs_count_the_responses_of_a_session() {
     let mut s = Session::default();
-    assert!(s.begins());
-    assert_eq!(s.next(), SessionId { id: 0, epoch: BEGIN });
+    assert!(s.is_new());
+    assert_eq!(s.next(), FetchMetadata { id: 0, epoch: INITIAL_EPOCH });
     assert!(s.on_response(0, 77));
-    assert_eq!(s.next(), SessionId { id: 77, epoch: 1 });
+    assert_eq!(s.next(), FetchMetadata { id: 77, epoch: 1 });
     assert!(s.on_response(0, 77));
-    assert_eq!((s.next(), s.begins()), (SessionId { id: 77, epoch: 2 }, false));
+    assert_eq!((s.next(), s.is_new()), (FetchMetadata { id: 77, epoch: 2 }, false));
     s.epoch = i32::MAX;
     assert!(s.on_response(0, 77));
-    assert_eq!(s.next(), SessionId { id: 77, epoch: 1 }, "epoch 0 would begin another one");
+    assert_eq!(s.next(), FetchMetadata { id: 77, epoch: 1 }, "epoch 0 would begin another one");
 }
 
 #[test]
@@ -22,12 +22,12 @@ fn a_session_that_is_lost_begins_again() {
         let mut s = Session::default();
         s.on_response(0, 77);
         assert!(!s.on_response(code, 0));
-        assert_eq!(s.next(), SessionId { id, epoch: BEGIN });
+        assert_eq!(s.next(), FetchMetadata { id, epoch: INITIAL_EPOCH });
     }
     let mut s = Session::default();
     assert!(s.on_response(0, 0), "the broker has no room for a session");
-    assert!(s.begins());
+    assert!(s.is_new());
     s.on_response(0, 77);
     s.on_failure(); // no response came: the broker may have served the request
-    assert_eq!(s.next(), SessionId { id: 77, epoch: BEGIN }, "which closes the old one");
+    assert_eq!(s.next(), FetchMetadata { id: 77, epoch: INITIAL_EPOCH }, "which closes the old one");
 }

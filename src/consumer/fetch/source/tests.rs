@@ -9,25 +9,25 @@ use super::*;
 use crate::cluster::Backoff;
 use crate::config::ConsumerConfig;
 use crate::consumer::StartOffset;
-use crate::consumer::fetch::budget::Held;
 use crate::consumer::fetch::planner::tests::snapshot;
-use crate::consumer::fetch::planner::{Came, Plan};
+use crate::consumer::fetch::planner::{FetchedPartition, Plan};
+use crate::consumer::memory::RecordMemory;
 
 const BUDGET: usize = 16 << 20;
 const ROUND: Duration = Duration::from_millis(1);
 
 /// A broker that leads all partitions of a topic, and a consumer that reads them.
 struct Sim {
-    tracker: Tracker,
+    planner: FetchPlanner,
     now: Instant,
     /// Sizes of the batches of each partition, and the records in each of them.
     logs: Vec<Vec<usize>>,
     records: i64,
     /// The broker's session: its id, its next epoch, and what it remembers, in the order in which it serves.
     session: (i32, i32),
-    remembered: VecDeque<Ask<FetchFrom>>,
+    remembered: VecDeque<PartitionRequest<FetchFrom>>,
     /// Records that were delivered and not handled yet, of each partition.
-    held: Vec<VecDeque<Held>>,
+    held: Vec<VecDeque<RecordMemory>>,
     fetches: usize,
     named: usize,
     most: usize,
@@ -37,13 +37,13 @@ impl Sim {
     fn new(logs: Vec<Vec<usize>>, records: i64) -> Self {
         let config = ConsumerConfig { prefetch_bytes: BUDGET, ..Default::default() };
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        let mut tracker = Tracker::new(&config, backoff, Arc::default());
-        tracker.add((0..logs.len()).map(|i| (lease(i), StartOffset::Offset(0))));
-        tracker.lead(&snapshot(&vec![1; logs.len()], 1));
+        let mut planner = FetchPlanner::new(&config, backoff, Arc::default());
+        planner.add((0..logs.len()).map(|i| (lease(i), StartOffset::Offset(0))));
+        planner.apply_metadata(&snapshot(&vec![1; logs.len()], 1));
         let held = logs.iter().map(|_| VecDeque::new()).collect();
         let (session, remembered) = ((0, 0), VecDeque::new());
         let now = Instant::now();
-        Self { tracker, now, logs, records, session, remembered, held, fetches: 0, named: 0, most: 0 }
+        Self { planner, now, logs, records, session, remembered, held, fetches: 0, named: 0, most: 0 }
     }
 
     fn end(&self, partition: usize) -> i64 {
@@ -51,11 +51,11 @@ impl Sim {
     }
 
     /// What Kafka's broker brings of a partition: whole batches within both limits, or one beyond them if it is the first.
-    fn read(&self, ask: &Ask<FetchFrom>, left: usize, first: bool) -> (usize, i64) {
-        let (mut bytes, mut offset) = (0, ask.what.offset);
-        let log = &self.logs[ask.lease.partition.partition as usize];
+    fn read(&self, request: &PartitionRequest<FetchFrom>, left: usize, first: bool) -> (usize, i64) {
+        let (mut bytes, mut offset) = (0, request.what.offset);
+        let log = &self.logs[request.lease.partition.partition as usize];
         for batch in log.iter().skip((offset / self.records) as usize) {
-            let fits = bytes + batch <= left.min(ask.what.max_bytes);
+            let fits = bytes + batch <= left.min(request.what.max_bytes);
             if !(fits || first && bytes == 0) {
                 break;
             }
@@ -64,69 +64,72 @@ impl Sim {
         (bytes, offset)
     }
 
-    /// One fetch and its response. Returns the partitions that brought something, none if there is nothing to ask for.
+    /// One fetch and its response. Returns the partitions that brought something, none if there is nothing to request for.
     fn round(&mut self) -> Option<Vec<usize>> {
-        let Plan::Fetch(plan) = self.tracker.plan(1, self.now) else { return None };
+        let Plan::Fetch(plan) = self.planner.plan(1, self.now) else { return None };
         self.fetches += 1;
-        self.named += plan.asks.len();
+        self.named += plan.requests.len();
         self.now += ROUND;
-        let SessionId { id, epoch } = plan.session;
-        let listed = epoch == SessionId::OUTSIDE.epoch;
+        let FetchMetadata { id, epoch } = plan.session;
+        let listed = epoch == FetchMetadata::SESSIONLESS.epoch;
         match epoch {
             0 => {
                 self.session = (self.session.0 + 1, 1);
-                self.remembered = plan.asks.iter().cloned().collect();
+                self.remembered = plan.requests.iter().cloned().collect();
             }
             1.. => {
                 assert_eq!((id, epoch), self.session);
                 self.session.1 += 1;
-                for ask in &plan.asks {
-                    match self.remembered.iter_mut().find(|a| a.lease.partition == ask.lease.partition) {
-                        Some(known) => *known = ask.clone(),
-                        None => self.remembered.push_back(ask.clone()),
+                for request in &plan.requests {
+                    match self.remembered.iter_mut().find(|a| a.lease.partition == request.lease.partition) {
+                        Some(known) => *known = request.clone(),
+                        None => self.remembered.push_back(request.clone()),
                     }
                 }
-                self.remembered.retain(|ask| !plan.forgotten.contains(&ask.lease.partition));
+                self.remembered.retain(|request| !plan.forgotten.contains(&request.lease.partition));
             }
             _ => {}
         }
-        let asks: Vec<_> = if listed { plan.asks.clone() } else { self.remembered.iter().cloned().collect() };
+        let requests: Vec<_> = if listed { plan.requests.clone() } else { self.remembered.iter().cloned().collect() };
         let (mut left, mut response) = (plan.max_bytes, Vec::new());
-        for ask in asks {
-            let (bytes, next) = self.read(&ask, left, left == plan.max_bytes);
+        for request in requests {
+            let (bytes, next) = self.read(&request, left, left == plan.max_bytes);
             left = left.saturating_sub(bytes);
             if listed || bytes > 0 {
-                response.push((ask.lease.partition.partition as usize, ask.what.offset, bytes, next));
+                response.push((request.lease.partition.partition as usize, request.what.offset, bytes, next));
             }
         }
         if !listed {
-            let moved = |ask: &Ask<FetchFrom>| response.iter().any(|r| r.0 == ask.lease.partition.partition as usize);
-            self.remembered.make_contiguous().sort_by_key(moved); // as Kafka does: those that were served stand behind
+            let changes = |request: &PartitionRequest<FetchFrom>| {
+                response.iter().any(|r| r.0 == request.lease.partition.partition as usize)
+            };
+            self.remembered.make_contiguous().sort_by_key(changes); // as Kafka does: those that were served stand behind
         }
         let session = if listed { 0 } else { self.session.0 };
         let total = response.iter().map(|r| r.2).sum();
-        assert!(self.tracker.on_response(1, self.now, 0, session, total));
+        assert!(self.planner.on_response(1, self.now, 0, session, total));
         let mut served = Vec::new();
         for (i, offset, bytes, next) in response {
-            let ask = self.tracker.asked(1, &lease(i).partition).expect("it was asked for");
-            if bytes > 0 && self.tracker.room(&ask.lease) == 0 {
+            let request = self.planner.current_request(1, &lease(i).partition).expect("it was asked for");
+            if bytes > 0 && self.planner.available_bytes(&request.lease) == 0 {
                 continue;
             }
-            let came = Came { next, end: self.end(i), wire: bytes, memory: bytes, ..Came::default() };
-            let (held, _) = self.tracker.fetched(&ask.lease, self.now, offset, came).expect("it is current");
+            let fetched =
+                FetchedPartition { next, end: self.end(i), wire: bytes, memory: bytes, ..FetchedPartition::default() };
+            let (held, _) = self.planner.on_fetched(&request.lease, self.now, offset, fetched).expect("it is current");
             if bytes > 0 {
                 self.held[i].push_back(held);
                 served.push(i);
             }
         }
-        self.tracker.release(1);
+        self.planner.clear_in_flight_of(1);
         self.most =
-            self.most.max(BUDGET - self.tracker.budget().free() + usize::from(self.tracker.budget().is_exhausted()));
+            self.most.max(BUDGET - self.planner.budget().free() + usize::from(self.planner.budget().is_exhausted()));
         Some(served)
     }
 
     fn position(&self, i: usize) -> i64 {
-        match self.tracker.parts[&lease(i).partition].position {
+        match self.planner.partitions[&lease(i).partition].position {
             Position::At(offset) => offset,
             other => panic!("no position: {other:?}"),
         }
@@ -201,7 +204,7 @@ fn whatever_slow_partitions_hold_the_others_are_read() {
     for batch in [1 << 10, 5 << 10, BUDGET / 1000] {
         let mut sim = spread(1000, batch);
         sim.read_all(&slow);
-        assert!(!sim.tracker.budget().is_exhausted());
+        assert!(!sim.planner.budget().is_exhausted());
     }
 }
 
@@ -238,7 +241,7 @@ fn batches_larger_than_shares_are_bounded_together() {
         let charged = sim.held.iter().map(|held| held.len() * batch).sum::<usize>();
         assert!(charged <= 2 * BUDGET + batch, "{charged} bytes are held");
     }
-    assert!(sim.tracker.budget().is_exhausted(), "nothing is handled: it stops");
+    assert!(sim.planner.budget().is_exhausted(), "nothing is handled: it stops");
     sim.held.iter_mut().for_each(VecDeque::clear);
     assert!(sim.round().is_some(), "it goes on when they are handled");
 }
@@ -247,10 +250,10 @@ fn batches_larger_than_shares_are_bounded_together() {
 fn brokers_share_the_budget() {
     let config = ConsumerConfig { prefetch_bytes: BUDGET, ..Default::default() };
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let mut t = Tracker::new(&config, backoff, Arc::default());
+    let mut t = FetchPlanner::new(&config, backoff, Arc::default());
     let brokers = 100;
     t.add((0..brokers).map(|i| (lease(i), StartOffset::Offset(0))));
-    t.lead(&snapshot(&(0..brokers as i32).collect::<Vec<_>>(), 1));
+    t.apply_metadata(&snapshot(&(0..brokers as i32).collect::<Vec<_>>(), 1));
     let now = Instant::now();
     let sizes: Vec<_> = (0..brokers as i32)
         .map(|broker| match t.plan(broker, now) {
@@ -267,28 +270,29 @@ fn brokers_share_the_budget() {
 #[test]
 fn a_broker_far_away_sends_larger_responses() {
     let mut sim = spread(3, 20 << 10);
-    let Plan::Fetch(near) = sim.tracker.plan(1, sim.now) else { panic!("there is much to read") };
+    let Plan::Fetch(near) = sim.planner.plan(1, sim.now) else { panic!("there is much to read") };
     sim.now += Duration::from_millis(48);
-    assert!(sim.tracker.on_response(1, sim.now, 0, 0, 1));
-    let came = Came { next: 10, end: 1000, wire: 20 << 10, memory: 20 << 10, ..Came::default() };
-    let (held, _) = sim.tracker.fetched(&lease(0), sim.now, 0, came).expect("it was asked for");
-    sim.tracker.release(1);
-    let Plan::Wait(Some(until)) = sim.tracker.plan(1, sim.now) else { panic!("records are about to be dropped") };
+    assert!(sim.planner.on_response(1, sim.now, 0, 0, 1));
+    let fetched =
+        FetchedPartition { next: 10, end: 1000, wire: 20 << 10, memory: 20 << 10, ..FetchedPartition::default() };
+    let (held, _) = sim.planner.on_fetched(&lease(0), sim.now, 0, fetched).expect("it was asked for");
+    sim.planner.clear_in_flight_of(1);
+    let Plan::Wait(Some(until)) = sim.planner.plan(1, sim.now) else { panic!("records are about to be dropped") };
     assert_eq!(until, sim.now + Duration::from_millis(12));
-    assert!(matches!(sim.tracker.plan(1, until), Plan::Fetch(_)), "they are not");
+    assert!(matches!(sim.planner.plan(1, until), Plan::Fetch(_)), "they are not");
     let until = until + Duration::from_millis(48);
-    assert!(sim.tracker.on_response(1, until, 0, 0, 0));
-    sim.tracker.release(1);
+    assert!(sim.planner.on_response(1, until, 0, 0, 0));
+    sim.planner.clear_in_flight_of(1);
     drop(held);
-    let Plan::Fetch(far) = sim.tracker.plan(1, until) else { panic!("all memory is free") };
+    let Plan::Fetch(far) = sim.planner.plan(1, until) else { panic!("all memory is free") };
     assert!(far.max_bytes > 2 * near.max_bytes && far.max_bytes <= BUDGET, "{} and {}", near.max_bytes, far.max_bytes);
-    assert!(far.asks[0].what.max_bytes > near.asks[0].what.max_bytes);
+    assert!(far.requests[0].what.max_bytes > near.requests[0].what.max_bytes);
 
     // A large response had taken its time: a small one tells that the broker is near.
-    sim.tracker.on_round_trip(1, Duration::from_millis(1));
-    assert!(sim.tracker.on_response(1, until, 0, 0, 0));
-    sim.tracker.release(1);
-    let Plan::Fetch(plan) = sim.tracker.plan(1, until) else { panic!("there is much to read") };
+    sim.planner.on_round_trip(1, Duration::from_millis(1));
+    assert!(sim.planner.on_response(1, until, 0, 0, 0));
+    sim.planner.clear_in_flight_of(1);
+    let Plan::Fetch(plan) = sim.planner.plan(1, until) else { panic!("there is much to read") };
     assert_eq!(plan.max_bytes, near.max_bytes);
 }
 
@@ -303,14 +307,14 @@ proptest! {
             let lease = Lease { partition: lease(i).partition, epoch: epochs[i] };
             match step {
                 0 => sim.logs[i].push(100),
-                1 => sim.tracker.pause(&[lease], true),
-                2 => sim.tracker.pause(&[lease], false),
-                3 => sim.tracker.seek(&lease, StartOffset::Offset(0)),
+                1 => sim.planner.pause(&[lease], true),
+                2 => sim.planner.pause(&[lease], false),
+                3 => sim.planner.seek(&lease, StartOffset::Offset(0)),
                 4 => {
-                    sim.tracker.remove(std::slice::from_ref(&lease.partition));
+                    sim.planner.remove(std::slice::from_ref(&lease.partition));
                     epochs[i] += 1;
-                    sim.tracker.add([(Lease { epoch: epochs[i], ..lease }, StartOffset::Offset(0))]);
-                    sim.tracker.lead(&snapshot(&[1; 40], 1));
+                    sim.planner.add([(Lease { epoch: epochs[i], ..lease }, StartOffset::Offset(0))]);
+                    sim.planner.apply_metadata(&snapshot(&[1; 40], 1));
                 }
                 _ => {
                     sim.round();
@@ -319,7 +323,7 @@ proptest! {
             }
         }
         for (i, epoch) in epochs.iter().enumerate() {
-            sim.tracker.pause(&[Lease { partition: lease(i).partition, epoch: *epoch }], false);
+            sim.planner.pause(&[Lease { partition: lease(i).partition, epoch: *epoch }], false);
         }
         for _ in 0..60 {
             sim.round();

@@ -19,10 +19,10 @@ fn committed_offsets_are_those_that_there_are() {
     let known =
         answer(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, code::UNKNOWN_TOPIC_OR_PARTITION)]);
     assert_eq!(
-        committed_answer(&known).unwrap(),
+        decode_committed(&known).unwrap(),
         HashMap::from([(TopicPartition::new("t", 0), OffsetAndMetadata::new(7))])
     );
     let unstable = answer(vec![partition(0, 7, 0), partition(1, -1, 88)]);
-    assert_eq!(committed_answer(&unstable).unwrap_err(), 88);
-    assert_eq!(committed_answer(&known.with_error_code(14)).unwrap_err(), 14);
+    assert_eq!(decode_committed(&unstable).unwrap_err(), 88);
+    assert_eq!(decode_committed(&known.with_error_code(14)).unwrap_err(), 14);
 }

@@ -83,7 +83,7 @@ impl Drop for Charge {
 
 /// What the records of one partition in one response hold; returned when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct RecordMemory {
     // Fields drop in this order: whoever is notified by the last one sees what the others returned.
     _partition: Charge,
     /// The response that the records are slices of, charged once for all its partitions.
@@ -91,7 +91,7 @@ pub(crate) struct Held {
     _own: Charge,
 }
 
-impl Held {
+impl RecordMemory {
     /// `bytes` count for the partition; those that `response` does not cover count in the budget too.
     pub(crate) fn new(
         budget: &Budget,
@@ -117,8 +117,8 @@ mod tests {
         let budget = Budget::new(1000, Arc::default());
         let (a, b) = (Arc::default(), Arc::default());
         let response = Arc::new(budget.charge(400));
-        let first = Held::new(&budget, &a, 130, Some((Arc::clone(&response), 100)));
-        let second = Held::new(&budget, &b, 300, Some((response, 300)));
+        let first = RecordMemory::new(&budget, &a, 130, Some((Arc::clone(&response), 100)));
+        let second = RecordMemory::new(&budget, &b, 300, Some((response, 300)));
         assert_eq!((a.load(Ordering::Acquire), b.load(Ordering::Acquire), budget.free()), (130, 300, 570));
         drop(second);
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     fn what_is_in_flight_is_not_free() {
         let mut budget = Budget::new(1000, Arc::default());
         budget.reserve(700);
-        let held = Held::new(&budget, &Arc::default(), 500, None);
+        let held = RecordMemory::new(&budget, &Arc::default(), 500, None);
         assert_eq!((budget.free(), budget.is_exhausted()), (0, false));
         let more = budget.charge(800);
         assert!(budget.is_exhausted());
