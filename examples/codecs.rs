@@ -1,4 +1,4 @@
-//! What each codec saves and costs on data of your own: `cargo run --release --example codecs -- FILE [BATCH_BYTES]`
+//! Ratio and CPU cost of each codec on your data: `cargo run --release --example codecs -- FILE [BATCH_BYTES]`
 //!
 //! Each line of FILE is the value of a record. As many records as a producer would have are put into batches of three
 //! partitions by key and compressed; the lines are used again and again until there are 200,000.

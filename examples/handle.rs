@@ -1,10 +1,10 @@
-//! A handler that runs until a signal: the first finishes what is in hand, the second cuts that short.
+//! A handler that runs until a signal: the first completes in-flight records, the second cancels them.
 //!
 //! ```text
 //! cargo run --example handle -- TOPIC GROUP
 //! ```
 //!
-//! Each record is printed. One with the value `slow` is in hand until the end is asked for, one with the value `hang` for ever;
+//! Each record is printed. One with the value `slow` is in flight until the shutdown, one with the value `hang` forever;
 //! `fail` fails, `panic` panics. What the library says of that is on stderr.
 
 #![allow(clippy::print_stdout, clippy::panic, reason = "it is a program, to see what handlers may do")]
@@ -29,7 +29,7 @@ async fn handle(message: Message) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Until the end that the signals ask for.
+/// Runs until a signal.
 pub async fn run(topic: &str, group: &str) -> Result<()> {
     let mut config = Config::from_env()?;
     config.processor.ordering = HandlerOrdering::Key;

@@ -1,4 +1,4 @@
-//! What a subscription costs that has many partitions, on an embedded broker in the same process.
+//! The cost of a subscription with many partitions, on an embedded broker in the same process.
 //!
 //! ```text
 //! cargo run --release --example many_partitions -- [PARTITIONS [RECORDS [BROKER]]]
@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const SLOW: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// CPU time of this process; none where the system does not tell.
+/// CPU time of this process; none where the system does not report it.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let behind_name = stat.rsplit(')').next().unwrap_or_default();
@@ -68,7 +68,7 @@ struct Done {
     of_others: AtomicUsize,
 }
 
-/// What handlers do before they are done.
+/// Work of a handler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Work {
     Nothing,

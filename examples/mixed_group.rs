@@ -33,13 +33,13 @@ const TOPIC: &str = "mixed";
 const GROUP: &str = "mixed-group";
 const PARTITIONS: i32 = 6;
 const KEYS: u64 = 50;
-/// How long the group may take to come round when nothing disturbs it any more.
+/// Maximum time until the group is stable after the last disturbance.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// What two members print reaches us by two ways: a record that is seen this much before the one in front of it was really
+/// Lines of two members arrive through two pipes: a record that is seen this much before its predecessor was really
 /// handled before it.
 const SLACK: Duration = Duration::from_secs(1);
 
-const SLOTS: [Kind; 4] = [Kind::Ours, Kind::Ours, Kind::Java, Kind::Librdkafka];
+const SLOTS: [Kind; 4] = [Kind::Ailurus, Kind::Ailurus, Kind::Java, Kind::Librdkafka];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -59,7 +59,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Returns whether the history has no error.
 async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
     let config = Config::builder().brokers(bootstrap).request_timeout(Duration::from_secs(3)).build()?;
     let client = Client::connect(config).await?;
@@ -92,7 +92,7 @@ async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
         }
     }
     let acknowledged = writer.await.map_err(|e| Error::with_source(ErrorKind::Closed, "the writer ended", e))??;
-    // Whoever is away comes back; all is read and committed; then all leave.
+    // Stopped members return; all is read and committed; then all leave.
     let done = timeout(PATIENCE, async {
         while !settled(&admin).await {
             owners.look(&admin).await;
@@ -112,7 +112,7 @@ async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
     Ok(report(&acknowledged, &seen, &owners, &counts, done.is_ok(), offsets.iter().map(|o| o.lag.unwrap_or(1)).sum()))
 }
 
-/// Whether the group has committed everything there is.
+/// Returns whether the group has committed every offset.
 async fn settled(admin: &Admin) -> bool {
     let Ok(group) = admin.describe_group(GROUP).await else { return false };
     group.offsets.len() == PARTITIONS as usize && group.offsets.iter().all(|o| o.lag == Some(0))
@@ -193,7 +193,7 @@ async fn write(
     Ok(places)
 }
 
-/// Who has which partition, whenever the group stood still.
+/// Owners of the partitions whenever the group was stable.
 #[derive(Default)]
 struct Owners {
     looks: u64,
@@ -236,7 +236,7 @@ struct Seen {
     again: u64,
 }
 
-/// Notes what members print; tells when all clients took part.
+/// Records the lines of members; returns when all clients took part.
 async fn note(mut printed: mpsc::UnboundedReceiver<Line>, all: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
     while let Some(line) = printed.recv().await {
@@ -280,9 +280,9 @@ struct Members {
 struct Slot {
     kind: Kind,
     child: Child,
-    /// Whether it has handled anything.
+    /// True if it has handled a record.
     at_work: Arc<AtomicBool>,
-    /// When to start it again, if it was told to end.
+    /// Time of its restart, if it was stopped.
     back: Option<Instant>,
 }
 
@@ -296,7 +296,7 @@ impl Members {
         let works = Arc::clone(&at_work);
         tokio::spawn(members::watch(kind, output, move |partition, offset| {
             works.store(true, Ordering::Relaxed);
-            _ = lines.send(Line { kind, partition, offset }); // whoever counts them may have ended
+            _ = lines.send(Line { kind, partition, offset }); // the counting task may have ended
         }));
         self.counts.started += 1;
         Ok(Slot { kind, child, at_work, back: None })

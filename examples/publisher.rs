@@ -23,7 +23,7 @@ const WINDOW: usize = 10_000;
 #[derive(Debug, Default)]
 struct Count {
     delivered: u64,
-    /// And the last of their errors.
+    /// Number of failed records and the last error.
     failed: Option<(u64, Error)>,
 }
 

@@ -1,4 +1,4 @@
-//! How long a partition rests while it goes to a member that joins its group: a group of two `ailurus consume` and one of two
+//! The pause of a partition that moves to a joining member: a group of two `ailurus consume` and one of two
 //! kcat (librdkafka, cooperative-sticky), side by side under the same load, which a third member joins again and again.
 //!
 //! ```text
@@ -30,7 +30,7 @@ const PARTITIONS: i32 = 6;
 /// Between two records of a partition.
 const APART: Duration = Duration::from_millis(10);
 const SESSION: Duration = Duration::from_secs(10);
-/// How long the group may take to share out.
+/// Maximum time of a rebalance.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
@@ -55,20 +55,20 @@ async fn main() -> ExitCode {
 /// Both clients at once, so that what else the machine does meets both.
 async fn compare(bootstrap: &str, joins: u32, heartbeat: Duration) -> Result<()> {
     let client = Client::connect(Config::builder().brokers(bootstrap).build()?).await?;
-    let (ours, theirs) = tokio::try_join!(
-        measure(&client, bootstrap, Kind::Ours, joins, heartbeat),
+    let (ailurus, librdkafka) = tokio::try_join!(
+        measure(&client, bootstrap, Kind::Ailurus, joins, heartbeat),
         measure(&client, bootstrap, Kind::Librdkafka, joins, heartbeat)
     )?;
     client.close().await;
-    let (ours, theirs) = (ours.print(heartbeat, "ailurus"), theirs.print(heartbeat, "librdkafka"));
-    println!("heartbeat {heartbeat:?}: the pause of ailurus is {:.2} of librdkafka's", ours / theirs);
+    let (ailurus, librdkafka) = (ailurus.print(heartbeat, "ailurus"), librdkafka.print(heartbeat, "librdkafka"));
+    println!("heartbeat {heartbeat:?}: the pause of ailurus is {:.2} of librdkafka's", ailurus / librdkafka);
     Ok(())
 }
 
 #[derive(Default)]
 struct Pauses {
     joins: u32,
-    /// Of each partition that moved.
+    /// Pause of each partition that moved.
     moved: Vec<Duration>,
     /// The longest gap of each partition that stayed.
     stayed: Vec<Duration>,
@@ -139,7 +139,7 @@ struct Member {
     _reader: JoinHandle<()>,
 }
 
-/// What the members of a group print, by partition: when, and which of them.
+/// Lines of a group's members, by partition: time and member.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Printed>>);
 
@@ -189,7 +189,7 @@ impl Log {
         })
     }
 
-    /// What befell the partitions since `began`: some went to the new member.
+    /// Pauses of the partitions that moved to the new member since `began`.
     fn add_up(&self, began: Instant, new: usize, pauses: &mut Pauses) {
         self.with(|printed| {
             for lines in printed.lines.values() {

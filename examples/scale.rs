@@ -1,4 +1,4 @@
-//! How cost grows with the size of a cluster: one job a process, measured from inside. `scripts/scale` runs them all.
+//! Growth of cost with the size of a cluster: one job per process, measured from inside. `scripts/scale` runs them all.
 //!
 //! ```text
 //! cargo run --release --example scale -- BOOTSTRAP produce PARTITIONS RECORDS
@@ -41,7 +41,7 @@ const VANISH: usize = 10;
 const PARTITIONS_AT_ONCE: i32 = 5_000;
 const LINGER: Duration = Duration::from_millis(5);
 const HANDLER_WAIT: Duration = Duration::from_millis(2);
-/// How long a job may take.
+/// Maximum time of a job.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[tokio::main(flavor = "current_thread")]
@@ -190,7 +190,7 @@ async fn topics(client: &Client, n: u64) -> Result<()> {
     meter.print()
 }
 
-/// What a member of the group reports: itself, and how many partitions it has now.
+/// Report of a member: itself, and its number of partitions.
 type Report = (usize, usize);
 
 /// Starts the members of a group at once, and ends some of them without a word, as a crash would.
@@ -306,7 +306,7 @@ fn unreadable(e: io::Error) -> Error {
 /// CPU time of all threads of the process, in ticks of a hundredth of a second.
 fn cpu_seconds() -> io::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name of the program, in parentheses, may hold spaces.
+    // The process name, in parentheses, may have spaces.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
     Ok(fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0)
 }

@@ -1,11 +1,11 @@
-//! A steady load of numbered records, and then the log held against what the producer said of each of them.
+//! A steady load of numbered records, then a comparison of the log with the producer's results.
 //!
 //! ```text
 //! cargo run --example steady_load -- BOOTSTRAP TOPIC SECONDS [RECORDS_PER_SECOND [at-least-once]]
 //! ```
 //!
 //! The topic must exist and be empty. `scripts/faults` runs this while it kills and pauses the brokers. The last line is the
-//! result; the exit code is 1 if a record was lost, repeated, reordered, or if the producer said something wrong about it. With
+//! result; the exit code is 1 if a record was lost, repeated, reordered, or if the producer's result for it was wrong. With
 //! `at-least-once` a record may be there again.
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// How long the cluster may take to come round after the load.
+/// Maximum time until the cluster is healthy after the load.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(10);
 const SIZE: usize = 200;
@@ -63,9 +63,9 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
+/// Returns whether the history has no error.
 async fn run(bootstrap: &str, topic: &str, time: Duration, rate: u64, guarantee: Guarantee) -> Result<bool> {
-    // A broker that says nothing is given up after 3 s; the records have a minute.
+    // An unresponsive broker is disconnected after 3 s; records have a minute.
     let config = Config::builder()
         .brokers(bootstrap)
         .request_timeout(Duration::from_secs(3))

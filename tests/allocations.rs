@@ -1,4 +1,4 @@
-//! What producing costs in memory: no allocation for a record, its bytes once before they are compressed and once after.
+//! The memory cost of producing: no allocation per record, its bytes once before compression and once after.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -18,10 +18,10 @@ const VALUE: [u8; 300] = [b'v'; 300];
 fn records_are_buffered_once_without_allocation() {
     let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let broker = theirs.block_on(support::broker());
-    let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let topic = broker.topic("allocations");
     let config = broker.config().allow_auto_topic_creation(true).linger(Duration::from_secs(1)).build().unwrap();
-    let (client, producer) = ours.block_on(async {
+    let (client, producer) = client_runtime.block_on(async {
         let client = Client::connect(config).await.unwrap();
         let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
         // The first batch of a partition grows as it is filled; the next ones have its size from the start.
@@ -33,7 +33,7 @@ fn records_are_buffered_once_without_allocation() {
     });
     let mut deliveries = Vec::with_capacity(RECORDS);
     let sent = measure(|| {
-        ours.block_on(async {
+        client_runtime.block_on(async {
             for _ in 0..RECORDS {
                 deliveries.push(producer.send(ProducerRecord::to(&topic).partition(0).value(&VALUE)).await.unwrap());
             }
@@ -44,7 +44,7 @@ fn records_are_buffered_once_without_allocation() {
     assert!(sent.count_total < RECORDS as u64 / 20, "{sent:?}");
     let bytes = (RECORDS * VALUE.len()) as u64;
     assert!(sent.bytes_total < bytes * 5 / 4, "{bytes} bytes were sent: {sent:?}");
-    ours.block_on(async {
+    client_runtime.block_on(async {
         for delivery in deliveries {
             delivery.await.unwrap();
         }

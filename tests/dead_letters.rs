@@ -183,7 +183,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_compressed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_dead_letter_topic_is_created_again() {
     let broker = support::broker().await;
-    // How long a topic must be missing before its producer gives up a record of it.
+    // How long a topic must be missing before its producer fails a record.
     let config = broker.config().max_attempts(1_u32).request_timeout(Duration::from_secs(2));
     let client = connect(config).await;
     let admin = Admin::new(&client);
@@ -195,7 +195,7 @@ async fn a_deleted_dead_letter_topic_is_created_again() {
 
     send(&client, ProducerRecord::to(&topic).value("before")).await;
     assert_eq!(read(&client, &dlq, 1).await[0].value.as_deref(), Some(&b"before"[..]));
-    for (round, letters) in [("once", 4), ("and once more", 7)] {
+    for (round, letters) in [("once", 4), ("and again", 7)] {
         admin.delete_topic(&dlq).await.unwrap();
         // Each waits for the topic: one of them creates it.
         for partition in 0..3 {
@@ -209,7 +209,7 @@ async fn a_deleted_dead_letter_topic_is_created_again() {
         assert!(tokio::time::timeout(LONG, written).await.is_ok(), "{:?}", subscription.stats());
     }
     let letters = read(&client, &dlq, 3).await;
-    assert!(letters.iter().all(|l| l.value.as_deref() == Some(b"and once more")), "{letters:?}");
+    assert!(letters.iter().all(|l| l.value.as_deref() == Some(b"and again")), "{letters:?}");
     assert_eq!(admin.describe_topic(&dlq).await.unwrap().partitions.len(), 3);
     let limit: u64 = setting(&client, &dlq, "max.message.bytes").await.parse().unwrap();
     assert!(limit > 3_000_000, "{limit}");
@@ -341,7 +341,7 @@ async fn no_commit_before_the_dead_letter_is_acknowledged() {
     client.close().await;
 }
 
-/// What is logged, line by line, by all tests of this binary: a subscriber of one thread misses what others log first.
+/// Log lines of all tests of this binary: a subscriber of one thread misses what others log first.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -397,8 +397,8 @@ async fn the_log_names_record_and_dead_letter() {
     client.close().await;
 
     let lines = log.lines(&topic);
-    let said: Vec<_> = lines.iter().filter(|l| l.contains("ERROR") && l.contains("for the last time")).collect();
-    let [last] = &said[..] else { panic!("{lines:#?}") };
+    let logged: Vec<_> = lines.iter().filter(|l| l.contains("ERROR") && l.contains("for the last time")).collect();
+    let [last] = &logged[..] else { panic!("{lines:#?}") };
     for part in [
         format!("record={topic}/0@0"),
         format!("group={group}"),
@@ -410,7 +410,7 @@ async fn the_log_names_record_and_dead_letter() {
         assert!(last.contains(&part), "{part} is not in {last}");
     }
     let unwritten = lines.iter().filter(|l| l.contains("can't be written")).count();
-    assert_eq!(unwritten, usize::from(broker.embedded().is_some()), "said once and not at each try: {lines:#?}");
+    assert_eq!(unwritten, usize::from(broker.embedded().is_some()), "logged once and not at each attempt: {lines:#?}");
     let kept = lines.iter().filter(|l| l.contains("deletes letters after 7 days")).count();
     assert_eq!(kept, 1, "{lines:#?}");
 }

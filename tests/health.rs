@@ -1,4 +1,4 @@
-//! Health: what is asked of brokers, and what is said of subscriptions that stand still.
+//! Health: requests to brokers, and the state of stalled subscriptions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -24,9 +24,9 @@ fn config(broker: &support::TestBroker) -> ConfigBuilder {
     broker.config().health_timeout(Duration::from_secs(60))
 }
 
-/// Asks until it is as wanted.
+/// Checks health until it is as wanted.
 async fn until(service: &RedpandaService, wanted: impl Fn(&Health) -> bool) -> Health {
-    let asking = async {
+    let checking = async {
         loop {
             let health = service.health().await;
             if wanted(&health) {
@@ -35,7 +35,7 @@ async fn until(service: &RedpandaService, wanted: impl Fn(&Health) -> bool) -> H
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(LONG, asking).await {
+    match tokio::time::timeout(LONG, checking).await {
         Ok(health) => health,
         Err(_) => panic!("it never was as wanted: {:#?}", service.health().await),
     }
@@ -95,12 +95,12 @@ async fn a_partition_that_is_not_fetched_is_stalled() {
     Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
     let subscription = service.subscribe(&[&topic], &group, |_: Message| async {}).await.unwrap();
     until(&service, |h| h.subscriptions[0].partitions.iter().any(|p| p.position == 0)).await;
-    // No fetch is answered from now on; everything else is.
+    // From now on only fetches get no response.
     let hangs = Arc::new(Semaphore::new(0));
-    let told = Arc::clone(&hangs);
+    let signal = Arc::clone(&hangs);
     embedded.set_hook(move |request: &RequestInfo<'_>| {
         let is_fetch = request.api_key == FETCH;
-        told.add_permits(usize::from(is_fetch));
+        signal.add_permits(usize::from(is_fetch));
         is_fetch.then_some(Fault::Delay(Duration::from_secs(3600)))
     });
     tokio::time::timeout(LONG, hangs.acquire()).await.unwrap().unwrap().forget();
@@ -119,18 +119,18 @@ async fn health_checks_are_shared_and_create_no_topic() {
     let topic = broker.topic("storm");
     let subscription = service.subscribe(&[&topic], &broker.group("storm"), |_: Message| async {}).await.unwrap();
     until(&service, |h| h.subscriptions[0].partitions.len() == 3).await;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     embedded.set_hook(move |request: &RequestInfo<'_>| {
-        // Metadata and ListOffsets: what health asks.
+        // Metadata and ListOffsets: the requests of a health check.
         count.fetch_add(usize::from(matches!(request.api_key, 2 | 3)), Ordering::Relaxed);
         None
     });
     let (before, many) = (embedded.topics(), 500);
     let all = join_all((0..many).map(|_| service.health())).await;
     assert!(all.iter().all(|h| h.status == Status::Healthy));
-    let asked = asked.load(Ordering::Relaxed);
-    assert!(asked < many, "{asked} requests for {many} questions");
+    let requests = requests.load(Ordering::Relaxed);
+    assert!(requests < many, "{requests} requests for {many} checks");
     assert_eq!(embedded.topics(), before);
     subscription.shutdown().await.unwrap();
     service.close(LONG).await.unwrap();
@@ -161,7 +161,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
     let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
     let topic = broker.topic("all");
     Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
-    let [each, batches, asked, ends] = ["each", "batches", "asked", "ends"].map(|g| broker.group(g));
+    let [each, batches, requests, ends] = ["each", "batches", "requests", "ends"].map(|g| broker.group(g));
     let client = service.client();
     let one = Processor::new(client).subscribe(&[&topic], &each, |_: Message| async {}).await.unwrap();
     let two = Processor::new(client)
@@ -169,7 +169,8 @@ async fn all_consumers_of_a_client_are_in_its_health() {
         })
         .await
         .unwrap();
-    let mut consumer = Consumer::subscribe(client, &asked, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut consumer =
+        Consumer::subscribe(client, &requests, &[&topic], client.config().consumer.clone()).await.unwrap();
     let receiving = tokio::spawn(async move {
         while let Ok(event) = consumer.recv().await {
             drop(event);
@@ -179,7 +180,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
         let members = h.subscriptions.iter().filter(|s| s.state == "member");
         members.map(|s| s.group.clone()).collect::<BTreeSet<_>>()
     };
-    let wanted = BTreeSet::from([each, batches, asked.clone()]);
+    let wanted = BTreeSet::from([each, batches, requests.clone()]);
     let health = until(&service, |h| members(h) == wanted).await;
     assert_eq!(health.status, Status::Healthy, "{:?}", health.problems);
 
@@ -193,7 +194,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
     until(&service, |h| !h.subscriptions.iter().any(|s| s.group == ends)).await;
     receiving.abort();
     _ = receiving.await;
-    until(&service, |h| !h.subscriptions.iter().any(|s| s.group == asked)).await;
+    until(&service, |h| !h.subscriptions.iter().any(|s| s.group == requests)).await;
     one.shutdown().await.unwrap();
     two.shutdown().await.unwrap();
     service.close(LONG).await.unwrap();

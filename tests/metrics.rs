@@ -1,4 +1,4 @@
-//! What a registry has counted after a client has produced, consumed, failed and gone.
+//! Counts of a registry after a client has produced, consumed, failed and closed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -154,7 +154,7 @@ async fn failures_are_counted_by_kind() {
     Admin::new(&client).create_topic(&topic, 1, None).await.unwrap();
     let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
     let delivery = producer.send(ProducerRecord::to(&topic).value("x")).await.unwrap();
-    drop(producer); // which gives up what is not acknowledged, or was already
+    drop(producer); // which fails what is not acknowledged yet
     let outcome = delivery.await.map(drop).map_err(|e| e.kind().name().into_owned());
     let seen = watched.registry.snapshot();
     let of = seen.samples("messaging_client_sent_messages_total").iter().find(|s| {

@@ -1,4 +1,4 @@
-//! What was said, and what is wrong with it.
+//! Lines of the processes, and the errors in them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Line {
     }
 }
 
-/// How a record ended in a group for the first time.
+/// First completion of a record in a group.
 struct First {
     process: u32,
     at: Instant,
@@ -55,8 +55,8 @@ struct Group {
     again: Vec<(Place, u32, Instant, u32)>,
     dead: BTreeSet<Place>,
     committed: BTreeMap<(String, i32), i64>,
-    /// Looked at, but not yet held against what has ended: lines may be under way.
-    said: VecDeque<(Instant, String, i32, i64)>,
+    /// Committed offsets, not yet compared with completions, whose lines may be delayed.
+    commits: VecDeque<(Instant, String, i32, i64)>,
 }
 
 #[derive(Default)]
@@ -109,7 +109,7 @@ impl History {
 
     pub(crate) fn committed(&mut self, role: Role, offsets: impl Iterator<Item = (String, i32, i64)>) {
         let offsets = offsets.map(|(topic, partition, offset)| (Instant::now(), topic, partition, offset));
-        self.groups.entry(role).or_default().said.extend(offsets);
+        self.groups.entry(role).or_default().commits.extend(offsets);
     }
 
     pub(crate) fn letter(&mut self, origin: Place) {
@@ -119,8 +119,8 @@ impl History {
     /// All below a committed offset has ended, as far as the offset was seen so long ago: what a process says takes its time.
     pub(crate) fn check_commits(&mut self, age: Duration) {
         for (role, group) in &mut self.groups {
-            while group.said.front().is_some_and(|(at, ..)| at.elapsed() >= age) {
-                let Some((_, topic, partition, offset)) = group.said.pop_front() else { break };
+            while group.commits.front().is_some_and(|(at, ..)| at.elapsed() >= age) {
+                let Some((_, topic, partition, offset)) = group.commits.pop_front() else { break };
                 let before = group.committed.entry((topic.clone(), partition)).or_default();
                 for open in *before..offset {
                     if !group.first.contains_key(&(topic.clone(), partition, open)) {
@@ -135,7 +135,7 @@ impl History {
         }
     }
 
-    /// Whether both groups have committed all that was acknowledged.
+    /// Returns whether both groups have committed all acknowledged records.
     pub(crate) fn is_settled(&self) -> bool {
         Role::GROUPS.iter().all(|role| {
             let Some(group) = self.groups.get(role) else { return false };
@@ -146,10 +146,10 @@ impl History {
         })
     }
 
-    /// Whether all is well, and in words.
+    /// Returns whether the history has no error, and a summary.
     pub(crate) fn report(mut self) -> (bool, String) {
         let mut text = format!(
-            "{} acknowledged; {} members said that they could not commit at their end",
+            "{} acknowledged; {} members reported a failed commit at shutdown",
             self.acknowledged.len(),
             self.uncommitted.len()
         );

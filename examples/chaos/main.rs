@@ -31,9 +31,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 const TOPICS: [&str; 2] = ["chaos", "single"];
-/// How long the cluster and the groups may take to come round when nothing disturbs them any more.
+/// Maximum time until cluster and groups are stable after the last disturbance.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long a paused member sleeps: longer than its session.
+/// Duration of a member's pause: longer than its session.
 const SLEEP: Duration = Duration::from_secs(14);
 /// A process has taken what memory it needs after this time,
 const WARM: Duration = Duration::from_secs(30);
@@ -45,9 +45,9 @@ const GROWTH: u64 = 32 << 10;
 pub(crate) enum Role {
     /// Writes.
     Producer,
-    /// Of the classic protocol; some of its records fail.
+    /// A member of the classic protocol; some of its records fail.
     Classic,
-    /// Of the `consumer` protocol.
+    /// A member of the `consumer` protocol.
     Modern,
 }
 
@@ -94,12 +94,12 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Whether all is well.
+/// Returns whether the history has no error.
 async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool> {
     let config = Config::builder().brokers(plain).request_timeout(Duration::from_secs(3)).build()?;
     let client = Client::connect(config).await?;
     let admin = Admin::new(&client);
-    let (lines, mut said) = mpsc::unbounded_channel();
+    let (lines, mut received) = mpsc::unbounded_channel();
     let token_file = env::current_dir().unwrap_or_default().join("token");
     let mut all = Processes {
         sasl: sasl.to_owned(),
@@ -123,7 +123,7 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
     let (mut waits_since, mut heard) = (None, Vec::new());
     loop {
         tokio::select! {
-            count = said.recv_many(&mut heard, 10_000) => {
+            count = received.recv_many(&mut heard, 10_000) => {
                 if count == 0 {
                     break;
                 }
@@ -134,8 +134,8 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
                 all.bring_back(&mut history)?;
                 all.wake().await;
                 all.measure();
-                // What was asked last may have taken long, and what was said meanwhile comes first.
-                while let Ok((process, line)) = said.try_recv() {
+                // The last query may have taken long: lines that arrived meanwhile come first.
+                while let Ok((process, line)) = received.try_recv() {
                     history.note(process, line);
                 }
                 history.check_commits(SLACK);
@@ -165,7 +165,7 @@ async fn run(plain: &str, sasl: &str, time: Duration, rate: u64) -> Result<bool>
     let (counts, memory) = (all.counts, std::mem::take(&mut all.memory));
     all.wait().await;
     drop(all);
-    while let Some((process, line)) = said.recv().await {
+    while let Some((process, line)) = received.recv().await {
         history.note(process, line);
     }
     sleep(Duration::from_secs(1)).await;
@@ -205,10 +205,10 @@ struct Slot {
     role: Role,
     child: Child,
     since: Instant,
-    /// When to start it again, once it was told to end; never, if it is not to come back.
+    /// Time of its restart after a stop; none if it stays stopped.
     back: Option<Option<Instant>>,
     /// The first of its role is left alone, to see its memory over a long time.
-    spared: bool,
+    protected: bool,
     /// When it is woken, while it is paused.
     wakes: Option<Instant>,
 }
@@ -253,8 +253,8 @@ impl Processes {
                 }
             }
         });
-        let spared = first && !self.slots.iter().any(|slot| slot.role == role);
-        self.slots.push(Slot { id, role, child, since: Instant::now(), back: None, spared, wakes: None });
+        let protected = first && !self.slots.iter().any(|slot| slot.role == role);
+        self.slots.push(Slot { id, role, child, since: Instant::now(), back: None, protected, wakes: None });
         Ok(())
     }
 
@@ -287,7 +287,10 @@ impl Processes {
     /// Stops, kills or pauses a member that runs.
     async fn disturb(&mut self, history: &mut History) {
         let able = |slot: &&mut Slot| {
-            !slot.spared && slot.back.is_none() && slot.wakes.is_none() && slot.since.elapsed() > Duration::from_secs(5)
+            !slot.protected
+                && slot.back.is_none()
+                && slot.wakes.is_none()
+                && slot.since.elapsed() > Duration::from_secs(5)
         };
         let able: Vec<_> = self.slots.iter_mut().filter(able).collect();
         let Some(slot) = fastrand::choice(able) else { return };
@@ -371,7 +374,7 @@ impl Memory {
         *most = (*most).max(kib);
     }
 
-    /// Whether it stays where it is, and in words.
+    /// Returns whether memory is constant, and a summary.
     fn report(&self) -> (bool, String) {
         let grown = |(warm, later): &(u64, u64)| later.saturating_sub(*warm);
         let most = self.0.values().map(|(warm, later)| *warm.max(later)).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the processes do, and the reading of dead letters.
+//! Roles of the processes, and the reader of dead letters.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval, timeout};
 use super::history::History;
 use super::{PATIENCE, TOPICS};
 
-/// One write a line: what a process has said stays said when it dies.
+/// One write per line, so that no line is lost when the process dies.
 fn say(line: std::fmt::Arguments<'_>) {
     _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
 }
@@ -28,7 +28,7 @@ pub(crate) async fn terminated() {
     }
 }
 
-/// Writes numbered records, one key in five to the topic without replicas, until it is told to end. Says `a TOPIC PARTITION OFFSET KEY
+/// Writes numbered records, one key in five to the topic without replicas, until it is stopped. Prints `a TOPIC PARTITION OFFSET KEY
 /// NUMBER` of each that is acknowledged, `e KEY NUMBER` of others.
 pub(crate) async fn produce(rate: u64) -> Result<()> {
     let client = Client::new(Config::from_env()?);
@@ -84,22 +84,22 @@ impl RebalanceListener for Lost {
     }
 }
 
-/// Whether the records of a number fail at first, and whether they fail for good.
+/// Returns whether the records of a number fail at first, and whether they fail always.
 fn fails(number: u64) -> (bool, bool) {
     (number % 97 == 7, number % 401 == 13)
 }
 
-/// Handles records until it is told to end. Says `u` at its end if it may not have committed all. Says `h TOPIC PARTITION OFFSET KEY NUMBER` of each that is done, `d` in place of `h` if it is to be a dead
+/// Handles records until it is stopped. Prints `u` at its end if it may not have committed all, and `h TOPIC PARTITION OFFSET KEY NUMBER` of each that is done, `d` in place of `h` if it is to be a dead
 /// letter.
 pub(crate) async fn handle(group: &str) -> Result<()> {
     let client = Client::new(Config::from_env()?);
     let last = client.config().processor.max_attempts;
-    let troubled = group.ends_with("classic");
+    let failing = group.ends_with("classic");
     let handler = move |message: Message| async move {
         let value = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned();
         let number = value.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
         let (first, always) = fails(number);
-        let fails = troubled && (always || (first && message.attempt == 1));
+        let fails = failing && (always || (first && message.attempt == 1));
         let word = if !fails {
             'h'
         } else if message.attempt >= last {
@@ -111,16 +111,16 @@ pub(crate) async fn handle(group: &str) -> Result<()> {
         if fails { Err("never") } else { Ok(()) }
     };
     let subscription = Processor::new(&client).listener(Lost).subscribe(&TOPICS, group, handler).await?;
-    let asked = AtomicBool::new(false);
+    let stopping = AtomicBool::new(false);
     let stop = async {
         terminated().await;
-        asked.store(true, Ordering::Relaxed);
+        stopping.store(true, Ordering::Relaxed);
     };
     let outcome = subscription.run_until(stop, std::future::pending::<()>()).await;
     client.close().await;
     match outcome {
         // The coordinator was away when it had to end: it says so, and others handle what was not committed.
-        Err(e) if asked.load(Ordering::Relaxed) => {
+        Err(e) if stopping.load(Ordering::Relaxed) => {
             say(format_args!("u"));
             say(format_args!("{e:#}"));
             Ok(())

@@ -8,11 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
-/// How long a token is valid; a new one is there after half of it.
+/// Validity of a token; a new one is written after half of it.
 const VALID: Duration = Duration::from_secs(20);
-/// How long the file is away: beyond the expiry of the last token and of every session that began with it.
+/// Time without the file: beyond the expiry of the last token and of every session that started with it.
 const AWAY: Duration = Duration::from_secs(45);
-/// How long after the start, and after it was back, it goes away.
+/// Time from the start, and from its return, to its removal.
 const BETWEEN: Duration = Duration::from_secs(75);
 
 pub(crate) struct Source {

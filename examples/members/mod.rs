@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// `ailurus consume`; the environment's `AILURUS` names the binary.
-    Ours,
+    Ailurus,
     /// Kafka's console consumer; `KAFKA_LIBS` names the folder with its jars.
     #[allow(dead_code, reason = "not every program has one")]
     Java,
@@ -19,7 +19,7 @@ pub enum Kind {
     Librdkafka,
 }
 
-/// What members of all kinds are told alike.
+/// Settings common to members of all kinds.
 pub struct Setting<'a> {
     pub bootstrap: &'a str,
     pub topic: &'a str,
@@ -45,7 +45,7 @@ pub async fn signal(child: &Child, name: &str) {
     }
 }
 
-/// Tells of each record that a member prints, until it ends.
+/// Reports each record that a member prints, until it exits.
 pub async fn watch(kind: Kind, output: ChildStdout, mut seen: impl FnMut(i32, i64)) {
     let mut output = BufReader::new(output).lines();
     while let Ok(Some(line)) = output.next_line().await {
@@ -68,15 +68,15 @@ fn command(kind: Kind, setting: &Setting<'_>) -> Command {
         ]
     };
     match kind {
-        Kind::Ours => {
-            let mut ours = Command::new(env::var("AILURUS").unwrap_or_else(|_| "target/debug/ailurus".into()));
-            ours.args(["consume", topic, "--group", group, "--json"]).envs([
+        Kind::Ailurus => {
+            let mut command = Command::new(env::var("AILURUS").unwrap_or_else(|_| "target/debug/ailurus".into()));
+            command.args(["consume", topic, "--group", group, "--json"]).envs([
                 ("REDPANDA_BROKERS", bootstrap),
                 ("REDPANDA_SESSION_TIMEOUT", &session),
                 ("REDPANDA_HEARTBEAT_INTERVAL", &heartbeat),
                 ("REDPANDA_AUTO_OFFSET_RESET", "earliest"),
             ]);
-            ours
+            command
         }
         Kind::Java => {
             let libs = env::var("KAFKA_LIBS").unwrap_or_else(|_| "target/kafka-libs".into());
@@ -104,7 +104,7 @@ fn command(kind: Kind, setting: &Setting<'_>) -> Command {
 
 /// The partition and the offset that a line names.
 fn place(kind: Kind, line: &str) -> Option<(i32, i64)> {
-    if kind == Kind::Ours {
+    if kind == Kind::Ailurus {
         let json: serde_json::Value = serde_json::from_str(line).ok()?;
         return Some((json["partition"].as_i64()?.try_into().ok()?, json["offset"].as_i64()?));
     }

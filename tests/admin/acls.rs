@@ -17,7 +17,7 @@ async fn access_control_lists_are_created_filtered_and_deleted() {
     let mut created = vec![read.clone(), all.clone(), deny.clone()];
     match admin.create_acls(&created).await {
         Ok(()) => {}
-        // A Kafka that keeps none says so, in whatever is asked.
+        // Kafka without an authorizer rejects each of these requests.
         Err(e) => {
             assert!(broker.embedded().is_none(), "{e}");
             for e in [e, admin.list_acls(&AclFilter::default()).await.unwrap_err()] {

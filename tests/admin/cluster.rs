@@ -54,11 +54,11 @@ async fn api_versions_are_compared_with_the_supported_ones() {
     let apis = admin.api_versions(id).await.unwrap();
     let metadata = apis.iter().find(|a| a.key == METADATA).unwrap();
     assert_eq!(metadata.name, "Metadata");
-    let (theirs, ours) = (metadata.broker.unwrap(), metadata.client.unwrap());
-    assert_eq!(metadata.usable(), Some(theirs.max.min(ours.max)));
+    let (broker_range, client_range) = (metadata.broker.unwrap(), metadata.client.unwrap());
+    assert_eq!(metadata.usable(), Some(broker_range.max.min(client_range.max)));
     if broker.embedded().is_some() {
-        let told = support::embedded_versions().range(METADATA).unwrap();
-        assert_eq!((theirs.min, theirs.max), told);
+        let offered = support::embedded_versions().range(METADATA).unwrap();
+        assert_eq!((broker_range.min, broker_range.max), offered);
     }
     let e = admin.api_versions(7_777_777).await.unwrap_err();
     assert!(e.to_string().contains("broker 7777777 is not in the cluster's metadata"), "{e}");

@@ -1,4 +1,4 @@
-//! One partition without a leader, or one broker that does not answer: what the others have is told all the same.
+//! One partition without a leader, or one unresponsive broker: the others are described all the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn one_replica_each(broker: &TestBroker, client: &Client, group: &str) -> 
     (name, places)
 }
 
-/// Stops the node of the last partition. Of the three, the first answers for the group.
+/// Stops the node that leads the last partition. The first of the three coordinates the group.
 async fn stop_last(broker: &TestBroker, name: &str, group: &str) {
     let embedded = broker.embedded().unwrap();
     let last = embedded.leader(name, 2).unwrap().unwrap();
@@ -138,8 +138,8 @@ async fn an_unresponsive_broker_hides_no_groups_of_others() {
     }
     embedded.set_hook(|request| (request.node == 1 && request.api_key == LIST_GROUPS).then_some(Fault::Close));
     let lists = admin.list_groups_by_broker(&GroupFilter::default()).await.unwrap();
-    let told = lists[&0].as_ref().unwrap();
-    assert_eq!(told.iter().map(|g| &g.group).collect::<Vec<_>>(), [&groups[0]]);
+    let listed = lists[&0].as_ref().unwrap();
+    assert_eq!(listed.iter().map(|g| &g.group).collect::<Vec<_>>(), [&groups[0]]);
     assert_eq!(lists[&1].as_ref().unwrap_err().kind(), ErrorKind::Disconnected);
     assert!(admin.list_groups().await.is_err(), "a list without its groups would be wrong");
     client.close().await;

@@ -42,7 +42,7 @@ fn find<'a>(settings: &'a [ConfigEntry], name: &str) -> &'a ConfigEntry {
     settings.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("{name} is not among {settings:?}"))
 }
 
-/// Asks until a setting is what it was made: brokers take up a change a moment after they have agreed to it.
+/// Describes until a setting has its new value: brokers apply a change a moment after they have accepted it.
 async fn becomes(admin: &Admin, of: &ConfigResource, name: &str, expected: (&str, ConfigSource)) {
     let mut found = None;
     for _ in 0..10_000 {

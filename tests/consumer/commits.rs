@@ -1,4 +1,4 @@
-//! What is committed, when, and what comes back.
+//! Commits: which offsets, when, and with what metadata.
 
 use super::*;
 
@@ -42,7 +42,7 @@ async fn committed(consumer: &Consumer, p: &TopicPartition, offset: i64) {
     .await;
 }
 
-/// What the next member of a group finds committed.
+/// Returns the offset that the next member of the group finds committed.
 async fn left(client: &Client, group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
     let mut consumer = Consumer::subscribe(client, group, &[topic], client.config().consumer.clone()).await.unwrap();
     while assigned(&mut consumer).await.len() as i32 != partitions {}
@@ -71,7 +71,7 @@ async fn auto_commit_covers_records_before_the_last_poll() {
     let second = next_records(&mut consumer).await;
     assert_ne!(first.partition, second.partition);
     committed(&consumer, &first.topic_partition(), first.next_offset).await;
-    assert_eq!(consumer.committed(&second.topic_partition()), None, "it may be in hand");
+    assert_eq!(consumer.committed(&second.topic_partition()), None, "it may be in flight");
     consumer.abort().await;
 
     let found = left(&client, &group, &topic, 2).await;
@@ -91,12 +91,12 @@ async fn auto_commit_happens_at_revoke_and_close() {
         assert_eq!(next_records(&mut first).await.next_offset, 10);
     }
     let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
-    // By asking for more the first one says that it has handled what it had.
+    // The next poll marks the delivered records as handled.
     let theirs = tokio::select! {
         theirs = some(&mut second) => theirs,
         never = async { loop { drop(next(&mut first).await) } } => never,
     };
-    assert_eq!(second.committed(&theirs[0]), Some(10), "it was committed before it was given up");
+    assert_eq!(second.committed(&theirs[0]), Some(10), "committed before the revocation");
     produce(&client, &topic, 2, 20..40, Compression::None).await;
     assert_eq!(next_records(&mut second).await.next_offset, 20);
     second.close().await.unwrap();
@@ -146,7 +146,7 @@ async fn close_waits_for_asynchronous_commits() {
     let last = consumer.commit_async(&[(p.clone(), 9)]);
     soon(first).await.unwrap();
     soon(last).await.unwrap();
-    assert_eq!(consumer.committed(&p), Some(9), "the last one asked for, not the last one sent again");
+    assert_eq!(consumer.committed(&p), Some(9), "the newest commit, not the retried one");
     let e = soon(consumer.commit_async(&[(TopicPartition::new(&*topic, 1), 9)])).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::GroupMembership);
     soon(consumer.commit_async(&[])).await.unwrap();
@@ -159,7 +159,7 @@ async fn close_waits_for_asynchronous_commits() {
     assert_eq!(left(&client, &group, &topic, 1).await, [Some(7)]);
 }
 
-// From here on with faults that only the embedded broker can be asked for.
+// The following faults need the embedded broker.
 
 #[tokio::test]
 async fn commits_time_out() {

@@ -1,4 +1,4 @@
-//! Groups whose members keep what they have while it is shared out anew.
+//! Cooperative rebalances: members keep partitions that do not move.
 
 use ailurus::consumer::{Assignments, Assignor, GroupMember, Topics};
 
@@ -66,7 +66,7 @@ async fn retained_partitions_are_read_throughout_a_rebalance() {
     let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
     assert_eq!(assigned(&mut first).await.len(), 6);
 
-    // The second member holds up the third rebalance, as long as it does not give up what it has.
+    // The third rebalance waits for the second member to release its revoked partitions.
     let mut eager = config.clone();
     eager.assignors = vec![AssignorKind::custom(Eager)];
     let mut second = Consumer::subscribe(&client, &group, &[&topic], eager).await.unwrap();
@@ -90,16 +90,16 @@ async fn retained_partitions_are_read_throughout_a_rebalance() {
             }
         }
     });
-    let given_up = loop {
+    let revocation = loop {
         if let ConsumerEvent::Revoked(revocation) = next(&mut first).await {
             break revocation;
         }
     };
-    assert_eq!(given_up.partitions.len(), 3, "what moves, and no more");
-    let gone = numbers_of(&given_up.partitions);
-    let kept: BTreeSet<i32> = (0..6).filter(|p| !gone.contains(p)).collect();
+    assert_eq!(revocation.partitions.len(), 3, "only what moves");
+    let revoked_numbers = numbers_of(&revocation.partitions);
+    let kept: BTreeSet<i32> = (0..6).filter(|p| !revoked_numbers.contains(p)).collect();
     read_on(&mut first, &client, &topic, &kept).await;
-    drop(given_up);
+    drop(revocation);
     soon(had).await.unwrap();
 
     let third = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_group_migrates_from_range_one_by_one() {
     a.owns(3).await;
     b.owns(3).await;
     until_handled(&shared, 0..900).await;
-    // Only now is it cooperative: who keeps two of three gives up one.
+    // Only now is it cooperative: of three partitions one is revoked.
     shared.0.lock().unwrap().revoked.clear();
     let mut c = start("c", NEW).await;
     put(900..1200).await;

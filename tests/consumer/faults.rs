@@ -1,4 +1,4 @@
-//! Logs and brokers in trouble, on the embedded broker.
+//! Corrupt logs and failing brokers, on the embedded broker.
 
 use super::groups::{Member, Shared, until_handled};
 use super::*;
@@ -207,7 +207,7 @@ async fn close_leaves_no_connection() {
     config.assignors = vec![AssignorKind::Range];
     let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
     assigned(&mut first).await;
-    // Its JoinGroup is parked: the first one does not give up its partitions.
+    // Its JoinGroup waits: the first member does not release its partitions.
     let second = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
     let revocation = loop {
         if let ConsumerEvent::Revoked(revocation) = next(&mut first).await {

@@ -1,4 +1,4 @@
-//! How much is fetched ahead of a program that is slow.
+//! Prefetch limits with a slow application.
 
 use super::*;
 

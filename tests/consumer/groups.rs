@@ -15,20 +15,20 @@ async fn the_next_member_continues_at_the_commit() {
         let seen = drain(&client, &group, &topic, config.clone()).await;
         assert_eq!(sorted(seen), range.collect::<Vec<_>>());
     }
-    assert!(drain(&client, &group, &topic, config).await.is_empty(), "all is committed, and the end is told");
+    assert!(drain(&client, &group, &topic, config).await.is_empty(), "all is committed, and the end is reported");
 }
 
-/// What members did, in the order in which they did it.
+/// Actions of the members, in their order.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Generation and partition to the members that had it.
     pub(super) owners: BTreeMap<(i32, i32), BTreeSet<String>>,
     handled: Vec<(String, i32)>,
-    /// How many partitions at a time.
+    /// Number of partitions owned at a time.
     pub(super) revoked: Vec<usize>,
 }
 
-/// A member that handles and commits until it is told to go.
+/// A member that handles and commits until it is stopped.
 pub(super) struct Member {
     name: String,
     stop: oneshot::Sender<bool>,
@@ -54,7 +54,7 @@ impl Member {
     ) -> Self {
         let mut consumer = Consumer::subscribe(client, group, &[topic], config).await.unwrap();
         let (stop, mut stopped) = oneshot::channel();
-        let (tell, owns) = watch::channel(None);
+        let (publish, owns) = watch::channel(None);
         let (shared, me) = (Arc::clone(shared), name.to_owned());
         let task = tokio::spawn(async move {
             let mut owned = BTreeSet::new();
@@ -76,20 +76,20 @@ impl Member {
                                 history.owners.entry((generation, p.partition)).or_default().insert(me.clone());
                             }
                         }
-                        tell.send_replace(Some(owned.len()));
+                        publish.send_replace(Some(owned.len()));
                     }
                     ConsumerEvent::Revoked(revocation) => {
                         for p in &revocation.partitions {
                             assert!(owned.remove(p), "{me} never had {p}");
                         }
                         shared.0.lock().unwrap().revoked.push(revocation.partitions.len());
-                        tell.send_replace(Some(owned.len()));
+                        publish.send_replace(Some(owned.len()));
                     }
                     ConsumerEvent::Lost(partitions) => {
                         for p in &partitions {
                             owned.remove(p);
                         }
-                        tell.send_replace(Some(owned.len()));
+                        publish.send_replace(Some(owned.len()));
                     }
                     ConsumerEvent::Records(records) => {
                         assert!(owned.contains(&records.topic_partition()), "{me} reads what it does not have");
@@ -219,17 +219,17 @@ async fn a_revoked_partition_is_owned_until_released() {
     tokio::time::timeout(broker.shortest_session() * 2, second.recv()).await.unwrap_err();
     first.commit(&[(p.clone(), handled)]).await.unwrap();
     drop(revocation);
-    let theirs = assigned(&mut second).await;
-    let ours = assigned(&mut first).await;
-    assert_eq!((theirs.len(), ours.len()), (1, 1));
-    assert_ne!(theirs, ours);
+    let moved = assigned(&mut second).await;
+    let retained = assigned(&mut first).await;
+    assert_eq!((moved.len(), retained.len()), (1, 1));
+    assert_ne!(moved, retained);
 
-    let other = theirs[0].clone();
+    let other = moved[0].clone();
     let e = first.commit(&[(other, 1)]).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e}");
     let e = committer.commit(&[(p.clone(), handled + 1)]).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::GroupMembership, "an old assignment commits nothing: {e}");
-    let owner = if ours[0] == p { &mut first } else { &mut second };
+    let owner = if retained[0] == p { &mut first } else { &mut second };
     let again = next_records(owner).await;
     assert_eq!(again.records[0].offset, handled, "it goes on where the last commit was");
     assert_eq!(owner.committed(&p), Some(handled));

@@ -1,4 +1,4 @@
-//! Consumers: groups that share and hand over partitions, start offsets, the end of a log, trouble on the way.
+//! Consumers: groups and rebalances, start offsets, ends of logs, faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]

@@ -43,7 +43,7 @@ async fn a_static_member_that_restarts_costs_no_rebalance() {
             assert_eq!((leaves.generation(), stays.generation()), (generation, generation), "no rebalance");
             assert_ne!(leaves.member_id(), id);
         }
-        // Whoever takes another one's id fences it.
+        // A second member with the same instance id fences the first.
         let mut thief = start("two").await;
         assigned(&mut thief).await;
         let e = soon(async {

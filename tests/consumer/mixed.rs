@@ -1,19 +1,19 @@
 //! Groups of our members and those of librdkafka (`kcat`), Kafka's own Java client and KafkaJS, on a real broker: each leads once.
 //! kcat is looked for in PATH, the Java client's jars in the directory that `KAFKA_LIBS` names, KafkaJS in that of `NODE_PATH`;
-//! without one, that one is left out, unless CI=true asks for all.
+//! without one, that one is skipped, unless CI=true requires all.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
 
-/// Whether there is a broker and a client to share a group with.
+/// Returns whether there is a real broker and the other client.
 fn takes_part(broker: &TestBroker, client: &str, is_there: bool) -> bool {
     if broker.embedded().is_some() {
         return false;
     }
     let all = std::env::var("CI").is_ok_and(|ci| ci == "true");
-    assert!(is_there || !all, "{client} is missing, and CI=true asks for it");
+    assert!(is_there || !all, "{client} is missing, and CI=true requires it");
     is_there
 }
 
@@ -124,7 +124,7 @@ async fn share(
         }
         let mut consumer = Consumer::subscribe(client, &group, &[&topic], config).await.unwrap();
         let (stop, mut stopped) = oneshot::channel::<()>();
-        let ours = tokio::spawn(async move {
+        let member = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = &mut stopped => return consumer.close().await.unwrap(),
@@ -142,14 +142,14 @@ async fn share(
             theirs.take().unwrap().stop().await;
         } else {
             stop.send(()).unwrap();
-            ours.await.unwrap();
+            member.await.unwrap();
             shares(client, &group, &[6]).await;
             theirs.take().unwrap().stop().await;
             continue;
         }
         shares(client, &group, &[6]).await;
         stop.send(()).unwrap();
-        ours.await.unwrap();
+        member.await.unwrap();
     }
 }
 

@@ -40,7 +40,7 @@ fn config(client: &Client, protocol: GroupProtocol) -> ConsumerConfig {
     config
 }
 
-/// A member that handles and commits on its own until it is told to go.
+/// A member that handles and commits in its own task until it is stopped.
 struct Member {
     state: watch::Receiver<State>,
     stop: oneshot::Sender<bool>,
@@ -57,7 +57,7 @@ struct State {
 }
 
 impl Member {
-    /// When it has been told of its first assignment.
+    /// Waits for the first assignment.
     async fn join(client: &Client, group: &str, topic: &str, protocol: GroupProtocol) -> Result<Self> {
         Self::join_as(client, group, topic, config(client, protocol)).await
     }
@@ -65,9 +65,9 @@ impl Member {
     async fn join_as(client: &Client, group: &str, topic: &str, config: ConsumerConfig) -> Result<Self> {
         let mut consumer = Consumer::subscribe(client, group, &[topic], config).await?;
         let first = soon(consumer.recv()).await?;
-        let (tell, state) = watch::channel(State::default());
+        let (publish, state) = watch::channel(State::default());
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(work(consumer, first, tell, stopped));
+        let task = tokio::spawn(work(consumer, first, publish, stopped));
         Ok(Self { state, stop, task })
     }
 
@@ -95,25 +95,25 @@ impl Member {
 async fn work(
     mut consumer: Consumer,
     first: ConsumerEvent,
-    tell: watch::Sender<State>,
+    publish: watch::Sender<State>,
     mut stopped: oneshot::Receiver<bool>,
 ) {
     let set = |partitions: &[TopicPartition]| partitions.iter().map(|p| p.partition).collect::<BTreeSet<_>>();
     let mut event = first;
     loop {
         match event {
-            ConsumerEvent::Assigned(added) => tell.send_modify(|s| {
+            ConsumerEvent::Assigned(added) => publish.send_modify(|s| {
                 s.id = consumer.member_id();
                 s.owned.extend(set(&added));
             }),
             ConsumerEvent::Revoked(revocation) => {
                 let gone = set(&revocation.partitions);
-                tell.send_modify(|s| {
+                publish.send_modify(|s| {
                     s.owned.retain(|p| !gone.contains(p));
                     s.taken.push(("revoked", gone));
                 });
             }
-            ConsumerEvent::Lost(lost) => tell.send_modify(|s| {
+            ConsumerEvent::Lost(lost) => publish.send_modify(|s| {
                 s.owned.retain(|p| !set(&lost).contains(p));
                 s.taken.push(("lost", set(&lost)));
             }),
@@ -121,7 +121,7 @@ async fn work(
                 let committed = consumer.commit(&[(records.topic_partition(), records.next_offset)]).await;
                 match committed {
                     // What was not committed is the next owner's.
-                    Ok(()) => tell.send_modify(|s| s.handled.extend(numbers(&records))),
+                    Ok(()) => publish.send_modify(|s| s.handled.extend(numbers(&records))),
                     Err(e) => assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e:?}"),
                 }
             }
@@ -321,8 +321,8 @@ async fn lost_responses_and_coordinator_moves_lose_no_partition() {
     let group = broker.group("g");
     let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     a.owns(4).await;
-    // Every second answer to each member is lost, and with it perhaps an epoch or an assignment. Two in a row would be two epochs,
-    // and whoever is that far behind is fenced.
+    // Every second response to each member is lost, perhaps with an epoch or an assignment. Two in a row would be two epochs,
+    // and a member that far behind is fenced.
     let lost = Mutex::new(BTreeMap::<String, bool>::new());
     embedded.set_hook(move |request| {
         if request.api_key != CONSUMER_GROUP_HEARTBEAT {
@@ -359,14 +359,14 @@ async fn failed_commits_do_not_delay_heartbeats() {
     let group = broker.group("g");
     let mut a = Member::join(&client, &group, &topic, GroupProtocol::Consumer).await.unwrap();
     a.owns(1).await;
-    // While the answer to a heartbeat is on its way, commits lose their connection or their coordinator, as it seems.
-    const ANSWER: Duration = Duration::from_secs(1);
-    let (beats, mut beaten) = watch::channel(Vec::new());
+    // While the response to a heartbeat is delayed, commits lose their connection or coordinator.
+    const RESPONSE_DELAY: Duration = Duration::from_secs(1);
+    let (heartbeats, mut seen) = watch::channel(Vec::new());
     let commits = std::sync::atomic::AtomicUsize::new(0);
     embedded.set_hook(move |request| match request.api_key {
         CONSUMER_GROUP_HEARTBEAT => {
-            beats.send_modify(|beats| beats.push(std::time::Instant::now()));
-            (beats.borrow().len() == 1).then_some(Fault::DelayResponse(ANSWER))
+            heartbeats.send_modify(|heartbeats| heartbeats.push(std::time::Instant::now()));
+            (heartbeats.borrow().len() == 1).then_some(Fault::DelayResponse(RESPONSE_DELAY))
         }
         OFFSET_COMMIT => match commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => Some(Fault::Error(NOT_COORDINATOR)),
@@ -375,11 +375,11 @@ async fn failed_commits_do_not_delay_heartbeats() {
         },
         _ => None,
     });
-    soon(beaten.wait_for(|beats| !beats.is_empty())).await.unwrap();
+    soon(seen.wait_for(|heartbeats| !heartbeats.is_empty())).await.unwrap();
     produce(&client, &topic, 1, 0..10, Compression::None).await;
     until_handled(&mut [&mut a], 0..10).await;
-    let beats = soon(beaten.wait_for(|beats| beats.len() > 1)).await.unwrap().clone();
-    assert!(beats[1] - beats[0] >= ANSWER, "the next one was sent before the answer could come");
+    let heartbeats = soon(seen.wait_for(|heartbeats| heartbeats.len() > 1)).await.unwrap().clone();
+    assert!(heartbeats[1] - heartbeats[0] >= RESPONSE_DELAY, "the next heartbeat was sent before the response arrived");
     assert_eq!(a.state.borrow().taken, []);
     a.leave().await;
 }

@@ -61,7 +61,7 @@ async fn a_seek_moves_a_running_consumer() {
     let p = TopicPartition::new(&*topic, 0);
     for group in [false, true] {
         let mut consumer = reader(&test, &client, &topic, group, config.clone()).await;
-        // More waits when the first records are here, and a fetch is under way.
+        // More records are available when the first ones have arrived, and a fetch is in flight.
         next_records(&mut consumer).await;
         for (to, first) in [
             (StartOffset::Offset(500), 500),
@@ -91,7 +91,7 @@ async fn a_seek_moves_a_running_consumer() {
         assert_eq!(until(&mut consumer, 999).await, (600..1000).collect::<Vec<_>>(), "it goes on from there");
         consumer.seek(&p, StartOffset::Latest).unwrap();
         let end = next_records(&mut consumer).await;
-        assert_eq!((end.records.len(), end.next_offset, end.lag()), (0, 1000, 0), "the end is told");
+        assert_eq!((end.records.len(), end.next_offset, end.lag()), (0, 1000, 0), "the end is reported");
         let e = consumer.seek(&p, StartOffset::Offset(-1)).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config, "{e}");
         let e = consumer.seek(&TopicPartition::new(&*topic, 1), StartOffset::Earliest).unwrap_err();
@@ -172,9 +172,9 @@ async fn without_a_reset_policy_the_application_decides() {
 #[tokio::test]
 async fn a_truncated_log_is_read_from_the_divergence() {
     const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
-    for can_tell in [true, false] {
+    for has_epochs in [true, false] {
         let versions = support::embedded_versions();
-        let versions = if can_tell { versions } else { versions.without(OFFSET_FOR_LEADER_EPOCH) };
+        let versions = if has_epochs { versions } else { versions.without(OFFSET_FOR_LEADER_EPOCH) };
         let Some(test) = support::embedded(|c| c.versions(versions)).await else { return };
         let broker = test.embedded().unwrap();
         let client = client(&test).await;
@@ -196,7 +196,7 @@ async fn a_truncated_log_is_read_from_the_divergence() {
         assert!((50..=60).contains(&cut));
         produce(&client, &topic, 1, 1000..1100, Compression::None).await;
         let seen = until(&mut consumer, 1099).await;
-        if can_tell {
+        if has_epochs {
             assert_eq!(seen, (1000..1100).collect::<Vec<_>>(), "not one is missed, and none comes again");
             let e = soon(strict.recv()).await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::OffsetOutOfRange);
@@ -238,7 +238,7 @@ async fn a_position_rejected_for_a_moment_is_kept() {
         });
         broker.move_leader(&topic, 0, 1).unwrap();
         produce(&client, &topic, 1, 10..20, Compression::None).await;
-        // By earliest it would begin again, by latest it would miss some, and without a policy it would be told.
+        // With earliest it would start again, with latest it would miss some, and without a policy it would fail.
         assert_eq!(until(&mut consumer, 19).await, (10..20).collect::<Vec<_>>(), "{reset:?}");
         assert!(looks.load(Ordering::SeqCst) >= LOOKS, "nothing was refused");
         consumer.close().await.unwrap();
@@ -255,9 +255,9 @@ async fn records_are_fetched_from_the_same_rack() {
     assert_eq!(broker.leader(&topic, 0).unwrap(), Some(0));
     let mut config = client.config().consumer.clone();
     config.client_rack = Some("b".into());
-    // Which nodes were asked, and how often node 1 is to refuse.
-    let (asked, refuses) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(0)));
-    let (nodes, refused) = (Arc::clone(&asked), Arc::clone(&refuses));
+    // Nodes that were fetched from, and how often node 1 is to reject.
+    let (fetched_from, refuses) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(0)));
+    let (nodes, refused) = (Arc::clone(&fetched_from), Arc::clone(&refuses));
     broker.set_hook(move |request| {
         if request.api_key != FETCH {
             return None;
@@ -280,7 +280,7 @@ async fn records_are_fetched_from_the_same_rack() {
         while seen.len() < (round as usize + 1) * 100 {
             seen.extend(numbers(&next_records(&mut consumer).await));
         }
-        assert!(asked.lock().unwrap().contains(&1), "the leader gives no records while node 1 is up");
+        assert!(fetched_from.lock().unwrap().contains(&1), "the leader gives no records while node 1 is up");
     }
     assert_eq!(seen, (0..500).collect::<Vec<_>>(), "each once and in order");
     consumer.close().await.unwrap();
@@ -309,9 +309,9 @@ async fn idle_partitions_stay_in_the_fetch_session() {
     });
     let config = client.config().consumer.clone();
     let mut consumer = Consumer::assign(&client, all(&topic, PARTITIONS, StartOffset::Earliest), config).await.unwrap();
-    let mut told = BTreeSet::new();
-    while told.len() < PARTITIONS as usize {
-        told.insert(next_records(&mut consumer).await.partition);
+    let mut seen = BTreeSet::new();
+    while seen.len() < PARTITIONS as usize {
+        seen.insert(next_records(&mut consumer).await.partition);
     }
     let mut seen = Vec::new();
     for round in 0..20 {
@@ -360,7 +360,7 @@ async fn latest_reads_new_partitions_from_their_start() {
     soon(producer.flush(LONG)).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 2 {
-        // Health asks for metadata, as its time would.
+        // A health check refreshes metadata, as its interval would.
         ailurus::Health::check(&client).await;
         while let Ok(event) = tokio::time::timeout(Duration::from_millis(100), consumer.recv()).await {
             if let ConsumerEvent::Records(records) = event.unwrap() {

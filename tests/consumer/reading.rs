@@ -1,4 +1,4 @@
-//! Where reading starts, what it brings and where it ends.
+//! Reading without a group: start, records, end.
 
 use super::*;
 
@@ -162,7 +162,7 @@ async fn a_fetch_may_end_in_a_partial_batch() {
     let seen = read_to_end(&client, all(&topic, 1, StartOffset::Offset(501)), config.clone()).await;
     assert_eq!(seen, (501..1000).collect::<Vec<_>>());
 
-    // Small as they come and so large when they are opened that each is handed over by itself.
+    // Small when compressed and so large when decompressed that each is delivered by itself.
     let large = format!("{topic}-large");
     support::create_topic(&client, &large, 1).await.unwrap();
     let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
@@ -211,8 +211,8 @@ async fn invalid_reads_are_rejected() {
     let e = soon(refused.recv()).await.unwrap_err();
     assert!(format!("{e:#}").contains("REDPANDA_SESSION_TIMEOUT") && format!("{e:#}").contains(&group), "{e:#}");
     assert_eq!(refused.state(), ConsumerState::Closed);
-    assert_eq!(format!("{:#}", soon(refused.recv()).await.unwrap_err()), format!("{e:#}"), "it is told again");
+    assert_eq!(format!("{:#}", soon(refused.recv()).await.unwrap_err()), format!("{e:#}"), "the error is repeated");
     refused.close().await.unwrap();
 }
 
-// From here on with faults that only the embedded broker can be asked for.
+// The following faults need the embedded broker.

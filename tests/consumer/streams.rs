@@ -61,7 +61,7 @@ async fn a_stream_commits_under_its_assignment() {
         first.committer().commit_message(message); // one behind the other, and no one waits for them
     }
 
-    // The stream is asked for more, so what the group wants back is given up, and what was begun until then is committed.
+    // Polling the stream releases revoked partitions, and earlier records are committed.
     let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
     let theirs = tokio::select! {
         theirs = some(&mut second) => theirs[0].clone(),
@@ -141,7 +141,7 @@ async fn poll_returns_all_available_records_or_times_out() {
     while !open.is_empty() {
         for records in soon(consumer.poll(LONG)).await.unwrap() {
             assert!(records.records.is_empty());
-            open.remove(&records.partition); // each tells once that it is empty
+            open.remove(&records.partition); // each reports once that it is empty
         }
     }
     assert!(consumer.poll(Duration::from_millis(1)).await.unwrap().is_empty());

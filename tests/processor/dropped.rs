@@ -35,10 +35,10 @@ async fn a_dropped_subscription_is_logged() {
     let ending = ended.shutdown();
     tracing::subscriber::with_default(subscriber, || drop(dropped));
     ending.await.unwrap();
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let warned = format!(
         "a subscription was dropped and shuts down: keep it, and end it with run_until_signal or shutdown group=\"{group}\" topics={topic}"
     );
-    assert_eq!(said.matches(&warned).count(), 1, "{said}");
+    assert_eq!(logged.matches(&warned).count(), 1, "{logged}");
     client.close().await;
 }

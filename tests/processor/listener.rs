@@ -1,23 +1,23 @@
-//! Who is told which partitions come and go.
+//! Listeners of assignments and revocations.
 
 use ailurus::processor::RebalanceListener;
 
 use super::*;
 
-/// What was told, by number of partitions.
+/// Calls of the listener, by number of partitions.
 #[derive(Debug, Clone)]
-struct Told(Arc<watch::Sender<Vec<(&'static str, usize)>>>);
+struct Calls(Arc<watch::Sender<Vec<(&'static str, usize)>>>);
 
-impl Told {
+impl Calls {
     async fn until(&self, all: &[(&'static str, usize)]) {
-        let mut told = self.0.subscribe();
-        let wait = told.wait_for(|told| told.iter().filter(|(_, n)| *n > 0).eq(all));
+        let mut calls = self.0.subscribe();
+        let wait = calls.wait_for(|calls| calls.iter().filter(|(_, n)| *n > 0).eq(all));
         let in_time = tokio::time::timeout(LONG, wait).await.is_ok();
-        assert!(in_time, "{:?} told, {all:?} wanted", self.0.borrow());
+        assert!(in_time, "{:?} seen, {all:?} wanted", self.0.borrow());
     }
 }
 
-impl RebalanceListener for Told {
+impl RebalanceListener for Calls {
     fn assigned(&self, partitions: &[TopicPartition]) {
         self.0.send_modify(|all| all.push(("assigned", partitions.len())));
     }
@@ -36,14 +36,14 @@ async fn a_listener_sees_assignments_and_revocations() {
     let client = connect(broker.config().session_timeout(session).heartbeat_interval(session / 10)).await;
     let topic = filled(&broker, &client, "t", 4, 20).await;
     let group = broker.group("g");
-    let told = Told(Arc::new(watch::channel(Vec::new()).0));
+    let calls = Calls(Arc::new(watch::channel(Vec::new()).0));
     let handle = |_: Message| async { Ok::<(), Infallible>(()) };
-    let first = Processor::new(&client).listener(told.clone()).subscribe(&[&topic], &group, handle).await.unwrap();
-    told.until(&[("assigned", 4)]).await;
+    let first = Processor::new(&client).listener(calls.clone()).subscribe(&[&topic], &group, handle).await.unwrap();
+    calls.until(&[("assigned", 4)]).await;
     let second = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
-    told.until(&[("assigned", 4), ("revoked", 2)]).await;
+    calls.until(&[("assigned", 4), ("revoked", 2)]).await;
     second.shutdown().await.unwrap();
-    told.until(&[("assigned", 4), ("revoked", 2), ("assigned", 2)]).await;
+    calls.until(&[("assigned", 4), ("revoked", 2), ("assigned", 2)]).await;
     first.shutdown().await.unwrap();
-    told.until(&[("assigned", 4), ("revoked", 2), ("assigned", 2), ("revoked", 4)]).await;
+    calls.until(&[("assigned", 4), ("revoked", 2), ("assigned", 2), ("revoked", 4)]).await;
 }

@@ -51,7 +51,7 @@ async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<usize>) 
     producer.close(LONG).await.unwrap();
 }
 
-/// What handlers saw, and a way to wait for it.
+/// Records that handlers saw, and a way to wait for them.
 #[derive(Clone)]
 struct Seen(Arc<(Mutex<Vec<Message>>, watch::Sender<usize>)>);
 
@@ -344,7 +344,7 @@ async fn shutdown_completes_in_flight_records() {
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until(|all| all.len() == 1).await;
     let mut shutdown = std::pin::pin!(subscription.shutdown());
-    assert!(futures_util::poll!(&mut shutdown).is_pending(), "a record is in hand");
+    assert!(futures_util::poll!(&mut shutdown).is_pending(), "a record is in flight");
     gate.add_permits(1);
     shutdown.await.unwrap();
     assert_eq!(seen.all().len(), 1, "nothing else was begun");

@@ -1,4 +1,4 @@
-//! Which records are handled one after the other, and which wait for one that failed.
+//! Ordering scopes: which records are handled in sequence, and which a failed one blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -172,7 +172,7 @@ async fn concurrency_is_bounded_and_shared_fairly() {
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until_numbers(400).await;
     subscription.shutdown().await.unwrap();
-    assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?} were in hand");
+    assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?} were in flight");
     assert_eq!(seen.all().len(), 400);
     client.close().await;
 }

@@ -1,4 +1,4 @@
-//! Where records go and what is in the log then.
+//! Partitions of records and contents of the log.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

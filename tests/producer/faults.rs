@@ -1,4 +1,4 @@
-//! What breaks is tried again, in order. On the embedded broker only.
+//! Failed requests are retried, in order. On the embedded broker only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -152,16 +152,16 @@ async fn only_records_of_a_stopped_node_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_records_are_indeterminate_only_if_sent() {
-    for (fault, kind, said) in [
+    for (fault, kind, text) in [
         (Fault::Error(19), ErrorKind::Broker(19), "not written"),
-        // A leader that steps down while its followers copy a batch answers so, too.
+        // A leader that steps down during replication returns this, too.
         (Fault::Error(6), ErrorKind::Indeterminate, "fate"),
         (Fault::Error(7), ErrorKind::Indeterminate, "fate"),
         (Fault::DropResponse, ErrorKind::Indeterminate, "fate"),
         (Fault::DelayResponse(Duration::from_secs(3600)), ErrorKind::Indeterminate, "fate"),
     ] {
         let broker = support::broker().await;
-        // After an error there is no further try in flight when the time is over, and none of which the answer comes too late.
+        // After an error response no retry is in flight when the timeout passes, so no late response can be lost.
         let [request, delivery, backoff] = match fault {
             Fault::Error(_) => [2000, 3000, 10_000],
             _ => [400, 1000, 100],
@@ -176,7 +176,7 @@ async fn expired_records_are_indeterminate_only_if_sent() {
         let handle = s.producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap();
         let error = tokio::time::timeout(PATIENCE, handle).await.expect("it ends").unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
-        assert!(error.to_string().contains(said), "{error:?}");
+        assert!(error.to_string().contains(text), "{error:?}");
         embedded.clear_hook();
         // What comes later goes out as ever.
         s.producer.send(ProducerRecord::to(&s.topic).value("1")).await.unwrap().await.unwrap();

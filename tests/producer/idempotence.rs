@@ -1,4 +1,4 @@
-//! Sequence numbers: what is sent again is written once, in order; what can't be told is said to be so.
+//! Sequence numbers: retries are written once, in order; unknown results are indeterminate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ async fn send_batches(s: &Setup, count: u32) -> HashMap<i64, u32> {
     places
 }
 
-/// What is in partition 0, in order and without repetition; what was acknowledged stands where it was said to be.
+/// Checks partition 0: in order, without duplicates, acknowledged records at their offsets.
 async fn assert_log(s: &Setup, places: &HashMap<i64, u32>) -> usize {
     let log = s.read().await.remove(&0).unwrap();
     let numbers: Vec<u32> = log.iter().map(|r| text(&r.value).parse().unwrap()).collect();
@@ -212,15 +212,15 @@ async fn try_send_returns_records_that_would_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn send_batch_returns_a_result_per_record() {
     let s = Setup::new(1).await;
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (results, mut received) = tokio::sync::mpsc::unbounded_channel();
     let record = |partition| ProducerRecord::to(&s.topic).value("x").partition(partition);
     for delivery in s.producer.send_batch([record(0), record(9), record(0)]).await {
-        let tell = tell.clone();
+        let results = results.clone();
         match delivery {
-            Ok(delivery) => delivery.on_complete(move |end| tell.send(end.unwrap().offset).unwrap()),
+            Ok(delivery) => delivery.on_complete(move |end| results.send(end.unwrap().offset).unwrap()),
             Err(e) => assert_eq!(e.kind(), ErrorKind::InvalidRecord),
         }
     }
-    assert_eq!((told.recv().await.unwrap(), told.recv().await.unwrap()), (Some(0), Some(1)));
+    assert_eq!((received.recv().await.unwrap(), received.recv().await.unwrap()), (Some(0), Some(1)));
     s.close().await;
 }

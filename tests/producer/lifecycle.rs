@@ -91,7 +91,7 @@ async fn send_waits_for_memory_in_order() {
     let mut waiting: Vec<_> = (4..10).map(|n| Box::pin(send(n))).collect();
     assert!(waiting.iter_mut().all(|w| w.now_or_never().is_none()), "the buffer is full");
     assert!(s.producer.buffered_bytes() <= 10_000);
-    drop(waiting.pop()); // whoever does not want to wait any more does not stand in the way
+    drop(waiting.pop()); // a cancelled waiter does not block the others
     embedded.clear_hook();
     for send in waiting {
         handles.push(send.await.unwrap());
@@ -125,7 +125,7 @@ async fn waiting_for_memory_times_out() {
     let value = vec![b'x'; 3000];
     let send = || s.producer.send(ProducerRecord::to(&s.topic).value(&value));
     let first = send().await.unwrap();
-    // There is room for one. Whoever gets it when the first one has failed keeps it from the other.
+    // There is memory for one. The one that gets it after the first has failed keeps it from the other.
     let (second, third) = tokio::join!(send(), send());
     let errors: Vec<_> = [second, third].into_iter().filter_map(Result::err).collect();
     assert!(!errors.is_empty());

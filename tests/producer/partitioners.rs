@@ -1,4 +1,4 @@
-//! Which partition records get, by each partitioner, and when a topic grows.
+//! Partitions chosen by each partitioner, also when a topic grows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const JAVA: &str = include_str!("../vectors/murmur2.txt");
 const LIBRDKAFKA: &str = include_str!("../vectors/librdkafka.txt");
 
 impl Setup {
-    /// Sends a record and tells its partition.
+    /// Sends a record and returns its partition.
     async fn sent(&self, record: ProducerRecord<'_>) -> i32 {
         self.producer.send(record).await.unwrap().await.unwrap().partition
     }
@@ -141,7 +141,7 @@ async fn round_robin_ignores_keys() {
     s.close().await;
 }
 
-/// Goes by what the record's header says, or else its value: a number, nothing for any, or anything else to panic.
+/// Chooses the partition in the record's header or value: a number, nothing for any, or anything else to panic.
 #[derive(Debug)]
 struct ByContent;
 
@@ -163,7 +163,7 @@ async fn a_custom_partitioner_may_fail_the_record() {
     for partition in [2, 0, 1, 2] {
         assert_eq!(s.sent(record.value(&partition.to_string())).await, partition);
     }
-    assert_eq!(s.sent(record.value("0").partition(1)).await, 1, "it is not asked");
+    assert_eq!(s.sent(record.value("0").partition(1)).await, 1, "it is not called");
     assert_eq!(s.sent(record.value("0").headers(&Headers::new().with("partition", "2"))).await, 2);
     assert!((0..3).contains(&s.sent(record).await), "any will do");
     for value in ["3", "-1"] {

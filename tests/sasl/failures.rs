@@ -1,4 +1,4 @@
-//! Who is not let in, or does not know the door: each told in its own words, and not tried again.
+//! Rejected logins and mismatched ports: each has its own error, and none is retried.
 
 use super::*;
 
@@ -49,7 +49,7 @@ async fn a_mechanism_that_is_not_offered() {
     let e = refusal(broker.config(SaslConfig::plain("alice", "secret"))).await;
     let what = "does not offer the SASL mechanism PLAIN: it offers SCRAM-SHA-256, SCRAM-SHA-512; change REDPANDA_SASL_MECHANISM";
     says(&e, &[what]);
-    assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0, "nothing was told");
+    assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0, "no credential was sent");
 }
 
 #[tokio::test]

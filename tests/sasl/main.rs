@@ -33,7 +33,7 @@ const SASL_HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
 const SASL_AUTHENTICATE: i16 = 36;
 
-/// A broker that asks who one is: an embedded one, or the real one of the environment.
+/// A broker that requires a login: an embedded one, or the real one of the environment.
 struct SaslBroker {
     bootstrap: String,
     user: String,
@@ -105,7 +105,7 @@ fn plain_config(bootstrap: &str) -> ConfigBuilder {
     Config::builder().brokers(bootstrap)
 }
 
-/// How many logins there have been beside the first one of each connection, which asks for the versions once.
+/// Number of logins beyond the first one of each connection, which requests the versions once.
 fn renewals(broker: &Broker) -> i64 {
     let requests = |api| i64::try_from(broker.request_count(api)).unwrap();
     requests(SASL_HANDSHAKE) - requests(API_VERSIONS)
@@ -138,7 +138,7 @@ async fn produce(producer: &Producer, topic: &str, numbers: Range<i32>) {
     }
 }
 
-/// What comes next: numbers of a partition, in order.
+/// Returns the next numbers of a partition, in order.
 async fn next(consumer: &mut Consumer) -> (i32, Vec<i32>) {
     loop {
         if let ConsumerEvent::Records(records) = soon(consumer.recv()).await.unwrap() {

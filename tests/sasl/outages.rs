@@ -14,7 +14,7 @@ const REFUSED: i16 = 58;
 /// Logins that fail before the outage ends.
 const FAILURES: u64 = 12;
 
-/// A login that fails while it is told to, and how often it did.
+/// A login that fails while the switch is on, and the number of failures.
 #[derive(Clone, Default)]
 struct Away(Arc<AtomicBool>, Arc<AtomicU64>);
 
@@ -89,7 +89,7 @@ async fn both(test: impl AsyncFn(SaslBroker, ConfigBuilder, Away)) {
     test(broker, config, away).await;
 }
 
-/// The next numbers; an empty partition tells its end without any.
+/// Returns the next numbers; an empty partition reports its end without any.
 async fn first(consumer: &mut Consumer) -> (i32, Vec<i32>) {
     loop {
         let (partition, numbers) = next(consumer).await;
@@ -145,16 +145,16 @@ async fn a_subscription_recovers_and_health_has_the_reason() {
         produce(&producer, &topic, 0..1).await;
         assert_eq!(soon(seen.recv()).await.unwrap(), "0");
         away.begins().await;
-        let trouble = soon(async {
+        let problem = soon(async {
             loop {
                 match subscription.health().problem {
-                    Some(trouble) => break trouble,
+                    Some(problem) => break problem,
                     None => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
             }
         })
         .await;
-        assert!(trouble.contains("for "), "{trouble}");
+        assert!(problem.contains("for "), "{problem}");
         away.ends().await;
         produce(&producer, &topic, 1..2).await;
         assert_eq!(soon(seen.recv()).await.unwrap(), "1");
@@ -176,7 +176,7 @@ async fn a_producer_recovers() {
     both(async |broker, config, away| {
         let client = soon(Client::connect(config.build().unwrap())).await.unwrap();
         let topic = broker.create_topic(&client).await;
-        // Its identity is asked for in the outage.
+        // Its producer id is requested during the outage.
         let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
         away.begins().await;
         // A topic that is not known yet is looked up for as long as the delivery timeout: longer than this outage.

@@ -8,7 +8,7 @@ use kafka_protocol::protocol::Decodable;
 
 use super::*;
 
-/// How many logins are to be renewed, of a handful of connections.
+/// Number of renewals to wait for, over a handful of connections.
 const RENEWALS: i64 = 8;
 
 /// Sends and reads until `enough`; each record must come once, and in its partition's order.

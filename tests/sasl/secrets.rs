@@ -1,4 +1,4 @@
-//! What is secret is seen nowhere: not in a log of everything, not in the settings' output, not in an error.
+//! Secrets appear nowhere: not in a trace log, not in the settings' output, not in an error.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -114,8 +114,8 @@ async fn secrets_are_not_logged() {
     forgetful.shutdown().await;
 
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    for told in ["DEBUG", "logged in", "logged in again", "OAUTHBEARER"] {
-        assert!(log.contains(told), "the log has no {told:?}: it is not one of everything");
+    for expected in ["DEBUG", "logged in", "logged in again", "OAUTHBEARER"] {
+        assert!(log.contains(expected), "the log has no {expected:?}: it is not one of everything");
     }
     assert!(shown.contains("alice") && shown.contains("shop"), "{shown}");
     hides(&log, &secrets, "the log");

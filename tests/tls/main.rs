@@ -42,7 +42,7 @@ impl Secured {
         certs::file(self.dir.path(), name, text)
     }
 
-    /// What trusts this broker.
+    /// TLS settings that trust this broker.
     fn tls(&self) -> TlsConfig {
         let mut tls = TlsConfig::default();
         tls.ca_file = Some(self.file("ca.pem", &self.authority.own().cert));
@@ -70,7 +70,7 @@ fn config(broker: &Broker) -> ConfigBuilder {
     Config::builder().brokers(broker.bootstrap()).security_protocol(SecurityProtocol::Ssl)
 }
 
-/// What a client says that can't connect.
+/// Returns the error of a client that can't connect.
 async fn error(config: ConfigBuilder) -> Error {
     Client::connect(config.build().unwrap()).await.expect_err("a client that can't connect")
 }

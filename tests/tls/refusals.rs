@@ -1,4 +1,4 @@
-//! What each thing that goes wrong is called.
+//! Each TLS failure has its own error.
 
 use std::time::Duration;
 
@@ -123,16 +123,16 @@ async fn tls_to_a_plaintext_port() {
     .await;
 }
 
-/// Answers each connection with `answer` once it has said something, then closes it.
-async fn answering(answer: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
+/// Responds to each connection with `response` after its first bytes, then closes it.
+async fn responding(response: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let task = tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
-            let mut said = [0; 4096];
-            _ = client.read(&mut said).await;
-            _ = client.write_all(answer).await;
+            let mut received = [0; 4096];
+            _ = client.read(&mut received).await;
+            _ = client.write_all(response).await;
         }
     });
     (at, task)
@@ -140,11 +140,11 @@ async fn answering(answer: &'static [u8]) -> (String, tokio::task::JoinHandle<()
 
 #[tokio::test]
 async fn an_unknown_protocol_is_not_called_plaintext() {
-    for (answer, says) in [
+    for (response, says) in [
         (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "what answered does not speak TLS"),
         (b"", "the connection was closed at the first bytes of TLS"),
     ] {
-        let (at, task) = answering(answer).await;
+        let (at, task) = responding(response).await;
         refused(Config::builder().brokers(&at).security_protocol(SecurityProtocol::Ssl), &[says]).await;
         task.abort();
     }

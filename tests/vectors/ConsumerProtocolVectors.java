@@ -24,7 +24,7 @@ import org.apache.kafka.common.PartitionInfo;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.utils.AppInfoParser;
 
-/** Prints consumer-protocol.txt: what members of a group write, and how Java shares out. See README.md. */
+/** Prints consumer-protocol.txt: metadata of group members, and the assignments of Java. See README.md. */
 public class ConsumerProtocolVectors {
     static final Random RANDOM = new Random(20240301); // fixed: the file is the same each time
 

@@ -56,7 +56,7 @@ public class LegacyVectors {
         return builder.build().buffer();
     }
 
-    /** Offsets have gone from between and from the front. */
+    /** Offsets are missing at the start and in between. */
     static ByteBuffer compacted(byte magic, CompressionType codec) {
         MemoryRecordsBuilder builder = builder(magic, codec, TimestampType.CREATE_TIME, 50);
         for (int i : new int[] {3, 4, 9, 20}) {

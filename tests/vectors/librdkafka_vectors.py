@@ -21,7 +21,7 @@ lib.rd_kafka_topic_new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_vo
 error = ctypes.create_string_buffer(512)
 producer = lib.rd_kafka_new(0, lib.rd_kafka_conf_new(), error, len(error))
 assert producer, error.value
-# The random ones ask which partitions of the topic are there. None is: they pick among all.
+# The random partitioners query available partitions. None is: they pick among all.
 topic = lib.rd_kafka_topic_new(producer, b"vectors", None)
 functions = {}
 for name in PARTITIONERS:
