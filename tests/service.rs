@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    AnyEvent, Compression, Consumer, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerConfig,
-    ProducerRecord, RedpandaService, Router, SendOptions, StartOffset, TopicPartition, TraceContext,
+    AnyEvent, Compression, Consumer, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerRecord,
+    RedpandaService, Router, SendOptions, StartOffset, TopicPartition, TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -108,11 +108,7 @@ async fn undecodable_events_become_dead_letters_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_error_has_the_event_id() {
     let broker = support::broker().await;
-    let config = broker.config().producer({
-        let mut producer = ProducerConfig::default();
-        producer.max_request_size = 2000;
-        producer
-    });
+    let config = broker.config().producer(|p| p.max_request_size(2000));
     let service = RedpandaService::connect(config.build().unwrap()).await.unwrap();
     let topic = broker.topic("stock");
     support::create_topic(service.client(), &topic, 1).await.unwrap();

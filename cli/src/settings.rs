@@ -8,7 +8,10 @@ use crate::oauth;
 /// Returns the settings of a tool: what joins a group here is a dynamic member, for a tool under the static id of a service
 /// would fence the service.
 pub fn builder(global: &Global) -> ailurus::Result<ConfigBuilder> {
-    Ok(service(global)?.group_instance_id(None))
+    Ok(service(global)?.consumer(|mut consumer| {
+        consumer.group_instance_id = None;
+        consumer
+    }))
 }
 
 /// Returns the settings of a service: the library's with `--brokers` on top.

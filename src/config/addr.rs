@@ -1,10 +1,10 @@
-//! Addresses of brokers.
+//! Broker addresses.
 
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where a broker listens: a host name, an IPv4 or a bracketed IPv6 address, and a port.
+/// Address of a broker: a host name, an IPv4 or a bracketed IPv6 address, and a port.
 ///
 /// ```
 /// use ailurus::BrokerAddr;
@@ -21,20 +21,20 @@ pub struct BrokerAddr {
 }
 
 impl BrokerAddr {
-    /// The port where none is given.
+    /// Port where none is given.
     pub const DEFAULT_PORT: u16 = 9092;
 
-    /// An address from its parts; `host` without brackets.
+    /// Creates an address from its parts; `host` without brackets.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self { host: host.into(), port }
     }
 
-    /// The host, without brackets.
+    /// Returns the host, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -83,7 +83,7 @@ impl std::str::FromStr for BrokerAddr {
     }
 }
 
-/// Brokers, separated by commas.
+/// Parses addresses separated by commas.
 pub(super) fn parse_brokers(list: &str) -> Result<Vec<BrokerAddr>> {
     let brokers: Vec<_> =
         list.split(',').map(str::trim).filter(|b| !b.is_empty()).map(str::parse).collect::<Result<_>>()?;

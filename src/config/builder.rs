@@ -1,4 +1,4 @@
-//! Settings by code.
+//! Builder of settings.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,11 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::trace::Propagator;
 
-/// Builds a [`Config`]; all that is wrong with it is reported together by [`build`](ConfigBuilder::build).
+/// Builds a [`Config`]; [`build`](ConfigBuilder::build) reports all invalid settings together.
+///
+/// Each setting has a setter here. Settings of one role may also be set together, by the names they
+/// have there: see [`producer`](Self::producer), [`consumer`](Self::consumer),
+/// [`processor`](Self::processor) and [`tls`](Self::tls).
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,12 +35,12 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// Reads the environment and `.env`, as [`Config::from_env`] does, for further settings in code.
+    /// Reads the environment and `.env` like [`Config::from_env`], to be changed further by code.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `.env` can't be read.
     pub fn from_env() -> Result<Self> {
-        // Lossy: a value that is no text is to be refused and not to be ignored.
+        // Lossy: a value that is not UTF-8 is then reported as invalid instead of ignored.
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
         env::read(std::path::Path::new(".env"), std::env::vars_os().map(|(name, value)| (text(name), text(value))))
     }
@@ -53,7 +57,8 @@ impl ConfigBuilder {
         self.set_by_variable.contains(name)
     }
 
-    /// Reads variables by a function, for tests and for programs with an environment of their own. No `.env` is read.
+    /// Reads variables by a function, for tests and for applications with an environment of their
+    /// own. No `.env` is read.
     ///
     /// ```
     /// use ailurus::ConfigBuilder;
@@ -69,7 +74,7 @@ impl ConfigBuilder {
         builder
     }
 
-    /// The brokers to begin with, separated by commas.
+    /// Sets the bootstrap brokers, separated by commas.
     #[must_use]
     pub fn brokers(mut self, list: impl AsRef<str>) -> Self {
         match parse_brokers(list.as_ref()) {
@@ -79,28 +84,49 @@ impl ConfigBuilder {
         self
     }
 
-    /// [`ConsumerConfig::client_rack`].
+    /// Changes the settings of TLS.
     #[must_use]
-    pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
-        self.config.consumer.client_rack = Some(rack.into());
+    pub fn tls(mut self, set: impl FnOnce(TlsConfig) -> TlsConfig) -> Self {
+        self.config.tls = set(self.config.tls);
         self
     }
 
-    /// Who is told what the client does: a [`Registry`](crate::metrics::Registry), or one of your own.
+    /// Changes the settings of producers.
+    #[must_use]
+    pub fn producer(mut self, set: impl FnOnce(ProducerConfig) -> ProducerConfig) -> Self {
+        self.config.producer = set(self.config.producer);
+        self
+    }
+
+    /// Changes the settings of consumers.
+    #[must_use]
+    pub fn consumer(mut self, set: impl FnOnce(ConsumerConfig) -> ConsumerConfig) -> Self {
+        self.config.consumer = set(self.config.consumer);
+        self
+    }
+
+    /// Changes the settings of processors.
+    #[must_use]
+    pub fn processor(mut self, set: impl FnOnce(ProcessorConfig) -> ProcessorConfig) -> Self {
+        self.config.processor = set(self.config.processor);
+        self
+    }
+
+    /// Sets the metrics sink: a [`Registry`](crate::metrics::Registry), or another implementation.
     #[must_use]
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.config.metrics = Reporter::to(metrics);
         self
     }
 
-    /// The login of a security protocol that has one.
+    /// Sets the login of a security protocol that has one.
     #[must_use]
     pub fn sasl(mut self, sasl: SaslConfig) -> Self {
         self.config.sasl = Some(sasl);
         self
     }
 
-    /// Ties spans to the traces of the program's tracing system.
+    /// Connects spans to the traces of the application's tracing system.
     #[must_use]
     pub fn propagator(mut self, propagator: Arc<dyn Propagator>) -> Self {
         self.config.propagation = Propagation::by(propagator);
@@ -134,17 +160,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// Compression for one topic: adds to [`ProducerConfig::topic_compression`].
-    #[must_use]
-    pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {
-        self.config.producer.topic_compression.insert(topic.into(), compression);
-        self
-    }
-
-    /// Checks everything.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists all that is wrong.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists all invalid settings.
     pub fn build(self) -> Result<Config> {
         let Self { config, mut problems, .. } = self;
         check::check_all(&config, &mut problems);
@@ -152,3 +171,9 @@ impl ConfigBuilder {
         Ok(config)
     }
 }
+
+client_settings!(ConfigBuilder [.config] by_setter);
+tls_settings!(ConfigBuilder [.config.tls] by_setter);
+producer_settings!(ConfigBuilder [.config.producer] by_setter);
+consumer_settings!(ConfigBuilder [.config.consumer] by_setter);
+processor_settings!(ConfigBuilder [.config.processor] by_setter);

@@ -1,4 +1,4 @@
-//! What is allowed, and the text that says so.
+//! Validation of settings, and its error texts.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// Notes all that is wrong with `config`.
+/// Adds all problems of `config`.
 pub(super) fn check_all(config: &Config, problems: &mut Vec<String>) {
     let mut check = Check(problems);
     check.client(config);
@@ -20,13 +20,13 @@ pub(super) fn check_all(config: &Config, problems: &mut Vec<String>) {
     check.processor(&config.processor);
 }
 
-/// One error for all problems.
+/// Returns one error for all problems.
 pub(super) fn into_result(problems: &[String]) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, report(problems))) }
 }
 
 impl Config {
-    /// For settings that were changed after they were built.
+    /// Validates settings that may have been changed after they were built.
     pub(crate) fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
         check_all(self, &mut problems);
@@ -65,7 +65,7 @@ fn report(problems: &[String]) -> String {
     }
 }
 
-/// The name of a setting as a user of the environment knows it.
+/// Returns the name of a setting with its variable.
 fn display_name(setting: &str) -> String {
     let variable = env::rows().find(|row| row.setter == setting).map_or("", |row| row.variable);
     format!("{} ({variable})", setting.replace('_', " "))
@@ -80,7 +80,7 @@ impl Check<'_> {
         }
     }
 
-    /// Notes a value that is out of its bounds; one that is not set has none.
+    /// Reports a value out of its bounds, unless it is unset.
     pub(super) fn bounds<T: PartialOrd + Debug>(
         &mut self,
         setting: &str,
@@ -122,7 +122,7 @@ impl Check<'_> {
             ("tls_key_file", tls.key_file.is_some()),
             ("tls_server_name", tls.server_name.is_some()),
         ];
-        // Somebody who sets these means not to talk in the clear.
+        // Whoever sets these expects encrypted connections.
         for (setting, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
             self.require(false, || {
                 let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));

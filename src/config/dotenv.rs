@@ -1,24 +1,24 @@
 //! The format of `.env` files.
 //!
-//! One `NAME=value` a line, `export` in front allowed. Only names that begin with `REDPANDA_` count: every other line belongs to
-//! another tool, whatever it looks like, and no value spans lines, so that none of them can swallow a setting.
+//! One `NAME=value` a line, optionally after `export`. Only names that begin with `REDPANDA_` are parsed: every other line
+//! belongs to another tool, whatever it looks like, and no value spans lines, so that none of them can swallow a setting.
 //!
 //! | value | is read as |
 //! |---|---|
-//! | `bare` | it stands there, without the blanks around it; a blank and `#` begin a comment |
-//! | `'single'` | it stands there |
-//! | `"double"` | `\\`, `\"`, `\$`, `\n`, `\r`, `\t` are escapes; every other backslash is one |
+//! | `bare` | the text, trimmed; a blank and `#` begin a comment |
+//! | `'single'` | the text |
+//! | `"double"` | the text with the escapes `\\`, `\"`, `\$`, `\n`, `\r`, `\t`; every other backslash is literal |
 //!
-//! A `$` is a `$`: nothing is substituted, for what holds one is a password.
+//! `$` is never substituted: a value with one is usually a password.
 
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "REDPANDA_";
 
-/// Returns the settings in a file's bytes; the last one of a name wins.
+/// Parses the settings in a file; the last one of a name wins.
 ///
 /// # Errors
-/// Where and what is wrong. A line may hold a secret: no value is quoted.
+/// The line and what is wrong with it. A line may hold a secret: no value is quoted.
 pub(super) fn parse(file: &[u8]) -> Result<BTreeMap<String, String>, String> {
     if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
         return Err("it is UTF-16: save it as UTF-8".to_owned());
@@ -34,7 +34,7 @@ pub(super) fn parse(file: &[u8]) -> Result<BTreeMap<String, String>, String> {
     Ok(settings)
 }
 
-/// The name and value of a line; `None` for one that is no setting of ours.
+/// Parses the name and value of a line; `None` if it is no setting.
 fn setting(line: &[u8]) -> Option<Result<(String, String), String>> {
     let line = line.trim_ascii();
     let exported = line.strip_prefix(b"export").filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace));
@@ -71,14 +71,14 @@ fn value(raw: &str) -> Result<String, String> {
     }
 }
 
-/// Up to a comment.
+/// Returns the value up to a comment.
 fn bare(raw: &str) -> String {
     let blank = |i: usize| raw[..i].ends_with(char::is_whitespace);
     let comment = raw.match_indices('#').map(|(i, _)| i).find(|i| blank(*i));
     raw[..comment.unwrap_or(raw.len())].trim().to_owned()
 }
 
-/// The text up to the closing quote, and what is behind it.
+/// Returns the text up to the closing quote, and the rest.
 fn double_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -154,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_other_tools_are_theirs() {
+    fn lines_of_other_tools_are_ignored() {
         let file = b"APP_NAME=My Shop\nnot a setting\nX='open\nKEY=\"-----BEGIN\nabc==\nREDPANDA_A=1\n-----END\"\n\xff\xfe=1\n[section]\nexportREDPANDA_A=2\nredpanda_a=3";
         assert_eq!(parse(file).unwrap(), BTreeMap::from([("REDPANDA_A".to_owned(), "1".to_owned())]));
     }
 
     #[test]
-    fn a_setting_that_can_not_be_read_is_named_by_its_line_without_its_value() {
+    fn a_parse_error_names_the_line_and_not_the_value() {
         for (text, why) in [
             (&b"REDPANDA_A=1\n\nREDPANDA_B hunter2"[..], "line 3: no '=' stands behind REDPANDA_B"),
             (b"REDPANDA_B: hunter2", "line 1: no '=' stands behind REDPANDA_B"),
@@ -188,18 +188,18 @@ mod tests {
         }
 
         #[test]
-        fn what_has_no_blank_and_begins_with_no_quote_needs_none(text in "[^'\"\\s][^\\s]*") {
+        fn a_value_without_blanks_and_quotes_needs_no_quotes(text in "[^'\"\\s][^\\s]*") {
             prop_assert_eq!(one(&text), Ok(text));
         }
 
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&[b"REDPANDA_A=", &bytes[..]].concat());
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn lines_of_others_change_nothing(before in "[^\\n]*", after in "[^\\n]*") {
+        fn other_lines_change_no_setting(before in "[^\\n]*", after in "[^\\n]*") {
             prop_assume!(![&before, &after].iter().any(|line| line.contains(PREFIX)));
             let file = format!("{before}\nREDPANDA_A=1\n{after}");
             prop_assert_eq!(parse(file.as_bytes()).unwrap(), BTreeMap::from([("REDPANDA_A".to_owned(), "1".to_owned())]));

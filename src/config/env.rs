@@ -1,4 +1,4 @@
-//! The `REDPANDA_*` variables, of the environment and of `.env`.
+//! The `REDPANDA_*` variables of the environment and of `.env`.
 
 mod sasl;
 mod unknown;
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// Settings that are no field of their own.
+/// Settings without a field of their own.
 const OTHERS: &[Row] =
     &[Row::new("compression_level", "REDPANDA_COMPRESSION_LEVEL", "Compression::DEFAULT_GZIP_LEVEL")];
 
-/// Returns all settings.
+/// Returns the rows of all tables.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     let roles = [ProducerConfig::ROWS, ConsumerConfig::ROWS, ProcessorConfig::ROWS];
     [Config::ROWS, TlsConfig::ROWS, sasl::ROWS, OTHERS].into_iter().chain(roles).flatten()
@@ -26,7 +26,7 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
 pub(super) fn read(file: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<ConfigBuilder> {
     let mut settings = from_file(file)?;
     let mut origins: BTreeMap<_, _> = settings.keys().map(|name| (name.clone(), file.display().to_string())).collect();
-    // Also where a variable of the environment is empty: that is not set, and hides nothing.
+    // An empty variable of the environment counts as not set, and does not hide one of the file.
     for (name, value) in environment.into_iter().filter(|(_, value)| !value.trim().is_empty()) {
         if name.starts_with("REDPANDA_") && !unknown::is_service_link(&name, &value) {
             origins.insert(name.clone(), "the environment".to_owned());
@@ -39,9 +39,9 @@ pub(super) fn read(file: &Path, environment: impl IntoIterator<Item = (String, S
     Ok(builder)
 }
 
-/// Returns the settings of the file; none if there is no such file.
+/// Returns the settings of the file; none if it does not exist.
 fn from_file(file: &Path) -> Result<BTreeMap<String, String>> {
-    // A directory of that name is some other tool's, as a virtual environment of Python.
+    // A directory of that name belongs to another tool, such as a Python virtual environment.
     let parsed = match std::fs::read(file) {
         Ok(text) => dotenv::parse(&text),
         Err(_) if file.is_dir() => return Ok(BTreeMap::new()),
@@ -51,10 +51,10 @@ fn from_file(file: &Path) -> Result<BTreeMap<String, String>> {
     parsed.map_err(|why| Error::new(ErrorKind::Config, format!("{}: {why}; see .env.example", file.display())))
 }
 
-/// Sets what is set; notes what is not allowed.
+/// Applies the variables that are set, and collects the invalid ones.
 pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<String>) {
     let problems = std::mem::take(&mut builder.problems);
-    // Empty is not set: what writes environments from templates can't leave a variable out.
+    // Empty counts as not set: templates of environments can't omit a variable.
     let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
     builder.set_by_variable.extend(rows().map(|row| row.variable).filter(|name| read(name).is_some()));
     let mut vars = Vars { read: &read, problems };

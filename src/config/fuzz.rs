@@ -1,8 +1,8 @@
-//! A `.env` for fuzzing: see `crate::fuzzing`.
+//! Fuzzing of `.env`: see `crate::fuzzing`.
 
 use super::{ConfigBuilder, dotenv, env};
 
-/// What is in a `.env`: only settings of ours are found in it.
+/// Parses a `.env` and applies it; nothing but `REDPANDA_*` may be found in it.
 pub(crate) fn file(data: &[u8]) {
     let Ok(settings) = dotenv::parse(data) else { return };
     assert!(settings.keys().all(|name| name.starts_with("REDPANDA_")));

@@ -1,8 +1,9 @@
-//! The name of a consumer group, or none.
+//! The name of a consumer group, or the default one.
 
 use super::Config;
 
-/// Name of a consumer group: text; or `None`, for [`Config::group_id`] (`REDPANDA_CONSUMER_GROUP_ID`).
+/// Name of a consumer group: text; or `None` for [`Config::group_id`]
+/// (`REDPANDA_CONSUMER_GROUP_ID`).
 ///
 /// ```no_run
 /// # async fn example(service: ailurus::RedpandaService, handle: fn(ailurus::Message) -> std::future::Ready<()>)
@@ -13,7 +14,7 @@ use super::Config;
 /// # }
 /// ```
 pub trait GroupName: sealed::Sealed {
-    /// Returns the name, or the one that the settings have.
+    /// Returns the name, or the default of the settings.
     fn resolve<'a>(&'a self, config: &'a Config) -> &'a str;
 }
 

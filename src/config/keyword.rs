@@ -1,19 +1,19 @@
-//! Settings whose values are words.
+//! Settings whose values are keywords.
 
-/// A type with a word for each value that can be set by text.
+/// A type with a keyword for each value that can be set by text.
 pub(super) trait Keyword: Sized {
     const KEYWORDS: &'static [&'static str];
 
     fn from_keyword(word: &str) -> Option<Self>;
 
-    /// Returns which words there are, as errors say it.
+    /// Returns the list of keywords for error texts.
     fn allowed() -> String {
         let (last, others) = Self::KEYWORDS.split_last().unwrap_or((&"nothing", &[]));
         format!("allowed is {} or {last}", others.join(", "))
     }
 }
 
-/// Gives a type its words, and with them `FromStr`. Further words for the same value stand behind a `|`.
+/// Implements [`Keyword`] and `FromStr`. Aliases follow a `|`.
 macro_rules! keywords {
     ($type:ident, $what:literal: $($word:literal $(| $alias:literal)* => $value:expr),+) => {
         impl crate::config::keyword::Keyword for $type {

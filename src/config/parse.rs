@@ -1,4 +1,4 @@
-//! How the text of a variable is read. Errors say what is allowed.
+//! Parsers of variables. Errors say what is allowed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keyword::Keyword;
 use super::{AssignorKind, BrokerAddr, Compression, SecurityProtocol, addr};
 
-/// Reads one of the type's words.
+/// Parses a keyword of the type.
 pub(super) fn keyword<T: Keyword>(s: &str) -> Result<T, String> {
     T::from_keyword(s).ok_or_else(T::allowed)
 }
@@ -29,13 +29,13 @@ pub(super) fn bytes(s: &str) -> Result<usize, String> {
     s.parse().map_err(|_| "allowed is a whole number of bytes, such as 1000000".to_owned())
 }
 
-/// A time, or none.
+/// Parses a time in milliseconds, or 0 for none.
 pub(super) fn limit(s: &str) -> Result<Option<Duration>, String> {
     let ms = millis(s).map_err(|allowed| format!("{allowed}, or 0 for none"))?;
     Ok(Some(ms).filter(|ms| !ms.is_zero()))
 }
 
-/// A time, in milliseconds or with a unit, or none for good.
+/// Parses a time, in milliseconds or with a unit, or `forever`.
 pub(super) fn retention(s: &str) -> Result<Option<Duration>, String> {
     if matches!(s, "forever" | "none") {
         return Ok(None);
@@ -84,7 +84,7 @@ pub(super) fn name(s: &str) -> Result<Option<String>, String> {
     Ok(Some(s.to_owned()))
 }
 
-/// Reads names, separated by commas.
+/// Parses names, separated by commas.
 pub(super) fn assignors(s: &str) -> Result<Vec<AssignorKind>, String> {
     let one = |name: &str| match name.trim() {
         "range" => Some(AssignorKind::Range),
@@ -99,7 +99,7 @@ pub(super) fn assignors(s: &str) -> Result<Vec<AssignorKind>, String> {
     s.split(',').map(one).collect::<Option<_>>().ok_or_else(|| allowed.to_owned())
 }
 
-/// Reads `topic=codec`, separated by commas; a gzip level stands behind a colon.
+/// Parses `topic=codec`, separated by commas; a gzip level follows a colon.
 pub(super) fn topic_codecs(s: &str) -> Result<HashMap<String, Compression>, String> {
     let allowed = "allowed is TOPIC=CODEC, separated by commas, such as orders=zstd,events=gzip:6,images=none";
     let one = |entry: &str| {

@@ -1,4 +1,4 @@
-//! How a client proves who it is.
+//! SASL login: mechanisms, credentials, tokens.
 
 use std::fmt;
 use std::future::Future;
@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::Secret;
 
-/// A login by SASL, for [`SecurityProtocol::SaslSsl`](crate::SecurityProtocol::SaslSsl) and
+/// SASL login, for [`SecurityProtocol::SaslSsl`](crate::SecurityProtocol::SaslSsl) and
 /// [`SecurityProtocol::SaslPlaintext`](crate::SecurityProtocol::SaslPlaintext).
 ///
-/// It is done on each new connection, within [`connect_timeout`](crate::Config::connect_timeout), and again on those that are open
-/// before the broker lets a session end (KIP-368): other requests of the connection wait meanwhile. A connection whose login could
-/// not be renewed is closed, and its requests fail with an error that says so.
+/// Each new connection is authenticated, within
+/// [`connect_timeout`](crate::Config::connect_timeout), and authenticated again before the broker
+/// ends its session (KIP-368): other requests of the connection wait meanwhile. A connection whose
+/// login can't be renewed is closed, and its requests fail with an error that says so.
 ///
 /// ```
 /// use ailurus::{Config, SaslConfig, SecurityProtocol};
@@ -28,14 +29,15 @@ use super::Secret;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SaslConfig {
-    /// The proof, and what it takes.
+    /// Mechanism and credentials.
     pub mechanism: SaslMechanism,
-    /// Whether a password ([`SaslMechanism::Plain`]) or a token ([`SaslMechanism::OAuthBearer`]) may go over a connection that is not
-    /// TLS, where whoever is on the way can read and use it; default false: such settings are refused.
+    /// Allows a password ([`SaslMechanism::Plain`]) or a token ([`SaslMechanism::OAuthBearer`])
+    /// over a connection without TLS, where it can be read on the network; default false: such
+    /// settings are rejected.
     pub allow_cleartext: bool,
 }
 
-/// The ways to prove who one is.
+/// SASL mechanisms.
 ///
 /// ```
 /// use ailurus::{SaslConfig, SaslMechanism};
@@ -47,18 +49,18 @@ pub struct SaslConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaslMechanism {
-    /// `PLAIN`: the password as it is.
+    /// `PLAIN`: sends the password.
     Plain(Credentials),
-    /// `SCRAM-SHA-256`: both sides prove that they know the password, and neither tells it.
+    /// `SCRAM-SHA-256`: both sides prove that they know the password, without sending it.
     ScramSha256(Credentials),
-    /// `SCRAM-SHA-512`: the same by a longer hash.
+    /// `SCRAM-SHA-512`: SCRAM with a longer hash.
     ScramSha512(Credentials),
-    /// `OAUTHBEARER`: a token that somebody has issued whom the brokers trust.
+    /// `OAUTHBEARER`: a token of an issuer that the brokers trust.
     OAuthBearer(OAuthBearer),
 }
 
 impl SaslMechanism {
-    /// As the protocol calls it.
+    /// Returns the name in the protocol.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Plain(_) => "PLAIN",
@@ -69,7 +71,7 @@ impl SaslMechanism {
     }
 }
 
-/// A user and a password.
+/// User name and password.
 ///
 /// ```
 /// use ailurus::Credentials;
@@ -79,9 +81,9 @@ impl SaslMechanism {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Who: at least one character, none of them NUL.
+    /// User name: at least one character, none of them NUL.
     pub username: String,
-    /// The password: at least one character, none of them NUL.
+    /// Password: at least one character, none of them NUL.
     pub password: Secret,
 }
 
@@ -92,7 +94,7 @@ impl Credentials {
     }
 }
 
-/// What `OAUTHBEARER` takes.
+/// Credentials of `OAUTHBEARER`.
 ///
 /// ```
 /// use ailurus::{OAuthBearer, TokenSource};
@@ -103,10 +105,10 @@ impl Credentials {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OAuthBearer {
-    /// Where tokens come from.
+    /// Source of tokens.
     pub tokens: TokenSource,
-    /// Names and values that go with the token where a service asks for them (KIP-342); default none. Names are of letters and not
-    /// `auth`, values of printable ASCII characters.
+    /// SASL extensions (KIP-342), which some services require; default none. Names are of letters
+    /// and not `auth`, values of printable ASCII characters.
     pub extensions: Vec<(String, String)>,
 }
 
@@ -117,7 +119,7 @@ impl OAuthBearer {
     }
 }
 
-/// Where tokens come from. It is asked for each login, and so whenever one has to be renewed.
+/// Source of tokens. A token is fetched for each login, and so for each renewal.
 ///
 /// ```
 /// use ailurus::TokenSource;
@@ -130,9 +132,10 @@ impl OAuthBearer {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum TokenSource {
-    /// One of your own; see [`TokenSource::provider`].
+    /// A custom one; see [`TokenSource::provider`].
     Provider(Arc<dyn TokenProvider>),
-    /// A file that holds a token and nothing else but space around it, and which somebody keeps fresh. It is read for each login.
+    /// A file with a token, and nothing else but white space. It is read for each login, and must
+    /// be kept fresh.
     File(PathBuf),
     /// A token endpoint. The library only reads these settings: who speaks HTTP puts a [`Provider`](Self::Provider) in their place,
     /// as the `ailurus` command does. Connecting with them as they are is an error.
@@ -140,13 +143,13 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
-    /// One of your own.
+    /// Creates a source from a provider.
     pub fn provider(provider: impl TokenProvider + 'static) -> Self {
         Self::Provider(Arc::new(provider))
     }
 }
 
-/// A provider equals itself and its clones.
+/// Providers are equal if they are the same instance.
 impl PartialEq for TokenSource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -170,17 +173,17 @@ impl fmt::Debug for TokenSource {
     }
 }
 
-/// Why there is no token. Its text is shown in errors and logs: it must not hold a secret.
+/// Reason why there is no token. Its text is shown in errors and logs: it must not hold a secret.
 pub type TokenError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A token to come.
+/// Future of a token.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Secret, TokenError>> + Send + 'a>>;
 
-/// Provides tokens; any function that returns a future of one is such.
+/// Provides tokens; implemented by functions that return a future of one.
 ///
-/// It is asked once for each login, of several connections at a time: one that has to ask somebody else should keep a token until
-/// shortly before it expires. A login has [`connect_timeout`](crate::Config::connect_timeout) in all; after that the future is
-/// dropped.
+/// It is called once for each login, possibly by several connections at a time: cache a token that
+/// comes from a remote service until shortly before it expires. A login has
+/// [`connect_timeout`](crate::Config::connect_timeout) in all; the future is dropped after that.
 ///
 /// ```
 /// use ailurus::{SaslConfig, Secret};
@@ -189,7 +192,7 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Secret, TokenError
 /// let sasl = SaslConfig::oauthbearer(|| async { Ok(Secret::from(ask_the_identity_provider().await?)) });
 /// ```
 pub trait TokenProvider: Send + Sync {
-    /// A token that is good now.
+    /// Returns a valid token.
     fn token(&self) -> TokenFuture<'_>;
 }
 
@@ -203,7 +206,7 @@ where
     }
 }
 
-/// Who asks an OAuth 2.0 or OpenID Connect token endpoint for tokens of its own (the `client_credentials` grant).
+/// Client of an OAuth 2.0 or OpenID Connect token endpoint (the `client_credentials` grant).
 ///
 /// ```
 /// use ailurus::ClientCredentials;
@@ -214,15 +217,15 @@ where
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientCredentials {
-    /// The endpoint's URL.
+    /// URL of the endpoint.
     pub token_endpoint: String,
-    /// The client's id there.
+    /// Client id.
     pub client_id: String,
-    /// And its secret.
+    /// Client secret.
     pub client_secret: Secret,
-    /// What is asked for; default none is named.
+    /// Requested scope; default none.
     pub scope: Option<String>,
-    /// The authorities that may vouch for the endpoint, as PEM certificates one after the other; default those of the system.
+    /// Trusted CA certificates of the endpoint, PEM; default the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -244,44 +247,44 @@ impl ClientCredentials {
 }
 
 impl SaslConfig {
-    /// By this mechanism.
+    /// Authenticates with `mechanism`.
     pub fn new(mechanism: SaslMechanism) -> Self {
         Self { mechanism, allow_cleartext: false }
     }
 
-    /// By `PLAIN`.
+    /// Authenticates with `PLAIN`.
     pub fn plain(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::new(SaslMechanism::Plain(Credentials::new(username, password)))
     }
 
-    /// By `SCRAM-SHA-256`.
+    /// Authenticates with `SCRAM-SHA-256`.
     pub fn scram_sha_256(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::new(SaslMechanism::ScramSha256(Credentials::new(username, password)))
     }
 
-    /// By `SCRAM-SHA-512`.
+    /// Authenticates with `SCRAM-SHA-512`.
     pub fn scram_sha_512(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::new(SaslMechanism::ScramSha512(Credentials::new(username, password)))
     }
 
-    /// By `OAUTHBEARER`, with tokens of a provider.
+    /// Authenticates with `OAUTHBEARER`, with tokens of a provider.
     pub fn oauthbearer(provider: impl TokenProvider + 'static) -> Self {
         Self::new(SaslMechanism::OAuthBearer(OAuthBearer::new(TokenSource::provider(provider))))
     }
 
-    /// By `OAUTHBEARER`, with the token in a file.
+    /// Authenticates with `OAUTHBEARER`, with the token in a file.
     pub fn oauthbearer_file(path: impl Into<PathBuf>) -> Self {
         Self::new(SaslMechanism::OAuthBearer(OAuthBearer::new(TokenSource::File(path.into()))))
     }
 
-    /// See [`allow_cleartext`](Self::allow_cleartext).
+    /// Sets [`allow_cleartext`](field@Self::allow_cleartext).
     #[must_use]
     pub fn allow_cleartext(mut self, allow: bool) -> Self {
         self.allow_cleartext = allow;
         self
     }
 
-    /// Whether it tells a secret to whoever can read the connection.
+    /// Returns whether the login sends a secret that can be read on a connection without TLS.
     pub(crate) fn is_cleartext(&self) -> bool {
         matches!(self.mechanism, SaslMechanism::Plain(_) | SaslMechanism::OAuthBearer(_))
     }

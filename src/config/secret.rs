@@ -1,11 +1,12 @@
-//! Text that is not to be seen.
+//! Text that is never shown.
 
 use std::fmt;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// A password or a token: no output of it shows what it is, and its memory is overwritten when the last copy is dropped.
+/// A password or a token: never printed, and its memory is overwritten when the last copy is
+/// dropped.
 ///
 /// ```
 /// use ailurus::Secret;
@@ -18,12 +19,12 @@ use zeroize::Zeroizing;
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// What it is: for those to whom it is to be told, and for nobody else.
+    /// Returns the text, to be passed to nobody but its recipient.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing to hide.
+    /// Returns whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

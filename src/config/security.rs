@@ -1,4 +1,4 @@
-//! How a connection is secured.
+//! Transport security of connections.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 use super::table::settings;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a connection to a broker is made of: TCP or TLS, with or without a login by SASL. Brokers have a listener, and so a port,
-/// for each.
+/// Transport security of broker connections: TCP or TLS, with or without a SASL login. Brokers have
+/// a listener, and so a port, for each.
 ///
-/// From text, such as `REDPANDA_SECURITY_PROTOCOL`: the names that Kafka has for them, in any case.
+/// From text, such as `REDPANDA_SECURITY_PROTOCOL`: Kafka's names, in any case.
 ///
 /// ```
 /// use ailurus::{Config, SecurityProtocol};
@@ -22,10 +22,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SecurityProtocol {
-    /// `PLAINTEXT`: TCP; nobody asks who we are.
+    /// `PLAINTEXT`: TCP without authentication.
     #[default]
     Plaintext,
-    /// `SSL`: TLS; we are who our certificate says, if the broker asks for one.
+    /// `SSL`: TLS; the client certificate authenticates, if the broker requests one.
     Ssl,
     /// `SASL_PLAINTEXT`: a login over TCP.
     SaslPlaintext,
@@ -36,16 +36,16 @@ pub enum SecurityProtocol {
 impl SecurityProtocol {
     const ALL: [Self; 4] = [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl];
 
-    /// What is missing where TLS is asked for.
+    /// Error text where TLS is not compiled in.
     #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
     pub(crate) const NO_TLS: &str = "TLS is not built in: build the library with its feature tls (or tls-ring), or the command with its default features";
 
-    /// Whether the connection is TLS.
+    /// Returns whether connections use TLS.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
-    /// Whether a login by SASL comes first.
+    /// Returns whether connections begin with a SASL login.
     pub fn is_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
@@ -80,29 +80,32 @@ impl FromStr for SecurityProtocol {
 settings! {
     /// Settings of TLS, for [`SecurityProtocol::Ssl`] and [`SecurityProtocol::SaslSsl`].
     ///
-    /// The files are PEM. They are read when a client connects, and again when one of them has changed by the time of a later
-    /// connection: replace them, and new connections use what is new.
+    /// The files are PEM. They are read when a client connects, and again for a later connection if
+    /// they have changed: replace them, and new connections use the new ones.
     ///
     /// ```
-    /// use ailurus::{Config, TlsConfig};
+    /// use ailurus::Config;
     ///
-    /// let mut tls = TlsConfig::default();
-    /// tls.ca_file = Some("/etc/redpanda/ca.crt".into());
-    /// // Without TLS they would do nothing, so that is an error:
-    /// let error = Config::builder().tls(tls).build().unwrap_err();
+    /// // Without TLS they have no effect, so that is an error:
+    /// let error = Config::builder().tls(|tls| tls.ca_file("/etc/redpanda/ca.crt")).build().unwrap_err();
     /// assert!(error.to_string().contains("security protocol"), "{error}");
     /// ```
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
-    pub struct TlsConfig(self) in [config.tls];
-
-    /// The authorities that may vouch for brokers, as certificates one after the other; none: those of the system.
-    ca_file as tls_ca_file: Option<PathBuf> = None, "REDPANDA_TLS_CA_FILE" file;
-    /// The certificate that we show to brokers which ask for one (mTLS), and those between it and its authority.
-    cert_file as tls_cert_file: Option<PathBuf> = None, "REDPANDA_TLS_CERT_FILE" file;
-    /// The private key of `cert_file`, as PKCS #8, PKCS #1 or SEC 1, not encrypted. It may be the same file.
-    key_file as tls_key_file: Option<PathBuf> = None, "REDPANDA_TLS_KEY_FILE" file;
-    /// The name, or IP address, that the certificates of brokers must be for; none: each broker's host. Set it where brokers
-    /// are reached by names or addresses that are not in their certificates.
-    server_name as tls_server_name: Option<String> = None, "REDPANDA_TLS_SERVER_NAME" name;
+    pub struct TlsConfig(self) {
+        /// Trusted CA certificates, concatenated; none: the system's.
+        ca_file as tls_ca_file: Option<PathBuf> = None, "REDPANDA_TLS_CA_FILE" file;
+        /// Client certificate, for brokers that request one (mTLS), with its intermediate
+        /// certificates.
+        cert_file as tls_cert_file: Option<PathBuf> = None, "REDPANDA_TLS_CERT_FILE" file;
+        /// Private key of `cert_file`, as PKCS #8, PKCS #1 or SEC 1, not encrypted. It may be in
+        /// the same file.
+        key_file as tls_key_file: Option<PathBuf> = None, "REDPANDA_TLS_KEY_FILE" file;
+        /// Name, or IP address, that the brokers' certificates must be for; none: each broker's
+        /// host. Set it where brokers are reached by addresses that are not in their certificates.
+        server_name as tls_server_name: Option<String> = None, "REDPANDA_TLS_SERVER_NAME" name;
+    }
+    setters: tls_settings;
 }
+
+tls_settings!(TlsConfig [] by_field);

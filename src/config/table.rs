@@ -1,28 +1,35 @@
-//! The table of settings: a row says all that there is to say about one.
+//! The table of settings: one row holds everything about a setting.
 //!
 //! ```text
-//! /// What it is.
-//! field as setter by how: Type = default, "REDPANDA_VARIABLE" parser, in least..=most;
+//! settings! {
+//!     pub struct ProducerConfig(self) {
+//!         /// Documentation.
+//!         field as setter: Type = default, "REDPANDA_VARIABLE" parser, in least..=most;
+//!     }
+//!     and { /// Fields without a variable, and without a setter.
+//!         pub field: Type = default; }
+//!     setters: producer_settings;
+//! }
+//! producer_settings!(ProducerConfig [] by_field);
+//! producer_settings!(ConfigBuilder [.config.producer] by_setter);
 //! ```
 //!
-//! From it come the field, its default, the setter of [`ConfigBuilder`](super::ConfigBuilder), the variable and how its text is read
-//! (a function of [`parse`](super::parse)), the check of its bounds, and the line on these in the field's documentation. `.env.example`
-//! and the tables of `docs/settings.md` and the READMEs are compared with it by a test.
+//! A row generates the field, its default, the variable and how its text is parsed (a function of
+//! [`parse`](super::parse)), the check of its bounds, the line on these in the field's documentation, and a setter in every
+//! type that `producer_settings!` is called for: at a path, named by the field or by `setter`, which is the name in
+//! [`ConfigBuilder`](super::ConfigBuilder) and in errors where the field's name alone is ambiguous. A test compares
+//! `.env.example` and the tables of the READMEs with the rows.
 //!
-//! - `as setter`, where the setter has another name than the field; errors call the setting by it, too.
-//! - `by text`: the setter takes anything that becomes a `String`. `by hand`: it stands in `builder.rs`.
-//! - Bounds may depend on other fields (`self.linger`). What can't be said so stands in `check.rs`.
-//!
-//! Fields behind the `+` have no variable of their own.
+//! Bounds may depend on other fields (`self.linger`). What can't be expressed as bounds is in `check.rs`.
 
 use std::time::Duration;
 
-/// What is known of a setting at run time.
+/// A setting at run time.
 pub(super) struct Row {
-    /// Its setter's name.
+    /// Name of the setter in [`ConfigBuilder`](super::ConfigBuilder), and in errors.
     pub(super) setter: &'static str,
     pub(super) variable: &'static str,
-    /// Its default and its bounds, as the table has them, to compare documents with.
+    /// Source text of the default and the bounds, compared with the documents.
     #[cfg_attr(not(test), expect(dead_code))]
     pub(super) default: &'static str,
     #[cfg_attr(not(test), expect(dead_code))]
@@ -37,7 +44,7 @@ impl Row {
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
-/// The most memory that may be set, in bytes: where addresses have 32 bits, less than the 512 MiB that a semaphore can count there.
+/// Maximum of a memory setting, in bytes. A semaphore counts up to 512 MiB where addresses have 32 bits.
 pub(super) const MEMORY: usize = if usize::BITS > 32 { 64 << 30 } else { 256 << 20 };
 
 pub(super) const fn millis(n: u64) -> Duration {
@@ -63,18 +70,26 @@ pub(super) const fn days(n: u64) -> Duration {
 macro_rules! settings {
     (
         $(#[$meta:meta])*
-        pub struct $Config:ident($self:ident) in $path:tt;
-        $(
+        pub struct $Config:ident($self:ident) $rows:tt
+        $(and $code:tt)?
+        setters: $setters:ident;
+    ) => {
+        settings! { @table [$(#[$meta])*] $Config $self $rows $($code)? }
+        settings! { @export ($) $setters $Config $rows }
+    };
+
+    (
+        @table [$($meta:tt)*] $Config:ident $self:ident {$(
             $(#[$doc:meta])*
-            $field:ident $(as $setter:ident)? $(by $how:ident)?: $type:ty = $default:expr,
+            $field:ident $(as $setter:ident)?: $type:ty = $default:expr,
             $variable:literal $parser:ident $(, in $bounds:expr)?;
-        )*
-        $(+ {$(
+        )*}
+        $({$(
             $(#[$code_doc:meta])*
-            $vis:vis $code:ident $(by $code_how:ident)?: $code_type:ty = $code_default:expr;
+            $vis:vis $code:ident: $code_type:ty = $code_default:expr;
         )*})?
     ) => {
-        $(#[$meta])*
+        $($meta)*
         pub struct $Config {
             $(
                 $(#[$doc])*
@@ -101,27 +116,38 @@ macro_rules! settings {
                 bounds: concat!($(stringify!($bounds))?),
             },)*];
 
-            /// Sets what a variable is set for.
+            /// Sets the fields whose variables are set.
             pub(in crate::config) fn read(&mut $self, vars: &mut crate::config::env::Vars<'_>) {
                 $(vars.set($variable, crate::config::parse::$parser, &mut $self.$field);)*
             }
 
-            /// Notes what is out of its bounds.
+            /// Reports the fields that are out of their bounds.
             #[allow(unused_variables, reason = "a table may have none")]
             pub(in crate::config) fn check_bounds(&$self, check: &mut crate::config::check::Check<'_>) {
                 $(settings!(@bounds check, settings!(@name $field $($setter)?), $self.$field, $parser $(, $bounds)?);)*
             }
         }
+    };
 
-        impl crate::config::ConfigBuilder {
-            $(settings! {
-                @setter $($how)? [$($setter)? $field] $path $field: $type,
-                concat!("[`", stringify!($Config), "::", stringify!($field), "`].")
+    (@export ($d:tt) $setters:ident $Config:ident $rows:tt) => {
+        macro_rules! $setters {
+            ($d Builder:ident [$d($d path:tt)*] $d naming:ident) => {
+                crate::config::table::settings! { @setters $d Builder [$d($d path)*] $d naming $Config $rows }
+            };
+        }
+        pub(crate) use $setters;
+    };
+
+    (@setters $Builder:ident $path:tt $naming:ident $Config:ident {$(
+        $(#[$doc:meta])*
+        $field:ident $(as $setter:ident)?: $type:ty = $default:expr,
+        $variable:literal $parser:ident $(, in $bounds:expr)?;
+    )*}) => {
+        impl $Builder {
+            $(crate::config::table::settings! {
+                @setter $naming $field [$($setter)?] $path $parser $type,
+                concat!("Sets [`", stringify!($field), "`](field@crate::", stringify!($Config), "::", stringify!($field), ").")
             })*
-            $($(settings! {
-                @setter $($code_how)? [$code] $path $code: $code_type,
-                concat!("[`", stringify!($Config), "::", stringify!($code), "`].")
-            })*)?
         }
     };
 
@@ -136,26 +162,60 @@ macro_rules! settings {
         $check.bounds($setter, $value, $bounds, "")
     };
 
-    (@setter hand $($row:tt)*) => {};
-    (@setter text [$name:ident $($_:ident)?] [$($path:tt)*] $field:ident: $type:ty, $doc:expr) => {
+    // The name of a setter, then its argument by the parser, which says more than the type.
+    (@setter by_setter $field:ident [$setter:ident] $($rest:tt)*) => {
+        crate::config::table::settings! { @method $setter $field $($rest)* }
+    };
+    (@setter $naming:ident $field:ident [$($_:ident)?] $($rest:tt)*) => {
+        crate::config::table::settings! { @method $field $field $($rest)* }
+    };
+    (@method $name:ident $field:ident $path:tt brokers $($rest:tt)*) => {};
+    (@method $name:ident $field:ident [$($path:tt)*] topic_codecs $type:ty, $doc:expr) => {
         #[doc = $doc]
+        #[doc = "Adds one topic to it."]
         #[must_use]
-        pub fn $name(mut self, value: impl Into<$type>) -> Self {
-            self.$($path)*.$field = value.into();
+        pub fn $name(mut self, topic: impl Into<String>, compression: Compression) -> Self {
+            self $($path)*.$field.insert(topic.into(), compression);
             self
         }
     };
-    (@setter [$name:ident $($_:ident)?] [$($path:tt)*] $field:ident: $type:ty, $doc:expr) => {
+    (@method $name:ident $field:ident $path:tt text $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt limit $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt retention $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt assignors $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt name $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<String>] Some, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt file $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<std::path::PathBuf>] Some, $doc }
+    };
+    (@method $name:ident $field:ident [$($path:tt)*] $parser:ident $type:ty, $doc:expr) => {
         #[doc = $doc]
         #[must_use]
         pub fn $name(mut self, value: $type) -> Self {
-            self.$($path)*.$field = value;
+            self $($path)*.$field = value;
+            self
+        }
+    };
+    (@into $name:ident $field:ident [$($path:tt)*] [$($argument:tt)*] $wrap:expr, $doc:expr) => {
+        #[doc = $doc]
+        #[must_use]
+        pub fn $name(mut self, value: $($argument)*) -> Self {
+            self $($path)*.$field = $wrap(value.into());
             self
         }
     };
 }
 
-pub(super) use settings;
+pub(crate) use settings;
 
 #[cfg(test)]
 mod tests;

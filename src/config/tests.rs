@@ -154,7 +154,7 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
-fn a_bad_line_of_the_file_is_an_error_that_does_not_quote_it() {
+fn a_parse_error_does_not_quote_the_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(".env");
     fs::write(&file, "# a comment\nREDPANDA_LINGER=5\n\nREDPANDA_SASL_PASSWORD='hunter2\n").unwrap();
@@ -235,7 +235,7 @@ fn the_retention_of_dead_letters_is_a_time_or_for_good() {
 }
 
 #[test]
-fn durations_without_bounds_are_problems_and_no_overflow() {
+fn huge_durations_are_problems_and_do_not_overflow() {
     let max = Duration::MAX;
     let e = Config::builder()
         .linger(max)
@@ -348,7 +348,7 @@ fn a_login_by_variables() {
 }
 
 #[test]
-fn every_bad_setting_of_a_login_is_named_but_no_secret() {
+fn login_errors_name_settings_and_no_secret() {
     let of = |pairs: &'static [(&'static str, &'static str)]| {
         ConfigBuilder::from_vars(vars(pairs)).build().unwrap_err().to_string()
     };

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::processor::Stats;
-use ailurus::{
-    Admin, HandlerOrdering, Message, Outcome, Processor, ProcessorConfig, Producer, ProducerRecord, Subscription,
-};
+use ailurus::{Admin, HandlerOrdering, Message, Outcome, Processor, Producer, ProducerRecord, Subscription};
 use bytes::Bytes;
 use tokio::sync::{Barrier, watch};
 
@@ -223,11 +221,9 @@ async fn a_slow_partition_leaves_permits_for_others() {
 async fn a_full_queue_pauses_fetching() {
     const ROOM: usize = 5;
     let broker = support::broker().await;
-    let mut processor = ProcessorConfig::default();
-    processor.ordering = HandlerOrdering::Key;
-    processor.parked_records = ROOM;
-    processor.max_attempts = 1000;
-    let client = connect(broker.config().processor(processor)).await;
+    let config =
+        broker.config().processor(|p| p.ordering(HandlerOrdering::Key).parked_records(ROOM).max_attempts(1000));
+    let client = connect(config).await;
     // Each key once, and all of them fail: what has failed waits, and must not be joined by all others.
     let topic = filled(&broker, &client, "room", 1, 0).await;
     let producer = ailurus::Producer::new(&client, client.config().producer.clone()).unwrap();

@@ -58,7 +58,7 @@ impl Secured {
     }
 
     fn config(&self, tls: TlsConfig) -> ConfigBuilder {
-        config(&self.broker).tls(tls)
+        config(&self.broker).tls(|_| tls)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `REDPANDA_SASL_*` variables: what one of them needs is in others.
+//! The `REDPANDA_SASL_*` variables, which depend on each other.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ const CLIENT_SECRET: &str = "REDPANDA_SASL_OAUTH_CLIENT_SECRET";
 const SCOPE: &str = "REDPANDA_SASL_OAUTH_SCOPE";
 const CA_FILE: &str = "REDPANDA_SASL_OAUTH_CA_FILE";
 const EXTENSIONS: &str = "REDPANDA_SASL_OAUTH_EXTENSIONS";
-/// What `OAUTHBEARER` alone has a use for, and what the others have.
+/// Variables of `OAUTHBEARER`, and of the other mechanisms.
 const TOKEN_VARIABLES: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE, EXTENSIONS];
 const PASSWORD_VARIABLES: [&str; 2] = [USERNAME, PASSWORD];
 
@@ -36,7 +36,7 @@ pub(in crate::config) const ROWS: &[Row] = &[
     Row::new("sasl_extensions", EXTENSIONS, "None"),
 ];
 
-/// Sets the login if a mechanism is named; notes what is missing, and what would have no effect.
+/// Sets the login if a mechanism is set; reports missing variables, and those without effect.
 pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
     let mut mechanism = None;
     vars.set(MECHANISM, name, &mut mechanism);
@@ -107,7 +107,7 @@ impl Vars<'_> {
         Some(TokenSource::ClientCredentials(client))
     }
 
-    /// As it is: a password may end in a space.
+    /// Returns the value untrimmed: a password may end in a space.
     fn get(&self, variable: &str) -> Option<String> {
         (self.read)(variable)
     }
@@ -120,7 +120,7 @@ impl Vars<'_> {
         value
     }
 
-    /// Notes a variable that has been set for nothing; what it is may be a secret.
+    /// Reports a variable without effect. Its value may be a secret.
     fn reject_unused(&mut self, variable: &str, why: &str) {
         if self.get(variable).is_some() {
             self.problems.push(format!("{variable} is set, but {why}"));
@@ -128,7 +128,7 @@ impl Vars<'_> {
     }
 }
 
-/// `name=value`, separated by commas.
+/// Parses `name=value`, separated by commas.
 fn pairs(s: &str) -> Result<Vec<(String, String)>, String> {
     let pair = |p: &str| p.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
     let pairs: Option<_> = s.split(',').filter(|p| !p.trim().is_empty()).map(pair).collect();

@@ -1,4 +1,4 @@
-//! `REDPANDA_*` variables that are no settings: most are settings that were mistyped.
+//! Unknown `REDPANDA_*` variables, most of which are misspelt settings.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,7 +7,7 @@ use crate::lock::Lock;
 
 const PREFIX: &str = "REDPANDA_";
 
-/// Warns of the names that are no settings, of each once in a process.
+/// Logs unknown names, each once per process.
 pub(super) fn warn<'a>(names_and_origins: impl Iterator<Item = (&'a str, &'a str)>) {
     static WARNED: Lock<BTreeSet<String>> = Lock::new(BTreeSet::new());
     for (name, origin) in names_and_origins.filter(|(name, _)| !rows().any(|row| row.variable == *name)) {
@@ -25,7 +25,7 @@ fn text(name: &str, origin: &str) -> String {
     format!("{name} ({origin}) is no setting and has no effect: {hint}")
 }
 
-/// Returns whether Kubernetes has set this variable for a service whose name begins with `redpanda`.
+/// Returns whether Kubernetes sets this variable, for a service whose name begins with `redpanda`.
 pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let of_port = ["TCP", "UDP", "SCTP"].iter().any(|p| {
@@ -40,7 +40,7 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
         || (is_address && name.ends_with("_PORT"))
 }
 
-/// Returns the setting that was most likely meant: one that differs by few letters, or by some of its words.
+/// Returns the most similar setting: one that differs by few letters, or by some of its words.
 fn nearest(name: &str) -> Option<&'static str> {
     let bare = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
     let wanted = name.strip_prefix(PREFIX)?;
@@ -58,7 +58,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     by_words.min().map(|(_, known)| known)
 }
 
-/// Returns how many letters must be put in, taken out or changed to make one text of the other.
+/// Returns the Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_setting_is_named() {
+    fn the_nearest_setting_is_suggested() {
         for (name, known) in [
             ("REDPANDA_BROKER", "REDPANDA_BROKERS"),
             ("REDPANDA_LINGER_MS", "REDPANDA_LINGER"),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_sets_for_a_service_of_that_name_is_no_setting() {
+    fn service_links_of_kubernetes_are_no_settings() {
         for (name, value) in [
             ("REDPANDA_SERVICE_HOST", "10.0.0.1"),
             ("REDPANDA_SERVICE_PORT", "9092"),

@@ -125,7 +125,7 @@ fn assert_all_are_there<'a>(document: &str, names: impl Iterator<Item = &'a str>
 }
 
 #[test]
-fn the_example_file_has_every_setting_with_its_default() {
+fn the_example_file_has_every_setting_and_default() {
     let examples = examples();
     assert_all_are_there(".env.example", examples.iter().map(|e| &*e.variable));
     for example in examples {
@@ -137,7 +137,7 @@ fn the_example_file_has_every_setting_with_its_default() {
 }
 
 #[test]
-fn the_example_file_tells_the_bounds() {
+fn the_example_file_has_the_bounds() {
     let (mut found, mut missing) = (0, Vec::new());
     for example in examples() {
         let told = example.comment.split(|c: char| !c.is_ascii_digit()).collect::<Vec<_>>();
@@ -187,7 +187,7 @@ fn every_variable_sets_something() {
 }
 
 #[test]
-fn the_guides_name_no_setting_that_there_is_not() {
+fn guides_name_only_existing_settings() {
     let is_lower = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let tuning = document("docs/tuning.md");
     let named: Vec<_> = tuning.split('`').filter(is_lower).collect();
