@@ -49,7 +49,7 @@ async fn a_key_of_another_certificate_is_rejected() {
     let secured = Secured::start(|a| a.issue(HERE).server_of(rustls::ALL_VERSIONS, Some(a))).await;
     let (one, other) = (secured.authority.issue(&["one"]), secured.authority.issue(&["other"]));
     let e = format!("{:#}", error(secured.config(secured.tls_as(&Issued { cert: one.cert, key: other.key }))).await);
-    let says = ["it is not the key of the first certificate in ", "the broker refused our client certificate, "];
+    let says = ["it is not the key of the first certificate in ", "the broker refused the client certificate, "];
     assert!(says.iter().any(|says| e.contains(says)), "{e}");
 }
 

@@ -75,11 +75,11 @@ async fn missing_and_untrusted_client_certificates() {
         let stranger = Authority::new("others").issue(&["client"]);
         refused(
             secured.config(secured.tls_as(&stranger)),
-            &["the broker refused our client certificate, ", "client.pem (REDPANDA_TLS_CERT_FILE): it"],
+            &["the broker refused the client certificate, ", "client.pem (REDPANDA_TLS_CERT_FILE): it"],
         )
         .await;
         let old = secured.authority.issue_for_years(&["client"], 2000, 2001);
-        refused(secured.config(secured.tls_as(&old)), &["the broker refused our client certificate, "]).await;
+        refused(secured.config(secured.tls_as(&old)), &["the broker refused the client certificate, "]).await;
     }
 }
 
@@ -155,5 +155,5 @@ async fn an_endless_handshake_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, by its backlog, and is silent
     let at = listener.local_addr().unwrap().to_string();
     let config = Config::builder().brokers(&at).security_protocol(SecurityProtocol::Ssl);
-    refused(config.connect_timeout(Duration::from_millis(50)), &["did not end the TLS handshake within 50ms"]).await;
+    refused(config.connect_timeout(Duration::from_millis(50)), &["did not complete the TLS handshake within 50ms"]).await;
 }
