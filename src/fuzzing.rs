@@ -1,5 +1,6 @@
-//! The readers of external bytes, each as a function of any bytes: it must neither panic nor hang, nor allocate for claimed
-//! sizes. Built only for tests and for the targets in `fuzz/`; [`tests`] runs the same functions from seeds.
+//! The readers of external bytes, each as a function of any bytes: it must neither panic nor hang,
+//! nor allocate for claimed sizes. Built only for tests and for the targets in `fuzz/`; [`tests`]
+//! runs the same functions from seeds.
 
 use crate::processor::DeadLetter;
 use crate::trace::TraceContext;
@@ -39,7 +40,8 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// Decodes what members of a group send to their leader, assigns by it, and decodes the metadata of committed offsets.
+/// Decodes what members of a group send to their leader, assigns by it, and decodes the metadata of
+/// committed offsets.
 pub fn group(data: &[u8]) {
     consumer::fuzz::group(data);
     processor::fuzz::metadata(data);

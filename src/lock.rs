@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A mutex without poisoning: every critical section of the crate leaves its data valid, also if a metrics sink or a
-/// [`Waker`](std::task::Waker) of the application panics in it.
+/// A mutex without poisoning: every critical section of the crate leaves its data valid, also if a
+/// metrics sink or a [`Waker`](std::task::Waker) of the application panics in it.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Mutex<T>);
 

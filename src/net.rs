@@ -1,7 +1,7 @@
 //! TCP and TLS streams to servers other than brokers, for token providers and the like.
 //!
-//! They have what connections to brokers have: each address of a name is tried, each step has a deadline, and TLS comes without
-//! C code.
+//! They have what connections to brokers have: each address of a name is tried, each step has a
+//! deadline, and TLS comes without C code.
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use crate::config::{BrokerAddr, Config, SecurityProtocol, TlsConfig};
 use crate::error::Result;
 use crate::wire::Connector;
 
-/// Opens a TCP stream, or a TLS stream with these settings. `timeout` applies to the name, to each address and to the handshake.
+/// Opens a TCP stream, or a TLS stream with these settings. `timeout` applies to the name, to each
+/// address and to the handshake.
 ///
 /// # Errors
-/// [`ErrorKind::Connect`](crate::ErrorKind::Connect) with the failure of each address, or of the handshake;
-/// [`ErrorKind::Config`](crate::ErrorKind::Config) if a file that TLS needs can't be used, or TLS is not built in.
+/// [`ErrorKind::Connect`](crate::ErrorKind::Connect) with the failure of each address, or of the
+/// handshake; [`ErrorKind::Config`](crate::ErrorKind::Config) if a file that TLS needs can't be
+/// used, or TLS is not built in.
 ///
 /// # Cancellation
 /// Dropping the future leaves nothing behind.

@@ -1,19 +1,21 @@
-//! Signals to shut down: SIGTERM, as Kubernetes, systemd and Docker send it, and SIGINT, which is Ctrl-C.
+//! Signals to shut down: SIGTERM, as Kubernetes, systemd and Docker send it, and SIGINT, which is
+//! Ctrl-C.
 //!
-//! A process that handles them can finish and commit in-flight records and leave its groups. By default they kill the process,
-//! whose partitions stay assigned to it until its session expires.
+//! A process that handles them can finish and commit in-flight records and leave its groups. By
+//! default they kill the process, whose partitions stay assigned to it until its session expires.
 
 use std::future::pending;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Time in which a second signal is a repetition: a terminal and a shell, or Docker and an init process, send the same signal
-/// twice.
+/// Time in which a second signal is a repetition: a terminal and a shell, or Docker and an init
+/// process, send the same signal twice.
 const ECHO_WINDOW: Duration = Duration::from_millis(100);
 
 /// A receiver of SIGTERM and SIGINT; on systems without them, of Ctrl-C.
 ///
-/// Once installed, the signals have no other effect until the process exits. Two within 100 ms count as one.
+/// Once installed, the signals have no other effect until the process exits. Two within 100 ms
+/// count as one.
 ///
 /// ```no_run
 /// use ailurus::signal::ShutdownSignals;

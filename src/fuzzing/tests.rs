@@ -11,8 +11,8 @@ use super::*;
 use crate::config::Compression;
 use crate::record::raw;
 
-/// Memory limit for an input of a few KiB: batches are decompressed up to 256 KiB, and a record of seven bytes takes twenty times
-/// as much once it is decoded.
+/// Memory limit for an input of a few KiB: batches are decompressed up to 256 KiB, and a record of
+/// seven bytes takes twenty times as much once it is decoded.
 const MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// Seeds per target without `AILURUS_FUZZ_SEEDS`.
 const SEEDS: u64 = 4_000;

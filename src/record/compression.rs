@@ -2,10 +2,12 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Compression of a producer's batches. Consumers read batches of every codec, whatever is set here.
+/// Compression of a producer's batches. Consumers read batches of every codec, whatever is set
+/// here.
 ///
-/// One million order events of 340 bytes, in batches of up to 1,000,000 bytes; CPU seconds of one core, the best of several
-/// runs (`cargo run --release --example codecs` measures it on your own data):
+/// One million order events of 340 bytes, in batches of up to 1,000,000 bytes; CPU seconds of one
+/// core, the best of several runs (`cargo run --release --example codecs` measures it on your own
+/// data):
 ///
 /// | codec | MB | ratio | to compress | to decompress |
 /// |---|---|---|---|---|
@@ -22,7 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// gzip levels 2 to 4 are the same: an encoder of this crate, made for batches of similar records.
 ///
-/// From text, such as `REDPANDA_COMPRESSION`: `none`, `gzip` (at its default level), `snappy`, `lz4`, `zstd`.
+/// From text, such as `REDPANDA_COMPRESSION`: `none`, `gzip` (at its default level), `snappy`,
+/// `lz4`, `zstd`.
 ///
 /// ```
 /// use ailurus::Compression;
@@ -47,13 +50,15 @@ pub enum Compression {
     Snappy,
     /// lz4, in frames of blocks of 64 KiB.
     Lz4,
-    /// zstd at level 1; higher levels cost more and hardly save anything on JSON. Brokers read it from Kafka 2.1 on.
+    /// zstd at level 1; higher levels cost more and hardly save anything on JSON. Brokers read it
+    /// from Kafka 2.1 on.
     Zstd,
 }
 
 impl Compression {
-    /// Default gzip level: on order events the cheapest one whose batches are within 3% of franz-go's, the smallest that
-    /// other clients write by default (74.8 MB and 73.0 MB for a million).
+    /// Default gzip level: on order events the cheapest one whose batches are within 3% of
+    /// franz-go's, the smallest that other clients write by default (74.8 MB and 73.0 MB for a
+    /// million).
     pub const DEFAULT_GZIP_LEVEL: u32 = 4;
 
     /// Returns gzip at `level`.

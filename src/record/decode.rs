@@ -1,4 +1,5 @@
-//! Reads batches: checks them, decompresses each as a whole, and cuts it into records that are slices of one buffer.
+//! Reads batches: checks them, decompresses each as a whole, and cuts it into records that are
+//! slices of one buffer.
 
 use std::iter::FusedIterator;
 
@@ -29,9 +30,9 @@ pub(crate) enum TimestampType {
 
 /// Returns the batches of a fetched record set, in order.
 ///
-/// Skips an incomplete batch at the end, which brokers send when they cut at a size. One at the beginning is an error: a
-/// fetch from the same offset would return it again. Iteration ends at the first error, because bytes behind a damaged
-/// batch may be damaged too.
+/// Skips an incomplete batch at the end, which brokers send when they cut at a size. One at the
+/// beginning is an error: a fetch from the same offset would return it again. Iteration ends at the
+/// first error, because bytes behind a damaged batch may be damaged too.
 ///
 /// [`RecordBatch::records`] decompresses a batch, up to `max_decompressed` bytes.
 pub(crate) fn decode_batches(records: Bytes, max_decompressed: usize) -> BatchIter {
@@ -102,7 +103,8 @@ pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
     bytes.get(attributes).is_some_and(|attributes| attributes & 7 != 0)
 }
 
-/// Returns whether `bytes` start with a complete batch, or a damaged one: false if only a part of a batch is left.
+/// Returns whether `bytes` start with a complete batch, or a damaged one: false if only a part of a
+/// batch is left.
 pub(crate) fn begins_with_batch(bytes: &[u8]) -> bool {
     !matches!(complete_batch_len(bytes), Ok(None))
 }
@@ -122,7 +124,8 @@ pub(crate) struct BatchOrigin {
 pub(crate) struct RecordBatch {
     /// Offset of its first record when it was written.
     pub(crate) base_offset: i64,
-    /// Offset of its last record when it was written: a position moves past it even if compaction removed the record.
+    /// Offset of its last record when it was written: a position moves past it even if compaction
+    /// removed the record.
     pub(crate) last_offset: i64,
     /// True for transaction markers, which are no records of an application.
     pub(crate) is_control: bool,
@@ -198,7 +201,8 @@ impl RecordBatch {
         })
     }
 
-    /// Makes a batch of one message of an older format. Its first offset is not known before it is decompressed.
+    /// Makes a batch of one message of an older format. Its first offset is not known before it is
+    /// decompressed.
     fn from_message(message: LegacyMessage, max_decompressed: usize) -> Self {
         Self {
             base_offset: message.offset,
@@ -242,7 +246,8 @@ impl RecordBatch {
 
     /// Returns its records, decompressed into a buffer of the pool if need be.
     ///
-    /// The iterator returns the records before a damaged one, then an error with the offset of the damage, then ends.
+    /// The iterator returns the records before a damaged one, then an error with the offset of the
+    /// damage, then ends.
     pub(crate) fn records_using(&self, pool: &BufferPool) -> Result<RecordIter> {
         if let Some(message) = &self.message {
             let section = message.section(self.max_decompressed, pool)?;
@@ -268,7 +273,8 @@ impl RecordBatch {
         Ok(self.iter(data))
     }
 
-    /// A record count that is too large is noticed at the end of the bytes; no allocation depends on it before.
+    /// A record count that is too large is noticed at the end of the bytes; no allocation depends
+    /// on it before.
     fn iter(&self, data: Bytes) -> RecordIter {
         RecordIter {
             data,
@@ -305,7 +311,8 @@ impl RecordIter {
 
     /// Appends the records from `offset` on. At an error, those before the damage are in `out`.
     pub(crate) fn read_from_offset(mut self, offset: i64, out: &mut Vec<Record>) -> Result<()> {
-        // The count may be a lie: reserve for records of typical size; smaller ones make the vector grow.
+        // The count may be a lie: reserve for records of typical size; smaller ones make the vector
+        // grow.
         out.reserve(self.size_hint().1.unwrap_or(0).min(self.data.len() / TYPICAL_RECORD_BYTES + 64));
         while self.left > 0 {
             match self.read() {

@@ -42,7 +42,8 @@ fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => {
             put_varint(out, bytes.len() as i32);
-            // musl's memcpy is `rep movs`: its start-up alone takes longer than this copy of most records.
+            // musl's memcpy is `rep movs`: its start-up alone takes longer than this copy of most
+            // records.
             if cfg!(all(target_env = "musl", target_arch = "x86_64")) && bytes.len() <= MAX_INLINE_COPY_BYTES {
                 extend_inline(out, bytes);
             } else {
@@ -141,8 +142,9 @@ impl BatchBuilder {
         self.seal(compression, producer).0
     }
 
-    /// Compresses the records if that makes them smaller, and writes the header. Returns the batch as it is sent, and the
-    /// buffer of the uncompressed records, for reuse, if another one holds the batch.
+    /// Compresses the records if that makes them smaller, and writes the header. Returns the batch
+    /// as it is sent, and the buffer of the uncompressed records, for reuse, if another one holds
+    /// the batch.
     pub(crate) fn seal(mut self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
         let (codec, plain) = match compression {
             Compression::None => (Codec::None, None),

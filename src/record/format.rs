@@ -18,7 +18,8 @@ pub(super) const LOG_APPEND_TIME: i16 = 1 << 3;
 pub(super) const TRANSACTIONAL: i16 = 1 << 4;
 pub(super) const CONTROL: i16 = 1 << 5;
 
-/// The producer of a batch, and the sequence of its first record: a broker recognizes a repeated batch by them.
+/// The producer of a batch, and the sequence of its first record: a broker recognizes a repeated
+/// batch by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProducerSequence {
     pub(crate) id: i64,
@@ -27,7 +28,7 @@ pub(crate) struct ProducerSequence {
 }
 
 impl ProducerSequence {
-    /// Stands for a producer that is not idempotent.
+    /// The fields of a producer that is not idempotent.
     pub(crate) const NONE: Self = Self { id: -1, epoch: -1, sequence: -1 };
 
     /// Returns the sequence `records` later: sequences run from 0 to `i32::MAX` and wrap to 0.

@@ -8,7 +8,8 @@ use super::varint::{DecodeError, Reader, put_varint, varint_len};
 
 /// The headers of a record, in order and with duplicates, stored in wire format.
 ///
-/// The headers of a fetched record are a slice of its batch, parsed as they are read. A clone is cheap.
+/// The headers of a fetched record are a slice of its batch, parsed as they are read. A clone is
+/// cheap.
 ///
 /// ```
 /// use ailurus::Headers;

@@ -1,8 +1,8 @@
 //! The message formats 0 and 1, from before Kafka 0.11, which brokers still serve unconverted.
 //!
-//! A message is a record with its own offset and checksum. A compressed one is a wrapper: its value holds further messages,
-//! and its offset is that of the last. Messages are converted to the record section of a batch of format 2, so that there is
-//! one reader of records.
+//! A message is a record with its own offset and checksum. A compressed one is a wrapper: its value
+//! holds further messages, and its offset is that of the last. Messages are converted to the record
+//! section of a batch of format 2, so that there is one reader of records.
 
 use bytes::Bytes;
 use flate2::Crc;
@@ -12,7 +12,8 @@ use super::format::{LENGTH_END, array_at, corrupt, i32_at, i64_at};
 use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
 use crate::error::Result;
 
-/// Minimum size of a message of format 0: offset, size, CRC, magic, attributes, and the lengths of key and value.
+/// Minimum size of a message of format 0: offset, size, CRC, magic, attributes, and the lengths of
+/// key and value.
 const MIN_MESSAGE_BYTES: usize = 26;
 /// Start of the bytes that the checksum covers.
 const CRC_END: usize = 16;
@@ -170,7 +171,8 @@ fn nullable(bytes: &Bytes, at: usize) -> Option<(Option<Bytes>, usize)> {
     (end <= bytes.len()).then(|| (Some(bytes.slice(start..end)), end))
 }
 
-/// Corrects the header checksum of an lz4 frame: writers of format 0 included the magic number in it.
+/// Corrects the header checksum of an lz4 frame: writers of format 0 included the magic number in
+/// it.
 fn fix_lz4_checksum(frame: &[u8]) -> Vec<u8> {
     const MAGIC_BYTES: usize = 4;
     const HAS_CONTENT_SIZE: u8 = 1 << 3;

@@ -1,8 +1,10 @@
 //! Records, their headers, and the batches that carry them.
 //!
-//! The public types are [`Record`], [`Headers`] and [`TopicPartition`]. Records are appended straight to the buffer that is
-//! sent, and read as slices of the buffer that was received. The format is Kafka's record batch, version 2
-//! (<https://kafka.apache.org/documentation/#recordbatch>); batches of the two older formats are read too.
+//! The public types are [`Record`], [`Headers`] and [`TopicPartition`]. Records are appended
+//! straight to the buffer that is sent, and read as slices of the buffer that was received. The
+//! format is Kafka's record batch, version 2
+//! (<https://kafka.apache.org/documentation/#recordbatch>); batches of the two older formats are
+//! read too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -73,8 +75,8 @@ impl fmt::Display for TopicPartition {
 pub struct Record {
     /// Offset in the partition.
     pub offset: i64,
-    /// Timestamp in milliseconds since 1970, -1 for none: set by the producer or, if the topic is configured so, by the
-    /// broker.
+    /// Timestamp in milliseconds since 1970, -1 for none: set by the producer or, if the topic is
+    /// configured so, by the broker.
     pub timestamp: i64,
     /// Key; null is `None`.
     pub key: Option<Bytes>,

@@ -7,8 +7,8 @@ use super::decode::decode_batches;
 use super::encode::BatchBuilder;
 use super::format::{BATCH_HEADER_BYTES, ProducerSequence};
 
-/// Returns the two halves of a batch, each with its number of records; none if it holds a single record or can't be read.
-/// `max_decompressed` bounds its size without compression.
+/// Returns the two halves of a batch, each with its number of records; none if it holds a single
+/// record or can't be read. `max_decompressed` bounds its size without compression.
 pub(crate) fn split_in_half(
     batch: &Bytes,
     compression: Compression,
@@ -22,8 +22,9 @@ pub(crate) fn split_in_half(
     split_into_runs(batch, compression, max_decompressed, &[(head, true), (count - head, true)])
 }
 
-/// Cuts a batch into runs of records, each given by its number of records and whether to keep it: a batch of its own per
-/// run, empty for those to drop. None if the batch can't be read or has another number of records.
+/// Cuts a batch into runs of records, each given by its number of records and whether to keep it: a
+/// batch of its own per run, empty for those to drop. None if the batch can't be read or has
+/// another number of records.
 pub(crate) fn split_into_runs(
     batch: &Bytes,
     compression: Compression,

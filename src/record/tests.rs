@@ -170,14 +170,14 @@ proptest! {
         let decompress = |data: &mut Bytes, codec: kp::Compression| Ok(codec_of(codec).decompress(data, LIMIT)?.into());
         let set = kp::RecordBatchDecoder::decode_with_custom_compression(&mut built, Some(decompress)).unwrap();
         prop_assert_eq!(set.records.len(), inputs.len());
-        for (i, (theirs, ours)) in set.records.iter().zip(&inputs).enumerate() {
-            prop_assert_eq!((theirs.offset, theirs.timestamp), (i as i64, ours.timestamp));
-            prop_assert_eq!((theirs.producer_id, theirs.producer_epoch, theirs.sequence), (7, 3, 11 + i as i32));
-            prop_assert_eq!(theirs.key.as_deref(), ours.key.as_deref());
-            prop_assert_eq!(theirs.value.as_deref(), ours.value.as_deref());
+        for (i, (read, input)) in set.records.iter().zip(&inputs).enumerate() {
+            prop_assert_eq!((read.offset, read.timestamp), (i as i64, input.timestamp));
+            prop_assert_eq!((read.producer_id, read.producer_epoch, read.sequence), (7, 3, 11 + i as i32));
+            prop_assert_eq!(read.key.as_deref(), input.key.as_deref());
+            prop_assert_eq!(read.value.as_deref(), input.value.as_deref());
             let headers: Vec<_> =
-                theirs.headers.iter().map(|(k, v)| (k.to_string(), v.as_ref().map(|v| v.to_vec()))).collect();
-            prop_assert_eq!(&headers, &ours.headers);
+                read.headers.iter().map(|(k, v)| (k.to_string(), v.as_ref().map(|v| v.to_vec()))).collect();
+            prop_assert_eq!(&headers, &input.headers);
         }
     }
 
@@ -323,7 +323,8 @@ fn a_batch_that_does_not_shrink_stays_uncompressed() {
     }
 }
 
-/// Batches as Kafka 4.3's console producer (java) and kcat 1.7 (librdkafka 2.0) wrote them, with each codec.
+/// Batches as Kafka 4.3's console producer (java) and kcat 1.7 (librdkafka 2.0) wrote them, with
+/// each codec.
 #[test]
 fn batches_of_other_clients_are_read() {
     let batches: [(&str, i16, &[u8]); 8] = [

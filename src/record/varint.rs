@@ -133,7 +133,8 @@ impl<'a> Reader<'a> {
         Err(DecodeError::Overlong(field))
     }
 
-    /// Reads a length and skips as many bytes; returns their range, or none for a length of -1 (null).
+    /// Reads a length and skips as many bytes; returns their range, or none for a length of -1
+    /// (null).
     #[inline]
     pub(crate) fn nullable(&mut self, field: &'static str) -> Result<Option<std::ops::Range<usize>>, DecodeError> {
         let n = self.varint(field)?;

@@ -14,7 +14,8 @@ pub(super) type Malformed = Box<dyn std::error::Error + Send + Sync>;
 
 /// A message that can be encoded in a version.
 pub(crate) trait EncodeMessage {
-    /// Appends the message to the frame; returns the bytes that the stream inserts into the frame as it writes it.
+    /// Appends the message to the frame; returns the bytes that the stream inserts into the frame
+    /// as it writes it.
     fn encode_into(&self, frame: &mut Vec<u8>, version: i16) -> Result<Vec<Insert>, Malformed>;
 }
 
@@ -37,7 +38,8 @@ pub(crate) trait Api: EncodeMessage + Clone + Send + Sync + 'static {
     type Response: Decodable + Send + 'static;
     const NAME: &'static str;
     const KEY: Key;
-    /// Minimum and maximum version. Requests are built before the version is chosen, so all of these have the same fields.
+    /// Minimum and maximum version. Requests are built before the version is chosen, so all of
+    /// these have the same fields.
     const VERSIONS: (i16, i16);
     /// First version with tagged fields.
     const FLEXIBLE: i16;
@@ -94,9 +96,10 @@ macro_rules! table {
     };
 }
 
-// The ranges are wide enough for Redpanda 24.3 and Kafka 4, and narrow enough for one shape of each request.
-// SaslHandshake is never flexible; its version 0 has exchanges without frames. Produce ends at 9 and Fetch at 12 because
-// later versions name topics by id or carry arrays in tagged fields.
+// The ranges are wide enough for Redpanda 24.3 and Kafka 4, and narrow enough for one shape of each
+// request. SaslHandshake is never flexible; its version 0 has exchanges without frames. Produce
+// ends at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged
+// fields.
 table! {
     Produce Produce ProduceResponse 3..=9, flexible from 9;
     Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
@@ -132,7 +135,8 @@ table! {
     ConsumerGroupDescribe 69 ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse 0..=1, flexible from 0;
 }
 
-/// Returns a request for the versions that a broker serves, with the name and version of this client.
+/// Returns a request for the versions that a broker serves, with the name and version of this
+/// client.
 pub(crate) fn api_versions_request() -> ApiVersionsRequest {
     ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str(env!("CARGO_PKG_NAME")))

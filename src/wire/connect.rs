@@ -19,7 +19,8 @@ use crate::config::{BrokerAddr, Config, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
 
-/// Maximum size of a response. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one batch.
+/// Maximum size of a response. A fetch is bounded by `fetch_max_bytes` (100 MiB at most) plus one
+/// batch.
 const MAX_RESPONSE_BYTES: usize = 256 << 20;
 /// Idle time after which TCP probes whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -58,11 +59,13 @@ impl Connector {
         }
     }
 
-    /// Resolves the name, tries each of its addresses, secures the connection, negotiates versions, logs in.
+    /// Resolves the name, tries each of its addresses, secures the connection, negotiates versions,
+    /// logs in.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] with the failure of each address, or of the TLS handshake; [`ErrorKind::Config`] if a file that
-    /// TLS needs can't be used; [`ErrorKind::Authentication`] if the broker rejects the credentials.
+    /// [`ErrorKind::Connect`] with the failure of each address, or of the TLS handshake;
+    /// [`ErrorKind::Config`] if a file that TLS needs can't be used; [`ErrorKind::Authentication`]
+    /// if the broker rejects the credentials.
     pub(crate) async fn connect(&self, addr: &BrokerAddr) -> Result<Connection> {
         let outcome = self.open_secured(addr, self.login.as_ref()).await;
         if let Err(e) = &outcome {
@@ -129,8 +132,8 @@ impl Connector {
         Connection::establish(io, &addr, &self.client_id, MAX_RESPONSE_BYTES, timeout, &self.metrics, login).await
     }
 
-    /// Explains why a broker closed a connection after the exchange of versions, if it requires a login and none is configured:
-    /// its response to a SaslHandshake shows that.
+    /// Explains why a broker closed a connection after the exchange of versions, if it requires a
+    /// login and none is configured: its response to a SaslHandshake shows that.
     pub(crate) async fn explain_missing_login(&self, addr: &BrokerAddr) -> Option<Error> {
         if self.login.is_some() {
             return None;

@@ -1,5 +1,5 @@
-//! Frames on their way from the socket to a `Messenger`, which reserves memory for a whole frame when it reads the length. So
-//! the length of a long frame is withheld until a part of the frame has arrived.
+//! Reads frames for a `Messenger`, which reserves memory for a whole frame when it sees the length.
+//! So the length of a long frame is withheld until a part of the frame has arrived.
 
 use std::fmt;
 use std::io;
@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub(super) const PREFIX_BYTES: usize = 4;
 /// Length of a first frame that is trusted at once.
 const INITIAL_TRUSTED_BYTES: usize = 1 << 20;
-/// Fraction of a longer frame that has to arrive before its length is trusted: a quarter.
-const TRUSTED_FRACTION: usize = 4;
+/// One part in so many of a longer frame has to arrive before its length is trusted.
+const TRUST_DIVISOR: usize = 4;
 /// Maximum size of one read into the buffer of withheld bytes.
 const READ_BYTES: usize = 64 << 10;
 
@@ -35,14 +35,16 @@ impl std::error::Error for FrameTooLarge {}
 #[derive(Debug)]
 pub(super) struct FrameReader {
     limit: usize,
-    /// Length that is trusted at once: twice that of the longest complete frame, so that usual responses are not copied.
+    /// Length that is trusted at once: twice that of the longest complete frame, so that usual
+    /// responses are not copied.
     trusted: usize,
     prefix: [u8; PREFIX_BYTES],
     /// Number of bytes of the prefix that were read, and that were delivered.
     prefix_read: usize,
     prefix_delivered: usize,
     len: usize,
-    /// Bytes of a frame that were read before its length was delivered, and the number of those that were delivered.
+    /// Bytes of a frame that were read before its length was delivered, and the number of those
+    /// that were delivered.
     withheld: Vec<u8>,
     withheld_delivered: usize,
     /// Number of bytes of the frame that are not read yet.
@@ -89,11 +91,11 @@ impl FrameReader {
             }
             self.prefix_read += n;
             if self.prefix_read == PREFIX_BYTES {
-                self.begin()?;
+                self.parse_prefix()?;
             }
         }
         if self.prefix_delivered == 0 && self.len > self.trusted {
-            while self.withheld.len() < self.len / TRUSTED_FRACTION {
+            while self.withheld.len() < self.len / TRUST_DIVISOR {
                 if ready!(self.poll_withheld(io, cx))? == 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -122,8 +124,8 @@ impl FrameReader {
         Poll::Ready(Ok(()))
     }
 
-    /// Checks the length of a frame.
-    fn begin(&mut self) -> io::Result<()> {
+    /// Parses and checks the length of a frame.
+    fn parse_prefix(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.is_first) {
             check_response_prefix(self.prefix)?;
         }
@@ -206,8 +208,8 @@ mod tests {
             let sent: Vec<u8> = lens.iter().flat_map(|len| frame(*len)).collect();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let read = runtime.block_on(async {
-                let (mut theirs, ours) = tokio::io::duplex(pipe);
-                let mut reading = Reading(FrameReader { trusted, ..FrameReader::new(LIMIT) }, ours);
+                let (mut peer, socket) = tokio::io::duplex(pipe);
+                let mut reading = Reading(FrameReader { trusted, ..FrameReader::new(LIMIT) }, socket);
                 let reader = async {
                     let mut read = Vec::new();
                     let mut buf = vec![0; take];
@@ -219,8 +221,8 @@ mod tests {
                     }
                 };
                 let writer = async {
-                    theirs.write_all(&sent).await.unwrap();
-                    drop(theirs);
+                    peer.write_all(&sent).await.unwrap();
+                    drop(peer);
                 };
                 tokio::join!(reader, writer).0
             });
@@ -230,13 +232,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_length_is_withheld_until_a_part_arrives() {
-        let (mut theirs, ours) = tokio::io::duplex(1 << 16);
-        let mut reading = Reading(FrameReader { trusted: 100, ..FrameReader::new(LIMIT) }, ours);
+        let (mut peer, socket) = tokio::io::duplex(1 << 16);
+        let mut reading = Reading(FrameReader { trusted: 100, ..FrameReader::new(LIMIT) }, socket);
         let whole = frame(400);
-        theirs.write_all(&whole[..PREFIX_BYTES + 99]).await.unwrap();
+        peer.write_all(&whole[..PREFIX_BYTES + 99]).await.unwrap();
         let mut prefix = [0; PREFIX_BYTES];
         assert!(futures_util::poll!(Box::pin(reading.read_exact(&mut prefix))).is_pending());
-        theirs.write_all(&whole[PREFIX_BYTES + 99..]).await.unwrap();
+        peer.write_all(&whole[PREFIX_BYTES + 99..]).await.unwrap();
         reading.read_exact(&mut prefix).await.unwrap();
         assert!(reading.0.withheld.len() >= 100, "{:?}", reading.0);
         let mut body = vec![0; 400];
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(body, whole[PREFIX_BYTES..]);
 
         // The length of another frame of this size is trusted.
-        theirs.write_all(&whole[..PREFIX_BYTES]).await.unwrap();
+        peer.write_all(&whole[..PREFIX_BYTES]).await.unwrap();
         reading.read_exact(&mut prefix).await.unwrap();
         assert_eq!((reading.0.trusted, reading.0.withheld.capacity()), (800, 0));
     }
@@ -255,9 +257,9 @@ mod tests {
             (501_u32, "the response has 501 bytes, more than the 500 that are allowed"),
             (u32::MAX, "the broker sent a frame of -1 bytes"),
         ] {
-            let (mut theirs, ours) = tokio::io::duplex(1 << 16);
-            let mut reading = Reading(FrameReader::new(LIMIT), ours);
-            theirs.write_all(&[frame(3), prefix.to_be_bytes().to_vec()].concat()).await.unwrap();
+            let (mut peer, socket) = tokio::io::duplex(1 << 16);
+            let mut reading = Reading(FrameReader::new(LIMIT), socket);
+            peer.write_all(&[frame(3), prefix.to_be_bytes().to_vec()].concat()).await.unwrap();
             reading.read_exact(&mut [0; PREFIX_BYTES + 3]).await.unwrap();
             let e = reading.read(&mut [0; PREFIX_BYTES]).await.unwrap_err();
             assert_eq!(e.to_string(), text);

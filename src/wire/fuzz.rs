@@ -16,8 +16,8 @@ fn choose(api: u8, version: u8) -> (ApiResponse, i16) {
     (api, version)
 }
 
-/// Validates and decodes a response; the first byte chooses the API, the second the version. A valid response is decoded
-/// without a panic, and without memory for elements that are missing.
+/// Validates and decodes a response; the first byte chooses the API, the second the version. A
+/// valid response is decoded without a panic, and without memory for elements that are missing.
 pub(crate) fn response(data: &[u8]) {
     let [api, version, body @ ..] = data else { return };
     let (api, version) = choose(*api, *version);

@@ -49,7 +49,8 @@ impl<T: Api> RequestBody for RequestMessage<T> {
     const API_KEY: ApiKey = T::KEY;
     const API_VERSION_RANGE: ApiVersionRange = ApiVersionRange::new(version(T::VERSIONS.0), version(T::VERSIONS.1));
     const FIRST_TAGGED_FIELD_IN_REQUEST_VERSION: ApiVersion = version(T::FLEXIBLE);
-    /// The response to ApiVersions always has the oldest header: its reader does not know yet which headers it supports.
+    /// The response to ApiVersions always has the oldest header: its reader does not know yet which
+    /// headers it supports.
     const FIRST_TAGGED_FIELD_IN_RESPONSE_VERSION: ApiVersion =
         version(if matches!(T::KEY, ApiKey::ApiVersions) { i16::MAX } else { T::FLEXIBLE });
 }
@@ -65,8 +66,9 @@ impl<T: Api> WriteVersionedType<Vec<u8>> for RequestMessage<T> {
 impl<T: Api> ReadVersionedType<Cursor<Vec<u8>>> for ResponseMessage<T> {
     fn read_versioned(reader: &mut Cursor<Vec<u8>>, version: ApiVersion) -> Result<Self, ReadVersionedError> {
         let malformed = |e: Malformed| ReadError::Malformed(e);
-        // The response takes the messenger's whole buffer, so that fetched records are not copied. With an empty buffer at
-        // position 0 the messenger finds no unread bytes; `validate::check` looks for them instead.
+        // The response takes the messenger's whole buffer, so that fetched records are not copied.
+        // With an empty buffer at position 0 the messenger finds no unread bytes; `validate::check`
+        // looks for them instead.
         let position = reader.position() as usize;
         let mut frame = Bytes::from(std::mem::take(reader.get_mut()));
         reader.set_position(0);
@@ -78,7 +80,8 @@ impl<T: Api> ReadVersionedType<Cursor<Vec<u8>>> for ResponseMessage<T> {
     }
 }
 
-/// Sends the login's requests over a connection, one at a time and while no other request is in flight.
+/// Sends the login's requests over a connection, one at a time and while no other request is in
+/// flight.
 pub(super) struct HandshakeClient {
     pub(super) messenger: Arc<BrokerMessenger>,
     pub(super) control: Arc<StreamControl>,
@@ -91,7 +94,8 @@ impl HandshakeClient {
         &self.peer
     }
 
-    /// Sends a request and waits for its response. The caller keeps a deadline, and kills the connection when it expires.
+    /// Sends a request and waits for its response. The caller keeps a deadline, and kills the
+    /// connection when it expires.
     pub(super) async fn request<A: Api>(&self, request: A) -> Result<A::Response> {
         let message = RequestMessage { message: request, control: Arc::clone(&self.control) };
         let response = self.messenger.request(message).await;
@@ -114,8 +118,8 @@ pub(super) fn to_error<A: Api>(e: RequestError, peer: &str, control: &StreamCont
         RequestError::ReadError(e) => failed(ErrorKind::Corrupt, &format!("the response can't be decoded: {e}")),
         e @ RequestError::TooMuchData { .. } => failed(ErrorKind::Corrupt, &e.to_string()),
         e => {
-            // The messenger fails all requests in flight alike. Report it as the response of one of them only: the first
-            // to find it kills the connection, the others are disconnected.
+            // The messenger fails all requests in flight alike. Report it as the response of one of
+            // them only: the first to find it kills the connection, the others are disconnected.
             if let Some(too_large) = poisoned_by_frame(&e).filter(|_| !control.is_killed()) {
                 return failed(ErrorKind::Corrupt, &too_large.to_string());
             }

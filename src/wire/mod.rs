@@ -1,4 +1,5 @@
-//! Connections to brokers: rskafka's `Messenger` over a stream of this module, with kafka-protocol's messages.
+//! Connections to brokers: rskafka's `Messenger` over a stream of this module, with
+//! kafka-protocol's messages.
 //!
 //! Nothing outside this module uses rskafka, whose interface is unstable.
 

@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The smallest message that a TLS server responds to: a ClientHello of TLS 1.2 with two suites and no extensions. No session
-/// follows, so its random bytes are zero.
+/// The smallest message that a TLS server responds to: a ClientHello of TLS 1.2 with two suites and
+/// no extensions. No session follows, so its random bytes are zero.
 const CLIENT_HELLO: [u8; 52] = {
     let mut hello = [0; 52];
     let start = [0x16, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3];
@@ -23,7 +23,8 @@ const CLIENT_HELLO: [u8; 52] = {
     hello
 };
 
-/// Returns whether the peer speaks TLS: it responds to the ClientHello with a TLS record, be it an alert.
+/// Returns whether the peer speaks TLS: it responds to the ClientHello with a TLS record, be it an
+/// alert.
 pub(super) async fn speaks_tls(mut io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<bool> {
     io.write_all(&CLIENT_HELLO).await?;
     let mut start = [0; 2];

@@ -1,4 +1,5 @@
-//! The produce request, encoded here so that its batches are not copied: the socket takes them from their own buffers.
+//! The produce request, encoded here so that its batches are not copied: the socket takes them from
+//! their own buffers.
 
 use std::sync::Arc;
 

@@ -1,13 +1,15 @@
 //! The stream below a `Messenger`, with what the messenger lacks.
 //!
-//! - The length and body of a frame are written in one vectored write, not as two packets. The batches of a produce request
-//!   are not copied to the messenger's buffer; the stream inserts them as it writes the frame.
+//! - The length and body of a frame are written in one vectored write, not as two packets. The
+//!   batches of a produce request are not copied to the messenger's buffer; the stream inserts them
+//!   as it writes the frame.
 //! - Reads are buffered; a large body is read straight into its buffer.
-//! - [`StreamControl::kill`] aborts reader and writer at once, also a write that the messenger continues in a task of its
-//!   own because its request was dropped. [`StreamControl::socket_closed`] reports when the socket is closed.
+//! - [`StreamControl::kill`] aborts reader and writer at once, also a write that the messenger
+//!   continues in a task of its own because its request was dropped.
+//!   [`StreamControl::socket_closed`] reports when the socket is closed.
 //! - The end of an idle connection is noticed when it happens, not at the next request.
-//! - The first bytes of the first response identify a peer that is no broker, and the memory for a response grows with the
-//!   bytes received, whatever length it claims: see [`FrameReader`].
+//! - The first bytes of the first response identify a peer that is no broker, and the memory for a
+//!   response grows with the bytes received, whatever length it claims: see [`FrameReader`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -55,7 +57,8 @@ pub(super) struct StreamControl {
 }
 
 impl StreamControl {
-    /// Registers an encoded frame, which begins with `start`, and the bytes to insert as it is written.
+    /// Registers an encoded frame, which begins with `start`, and the bytes to insert as it is
+    /// written.
     pub(super) fn register_frame(&self, start: &[u8], inserts: Vec<Insert>) {
         let Some(id) = correlation_id(start) else { return };
         self.last_registered.store(id, Ordering::Release);
@@ -75,7 +78,8 @@ impl StreamControl {
         self.last_registered.load(Ordering::Acquire)
     }
 
-    /// Returns whether a frame was written to the socket. Frames are written in the order of their correlation ids.
+    /// Returns whether a frame was written to the socket. Frames are written in the order of their
+    /// correlation ids.
     pub(super) fn is_written(&self, id: i32) -> bool {
         self.last_written.load(Ordering::Acquire).wrapping_sub(id) >= 0
     }
@@ -187,7 +191,8 @@ impl OutgoingFrame {
         self.prefix_written == PREFIX_BYTES && self.body_written == self.body_len && self.inserts.is_empty()
     }
 
-    /// Fills `slices` with the next bytes to write, where `buf` begins the rest of the body; returns their number.
+    /// Fills `slices` with the next bytes to write, where `buf` begins the rest of the body;
+    /// returns their number.
     fn next_slices<'a>(&'a self, buf: &'a [u8], slices: &mut [io::IoSlice<'a>; MAX_SLICES]) -> usize {
         let mut count = 0;
         let mut add = |bytes: &'a [u8]| {
@@ -277,7 +282,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for MessengerStream<S> {
             Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => {
                 this.control.kill("the broker closed the connection");
             }
-            // Not killed here: the request that gets this error reports it, then kills the connection.
+            // Not killed here: the request that gets this error reports it, then kills the
+            // connection.
             Err(e) if frame_too_large(e).is_some() => {}
             Err(e) => this.control.kill(e.to_string()),
             Ok(()) => {}
@@ -292,7 +298,8 @@ pub(super) fn frame_too_large(e: &io::Error) -> Option<&FrameTooLarge> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MessengerStream<S> {
-    /// Writes some of the current frame, whose body continues with `buf`; returns how many bytes of `buf` are written.
+    /// Writes some of the current frame, whose body continues with `buf`; returns how many bytes of
+    /// `buf` are written.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         while let WriteState::Body(frame) = &mut self.write_state {
             let mut slices = [io::IoSlice::new(&[]); MAX_SLICES];

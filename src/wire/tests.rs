@@ -56,9 +56,9 @@ async fn open_as<S>(wrap: impl FnOnce(DuplexStream) -> S, metrics: Reporter) -> 
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-    let (connection, ()) = tokio::join!(establish(wrap(ours), metrics), negotiate(&mut theirs));
-    (connection.unwrap(), theirs)
+    let (socket, mut peer) = tokio::io::duplex(1 << 16);
+    let (connection, ()) = tokio::join!(establish(wrap(socket), metrics), negotiate(&mut peer));
+    (connection.unwrap(), peer)
 }
 
 async fn establish(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Reporter) -> Result<Connection> {
@@ -67,9 +67,9 @@ async fn establish(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Re
 
 /// Returns the error of connecting to a peer that sends `bytes`.
 async fn error_of_peer(bytes: &[u8]) -> String {
-    let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-    theirs.write_all(bytes).await.unwrap();
-    establish(ours, Reporter::default()).await.unwrap_err().full()
+    let (socket, mut peer) = tokio::io::duplex(1 << 16);
+    peer.write_all(bytes).await.unwrap();
+    establish(socket, Reporter::default()).await.unwrap_err().full()
 }
 
 fn heartbeat() -> HeartbeatRequest {
@@ -88,8 +88,8 @@ async fn peers_that_are_no_brokers_are_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_times_out() {
-    let (ours, _theirs) = tokio::io::duplex(1 << 16);
-    let e = establish(ours, Reporter::default()).await.unwrap_err();
+    let (socket, _theirs) = tokio::io::duplex(1 << 16);
+    let e = establish(socket, Reporter::default()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Connect);
     assert!(e.to_string().contains("did not send its API versions within 60s"), "{e}");
 }
@@ -111,7 +111,8 @@ async fn requests_are_in_order_and_responses_are_matched() {
     }
 }
 
-/// A tokio task whose budget is used up gets nothing ready until its next turn. Its requests keep their order.
+/// A tokio task whose budget is used up gets nothing ready until its next turn. Its requests keep
+/// their order.
 #[tokio::test]
 async fn a_task_without_budget_keeps_its_place() {
     let (connection, mut peer) = open().await;

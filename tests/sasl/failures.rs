@@ -56,7 +56,7 @@ async fn a_mechanism_that_is_not_offered() {
 async fn a_port_with_sasl_and_a_client_without() {
     let broker = SaslBroker::any().await;
     let e = refusal(plain_config(&broker.bootstrap)).await;
-    says(&e, &["asks for a login: this listener has SASL (it offers ", "SCRAM-SHA-256", "set it to SASL_PLAINTEXT"]);
+    says(&e, &["requires a login: this listener has SASL (it offers ", "SCRAM-SHA-256", "set it to SASL_PLAINTEXT"]);
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_port_without_sasl_and_a_client_with() {
     for login in [SaslConfig::scram_sha_256("alice", "secret"), SaslConfig::plain("alice", "secret")] {
         let config = broker.config().security_protocol(SecurityProtocol::SaslPlaintext);
         let e = refusal(config.sasl(login.allow_cleartext(true))).await;
-        says(&e, &["asks for no login: this listener is without SASL", "REDPANDA_SECURITY_PROTOCOL"]);
+        says(&e, &["does not use logins: this listener is without SASL", "REDPANDA_SECURITY_PROTOCOL"]);
     }
 }
 
@@ -76,7 +76,7 @@ async fn a_broker_without_logins_at_all() {
     let broker = Broker::start(BrokerConfig::default().versions(versions)).await.unwrap();
     let config = plain_config(&broker.bootstrap()).security_protocol(SecurityProtocol::SaslPlaintext);
     let e = refusal(config.sasl(SaslConfig::scram_sha_256("alice", "secret"))).await;
-    says(&e, &["asks for no login: this listener is without SASL"]);
+    says(&e, &["does not use logins: this listener is without SASL"]);
 }
 
 #[tokio::test]

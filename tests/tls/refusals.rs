@@ -141,7 +141,7 @@ async fn responding(response: &'static [u8]) -> (String, tokio::task::JoinHandle
 #[tokio::test]
 async fn an_unknown_protocol_is_not_called_plaintext() {
     for (response, says) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "what answered does not speak TLS"),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "the peer does not speak TLS"),
         (b"", "the connection was closed at the first bytes of TLS"),
     ] {
         let (at, task) = responding(response).await;
@@ -155,5 +155,6 @@ async fn an_endless_handshake_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap(); // accepts, by its backlog, and is silent
     let at = listener.local_addr().unwrap().to_string();
     let config = Config::builder().brokers(&at).security_protocol(SecurityProtocol::Ssl);
-    refused(config.connect_timeout(Duration::from_millis(50)), &["did not complete the TLS handshake within 50ms"]).await;
+    refused(config.connect_timeout(Duration::from_millis(50)), &["did not complete the TLS handshake within 50ms"])
+        .await;
 }

@@ -1,8 +1,8 @@
-//! A pool of buffers for decompressed batches. An allocator would allocate them on one thread and free them on another, and
-//! cache some for each thread that decompresses.
+//! A pool of buffers for decompressed batches. An allocator would allocate them on one thread and
+//! free them on another, and cache some for each thread that decompresses.
 
 use std::mem;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -33,13 +33,9 @@ impl FreeBuffers {
 }
 
 impl BufferPool {
-    fn lock(&self) -> MutexGuard<'_, FreeBuffers> {
-        self.0.lock()
-    }
-
     /// Returns an empty buffer with room for `size` bytes, and for no more than twice as many.
     pub(in crate::record) fn take(&self, size: usize) -> Vec<u8> {
-        let mut free = self.lock();
+        let mut free = self.0.lock();
         let fits = |b: &Vec<u8>| (size..=size.saturating_mul(2)).contains(&b.capacity());
         if let Some(i) = free.buffers.iter().position(fits) {
             return free.remove(i);
@@ -75,7 +71,7 @@ impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let mut buffer = mem::take(&mut self.buffer);
         buffer.clear();
-        let mut free = self.pool.lock();
+        let mut free = self.pool.0.lock();
         if free.capacity + buffer.capacity() <= MAX_POOLED_BYTES {
             free.capacity += buffer.capacity();
             free.buffers.push(buffer);
@@ -111,10 +107,10 @@ mod tests {
         let pool = BufferPool::default();
         let shared: Vec<_> = (0..20).map(|_| pool.share(pool.take(SIZE))).collect();
         drop(shared);
-        assert_eq!(pool.lock().capacity, MAX_POOLED_BYTES);
+        assert_eq!(pool.0.lock().capacity, MAX_POOLED_BYTES);
         assert!(pool.take(SIZE / 4).capacity() < SIZE, "a large buffer would hold little");
-        assert_eq!(pool.lock().capacity, MAX_POOLED_BYTES - SIZE, "one of them was dropped");
+        assert_eq!(pool.0.lock().capacity, MAX_POOLED_BYTES - SIZE, "one of them was dropped");
         drop(pool.share(pool.take(MIN_BUFFER_BYTES / 2)));
-        assert_eq!(pool.lock().capacity, MAX_POOLED_BYTES - SIZE);
+        assert_eq!(pool.0.lock().capacity, MAX_POOLED_BYTES - SIZE);
     }
 }

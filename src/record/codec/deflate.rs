@@ -1,8 +1,10 @@
-//! A gzip encoder for batches of similar records: fast, at about the size of zlib's level 5 (RFC 1951, RFC 1952).
+//! A gzip encoder for batches of similar records: fast, at about the size of zlib's level 5 (RFC
+//! 1951, RFC 1952).
 //!
-//! All of the data is in memory, so nothing is copied to a window. Two hash tables hold the last places of eight and of four
-//! bytes. Matches in JSON are long, so the first is searched first, at four places at most. Where neither has a match some
-//! bytes are skipped, because a match found behind them is extended backwards: that costs less than lazy matching.
+//! All of the data is in memory, so nothing is copied to a window. Two hash tables hold the last
+//! places of eight and of four bytes. Matches in JSON are long, so the first is searched first, at
+//! four places at most. Where neither has a match some bytes are skipped, because a match found
+//! behind them is extended backwards: that costs less than lazy matching.
 
 use std::cell::RefCell;
 
@@ -38,8 +40,8 @@ pub(super) fn gzip(data: &[u8], out: &mut Vec<u8>) {
 
 #[derive(Debug)]
 struct Matcher {
-    /// Positions of each hash, the latest first. They keep counting from one call to the next, so that positions in earlier
-    /// data are too far away to match.
+    /// Positions of each hash, the latest first. They keep counting from one call to the next, so
+    /// that positions in earlier data are too far away to match.
     long: Box<[[u32; 4]]>,
     short: Box<[u32]>,
     base: u32,
@@ -146,7 +148,8 @@ impl Matcher {
     }
 }
 
-/// Returns the next place to search: the stride grows in data without matches, such as random ids, and numbers are skipped.
+/// Returns the next place to search: the stride grows in data without matches, such as random ids,
+/// and numbers are skipped.
 #[inline]
 fn next_place(data: &[u8], at: usize, misses: usize) -> usize {
     let at = at + (1 + misses / MISSES_PER_STRIDE).min(MAX_STRIDE_BYTES);
@@ -213,7 +216,8 @@ mod tests {
         let noise: Vec<u8> = (0..100_000).map(|_| random.u8(..)).collect();
         // A match at the maximum distance, and one byte beyond.
         let repeated = |distance: usize| [&noise[..300], &vec![0; distance - 300], &noise[..300]].concat();
-        // Bytes that occur once have the longest codes: a run of them is the most that is written at a time.
+        // Bytes that occur once have the longest codes: a run of them is the most that is written
+        // at a time.
         let rare = [noise[..30_000].iter().map(|b| b % 16).collect(), (0..=255).collect::<Vec<u8>>()].concat();
         for data in [
             Vec::new(),

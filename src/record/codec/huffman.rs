@@ -4,7 +4,8 @@
 const SYMBOLS: usize = 286;
 const DISTANCES: usize = 30;
 const END_OF_BLOCK: usize = 256;
-/// Number of literals and copies of a block: enough to pay for its codes, few enough that the codes fit all of it.
+/// Number of literals and copies of a block: enough to pay for its codes, few enough that the codes
+/// fit all of it.
 const BLOCK_ITEMS: usize = 1 << 15;
 /// Order of the code lengths of code lengths in a block's header.
 const CODE_LENGTH_ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
@@ -59,7 +60,8 @@ fn distance_extra(symbol: usize) -> u32 {
 
 /// Minimum number of staged bytes that are moved to the output at a time.
 const STAGE_BYTES: usize = 128;
-/// Maximum number of literals between two checks of the stage: at 15 bits each they and 8 bytes more fit into it.
+/// Maximum number of literals between two checks of the stage: at 15 bits each they and 8 bytes
+/// more fit into it.
 const LITERALS_PER_CHECK: usize = 60;
 
 /// A writer of bits, the lowest first.
@@ -78,7 +80,8 @@ impl<'a> BitWriter<'a> {
         Self { out, stage: [0; 2 * STAGE_BYTES], staged: 0, rest: 0, count: 0 }
     }
 
-    /// Writes at most 48 bits. Call [`flush_if_full`](Self::flush_if_full) before writing more than a few.
+    /// Writes at most 48 bits. Call [`flush_if_full`](Self::flush_if_full) before writing more than
+    /// a few.
     #[inline]
     fn put(&mut self, bits: u64, count: u32) {
         self.rest |= bits << self.count;
@@ -131,7 +134,8 @@ pub(super) struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        // Enough for most blocks of JSON: growing would fragment the heap of each thread that compresses.
+        // Enough for most blocks of JSON: growing would fragment the heap of each thread that
+        // compresses.
         let steps = Vec::with_capacity(BLOCK_ITEMS / 4);
         Self { steps, items: 0, symbols: [0; SYMBOLS], distances: [0; DISTANCES] }
     }
@@ -225,14 +229,15 @@ fn write_copy(
     bits.put(copy | (u64::from(code) | rest << n) << count, count + u32::from(n) + extra);
 }
 
-/// Returns the length of each symbol's code, by the frequencies: at most `max` bits. At least two symbols get a code, because
-/// not every reader accepts one alone.
+/// Returns the length of each symbol's code, by the frequencies: at most `max` bits. At least two
+/// symbols get a code, because not every reader accepts one alone.
 fn code_lengths<const N: usize>(frequencies: &[u32; N], max: usize) -> [u8; N] {
     let mut used: Vec<(u32, usize)> = (0..N).map(|s| (frequencies[s], s)).filter(|(n, _)| *n > 0).collect();
     used.extend((0..N).filter(|s| frequencies[*s] == 0).map(|s| (0, s)).take(2_usize.saturating_sub(used.len())));
     used.sort_unstable();
     let n = used.len();
-    // Huffman's tree: the leaves in order of weight, then the inner nodes, which are created in order of weight.
+    // Huffman's tree: the leaves in order of weight, then the inner nodes, which are created in
+    // order of weight.
     let mut weights: Vec<u32> = used.iter().map(|(weight, _)| *weight).collect();
     let mut parents = vec![0; 2 * n - 1];
     let (mut leaf, mut node) = (0, n);

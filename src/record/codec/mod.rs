@@ -1,8 +1,8 @@
 //! The codecs of a batch. Each compresses and decompresses a whole record section.
 //!
-//! Every broker and client reads the output: gzip; snappy in the framing of Kafka's Java client; lz4 in frames of
-//! independent blocks, the only kind that Java reads; zstd in one frame. Checksums of the codecs are left out, because the
-//! batch has its CRC-32C.
+//! Every broker and client reads the output: gzip; snappy in the framing of Kafka's Java client;
+//! lz4 in frames of independent blocks, the only kind that Java reads; zstd in one frame. Checksums
+//! of the codecs are left out, because the batch has its CRC-32C.
 
 mod buffer_pool;
 mod deflate;
@@ -64,7 +64,8 @@ impl Codec {
 
     /// Decompresses data, up to `limit` bytes.
     ///
-    /// Memory grows with the output; a size that the data claims counts only as far as data of that length can expand.
+    /// Memory grows with the output; a size that the data claims counts only as far as data of that
+    /// length can expand.
     pub(crate) fn decompress_using(self, data: &[u8], limit: usize, pool: &BufferPool) -> Result<Vec<u8>> {
         let plain = match self {
             Self::None if data.len() > limit => Err(CodecError::TooLarge),
@@ -165,8 +166,8 @@ fn read_all(
     Ok(out)
 }
 
-/// Decompresses members of gzip, one after another. If the guessed size is right, each takes one call, which needs no
-/// window and writes to memory that was not cleared before.
+/// Decompresses members of gzip, one after another. If the guessed size is right, each takes one
+/// call, which needs no window and writes to memory that was not cleared before.
 fn gunzip(mut data: &[u8], limit: usize, pool: &BufferPool) -> Result<Vec<u8>, CodecError> {
     const WINDOW_BITS: u8 = 15; // maximum
     let max = limit.saturating_add(1);
@@ -194,14 +195,15 @@ fn gunzip(mut data: &[u8], limit: usize, pool: &BufferPool) -> Result<Vec<u8>, C
     Ok(out)
 }
 
-/// Returns the size in the trailer of gzip data, up to a ratio that JSON reaches, and one byte more, so that the decoder
-/// finds the end without growing the buffer.
+/// Returns the size in the trailer of gzip data, up to a ratio that JSON reaches, and one byte
+/// more, so that the decoder finds the end without growing the buffer.
 fn gzip_size(data: &[u8]) -> usize {
     let claimed = data.last_chunk::<4>().map_or(0, |n| u32::from_le_bytes(*n) as usize);
     claimed.saturating_add(1).min(data.len().saturating_mul(16))
 }
 
-/// Reads lz4 frames, one after another: the decoder returns 0 at the end of a frame as at the end of the data.
+/// Reads lz4 frames, one after another: the decoder returns 0 at the end of a frame as at the end
+/// of the data.
 fn read_lz4(decoder: &mut FrameDecoder<&[u8]>, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         let n = decoder.read(buf)?;
@@ -216,7 +218,8 @@ fn unzstd(mut data: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut decoder = Decompressor::new();
     let mut out = Vec::new();
     while !data.is_empty() {
-        // The decoder reserves the size in the header. A block holds at most 128 KiB and takes at least four bytes.
+        // The decoder reserves the size in the header. A block holds at most 128 KiB and takes at
+        // least four bytes.
         let max = (data.len() as u64 / 4 + 1) << 17;
         if FrameHeader::parse(data).is_ok_and(|header| header.content_size.is_some_and(|size| size > max)) {
             return Err(CodecError::invalid("a frame of zstd says that it is larger than it can be"));

@@ -1,7 +1,8 @@
 //! Snappy in the framing of Kafka's Java client; reads it without framing too.
 //!
-//! The framing (of xerial's snappy-java, not Google's) is a header of 16 bytes and then blocks, each after its length in
-//! four bytes. Java, librdkafka, Redpanda and the Go clients read it; not all of them read several blocks without it.
+//! The framing (of xerial's snappy-java, not Google's) is a header of 16 bytes and then blocks,
+//! each after its length in four bytes. Java, librdkafka, Redpanda and the Go clients read it; not
+//! all of them read several blocks without it.
 
 use std::io;
 
@@ -34,7 +35,8 @@ pub(super) fn compress(data: &[u8], mut out: Vec<u8>) -> io::Result<Vec<u8>> {
 /// Decompresses `data`, framed or not, up to `limit` bytes.
 pub(super) fn decompress(data: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::new();
-    // No snappy block begins like the header: its first element would be a copy of bytes before the first.
+    // No snappy block begins like the header: its first element would be a copy of bytes before the
+    // first.
     if !data.starts_with(&HEADER[..MAGIC_BYTES]) {
         append(&mut out, data, limit)?;
         return Ok(out);

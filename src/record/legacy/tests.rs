@@ -19,7 +19,8 @@ fn text(field: &Option<Bytes>) -> String {
     field.as_ref().map_or("null".to_owned(), |bytes| bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Returns the records of a set as the Java generator of the vectors prints them, and the first error.
+/// Returns the records of a set as the Java generator of the vectors prints them, and the first
+/// error.
 fn read(set: Bytes) -> (Vec<String>, Option<crate::Error>) {
     let mut all = Vec::new();
     for batch in decode_batches(set, LIMIT) {

@@ -1,13 +1,14 @@
 //! A connection to one broker, owned by a task.
 //!
-//! [`Connection::submit`] polls each request once, under the connection's lock and with the task's waker. Usually that poll
-//! writes the frame, and the task sleeps on while the caller waits for the response. The messenger's write lock is fair, so
-//! the order of `submit` is the order on the wire. A caller that drops its future leaves neither half a frame on the wire
-//! nor a request without an owner: the task finishes both (see [`in_flight`]).
+//! [`Connection::submit`] polls each request once, under the connection's lock and with the task's
+//! waker. Usually that poll writes the frame, and the task sleeps on while the caller waits for the
+//! response. The messenger's write lock is fair, so the order of `submit` is the order on the wire.
+//! A caller that drops its future leaves neither half a frame on the wire nor a request without an
+//! owner: the task finishes both (see [`in_flight`]).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ mod in_flight;
 
 /// Maximum number of requests that wait while the connection logs in again.
 const MAX_QUEUED_REQUESTS: usize = 256;
-/// Time after which an idle connection is closed. Brokers close it after 10 minutes: closing first keeps a request from
-/// being sent on a connection that the broker is closing.
+/// Time after which an idle connection is closed. Brokers close it after 10 minutes: closing first
+/// keeps a request from being sent on a connection that the broker is closing.
 const MAX_IDLE: Duration = Duration::from_secs(9 * 60);
 /// Maximum time that [`Connection::close`] waits for the socket.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +47,8 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Negotiates versions over an open stream, and logs in if `login` is given; `peer` names the broker in errors.
+    /// Negotiates versions over an open stream, and logs in if `login` is given; `peer` names the
+    /// broker in errors.
     pub(super) async fn establish(
         io: impl AsyncRead + AsyncWrite + Send + 'static,
         peer: &str,
@@ -110,8 +112,9 @@ impl Connection {
 
     /// Writes a request behind those submitted before; the future returns its response.
     ///
-    /// `timeout` starts now and includes the wait for the socket. The connection is closed when it expires, because a broker
-    /// responds in order: it may never respond to the requests behind this one.
+    /// `timeout` starts now and includes the wait for the socket. The connection is closed when it
+    /// expires, because a broker responds in order: it may never respond to the requests behind
+    /// this one.
     ///
     /// # Cancellation
     /// Dropping the future does not cancel the request.
@@ -243,12 +246,8 @@ impl RequestQueue {
 }
 
 impl ConnectionShared {
-    fn lock(&self) -> MutexGuard<'_, RequestQueue> {
-        self.queue.lock()
-    }
-
     fn wake_task(&self) {
-        self.lock().task_waker.wake_by_ref();
+        self.queue.lock().task_waker.wake_by_ref();
     }
 
     /// Starts a request, or queues it while the connection is paused.
@@ -257,7 +256,7 @@ impl ConnectionShared {
         request: A,
         timeout: Duration,
     ) -> Result<Arc<InFlightRequest<A>>, &'static str> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let messenger = queue.messenger.clone().filter(|_| !self.control.is_killed());
         let messenger = messenger.ok_or("the connection is closed")?;
         let request = Arc::new(InFlightRequest::new(self, messenger, request, timeout));
@@ -275,7 +274,7 @@ impl ConnectionShared {
 
     /// Removes a request whose caller found its response.
     fn remove<A: Api>(&self, request: &Arc<InFlightRequest<A>>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.remove(Arc::as_ptr(request).cast());
         // The task waits for the last request in flight only in these two cases.
         if queue.in_flight.is_empty() && (queue.paused || !queue.has_owner) {
@@ -283,10 +282,10 @@ impl ConnectionShared {
         }
     }
 
-    /// Pauses or resumes the queue; resuming starts the queued requests. Returns the time of the next check of deadlines, at
-    /// the latest `timer_at`.
+    /// Pauses or resumes the queue; resuming starts the queued requests. Returns the time of the
+    /// next check of deadlines, at the latest `timer_at`.
     fn set_paused(&self, cx: &Context<'_>, paused: bool, timer_at: Instant) -> (Instant, QueueState) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.task_waker.clone_from(cx.waker());
         queue.paused = paused;
         let queued = if paused { VecDeque::new() } else { std::mem::take(&mut queue.queued) };
@@ -295,16 +294,17 @@ impl ConnectionShared {
         (queue.next_check, queue.state())
     }
 
-    /// Polls the requests whose callers don't, and all of them where the task waits for the last one. Ready when the task has
-    /// to call [`set_paused`](Self::set_paused) again, because something other than these requests has changed.
+    /// Polls the requests whose callers don't, and all of them where the task waits for the last
+    /// one. Ready when the task has to call [`set_paused`](Self::set_paused) again, because
+    /// something other than these requests has changed.
     fn poll_requests(&self, cx: &mut Context<'_>, paused: bool, check_at: Instant, before: QueueState) -> Poll<()> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.task_waker.clone_from(cx.waker());
         let (in_flight, take_over) = (queue.in_flight.clone(), paused || !queue.has_owner);
         drop(queue); // decoding a response may take long
         let done: Vec<_> =
             in_flight.iter().filter(|request| request.poll_if_driver(cx, take_over).is_ready()).collect();
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         done.into_iter().for_each(|request| queue.remove(Arc::as_ptr(request).cast()));
         let has_queued = !paused && !queue.queued.is_empty();
         if has_queued || queue.next_check < check_at || queue.state() != before {
@@ -320,7 +320,7 @@ impl ConnectionShared {
     /// The reason to close the connection: a request has expired, or the connection is idle.
     fn check_deadlines(&self, cx: &mut Context<'_>) -> Result<Instant, String> {
         let now = Instant::now();
-        let queue = self.lock();
+        let queue = self.queue.lock();
         let (in_flight, idle_at) = (queue.in_flight.clone(), queue.last_submit + MAX_IDLE);
         drop(queue);
         let expired = in_flight.iter().filter(|r| r.deadline() <= now).filter_map(|r| r.expire(cx));
@@ -336,7 +336,7 @@ impl ConnectionShared {
 
     /// Closes the queue, and fails the requests that are not done.
     fn fail_all(&self) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let messenger = queue.messenger.take(); // its reader ends when the last reference is dropped
         let (in_flight, queued) = (std::mem::take(&mut queue.in_flight), std::mem::take(&mut queue.queued));
         drop(queue);
@@ -352,7 +352,8 @@ impl ConnectionShared {
 async fn run(guard: TaskGuard, mut reauthentication: Option<Reauthentication>) {
     let shared = &guard.0;
     let control = &shared.control;
-    // One timer for all deadlines, reset when it fires or would be late: one per request costs a system call each.
+    // One timer for all deadlines, reset when it fires or would be late: one per request costs a
+    // system call each.
     let timer = tokio::time::sleep_until(Instant::now() + MAX_IDLE);
     let killed = control.killed().cancelled();
     tokio::pin!(timer, killed);
@@ -381,8 +382,9 @@ async fn run(guard: TaskGuard, mut reauthentication: Option<Reauthentication>) {
             },
         }
     };
-    // 1. The broker rejects the re-authentication and closes the connection at once. 2. The stream ends first, which kills
-    // the connection. 3. The response with the reason has been read but not looked at: look at it now, so that errors say it.
+    // 1. The broker rejects the re-authentication and closes the connection at once. 2. The stream
+    //    ends first, which kills the connection. 3. The response with the reason has been read but
+    //    not looked at: look at it now, so that errors say it.
     let login = poll_fn(|cx| reauthentication.as_mut().map_or(Poll::Pending, |r| r.poll(cx, false)));
     if let Poll::Ready(Err(e)) = futures_util::poll!(login) {
         control.set_cause(e.full());

@@ -1,7 +1,8 @@
-//! The messages of one login, a core without I/O: [`Exchange::start`] returns the first, [`Exchange::handle_message`] the next.
+//! The messages of one login, a core without I/O: [`Exchange::start`] returns the first,
+//! [`Exchange::handle_message`] the next.
 //!
-//! The mechanisms are rsasl's. It checks neither the work that a server demands nor short messages nor rejected tokens: that is
-//! done here.
+//! The mechanisms are rsasl's. It checks neither the work that a server demands nor short messages
+//! nor rejected tokens: that is done here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::config::Secret;
 
-/// Allowed number of SCRAM iterations. With fewer than Kafka's minimum, the messages would make the password easy to guess; with
-/// more than the maximum, a server that is not authenticated yet could keep a core busy for seconds.
+/// Allowed number of SCRAM iterations. With fewer than Kafka's minimum, the messages would make the
+/// password easy to guess; with more than the maximum, a server that is not authenticated yet could
+/// keep a core busy for seconds.
 const SCRAM_ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 /// Response to the rejection of a token, after which the broker ends the exchange (RFC 7628).
 const REJECTION_RESPONSE: &[u8] = b"\x01";
@@ -141,7 +143,8 @@ impl Exchange {
     }
 }
 
-/// Returns the `status` of a rejection, which is JSON; at most 100 characters, without control characters.
+/// Returns the `status` of a rejection, which is JSON; at most 100 characters, without control
+/// characters.
 fn status(message: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(message).ok();
     let status = json.as_ref().and_then(|j| j.get("status")).and_then(|s| s.as_str());
@@ -154,8 +157,8 @@ struct CredentialCallback(Credential);
 impl SessionCallback for CredentialCallback {
     fn callback(&self, _: &SessionData, context: &Context<'_>, request: &mut Request<'_>) -> Result<(), SessionError> {
         if let Some(iterations) = context.get_ref::<Iterations>().filter(|i| !SCRAM_ITERATIONS.contains(i)) {
-            let (least, most) = SCRAM_ITERATIONS.into_inner();
-            let what = format!("it asks for {iterations} iterations: allowed is {least} to {most}");
+            let (min, max) = SCRAM_ITERATIONS.into_inner();
+            let what = format!("it demands {iterations} iterations: allowed is {min} to {max}");
             return Err(SessionError::Boxed(what.into()));
         }
         match &self.0 {

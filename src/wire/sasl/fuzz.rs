@@ -3,7 +3,8 @@
 use super::exchange::{Credential, Exchange, Step};
 use crate::config::Secret;
 
-/// Feeds a login with a broker's messages, each behind its length. The first byte chooses the mechanism.
+/// Feeds a login with a broker's messages, each behind its length. The first byte chooses the
+/// mechanism.
 pub(crate) fn exchange(data: &[u8]) {
     let [mechanism, rest @ ..] = data else { return };
     let password = |mechanism| Credential::Password { mechanism, username: "u".into(), password: Secret::from("p") };

@@ -48,11 +48,12 @@ impl Login {
         }
     }
 
-    /// Logs in on a connection that has only exchanged versions. Returns the session's lifetime, none if it does not expire.
+    /// Logs in on a connection that has only exchanged versions. Returns the session's lifetime,
+    /// none if it does not expire.
     ///
     /// # Errors
-    /// [`ErrorKind::Authentication`] if the broker rejects the credentials or fails to authenticate itself;
-    /// [`ErrorKind::Connect`] if the login times out or the connection breaks.
+    /// [`ErrorKind::Authentication`] if the broker rejects the credentials or fails to authenticate
+    /// itself; [`ErrorKind::Connect`] if the login times out or the connection breaks.
     pub(super) async fn log_in(&self, client: &HandshakeClient) -> Result<Option<Duration>> {
         let timed_out = || {
             let what = format!("the login to {} ({}) took longer than {:?}", client.peer(), self.name(), self.timeout);
@@ -78,8 +79,8 @@ impl Login {
     }
 }
 
-/// Runs the exchange, from the mechanism to the broker's acceptance. Returns the session's lifetime, none if it does not
-/// expire.
+/// Runs the exchange, from the mechanism to the broker's acceptance. Returns the session's
+/// lifetime, none if it does not expire.
 async fn authenticate(client: &HandshakeClient, credential: Credential) -> Result<Option<Duration>> {
     let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(credential.mechanism()));
     let accepted = match client.request(handshake).await {
@@ -149,12 +150,13 @@ fn offered_mechanisms(response: &SaslHandshakeResponse) -> String {
 
 fn sasl_not_enabled(peer: &str) -> Error {
     let what = format!(
-        "{peer} asks for no login: this listener is without SASL; take the port of one that has it, or set REDPANDA_SECURITY_PROTOCOL to PLAINTEXT or SSL"
+        "{peer} does not use logins: this listener is without SASL; use the port of one that has it, or set REDPANDA_SECURITY_PROTOCOL to PLAINTEXT or SSL"
     );
     Error::new(ErrorKind::Authentication, what)
 }
 
-/// Explains that a broker requires a login, if its response to a handshake without a mechanism shows that.
+/// Explains that a broker requires a login, if its response to a handshake without a mechanism
+/// shows that.
 pub(super) fn explain_missing_login(
     response: &SaslHandshakeResponse,
     peer: &str,
@@ -163,7 +165,7 @@ pub(super) fn explain_missing_login(
     let instead = if protocol.is_tls() { "SASL_SSL" } else { "SASL_PLAINTEXT" };
     (response.error_code == code::UNSUPPORTED_SASL_MECHANISM).then(|| {
         let what = format!(
-            "{peer} asks for a login: this listener has SASL (it offers {}), and REDPANDA_SECURITY_PROTOCOL is {protocol}; set it to {instead}, and REDPANDA_SASL_MECHANISM",
+            "{peer} requires a login: this listener has SASL (it offers {}), and REDPANDA_SECURITY_PROTOCOL is {protocol}; set it to {instead}, and REDPANDA_SASL_MECHANISM",
             offered_mechanisms(response)
         );
         Error::new(ErrorKind::Authentication, what)
@@ -207,7 +209,7 @@ fn rejected(peer: &str, credential: &Credential, code: i16, message: &str, statu
                 )
             }
             _ => format!(
-                "{peer} refused the token by {mechanism}: {message}; see whether its issuer, audience and scope are what the broker asks for"
+                "{peer} refused the token by {mechanism}: {message}; see whether its issuer, audience and scope are what the broker expects"
             ),
         },
     };

@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
 use crate::wire::messenger::HandshakeClient;
 
-/// Fraction of the session's lifetime after which a connection logs in again: random, so that many don't at once.
+/// Fraction of the session's lifetime after which a connection logs in again: random, so that many
+/// don't at once.
 const LIFETIME_FRACTION: std::ops::Range<f64> = 0.85..0.95;
 
 /// The state of a connection's session, driven by the connection's task.
@@ -30,7 +31,8 @@ enum Stage {
     Waiting(std::pin::Pin<Box<tokio::time::Sleep>>),
     /// Fetching a token, while requests continue.
     FetchingCredential(BoxFuture<'static, Result<Credential>>),
-    /// Waiting for the requests in flight, because a broker rejects other requests during the exchange. New ones are queued.
+    /// Waiting for the requests in flight, because a broker rejects other requests during the
+    /// exchange. New ones are queued.
     Draining(Credential),
     Authenticating(BoxFuture<'static, Result<Option<Duration>>>),
 }
@@ -59,7 +61,8 @@ impl Reauthentication {
         matches!(self.stage, Stage::Draining(_) | Stage::Authenticating(_))
     }
 
-    /// Advances, and is ready when the stage has changed; `is_idle` says that no request is in flight.
+    /// Advances, and is ready when the stage has changed; `is_idle` says that no request is in
+    /// flight.
     ///
     /// # Errors
     /// The re-authentication failed: the broker will close the connection. Returned once.

@@ -34,7 +34,8 @@ fn start(proof: Credential) -> (Exchange, String) {
     (exchange, text(&first).to_owned())
 }
 
-/// Returns the nonce of SCRAM's first message: any printable characters but a comma, so it may contain "r=".
+/// Returns the nonce of SCRAM's first message: any printable characters but a comma, so it may
+/// contain "r=".
 fn nonce(first: &str) -> &str {
     first.strip_prefix("n,,n=al=2Ci=3Dce,r=").unwrap()
 }
@@ -185,7 +186,8 @@ async fn invalid_tokens_are_not_sent() {
     assert_eq!(e.unwrap_err().kind(), ErrorKind::Config);
 }
 
-/// Connects to a broker with short sessions; `fault` returns what happens to each message of later logins.
+/// Connects to a broker with short sessions; `fault` returns what happens to each message of later
+/// logins.
 async fn reauthenticating(
     metrics: &Arc<Registry>,
     fault: impl Fn() -> Option<Fault> + Send + Sync + 'static,

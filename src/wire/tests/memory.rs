@@ -4,15 +4,16 @@ use allocation_counter::{AllocationInfo, measure};
 
 use super::*;
 
-/// Returns the allocations of a Heartbeat whose response begins with `bytes` and then ends, and the error.
+/// Returns the allocations of a Heartbeat whose response begins with `bytes` and then ends, and the
+/// error.
 fn cost_of(limit: usize, bytes: &[u8]) -> (AllocationInfo, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (connection, mut peer) = runtime.block_on(async {
-        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let (socket, mut peer) = tokio::io::duplex(1 << 16);
         let metrics = Reporter::default();
-        let open = Connection::establish(ours, "broker:9092", "test", limit, LONG, &metrics, None);
-        let (connection, ()) = tokio::join!(open, negotiate(&mut theirs));
-        (connection.unwrap(), theirs)
+        let open = Connection::establish(socket, "broker:9092", "test", limit, LONG, &metrics, None);
+        let (connection, ()) = tokio::join!(open, negotiate(&mut peer));
+        (connection.unwrap(), peer)
     });
     let mut error = None;
     let cost = measure(|| {

@@ -117,7 +117,7 @@ proptest! {
         timeout_ms: i32,
         version in 3_i16..=9,
     ) {
-        let theirs = ProduceRequest::default().with_acks(acks).with_timeout_ms(timeout_ms).with_topic_data(
+        let reference = ProduceRequest::default().with_acks(acks).with_timeout_ms(timeout_ms).with_topic_data(
             topics.iter().map(|(name, batches)| {
                 let data = |(p, b): &(i32, Vec<u8>)| {
                     PartitionProduceData::default().with_index(*p).with_records(Some(b.clone().into()))
@@ -128,14 +128,14 @@ proptest! {
             }).collect(),
         );
         let mut expected = Vec::new();
-        theirs.encode(&mut expected, version).unwrap();
+        reference.encode(&mut expected, version).unwrap();
         let topics = topics.into_iter().map(|(name, batches)| TopicBatches {
             topic: name.into(),
             batches: batches.into_iter().map(|(p, b)| (p, b.into())).collect(),
         });
-        let ours = Produce { acks, timeout_ms, topics: topics.collect() };
+        let request = Produce { acks, timeout_ms, topics: topics.collect() };
         let mut plain = Vec::new();
-        let mut inserts = ours.encode(&mut plain, version);
+        let mut inserts = request.encode(&mut plain, version);
         while let Some(insert) = inserts.pop() {
             plain.splice(insert.at..insert.at, insert.bytes);
         }
@@ -143,7 +143,8 @@ proptest! {
     }
 }
 
-/// A frame that was registered and never written releases its batches when the connection is killed.
+/// A frame that was registered and never written releases its batches when the connection is
+/// killed.
 #[test]
 fn a_killed_connection_keeps_no_batches() {
     let control = StreamControl::default();

@@ -17,7 +17,8 @@ where
     let (min, max) = A::VERSIONS;
     for version in min..=max {
         let mut body = BytesMut::new();
-        // A sample sets fields that some versions lack; kafka-protocol rejects those that are not ignorable.
+        // A sample sets fields that some versions lack; kafka-protocol rejects those that are not
+        // ignorable.
         if response.encode(&mut body, version).is_err() {
             panic!("{} v{version} can't be encoded", A::NAME);
         }
@@ -133,8 +134,8 @@ fn topics() {
     agrees::<InitProducerIdRequest>(&InitProducerIdResponse::default());
 }
 
-/// The decoder ignores the size of a tagged field that it knows. With a false size it would read what follows from another place
-/// than the check, an array of 2^31 elements for example.
+/// The decoder ignores the size of a tagged field that it knows. With a false size it would read
+/// what follows from another place than the check, an array of 2^31 elements for example.
 #[test]
 fn known_tagged_fields_must_have_the_right_size() {
     use fetch_response::*;
@@ -151,7 +152,8 @@ fn known_tagged_fields_must_have_the_right_size() {
     sizes_matter::<CreateTopicsRequest>(&CreateTopicsResponse::default().with_topics(vec![t]), &[[0, 2]]);
 }
 
-/// Checks in the latest version that each of these tags is there with its size, and that another size is not valid.
+/// Checks in the latest version that each of these tags is there with its size, and that another
+/// size is not valid.
 fn sizes_matter<A: Api>(response: &A::Response, tags: &[[u8; 2]])
 where
     A::Response: Encodable,
@@ -187,12 +189,13 @@ proptest! {
 }
 
 #[test]
-fn api_versions_request() {
+fn api_versions() {
     use api_versions_response::*;
     let k = ApiVersion::default();
     let response = ApiVersionsResponse::default().with_api_keys(vec![k.clone(), k]);
     agrees::<ApiVersionsRequest>(&response);
-    // Features are sent from version 3 on, in tagged fields, which kafka-protocol does not write in older versions.
+    // Features are sent from version 3 on, in tagged fields, which kafka-protocol does not write in
+    // older versions.
     let s = SupportedFeatureKey::default().with_name("metadata.version".into()).with_max_version(7);
     let f = FinalizedFeatureKey::default().with_name("metadata.version".into()).with_max_version_level(7);
     let response = response.with_supported_features(vec![s.clone(), s]).with_finalized_features(vec![f.clone(), f]);

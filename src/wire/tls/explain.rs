@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 /// Explains a failed handshake.
 pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, client_auth: &ClientAuth) -> HandshakeFailure {
     let (why, is_not_tls) = match tls_error(e) {
-        Some(TlsError::InvalidMessage(e)) => (format!("what answered does not speak TLS: {e:?}"), true),
+        Some(TlsError::InvalidMessage(e)) => (format!("the peer does not speak TLS: {e:?}"), true),
         Some(e) => (tls_failure(e, client_auth), false),
         None if is_end(e) && client_auth.was_requested() => (silent_refusal(client_auth), false),
         None if is_end(e) => {
@@ -30,7 +30,8 @@ pub(super) fn stream(e: io::Error, client_auth: &ClientAuth, has_received: bool)
     if let Some(e) = tls_error(&e) {
         return io::Error::new(io::ErrorKind::InvalidData, tls_failure(e, client_auth));
     }
-    // In TLS 1.3 a broker that rejects the client certificate may close the connection before the alert is read.
+    // In TLS 1.3 a broker that rejects the client certificate may close the connection before the
+    // alert is read.
     if !has_received && is_end(&e) && client_auth.was_requested() {
         return io::Error::new(io::ErrorKind::PermissionDenied, silent_refusal(client_auth));
     }
@@ -134,10 +135,11 @@ fn alert_failure(alert: Alert, client_auth: &ClientAuth) -> String {
     }
 }
 
-/// Explains that the broker requested a client certificate and closed the connection without an alert.
+/// Explains that the broker requested a client certificate and closed the connection without an
+/// alert.
 fn silent_refusal(client_auth: &ClientAuth) -> String {
     match &client_auth.cert_file {
-        None => format!("{CERTIFICATE_REQUIRED} (it asked for one and closed the connection)"),
+        None => format!("{CERTIFICATE_REQUIRED} (it requested one and closed the connection)"),
         Some(file) => format!(
             "the broker refused the client certificate, {} (REDPANDA_TLS_CERT_FILE): it closed the connection when it had seen it; \
              its log may say why",

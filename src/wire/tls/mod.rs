@@ -1,8 +1,9 @@
 //! TLS below a connection, by rustls.
 //!
-//! - The certificate files are read for each new connection. Changed files that can't be used are ignored, with a warning.
-//! - Sessions are not resumed: each connection verifies the broker's certificate and presents the client's, so that a revoked or
-//!   replaced one takes effect with the next connection.
+//! - The certificate files are read for each new connection. Changed files that can't be used are
+//!   ignored, with a warning.
+//! - Sessions are not resumed: each connection verifies the broker's certificate and presents the
+//!   client's, so that a revoked or replaced one takes effect with the next connection.
 //! - Errors say what an operator has to do: see [`explain`].
 
 mod explain;
@@ -196,8 +197,8 @@ impl ResolvesClientCert for ClientAuth {
 pub(super) struct TlsDuplex {
     stream: TlsStream<TcpStream>,
     client_auth: Arc<ClientAuth>,
-    /// True once the broker has sent data: in TLS 1.3 it verifies the client certificate after the client's handshake is
-    /// complete.
+    /// True once the broker has sent data: in TLS 1.3 it verifies the client certificate after the
+    /// client's handshake is complete.
     has_received: bool,
 }
 
@@ -220,7 +221,8 @@ impl AsyncRead for TlsDuplex {
             Err(e) => e,
         };
         match self.explain(end) {
-            // Frames have lengths, so a missing close_notify can't hide a truncated frame: it is an ordinary end.
+            // Frames have lengths, so a missing close_notify can't hide a truncated frame: it is an
+            // ordinary end.
             e if e.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             e => Poll::Ready(Err(e)),
         }

@@ -11,7 +11,8 @@ pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Returns graviola if the CPU supports it (it panics on others), else RustCrypto, which runs on all.
+/// Returns graviola if the CPU supports it (it panics on others), else RustCrypto, which runs on
+/// all.
 #[cfg(not(feature = "tls-ring"))]
 pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -23,8 +24,8 @@ pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     Arc::new(rust_crypto())
 }
 
-/// Returns RustCrypto without its ChaCha20 suites of TLS 1.2: they panic, in builds with overflow checks, on a record that is
-/// shorter than a tag.
+/// Returns RustCrypto without its ChaCha20 suites of TLS 1.2: they panic, in builds with overflow
+/// checks, on a record that is shorter than a tag.
 #[cfg(not(feature = "tls-ring"))]
 fn rust_crypto() -> CryptoProvider {
     use rustls::CipherSuite::{

@@ -1,7 +1,8 @@
 //! Validates the structure of a response before it is decoded.
 //!
-//! kafka-protocol reserves memory for as many elements as an array claims: 2^31 of them abort the process. So each response
-//! is first walked by a table of its fields, and every length is compared with the bytes that are left.
+//! kafka-protocol reserves memory for as many elements as an array claims: 2^31 of them abort the
+//! process. So each response is first walked by a table of its fields, and every length is compared
+//! with the bytes that are left.
 
 #[cfg(test)]
 mod sample;
@@ -125,8 +126,9 @@ impl Walker<'_> {
                     _ => false,
                 });
                 match known {
-                    // The decoder reads the fields whatever the size is. With a false size it would read lengths from bytes
-                    // that were skipped here as the field's, or validated as something else.
+                    // The decoder reads the fields whatever the size is. With a false size it would
+                    // read lengths from bytes that were skipped here as the field's, or validated
+                    // as something else.
                     Some(FieldKind::Tagged(_, of)) => self.element(of)?,
                     Some(FieldKind::TaggedArray(_, of)) => self.array(of)?,
                     _ => self.skip(size)?,
