@@ -17,9 +17,10 @@ pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, client_auth: &ClientAu
         Some(TlsError::InvalidMessage(e)) => (format!("the peer does not speak TLS: {e:?}"), true),
         Some(e) => (tls_failure(e, client_auth), false),
         None if is_end(e) && client_auth.was_requested() => (silent_refusal(client_auth), false),
-        None if is_end(e) => {
-            ("the connection was closed at the first bytes of TLS: a proxy does so whose broker is down".into(), true)
-        }
+        None if is_end(e) => (
+            "the connection was closed at the first bytes of TLS: a proxy does that when its broker is down".into(),
+            true,
+        ),
         None => (format!("the TLS handshake failed: {e}"), false),
     };
     HandshakeFailure { error: Error::new(ErrorKind::Connect, format!("{addr}: {why}")), is_not_tls }
