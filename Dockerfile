@@ -1,7 +1,8 @@
-# `ailurus` alone on an empty image: a static binary, and the roots that TLS trusts. Names are resolved by musl itself, from the
+# A static binary alone on an empty image, and the roots that TLS trusts: `ailurus`, or with `--target shop` the example `ailurus-shop`. Names are resolved by musl itself, from the
 # /etc/hosts and /etc/resolv.conf that every container gets; nothing else is read.
 #
 #   docker build -t ailurus:0.1.0 .
+#   docker build -t ailurus-shop:0.1.0 --target shop .
 #   docker run -p 8080:8080 ailurus:0.1.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback unless told
 #   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 -t ailurus:0.1.0 .
 #
@@ -20,13 +21,23 @@ COPY . .
 # All is Rust: the linker that comes with the compiler links for every CPU (.cargo/config.toml).
 RUN cargo build --release --locked --target "$(cat /target)" -p ailurus-cli --bin ailurus \
     && cp "target/$(cat /target)/release/ailurus" /ailurus
-# Files of the user below, where a command writes without being told where, such as the store of `serve`.
+# The working directory of the user below, such as for the shop's store.
 RUN mkdir -p /empty/data && chown -R 65532:65532 /empty/data
 
-FROM scratch
+FROM build AS build-shop
+RUN cargo build --release --locked --target "$(cat /target)" -p ailurus-shop --bin ailurus-shop \
+    && cp "target/$(cat /target)/release/ailurus-shop" /ailurus-shop
+
+FROM scratch AS base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /ailurus /ailurus
 COPY --from=build --chown=65532:65532 /empty/data /data
 WORKDIR /data
 USER 65532:65532
+
+FROM base AS shop
+COPY --from=build-shop /ailurus-shop /ailurus-shop
+ENTRYPOINT ["/ailurus-shop"]
+
+FROM base
+COPY --from=build /ailurus /ailurus
 ENTRYPOINT ["/ailurus"]

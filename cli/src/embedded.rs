@@ -7,7 +7,7 @@ use ailurus_broker::{Broker, BrokerConfig, Versions};
 use anyhow::anyhow;
 use clap::ValueEnum;
 
-/// Which broker's protocol versions to offer.
+/// Broker whose protocol versions are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
     #[value(name = "redpanda-24.3")]
@@ -34,14 +34,14 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Three nodes on free ports; a dead member of a group is missed after a second or two.
+    /// Starts three nodes on free ports, with short session timeouts.
     pub async fn for_demo() -> anyhow::Result<Self> {
         let config =
             BrokerConfig::default().nodes(3).session_timeouts(Duration::from_millis(100), Duration::from_secs(300));
         Self::start(config).await
     }
 
-    /// As `ailurus broker` is told to.
+    /// Starts the broker of `ailurus broker`.
     pub async fn listen(
         address: SocketAddr,
         advertised: Option<(String, Option<u16>)>,
@@ -62,22 +62,22 @@ impl Embedded {
     }
 
     async fn start(config: BrokerConfig) -> anyhow::Result<Self> {
-        // Its errors say what caused them in their own text.
+        // Its errors have their causes in their text.
         let broker = Broker::start(config).await.map_err(|e| anyhow!("{e}"))?;
         Ok(Self { broker })
     }
 
-    /// Where it listens, separated by commas.
+    /// Returns the addresses on which it listens, with commas between.
     pub fn listen_addresses(&self) -> String {
         self.broker.listen_addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     }
 
-    /// The addresses that clients are told, separated by commas.
+    /// Returns the advertised addresses, with commas between.
     pub fn brokers(&self) -> String {
         self.broker.bootstrap()
     }
 
-    /// Ends its tasks and frees its ports.
+    /// Stops its tasks and frees its ports.
     pub async fn stop(self) {
         self.broker.shutdown().await;
     }

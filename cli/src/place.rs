@@ -1,17 +1,19 @@
-//! Places in logs and points in time, as they are written on the command line.
+//! Positions in logs and points in time on the command line.
 
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use ailurus::StartOffset;
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
 
 use crate::output::note;
 
-/// A number from here on is milliseconds since 1970 (a time since 2001), where no partition has such an offset.
+/// Least number that is taken for milliseconds since 1970 (a time since 2001), where no partition has such an offset.
 const LEAST_EPOCH_MS: i64 = 1_000_000_000_000;
+/// Least number that may be meant as seconds since 1970.
+const LEAST_EPOCH_SECONDS: i64 = LEAST_EPOCH_MS / 1000;
 
-/// The forms of a time that are allowed, for messages.
+/// Text of the forms of a time, for errors.
 macro_rules! times {
     () => {
         "a time ago such as -5m, 2h or 1h30m (ms, s, m, h, d, w), a date such as 2026-01-31 (UTC), or a time as in RFC 3339, such as \
@@ -19,7 +21,7 @@ macro_rules! times {
     };
 }
 
-/// A place in each partition: an offset, a time, or an end of the log.
+/// A position in each partition: an offset, a time, or an end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(pub StartOffset);
 
@@ -39,11 +41,20 @@ impl FromStr for Place {
 }
 
 impl Place {
-    /// Returns the place among partitions with these ends: a number that is beyond all of them, and as large as a time since 1970
-    /// in milliseconds, is that time. Says so on stderr.
+    /// Returns the place among partitions with these ends. A number beyond all of them that is as large as milliseconds
+    /// since 1970 is that time, which is noted on stderr; for one as large as seconds there is a hint.
     pub fn resolve(self, mut ends: impl Iterator<Item = i64>) -> StartOffset {
         let Self(StartOffset::Offset(number)) = self else { return self.0 };
-        if number < LEAST_EPOCH_MS || ends.any(|end| end >= number) {
+        if number < LEAST_EPOCH_SECONDS || ends.any(|end| end >= number) {
+            return self.0;
+        }
+        if number < LEAST_EPOCH_MS {
+            let ms = number * 1000;
+            let time = DateTime::from_timestamp_millis(ms);
+            let time = time.map_or(String::new(), |t| format!(" or {}", t.to_rfc3339_opts(SecondsFormat::Secs, true)));
+            note(format_args!(
+                "no partition has an offset {number}; for seconds since 1970 write {ms} (milliseconds){time}"
+            ));
             return self.0;
         }
         note(format_args!(
@@ -53,9 +64,9 @@ impl Place {
         StartOffset::Timestamp(number)
     }
 
-    /// Returns whether it may be a time that [`resolve`](Self::resolve) finds, so that the ends must be known.
+    /// Returns whether [`resolve`](Self::resolve) depends on the ends.
     pub fn is_ambiguous(self) -> bool {
-        matches!(self.0, StartOffset::Offset(number) if number >= LEAST_EPOCH_MS)
+        matches!(self.0, StartOffset::Offset(number) if number >= LEAST_EPOCH_SECONDS)
     }
 }
 
@@ -76,7 +87,7 @@ fn date(text: &str) -> Option<i64> {
     zoned.or_else(|| unzoned().map(|t: NaiveDateTime| t.and_utc().timestamp_millis()))
 }
 
-/// Returns milliseconds since 1970 of so long ago.
+/// Returns the time of so long ago, in milliseconds since 1970.
 fn ago(text: &str) -> Option<i64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
     let ago = duration_ms(text.strip_prefix('-').unwrap_or(text))?;
@@ -129,7 +140,7 @@ mod tests {
             assert!(place(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
             assert!(time(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
         }
-        assert!(time("5").is_err(), "an offset is no time");
+        assert!(time("5").is_err(), "an offset is not a time");
         assert_eq!(time("1970-01-02"), Ok(86_400_000));
     }
 

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::note;
 
-/// A line that shows how far the work is; nothing at all where stderr is not a terminal.
+/// A line with the progress of the work; nothing where stderr is not a terminal.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
@@ -29,17 +29,17 @@ impl Progress {
         Self(bar)
     }
 
-    /// One that shows nothing.
+    /// Returns one that shows nothing.
     pub fn hidden() -> Self {
         Self(ProgressBar::hidden())
     }
 
-    /// Takes the line away for good.
+    /// Removes the line.
     pub fn clear(&self) {
         self.0.finish_and_clear();
     }
 
-    /// Sets how much is done.
+    /// Sets the number of units that are done.
     pub fn set(&self, done: u64) {
         self.0.set_position(done);
     }

@@ -135,7 +135,7 @@ fn offsets_of_a_group_are_reset_only_when_that_is_said() {
     says(&told, &["nothing was changed; --yes does it"]);
     let told = bed.run(&["group", "reset", &group, "--to", "77", "--yes"]).expect(0);
     assert_eq!(row(&told.stdout, &[&topic, "1"])[3], "10", "{}", told.stdout);
-    says(&told, &["the offset wanted is outside the log, and becomes the end next to it", "/1 (from 0 to 10)"]);
+    says(&told, &["the offset is outside the log, and becomes its nearest end", "/1 (from 0 to 10)"]);
     assert_eq!(reset(&bed, &group, &["--shift", "-3", "--yes"]), (json!(10), json!(7), false));
     assert_eq!(reset(&bed, &group, &["--to", "2100-01-01T00:00:00Z", "--yes"]), (json!(7), json!(10), false));
     assert_eq!(reset(&bed, &group, &["--to", "2000-01-01T00:00:00Z", "--yes"]), (json!(10), json!(0), false));

@@ -52,6 +52,8 @@ fn each_mode_prints_one_line() {
             }
         }
         assert_eq!((&produced["bytes"], &produced["bytes"]), (&consumed["bytes"], &handled["bytes"]));
+        let topics = bed.run(&["topic", "list"]).expect(0).stdout;
+        assert!(!topics.contains(&format!("{topic}.dlq")), "what handle creates it deletes: {topics}");
         let described = bed.run(&["group", "describe", &group, "--json"]).expect(0).json_lines().remove(0);
         let lag: i64 = described["offsets"].as_array().unwrap().iter().map(|o| o["lag"].as_i64().unwrap()).sum();
         assert_eq!(lag, 0, "committed");

@@ -22,8 +22,6 @@ use support::{Bed, DEADLINE, Ended, Process, until};
 const RECORDS: usize = 400;
 /// One byte in so many is changed.
 const RATES: [u64; 3] = [1_000, 4_000, 15_000];
-/// Topics that `serve` makes.
-const SHOP: [&str; 4] = ["order-analytics", "order-analytics.dlq", "stock-updates", "stock-updates.dlq"];
 /// A command that reads on and on, for the end of a log that is not there, is asked to end after this time.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long `serve` runs.
@@ -324,7 +322,6 @@ fn a_broken_peer_costs_an_error_and_no_more() {
         None => 0..number("AILURUS_HOSTILE_SEEDS").unwrap_or(RATES.len() as u64),
     };
     let (mut bed, mut codes) = (Bed::new(), BTreeMap::new());
-    bed.adopt_new(&SHOP);
     let plain = Bed::of(bed.brokers.clone());
     let usual = all_commands(&mut bed, &plain, "sound", "nothing was changed", &mut codes);
     let (mut changed, mut most, mut codes) = (0, 0, BTreeMap::new());

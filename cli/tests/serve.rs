@@ -1,271 +1,180 @@
-//! The shop's consumers and their health over HTTP. Always on the embedded broker: their topics have fixed names.
+//! `ailurus serve`: a cluster, watched over HTTP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use ailurus_broker::{Broker, BrokerConfig, Fault, RequestInfo};
+use ailurus_broker::{Broker, BrokerConfig, RequestInfo, Sasl};
 use nix::sys::signal::Signal;
-use serde_json::Value;
-use support::{Bed, DEADLINE, Process, until};
+use serde_json::{Value, json};
+use support::{Bed, Process, address_of, fetch, get, until};
 
-/// Status and body of `GET path`, if that is JSON.
-fn get(address: &str, path: &str) -> Option<(u16, Value)> {
-    let (status, _, body) = fetch(address, path)?;
-    Some((status, serde_json::from_str(&body).ok()?))
-}
-
-/// Status, head and body of `GET path`.
-fn fetch(address: &str, path: &str) -> Option<(u16, String, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((status, head.to_owned(), body.to_owned()))
-}
-
-fn status(address: &str, path: &str) -> u16 {
-    get(address, path).unwrap().0
-}
-
-/// Starts `serve` and gives the address of its HTTP.
-fn serve(bed: &Bed, brokers: &str) -> (Process, String) {
-    serve_with(bed, brokers, &[])
-}
-
-/// The same with these variables.
-fn serve_with(bed: &Bed, brokers: &str, variables: &[(&str, &str)]) -> (Process, String) {
-    let mut command = bed.command(&["serve", "--listen", "127.0.0.1:0", "--brokers", brokers]);
-    command.env("REDPANDA_HEALTH_TIMEOUT", "60000"); // a busy machine may take long
+fn start(bed: &Bed, variables: &[(&str, &str)]) -> (Process, String) {
+    let mut command = bed.command(&["serve", "--listen", "127.0.0.1:0", "--interval", "1"]);
     command.envs(variables.iter().copied());
     let process = Process::spawn(command);
-    let line = process.line(|l| l.starts_with("http://"));
-    let address = line.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+    let address = address_of(&process);
     (process, address)
 }
 
+/// Waits for a report of the cluster.
+#[track_caller]
+fn report(address: &str, wanted: impl Fn(&Value) -> bool) -> (u16, Value) {
+    until(|| get(address, "/health/redpanda").filter(|(_, report)| wanted(report))).expect("the report")
+}
+
+fn group<'a>(report: &'a Value, name: &str) -> Option<&'a Value> {
+    report["groups"].as_array()?.iter().find(|g| g["group"] == name)
+}
+
 #[test]
-fn ready_when_both_consumers_are_members_and_gone_in_order() {
-    let bed = Bed::embedded();
-    let (process, address) = serve(&bed, &bed.brokers);
-    assert_eq!(status(&address, "/health/live"), 200);
-    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
-    let (code, health) = get(&address, "/health/redpanda").unwrap();
-    assert_eq!((code, health["status"].as_str()), (200, Some("healthy")), "{health}");
-    assert_eq!(health["subscriptions"].as_array().unwrap().len(), 2, "{health}");
-    assert!(health["brokers"].as_array().is_some_and(|b| !b.is_empty()), "{health}");
-    assert!(bed.dir.path().join("ailurus-shop.redb").exists());
-    assert!(get(&address, "/health/nothing").is_none_or(|(code, _)| code == 404));
-    process.signal(Signal::SIGTERM);
-    process.end().expect(0);
-    for group in ["stock-consumer-group", "analytics-consumer-group"] {
-        let described = bed.run(&["group", "describe", group, "--json"]).json_lines().remove(0);
-        assert_eq!(described["members"], serde_json::json!([]), "{group} was left");
+fn groups_topics_lag_and_dead_letters_are_shown() {
+    let mut bed = Bed::new();
+    let (topic, name) = (bed.topic("watched", 1), bed.name("readers"));
+    let dead = bed.topic("watched.dlq", 1);
+    bed.feed(&["produce", &topic], b"1\n2\n3\n").expect(0);
+    bed.run(&["consume", &topic, "--group", &name, "--from", "earliest", "--max", "1"]).expect(0);
+    bed.feed(&["produce", &dead], b"1\n2\n").expect(0);
+
+    let (process, address) = start(&bed, &[]);
+    let (code, seen) = report(&address, |r| group(r, &name).is_some_and(|g| g["lag"] == 2));
+    assert!(matches!(code, 200 | 503), "{seen}"); // other groups of the broker may be stalled
+    let of_group = group(&seen, &name).unwrap();
+    assert_eq!((&of_group["members"], &of_group["state"]), (&json!(0), &json!("Empty")), "{seen}");
+    let partition = &of_group["partitions"][0];
+    for (field, value) in [("committed", json!(1)), ("end", json!(3)), ("lag", json!(2)), ("activity", json!("idle"))] {
+        assert_eq!(partition[field], value, "{field}: {seen}");
     }
-}
+    let topics: Vec<_> = seen["topics"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert!(topics.contains(&topic.as_str()) && topics.contains(&dead.as_str()), "{seen}");
+    let letters = |r: &Value| r["deadLetters"].as_array().unwrap().iter().find(|d| d["topic"] == *dead).cloned();
+    assert_eq!(letters(&seen).unwrap()["records"], 2, "{seen}");
 
-#[test]
-fn alive_but_not_ready_without_a_cluster() {
-    let bed = Bed::embedded();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (process, address) = serve(&bed, &nobody);
-    assert_eq!(status(&address, "/health/live"), 200);
-    let (code, body) = get(&address, "/health/ready").unwrap();
-    assert_eq!((code, body["status"].as_str()), (503, Some("not ready")));
-    assert!(body["reasons"][0].as_str().unwrap().contains(&nobody), "{body}");
-    let told = until(|| {
-        let (code, health) = get(&address, "/health/redpanda").unwrap();
-        assert_eq!((code, health["status"].as_str()), (503, Some("unhealthy")));
-        health["problems"][0].as_str().unwrap().contains(&nobody).then_some(())
-    });
-    told.expect("the report names the broker");
+    let (_, _, page) = fetch(&address, "/", "text/html").unwrap();
+    for text in [name.as_str(), &topic, "Dead letters", "<dt>Members</dt><dd>0</dd>", "<dt>Lag</dt><dd>2</dd>"] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
+    let (_, _, metrics) = fetch(&address, "/metrics", "text/plain").unwrap();
+    let lag = format!("ailurus_consumer_lag_records{{group=\"{name}\",topic=\"{topic}\",partition=\"0\"}} 2");
+    let records = format!("ailurus_dead_letter_records{{topic=\"{dead}\"}} 2");
+    for line in [lag, records, format!("ailurus_group_members{{group=\"{name}\",state=\"Empty\"}} 0")] {
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
+    assert_eq!(get(&address, "/health/ready").unwrap().0, 200);
     process.signal(Signal::SIGTERM);
     process.end().expect(0);
 }
 
 #[test]
-fn brokers_that_hang_are_noticed_long_before_the_session_expires() {
+fn metrics_are_documented() {
     let bed = Bed::embedded();
-    let (process, address) =
-        serve_with(&bed, &bed.brokers, &[("REDPANDA_SESSION_TIMEOUT", "300000"), ("REDPANDA_HEALTH_TIMEOUT", "500")]);
-    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
-    bed.stop_broker();
-    let reasons = until(|| {
-        let (code, body) = get(&address, "/health/ready").unwrap();
-        (code == 503).then_some(body["reasons"].to_string())
-    });
-    assert!(reasons.expect("not ready").contains("has not answered within 500ms"));
-    assert_eq!(status(&address, "/health/live"), 200);
-    let (_, health) = get(&address, "/health/redpanda").unwrap();
-    assert_eq!(health["subscriptions"][0]["state"], "member", "{health}");
+    let (process, address) = start(&bed, &[]);
+    report(&address, |_| true);
+    let (_, _, metrics) = fetch(&address, "/metrics", "text/plain").unwrap();
+    let docs = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md")).unwrap();
+    let shown: BTreeSet<_> = metrics.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in shown.iter().filter(|name| **name != "ailurus_build_info") {
+        assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not list {name}");
+    }
     drop(process);
 }
 
 #[test]
-fn the_page_shows_all_and_needs_nothing_from_elsewhere() {
-    let bed = Bed::embedded();
-    let (process, address) = serve_with(&bed, &bed.brokers, &[("REDPANDA_CLIENT_ID", "<b>shop</b>&\"")]);
-    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
-    let shown = until(|| {
-        let (code, head, page) = fetch(&address, "/").unwrap();
-        assert_eq!(code, 200);
-        page.contains("<th scope=\"row\">order-analytics</th>").then_some((head, page)) // it may be as of a moment ago
+fn it_only_reads() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
+    let bed = Bed::of(broker.bootstrap());
+    bed.feed(&["produce", "orders", "--create"], b"x\n").expect(0);
+    bed.run(&["consume", "orders", "--group", "g", "--from", "earliest", "--max", "1"]).expect(0);
+    let topics = bed.run(&["topic", "list"]).expect(0).stdout;
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let requests = Arc::clone(&seen);
+    broker.set_hook(move |request: &RequestInfo<'_>| {
+        requests.lock().unwrap().insert(request.api_key);
+        None
     });
-    let (head, page) = shown.expect("the topics");
-    let head = head.to_lowercase();
-    assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
-    assert!(head.contains("content-security-policy: default-src 'none'; "), "{head}");
-    for text in [
-        "<!DOCTYPE html><html lang=\"en\">",
-        "<title>Healthy – ailurus</title>",
-        "<h1 class=\"state good\">Healthy</h1>",
-        "<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>",
-        "stock-consumer-group",
-        "analytics-consumer-group",
-        "<th scope=\"row\">order-analytics</th>",
-        ">idle</span>",
-        "&lt;b&gt;shop&lt;/b&gt;&amp;&quot;",
-    ] {
-        assert!(page.contains(text), "no {text:?} in {page}");
-    }
-    for text in ["<b>", "http://", "https://", "\"//", " src=", "url(", "@import", "<img", "<iframe"] {
-        assert!(!page.contains(text), "{text:?} in {page}");
-    }
-    let (code, _, fragment) = fetch(&address, "/fragment").unwrap();
-    assert_eq!(code, 200);
-    assert!(fragment.starts_with("<header data-status=\"Healthy\">") && !fragment.contains("<html"), "{fragment}");
+    let (process, address) = start(&bed, &[]);
+    report(&address, |r| group(r, "g").is_some());
     process.signal(Signal::SIGTERM);
     process.end().expect(0);
+    // ListOffsets, Metadata, OffsetFetch, FindCoordinator, DescribeGroups, ListGroups, ApiVersions, DescribeCluster,
+    // ConsumerGroupDescribe: no Produce, Fetch, JoinGroup, CreateTopics or OffsetCommit.
+    let reading = [2, 3, 9, 10, 15, 16, 18, 60, 69];
+    let seen = seen.lock().unwrap().clone();
+    assert!(seen.iter().all(|api| reading.contains(api)), "{seen:?}");
+    assert_eq!(bed.run(&["topic", "list"]).expect(0).stdout, topics);
+    assert_eq!(std::fs::read_dir(bed.dir.path()).unwrap().count(), 0, "no file is written");
 }
 
 #[test]
-fn what_stalls_is_told_and_a_second_signal_does_not_wait_for_it() {
+fn a_partition_whose_member_commits_nothing_is_stalled() {
+    let mut bed = Bed::embedded();
+    let topic = bed.topic("stalled", 1);
+    bed.feed(&["produce", &topic], b"1\n").expect(0);
+    // A member that reads and commits, and is then suspended for longer than the stall timeout, but not its session.
+    let member = bed.start(&["consume", &topic, "--group", "slow", "--from", "earliest"]);
+    member.line(|l| l.ends_with('1'));
+    until(|| bed.run(&["group", "describe", "slow"]).stdout.contains(" 0 ").then_some(()));
+    let (process, address) = start(&bed, &[("REDPANDA_STALL_TIMEOUT", "500")]);
+    report(&address, |r| group(r, "slow").is_some_and(|g| g["partitions"][0]["committed"] == 1));
+    member.signal(Signal::SIGSTOP);
+    bed.feed(&["produce", &topic], b"2\n").expect(0);
+    let (code, seen) = report(&address, |r| r["status"] == "unhealthy");
+    assert_eq!(code, 503, "{seen}");
+    let problem = seen["problems"][0].as_str().unwrap();
+    assert!(problem.starts_with(&format!("{topic}/0 of group \"slow\" is stalled: 1 record waits")), "{problem}");
+    assert_eq!(get(&address, "/health/ready").unwrap().0, 200, "the watcher itself works");
+    member.signal(Signal::SIGCONT);
+    report(&address, |r| r["status"] == "healthy");
+    drop(process);
+}
+
+#[test]
+fn an_outage_is_shown_with_what_was_seen_before() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
-    // A dead letter is written and never acknowledged.
-    broker.set_hook(|request: &RequestInfo<'_>| {
-        let letter = b"stock-updates.dlq";
-        let is_letter = request.api_key == 0 && request.body.windows(letter.len()).any(|w| w == letter);
-        is_letter.then_some(Fault::DelayResponse(DEADLINE * 10))
-    });
-    let bed = Bed::embedded();
-    let long = [
-        ("REDPANDA_STALL_TIMEOUT", "200"),
-        ("REDPANDA_SHUTDOWN_TIMEOUT", "3600000"),
-        ("REDPANDA_DELIVERY_TIMEOUT", "3600000"),
-        ("REDPANDA_REQUEST_TIMEOUT", "600000"),
-    ];
-    let (process, address) = serve_with(&bed, &broker.bootstrap(), &long);
-    until(|| (status(&address, "/health/ready") == 200).then_some(())).expect("ready");
-    let produce = ["produce", "stock-updates", "--partition", "0", "--brokers", &broker.bootstrap()];
-    bed.feed(&produce, b"no event\n").expect(0);
-    let stalled = until(|| {
-        let (code, health) = get(&address, "/health/redpanda").unwrap();
-        (code == 503).then_some(health)
-    });
-    let stalled = stalled.expect("it stalls");
-    let problem = stalled["problems"][0].as_str().unwrap();
-    assert!(
-        problem.starts_with("stock-updates/0 of group \"stock-consumer-group\" is stalled: 1 record waits"),
-        "{problem}"
-    );
-    assert!(problem.contains("the dead letter of offset 0 is being written"), "{problem}");
-    assert!(fetch(&address, "/").unwrap().2.contains("<span class=\"state bad\">stalled</span> for "));
-    assert_eq!(status(&address, "/health/ready"), 200, "it is in its groups, and its brokers answer");
-
-    process.signal(Signal::SIGTERM);
-    let ending = until(|| {
-        let (code, body) = get(&address, "/health/ready").unwrap();
-        (code == 503).then(|| body["reasons"][0].as_str().unwrap().to_owned())
-    });
-    assert_eq!(ending.as_deref(), Some("the process is shutting down"));
-    process.error_line(|line| line.starts_with("waiting for ") && line.ends_with("a second signal cuts it short"));
-    process.signal(Signal::SIGTERM);
-    let ended = process.end().expect(130);
-    let left = "group stock-consumer-group ended with records left: stock-updates/0: 0 in hand cancelled, 1 parked, 0 not begun";
-    assert!(ended.stderr.contains(left), "{}", ended.stderr);
-    drop(broker);
-}
-
-#[test]
-fn without_being_told_it_listens_on_loopback() {
-    let bed = Bed::embedded();
-    let help = bed.run(&["serve", "--help"]).expect(0).stdout;
-    assert!(help.contains("--listen") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
-}
-
-/// The reasons of `/health/ready`, once it answers with this status and they hold this text.
-fn until_ready_says(address: &str, code: u16, text: &str) -> String {
-    let said = until(|| {
-        let (is, body) = get(address, "/health/ready")?;
-        Some(body["reasons"].to_string()).filter(|reasons| is == code && reasons.contains(text))
-    });
-    said.unwrap_or_else(|| panic!("{code} {text}: {:?}", get(address, "/health/ready")))
-}
-
-#[test]
-fn brokers_that_are_away_at_the_start_and_later_are_on_the_page_and_waited_for() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
-    let down = || runtime.block_on(broker.stop_node(0)).unwrap();
-    let up = || runtime.block_on(broker.start_node(0)).unwrap();
+    let bed = Bed::of(broker.bootstrap());
+    bed.feed(&["produce", "orders", "--create"], b"x\n").expect(0);
+    bed.run(&["consume", "orders", "--group", "g", "--from", "earliest", "--max", "1"]).expect(0);
     let refused = format!("{}: refused the connection", broker.bootstrap());
-    let bed = Bed::embedded();
-    down();
-    let (process, address) = serve_with(&bed, &broker.bootstrap(), &[("REDPANDA_SESSION_TIMEOUT", "300000")]);
-    until_ready_says(&address, 503, "group \\\"stock-consumer-group\\\" can't be reached as it should");
-    let (code, health) = get(&address, "/health/redpanda").unwrap();
-    assert_eq!((code, &health["status"]), (503, &Value::from("unhealthy")), "{health}");
-    assert_eq!(health["subscriptions"][0]["state"], "joining", "{health}");
-    assert!(health["subscriptions"][0]["problem"].as_str().unwrap().contains(&refused), "{health}");
-    for shown in ["stock-consumer-group", &refused] {
-        assert!(until(|| fetch(&address, "/")?.2.contains(shown).then_some(())).is_some(), "{shown} on the page");
-    }
-    // It is back, and all is well without a restart.
-    up();
-    until_ready_says(&address, 200, "null");
-    let healthy =
-        || until(|| (get(&address, "/health/redpanda")?.1["status"] == "healthy").then_some(())).expect("healthy");
-    healthy();
-    // It goes away under work, and comes back.
-    down();
-    until_ready_says(&address, 503, &refused);
-    assert!(until(|| fetch(&address, "/")?.2.contains(&refused).then_some(())).is_some(), "on the page");
-    assert_eq!(status(&address, "/health/live"), 200);
-    up();
-    until_ready_says(&address, 200, "null");
-    healthy();
-    // What is written now is handled.
-    bed.feed(&["produce", "stock-updates", "--partition", "0", "--brokers", &broker.bootstrap()], b"no event\n")
-        .expect(0);
-    let letter = || bed.run(&["dlq", "list", "stock-updates.dlq", "--brokers", &broker.bootstrap(), "--json"]).stdout;
-    assert!(until(|| (!letter().is_empty()).then_some(())).is_some(), "a dead letter");
+    runtime.block_on(broker.stop_node(0)).unwrap();
+    let (process, address) = start(&bed, &[]);
+    assert_eq!(get(&address, "/health/live").unwrap().0, 200);
+    let (code, _) = report(&address, |r| r["problems"].to_string().contains(&refused));
+    assert_eq!(code, 503);
+    let (code, body) = get(&address, "/health/ready").unwrap();
+    assert_eq!(code, 503, "{body}");
+    assert!(body["reasons"].to_string().contains(&refused), "{body}");
+    runtime.block_on(broker.start_node(0)).unwrap();
+    report(&address, |r| r["status"] == "healthy" && group(r, "g").is_some());
+    assert_eq!(get(&address, "/health/ready").unwrap().0, 200);
+    runtime.block_on(broker.stop_node(0)).unwrap();
+    let (code, seen) = report(&address, |r| r["status"] == "unhealthy");
+    assert_eq!(code, 503);
+    assert!(group(&seen, "g").is_some(), "{seen}");
     process.signal(Signal::SIGTERM);
-    let ended = process.end().expect(0);
-    let started = ended.stderr.lines().filter(|l| l.contains("can't start")).count();
-    assert_eq!(started, 1, "{}", ended.stderr);
+    process.end().expect(0);
 }
 
 #[test]
 fn a_first_login_that_is_refused_ends_it() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let sasl = ailurus_broker::Sasl::default().user("shop", "secret");
+    let sasl = Sasl::default().user("watcher", "secret");
     let broker = runtime.block_on(Broker::start(BrokerConfig::default().sasl(sasl))).unwrap();
-    let bed = Bed::embedded();
-    let login = [
-        ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
-        ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
-        ("REDPANDA_SASL_MECHANISM", "PLAIN"),
-        ("REDPANDA_SASL_USERNAME", "shop"),
-        ("REDPANDA_SASL_PASSWORD", "wrong"),
-    ];
-    let (process, _) = serve_with(&bed, &broker.bootstrap(), &login);
-    let ended = process.end().expect(6);
-    assert!(ended.stderr.contains("stock-consumer-group"), "{}", ended.stderr);
+    let bed = Bed::of(broker.bootstrap());
+    let (process, _) = start(
+        &bed,
+        &[
+            ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+            ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
+            ("REDPANDA_SASL_MECHANISM", "PLAIN"),
+            ("REDPANDA_SASL_USERNAME", "watcher"),
+            ("REDPANDA_SASL_PASSWORD", "wrong"),
+        ],
+    );
+    process.end().expect(6);
 }

@@ -34,7 +34,7 @@ fn topics_are_created_listed_described_and_deleted() {
     assert!(again.stderr.contains(&topic) && again.stderr.contains("TopicAlreadyExists"), "{}", again.stderr);
     let again = bed.run(&["topic", "create", &topic, "--partitions", "7", "--if-not-exists"]).expect(0);
     assert_eq!(again.stdout, format!("{topic} exists already, with 4 partitions\n"));
-    assert!(again.stderr.contains("without the 7 partitions asked for"), "{}", again.stderr);
+    assert!(again.stderr.contains("without the 7 partitions requested"), "{}", again.stderr);
     bed.run(&["topic", "create", &topic, "--if-not-exists", "--validate-only"]).expect(0);
 
     let told = bed.run(&["topic", "delete", &topic]).expect(0);
@@ -214,6 +214,9 @@ fn a_place_is_understood_by_every_command_that_takes_one() {
         assert_eq!(read.lines().count(), 2, "{place}");
     }
     assert!(delete("1700000000000").1.contains("taken as milliseconds since 1970, 2023-11-14T22:13:20"));
+    let hint = "for seconds since 1970 write 1700000000000 (milliseconds) or 2023-11-14T22:13:20Z";
+    let read = bed.run(&["consume", &topic, "--exit-at-end", "--from", "1700000000"]).expect(0);
+    assert!(read.stderr.contains(hint), "{}", read.stderr);
     assert_eq!((reset("99"), delete("99").0), (vec![2, 0], vec![2]));
     assert!(delete("99").1.contains("offset 99 is beyond the end of"));
 }

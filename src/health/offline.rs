@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::probe::{topic_health, unlisted_replica_brokers};
 use super::{BrokerHealth, TopicHealth};
-use crate::admin::{Admin, GroupFilter};
+use crate::admin::{Admin, GroupFilter, TopicInfo};
 use crate::cluster::{Client, TopicMeta};
 
 /// Number of groups asked at the same time.
@@ -90,4 +90,21 @@ async fn find_readers(
         }
     }
     is_whole
+}
+
+impl From<&TopicInfo> for TopicHealth {
+    /// Takes the topic as an administrator sees it; which groups read it is not part of that.
+    fn from(topic: &TopicInfo) -> Self {
+        let partitions = &topic.partitions;
+        let offline: Vec<_> = partitions.iter().filter(|p| p.leader.is_none()).map(|p| p.partition).collect();
+        Self {
+            name: topic.name.clone(),
+            exists: true,
+            partitions: partitions.len(),
+            without_leader: offline.len(),
+            offline,
+            groups: Vec::new(),
+            under_replicated: partitions.iter().filter(|p| p.in_sync_replicas.len() < p.replicas.len()).count(),
+        }
+    }
 }

@@ -7,12 +7,12 @@ use ailurus::admin::{Acl as List, AclFilter, AclOperation, AclPermission, Patter
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
+use crate::options::{Global, Json};
 use crate::output::{self, Table, note};
 use crate::settings;
 
-/// List, create and delete access control lists: who may do what.
+/// List, create and delete access control lists.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Acl {
@@ -21,7 +21,7 @@ pub struct Acl {
 }
 
 const AFTER_HELP: &str = "\
-Brokers that keep no access control lists, such as Kafka without an authorizer, are an error.
+It is an error if the brokers have no authorizer.
 
 Kinds of resources are topic, group, cluster, transactional-id, delegation-token and user. Operations
 are all, read, write, create, delete, alter, describe, cluster-action, describe-configs,
@@ -31,41 +31,43 @@ Examples:
   ailurus acl create --principal User:billing --operation read --resource topic:orders
   ailurus acl create --principal User:billing --operation read --resource group:billing --pattern prefixed
   ailurus acl create --principal User:eve --operation all --resource cluster --permission deny
-  ailurus acl list --resource topic:orders --covering        # whatever holds for orders
+  ailurus acl list --resource topic:orders --covering        # all that apply to orders
   ailurus acl delete --principal User:billing                # dry run
   ailurus acl delete --principal User:billing --yes";
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Those that fit; all if nothing is said.
+    /// List the access control lists that match; all without options.
     List {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
         output: Json,
     },
-    /// Create one for each principal and operation named. What is there already is no error.
+    /// Create an entry for each principal and operation. One that exists already is no error.
     Create {
-        /// Whom it is about, such as User:alice; User:* means all. Several are separated by commas.
+        /// Principals, such as User:alice, separated by commas; User:* means all.
         #[arg(long, required = true, value_name = "PRINCIPAL", value_delimiter = ',')]
         principal: Vec<String>,
-        /// What may be done. Several are separated by commas.
+        /// Operations, separated by commas.
         #[arg(long, required = true, value_name = "OPERATION", value_delimiter = ',')]
         operation: Vec<AclOperation>,
-        /// With what: KIND:NAME such as topic:orders, or cluster. The name * means all.
+        /// Resource: KIND:NAME such as topic:orders, or cluster. The name * means all.
         #[arg(long, value_name = "KIND:NAME")]
         resource: Resource,
-        /// How the name is meant: literal, or prefixed, which means all that begin so.
+        /// Match of the name: literal, or prefixed for all names that begin with it.
         #[arg(long, value_name = "PATTERN", default_value = "literal")]
         pattern: PatternKind,
-        /// From which address; * means all.
+        /// Address of the client; * means all.
         #[arg(long, value_name = "HOST", default_value = "*")]
         host: String,
-        /// Whether it may be done: allow or deny. A denial goes before what allows.
+        /// Permission: allow or deny. A denial takes precedence.
         #[arg(long, value_name = "PERMISSION", default_value = "allow")]
         permission: AclPermission,
     },
-    /// Delete those that fit. Dry run without --yes: prints which they are.
+    /// Delete the access control lists that match.
+    ///
+    /// Dry run without --yes: prints what would be done.
     #[command(group(ArgGroup::new("which").required(true).multiple(true)
         .args(["resource", "pattern", "principal", "host", "operation", "permission"])))]
     Delete {
@@ -79,28 +81,28 @@ enum Action {
     },
 }
 
-/// Which ones.
+/// Options that choose access control lists.
 #[derive(Debug, Clone, Args)]
 struct Filter {
-    /// About this kind of resource, or KIND:NAME, with just this name.
+    /// Kind of resource, or KIND:NAME for exactly this name.
     #[arg(long, value_name = "KIND[:NAME]")]
     resource: Option<Resource>,
-    /// With the name of --resource, or a prefix of it, or *: all that hold for it.
+    /// Include those that apply to the name of --resource by a prefix or by *.
     #[arg(long, requires = "resource", conflicts_with = "pattern")]
     covering: bool,
-    /// With a name that is meant so: literal or prefixed.
+    /// Match of the name: literal or prefixed.
     #[arg(long, value_name = "PATTERN")]
     pattern: Option<PatternKind>,
-    /// About this principal, such as User:alice.
+    /// Principal, such as User:alice.
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
-    /// From this address.
+    /// Address of the client.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// To do this.
+    /// Operation.
     #[arg(long, value_name = "OPERATION")]
     operation: Option<AclOperation>,
-    /// That allow, or that deny.
+    /// Permission: allow or deny.
     #[arg(long, value_name = "PERMISSION")]
     permission: Option<AclPermission>,
 }
@@ -125,7 +127,7 @@ impl FromStr for Resource {
 }
 
 impl Resource {
-    /// Its name, which of the cluster goes without saying.
+    /// Returns kind and name; the cluster needs no name.
     fn full(self) -> Result<(ResourceKind, String), Usage> {
         const CLUSTER: &str = "kafka-cluster";
         match (self.kind, self.name) {

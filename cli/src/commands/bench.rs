@@ -22,8 +22,8 @@ use nix::sys::time::TimeVal;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::args::{Codec, Global, MaxRequestSize};
 use crate::exit::{Exit, Usage};
+use crate::options::{Codec, Global, MaxRequestSize};
 use crate::output::{self, note};
 use crate::settings;
 
@@ -122,8 +122,12 @@ pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
         Mode::Latency => latency(&client, &args, &data).await?,
     };
     client.close().await;
-    let failed = done.errors > 0;
-    output::json(&meter.finish(&args, done)?)?;
+    let (failed, created) = (done.errors > 0, done.created.clone());
+    let line = meter.finish(&args, done)?;
+    if let Some(topic) = created {
+        settings::admin(global, async |admin| Ok(admin.delete_topic(&topic).await?)).await?;
+    }
+    output::json(&line)?;
     Ok(if failed { Exit::Failure } else { Exit::Success })
 }
 
@@ -169,6 +173,8 @@ struct Done {
     errors: u64,
     first: Option<Instant>,
     latencies: Vec<Duration>,
+    /// A topic to delete at the end.
+    created: Option<String>,
 }
 
 impl Done {
@@ -265,7 +271,10 @@ struct Handled {
 
 async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
     // The dead-letter topic may be created, and with it a mistyped topic would be.
-    Admin::new(client).describe_topic(&args.topic).await?;
+    let admin = Admin::new(client);
+    admin.describe_topic(&args.topic).await?;
+    let dead_letters = format!("{}{}", args.topic, client.config().processor.dead_letter_suffix);
+    let is_new = admin.describe_topic(&dead_letters).await.is_err_and(|e| e.is_unknown_topic());
     let (handled, wanted) = (Arc::new(Handled::default()), args.records);
     let seen = Arc::clone(&handled);
     let handler = move |message: Message| {
@@ -278,7 +287,7 @@ async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
         std::future::ready(())
     };
     let subscription = Processor::new(client).subscribe(&[&args.topic], &args.group, handler).await?;
-    let mut done = Done::default();
+    let mut done = Done { created: is_new.then_some(dead_letters), ..Done::default() };
     let mut before = 0;
     while tokio::time::timeout(PATIENCE, handled.all.notified()).await.is_err() {
         let now = handled.records.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::embedded::{Embedded, Preset};
 use crate::exit::Exit;
-use crate::listen::Address;
+use crate::options::Address;
 use crate::output;
 use crate::signals::Shutdown;
 

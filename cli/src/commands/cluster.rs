@@ -1,4 +1,4 @@
-//! `ailurus cluster`: the brokers, and what each serves.
+//! `ailurus cluster`: the brokers, and the APIs of each.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::args::{Global, Json};
 use crate::exit::{Exit, NotFound};
+use crate::options::{Global, Json};
 use crate::output::{self, Table, note, or_dash, thousands};
 use crate::settings;
 
-/// Describe the cluster and its brokers: addresses, racks, versions, disk use, and the APIs that each serves.
+/// Describe the cluster and its brokers: addresses, racks, versions, disk use, APIs.
 #[derive(Debug, Args)]
 pub struct Cluster {
     #[command(subcommand)]
@@ -21,24 +21,24 @@ pub struct Cluster {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The cluster's id and controller, and each broker. Exits with 1 if one does not answer.
+    /// Describe the cluster's id and controller, and each broker. Exits with 1 if one does not respond.
     ///
     /// VERSION is the Kafka release that a broker reports; Redpanda reports none. BYTES is the size of its replicas, FREE the
-    /// space left on their volumes, where brokers report it.
+    /// free space on their volumes, where brokers report it.
     Describe {
         #[command(flatten)]
         output: Json,
     },
-    /// The APIs of each broker: the versions that it serves, those that this program speaks, and which one is used. Exits with 1
-    /// if a broker does not answer; the others are listed.
+    /// List the APIs of each broker: the versions that it serves, those of this client, and the one that is used.
     ///
-    /// USED is "no" of what this program would use and the broker does not serve, and - of what this program does not use.
+    /// USED is "no" for an API that this client needs and the broker does not serve, and - for one that this client does not
+    /// use. Exits with 1 if a broker does not respond; the others are listed.
     #[command(after_help = "\
 Examples:
   ailurus cluster api-versions
   ailurus cluster api-versions --broker 1 --json | jq '.[0].apis[] | select(.client and .used == null)'")]
     ApiVersions {
-        /// Only of this broker.
+        /// Id of the broker [default: all].
         #[arg(long, value_name = "ID")]
         broker: Option<i32>,
         #[command(flatten)]
@@ -54,7 +54,7 @@ pub async fn run(global: &Global, args: Cluster) -> anyhow::Result<Exit> {
     settings::admin(global, act).await
 }
 
-/// Replicas and bytes of a broker, and what is free.
+/// Disk use of a broker.
 #[derive(Debug, Default)]
 struct Disk {
     replicas: usize,
@@ -75,21 +75,21 @@ async fn describe(admin: &Admin, as_json: bool) -> anyhow::Result<Exit> {
     }
     let failed: Vec<_> = cluster.brokers.iter().filter_map(|b| Some((b.id, b.error.as_ref()?))).collect();
     for (id, why) in &failed {
-        note(format_args!("broker {id} does not answer: {why}"));
+        note(format_args!("broker {id} does not respond: {why}"));
     }
-    let silent = output::note_missing("what a broker has on disk is not known", &silent);
+    let silent = output::note_missing("disk use of a broker is not known", &silent);
     Ok(if failed.is_empty() && !silent { Exit::Success } else { Exit::Failure })
 }
 
-/// The disks of the brokers that answer, and why others do not, but for those known to be silent. None where brokers don't serve
-/// it: then that is said.
+/// Returns the disk use of brokers, and the reasons of those that did not report it, apart from brokers known not to respond.
+/// If brokers don't serve the request, there is none, and a note says so.
 fn disks(dirs: Dirs, cluster: &ClusterDescription) -> (Option<Disks>, Vec<(i32, String)>) {
     let (mut disks, mut silent) = (Disks::new(), Vec::new());
     for (id, dirs) in dirs {
         match dirs {
             Ok(dirs) => drop(disks.insert(id, disk(&dirs))),
             Err(e) if e.kind() == ErrorKind::Unsupported => {
-                note(format_args!("what the brokers have on disk is not known: {e:#}"));
+                note(format_args!("disk use is not known: {e:#}"));
                 return (None, Vec::new());
             }
             Err(_) if cluster.brokers.iter().any(|b| b.id == id && b.error.is_some()) => {}
@@ -140,11 +140,11 @@ fn table(cluster: &ClusterDescription, disks: Option<&Disks>) -> String {
     format!("cluster {id}  controller {controller}  brokers {count}{}\n\n{brokers}", features(&cluster.brokers))
 }
 
-/// What the cluster has agreed on, as the first broker that tells it sees it.
+/// Returns the finalized features, from the first broker that reports them.
 fn features(brokers: &[BrokerDescription]) -> String {
-    let told = brokers.iter().map(|b| &b.features).find(|f| !f.is_empty());
+    let reported = brokers.iter().map(|b| &b.features).find(|f| !f.is_empty());
     let one = |(name, level): (&String, &i16)| format!("{name} {level}");
-    let list = told.into_iter().flatten().map(one).collect::<Vec<_>>().join(", ");
+    let list = reported.into_iter().flatten().map(one).collect::<Vec<_>>().join(", ");
     if list.is_empty() { list } else { format!("\nfeatures {list}") }
 }
 
@@ -158,7 +158,7 @@ async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow
     }
     let (mut all, mut silent) = (Vec::new(), Vec::new());
     for b in brokers {
-        // It has not answered this question a moment ago.
+        // It did not respond to the same request a moment ago.
         if let Some(why) = b.error {
             silent.push((b.id, why));
             continue;
@@ -177,7 +177,7 @@ async fn api_versions(admin: &Admin, only: Option<i32>, as_json: bool) -> anyhow
         let gap = if n > 0 { "\n" } else { "" };
         output::print(format_args!("{gap}broker {} at {}\n\n{}", b.id, b.address, versions(apis)))?;
     }
-    Ok(if output::note_missing("a broker does not answer", &silent) { Exit::Failure } else { Exit::Success })
+    Ok(if output::note_missing("a broker does not respond", &silent) { Exit::Failure } else { Exit::Success })
 }
 
 fn versions(apis: &[ApiSupport]) -> Table {

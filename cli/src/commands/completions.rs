@@ -1,13 +1,12 @@
-//! `ailurus completions`: what a shell needs to complete our command lines.
+//! `ailurus completions`: completions of a shell.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::exit::Exit;
 use crate::output;
 
-/// Print a shell's completions of this command.
+/// Print the completions of this command for a shell.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,14 +14,14 @@ Examples:
   ailurus completions zsh > /usr/local/share/zsh/site-functions/_ailurus
   ailurus completions fish > ~/.config/fish/completions/ailurus.fish")]
 pub struct Completions {
-    /// The shell.
+    /// Name of the shell.
     #[arg(value_enum)]
     shell: Shell,
 }
 
-pub fn run(args: &Completions) -> anyhow::Result<Exit> {
-    let mut script = Vec::new(); // what is generated expects a writer that can't fail
-    clap_complete::generate(args.shell, &mut Cli::command(), "ailurus", &mut script);
+pub fn run(mut command: Command, args: &Completions) -> anyhow::Result<Exit> {
+    let mut script = Vec::new(); // the generator expects a writer that can't fail
+    clap_complete::generate(args.shell, &mut command, "ailurus", &mut script);
     output::print(String::from_utf8_lossy(&script))?;
     Ok(Exit::Success)
 }

@@ -4,8 +4,8 @@ use ailurus::Admin;
 use ailurus::admin::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::args::{Global, Json, pair};
 use crate::exit::Exit;
+use crate::options::{Global, Json, pair};
 use crate::output::{self, Table, note, or_dash};
 use crate::settings;
 
@@ -18,7 +18,7 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Settings that were given, with their values and where they come from; with --all those that were not, too.
+    /// Describe the settings that are not at their defaults, with values and sources; with --all every setting.
     #[command(after_help = "\
 Examples:
   ailurus config describe --topic orders
@@ -27,15 +27,15 @@ Examples:
     Describe {
         #[command(flatten)]
         of: Of,
-        /// Also those that have their default.
+        /// Include settings at their defaults.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         output: Json,
     },
-    /// Change single settings: all of the changes are made, or none.
+    /// Change single settings, all of them or none.
     ///
-    /// Dry run without --yes: the brokers check the change, and it is printed.
+    /// Dry run without --yes: the brokers check the changes, which are printed.
     #[command(
         group(ArgGroup::new("change").required(true).multiple(true).args(["set", "delete", "append", "subtract"])),
         after_help = "\
@@ -51,38 +51,38 @@ Examples:
     Alter {
         #[command(flatten)]
         of: Of,
-        /// Give a setting a value.
+        /// Set a value.
         #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
         set: Vec<(String, String)>,
-        /// Go back to a setting's default.
+        /// Reset to the default.
         #[arg(long, value_name = "NAME")]
         delete: Vec<String>,
         /// Add items, separated by commas, to a setting that is a list.
         #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
         append: Vec<(String, String)>,
-        /// Take items out of a setting that is a list.
+        /// Remove items, separated by commas, from a setting that is a list.
         #[arg(long, value_name = "NAME=ITEMS", value_parser = pair)]
         subtract: Vec<(String, String)>,
-        /// Do it; without this option the brokers check the change, and it is printed.
+        /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
-        /// As without --yes.
+        /// Dry run, the default.
         #[arg(long, conflicts_with = "yes", hide = true)]
         validate_only: bool,
     },
 }
 
-/// Whose settings.
+/// The resource whose settings are meant.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Of {
-    /// Those of a topic.
+    /// Settings of a topic.
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// Those of a broker.
+    /// Settings of a broker.
     #[arg(long, value_name = "ID")]
     broker: Option<i32>,
-    /// Those given to all brokers; of Redpanda the cluster's.
+    /// Settings of all brokers; of Redpanda, of the cluster.
     #[arg(long)]
     broker_defaults: bool,
 }
@@ -128,15 +128,15 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
             admin.check_configs(&of, &changes).await?;
             let now = admin.describe_configs(&of).await?;
             let mut plan = Table::new(["NAME", "NOW", "CHANGE"]);
-            let mut tell = |name: &str, change: String| {
+            let mut add = |name: &str, change: String| {
                 let now = now.iter().find(|c| c.name == name);
                 let value = now.map_or_else(|| "-".to_owned(), shown);
                 plan.row([name.to_owned(), value, change]);
             };
-            set.iter().for_each(|(n, v)| tell(n, format!("set to {v}")));
-            delete.iter().for_each(|n| tell(n, "back to its default".to_owned()));
-            append.iter().for_each(|(n, v)| tell(n, format!("add {v}")));
-            subtract.iter().for_each(|(n, v)| tell(n, format!("take out {v}")));
+            set.iter().for_each(|(n, v)| add(n, format!("set to {v}")));
+            delete.iter().for_each(|n| add(n, "reset to its default".to_owned()));
+            append.iter().for_each(|(n, v)| add(n, format!("add {v}")));
+            subtract.iter().for_each(|(n, v)| add(n, format!("remove {v}")));
             output::print(plan)?;
             note(format_args!("nothing of {of} was changed; --yes does it"));
         }

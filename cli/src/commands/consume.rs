@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use ailurus::{Admin, Client, Consumer, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
 use clap::Args;
 
-use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
+use crate::options::{Global, Json};
 use crate::output::{self, note};
 use crate::place::Place;
 use crate::selection::Selection;

@@ -1,5 +1,6 @@
 //! `ailurus demo`: a shop's traffic through real consumer groups, a member killed on the way, and the history checked.
 
+mod events;
 mod history;
 mod members;
 mod plan;
@@ -9,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ailurus::{Admin, Client, Compression, Config, ConsumerConfig, Delivery, Producer, ProducerRecord};
-use ailurus_shop::Topics;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -17,15 +17,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::args::{Global, Json};
 use crate::embedded::Embedded;
 use crate::exit::Exit;
+use crate::options::{Global, Json};
 use crate::output::{self, note, thousands};
 use crate::settings;
 use crate::signals::Shutdown;
 use history::{Verdict, per_second};
-use members::{Members, Run, group, topic};
-use plan::{PARTITIONS, Stream};
+use members::{Members, Run};
+use plan::{Names, PARTITIONS, Stream};
 
 /// Run a shop's events through it all, kill a consumer on the way and check that nothing is lost.
 ///
@@ -92,16 +92,16 @@ struct Demonstration {
     config: Config,
     embedded: bool,
     args: Demo,
-    topics: Topics,
+    names: Names,
     run: Arc<Run>,
 }
 
 impl Demonstration {
     fn new(config: Config, embedded: bool, args: Demo) -> Self {
         let id = Uuid::now_v7().simple().to_string();
-        let topics = Topics::with_prefix(&format!("ailurus-demo-{}-", &id[24..]));
+        let names = Names::with_prefix(format!("ailurus-demo-{}-", &id[24..]));
         let run = Arc::new(Run::new(args.orders));
-        Self { config, embedded, args, topics, run }
+        Self { config, embedded, args, names, run }
     }
 
     async fn run(self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
@@ -145,11 +145,11 @@ impl Demonstration {
 
     async fn with_topics(&self, client: &Client, admin: &Admin, shutdown: &Shutdown) -> anyhow::Result<Report> {
         for stream in [Stream::Orders, Stream::Stock] {
-            let topic = topic(&self.topics, stream);
-            admin.create_topic(topic, PARTITIONS, None).await?;
+            let topic = self.names.topic(stream);
+            admin.create_topic(&topic, PARTITIONS, None).await?;
             self.say("Topic", format_args!("{topic} with {PARTITIONS} partitions"));
         }
-        let mut members = Members::new(self.config.clone(), self.consumer_config(), self.topics.clone());
+        let mut members = Members::new(self.config.clone(), self.consumer_config(), self.names.clone());
         let begun = Instant::now();
         let patience = Duration::from_secs(self.args.timeout.unwrap_or(90 + u64::from(self.args.orders) / 1000));
         let mut published = Published::default();
@@ -269,8 +269,8 @@ impl Demonstration {
             }
             let e = self.run.plan.encode(event)?;
             self.run.history(|h| h.sent(event, self.run.begun.elapsed()));
-            let topic = topic(&self.topics, e.stream);
-            let record = ProducerRecord::to(topic).key(&e.key).value(&e.value).headers(&e.headers);
+            let topic = self.names.topic(e.stream);
+            let record = ProducerRecord::to(&topic).key(&e.key).value(&e.value).headers(&e.headers);
             pending.send((event, producer.send(record).await?)).await.context("acknowledgements are no longer read")?;
         }
         drop(pending);
@@ -285,15 +285,15 @@ impl Demonstration {
 
     async fn delete_topics(&self, admin: &Admin) {
         for stream in [Stream::Orders, Stream::Stock] {
-            let (topic, group) = (topic(&self.topics, stream), group(&self.topics, stream));
-            for topic in [topic, &format!("{topic}{}", self.config.processor.dead_letter_suffix)] {
+            let (topic, group) = (self.names.topic(stream), self.names.group(stream));
+            for topic in [&topic, &format!("{topic}{}", self.config.processor.dead_letter_suffix)] {
                 match admin.delete_topic(topic).await {
                     Err(e) if !e.is_unknown_topic() => self.say("Left", format_args!("topic {topic}: {e:#}")),
                     _ => {}
                 }
             }
             // A group without members is forgotten by the brokers in any case, only later.
-            if let Err(e) = admin.delete_group(group).await {
+            if let Err(e) = admin.delete_group(&group).await {
                 tracing::debug!(group, error = format!("{e:#}"), "the group was not deleted");
             }
         }

@@ -13,8 +13,8 @@ use std::str::FromStr;
 use ailurus::{Acks, Client};
 use clap::{Args, Subcommand};
 
-use crate::args::{Global, Json};
 use crate::exit::{Exit, Usage};
+use crate::options::{Global, Json};
 use crate::settings;
 use crate::signals::Shutdown;
 use log::Filter;

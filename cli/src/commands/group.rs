@@ -8,8 +8,8 @@ use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupOffset, M
 use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::args::{Global, Json};
 use crate::exit::Exit;
+use crate::options::{Global, Json};
 use crate::output::{self, Table, note, or_dash, ranges};
 use crate::selection::Selection;
 use crate::settings;
@@ -23,51 +23,53 @@ pub struct Group {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The groups of all brokers: the group protocol of each, and the kind of its members (consumer, connect). Exits with 1 if a broker does not answer; the groups of the others are listed.
+    /// List the groups of all brokers with their state, group protocol and kind of members (consumer, connect).
+    ///
+    /// Exits with 1 if a broker does not respond; the groups of the others are listed.
     #[command(after_help = "\
 Examples:
   ailurus group list --state empty,dead
   ailurus group list --protocol consumer --json")]
     List {
-        /// Only those in one of these states, separated by commas.
+        /// Only groups in one of these states, separated by commas.
         #[arg(long, value_name = "STATE", value_delimiter = ',', ignore_case = true)]
         state: Vec<State>,
-        /// Only those whose members speak one of these protocols, as REDPANDA_GROUP_PROTOCOL names them; --type is the same. Redpanda,
-        /// and Kafka before 3.8, can't do this and say so.
+        /// Only groups of one of these protocols, as in REDPANDA_GROUP_PROTOCOL; --type is the same. Redpanda, and Kafka
+        /// before 3.8, do not support it.
         #[arg(long = "protocol", alias = "type", value_name = "PROTOCOL", value_delimiter = ',', ignore_case = true)]
         kind: Vec<Kind>,
         #[command(flatten)]
         output: Json,
     },
-    /// Members of a group, what each owns, and how far each partition of its topics is.
+    /// Describe a group: its members and their assignment, and committed offset, end and lag of each partition.
     ///
-    /// The end of a partition without a leader is - and the reason stands on stderr; what can be had is shown at once. Where
-    /// nothing is committed, LAG is the whole log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 3 if the
-    /// group does not exist, and with 1 if an end is not known.
+    /// The end of a partition without a leader is -, with the reason on stderr. Where nothing is committed, LAG is the whole
+    /// log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 3 if the group does not exist, and with 1 if
+    /// an end is not known.
     Describe {
-        /// The group.
+        /// Name of the group.
         group: String,
         #[command(flatten)]
         output: Json,
     },
     Reset(reset::Reset),
-    /// Delete a group, and what it has committed. Refused while it has members.
+    /// Delete a group and its committed offsets. Refused while it has members.
     ///
     /// Dry run without --yes: prints what would be done.
     Delete {
-        /// The group.
+        /// Name of the group.
         group: String,
         /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
         yes: bool,
     },
-    /// Forget what a group has committed for some partitions. Refused while its members subscribe to the topic.
+    /// Delete a group's committed offsets of some partitions. Refused while its members subscribe to the topic.
     ///
     /// Dry run without --yes: prints what would be done.
     DeleteOffsets {
-        /// The group.
+        /// Name of the group.
         group: String,
-        /// The topic, or with :0,3 behind its name these partitions of it; may be given several times.
+        /// Topic, or TOPIC:0,3 for these of its partitions; may be given several times.
         #[arg(long = "topic", required = true, value_name = "TOPIC[:P,…]")]
         topics: Vec<Selection>,
         /// Do it; without this option a dry run prints what would be done.
@@ -76,7 +78,7 @@ Examples:
     },
 }
 
-/// As brokers name them.
+/// States of a group, as brokers name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 enum State {
@@ -89,7 +91,7 @@ enum State {
     Dead,
 }
 
-/// Which protocol a group's members speak.
+/// Group protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Classic,
@@ -107,7 +109,7 @@ pub async fn run(global: &Global, args: Group) -> anyhow::Result<Exit> {
     settings::admin(global, act).await
 }
 
-/// A word as it is written on the command line.
+/// Returns the value's name on the command line.
 fn word(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
@@ -119,7 +121,7 @@ async fn list_groups(admin: &Admin, states: &[State], kinds: &[Kind], as_json: b
     for (broker, outcome) in admin.list_groups_by_broker(&filter).await? {
         match outcome {
             Ok(of_broker) => groups.extend(of_broker),
-            // No broker of the cluster will do it.
+            // All brokers of the cluster refuse it.
             Err(e) if e.kind() == ErrorKind::Unsupported => return Err(e.into()),
             Err(e) => failed.push((broker, e)),
         }
@@ -194,7 +196,7 @@ fn not_there(group: &str) -> anyhow::Result<Exit> {
     Ok(Exit::NotFound)
 }
 
-/// What a change to the group would be refused for.
+/// Prints that a change to the group is refused while it has members.
 fn note_members(group: &GroupDescription) {
     if !group.members.is_empty() {
         let count = group.members.len();
@@ -202,7 +204,7 @@ fn note_members(group: &GroupDescription) {
     }
 }
 
-/// The protocol has no error for a group that does not exist: it answers that it is dead.
+/// Returns whether the group exists: the protocol reports one that does not as dead.
 fn exists(group: &GroupDescription) -> bool {
     group.state != "Dead" || !group.offsets.is_empty()
 }
@@ -218,18 +220,18 @@ async fn describe(admin: &Admin, group: &str, as_json: bool) -> anyhow::Result<E
     if !exists {
         return not_there(group);
     }
-    Ok(if tell_unknown_ends(&described.offsets) { Exit::Failure } else { Exit::Success })
+    Ok(if note_unknown_ends(&described.offsets) { Exit::Failure } else { Exit::Success })
 }
 
-/// Says which ends are not known, and why; whether there is one. A topic that is gone has no end to know.
-fn tell_unknown_ends(offsets: &[GroupOffset]) -> bool {
+/// Prints which ends are not known, and why; returns whether there is one. A deleted topic has no end.
+fn note_unknown_ends(offsets: &[GroupOffset]) -> bool {
     let unknown = offsets.iter().filter(|o| o.exists);
     let place = |o: &GroupOffset| format!("{}/{}", o.topic, o.partition);
     let unknown: Vec<_> = unknown.filter_map(|o| Some((place(o), o.error.as_deref()?))).collect();
     output::note_missing("an end is not known", &unknown)
 }
 
-/// The lag of all partitions, and how many of them it leaves out or counts from the beginning of their log.
+/// Returns the lag of all partitions, and how many of them it leaves out or counts from the beginning of their log.
 fn total_lag(offsets: &[GroupOffset]) -> String {
     let there: Vec<_> = offsets.iter().filter(|o| o.exists).collect();
     let unknown = there.iter().filter(|o| o.lag.is_none()).count();
@@ -284,7 +286,7 @@ fn owned(assignment: &BTreeMap<String, Vec<i32>>) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// Who owns each partition.
+/// Returns the member that has each partition.
 fn owners(members: &[MemberDescription]) -> HashMap<(&str, i32), &str> {
     let mut owners = HashMap::new();
     for m in members {

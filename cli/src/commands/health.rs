@@ -1,16 +1,16 @@
-//! `ailurus health`: is the cluster there.
+//! `ailurus health`: the state of the brokers.
 
 use ailurus::health::Status;
 use ailurus::{Client, Health as Report};
 use clap::Args;
 use serde_json::Value;
 
-use crate::args::{Global, Json};
 use crate::exit::Exit;
+use crate::options::{Global, Json};
 use crate::output::{self, Table, note, or_dash};
 use crate::settings;
 
-/// Ask every broker whether it answers. Exits with 0 if the cluster is healthy, else with 1.
+/// Check that every broker responds. Exits with 0 if the cluster is healthy, else with 1.
 #[derive(Debug, Args)]
 pub struct Health {
     #[command(flatten)]

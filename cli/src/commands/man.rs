@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use crate::args::Cli;
 use crate::exit::Exit;
 use crate::output;
 
@@ -15,15 +14,15 @@ use crate::output;
 Example:
   ailurus man --out ~/.local/share/man/man1 && man ailurus-produce")]
 pub struct Man {
-    /// The directory to write them to, created if it is not there.
+    /// Directory of the pages, created if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-pub fn run(args: &Man) -> anyhow::Result<Exit> {
+pub fn run(command: Command, args: &Man) -> anyhow::Result<Exit> {
     let shown = args.out.display();
     std::fs::create_dir_all(&args.out).with_context(|| format!("{shown} could not be created"))?;
-    clap_mangen::generate_to(Cli::command(), &args.out).with_context(|| format!("{shown} could not be written to"))?;
+    clap_mangen::generate_to(command, &args.out).with_context(|| format!("{shown} could not be written to"))?;
     output::print(format_args!("{shown}/ailurus.1 and a page for each command\n"))?;
     Ok(Exit::Success)
 }

@@ -1,47 +1,43 @@
 //! `ailurus produce`: lines from stdin become records.
 
+mod deliveries;
 mod key;
 mod lines;
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ailurus::{
-    Client, Compression, Delivery, ErrorKind, Headers, PartitionerKind, Producer, ProducerConfig, ProducerRecord,
-};
+use ailurus::{Client, Compression, ErrorKind, Headers, PartitionerKind, Producer, ProducerConfig, ProducerRecord};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::args::{Codec, Global, MaxRequestSize};
 use crate::exit::{self, Exit, Usage};
+use crate::options::{Codec, Global, MaxRequestSize};
 use crate::output::thousands;
-use crate::progress::Progress;
 use crate::settings;
 use crate::signals::Shutdown;
+use deliveries::{Pending, State, watch_deliveries};
 use lines::{Chunk, Line, Splitter};
 
 /// Send each line of stdin as a record.
 ///
-/// A line is sent as it is, UTF-8 or not, without its line ending (LF or CRLF); a byte order mark in front of the first one is
-/// left out. Empty lines are skipped and counted, as kcat does, unless --empty says otherwise. Lines are sent while others wait
-/// for their acknowledgement; what the producer holds is bounded, and reading waits when the broker is slower.
-/// The last line on stderr sums up.
+/// A line is sent as it is, UTF-8 or not, without its line ending (LF or CRLF); a byte order mark before the first one is
+/// left out. Empty lines are skipped and counted, unless --empty says otherwise. Lines are sent while others wait for their
+/// acknowledgement; memory is bounded, and reading waits when the broker is slower. The last line on stderr has the totals.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0    every line was delivered
-  1    a line was not, also with --on-error skip
+  1    a line was not delivered, also with --on-error skip
   2    an option or a setting is wrong
   3    the topic does not exist
   5    no broker could be reached
   6    a broker refused the login or the topic
-  130  interrupted: reading has stopped, what was read was delivered
+  130  interrupted: reading stopped, and what was read was delivered
 
 Examples:
   ailurus produce orders --key-field orderId --compression gzip < orders.ndjson
@@ -49,51 +45,51 @@ Examples:
   printf 'hello\\n' | ailurus produce greetings --create --key en --header lang=en --acks-out
   printf 'o-17:\\n' | ailurus produce orders --key-separator : --empty tombstone")]
 pub struct Produce {
-    /// The topic. One that does not exist is an error, unless --create or REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true is given.
+    /// Topic; it must exist, unless --create or REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true is given.
     topic: String,
     /// Let the broker create the topic, with its own defaults, if it does not exist and the broker allows it.
     #[arg(long)]
     create: bool,
-    /// Each line is a JSON object whose field NAME, a string or a number, is the record's key.
+    /// Read each line as a JSON object whose field NAME, a string or a number, is the record's key.
     #[arg(long, value_name = "NAME", conflicts_with = "key")]
     key_field: Option<String>,
-    /// Each line is a key and a value with this text between; the first one counts.
+    /// Split each line at the first occurrence of this text into key and value.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["key", "key_field"], value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
-    /// What to do with an empty line; tombstone also counts for an empty value behind --key-separator.
+    /// Handling of an empty line, and, for tombstone, of an empty value behind --key-separator.
     #[arg(long, value_enum, default_value_t = Empty::Skip)]
     empty: Empty,
-    /// Send lines with all that stands before their newline: carriage returns, and a byte order mark.
+    /// Keep carriage returns at the ends of lines, and a byte order mark.
     #[arg(long)]
     raw_lines: bool,
-    /// The key of every record. Without a key, records go to one partition for some KiB, then to another.
+    /// Key of every record. Without a key, records go to one partition for some KiB, then to another.
     #[arg(long, value_name = "STR")]
     key: Option<String>,
-    /// The partition of every record, in place of the one chosen by key.
+    /// Partition of every record, in place of the one chosen by key.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     partition: Option<i32>,
-    /// How a record's partition is chosen: murmur2 of its key (as by the Java client and KafkaJS), consistent_random (CRC-32 of
-    /// its key, as by librdkafka) or round_robin, whatever its key [default: REDPANDA_PARTITIONER, else murmur2].
+    /// Partitioner: murmur2 of the key (as the Java client and KafkaJS), consistent_random (CRC-32 of the key, as
+    /// librdkafka) or round_robin, which ignores the key [default: REDPANDA_PARTITIONER, else murmur2].
     #[arg(long, value_name = "NAME", conflicts_with = "partition")]
     partitioner: Option<PartitionerKind>,
-    /// A header of every record; may be given several times, order and repetition are kept.
+    /// Header of every record; may be given several times, in order and with repeated names.
     #[arg(long = "header", value_name = "K=V", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// How batches are compressed [default: REDPANDA_COMPRESSION, else none].
+    /// Compression of batches [default: REDPANDA_COMPRESSION, else none].
     #[arg(long, value_enum)]
     compression: Option<Codec>,
-    /// The gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 4].
+    /// gzip level, 1 (fast) to 9 (small) [default: REDPANDA_COMPRESSION_LEVEL, else 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     compression_level: Option<u32>,
     #[command(flatten)]
     max_request_size: MaxRequestSize,
-    /// How long a record may wait for others, in milliseconds [default: REDPANDA_LINGER, else 0].
+    /// Maximum time that a record waits for others in its batch, in milliseconds [default: REDPANDA_LINGER, else 0].
     #[arg(long, value_name = "N")]
     linger_ms: Option<u64>,
     /// Print {"topic","partition","offset","key"} on stdout for each record once it is acknowledged, in input order.
     #[arg(long)]
     acks_out: bool,
-    /// What to do at a line that can't be sent.
+    /// Handling of a line that can't be sent.
     #[arg(long, value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
 }
@@ -123,16 +119,14 @@ fn header(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The records between `send` and acknowledgement that are watched at once; the producer's memory bounds their bytes.
-const IN_FLIGHT: usize = 100_000;
-/// What to do about a record that is too large.
-const RAISE: &str = "raise --max-request-size (REDPANDA_MAX_REQUEST_SIZE), and max.message.bytes of the topic";
-/// Errors shown one by one; the rest is only counted.
-const SHOWN_ERRORS: u64 = 20;
+/// Maximum number of records in flight; the producer's memory bounds their bytes.
+const MAX_IN_FLIGHT: usize = 100_000;
+/// Hint for a record that is too large.
+const SIZE_HINT: &str = "raise --max-request-size (REDPANDA_MAX_REQUEST_SIZE), and max.message.bytes of the topic";
 
 pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let builder = settings::builder(global)?;
-    // Its default is for services: what a person types may be mistyped.
+    // The library's default is for services: a topic on a command line may be mistyped.
     let may_create = args.create || builder.has_variable("REDPANDA_ALLOW_AUTO_TOPIC_CREATION");
     let mut config = builder.build()?;
     config.allow_auto_topic_creation = args.create || (may_create && config.allow_auto_topic_creation);
@@ -150,9 +144,9 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let watched = Arc::clone(&state);
     shutdown.set_waiting_for(move || {
         let waiting = watched.sent.load(Ordering::Relaxed).saturating_sub(watched.ended.load(Ordering::Relaxed));
-        format!("the acknowledgement of {} records (the brokers do not answer, or are slow)", thousands(waiting))
+        format!("the acknowledgement of {} records (the brokers do not respond, or are slow)", thousands(waiting))
     });
-    let (pending, acknowledged) = mpsc::channel(IN_FLIGHT);
+    let (pending, acknowledged) = mpsc::channel(MAX_IN_FLIGHT);
     let acks = tokio::spawn(watch_deliveries(acknowledged, args.acks_out, args.on_error, Arc::clone(&state)));
     let mut sent = Sent::default();
     let result = send_lines(&args, &producer, limit, &shutdown, &state, pending, &mut sent).await;
@@ -160,7 +154,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let closed = producer.close(close_within).await;
     client.close().await;
 
-    // Whatever ended it, the last line sums up.
+    // The totals are printed after an error too.
     state.progress.clear();
     let error = result.and(closed.map_err(Into::into)).and(printed).err();
     if let Some(e) = &error {
@@ -198,7 +192,7 @@ impl Produce {
             config.linger = Duration::from_millis(ms);
         }
         config.compression = match (self.compression, config.compression) {
-            // The level that the environment sets goes with gzip that the command line asks for.
+            // The level of the environment applies to gzip of the command line.
             (None, set) | (Some(Codec::Gzip), set @ Compression::Gzip { .. }) => set,
             (Some(codec), _) => codec.into(),
         };
@@ -235,49 +229,13 @@ impl Produce {
 /// Key and value of a record.
 type Parts<'a> = (Option<Cow<'a, [u8]>>, Option<&'a [u8]>);
 
-/// What the sending and the acknowledging side share.
-struct State {
-    /// Set when a failed delivery asks for the end of reading.
-    stop: AtomicBool,
-    /// Records handed to the producer, and those of them whose fate is known.
-    sent: AtomicU64,
-    ended: AtomicU64,
-    progress: Progress,
-}
-
-impl State {
-    fn new(acks_out: bool) -> Self {
-        // Neither in the way of who types the lines nor between the acknowledgements.
-        let busy_terminal = io::stdin().is_terminal() || (acks_out && io::stdout().is_terminal());
-        let progress = if busy_terminal { Progress::hidden() } else { Progress::new("records", None) };
-        Self { stop: AtomicBool::new(false), sent: AtomicU64::new(0), ended: AtomicU64::new(0), progress }
-    }
-
-    fn line_error(&self, number: u64, shown: u64, error: impl fmt::Display) {
-        if shown < SHOWN_ERRORS {
-            self.progress.note(format_args!("line {number}: {error}"));
-        } else if shown == SHOWN_ERRORS {
-            self.progress.note(format_args!("further lines that failed are counted, not shown"));
-        }
-    }
-}
-
-/// What became of the reading side.
+/// Outcome of the reading side.
 #[derive(Debug, Default)]
 struct Sent {
     bad_lines: u64,
-    /// Empty lines.
+    /// Number of empty lines.
     skipped: u64,
     interrupted: bool,
-}
-
-/// A record that was sent.
-struct Pending {
-    line: u64,
-    bytes: usize,
-    /// Kept only where it will be printed.
-    key: Option<String>,
-    delivery: Delivery,
 }
 
 async fn send_lines(
@@ -316,7 +274,7 @@ async fn send_lines(
             let handed = tokio::select! {
                 biased;
                 handed = send_line(args, producer, &headers, number, line, limit) => handed,
-                // It waits for the brokers: it may be long until it goes on.
+                // A full buffer waits for the brokers, maybe for long.
                 () = shutdown.requested() => {
                     sent.interrupted = true;
                     return Ok(());
@@ -327,7 +285,7 @@ async fn send_lines(
                 Ok(p) => {
                     state.sent.fetch_add(1, Ordering::Relaxed);
                     if pending.send(p).await.is_err() {
-                        return Ok(()); // the other side has ended, and its end is reported
+                        return Ok(()); // the other side has ended, and reports why
                     }
                 }
                 Err(what) => {
@@ -342,7 +300,7 @@ async fn send_lines(
     }
 }
 
-/// Hands a line to the producer. The outer error ends the work, the inner one is about this line alone.
+/// Sends a line. The outer error ends the command, the inner one is of this line alone.
 async fn send_line(
     args: &Produce,
     producer: &Producer,
@@ -355,7 +313,7 @@ async fn send_line(
         Line::Empty => b"",
         Line::TooLong(bytes) => {
             let (bytes, limit) = (thousands(bytes), thousands(limit as u64));
-            return Ok(Err(format!("{bytes} bytes are more than a record may have ({limit}): {RAISE}")));
+            return Ok(Err(format!("{bytes} bytes are more than a record may have ({limit}): {SIZE_HINT}")));
         }
         Line::Text(text) => text,
     };
@@ -377,7 +335,7 @@ async fn send_line(
         Err(e) if e.kind() == ErrorKind::RecordTooLarge => {
             let (bytes, limit) = (thousands(size_of(key.as_deref(), value) as u64), thousands(limit as u64));
             Ok(Err(format!(
-                "{bytes} bytes, with what a record takes beside its key and value, are more than {limit}: {RAISE}"
+                "{bytes} bytes, with what a record takes beside its key and value, are more than {limit}: {SIZE_HINT}"
             )))
         }
         Err(e) if e.kind() == ErrorKind::InvalidRecord => Ok(Err(format!("{e:#}"))),
@@ -414,76 +372,6 @@ fn read_stdin(limit: usize, raw: bool) -> mpsc::Receiver<io::Result<Chunk>> {
     rx
 }
 
-#[derive(Debug, Default)]
-struct Totals {
-    records: u64,
-    bytes: u64,
-    failed: u64,
-}
-
-#[derive(Serialize)]
-struct Ack<'a> {
-    topic: &'a str,
-    partition: i32,
-    /// Null where the broker could not tell it.
-    offset: Option<i64>,
-    key: Option<&'a str>,
-}
-
-/// Waits for each record in input order; prints and counts.
-async fn watch_deliveries(
-    mut pending: mpsc::Receiver<Pending>,
-    print: bool,
-    on_error: OnError,
-    state: Arc<State>,
-) -> (Totals, anyhow::Result<()>) {
-    let mut printed = Ok(());
-    let mut totals = Totals::default();
-    let mut out = print.then(|| io::BufWriter::new(io::stdout()));
-    while let Some(Pending { line, bytes, key, delivery }) = pending.recv().await {
-        let outcome = delivery.await;
-        state.ended.fetch_add(1, Ordering::Relaxed);
-        match outcome {
-            Ok(at) => {
-                totals.records += 1;
-                totals.bytes += bytes as u64;
-                state.progress.set(totals.records);
-                let ack = Ack { topic: &at.topic, partition: at.partition, offset: at.offset, key: key.as_deref() };
-                // Records are worth more than the list of them: once it can't be written, it ends, and sending goes on.
-                if let Some(Err(e)) = out.as_mut().map(|out| write_ack(out, &ack, pending.is_empty())) {
-                    printed = list_ended(e);
-                    out = None;
-                }
-            }
-            Err(e) => {
-                state.line_error(line, totals.failed, format!("{e:#}"));
-                totals.failed += 1;
-                if on_error == OnError::Stop {
-                    state.stop.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-    if let Some(Err(e)) = out.map(|mut out| out.flush()) {
-        printed = list_ended(e);
-    }
-    (totals, printed)
-}
-
-/// A reader that has left has seen enough; a full disk is an error.
-fn list_ended(e: io::Error) -> anyhow::Result<()> {
-    match e.kind() {
-        io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(e).context("the list of acknowledgements is not complete"),
-    }
-}
-
-fn write_ack(out: &mut impl Write, ack: &Ack<'_>, flush: bool) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, ack)?;
-    out.write_all(b"\n")?;
-    if flush { out.flush() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -503,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_from_the_command_line_goes_before_the_environment() {
+    fn compression_of_the_command_line_takes_precedence() {
         let config = |compression| {
             let mut c = ProducerConfig::default();
             c.compression = compression;
@@ -527,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_partitioner_from_the_command_line_goes_before_the_environment() {
+    fn the_partitioner_of_the_command_line_takes_precedence() {
         let of = |line: &[&str]| {
             let mut config = ProducerConfig::default();
             config.partitioner = PartitionerKind::RoundRobin;
@@ -541,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_keeps_what_stands_behind_its_first_equals_sign() {
+    fn a_header_is_split_at_its_first_equals_sign() {
         assert_eq!(header("k=v=w"), Ok(("k".into(), "v=w".into())));
         assert_eq!(header("k="), Ok(("k".into(), String::new())));
         assert!(header("=v").is_err());

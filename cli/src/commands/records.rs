@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Global, Json};
 use crate::exit::Exit;
+use crate::options::{Global, Json};
 use crate::output::{self, Table, names, note};
 use crate::place::Place;
 use crate::selection::{Selection, all_known};
@@ -23,7 +23,7 @@ pub struct Records {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Delete, for good, the records of a topic before a place in each partition.
+    /// Delete the records of a topic before a position in each partition, irrevocably.
     ///
     /// Dry run without --yes: prints what would be done.
     #[command(after_help = "\
@@ -37,16 +37,16 @@ Exit codes:
 Examples:
   ailurus records delete orders --before 2026-01-31T12:00:00Z         # dry run
   ailurus records delete orders --before 1700 --partition 2 --yes
-  ailurus records delete orders --before latest --yes                 # all there are")]
+  ailurus records delete orders --before latest --yes                 # all records")]
     Delete {
-        /// The topic.
+        /// Name of the topic.
         topic: String,
-        /// What is before this is deleted: an offset (of every partition chosen), the time of the first record to keep (a time ago
-        /// such as 2h, a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
-        /// offset), or latest for all.
+        /// Position before which records are deleted: an offset (of every partition chosen), the time of the first record to
+        /// keep (a time ago such as 2h, a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no
+        /// partition has such an offset), or latest for all.
         #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
         before: Place,
-        /// Only in this partition; may be given several times.
+        /// Partition to delete from; may be given several times [default: all].
         #[arg(long = "partition", value_name = "P", value_parser = clap::value_parser!(i32).range(0..))]
         partitions: Vec<i32>,
         /// Do it; without this option a dry run prints what would be done.
@@ -57,14 +57,14 @@ Examples:
     },
 }
 
-/// What is to happen in a partition.
+/// The change in a partition.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Plan {
     partition: i32,
-    /// Where the log begins.
+    /// First offset of the log.
     first: i64,
-    /// All before this are to be deleted.
+    /// New first offset.
     before: i64,
     end: i64,
 }
@@ -99,7 +99,7 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns what to do in those partitions in which there is something to delete. A place behind the end of a log means all of it.
+/// Returns the change of each partition that has one. A position behind the end of a log means all of it.
 async fn plan(admin: &Admin, partitions: &[TopicPartition], place: Place) -> anyhow::Result<Vec<Plan>> {
     let at = async |place| all_known(admin.list_offsets_each(partitions, place).await?, "--partition");
     let (first, end) = (at(StartOffset::Earliest).await?, at(StartOffset::Latest).await?);

@@ -8,12 +8,12 @@ use ailurus::admin::{NewTopic, TopicInfo};
 use ailurus::{Admin, ErrorKind, StartOffset, TopicPartition};
 use clap::{Args, Subcommand};
 
-use crate::args::{Global, Json, pair};
 use crate::exit::Exit;
+use crate::options::{Global, Json, pair};
 use crate::output::{self, Table, note, or_dash, thousands};
 use crate::settings;
 
-/// The protocol's code of a number of partitions that a broker does not take.
+/// Error code INVALID_PARTITIONS.
 const INVALID_PARTITIONS: i16 = 37;
 
 /// List, describe, create, grow and delete topics; their settings are under config.
@@ -25,18 +25,19 @@ pub struct Topic {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// All topics.
+    /// List all topics.
     List {
-        /// Also those that belong to the brokers, such as __consumer_offsets.
+        /// Include internal topics, such as __consumer_offsets.
         #[arg(long)]
         internal: bool,
         #[command(flatten)]
         output: Json,
     },
-    /// Partitions of a topic: leader, replicas, those in sync, the first offset and the end, bytes on the leader's disk (with
-    /// --json on each replica's). What can't be had is - and the reason stands on stderr; it exits with 1 then.
+    /// Describe the partitions of a topic: leader, replicas, in-sync replicas, the first offset and the end, bytes on the
+    /// leader's disk (with --json on each replica's). A value that is not known is -, with the reason on stderr; it exits
+    /// with 1 then.
     Describe {
-        /// The topic.
+        /// Name of the topic.
         name: String,
         #[command(flatten)]
         output: Json,
@@ -44,43 +45,43 @@ enum Action {
     /// Create a topic. Exits with 4 if it exists.
     #[command(after_help = "\
 Examples:
-  ailurus topic create orders                                    # as the brokers have it by default
+  ailurus topic create orders                                    # with the brokers' defaults
   ailurus topic create orders --partitions 6 --if-not-exists
   ailurus topic create orders --partitions 6 --replication 3 --config retention.ms=86400000
   ailurus topic create orders --replica-assignment 1:2,2:3,3:1   # three partitions, led by 1, 2, 3
   ailurus topic create orders --partitions 6 --validate-only")]
     Create {
-        /// The topic.
+        /// Name of the topic.
         name: String,
-        /// How many partitions; the broker's default if not given (num.partitions, of Redpanda default_topic_partitions).
+        /// Number of partitions [default: the brokers' num.partitions, of Redpanda default_topic_partitions].
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..),
             conflicts_with = "replica_assignment")]
         partitions: Option<i32>,
-        /// How many brokers hold each partition; the broker's default if not given.
+        /// Number of replicas of each partition [default: the brokers'].
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..),
             conflicts_with = "replica_assignment")]
         replication: Option<i16>,
-        /// The brokers of each partition, its preferred leader first: 1:2,2:3 are two partitions with two replicas each.
+        /// Brokers of each partition, its preferred leader first: 1:2,2:3 are two partitions with two replicas each.
         #[arg(long, value_name = "ID:ID,…")]
         replica_assignment: Option<Placement>,
-        /// A setting; may be given several times.
+        /// Setting of the topic; may be given several times.
         #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
         config: Vec<(String, String)>,
-        /// Only have the brokers check it; nothing is created.
+        /// Only check it on the brokers; nothing is created.
         #[arg(long)]
         validate_only: bool,
         /// Leave a topic that exists as it is, and exit with 0.
         #[arg(long)]
         if_not_exists: bool,
     },
-    /// Give a topic more partitions.
+    /// Add partitions to a topic.
     ///
-    /// Keys hash to a partition modulo their number: from then on a key's new records may go to another partition than its
-    /// old ones, and their order to each other is not kept.
+    /// Keys hash to a partition modulo the number of partitions: a key's new records may go to another partition than its
+    /// old ones, and are not in order with them.
     AddPartitions {
-        /// The topic.
+        /// Name of the topic.
         name: String,
-        /// How many it is to have then.
+        /// New total number of partitions.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
         partitions: i32,
     },
@@ -88,7 +89,7 @@ Examples:
     ///
     /// Dry run without --yes: prints what would be done.
     Delete {
-        /// The topic.
+        /// Name of the topic.
         name: String,
         /// Do it; without this option a dry run prints what would be done.
         #[arg(long)]
@@ -129,7 +130,7 @@ async fn act(admin: &Admin, action: Action) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// `wanted` is the number of partitions asked for, if one is.
+/// Creates the topic with the `wanted` number of partitions, or the brokers' default.
 async fn create(
     admin: &Admin,
     name: &str,
@@ -155,12 +156,12 @@ async fn create(
             let count = admin.describe_topic(name).await?.partitions.len();
             output::print(format_args!("{name} exists already, with {count} partitions\n"))?;
             if let Some(wanted) = wanted.filter(|wanted| *wanted != count) {
-                note(format_args!("it was left as it is, without the {wanted} partitions asked for"));
+                note(format_args!("it was left as it is, without the {wanted} partitions requested"));
             }
         }
         Err(e) if wanted.is_none() && e.broker_code() == Some(INVALID_PARTITIONS) => {
             return Err(anyhow::Error::from(e)
-                .context("this broker takes no default for the number of partitions: give one with --partitions"));
+                .context("this broker has no default number of partitions: give one with --partitions"));
         }
         Err(e) => return Err(e.into()),
     }
@@ -179,7 +180,7 @@ async fn would_delete(admin: &Admin, name: &str) -> anyhow::Result<()> {
     let records = thousands(u64::try_from(known.iter().sum::<i64>()).unwrap_or_default());
     let besides = match all.len() - known.len() {
         0 => String::new(),
-        more => format!(", and those of {more} partitions that can't be asked"),
+        more => format!(", and those of {more} partitions without a response"),
     };
     let count = all.len();
     output::print(format_args!("would delete {name} with {count} partitions and up to {records} records{besides}\n"))?;
@@ -199,7 +200,7 @@ fn list_topics(topics: Vec<&TopicInfo>, as_json: bool) -> std::io::Result<()> {
     output::print(table)
 }
 
-/// The brokers of each partition.
+/// Brokers of each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Placement(Vec<Vec<i32>>);
 

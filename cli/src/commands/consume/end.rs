@@ -1,10 +1,14 @@
-//! Knows when everything that was there at the start has been read.
+//! The end of reading with `--exit-at-end`: the offsets where the logs ended at the start.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use ailurus::TopicPartition;
+use ailurus::{Admin, Client, StartOffset, TopicPartition};
+use tokio::time::Instant;
 
-/// The partitions that are ours, where each is and where it ended at the start.
+use crate::output::{names, note};
+
+/// Positions in the assigned partitions, and the ends of all partitions at the start.
 #[derive(Debug)]
 pub struct EndOfLog {
     ends: BTreeMap<TopicPartition, i64>,
@@ -14,51 +18,51 @@ pub struct EndOfLog {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before the first assignment there is nothing to be at the end of.
+    /// Before the first assignment.
     Joining,
-    /// A member without partitions: others may still have to give some up, as in a cooperative rebalance.
+    /// A member without partitions: a cooperative rebalance may still assign some.
     Waiting,
     Reading,
-    /// The group has read everything, and this member had no part in it.
-    Over,
+    /// The other members of the group have read everything.
+    Done,
 }
 
 impl EndOfLog {
-    /// With the end of every partition.
+    /// Takes the end of each partition.
     pub fn new(ends: BTreeMap<TopicPartition, i64>) -> Self {
         Self { ends, positions: BTreeMap::new(), state: State::Joining }
     }
 
-    /// Whether the end of this partition is known.
+    /// Returns whether the end of this partition is known.
     pub fn knows(&self, partition: &TopicPartition) -> bool {
         self.ends.contains_key(partition)
     }
 
-    /// These partitions are ours now, each at its position.
+    /// Adds assigned partitions, each at its position.
     pub fn assigned(&mut self, positions: BTreeMap<TopicPartition, i64>) {
         self.state = State::Reading;
         self.positions.extend(positions);
     }
 
-    /// The group has assigned nothing to this member.
-    pub fn is_member(&mut self) {
+    /// Notes that the group has assigned nothing to this member.
+    pub fn assigned_none(&mut self) {
         self.state = State::Waiting;
     }
 
-    /// Returns whether it waits for partitions.
-    pub fn waits(&self) -> bool {
+    /// Returns whether this is a member without partitions.
+    pub fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
-    /// Takes in where the group is in all partitions: nothing comes to a member that waits when they are at their ends.
-    pub fn looked_at(&mut self, group: &BTreeMap<TopicPartition, i64>) {
+    /// Takes the group's positions in all partitions: a member that waits is done when they are at the ends.
+    pub fn on_group_positions(&mut self, group: &BTreeMap<TopicPartition, i64>) {
         let at_end = |tp: &TopicPartition, end: &i64| group.get(tp).is_none_or(|position| position >= end);
-        if self.waits() && self.ends.iter().all(|(tp, end)| at_end(tp, end)) {
-            self.state = State::Over;
+        if self.is_waiting() && self.ends.iter().all(|(tp, end)| at_end(tp, end)) {
+            self.state = State::Done;
         }
     }
 
-    /// This partition is no longer ours.
+    /// Removes a partition that is no longer assigned.
     pub fn revoked(&mut self, partition: &TopicPartition) {
         self.positions.remove(partition);
         if self.positions.is_empty() {
@@ -66,18 +70,94 @@ impl EndOfLog {
         }
     }
 
-    /// Everything before `next` has been read, or has no record.
+    /// Moves the position: each offset before `next` was read, or has no record.
     pub fn advanced(&mut self, partition: &TopicPartition, next: i64) {
         if let Some(position) = self.positions.get_mut(partition) {
             *position = next.max(*position);
         }
     }
 
-    /// Whether each of our partitions is at its end. One that did not exist at the start had nothing then.
+    /// Returns whether each assigned partition is at its end; a partition that is newer than the start has no records to read.
     pub fn is_reached(&self) -> bool {
-        let end = |tp| self.ends.get(tp).copied().unwrap_or(0);
-        let is_read = || self.positions.iter().all(|(tp, position)| *position >= end(tp));
-        self.state == State::Over || (self.state == State::Reading && is_read())
+        let is_read = || self.positions.iter().all(|(tp, position)| *position >= self.end(tp));
+        self.state == State::Done || (self.state == State::Reading && is_read())
+    }
+
+    fn end(&self, partition: &TopicPartition) -> i64 {
+        self.ends.get(partition).copied().unwrap_or(0)
+    }
+
+    /// Returns the partitions whose ends this member waits for.
+    fn pending(&self) -> Vec<TopicPartition> {
+        match self.state {
+            State::Joining | State::Done => Vec::new(),
+            State::Waiting => self.ends.keys().cloned().collect(),
+            State::Reading => {
+                let behind = self.positions.iter().filter(|(tp, position)| **position < self.end(tp));
+                behind.map(|(tp, _)| tp.clone()).collect()
+            }
+        }
+    }
+
+    /// Takes an end that a leader reports now; returns the one before if that was greater.
+    fn lower(&mut self, partition: &TopicPartition, now: i64) -> Option<i64> {
+        let end = self.ends.get_mut(partition).filter(|end| **end > now)?;
+        Some(std::mem::replace(end, now))
+    }
+}
+
+/// Requests the ends again while nothing is read: a log may have been cut, or a broker may have reported a wrong end.
+#[derive(Debug)]
+pub struct EndCheck {
+    admin: Admin,
+    at: Instant,
+    interval: Duration,
+}
+
+impl EndCheck {
+    /// Time without a record after which the ends are requested again; it doubles each time.
+    const FIRST: Duration = Duration::from_secs(5);
+    const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
+    pub fn new(client: &Client) -> Self {
+        Self { admin: Admin::new(client), at: Instant::now() + Self::FIRST, interval: Self::FIRST }
+    }
+
+    /// Notes that something was read.
+    pub fn progressed(&mut self) {
+        self.interval = Self::FIRST;
+        self.at = Instant::now() + self.interval;
+    }
+
+    /// Waits for the time of the next check. Cancel safe.
+    pub fn due(&self) -> impl Future<Output = ()> + use<> {
+        tokio::time::sleep_until(self.at)
+    }
+
+    /// Lowers ends that are lower now, and prints the partitions that are still waited for. Cancel safe.
+    pub async fn check(&mut self, end: &mut EndOfLog) {
+        self.interval = (self.interval * 2).min(Self::MAX_INTERVAL);
+        self.at = Instant::now() + self.interval;
+        let pending = end.pending();
+        if pending.is_empty() {
+            return;
+        }
+        match self.admin.list_offsets_each(&pending, StartOffset::Latest).await {
+            Ok(now) => {
+                for (tp, now) in now.into_iter().filter_map(|(tp, now)| Some((tp, now.ok()?))) {
+                    if let Some(before) = end.lower(&tp, now) {
+                        note(format_args!("{tp} ends at {now} now, not at {before}: it is read up to there"));
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "the ends are not known now"),
+        }
+        let left = end.pending();
+        if !left.is_empty() && !end.is_waiting() {
+            let at = |tp: &TopicPartition| end.positions.get(tp).copied().unwrap_or(0);
+            let left = left.iter().map(|tp| format!("{tp} (at {} of {})", at(tp), end.end(tp)));
+            note(format_args!("waiting for records of {}; a signal ends it", names(left)));
+        }
     }
 }
 
@@ -98,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partition_must_be_read_to_its_end_also_past_offsets_without_a_record() {
+    fn offsets_without_a_record_count() {
         let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 5), (tp(1), 3)]));
         end.assigned(BTreeMap::from([(tp(0), 0), (tp(1), 3)]));
         assert!(!end.is_reached());
@@ -106,6 +186,17 @@ mod tests {
         assert!(!end.is_reached());
         end.advanced(&tp(0), 5); // a control batch at the end brings no record, only the next offset
         assert!(end.is_reached());
+    }
+
+    #[test]
+    fn an_end_that_is_lower_now_counts() {
+        let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 1 << 40), (tp(1), 3)]));
+        end.assigned(BTreeMap::from([(tp(0), 0), (tp(1), 3)]));
+        end.advanced(&tp(0), 5);
+        assert_eq!(end.pending(), [tp(0)]);
+        assert_eq!(end.lower(&tp(0), 5), Some(1 << 40));
+        assert_eq!(end.lower(&tp(0), 9), None, "records written since the start are not waited for");
+        assert!(end.is_reached() && end.pending().is_empty());
     }
 
     #[test]
@@ -123,18 +214,18 @@ mod tests {
     #[test]
     fn a_member_without_partitions_waits_for_some_or_for_the_others() {
         let mut end = EndOfLog::new(BTreeMap::from([(tp(0), 5), (tp(1), 2)]));
-        end.is_member();
-        assert!(end.waits() && !end.is_reached());
-        end.looked_at(&BTreeMap::from([(tp(0), 4), (tp(1), 2)]));
-        assert!(end.waits() && !end.is_reached(), "the others have not read everything");
+        end.assigned_none();
+        assert!(end.is_waiting() && !end.is_reached());
+        end.on_group_positions(&BTreeMap::from([(tp(0), 4), (tp(1), 2)]));
+        assert!(end.is_waiting() && !end.is_reached(), "the others have not read everything");
         let mut others = EndOfLog::new(end.ends.clone());
-        others.is_member();
-        others.looked_at(&BTreeMap::from([(tp(0), 5)])); // partition 1 can't be asked
+        others.assigned_none();
+        others.on_group_positions(&BTreeMap::from([(tp(0), 5)])); // partition 1 can't be asked
         assert!(others.is_reached());
         end.assigned(BTreeMap::from([(tp(1), 0)]));
-        end.looked_at(&BTreeMap::from([(tp(0), 5), (tp(1), 5)]));
+        end.on_group_positions(&BTreeMap::from([(tp(0), 5), (tp(1), 5)]));
         assert!(!end.is_reached(), "it has something to read itself");
         end.revoked(&tp(1));
-        assert!(end.waits() && !end.is_reached(), "in an eager rebalance all goes, and something comes back");
+        assert!(end.is_waiting() && !end.is_reached(), "in an eager rebalance all goes, and something comes back");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset, Records, StartOffset, TopicPartition};
 use tokio::time::Instant;
 
-use super::end::EndOfLog;
+use super::end::{EndCheck, EndOfLog};
 use super::left::Left;
 use super::{Consume, Missing, format, reachable};
 use crate::progress::Progress;
@@ -27,6 +27,7 @@ pub struct Reader {
     /// All partitions that were asked for.
     partitions: Vec<TopicPartition>,
     end: Option<EndOfLog>,
+    end_check: EndCheck,
     /// Where the group begins in a partition for which it has committed nothing.
     reset: StartOffset,
     left: Option<u64>,
@@ -63,6 +64,7 @@ impl Reader {
             only: args.at.as_ref().map(|at| at.offset),
             partitions,
             end,
+            end_check: EndCheck::new(client),
             reset,
             left: args.max,
             printer: Printer::new(args.output.json, args.max),
@@ -91,12 +93,14 @@ impl Reader {
     async fn read(&mut self, shutdown: &Shutdown) -> anyhow::Result<()> {
         while !self.is_done() {
             let commit_due = !self.uncommitted.is_empty();
-            let is_idle = self.group.is_some() && self.assigned == 0 && self.end.as_ref().is_some_and(EndOfLog::waits);
+            let is_idle =
+                self.group.is_some() && self.assigned == 0 && self.end.as_ref().is_some_and(EndOfLog::is_waiting);
             tokio::select! {
                 biased;
                 () = shutdown.requested() => break,
                 () = tokio::time::sleep_until(self.commit_at), if commit_due => self.commit(None).await?,
                 () = tokio::time::sleep_until(self.look_at), if is_idle => self.look_at_group().await,
+                () = self.end_check.due(), if self.end.is_some() => self.check_end(shutdown).await,
                 event = self.consumer.recv() => match event? {
                     ConsumerEvent::Records(records) => self.print(records)?,
                     ConsumerEvent::Assigned(partitions) => self.assigned(partitions).await?,
@@ -123,13 +127,20 @@ impl Reader {
     /// is wrong with the group, the consumer reports.
     async fn look_at_group(&mut self) {
         match self.positions(self.partitions.clone()).await {
-            Ok(positions) => self.end.iter_mut().for_each(|end| end.looked_at(&positions)),
+            Ok(positions) => self.end.iter_mut().for_each(|end| end.on_group_positions(&positions)),
             Err(error) => tracing::debug!(error = format!("{error:#}"), "the group's offsets are not known"),
         }
         self.look_at = Instant::now() + LOOK_INTERVAL;
     }
 
+    async fn check_end(&mut self, shutdown: &Shutdown) {
+        if let Some(end) = &mut self.end {
+            shutdown.unless_requested(self.end_check.check(end)).await;
+        }
+    }
+
     fn print(&mut self, mut records: Records) -> io::Result<()> {
+        self.end_check.progressed();
         if let Some(only) = self.only {
             records.records.retain(|record| record.offset == only);
         }
@@ -167,7 +178,7 @@ impl Reader {
             let holds_any = self.assigned > 0;
             self.end
                 .iter_mut()
-                .for_each(|end| if holds_any { end.assigned(positions.clone()) } else { end.is_member() });
+                .for_each(|end| if holds_any { end.assigned(positions.clone()) } else { end.assigned_none() });
         }
         Ok(())
     }

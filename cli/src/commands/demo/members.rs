@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ailurus::{Client, Config, ConsumerConfig, Message, Processor, Subscription};
-use ailurus_shop::Topics;
 use anyhow::{Context, bail};
 
 use super::history::{Handling, History};
-use super::plan::{PARTITIONS, Plan, Stream};
+use super::plan::{Names, PARTITIONS, Plan, Stream};
 use crate::progress::Progress;
 
 /// What publisher and handlers share.
@@ -53,22 +52,6 @@ impl Run {
     }
 }
 
-/// The topic of a stream.
-pub fn topic(topics: &Topics, stream: Stream) -> &str {
-    match stream {
-        Stream::Orders => &topics.orders,
-        Stream::Stock => &topics.stock_updates,
-    }
-}
-
-/// The group that reads a stream.
-pub fn group(topics: &Topics, stream: Stream) -> &str {
-    match stream {
-        Stream::Orders => &topics.analytics_group,
-        Stream::Stock => &topics.stock_group,
-    }
-}
-
 /// What is left of a member that was killed.
 #[derive(Debug, Clone, Copy)]
 struct Past {
@@ -89,15 +72,15 @@ struct Member {
 pub struct Members {
     config: Config,
     consumer: ConsumerConfig,
-    topics: Topics,
+    names: Names,
     alive: Vec<(Stream, Member)>,
     past: Vec<Past>,
     next_id: u32,
 }
 
 impl Members {
-    pub fn new(config: Config, consumer: ConsumerConfig, topics: Topics) -> Self {
-        Self { config, consumer, topics, alive: Vec::new(), past: Vec::new(), next_id: 1 }
+    pub fn new(config: Config, consumer: ConsumerConfig, names: Names) -> Self {
+        Self { config, consumer, names, alive: Vec::new(), past: Vec::new(), next_id: 1 }
     }
 
     /// Adds a member to the group that reads `stream`.
@@ -105,15 +88,15 @@ impl Members {
         let id = self.next_id;
         self.next_id += 1;
         let client = Client::connect(self.config.clone()).await?;
-        let run = Arc::clone(run);
+        let (run, topic) = (Arc::clone(run), self.names.topic(stream));
         let subscription = Processor::new(&client)
             .consumer(self.consumer.clone())
-            .subscribe(&[topic(&self.topics, stream)], group(&self.topics, stream), move |message: Message| {
+            .subscribe(&[&topic], &self.names.group(stream), move |message: Message| {
                 let run = Arc::clone(&run);
                 async move { run.handle(id, stream, &message) }
             })
             .await
-            .with_context(|| format!("subscribing to {}", topic(&self.topics, stream)))?;
+            .with_context(|| format!("subscribing to {topic}"))?;
         self.alive.push((stream, Member { id, client, subscription }));
         Ok(())
     }

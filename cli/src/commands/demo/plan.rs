@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use ailurus::{Envelope, Event, Headers, Message};
-use ailurus_shop::Money;
-use ailurus_shop::events::{OrderCompleted, OrderCreated, OrderItem, OrderPaid, OrderShipped, StockUpdated};
 use anyhow::{Context, ensure};
+
+use super::events::{Item, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, StockUpdated};
 
 /// The header with the event's number in the plan.
 const NUMBER: &str = "demo-event";
@@ -16,11 +16,40 @@ const STEP: u32 = 50;
 /// Partitions of each topic.
 pub const PARTITIONS: i32 = 6;
 
-/// One of the two topics.
+/// A topic and the group that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Orders,
     Stock,
+}
+
+/// Names of the topics and groups of a run.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Puts a prefix before each name.
+    pub fn with_prefix(prefix: String) -> Self {
+        Self { prefix }
+    }
+
+    pub fn topic(&self, stream: Stream) -> String {
+        let name = match stream {
+            Stream::Orders => "order-events",
+            Stream::Stock => "stock-updates",
+        };
+        format!("{}{name}", self.prefix)
+    }
+
+    pub fn group(&self, stream: Stream) -> String {
+        let name = match stream {
+            Stream::Orders => "analytics-consumer-group",
+            Stream::Stock => "stock-consumer-group",
+        };
+        format!("{}{name}", self.prefix)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +123,7 @@ impl Plan {
             What::Created => (Stream::Orders, encode(created(order_id, subject))?),
             What::Paid => (Stream::Orders, encode(paid(order_id, subject))?),
             What::Shipped => (Stream::Orders, encode(shipped(order_id, subject))?),
-            What::Completed => (Stream::Orders, encode(OrderCompleted { order_id, completed_at: None })?),
+            What::Completed => (Stream::Orders, encode(OrderCompleted { order_id })?),
             What::Stock => (Stream::Stock, encode(stock(subject, place))?),
         };
         Ok(Encoded { stream, key, value, headers: headers.with(NUMBER, number.to_string()) })
@@ -117,33 +146,32 @@ impl Plan {
     }
 }
 
-fn items(order: u32) -> Vec<OrderItem> {
-    let item = |i| {
-        OrderItem::new(format!("product-{}", (order + i) % 500), 1 + i, Money::cents(i64::from(order % 90) * 100 + 99))
+fn items(order: u32) -> Vec<Item> {
+    let item = |i| Item {
+        product_id: format!("product-{}", (order + i) % 500),
+        quantity: 1 + i,
+        price_cents: order % 90 * 100 + 99,
     };
     (0..1 + order % 3).map(item).collect()
 }
 
 fn created(order_id: String, order: u32) -> OrderCreated {
-    let mut event = OrderCreated::new(order_id, format!("user-{}", order % 1000), items(order));
-    event.currency = Some("EUR".to_owned());
-    event
+    let (user_id, items) = (format!("user-{}", order % 1000), items(order));
+    OrderCreated { order_id, user_id, items, currency: "EUR".to_owned() }
 }
 
 fn paid(order_id: String, order: u32) -> OrderPaid {
-    let total_amount = OrderCreated::new("", "", items(order)).total_amount;
-    let payment_method = Some("card".to_owned());
-    OrderPaid { order_id, total_amount, currency: Some("EUR".to_owned()), payment_method, paid_at: None }
+    let total_cents = items(order).iter().map(|item| item.quantity * item.price_cents).sum();
+    OrderPaid { order_id, total_cents, currency: "EUR".to_owned(), payment_method: "card".to_owned() }
 }
 
 fn shipped(order_id: String, order: u32) -> OrderShipped {
-    let tracking_number = Some(format!("parcel-{order:08}"));
-    OrderShipped { order_id, carrier: Some("post".to_owned()), tracking_number, shipped_at: None }
+    OrderShipped { order_id, carrier: "post".to_owned(), tracking_number: format!("parcel-{order:08}") }
 }
 
 fn stock(product: u32, place: u32) -> StockUpdated {
-    let left = 1_000_000 - i64::from(place);
-    StockUpdated::set(format!("product-{product}"), Some(left), left - 1)
+    let left = 10_000_000 - place;
+    StockUpdated { product_id: format!("product-{product}"), previous_stock: left, new_stock: left - 1 }
 }
 
 fn encode<E: Event>(event: E) -> anyhow::Result<(String, Vec<u8>, Headers)> {

@@ -7,7 +7,7 @@ use ailurus::{Admin, Client, Consumer, ConsumerEvent, Record, StartOffset, Topic
 use clap::Args;
 
 use super::marks::{self, Marks, State};
-use crate::commands::consume::end::EndOfLog;
+use crate::commands::consume::end::{EndCheck, EndOfLog};
 use crate::exit::Exit;
 use crate::output;
 use crate::place::time;
@@ -144,7 +144,7 @@ impl Log {
             let from = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
             Some(Consumer::assign(&self.client, from, self.client.config().consumer.clone()).await?)
         };
-        Ok(Reader { consumer, end, ends: self.ends.clone() })
+        Ok(Reader { consumer, end, end_check: EndCheck::new(&self.client), ends: self.ends.clone() })
     }
 
     /// What a record is; nothing for a mark.
@@ -163,6 +163,7 @@ impl Log {
 pub struct Reader {
     consumer: Option<Consumer>,
     end: EndOfLog,
+    end_check: EndCheck,
     ends: BTreeMap<TopicPartition, i64>,
 }
 
@@ -171,7 +172,15 @@ impl Reader {
     pub async fn next(&mut self) -> anyhow::Result<Option<(i32, Vec<Record>)>> {
         let Some(consumer) = &mut self.consumer else { return Ok(None) };
         while !self.end.is_reached() {
-            if let ConsumerEvent::Records(mut records) = consumer.recv().await? {
+            let event = tokio::select! {
+                event = consumer.recv() => event?,
+                () = self.end_check.due() => {
+                    self.end_check.check(&mut self.end).await;
+                    continue;
+                }
+            };
+            if let ConsumerEvent::Records(mut records) = event {
+                self.end_check.progressed();
                 let tp = records.topic_partition();
                 let end = self.ends.get(&tp).copied().unwrap_or(0);
                 self.end.advanced(&tp, records.next_offset);

@@ -10,23 +10,23 @@ use anyhow::Context;
 use clap::{ArgGroup, Args};
 use serde_json::json;
 
-use crate::args::Json;
 use crate::exit::{Exit, Usage};
+use crate::options::Json;
 use crate::output::{self, Table, names, note, or_dash};
 use crate::place::Place;
 use crate::selection::Selection;
 
-/// Set the offsets at which a group goes on. Refused while the group has members.
+/// Set the committed offsets of a group. Refused while the group has members.
 ///
-/// Dry run without --yes: prints what would be done. An offset outside the log becomes the end of the log next to it.
+/// Dry run without --yes: prints what would be done. An offset outside the log becomes the nearest end of the log.
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("place").required(true).args(["to", "shift", "file"])),
     after_help = "\
-The offsets that there are can be kept before:
+To save the offsets before, and to restore them:
   ailurus group describe billing --json |
-      jq -r '.offsets[] | select(.committed) | [.topic, .partition, .committed] | @csv' > kept.csv
-  ailurus group reset billing --file kept.csv --yes
+      jq -r '.offsets[] | select(.committed) | [.topic, .partition, .committed] | @csv' > saved.csv
+  ailurus group reset billing --file saved.csv --yes
 
 Exit codes:
   0    done, or dry run
@@ -43,20 +43,21 @@ Examples:
   echo orders,2,1700 | ailurus group reset billing --file - --yes"
 )]
 pub struct Reset {
-    /// The group. One that does not exist comes to be.
+    /// Name of the group; one that does not exist is created.
     group: String,
-    /// Where it is to go on: earliest, latest, an offset (of every partition chosen), or the time of the first record: so long
-    /// ago (-5m, 2h), a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
+    /// New position: earliest, latest, an offset (of every partition chosen), or the time of the first record: so long ago
+    /// (-5m, 2h), a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
     /// offset.
     #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     to: Option<Place>,
-    /// So many records after what is committed; before it if negative.
+    /// Offsets to move forward from the committed ones; back if negative.
     #[arg(long, value_name = "RECORDS", allow_negative_numbers = true)]
     shift: Option<i64>,
-    /// An offset for each partition, one a line as TOPIC,PARTITION,OFFSET; - is stdin.
+    /// File with a line TOPIC,PARTITION,OFFSET for each partition; - is stdin.
     #[arg(long, value_name = "PATH", conflicts_with = "topics")]
     file: Option<PathBuf>,
-    /// These topics, or with :0,3 behind the name these partitions. [default: all partitions that the group has committed]
+    /// Topic, or TOPIC:0,3 for these of its partitions; may be given several times [default: all partitions with a
+    /// committed offset].
     #[arg(long = "topic", value_name = "TOPIC[:P,…]")]
     topics: Vec<Selection>,
     /// Do it; without this option a dry run prints what would be done.
@@ -67,7 +68,7 @@ pub struct Reset {
 }
 
 pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
-    let listed = args.file.as_ref().map(read).transpose()?; // before anything is asked
+    let listed = args.file.as_ref().map(read).transpose()?; // before any request
     let group = admin.describe_group(&args.group).await?;
     let plan = plan(admin, &args, &group, listed).await.map_err(|e| match e.downcast_ref::<ailurus::Error>() {
         Some(cause) if cause.is_retriable() => {
@@ -78,7 +79,7 @@ pub async fn run(admin: &Admin, args: Reset) -> anyhow::Result<Exit> {
     if args.yes {
         admin.reset_offsets(&args.group, &plan).await?;
     }
-    tell(&args, &plan)?;
+    print(&args, &plan)?;
     if !args.yes {
         note(format_args!("nothing was changed; --yes does it"));
         super::note_members(&group);
@@ -109,7 +110,7 @@ async fn plan(
     })
 }
 
-/// Returns where to go on; a number that no partition reaches may be a time.
+/// Returns the new position; a number that no partition reaches may be a time.
 async fn resolve(admin: &Admin, partitions: &[TopicPartition], place: Place) -> anyhow::Result<StartOffset> {
     if !place.is_ambiguous() {
         return Ok(place.0);
@@ -118,7 +119,7 @@ async fn resolve(admin: &Admin, partitions: &[TopicPartition], place: Place) -> 
     Ok(place.resolve(ends.into_values().collect::<ailurus::Result<Vec<_>>>()?.into_iter()))
 }
 
-/// What the group has committed in topics that are still there.
+/// Returns the partitions with a committed offset whose topics exist.
 fn committed(group: &GroupDescription) -> anyhow::Result<Vec<TopicPartition>> {
     let found = group.offsets.iter().filter(|o| o.committed.is_some() && o.exists);
     let found: Vec<_> = found.map(|o| TopicPartition::new(o.topic.as_str(), o.partition)).collect();
@@ -128,7 +129,7 @@ fn committed(group: &GroupDescription) -> anyhow::Result<Vec<TopicPartition>> {
     Ok(found)
 }
 
-fn tell(args: &Reset, plan: &[PlannedOffset]) -> std::io::Result<()> {
+fn print(args: &Reset, plan: &[PlannedOffset]) -> std::io::Result<()> {
     if args.output.json {
         return output::json(&json!({"group": args.group, "done": args.yes, "offsets": plan}));
     }
@@ -142,7 +143,7 @@ fn tell(args: &Reset, plan: &[PlannedOffset]) -> std::io::Result<()> {
     let cut = plan.iter().filter(|p| p.cut);
     let cut: Vec<_> = cut.map(|p| format!("{}/{} (from {} to {})", p.topic, p.partition, p.first, p.end)).collect();
     if !cut.is_empty() {
-        note(format_args!("the offset wanted is outside the log, and becomes the end next to it, in {}", names(cut)));
+        note(format_args!("the offset is outside the log, and becomes its nearest end, in {}", names(cut)));
     }
     Ok(())
 }
@@ -169,7 +170,7 @@ fn parse(text: &str) -> Result<BTreeMap<TopicPartition, i64>, String> {
             return Err(format!("line {n} is {line:?}: allowed is TOPIC,PARTITION,OFFSET"));
         };
         if offsets.insert(TopicPartition::new(topic, partition), offset).is_some() {
-            return Err(format!("line {n} is {line:?}: that partition stands there twice"));
+            return Err(format!("line {n} is {line:?}: that partition is in it twice"));
         }
     }
     if offsets.is_empty() { Err("it has no line TOPIC,PARTITION,OFFSET".to_owned()) } else { Ok(offsets) }

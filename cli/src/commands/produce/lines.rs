@@ -1,16 +1,16 @@
-//! Splits what comes from stdin into numbered lines, with a bound on their length.
+//! Splits stdin into numbered lines of bounded length.
 
-/// What Windows' tools write in front of UTF-8.
+/// The bytes that Windows' tools write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Without its line ending.
+    /// A line without its line ending.
     Text(&'a [u8]),
-    /// Nothing.
+    /// An empty line.
     Empty,
-    /// More bytes than allowed; they were dropped as they came.
+    /// A line of more bytes than allowed; they were dropped as they came.
     TooLong(u64),
 }
 
@@ -29,7 +29,7 @@ enum Span {
 }
 
 impl Chunk {
-    /// Each line with its number, from 1.
+    /// Returns each line with its number, from 1.
     pub fn lines(&self) -> impl Iterator<Item = (u64, Line<'_>)> {
         let line = |span: &Span| match span {
             Span::TooLong(bytes) => Line::TooLong(*bytes),
@@ -42,63 +42,63 @@ impl Chunk {
     }
 }
 
-/// Takes bytes as they come, gives complete lines. It holds at most one line of the greatest length.
+/// Splits bytes as they come into complete lines; buffers at most one line.
 #[derive(Debug)]
 pub struct Splitter {
     limit: usize,
-    /// Whether only a newline ends a line, and all before it belongs to it.
+    /// True if carriage returns and a byte order mark belong to the line.
     raw: bool,
     next: u64,
-    /// The beginning of a line whose end has not come yet.
-    held: Vec<u8>,
-    /// How much of the line under way was dropped because it is too long.
+    /// Beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+    /// Number of bytes of that line that were dropped because it is too long.
     dropped: u64,
 }
 
 impl Splitter {
-    /// Lines of at most `limit` bytes; `raw` keeps carriage returns before newlines and a byte order mark.
+    /// Splits into lines of at most `limit` bytes; `raw` keeps carriage returns before newlines and a byte order mark.
     pub fn new(limit: usize, raw: bool) -> Self {
-        Self { limit, raw, next: 1, held: Vec::new(), dropped: 0 }
+        Self { limit, raw, next: 1, partial: Vec::new(), dropped: 0 }
     }
 
-    /// The lines that these bytes complete.
+    /// Returns the lines that these bytes complete.
     pub fn push(&mut self, bytes: &[u8]) -> Chunk {
         let mut chunk =
-            Chunk { first: self.next, bytes: Vec::with_capacity(self.held.len() + bytes.len()), lines: Vec::new() };
+            Chunk { first: self.next, bytes: Vec::with_capacity(self.partial.len() + bytes.len()), lines: Vec::new() };
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             match part.strip_suffix(b"\n") {
                 Some(end) => self.end_line(end, &mut chunk),
-                None => self.hold(part),
+                None => self.buffer(part),
             }
         }
         chunk
     }
 
-    /// The last line, if it has no newline.
+    /// Returns the last line, if it has no newline.
     pub fn finish(&mut self) -> Chunk {
         let mut chunk = Chunk { first: self.next, bytes: Vec::new(), lines: Vec::new() };
-        if !self.held.is_empty() || self.dropped > 0 {
+        if !self.partial.is_empty() || self.dropped > 0 {
             self.end_line(b"", &mut chunk);
         }
         chunk
     }
 
-    fn hold(&mut self, part: &[u8]) {
-        if self.dropped > 0 || self.held.len() + part.len() > self.limit {
-            self.dropped += (self.held.len() + part.len()) as u64;
-            self.held = Vec::new();
+    fn buffer(&mut self, part: &[u8]) {
+        if self.dropped > 0 || self.partial.len() + part.len() > self.limit {
+            self.dropped += (self.partial.len() + part.len()) as u64;
+            self.partial = Vec::new();
         } else {
-            self.held.extend_from_slice(part);
+            self.partial.extend_from_slice(part);
         }
     }
 
     fn end_line(&mut self, end: &[u8], chunk: &mut Chunk) {
-        let length = self.dropped + (self.held.len() + end.len()) as u64;
+        let length = self.dropped + (self.partial.len() + end.len()) as u64;
         if length > self.limit as u64 {
             chunk.lines.push(Span::TooLong(length));
         } else {
             let start = chunk.bytes.len();
-            chunk.bytes.extend_from_slice(&self.held);
+            chunk.bytes.extend_from_slice(&self.partial);
             chunk.bytes.extend_from_slice(end);
             let line = &chunk.bytes[start..];
             let (mark, end) = match self.raw {
@@ -110,7 +110,7 @@ impl Splitter {
             };
             chunk.lines.push(Span::Text(start + mark..chunk.bytes.len() - end));
         }
-        self.held.clear();
+        self.partial.clear();
         self.dropped = 0;
         self.next += 1;
     }
@@ -158,19 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_without_an_end_is_reported_and_not_held() {
+    fn a_long_line_without_an_end_is_reported_and_not_buffered() {
         for size in 1..=10 {
             assert_eq!(split(b"0123456789", size, 4), [(1, "(too long: 10)".to_owned())]);
         }
         let mut splitter = Splitter::new(4, false);
         for _ in 0..1000 {
             splitter.push(b"0123456789");
-            assert!(splitter.held.capacity() <= 10);
+            assert!(splitter.partial.capacity() <= 10);
         }
     }
 
     #[test]
-    fn line_endings_and_a_byte_order_mark_are_no_part_of_a_line_unless_it_is_raw() {
+    fn line_endings_and_a_byte_order_mark_are_left_out_unless_raw() {
         let input = "\u{feff}one\r\n\r\n\u{feff}two\rx\r\r\n";
         let lines = |raw: bool| (1..=input.len()).map(move |n| split_by(Splitter::new(20, raw), input.as_bytes(), n));
         let numbered = |all: [&str; 3]| (1..).zip(all.map(str::to_owned)).collect::<Vec<_>>();

@@ -14,11 +14,11 @@ type Sizes = BTreeMap<i32, BTreeMap<i32, i64>>;
 
 type Offsets = BTreeMap<TopicPartition, ailurus::Result<i64>>;
 
-/// What is told of a topic beside its metadata.
+/// Offsets and sizes of a topic.
 struct Found {
     first: Offsets,
     end: Offsets,
-    /// None where brokers don't serve it.
+    /// `None` if the brokers don't report sizes.
     sizes: Option<Sizes>,
 }
 
@@ -81,7 +81,8 @@ fn offset(offsets: &Offsets, topic: &TopicInfo, p: &PartitionInfo) -> Option<i64
     offsets.get(&TopicPartition::new(topic.name.as_str(), p.partition))?.as_ref().ok().copied()
 }
 
-/// Sizes of replicas, and the brokers that could not tell theirs. None where brokers don't serve it: then that is said.
+/// Returns the sizes of replicas, and the brokers that did not report theirs. If brokers don't serve the request, there are
+/// no sizes, and a note says so.
 async fn sizes(admin: &Admin, name: &str) -> anyhow::Result<(Option<Sizes>, Vec<(i32, String)>)> {
     let (mut sizes, mut silent) = (Sizes::new(), Vec::new());
     for (broker, dirs) in admin.log_dirs_by_broker(Some(name)).await? {
@@ -92,7 +93,7 @@ async fn sizes(admin: &Admin, name: &str) -> anyhow::Result<(Option<Sizes>, Vec<
                 }
             }
             Err(e) if e.kind() == ErrorKind::Unsupported => {
-                note(format_args!("what the replicas take on disk is not known: {e:#}"));
+                note(format_args!("sizes on disk are not known: {e:#}"));
                 return Ok((None, Vec::new()));
             }
             Err(e) => silent.push((broker, format!("{e:#}"))),

@@ -1,11 +1,25 @@
-//! Addresses to listen on.
+//! Options that commands have in common.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
+use clap::Args;
 
-/// `HOST:PORT` to listen on; the host may be a name.
+/// Options of all commands, before or after the command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Bootstrap brokers, host:port separated by commas; the rest of the cluster is discovered from them
+    /// [default: REDPANDA_BROKERS of the environment or .env, else localhost:9092].
+    #[arg(long, global = true, value_name = "HOST:PORT,…", help_heading = "Global options")]
+    pub brokers: Option<String>,
+    /// Log on stderr: a level (error, warn, info, debug, trace) or a filter such as ailurus=debug,warn
+    /// [default: warn, and topics that were created].
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", help_heading = "Global options")]
+    pub log: Option<String>,
+}
+
+/// An address to listen on, `HOST:PORT`; the host may be a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address(String);
 
@@ -21,7 +35,10 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// The first address that the name has.
+    /// Resolves the name to its first address.
+    ///
+    /// # Errors
+    /// If the name has no address.
     pub async fn resolve(&self) -> anyhow::Result<SocketAddr> {
         let found = tokio::net::lookup_host(&self.0).await;
         let found = found.with_context(|| format!("{} can't be listened on", self.0))?.next();

@@ -1,5 +1,6 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the next cuts it short.
+//! SIGINT and SIGTERM: the first drains the application, the next cuts that short.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,14 +10,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::exit::Exit;
-use crate::output::note;
+use crate::text::note;
 
-/// An end that takes longer than this is explained: what it waits for, and what ends it.
-const UNEXPLAINED: Duration = Duration::from_millis(300);
+/// Time after which a shutdown is explained: what it waits for, and what ends it.
+const EXPLAIN_AFTER: Duration = Duration::from_millis(300);
 
+/// Returns what a shutdown waits for, as text.
 type Waiting = Arc<Mutex<Box<dyn Fn() -> String + Send>>>;
 
-/// Tells whether an orderly end was asked for. Signals count from `install` until this is dropped.
+/// Counts signals from `install` until it is dropped.
 pub struct Shutdown {
     signals: watch::Receiver<u32>,
     waiting: Waiting,
@@ -25,11 +27,17 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// Takes the signals over from their default, which ends the process at once; the second one still does.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
     pub fn install() -> io::Result<Self> {
         Self::in_steps(2)
     }
 
-    /// With a second signal that the program hears of, as [`cut_short`](Self::cut_short); the third ends the process at once.
+    /// Also counts a second signal, for [`cut_short`](Self::cut_short); the third ends the process at once.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
     pub fn install_for_three() -> io::Result<Self> {
         Self::in_steps(3)
     }
@@ -42,12 +50,12 @@ impl Shutdown {
         Ok(Self { signals, waiting, task })
     }
 
-    /// Sets what an end that was asked for waits for, as it is explained when it takes time.
+    /// Sets the text of what a shutdown waits for.
     pub fn set_waiting_for(&self, what: impl Fn() -> String + Send + 'static) {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(what);
     }
 
-    /// Does what there is nothing to finish of: the first signal ends it, and then there is no result.
+    /// Runs work that needs no draining: the first signal cancels it, and there is no result.
     pub async fn unless_requested<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -76,12 +84,12 @@ impl Shutdown {
         }
     }
 
-    /// Whether the first signal has come.
+    /// Returns whether the first signal has come.
     pub fn is_requested(&self) -> bool {
         *self.signals.borrow() > 0
     }
 
-    /// Whether the second has.
+    /// Returns whether the second signal has come.
     pub fn is_cut_short(&self) -> bool {
         *self.signals.borrow() > 1
     }
@@ -90,7 +98,7 @@ impl Shutdown {
 /// Counts signals; the last one ends the process.
 async fn count(mut incoming: ShutdownSignals, last: u32, counted: watch::Sender<u32>, waiting: Waiting) {
     for n in 1.. {
-        if n > 1 && tokio::time::timeout(UNEXPLAINED, incoming.recv()).await.is_err() {
+        if n > 1 && tokio::time::timeout(EXPLAIN_AFTER, incoming.recv()).await.is_err() {
             let what = waiting.lock().unwrap_or_else(PoisonError::into_inner)();
             let next = if n == last { "ends it at once" } else { "cuts it short" };
             note(format_args!("waiting for {what}; {} signal {next}", if n == 2 { "a second" } else { "one more" }));
@@ -102,8 +110,14 @@ async fn count(mut incoming: ShutdownSignals, last: u32, counted: watch::Sender<
             note(format_args!("ended at once by signal number {n}"));
             std::process::exit(Exit::Interrupted.code().into());
         }
-        tracing::info!("signal number {n} asks for the end; the next cuts it short");
+        tracing::info!("signal number {n} starts the shutdown; the next cuts it short");
         counted.send_replace(n);
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown").field("signals", &*self.signals.borrow()).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
-//! What `GET /metrics` answers: what the library has counted, in the formats that Prometheus reads.
+//! The metrics of an application in the formats that Prometheus reads.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +13,22 @@ use prometheus_client::registry::{Registry, Unit};
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// Counts, and shows what was counted.
+/// A gauge that the application reads when it is asked for metrics, beside those of the library.
+///
+/// One of a name that the library has too is shown with the library's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gauge {
+    /// Name, with its unit if it has one.
+    pub name: &'static str,
+    /// Meaning, in a sentence.
+    pub help: &'static str,
+    /// Names and values of labels.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: f64,
+}
+
+/// A registry that a client reports to, and its text.
 #[derive(Debug)]
 pub struct Exposition {
     counts: Arc<metrics::Registry>,
@@ -20,21 +36,29 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    pub fn new() -> Self {
+    /// Shows what the library reports, and the version of the application.
+    pub fn new(version: &'static str) -> Self {
+        Self::with_gauges(version, Vec::new)
+    }
+
+    /// Shows gauges too, which the function returns each time.
+    pub fn with_gauges(version: &'static str, gauges: impl Fn() -> Vec<Gauge> + Send + Sync + 'static) -> Self {
         let counts = Arc::new(metrics::Registry::new());
         let mut registry = Registry::default();
-        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("ailurus_build", "The version of this program", version);
-        registry.register_collector(Box::new(Counts(Arc::clone(&counts))));
+        registry.register("ailurus_build", "The version of this program", Info::new([("version", version)]));
+        registry.register_collector(Box::new(Counts { library: Arc::clone(&counts), gauges: Box::new(gauges) }));
         Self { counts, registry }
     }
 
-    /// To count with.
+    /// Returns the registry, for [`Config::metrics`](ailurus::Config::metrics).
     pub fn counts(&self) -> Arc<metrics::Registry> {
         Arc::clone(&self.counts)
     }
 
-    /// All of it, in a format that the client accepts, and that format's content type.
+    /// Returns the content type and the text, in a format that the `Accept` header of the client names.
+    ///
+    /// # Errors
+    /// If a metric can't be encoded.
     pub fn text(&self, accepted: &str) -> Result<(&'static str, String), fmt::Error> {
         let mut out = String::new();
         if accepted.contains(OPEN_METRICS) {
@@ -47,16 +71,36 @@ impl Exposition {
     }
 }
 
-#[derive(Debug)]
-struct Counts(Arc<metrics::Registry>);
+struct Counts {
+    library: Arc<metrics::Registry>,
+    gauges: Box<dyn Fn() -> Vec<Gauge> + Send + Sync>,
+}
 
-impl Collector for Counts {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        self.0.snapshot().families.iter().try_for_each(|family| encode(family, &mut encoder))
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counts").field(&self.library).finish()
     }
 }
 
-fn encode(family: &Family, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+impl Collector for Counts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut gauges = BTreeMap::<_, Vec<Gauge>>::new();
+        for gauge in (self.gauges)() {
+            gauges.entry(gauge.name).or_default().push(gauge);
+        }
+        for family in &self.library.snapshot().families {
+            encode(family, &gauges.remove(family.name).unwrap_or_default(), &mut encoder)?;
+        }
+        for (name, of_name) in gauges {
+            let help = of_name.first().map_or("", |gauge| gauge.help);
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            of_name.iter().try_for_each(|gauge| metric.encode_family(&gauge.labels)?.encode_gauge(&gauge.value))?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(family: &Family, gauges: &[Gauge], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let unit = family.unit.map(|unit| match unit {
         metrics::Unit::Bytes => Unit::Bytes,
         metrics::Unit::Seconds => Unit::Seconds,
@@ -81,13 +125,13 @@ fn encode(family: &Family, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
             sample(&mut metric.encode_family(labels)?, family.kind, value)?;
         }
     }
-    Ok(())
+    gauges.iter().try_for_each(|gauge| metric.encode_family(&gauge.labels)?.encode_gauge(&gauge.value))
 }
 
 fn sample(metric: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> Result<(), fmt::Error> {
     match (kind, value) {
         (_, Value::Histogram(times)) => {
-            // Its last bound, which is none, stands for all.
+            // The last bucket has no bound and counts all.
             let buckets: Vec<_> =
                 times.buckets().map(|(bound, n)| (bound.map_or(f64::INFINITY, |b| b.as_secs_f64()), n)).collect();
             metric.encode_histogram::<NoLabelSet>(times.sum().as_secs_f64(), times.count(), &buckets, None)

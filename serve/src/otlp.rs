@@ -28,18 +28,18 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit::Usage;
 
-/// For one request to the collector.
+/// Timeout of a request to the collector.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Either turns it on.
+/// Variables that turn the exporter on.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// The variable that turns it on, and its value.
+/// Returns the variable that turns the exporter on, and its value.
 fn endpoint() -> Option<(&'static str, String)> {
     let set = |name| std::env::var(name).ok().filter(|url| !url.is_empty()).map(|url| (name, url));
     ENDPOINTS.into_iter().find_map(set)
 }
 
-/// Records that are sent and handled have spans in traces, if those go anywhere.
+/// Propagates traces in records that are sent and handled, if a collector is named.
 pub fn traced(builder: ConfigBuilder) -> ConfigBuilder {
     match endpoint() {
         Some(_) => builder.propagator(Arc::new(Spans)),
@@ -47,18 +47,20 @@ pub fn traced(builder: ConfigBuilder) -> ConfigBuilder {
     }
 }
 
-/// Sends spans from time to time, and the rest at the end.
+/// Sends spans in batches, and the rest at the end.
 #[derive(Debug)]
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// None unless the environment names a collector.
+    /// Returns an exporter if the environment names a collector.
+    ///
+    /// # Errors
+    /// [`Usage`] if the collector is not at an `http://` address.
     pub fn from_env() -> anyhow::Result<Option<Self>> {
         let Some((name, url)) = endpoint() else { return Ok(None) };
         if !url.starts_with("http://") {
-            let what = format!(
-                "{name} is {url:?}: allowed is http://host:port; send over TLS by a collector beside this program"
-            );
+            let what =
+                format!("{name} is {url:?}: allowed is http://host:port; send over TLS by a collector on this machine");
             return Err(Usage(what).into());
         }
         let exporter = SpanExporter::builder()
@@ -76,22 +78,22 @@ impl Exporter {
         )))
     }
 
-    /// Takes the spans of this program and of the library, whatever is logged.
+    /// Returns a layer that records the spans of the application and of the library, whatever the log filter is.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         let layer: OpenTelemetryLayer<S, SdkTracer> =
             tracing_opentelemetry::layer().with_tracer(self.0.tracer("ailurus"));
         layer.with_filter(filter_fn(|m| m.is_span() && m.target().starts_with("ailurus")))
     }
 
-    /// Sends what has not been sent.
+    /// Sends the spans that are left.
     pub fn finish(self) {
         if let Err(e) = self.0.shutdown() {
-            crate::output::note(format_args!("not all spans were sent: {e}"));
+            crate::text::note(format_args!("not all spans were sent: {e}"));
         }
     }
 }
 
-/// Puts the library's spans into OpenTelemetry's traces.
+/// Connects the library's spans with OpenTelemetry's traces.
 #[derive(Debug)]
 pub struct Spans;
 
@@ -120,7 +122,7 @@ fn remote(at: &TraceContext) -> SpanContext {
     SpanContext::new(trace, span, flags, true, state)
 }
 
-/// The SDK exports on a thread of its own, where no runtime is.
+/// A client with a runtime of its own: the SDK exports on a thread without one.
 struct Client {
     runtime: Runtime,
     http: HyperClient,

@@ -1,21 +1,21 @@
 (() => {
   const live = document.getElementById("live");
   const gone = document.getElementById("gone");
-  const told = document.getElementById("told");
+  const statusLine = document.getElementById("status");
   const status = () => live.firstElementChild.dataset.status;
   let last = status();
   const look = async () => {
-    // What somebody has marked, perhaps to copy it, stays.
+    // A selection, perhaps to copy it, stays.
     if (!document.hidden && getSelection().isCollapsed) {
       try {
-        const answer = await fetch("fragment", { cache: "no-store", signal: AbortSignal.timeout(15000) });
-        if (!answer.ok) throw new Error(answer.statusText);
-        live.innerHTML = await answer.text();
+        const response = await fetch("fragment", { cache: "no-store", signal: AbortSignal.timeout(15000) });
+        if (!response.ok) throw new Error(response.statusText);
+        live.innerHTML = await response.text();
         live.dataset.updates = Number(live.dataset.updates || 0) + 1;
         gone.hidden = true;
         if (status() !== last) {
           last = status();
-          told.textContent = "The status is now " + last;
+          statusLine.textContent = "The status is now " + last;
           document.title = last + " – ailurus";
         }
       } catch {

@@ -1,35 +1,35 @@
-//! How the process ends: exit codes, and errors in words.
+//! Exit codes, and the text of an error that ends a command.
 
 use std::io;
 use std::process::ExitCode;
 
 use ailurus::ErrorKind;
 
-use crate::output::note;
+use crate::text::note;
 
-/// How a command ended that could report its own results.
+/// The end of a command that has reported its results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// All is done.
     Success,
-    /// The work failed or is not complete, and the command has said why.
+    /// The work failed or is not complete, and the command has reported why.
     Failure,
-    /// Nothing could be tried: the command line or a setting is wrong.
+    /// The command line or a setting is wrong.
     Usage,
-    /// What the command is about does not exist.
+    /// The topic, partition, group, broker or dead letter does not exist.
     NotFound,
-    /// What was to be created exists.
+    /// The topic to create exists already.
     Exists,
-    /// No broker, or not the one needed, could be reached or answered in time.
+    /// No broker, or not the one needed, could be reached or responded in time.
     Unreachable,
-    /// A broker does not allow it as it is.
+    /// A broker refused the request.
     Refused,
-    /// A signal came before the end.
+    /// A signal ended the command early.
     Interrupted,
 }
 
 impl Exit {
-    /// The code that the shell sees; `ailurus --help` lists them.
+    /// Returns the exit code; `ailurus --help` lists them.
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
@@ -50,7 +50,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A mistake on the command line that the parser of arguments can't see.
+/// An error in the command line or a setting that the parser of arguments can't find.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -62,7 +62,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// What the command line names and does not exist, where no error of the library says so.
+/// A name of the command line that does not exist, where no error of the library says so.
 #[derive(Debug)]
 pub struct NotFound(pub String);
 
@@ -74,7 +74,7 @@ impl std::fmt::Display for NotFound {
 
 impl std::error::Error for NotFound {}
 
-/// What this command refuses for the sake of another one that is at work.
+/// A request that this command refuses because another command is running.
 #[derive(Debug)]
 pub struct Refused(pub String);
 
@@ -86,7 +86,7 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Says on stderr what went wrong, if anything did.
+/// Prints the error on stderr, if there is one, and returns the exit code's name.
 pub fn report(result: anyhow::Result<Exit>) -> Exit {
     result.unwrap_or_else(|error| {
         let exit = exit_of(&error);
@@ -97,7 +97,7 @@ pub fn report(result: anyhow::Result<Exit>) -> Exit {
     })
 }
 
-/// The error and what caused it, each said once.
+/// Returns the error and its causes as text, each of them once.
 pub fn text(error: &anyhow::Error) -> String {
     let (mut text, mut last) = (String::new(), String::new());
     for cause in error.chain() {
@@ -106,7 +106,7 @@ pub fn text(error: &anyhow::Error) -> String {
         if text.is_empty() {
             text.clone_from(&cause);
         } else if !text.contains(&cause) {
-            // Who caused it may have begun with the same words.
+            // A cause may begin with the words of the error that it caused.
             text.push_str(
                 cause.strip_prefix(&last).filter(|rest| rest.starts_with(": ")).unwrap_or(&format!(": {cause}")),
             );
@@ -119,11 +119,11 @@ pub fn text(error: &anyhow::Error) -> String {
     text
 }
 
-/// How a command ends with an error.
+/// Returns the exit of a command that ended with an error.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            return Exit::Success; // the reader of our output has seen enough, as in `ailurus consume … | head`
+            return Exit::Success; // the reader of stdout has closed it, as in `ailurus consume … | head`
         }
         if cause.is::<Usage>() {
             return Exit::Usage;
@@ -152,7 +152,7 @@ fn exit_of_kind(error: &ailurus::Error) -> Exit {
         Config => Exit::Usage,
         UnknownTopic | Broker(GROUP_ID_NOT_FOUND) => Exit::NotFound,
         TopicExists => Exit::Exists,
-        // A login that was refused is no outage to whoever started one command.
+        // Retriable for a client that runs for long; final for a command.
         Authentication => Exit::Refused,
         _ if error.is_retriable() => Exit::Unreachable,
         Authorization | GroupMembership | RecordTooLarge | Unsupported | Broker(_) => Exit::Refused,

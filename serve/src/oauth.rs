@@ -1,4 +1,4 @@
-//! Tokens from a token endpoint: OAuth 2.0's client credentials (RFC 6749, section 4.4), as OpenID Connect providers have it.
+//! Tokens from a token endpoint, by OAuth 2.0's client credentials grant (RFC 6749, section 4.4).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,41 +17,44 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// For one question, from the endpoint's name to the end of its answer.
+/// Timeout of a request, from resolving the endpoint's name to the end of the response.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// The largest answer taken.
-const LARGEST: usize = 256 << 10;
-/// A token is asked for anew when so much of its time is over.
-const FRESH: f64 = 0.8;
+/// Maximum size of a response, in bytes.
+const MAX_RESPONSE_BYTES: usize = 256 << 10;
+/// Part of a token's lifetime after which the next one is requested.
+const RENEW_AFTER: f64 = 0.8;
 
-/// Where tokens come from, and the last one.
+/// A token endpoint, and the last token from it.
 struct Endpoint {
     client: ClientCredentials,
     at: BrokerAddr,
     uri: Uri,
-    /// Held while it is asked: who comes meanwhile takes what the first one got.
-    kept: Mutex<Option<Kept>>,
+    /// Locked during a request, so that concurrent callers share one response.
+    cached: Mutex<Option<CachedToken>>,
 }
 
-struct Kept {
+struct CachedToken {
     token: Secret,
-    fresh_until: Instant,
-    good_until: Instant,
+    renew_at: Instant,
+    expires_at: Instant,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     access_token: String,
     expires_in: Option<f64>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorResponse {
     error: String,
     error_description: Option<String>,
 }
 
-/// A source that asks the endpoint of these settings.
+/// Returns a source of tokens from the endpoint of these settings.
+///
+/// # Errors
+/// If the endpoint is neither an https URL nor an http URL on this machine.
 pub fn source(client: &ClientCredentials) -> Result<TokenSource, String> {
     let bad = || {
         format!(
@@ -68,16 +71,16 @@ pub fn source(client: &ClientCredentials) -> Result<TokenSource, String> {
         _ => return Err(bad()),
     };
     let at = BrokerAddr::new(host, uri.port_u16().unwrap_or(default_port));
-    Ok(TokenSource::provider(Endpoint { client: client.clone(), at, uri, kept: Mutex::default() }))
+    Ok(TokenSource::provider(Endpoint { client: client.clone(), at, uri, cached: Mutex::default() }))
 }
 
-/// What the library says of brokers, which it takes everything for that it connects to, with what can be done about it here.
-fn of_an_endpoint(said: &str) -> String {
-    said.replace("the broker's", "the endpoint's").replace("REDPANDA_TLS_CA_FILE", "REDPANDA_SASL_OAUTH_CA_FILE")
+/// Names the endpoint and its settings in an error of the library, which names a broker's.
+fn name_endpoint(error: &str) -> String {
+    error.replace("the broker's", "the endpoint's").replace("REDPANDA_TLS_CA_FILE", "REDPANDA_SASL_OAUTH_CA_FILE")
 }
 
-/// Encodes as `application/x-www-form-urlencoded`, which RFC 6749 (appendix B) asks for, and no further: not every endpoint
-/// decodes what need not be encoded.
+/// Encodes as `application/x-www-form-urlencoded` (RFC 6749, appendix B), and no other characters: not every endpoint
+/// decodes them.
 fn form_encoded(text: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b' ');
     utf8_percent_encode(text, ENCODED).to_string().replace(' ', "+")
@@ -91,53 +94,53 @@ impl TokenProvider for Endpoint {
 
 impl Endpoint {
     async fn current(&self) -> anyhow::Result<Secret> {
-        let mut kept = self.kept.lock().await;
+        let mut cached = self.cached.lock().await;
         let now = Instant::now();
-        if let Some(kept) = kept.as_ref().filter(|kept| now < kept.fresh_until) {
-            return Ok(kept.token.clone());
+        if let Some(cached) = cached.as_ref().filter(|cached| now < cached.renew_at) {
+            return Ok(cached.token.clone());
         }
-        let asked = tokio::time::timeout(TIMEOUT, self.ask()).await;
-        let asked = asked.unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")));
-        match (asked, kept.as_ref()) {
-            (Ok(answer), _) => {
-                // One that does not say how long it is good is asked for each time.
-                let good = Duration::try_from_secs_f64(answer.expires_in.unwrap_or(0.0)).unwrap_or_default();
-                let good = good.min(Duration::from_secs(365 * 24 * 3600));
-                let token = Secret::from(answer.access_token);
-                let (fresh_until, good_until) = (now + good.mul_f64(FRESH), now + good);
-                *kept = Some(Kept { token: token.clone(), fresh_until, good_until });
+        let response = tokio::time::timeout(TIMEOUT, self.request_token()).await;
+        let response = response.unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")));
+        match (response, cached.as_ref()) {
+            (Ok(response), _) => {
+                // A token without a lifetime is requested each time.
+                let lifetime = Duration::try_from_secs_f64(response.expires_in.unwrap_or(0.0)).unwrap_or_default();
+                let lifetime = lifetime.min(Duration::from_secs(365 * 24 * 3600));
+                let token = Secret::from(response.access_token);
+                let (renew_at, expires_at) = (now + lifetime.mul_f64(RENEW_AFTER), now + lifetime);
+                *cached = Some(CachedToken { token: token.clone(), renew_at, expires_at });
                 Ok(token)
             }
-            (Err(e), Some(kept)) if now < kept.good_until => {
-                tracing::warn!(error = format!("{e:#}"), "no new token yet: the old one is used while it is good");
-                Ok(kept.token.clone())
+            (Err(e), Some(cached)) if now < cached.expires_at => {
+                tracing::warn!(error = format!("{e:#}"), "no new token yet; using the last one until it expires");
+                Ok(cached.token.clone())
             }
             (Err(e), _) => Err(e.context(format!("no token from {}", self.client.token_endpoint))),
         }
     }
 
-    async fn ask(&self) -> anyhow::Result<Answer> {
+    async fn request_token(&self) -> anyhow::Result<TokenResponse> {
         let mut tls = TlsConfig::default();
         tls.ca_file.clone_from(&self.client.ca_file);
         let secure = (self.uri.scheme_str() == Some("https")).then_some(&tls);
         let stream = ailurus::net::open(&self.at, secure, TIMEOUT)
             .await
-            .map_err(|e| anyhow!(of_an_endpoint(&format!("{e:#}"))))?;
+            .map_err(|e| anyhow!(name_endpoint(&format!("{e:#}"))))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
-            let answer = sender.send_request(self.request()?).await.context("the request failed")?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+            let response = sender.send_request(self.request()?).await.context("the request failed")?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
             let body = body.map_err(|e| anyhow!("the answer can't be read: {e}"))?.to_bytes();
-            self.judge(status, &body)
+            self.read_response(status, &body)
         };
-        // The connection is driven here, and goes with the exchange; how it ends the exchange learns, perhaps after an answer.
+        // The connection may close while the exchange still reads the end of the response.
         let driven = async {
             _ = connection.await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            answer = exchange => answer,
+            response = exchange => response,
             () = driven => bail!("the connection was closed"),
         }
     }
@@ -151,7 +154,7 @@ impl Endpoint {
         if let Some(scope) = &self.client.scope {
             body += &format!("&scope={}", form_encoded(scope));
         }
-        // Without a user, which a URL may have.
+        // The authority of a URL may begin with a user.
         let host = self.uri.authority().and_then(|a| a.as_str().rsplit('@').next()).context("the URL has no host")?;
         Ok(Request::builder()
             .method(Method::POST)
@@ -163,24 +166,24 @@ impl Endpoint {
             .body(Full::new(Bytes::from(body)))?)
     }
 
-    /// What an answer brings; one that brings nothing says no more of itself than is meant to be read.
-    fn judge(&self, status: StatusCode, body: &[u8]) -> anyhow::Result<Answer> {
+    /// Returns the token, or an error that quotes no secret.
+    fn read_response(&self, status: StatusCode, body: &[u8]) -> anyhow::Result<TokenResponse> {
         if status == StatusCode::OK {
-            // Its own error might quote it.
+            // serde's error might quote the token.
             return serde_json::from_slice(body).map_err(|_| anyhow!("the answer is no JSON with an access_token"));
         }
         let client = &self.client.client_id;
         let hint =
             "check REDPANDA_SASL_OAUTH_CLIENT_ID, REDPANDA_SASL_OAUTH_CLIENT_SECRET and REDPANDA_SASL_OAUTH_SCOPE";
-        match serde_json::from_slice::<Refusal>(body) {
-            Ok(refusal) => {
-                let more = refusal.error_description.map(|d| format!(" ({d})")).unwrap_or_default();
-                let said = format!("{}{more}", refusal.error);
-                let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-                if said.contains(self.client.client_secret.expose()) {
+        match serde_json::from_slice::<ErrorResponse>(body) {
+            Ok(refused) => {
+                let more = refused.error_description.map(|d| format!(" ({d})")).unwrap_or_default();
+                let text = format!("{}{more}", refused.error);
+                let text: String = text.chars().filter(|c| !c.is_control()).take(300).collect();
+                if text.contains(self.client.client_secret.expose()) {
                     bail!("the endpoint refused client {client:?} with {status}; {hint}");
                 }
-                bail!("the endpoint refused client {client:?} with {status}: {said}; {hint}")
+                bail!("the endpoint refused client {client:?} with {status}: {text}; {hint}")
             }
             Err(_) => bail!("the endpoint answered {status} to client {client:?}; is it a token endpoint?"),
         }

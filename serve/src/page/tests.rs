@@ -10,7 +10,7 @@ fn health() -> Health {
     let partition = |n: i32, activity: &str, quiet: Option<u64>, paused: Option<&str>| {
         json!({
             "topic": bad, "partition": n, "activity": activity, "quietMs": quiet, "position": 1234 * n, "committed": null,
-            "lag": 5000 * n, "inHand": 1, "parkedKeys": 0, "paused": paused,
+            "lag": 5000 * n, "inFlight": 1, "parkedKeys": 0, "paused": paused,
         })
     };
     let partitions = vec![
@@ -92,6 +92,6 @@ fn a_table_shows_the_worst_and_says_what_it_leaves_out() {
 
 #[test]
 fn times_are_as_people_say_them() {
-    let said = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(long);
+    let said = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(duration);
     assert_eq!(said, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
 }

@@ -1,0 +1,135 @@
+//! Health, the page and metrics of an application over HTTP.
+//!
+//! | request | response |
+//! |---|---|
+//! | `GET /` | the [page](crate::page) for people |
+//! | `GET /health/live` | 200 while the process runs |
+//! | `GET /health/ready` | 200, or 503 with the reasons |
+//! | `GET /health/redpanda` | the [`Report`] as JSON; 503 while its status is `unhealthy` |
+//! | `GET /metrics` | the [metrics](crate::metrics) |
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ailurus::health::Status;
+use anyhow::Context;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::metrics::Exposition;
+use crate::options::Address;
+use crate::page::{self, Report};
+
+/// Reason for not being ready after the first signal.
+pub const SHUTTING_DOWN: &str = "the process is shutting down";
+
+/// An application, as its HTTP server sees it.
+pub trait App: Send + Sync + 'static {
+    /// State of the cluster and of the groups.
+    type Report: Report;
+
+    /// Returns the state as of now, or as it was a moment ago.
+    fn report(&self) -> impl Future<Output = Arc<Self::Report>> + Send;
+
+    /// Returns the reasons why the application does not do its work; none if it is ready.
+    fn not_ready(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Returns the metrics.
+    fn metrics(&self) -> &Exposition;
+}
+
+/// An HTTP server that runs. Dropping it ends it without waiting for responses.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    /// Listens, and serves the application.
+    ///
+    /// # Errors
+    /// If the address has no meaning or is in use.
+    pub async fn start<A: App>(listen: &Address, app: Arc<A>) -> anyhow::Result<Self> {
+        let listen = listen.resolve().await?;
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("HTTP can't listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = axum::serve(listener, router(app)).with_graceful_shutdown(async {
+            let _ = stopped.await; // also if the sender was dropped
+        });
+        let task = tokio::spawn(async move { server.await });
+        Ok(Self { address, stop, task })
+    }
+
+    /// Returns the address on which it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more requests, and waits for pending responses, up to the timeout.
+    ///
+    /// # Errors
+    /// If the server had failed.
+    pub async fn stop(self, timeout: Duration) -> anyhow::Result<()> {
+        drop(self.stop);
+        match tokio::time::timeout(timeout, self.task).await {
+            Ok(ended) => ended?.context("HTTP"),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn router<A: App>(app: Arc<A>) -> Router {
+    Router::new()
+        .route("/health/live", get(async || Json(json!({"status": "live"}))))
+        .route("/health/ready", get(ready::<A>))
+        .route("/health/redpanda", get(redpanda::<A>))
+        .route("/metrics", get(metrics::<A>))
+        .route("/", get(whole_page::<A>))
+        .route("/fragment", get(fragment::<A>))
+        .with_state(app)
+}
+
+async fn ready<A: App>(State(app): State<Arc<A>>) -> Response {
+    let reasons = app.not_ready().await;
+    if reasons.is_empty() {
+        return Json(json!({"status": "ready"})).into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reasons": reasons}))).into_response()
+}
+
+async fn redpanda<A: App>(State(app): State<Arc<A>>) -> Response {
+    let report = app.report().await;
+    let is_unhealthy = report.health().status == Status::Unhealthy;
+    let code = if is_unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(&*report)).into_response()
+}
+
+async fn metrics<A: App>(State(app): State<Arc<A>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match app.metrics().text(accepted) {
+        Ok((format, text)) => ([(CONTENT_TYPE, format)], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+async fn whole_page<A: App>(State(app): State<Arc<A>>) -> Response {
+    page::whole(&*app.report().await)
+}
+
+async fn fragment<A: App>(State(app): State<Arc<A>>) -> Response {
+    page::fragment(&*app.report().await)
+}

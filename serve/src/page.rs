@@ -1,0 +1,390 @@
+//! The page for people: a [`Report`] as HTML in one piece, which loads nothing from elsewhere.
+//!
+//! A small script takes the part that changes from `/fragment` every two seconds; without scripts the page reloads itself.
+
+use ailurus::Health;
+use ailurus::health::{Activity, BrokerHealth, BrokerStatus, PartitionHealth, Status, SubscriptionHealth, TopicHealth};
+use axum::http::header;
+use axum::response::{Html, IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde::Serialize;
+
+use crate::text::{names, or_dash, thousands};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// Maximum number of rows of a table: the worst are shown, and the others counted.
+const MAX_ROWS: usize = 200;
+/// Maximum number of problems shown.
+const MAX_PROBLEMS: usize = 20;
+
+/// State of a cluster and of groups: `GET /health/redpanda` is its JSON, the page shows it.
+pub trait Report: Serialize + Send + Sync + 'static {
+    /// Returns the cluster's health, with the status of all.
+    fn health(&self) -> &Health;
+
+    /// Returns the groups to show.
+    fn groups(&self) -> Vec<Group<'_>>;
+
+    /// Returns the text in place of groups where there are none.
+    fn no_groups(&self) -> &'static str;
+
+    /// Returns the topics of dead letters and the number of records in each, where it is known; none to leave them out.
+    fn dead_letters(&self) -> Option<Vec<(&str, Option<u64>)>> {
+        None
+    }
+}
+
+/// A group on the page.
+#[derive(Debug, Clone)]
+pub struct Group<'a> {
+    /// Name of the group.
+    pub name: &'a str,
+    /// The worst activity of its partitions.
+    pub activity: Activity,
+    /// Facts about the group, by name.
+    pub facts: Vec<(&'static str, String)>,
+    /// Heads of the columns of its partitions; small screens show the first alone.
+    pub columns: &'static [&'static str],
+    /// Partitions, by topic and number.
+    pub partitions: Vec<Partition<'a>>,
+    /// Text in place of partitions where there are none.
+    pub no_partitions: String,
+}
+
+/// A partition of a group on the page.
+#[derive(Debug, Clone)]
+pub struct Partition<'a> {
+    /// Name of the topic.
+    pub topic: &'a str,
+    /// Number of the partition.
+    pub partition: i32,
+    /// Idle, busy or stalled.
+    pub activity: Activity,
+    /// Milliseconds for which it has been stalled.
+    pub stalled_ms: u64,
+    /// Number of records behind, by which rows are chosen.
+    pub lag: Option<i64>,
+    /// A remark on the state.
+    pub remark: Option<&'a str>,
+    /// A cell for each of the group's columns.
+    pub cells: Vec<String>,
+}
+
+/// Returns the page.
+pub(crate) fn whole(report: &impl Report) -> Response {
+    let nonce = uuid::Uuid::now_v7().simple().to_string();
+    // The browser loads and runs nothing but what is in this page.
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (headers, Html(page(report, Utc::now(), &nonce).into_string())).into_response()
+}
+
+/// Returns the part of the page that changes.
+pub(crate) fn fragment(report: &impl Report) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Html(content(report, Utc::now()).into_string())).into_response()
+}
+
+fn page(report: &impl Report, now: DateTime<Utc>, nonce: &str) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                noscript { meta http-equiv="refresh" content="5"; }
+                title { (word(report.health().status)) " – ailurus" }
+                link rel="icon" href="data:,";
+                style nonce=(nonce) { (PreEscaped(STYLE)) }
+            }
+            body {
+                p #gone role="alert" hidden { "This process does not respond: the page is old." }
+                p #status .unseen role="status" {}
+                main #live { (content(report, now)) }
+                footer {
+                    "The same as JSON: "
+                    a href="health/redpanda" { "health/redpanda" }
+                    a href="health/ready" { "health/ready" }
+                    a href="health/live" { "health/live" }
+                }
+                script nonce=(nonce) { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+}
+
+fn content(report: &impl Report, now: DateTime<Utc>) -> Markup {
+    let (health, groups) = (report.health(), report.groups());
+    html! {
+        header data-status=(word(health.status)) {
+            p.brand { "ailurus" }
+            h1.state.(mood(health.status)) { (word(health.status)) }
+            p.soft {
+                "Cluster " (or_dash(health.cluster_id.as_deref())) ", controller " (or_dash(health.controller_id)) ", as of "
+                time datetime=(now.to_rfc3339()) { (now.format("%H:%M:%S")) " UTC" }
+            }
+        }
+        @if !health.problems.is_empty() {
+            ul.problems aria-label="Problems" {
+                @for problem in health.problems.iter().take(MAX_PROBLEMS) { li { (problem) } }
+                @if health.problems.len() > MAX_PROBLEMS { li { "and " (health.problems.len() - MAX_PROBLEMS) " more" } }
+            }
+        }
+        section aria-labelledby="brokers" {
+            h2 #brokers { "Brokers " small { (health.brokers.len()) } }
+            (brokers(&health.brokers, health.controller_id))
+        }
+        section aria-labelledby="topics" {
+            h2 #topics { "Topics " small { (health.topics.len()) } }
+            @if health.topics.is_empty() { p.soft { "None is in use." } } @else { (topics(&health.topics)) }
+        }
+        section aria-labelledby="groups" {
+            h2 #groups { "Groups " small { (groups.len()) } }
+            @if groups.is_empty() { p.soft { (report.no_groups()) } }
+            @for g in groups { (group(g)) }
+        }
+        @if let Some(topics) = report.dead_letters() { (dead_letters(&topics)) }
+    }
+}
+
+fn brokers(all: &[BrokerHealth], controller: Option<i32>) -> Markup {
+    html! {
+        table {
+            thead { tr {
+                th scope="col" { "Broker" } th.name scope="col" { "Address" } th scope="col" { "State" }
+                th.n scope="col" { "Answers in" }
+            } }
+            tbody { @for b in all { tr {
+                th scope="row" { (or_dash(b.id)) }
+                td.name { (address(&b.address)) }
+                td {
+                    @match b.status {
+                        BrokerStatus::Up => span.state.good { "up" },
+                        BrokerStatus::Down => span.state.bad { "down" },
+                    }
+                    @if b.id.is_some() && b.id == controller { small { "controller" } }
+                }
+                td.n { (or_dash(b.latency_ms.map(|ms| format!("{ms:.1} ms")))) }
+            } } }
+        }
+    }
+}
+
+/// Breaks an address that is too long for its line before the port.
+fn address(at: &str) -> Markup {
+    let (host, port) = at.rsplit_once(':').map_or((at, None), |(host, port)| (host, Some(port)));
+    html! { (host) @if let Some(port) = port { wbr; ":" (port) } }
+}
+
+fn topics(all: &[TopicHealth]) -> Markup {
+    let mut shown: Vec<_> = all.iter().collect();
+    if shown.len() > MAX_ROWS {
+        shown.sort_by_key(|t| (t.exists, std::cmp::Reverse((t.without_leader, t.under_replicated))));
+    }
+    html! {
+        table {
+            thead { tr {
+                th.name scope="col" { "Topic" } th.n scope="col" { "Partitions" } th scope="col" { "Leaders" }
+                th.wide scope="col" { "Replicas" }
+            } }
+            tbody { @for t in shown.into_iter().take(MAX_ROWS) { tr {
+                th scope="row" { (t.name) }
+                td.n { (thousands(t.partitions as u64)) }
+                td {
+                    @if !t.exists { span.state.bad { "does not exist" } }
+                    @else if t.without_leader > 0 { span.state.bad { (t.without_leader) " missing" } }
+                    @else { span.state.good { "all there" } }
+                }
+                td.wide {
+                    @if !t.exists { "-" }
+                    @else if t.under_replicated > 0 { span.state.fair { "behind in " (t.under_replicated) } }
+                    @else { span.state.good { "in sync" } }
+                }
+            } } }
+        }
+        (rest(all.len()))
+    }
+}
+
+fn group(g: Group<'_>) -> Markup {
+    let (mut shown, count) = (g.partitions, g.columns.len());
+    let all = shown.len();
+    if all > MAX_ROWS {
+        shown.sort_by_key(|p| std::cmp::Reverse((p.activity, p.lag)));
+        shown.truncate(MAX_ROWS);
+        shown.sort_by_key(|p| (p.topic, p.partition));
+    }
+    html! {
+        h3 { (g.name) " " span.state.(shade(g.activity)) { (name(g.activity)) } }
+        dl { @for (name, value) in &g.facts { div { dt { (name) } dd { (value) } } } }
+        @if shown.is_empty() {
+            p.soft { (g.no_partitions) }
+        } @else {
+            table.parts aria-label={ "Partitions of " (g.name) } {
+                thead { tr {
+                    th scope="col" { "Partition" } th.fill scope="col" { "State" }
+                    @for (i, column) in g.columns.iter().enumerate() {
+                        th.n.offset[i < 3].wide[i > 0] scope="col" { (column) }
+                    }
+                } }
+                @for partitions in shown.chunk_by(|a, b| a.topic == b.topic) {
+                    tbody {
+                        @if let Some(first) = partitions.first() {
+                            tr.group {
+                                th scope="rowgroup" colspan="3" { (first.topic) }
+                                @if count > 1 { td.wide colspan=(count - 1) {} }
+                            }
+                        }
+                        @for p in partitions { (partition(p)) }
+                    }
+                }
+            }
+            (rest(all))
+        }
+    }
+}
+
+fn partition(p: &Partition<'_>) -> Markup {
+    html! {
+        tr {
+            th scope="row" { (p.partition) }
+            td {
+                span.state.(shade(p.activity)) { (name(p.activity)) }
+                @if p.activity == Activity::Stalled { " for " (duration(p.stalled_ms)) }
+                @if let Some(remark) = p.remark { small.why { (remark) } }
+            }
+            @for (i, cell) in p.cells.iter().enumerate() { td.n.wide[i > 0] { (cell) } }
+        }
+    }
+}
+
+fn dead_letters(topics: &[(&str, Option<u64>)]) -> Markup {
+    html! {
+        section aria-labelledby="dead-letters" {
+            h2 #dead-letters { "Dead letters " small { (topics.len()) } }
+            @if topics.is_empty() { p.soft { "No topic of dead letters exists." } } @else {
+                table {
+                    thead { tr { th.name scope="col" { "Topic" } th.n scope="col" { "Records" } } }
+                    tbody { @for (topic, records) in topics.iter().take(MAX_ROWS) { tr {
+                        th scope="row" { (topic) }
+                        td.n { (or_dash(records.map(thousands))) }
+                    } } }
+                }
+                (rest(topics.len()))
+            }
+        }
+    }
+}
+
+/// Returns the number of rows that a table has left out.
+fn rest(all: usize) -> Markup {
+    html! { @if all > MAX_ROWS { p.soft { "and " (thousands((all - MAX_ROWS) as u64)) " more, which are no worse" } } }
+}
+
+impl Report for Health {
+    fn health(&self) -> &Health {
+        self
+    }
+
+    fn groups(&self) -> Vec<Group<'_>> {
+        self.subscriptions.iter().map(subscription).collect()
+    }
+
+    fn no_groups(&self) -> &'static str {
+        "No subscription runs."
+    }
+}
+
+fn subscription(s: &SubscriptionHealth) -> Group<'_> {
+    let mut facts = vec![("State", format!("{} for {}", s.state, duration(s.state_ms)))];
+    facts.extend(s.generation.map(|generation| ("Generation", generation.to_string())));
+    facts.push(("Lag", count(s.lag)));
+    facts.extend(s.member_id.clone().map(|id| ("Member", id)));
+    Group {
+        name: &s.group,
+        activity: s.activity,
+        facts,
+        columns: &["Lag", "Position", "Committed", "In flight"],
+        partitions: s.partitions.iter().map(of_subscription).collect(),
+        no_partitions: format!("No partition of {} is assigned to it here.", names(&s.topics)),
+    }
+}
+
+fn of_subscription(p: &PartitionHealth) -> Partition<'_> {
+    let position = if p.position < 0 { "-".to_owned() } else { count(p.position) };
+    Partition {
+        topic: &p.topic,
+        partition: p.partition,
+        activity: p.activity,
+        stalled_ms: p.quiet_ms.unwrap_or_default(),
+        lag: p.lag,
+        remark: p.paused.as_deref(),
+        cells: vec![
+            or_dash(p.lag.map(count)),
+            position,
+            or_dash(p.committed.map(count)),
+            thousands(p.in_flight as u64),
+        ],
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Healthy => "Healthy",
+        Status::Degraded => "Degraded",
+        Status::Unhealthy => "Unhealthy",
+    }
+}
+
+fn mood(status: Status) -> &'static str {
+    match status {
+        Status::Healthy => "good",
+        Status::Degraded => "fair",
+        Status::Unhealthy => "bad",
+    }
+}
+
+fn name(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Idle => "idle",
+        Activity::Busy => "busy",
+        Activity::Stalled => "stalled",
+    }
+}
+
+fn shade(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Idle => "soft",
+        Activity::Busy => "busy",
+        Activity::Stalled => "bad",
+    }
+}
+
+/// Returns a number of records, or an offset, with its thousands apart.
+pub fn count(n: i64) -> String {
+    thousands(u64::try_from(n).unwrap_or_default())
+}
+
+/// Returns a time in its largest unit.
+pub fn duration(ms: u64) -> String {
+    match ms / 1000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s @ 7200..172_800 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests;
