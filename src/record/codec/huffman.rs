@@ -116,7 +116,7 @@ type Code = (u16, u8);
 
 /// Literals, and a copy after them.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct LiteralsAndCopy {
     literals: u32,
     /// Length less 3 in the upper 16 bits, distance in the lower.
     copy: u32,
@@ -125,7 +125,7 @@ struct Step {
 /// A block under construction.
 #[derive(Debug)]
 pub(super) struct Block {
-    steps: Vec<Step>,
+    steps: Vec<LiteralsAndCopy>,
     /// Number of literals and copies in the steps.
     items: usize,
     symbols: [u32; SYMBOLS],
@@ -148,7 +148,7 @@ impl Block {
         self.count(literals);
         self.symbols[LENGTHS[len - 3].0 as usize] += 1;
         self.distances[distance_symbol(distance - 1)] += 1;
-        self.steps.push(Step { literals: literals.len() as u32, copy: ((len - 3) << 16 | distance) as u32 });
+        self.steps.push(LiteralsAndCopy { literals: literals.len() as u32, copy: ((len - 3) << 16 | distance) as u32 });
         self.items += literals.len() + 1;
     }
 

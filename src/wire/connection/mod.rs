@@ -264,8 +264,7 @@ impl ConnectionShared {
         if !queue.paused {
             queue.start(Arc::clone(&request) as _);
         } else if queue.queued.len() < MAX_QUEUED_REQUESTS {
-            queue.queued.push_back(Arc::clone(&request) as _);
-            queue.task_waker.wake_by_ref();
+            queue.queued.push_back(Arc::clone(&request) as _); // `set_paused` starts it
         } else {
             return Err("too many requests wait for the connection");
         }
@@ -306,12 +305,13 @@ impl ConnectionShared {
             in_flight.iter().filter(|request| request.poll_if_driver(cx, take_over).is_ready()).collect();
         let mut queue = self.queue.lock();
         done.into_iter().for_each(|request| queue.remove(Arc::as_ptr(request).cast()));
-        let has_queued = !paused && !queue.queued.is_empty();
-        if has_queued || queue.next_check < check_at || queue.state() != before {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        // `submit` and callers may have changed the queue since `set_paused` released the lock:
+        // 1. A request was submitted to an idle connection, or a caller completed the last one: the
+        //    state differs. Re-authentication waits for the latter.
+        // 2. A request was submitted whose deadline is before the timer's: the timer would be late.
+        // Nothing else concerns the task: the timer finds a later deadline when it fires, and a
+        // request is queued only while paused, until the `set_paused` that resumes the queue.
+        if queue.next_check < check_at || queue.state() != before { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Expires requests whose deadline has passed. Returns the time of the next check.
