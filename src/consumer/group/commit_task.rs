@@ -1,37 +1,47 @@
-//! When what is committed: as it is asked for, by itself at an interval, and before partitions are given up.
+//! When offsets are committed: on request, at the auto-commit interval, and before partitions are revoked.
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::coordinator_task::{CommitOutcome, CoordinatorTask};
-use crate::cluster::offset_commit::{OffsetAndMetadata, PartitionOffset};
+use super::coordinator_task::CoordinatorTask;
+use super::member::Member;
+use super::requests::instance_id;
+use crate::cluster::offset_commit::{
+    CommitCodes, OffsetAndMetadata, PartitionOffset, decode_commit_response, encode_commit,
+};
 use crate::consumer::lease::Lease;
 use crate::consumer::offsets::commits::Commit;
 use crate::consumer::offsets::committer::not_ours;
 use crate::error::{Result, kind_of};
+use crate::wire::Connection;
 
-/// How long leaving waits for commits.
+/// Maximum time that leaving waits for commits.
 const FINAL_COMMITS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Who asked to leave.
-pub(super) struct Leaving {
+/// A request of the application to leave the group.
+pub(super) struct PendingLeave {
     pub(super) reply: oneshot::Sender<Result<()>>,
-    /// Until when commits are waited for before; none when leaving has begun.
+    /// Until when commits are awaited first; none once leaving has begun.
     pub(super) commits_until: Option<Instant>,
 }
 
+/// The generation in which offsets were sent, the offsets, and the result.
+pub(super) type CommitOutcome = (i32, Vec<PartitionOffset>, Result<CommitCodes>);
+
 impl CoordinatorTask {
-    /// Takes the commits that were asked for, of what is still ours.
+    /// Takes the requested commits out of the queue, as far as their partitions are still assigned.
     pub(super) fn take_commits(&mut self) {
-        let (asked, group) = (self.context.outbox.take(), &self.context.group);
+        let (requested, group) = (self.context.outbox.take(), &self.context.group);
         let why = |lease: &Lease, offset| not_ours(&lease.partition, offset, group);
-        self.commits.take(asked, |lease| self.leases.holds(lease), why);
+        self.commits.take(requested, |lease| self.leases.holds(lease), why);
     }
 
-    /// The end of a log is where this group starts: without a commit, records that come before its first commit would be
-    /// skipped by the next owner, who would start at the end as it is then.
-    pub(super) fn pin(&mut self, lease: Lease, offset: i64) {
+    /// Commits the end of a log, where this group starts. Without that, a next owner would start at the end as it is then, and
+    /// skip the records before the group's first commit.
+    pub(super) fn commit_reset_offset(&mut self, lease: Lease, offset: i64) {
         if self.leases.holds(&lease) {
             self.commit(lease, OffsetAndMetadata::new(offset));
         }
@@ -50,7 +60,7 @@ impl CoordinatorTask {
         }
     }
 
-    /// Commits what the program has handled, if it leaves that to us.
+    /// Commits what the application has handled, if auto-commit is on.
     fn auto_commit(&mut self) {
         if self.auto_commit_at.is_none() {
             return;
@@ -63,17 +73,38 @@ impl CoordinatorTask {
         }
     }
 
-    /// The program has finished with what is to be given up. What it has handled until then is committed first.
-    pub(super) fn drained(&mut self) {
-        match &mut self.draining {
-            Some(draining) if !draining.flushed => {
-                draining.flushed = true;
+    pub(super) fn send_commit(
+        &self,
+        connection: &Connection,
+        offsets: Vec<PartitionOffset>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, CommitOutcome> {
+        let (member_id, generation) = (self.member.member_id(), self.member.generation());
+        let request = encode_commit(&self.context.group, member_id, generation, &offsets)
+            .with_group_instance_id(instance_id(&self.context.config));
+        let response = connection.submit(request, timeout);
+        async move { (generation, offsets, response.await.map(|r| decode_commit_response(&r))) }.boxed()
+    }
+
+    /// Revokes drained partitions, with their last commits first. It is called twice:
+    ///
+    /// 1. The application has finished and signals so. Its last commits may still be in its queue: they are taken, and what it
+    ///    has handled is auto-committed.
+    /// 2. `drained` now waits until no commit of these partitions is pending. Then they are revoked, and the next owner's
+    ///    OffsetFetch finds all that was handled here.
+    ///
+    /// Revoking in step 1 would end their leases, so that those commits would be refused and the records handled twice. If the
+    /// coordinator does not take them, the member revokes at the drain deadline.
+    pub(super) fn on_drained(&mut self) {
+        match &mut self.revocation {
+            Some(revocation) if !revocation.flushed => {
+                revocation.flushed = true;
                 self.take_commits();
                 self.auto_commit();
             }
             _ => {
-                self.draining = None;
-                self.membership.drained(Instant::now());
+                self.revocation = None;
+                self.member.on_drained(Instant::now());
             }
         }
     }
@@ -81,36 +112,39 @@ impl CoordinatorTask {
     pub(super) fn leave(&mut self, reply: oneshot::Sender<Result<()>>) {
         self.take_commits();
         self.auto_commit();
-        self.leaving = Some(Leaving { reply, commits_until: Some(Instant::now() + FINAL_COMMITS_TIMEOUT) });
+        let commits_until = Some(Instant::now() + FINAL_COMMITS_TIMEOUT);
+        self.leaving = Some(PendingLeave { reply, commits_until });
     }
 
-    /// Leaves, if that was asked for, once the last commits are answered or have taken too long. Whether it begins now.
+    /// Leaves, if requested, once no commit is pending or they have taken too long; returns whether it starts now.
     pub(super) fn leave_if_ready(&mut self) -> bool {
         let now = Instant::now();
-        let Some(Leaving { commits_until, .. }) = &mut self.leaving else { return false };
+        let Some(PendingLeave { commits_until, .. }) = &mut self.leaving else { return false };
         let ready = commits_until.is_some_and(|until| self.commits.is_empty() || now >= until);
         if ready {
             *commits_until = None;
-            self.membership.leave(now);
+            self.member.leave(now);
         }
         ready
     }
 
-    /// What came of a request.
-    pub(super) fn committed(&mut self, (generation, offsets, outcome): CommitOutcome) {
+    pub(super) fn on_committed(&mut self, (generation, offsets, outcome): CommitOutcome) {
         let error = match &outcome {
             Ok(codes) => codes.values().find(|code| **code != 0).map(|code| kind_of(*code)),
             Err(e) => Some(e.kind()),
         };
-        self.context.status.meter().committed(offsets.len(), error);
+        let status = &self.context.status;
+        status.meter().committed(offsets.len(), error);
         if let Ok(codes) = &outcome {
-            let taken = |(p, _): &PartitionOffset| codes.get(p) == Some(&0);
-            self.context.status.committed(&offsets.into_iter().filter(taken).collect());
+            let accepted = |(p, _): &PartitionOffset| codes.get(p) == Some(&0);
+            status.committed(&offsets.into_iter().filter(accepted).collect());
         }
         let now = Instant::now();
-        let stale = generation != self.membership.generation() || !self.membership.is_member();
+        // 1. A commit is in flight in generation 5. 2. The member rejoins: generation 6. 3. The commit is refused with
+        // ILLEGAL_GENERATION. That says nothing about generation 6, and must not make the member lose its partitions.
+        let stale = generation != self.member.generation() || !self.member.is_member();
         if let Some(code) = self.commits.answered(now, outcome, stale) {
-            self.membership.commit_refused(now, code);
+            self.member.on_commit_refused(now, code);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which partitions are younger than a consumer.
+//! The topics of a consumer as they were when it started.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,32 +7,31 @@ use uuid::Uuid;
 use crate::cluster::Snapshot;
 use crate::record::TopicPartition;
 
-/// The topics of a consumer as they were when it began. Where nothing is committed, `offset_reset` = latest means the end of the log as of
-/// then: of a partition that was not there yet, it is the beginning.
+/// Tells new partitions from old ones. Without a committed offset, `offset_reset` = latest means the end of the log at that
+/// time: for a partition that did not exist yet, that is its beginning.
 #[derive(Debug, Default)]
 pub(super) struct InitialTopics(HashMap<String, (Option<Uuid>, usize)>);
 
 impl InitialTopics {
     pub(super) fn new(snapshot: &Snapshot, topics: &BTreeSet<String>) -> Self {
-        let known = topics.iter().filter_map(|name| {
+        let initial = topics.iter().filter_map(|name| {
             let topic = snapshot.topics.get(name.as_str())?;
             Some((name.clone(), (topic.id, topic.partitions.len())))
         });
-        Self(known.collect())
+        Self(initial.collect())
     }
 
-    /// Whether a partition has come since; a topic that was deleted and created again has only such ones.
-    pub(super) fn is_new(&self, p: &TopicPartition, snapshot: &Snapshot) -> bool {
+    /// Returns whether a partition was created since; all partitions of a topic that was deleted and created again are.
+    pub(super) fn is_new_partition(&self, p: &TopicPartition, snapshot: &Snapshot) -> bool {
         let Some((id, partitions)) = self.0.get(&*p.topic) else { return false };
-        let is = snapshot.topics.get(&p.topic).and_then(|topic| topic.id);
-        let is_another = id.is_some() && is.is_some() && *id != is;
-        is_another || usize::try_from(p.partition).is_ok_and(|index| index >= *partitions)
+        let current = snapshot.topics.get(&p.topic).and_then(|topic| topic.id);
+        let recreated = id.is_some() && current.is_some() && *id != current;
+        recreated || usize::try_from(p.partition).is_ok_and(|index| index >= *partitions)
     }
 }
 
 #[cfg(test)]
 mod tests {
-
     use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 
     use super::*;
@@ -50,12 +49,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_topic_gets_later_is_new() {
+    fn partitions_created_later_are_new() {
         let topics = BTreeSet::from(["t".to_owned()]);
         let known = InitialTopics::new(&snapshot(1, 2), &topics);
-        let is_new = |id, p| known.is_new(&TopicPartition::new("t", p), &snapshot(id, 3));
+        let is_new = |id, p| known.is_new_partition(&TopicPartition::new("t", p), &snapshot(id, 3));
         assert_eq!([is_new(1, 0), is_new(1, 1), is_new(1, 2)], [false, false, true]);
         assert!(is_new(2, 0), "the topic was created again");
-        assert!(!known.is_new(&TopicPartition::new("other", 5), &snapshot(1, 3)));
+        assert!(!known.is_new_partition(&TopicPartition::new("other", 5), &snapshot(1, 3)));
     }
 }

@@ -1,4 +1,4 @@
-//! The work of a group's leader: fresh numbers of partitions, and what each member gets.
+//! The work of a group's leader: the assignment of all members, computed from fresh metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,25 +9,25 @@ use super::subscription::encode_assignment;
 use crate::assignor::{Assignor, GroupMember, TopicLayout, Topics};
 use crate::cluster::{Client, Pin, Snapshot};
 
-/// How long the leader waits for fresh metadata before it shares out by what it knows.
+/// Maximum time to wait for fresh metadata before the assignment is computed from what is known.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many partitions each topic has: what was shared out.
+/// Number of partitions of each assigned topic.
 pub(crate) type PartitionCounts = BTreeMap<String, i32>;
 
-/// What the leader has come to.
+/// The leader's assignment for its group.
 #[derive(Debug)]
 pub(crate) struct GroupAssignment {
     pub(crate) counts: PartitionCounts,
-    /// For each member.
-    pub(crate) shares: Vec<(String, Bytes)>,
-    /// Whether nobody gets what a member still has: it gives it up and joins again, and then somebody does.
+    /// Encoded, by member id.
+    pub(crate) assignment: Vec<(String, Bytes)>,
+    /// True if a partition is assigned to nobody since its owner has to revoke it first: it is assigned when that one rejoins.
     pub(crate) withheld: bool,
-    /// Keeps the members' topics fresh.
-    pub(crate) in_use: Vec<Pin>,
+    /// Keeps the metadata of the members' topics fresh.
+    pub(crate) topics_in_use: Vec<Pin>,
 }
 
-/// A topic that does not exist has no partitions.
+/// Returns the number of partitions of a topic; one that does not exist has none.
 pub(crate) fn count(snapshot: &Snapshot, topic: &str) -> i32 {
     snapshot.topics.get(topic).map_or(0, |t| i32::try_from(t.partitions.len()).unwrap_or(i32::MAX))
 }
@@ -41,7 +41,7 @@ fn layout(snapshot: &Snapshot, topic: &str) -> TopicLayout {
     layout
 }
 
-/// Asks for metadata of the topics of all members, then shares out. `own` are the topics that are kept fresh anyway.
+/// Refreshes the metadata of all members' topics, then computes the assignment. `own` are the topics of this member.
 pub(crate) async fn compute_assignment(
     client: &Client,
     own: &BTreeSet<String>,
@@ -50,28 +50,28 @@ pub(crate) async fn compute_assignment(
 ) -> GroupAssignment {
     let topics: BTreeSet<&String> = members.iter().flat_map(|m| &m.topics).chain(own).collect();
     let cluster = client.cluster();
-    let in_use = topics.iter().map(|topic| cluster.pin(&topic.as_str().into())).collect();
-    // Topics of other members may be new to us. One that does not exist has no partitions.
-    let learn = cluster.refresh();
-    match tokio::time::timeout(METADATA_TIMEOUT, learn).await {
+    let topics_in_use = topics.iter().map(|topic| cluster.pin(&topic.as_str().into())).collect();
+    match tokio::time::timeout(METADATA_TIMEOUT, cluster.refresh()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(e)) => tracing::warn!(error = %e.full(), "partitions are shared out by older metadata"),
-        Err(_) => tracing::warn!("partitions are shared out by older metadata: none came within {METADATA_TIMEOUT:?}"),
+        Ok(Err(e)) => {
+            tracing::warn!(error = %e.full(), "metadata can't be refreshed: partitions are assigned by older metadata")
+        }
+        Err(_) => tracing::warn!("no metadata within {METADATA_TIMEOUT:?}: partitions are assigned by older metadata"),
     }
     let snapshot = cluster.snapshot();
     let layouts: Topics = topics.into_iter().map(|t| (t.clone(), layout(&snapshot, t))).collect();
     let mut all = assignor.assign(&layouts, members);
-    let given: BTreeSet<_> = all.values().flatten().collect();
-    let withheld = members.iter().flat_map(|m| &m.owned).any(|p| !given.contains(p));
-    let shares = members.iter().map(|m| {
+    let assigned: BTreeSet<_> = all.values().flatten().collect();
+    let withheld = members.iter().flat_map(|m| &m.owned).any(|p| !assigned.contains(p));
+    let encoded = members.iter().map(|m| {
         let (member, partitions) = (m.id.clone(), all.remove(&m.id).unwrap_or_default());
         let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
-            tracing::error!(member, error = %e.full(), "a member gets nothing");
+            tracing::error!(member, error = %e.full(), "a member's assignment can't be encoded: it is assigned nothing");
             Bytes::new()
         });
         (member, bytes)
     });
-    let shares = shares.collect();
+    let assignment = encoded.collect();
     let counts = layouts.iter().map(|(topic, layout)| (topic.clone(), layout.partitions)).collect();
-    GroupAssignment { counts, shares, withheld, in_use }
+    GroupAssignment { counts, assignment, withheld, topics_in_use }
 }

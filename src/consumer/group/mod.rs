@@ -1,15 +1,19 @@
-//! Membership in a group: the task that keeps it, the state machines that it drives, one for each group protocol, and the work of a
-//! group's leader.
+//! Membership in a group: the task that maintains it, the state machines it drives, and the work of a group's leader.
 //!
-//! `member` is one of the two: `classic`, or `kip848` for the protocol of KIP-848.
+//! `member` is the interface of both state machines, `session` what they share; `classic` and `kip848` are the two protocols.
 
 pub(super) mod assignor;
+mod awaiting_offsets;
 mod classic;
 mod commit_task;
+mod connections;
 pub(super) mod coordinator_task;
 mod initial_topics;
 mod kip848;
 mod leader;
 mod member;
 mod requests;
+mod session;
 pub(super) mod subscription;
+#[cfg(test)]
+mod test_bed;

@@ -1,8 +1,7 @@
-//! The group protocol as a member speaks it: what its state machine asks for and is told, the requests that carry it and what
-//! the answers mean.
+//! The requests of the classic group protocol, and what their responses mean.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -15,122 +14,29 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::kip848;
 use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
-use crate::assignor::{Assignor, GroupMember, RebalanceProtocol};
-use crate::cluster::Backoff;
-use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
+use crate::assignor::{Assignor, GroupMember};
+use crate::config::ConsumerConfig;
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 
-/// An assignor by which a member offers to share out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AssignorOffer {
-    pub(crate) name: String,
-    /// Whether members keep their partitions when they join again; a partition that is to move is given up first, and goes to
-    /// its new owner in a second round.
-    pub(crate) cooperative: bool,
-}
-
-impl AssignorOffer {
-    fn new(kind: &AssignorKind) -> Self {
-        let cooperative = kind.protocol() == RebalanceProtocol::Cooperative;
-        Self { name: kind.name().into(), cooperative }
-    }
-}
-
-/// How a member behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct MemberConfig {
-    pub(crate) group: String,
-    pub(crate) assignors: Vec<AssignorOffer>,
-    pub(crate) instance_id: Option<String>,
-    /// Whether the classic protocol will do where the `consumer` protocol is not offered.
-    pub(crate) may_be_classic: bool,
-    pub(crate) session_timeout: Duration,
-    pub(crate) rebalance_timeout: Duration,
-    pub(crate) heartbeat_interval: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) backoff: Backoff,
-}
-
-impl MemberConfig {
-    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
-        Self {
-            group: group.into(),
-            assignors: consumer.assignors.iter().map(AssignorOffer::new).collect(),
-            instance_id: consumer.group_instance_id.clone(),
-            may_be_classic: consumer.group_protocol == GroupProtocol::Auto,
-            session_timeout: consumer.session_timeout,
-            rebalance_timeout: consumer.rebalance_timeout,
-            heartbeat_interval: consumer.heartbeat_interval,
-            request_timeout: client.request_timeout,
-            backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
-        }
-    }
-}
-
-/// What to do next.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// Drop the connection to the coordinator, look the coordinator up and connect; then `found`.
-    FindCoordinator,
-    /// Then `joined`. All that is under way for the group before it no longer counts.
-    JoinGroup { member_id: String, had: PreviousAssignment, timeout: Duration },
-    /// We lead: share out the partitions; then `shared`.
-    ComputeAssignment { members: Vec<GroupMember>, assignor: String },
-    /// Then `synced`.
-    SyncGroup { generation: i32, member_id: String, protocol: String, shares: Vec<(String, Bytes)> },
-    /// Then `beat`.
-    Heartbeat { generation: i32, member_id: String, timeout: Duration },
-    /// Then `left`.
-    LeaveGroup { member_id: String, timeout: Duration },
-    /// ConsumerGroupHeartbeat; then `beaten`.
-    ConsumerGroupHeartbeat { heartbeat: kip848::HeartbeatRequest, timeout: Duration },
-    /// Ask for metadata: an assignment names topics by ids that are not known; then `learn`.
-    RefreshTopicNames,
-    /// This protocol is not offered: go on with the classic one.
-    FallBackToClassic,
-    /// A member of this generation: these have become ours, beside what was ours before.
-    Assigned { generation: i32, added: Vec<TopicPartition> },
-    /// Finish what is in hand of these; then `drained`.
-    Revoke { partitions: Vec<TopicPartition>, deadline: Instant },
-    /// These are not ours any more: their drain is over, or we leave.
-    Revoked(Vec<TopicPartition>),
-    /// These, all there were, are not ours any more, without a drain.
-    Lost(Vec<TopicPartition>),
-    /// It is over.
-    Stop(Result<(), Error>),
-}
-
-impl Action {
-    /// Whether it begins a rebalance, or belongs to one.
-    pub(crate) fn is_of_rebalance(&self) -> bool {
-        match self {
-            Self::JoinGroup { .. } | Self::Revoke { .. } | Self::Lost(_) => true,
-            Self::ConsumerGroupHeartbeat { heartbeat, .. } => heartbeat.epoch == 0,
-            _ => false,
-        }
-    }
-}
-
-/// Why a request came to nothing.
+/// Reason why a request failed.
 #[derive(Debug)]
 pub(crate) enum RequestFailure {
-    /// The coordinator answered with an error code.
+    /// Error code of the response.
     Code(i16),
-    /// No answer.
+    /// There was no response.
     Connection(Error),
 }
 
-/// A JoinGroup that succeeded.
+/// Membership in a new generation, as a JoinGroup response grants it.
 #[derive(Debug)]
 pub(crate) struct JoinedGroup {
     pub(crate) member_id: String,
     pub(crate) generation: i32,
-    pub(crate) protocol: String,
-    pub(crate) leads: bool,
-    /// All members, if we are to share out.
+    pub(crate) assignor: String,
+    pub(crate) is_leader: bool,
+    /// All members, if this one has to assign the partitions.
     pub(crate) members: Option<Vec<GroupMember>>,
 }
 
@@ -138,42 +44,41 @@ pub(super) fn group_id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 
-/// Of a static member.
+/// Returns the instance id of a static member.
 pub(crate) fn instance_id(config: &ConsumerConfig) -> Option<StrBytes> {
     config.group_instance_id.clone().map(StrBytes::from_string)
 }
 
-/// What a member had before it joins.
+/// What a member owned and was assigned before it joins.
 #[derive(Debug, Default)]
 pub(crate) struct PreviousAssignment {
-    /// What it keeps.
+    /// Partitions that it keeps while it joins.
     pub(crate) owned: Vec<TopicPartition>,
-    /// Since which generation; -1 when it was lost. A broker gives a static member its old place, and others no word of it,
-    /// for as long as what it says is the same.
-    pub(crate) since: i32,
-    /// What it was assigned last, kept or not.
-    pub(crate) last: Vec<TopicPartition>,
-    /// In which generation.
-    pub(crate) generation: i32,
+    /// Generation that assigned them; -1 once they were lost. While the subscription of a static member stays the same, the
+    /// coordinator returns its old assignment without a rebalance: this number makes a difference.
+    pub(crate) owned_generation: i32,
+    /// The last assignment, whether it is still owned or not, and its generation.
+    pub(crate) last_assignment: Vec<TopicPartition>,
+    pub(crate) last_generation: i32,
 }
 
 pub(crate) fn join_request(
     group: &str,
     member_id: String,
     topics: &BTreeSet<String>,
-    had: PreviousAssignment,
+    previous: PreviousAssignment,
     config: &ConsumerConfig,
 ) -> Result<JoinGroupRequest> {
     let mut subscription = Subscription {
         topics: topics.clone(),
         user_data: None,
-        owned: had.owned,
-        generation: Some(had.since),
+        owned: previous.owned,
+        generation: Some(previous.owned_generation),
         rack: config.client_rack.clone(),
     };
     let mut protocols = Vec::new();
     for kind in &config.assignors {
-        subscription.user_data = kind.user_data(topics, &had.last, had.generation);
+        subscription.user_data = kind.user_data(topics, &previous.last_assignment, previous.last_generation);
         let name = StrBytes::from_string(kind.name().to_owned());
         protocols.push(JoinGroupRequestProtocol::default().with_name(name).with_metadata(subscription.encode()?));
     }
@@ -187,27 +92,27 @@ pub(crate) fn join_request(
         .with_protocols(protocols))
 }
 
-/// An error comes with the id that the coordinator has given us, if any.
-pub(crate) fn joined(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFailure, String)> {
+/// Returns the generation that was joined. With an error comes the member id that the coordinator assigned, if it did.
+pub(crate) fn check_join(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFailure, String)> {
     let member_id = r.member_id.to_string();
     if r.error_code != 0 {
         return Err((RequestFailure::Code(r.error_code), member_id));
     }
     let member = |m: &JoinGroupResponseMember| {
         let subscription = Subscription::decode(&m.metadata).unwrap_or_else(|e| {
-            tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be read: it gets nothing");
+            tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be decoded: it is assigned nothing");
             Subscription::default()
         });
         let instance_id = m.group_instance_id.as_ref().map(ToString::to_string);
         GroupMember::subscribed(m.member_id.to_string(), instance_id, subscription)
     };
-    let leads = r.leader == r.member_id;
+    let is_leader = r.leader == r.member_id;
     Ok(JoinedGroup {
         generation: r.generation_id,
-        protocol: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        // A static member that leads has come back, and the group goes on with what it had (KIP-814).
-        members: (leads && !r.skip_assignment).then(|| r.members.iter().map(member).collect()),
-        leads,
+        assignor: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        // Without an assignment, this is a static leader that has restarted: the group keeps the old one (KIP-814).
+        members: (is_leader && !r.skip_assignment).then(|| r.members.iter().map(member).collect()),
+        is_leader,
         member_id,
     })
 }
@@ -216,10 +121,10 @@ pub(crate) fn sync_request(
     group: &str,
     generation: i32,
     member_id: String,
-    protocol: String,
-    shares: Vec<(String, Bytes)>,
+    assignor: String,
+    assignment: Vec<(String, Bytes)>,
 ) -> SyncGroupRequest {
-    let share = |(member, assignment): (String, Bytes)| {
+    let of_member = |(member, assignment): (String, Bytes)| {
         SyncGroupRequestAssignment::default().with_member_id(member.into()).with_assignment(assignment)
     };
     SyncGroupRequest::default()
@@ -227,12 +132,12 @@ pub(crate) fn sync_request(
         .with_generation_id(generation)
         .with_member_id(member_id.into())
         .with_protocol_type(Some(StrBytes::from_static_str(PROTOCOL_TYPE)))
-        .with_protocol_name(Some(StrBytes::from_string(protocol)))
-        .with_assignments(shares.into_iter().map(share).collect())
+        .with_protocol_name(Some(StrBytes::from_string(assignor)))
+        .with_assignments(assignment.into_iter().map(of_member).collect())
 }
 
-pub(crate) fn synced(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, RequestFailure> {
-    ok(r.error_code)?;
+pub(crate) fn check_sync(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, RequestFailure> {
+    check_code(r.error_code)?;
     decode_assignment(&r.assignment).map_err(RequestFailure::Connection)
 }
 
@@ -243,8 +148,8 @@ pub(crate) fn heartbeat_request(group: &str, generation: i32, member_id: String)
         .with_member_id(member_id.into())
 }
 
-pub(crate) fn beat(r: &HeartbeatResponse) -> Result<(), RequestFailure> {
-    ok(r.error_code)
+pub(crate) fn check_heartbeat(r: &HeartbeatResponse) -> Result<(), RequestFailure> {
+    check_code(r.error_code)
 }
 
 pub(crate) fn leave_request(group: &str, member_id: String) -> LeaveGroupRequest {
@@ -252,12 +157,12 @@ pub(crate) fn leave_request(group: &str, member_id: String) -> LeaveGroupRequest
     LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(vec![member])
 }
 
-pub(crate) fn left(r: &LeaveGroupResponse) -> Result<(), RequestFailure> {
-    ok(r.error_code)?;
-    ok(r.members.first().map_or(0, |m| m.error_code))
+pub(crate) fn check_leave(r: &LeaveGroupResponse) -> Result<(), RequestFailure> {
+    check_code(r.error_code)?;
+    check_code(r.members.first().map_or(0, |m| m.error_code))
 }
 
-fn ok(code: i16) -> Result<(), RequestFailure> {
+fn check_code(code: i16) -> Result<(), RequestFailure> {
     if code == 0 { Ok(()) } else { Err(RequestFailure::Code(code)) }
 }
 

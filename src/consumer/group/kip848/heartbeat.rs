@@ -1,4 +1,4 @@
-//! ConsumerGroupHeartbeat, all that a member of the `consumer` group protocol (KIP-848) and its coordinator say to each other.
+//! ConsumerGroupHeartbeat, the one request of the `consumer` group protocol (KIP-848).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,29 +12,29 @@ use crate::cluster::fields::topic_name;
 use crate::config::ConsumerConfig;
 use crate::consumer::group::requests::{RequestFailure, group_id, millis};
 
-/// A partition by the id of its topic.
+/// A partition, named by the id of its topic.
 pub(crate) type IdPartition = (Uuid, i32);
 
-/// What a member says.
+/// A heartbeat of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeartbeatRequest {
     pub(crate) member_id: String,
-    /// That of the last answer; 0 joins, -1 leaves, -2 leaves as a static member that will be back.
+    /// Epoch of the last response; 0 joins, -1 leaves, -2 leaves as a static member that will be back.
     pub(crate) epoch: i32,
-    /// With the subscription and settings, for a coordinator that may not know them.
+    /// True to include subscription and settings, for a coordinator that may not know them.
     pub(crate) full: bool,
-    /// The partitions that are ours, if that is news.
+    /// The owned partitions, if the coordinator does not know them yet.
     pub(crate) owned: Option<BTreeSet<IdPartition>>,
 }
 
-/// What the coordinator answers.
+/// The coordinator's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeartbeatResponse {
     pub(crate) member_id: Option<String>,
     pub(crate) epoch: i32,
-    /// Until the next one.
+    /// Time until the next heartbeat.
     pub(crate) interval: Duration,
-    /// What is to be ours, if that is news.
+    /// The target assignment, if it has changed.
     pub(crate) assignment: Option<BTreeSet<IdPartition>>,
 }
 
@@ -42,16 +42,16 @@ pub(crate) fn encode_heartbeat(
     group: &str,
     topics: &BTreeSet<String>,
     config: &ConsumerConfig,
-    beat: HeartbeatRequest,
+    heartbeat: HeartbeatRequest,
 ) -> ConsumerGroupHeartbeatRequest {
     let request = ConsumerGroupHeartbeatRequest::default()
         .with_group_id(group_id(group))
-        .with_member_id(beat.member_id.into())
-        .with_member_epoch(beat.epoch)
+        .with_member_id(heartbeat.member_id.into())
+        .with_member_epoch(heartbeat.epoch)
         .with_instance_id(config.group_instance_id.clone().map(StrBytes::from_string))
         .with_rebalance_timeout_ms(-1)
-        .with_topic_partitions(beat.owned.as_ref().map(by_topic));
-    if !beat.full {
+        .with_topic_partitions(heartbeat.owned.as_ref().map(by_topic));
+    if !heartbeat.full {
         return request;
     }
     let assignor = config.group_remote_assignor.clone().map(StrBytes::from_string);
@@ -70,11 +70,13 @@ fn by_topic(partitions: &BTreeSet<IdPartition>) -> Vec<TopicPartitions> {
     topics.into_iter().map(topic).collect()
 }
 
-/// An error comes with what the coordinator says of it.
-pub(crate) fn beaten(r: ConsumerGroupHeartbeatResponse) -> Result<HeartbeatResponse, (RequestFailure, String)> {
+/// Returns what a response assigns. With an error comes the coordinator's message.
+pub(crate) fn check_heartbeat(
+    r: ConsumerGroupHeartbeatResponse,
+) -> Result<HeartbeatResponse, (RequestFailure, String)> {
     if r.error_code != 0 {
-        let why = r.error_message.map(|m| m.to_string()).unwrap_or_default();
-        return Err((RequestFailure::Code(r.error_code), why));
+        let message = r.error_message.map(|m| m.to_string()).unwrap_or_default();
+        return Err((RequestFailure::Code(r.error_code), message));
     }
     let assignment = r.assignment.map(|a| {
         let of = |t: kafka_protocol::messages::consumer_group_heartbeat_response::TopicPartitions| {

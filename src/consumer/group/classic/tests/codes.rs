@@ -1,8 +1,9 @@
 //! Every error code at every state.
 
 use super::*;
+use crate::failure::{is_final, is_final_code};
 
-/// Codes that the protocol's guide calls retriable: who leaves for good asks again after these alone.
+/// CommitCodes that the protocol's guide calls retriable: who leaves for good asks again after these alone.
 const PASSING: &[i16] = &[
     2, 3, 5, 6, 7, 9, 13, 14, 19, 20, 41, 56, 70, 71, 72, 74, 75, 78, 80, 83, 84, 88, 89, 100, 103, 106, 122, 123, 133,
 ];
@@ -12,50 +13,50 @@ struct State {
     name: &'static str,
     reach: fn() -> Test,
     answer: fn(&mut Test, i16),
-    /// Codes that mean something of their own here.
+    /// CommitCodes that mean something of their own here.
     own: &'static [(i16, &'static str)],
 }
 
 fn joining() -> Test {
     let mut t = Test::new();
-    t.found();
-    t.did();
+    t.connect();
+    t.actions();
     t
 }
 
 fn syncing() -> Test {
     let mut t = joining();
-    t.joined(1);
-    t.did();
+    t.join(1);
+    t.actions();
     t
 }
 
 fn keeping() -> Test {
     let mut t = Test::cooperative();
-    t.rebalances();
-    t.did();
+    t.hear_of_rebalance();
+    t.actions();
     t
 }
 
 fn syncing_what_is_kept() -> Test {
     let mut t = keeping();
-    t.joined_by(2, "coop");
-    t.did();
+    t.join_by(2, "coop");
+    t.actions();
     t
 }
 
 fn draining() -> Test {
-    let mut t = Test::beating();
-    t.beat(code::REBALANCE_IN_PROGRESS);
+    let mut t = Test::heartbeating();
+    t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.wait();
-    t.did();
+    t.actions();
     t
 }
 
 fn leaving() -> Test {
     let mut t = Test::stable();
     t.m.leave(t.now);
-    t.did();
+    t.actions();
     t
 }
 
@@ -64,18 +65,18 @@ fn join(t: &mut Test, code: i16) {
 }
 
 fn sync(t: &mut Test, code: i16) {
-    t.m.synced(t.now, Err(RequestFailure::Code(code)));
+    t.m.on_sync_response(t.now, Err(RequestFailure::Code(code)));
 }
 
 fn beat(t: &mut Test, code: i16) {
-    t.beat(code);
+    t.heartbeat(code);
 }
 
 const STATES: &[State] = &[
     State {
         name: "finding",
         reach: Test::new,
-        answer: |t, code| t.m.found(t.now, Err(Error::broker(code, "finding"))),
+        answer: |t, code| t.m.on_coordinator_found(t.now, Err(Error::broker(code, "finding"))),
         // Whichever it is that passes, the coordinator is looked for again.
         own: &[(15, "find"), (16, "find")],
     },
@@ -135,7 +136,7 @@ const STATES: &[State] = &[
     },
     State {
         name: "stable",
-        reach: Test::beating,
+        reach: Test::heartbeating,
         answer: beat,
         own: &[
             (15, "find"),
@@ -162,20 +163,20 @@ const STATES: &[State] = &[
     State {
         name: "leaving",
         reach: leaving,
-        answer: |t, code| t.m.left(t.now, Err(RequestFailure::Code(code))),
-        own: &[(15, "find"), (16, "find"), (22, "again"), (25, "end"), (69, "end"), (27, "again")],
+        answer: |t, code| t.m.on_leave_response(t.now, Err(RequestFailure::Code(code))),
+        own: &[(15, "find"), (16, "find"), (22, "again"), (25, "stop"), (69, "stop"), (27, "again")],
     },
 ];
 
 /// What a member does next, once it has waited if it has to.
 fn does(t: &mut Test) -> String {
-    let mut did = t.did();
-    if did.iter().all(|d| d.starts_with("lost")) && t.m.deadline().is_some() {
+    let mut actions = t.actions();
+    if actions.iter().all(|d| d.starts_with("lost")) && t.m.poll_timeout().is_some() {
         t.wait();
-        did.extend(t.did());
+        actions.extend(t.actions());
     }
-    let lost = if did.iter().any(|d| d.starts_with("lost")) { "lose, " } else { "" };
-    let last = did.last().map_or("", String::as_str);
+    let lost = if actions.iter().any(|d| d.starts_with("lost")) { "lose, " } else { "" };
+    let last = actions.last().map_or("", String::as_str);
     let what = match last.split(' ').next().unwrap() {
         "failed" => return "fail".into(),
         "revoke" => "drain",
@@ -189,7 +190,7 @@ fn does(t: &mut Test) -> String {
 }
 
 #[test]
-fn every_code_at_every_state() {
+fn every_code_in_every_state() {
     for state in STATES {
         // What is asked again; finding has lost the way, so that it asks again by finding.
         let again = match state.name {
@@ -204,7 +205,7 @@ fn every_code_at_every_state() {
             }
             let mut t = (state.reach)();
             if state.name == "finding" {
-                t.did();
+                t.actions();
             }
             (state.answer)(&mut t, code);
             let own = state.own.iter().find(|(c, _)| *c == code).map(|(_, what)| *what);
@@ -216,14 +217,14 @@ fn every_code_at_every_state() {
             let does = does(&mut t);
             assert_eq!(does, wanted, "code {code} while {}", state.name);
             if wanted == "fail" {
-                assert_eq!(t.m.deadline(), None, "it is over: code {code} while {}", state.name);
+                assert_eq!(t.m.poll_timeout(), None, "it is over: code {code} while {}", state.name);
             }
         }
     }
 }
 
 #[test]
-fn every_code_to_a_commit() {
+fn every_code_of_a_commit() {
     for code in -1..=133_i16 {
         let wanted = match code {
             15 | 16 => "find",
@@ -234,7 +235,7 @@ fn every_code_to_a_commit() {
             _ => "again", // it tells nothing of the membership: the next heartbeat goes out in its time
         };
         let mut t = Test::stable();
-        t.m.commit_refused(t.now, code);
+        t.m.on_commit_refused(t.now, code);
         assert_eq!(does(&mut t), wanted, "code {code}");
     }
 }
