@@ -1,6 +1,6 @@
-//! The bytes in which members of a group tell each other what they want, have and get: the messages
-//! `ConsumerProtocolSubscription` and `ConsumerProtocolAssignment` of the Kafka protocol, each behind its version, and what the
-//! sticky assignors put into the former as user data. A group may mix members of any client, so they follow Java to the letter.
+//! The bytes that members of a group exchange through the coordinator: the Kafka messages `ConsumerProtocolSubscription` and
+//! `ConsumerProtocolAssignment`, each after its version, and the user data of the sticky assignors in the former. A group may
+//! mix members of any client, so they follow Java to the letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +13,22 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
-/// The protocol type of consumers: other kinds of members (Kafka Connect) have groups of their own.
+/// Protocol type of consumers: other kinds of members, as of Kafka Connect, have groups of their own.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
-/// What we write, as Java does: later versions only add fields, and whoever knows an older one reads no further.
+/// Version to write, as Java does: later versions only add fields, and a reader of an older one stops before them.
 const WRITE_VERSION: i16 = 3;
 
-/// What a member tells the leader when it joins.
+/// The message of a member to the leader when it joins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) topics: BTreeSet<String>,
-    /// For the assignor.
+    /// Data for the assignor.
     pub(crate) user_data: Option<Bytes>,
-    /// What it has kept; from version 1 on.
+    /// Owned partitions; from version 1 on.
     pub(crate) owned: Vec<TopicPartition>,
-    /// By whose assignment it has that; from version 2 on.
+    /// Generation that assigned them; from version 2 on.
     pub(crate) generation: Option<i32>,
-    /// From version 3 on.
+    /// Rack of the member; from version 3 on.
     pub(crate) rack: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Subscription {
         )
     }
 
-    /// Of any version: what later ones add stands behind what we know.
+    /// Decodes any version: later ones add fields at the end.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let (mut read, version) = Read::versioned(bytes, "subscription")?;
         let topics = (0..read.count(2)?).map(|_| read.string()).collect::<Result<_>>()?;
@@ -55,7 +55,7 @@ impl Subscription {
         Ok(Self {
             topics,
             user_data,
-            // An assigner of KafkaJS may say 1 and still write what is in 0.
+            // An assigner of KafkaJS may write version 1 with the fields of 0.
             owned: if version >= 1 && !read.rest.is_empty() { read.partitions()? } else { Vec::new() },
             generation: if version >= 2 { Some(i32::from_be_bytes(read.array()?)) } else { None },
             rack: if version >= 3 { read.nullable_string()? } else { None },
@@ -63,14 +63,14 @@ impl Subscription {
     }
 }
 
-/// What the leader tells a member.
+/// Encodes the message of the leader to a member.
 pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> {
     let topics = by_topic(partitions)
         .map(|(topic, partitions)| AssignedTopic::default().with_topic(topic).with_partitions(partitions));
     versioned(&ConsumerProtocolAssignment::default().with_assigned_partitions(topics.collect()))
 }
 
-/// The partitions a member was given. No bytes at all are no partitions.
+/// Decodes the partitions assigned to a member. No bytes are no partitions.
 pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -78,7 +78,7 @@ pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     Read::versioned(bytes, "assignment")?.0.partitions()
 }
 
-/// The user data of the assignor `sticky`: what the member had, whether it still has it or not.
+/// Encodes the user data of the assignor `sticky`: the member's last assignment, whether it is still owned or not.
 pub(in crate::consumer) fn encode_sticky(previous: &[TopicPartition], generation: i32) -> Bytes {
     let mut buf = BytesMut::new();
     let topics: Vec<_> = by_topic(previous).collect();
@@ -93,7 +93,7 @@ pub(in crate::consumer) fn encode_sticky(previous: &[TopicPartition], generation
     buf.freeze()
 }
 
-/// The same of any client; one of the first version has no generation.
+/// Decodes the user data of the assignor `sticky`; its first version has no generation.
 pub(in crate::consumer) fn decode_sticky(bytes: &[u8]) -> Result<(Vec<TopicPartition>, Option<i32>)> {
     let mut read = Read { rest: bytes, what: "previous assignment" };
     let partitions = read.partitions()?;
@@ -121,7 +121,7 @@ fn versioned(message: &impl Encodable) -> Result<Bytes> {
     Ok(buf.freeze())
 }
 
-/// Reads what other members wrote: every length is held against the bytes that are there.
+/// Reads messages of other members: every length is checked against the remaining bytes.
 struct Read<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -131,29 +131,29 @@ impl<'a> Read<'a> {
     fn versioned(bytes: &'a [u8], what: &'static str) -> Result<(Self, i16)> {
         let mut read = Self { rest: bytes, what };
         let version = i16::from_be_bytes(read.array()?);
-        if version < 0 { Err(read.broken("its version is negative")) } else { Ok((read, version)) }
+        if version < 0 { Err(read.corrupt("its version is negative")) } else { Ok((read, version)) }
     }
 
-    fn broken(&self, why: &str) -> Error {
+    fn corrupt(&self, why: &str) -> Error {
         Error::new(ErrorKind::Corrupt, format!("a member's {} can't be decoded: {why}", self.what))
     }
 
     fn take(&mut self, n: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(n).ok_or_else(|| self.broken("it ends too early"))?;
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or_else(|| self.corrupt("it ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        taken.try_into().map_err(|_| self.broken("it ends too early"))
+        taken.try_into().map_err(|_| self.corrupt("it ends too early"))
     }
 
-    /// The length of an array whose elements have `least` bytes at least; null is 0.
-    fn count(&mut self, least: usize) -> Result<usize> {
+    /// Reads the length of an array whose elements have at least `min_size` bytes; null is 0.
+    fn count(&mut self, min_size: usize) -> Result<usize> {
         let n = i32::from_be_bytes(self.array()?);
         let n = usize::try_from(n.max(0)).unwrap_or(0);
-        if n > self.rest.len() / least { Err(self.broken("it ends too early")) } else { Ok(n) }
+        if n > self.rest.len() / min_size { Err(self.corrupt("it ends too early")) } else { Ok(n) }
     }
 
     fn bytes(&mut self) -> Result<Option<&'a [u8]>> {
@@ -166,11 +166,11 @@ impl<'a> Read<'a> {
     fn nullable_string(&mut self) -> Result<Option<String>> {
         let Ok(n) = usize::try_from(i16::from_be_bytes(self.array()?)) else { return Ok(None) };
         let taken = self.take(n)?.to_vec();
-        String::from_utf8(taken).map(Some).map_err(|_| self.broken("a name is not UTF-8"))
+        String::from_utf8(taken).map(Some).map_err(|_| self.corrupt("a name is not UTF-8"))
     }
 
     fn string(&mut self) -> Result<String> {
-        self.nullable_string()?.ok_or_else(|| self.broken("a topic has no name"))
+        self.nullable_string()?.ok_or_else(|| self.corrupt("a topic has no name"))
     }
 
     fn partitions(&mut self) -> Result<Vec<TopicPartition>> {

@@ -1,4 +1,4 @@
-//! The assignors of Kafka's Java client. Their interface is `crate::assignor`.
+//! The assignors of Kafka's Java client, as implementations of `crate::assignor::Assignor`.
 
 mod range;
 mod round_robin;
@@ -32,12 +32,11 @@ struct Sticky;
 struct CooperativeSticky;
 
 impl AssignorKind {
-    /// An assignor of one's own.
+    /// Creates the kind of an assignor that the application implements.
     pub fn custom(assignor: impl Assignor + 'static) -> Self {
         Self::Custom(std::sync::Arc::new(assignor))
     }
 
-    /// What it does.
     fn assignor(&self) -> &dyn Assignor {
         match self {
             Self::Range => &Range,
@@ -49,13 +48,13 @@ impl AssignorKind {
         }
     }
 
-    /// The name by which members agree on it.
+    /// Name by which members agree on it.
     pub fn name(&self) -> &str {
         self.assignor().name()
     }
 }
 
-/// So that an assignor of one's own can build on one of these.
+/// Lets an application's assignor build on one of these.
 impl Assignor for AssignorKind {
     fn name(&self) -> &str {
         self.assignor().name()
@@ -116,11 +115,11 @@ impl Assignor for Sticky {
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
         let last = |m: &GroupMember| {
             let data = m.user_data.as_deref().filter(|data| !data.is_empty());
-            let known = data.map(decode_sticky).transpose().unwrap_or_else(|e| {
-                tracing::debug!(member = m.id, error = %e.full(), "what the member had before can't be read");
+            let decoded = data.map(decode_sticky).transpose().unwrap_or_else(|e| {
+                tracing::debug!(member = m.id, error = %e.full(), "the previous assignment of a member can't be decoded");
                 None
             });
-            known.map_or((Vec::new(), -1), |(partitions, generation)| (partitions, generation.unwrap_or(-1)))
+            decoded.map_or((Vec::new(), -1), |(partitions, generation)| (partitions, generation.unwrap_or(-1)))
         };
         sticky::assign(topics, &sorted(members), last)
     }
@@ -135,15 +134,16 @@ impl Assignor for CooperativeSticky {
         RebalanceProtocol::Cooperative
     }
 
-    /// For leaders that do not know the generation in the subscription.
+    /// Returns the generation, for leaders that do not read it in the subscription.
     fn user_data(&self, _: &BTreeSet<String>, _: &[TopicPartition], generation: i32) -> Option<Bytes> {
         Some(Bytes::copy_from_slice(&generation.to_be_bytes()))
     }
 
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments {
         let generation = |m: &GroupMember| {
-            let told = || m.user_data.as_deref().and_then(|data| data.try_into().ok()).map(i32::from_be_bytes);
-            m.generation.or_else(told).unwrap_or(-1)
+            let from_user_data =
+                || m.user_data.as_deref().and_then(|data| data.try_into().ok()).map(i32::from_be_bytes);
+            m.generation.or_else(from_user_data).unwrap_or(-1)
         };
         let owned = |m: &GroupMember| (m.owned.clone(), generation(m));
         let members = sorted(members);
@@ -163,12 +163,13 @@ fn empty(members: &[&GroupMember]) -> Assignments {
     members.iter().map(|m| (m.id.clone(), Vec::new())).collect()
 }
 
-/// Whether racks matter (KIP-881): some member is on a rack of some replica, and not all partitions are on the same racks.
-fn racks_matter<'a>(members: impl IntoIterator<Item = &'a GroupMember>, topics: &[&TopicLayout]) -> bool {
+/// Returns whether to consider racks (KIP-881): some member is in the rack of some replica, and not all partitions have their
+/// replicas in the same racks.
+fn is_rack_aware<'a>(members: impl IntoIterator<Item = &'a GroupMember>, topics: &[&TopicLayout]) -> bool {
     let all: BTreeSet<&String> = topics.iter().flat_map(|t| t.racks.iter().flatten()).collect();
-    let shared = members.into_iter().any(|m| m.rack.as_ref().is_some_and(|rack| all.contains(rack)));
+    let any_in_rack = members.into_iter().any(|m| m.rack.as_ref().is_some_and(|rack| all.contains(rack)));
     let spread = |t: &&TopicLayout| (0..t.partitions).any(|p| t.racks_of(p).map_or(0, BTreeSet::len) != all.len());
-    shared && topics.iter().any(spread)
+    any_in_rack && topics.iter().any(spread)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! All partitions of all topics, dealt out in turn.
+//! All partitions of all topics, assigned to the members in turn.
 
 use super::{Assignments, GroupMember, Topics, empty};
 use crate::record::TopicPartition;
@@ -11,7 +11,7 @@ pub(super) fn assign(topics: &Topics, members: &[&GroupMember]) -> Assignments {
             continue;
         }
         for partition in 0..layout.partitions {
-            // Ends because someone subscribes to it.
+            // Terminates, since some member subscribes to the topic.
             while turn.next_if(|m| !m.topics.contains(topic)).is_some() {}
             if let Some(list) = turn.next().and_then(|m| out.get_mut(&m.id)) {
                 list.push(TopicPartition::new(&**topic, partition));

@@ -25,7 +25,7 @@ fn assign(kind: &AssignorKind, members: &[GroupMember], topics: &Topics) -> Assi
     kind.assign(topics, members)
 }
 
-/// Gives members back what they were assigned, as they would tell it when they join again.
+/// Lets members report their assignment, as they do when they rejoin.
 fn rejoin(kind: &AssignorKind, members: &mut [GroupMember], had: &Assignments, generation: i32) {
     for m in members {
         let last = had.get(&m.id).cloned().unwrap_or_default();
@@ -48,9 +48,9 @@ fn java_examples() {
     assert_eq!((show(&a, "C0"), show(&a, "C1")), ("t00 t02 t11".into(), "t01 t10 t12".into()));
 }
 
-/// Those of `StickyAssignor`: three members of which one goes, and three that do not subscribe to the same.
+/// The examples of `StickyAssignor`: three members of which one leaves, and three with different subscriptions.
 #[test]
-fn java_examples_of_the_sticky_ones() {
+fn java_examples_of_sticky() {
     for kind in [AssignorKind::Sticky, AssignorKind::CooperativeSticky] {
         let names = ["t0", "t1", "t2", "t3"];
         let four = topics(&names.map(|t| (t, 2)));
@@ -63,7 +63,7 @@ fn java_examples_of_the_sticky_ones() {
         rejoin(&kind, &mut members, &first, 1);
         let second = assign(&kind, &members, &four);
         for id in ["C0", "C2"] {
-            assert!(first[id].iter().all(|p| second[id].contains(p)), "what they had stays");
+            assert!(first[id].iter().all(|p| second[id].contains(p)), "previous partitions stay");
             assert_eq!(second[id].len(), 4);
         }
 
@@ -76,9 +76,9 @@ fn java_examples_of_the_sticky_ones() {
     }
 }
 
-/// What Java's own code gives: see tests/vectors/README.md.
+/// Assignments of Java's own code: see tests/vectors/README.md.
 #[test]
-fn range_and_round_robin_share_out_as_java_does() {
+fn range_and_round_robin_assign_as_java_does() {
     let mut rows = 0;
     for line in include_str!("../../../../tests/vectors/consumer-protocol.txt").lines() {
         let cells: Vec<_> = line.split(' ').collect();
@@ -139,7 +139,7 @@ fn static_members_come_first_by_instance_id() {
 }
 
 #[test]
-fn a_topic_that_does_not_exist_goes_to_no_one() {
+fn missing_topic_is_assigned_to_nobody() {
     for kind in ALL {
         let members = [member("m", &["gone", "t"]), member("n", &["gone"])];
         let a = assign(&kind, &members, &topics(&[("gone", 0), ("t", 1), ("other", 5)]));
@@ -148,7 +148,7 @@ fn a_topic_that_does_not_exist_goes_to_no_one() {
 }
 
 #[test]
-fn a_chain_of_moves_is_found_where_no_single_one_helps() {
+fn balances_by_a_chain_of_moves() {
     // a and b share s, b and c share t: a has 3 of s, b 2 of t, c 1 of t.
     let mut members = vec![member("a", &["s"]), member("b", &["s", "t"]), member("c", &["t"])];
     let all = topics(&[("s", 3), ("t", 3)]);
@@ -164,7 +164,7 @@ fn a_chain_of_moves_is_found_where_no_single_one_helps() {
 }
 
 #[test]
-fn what_moves_goes_to_its_new_owner_a_round_later() {
+fn cooperative_moves_take_two_rebalances() {
     let kind = AssignorKind::CooperativeSticky;
     let four = topics(&[("t", 4)]);
     let mut members = vec![member("a", &["t"])];
@@ -172,7 +172,7 @@ fn what_moves_goes_to_its_new_owner_a_round_later() {
     members.push(member("b", &["t"]));
     rejoin(&kind, &mut members, &first, 1);
     let second = assign(&kind, &members, &four);
-    assert_eq!((second["a"].len(), second["b"].len()), (2, 0), "a gives up two, b has to wait for them");
+    assert_eq!((second["a"].len(), second["b"].len()), (2, 0), "a revokes two, b gets them by the next rebalance");
     rejoin(&kind, &mut members, &second, 2);
     let third = assign(&kind, &members, &four);
     assert_eq!(third["a"], second["a"]);
@@ -180,7 +180,7 @@ fn what_moves_goes_to_its_new_owner_a_round_later() {
 }
 
 #[test]
-fn of_two_claims_the_newer_one_counts_and_of_equal_ones_none() {
+fn newest_claim_wins_and_equal_claims_lose() {
     let kind = AssignorKind::CooperativeSticky;
     let one = topics(&[("t", 1)]);
     let claim = |id: &str, generation| GroupMember {
@@ -191,15 +191,15 @@ fn of_two_claims_the_newer_one_counts_and_of_equal_ones_none() {
     let a = assign(&kind, &[claim("a", 4), claim("b", 5), member("c", &["t"])], &one);
     assert_eq!(show(&a, "b"), "t0");
     let a = assign(&kind, &[claim("a", 5), claim("b", 5), member("c", &["t"])], &one);
-    assert!(a.values().all(Vec::is_empty), "both give it up first");
-    // A client that does not tell its generation in the subscription tells it in the user data.
+    assert!(a.values().all(Vec::is_empty), "both revoke it first");
+    // Older clients put the generation into the user data instead of the subscription.
     let old = GroupMember { generation: None, user_data: Some(Bytes::from_static(&[0, 0, 0, 9])), ..claim("a", 0) };
     let a = assign(&kind, &[old, claim("b", 5)], &one);
     assert_eq!(show(&a, "a"), "t0");
 }
 
 #[test]
-fn partitions_go_to_members_near_a_replica() {
+fn partitions_go_to_members_in_the_rack_of_a_replica() {
     let rack = |r: &str| BTreeSet::from([r.to_owned()]);
     let racks: Vec<_> = ["x", "y", "z", "x", "y", "z"].map(rack).into();
     let layout = TopicLayout { partitions: 6, racks };
@@ -242,7 +242,7 @@ fn groups() -> impl Strategy<Value = (Vec<GroupMember>, Topics)> {
     )
 }
 
-/// Each partition that someone wants has one owner, who wants it.
+/// Checks that each partition with subscribers has one owner, among them.
 fn complete(members: &[GroupMember], topics: &Topics, all: &Assignments) -> Result<(), TestCaseError> {
     prop_assert_eq!(all.len(), members.len());
     let mut seen = BTreeSet::new();
@@ -255,7 +255,7 @@ fn complete(members: &[GroupMember], topics: &Topics, all: &Assignments) -> Resu
     }
     let wanted = |t: &String| members.iter().any(|m| m.topics.contains(t));
     let total: i32 = topics.iter().filter(|(t, _)| wanted(t)).map(|(_, l)| l.partitions).sum();
-    prop_assert_eq!(seen.len(), total as usize, "each partition someone wants has an owner");
+    prop_assert_eq!(seen.len(), total as usize, "each partition with subscribers has an owner");
     Ok(())
 }
 
@@ -269,7 +269,7 @@ fn owners(all: &Assignments) -> HashMap<&TopicPartition, &str> {
 
 proptest! {
     #[test]
-    fn complete_balanced_and_the_same_in_any_order((members, topics) in groups(), swap in any::<u64>()) {
+    fn complete_balanced_and_independent_of_order((members, topics) in groups(), swap in any::<u64>()) {
         for kind in ALL {
             let all = assign(&kind, &members, &topics);
             complete(&members, &topics, &all)?;
@@ -295,12 +295,12 @@ proptest! {
     }
 
     #[test]
-    fn no_more_moves_than_must(
+    fn moves_are_minimal(
         (mut members, mut topics) in groups(),
         newcomer in any::<bool>(),
         leaver in proptest::option::of(any::<proptest::sample::Index>()),
     ) {
-        // Of racks and of members that do not want the same the test of balance speaks.
+        // Racks and different subscriptions are covered by the test of balance.
         topics.values_mut().for_each(|t| t.racks.clear());
         members.iter_mut().for_each(|m| m.topics = topics.keys().cloned().collect());
         for kind in [AssignorKind::Sticky, AssignorKind::CooperativeSticky] {
@@ -322,7 +322,7 @@ proptest! {
             let now = owners(&second);
             let moved = |m: &GroupMember| first.get(&m.id).map_or(0, |had| had.iter().filter(|p| now[p] != m.id).count());
             let moves: usize = members.iter().map(moved).sum();
-            // Whoever has more than a fair share gives away the rest, and the fullest may keep one more.
+            // Members lose what they own beyond the quota; the fullest may own one more.
             let mut had: Vec<_> = members.iter().map(|m| first.get(&m.id).map_or(0, Vec::len)).collect();
             had.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
             let (each, extra) = (now.len() / members.len(), now.len() % members.len());
@@ -331,10 +331,9 @@ proptest! {
         }
     }
 
-    /// Any claims, also false ones: in the round in which a member has a partition no other one gets it; and in the end all have
-    /// an owner.
+    /// With any claims, also false ones, no partition is assigned while another member still owns it; in the end all are.
     #[test]
-    fn no_partition_has_two_owners_in_a_round(
+    fn no_partition_has_two_owners_in_a_generation(
         (mut members, topics) in groups(),
         claims in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-f]", 0..12_i32, 0..3_i32), 0..40),
     ) {
@@ -350,7 +349,7 @@ proptest! {
                 let age = |m: &GroupMember| m.generation.unwrap_or(-1);
                 let own = members.iter().find(|m| m.id == owner).unwrap();
                 for other in members.iter().filter(|m| m.id != owner && m.owned.contains(p)) {
-                    prop_assert!(own.owned.contains(p) && age(own) > age(other), "{} has {p} still", other.id);
+                    prop_assert!(own.owned.contains(p) && age(own) > age(other), "{} still owns {p}", other.id);
                 }
             }
             rejoin(&kind, &mut members, &all, generation);

@@ -29,7 +29,7 @@ impl Test {
         Self::of(ClassicMember::new(MemberConfig { rebalance_timeout, ..config() }, now), now)
     }
 
-    /// A static one, stable.
+    /// A stable static member.
     fn static_member() -> Self {
         let mut t = Self::stable();
         t.m.session.config.instance_id = Some("i".into());
@@ -79,7 +79,7 @@ impl Test {
         t
     }
 
-    /// The same, by a cooperative assignor.
+    /// A member as in `stable`, with a cooperative assignor.
     fn cooperative() -> Self {
         let mut t = Self::new();
         t.connect();
@@ -89,15 +89,15 @@ impl Test {
         t
     }
 
-    /// Learns of a rebalance with its next heartbeat.
+    /// Lets the next heartbeat report a rebalance.
     fn hear_of_rebalance(&mut self) {
         self.wait();
         self.actions();
         self.heartbeat(code::REBALANCE_IN_PROGRESS);
     }
 
-    /// A stable one with a heartbeat under way.
-    fn heartbeating() -> Self {
+    /// A stable member with a heartbeat in flight.
+    fn with_heartbeat_in_flight() -> Self {
         let mut t = Self::stable();
         t.wait();
         t.expect(&["heartbeat 1"]);
@@ -189,14 +189,14 @@ fn heartbeat_interval_doubles_after_a_join() {
 
 #[test]
 fn rebalance_drains_with_heartbeats_before_the_rejoin() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.expect(&["revoke t/0,t/1"]);
     for _ in 0..3 {
         t.wait();
         t.expect(&["heartbeat 1"]);
         t.heartbeat(code::REBALANCE_IN_PROGRESS);
-        assert!(t.m.is_member(), "still ours");
+        assert!(t.m.is_member(), "still owned");
     }
     t.m.on_drained(t.now);
     t.expect(&["revoked t/0,t/1", "join \"m1\""]);
@@ -229,7 +229,7 @@ fn drain_deadline_counts_from_the_last_stable_heartbeat() {
 
 #[test]
 fn heartbeat_response_after_a_join_is_ignored() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.wait();
     t.m.on_drained(t.now);

@@ -244,7 +244,7 @@ impl Protocol for Kip848Member {
 
     fn on_connected(&mut self, now: Instant, heartbeat_version: Option<i16>) {
         let Some(version) = heartbeat_version else {
-            return self.on_unsupported(now, "its coordinator does not support ConsumerGroupHeartbeat");
+            return self.on_unsupported(now, "its coordinator does not serve ConsumerGroupHeartbeat");
         };
         self.session.has_coordinator = true;
         self.full = true;

@@ -49,7 +49,7 @@ impl Test {
         self.m.on_heartbeat_response(self.now, Err((RequestFailure::Code(code), String::new())));
     }
 
-    /// A member in epoch 2 that owns t/0 and t/1 and has said so.
+    /// A member in epoch 2 that owns t/0 and t/1 and has reported them.
     fn stable() -> Self {
         Self::stable_with(config())
     }
@@ -64,17 +64,17 @@ impl Test {
         test
     }
 
-    /// The same, with a heartbeat under way.
-    fn heartbeating() -> Self {
+    /// A stable member with a heartbeat in flight.
+    fn with_heartbeat_in_flight() -> Self {
         let mut test = Self::stable();
         test.wait();
         test.expect(&["heartbeat own 2"]);
         test
     }
 
-    /// The same, draining t/1, with a heartbeat under way.
+    /// A member that drains t/1, with a heartbeat in flight.
     fn draining() -> Self {
-        let mut test = Self::heartbeating();
+        let mut test = Self::with_heartbeat_in_flight();
         test.respond(2, Some(t(&[0])));
         test.wait();
         test.expect(&["revoke t/1", "heartbeat own 2"]);
@@ -121,14 +121,14 @@ fn assignment_waits_for_topic_names() {
 
 #[test]
 fn partitions_are_added_once_the_revocation_is_acknowledged() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     test.respond(3, Some(t(&[0, 2])));
     test.expect(&["revoke t/1", "assigned 3 "]);
     for _ in 0..2 {
         test.wait();
         test.expect(&["heartbeat own 3"]);
         test.respond(3, None);
-        assert!(test.m.is_member(), "still ours");
+        assert!(test.m.is_member(), "still owned");
     }
     test.m.on_drained(test.now);
     test.expect(&["revoked t/1", "heartbeat own 3 owning [0]"]);
@@ -149,7 +149,7 @@ fn drain_during_a_heartbeat_is_reported_by_the_next() {
 
 #[test]
 fn drain_deadline_counts_from_the_revoking_heartbeat() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     let sent = test.now;
     test.now += Duration::from_millis(100);
     test.respond(2, Some(t(&[0])));
@@ -183,7 +183,7 @@ fn new_target_waits_for_the_drain() {
 
 #[test]
 fn recreated_topic_replaces_the_old_one() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     test.m.on_topic_names(test.now, vec![(Uuid::from_u128(2), "t".into())]);
     let both: BTreeSet<_> = t(&[0, 1]).union(&of(2, &[0])).copied().collect();
     test.respond(3, Some(both));
@@ -198,7 +198,7 @@ fn recreated_topic_replaces_the_old_one() {
 
 #[test]
 fn heartbeat_interval_doubles_after_a_change() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     let mut gaps = Vec::new();
     test.respond(3, None);
     for _ in 0..6 {
@@ -211,5 +211,5 @@ fn heartbeat_interval_doubles_after_a_change() {
     let own = HeartbeatResponse { member_id: None, epoch: 3, interval: Duration::from_secs(3600), assignment: None };
     test.wait();
     test.m.on_heartbeat_response(test.now, Ok(own));
-    assert!(test.m.poll_timeout().unwrap() <= test.now + SESSION / 3, "not so seldom that the session ends here");
+    assert!(test.m.poll_timeout().unwrap() <= test.now + SESSION / 3, "often enough for the session");
 }

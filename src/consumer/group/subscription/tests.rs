@@ -16,7 +16,7 @@ fn hex(text: &str) -> Bytes {
 }
 
 #[test]
-fn bytes_are_those_of_javas_own_code() {
+fn bytes_equal_those_of_java() {
     let mut rows = 0;
     for line in include_str!("../../../../tests/vectors/consumer-protocol.txt").lines().filter(|l| !l.starts_with('#'))
     {
@@ -50,14 +50,14 @@ fn bytes_are_those_of_javas_own_code() {
                 assert_eq!(decode_sticky(&older).unwrap(), (partitions(list), None), "its first version");
             }
             ["cooperative-sticky", ..] | ["assign", ..] => rows -= 1, // the assignors' tests read them
-            _ => panic!("what is {line:?}?"),
+            _ => panic!("unknown row: {line:?}"),
         }
     }
     assert_eq!(rows, 31);
 }
 
 #[test]
-fn lengths_that_lie_are_refused() {
+fn wrong_lengths_are_corrupt() {
     for bytes in [
         &[][..],
         &[0],
@@ -71,15 +71,15 @@ fn lengths_that_lie_are_refused() {
     ] {
         assert_eq!(Subscription::decode(bytes).unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
     }
-    let lies = [0, 0, 0, 0, 0, 1, 0, 1, b't', 0x7f, 0, 0, 0];
-    assert_eq!(decode_assignment(&lies).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(decode_sticky(&lies[2..]).unwrap_err().kind(), ErrorKind::Corrupt);
+    let wrong = [0, 0, 0, 0, 0, 1, 0, 1, b't', 0x7f, 0, 0, 0];
+    assert_eq!(decode_assignment(&wrong).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(decode_sticky(&wrong[2..]).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(decode_assignment(&[]).unwrap(), []);
 }
 
-/// KafkaJS writes version 0 or 1 with no more than topics and user data, whatever the version has beside them.
+/// KafkaJS writes version 0 or 1 with topics and user data only.
 #[test]
-fn a_subscription_of_kafkajs_is_read() {
+fn decodes_subscriptions_of_kafkajs() {
     let bytes = [&[0, 0, 0, 0, 0, 1, 0, 1, b't'][..], &[0, 0, 0, 0]].concat();
     let read = Subscription::decode(&bytes).unwrap();
     assert_eq!((read.topics, read.user_data), (["t".to_owned()].into(), Some(Bytes::new())));
@@ -89,7 +89,7 @@ fn a_subscription_of_kafkajs_is_read() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_what_kafkas_schema_says(
+    fn encoding_follows_the_kafka_schema(
         topics in proptest::collection::btree_set("[a-z.]{1,9}", 0..6),
         owned in proptest::collection::btree_set(("[a-c]", 0..9_i32), 0..12),
         generation in any::<i32>(),

@@ -1,19 +1,19 @@
-//! Every error code at every state.
+//! Every error code in every state.
 
 use super::*;
 use crate::failure::{is_final, is_final_code};
 
-/// CommitCodes that the protocol's guide calls retriable: who leaves for good asks again after these alone.
-const PASSING: &[i16] = &[
+/// Codes that the protocol's guide calls retriable: a member that leaves for good retries after these alone.
+const RETRIABLE: &[i16] = &[
     2, 3, 5, 6, 7, 9, 13, 14, 19, 20, 41, 56, 70, 71, 72, 74, 75, 78, 80, 83, 84, 88, 89, 100, 103, 106, 122, 123, 133,
 ];
 
-/// A state, and the answer that it waits for.
+/// A state, and the response that it waits for.
 struct State {
     name: &'static str,
     reach: fn() -> Test,
-    answer: fn(&mut Test, i16),
-    /// CommitCodes that mean something of their own here.
+    respond: fn(&mut Test, i16),
+    /// Codes with a meaning of their own in this state.
     own: &'static [(i16, &'static str)],
 }
 
@@ -31,22 +31,22 @@ fn syncing() -> Test {
     t
 }
 
-fn keeping() -> Test {
+fn joining_with_owned() -> Test {
     let mut t = Test::cooperative();
     t.hear_of_rebalance();
     t.actions();
     t
 }
 
-fn syncing_what_is_kept() -> Test {
-    let mut t = keeping();
+fn syncing_with_owned() -> Test {
+    let mut t = joining_with_owned();
     t.join_by(2, "coop");
     t.actions();
     t
 }
 
 fn draining() -> Test {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.wait();
     t.actions();
@@ -76,14 +76,14 @@ const STATES: &[State] = &[
     State {
         name: "finding",
         reach: Test::new,
-        answer: |t, code| t.m.on_coordinator_found(t.now, Err(Error::broker(code, "finding"))),
-        // Whichever it is that passes, the coordinator is looked for again.
+        respond: |t, code| t.m.on_coordinator_found(t.now, Err(Error::broker(code, "finding"))),
+        // The search for the coordinator is retried after any transient failure.
         own: &[(15, "find"), (16, "find")],
     },
     State {
         name: "joining",
         reach: joining,
-        answer: join,
+        respond: join,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -95,9 +95,9 @@ const STATES: &[State] = &[
         ],
     },
     State {
-        name: "joining with what is kept",
-        reach: keeping,
-        answer: join,
+        name: "joining with owned",
+        reach: joining_with_owned,
+        respond: join,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -111,7 +111,7 @@ const STATES: &[State] = &[
     State {
         name: "syncing",
         reach: syncing,
-        answer: sync,
+        respond: sync,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -122,9 +122,9 @@ const STATES: &[State] = &[
         ],
     },
     State {
-        name: "syncing with what is kept",
-        reach: syncing_what_is_kept,
-        answer: sync,
+        name: "syncing with owned",
+        reach: syncing_with_owned,
+        respond: sync,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -136,8 +136,8 @@ const STATES: &[State] = &[
     },
     State {
         name: "stable",
-        reach: Test::heartbeating,
-        answer: beat,
+        reach: Test::with_heartbeat_in_flight,
+        respond: beat,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -150,7 +150,7 @@ const STATES: &[State] = &[
     State {
         name: "draining",
         reach: draining,
-        answer: beat,
+        respond: beat,
         own: &[
             (15, "find"),
             (16, "find"),
@@ -163,13 +163,13 @@ const STATES: &[State] = &[
     State {
         name: "leaving",
         reach: leaving,
-        answer: |t, code| t.m.on_leave_response(t.now, Err(RequestFailure::Code(code))),
+        respond: |t, code| t.m.on_leave_response(t.now, Err(RequestFailure::Code(code))),
         own: &[(15, "find"), (16, "find"), (22, "again"), (25, "stop"), (69, "stop"), (27, "again")],
     },
 ];
 
-/// What a member does next, once it has waited if it has to.
-fn does(t: &mut Test) -> String {
+/// The next action of a member, after a wait if it needs one.
+fn next_action(t: &mut Test) -> String {
     let mut actions = t.actions();
     if actions.iter().all(|d| d.starts_with("lost")) && t.m.poll_timeout().is_some() {
         t.wait();
@@ -192,11 +192,11 @@ fn does(t: &mut Test) -> String {
 #[test]
 fn every_code_in_every_state() {
     for state in STATES {
-        // What is asked again; finding has lost the way, so that it asks again by finding.
+        // The retry in this state.
         let again = match state.name {
             "finding" => "find",
             "joining" => "join as m0",
-            "joining with what is kept" => "join with it",
+            "joining with owned" => "join with it",
             _ => "again",
         };
         for code in -1..=133_i16 {
@@ -207,17 +207,17 @@ fn every_code_in_every_state() {
             if state.name == "finding" {
                 t.actions();
             }
-            (state.answer)(&mut t, code);
+            (state.respond)(&mut t, code);
             let own = state.own.iter().find(|(c, _)| *c == code).map(|(_, what)| *what);
-            // The search says what the matter is, and not by which code.
+            // The search for the coordinator returns an error without its code.
             let by_code = state.name != "finding" && is_final_code(code);
             let is_final = by_code || is_final(&Error::broker(code, state.name));
-            let passes = if state.name == "leaving" { PASSING.contains(&code) } else { !is_final };
-            let wanted = own.unwrap_or(if passes { again } else { "fail" });
-            let does = does(&mut t);
-            assert_eq!(does, wanted, "code {code} while {}", state.name);
+            let is_transient = if state.name == "leaving" { RETRIABLE.contains(&code) } else { !is_final };
+            let wanted = own.unwrap_or(if is_transient { again } else { "fail" });
+            let next = next_action(&mut t);
+            assert_eq!(next, wanted, "code {code} while {}", state.name);
             if wanted == "fail" {
-                assert_eq!(t.m.poll_timeout(), None, "it is over: code {code} while {}", state.name);
+                assert_eq!(t.m.poll_timeout(), None, "stopped: code {code} while {}", state.name);
             }
         }
     }
@@ -232,10 +232,10 @@ fn every_code_of_a_commit() {
             25 | 69 => "lose, join as m0",
             27 => "drain",
             82 => "fail",
-            _ => "again", // it tells nothing of the membership: the next heartbeat goes out in its time
+            _ => "again", // not about the membership: the next heartbeat is sent in time
         };
         let mut t = Test::stable();
         t.m.on_commit_refused(t.now, code);
-        assert_eq!(does(&mut t), wanted, "code {code}");
+        assert_eq!(next_action(&mut t), wanted, "code {code}");
     }
 }

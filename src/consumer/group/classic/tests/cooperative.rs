@@ -54,7 +54,7 @@ fn cooperative_drain_has_a_deadline() {
     }
 }
 
-/// The broker gives a static member its place back without a rebalance, so nobody would ever get what it has given up.
+/// The broker returns a static member its place without a rebalance, so that the revoked partitions would stay unassigned.
 #[test]
 fn static_member_lost_before_its_rejoin_rejoins_later() {
     let mut t = Test::cooperative();
@@ -79,7 +79,7 @@ fn static_member_lost_before_its_rejoin_rejoins_later() {
     t.expect(&["heartbeat 3"]);
 }
 
-/// The same member, started anew before it has joined once more: it knows of no debt, but the leader does.
+/// A static member that restarts before its rejoin does not know that it must; the leader does.
 #[test]
 fn leader_rebalances_when_withheld_partitions_are_overdue() {
     let mut t = Test::cooperative();

@@ -4,14 +4,14 @@ use super::*;
 
 #[test]
 fn unknown_member_loses_partitions_and_member_id() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::UNKNOWN_MEMBER_ID);
     t.expect(&["lost t/0,t/1", "join \"\""]);
 }
 
 #[test]
 fn illegal_generation_loses_partitions_but_not_the_id() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::ILLEGAL_GENERATION);
     t.expect(&["lost t/0,t/1", "join \"m1\""]);
 }
@@ -19,7 +19,7 @@ fn illegal_generation_loses_partitions_but_not_the_id() {
 #[test]
 fn moved_coordinator_costs_no_partition() {
     for code in [code::NOT_COORDINATOR, code::COORDINATOR_NOT_AVAILABLE] {
-        let mut t = Test::heartbeating();
+        let mut t = Test::with_heartbeat_in_flight();
         t.heartbeat(code);
         t.wait();
         t.expect(&["find"]);
@@ -33,7 +33,7 @@ fn moved_coordinator_costs_no_partition() {
 
 #[test]
 fn loading_coordinator_is_retried() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::COORDINATOR_LOAD_IN_PROGRESS);
     t.wait();
     t.expect(&["heartbeat 1"]);
@@ -48,7 +48,7 @@ fn loading_coordinator_is_retried() {
 
 #[test]
 fn lost_connection_is_reopened() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.on_heartbeat_response(t.now, Err(broken()));
     t.wait();
     t.expect(&["find"]);
@@ -66,12 +66,12 @@ fn lost_connection_is_reopened() {
 
 #[test]
 fn session_expires_without_responses() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     let sent = t.now;
     t.heartbeat(0);
     t.wait();
     t.expect(&["heartbeat 1"]);
-    // Unanswered: the time counts from the last one that was.
+    // Without response: the session counts from the last one that had one.
     t.wait();
     t.expect(&["lost t/0,t/1", "find"]);
     assert_eq!(t.now, sent + SESSION);
@@ -83,7 +83,7 @@ fn session_expires_without_responses() {
 
 #[test]
 fn session_can_expire_during_a_drain() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.wait();
     t.expect(&["revoke t/0,t/1", "heartbeat 1"]);
@@ -156,7 +156,7 @@ fn fatal_errors_stop_with_a_hint() {
         assert!(actions[0].contains(text) && actions[0].contains("\"g\""), "{actions:?}");
         assert_eq!(t.m.poll_timeout(), None);
     }
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::FENCED_INSTANCE_ID);
     let actions = t.actions();
     assert_eq!(actions[0], "lost t/0,t/1");
@@ -187,13 +187,13 @@ fn fixable_errors_are_retried_and_reported() {
         t.expect(&["join \"\""]);
         t.join(1);
         t.m.on_sync_response(t.now, Ok(vec![]));
-        assert!(t.m.outage().is_none(), "it is over");
+        assert!(t.m.outage().is_none(), "recovered");
     }
 }
 
 #[test]
 fn later_login_failure_is_retried() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.on_heartbeat_response(t.now, Err(broken()));
     t.wait();
     t.expect(&["find"]);
@@ -211,7 +211,7 @@ fn later_login_failure_is_retried() {
 
 #[test]
 fn other_retriable_codes_are_retried() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(7);
     t.wait();
     t.expect(&["heartbeat 1"]);
@@ -224,7 +224,7 @@ fn refused_commit_counts_as_a_heartbeat_error() {
         t.m.on_commit_refused(t.now, code);
         t.expect(&["lost t/0,t/1", "join \"\""]);
     }
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.on_commit_refused(t.now, code::NOT_COORDINATOR);
     t.wait();
     t.expect(&["find"]);

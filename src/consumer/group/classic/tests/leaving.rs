@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn refused_temporary_leave_is_retried() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.leave_temporarily(t.now);
     t.actions();
     t.m.on_leave_response(t.now, Err(RequestFailure::Code(-1)));
@@ -24,7 +24,7 @@ fn leave_revokes_and_sends_leave_group() {
     t.expect(&["stop"]);
     t.m.leave(t.now);
     t.expect(&[]);
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.leave(t.now);
     t.expect(&["revoked t/0,t/1", "leave \"m1\""]);
     t.m.on_leave_response(t.now, Err(RequestFailure::Code(code::UNKNOWN_MEMBER_ID)));
@@ -33,7 +33,7 @@ fn leave_revokes_and_sends_leave_group() {
 
 #[test]
 fn leave_during_a_parked_join_reconnects() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.m.on_drained(t.now);
     t.actions();
@@ -68,7 +68,7 @@ fn leave_ends_at_its_timeout() {
     t.wait();
     t.expect(&["find"]);
     t.wait();
-    assert!(t.actions()[0].starts_with("failed Timeout"), "the search is not waited for");
+    assert!(t.actions()[0].starts_with("failed Timeout"), "the search for the coordinator is not awaited");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn static_member_leaves_without_leave_group() {
 
 #[test]
 fn temporary_leave_loses_partitions_until_resume() {
-    let mut t = Test::heartbeating();
+    let mut t = Test::with_heartbeat_in_flight();
     t.m.leave_temporarily(t.now);
     t.expect(&["lost t/0,t/1", "leave \"m1\""]);
     t.m.on_leave_response(t.now, Ok(()));
@@ -100,7 +100,7 @@ fn temporary_leave_loses_partitions_until_resume() {
     t.connect();
     t.expect(&["join \"\""]);
 
-    // It comes back while the group is being told, and what is told in vain is waited for no longer than leaving may take.
+    // It resumes while LeaveGroup is in flight, which is awaited for no longer than the timeout of leaving.
     let mut t = Test::stable();
     t.m.leave_temporarily(t.now);
     t.actions();
@@ -109,8 +109,8 @@ fn temporary_leave_loses_partitions_until_resume() {
     t.wait();
     t.expect(&["find"]);
 
-    // In a drain, while what is kept waits for the group, and before it was a member.
-    let mut t = Test::heartbeating();
+    // During a drain, and while a JoinGroup is parked.
+    let mut t = Test::with_heartbeat_in_flight();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     t.m.leave_temporarily(t.now);
     t.m.on_drained(t.now);
@@ -123,7 +123,7 @@ fn temporary_leave_loses_partitions_until_resume() {
     t.connect();
     t.expect(&["leave \"m1\""]);
 
-    // A static member's place is kept by the broker until its session expires.
+    // The broker keeps the place of a static member until its session expires.
     let mut t = Test::static_member();
     t.m.leave_temporarily(t.now);
     t.expect(&["lost t/0,t/1"]);
@@ -133,7 +133,7 @@ fn temporary_leave_loses_partitions_until_resume() {
     t.connect();
     t.expect(&["join \"m1\""]);
 
-    // Who is out of the group is closed at once.
+    // A member that has stepped out closes at once.
     let mut t = Test::static_member();
     t.m.leave_temporarily(t.now);
     t.m.leave(t.now);

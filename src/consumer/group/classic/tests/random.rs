@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What may happen to a member, in any order.
+/// An event of a member, in any order.
 #[derive(Debug, Clone)]
 enum Event {
-    /// The request under way is answered, well or with a code.
+    /// The request in flight gets a response, with this code.
     RequestOutcome(i16),
     Break,
     Deadline,
@@ -38,17 +38,17 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         .prop_map(|(events, leave)| events.into_iter().chain(leave).collect())
 }
 
-/// Holds what a member does against what it may do.
+/// Checks that a member does only what it may do.
 struct Watch {
     t: Test,
     random: fastrand::Rng,
-    under_way: Option<&'static str>,
+    in_flight: Option<&'static str>,
     owns: BTreeSet<TopicPartition>,
     draining: BTreeSet<TopicPartition>,
-    /// What the group has agreed on.
+    /// Assignor that the group has agreed on.
     assignor: &'static str,
     leads: bool,
-    /// The program hangs, or wants to go.
+    /// The member has stepped out, or leaves.
     away: bool,
     closing: bool,
     ended: bool,
@@ -58,29 +58,29 @@ struct Watch {
 impl Watch {
     fn look(&mut self) {
         while let Some(action) = self.t.m.poll_action() {
-            assert!(!self.ended, "nothing comes behind the end: {action:?}");
+            assert!(!self.ended, "an action after the stop: {action:?}");
             match action {
-                Action::FindCoordinator => self.under_way = Some("find"),
+                Action::FindCoordinator => self.in_flight = Some("find"),
                 Action::JoinGroup { .. } => {
-                    let all_given_up = self.owns.is_empty() && self.draining.is_empty();
-                    assert!(all_given_up || (self.assignor == "coop" && self.draining.is_empty()), "{:?}", self.owns);
-                    self.under_way = Some("join");
+                    let all_revoked = self.owns.is_empty() && self.draining.is_empty();
+                    assert!(all_revoked || (self.assignor == "coop" && self.draining.is_empty()), "{:?}", self.owns);
+                    self.in_flight = Some("join");
                 }
                 Action::ComputeAssignment { .. } => {
                     assert!(self.owns.is_empty() || self.assignor == "coop");
-                    self.under_way = Some("assign");
+                    self.in_flight = Some("assign");
                 }
                 Action::SyncGroup { .. } => {
                     assert!(self.owns.is_empty() || self.assignor == "coop");
-                    self.under_way = Some("sync");
+                    self.in_flight = Some("sync");
                 }
                 Action::Heartbeat { generation, .. } => {
                     assert_eq!(generation, self.generation);
-                    self.under_way = Some("heartbeat");
+                    self.in_flight = Some("heartbeat");
                 }
                 Action::LeaveGroup { .. } => {
                     assert!(self.owns.is_empty());
-                    self.under_way = Some("leave");
+                    self.in_flight = Some("leave");
                 }
                 Action::ConsumerGroupHeartbeat { .. } | Action::RefreshTopicNames | Action::FallBackToClassic => {
                     panic!("not of this protocol: {action:?}")
@@ -93,27 +93,27 @@ impl Watch {
                 }
                 Action::Revoke { deadline, partitions } => {
                     assert!(self.draining.is_empty() && !partitions.is_empty(), "revoked twice");
-                    assert!(partitions.iter().all(|p| self.owns.contains(p)), "not ours");
+                    assert!(partitions.iter().all(|p| self.owns.contains(p)), "not owned");
                     self.draining = partitions.into_iter().collect();
                     assert!(deadline >= self.t.now && deadline <= self.t.now + REBALANCE);
                 }
                 Action::Revoked(partitions) | Action::Lost(partitions) => {
-                    assert!(!partitions.is_empty(), "there was nothing to give up");
+                    assert!(!partitions.is_empty(), "nothing to revoke");
                     for p in partitions {
-                        assert!(self.owns.remove(&p), "not ours");
+                        assert!(self.owns.remove(&p), "not owned");
                         self.draining.remove(&p);
                     }
                     assert!(self.draining.is_empty());
                 }
                 Action::Stop(_) => {
-                    assert!(self.owns.is_empty(), "the program has been told");
+                    assert!(self.owns.is_empty(), "all partitions are released before");
                     self.ended = true;
                 }
             }
         }
         assert!(self.owns.is_empty() || self.t.m.is_member() || self.assignor == "coop");
-        let has_to_do = self.under_way.is_some() || self.t.m.poll_timeout().is_some();
-        assert!(self.ended || self.away || has_to_do, "it stands still");
+        let has_to_do = self.in_flight.is_some() || self.t.m.poll_timeout().is_some();
+        assert!(self.ended || self.away || has_to_do, "no request in flight and no timeout");
     }
 
     fn happen(&mut self, event: Event) {
@@ -141,17 +141,17 @@ impl Watch {
                 self.closing = true;
                 self.t.m.leave(now);
             }
-            Event::Break => match self.under_way.take() {
+            Event::Break => match self.in_flight.take() {
                 Some("find") => self.t.m.on_coordinator_found(now, Err(Error::new(ErrorKind::Connect, "down"))),
                 Some("join") => self.t.m.on_join_response(now, Err((broken(), String::new()))),
                 Some("sync") => self.t.m.on_sync_response(now, Err(broken())),
                 Some("heartbeat") => self.t.m.on_heartbeat_response(now, Err(broken())),
                 Some("leave") => self.t.m.on_leave_response(now, Err(broken())),
-                other => self.under_way = other,
+                other => self.in_flight = other,
             },
             Event::RequestOutcome(code) => {
                 let outcome = if code == 0 { Ok(()) } else { Err(failure(code)) };
-                match self.under_way.take() {
+                match self.in_flight.take() {
                     Some("find") => self.t.connect(),
                     Some("join") if code == 0 => {
                         self.leads = !self.leads;
@@ -171,8 +171,8 @@ impl Watch {
                     Some("join") => self.t.refuse_join(code),
                     Some("assign") => self.t.m.on_assignment_computed(now, Vec::new(), true),
                     Some("sync") if code == 0 => {
-                        let share: Vec<_> = (0..4).filter(|_| self.random.bool()).collect();
-                        self.t.sync(&share);
+                        let assignment: Vec<_> = (0..4).filter(|_| self.random.bool()).collect();
+                        self.t.sync(&assignment);
                     }
                     Some("sync") => self.t.m.on_sync_response(now, outcome.map(|()| Vec::new())),
                     Some("heartbeat") => self.t.m.on_heartbeat_response(now, outcome),
@@ -196,7 +196,7 @@ proptest! {
         let mut w = Watch {
             t,
             random: fastrand::Rng::with_seed(seed),
-            under_way: None,
+            in_flight: None,
             owns: BTreeSet::new(),
             draining: BTreeSet::new(),
             assignor: "",
@@ -210,14 +210,14 @@ proptest! {
         for event in events {
             w.happen(event);
         }
-        // With a broker that works again it comes to rest: as a member, or out of the group if it wanted to leave.
+        // With a broker that works again it becomes a member, or leaves if it was to.
         w.happen(Event::ComeBack);
         let leaving = w.closing;
         for _ in 0..60 {
             if w.ended || w.t.m.session.phase == Phase::Stable {
                 break;
             }
-            w.happen(if w.under_way.is_some() { Event::RequestOutcome(0) } else { Event::Deadline });
+            w.happen(if w.in_flight.is_some() { Event::RequestOutcome(0) } else { Event::Deadline });
             w.happen(Event::Drained);
         }
         prop_assert!(w.ended || (w.t.m.session.phase == Phase::Stable && !leaving), "{:?}", w.t.m);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn lost_response_is_followed_by_a_full_heartbeat() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     test.m.on_heartbeat_response(test.now, Err(broken()));
     test.wait();
     test.expect(&["find"]);
@@ -42,7 +42,7 @@ fn moved_coordinator_costs_no_partition() {
     }
 }
 
-/// What comes of each error code in each state, in words; then, after one wait, what comes next.
+/// The effect of each error code in each state, and of one wait after it.
 #[test]
 fn every_code_in_every_state() {
     type Row = (i16, [&'static str; 4]);
@@ -84,8 +84,12 @@ fn every_code_in_every_state() {
         test.expect(&["revoked t/0,t/1", "heartbeat own -1"]);
         test
     };
-    let states: [(&str, &dyn Fn() -> Test); 4] =
-        [("joining", &joining), ("stable", &Test::heartbeating), ("draining", &Test::draining), ("leaving", &leaving)];
+    let states: [(&str, &dyn Fn() -> Test); 4] = [
+        ("joining", &joining),
+        ("stable", &Test::with_heartbeat_in_flight),
+        ("draining", &Test::draining),
+        ("leaving", &leaving),
+    ];
     for (code, outcomes) in table {
         for ((state, make), expected) in states.iter().zip(outcomes) {
             let mut test = make();
@@ -131,7 +135,7 @@ fn every_code_in_every_state() {
 
 #[test]
 fn repeated_fencing_backs_off() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     test.refuse(code::FENCED_MEMBER_EPOCH);
     test.expect(&["lost t/0,t/1", "heartbeat own 0 full owning []"]);
     test.refuse(code::FENCED_MEMBER_EPOCH);
@@ -145,7 +149,7 @@ fn repeated_fencing_backs_off() {
 #[test]
 fn response_without_an_epoch_is_corrupt() {
     for epoch in [0, -1, i32::MIN] {
-        let mut test = Test::heartbeating();
+        let mut test = Test::with_heartbeat_in_flight();
         test.respond(epoch, Some(t(&[0, 1, 2])));
         test.expect(&[]);
         test.wait();
@@ -156,7 +160,7 @@ fn response_without_an_epoch_is_corrupt() {
 
 #[test]
 fn session_expires_without_responses() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     let sent = test.now;
     test.respond(2, None);
     test.wait();
@@ -217,7 +221,7 @@ fn refused_commit_keeps_the_heartbeat_in_flight() {
 
 #[test]
 fn fatal_errors_stop_the_member() {
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     test.refuse(code::FENCED_INSTANCE_ID);
     let actions = test.actions();
     assert_eq!(actions[0], "lost t/0,t/1");
@@ -230,7 +234,7 @@ fn fatal_errors_stop_the_member() {
 #[test]
 fn fixable_errors_are_retried_and_reported() {
     for code in [30, 81, -1] {
-        let mut test = Test::heartbeating();
+        let mut test = Test::with_heartbeat_in_flight();
         test.refuse(code);
         assert!(test.m.outage().is_some(), "code {code}");
         test.wait();
@@ -238,7 +242,7 @@ fn fixable_errors_are_retried_and_reported() {
         test.respond(2, None);
         assert!(test.m.outage().is_none(), "code {code}");
     }
-    let mut test = Test::heartbeating();
+    let mut test = Test::with_heartbeat_in_flight();
     let refused = Error::new(ErrorKind::Authentication, "refused").into_transient();
     test.m.on_heartbeat_response(test.now, Err((RequestFailure::Connection(refused), String::new())));
     test.wait();

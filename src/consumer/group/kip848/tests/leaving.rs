@@ -24,7 +24,7 @@ fn static_member_keeps_its_place_and_waits_for_it() {
         test.wait();
         test.expect(&["heartbeat own 0 full owning []"]);
     }
-    assert!(test.now >= began + SESSION, "a dead one's session is over by then");
+    assert!(test.now >= began + SESSION, "the session of a dead member has expired by then");
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn temporary_leave_loses_partitions_until_resume() {
     test.respond(4, Some(t(&[0])));
     test.expect(&["assigned 4 t/0", "heartbeat own 4 owning [0]"]);
 
-    // It comes back while the group is being told, and what is told in vain is waited for no longer than leaving may take.
-    let mut test = Test::heartbeating();
+    // It resumes while the leave is in flight, which is awaited for no longer than the timeout of leaving.
+    let mut test = Test::with_heartbeat_in_flight();
     test.m.leave_temporarily(test.now);
     test.actions();
     test.m.resume(test.now);
@@ -115,7 +115,7 @@ fn temporary_leave_loses_partitions_until_resume() {
     test.connect();
     test.expect(&["heartbeat own 0 full owning []"]);
 
-    // In a drain; a static member too.
+    // During a drain; a static member too.
     let mut test = Test::draining();
     test.m.leave_temporarily(test.now);
     test.m.on_drained(test.now);
@@ -124,7 +124,7 @@ fn temporary_leave_loses_partitions_until_resume() {
     test.m.leave_temporarily(test.now);
     test.expect(&["lost t/0,t/1", "heartbeat own -1"]);
 
-    // Who is out of the group is closed at once.
+    // A member that has stepped out closes at once.
     test.respond(-1, None);
     test.m.leave(test.now);
     test.expect(&["stop"]);

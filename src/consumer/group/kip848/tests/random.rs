@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What happens to a member.
+/// An event of a member.
 #[derive(Debug, Clone)]
 enum Event {
     Found(bool),
@@ -40,9 +40,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever a coordinator answers: nothing is taken that the last answers of this membership do not assign, nothing twice,
-    /// nothing while something else is still to go; what goes was ours; heartbeats tell what is ours and commits are made only
-    /// while it is.
+    /// Whatever the coordinator responds: only partitions of the last target are added, none twice, and none during a drain; only
+    /// owned ones are revoked; heartbeats report the owned ones, and commits are sent only while the member owns them.
     #[test]
     fn owns_only_assigned_partitions_under_any_events(events in prop::collection::vec(event(), 1..120)) {
         let mut test = Test::new();
@@ -105,8 +104,8 @@ proptest! {
                             assigned.clear();
                             prop_assert!(owned.is_empty() && beat.full);
                         }
-                        if let Some(told) = beat.owned {
-                            prop_assert_eq!(told.iter().map(tp).collect::<BTreeSet<_>>(), owned.clone());
+                        if let Some(reported) = beat.owned {
+                            prop_assert_eq!(reported.iter().map(tp).collect::<BTreeSet<_>>(), owned.clone());
                         }
                     }
                     Action::Stop(_) | Action::FallBackToClassic => over = true,
