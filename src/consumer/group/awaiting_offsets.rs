@@ -1,4 +1,5 @@
-//! Assigned partitions whose committed offsets are not known yet: the application does not see their assignment before.
+//! Assigned partitions whose committed offsets are not known yet: the application does not see
+//! their assignment before.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ pub(super) type CommittedOffsets = (Vec<Lease>, Result<HashMap<TopicPartition, O
 
 /// Result of an OffsetFetch.
 pub(super) enum StartOffsets {
-    /// Where these partitions start, as far as an offset is committed.
+    /// Committed offsets of these partitions, as far as there are any.
     Known(Vec<Lease>, HashMap<TopicPartition, OffsetAndMetadata>),
     /// It is sent again; the code may concern the membership.
     Retry(Option<i16>),
@@ -83,8 +84,11 @@ impl AwaitingOffsets {
     }
 
     pub(super) fn on_response(&mut self, now: Instant, (mut leases, committed): CommittedOffsets) -> StartOffsets {
-        // 1. OffsetFetch is in flight for partition 0. 2. The partition is lost, and assigned again under a new lease: another
-        // member may have committed meanwhile. 3. The response arrives: it is not for the new lease, which is requested anew.
+        // 1. OffsetFetch is in flight for partition 0.
+        // 2. The partition is lost and assigned again, under a new lease; meanwhile another member
+        //    may have committed.
+        // 3. The response arrives: it is too old for the new lease, which gets a request of its
+        //    own.
         leases.retain(|lease| self.leases.holds(lease));
         let committed = match committed {
             Ok(committed) => committed,

@@ -1,4 +1,5 @@
-//! When offsets are committed: on request, at the auto-commit interval, and before partitions are revoked.
+//! When offsets are committed: on request, at the auto-commit interval, and before partitions are
+//! revoked.
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,8 @@ impl CoordinatorTask {
         self.commits.take(requested, |lease| self.leases.holds(lease), why);
     }
 
-    /// Commits the end of a log, where this group starts. Without that, a next owner would start at the end as it is then, and
-    /// skip the records before the group's first commit.
+    /// Commits the end of a log, where this group starts. Without that, a next owner would start at
+    /// the end as it is then, and skip the records before the group's first commit.
     pub(super) fn commit_reset_offset(&mut self, lease: Lease, offset: i64) {
         if self.leases.holds(&lease) {
             self.commit(lease, OffsetAndMetadata::new(offset));
@@ -88,13 +89,14 @@ impl CoordinatorTask {
 
     /// Revokes drained partitions, with their last commits first. It is called twice:
     ///
-    /// 1. The application has finished and signals so. Its last commits may still be in its queue: they are taken, and what it
-    ///    has handled is auto-committed.
-    /// 2. `drained` now waits until no commit of these partitions is pending. Then they are revoked, and the next owner's
-    ///    OffsetFetch finds all that was handled here.
+    /// 1. The application has finished and signals so. Its last commits may still be in its queue:
+    ///    they are taken, and what it has handled is auto-committed.
+    /// 2. `drained` now waits until no commit of these partitions is pending. Then they are
+    ///    revoked, and the next owner's OffsetFetch finds all that was handled here.
     ///
-    /// Revoking in step 1 would end their leases, so that those commits would be refused and the records handled twice. If the
-    /// coordinator does not take them, the member revokes at the drain deadline.
+    /// Revoking in step 1 would end their leases, so that those commits would be refused and the
+    /// records handled twice. If the coordinator does not take them, the member revokes at the
+    /// drain deadline.
     pub(super) fn on_drained(&mut self) {
         match &mut self.revocation {
             Some(revocation) if !revocation.flushed => {
@@ -116,7 +118,8 @@ impl CoordinatorTask {
         self.leaving = Some(PendingLeave { reply, commits_until });
     }
 
-    /// Leaves, if requested, once no commit is pending or they have taken too long; returns whether it starts now.
+    /// Leaves, if requested, once no commit is pending or they have taken too long; returns whether
+    /// it starts now.
     pub(super) fn leave_if_ready(&mut self) -> bool {
         let now = Instant::now();
         let Some(PendingLeave { commits_until, .. }) = &mut self.leaving else { return false };
@@ -140,8 +143,10 @@ impl CoordinatorTask {
             status.committed(&offsets.into_iter().filter(accepted).collect());
         }
         let now = Instant::now();
-        // 1. A commit is in flight in generation 5. 2. The member rejoins: generation 6. 3. The commit is refused with
-        // ILLEGAL_GENERATION. That says nothing about generation 6, and must not make the member lose its partitions.
+        // 1. A commit is in flight in generation 5.
+        // 2. The member rejoins: generation 6.
+        // 3. The commit is refused with ILLEGAL_GENERATION.
+        // This says nothing about generation 6, and must not cost the member its partitions.
         let stale = generation != self.member.generation() || !self.member.is_member();
         if let Some(code) = self.commits.answered(now, outcome, stale) {
             self.member.on_commit_refused(now, code);

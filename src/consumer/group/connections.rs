@@ -6,22 +6,25 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::wire::{Connection, api_versions_request};
 
-/// Two connections, since a broker serves one request of a connection at a time and may park a JoinGroup for as long as the
-/// other members take to join: commits go on meanwhile, and a slow commit never delays a heartbeat.
+/// Two connections, since a broker serves one request of a connection at a time and may park a
+/// JoinGroup for as long as the other members take to join: commits go on meanwhile, and a slow
+/// commit never delays a heartbeat.
 pub(super) struct CoordinatorConnections {
     pub(super) membership: Connection,
     pub(super) offsets: Connection,
-    /// Newest version of ConsumerGroupHeartbeat that the coordinator supports, if it was asked.
+    /// Newest version of ConsumerGroupHeartbeat that the coordinator supports, if that was
+    /// requested.
     pub(super) heartbeat_version: Option<i16>,
 }
 
 impl CoordinatorConnections {
-    /// Finds the coordinator and connects to it. `ask_version`: whether to ask for its version of ConsumerGroupHeartbeat.
-    pub(super) async fn open(cluster: &Cluster, group: &str, ask_version: bool) -> Result<Self> {
+    /// Finds the coordinator and connects to it. `with_version` also requests its version of
+    /// ConsumerGroupHeartbeat.
+    pub(super) async fn open(cluster: &Cluster, group: &str, with_version: bool) -> Result<Self> {
         let broker = cluster.coordinator(group).await?;
         let (membership, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
         let mut heartbeat_version = None;
-        if ask_version {
+        if with_version {
             let supported = membership.request(api_versions_request(), cluster.config().request_timeout).await?;
             if supported.error_code != 0 {
                 let what = format!("requesting the API versions of the coordinator {}", membership.peer());
@@ -39,8 +42,8 @@ impl CoordinatorConnections {
         self.offsets.kill(why);
     }
 
-    /// Resolves when one of them is closed. The one for offsets does not count while a response is awaited on the other, if that
-    /// `must_arrive`.
+    /// Resolves when one of them is closed. The one for offsets does not count while a response is
+    /// awaited on the other, if that `must_arrive`.
     pub(super) async fn closed(&self, must_arrive: bool) {
         tokio::select! {
             () = self.membership.closed() => {}

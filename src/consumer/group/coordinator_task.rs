@@ -1,6 +1,8 @@
-//! Drives a [`Member`]: one task per consumer, with the [connections](CoordinatorConnections) to the group's coordinator.
+//! Drives a [`Member`]: one task per consumer, with the [connections](CoordinatorConnections) to
+//! the group's coordinator.
 //!
-//! Before partitions are revoked, their commits in flight are awaited, within the time of the drain.
+//! Before partitions are revoked, their commits in flight are awaited, within the time of the
+//! drain.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -93,7 +95,8 @@ pub(crate) struct CoordinatorTask {
     pub(super) commit_in_flight: Option<BoxFuture<'static, CommitOutcome>>,
     /// The leader's view of the topics when it computed the assignment.
     partition_counts: PartitionCounts,
-    /// The topics of all members, while this one leads: a change of their partitions starts a rebalance.
+    /// The topics of all members, while this one leads: a change of their partitions starts a
+    /// rebalance.
     _topics_in_use: Vec<Pin>,
     pub(super) leaving: Option<PendingLeave>,
     rebalance_started_at: Option<Instant>,
@@ -189,7 +192,8 @@ impl CoordinatorTask {
         }
     }
 
-    /// Reports an outage to health and, if it only ends when somebody acts, once to the application.
+    /// Reports an outage to health and, if it only ends when somebody acts, once to the
+    /// application.
     fn report_outage(&mut self) {
         let outage = self.member.outage().or_else(|| self.awaiting_offsets.outage.ongoing());
         if let Some(outage) = outage.as_ref().filter(|o| needs_action(&o.error)) {
@@ -284,9 +288,9 @@ impl CoordinatorTask {
         match action {
             Action::FindCoordinator => {
                 let (cluster, id) = (Arc::clone(client.cluster()), group.clone());
-                let ask_version = self.member.uses_topic_ids();
+                let with_version = self.member.uses_topic_ids();
                 self.disconnect("the coordinator is looked up again");
-                let open = async move { CoordinatorConnections::open(&cluster, &id, ask_version).await };
+                let open = async move { CoordinatorConnections::open(&cluster, &id, with_version).await };
                 self.request = Some(open.map(RequestOutcome::CoordinatorFound).boxed());
             }
             Action::JoinGroup { member_id, previous, timeout } => {
@@ -310,7 +314,8 @@ impl CoordinatorTask {
             Action::SyncGroup { generation, member_id, assignor, assignment } => {
                 let request = sync_request(group, generation, member_id, assignor, assignment)
                     .with_group_instance_id(instance_id);
-                // Parked until the leader's assignment arrives, or the coordinator gives up waiting for it.
+                // Parked until the leader's assignment arrives, or the coordinator stops waiting
+                // for it.
                 let timeout = config.rebalance_timeout + client.config().request_timeout;
                 self.send(request, timeout, |r| CoordinatorResponse::SyncGroup(r.and_then(|r| check_sync(&r))));
             }
@@ -398,8 +403,9 @@ impl CoordinatorTask {
         }
     }
 
-    /// Returns whether the response in flight must not be dropped. In the `consumer` protocol it may carry a new epoch, without
-    /// which the member may be fenced. In the classic one each can be requested again, and a JoinGroup may be parked for long.
+    /// Returns whether the response in flight must not be dropped. In the `consumer` protocol it
+    /// may carry a new epoch, without which the member may be fenced. In the classic one each can
+    /// be requested again, and a JoinGroup may be parked for long.
     fn response_must_arrive(&self) -> bool {
         self.member.uses_topic_ids() && self.request.is_some()
     }
@@ -436,7 +442,8 @@ impl CoordinatorTask {
         }
     }
 
-    /// Reports partitions as assigned and starts to fetch them, once their committed offsets are known.
+    /// Reports partitions as assigned and starts to fetch them, once their committed offsets are
+    /// known.
     fn on_committed_offsets(&mut self, committed: CommittedOffsets) {
         let now = Instant::now();
         match self.awaiting_offsets.on_response(now, committed) {
@@ -458,7 +465,8 @@ impl CoordinatorTask {
         }
     }
 
-    /// Passes topic names to the member and, if it leads, rebalances the group when a number of partitions has changed.
+    /// Passes topic names to the member and, if it leads, rebalances the group when a number of
+    /// partitions has changed.
     fn on_metadata(&mut self) {
         let snapshot = self.context.client.cluster().snapshot();
         if self.member.uses_topic_ids() {
@@ -509,7 +517,8 @@ async fn poll_optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// Resolves when the application has finished with the partitions being revoked, and none of their commits is pending.
+/// Resolves when the application has finished with the partitions being revoked, and none of their
+/// commits is pending.
 async fn drained(revocation: Option<&PendingRevocation>, commits: &Commits) {
     match revocation {
         Some(revocation) if !commits.touch(&revocation.partitions) => revocation.finished.cancelled().await,

@@ -7,8 +7,9 @@ use uuid::Uuid;
 use crate::cluster::Snapshot;
 use crate::record::TopicPartition;
 
-/// Tells new partitions from old ones. Without a committed offset, `offset_reset` = latest means the end of the log at that
-/// time: for a partition that did not exist yet, that is its beginning.
+/// Distinguishes new partitions from old ones. Without a committed offset, `offset_reset` = latest
+/// means the end of the log at that time: for a partition that did not exist yet, that is its
+/// beginning.
 #[derive(Debug, Default)]
 pub(super) struct InitialTopics(HashMap<String, (Option<Uuid>, usize)>);
 
@@ -21,7 +22,8 @@ impl InitialTopics {
         Self(initial.collect())
     }
 
-    /// Returns whether a partition was created since; all partitions of a topic that was deleted and created again are.
+    /// Returns whether a partition was created since; all partitions of a topic that was deleted
+    /// and created again are.
     pub(super) fn is_new_partition(&self, p: &TopicPartition, snapshot: &Snapshot) -> bool {
         let Some((id, partitions)) = self.0.get(&*p.topic) else { return false };
         let current = snapshot.topics.get(&p.topic).and_then(|topic| topic.id);

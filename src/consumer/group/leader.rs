@@ -21,7 +21,8 @@ pub(crate) struct GroupAssignment {
     pub(crate) counts: PartitionCounts,
     /// Encoded, by member id.
     pub(crate) assignment: Vec<(String, Bytes)>,
-    /// True if a partition is assigned to nobody since its owner has to revoke it first: it is assigned when that one rejoins.
+    /// True if a partition is assigned to nobody since its owner has to revoke it first: it is
+    /// assigned when that one rejoins.
     pub(crate) withheld: bool,
     /// Keeps the metadata of the members' topics fresh.
     pub(crate) topics_in_use: Vec<Pin>,
@@ -41,7 +42,8 @@ fn layout(snapshot: &Snapshot, topic: &str) -> TopicLayout {
     layout
 }
 
-/// Refreshes the metadata of all members' topics, then computes the assignment. `own` are the topics of this member.
+/// Refreshes the metadata of all members' topics, then computes the assignment. `own` are the
+/// topics of this member.
 pub(crate) async fn compute_assignment(
     client: &Client,
     own: &BTreeSet<String>,

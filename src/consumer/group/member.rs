@@ -2,13 +2,14 @@
 //!
 //! [`CoordinatorTask`](super::coordinator_task::CoordinatorTask) drives one in a loop:
 //!
-//! 1. It carries out each [`Action`] of [`poll_action`](Member::poll_action), in order, until there is none. A request takes
-//!    the place of the one in flight, whose response no longer counts.
+//! 1. It carries out each [`Action`] of [`poll_action`](Member::poll_action), in order, until there
+//!    is none. A request takes the place of the one in flight, whose response no longer counts.
 //! 2. It waits for a response, an event, or the time of [`poll_timeout`](Member::poll_timeout).
 //! 3. It calls the `on_*` method of what happened, or [`handle_timeout`](Member::handle_timeout).
 //!
-//! Methods come in four groups: state, outputs (`poll_*`), inputs (`on_*`, and what the application wants: `leave`,
-//! `leave_temporarily`, `resume`), and the timeout. None of them waits, sends or locks.
+//! Methods come in four groups: state, outputs (`poll_*`), inputs (`on_*`, and what the application
+//! wants: `leave`, `leave_temporarily`, `resume`), and the timeout. None of them waits, sends or
+//! locks.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ pub(crate) enum CoordinatorResponse {
     ConsumerGroupHeartbeat(Result<kip848::HeartbeatResponse, (RequestFailure, String)>),
 }
 
-/// What the task has to do.
+/// A step for the task.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Close the connection to the coordinator, find it and connect; then `on_coordinator_found`.
@@ -71,7 +72,8 @@ pub(crate) enum Action {
         heartbeat: kip848::HeartbeatRequest,
         timeout: Duration,
     },
-    /// Refresh the metadata: an assignment has topic ids without known names; then `on_topic_names`.
+    /// Refresh the metadata: an assignment has topic ids without known names; then
+    /// `on_topic_names`.
     RefreshTopicNames,
     /// Replace this member by one of the classic protocol.
     FallBackToClassic,
@@ -140,8 +142,8 @@ pub(crate) trait Member: Protocol {
         matches!(self.session().phase, Phase::Stable | Phase::Draining { .. })
     }
 
-    /// Returns whether commits may be sent: also while it rejoins with partitions that it keeps, for the group is still in the
-    /// old generation then.
+    /// Returns whether commits may be sent: also while it rejoins with partitions that it keeps,
+    /// for the group is still in the old generation then.
     fn can_commit(&self) -> bool {
         self.is_member() || (self.session().phase == Phase::Joining && self.has_owned())
     }
@@ -160,8 +162,8 @@ pub(crate) trait Member: Protocol {
 
     // Inputs.
 
-    /// Handles the result of [`Action::FindCoordinator`]: the newest version of ConsumerGroupHeartbeat that the coordinator
-    /// supports, if it was asked for.
+    /// Handles the result of [`Action::FindCoordinator`]: the newest version of
+    /// ConsumerGroupHeartbeat that the coordinator supports, if requested.
     fn on_coordinator_found(&mut self, now: Instant, outcome: Result<Option<i16>, Error>) {
         if !self.session_mut().take_in_flight(InFlight::FindCoordinator) {
             return;
@@ -180,7 +182,8 @@ pub(crate) trait Member: Protocol {
         }
         let moved = matches!(code, code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR);
         if moved && !self.has_coordinator() {
-            // The search is on already: it must not start over with each commit that was sent before it.
+            // The search is on already: it must not start over with each commit that was sent
+            // before it.
         } else if !self.on_commit_code(now, code)
             && (moved || matches!(code, code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND | code::FENCED_INSTANCE_ID))
         {
@@ -227,7 +230,8 @@ pub(crate) trait Member: Protocol {
         self.start_leaving(now);
     }
 
-    /// Leaves the group until the application [resumes](Self::resume), so that other members get its partitions.
+    /// Leaves the group until the application [resumes](Self::resume), so that other members get
+    /// its partitions.
     fn leave_temporarily(&mut self, now: Instant) {
         let s = self.session_mut();
         if matches!(s.phase, Phase::Leaving { .. } | Phase::SteppedOut | Phase::Stopped) {
@@ -278,8 +282,8 @@ pub(crate) trait Member: Protocol {
         self.send_due(now);
     }
 
-    /// Time at which other members may own the partitions, unless a response renews the session before. A JoinGroup or SyncGroup
-    /// that the coordinator parks does so.
+    /// Time at which other members may own the partitions, unless a response renews the session
+    /// before. A JoinGroup or SyncGroup that the coordinator parks does so.
     fn session_expires_at(&self) -> Option<Instant> {
         let s = self.session();
         let expires = match s.phase {

@@ -1,6 +1,8 @@
-//! Membership in a group: the task that maintains it, the state machines it drives, and the work of a group's leader.
+//! Membership in a group: the task that maintains it, the state machines it drives, and the work of
+//! a group's leader.
 //!
-//! `member` is the interface of both state machines, `session` what they share; `classic` and `kip848` are the two protocols.
+//! `member` is the interface of both state machines, `session` what they share; `classic` and
+//! `kip848` are the two protocols.
 
 pub(super) mod assignor;
 mod awaiting_offsets;

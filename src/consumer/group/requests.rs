@@ -49,13 +49,14 @@ pub(crate) fn instance_id(config: &ConsumerConfig) -> Option<StrBytes> {
     config.group_instance_id.clone().map(StrBytes::from_string)
 }
 
-/// What a member owned and was assigned before it joins.
+/// Owned and assigned partitions of a member before it joins.
 #[derive(Debug, Default)]
 pub(crate) struct PreviousAssignment {
     /// Partitions that it keeps while it joins.
     pub(crate) owned: Vec<TopicPartition>,
-    /// Generation that assigned them; -1 once they were lost. While the subscription of a static member stays the same, the
-    /// coordinator returns its old assignment without a rebalance: this number makes a difference.
+    /// Generation that assigned them; -1 once they were lost. While the subscription of a static
+    /// member stays the same, the coordinator returns its old assignment without a rebalance: this
+    /// number makes a difference.
     pub(crate) owned_generation: i32,
     /// The last assignment, whether it is still owned or not, and its generation.
     pub(crate) last_assignment: Vec<TopicPartition>,
@@ -92,7 +93,8 @@ pub(crate) fn join_request(
         .with_protocols(protocols))
 }
 
-/// Returns the generation that was joined. With an error comes the member id that the coordinator assigned, if it did.
+/// Returns the generation that was joined. With an error comes the member id that the coordinator
+/// assigned, if it did.
 pub(crate) fn check_join(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFailure, String)> {
     let member_id = r.member_id.to_string();
     if r.error_code != 0 {
@@ -110,7 +112,8 @@ pub(crate) fn check_join(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFa
     Ok(JoinedGroup {
         generation: r.generation_id,
         assignor: r.protocol_name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        // Without an assignment, this is a static leader that has restarted: the group keeps the old one (KIP-814).
+        // Without an assignment, this is a static leader that has restarted: the group keeps the
+        // old one (KIP-814).
         members: (is_leader && !r.skip_assignment).then(|| r.members.iter().map(member).collect()),
         is_leader,
         member_id,

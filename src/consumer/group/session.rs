@@ -1,5 +1,5 @@
-//! The state that members of both group protocols keep of their session with the coordinator, and the transitions they share.
-//! A protocol fills in the rest as a [`Protocol`].
+//! The state that members of both group protocols keep of their session with the coordinator, and
+//! the transitions they share. A protocol fills in the rest as a [`Protocol`].
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -23,10 +23,12 @@ use crate::record::TopicPartition;
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time a coordinator may load or move before the log mentions it.
 pub(super) const COORDINATOR_MOVE_GRACE: Duration = Duration::from_secs(5);
-/// The first heartbeat after a change follows after this fraction of the interval, which then doubles.
+/// The first heartbeat after a change follows after this fraction of the interval, which then
+/// doubles.
 const FIRST_HEARTBEAT_DIVISOR: u32 = 8;
 
-/// Part of the rebalance timeout that a drain leaves for the next request to arrive: a tenth, at most 5 s.
+/// Part of the rebalance timeout that a drain leaves for the next request to arrive: a tenth, at
+/// most 5 s.
 pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
     (rebalance_timeout / 10).min(Duration::from_secs(5))
 }
@@ -35,8 +37,8 @@ pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AssignorOffer {
     pub(crate) name: String,
-    /// True if members keep their partitions while they rejoin; a partition that is to move is revoked first, and assigned to
-    /// its new owner by a second rebalance.
+    /// True if members keep their partitions while they rejoin; a partition that is to move is
+    /// revoked first, and assigned to its new owner by a second rebalance.
     pub(crate) cooperative: bool,
 }
 
@@ -125,7 +127,8 @@ pub(crate) struct Session {
     pub(super) sent_at: Instant,
     /// Send time of the last request whose response renewed the session.
     pub(super) renewed_at: Instant,
-    /// Earliest time at which the coordinator's rebalance timer may have started; see [`drain_deadline`](Self::drain_deadline).
+    /// Earliest time at which the coordinator's rebalance timer may have started; see
+    /// [`drain_deadline`](Self::drain_deadline).
     pub(super) rebalance_timer_from: Instant,
     pub(super) next_heartbeat_at: Instant,
     /// Doubles up to the configured interval: after one member, others tend to join.
@@ -183,9 +186,10 @@ impl Session {
     /// An old response may cross a rejoin:
     /// 1. A heartbeat of generation 5 is in flight when the drain ends.
     /// 2. JoinGroup takes its place; the coordinator parks it under the present member id.
-    /// 3. The heartbeat's response arrives, say UNKNOWN_MEMBER_ID. Acting on it would drop that id, and with it the JoinGroup.
+    /// 3. The heartbeat's response arrives, say UNKNOWN_MEMBER_ID. Acting on it would drop that id,
+    ///    and with it the JoinGroup.
     ///
-    /// So a response counts only while its request is the one in flight.
+    /// Hence a response counts only while its request is the one in flight.
     pub(super) fn take_in_flight(&mut self, request: InFlight) -> bool {
         let matches = self.in_flight == request && self.phase != Phase::Stopped;
         if matches {
@@ -198,7 +202,8 @@ impl Session {
         self.retry_at = now + self.backoff.next();
     }
 
-    /// Maximum time to wait for a heartbeat: one without response leaves time to find another coordinator within the session.
+    /// Maximum time to wait for a heartbeat: one without response leaves time to find another
+    /// coordinator within the session.
     pub(super) fn heartbeat_timeout(&self) -> Duration {
         self.config.request_timeout.min(self.config.session_timeout / 3)
     }
@@ -217,15 +222,17 @@ impl Session {
         self.next_heartbeat_at = (last + self.heartbeat_interval).max(now);
     }
 
-    /// Time by which the partitions being revoked must be given back, with a margin for the request that says so.
+    /// Time by which the partitions being revoked must be given back, with a margin for the request
+    /// that says so.
     ///
     /// The coordinator's rebalance timer starts before the member hears of the rebalance:
-    /// 1. Heartbeat A is sent at 0 s and answered without an error.
+    /// 1. Heartbeat A is sent at 0 s; its response has no error.
     /// 2. Right after A, another member joins: the coordinator starts its timer, at 0 s too.
-    /// 3. Heartbeat B is sent at 3 s and answered with REBALANCE_IN_PROGRESS.
+    /// 3. Heartbeat B is sent at 3 s; its response is REBALANCE_IN_PROGRESS.
     ///
-    /// Counted from B, the drain could outlast the timer by the heartbeat interval, and the coordinator would remove the member
-    /// and assign partitions whose records are still being handled. So it counts from A.
+    /// Counted from B, the drain could outlast the timer by the heartbeat interval, and the
+    /// coordinator would remove the member and assign partitions whose records are still being
+    /// handled. So it counts from A.
     pub(super) fn drain_deadline(&self, now: Instant) -> Instant {
         let timeout = self.config.rebalance_timeout;
         (self.rebalance_timer_from + timeout - drain_margin(timeout)).max(now)
@@ -274,8 +281,9 @@ impl Session {
     }
 }
 
-/// A group protocol: the parts in which a classic member and one of KIP-848 differ, and the transitions that both go through.
-/// The coordinator task uses it as a [`Member`](super::member::Member).
+/// A group protocol: the parts in which a classic member and one of KIP-848 differ, and the
+/// transitions that both go through. The coordinator task uses it as a
+/// [`Member`](super::member::Member).
 pub(crate) trait Protocol: Debug + Send {
     fn session(&self) -> &Session;
     fn session_mut(&mut self) -> &mut Session;
@@ -285,8 +293,8 @@ pub(crate) trait Protocol: Debug + Send {
         false
     }
 
-    /// Returns whether assignments name topics by id. Such a member needs to know which version of ConsumerGroupHeartbeat the
-    /// coordinator supports, and the names of topics.
+    /// Returns whether assignments name topics by id. Such a member needs to know which version of
+    /// ConsumerGroupHeartbeat the coordinator supports, and the names of topics.
     fn uses_topic_ids(&self) -> bool {
         false
     }
@@ -303,18 +311,20 @@ pub(crate) trait Protocol: Debug + Send {
     fn protocol_timeout(&self) -> Option<Instant>;
     fn on_protocol_timeout(&mut self, now: Instant);
 
-    /// Handles a new connection to the coordinator, which supports this version of ConsumerGroupHeartbeat.
+    /// Handles a new connection to the coordinator, which supports this version of
+    /// ConsumerGroupHeartbeat.
     fn on_connected(&mut self, now: Instant, heartbeat_version: Option<i16>);
 
     fn on_response(&mut self, now: Instant, response: CoordinatorResponse);
 
-    /// Handles the assignment that [`Action::ComputeAssignment`] asked for: bytes per member. `withheld`: some partitions go to
-    /// nobody until their owner has revoked them.
+    /// Handles the assignment of [`Action::ComputeAssignment`]: bytes per member.
+    /// `withheld`: some partitions go to nobody until their owner has revoked them.
     fn on_assignment_computed(&mut self, _now: Instant, _assignment: Vec<(String, Bytes)>, _withheld: bool) {}
 
     fn on_topic_names(&mut self, _now: Instant, _names: Vec<(Uuid, Arc<str>)>) {}
 
-    /// Makes the leader start a rebalance, since topics have other numbers of partitions than those it assigned.
+    /// Makes the leader start a rebalance, since topics have other numbers of partitions than those
+    /// it assigned.
     fn on_partitions_changed(&mut self, _now: Instant) {}
 
     /// Handles an error code in the protocol's own way, if it has one.
@@ -323,7 +333,7 @@ pub(crate) trait Protocol: Debug + Send {
     /// Handles the error code of a commit in the protocol's own way, if it has one.
     fn on_commit_code(&mut self, now: Instant, code: i16) -> bool;
 
-    /// What a user can do about an error code.
+    /// Returns what a user can do about an error code.
     fn hint(&self, code: i16) -> &'static str;
 
     /// Goes on when drained partitions are revoked.
@@ -334,7 +344,8 @@ pub(crate) trait Protocol: Debug + Send {
 
     fn on_left(&mut self);
 
-    /// Returns whether another request may be sent in place of a heartbeat in flight, whose response no longer matters.
+    /// Returns whether another request may be sent in place of a heartbeat in flight, whose
+    /// response no longer matters.
     fn may_replace_heartbeat(&self) -> bool;
 
     /// Returns whether the coordinator has to be informed that the member leaves.
@@ -419,7 +430,8 @@ pub(crate) trait Protocol: Debug + Send {
         match s.in_flight {
             // Its response may carry the member id to leave with.
             InFlight::Join if s.member_id.is_empty() && s.config.instance_id.is_none() => return,
-            // The coordinator parks it for as long as the rebalance takes, and the connection serves nothing else.
+            // The coordinator parks it for as long as the rebalance takes, and the connection
+            // serves nothing else.
             InFlight::Join | InFlight::Sync => {
                 s.has_coordinator = false;
                 s.in_flight = InFlight::Nothing;
@@ -452,7 +464,8 @@ pub(crate) trait Protocol: Debug + Send {
         s.actions.push_back(Action::Stop(outcome));
     }
 
-    /// Decides what a failed request means: find the coordinator, rejoin, retry or stop. `message` is the coordinator's.
+    /// Decides what a failed request means: find the coordinator, rejoin, retry or stop. `message`
+    /// is the coordinator's.
     fn on_failure(&mut self, now: Instant, doing: &str, failure: RequestFailure, message: &str) {
         let group = &self.session().config.group;
         let (e, code) = match failure {

@@ -1,6 +1,7 @@
-//! The bytes that members of a group exchange through the coordinator: the Kafka messages `ConsumerProtocolSubscription` and
-//! `ConsumerProtocolAssignment`, each after its version, and the user data of the sticky assignors in the former. A group may
-//! mix members of any client, so they follow Java to the letter.
+//! The bytes that members of a group exchange through the coordinator: the Kafka messages
+//! `ConsumerProtocolSubscription` and `ConsumerProtocolAssignment`, each after its version, and the
+//! user data of the sticky assignors in the former. A group may mix members of any client, so they
+//! follow Java to the letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +14,11 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
-/// Protocol type of consumers: other kinds of members, as of Kafka Connect, have groups of their own.
+/// Protocol type of consumers: other kinds of members, as of Kafka Connect, have groups of their
+/// own.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
-/// Version to write, as Java does: later versions only add fields, and a reader of an older one stops before them.
+/// Version to write, as Java does: later versions only add fields, and a reader of an older one
+/// stops before them.
 const WRITE_VERSION: i16 = 3;
 
 /// The message of a member to the leader when it joins.
@@ -78,7 +81,8 @@ pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     Read::versioned(bytes, "assignment")?.0.partitions()
 }
 
-/// Encodes the user data of the assignor `sticky`: the member's last assignment, whether it is still owned or not.
+/// Encodes the user data of the assignor `sticky`: the member's last assignment, whether it is
+/// still owned or not.
 pub(in crate::consumer) fn encode_sticky(previous: &[TopicPartition], generation: i32) -> Bytes {
     let mut buf = BytesMut::new();
     let topics: Vec<_> = by_topic(previous).collect();

@@ -163,8 +163,8 @@ fn empty(members: &[&GroupMember]) -> Assignments {
     members.iter().map(|m| (m.id.clone(), Vec::new())).collect()
 }
 
-/// Returns whether to consider racks (KIP-881): some member is in the rack of some replica, and not all partitions have their
-/// replicas in the same racks.
+/// Returns whether to consider racks (KIP-881): some member is in the rack of some replica, and not
+/// all partitions have their replicas in the same racks.
 fn is_rack_aware<'a>(members: impl IntoIterator<Item = &'a GroupMember>, topics: &[&TopicLayout]) -> bool {
     let all: BTreeSet<&String> = topics.iter().flat_map(|t| t.racks.iter().flatten()).collect();
     let any_in_rack = members.into_iter().any(|m| m.rack.as_ref().is_some_and(|rack| all.contains(rack)));

@@ -1,5 +1,6 @@
-//! Ranges of consecutive partitions of every topic. Rack-aware, members first get partitions with a replica in their rack, as
-//! many as without racks (KIP-881); topics with the same subscribers and as many partitions stay co-partitioned.
+//! Ranges of consecutive partitions of every topic. Rack-aware, members first get partitions with a
+//! replica in their rack, as many as without racks (KIP-881); topics with the same subscribers and
+//! as many partitions stay co-partitioned.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,9 +2,11 @@
 //!
 //! 1. Members start with what they owned.
 //! 2. Unowned partitions go to the member with the fewest.
-//! 3. Partitions move from a member to one that owns at least two less, along the shortest path of members that each get one and
-//!    lose one. Without such a path left, no assignment is more balanced.
-//! 4. Rack-aware, partitions swap places while that brings one into a rack with a replica of it and keeps the balance.
+//! 3. Partitions move from a member to one that owns at least two less, along the shortest path of
+//!    members that each get one and lose one. Without such a path left, no assignment is more
+//!    balanced.
+//! 4. Rack-aware, partitions swap places while that brings one into a rack with a replica of it and
+//!    keeps the balance.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -25,8 +27,8 @@ pub(super) fn assign(topics: &Topics, members: &[&GroupMember], claim: impl Fn(&
     balancer.assignments()
 }
 
-/// Removes partitions that another member still owns and must revoke first, unless their new owner has the newer claim.
-/// The next rebalance assigns them.
+/// Removes partitions that another member still owns and must revoke first, unless their new owner
+/// has the newer claim. The next rebalance assigns them.
 pub(super) fn withhold(assignments: &mut Assignments, members: &[&GroupMember], claim: impl Fn(&GroupMember) -> Claim) {
     let owners = owners(members, &claim);
     let mut claimants: HashMap<TopicPartition, Vec<&str>> = HashMap::new();
@@ -44,7 +46,8 @@ pub(super) fn withhold(assignments: &mut Assignments, members: &[&GroupMember], 
     }
 }
 
-/// Returns the owner of each partition by the newest claim; it has none if two members claim it in the same generation.
+/// Returns the owner of each partition by the newest claim; it has none if two members claim it in
+/// the same generation.
 fn owners(members: &[&GroupMember], claim: impl Fn(&GroupMember) -> Claim) -> HashMap<TopicPartition, usize> {
     let mut newest: HashMap<TopicPartition, (i32, Option<usize>)> = HashMap::new();
     for (i, member) in members.iter().enumerate() {
@@ -180,7 +183,8 @@ impl<'a> Balancer<'a> {
     fn move_towards_balance(&mut self) -> bool {
         let mut sources: Vec<_> = (0..self.members.len()).collect();
         sources.sort_by_key(|m| std::cmp::Reverse(self.count(*m)));
-        // A member that a fuller one has reached needs no search of its own: that one found no path there.
+        // A member that a fuller one has reached needs no search of its own: that one found no path
+        // there.
         let mut seen = BTreeSet::new();
         let mut seen_topics = BTreeSet::new();
         for source in sources {
@@ -212,11 +216,13 @@ impl<'a> Balancer<'a> {
         false
     }
 
-    /// Moves one partition from each member to the next on the path that ends at `to`, from its end on.
+    /// Moves one partition from each member to the next on the path that ends at `to`, from its end
+    /// on.
     fn move_along_path(&mut self, mut to: usize, came_from: &HashMap<usize, (usize, usize)>) {
         while let Some(&(from, topic)) = came_from.get(&to) {
             let keys = self.keys_of(from).filter(|(t, _)| *t == topic);
-            // Prefers partitions that have moved anyway, then those that get into a rack with a replica.
+            // Prefers partitions that have moved anyway, then those that get into a rack with a
+            // replica.
             let choice = keys.min_by_key(|key| {
                 let stays = self.previous_owner.get(key) == Some(&from);
                 let farther = self.is_rack_aware && self.is_near(from, *key) && !self.is_near(to, *key);
@@ -246,7 +252,8 @@ impl<'a> Balancer<'a> {
         }
     }
 
-    /// Finds a member closer to a replica, and a partition to swap: none if that member has fewer anyway.
+    /// Finds a member closer to a replica, and a partition to swap: none if that member has fewer
+    /// anyway.
     fn find_closer_member(&self, member: usize, key: PartitionKey) -> Option<(usize, Option<PartitionKey>)> {
         let near: Vec<_> =
             self.subscribers(key.0).iter().copied().filter(|m| *m != member && self.is_near(*m, key)).collect();

@@ -48,7 +48,8 @@ fn java_examples() {
     assert_eq!((show(&a, "C0"), show(&a, "C1")), ("t00 t02 t11".into(), "t01 t10 t12".into()));
 }
 
-/// The examples of `StickyAssignor`: three members of which one leaves, and three with different subscriptions.
+/// The examples of `StickyAssignor`: three members of which one leaves, and three with different
+/// subscriptions.
 #[test]
 fn java_examples_of_sticky() {
     for kind in [AssignorKind::Sticky, AssignorKind::CooperativeSticky] {
@@ -331,7 +332,8 @@ proptest! {
         }
     }
 
-    /// With any claims, also false ones, no partition is assigned while another member still owns it; in the end all are.
+    /// With any claims, also false ones, no partition is assigned while another member still owns
+    /// it; in the end all are.
     #[test]
     fn no_partition_has_two_owners_in_a_generation(
         (mut members, topics) in groups(),

@@ -11,7 +11,8 @@ use crate::consumer::group::session::{InFlight, Phase, Protocol};
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 
-/// Time that a JoinGroup may stay parked beyond the rebalance timeout before its connection counts as dead.
+/// Time that a JoinGroup may stay parked beyond the rebalance timeout before its connection counts
+/// as dead.
 const JOIN_TIMEOUT_SLACK: Duration = Duration::from_secs(10);
 
 impl ClassicMember {
@@ -26,7 +27,8 @@ impl ClassicMember {
         self.session.send(now, InFlight::Join, Action::JoinGroup { member_id, previous, timeout });
     }
 
-    /// Handles the response to JoinGroup. With `MEMBER_ID_REQUIRED` comes the member id to join with.
+    /// Handles the response to JoinGroup. With `MEMBER_ID_REQUIRED` comes the member id to join
+    /// with.
     pub(super) fn on_join_response(&mut self, now: Instant, outcome: Result<JoinedGroup, (RequestFailure, String)>) {
         if !self.session.take_in_flight(InFlight::Join) {
             return;
@@ -85,7 +87,8 @@ impl ClassicMember {
                 s.backoff.reset();
                 s.recovered(now);
                 s.rejoins = 0;
-                // Not since it was sent: the coordinator parks it until the leader's assignment, and counts from there.
+                // Not since it was sent: the coordinator parks it until the leader's assignment,
+                // and counts from there.
                 s.renewed_at = now;
                 s.rebalance_timer_from = now;
                 s.restart_heartbeats(s.config.heartbeat_interval);
@@ -100,7 +103,8 @@ impl ClassicMember {
         self.send_due(now);
     }
 
-    /// Owns the assigned partitions, and those that are not assigned any more until they are revoked.
+    /// Owns the assigned partitions, and those that are not assigned any more until they are
+    /// revoked.
     fn accept_assignment(&mut self, now: Instant, assignment: BTreeSet<TopicPartition>) {
         let added: Vec<_> = assignment.difference(&self.owned).cloned().collect();
         let removed: Vec<_> = self.owned.difference(&assignment).cloned().collect();
@@ -110,10 +114,12 @@ impl ClassicMember {
         (self.last_generation, self.owned_generation) = (generation, generation);
         self.session.phase = Phase::Stable;
         // A static member may get the same generation twice:
-        // 1. Generation 5 assigns it less than it owns: it drains, revokes, and is to rejoin, so that others get the rest.
+        // 1. Generation 5 assigns it less than it owns: it drains, revokes, and is to rejoin, so
+        //    that others get the rest.
         // 2. Its session expires, or the coordinator forgets it, before its JoinGroup arrives.
-        // 3. It joins with its instance id: the coordinator returns the assignment of generation 5 without a rebalance.
-        // Nothing is left to revoke, and the others still wait: so it rejoins once more.
+        // 3. It joins with its instance id: the coordinator returns the assignment of generation 5
+        //    without a rebalance.
+        // Nothing is left to revoke, and the others still wait: so it rejoins again.
         let still_must_rejoin = self.must_rejoin_after == Some(generation);
         self.must_rejoin_after = (still_must_rejoin || !removed.is_empty()).then_some(generation);
         if !removed.is_empty() {

@@ -9,16 +9,18 @@
 //!      └────── the session has expired, or the coordinator removed the member
 //! ```
 //!
-//! Which assignor the group uses is known once it has joined. With an eager one, all partitions are revoked before a member
-//! rejoins. With a cooperative one it keeps them, reports them in its subscription, and revokes those that its new assignment
-//! lacks; then it rejoins, so that they can be assigned to others. If a group with a cooperative assignor agrees on an eager
-//! one, the owned partitions are lost at once: others may be assigned them by this very rebalance.
+//! The group agrees on an assignor while it joins. With an eager one, all partitions are
+//! revoked before a member rejoins. With a cooperative one it keeps them, reports them in its
+//! subscription, and revokes those that its new assignment lacks; then it rejoins, so that they can
+//! be assigned to others. If a group with a cooperative assignor agrees on an eager one, the owned
+//! partitions are lost at once: others may be assigned them by this very rebalance.
 //!
-//! Partitions are drained before they are revoked: they stay owned, heartbeats and commits go on, until the application has
-//! finished (`on_drained`) or the [deadline](Session::drain_deadline) has passed.
+//! Partitions are drained before they are revoked: they stay owned, heartbeats and commits go on,
+//! until the application has finished (`on_drained`) or the [deadline](Session::drain_deadline) has
+//! passed.
 //!
-//! Whether the coordinator is known is independent of the phase: it may move at any time. A member that reaches none keeps its
-//! partitions until its session expires.
+//! The phase does not depend on the coordinator, which may move at any time. A member
+//! that reaches none keeps its partitions until its session expires.
 //!
 //! [`Member`](super::member::Member) says how to drive it.
 
@@ -52,16 +54,19 @@ pub(crate) struct ClassicMember {
     /// The last assignment, whether it is still owned or not, and its generation.
     last_assignment: Vec<TopicPartition>,
     last_generation: i32,
-    /// Generation whose assignment requires to revoke partitions and to rejoin: other members wait for that.
+    /// Generation whose assignment requires to revoke partitions and to rejoin: other members wait
+    /// for that.
     must_rejoin_after: Option<i32>,
     /// Owned partitions that are drained.
     revoking: Vec<TopicPartition>,
     /// The leader's assignment, to be sent with SyncGroup.
     assignment: Vec<(String, Bytes)>,
-    /// True if it leaves owned partitions unassigned, until their owner has revoked them and rejoined.
+    /// True if it leaves owned partitions unassigned, until their owner has revoked them and
+    /// rejoined.
     has_unassigned_owned: bool,
-    /// When the leader starts a rebalance if that owner has not: a static member that restarts meanwhile gets its old assignment
-    /// without a rebalance, and what it was to revoke would stay unassigned.
+    /// When the leader starts a rebalance if that owner has not: a static member that restarts
+    /// meanwhile gets its old assignment without a rebalance, and what it was to revoke would stay
+    /// unassigned.
     rebalance_overdue_at: Option<Instant>,
 }
 
@@ -124,8 +129,8 @@ impl ClassicMember {
         self.send_due(now);
     }
 
-    /// Goes along with a rebalance. While a drain goes on there is nothing to do: the member rejoins when it is complete, which
-    /// is in time for this rebalance too.
+    /// Goes along with a rebalance. While a drain goes on there is nothing to do: the member
+    /// rejoins when it is complete, which is in time for this rebalance too.
     fn start_rebalance(&mut self, now: Instant) {
         if self.session.phase != Phase::Stable {
             return;
@@ -224,7 +229,8 @@ impl Protocol for ClassicMember {
             code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS => {
                 tracing::debug!(group = %self.session.config.group, error = %e.full(), "the group is in another generation");
                 self.assignment.clear();
-                // A rebalance in progress waits for this member and what it owns; a later generation was formed without it.
+                // A rebalance in progress waits for this member and what it owns; a later
+                // generation was formed without it.
                 self.rejoin(now, code == code::REBALANCE_IN_PROGRESS);
             }
             _ => return false,

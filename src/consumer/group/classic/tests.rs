@@ -208,11 +208,11 @@ fn rebalance_drains_with_heartbeats_before_the_rejoin() {
 #[test]
 fn drain_deadline_counts_from_the_last_stable_heartbeat() {
     let mut t = Test::stable();
-    let calm = t.now;
+    let stable = t.now;
     t.wait();
     t.heartbeat(code::REBALANCE_IN_PROGRESS);
     let deadline = t.drain_deadline();
-    assert_eq!(deadline, Some(calm + REBALANCE - Duration::from_secs(5)));
+    assert_eq!(deadline, Some(stable + REBALANCE - Duration::from_secs(5)));
     loop {
         t.wait();
         match t.actions().as_slice() {

@@ -19,7 +19,8 @@ pub(crate) type IdPartition = (Uuid, i32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeartbeatRequest {
     pub(crate) member_id: String,
-    /// Epoch of the last response; 0 joins, -1 leaves, -2 leaves as a static member that will be back.
+    /// Epoch of the last response; 0 joins, -1 leaves, -2 leaves as a static member that will be
+    /// back.
     pub(crate) epoch: i32,
     /// True to include subscription and settings, for a coordinator that may not know them.
     pub(crate) full: bool,

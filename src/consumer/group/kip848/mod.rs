@@ -7,20 +7,23 @@
 //!      └─────────────┴─────────┘ fenced, unknown to the coordinator, or the session has expired
 //! ```
 //!
-//! From each of them the member may go to Leaving, for good or, if the application is stuck, to SteppedOut, from where it rejoins
-//! when the application resumes.
+//! From each of them the member may go to Leaving, for good or, if the application is stuck, to
+//! SteppedOut, from where it rejoins when the application resumes.
 //!
-//! The coordinator computes a target assignment for each member and leads it there by responses to its heartbeats; partitions
-//! that stay are never interrupted. [`reconcile`] takes one step at a time towards it.
+//! The coordinator computes a target assignment for each member and leads it there by responses to
+//! its heartbeats; partitions that stay are never interrupted. [`reconcile`] takes one step at a
+//! time towards it.
 //!
-//! Assignments name topics by id. A partition of a topic whose name is not known waits until a metadata refresh has found it.
+//! Assignments name topics by id. A partition of a topic whose name is not known waits until a
+//! metadata refresh has found it.
 //!
-//! A heartbeat reports what has changed, and everything after any failure: then the coordinator, which may be another one,
-//! responds with everything too. One is sent at once when there is something to report; after a change some follow each other
-//! quickly, for their responses assign what other members revoke.
+//! A heartbeat reports what has changed, and everything after any failure: then the coordinator,
+//! which may be another one, responds with everything too. One is sent at once when there is
+//! something to report; after a change some follow each other quickly, for their responses assign
+//! what other members revoke.
 //!
-//! Commits carry the member epoch. One that arrives too late for it is refused as stale, and sent again with the epoch of the
-//! next response.
+//! Commits carry the member epoch. One that arrives too late for it is refused as stale, and sent
+//! again with the epoch of the next response.
 //!
 //! [`Member`](super::member::Member) says how to drive it.
 
@@ -104,7 +107,8 @@ impl Kip848Member {
         new
     }
 
-    /// Handles the response to a heartbeat, or to the one that leaves. With an error code comes the coordinator's message.
+    /// Handles the response to a heartbeat, or to the one that leaves. With an error code comes the
+    /// coordinator's message.
     fn on_heartbeat_response(&mut self, now: Instant, outcome: Result<HeartbeatResponse, (RequestFailure, String)>) {
         let reporting = self.reporting.take();
         if self.session.take_in_flight(InFlight::Leave) {
@@ -134,7 +138,7 @@ impl Kip848Member {
             return;
         }
         if response.epoch <= JOIN_EPOCH {
-            let what = format!("the coordinator answered a heartbeat with epoch {}", response.epoch);
+            let what = format!("the response to a heartbeat has epoch {}", response.epoch);
             let corrupt = RequestFailure::Connection(Error::new(ErrorKind::Corrupt, what));
             return self.on_failure(now, "a heartbeat", corrupt, "");
         }
@@ -184,7 +188,8 @@ impl Kip848Member {
         self.stop(Err(Error::new(ErrorKind::Unsupported, what)));
     }
 
-    /// Returns whether the instance id may become free: that of a member that died is, once its session has expired.
+    /// Returns whether the instance id may become free: that of a member that died is, once its
+    /// session has expired.
     fn may_wait_for_instance(&mut self, now: Instant) -> bool {
         let since = *self.instance_taken_since.get_or_insert(now);
         now < since + self.session.config.session_timeout
@@ -301,10 +306,11 @@ impl Protocol for Kip848Member {
         match code {
             // The response brings the epoch for the retry.
             code::STALE_MEMBER_EPOCH => self.session.next_heartbeat_at = now,
-            // 1. A heartbeat is in flight on the other connection; its response assigns partitions and a new epoch.
+            // 1. A heartbeat is in flight on the other connection; its response assigns partitions
+            //    and a new epoch.
             // 2. A commit is refused with NOT_COORDINATOR.
-            // Dropping the heartbeat would drop that epoch: the next one, with the old epoch, would be fenced. So its own outcome
-            // decides.
+            // Dropping the heartbeat would drop that epoch: the next one, with the old epoch, would
+            // be fenced. So its own outcome decides.
             code::COORDINATOR_NOT_AVAILABLE | code::NOT_COORDINATOR if self.session.in_flight != InFlight::Nothing => {}
             _ => return false,
         }
@@ -358,7 +364,8 @@ impl Protocol for Kip848Member {
             Phase::Joining => self.send_heartbeat(now),
             Phase::Stable | Phase::Draining { .. } if now >= self.session.next_heartbeat_at => self.send_heartbeat(now),
             Phase::Leaving { deadline } => {
-                // A static member that steps out leaves for good: others are to get its partitions now.
+                // A static member that steps out leaves for good: others are to get its partitions
+                // now.
                 let keeps_place = self.session.config.instance_id.is_some() && self.session.closing;
                 let epoch = if keeps_place { STATIC_LEAVE_EPOCH } else { LEAVE_EPOCH };
                 let leave = HeartbeatRequest { member_id: String::new(), epoch, full: false, owned: None };

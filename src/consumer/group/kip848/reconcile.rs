@@ -12,10 +12,12 @@ use crate::record::TopicPartition;
 impl Kip848Member {
     /// Takes the next step towards the target assignment.
     ///
-    /// 1. The target is {0, 2}, and {0, 1} are owned: 1 is drained, while heartbeats still report {0, 1}.
+    /// 1. The target is {0, 2}, and {0, 1} are owned: 1 is drained, while heartbeats still report
+    ///    {0, 1}.
     /// 2. 1 is revoked; the next heartbeat reports {0}.
-    /// 3. Only its response lets the member own 2: until then the coordinator may have fenced it, and assigned 2 to another
-    ///    member. A response that crosses a rejoin is none to the heartbeat in flight, and adds nothing.
+    /// 3. Only its response lets the member own 2: until then the coordinator may have fenced it,
+    ///    and assigned 2 to another member. A response that crosses a rejoin is none to the
+    ///    heartbeat in flight, and adds nothing.
     pub(super) fn reconcile(&mut self, now: Instant, new_epoch: bool) {
         let mut added = Vec::new();
         if self.session.phase == Phase::Stable {
@@ -42,8 +44,8 @@ impl Kip848Member {
         self.start_revocation(now, named);
     }
 
-    /// Owns the rest of the target assignment, as far as topic names are known. Where a topic was deleted and created again,
-    /// partitions of the old one are revoked first.
+    /// Owns the rest of the target assignment, as far as topic names are known. Where a topic was
+    /// deleted and created again, partitions of the old one are revoked first.
     fn add_assigned(&mut self) -> Vec<TopicPartition> {
         let mut added = Vec::new();
         for p in &self.target {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::failure::{is_final, is_final_code};
 
-/// Codes that the protocol's guide calls retriable: a member that leaves for good retries after these alone.
+/// Codes that the protocol's guide calls retriable: a member that leaves for good retries after
+/// these alone.
 const RETRIABLE: &[i16] = &[
     2, 3, 5, 6, 7, 9, 13, 14, 19, 20, 41, 56, 70, 71, 72, 74, 75, 78, 80, 83, 84, 88, 89, 100, 103, 106, 122, 123, 133,
 ];

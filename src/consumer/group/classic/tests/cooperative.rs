@@ -54,7 +54,8 @@ fn cooperative_drain_has_a_deadline() {
     }
 }
 
-/// The broker returns a static member its place without a rebalance, so that the revoked partitions would stay unassigned.
+/// The broker returns a static member its place without a rebalance, so that the revoked partitions
+/// would stay unassigned.
 #[test]
 fn static_member_lost_before_its_rejoin_rejoins_later() {
     let mut t = Test::cooperative();

@@ -100,7 +100,8 @@ fn temporary_leave_loses_partitions_until_resume() {
     t.connect();
     t.expect(&["join \"\""]);
 
-    // It resumes while LeaveGroup is in flight, which is awaited for no longer than the timeout of leaving.
+    // It resumes while LeaveGroup is in flight, which is awaited for no longer than the timeout of
+    // leaving.
     let mut t = Test::stable();
     t.m.leave_temporarily(t.now);
     t.actions();

@@ -15,8 +15,8 @@ enum Event {
     TopicsChanged,
     Disconnected,
     CommitRefused(i16),
-    Expel,
-    ComeBack,
+    LeaveTemporarily,
+    Resume,
     Leave,
 }
 
@@ -30,8 +30,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::TopicsChanged),
         1 => Just(Event::Disconnected),
         1 => code.prop_map(Event::CommitRefused),
-        1 => Just(Event::Expel),
-        2 => Just(Event::ComeBack),
+        1 => Just(Event::LeaveTemporarily),
+        2 => Just(Event::Resume),
     ];
     let leave = proptest::option::of(Just(Event::Leave));
     (proptest::collection::vec(event, 0..120), leave)
@@ -129,11 +129,11 @@ impl Watch {
             Event::TopicsChanged => self.t.m.on_partitions_changed(now),
             Event::Disconnected => self.t.m.on_disconnected(now),
             Event::CommitRefused(code) => self.t.m.on_commit_refused(now, code),
-            Event::Expel => {
+            Event::LeaveTemporarily => {
                 self.away = true;
                 self.t.m.leave_temporarily(now);
             }
-            Event::ComeBack => {
+            Event::Resume => {
                 self.away = false;
                 self.t.m.resume(now);
             }
@@ -211,7 +211,7 @@ proptest! {
             w.happen(event);
         }
         // With a broker that works again it becomes a member, or leaves if it was to.
-        w.happen(Event::ComeBack);
+        w.happen(Event::Resume);
         let leaving = w.closing;
         for _ in 0..60 {
             if w.ended || w.t.m.session.phase == Phase::Stable {

@@ -104,7 +104,8 @@ fn temporary_leave_loses_partitions_until_resume() {
     test.respond(4, Some(t(&[0])));
     test.expect(&["assigned 4 t/0", "heartbeat own 4 owning [0]"]);
 
-    // It resumes while the leave is in flight, which is awaited for no longer than the timeout of leaving.
+    // It resumes while the leave is in flight, which is awaited for no longer than the timeout of
+    // leaving.
     let mut test = Test::with_heartbeat_in_flight();
     test.m.leave_temporarily(test.now);
     test.actions();

@@ -15,8 +15,8 @@ enum Event {
     Drained,
     CommitRefused(i16),
     Learn(u128),
-    Expel,
-    ComeBack,
+    LeaveTemporarily,
+    Resume,
     Wait,
 }
 
@@ -33,15 +33,16 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Drained),
         1 => codes().prop_map(Event::CommitRefused),
         2 => (1..4u128).prop_map(Event::Learn),
-        1 => Just(Event::Expel),
-        2 => Just(Event::ComeBack),
+        1 => Just(Event::LeaveTemporarily),
+        2 => Just(Event::Resume),
         5 => Just(Event::Wait),
     ]
 }
 
 proptest! {
-    /// Whatever the coordinator responds: only partitions of the last target are added, none twice, and none during a drain; only
-    /// owned ones are revoked; heartbeats report the owned ones, and commits are sent only while the member owns them.
+    /// Whatever the coordinator responds: only partitions of the last target are added, none twice,
+    /// and none during a drain; only owned ones are revoked; heartbeats report the owned ones, and
+    /// commits are sent only while the member owns them.
     #[test]
     fn owns_only_assigned_partitions_under_any_events(events in prop::collection::vec(event(), 1..120)) {
         let mut test = Test::new();
@@ -69,8 +70,8 @@ proptest! {
                 Event::Drained => test.m.on_drained(now),
                 Event::CommitRefused(code) => test.m.on_commit_refused(now, code),
                 Event::Learn(topic) => test.m.on_topic_names(now, vec![(Uuid::from_u128(topic), name(topic).into())]),
-                Event::Expel => if test.m.is_member() { test.m.leave_temporarily(now) },
-                Event::ComeBack => test.m.resume(now),
+                Event::LeaveTemporarily => if test.m.is_member() { test.m.leave_temporarily(now) },
+                Event::Resume => test.m.resume(now),
                 Event::Wait => if test.m.poll_timeout().is_some() { test.wait() },
             }
             while let Some(action) = test.m.poll_action() {
@@ -114,7 +115,7 @@ proptest! {
                 }
                 prop_assert!(owned.is_empty() || test.m.is_member() || !test.m.session.actions.is_empty());
             }
-            prop_assert!(over || test.m.session.phase == Phase::SteppedOut || test.m.poll_timeout().is_some() || test.m.session.in_flight != InFlight::Nothing, "stuck");
+            prop_assert!(over || test.m.session.phase == Phase::SteppedOut || test.m.poll_timeout().is_some() || test.m.session.in_flight != InFlight::Nothing, "no request in flight and no timeout");
         }
     }
 }
