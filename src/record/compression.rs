@@ -69,7 +69,6 @@ impl Compression {
         Self::Gzip { level }.check()
     }
 
-    /// Checks the level.
     pub(crate) fn check(self) -> Result<Self> {
         match self {
             Self::Gzip { level } if !(1..=9).contains(&level) => {

@@ -39,7 +39,6 @@ pub(crate) fn decode_batches(records: Bytes, max_decompressed: usize) -> BatchIt
     BatchIter { rest: records, max_decompressed, first: true }
 }
 
-/// An iterator over batches: see [`decode_batches`].
 #[derive(Debug)]
 pub(crate) struct BatchIter {
     rest: Bytes,
@@ -97,7 +96,6 @@ fn complete_batch_len(bytes: &[u8]) -> Result<Option<usize>> {
     Ok((len <= bytes.len()).then_some(len))
 }
 
-/// Returns whether the batch at the start of `bytes` is compressed.
 pub(crate) fn is_compressed(bytes: &[u8]) -> bool {
     let attributes = if bytes.get(16).is_some_and(|magic| *magic < 2) { 17 } else { 22 };
     bytes.get(attributes).is_some_and(|attributes| attributes & 7 != 0)
@@ -224,7 +222,6 @@ impl RecordBatch {
         }
     }
 
-    /// Returns whether it is the marker of an aborted transaction.
     pub(crate) fn is_abort_marker(&self) -> Result<bool> {
         const ABORT: i16 = 0;
         if !self.is_control {

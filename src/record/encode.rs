@@ -74,7 +74,6 @@ fn extend_inline(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// A batch under construction.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     /// Room for the header, then the records.
@@ -90,7 +89,6 @@ impl BatchBuilder {
         Self::reuse(Vec::new(), capacity)
     }
 
-    /// Creates an empty batch in a used buffer.
     pub(crate) fn reuse(mut buf: Vec<u8>, capacity: usize) -> Self {
         buf.clear();
         buf.reserve_exact(capacity.max(BATCH_HEADER_BYTES));

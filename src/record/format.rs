@@ -4,11 +4,9 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind};
 
-/// Size of a batch's header.
 pub(crate) const BATCH_HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its length field does not count: the base offset, and the field itself.
 pub(super) const LENGTH_END: usize = 12;
-/// Place of the CRC-32C.
 pub(super) const CRC: Range<usize> = 17..21;
 /// Place of producer id, producer epoch and base sequence.
 pub(super) const PRODUCER: Range<usize> = 43..57;
@@ -45,7 +43,6 @@ impl ProducerSequence {
     }
 }
 
-/// Writes the checksum of a batch into its header.
 pub(super) fn set_crc(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC.end..]);
     batch[CRC].copy_from_slice(&crc.to_be_bytes());

@@ -60,7 +60,6 @@ fn message(magic: u8, attributes: u8, offset: u8, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Gives each batch a valid checksum.
 fn fix_checksums(bytes: &mut [u8]) {
     let mut rest = bytes;
     while rest.len() >= 17 {

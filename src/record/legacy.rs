@@ -20,7 +20,6 @@ const CRC_END: usize = 16;
 /// Timestamp of messages of format 0, which have none.
 const NO_TIMESTAMP: i64 = -1;
 
-/// Returns the minimum size of a message of a format.
 pub(super) fn min_message_size(magic: u8) -> usize {
     if magic == 0 { MIN_MESSAGE_BYTES } else { MIN_MESSAGE_BYTES + 8 }
 }
@@ -186,7 +185,6 @@ fn fix_lz4_checksum(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Computes xxHash32 of fewer than 16 bytes.
 fn xxh32_short(bytes: &[u8]) -> u32 {
     const PRIMES: [u32; 5] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f, 0x1656_67b1];
     let mut hash = PRIMES[4].wrapping_add(bytes.len() as u32);

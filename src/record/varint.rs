@@ -1,6 +1,5 @@
 //! Zigzag varints: every length and delta of a record is one.
 
-/// A defect of a record's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DecodeError {
     /// The bytes end within this field.
@@ -29,13 +28,11 @@ impl std::fmt::Display for DecodeError {
     }
 }
 
-/// Returns the size of `value` as a varint.
 #[inline]
 pub(crate) fn varint_len(value: i32) -> usize {
     varlong_len(i64::from(value))
 }
 
-/// Returns the size of `value` as a varlong.
 #[inline]
 pub(crate) fn varlong_len(value: i64) -> usize {
     let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
@@ -62,7 +59,6 @@ pub(crate) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
-/// A reader of a record's fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],

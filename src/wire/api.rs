@@ -33,7 +33,6 @@ impl EncodeMessage for Produce {
     }
 }
 
-/// A request of one API.
 pub(crate) trait Api: EncodeMessage + Clone + Send + Sync + 'static {
     type Response: Decodable + Send + 'static;
     const NAME: &'static str;
@@ -43,11 +42,9 @@ pub(crate) trait Api: EncodeMessage + Clone + Send + Sync + 'static {
     const VERSIONS: (i16, i16);
     /// First version with tagged fields.
     const FLEXIBLE: i16;
-    /// Fields of the response.
     const RESPONSE: &'static [Field];
 }
 
-/// The response of an API in the table.
 #[cfg(any(test, fuzzing))]
 pub(super) struct ApiResponse {
     pub(super) fields: &'static [Field],

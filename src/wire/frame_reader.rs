@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Size of a frame's length prefix.
 pub(super) const PREFIX_BYTES: usize = 4;
 /// Length of a first frame that is trusted at once.
 const INITIAL_TRUSTED_BYTES: usize = 1 << 20;
@@ -17,7 +16,6 @@ const TRUST_DIVISOR: usize = 4;
 /// Maximum size of one read into the buffer of withheld bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// A frame beyond the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameTooLarge {
     pub(super) size: usize,
@@ -31,7 +29,6 @@ impl fmt::Display for FrameTooLarge {
 }
 impl std::error::Error for FrameTooLarge {}
 
-/// A reader of frames.
 #[derive(Debug)]
 pub(super) struct FrameReader {
     limit: usize,
@@ -49,7 +46,6 @@ pub(super) struct FrameReader {
     withheld_delivered: usize,
     /// Number of bytes of the frame that are not read yet.
     unread: usize,
-    /// True before the first frame.
     is_first: bool,
 }
 

@@ -103,7 +103,6 @@ impl HandshakeClient {
     }
 }
 
-/// Converts a messenger's error.
 pub(super) fn to_error<A: Api>(e: RequestError, peer: &str, control: &StreamControl) -> Error {
     let failed = |kind, why: &str| Error::new(kind, format!("{} to {peer} failed: {why}", A::NAME));
     match e {

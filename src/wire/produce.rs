@@ -12,14 +12,12 @@ pub(crate) struct Insert {
     pub(crate) bytes: Bytes,
 }
 
-/// Batches of one topic, each with its partition.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicBatches {
     pub(crate) topic: Arc<str>,
     pub(crate) batches: Vec<(i32, Bytes)>,
 }
 
-/// A produce request in versions 3 to 9.
 #[derive(Debug, Clone)]
 pub(crate) struct Produce {
     pub(crate) acks: i16,
@@ -76,7 +74,6 @@ impl RequestWriter<'_> {
         self.out.put_slice(s.unwrap_or_default().as_bytes());
     }
 
-    /// Writes an empty list of tagged fields.
     fn tags(&mut self) {
         if self.flexible {
             self.varint(0);

@@ -31,7 +31,6 @@ use crate::lock::Lock;
 const READ_BUFFER_BYTES: usize = 16 << 10;
 /// Place of the correlation id in a request's frame.
 const CORRELATION_ID: Range<usize> = 4..8;
-/// Maximum number of slices in one vectored write.
 const MAX_SLICES: usize = 16;
 
 /// State shared by a stream and the owner of its connection.
@@ -43,7 +42,6 @@ pub(super) struct StreamControl {
     cause: OnceLock<String>,
     /// Cancelled when the connection can't be used any more.
     killed: CancellationToken,
-    /// Cancelled when the socket is closed.
     socket_closed: CancellationToken,
     /// True once a request after the handshake has had a response.
     has_responded: AtomicBool,
@@ -73,7 +71,6 @@ impl StreamControl {
         at.and_then(|at| inserts.remove(at)).map(|(_, inserts)| inserts).unwrap_or_default()
     }
 
-    /// Returns the correlation id of the last frame that was encoded.
     pub(super) fn last_registered(&self) -> i32 {
         self.last_registered.load(Ordering::Acquire)
     }
@@ -155,11 +152,9 @@ impl WriteState {
     const NEXT: Self = Self::Prefix { have: 0, prefix: [0; PREFIX_BYTES] };
 }
 
-/// A frame being written.
 #[derive(Debug)]
 struct OutgoingFrame {
     prefix: [u8; PREFIX_BYTES],
-    /// Number of bytes of the prefix that are written.
     prefix_written: usize,
     /// Number of bytes of the body that are written, and its length, both without inserts.
     body_written: usize,
@@ -292,7 +287,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for MessengerStream<S> {
     }
 }
 
-/// Returns the error of a frame beyond the limit, if it is one.
 pub(super) fn frame_too_large(e: &io::Error) -> Option<&FrameTooLarge> {
     e.get_ref()?.downcast_ref()
 }

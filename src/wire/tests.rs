@@ -65,7 +65,6 @@ async fn establish(io: impl AsyncRead + AsyncWrite + Send + 'static, metrics: Re
     Connection::establish(io, "broker:9092", "test", 1 << 20, LONG, &metrics, None).await
 }
 
-/// Returns the error of connecting to a peer that sends `bytes`.
 async fn error_of_peer(bytes: &[u8]) -> String {
     let (socket, mut peer) = tokio::io::duplex(1 << 16);
     peer.write_all(bytes).await.unwrap();

@@ -20,7 +20,6 @@ pub(crate) struct BufferPool(Arc<Lock<FreeBuffers>>);
 #[derive(Debug, Default)]
 struct FreeBuffers {
     buffers: Vec<Vec<u8>>,
-    /// Sum of their capacities.
     capacity: usize,
 }
 

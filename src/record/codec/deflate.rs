@@ -19,7 +19,6 @@ const WINDOW_BYTES: usize = 1 << 15;
 const GOOD_MATCH_BYTES: usize = 24;
 /// Number of misses after which the stride grows by a byte.
 const MISSES_PER_STRIDE: usize = 8;
-/// Maximum stride.
 const MAX_STRIDE_BYTES: usize = 32;
 /// Maximum number of hexadecimal digits that are skipped at once.
 const MAX_DIGITS_SKIPPED: usize = 16;

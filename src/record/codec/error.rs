@@ -1,9 +1,7 @@
 //! Failures of the codecs.
 
-/// A failure to decompress a batch.
 #[derive(Debug)]
 pub(super) enum CodecError {
-    /// The data holds more than is allowed.
     TooLarge,
     Invalid(Box<dyn std::error::Error + Send + Sync>),
 }

@@ -122,7 +122,6 @@ struct LiteralsAndCopy {
     copy: u32,
 }
 
-/// A block under construction.
 #[derive(Debug)]
 pub(super) struct Block {
     steps: Vec<LiteralsAndCopy>,

@@ -22,7 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use buffer_pool::BufferPool;
 use error::CodecError;
 
-/// The codec of a batch, from the lowest three bits of its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codec {
     None = 0,
@@ -33,7 +32,6 @@ pub(crate) enum Codec {
 }
 
 impl Codec {
-    /// Reads the codec from a batch's attributes.
     pub(crate) fn from_attributes(attributes: i16) -> Result<Self> {
         Ok(match attributes & 7 {
             0 => Self::None,
@@ -213,7 +211,6 @@ fn read_lz4(decoder: &mut FrameDecoder<&[u8]>, buf: &mut [u8]) -> io::Result<usi
     }
 }
 
-/// Decompresses zstd frames, one after another.
 fn unzstd(mut data: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
     let mut decoder = Decompressor::new();
     let mut out = Vec::new();

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 
 impl Codec {
-    /// Decompresses into a new buffer.
     pub(in crate::record) fn decompress(self, data: &[u8], limit: usize) -> Result<Vec<u8>> {
         self.decompress_using(data, limit, &BufferPool::default())
     }
@@ -119,7 +118,6 @@ fn truncated_data_is_an_error() {
     assert!((0..good.len() - 4).all(|cut| codec.decompress(&good[..cut], 1000).map_or(true, |o| o.is_empty())));
 }
 
-/// Decompresses zstd with an independent library.
 fn unzstd_independently(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     ruzstd::decoding::StreamingDecoder::new(data).unwrap().read_to_end(&mut out).unwrap();

@@ -76,7 +76,6 @@ fn a_truncated_last_message_is_skipped() {
     assert_eq!(records, whole[..2]);
 }
 
-/// Changes a message and corrects its checksum.
 fn forge(set: &Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut bytes = set.to_vec();
     change(&mut bytes);

@@ -204,7 +204,6 @@ impl<A: Api> DriveRequest for InFlightRequest<A> {
     }
 }
 
-/// The future of a response.
 pub(crate) struct ResponseFuture<A: Api> {
     connection: Arc<ConnectionShared>,
     /// None once it is done; an error if the request was not accepted.

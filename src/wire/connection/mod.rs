@@ -122,7 +122,6 @@ impl Connection {
         ResponseFuture::new(Arc::clone(&self.0), self.0.submit(request, timeout))
     }
 
-    /// Submits a request and waits for its response.
     pub(crate) async fn request<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         self.submit(request, timeout).await
     }

@@ -76,7 +76,6 @@ impl fmt::Display for ExchangeError {
     }
 }
 
-/// A login in progress.
 pub(super) struct Exchange {
     session: Session,
     /// True once the client has sent its last message.

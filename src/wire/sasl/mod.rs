@@ -186,7 +186,6 @@ fn exchange_failed(client: &HandshakeClient, credential: &Credential, e: &Exchan
     Error::new(ErrorKind::Authentication, what)
 }
 
-/// Reports that the broker rejected the credential, with its message or, of a token, its status.
 fn rejected(peer: &str, credential: &Credential, code: i16, message: &str, status: Option<&str>) -> Error {
     // Never echo the secret.
     let has_secret = message.contains(credential.secret().expose());

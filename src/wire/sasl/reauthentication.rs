@@ -26,7 +26,6 @@ pub(in crate::wire) struct Reauthentication {
 }
 
 enum Stage {
-    /// The session does not expire.
     NotNeeded,
     Waiting(std::pin::Pin<Box<tokio::time::Sleep>>),
     /// Fetching a token, while requests continue.
@@ -56,7 +55,6 @@ impl Reauthentication {
         outcome.map_err(|e| e.context("the login could not be renewed before the session's end"))
     }
 
-    /// Returns whether new requests have to wait.
     pub(in crate::wire) fn pauses_requests(&self) -> bool {
         matches!(self.stage, Stage::Draining(_) | Stage::Authenticating(_))
     }

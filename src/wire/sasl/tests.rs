@@ -40,7 +40,6 @@ fn nonce(first: &str) -> &str {
     first.strip_prefix("n,,n=al=2Ci=3Dce,r=").unwrap()
 }
 
-/// Returns the error of a step.
 fn error_of(step: Result<Step, ExchangeError>) -> ExchangeError {
     match step {
         Err(e) => e,

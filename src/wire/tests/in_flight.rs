@@ -99,7 +99,6 @@ async fn one_oversized_response_fails_one_request_as_corrupt() {
     assert_eq!(kinds.collect::<Vec<_>>(), [ErrorKind::Corrupt, ErrorKind::Disconnected]);
 }
 
-/// A metrics sink that panics when a request is done.
 #[derive(Debug)]
 struct Panics;
 

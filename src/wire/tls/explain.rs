@@ -11,7 +11,6 @@ use super::{ClientAuth, HandshakeFailure};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind};
 
-/// Explains a failed handshake.
 pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, client_auth: &ClientAuth) -> HandshakeFailure {
     let (why, is_not_tls) = match tls_error(e) {
         Some(TlsError::InvalidMessage(e)) => (format!("the peer does not speak TLS: {e:?}"), true),
@@ -61,7 +60,6 @@ fn tls_failure(e: &TlsError, client_auth: &ClientAuth) -> String {
     }
 }
 
-/// Explains why the broker's certificate is not valid.
 fn certificate_failure(e: &CertificateError, client_auth: &ClientAuth) -> String {
     match e {
         CertificateError::UnknownIssuer => match &client_auth.ca_file {
@@ -104,7 +102,6 @@ fn certificate_failure(e: &CertificateError, client_auth: &ClientAuth) -> String
     }
 }
 
-/// Explains an alert of the broker.
 fn alert_failure(alert: Alert, client_auth: &ClientAuth) -> String {
     let is_about_client = matches!(
         alert,

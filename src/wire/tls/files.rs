@@ -31,7 +31,6 @@ impl Files {
         })
     }
 
-    /// Returns the trusted CA certificates.
     pub(super) fn roots(&self, config: &TlsConfig) -> Result<RootCertStore> {
         let Some(ca) = &self.ca else { return system_roots() };
         let mut roots = RootCertStore::empty();
@@ -65,7 +64,6 @@ impl Files {
     }
 }
 
-/// Explains why a key can't be used with its certificate.
 pub(super) fn key_error(config: &TlsConfig, e: &rustls::Error) -> Error {
     match e {
         rustls::Error::InconsistentKeys(_) => {

@@ -37,7 +37,6 @@ use crate::lock::Lock;
 #[derive(Debug)]
 pub(super) struct TlsClient {
     config: TlsConfig,
-    /// The configuration in use.
     loaded: Lock<Option<LoadedConfig>>,
 }
 
@@ -52,7 +51,6 @@ impl fmt::Debug for LoadedConfig {
     }
 }
 
-/// A handshake that failed.
 #[derive(Debug)]
 pub(super) struct HandshakeFailure {
     pub(super) error: Error,
@@ -71,7 +69,6 @@ impl TlsClient {
         Self { config, loaded: Lock::default() }
     }
 
-    /// Performs the handshake, within `timeout`.
     pub(super) async fn handshake(
         self: &Arc<Self>,
         tcp: TcpStream,
@@ -103,7 +100,6 @@ impl TlsClient {
         }
     }
 
-    /// Returns the name that the broker's certificate must have.
     fn server_name(&self, addr: &BrokerAddr) -> Result<ServerName<'static>> {
         let name = self.config.server_name.as_deref().unwrap_or(addr.host());
         // The zone of a link-local address means nothing to the peer.

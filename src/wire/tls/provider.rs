@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// Returns ring, by the feature.
 #[cfg(feature = "tls-ring")]
 pub(super) fn for_this_cpu() -> Arc<CryptoProvider> {
     tracing::debug!(provider = "ring", "cryptography of TLS");

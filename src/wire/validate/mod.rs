@@ -24,7 +24,6 @@ pub(crate) struct Field {
 
 #[derive(Debug, Clone, Copy)]
 enum FieldKind {
-    /// A fixed number of bytes.
     Fixed(usize),
     /// A string. Null is valid here; the decoder checks where it may be.
     Str,
@@ -42,7 +41,6 @@ enum FieldKind {
     TaggedArray(usize, &'static [Field]),
 }
 
-/// A defect in the structure of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InvalidResponse {
     at: usize,

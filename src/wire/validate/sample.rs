@@ -4,7 +4,6 @@ use fastrand::Rng;
 
 use super::{Field, FieldKind};
 
-/// Returns a random response with these fields.
 pub(in crate::wire) fn sample(fields: &[Field], version: i16, flexible: bool, rng: &mut Rng) -> Vec<u8> {
     let mut writer = SampleWriter { out: Vec::new(), version, flexible, rng };
     writer.structure(fields);
