@@ -18,11 +18,11 @@ async fn handle(message: Message) -> std::result::Result<(), String> {
     println!("begun {value}");
     if matches!(&*value, "slow" | "hang") {
         message.stopping().await;
-        println!("told {value}");
+        println!("handled {value}");
     }
     match &*value {
         "hang" => std::future::pending().await,
-        "fail" => return Err("the stock service said no".into()),
+        "fail" => return Err("the stock service refused".into()),
         "panic" => panic!("no such product"),
         _ => println!("done {value}"),
     }

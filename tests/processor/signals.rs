@@ -100,7 +100,7 @@ async fn a_second_signal_cancels_and_commits() {
     program.line("begun hang").await;
     program.line("done two").await;
     program.signal("TERM").await;
-    program.line("told hang").await;
+    program.line("handled hang").await;
     let left = format!("left: {topic}/0: 1 in hand cancelled, 0 parked, 1 not begun");
     // One that comes too early counts as the first one's echo.
     loop {
