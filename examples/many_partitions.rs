@@ -51,7 +51,7 @@ async fn measure<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result
 async fn fill(client: &Client, topic: &str, partitions: usize, records: usize) -> Result<()> {
     let mut config = client.config().producer.clone();
     config.linger = Duration::from_millis(5);
-    let producer = Producer::new(client, config)?;
+    let producer = client.producer().config(config).start()?;
     let value = [b'x'; 340];
     for i in 0..records {
         let key = i.to_string();

@@ -67,7 +67,7 @@ async fn run(bootstrap: &str, time: Duration, rate: u64) -> Result<bool> {
     admin.create_topic(TOPIC, PARTITIONS, Some(3)).await?;
     let mut settings = client.config().producer.clone();
     settings.delivery_timeout = PATIENCE;
-    let producer = Producer::new(&client, settings)?;
+    let producer = client.producer().config(settings).start()?;
 
     let (lines, printed) = mpsc::unbounded_channel();
     let mut members = Members { bootstrap: bootstrap.to_owned(), lines, slots: Vec::new(), counts: Counts::default() };

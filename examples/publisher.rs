@@ -42,7 +42,7 @@ impl Count {
 async fn publish(topic: &str, key: Option<&str>) -> ailurus::Result<Count> {
     let config = Config::from_env()?;
     let client = Client::connect(config.clone()).await?;
-    let producer = Producer::new(&client, config.producer)?;
+    let producer = client.producer().config(config.producer).start()?;
     let mut lines = lines();
     let mut waiting = VecDeque::new();
     let mut count = Count::default();

@@ -123,7 +123,7 @@ async fn measure(client: &Client, bootstrap: &str, kind: Kind, joins: u32, heart
 
 /// A steady load on each partition, until it is aborted.
 async fn write(client: Client, topic: String) -> Result<()> {
-    let producer = Producer::new(&client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let mut ticks = interval(APART);
     loop {
         ticks.tick().await;

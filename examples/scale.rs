@@ -133,7 +133,7 @@ fn to_usize(n: i32) -> usize {
 
 /// Writes records with keys to all partitions in turn, as evenly as a hash would not.
 async fn produce(client: &Client, topic: &str, partitions: i32, records: u64, keys: u64) -> Result<()> {
-    let producer = Producer::new(client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let (value, failed) = (vec![b'x'; VALUE], Arc::new(AtomicU64::new(0)));
     for i in 0..records {
         let key = format!("key-{}", i % keys);
@@ -157,7 +157,7 @@ async fn produce(client: &Client, topic: &str, partitions: i32, records: u64, ke
 async fn consume(client: &Client, topic: &str, records: u64) -> Result<()> {
     let meter = Meter::start()?;
     let group = format!("scale-{}", std::process::id());
-    let mut consumer = Consumer::subscribe(client, &group, &[topic], client.config().consumer.clone()).await?;
+    let mut consumer = client.consumer(&group).subscribe([topic]).await?;
     let (mut seen, mut offsets) = (0, HashMap::new());
     while seen < records {
         if let ConsumerEvent::Records(batch) = consumer.recv().await? {
@@ -178,7 +178,7 @@ async fn topics(client: &Client, n: u64) -> Result<()> {
         admin.create_topic_with(&NewTopic::new(name).partitions(1).replication(1)).await?;
     }
     let meter = Meter::start()?;
-    let producer = Producer::new(client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let mut deliveries = Vec::new();
     for name in &names {
         deliveries.push(producer.send(ProducerRecord::to(name).value("first")).await?);
@@ -237,7 +237,7 @@ async fn member(brokers: String, topic: String, i: usize, reports: mpsc::Sender<
     let config = Config::builder().brokers(&brokers).session_timeout(Duration::from_secs(6));
     let client = Client::connect(config.heartbeat_interval(Duration::from_secs(1)).build()?).await?;
     let group = format!("{topic}-group");
-    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await?;
+    let mut consumer = client.consumer(&group).subscribe([&topic]).await?;
     loop {
         match consumer.recv().await? {
             ConsumerEvent::Records(_) => {}

@@ -76,7 +76,7 @@ async fn run(bootstrap: &str, topic: &str, time: Duration, rate: u64, guarantee:
     let mut settings = client.config().producer.clone();
     settings.linger = Duration::from_millis(5);
     settings.delivery_timeout = PATIENCE;
-    let producer = Producer::new(&client, settings)?;
+    let producer = client.producer().config(settings).start()?;
 
     let ended = load(&producer, topic, partitions, time, rate).await?;
     producer.close(PATIENCE).await?;
@@ -177,7 +177,7 @@ async fn read(client: &Client, topic: &str, partitions: i32, ended: &[Ended], hi
     }
     open.retain(|_, end| *end > 0);
     let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
-    let mut consumer = Consumer::assign(client, assignment, client.config().consumer.clone()).await?;
+    let mut consumer = client.reader().assign(assignment).await?;
     while !open.is_empty() {
         let Ok(event) = timeout(PATIENCE, consumer.recv()).await else {
             let what = format!("the log can't be read to its end: partitions and ends {open:?} were not reached");

@@ -94,14 +94,14 @@ pub use config::{
     TokenFuture, TokenProvider, TokenSource,
 };
 pub use consumer::{
-    CommitHandle, Committer, Consumer, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, Records, Revocation,
+    CommitHandle, Committer, Consumer, ConsumerBuilder, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, ReaderBuilder, Records, Revocation,
     StartOffset,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};
 pub use health::Health;
 pub use processor::{Handler, Outcome, Processor, Router, Subscription, Unfinished};
-pub use producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
+pub use producer::{Acknowledgement, Delivery, Producer, ProducerBuilder, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
 pub use service::{EventMessage, RedpandaService, SendOptions};
 pub use trace::TraceContext;

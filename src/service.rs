@@ -190,7 +190,7 @@ impl RedpandaService {
     /// # Errors
     /// Producer settings out of bounds.
     pub fn new(client: &Client) -> Result<Self> {
-        let producer = Producer::new(client, client.config().producer.clone())?;
+        let producer = client.producer().start()?;
         Ok(Self { client: client.clone(), producer, checks: Arc::default() })
     }
 

@@ -23,7 +23,7 @@ fn records_are_buffered_once_without_allocation() {
     let config = broker.config().allow_auto_topic_creation(true).linger(Duration::from_secs(1)).build().unwrap();
     let (client, producer) = client_runtime.block_on(async {
         let client = Client::connect(config).await.unwrap();
-        let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+        let producer = client.producer().start().unwrap();
         // The first batch of a partition grows as it is filled; the next ones have its size from the start.
         for _ in 0..RECORDS / 5 {
             drop(producer.send(ProducerRecord::to(&topic).partition(0).value(&VALUE)).await.unwrap());

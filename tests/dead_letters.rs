@@ -33,7 +33,7 @@ async fn topic(broker: &TestBroker, client: &Client, name: &str) -> String {
 }
 
 async fn send(client: &Client, record: ProducerRecord<'_>) -> i64 {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let ack = producer.send(record).await.unwrap().await.unwrap();
     producer.close(LONG).await.unwrap();
     ack.offset.unwrap()
@@ -43,7 +43,7 @@ async fn send(client: &Client, record: ProducerRecord<'_>) -> i64 {
 async fn read(client: &Client, topic: &str, count: usize) -> Vec<Record> {
     let partitions = Admin::new(client).describe_topic(topic).await.unwrap().partitions.len();
     let from = (0..partitions).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest)).collect();
-    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.reader().assign(from).await.unwrap();
     let mut all = Vec::new();
     let reading = async {
         while all.len() < count {

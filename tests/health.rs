@@ -170,7 +170,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
         .await
         .unwrap();
     let mut consumer =
-        Consumer::subscribe(client, &requests, &[&topic], client.config().consumer.clone()).await.unwrap();
+        client.consumer(&requests).subscribe([&topic]).await.unwrap();
     let receiving = tokio::spawn(async move {
         while let Ok(event) = consumer.recv().await {
             drop(event);

@@ -47,7 +47,7 @@ async fn records_are_counted_from_producer_to_dead_letter() {
     let client = Client::connect(config.build().unwrap()).await.unwrap();
     let (topic, group) = (broker.topic("counted"), broker.group("counted"));
     Admin::new(&client).create_topic(&topic, 2, None).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     assert_eq!(watched.registry.snapshot().total("ailurus_producer_buffer_limit_bytes"), 16.0 * 1_048_576.0);
     let mut sent = Vec::new();
     for i in 0..200_i32 {
@@ -152,7 +152,7 @@ async fn failures_are_counted_by_kind() {
     let client = Client::connect(config).await.unwrap();
     let topic = broker.topic("gone");
     Admin::new(&client).create_topic(&topic, 1, None).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let delivery = producer.send(ProducerRecord::to(&topic).value("x")).await.unwrap();
     drop(producer); // which fails what is not acknowledged yet
     let outcome = delivery.await.map(drop).map_err(|e| e.kind().name().into_owned());

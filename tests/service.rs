@@ -135,7 +135,7 @@ async fn a_send_error_has_the_event_id() {
 
     let from = [(TopicPartition::new(topic.as_str(), 0), StartOffset::Earliest)].into_iter().collect();
     let mut consumer =
-        Consumer::assign(service.client(), from, service.client().config().consumer.clone()).await.unwrap();
+        service.client().reader().assign(from).await.unwrap();
     let mut records = Vec::new();
     while records.len() < 3 {
         if let ConsumerEvent::Records(mut more) = consumer.recv().await.unwrap() {

@@ -264,7 +264,7 @@ fn a_large_record_becomes_a_whole_letter_and_is_replayed_whole() {
     let group = letters.bed.name("g");
     let value = noise(2_000_000);
     letters.with_client(async |client| {
-        let producer = ailurus::Producer::new(client, client.config().producer.clone()).unwrap();
+        let producer = client.producer().start().unwrap();
         let record = ailurus::ProducerRecord::to(&letters.topic).value(&value);
         producer.send(record).await.unwrap().await.unwrap();
         let handle = |_: ailurus::Message| async { ailurus::processor::Outcome::dead_letter("no") };

@@ -160,7 +160,7 @@ async fn a_member_whose_first_assignment_is_empty_reads_what_it_gets_later() {
     let config = ailurus::Config::builder().brokers(&bed.brokers).build().unwrap();
     let client = ailurus::Client::connect(config).await.unwrap();
     let config = client.config().consumer.clone();
-    let mut first = ailurus::Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut first = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     while first.assignment().len() < 2 {
         first.recv().await.unwrap();
     }

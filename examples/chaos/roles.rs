@@ -32,7 +32,7 @@ pub(crate) async fn terminated() {
 /// NUMBER` of each that is acknowledged, `e KEY NUMBER` of others.
 pub(crate) async fn produce(rate: u64) -> Result<()> {
     let client = Client::new(Config::from_env()?);
-    let producer = Producer::new(&client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let (handles, mut waiting) = mpsc::channel::<(String, u64, Delivery)>(100_000);
     let noted = tokio::spawn(async move {
         while let Some((key, number, delivery)) = waiting.recv().await {
@@ -140,7 +140,7 @@ pub(crate) async fn read_letters(client: &Client, history: &mut History) -> Resu
     let mut open = admin.list_offsets(&partitions, StartOffset::Latest).await?;
     open.retain(|_, end| *end > 0);
     let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
-    let mut consumer = Consumer::assign(client, assignment, client.config().consumer.clone()).await?;
+    let mut consumer = client.reader().assign(assignment).await?;
     while !open.is_empty() {
         let Ok(event) = timeout(PATIENCE, consumer.recv()).await else { break };
         if let ConsumerEvent::Records(batch) = event? {

@@ -92,7 +92,7 @@ async fn read_all(service: &RedpandaService, topic: &str) -> Vec<Record> {
     let count = Admin::new(client).describe_topic(topic).await.unwrap().partitions.len();
     let from: Vec<_> = (0..count).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest)).collect();
     let mut open: BTreeSet<_> = from.iter().map(|(tp, _)| tp.partition).collect();
-    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.reader().assign(from).await.unwrap();
     let mut all = Vec::new();
     while !open.is_empty() {
         let event = tokio::time::timeout(LONG, consumer.recv()).await.expect("records in time").unwrap();

@@ -9,6 +9,7 @@
 //! offsets and commits carry it, and what is of another lease than the present one is dropped or refused, so that nothing of a
 //! partition that went to another member is delivered or committed, while those that stay are read on.
 
+mod builder;
 mod command;
 mod event;
 mod event_queue;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
 pub use crate::cluster::list_offsets::OffsetAndTimestamp;
 pub use crate::cluster::offset_commit::OffsetAndMetadata;
+pub use builder::{ConsumerBuilder, ReaderBuilder};
 pub use event::{ConsumerEvent, Message, Records, Revocation, StartOffset, Watermarks};
 pub(crate) use group::subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 pub use offsets::committer::{CommitHandle, Committer};
@@ -76,7 +78,7 @@ const CLOSE: Duration = Duration::from_secs(10);
 /// use ailurus::{Client, Config, Consumer, ConsumerEvent};
 ///
 /// let client = Client::connect(Config::from_env()?).await?;
-/// let mut consumer = Consumer::subscribe(&client, "billing", &["orders"], client.config().consumer.clone()).await?;
+/// let mut consumer = client.consumer("billing").subscribe(["orders"]).await?;
 /// loop {
 ///     match consumer.recv().await? {
 ///         ConsumerEvent::Records(batch) => {

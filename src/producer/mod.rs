@@ -17,6 +17,7 @@ use crate::record::Headers;
 
 mod accumulator;
 mod batch;
+mod builder;
 mod delivery;
 mod metrics;
 mod partition;
@@ -31,6 +32,7 @@ mod span;
 mod verdict;
 
 pub use crate::partitioner::{PartitionInput, Partitioner};
+pub use builder::ProducerBuilder;
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::murmur2;
 use send::{SendFuture, finish_span};
@@ -125,7 +127,7 @@ impl<'a> ProducerRecord<'a> {
 /// use ailurus::{Client, Config, Producer, ProducerRecord};
 ///
 /// let client = Client::connect(Config::from_env()?).await?;
-/// let producer = Producer::new(&client, client.config().producer.clone())?;
+/// let producer = client.producer().start()?;
 /// let ack = producer.send(ProducerRecord::to("orders").key("order-17").value("created")).await?.await?;
 /// println!("partition {}, offset {:?}", ack.partition, ack.offset);
 /// producer.close(Duration::from_secs(10)).await?;
@@ -202,11 +204,7 @@ fn abort(shared: &ProducerShared, why: &str) -> u64 {
 }
 
 impl Producer {
-    /// A producer on a client. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] that lists the settings that are not allowed.
-    pub fn new(client: &Client, config: ProducerConfig) -> Result<Self> {
+    fn new(client: &Client, config: ProducerConfig) -> Result<Self> {
         Self::start(client, config, true)
     }
 

@@ -20,7 +20,7 @@ const FIRST: i64 = 1_700_000_000_000;
 async fn topic(broker: &TestBroker, client: &Client) -> (String, [TopicPartition; 2]) {
     let name = broker.topic("t");
     support::create_topic(client, &name, 2).await.unwrap();
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     for i in 0..10 {
         let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(FIRST + i * 1000);
         producer.send(record).await.unwrap().await.unwrap();
@@ -74,7 +74,7 @@ async fn group_offsets_are_planned_and_reset() {
     assert_eq!(committed(&admin, &group).await, [(0, Some(0)), (1, Some(2))]);
 
     // A reader goes on there.
-    let mut consumer = Consumer::subscribe(&client, &group, &[&name], client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.consumer(&group).subscribe([&name]).await.unwrap();
     let records = loop {
         match tokio::time::timeout(LONG, consumer.recv()).await.unwrap().unwrap() {
             ConsumerEvent::Records(records) if !records.records.is_empty() => break records,
@@ -94,7 +94,7 @@ async fn refused_under_members(broker: &TestBroker, protocol: GroupProtocol) {
     let ((name, places), group) = (topic(broker, &client).await, broker.group("g"));
     let at = BTreeMap::from([(places[1].clone(), 5)]);
     admin.set_offsets(&group, &at).await.unwrap();
-    let mut consumer = Consumer::subscribe(&client, &group, &[&name], client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.consumer(&group).subscribe([&name]).await.unwrap();
     while !matches!(tokio::time::timeout(LONG, consumer.recv()).await.unwrap().unwrap(), ConsumerEvent::Records(_)) {}
 
     let described = admin.describe_group(&group).await.unwrap();

@@ -85,7 +85,7 @@ async fn offsets_by_position_and_time() {
     let admin = Admin::new(&client);
     let name = broker.topic("offsets");
     support::create_topic(&client, &name, 2).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let first = 1_700_000_000_000;
     for i in 0..5 {
         let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(first + i * 1000);
@@ -117,7 +117,7 @@ async fn records_before_an_offset_are_deleted() {
     let admin = Admin::new(&client);
     let name = broker.topic("deleted");
     admin.create_topic(&name, 3, None).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let places = [0, 1, 2].map(|p| TopicPartition::new(name.as_str(), p));
     for place in &places {
         for _ in 0..5 {

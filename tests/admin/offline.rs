@@ -89,7 +89,7 @@ async fn partitions_without_a_commit_are_described() {
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let (admin, group, name) = (Admin::new(&client), broker.group("g"), broker.topic("t"));
     support::create_topic(&client, &name, 3).await.unwrap();
-    let producer = ailurus::Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     for partition in [0, 0, 1] {
         let record = ailurus::ProducerRecord::to(&name).partition(partition).value("x");
         producer.send(record).await.unwrap().await.unwrap();
@@ -99,7 +99,7 @@ async fn partitions_without_a_commit_are_described() {
     // A member that subscribes: all of the topic is to be read, though nothing is committed.
     let mut config = client.config().consumer.clone();
     config.auto_commit_interval = None;
-    let mut consumer = Consumer::subscribe(&client, &group, &[&name], config).await.unwrap();
+    let mut consumer = client.consumer(&group).config(config).subscribe([&name]).await.unwrap();
     while !matches!(
         tokio::time::timeout(LONG, consumer.recv()).await.unwrap().unwrap(),
         ailurus::ConsumerEvent::Assigned(_)

@@ -124,7 +124,7 @@ async fn replica_sizes_are_described() {
     let admin = Admin::new(&client);
     let name = broker.topic("sizes");
     admin.create_topic(&name, 2, None).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let record = ProducerRecord::to(&name).partition(1).value(&[7_u8; 10_000]);
     producer.send(record).await.unwrap().await.unwrap();
     producer.close(std::time::Duration::from_secs(30)).await.unwrap();

@@ -12,7 +12,7 @@ async fn commit_metadata_reaches_the_next_owner() {
     let (p, other) = (TopicPartition::new(&*topic, 0), TopicPartition::new(&*topic, 1));
     let offset = OffsetAndMetadata::new(4).with_leader_epoch(0).with_metadata("{\"checked\":true} \u{1f43c}");
 
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     assigned(&mut first).await;
     assert_eq!(first.committed_metadata(&p), None);
     let plain = OffsetAndMetadata::new(7);
@@ -25,7 +25,7 @@ async fn commit_metadata_reaches_the_next_owner() {
     }
     first.close().await.unwrap();
 
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     assigned(&mut second).await;
     assert_eq!((second.committed(&p), second.committed_metadata(&p)), (Some(4), Some(offset)));
     assert_eq!(second.committed_metadata(&other), Some(plain));
@@ -44,7 +44,7 @@ async fn committed(consumer: &Consumer, p: &TopicPartition, offset: i64) {
 
 /// Returns the offset that the next member of the group finds committed.
 async fn left(client: &Client, group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
-    let mut consumer = Consumer::subscribe(client, group, &[topic], client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.consumer(group).subscribe([topic]).await.unwrap();
     while assigned(&mut consumer).await.len() as i32 != partitions {}
     let found = (0..partitions).map(|p| consumer.committed(&TopicPartition::new(topic, p))).collect();
     consumer.close().await.unwrap();
@@ -66,7 +66,7 @@ async fn auto_commit_covers_records_before_the_last_poll() {
     let group = broker.group("g");
     produce(&client, &topic, 2, 0..20, Compression::None).await;
     let config = auto(&client, Duration::from_millis(5));
-    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut consumer = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     let first = next_records(&mut consumer).await;
     let second = next_records(&mut consumer).await;
     assert_ne!(first.partition, second.partition);
@@ -86,11 +86,11 @@ async fn auto_commit_happens_at_revoke_and_close() {
     let group = broker.group("g");
     produce(&client, &topic, 2, 0..20, Compression::None).await;
     let config = auto(&client, Duration::from_secs(3600));
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     for _ in 0..2 {
         assert_eq!(next_records(&mut first).await.next_offset, 10);
     }
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     // The next poll marks the delivered records as handled.
     let theirs = tokio::select! {
         theirs = some(&mut second) => theirs,
@@ -113,7 +113,7 @@ async fn no_auto_commit_without_an_interval() {
     let group = broker.group("g");
     produce(&client, &topic, 1, 0..10, Compression::None).await;
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut consumer = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     next_records(&mut consumer).await;
     consumer.close().await.unwrap();
     assert_eq!(left(&client, &group, &topic, 1).await, [None]);
@@ -137,7 +137,7 @@ async fn close_waits_for_asynchronous_commits() {
         });
     }
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut consumer = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     assigned(&mut consumer).await;
     let first = consumer.commit_async(&[(p.clone(), 1)]);
     for offset in 2..500 {
@@ -172,7 +172,7 @@ async fn commits_time_out() {
     let group = test.group("g");
     for fault in [Fault::DelayResponse(LONG), Fault::Error(14), Fault::Close] {
         let config = client.config().consumer.clone();
-        let mut consumer = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+        let mut consumer = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
         assigned(&mut consumer).await;
         broker.set_hook(move |request| (request.api_key == OFFSET_COMMIT).then_some(fault));
         let behind = consumer.commit_async(&[(p.clone(), 1)]);

@@ -30,7 +30,7 @@ async fn owns(consumer: &Consumer, count: usize) {
 
 /// Puts records into some partitions and has all of them read and committed. Nothing is taken meanwhile.
 async fn read_on(consumer: &mut Consumer, client: &Client, topic: &str, partitions: &BTreeSet<i32>) {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let mut open = BTreeMap::new();
     for p in partitions {
         let sent = producer.send(ProducerRecord::to(topic).value("-1").partition(*p)).await.unwrap();
@@ -63,13 +63,13 @@ async fn retained_partitions_are_read_throughout_a_rebalance() {
     let topic = topic(&broker, &client, "t", 6).await;
     let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
     config.assignors = vec![AssignorKind::CooperativeSticky];
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     assert_eq!(assigned(&mut first).await.len(), 6);
 
     // The third rebalance waits for the second member to release its revoked partitions.
     let mut eager = config.clone();
     eager.assignors = vec![AssignorKind::custom(Eager)];
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], eager).await.unwrap();
+    let mut second = client.consumer(&group).config(eager).subscribe([&topic]).await.unwrap();
     let (has, had) = oneshot::channel();
     let (held, holds) = oneshot::channel();
     let (release, released) = oneshot::channel::<()>();
@@ -102,7 +102,7 @@ async fn retained_partitions_are_read_throughout_a_rebalance() {
     drop(revocation);
     soon(had).await.unwrap();
 
-    let third = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let third = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     assert_eq!(soon(holds).await.unwrap(), 3);
     while first.state() != ConsumerState::Joining {
         read_on(&mut first, &client, &topic, &kept).await;
@@ -189,12 +189,12 @@ async fn a_range_only_member_reverts_the_group() {
     let topic = topic(&broker, &client, "t", 4).await;
     let group = broker.group("g");
     produce(&client, &topic, 4, 0..40, Compression::None).await;
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut first = client.consumer(&group).subscribe([&topic]).await.unwrap();
     assert_eq!(assigned(&mut first).await.len(), 4);
     let committer = first.committer();
     let mut config = client.config().consumer.clone();
     config.assignors = vec![AssignorKind::Range];
-    let second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     loop {
         match next(&mut first).await {
             ConsumerEvent::Lost(partitions) => break assert_eq!(partitions.len(), 4),

@@ -41,7 +41,7 @@ async fn a_corrupt_batch_is_reported_once_and_not_skipped() {
     batch[last] ^= 1;
     let at = broker.append_raw_batch(&topic, 0, &batch).unwrap();
     let mut consumer =
-        Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), client.config().consumer.clone())
+        client.reader().assign(all(&topic, 2, StartOffset::Earliest))
             .await
             .unwrap();
     let mut seen = Vec::new();
@@ -77,7 +77,7 @@ async fn reading_survives_leader_moves_and_broker_stops() {
     let topic = topic(&test, &client, "t", 3).await;
     let mut config = client.config().consumer.clone();
     config.partition_fetch_bytes = 1 << 10;
-    let mut consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 3, StartOffset::Earliest)).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..6 {
         produce(&client, &topic, 3, round * 600..(round + 1) * 600, Compression::None).await;
@@ -107,7 +107,7 @@ async fn a_coordinator_move_loses_nothing() {
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
     let group = test.group("g");
-    let mut consumer = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.consumer(&group).subscribe([&topic]).await.unwrap();
     assert_eq!(assigned(&mut consumer).await.len(), 2);
     let generation = consumer.generation();
     for round in 0..4 {
@@ -176,7 +176,7 @@ async fn a_member_without_heartbeat_responses_loses_its_partitions() {
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
     let mut consumer =
-        Consumer::subscribe(&client, &test.group("g"), &[&topic], client.config().consumer.clone()).await.unwrap();
+        client.consumer(&test.group("g")).subscribe([&topic]).await.unwrap();
     assigned(&mut consumer).await;
     broker.set_hook(|request| (request.api_key == HEARTBEAT).then_some(Fault::Close));
     loop {
@@ -205,10 +205,10 @@ async fn close_leaves_no_connection() {
     let group = test.group("g");
     let mut config = client.config().consumer.clone();
     config.assignors = vec![AssignorKind::Range];
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     assigned(&mut first).await;
     // Its JoinGroup waits: the first member does not release its partitions.
-    let second = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let second = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     let revocation = loop {
         if let ConsumerEvent::Revoked(revocation) = next(&mut first).await {
             break revocation;
@@ -220,9 +220,9 @@ async fn close_leaves_no_connection() {
     assert_eq!(broker.group_members(&group).len(), 1);
     soon(first.close()).await.unwrap();
     assert!(broker.group_members(&group).is_empty());
-    let alone = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config.clone()).await.unwrap();
+    let alone = client.reader().config(config.clone()).assign(all(&topic, 3, StartOffset::Earliest)).await.unwrap();
     soon(alone.abort()).await;
-    let dropped = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let dropped = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     drop(dropped);
     client.close().await;
     while broker.connection_count() > 0 {

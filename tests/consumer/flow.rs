@@ -5,7 +5,7 @@ use super::*;
 /// Puts `n` records of zeros into each partition, `size` bytes each, in gzipped batches of about `batch` bytes.
 async fn zeros(broker: &TestBroker, topic: &str, partitions: i32, n: usize, size: usize, batch: usize) {
     let client = connect(broker.config().batch_size(batch).linger(Duration::from_millis(5))).await;
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let (value, mut sent) = (vec![0; size], Vec::new());
     for i in 0..n * partitions as usize {
         let record = ProducerRecord::to(topic).value(&value).partition((i % partitions as usize) as i32);
@@ -27,7 +27,7 @@ async fn fetch_memory_of_slow_partitions_is_bounded() {
     zeros(&broker, &topic, 8, 400, 1000, BATCH).await;
     let mut config = client.config().consumer.clone();
     config.prefetch_bytes = PREFETCH;
-    let mut consumer = Consumer::assign(&client, all(&topic, 8, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 8, StartOffset::Earliest)).await.unwrap();
     let (mut kept, mut fast) = (Vec::new(), 0);
     while fast < 400 {
         let records = next_records(&mut consumer).await;
@@ -57,7 +57,7 @@ async fn a_batch_larger_than_the_prefetch_budget_is_read() {
     zeros(&broker, &topic, 2, 90, 10_000, 900_000).await;
     let mut config = client.config().consumer.clone();
     config.prefetch_bytes = 16 << 10;
-    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
     let mut seen = 0;
     while seen < 180 {
         seen += next_records(&mut consumer).await.records.len();

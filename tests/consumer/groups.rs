@@ -52,7 +52,7 @@ impl Member {
         name: &str,
         shared: &Shared,
     ) -> Self {
-        let mut consumer = Consumer::subscribe(client, group, &[topic], config).await.unwrap();
+        let mut consumer = client.consumer(group).config(config).subscribe([topic]).await.unwrap();
         let (stop, mut stopped) = oneshot::channel();
         let (publish, owns) = watch::channel(None);
         let (shared, me) = (Arc::clone(shared), name.to_owned());
@@ -200,7 +200,7 @@ async fn a_revoked_partition_is_owned_until_released() {
     let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
     config.assignors = vec![AssignorKind::Range];
     produce(&client, &topic, 2, 0..20, Compression::None).await;
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     assert_eq!(first.state(), ConsumerState::Joining);
     assert_eq!(assigned(&mut first).await.len(), 2);
     assert_eq!((first.state(), first.assignment().len()), (ConsumerState::Member, 2));
@@ -208,7 +208,7 @@ async fn a_revoked_partition_is_owned_until_released() {
     let (p, handled) = (records.topic_partition(), records.next_offset - 3);
     let committer = first.committer();
 
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     let revocation = loop {
         if let ConsumerEvent::Revoked(revocation) = next(&mut first).await {
             break revocation;
@@ -247,9 +247,9 @@ async fn a_revocation_ends_at_its_deadline() {
         let mut config = client.config().consumer.clone();
         config.rebalance_timeout = Duration::from_secs(2);
         config.assignors = vec![assignor];
-        let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+        let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
         assigned(&mut first).await;
-        let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+        let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
         // The group does not wait for a program that does not listen.
         while assigned(&mut second).await.is_empty() {}
         // What was fetched for it meanwhile is discarded.
@@ -271,7 +271,7 @@ async fn a_group_that_starts_at_the_end_misses_nothing_after() {
     config.offset_reset = OffsetReset::Latest;
     produce(&client, &topic, 2, 0..10, Compression::None).await;
     // This one finds the ends and dies before it has handled anything.
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     let mut ends: BTreeSet<_> = assigned(&mut first).await.into_iter().collect();
     while !ends.is_empty() {
         let p = next_records(&mut first).await.topic_partition();
@@ -292,7 +292,7 @@ async fn a_group_reads_added_partitions() {
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    let mut consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     assert_eq!(assigned(&mut consumer).await.len(), 1);
     Admin::new(&client).create_partitions(&topic, 3).await.unwrap();
     assert_eq!(assigned(&mut consumer).await.len(), 2);

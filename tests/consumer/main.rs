@@ -59,7 +59,7 @@ async fn topic(broker: &TestBroker, client: &Client, name: &str, partitions: i32
 
 /// Puts a record with each number as its value into partition number modulo `partitions`.
 async fn produce(client: &Client, topic: &str, partitions: i32, numbers: Range<i32>, compression: Compression) {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let mut sent = Vec::new();
     for n in numbers {
         let value = n.to_string();
@@ -113,7 +113,7 @@ async fn some(consumer: &mut Consumer) -> Vec<TopicPartition> {
 /// Reads given partitions to their ends: what `exit at end` does.
 async fn read_to_end(client: &Client, from: Vec<(TopicPartition, StartOffset)>, config: ConsumerConfig) -> Vec<i32> {
     let mut open: BTreeSet<_> = from.iter().map(|(p, _)| p.clone()).collect();
-    let mut consumer = Consumer::assign(client, from, config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(from).await.unwrap();
     let mut seen = Vec::new();
     while !open.is_empty() {
         let records = next_records(&mut consumer).await;
@@ -128,7 +128,7 @@ async fn read_to_end(client: &Client, from: Vec<(TopicPartition, StartOffset)>, 
 
 /// Reads with a group until nothing is left, commits all, and leaves.
 async fn drain(client: &Client, group: &str, topic: &str, config: ConsumerConfig) -> Vec<i32> {
-    let mut consumer = Consumer::subscribe(client, group, &[topic], config).await.unwrap();
+    let mut consumer = client.consumer(group).config(config).subscribe([topic]).await.unwrap();
     let mut open: BTreeSet<_> = assigned(&mut consumer).await.into_iter().collect();
     let mut seen = Vec::new();
     while !open.is_empty() {

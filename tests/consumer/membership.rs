@@ -16,7 +16,7 @@ async fn a_static_member_that_restarts_costs_no_rebalance() {
             config.assignors = vec![assignor.clone()];
             config.session_timeout = Duration::from_secs(30);
             let (client, group, topic) = (&client, &group, &topic);
-            async move { Consumer::subscribe(client, group, &[topic], config).await.unwrap() }
+            async move { client.consumer(group).config(config).subscribe([topic]).await.unwrap() }
         };
         let mut first = start("one").await;
         assigned(&mut first).await;
@@ -75,11 +75,11 @@ pub async fn hangs_and_goes_on(client: &Client, topic: &str, group: &str, settin
     produce(client, topic, 2, 0..20, Compression::None).await;
     let mut config = settings.clone();
     config.max_poll_interval = Duration::from_millis(500);
-    let mut hung = Consumer::subscribe(client, group, &[topic], config).await.unwrap();
+    let mut hung = client.consumer(group).config(config).subscribe([topic]).await.unwrap();
     let records = next_records(&mut hung).await;
     let committer = hung.committer();
     // It handles these, and does not come back for more: another one gets all.
-    let mut other = Consumer::subscribe(client, group, &[topic], settings).await.unwrap();
+    let mut other = client.consumer(group).config(settings).subscribe([topic]).await.unwrap();
     soon(async {
         while other.assignment().len() != 2 {
             tokio::select! {
@@ -115,7 +115,7 @@ async fn heartbeats_continue_during_slow_commits_and_polls() {
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
     let mut consumer =
-        Consumer::subscribe(&client, &test.group("g"), &[&topic], client.config().consumer.clone()).await.unwrap();
+        client.consumer(&test.group("g")).subscribe([&topic]).await.unwrap();
     let partitions = assigned(&mut consumer).await;
     let generation = consumer.generation();
     let slow = test.shortest_session() * 3;

@@ -122,7 +122,7 @@ async fn share(
             theirs = Some(Other::start(other(&group, &topic)));
             shares(client, &group, &[6]).await;
         }
-        let mut consumer = Consumer::subscribe(client, &group, &[&topic], config).await.unwrap();
+        let mut consumer = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
         let (stop, mut stopped) = oneshot::channel::<()>();
         let member = tokio::spawn(async move {
             loop {

@@ -63,7 +63,7 @@ impl Member {
     }
 
     async fn join_as(client: &Client, group: &str, topic: &str, config: ConsumerConfig) -> Result<Self> {
-        let mut consumer = Consumer::subscribe(client, group, &[topic], config).await?;
+        let mut consumer = client.consumer(group).config(config).subscribe([topic]).await?;
         let first = soon(consumer.recv()).await?;
         let (publish, state) = watch::channel(State::default());
         let (stop, stopped) = oneshot::channel();
@@ -227,7 +227,7 @@ async fn a_static_member_keeps_its_partitions() {
     b.owns(2).await;
     let before = a.owns(2).await;
     // While the id is taken its successor waits.
-    let mut successor = Consumer::subscribe(&client, &group, &[&topic], fixed.clone()).await.unwrap();
+    let mut successor = client.consumer(&group).config(fixed.clone()).subscribe([&topic]).await.unwrap();
     let (partitions, ()) = tokio::join!(assigned(&mut successor), a.leave());
     assert_eq!(partitions.iter().map(|p| p.partition).collect::<BTreeSet<_>>(), before);
     assert_eq!(b.state.borrow().owned.len(), 2);

@@ -11,7 +11,7 @@ async fn offsets_for_times_and_ends() {
     let topic = topic(&broker, &client, "t", 2).await;
     produce(&client, &topic, 1, 0..100, Compression::None).await;
     let config = client.config().consumer.clone();
-    let consumer = Consumer::assign(&client, all(&topic, 1, StartOffset::Latest), config).await.unwrap();
+    let consumer = client.reader().config(config).assign(all(&topic, 1, StartOffset::Latest)).await.unwrap();
     let [p, empty] = [0, 1].map(|i| TopicPartition::new(&*topic, i));
     let both = [p.clone(), empty.clone()];
     assert_eq!(consumer.beginning_offsets(&both).await.unwrap(), [(p.clone(), 0), (empty.clone(), 0)].into());
@@ -41,9 +41,9 @@ async fn until(consumer: &mut Consumer, last: i32) -> Vec<i32> {
 /// A consumer of partition 0, alone or in a group, that has its partition.
 async fn reader(test: &TestBroker, client: &Client, topic: &str, group: bool, config: ConsumerConfig) -> Consumer {
     let mut consumer = if group {
-        Consumer::subscribe(client, &test.group("g"), &[topic], config).await.unwrap()
+        client.consumer(&test.group("g")).config(config).subscribe([topic]).await.unwrap()
     } else {
-        Consumer::assign(client, all(topic, 1, StartOffset::Earliest), config).await.unwrap()
+        client.reader().config(config).assign(all(topic, 1, StartOffset::Earliest)).await.unwrap()
     };
     assert_eq!(assigned(&mut consumer).await.len(), 1);
     consumer
@@ -109,7 +109,7 @@ async fn a_paused_partition_resumes_with_its_buffered_records() {
     produce(&small, &topic, 2, 0..2000, Compression::None).await;
     let mut config = client.config().consumer.clone();
     config.partition_fetch_bytes = 2 << 10;
-    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
     let [p, other] = [0, 1].map(|i| TopicPartition::new(&*topic, i));
     let mut seen = [Vec::new(), Vec::new()];
     let read = async |consumer: &mut Consumer, seen: &mut [Vec<i32>; 2]| {
@@ -148,8 +148,8 @@ async fn without_a_reset_policy_the_application_decides() {
     let mut config = client.config().consumer.clone();
     config.offset_reset = OffsetReset::None;
     let p = TopicPartition::new(&*topic, 0);
-    let alone = Consumer::assign(&client, all(&topic, 1, StartOffset::Offset(500)), config.clone()).await.unwrap();
-    let member = Consumer::subscribe(&client, &test.group("g"), &[&topic], config).await.unwrap();
+    let alone = client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Offset(500))).await.unwrap();
+    let member = client.consumer(&test.group("g")).config(config).subscribe([&topic]).await.unwrap();
     for (mut consumer, why) in [(alone, "offset 500 of"), (member, "committed no offset of")] {
         let e = loop {
             match soon(consumer.recv()).await {
@@ -224,7 +224,7 @@ async fn a_position_rejected_for_a_moment_is_kept() {
         produce(&client, &topic, 1, 0..10, Compression::None).await;
         let mut config = client.config().consumer.clone();
         config.offset_reset = reset;
-        let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+        let mut consumer = client.reader().config(config).assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
         assert_eq!(until(&mut consumer, 9).await, (0..10).collect::<Vec<_>>());
         // The other partition of the same request is served meanwhile. It is over when the position was held against the log some times.
         let looks = Arc::new(AtomicUsize::new(0));
@@ -268,7 +268,7 @@ async fn records_are_fetched_from_the_same_rack() {
         *left -= i32::from(refuse);
         refuse.then_some(Fault::Error(1))
     });
-    let mut consumer = Consumer::assign(&client, all(&topic, 1, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 1, StartOffset::Earliest)).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..5 {
         match round {
@@ -308,7 +308,7 @@ async fn idle_partitions_stay_in_the_fetch_session() {
         None
     });
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::assign(&client, all(&topic, PARTITIONS, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, PARTITIONS, StartOffset::Earliest)).await.unwrap();
     let mut seen = BTreeSet::new();
     while seen.len() < PARTITIONS as usize {
         seen.insert(next_records(&mut consumer).await.partition);
@@ -341,12 +341,12 @@ async fn latest_reads_new_partitions_from_their_start() {
     produce(&client, &topic, 1, 0..3, Compression::None).await;
     let mut config = client.config().consumer.clone();
     config.offset_reset = OffsetReset::Latest;
-    let mut consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    let mut consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     assigned(&mut consumer).await;
     // Another client makes the topic grow and writes before this one knows.
     let other = Client::connect(broker.config().build().unwrap()).await.unwrap();
     Admin::new(&other).create_partitions(&topic, 3).await.unwrap();
-    let producer = Producer::new(&other, other.config().producer.clone()).unwrap();
+    let producer = other.producer().start().unwrap();
     for partition in [1, 2] {
         let value = partition.to_string();
         soon(async {

@@ -42,7 +42,7 @@ async fn a_recreated_topic_is_read_from_its_start() {
     // Metadata of its own, at its default age: only the missing topic makes it look again.
     let reader = connect(broker.config()).await;
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(&reader, &broker.group("g"), &[&topic], config).await.unwrap();
+    let mut consumer = reader.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     for round in 0..2 {
         while assigned(&mut consumer).await.len() != 2 {}
         produce(&client, &topic, 2, 0..10 + round, Compression::None).await;
@@ -67,7 +67,7 @@ async fn large_compressed_batches_are_read_in_order() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 2).await;
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let mut random = fastrand::Rng::with_seed(7);
     let values: Vec<Vec<u8>> = (0..400).map(|_| (0..4000).map(|_| random.u8(..)).collect()).collect();
     let mut sent = Vec::new();
@@ -81,7 +81,7 @@ async fn large_compressed_batches_are_read_in_order() {
     producer.close(LONG).await.unwrap();
     let mut config = client.config().consumer.clone();
     config.partition_fetch_bytes = 1 << 10; // less than a batch
-    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
     let mut next = [0_i64; 2];
     while next != [200, 200] {
         let records = next_records(&mut consumer).await;
@@ -106,7 +106,7 @@ async fn a_slow_partition_does_not_block_others() {
     let mut config = client.config().consumer.clone();
     config.prefetch_bytes = 64 << 10;
     config.partition_fetch_bytes = 2 << 10;
-    let mut consumer = Consumer::assign(&client, all(&topic, 2, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
     let mut kept = Vec::new();
     let (mut slow, mut fast) = (0, 0);
     while fast < 2000 {
@@ -131,7 +131,7 @@ async fn records_larger_than_fetch_limits_are_read() {
     let broker = support::broker().await;
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let value = vec![7; 100_000];
     for i in 0..12 {
         producer.send(ProducerRecord::to(&topic).value(&value).partition(i % 3)).await.unwrap().await.unwrap();
@@ -139,7 +139,7 @@ async fn records_larger_than_fetch_limits_are_read() {
     producer.close(LONG).await.unwrap();
     let mut config = client.config().consumer.clone();
     (config.fetch_max_bytes, config.partition_fetch_bytes, config.prefetch_bytes) = (1 << 10, 1 << 10, 1 << 10);
-    let mut consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 3, StartOffset::Earliest)).await.unwrap();
     let mut next = [0_i64; 3];
     while next != [4; 3] {
         for record in next_records(&mut consumer).await.records {
@@ -165,7 +165,7 @@ async fn a_fetch_may_end_in_a_partial_batch() {
     // Small when compressed and so large when decompressed that each is delivered by itself.
     let large = format!("{topic}-large");
     support::create_topic(&client, &large, 1).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     for n in 0..60 {
         let value = format!("{}{n:03}", "0".repeat(200_000));
         let record = ProducerRecord::to(&large).value(&value).compression(Compression::gzip(6).unwrap());
@@ -183,23 +183,23 @@ async fn invalid_reads_are_rejected() {
     let config = client.config().consumer.clone();
     let (missing, group) = (broker.topic("missing"), broker.group("g"));
     let kind = |e: Error| (e.kind(), format!("{e:#}"));
-    let (k, text) = kind(Consumer::subscribe(&client, &group, &[&missing], config.clone()).await.unwrap_err());
+    let (k, text) = kind(client.consumer(&group).config(config.clone()).subscribe([&missing]).await.unwrap_err());
     assert_eq!(k, ErrorKind::UnknownTopic);
     assert!(text.contains(&missing) && text.contains(&group), "{text}");
     let from = all(&missing, 1, StartOffset::Earliest);
-    let (k, text) = kind(Consumer::assign(&client, from, config.clone()).await.unwrap_err());
+    let (k, text) = kind(client.reader().config(config.clone()).assign(from).await.unwrap_err());
     assert_eq!(k, ErrorKind::UnknownTopic, "{text}");
     let topic = topic(&broker, &client, "t", 1).await;
     let from = vec![(TopicPartition::new(&*topic, 1), StartOffset::Earliest)];
-    let (k, text) = kind(Consumer::assign(&client, from, config.clone()).await.unwrap_err());
+    let (k, text) = kind(client.reader().config(config.clone()).assign(from).await.unwrap_err());
     assert_eq!(k, ErrorKind::UnknownTopic);
     assert!(text.contains("1 partitions"), "{text}");
     for topics in [&[][..], &[&*topic]] {
         let name = if topics.is_empty() { &*group } else { "" };
-        let e = Consumer::subscribe(&client, name, topics, config.clone()).await.unwrap_err();
+        let e = client.consumer(name).config(config.clone()).subscribe(topics).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config, "{e}");
     }
-    let alone = Consumer::assign(&client, all(&topic, 1, StartOffset::Earliest), config.clone()).await.unwrap();
+    let alone = client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Earliest)).await.unwrap();
     let e = alone.commit(&[(TopicPartition::new(&*topic, 0), 0)]).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e}");
     alone.close().await.unwrap();
@@ -207,7 +207,7 @@ async fn invalid_reads_are_rejected() {
     let mut config = config;
     config.session_timeout = Duration::from_millis(3); // less than brokers allow
     config.heartbeat_interval = Duration::from_millis(1);
-    let mut refused = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut refused = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     let e = soon(refused.recv()).await.unwrap_err();
     assert!(format!("{e:#}").contains("REDPANDA_SESSION_TIMEOUT") && format!("{e:#}").contains(&group), "{e:#}");
     assert_eq!(refused.state(), ConsumerState::Closed);

@@ -24,7 +24,7 @@ async fn a_stream_returns_each_record_once_in_order() {
     let topic = topic(&broker, &client, "t", 3).await;
     produce(&client, &topic, 3, 0..300, Compression::None).await;
     let config = client.config().consumer.clone();
-    let consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let consumer = client.reader().config(config).assign(all(&topic, 3, StartOffset::Earliest)).await.unwrap();
     let mut messages = consumer.into_stream();
     let seen = take(&mut messages, 300).await;
     for p in 0..3 {
@@ -54,7 +54,7 @@ async fn a_stream_commits_under_its_assignment() {
     let topic = topic(&broker, &client, "t", 2).await;
     let (group, config) = (broker.group("g"), client.config().consumer.clone());
     produce(&client, &topic, 2, 0..20, Compression::None).await;
-    let consumer = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let consumer = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     let mut first = consumer.into_stream();
     let seen = take(&mut first, 20).await;
     for message in &seen {
@@ -62,7 +62,7 @@ async fn a_stream_commits_under_its_assignment() {
     }
 
     // Polling the stream releases revoked partitions, and earlier records are committed.
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     let theirs = tokio::select! {
         theirs = some(&mut second) => theirs[0].clone(),
         more = first.next() => panic!("{more:?}"),
@@ -101,7 +101,7 @@ async fn a_stream_auto_commits_by_record() {
     let mut config = client.config().consumer.clone();
     config.auto_commit_interval = Some(Duration::from_millis(5));
     let p = TopicPartition::new(&*topic, 0);
-    let mut messages = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap().into_stream();
+    let mut messages = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap().into_stream();
     take(&mut messages, 4).await;
     soon(async {
         while messages.consumer().committed(&p) != Some(3) {
@@ -111,7 +111,7 @@ async fn a_stream_auto_commits_by_record() {
     .await;
     assert_eq!(number(&take(&mut messages, 1).await[0]), 4);
     messages.close().await.unwrap();
-    let mut messages = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap().into_stream();
+    let mut messages = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap().into_stream();
     assert_eq!(number(&take(&mut messages, 1).await[0]), 5, "closing says that the last one was handled");
     messages.close().await.unwrap();
 }
@@ -124,7 +124,7 @@ async fn a_stream_ends_after_a_fatal_error() {
     let mut config = client.config().consumer.clone();
     config.session_timeout = Duration::from_millis(3); // less than brokers allow
     config.heartbeat_interval = Duration::from_millis(1);
-    let consumer = Consumer::subscribe(&client, &broker.group("g"), &[&topic], config).await.unwrap();
+    let consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     let seen: Vec<_> = soon(consumer.into_stream().collect::<Vec<_>>()).await;
     assert_eq!(seen.len(), 1);
     assert!(format!("{:#}", seen[0].as_ref().unwrap_err()).contains("REDPANDA_SESSION_TIMEOUT"));
@@ -136,7 +136,7 @@ async fn poll_returns_all_available_records_or_times_out() {
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 3).await;
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::assign(&client, all(&topic, 3, StartOffset::Earliest), config).await.unwrap();
+    let mut consumer = client.reader().config(config).assign(all(&topic, 3, StartOffset::Earliest)).await.unwrap();
     let mut open: BTreeSet<_> = (0..3).collect();
     while !open.is_empty() {
         for records in soon(consumer.poll(LONG)).await.unwrap() {
@@ -168,12 +168,12 @@ async fn poll_releases_revoked_partitions_at_once() {
     let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
     config.auto_commit_interval = Some(Duration::from_secs(3600));
     produce(&client, &topic, 2, 0..20, Compression::None).await;
-    let mut first = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap();
+    let mut first = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap();
     let mut seen = 0;
     while seen < 20 {
         seen += soon(first.poll(LONG)).await.unwrap().iter().map(|r| r.records.len()).sum::<usize>();
     }
-    let mut second = Consumer::subscribe(&client, &group, &[&topic], config).await.unwrap();
+    let mut second = client.consumer(&group).config(config).subscribe([&topic]).await.unwrap();
     let theirs = tokio::select! {
         theirs = some(&mut second) => theirs,
         never = async { loop { first.poll(LONG).await.unwrap(); } } => never,
@@ -191,10 +191,10 @@ async fn an_unpolled_stream_leaves_the_group() {
     let (group, mut config) = (broker.group("g"), client.config().consumer.clone());
     produce(&client, &topic, 2, 0..20, Compression::None).await;
     config.max_poll_interval = Duration::from_millis(500);
-    let mut hung = Consumer::subscribe(&client, &group, &[&topic], config.clone()).await.unwrap().into_stream();
+    let mut hung = client.consumer(&group).config(config.clone()).subscribe([&topic]).await.unwrap().into_stream();
     let first = take(&mut hung, 1).await.remove(0);
     // It handles that one, and does not come back for more.
-    let mut other = Consumer::subscribe(&client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut other = client.consumer(&group).subscribe([&topic]).await.unwrap();
     soon(async {
         while other.assignment().len() != 2 {
             tokio::select! {

@@ -113,7 +113,7 @@ async fn consume(
     settings: ConsumerConfig,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> ailurus::Result<()> {
-    let consumer = until_joined(|| Consumer::subscribe(client, GROUP, &[TOPIC], settings.clone())).await?;
+    let consumer = until_joined(|| client.consumer(GROUP).config(settings.clone()).subscribe([TOPIC])).await?;
     let random = Rng::with_seed(world.plan.seed ^ (number as u64) << 32);
     let mut member = Member { world, number, consumer, random, done: HashMap::new() };
     loop {

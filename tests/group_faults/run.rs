@@ -246,7 +246,7 @@ async fn write(world: Arc<World>) {
             break client;
         }
     };
-    let producer = Producer::new(&client, config.producer.clone()).expect("these settings are allowed");
+    let producer = client.producer().config(config.producer.clone()).start().expect("these settings are allowed");
     let mut random = Rng::with_seed(plan.seed);
     let mut waiting = Vec::new();
     for n in 0..plan.records {

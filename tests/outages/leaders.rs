@@ -32,7 +32,7 @@ fn config(broker: &Broker) -> ailurus::Config {
 }
 
 async fn write(client: &Client, partition: i32) {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let record = ProducerRecord::to("t").value("x").partition(partition);
     soon(async { producer.send(record).await.unwrap().await.unwrap() }).await;
     soon(producer.close(LONG)).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_program_sees_which_partition_waits_for_which_broker() {
     let (broker, away) = broker().await;
     let client = Client::connect(config(&broker)).await.unwrap();
     let from = [0, 1].map(|p| (TopicPartition::new("t", p), StartOffset::Earliest)).to_vec();
-    let mut consumer = Consumer::assign(&client, from, client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.reader().assign(from).await.unwrap();
     // It leads, and its connections break.
     broker.set_hook(move |request| (request.node == away && request.api_key == 1).then_some(Fault::Close));
     until(async || !consumer.problems().is_empty()).await;

@@ -78,7 +78,7 @@ async fn run_on(plan: &Plan) -> u64 {
     });
     let login = SaslConfig::plain("writer", "secret");
     let writers = Client::connect(settings(&broker, "writer", login)).await.unwrap();
-    let writer = Producer::new(&writers, writers.config().producer.clone()).unwrap();
+    let writer = writers.producer().start().unwrap();
     let world = World { plan: plan.clone(), broker, state, writer, _writers: writers };
     match plan.role {
         Role::Member(protocol) => world.member(protocol).await,
@@ -191,7 +191,7 @@ impl World {
         config.consumer.group_protocol = protocol;
         let begin = async {
             let client = self.client(&config).await;
-            let consumer = Consumer::subscribe(&client, "g", &[TOPIC], config.consumer.clone()).await.unwrap();
+            let consumer = client.consumer("g").config(config.consumer.clone()).subscribe([TOPIC]).await.unwrap();
             (client, consumer)
         };
         let (_client, mut consumer) = self.beside(begin).await;
@@ -246,7 +246,7 @@ impl World {
     async fn producer(&self) {
         let config = self.victim();
         let client = self.beside(self.client(&config)).await;
-        let producer = Producer::new(&client, config.producer.clone()).unwrap();
+        let producer = client.producer().config(config.producer.clone()).start().unwrap();
         let send = |n: i32| {
             let (value, producer) = (n.to_string(), &producer);
             async move {

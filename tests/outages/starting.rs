@@ -22,7 +22,7 @@ async fn down() -> (Broker, Client) {
     broker.create_topic("t", 1).unwrap();
     let client = Client::new(config(&broker));
     let writer = Client::connect(config(&broker)).await.unwrap();
-    let producer = Producer::new(&writer, writer.config().producer.clone()).unwrap();
+    let producer = writer.producer().start().unwrap();
     producer.send(ProducerRecord::to("t").value("x")).await.unwrap().await.unwrap();
     soon(producer.close(LONG)).await.unwrap();
     writer.close().await;
@@ -77,7 +77,7 @@ async fn health_says(service: &RedpandaService, why: &str) {
 async fn a_member_waits_for_a_broker_at_its_start() {
     let (broker, client) = down().await;
     let service = RedpandaService::new(&client).unwrap();
-    let begins = Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone());
+    let begins = client.consumer("g").subscribe(["t"]);
     let back = async {
         health_says(&service, "no broker could be reached").await;
         broker.start_node(0).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_member_waits_for_names_that_can_t_be_resolved() {
     config.brokers.insert(0, "nowhere.invalid:9092".parse().unwrap());
     let client = Client::new(config);
     let service = RedpandaService::new(&client).unwrap();
-    let begins = Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone());
+    let begins = client.consumer("g").subscribe(["t"]);
     let back = async {
         health_says(&service, "nowhere.invalid:9092: the name could not be resolved").await;
         broker.start_node(0).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_subscription_waits_for_a_broker_at_its_start() {
 async fn a_consumer_without_a_group_waits_for_a_broker_at_its_start() {
     let (broker, client) = down().await;
     let from = vec![(TopicPartition::new("t", 0), StartOffset::Earliest)];
-    let begins = Consumer::assign(&client, from, client.config().consumer.clone());
+    let begins = client.reader().assign(from);
     tokio::pin!(begins);
     // Polled, and not ended by a broker that is away.
     tokio::select! {
@@ -175,14 +175,14 @@ async fn what_a_broker_answers_ends_a_start() {
     broker.start_node(0).await.unwrap();
     // The topic is there, and may not be used.
     broker.set_hook(|request| (request.api_key == METADATA).then_some(Fault::Error(29)));
-    let e = soon(Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone())).await.unwrap_err();
+    let e = soon(client.consumer("g").subscribe(["t"])).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Authorization, "{e:?}");
     let (subscription, _) = soon(subscribe(&client)).await;
     assert_eq!(subscription.unwrap_err().kind(), ErrorKind::Authorization);
     // A client that closes ends what waits.
     broker.stop_node(0).await.unwrap();
     let client = Client::new(config(&broker));
-    let begins = Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone());
+    let begins = client.consumer("g").subscribe(["t"]);
     let (ended, ()) = soon(async { tokio::join!(begins, client.close()) }).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
 }
@@ -195,7 +195,7 @@ async fn a_first_login_that_is_refused_ends_a_start() {
     config.security_protocol = SecurityProtocol::SaslPlaintext;
     config.sasl = Some(SaslConfig::plain("somebody", "wrong").allow_cleartext(true));
     let client = Client::new(config);
-    let e = soon(Consumer::subscribe(&client, "g", &["t"], client.config().consumer.clone())).await.unwrap_err();
+    let e = soon(client.consumer("g").subscribe(["t"])).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Authentication, "{e:?}");
     assert!(format!("{e:#}").contains("group \"g\""), "{e:#}");
     let (subscription, _) = soon(subscribe(&client)).await;

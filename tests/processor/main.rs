@@ -39,7 +39,7 @@ async fn filled(broker: &TestBroker, client: &Client, name: &str, partitions: i3
 }
 
 async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<usize>) {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let mut sent = Vec::new();
     for i in numbers {
         let (key, value) = ((i % 10).to_string(), i.to_string());
@@ -239,7 +239,7 @@ async fn read_all(client: &Client, topic: &str) -> Vec<ailurus::Record> {
     let count = Admin::new(client).describe_topic(topic).await.unwrap().partitions.len();
     let from: Vec<_> = (0..count).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest)).collect();
     let mut open: BTreeSet<_> = from.iter().map(|(tp, _)| tp.partition).collect();
-    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.reader().assign(from).await.unwrap();
     let mut all = Vec::new();
     while !open.is_empty() {
         if let ConsumerEvent::Records(mut r) = consumer.recv().await.unwrap() {

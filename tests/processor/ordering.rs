@@ -183,7 +183,7 @@ async fn a_slow_partition_leaves_permits_for_others() {
         connect(broker.config().handler_ordering(HandlerOrdering::Unordered).handler_concurrency(16_usize)).await;
     let topic = broker.topic("slow");
     Admin::new(&client).create_topic(&topic, 2, None).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let send = async |partition: i32, count: usize| {
         for i in 0..count {
             let value = i.to_string();
@@ -226,7 +226,7 @@ async fn a_full_queue_pauses_fetching() {
     let client = connect(config).await;
     // Each key once, and all of them fail: what has failed waits, and must not be joined by all others.
     let topic = filled(&broker, &client, "room", 1, 0).await;
-    let producer = ailurus::Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     for n in 0..100 {
         let (key, value) = (format!("key-{n}"), n.to_string());
         drop(producer.send(ailurus::ProducerRecord::to(&topic).key(&key).value(&value)).await.unwrap());

@@ -64,7 +64,7 @@ impl Program {
 }
 
 async fn send(client: &Client, topic: &str, values: &[&str]) {
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     for value in values {
         producer.send(ProducerRecord::to(topic).key(value).value(value)).await.unwrap().await.unwrap();
     }

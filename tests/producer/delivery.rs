@@ -142,7 +142,7 @@ async fn compression_per_topic_and_record() {
     settings.compression = Compression::Snappy;
     settings.topic_compression.insert(s.topic.clone(), Compression::Zstd);
     settings.topic_compression.insert("another".into(), Compression::gzip(1).unwrap());
-    let producer = Producer::new(&s.client, settings).unwrap();
+    let producer = s.client.producer().config(settings).start().unwrap();
     let value = "compressible ".repeat(5000);
     let record = ProducerRecord::to(&s.topic).value(&value);
     for record in [record, record.compression(Compression::Lz4), record] {

@@ -241,7 +241,7 @@ async fn topic_lookup_lasts_until_the_delivery_timeout() {
     });
     let quick = broker.config().retry_backoff(Duration::from_millis(5)).retry_backoff_max(Duration::from_millis(20));
     let client = Client::new(quick.build().unwrap());
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let sent = producer.send(ProducerRecord::to("later").value("0")).await.unwrap();
     assert_eq!(sent.await.unwrap().offset, Some(0));
     assert!(tries.load(Ordering::SeqCst) > 20);
@@ -250,7 +250,7 @@ async fn topic_lookup_lasts_until_the_delivery_timeout() {
     embedded.set_hook(|r| (r.api_key == METADATA).then_some(Fault::Close));
     let mut short = client.config().producer.clone();
     short.delivery_timeout = Duration::from_secs(30);
-    let other = Producer::new(&client, short).unwrap();
+    let other = client.producer().config(short).start().unwrap();
     let waiting = tokio::spawn({
         let other = other.clone();
         async move { other.send(ProducerRecord::to("unheard-of").value("0")).await.map(drop) }
@@ -272,7 +272,7 @@ async fn a_producer_id_is_requested_until_it_succeeds() {
             let away = r.api_key == INIT_PRODUCER_ID && tries.fetch_add(1, Ordering::SeqCst) < 3;
             away.then_some(Fault::Error(code))
         });
-        let producer = Producer::new(&s.client, s.client.config().producer.clone()).unwrap();
+        let producer = s.client.producer().start().unwrap();
         producer.send(ProducerRecord::to(&s.topic).value("0")).await.unwrap().await.unwrap();
         producer.close(PATIENCE).await.unwrap();
         s.close().await;

@@ -117,20 +117,20 @@ async fn a_loading_coordinator_is_retried_and_a_rejection_fails() {
     embedded.create_topic(&topic, 1).unwrap();
     let config = broker.config().retry_backoff(Duration::from_millis(5)).build().unwrap();
     let client = Client::connect(config).await.unwrap();
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     producer.send(ProducerRecord::to(&topic).value("1")).await.unwrap().await.unwrap();
     assert_eq!(tries.load(Ordering::SeqCst), 4);
     producer.close(PATIENCE).await.unwrap();
 
     spoil(embedded, INIT_PRODUCER_ID, |_| Some(Fault::Error(31)));
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let error = producer.send(ProducerRecord::to(&topic).value("1")).await.unwrap().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization);
     assert!(error.to_string().contains("REDPANDA_IDEMPOTENCE=false"), "{error}");
     let mut without = client.config().producer.clone();
     without.idempotence = false;
     without.acks = Acks::Leader;
-    let plain = Producer::new(&client, without).unwrap();
+    let plain = client.producer().config(without).start().unwrap();
     plain.send(ProducerRecord::to(&topic).value("2")).await.unwrap().await.unwrap();
     assert_eq!(stamp(&embedded.log_batches(&topic, 0).unwrap()[1]), (-1, -1, -1, 1));
     for producer in [producer, plain] {
@@ -144,7 +144,7 @@ async fn acks_leader_requires_idempotence_off() {
     let s = Setup::new(1).await;
     let mut config = s.client.config().producer.clone();
     config.acks = Acks::Leader;
-    let error = Producer::new(&s.client, config).unwrap_err();
+    let error = s.client.producer().config(config).start().unwrap_err();
     assert!(error.to_string().contains("REDPANDA_IDEMPOTENCE"), "{error}");
     s.close().await;
 }

@@ -142,7 +142,7 @@ async fn a_topic_is_created_only_if_the_settings_allow_it() {
     for allowed in [false, true] {
         let config = broker.config().allow_auto_topic_creation(allowed).build().unwrap();
         let client = Client::connect(config).await.unwrap();
-        let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+        let producer = client.producer().start().unwrap();
         let topic = broker.topic("new");
         let result = producer.send(ProducerRecord::to(&topic).value("1")).await;
         if allowed {

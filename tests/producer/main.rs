@@ -59,7 +59,7 @@ impl Setup {
         patient.close().await;
         let mut settings = client.config().producer.clone();
         change(&mut settings);
-        let producer = Producer::new(&client, settings).unwrap();
+        let producer = client.producer().config(settings).start().unwrap();
         Self { topic, client, producer, broker }
     }
 
@@ -83,7 +83,7 @@ async fn read(client: &Client, topic: &str) -> BTreeMap<i32, Vec<Record>> {
     let mut open: BTreeMap<i32, i64> = ends.into_iter().map(|(p, end)| (p.partition, end)).collect();
     open.retain(|_, end| *end > 0);
     let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
-    let mut consumer = Consumer::assign(client, assignment, client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.reader().assign(assignment).await.unwrap();
     while !open.is_empty() {
         let event = tokio::time::timeout(PATIENCE, consumer.recv()).await.expect("records come").unwrap();
         if let ConsumerEvent::Records(batch) = event {

@@ -57,7 +57,7 @@ async fn run_on(plan: Plan) -> Outcome {
     settings.buffer_memory = plan.buffer_memory;
     settings.delivery_timeout = plan.delivery_timeout;
     let fired = spoil(&broker, &plan);
-    let producer = Producer::new(&client, settings).expect("these settings are allowed");
+    let producer = client.producer().config(settings).start().expect("these settings are allowed");
 
     let disturbed = tokio::spawn(disturb(Arc::clone(&broker), Arc::clone(&plan), Arc::clone(&fired)));
     let (sent, refused) = send_all(&plan, &producer).await;

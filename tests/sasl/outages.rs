@@ -108,9 +108,9 @@ async fn a_member_recovers() {
             config.consumer.heartbeat_interval = Duration::from_millis(50);
             let client = soon(Client::connect(config)).await.unwrap();
             let topic = broker.create_topic(&client).await;
-            let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+            let producer = client.producer().start().unwrap();
             let settings = client.config().consumer.clone();
-            let mut consumer = Consumer::subscribe(&client, &unique("g"), &[&topic], settings).await.unwrap();
+            let mut consumer = client.consumer(&unique("g")).config(settings).subscribe([&topic]).await.unwrap();
             produce(&producer, &topic, 0..1).await;
             assert_eq!(first(&mut consumer).await, (0, vec![0]));
             away.begins().await;
@@ -135,7 +135,7 @@ async fn a_subscription_recovers_and_health_has_the_reason() {
         config.consumer.heartbeat_interval = Duration::from_millis(50);
         let client = soon(Client::connect(config)).await.unwrap();
         let topic = broker.create_topic(&client).await;
-        let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+        let producer = client.producer().start().unwrap();
         let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let handle = move |message: ailurus::Message| {
             let handled = handled.clone();
@@ -177,7 +177,7 @@ async fn a_producer_recovers() {
         let client = soon(Client::connect(config.build().unwrap())).await.unwrap();
         let topic = broker.create_topic(&client).await;
         // Its producer id is requested during the outage.
-        let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+        let producer = client.producer().start().unwrap();
         away.begins().await;
         // A topic that is not known yet is looked up for as long as the delivery timeout: longer than this outage.
         let (sent, ()) = tokio::join!(producer.send(ProducerRecord::to(&topic).value("0")), away.ends());
@@ -199,9 +199,9 @@ async fn an_outage_of_the_token_source_is_survived() {
     config.consumer.heartbeat_interval = Duration::from_millis(50);
     let client = soon(Client::connect(config)).await.unwrap();
     let topic = broker.create_topic(&client).await;
-    let producer = Producer::new(&client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     let settings = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(&client, &unique("g"), &[&topic], settings).await.unwrap();
+    let mut consumer = client.consumer(&unique("g")).config(settings).subscribe([&topic]).await.unwrap();
     produce(&producer, &topic, 0..1).await;
     assert_eq!(first(&mut consumer).await, (0, vec![0]));
     away.begins().await;

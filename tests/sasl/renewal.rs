@@ -14,8 +14,8 @@ const RENEWALS: i64 = 8;
 /// Sends and reads until `enough`; each record must come once, and in its partition's order.
 async fn traffic(broker: &SaslBroker, client: &Client, enough: impl Fn() -> bool) {
     let (topic, group) = (broker.create_topic(client).await, unique("g"));
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
-    let mut consumer = Consumer::subscribe(client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let producer = client.producer().start().unwrap();
+    let mut consumer = client.consumer(&group).subscribe([&topic]).await.unwrap();
     let (mut sent, mut seen) = (0, 0);
     let mut last = [-1; 3];
     while !enough() || seen < sent {

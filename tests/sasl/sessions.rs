@@ -7,9 +7,9 @@ pub(super) async fn session(client: &Client) {
     let (topic, group) = (unique("t"), unique("g"));
     let admin = Admin::new(client);
     admin.create_topic(&topic, 3, None).await.unwrap();
-    let producer = Producer::new(client, client.config().producer.clone()).unwrap();
+    let producer = client.producer().start().unwrap();
     produce(&producer, &topic, 0..300).await;
-    let mut consumer = Consumer::subscribe(client, &group, &[&topic], client.config().consumer.clone()).await.unwrap();
+    let mut consumer = client.consumer(&group).subscribe([&topic]).await.unwrap();
     let mut seen = BTreeSet::new();
     while seen.len() < 300 {
         for n in next(&mut consumer).await.1 {

@@ -78,7 +78,7 @@ async fn error(config: ConfigBuilder) -> Error {
 async fn produce(client: &Client, topic: &str, values: &[Vec<u8>], compression: Compression) {
     let mut config = client.config().producer.clone();
     config.compression = compression;
-    let producer = Producer::new(client, config).unwrap();
+    let producer = client.producer().config(config).start().unwrap();
     let mut sent = Vec::new();
     for (i, value) in values.iter().enumerate() {
         let partition = i32::try_from(i % 3).unwrap();
@@ -93,7 +93,7 @@ async fn produce(client: &Client, topic: &str, values: &[Vec<u8>], compression: 
 /// Reads so many records as a member of a group, and commits.
 async fn consume(client: &Client, topic: &str, count: usize) -> Vec<Vec<u8>> {
     let settings = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(client, "readers", &[topic], settings).await.unwrap();
+    let mut consumer = client.consumer("readers").config(settings).subscribe([topic]).await.unwrap();
     let mut values = Vec::new();
     let read = async {
         while values.len() < count {

@@ -187,7 +187,7 @@ impl Done {
 /// Sends all records. The first that fails ends it: a run without all of its records measures nothing, and what can pass the
 /// producer has tried again for as long as it may.
 async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
-    let producer = Producer::new(client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let mut done = Done { records: args.records, ..Done::default() };
     match send_all(&producer, args, data, &mut done).await {
         Ok(()) => producer.close(PATIENCE).await?,
@@ -236,7 +236,7 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
 
 async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
     let config = client.config().consumer.clone();
-    let mut consumer = Consumer::subscribe(client, &args.group, &[&args.topic], config).await?;
+    let mut consumer = client.consumer(&args.group).config(config).subscribe([&args.topic]).await?;
     let mut done = Done::default();
     let mut positions = BTreeMap::new();
     while done.records < args.records {
@@ -306,7 +306,7 @@ async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
 }
 
 async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
-    let producer = Producer::new(client, client.config().producer.clone())?;
+    let producer = client.producer().start()?;
     let mut done = Done { records: args.records, ..Done::default() };
     for i in 0..args.records + WARM_UP {
         let (key, value) = data.record(i);

@@ -207,7 +207,7 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
     let consumer = match &args.group {
         Some(group) => {
             let topics: Vec<_> = args.topics.iter().map(String::as_str).collect();
-            Consumer::subscribe(client, group, &topics, config).await?
+            client.consumer(group).config(config).subscribe(&topics).await?
         }
         None => {
             let mut known = start::offsets(&admin, &partitions, args.start(), missing).await?;
@@ -223,7 +223,7 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
             if places.is_empty() && end.is_some() {
                 return Ok(None);
             }
-            Consumer::assign(client, places.into_iter().collect(), config).await?
+            client.reader().config(config).assign(places.into_iter().collect()).await?
         }
     };
     Ok(Some(Reader::new(client, consumer, args, partitions, end)))
@@ -248,7 +248,7 @@ async fn read_one(client: &Client, args: &Consume, at: &At, shutdown: &Shutdown)
         let mut until = EndOfLog::new(BTreeMap::from([(at.partition.clone(), at.offset + 1)]));
         until.assigned(BTreeMap::from([(at.partition.clone(), at.offset)]));
         let place = (at.partition.clone(), StartOffset::Offset(at.offset));
-        let consumer = Consumer::assign(client, vec![place], client.config().consumer.clone()).await?;
+        let consumer = client.reader().assign(vec![place]).await?;
         anyhow::Ok(Ok(Reader::new(client, consumer, args, partitions, Some(until))))
     };
     let Some(reader) = shutdown.unless_requested(open).await else { return Ok(Exit::Interrupted) };

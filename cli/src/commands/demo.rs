@@ -201,7 +201,7 @@ impl Demonstration {
         }
         members.settle().await?;
         self.say("Members", format_args!("2 in each of 2 groups after {:.2?}", begun.elapsed()));
-        let producer = Producer::new(client, self.config.producer.clone())?;
+        let producer = client.producer().config(self.config.producer.clone()).start()?;
         let (phase, phases) = watch::channel(Phase::Begun);
         (*published, ()) = tokio::try_join!(self.publish(&producer, phases), self.kill_and_add(members, phase))?;
         self.wait_for_handled(self.run.history(|h| h.acknowledged_so_far())).await;

@@ -137,7 +137,7 @@ pub async fn run(global: &Global, args: Produce) -> anyhow::Result<Exit> {
     let Some(client) = shutdown.unless_requested(Client::connect(config)).await.transpose()? else {
         return Ok(Exit::Interrupted);
     };
-    let producer = Producer::new(&client, producer_config)?;
+    let producer = client.producer().config(producer_config).start()?;
 
     let begun = Instant::now();
     let state = Arc::new(State::new(args.acks_out));

@@ -71,7 +71,7 @@ impl Bed {
     /// Writes a record to partition 0 of a topic.
     pub fn produce(&self, record: ProducerRecord<'_>) {
         self.runtime.block_on(async {
-            let producer = Producer::new(&self.client, self.client.config().producer.clone()).unwrap();
+            let producer = self.client.producer().start().unwrap();
             producer.send(record.partition(0)).await.unwrap().await.unwrap();
             producer.close(Duration::from_secs(10)).await.unwrap();
         });

@@ -66,7 +66,7 @@ async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdow
     let Some((mut plans, exit)) = read(shutdown, reading).await? else { return Ok(Exit::Interrupted) };
     plans.retain(|p| p.discard > 0 || p.delete_before.is_some());
     if options.yes {
-        let producer = Producer::new(client, client.config().producer.clone())?;
+        let producer = client.producer().start()?;
         let done = carry_out(client, &producer, &mut plans).await;
         let closed = producer.close(CLOSE).await;
         plans.retain(|p| p.done);

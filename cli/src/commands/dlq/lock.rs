@@ -33,7 +33,7 @@ impl Lock {
         let partitions = admin.describe_topic(topic).await?.partitions.len();
         let mut config = client.config().consumer.clone();
         config.offset_reset = OffsetReset::Latest; // there is nothing to read here
-        let mut consumer = Consumer::subscribe(client, &group, &[topic], config).await?;
+        let mut consumer = client.consumer(&group).config(config).subscribe([topic]).await?;
         let joined = tokio::time::timeout(JOIN, async {
             loop {
                 if let ConsumerEvent::Assigned(all) = consumer.recv().await? {

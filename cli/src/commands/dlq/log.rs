@@ -142,7 +142,7 @@ impl Log {
             None
         } else {
             let from = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
-            Some(Consumer::assign(&self.client, from, self.client.config().consumer.clone()).await?)
+            Some(self.client.reader().assign(from).await?)
         };
         Ok(Reader { consumer, end, end_check: EndCheck::new(&self.client), ends: self.ends.clone() })
     }

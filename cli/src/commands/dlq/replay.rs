@@ -46,7 +46,7 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
     // A topic may take larger records than this command would send otherwise.
     settings.max_request_size = LARGEST;
     settings.buffer_memory = settings.buffer_memory.max(LARGEST);
-    let producer = Producer::new(client, settings)?;
+    let producer = client.producer().config(settings).start()?;
     let partitions = BTreeMap::new();
     let mut replay = Replay { client, producer, lock, options, partitions, done: 0, refused: 0, has_begun: false };
     let result = replay.work(topic, shutdown).await;
@@ -321,7 +321,7 @@ async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow:
         return Ok(None);
     }
     let from = [(at.clone(), StartOffset::Offset(offset))].into_iter().collect();
-    let mut consumer = Consumer::assign(client, from, client.config().consumer.clone()).await?;
+    let mut consumer = client.reader().assign(from).await?;
     let reading = async {
         loop {
             if let ConsumerEvent::Records(mut records) = consumer.recv().await? {
