@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ailurus::{Admin, Client, Config, HandlerOrdering, Message, Processor, Producer, ProducerRecord, Subscription};
+use ailurus::{Admin, Client, Config, HandlerOrdering, Message, Processor, ProducerRecord, Subscription};
 use ailurus_broker::{Broker, BrokerConfig};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;

@@ -14,7 +14,7 @@ use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ailurus::{Client, Config, Delivery, Error, Producer, ProducerRecord};
+use ailurus::{Client, Config, Delivery, Error, ProducerRecord};
 use tokio::sync::mpsc;
 
 /// Deliveries that are waited for at a time, at most.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ailurus::{Admin, Client, Config, Error, ErrorKind, Producer, ProducerRecord, Result};
+use ailurus::{Admin, Client, Config, Error, ErrorKind, ProducerRecord, Result};
 use members::{Kind, Setting, signal, start};
 use tokio::process::Child;
 use tokio::task::JoinHandle;

@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use ailurus::admin::NewTopic;
 use ailurus::{
-    Admin, Client, Config, Consumer, ConsumerEvent, Error, ErrorKind, HandlerOrdering, Message, Processor, Producer,
-    ProducerRecord, Result,
+    Admin, Client, Config, ConsumerEvent, Error, ErrorKind, HandlerOrdering, Message, Processor, ProducerRecord, Result,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;

@@ -26,8 +26,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ailurus::{
-    Admin, Client, Compression, Config, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord,
-    Result, StartOffset, TopicPartition,
+    Admin, Client, Compression, Config, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result,
+    StartOffset, TopicPartition,
 };
 use history::{Fate, Guarantee, History, Id};
 use tokio::sync::mpsc;
@@ -176,7 +176,7 @@ async fn read(client: &Client, topic: &str, partitions: i32, ended: &[Ended], hi
         }
     }
     open.retain(|_, end| *end > 0);
-    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
+    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest));
     let mut consumer = client.reader().assign(assignment).await?;
     while !open.is_empty() {
         let Ok(event) = timeout(PATIENCE, consumer.recv()).await else {

@@ -18,7 +18,7 @@ mod producer;
 mod sasl;
 mod secret;
 mod security;
-mod table;
+pub(crate) mod table;
 
 use std::time::Duration;
 

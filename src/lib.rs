@@ -94,8 +94,8 @@ pub use config::{
     TokenFuture, TokenProvider, TokenSource,
 };
 pub use consumer::{
-    CommitHandle, Committer, Consumer, ConsumerBuilder, ConsumerEvent, Message, MessageStream, OffsetAndMetadata, ReaderBuilder, Records, Revocation,
-    StartOffset,
+    CommitHandle, Committer, Consumer, ConsumerBuilder, ConsumerEvent, Message, MessageStream, OffsetAndMetadata,
+    ReaderBuilder, Records, Revocation, StartOffset,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{AnyEvent, Envelope, Event};

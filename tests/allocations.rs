@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use ailurus::record::raw;
-use ailurus::{Client, Compression, Producer, ProducerRecord};
+use ailurus::{Client, Compression, ProducerRecord};
 use allocation_counter::measure;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use ailurus::admin::{ConfigResource, NewTopic};
 use ailurus::processor::{Batching, DeadLetter, Truncation};
 use ailurus::{
-    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, Headers, Message, Processor, Producer, ProducerRecord,
-    Record, StartOffset, TopicPartition,
+    Admin, Client, ConfigBuilder, ConsumerEvent, Headers, Message, Processor, ProducerRecord, Record, StartOffset,
+    TopicPartition,
 };
 use ailurus_broker::Fault;
 use support::TestBroker;
@@ -42,7 +42,7 @@ async fn send(client: &Client, record: ProducerRecord<'_>) -> i64 {
 /// All records of a topic, once there are `count`.
 async fn read(client: &Client, topic: &str, count: usize) -> Vec<Record> {
     let partitions = Admin::new(client).describe_topic(topic).await.unwrap().partitions.len();
-    let from = (0..partitions).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest)).collect();
+    let from = (0..partitions).map(|p| (TopicPartition::new(topic, p as i32), StartOffset::Earliest));
     let mut consumer = client.reader().assign(from).await.unwrap();
     let mut all = Vec::new();
     let reading = async {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ailurus::health::{Activity, Health, Status};
 use ailurus::processor::Batching;
-use ailurus::{Admin, ConfigBuilder, Consumer, Message, Outcome, Processor, ProducerRecord, RedpandaService};
+use ailurus::{Admin, ConfigBuilder, Message, Outcome, Processor, ProducerRecord, RedpandaService};
 use ailurus_broker::{Fault, RequestInfo};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
@@ -169,8 +169,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
         })
         .await
         .unwrap();
-    let mut consumer =
-        client.consumer(&requests).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(&requests).subscribe([&topic]).await.unwrap();
     let receiving = tokio::spawn(async move {
         while let Ok(event) = consumer.recv().await {
             drop(event);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::metrics::{Metrics, MetricsSnapshot, Observation, Registry};
-use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, Processor, Producer, ProducerRecord};
+use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, Processor, ProducerRecord};
 use tokio::sync::watch;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    AnyEvent, Compression, Consumer, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerRecord,
+    AnyEvent, Compression, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerRecord,
     RedpandaService, Router, SendOptions, StartOffset, TopicPartition, TraceContext,
 };
 use serde::{Deserialize, Serialize};
@@ -133,9 +133,8 @@ async fn a_send_error_has_the_event_id() {
         assert_eq!(EventMessage::new(&counted("p-1", 7), bad).unwrap_err().kind(), ErrorKind::Event);
     }
 
-    let from = [(TopicPartition::new(topic.as_str(), 0), StartOffset::Earliest)].into_iter().collect();
-    let mut consumer =
-        service.client().reader().assign(from).await.unwrap();
+    let from = [(TopicPartition::new(topic.as_str(), 0), StartOffset::Earliest)];
+    let mut consumer = service.client().reader().assign(from).await.unwrap();
     let mut records = Vec::new();
     while records.len() < 3 {
         if let ConsumerEvent::Records(mut more) = consumer.recv().await.unwrap() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ailurus::processor::{DeadLetter, RebalanceListener};
 use ailurus::{
-    Admin, Client, Config, Consumer, ConsumerEvent, Delivery, Message, Processor, Producer, ProducerRecord, Result,
-    StartOffset, TopicPartition,
+    Admin, Client, Config, ConsumerEvent, Delivery, Message, Processor, ProducerRecord, Result, StartOffset,
+    TopicPartition,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -139,7 +139,7 @@ pub(crate) async fn read_letters(client: &Client, history: &mut History) -> Resu
     }
     let mut open = admin.list_offsets(&partitions, StartOffset::Latest).await?;
     open.retain(|_, end| *end > 0);
-    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
+    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest));
     let mut consumer = client.reader().assign(assignment).await?;
     while !open.is_empty() {
         let Ok(event) = timeout(PATIENCE, consumer.recv()).await else { break };

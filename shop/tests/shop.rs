@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ailurus::{
-    Admin, Compression, Consumer, ConsumerEvent, Headers, ProducerRecord, Record, RedpandaService, Result, StartOffset,
+    Admin, Compression, ConsumerEvent, Headers, ProducerRecord, Record, RedpandaService, Result, StartOffset,
     TopicPartition,
 };
 use ailurus_shop::consumers::{spawn_analytics_consumer, spawn_stock_consumer};

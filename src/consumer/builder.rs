@@ -1,8 +1,12 @@
 //! The start of a consumer.
 
+use std::time::Duration;
+
 use super::{Consumer, StartOffset};
 use crate::cluster::Client;
-use crate::config::{ConsumerConfig, GroupName, consumer_settings};
+use crate::config::{
+    AssignorKind, ConsumerConfig, GroupName, GroupProtocol, IsolationLevel, OffsetReset, consumer_settings,
+};
 use crate::error::Result;
 use crate::record::TopicPartition;
 
@@ -17,7 +21,6 @@ use crate::record::TopicPartition;
 /// # consumer.close().await
 /// # }
 /// ```
-#[must_use = "a builder does nothing until `subscribe` is called"]
 #[derive(Debug)]
 pub struct ConsumerBuilder {
     client: Client,
@@ -29,6 +32,7 @@ consumer_settings!(ConsumerBuilder [.config] by_field);
 
 impl ConsumerBuilder {
     /// Replaces all settings.
+    #[must_use]
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
         self
@@ -69,7 +73,6 @@ impl ConsumerBuilder {
 /// # consumer.close().await
 /// # }
 /// ```
-#[must_use = "a builder does nothing until `assign` is called"]
 #[derive(Debug)]
 pub struct ReaderBuilder {
     client: Client,
@@ -80,6 +83,7 @@ consumer_settings!(ReaderBuilder [.config] by_field);
 
 impl ReaderBuilder {
     /// Replaces all settings.
+    #[must_use]
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
         self
@@ -108,12 +112,14 @@ impl ReaderBuilder {
 impl Client {
     /// Configures a member of a consumer group: by default with [`Config::consumer`](crate::Config::consumer). `None` is
     /// the group of the settings, [`Config::group_id`](crate::Config::group_id).
+    #[must_use = "a builder does nothing by itself"]
     pub fn consumer(&self, group: impl GroupName) -> ConsumerBuilder {
         let group = group.resolve(self.config()).to_owned();
         ConsumerBuilder { client: self.clone(), group, config: self.config().consumer.clone() }
     }
 
     /// Configures a consumer without a group: by default with [`Config::consumer`](crate::Config::consumer).
+    #[must_use = "a builder does nothing by itself"]
     pub fn reader(&self) -> ReaderBuilder {
         ReaderBuilder { client: self.clone(), config: self.config().consumer.clone() }
     }

@@ -50,7 +50,7 @@ pub use status::ConsumerState;
 pub use stream::MessageStream;
 
 use crate::cluster::{Client, Pin};
-use crate::config::{ConsumerConfig, GroupName, IsolationLevel};
+use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 use command::Command;
@@ -126,34 +126,11 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Joins a group (`None` is [`Config::group_id`](crate::Config::group_id)) and reads what it is assigned, from the committed offsets on, or by
-    /// [`offset_reset`](ConsumerConfig::offset_reset) where there are none.
-    ///
-    /// Returns when the topics are known; joining goes on behind it and is told by the first [`ConsumerEvent::Assigned`]. A topic
-    /// that does not exist is created if [`allow_auto_topic_creation`](crate::Config::allow_auto_topic_creation) is set and the
-    /// broker allows it too.
-    ///
-    /// While no broker can be reached it waits, without a limit; a warning in the log says why, and the client's health shows the group
-    /// as `joining`. A caller with a deadline sets it around the call.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] if a setting, the group or the topics are not valid; [`ErrorKind::UnknownTopic`] if a topic does not
-    /// exist and is not created; [`ErrorKind::Authorization`] if it may not be read; [`ErrorKind::Authentication`] if the client's first
-    /// login is refused.
-    ///
-    /// # Cancellation
-    /// Nothing is left behind but, perhaps, a topic that was created.
-    pub async fn subscribe(
-        client: &Client,
-        group: impl GroupName,
-        topics: &[&str],
-        config: ConsumerConfig,
-    ) -> Result<Self> {
-        let group = group.resolve(client.config()).to_owned();
-        let mut starting = Starting::new(client, &group, topics, config)?;
+    async fn subscribe(client: &Client, group: &str, topics: &[String], config: ConsumerConfig) -> Result<Self> {
+        let mut starting = Starting::new(client, group, topics, config)?;
         starting.find_topics().await?;
         let mut consumer = starting.join();
-        let running = Arc::new(RunningConsumer::new(&group, topics, &consumer));
+        let running = Arc::new(RunningConsumer::new(group, topics, &consumer));
         client.cluster().components().add(&running);
         consumer.running = Some(running);
         Ok(consumer)
@@ -184,18 +161,7 @@ impl Consumer {
         self
     }
 
-    /// Reads given partitions without a group: no other consumer matters, nothing is committed. The first event is
-    /// [`ConsumerEvent::Assigned`].
-    ///
-    /// Partitions that a topic gets later are not read. While no broker can be reached it waits, as [`subscribe`](Self::subscribe) does.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] if a setting is not valid or no partition is given; [`ErrorKind::UnknownTopic`] if a topic or
-    /// partition does not exist: none is created; [`ErrorKind::Authorization`] and [`ErrorKind::Authentication`] as of `subscribe`.
-    ///
-    /// # Cancellation
-    /// Nothing is left behind.
-    pub async fn assign(
+    async fn assign(
         client: &Client,
         partitions: Vec<(TopicPartition, StartOffset)>,
         config: ConsumerConfig,

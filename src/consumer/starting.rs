@@ -79,7 +79,12 @@ pub(crate) struct Starting {
 }
 
 impl Starting {
-    pub(crate) fn new(client: &Client, group: &str, topics: &[&str], config: ConsumerConfig) -> Result<Self> {
+    pub(crate) fn new(
+        client: &Client,
+        group: &str,
+        topics: &[impl AsRef<str>],
+        config: ConsumerConfig,
+    ) -> Result<Self> {
         config.validate()?;
         if group.is_empty() {
             return Err(Error::new(ErrorKind::Config, "the group's name is empty: name a consumer group"));

@@ -1,8 +1,10 @@
 //! The start of a producer.
 
+use std::time::Duration;
+
 use super::Producer;
 use crate::cluster::Client;
-use crate::config::{ProducerConfig, producer_settings};
+use crate::config::{Acks, Compression, PartitionerKind, ProducerConfig, producer_settings};
 use crate::error::Result;
 
 /// Starts a [`Producer`] with the client's settings, or others.
@@ -16,7 +18,6 @@ use crate::error::Result;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a builder does nothing until `start` is called"]
 #[derive(Debug)]
 pub struct ProducerBuilder {
     client: Client,
@@ -27,6 +28,7 @@ producer_settings!(ProducerBuilder [.config] by_field);
 
 impl ProducerBuilder {
     /// Replaces all settings.
+    #[must_use]
     pub fn config(mut self, config: ProducerConfig) -> Self {
         self.config = config;
         self
@@ -47,6 +49,7 @@ impl ProducerBuilder {
 
 impl Client {
     /// Configures a producer: by default with [`Config::producer`](crate::Config::producer).
+    #[must_use = "a builder does nothing by itself"]
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder { client: self.clone(), config: self.config().producer.clone() }
     }

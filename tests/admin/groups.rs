@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::admin::{GroupFilter, ResetTo};
-use ailurus::{
-    Admin, Client, Consumer, ConsumerEvent, ErrorKind, GroupProtocol, Producer, ProducerRecord, StartOffset,
-    TopicPartition,
-};
+use ailurus::{Admin, Client, ConsumerEvent, ErrorKind, GroupProtocol, ProducerRecord, StartOffset, TopicPartition};
 use ailurus_broker::Versions;
 
 use crate::support::{self, TestBroker};

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::health::Status;
-use ailurus::{Admin, Client, Config, ErrorKind, Health, Producer, ProducerRecord, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, Config, ErrorKind, Health, ProducerRecord, StartOffset, TopicPartition};
 
 #[tokio::test]
 async fn a_topic_is_created_described_grown_and_deleted() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::admin::{GroupFilter, GroupOffset, ResetTo};
-use ailurus::{Admin, Client, Consumer, ErrorKind, Health, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, ErrorKind, Health, StartOffset, TopicPartition};
 use ailurus_broker::Fault;
 
 use crate::support::{self, TestBroker};

@@ -1,7 +1,7 @@
 //! Topics as they are wanted, their settings, what they take.
 
 use ailurus::admin::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource, NewTopic};
-use ailurus::{Admin, Client, ErrorKind, Producer, ProducerRecord};
+use ailurus::{Admin, Client, ErrorKind, ProducerRecord};
 
 use crate::support;
 

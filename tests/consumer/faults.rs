@@ -40,10 +40,7 @@ async fn a_corrupt_batch_is_reported_once_and_not_skipped() {
     let last = batch.len() - 1;
     batch[last] ^= 1;
     let at = broker.append_raw_batch(&topic, 0, &batch).unwrap();
-    let mut consumer =
-        client.reader().assign(all(&topic, 2, StartOffset::Earliest))
-            .await
-            .unwrap();
+    let mut consumer = client.reader().assign(all(&topic, 2, StartOffset::Earliest)).await.unwrap();
     let mut seen = Vec::new();
     let e = loop {
         match soon(consumer.recv()).await {
@@ -175,8 +172,7 @@ async fn a_member_without_heartbeat_responses_loses_its_partitions() {
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
-    let mut consumer =
-        client.consumer(&test.group("g")).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(test.group("g")).subscribe([&topic]).await.unwrap();
     assigned(&mut consumer).await;
     broker.set_hook(|request| (request.api_key == HEARTBEAT).then_some(Fault::Close));
     loop {

@@ -292,7 +292,7 @@ async fn a_group_reads_added_partitions() {
     let client = client(&broker).await;
     let topic = topic(&broker, &client, "t", 1).await;
     let config = client.config().consumer.clone();
-    let mut consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     assert_eq!(assigned(&mut consumer).await.len(), 1);
     Admin::new(&client).create_partitions(&topic, 3).await.unwrap();
     assert_eq!(assigned(&mut consumer).await.len(), 2);

@@ -26,7 +26,7 @@ use std::time::Duration;
 use ailurus::consumer::ConsumerState;
 use ailurus::{
     Admin, AssignorKind, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind,
-    OffsetAndMetadata, OffsetReset, Producer, ProducerRecord, Records, StartOffset, TopicPartition,
+    OffsetAndMetadata, OffsetReset, ProducerRecord, Records, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;
 use support::TestBroker;

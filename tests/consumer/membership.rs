@@ -114,8 +114,7 @@ async fn heartbeats_continue_during_slow_commits_and_polls() {
     let Some(broker) = test.embedded() else { return };
     let client = client(&test).await;
     let topic = topic(&test, &client, "t", 2).await;
-    let mut consumer =
-        client.consumer(&test.group("g")).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(test.group("g")).subscribe([&topic]).await.unwrap();
     let partitions = assigned(&mut consumer).await;
     let generation = consumer.generation();
     let slow = test.shortest_session() * 3;

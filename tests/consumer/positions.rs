@@ -41,7 +41,7 @@ async fn until(consumer: &mut Consumer, last: i32) -> Vec<i32> {
 /// A consumer of partition 0, alone or in a group, that has its partition.
 async fn reader(test: &TestBroker, client: &Client, topic: &str, group: bool, config: ConsumerConfig) -> Consumer {
     let mut consumer = if group {
-        client.consumer(&test.group("g")).config(config).subscribe([topic]).await.unwrap()
+        client.consumer(test.group("g")).config(config).subscribe([topic]).await.unwrap()
     } else {
         client.reader().config(config).assign(all(topic, 1, StartOffset::Earliest)).await.unwrap()
     };
@@ -149,7 +149,7 @@ async fn without_a_reset_policy_the_application_decides() {
     config.offset_reset = OffsetReset::None;
     let p = TopicPartition::new(&*topic, 0);
     let alone = client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Offset(500))).await.unwrap();
-    let member = client.consumer(&test.group("g")).config(config).subscribe([&topic]).await.unwrap();
+    let member = client.consumer(test.group("g")).config(config).subscribe([&topic]).await.unwrap();
     for (mut consumer, why) in [(alone, "offset 500 of"), (member, "committed no offset of")] {
         let e = loop {
             match soon(consumer.recv()).await {
@@ -308,7 +308,8 @@ async fn idle_partitions_stay_in_the_fetch_session() {
         None
     });
     let config = client.config().consumer.clone();
-    let mut consumer = client.reader().config(config).assign(all(&topic, PARTITIONS, StartOffset::Earliest)).await.unwrap();
+    let mut consumer =
+        client.reader().config(config).assign(all(&topic, PARTITIONS, StartOffset::Earliest)).await.unwrap();
     let mut seen = BTreeSet::new();
     while seen.len() < PARTITIONS as usize {
         seen.insert(next_records(&mut consumer).await.partition);
@@ -341,7 +342,7 @@ async fn latest_reads_new_partitions_from_their_start() {
     produce(&client, &topic, 1, 0..3, Compression::None).await;
     let mut config = client.config().consumer.clone();
     config.offset_reset = OffsetReset::Latest;
-    let mut consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     assigned(&mut consumer).await;
     // Another client makes the topic grow and writes before this one knows.
     let other = Client::connect(broker.config().build().unwrap()).await.unwrap();

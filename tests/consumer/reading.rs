@@ -42,7 +42,7 @@ async fn a_recreated_topic_is_read_from_its_start() {
     // Metadata of its own, at its default age: only the missing topic makes it look again.
     let reader = connect(broker.config()).await;
     let config = client.config().consumer.clone();
-    let mut consumer = reader.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
+    let mut consumer = reader.consumer(broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     for round in 0..2 {
         while assigned(&mut consumer).await.len() != 2 {}
         produce(&client, &topic, 2, 0..10 + round, Compression::None).await;
@@ -196,7 +196,7 @@ async fn invalid_reads_are_rejected() {
     assert!(text.contains("1 partitions"), "{text}");
     for topics in [&[][..], &[&*topic]] {
         let name = if topics.is_empty() { &*group } else { "" };
-        let e = client.consumer(name).config(config.clone()).subscribe(topics).await.unwrap_err();
+        let e = client.consumer(name).config(config.clone()).subscribe(topics.iter().copied()).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config, "{e}");
     }
     let alone = client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Earliest)).await.unwrap();

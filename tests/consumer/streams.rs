@@ -124,7 +124,7 @@ async fn a_stream_ends_after_a_fatal_error() {
     let mut config = client.config().consumer.clone();
     config.session_timeout = Duration::from_millis(3); // less than brokers allow
     config.heartbeat_interval = Duration::from_millis(1);
-    let consumer = client.consumer(&broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
+    let consumer = client.consumer(broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     let seen: Vec<_> = soon(consumer.into_stream().collect::<Vec<_>>()).await;
     assert_eq!(seen.len(), 1);
     assert!(format!("{:#}", seen[0].as_ref().unwrap_err()).contains("REDPANDA_SESSION_TIMEOUT"));

@@ -48,7 +48,8 @@ async fn records_of_aborted_transactions_are_skipped() {
     // From inside an aborted transaction, whose first record lies before.
     let seen = read_to_end(&client, all(&topic, 1, StartOffset::Offset(35)), config.clone()).await;
     assert_eq!(seen, (40..50).collect::<Vec<_>>());
-    let mut consumer = client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Earliest)).await.unwrap();
+    let mut consumer =
+        client.reader().config(config.clone()).assign(all(&topic, 1, StartOffset::Earliest)).await.unwrap();
     let mut seen = Vec::new();
     loop {
         let records = next_records(&mut consumer).await;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::{Client, GroupProtocol, Producer, ProducerRecord};
+use ailurus::{Client, GroupProtocol, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig, RequestInfo, Versions};
 use bytes::{Buf, Bytes};
 use fastrand::Rng;

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use ailurus::health::{Activity, Status};
-use ailurus::{
-    Client, Consumer, ConsumerEvent, Message, Producer, ProducerRecord, RedpandaService, StartOffset, TopicPartition,
-};
+use ailurus::{Client, Consumer, ConsumerEvent, Message, ProducerRecord, RedpandaService, StartOffset, TopicPartition};
 use ailurus_broker::{Broker, BrokerConfig, Fault};
 
 /// The longest that anything here may take.

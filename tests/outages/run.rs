@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ailurus::{
-    Client, Config, Consumer, ConsumerEvent, Message, Processor, Producer, ProducerRecord, SaslConfig, SecurityProtocol,
+    Client, Config, ConsumerEvent, Message, Processor, Producer, ProducerRecord, SaslConfig, SecurityProtocol,
 };
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl, Versions};
 use tokio::sync::mpsc;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    Client, Consumer, ConsumerEvent, ErrorKind, Message, Processor, Producer, ProducerRecord, RedpandaService,
-    SaslConfig, SecurityProtocol, StartOffset, Subscription, TopicPartition,
+    Client, Consumer, ConsumerEvent, ErrorKind, Message, Processor, ProducerRecord, RedpandaService, SaslConfig,
+    SecurityProtocol, StartOffset, Subscription, TopicPartition,
 };
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl};
 use tokio::sync::mpsc;

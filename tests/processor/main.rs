@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use ailurus::processor::BoxError;
 use ailurus::{
-    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, Processor,
-    Producer, ProducerRecord, StartOffset, Subscription, TopicPartition,
+    Admin, Client, ConfigBuilder, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, Processor,
+    ProducerRecord, StartOffset, Subscription, TopicPartition,
 };
 use support::TestBroker;
 use tokio::sync::{Semaphore, watch};

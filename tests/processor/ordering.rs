@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::processor::Stats;
-use ailurus::{Admin, HandlerOrdering, Message, Outcome, Processor, Producer, ProducerRecord, Subscription};
+use ailurus::{Admin, HandlerOrdering, Message, Outcome, Processor, ProducerRecord, Subscription};
 use bytes::Bytes;
 use tokio::sync::{Barrier, watch};
 

@@ -8,7 +8,7 @@ mod handle;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ailurus::{Client, Producer, ProducerRecord};
+use ailurus::{Client, ProducerRecord};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 

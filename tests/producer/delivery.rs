@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ailurus::admin::NewTopic;
-use ailurus::{Admin, Compression, ErrorKind, Headers, Producer, ProducerRecord};
+use ailurus::{Admin, Compression, ErrorKind, Headers, ProducerRecord};
 
 use ailurus_broker::Fault;
 

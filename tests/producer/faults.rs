@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ailurus::{Client, Delivery, ErrorKind, Producer, ProducerRecord};
+use ailurus::{Client, Delivery, ErrorKind, ProducerRecord};
 use ailurus_broker::{Broker, Fault};
 
 use super::{PATIENCE, Setup, numbers, support};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ailurus::{Acks, Client, ErrorKind, Producer, ProducerRecord, producer::TrySendError};
+use ailurus::{Acks, Client, ErrorKind, ProducerRecord, producer::TrySendError};
 use ailurus_broker::{Broker, Fault};
 
 use super::{PATIENCE, Setup, support, text};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ailurus::{Admin, Client, ErrorKind, Producer, ProducerRecord};
+use ailurus::{Admin, Client, ErrorKind, ProducerRecord};
 use ailurus_broker::{Fault, RequestInfo};
 use futures_util::FutureExt;
 

@@ -16,8 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::{
-    Admin, Client, ConfigBuilder, Consumer, ConsumerEvent, Producer, ProducerConfig, Record, StartOffset,
-    TopicPartition,
+    Admin, Client, ConfigBuilder, ConsumerEvent, Producer, ProducerConfig, Record, StartOffset, TopicPartition,
 };
 use support::TestBroker;
 
@@ -82,7 +81,7 @@ async fn read(client: &Client, topic: &str) -> BTreeMap<i32, Vec<Record>> {
     let ends = Admin::new(client).list_offsets(&partitions, StartOffset::Latest).await.unwrap();
     let mut open: BTreeMap<i32, i64> = ends.into_iter().map(|(p, end)| (p.partition, end)).collect();
     open.retain(|_, end| *end > 0);
-    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest)).collect();
+    let assignment = partitions.into_iter().map(|p| (p, StartOffset::Earliest));
     let mut consumer = client.reader().assign(assignment).await.unwrap();
     while !open.is_empty() {
         let event = tokio::time::timeout(PATIENCE, consumer.recv()).await.expect("records come").unwrap();

@@ -110,7 +110,7 @@ async fn a_member_recovers() {
             let topic = broker.create_topic(&client).await;
             let producer = client.producer().start().unwrap();
             let settings = client.config().consumer.clone();
-            let mut consumer = client.consumer(&unique("g")).config(settings).subscribe([&topic]).await.unwrap();
+            let mut consumer = client.consumer(unique("g")).config(settings).subscribe([&topic]).await.unwrap();
             produce(&producer, &topic, 0..1).await;
             assert_eq!(first(&mut consumer).await, (0, vec![0]));
             away.begins().await;
@@ -201,7 +201,7 @@ async fn an_outage_of_the_token_source_is_survived() {
     let topic = broker.create_topic(&client).await;
     let producer = client.producer().start().unwrap();
     let settings = client.config().consumer.clone();
-    let mut consumer = client.consumer(&unique("g")).config(settings).subscribe([&topic]).await.unwrap();
+    let mut consumer = client.consumer(unique("g")).config(settings).subscribe([&topic]).await.unwrap();
     produce(&producer, &topic, 0..1).await;
     assert_eq!(first(&mut consumer).await, (0, vec![0]));
     away.begins().await;

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ailurus::{
-    Client, Compression, Config, ConfigBuilder, Consumer, ConsumerEvent, Error, Producer, ProducerRecord,
-    SecurityProtocol, TlsConfig,
+    Client, Compression, Config, ConfigBuilder, ConsumerEvent, Error, ProducerRecord, SecurityProtocol, TlsConfig,
 };
 use ailurus_broker::{Broker, BrokerConfig, TlsServer};
 use certs::{Authority, Issued};

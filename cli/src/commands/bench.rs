@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ailurus::{
-    Admin, Client, Config, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset,
-    Processor, Producer, ProducerRecord, TopicPartition, metrics::Registry,
+    Admin, Client, Config, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Processor,
+    Producer, ProducerRecord, TopicPartition, metrics::Registry,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};

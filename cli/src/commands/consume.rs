@@ -8,7 +8,7 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use ailurus::{Admin, Client, Consumer, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
 use clap::Args;
 
 use crate::exit::{Exit, Usage};
@@ -205,10 +205,7 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
     let mut config = client.config().consumer.clone();
     config.auto_commit_interval = None; // what is printed is committed, and that is known here
     let consumer = match &args.group {
-        Some(group) => {
-            let topics: Vec<_> = args.topics.iter().map(String::as_str).collect();
-            client.consumer(group).config(config).subscribe(&topics).await?
-        }
+        Some(group) => client.consumer(group).config(config).subscribe(&args.topics).await?,
         None => {
             let mut known = start::offsets(&admin, &partitions, args.start(), missing).await?;
             // A partition that can't be asked now is read when it can be; with an end it is left out.
@@ -223,7 +220,7 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
             if places.is_empty() && end.is_some() {
                 return Ok(None);
             }
-            client.reader().config(config).assign(places.into_iter().collect()).await?
+            client.reader().config(config).assign(places).await?
         }
     };
     Ok(Some(Reader::new(client, consumer, args, partitions, end)))
@@ -248,7 +245,7 @@ async fn read_one(client: &Client, args: &Consume, at: &At, shutdown: &Shutdown)
         let mut until = EndOfLog::new(BTreeMap::from([(at.partition.clone(), at.offset + 1)]));
         until.assigned(BTreeMap::from([(at.partition.clone(), at.offset)]));
         let place = (at.partition.clone(), StartOffset::Offset(at.offset));
-        let consumer = client.reader().assign(vec![place]).await?;
+        let consumer = client.reader().assign([place]).await?;
         anyhow::Ok(Ok(Reader::new(client, consumer, args, partitions, Some(until))))
     };
     let Some(reader) = shutdown.unless_requested(open).await else { return Ok(Exit::Interrupted) };

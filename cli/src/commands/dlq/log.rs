@@ -141,7 +141,7 @@ impl Log {
         let consumer = if starts.is_empty() {
             None
         } else {
-            let from = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset))).collect();
+            let from = starts.into_iter().map(|(tp, offset)| (tp, StartOffset::Offset(offset)));
             Some(self.client.reader().assign(from).await?)
         };
         Ok(Reader { consumer, end, end_check: EndCheck::new(&self.client), ends: self.ends.clone() })

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ailurus::processor::Truncation;
 use ailurus::{
-    Acknowledgement, Admin, Client, Compression, Consumer, ConsumerEvent, Delivery, Error, ErrorKind, Producer,
-    ProducerRecord, Record, StartOffset, TopicPartition,
+    Acknowledgement, Admin, Client, Compression, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord,
+    Record, StartOffset, TopicPartition,
 };
 use serde_json::json;
 
@@ -320,7 +320,7 @@ async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow:
     if !(start..end).contains(&offset) {
         return Ok(None);
     }
-    let from = [(at.clone(), StartOffset::Offset(offset))].into_iter().collect();
+    let from = [(at.clone(), StartOffset::Offset(offset))];
     let mut consumer = client.reader().assign(from).await?;
     let reading = async {
         loop {
