@@ -1,4 +1,4 @@
-//! The façade most programs use: send events, run handlers, tell how things are.
+//! The facade for most applications: sends events, runs handlers, reports health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::cluster::Client;
 use crate::config::{Compression, Config, GroupName};
 use crate::consumer::RunningConsumer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Encoded, Event};
+use crate::event::{EncodedEvent, Event};
 use crate::health::{Health, ProbeCache, SubscriptionHealth};
 use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
@@ -17,7 +17,7 @@ use crate::trace::TraceContext;
 /// The header of an event's id.
 const ID: &str = "ce_id";
 
-/// What [`RedpandaService::send_message`] can be told beside topic and event.
+/// Options of [`RedpandaService::send_message`].
 ///
 /// ```
 /// use ailurus::{Compression, SendOptions};
@@ -29,28 +29,29 @@ const ID: &str = "ce_id";
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// Id of the event, if not a new one: to send an event again whose fate is unknown ([`Error::event_id`](crate::Error::event_id)), or
-    /// one that was stored with its id before, as in an outbox. Not empty. It is of one event: options that several share have none.
+    /// Id of the event; by default a new one. Set it to send an event again after an indeterminate error
+    /// ([`Error::event_id`](crate::Error::event_id)), or one that was stored with its id, as in an outbox. Not empty. Must not be set in
+    /// options that several events share.
     pub id: Option<String>,
-    /// The key, if not the event's own.
+    /// Key; by default the event's.
     pub key: Option<String>,
-    /// The partition, if not chosen by key.
+    /// Partition; by default chosen by key.
     pub partition: Option<i32>,
-    /// Another codec than the producer's.
+    /// Codec; by default the producer's.
     pub compression: Option<Compression>,
-    /// Headers beside those of the event's envelope. One with a name of the envelope's, such as `ce_time`, takes its place; `ce_id` is
-    /// the event's id unless `id` is set.
+    /// Headers in addition to those of the event's envelope. A header named like one of the envelope, such as `ce_time`, replaces it;
+    /// `ce_id` sets the event's id unless `id` is set.
     pub headers: Headers,
-    /// Milliseconds since 1970, if not the event's time.
+    /// Timestamp in milliseconds since 1970; by default the event's time.
     pub timestamp: Option<i64>,
-    /// The event's source, if not the client id.
+    /// Source of the event; by default the client id.
     pub source: Option<String>,
-    /// The trace to send it in, put into its headers.
+    /// Trace context, written into the headers.
     pub trace: Option<TraceContext>,
 }
 
 impl SendOptions {
-    /// Nothing special.
+    /// Creates options with the defaults.
     pub fn new() -> Self {
         Self::default()
     }
@@ -104,24 +105,24 @@ impl SendOptions {
     }
 }
 
-/// One message of [`RedpandaService::send_batch`]: an event, encoded, with its options.
+/// An encoded event with its options, for [`RedpandaService::send_batch`].
 ///
 /// See [`RedpandaService`] for an example.
 #[derive(Debug, Clone)]
 pub struct EventMessage {
-    event: Encoded,
+    event: EncodedEvent,
     options: SendOptions,
 }
 
 impl EventMessage {
-    /// An event with options. Its id and time are made here, so that sending it twice sends one event.
+    /// Encodes an event. Its id and time are set here, so that sending it twice sends the same event.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id it was given is none.
+    /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id in `options` is invalid.
     pub fn new<E: Event>(event: &E, mut options: SendOptions) -> Result<Self> {
         let is_id = |h: &Header<'_>| h.key_bytes() == ID.as_bytes();
         if options.headers.iter().any(|h| is_id(&h)) {
-            // It is written once, and is what errors hand back.
+            // Written once, and returned with errors.
             let given = options.headers.get(ID).unwrap_or_default();
             let given = std::str::from_utf8(given).map_err(|_| {
                 Error::new(ErrorKind::Event, format!("the header {ID} given for {} is not UTF-8", E::TYPE))
@@ -129,16 +130,16 @@ impl EventMessage {
             options.id = options.id.or_else(|| Some(given.to_owned()));
             options.headers = options.headers.iter().filter(|h| !is_id(h)).collect();
         }
-        Ok(Self { event: Encoded::new(event, options.id.take())?, options })
+        Ok(Self { event: EncodedEvent::new(event, options.id.take())?, options })
     }
 
-    /// Id of the event: the same in all records it is sent as.
+    /// Returns the id of the event, the same in each record that it is sent as.
     pub fn id(&self) -> &str {
         self.event.id()
     }
 }
 
-/// Sends events, runs handlers, tells how things are. Cheap to clone; all clones share a producer and the connections.
+/// Sends events, runs handlers, reports health. Cheap to clone; all clones share a producer and connections.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -177,15 +178,15 @@ pub struct RedpandaService {
 }
 
 impl RedpandaService {
-    /// Reaches the cluster with these settings.
+    /// Connects to a cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker tried and why it could not be used.
+    /// [`ErrorKind::Connect`] with the failure of each broker.
     pub async fn connect(config: Config) -> Result<Self> {
         Self::new(&Client::connect(config).await?)
     }
 
-    /// On a client, reached or not.
+    /// Creates a service on a client, connected or not.
     ///
     /// # Errors
     /// Producer settings out of bounds.
@@ -194,25 +195,24 @@ impl RedpandaService {
         Ok(Self { client: client.clone(), producer, checks: Arc::default() })
     }
 
-    /// The client below, for what the service has no word for.
+    /// Returns the client.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The producer that all messages go through.
+    /// Returns the producer of all messages.
     pub fn producer(&self) -> &Producer {
         &self.producer
     }
 
     /// Sends an event and waits until all in-sync replicas have it.
     ///
-    /// The record's key, and so its partition, is the event's [`key`](Event::key); its value is the event as JSON; its
+    /// The record's key, which decides on its partition, is the event's [`key`](Event::key); its value is the event as JSON; its
     /// headers are the event's CloudEvents attributes, then those of `options`.
     ///
     /// # Errors
-    /// What [`Producer::send`] and its delivery say; [`ErrorKind::Event`] if the event can't be
-    /// written as JSON. [`Error::event_id`](crate::Error::event_id) is the event's id: where its fate is unknown, send it again under
-    /// that.
+    /// The errors of [`Producer::send`] and [`Delivery`]; [`ErrorKind::Event`] if the event can't be written as JSON. After an
+    /// indeterminate error, send the event again with its id, [`Error::event_id`](crate::Error::event_id).
     ///
     /// ```no_run
     /// # async fn example<E: ailurus::Event>(service: &ailurus::RedpandaService, event: &E) -> ailurus::Result<()> {
@@ -220,15 +220,15 @@ impl RedpandaService {
     ///
     /// if let Err(error) = service.send_message("orders", event, SendOptions::new()).await {
     ///     let Some(id) = error.event_id().filter(|_| error.is_indeterminate()) else { return Err(error) };
-    ///     // Written twice, it is one event to readers that keep ids.
+    ///     // If it is written twice, consumers that deduplicate by id see one event.
     ///     service.send_message("orders", event, SendOptions::new().id(id)).await?;
     /// }
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// # Cancellation
-    /// Dropping the future leaves open whether the event is sent.
+    /// # Cancel safety
+    /// If the future is dropped, the event may be sent or not.
     pub async fn send_message<E: Event>(
         &self,
         topic: &str,
@@ -240,11 +240,11 @@ impl RedpandaService {
         sent.await.map_err(|e| e.with_event_id(message.id()))
     }
 
-    /// Sends several and waits for all of them. The outcomes are in the order of the messages; messages of one key keep that
-    /// order in their partition. An error names its event: [`Error::event_id`](crate::Error::event_id).
+    /// Sends events and waits until each is acknowledged or fails. Outcomes are in the order of the messages; messages of one key
+    /// keep their order in their partition. Errors have the id of their event: [`Error::event_id`](crate::Error::event_id).
     ///
-    /// # Cancellation
-    /// Dropping the future leaves open which of them are sent.
+    /// # Cancel safety
+    /// If the future is dropped, each event may be sent or not.
     pub async fn send_batch(&self, topic: &str, messages: Vec<EventMessage>) -> Vec<Result<Acknowledgement>> {
         let mut deliveries = Vec::with_capacity(messages.len());
         for message in &messages {
@@ -278,12 +278,11 @@ impl RedpandaService {
         self.producer.send(record).await
     }
 
-    /// Joins `group`, reads `topics` and hands each record to `handler`, decoded if it asks for a typed event, as
-    /// [`Processor::subscribe`] does; the service's health shows the subscription while it lives. `None` in place of a group is
-    /// [`Config::group_id`].
+    /// Joins `group` (`None` is [`Config::group_id`]), reads `topics` and calls `handler` with each record, like
+    /// [`Processor::subscribe`]. The subscription is part of [`health`](Self::health) while its handle lives.
     ///
     /// # Errors
-    /// Those of [`Processor::subscribe`].
+    /// The errors of [`Processor::subscribe`].
     pub async fn subscribe<A>(
         &self,
         topics: &[&str],
@@ -293,34 +292,32 @@ impl RedpandaService {
         Processor::new(&self.client).subscribe(topics, group, handler).await
     }
 
-    /// How brokers and subscriptions are. Never fails: what can't be reached is in the answer.
+    /// Returns the health of brokers and subscriptions. Never fails: unreachable brokers are part of the result.
     ///
-    /// It has all that runs on the service's client: subscriptions of this service and of [`Processor`], and group consumers
-    /// ([`Consumer::subscribe`](crate::Consumer::subscribe)), until they are closed or dropped. One that has ended with an error
-    /// makes the status [`Unhealthy`](crate::health::Status::Unhealthy) for as long as its handle is kept.
+    /// Includes everything on the service's client: subscriptions of this service and of [`Processor`], and group consumers
+    /// ([`Consumer::subscribe`](crate::Consumer::subscribe)), until they are closed or dropped. One that ended with an error makes the
+    /// status [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.
     ///
-    /// Takes [`Config::health_timeout`], and twice that at most. What the cluster is asked, by all clones of this service together, is asked
-    /// once a second at most, however many ask for it: metadata, each broker whether it answers, and each leader where the
-    /// partitions read here end, so that records that nobody fetches are noticed. Subscriptions are as of now. No topic is
-    /// created.
+    /// Takes [`Config::health_timeout`], at most twice that. Sends requests at most once per second for all clones of the service
+    /// together: for metadata, to each broker, and to the leaders of assigned partitions for their end offsets, so that records that
+    /// are not fetched are noticed. The state of subscriptions is current. Creates no topic.
     ///
-    /// # Cancellation
-    /// Dropping the future ends the questions, or leaves the wait for those of another caller.
+    /// # Cancel safety
+    /// Dropping the future cancels its requests, or stops waiting for those of another caller.
     pub async fn health(&self) -> Health {
         let running = self.client.cluster().components();
         let subscriptions = running.running::<SubscriptionState>();
-        let consumers = running.running::<RunningConsumer>(); // now: one that is starting becomes a subscription
+        let consumers = running.running::<RunningConsumer>(); // before the wait below: a starting one becomes a subscription meanwhile
         let (seen, age) = self.checks.get(&self.client, &subscriptions).await;
         let stalled_after = self.client.config().processor.stall_timeout;
         let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stalled_after));
         Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())
     }
 
-    /// Sends what is waiting, then closes the producer and the client's connections. Subscriptions are shut down by their own
-    /// handles, before.
+    /// Flushes and closes the producer, then closes the client's connections. Shut subscriptions down before, by their handles.
     ///
     /// # Errors
-    /// If not all that was sent could be acknowledged within `timeout`.
+    /// Some records were not acknowledged within `timeout`.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let outcome = self.producer.close(timeout).await;
         self.client.close().await;

@@ -6,6 +6,7 @@
 //! [W3C recommendation]: https://www.w3.org/TR/trace-context/
 
 mod propagate;
+pub(crate) mod span;
 
 use std::collections::HashSet;
 use std::fmt;

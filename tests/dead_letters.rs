@@ -90,7 +90,7 @@ async fn a_dead_letter_has_the_record_and_its_origin() {
     assert!(record.timestamp > 1_234_567, "it is as old as its writing, not as its record");
     let letter = DeadLetter::parse(&record.headers).unwrap();
     assert_eq!(letter.headers, headers, "in order, with duplicates and nulls");
-    assert_eq!((letter.error.as_str(), letter.attempts, letter.left_out), ("refused", 2, Truncation::Nothing));
+    assert_eq!((letter.error.as_str(), letter.attempts, letter.truncation), ("refused", 2, Truncation::Nothing));
     let origin = &letter.origin;
     assert_eq!((origin.topic.as_str(), origin.partition, origin.offset), (topic.as_str(), 0, offset));
     assert_eq!((origin.timestamp, origin.group.as_deref()), (Some(1_234_567), Some(group.as_str())));
@@ -99,7 +99,7 @@ async fn a_dead_letter_has_the_record_and_its_origin() {
     let record = letters.iter().find(|r| r.key.as_deref() == Some(b"gone")).unwrap();
     assert_eq!(record.value, None, "a tombstone stays one");
     let letter = DeadLetter::parse(&record.headers).unwrap();
-    assert_eq!((letter.origin.offset, letter.left_out), (tombstone, Truncation::Nothing));
+    assert_eq!((letter.origin.offset, letter.truncation), (tombstone, Truncation::Nothing));
     client.close().await;
 }
 
@@ -144,7 +144,7 @@ async fn the_dead_letter_of_a_large_record_is_complete() {
     for topic in [&one, &many] {
         let letter = read(&client, &format!("{topic}.dlq"), 1).await.remove(0);
         assert_eq!(letter.value.as_deref(), Some(&value[..]));
-        assert_eq!(DeadLetter::parse(&letter.headers).unwrap().left_out, Truncation::Nothing);
+        assert_eq!(DeadLetter::parse(&letter.headers).unwrap().truncation, Truncation::Nothing);
         let limit: u64 = setting(&client, &format!("{topic}.dlq"), "max.message.bytes").await.parse().unwrap();
         assert!(limit >= 5_000_000 + 4096, "{limit}");
     }
@@ -175,7 +175,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_compressed() {
         let last = letters.last().unwrap();
         assert_eq!(last.value.as_deref(), Some(value.as_bytes()));
         let letter = DeadLetter::parse(&last.headers).unwrap();
-        assert_eq!((letter.left_out, letter.origin.group), (Truncation::Nothing, Some(group)));
+        assert_eq!((letter.truncation, letter.origin.group), (Truncation::Nothing, Some(group)));
     }
     client.close().await;
 }
@@ -183,8 +183,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_compressed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_dead_letter_topic_is_created_again() {
     let broker = support::broker().await;
-    // How long a topic must be missing before its producer fails a record.
-    let config = broker.config().max_attempts(1_u32).request_timeout(Duration::from_secs(2));
+    let config = broker.config().max_attempts(1_u32);
     let client = connect(config).await;
     let admin = Admin::new(&client);
     let topic = broker.topic("deleted");
@@ -281,7 +280,7 @@ async fn an_oversized_dead_letter_is_truncated() {
         .map(|r| {
             let letter = DeadLetter::parse(&r.headers).unwrap();
             let key = r.key.as_deref().map(|k| std::str::from_utf8(k).unwrap());
-            (letter.origin.offset, key, r.value.is_some(), letter.headers.len(), letter.left_out)
+            (letter.origin.offset, key, r.value.is_some(), letter.headers.len(), letter.truncation)
         })
         .collect();
     assert_eq!(
@@ -411,7 +410,7 @@ async fn the_log_names_record_and_dead_letter() {
     }
     let unwritten = lines.iter().filter(|l| l.contains("can't be written")).count();
     assert_eq!(unwritten, usize::from(broker.embedded().is_some()), "logged once and not at each attempt: {lines:#?}");
-    let kept = lines.iter().filter(|l| l.contains("deletes letters after 7 days")).count();
+    let kept = lines.iter().filter(|l| l.contains("deletes dead letters after 7 days")).count();
     assert_eq!(kept, 1, "{lines:#?}");
 }
 

@@ -171,11 +171,11 @@ async fn a_router_dispatches_by_event_type() {
     let (tx, mut rx) = mpsc::channel(16);
     let (counted_tx, cleared_tx) = (tx.clone(), tx);
     let router = Router::new()
-        .on::<StockCounted>(move |event: Envelope<StockCounted>, _: Message| {
+        .on(move |event: Envelope<StockCounted>, _: Message| {
             let tx = counted_tx.clone();
             async move { tx.send(format!("{} of {}", event.data.new_stock, event.data.product_id)).await }
         })
-        .on::<ShelfCleared>(move |event: Envelope<ShelfCleared>, message: Message| {
+        .on(move |event: Envelope<ShelfCleared>, message: Message| {
             let tx = cleared_tx.clone();
             async move { tx.send(format!("{} on attempt {}", event.data.shelf, message.attempt)).await }
         })

@@ -369,7 +369,8 @@ async fn plain_json_is_read_and_what_cannot_be_read_is_a_dead_letter() {
             assert!(found.contains(expected), "{found:?} does not say {expected:?}");
         }
     };
-    let of_stock = ["the JSON does not fit: invalid type: string \"many\"", "says neither newStock", "product.viewed"];
+    let of_stock =
+        ["the JSON does not match: invalid type: string \"many\"", "says neither newStock", "product.viewed"];
     check(reasons(&topics.stock_updates).await, &of_stock);
     check(reasons(&topics.analytics).await, &["missing field `totalAmount`", "says no event type"]);
     service.close(LONG).await.unwrap();

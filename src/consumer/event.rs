@@ -154,6 +154,7 @@ pub enum ConsumerEvent {
 ///     outcome
 /// }
 /// ```
+#[must_use = "dropping a revocation returns its partitions: drop it once their records are handled"]
 #[derive(Debug)]
 pub struct Revocation {
     /// Which.

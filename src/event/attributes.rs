@@ -1,4 +1,4 @@
-//! What the headers of a record say about the event in it.
+//! Attributes of an event in the headers of its record.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -8,7 +8,7 @@ use crate::record::Headers;
 const SPEC_VERSION: &str = "1.0";
 const JSON: &str = "application/json";
 
-/// The headers of an event, as the CloudEvents Kafka binding has them in binary mode.
+/// Returns the headers of an event in the binary mode of the CloudEvents Kafka binding.
 pub(super) fn headers(id: &str, event_type: &str, source: &str, time: DateTime<Utc>) -> Headers {
     Headers::new()
         .with("ce_specversion", SPEC_VERSION)
@@ -19,20 +19,20 @@ pub(super) fn headers(id: &str, event_type: &str, source: &str, time: DateTime<U
         .with("content-type", JSON)
 }
 
-/// The id of an event whose sender gave none: where it stands.
-fn id_of_place((topic, partition, offset): (&str, i32, i64)) -> String {
+/// Returns the id of an event whose producer set none: its position.
+fn id_of_position((topic, partition, offset): (&str, i32, i64)) -> String {
     format!("{topic}-{partition}-{offset}")
 }
 
-/// Headers with which a copy elsewhere is read as the event that the record at this place is: of the same id and time.
-/// Structured events have them in their value.
-pub(super) fn name_again(mut headers: Headers, place: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+/// Adds id and time of the event in the record at `position`, so that a copy at another position is the same event. Structured
+/// events have them in their value.
+pub(super) fn preserve_identity(mut headers: Headers, position: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
     if structured(&headers).is_some() {
         return headers;
     }
     let time = || Some(DateTime::from_timestamp_millis(timestamp?)?.to_rfc3339_opts(SecondsFormat::AutoSi, true));
-    for (name, value) in [("ce_id", Some(id_of_place(place))), ("ce_time", time())] {
-        // One that is empty says nothing.
+    for (name, value) in [("ce_id", Some(id_of_position(position))), ("ce_time", time())] {
+        // An empty one counts as missing.
         if let Some(value) = value.filter(|_| headers.get(name).is_none_or(<[u8]>::is_empty)) {
             headers = headers.iter().filter(|h| h.key_bytes() != name.as_bytes()).collect();
             headers = headers.with(name, value);
@@ -41,56 +41,56 @@ pub(super) fn name_again(mut headers: Headers, place: (&str, i32, i64), timestam
     headers
 }
 
-/// The content type of an event that stands in its record's value, attributes and all.
+/// Returns the content type of a structured event, whose attributes are in the value.
 fn structured(headers: &Headers) -> Option<&str> {
     headers.get_str("content-type").filter(|kind| kind.starts_with("application/cloudevents"))
 }
 
-/// What is said about an event; where the headers are silent, what the record's place and timestamp give.
+/// Attributes of an event, from the headers or else from position and timestamp of the record.
 #[derive(Debug, PartialEq)]
 pub(super) struct Attributes<'a> {
     pub(super) id: String,
-    /// The type, and the header that says it.
+    /// The type, and the header that has it.
     pub(super) event_type: Option<(&'a str, &'static str)>,
     pub(super) source: Option<&'a str>,
     pub(super) time: DateTime<Utc>,
 }
 
 impl<'a> Attributes<'a> {
-    /// The error is what is wrong with them.
+    /// Reads the attributes; the error describes an invalid one.
     pub(super) fn read(message: &'a Message) -> Result<Self, String> {
         let headers = &message.headers;
         if let Some(kind) = structured(headers) {
             return Err(format!(
-                "content-type is {kind}: the value is a CloudEvent in structured mode; have it sent in binary mode \
+                "content-type is {kind}: the value is a CloudEvent in structured mode; send it in binary mode \
                  (attributes in ce_ headers, the JSON as the value)"
             ));
         }
         if let Some(version) = text(headers, "ce_specversion")?.filter(|version| !version.starts_with("1.")) {
-            return Err(format!("ce_specversion is {version:?}, and only 1.0 is known"));
+            return Err(format!("ce_specversion is {version:?}, and only 1.0 is supported"));
         }
         let event_type = match text(headers, "ce_type")? {
             Some(found) => Some((found, "ce_type")),
-            // Not of CloudEvents: bytes that are not text may mean anything, and are no type.
+            // These are no CloudEvents headers: if the value is not UTF-8, it is no type.
             None => ["eventType", "type"]
                 .into_iter()
                 .find_map(|name| Some((headers.get_str(name).filter(|t| !t.is_empty())?, name))),
         };
         let time = match text(headers, "ce_time")? {
             Some(time) => DateTime::parse_from_rfc3339(time)
-                .map_err(|e| format!("ce_time is {time:?}, which is not a time as RFC 3339 has it: {e}"))?
+                .map_err(|e| format!("ce_time is {time:?}, which is not an RFC 3339 time: {e}"))?
                 .to_utc(),
             None => DateTime::from_timestamp_millis(message.timestamp.max(0)).unwrap_or_default(),
         };
         let id = match text(headers, "ce_id")? {
             Some(id) => id.to_owned(),
-            None => id_of_place((&message.topic, message.partition, message.offset)),
+            None => id_of_position((&message.topic, message.partition, message.offset)),
         };
         Ok(Self { id, event_type, source: text(headers, "ce_source")?, time })
     }
 }
 
-/// A header's text, if it is there and not empty: CloudEvents allows no empty attributes.
+/// Returns the text of a header unless it is empty: CloudEvents allows no empty attributes.
 fn text<'a>(headers: &'a Headers, name: &str) -> Result<Option<&'a str>, String> {
     let Some(bytes) = headers.get(name) else { return Ok(None) };
     let found = std::str::from_utf8(bytes).map_err(|_| format!("the header {name} is not UTF-8"))?;

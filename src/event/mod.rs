@@ -1,31 +1,30 @@
-//! Typed events: the [`Event`] trait, the [`Envelope`] around an event, and [`AnyEvent`] for what has no type of its own here.
+//! Typed events: the [`Event`] trait, the [`Envelope`] of an event, and [`AnyEvent`] for events of any type.
 //!
-//! On the wire an event is a record as the [CloudEvents 1.0 Kafka binding] has it in binary mode: the record's value is the
-//! event's plain JSON, as any other client reads it, and what is said about the event stands in headers:
+//! On the wire an event is a record in the binary mode of the [CloudEvents 1.0 Kafka binding]: the value is the event's plain JSON,
+//! which any other client can read, and the attributes of the event are headers:
 //!
-//! | header           | holds                                                        |
+//! | header           | content                                                      |
 //! |------------------|--------------------------------------------------------------|
 //! | `ce_specversion` | `1.0`                                                        |
-//! | `ce_id`          | the event's id: unique, a UUIDv7, the same however often it is delivered |
+//! | `ce_id`          | the unique id, a UUIDv7, the same in each delivery           |
 //! | `ce_type`        | [`Event::TYPE`]                                              |
-//! | `ce_source`      | who sent it                                                  |
-//! | `ce_time`        | when it happened, RFC 3339 in UTC                            |
+//! | `ce_source`      | its producer                                                 |
+//! | `ce_time`        | its time, RFC 3339 in UTC                                    |
 //! | `content-type`   | `application/json`                                           |
 //!
-//! Records of producers that know nothing of CloudEvents (a plain KafkaJS producer) are read too:
+//! Records of producers without CloudEvents, such as a plain KafkaJS producer, are read too:
 //!
-//! - the **type** is that of the headers `ce_type`, `eventType` or `type`, in this order; without any of them the type is not known,
-//!   and [`Envelope::from_message`] takes the record for what it was asked to read. A field of the JSON is data, unless it is asked
-//!   for as the type: [`Router::type_field`](crate::Router::type_field), [`event_type_in`];
-//! - the **id** is `topic-partition-offset`, which stays the same when the record is delivered again;
+//! - the **type** is in the header `ce_type`, `eventType` or `type`, in this order; without any of them it is unknown, and
+//!   [`Envelope::from_message`] accepts the record for any type. A field of the JSON is data, unless the application names it as the
+//!   type: [`Router::type_field`](crate::Router::type_field), [`event_type_in`];
+//! - the **id** is `topic-partition-offset`, the same in each delivery;
 //! - the **time** is the record's timestamp, or 1970-01-01T00:00:00Z if it has none;
-//! - the **source** is not known.
+//! - the **source** is unknown.
 //!
-//! What can't be read is an error that names the type, the topic, the partition and the offset. A handler that returns it
-//! has the record written to the dead letters, without another attempt.
+//! Decoding errors name type, topic, partition and offset. If a handler returns one, the record becomes a dead letter without
+//! another attempt.
 //!
-//! The trace in which an event was made (`ce_traceparent`) is found by [`TraceContext`](crate::TraceContext), as the one in which
-//! it was sent.
+//! [`TraceContext`](crate::TraceContext) reads the trace in which an event was created (`ce_traceparent`) or sent (`traceparent`).
 //!
 //! [CloudEvents 1.0 Kafka binding]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 
@@ -46,7 +45,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Headers;
 use attributes::Attributes;
 
-/// A fact that happened, with a type of its own.
+/// A type of events.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -69,18 +68,18 @@ use attributes::Attributes;
 /// }
 /// ```
 pub trait Event: Serialize + DeserializeOwned + Send + Sync {
-    /// Its type, as consumers route by it: `order.created`. Not empty.
+    /// Type of the event, such as `order.created`. Not empty.
     const TYPE: &'static str;
 
-    /// What it is about: events of one key go to one partition and keep their order. `None` lets the producer choose the
-    /// partition, without any order.
+    /// Returns the key: events of one key are written to one partition and keep their order. `None` lets the producer choose the
+    /// partition, without an order.
     fn key(&self) -> Option<Cow<'_, str>>;
 }
 
-/// An event with what CloudEvents says of it.
+/// An event with its CloudEvents attributes.
 ///
-/// [`RedpandaService::send_message`](crate::RedpandaService::send_message) makes one around each event it sends; a handler
-/// reads it with [`from_message`](Self::from_message).
+/// [`RedpandaService::send_message`](crate::RedpandaService::send_message) creates it for each event; a handler takes it as an
+/// argument, or reads it with [`from_message`](Self::from_message).
 ///
 /// ```
 /// use ailurus::{Envelope, ErrorKind, Message};
@@ -101,36 +100,36 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Envelope<T> {
-    /// Unique; a UUIDv7 where this library made it, `topic-partition-offset` where the sender gave none.
+    /// Unique id: a UUIDv7 if this library created it, `topic-partition-offset` if the producer set none.
     pub id: String,
-    /// Who sent it; empty where the sender did not say.
+    /// Producer of the event; empty if unknown.
     pub source: String,
-    /// When it happened; the record's timestamp where the sender gave no time.
+    /// Time of the event; the record's timestamp if the producer set none.
     pub time: DateTime<Utc>,
     /// The event.
     pub data: T,
 }
 
 impl<T> Envelope<T> {
-    /// The same envelope around something else made of the event, such as an enum of several event types.
+    /// Maps the event, for example to an enum of several event types, and keeps the attributes.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Envelope<U> {
         Envelope { id: self.id, source: self.source, time: self.time, data: f(self.data) }
     }
 }
 
 impl<T: Event> Envelope<T> {
-    /// An event that happened now (to the millisecond), with a new id. `source` names the sender, as a URI reference:
-    /// `order-service`, `/shops/berlin`.
+    /// Creates the envelope of an event that happens now (to the millisecond), with a new id. `source` names the producer as a URI
+    /// reference: `order-service`, `/shops/berlin`.
     pub fn new(source: impl Into<String>, data: T) -> Self {
         Self { id: new_id(), source: source.into(), time: now(), data }
     }
 
-    /// The headers of the record, in the order of the table in the [module's documentation](self).
+    /// Returns the headers of the record, in the order of the table in the [module's documentation](self).
     pub fn headers(&self) -> Headers {
         attributes::headers(&self.id, T::TYPE, &self.source, self.time)
     }
 
-    /// The value of the record: the event as JSON.
+    /// Returns the value of the record: the event as JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if the event can't be written as JSON (a map with keys that are not strings).
@@ -138,20 +137,19 @@ impl<T: Event> Envelope<T> {
         to_json(&self.data)
     }
 
-    /// Reads a record that holds a `T`, from this library, from another CloudEvents sender (binary mode) or from a sender
-    /// of plain JSON.
+    /// Decodes a record with a `T`, from this library, another CloudEvents producer (binary mode) or a producer of plain JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the record is a tombstone, says that it is of another type than [`T::TYPE`](Event::TYPE),
-    /// has damaged `ce_` headers, or if its JSON does not fit `T`.
+    /// [`ErrorKind::Event`] if the record is a tombstone, has another type than [`T::TYPE`](Event::TYPE) in its headers, has invalid `ce_`
+    /// headers, or if its JSON does not match `T`.
     pub fn from_message(message: &Message) -> Result<Self> {
-        let refuse = |what: String| refused(T::TYPE, message, &what);
-        let value = message.value.as_deref().ok_or_else(|| refuse(TOMBSTONE.into()))?;
-        let attributes = Attributes::read(message).map_err(&refuse)?;
+        let invalid = |what: String| decode_error(T::TYPE, message, &what);
+        let value = message.value.as_deref().ok_or_else(|| invalid(TOMBSTONE.into()))?;
+        let attributes = Attributes::read(message).map_err(&invalid)?;
         if let Some((other, header)) = attributes.event_type.filter(|(found, _)| *found != T::TYPE) {
-            return Err(refuse(format!("the header {header} says that it holds an event of type {other:?}")));
+            return Err(invalid(format!("the header {header} has the event type {other:?}")));
         }
-        let data = serde_json::from_slice(value).map_err(|e| refuse(format!("the JSON does not fit: {e}")))?;
+        let data = serde_json::from_slice(value).map_err(|e| invalid(format!("the JSON does not match: {e}")))?;
         Ok(Self {
             id: attributes.id,
             source: attributes.source.unwrap_or_default().to_owned(),
@@ -161,7 +159,7 @@ impl<T: Event> Envelope<T> {
     }
 }
 
-/// An event of any type, its data as JSON.
+/// An event of any type, with its data as JSON.
 ///
 /// ```
 /// use ailurus::{AnyEvent, Message};
@@ -175,28 +173,28 @@ impl<T: Event> Envelope<T> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AnyEvent {
-    /// Unique; where the sender gave none, made of topic, partition and offset.
+    /// Unique id; `topic-partition-offset` if the producer set none.
     pub id: String,
-    /// Its type, if the sender gave one.
+    /// Type, if the producer set one.
     pub event_type: Option<String>,
-    /// Who sent it.
+    /// Producer of the event, if known.
     pub source: Option<String>,
-    /// When it happened; where the sender gave no time, the record's timestamp.
+    /// Time of the event; the record's timestamp if the producer set none.
     pub time: DateTime<Utc>,
-    /// The value.
+    /// Data.
     pub data: Value,
 }
 
 impl AnyEvent {
-    /// Reads a record that holds JSON.
+    /// Decodes a record with JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the record is a tombstone, has damaged `ce_` headers, or if its value is not JSON.
+    /// [`ErrorKind::Event`] if the record is a tombstone, has invalid `ce_` headers, or if its value is not JSON.
     pub fn from_message(message: &Message) -> Result<Self> {
-        let refuse = |what: String| refused("an event of any type", message, &what);
-        let value = message.value.as_deref().ok_or_else(|| refuse(TOMBSTONE.into()))?;
-        let attributes = Attributes::read(message).map_err(&refuse)?;
-        let data: Value = serde_json::from_slice(value).map_err(|e| refuse(format!("the value is not JSON: {e}")))?;
+        let invalid = |what: String| decode_error("an event of any type", message, &what);
+        let value = message.value.as_deref().ok_or_else(|| invalid(TOMBSTONE.into()))?;
+        let attributes = Attributes::read(message).map_err(&invalid)?;
+        let data: Value = serde_json::from_slice(value).map_err(|e| invalid(format!("the value is not JSON: {e}")))?;
         Ok(Self {
             id: attributes.id,
             event_type: attributes.event_type.map(|(found, _)| found.to_owned()),
@@ -207,11 +205,10 @@ impl AnyEvent {
     }
 }
 
-/// The type of the event in a record, if a header says it: what a handler of several types routes by, before it reads the
-/// one it found with [`Envelope::from_message`].
+/// Returns the event type in the headers of a record, so that a handler of several types knows which one to decode.
 ///
 /// # Errors
-/// [`ErrorKind::Event`] if the `ce_` headers are damaged.
+/// [`ErrorKind::Event`] if the `ce_` headers are invalid.
 ///
 /// ```
 /// use ailurus::{Message, event};
@@ -219,7 +216,7 @@ impl AnyEvent {
 /// async fn route(message: Message) -> ailurus::Result<()> {
 ///     match event::event_type(&message)? {
 ///         Some("order.created") => { /* Envelope::<OrderCreated>::from_message(&message)? */ }
-///         _ => { /* not ours */ }
+///         _ => { /* another type */ }
 ///     }
 ///     Ok(())
 /// }
@@ -228,13 +225,13 @@ pub fn event_type(message: &Message) -> Result<Option<&str>> {
     Ok(type_header(message)?.map(|(found, _)| found))
 }
 
-/// As [`event_type`]; where no header says the type, the first of these fields of the JSON object that is a string does. For topics
-/// whose senders agree on such a field.
+/// Returns the event type in the headers of a record, or else in the first of these fields of the JSON object that is a string. For
+/// topics whose producers agree on such a field.
 ///
-/// The value is parsed only if no header says the type.
+/// The value is parsed only if no header has the type.
 ///
 /// # Errors
-/// [`ErrorKind::Event`] if the `ce_` headers are damaged.
+/// [`ErrorKind::Event`] if the `ce_` headers are invalid.
 ///
 /// ```
 /// # fn example(message: &ailurus::Message) -> ailurus::Result<()> {
@@ -246,11 +243,11 @@ pub fn event_type_in<'a>(message: &'a Message, fields: &[&str]) -> Result<Option
     Ok(find_type(message, fields)?.map(|found| found.name))
 }
 
-/// A type, and where it came from.
+/// An event type, and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundType<'a> {
     pub(crate) name: Cow<'a, str>,
-    /// `header ce_type`, `field eventType of its JSON`.
+    /// `header ce_type`, `field eventType of the JSON`.
     pub(crate) place: String,
 }
 
@@ -261,39 +258,39 @@ pub(crate) fn find_type<'a>(message: &'a Message, fields: &[&str]) -> Result<Opt
     if fields.is_empty() {
         return Ok(None);
     }
-    // Damaged JSON says nothing: reading it as an event tells what is wrong.
+    // Invalid JSON has no type here: decoding it as an event reports the error.
     let body: Option<Value> = message.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
     let text = |name: &&str| body.as_ref()?.get(name)?.as_str().filter(|found| !found.is_empty());
     let found = fields.iter().find_map(|name| Some((text(name)?, name)));
     Ok(found
-        .map(|(found, name)| FoundType { name: found.to_owned().into(), place: format!("field {name} of its JSON") }))
+        .map(|(found, name)| FoundType { name: found.to_owned().into(), place: format!("field {name} of the JSON") }))
 }
 
 fn type_header(message: &Message) -> Result<Option<(&str, &'static str)>> {
-    let attributes = Attributes::read(message).map_err(|what| refused("an event of any type", message, &what))?;
+    let attributes = Attributes::read(message).map_err(|what| decode_error("an event of any type", message, &what))?;
     Ok(attributes.event_type)
 }
 
-/// Headers of a record that is sent again to another place, by which it is read as the same event: see
+/// Adds the headers that keep the identity of an event when its record is copied: see
 /// [`DeadLetter::replay_headers`](crate::processor::DeadLetter::replay_headers).
-pub(crate) fn name_again(headers: Headers, place: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
-    attributes::name_again(headers, place, timestamp)
+pub(crate) fn preserve_identity(headers: Headers, position: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+    attributes::preserve_identity(headers, position, timestamp)
 }
 
-/// An event made ready to send: encoded once, with an id and a time that all its copies share.
+/// An event encoded once, with an id and a time that all its records share.
 #[derive(Debug, Clone)]
-pub(crate) struct Encoded {
+pub(crate) struct EncodedEvent {
     id: String,
     event_type: &'static str,
     time: DateTime<Utc>,
-    /// What the partition is chosen by.
+    /// Key of the record.
     pub(crate) key: Option<String>,
-    /// The JSON.
+    /// Value of the record: the JSON.
     pub(crate) value: Vec<u8>,
 }
 
-impl Encoded {
-    /// An event that happens now, with a new id if it has none.
+impl EncodedEvent {
+    /// Encodes an event that happens now, with a new id unless one is given.
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id is empty.
@@ -303,7 +300,7 @@ impl Encoded {
         if id.is_empty() {
             return Err(Error::new(
                 ErrorKind::Event,
-                format!("the id of {} is empty: give one, or leave it out", E::TYPE),
+                format!("the id of {} is empty: set one, or leave it out", E::TYPE),
             ));
         }
         Ok(Self { id, event_type: E::TYPE, time: now(), key, value: to_json(event)? })
@@ -313,36 +310,36 @@ impl Encoded {
         &self.id
     }
 
-    /// The headers of the record, sent by `source`.
+    /// Returns the headers of the record.
     pub(crate) fn headers(&self, source: &str) -> Headers {
         attributes::headers(&self.id, self.event_type, source, self.time)
     }
 
-    /// The event's time as the record's timestamp: milliseconds since 1970.
+    /// Returns the event's time in milliseconds since 1970, the timestamp of the record.
     pub(crate) fn timestamp(&self) -> i64 {
         self.time.timestamp_millis()
     }
 }
 
-const TOMBSTONE: &str = "the record has no value (a tombstone), so there is no event in it: let the handler pass over \
-                         records without a value if the topic is meant to have them";
+const TOMBSTONE: &str = "the record has no value (a tombstone) and so no event: if the topic may have tombstones, let the handler \
+                         skip records without a value";
 
-/// Ids of one process sort in the order in which they were made.
+/// Ids of one process sort by their creation.
 fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// Cut to the precision of record timestamps and of JavaScript's `Date`, so that an event's time is the same in all of them.
+/// Truncated to milliseconds, the precision of record timestamps and of JavaScript's `Date`.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(3)
 }
 
 fn to_json<E: Event>(event: &E) -> Result<Vec<u8>> {
-    let failed = |e| Error::new(ErrorKind::Event, format!("{} can't be written as JSON: {e}", E::TYPE));
-    serde_json::to_vec(event).map_err(failed)
+    let error = |e| Error::new(ErrorKind::Event, format!("{} can't be written as JSON: {e}", E::TYPE));
+    serde_json::to_vec(event).map_err(error)
 }
 
-fn refused(wanted: &str, message: &Message, what: &str) -> Error {
+fn decode_error(wanted: &str, message: &Message, what: &str) -> Error {
     let Message { topic, partition, offset, .. } = message;
     Error::new(ErrorKind::Event, format!("can't read {wanted} from {topic}/{partition} at offset {offset}: {what}"))
 }

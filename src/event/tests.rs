@@ -66,7 +66,7 @@ fn refusal(message: &Message) -> String {
 }
 
 #[test]
-fn headers_are_those_of_cloudevents_and_the_value_is_the_plain_json() {
+fn headers_are_cloudevents_and_the_value_is_plain_json() {
     let envelope = Envelope {
         id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
         source: "stock-service".into(),
@@ -86,16 +86,16 @@ fn headers_are_those_of_cloudevents_and_the_value_is_the_plain_json() {
 }
 
 #[test]
-fn an_envelope_has_a_v7_id_and_reads_back_as_it_was() {
+fn envelopes_have_a_v7_id_and_round_trip() {
     let (first, second) = (Envelope::new("s", counted()), Envelope::new("s", counted()));
     assert_eq!(Uuid::parse_str(&first.id).unwrap().get_version_num(), 7);
-    assert!(first.id < second.id, "ids sort in the order in which they were made");
+    assert!(first.id < second.id, "ids sort by their creation");
     assert_eq!(Envelope::from_message(&sent(&first)).unwrap(), first);
 }
 
 #[test]
-fn an_encoded_event_is_what_its_envelope_would_be() {
-    let encoded = Encoded::new(&counted(), None).unwrap();
+fn encoded_events_equal_their_envelopes() {
+    let encoded = EncodedEvent::new(&counted(), None).unwrap();
     assert_eq!(encoded.key.as_deref(), Some("p-1"));
     let envelope = Envelope::<StockCounted>::from_message(&message(
         encoded.headers("billing"),
@@ -120,7 +120,7 @@ fn plain_json_takes_id_and_time_from_the_record() {
 }
 
 #[test]
-fn the_type_is_found_where_senders_put_it() {
+fn the_type_is_in_a_header_or_a_named_field() {
     let body = r#"{"eventType":"in.body","type":"in.body.too"}"#;
     let cases = [
         (Headers::new(), "{}", None, None),
@@ -143,7 +143,7 @@ fn the_type_is_found_where_senders_put_it() {
 }
 
 #[test]
-fn any_event_keeps_its_data_and_says_what_is_not_known() {
+fn any_event_keeps_data_and_known_attributes() {
     let plain = AnyEvent::from_message(&message(Headers::new(), Some(BODY))).unwrap();
     assert_eq!((plain.source, plain.event_type), (None, None));
     let event = AnyEvent::from_message(&sent(&Envelope::new("s", counted()))).unwrap();
@@ -153,9 +153,9 @@ fn any_event_keeps_its_data_and_says_what_is_not_known() {
 }
 
 #[test]
-fn another_type_is_refused_wherever_a_header_says_it() {
+fn another_type_in_any_header_is_rejected() {
     for header in ["ce_type", "eventType", "type"] {
-        let other = format!(r#"the header {header} says that it holds an event of type "stock.lost""#);
+        let other = format!(r#"the header {header} has the event type "stock.lost""#);
         assert_eq!(refusal(&message(Headers::new().with(header, "stock.lost"), Some(BODY))), other);
     }
     let field = r#"{"type":"stock.lost","eventType":"x","productId":"p-1","newStock":7}"#;
@@ -164,14 +164,14 @@ fn another_type_is_refused_wherever_a_header_says_it() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn errors_name_what_is_wrong() {
     let ce = |name: &str, value: &[u8]| message(Headers::new().with(name, value), Some(BODY));
     let cases = [
         (message(Headers::new(), None), "the record has no value (a tombstone)"),
-        (message(Headers::new(), Some("")), "the JSON does not fit: EOF while parsing a value"),
-        (message(Headers::new(), Some("{not json")), "the JSON does not fit: key must be a string at line 1"),
-        (message(Headers::new(), Some(r#"{"productId":"p"}"#)), "the JSON does not fit: missing field `newStock`"),
-        (ce("ce_time", b"yesterday"), r#"ce_time is "yesterday", which is not a time as RFC 3339 has it"#),
+        (message(Headers::new(), Some("")), "the JSON does not match: EOF while parsing a value"),
+        (message(Headers::new(), Some("{not json")), "the JSON does not match: key must be a string at line 1"),
+        (message(Headers::new(), Some(r#"{"productId":"p"}"#)), "the JSON does not match: missing field `newStock`"),
+        (ce("ce_time", b"yesterday"), r#"ce_time is "yesterday", which is not an RFC 3339 time"#),
         (ce("ce_id", b"\xff"), "the header ce_id is not UTF-8"),
         (ce("ce_specversion", b"0.3"), r#"ce_specversion is "0.3""#),
         (ce("content-type", b"application/cloudevents+json; charset=utf-8"), "content-type is application/cloudevents"),
@@ -190,7 +190,7 @@ fn what_is_wrong_is_said() {
 
 proptest! {
     #[test]
-    fn what_is_sent_is_read(
+    fn sent_events_are_read(
         id in "[^\\x00]{1,40}", source in ".{1,40}", product_id in ".*", new_stock: i64,
         seconds in 0i64..253_402_300_799, nanos in 0u32..1_000_000_000,
     ) {
@@ -200,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_an_event_or_an_error(
+    fn any_bytes_are_an_event_or_an_error(
         headers in proptest::collection::vec((prop_oneof![
             Just("ce_id"), Just("ce_type"), Just("ce_time"), Just("ce_specversion"), Just("content-type"), Just("type"),
         ], any::<Vec<u8>>()), 0..6),

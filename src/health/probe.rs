@@ -126,8 +126,8 @@ async fn record_end_offsets(
         };
         let found: Vec<_> =
             list_offsets::decode_response(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
-        for s in subscriptions.iter().filter(|s| s.reads().0 == level) {
-            found.iter().for_each(|(partition, _, end)| s.ends_at(partition, end.offset));
+        for s in subscriptions.iter().filter(|s| s.assigned().0 == level) {
+            found.iter().for_each(|(partition, _, end)| s.set_end_offset(partition, end.offset));
         }
     }
 }
@@ -136,7 +136,7 @@ async fn record_end_offsets(
 fn plan_list_offsets(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, ListOffsetsPlan> {
     let mut by_leader = BTreeMap::<i32, Vec<(IsolationLevel, BTreeSet<TopicPartition>)>>::new();
     for s in subscriptions {
-        let (level, partitions) = s.reads();
+        let (level, partitions) = s.assigned();
         for p in partitions {
             let topic = snapshot.topics.get(&p.topic);
             let Some(leader) = topic.and_then(|t| t.partition(p.partition)?.leader) else { continue };

@@ -1,10 +1,10 @@
-//! Whether a partition is idle, busy or stalled, without I/O.
+//! Decides whether a partition is idle, busy or stalled, without I/O.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// What a partition, or a subscription, is about.
+/// The activity of a partition or a subscription.
 ///
 /// ```
 /// use ailurus::health::Activity;
@@ -14,90 +14,96 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activity {
-    /// No record waits.
+    /// No record is pending.
     #[default]
     Idle,
-    /// Records wait or are in a handler, and one has ended lately.
+    /// Records are pending, and one was handled recently.
     Busy,
-    /// Records wait, and none has ended for [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout).
+    /// Records are pending, and none was handled for [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout).
     Stalled,
 }
 
-/// Follows one partition: how far it is, where it ends, and since when it stands.
+/// Tracks position and end offset of one partition, and since when pending records make no progress.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
-    /// The next offset to handle; none before the first fetch, if nothing is committed.
+pub(super) struct ProgressTracker {
+    /// The next offset to handle; `None` before the first fetch if nothing is committed.
     position: Option<i64>,
-    /// The offset behind the last record that can be read, as far as is known.
+    /// The last known end offset: the high watermark or last stable offset.
     end: Option<i64>,
-    /// Records that are here and have not ended.
-    here: usize,
-    /// Since when records wait and none has ended.
-    since: Option<Instant>,
+    /// Number of fetched records that are not completed.
+    pending_records: usize,
+    /// Time since which records are pending and none was completed.
+    waiting_since: Option<Instant>,
 }
 
-impl Pulse {
-    /// The group has committed this offset.
-    pub(super) fn begins_at(&mut self, committed: i64) {
+impl ProgressTracker {
+    /// Sets the position to a committed offset.
+    pub(super) fn start_at(&mut self, committed: i64) {
         self.position = Some(committed);
     }
 
-    /// The worker has told how far it is, how many records it has, and whether one has ended since it told the last time.
-    pub(super) fn told(&mut self, position: Option<i64>, here: usize, ended: bool, now: Instant) {
+    /// Handles a report of the worker: its position, its pending records, and whether it completed one since its last report.
+    pub(super) fn on_worker_report(
+        &mut self,
+        position: Option<i64>,
+        pending_records: usize,
+        completed: bool,
+        now: Instant,
+    ) {
         let moved = position.is_some() && position != self.position;
         if position.is_some() {
             if position < self.position {
-                self.end = None; // another log under the same name
+                self.end = None; // the topic was recreated
             }
             self.position = position;
         }
-        self.here = here;
-        self.look(moved || ended, now);
+        self.pending_records = pending_records;
+        self.update_waiting(moved || completed, now);
     }
 
-    /// A fetch has told the end. It may be an old one: its records may have waited here for long.
-    pub(super) fn fetched(&mut self, end: i64, now: Instant) {
+    /// Handles the end offset of a fetch. It may be outdated: the fetched records may have been queued for long.
+    pub(super) fn on_fetched_end(&mut self, end: i64, now: Instant) {
         self.end = self.end.max(Some(end));
-        self.look(false, now);
+        self.update_waiting(false, now);
     }
 
-    /// The leader was asked for the end just now.
-    pub(super) fn asked(&mut self, end: i64, now: Instant) {
+    /// Handles the end offset that the leader has just returned.
+    pub(super) fn on_end_offset(&mut self, end: i64, now: Instant) {
         self.end = Some(end);
-        self.look(false, now);
+        self.update_waiting(false, now);
     }
 
-    fn look(&mut self, progress: bool, now: Instant) {
-        self.since = match self.since {
-            _ if !self.waits() => None,
+    fn update_waiting(&mut self, progress: bool, now: Instant) {
+        self.waiting_since = match self.waiting_since {
+            _ if !self.has_pending() => None,
             Some(since) if !progress => Some(since),
             _ => Some(now),
         };
     }
 
-    /// Whether there are records that have not ended. Where it is not known from where on: if there are any.
-    fn waits(&self) -> bool {
-        self.here > 0 || self.end > Some(self.position.unwrap_or(0))
+    /// Returns whether any record is not completed. Without a position, every record of the log counts.
+    fn has_pending(&self) -> bool {
+        self.pending_records > 0 || self.end > Some(self.position.unwrap_or(0))
     }
 
-    /// The next offset to handle.
+    /// Returns the next offset to handle.
     pub(super) fn position(&self) -> Option<i64> {
         self.position
     }
 
-    /// How many offsets lie between the position and the end.
+    /// Returns the number of offsets between the position and the end.
     pub(super) fn lag(&self) -> Option<i64> {
         self.end.zip(self.position).map(|(end, at)| (end - at).max(0))
     }
 
-    /// For how long records have waited while none has ended.
-    pub(super) fn quiet(&self, now: Instant) -> Option<Duration> {
-        self.since.map(|since| now.saturating_duration_since(since))
+    /// Returns for how long records are pending while none was completed.
+    pub(super) fn quiet_for(&self, now: Instant) -> Option<Duration> {
+        self.waiting_since.map(|since| now.saturating_duration_since(since))
     }
 
-    /// In one word; `limit` is how long records may wait.
+    /// Returns the activity; without progress for `limit`, pending records are stalled.
     pub(super) fn activity(&self, limit: Duration, now: Instant) -> Activity {
-        match self.quiet(now) {
+        match self.quiet_for(now) {
             None => Activity::Idle,
             Some(quiet) if quiet < limit => Activity::Busy,
             Some(_) => Activity::Stalled,
@@ -114,117 +120,117 @@ mod tests {
 
     /// A partition, and a clock in seconds.
     struct Bed {
-        pulse: Pulse,
+        tracker: ProgressTracker,
         start: Instant,
     }
 
     impl Bed {
         fn new() -> Self {
-            Self { pulse: Pulse::default(), start: Instant::now() }
+            Self { tracker: ProgressTracker::default(), start: Instant::now() }
         }
 
         fn at(&self, seconds: u64) -> Instant {
             self.start + Duration::from_secs(seconds)
         }
 
-        fn told(&mut self, seconds: u64, position: i64, here: usize, ended: bool) {
+        fn on_worker_report(&mut self, seconds: u64, position: i64, pending_records: usize, completed: bool) {
             let now = self.at(seconds);
-            self.pulse.told(Some(position), here, ended, now);
+            self.tracker.on_worker_report(Some(position), pending_records, completed, now);
         }
 
-        fn asked(&mut self, seconds: u64, end: i64) {
+        fn on_end_offset(&mut self, seconds: u64, end: i64) {
             let now = self.at(seconds);
-            self.pulse.asked(end, now);
+            self.tracker.on_end_offset(end, now);
         }
 
         fn is(&self, seconds: u64) -> Activity {
-            self.pulse.activity(LIMIT, self.at(seconds))
+            self.tracker.activity(LIMIT, self.at(seconds))
         }
     }
 
     #[test]
-    fn what_has_nothing_to_do_is_idle_for_however_long() {
+    fn idle_without_pending_records() {
         let mut bed = Bed::new();
         assert_eq!(bed.is(1000), Idle);
-        bed.told(0, 7, 0, false);
-        bed.asked(0, 7);
-        assert_eq!((bed.is(100_000), bed.pulse.lag()), (Idle, Some(0)));
+        bed.on_worker_report(0, 7, 0, false);
+        bed.on_end_offset(0, 7);
+        assert_eq!((bed.is(100_000), bed.tracker.lag()), (Idle, Some(0)));
     }
 
     #[test]
-    fn what_was_idle_for_long_is_busy_with_its_first_record_and_not_stalled() {
+    fn first_record_after_an_idle_time_is_busy() {
         let mut bed = Bed::new();
-        bed.told(0, 7, 0, false);
-        bed.asked(1000, 8);
+        bed.on_worker_report(0, 7, 0, false);
+        bed.on_end_offset(1000, 8);
         assert_eq!(bed.is(1000), Busy);
         assert_eq!(bed.is(1059), Busy);
         assert_eq!(bed.is(1060), Stalled);
-        assert_eq!(bed.pulse.quiet(bed.at(1075)), Some(Duration::from_secs(75)));
+        assert_eq!(bed.tracker.quiet_for(bed.at(1075)), Some(Duration::from_secs(75)));
     }
 
     #[test]
-    fn each_record_that_ends_begins_the_time_anew() {
+    fn each_completed_record_restarts_the_stall_timeout() {
         let mut bed = Bed::new();
-        bed.told(0, 0, 3, false);
-        bed.told(50, 1, 2, false);
+        bed.on_worker_report(0, 0, 3, false);
+        bed.on_worker_report(50, 1, 2, false);
         assert_eq!(bed.is(109), Busy);
-        bed.told(100, 1, 2, true); // out of order: the position stays
+        bed.on_worker_report(100, 1, 2, true); // out of order: the position stays
         assert_eq!(bed.is(159), Busy);
-        bed.told(110, 1, 2, false); // only told again
+        bed.on_worker_report(110, 1, 2, false); // no news
         assert_eq!(bed.is(160), Stalled);
-        bed.told(161, 3, 0, true);
+        bed.on_worker_report(161, 3, 0, true);
         assert_eq!(bed.is(161), Idle);
     }
 
     #[test]
-    fn a_record_in_hand_is_something_to_do_though_no_end_is_known() {
+    fn in_flight_records_count_without_a_known_end() {
         let mut bed = Bed::new();
-        bed.told(0, 7, 1, false);
-        assert_eq!((bed.is(0), bed.is(60), bed.pulse.lag()), (Busy, Stalled, None));
+        bed.on_worker_report(0, 7, 1, false);
+        assert_eq!((bed.is(0), bed.is(60), bed.tracker.lag()), (Busy, Stalled, None));
     }
 
     #[test]
-    fn records_that_nobody_fetches_are_noticed_by_asking() {
+    fn records_that_are_not_fetched_are_noticed_by_the_end_offset() {
         let mut bed = Bed::new();
-        bed.pulse.begins_at(5);
-        bed.asked(10, 9);
-        assert_eq!((bed.is(10), bed.pulse.lag()), (Busy, Some(4)));
-        bed.asked(40, 12);
+        bed.tracker.start_at(5);
+        bed.on_end_offset(10, 9);
+        assert_eq!((bed.is(10), bed.tracker.lag()), (Busy, Some(4)));
+        bed.on_end_offset(40, 12);
         assert_eq!(bed.is(70), Stalled);
     }
 
     #[test]
-    fn where_nothing_is_committed_or_fetched_records_wait_if_there_are_any() {
+    fn without_a_position_any_record_is_pending() {
         let mut bed = Bed::new();
-        bed.asked(0, 0);
+        bed.on_end_offset(0, 0);
         assert_eq!(bed.is(100), Idle);
-        bed.asked(0, 3);
-        assert_eq!((bed.is(0), bed.is(60), bed.pulse.lag()), (Busy, Stalled, None));
-        bed.told(70, 3, 0, false);
+        bed.on_end_offset(0, 3);
+        assert_eq!((bed.is(0), bed.is(60), bed.tracker.lag()), (Busy, Stalled, None));
+        bed.on_worker_report(70, 3, 0, false);
         assert_eq!(bed.is(70), Idle);
     }
 
     #[test]
-    fn an_old_fetch_does_not_take_the_end_back() {
+    fn an_outdated_fetch_does_not_lower_the_end() {
         let mut bed = Bed::new();
-        bed.told(0, 1, 1, false);
-        bed.asked(1, 100);
+        bed.on_worker_report(0, 1, 1, false);
+        bed.on_end_offset(1, 100);
         let now = bed.at(2);
-        bed.pulse.fetched(50, now);
-        assert_eq!(bed.pulse.lag(), Some(99));
-        bed.asked(3, 40); // the log was cut
-        assert_eq!(bed.pulse.lag(), Some(39));
+        bed.tracker.on_fetched_end(50, now);
+        assert_eq!(bed.tracker.lag(), Some(99));
+        bed.on_end_offset(3, 40); // the log was truncated
+        assert_eq!(bed.tracker.lag(), Some(39));
     }
 
     #[test]
-    fn a_log_that_begins_anew_has_an_end_of_its_own() {
+    fn a_recreated_log_resets_the_end() {
         let mut bed = Bed::new();
-        bed.told(0, 90, 0, false);
-        bed.asked(0, 100);
-        bed.told(1, 2, 0, true);
-        assert_eq!((bed.pulse.lag(), bed.is(1)), (None, Idle));
+        bed.on_worker_report(0, 90, 0, false);
+        bed.on_end_offset(0, 100);
+        bed.on_worker_report(1, 2, 0, true);
+        assert_eq!((bed.tracker.lag(), bed.is(1)), (None, Idle));
         let now = bed.at(2);
-        bed.pulse.fetched(3, now);
-        assert_eq!((bed.pulse.lag(), bed.is(2)), (Some(1), Busy));
+        bed.tracker.on_fetched_end(3, now);
+        assert_eq!((bed.tracker.lag(), bed.is(2)), (Some(1), Busy));
     }
 }

@@ -1,4 +1,4 @@
-//! One call of a handler.
+//! One attempt: a call of a handler, in its span.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,45 +13,46 @@ use tokio::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::dead_letter::describe;
 use super::handler::{BoxError, Outcome};
-use super::letter::describe;
 use crate::config::Config;
 use crate::consumer::Message;
+use crate::trace::span::{messaging_span, record_failure};
 use crate::trace::{Propagation, TraceContext};
 
-/// Runs a handler in its span; a panic is an error.
+/// Polls a handler in its span, and turns a panic into an error.
 pub(super) struct Attempt<T> {
     future: Result<BoxFuture<'static, T>, Option<BoxError>>,
     span: Span,
-    failure: fn(&T) -> Option<Failure<'_>>,
+    failure: fn(&T) -> Option<SpanFailure<'_>>,
 }
 
-/// The kind of a failure, for whoever counts them, and its text.
-pub(super) type Failure<'a> = (&'static str, &'a BoxError);
+/// The kind of a failure and its error, as its span records them.
+pub(super) type SpanFailure<'a> = (&'static str, &'a BoxError);
 
 impl<T> Attempt<T> {
-    /// `failure` tells why an outcome is none of success.
-    pub(super) fn begin(
+    /// Calls the handler; `failure` returns the failure of an outcome.
+    pub(super) fn start(
         span: Span,
-        failure: fn(&T) -> Option<Failure<'_>>,
+        failure: fn(&T) -> Option<SpanFailure<'_>>,
         call: impl FnOnce() -> BoxFuture<'static, T>,
     ) -> Self {
         let future = span.in_scope(|| catch_unwind(AssertUnwindSafe(call)).map_err(|panic| Some(text_of(&*panic))));
         Self { future, span, failure }
     }
 
-    /// Until the deadline, if there is one, which comes `limit` after the beginning.
+    /// Runs until the deadline, if there is one; `limit` is the time from the start to it.
     pub(super) async fn within(self, limit: Option<(Instant, Duration)>) -> Result<T, BoxError> {
         match limit {
             None => self.await,
             Some((deadline, limit)) => {
                 let span = self.span.clone();
-                let late = || {
+                let timed_out = || {
                     let error = format!("timed out after {limit:?}").into();
                     fail(&span, ("timeout", &error));
                     error
                 };
-                tokio::time::timeout_at(deadline, self).await.unwrap_or_else(|_| Err(late()))
+                tokio::time::timeout_at(deadline, self).await.unwrap_or_else(|_| Err(timed_out()))
             }
         }
     }
@@ -71,25 +72,21 @@ impl<T> Future for Attempt<T> {
             Err(panicked) => Err(panicked.take().unwrap_or_else(|| "the handler panicked".into())),
         };
         if !span.is_disabled() {
-            let failed = outcome.as_ref().map_or_else(|panic| Some(("panic", panic)), *failure);
-            failed.into_iter().for_each(|failed| fail(span, failed));
+            let failure = outcome.as_ref().map_or_else(|panic| Some(("panic", panic)), *failure);
+            failure.into_iter().for_each(|failure| fail(span, failure));
         }
         Poll::Ready(outcome)
     }
 }
 
-/// Of a batch's outcomes.
-#[allow(clippy::ptr_arg, reason = "it is what a batch's handler gives")]
-pub(super) fn first_failure(outcomes: &Vec<Outcome>) -> Option<Failure<'_>> {
+/// Returns the first failure of a batch's outcomes.
+#[allow(clippy::ptr_arg, reason = "the output type of a batch handler")]
+pub(super) fn first_failure(outcomes: &Vec<Outcome>) -> Option<SpanFailure<'_>> {
     outcomes.iter().find_map(Outcome::failure)
 }
 
-fn fail(span: &Span, (kind, error): Failure<'_>) {
-    if !span.is_disabled() {
-        span.record("error.type", kind);
-        span.record("otel.status_code", "ERROR");
-        span.record("otel.status_description", describe(&**error));
-    }
+fn fail(span: &Span, (kind, error): SpanFailure<'_>) {
+    record_failure(span, kind, || describe(&**error));
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> BoxError {
@@ -97,7 +94,7 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> BoxError {
     format!("the handler panicked: {}", text.unwrap_or("no message")).into()
 }
 
-/// How attempts have spans: fields by OpenTelemetry's conventions for messaging, and a place in the trace that headers name.
+/// Creates the spans of attempts, in the trace of a record's headers.
 pub(super) struct Tracing {
     propagation: Propagation,
     client_id: String,
@@ -108,74 +105,57 @@ impl Tracing {
         Self { propagation: config.propagation.clone(), client_id: config.client_id.clone() }
     }
 
-    /// The span of an attempt at a record. What the handler gets as the record's [trace](Message::trace) is its place.
+    /// Creates the span of an attempt at a record, and sets the record's [trace](Message::trace) to it.
     pub(super) fn span(&self, message: &mut Message, group: &str) -> Span {
-        let span = tracing::info_span!(
-            "process",
-            otel.name = %format_args!("process {}", message.topic),
-            otel.kind = "consumer",
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-            messaging.system = "kafka",
-            messaging.operation.type = "process",
-            messaging.operation.name = "process",
-            messaging.client.id = &*self.client_id,
-            messaging.destination.name = &*message.topic,
-            messaging.destination.partition.id = %message.partition,
-            messaging.consumer.group.name = group,
-            messaging.kafka.offset = message.offset,
-            messaging.kafka.message.key = message.key.as_deref().map(String::from_utf8_lossy).as_deref(),
-            messaging.kafka.message.tombstone = message.value.is_none().then_some(true),
-            messaging.message.body.size = message.value.as_ref().map_or(0, Bytes::len),
-            trace_id = Empty,
-            span_id = Empty,
-            parent_span_id = Empty,
-            attempt = message.attempt,
-            error.type = Empty,
-        );
+        let span = self.new_span(message, None, group);
         if !span.is_disabled() {
-            self.place(&span, message);
+            self.set_trace(&span, message);
         }
         span
     }
 
-    fn place(&self, span: &Span, message: &mut Message) {
-        let sent_in = TraceContext::from_headers(&message.headers);
+    /// Creates the span of an attempt at a batch, linked to the traces of its records.
+    pub(super) fn batch_span(&self, messages: &[Message], group: &str) -> Span {
+        let Some(first) = messages.first() else { return Span::none() };
+        let span = self.new_span(first, Some(messages.len()), group);
+        self.propagation.link(&span, messages.iter().filter_map(|m| TraceContext::from_headers(&m.headers)));
+        span
+    }
+
+    /// `batch_size` is `None` for a single record.
+    fn new_span(&self, first: &Message, batch_size: Option<usize>, group: &str) -> Span {
+        let record = batch_size.is_none().then_some(first);
+        messaging_span!(
+            "process",
+            "consumer",
+            &*first.topic,
+            &*self.client_id,
+            messaging.destination.partition.id = %first.partition,
+            messaging.consumer.group.name = group,
+            messaging.kafka.offset = first.offset,
+            messaging.kafka.message.key = record.and_then(|m| m.key.as_deref()).map(String::from_utf8_lossy).as_deref(),
+            messaging.kafka.message.tombstone = record.is_some_and(|m| m.value.is_none()).then_some(true),
+            messaging.message.body.size = record.map(|m| m.value.as_ref().map_or(0, Bytes::len)),
+            messaging.batch.message_count = batch_size,
+            trace_id = Empty,
+            span_id = Empty,
+            parent_span_id = Empty,
+            attempt = first.attempt,
+        )
+    }
+
+    fn set_trace(&self, span: &Span, message: &mut Message) {
+        let parent = TraceContext::from_headers(&message.headers);
         if self.propagation.is_on() {
-            message.trace = OnceLock::from(self.propagation.set_parent(span, sent_in.as_ref()).map(Arc::new));
+            message.trace = OnceLock::from(self.propagation.set_parent(span, parent.as_ref()).map(Arc::new));
         }
         if let Some(own) = message.trace() {
             span.record("trace_id", own.trace_id());
             span.record("span_id", own.span_id());
         }
-        if let Some(sent_in) = sent_in {
-            span.record("parent_span_id", sent_in.span_id());
+        if let Some(parent) = parent {
+            span.record("parent_span_id", parent.span_id());
         }
-    }
-
-    /// The span of a batch: linked to what its records were sent in, for they may be of many traces.
-    pub(super) fn batch_span(&self, messages: &[Message], group: &str) -> Span {
-        let Some(first) = messages.first() else { return Span::none() };
-        let span = tracing::info_span!(
-            "process",
-            otel.name = %format_args!("process {}", first.topic),
-            otel.kind = "consumer",
-            otel.status_code = Empty,
-            otel.status_description = Empty,
-            messaging.system = "kafka",
-            messaging.operation.type = "process",
-            messaging.operation.name = "process",
-            messaging.client.id = &*self.client_id,
-            messaging.destination.name = &*first.topic,
-            messaging.destination.partition.id = %first.partition,
-            messaging.consumer.group.name = group,
-            messaging.kafka.offset = first.offset,
-            messaging.batch.message_count = messages.len(),
-            attempt = first.attempt,
-            error.type = Empty,
-        );
-        self.propagation.link(&span, messages.iter().filter_map(|m| TraceContext::from_headers(&m.headers)));
-        span
     }
 }
 
@@ -204,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_has_its_place_in_the_trace_that_the_handler_gets_too() {
+    fn spans_and_messages_have_the_trace() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let record = |headers| Record { offset: 7, timestamp: 0, key: None, value: None, headers };
         let mut traced = Message::new("orders".into(), 1, record(Headers::new().with("traceparent", parent)));
@@ -231,10 +211,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_with_its_text_before_and_after_the_first_await() {
-        let before = Attempt::<()>::begin(Span::none(), |_| None, || panic!("at {}", "once"));
+    async fn panics_are_errors_before_and_after_the_first_await() {
+        let before = Attempt::<()>::start(Span::none(), |_| None, || panic!("at {}", "once"));
         assert_eq!(before.await.unwrap_err().to_string(), "the handler panicked: at once");
-        let after = Attempt::begin(
+        let after = Attempt::start(
             Span::none(),
             |_| None,
             || {
@@ -250,12 +230,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_ends_at_its_deadline() {
+    async fn attempts_time_out() {
         let limit = Duration::from_secs(5);
-        let attempt = Attempt::<()>::begin(Span::none(), |_| None, || std::future::pending().boxed());
+        let attempt = Attempt::<()>::start(Span::none(), |_| None, || std::future::pending().boxed());
         let error = attempt.within(Some((Instant::now() + limit, limit))).await.unwrap_err();
         assert_eq!(error.to_string(), "timed out after 5s");
-        let quick = Attempt::begin(Span::none(), |_| None, || std::future::ready(7).boxed());
+        let quick = Attempt::start(Span::none(), |_| None, || std::future::ready(7).boxed());
         assert_eq!(quick.within(Some((Instant::now() + limit, limit))).await.unwrap(), 7);
     }
 }

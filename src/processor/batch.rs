@@ -1,4 +1,4 @@
-//! Handlers of several records at a time.
+//! Handlers of batches.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::handler::{BoxError, FromMessage, IntoOutcome, Outcome};
+use super::sealed;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How large a batch is and how long it waits to become so.
+/// Size of batches, and maximum wait for a full one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,14 +25,14 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Batching {
-    /// The most records of a batch. 1 to 100,000.
+    /// Maximum number of records of a batch, 1 to 100,000.
     pub max_records: usize,
-    /// How long records wait for others. Up to 1 hour.
+    /// Maximum time that a record waits for a full batch, up to 1 hour.
     pub max_wait: Duration,
 }
 
 impl Batching {
-    /// Batches of up to `max_records`, which wait for each other no longer than `max_wait`.
+    /// Returns batches of up to `max_records`, which wait for a full batch no longer than `max_wait`.
     pub fn new(max_records: usize, max_wait: Duration) -> Self {
         Self { max_records, max_wait }
     }
@@ -48,7 +49,7 @@ impl Batching {
     }
 }
 
-/// What a batch handler may return: one [`IntoOutcome`] for all records, or a `Vec` with one for each, in their order.
+/// The return types of a batch handler: one [`IntoOutcome`] for all records, or a `Vec` with one for each, in their order. Sealed.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcomes, Outcome};
@@ -57,22 +58,22 @@ impl Batching {
 /// let each = vec![Outcome::Done, Outcome::retry("no")].into_outcomes(2);
 /// assert!(matches!(each[0], Outcome::Done));
 /// ```
-pub trait IntoOutcomes {
-    /// One for each of `count` records.
+pub trait IntoOutcomes: sealed::IntoOutcomes {
+    /// Returns the outcomes of `count` records.
     fn into_outcomes(self, count: usize) -> Vec<Outcome>;
 }
 
 impl<T: IntoOutcome> IntoOutcomes for T {
     fn into_outcomes(self, count: usize) -> Vec<Outcome> {
-        let of_all = |error: BoxError| {
+        let repeat = |error: BoxError| {
             let error = Arc::new(error);
-            std::iter::repeat_n(error, count).map(|e| Box::new(Shared(e)) as BoxError)
+            std::iter::repeat_n(error, count).map(|e| Box::new(SharedError(e)) as BoxError)
         };
         match self.into_outcome() {
             Outcome::Done => std::iter::repeat_with(|| Outcome::Done).take(count).collect(),
-            Outcome::Retry { after, error } => of_all(error).map(|error| Outcome::Retry { after, error }).collect(),
-            Outcome::DeadLetter { error } => of_all(error).map(|error| Outcome::DeadLetter { error }).collect(),
-            Outcome::Stop { error } => of_all(error).map(|error| Outcome::Stop { error }).collect(),
+            Outcome::Retry { after, error } => repeat(error).map(|error| Outcome::Retry { after, error }).collect(),
+            Outcome::DeadLetter { error } => repeat(error).map(|error| Outcome::DeadLetter { error }).collect(),
+            Outcome::Stop { error } => repeat(error).map(|error| Outcome::Stop { error }).collect(),
         }
     }
 }
@@ -87,29 +88,29 @@ impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
     }
 }
 
-/// One error of several records.
+/// The same error for several records.
 #[derive(Debug)]
-struct Shared(Arc<BoxError>);
+struct SharedError(Arc<BoxError>);
 
-impl fmt::Display for Shared {
+impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl StdError for Shared {
+impl StdError for SharedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }
 }
 
-/// Handles several records of a partition at a time: any async function of a `Vec` of what a [`Handler`](super::Handler) may
-/// take, that returns [one result for all, or one for each](IntoOutcomes).
+/// A handler of batches: an async function or closure of a `Vec` of [arguments](FromMessage) that returns
+/// [one result for all records, or one for each](IntoOutcomes). Sealed: a handler type of your own is captured by a closure.
 ///
-/// A batch holds records of one partition, by offset. Records that must be handled one after the other may be in one batch,
-/// and are never in two at a time: a handler that fails one of them is to fail those behind it of the same key too, or they
-/// count as handled. Records that fail are handed in again one by one, so that one bad record does not take the others with it
-/// to the dead letters. What can't be decoded is not in the batch and becomes a dead letter.
+/// A batch has records of one partition, by offset. Records of one key may be in the same batch, and never in two batches at a time:
+/// a handler that fails one of them must fail later ones of its key too, or they count as handled. Failed records are retried one
+/// by one, so that one bad record does not make the others dead letters. Records that can't be decoded become dead letters and
+/// are not part of the batch.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -126,8 +127,8 @@ impl StdError for Shared {
 /// # Ok(())
 /// # }
 /// ```
-pub trait BatchHandler<A>: Send + Sync + 'static {
-    /// Begins an attempt; its result has as many elements as there are messages.
+pub trait BatchHandler<A>: sealed::BatchHandler<A> + Send + Sync + 'static {
+    /// Starts an attempt; its result has an outcome for each message.
     fn call(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Outcome>>;
 }
 
@@ -139,31 +140,31 @@ where
     F::Output: IntoOutcomes,
 {
     fn call(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Outcome>> {
-        let mut taken = Vec::with_capacity(messages.len());
-        let mut refused = Vec::with_capacity(messages.len());
+        let mut arguments = Vec::with_capacity(messages.len());
+        let mut undecodable = Vec::with_capacity(messages.len());
         for message in messages {
             match A::read(message) {
                 Ok(value) => {
-                    taken.push(value);
-                    refused.push(None);
+                    arguments.push(value);
+                    undecodable.push(None);
                 }
-                Err(e) => refused.push(Some(Outcome::dead_letter(e))),
+                Err(e) => undecodable.push(Some(Outcome::dead_letter(e))),
             }
         }
-        let count = taken.len();
+        let count = arguments.len();
         if count == 0 {
-            return std::future::ready(refused.into_iter().flatten().collect()).boxed();
+            return std::future::ready(undecodable.into_iter().flatten().collect()).boxed();
         }
         let merge = move |outcomes: F::Output| {
             let mut outcomes = outcomes.into_outcomes(count).into_iter();
-            refused.into_iter().filter_map(|r| r.or_else(|| outcomes.next())).collect()
+            undecodable.into_iter().filter_map(|o| o.or_else(|| outcomes.next())).collect()
         };
-        self(taken).map(merge).boxed()
+        self(arguments).map(merge).boxed()
     }
 }
 
-/// A batch handler, whatever it is made of.
-pub(super) type BatchCall = dyn Fn(Vec<Message>) -> BoxFuture<'static, Vec<Outcome>> + Send + Sync;
+/// A [`BatchHandler`] of any form.
+pub(super) type BatchHandlerFn = dyn Fn(Vec<Message>) -> BoxFuture<'static, Vec<Outcome>> + Send + Sync;
 
 #[cfg(test)]
 mod tests {
@@ -172,24 +173,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_all_is_the_error_of_each_with_its_causes() {
+    fn one_error_is_the_error_of_each_record_with_its_causes() {
         let disk = || Error::with_source(ErrorKind::Io, "the store", "the disk is full");
         let outcomes = Err::<(), _>(disk()).into_outcomes(2);
         for outcome in &outcomes {
             let Outcome::Retry { after: None, error } = outcome else { unreachable!("{outcome}") };
-            assert_eq!(super::super::letter::describe(&**error), "the store: the disk is full");
+            assert_eq!(super::super::dead_letter::describe(&**error), "the store: the disk is full");
         }
     }
 
     #[test]
-    fn too_few_results_are_a_failure_of_all() {
+    fn too_few_results_fail_all_records() {
         let outcomes = vec![Outcome::Done].into_outcomes(3);
         assert_eq!(outcomes.len(), 3);
         assert!(outcomes.iter().all(|o| o.to_string().contains("a batch of 3 records returned 1 results")));
     }
 
     #[test]
-    fn batches_have_limits() {
+    fn batching_has_bounds() {
         assert!(Batching::new(100, Duration::from_secs(1)).validate().is_ok());
         assert!(Batching::new(0, Duration::from_secs(1)).validate().is_err());
         assert!(Batching::new(1, Duration::from_secs(7200)).validate().is_err());

@@ -1,8 +1,8 @@
-//! A target of fuzzing in what others commit: see `crate::fuzzing`.
+//! A fuzz target for commit metadata, which other members write.
 
-use super::progress::Ended;
+use super::offset_tracker::CompletedOffsets;
 
-/// The metadata of a committed offset.
+/// Decodes the metadata of a committed offset.
 pub(crate) fn metadata(data: &[u8]) {
-    _ = std::str::from_utf8(data).map(|text| Ended::decode(text, 7, 3));
+    _ = std::str::from_utf8(data).map(|text| CompletedOffsets::decode(text, 7, 3));
 }

@@ -1,4 +1,4 @@
-//! What a handler is, what it gets and what it says of a record.
+//! Handlers of single records: their arguments and their outcomes.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -7,14 +7,15 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use tower_service::Service;
 
+use super::sealed;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{AnyEvent, Envelope, Event};
 
-/// What a handler's error can be.
+/// The error of a handler.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What becomes of a record after an attempt.
+/// The outcome of an attempt to handle a record.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,48 +31,48 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is handled.
+    /// The record is handled.
     Done,
-    /// The attempt failed: the record is handed in again, or becomes a dead letter if that was the last attempt.
+    /// The attempt failed: the record is retried, or becomes a dead letter if this was the last attempt.
     Retry {
-        /// The wait before the next attempt, at most 24 hours; without it, a wait that doubles with each attempt, with jitter
+        /// Delay before the next attempt, at most 24 hours. `None` is an exponential backoff with jitter
         /// ([`ProcessorConfig::retry_backoff`](crate::ProcessorConfig::retry_backoff)).
         after: Option<Duration>,
-        /// Why.
+        /// The cause.
         error: BoxError,
     },
     /// The attempt failed and no other would succeed: the record becomes a dead letter at once.
     DeadLetter {
-        /// Why.
+        /// The cause.
         error: BoxError,
     },
-    /// The subscription ends with this error, as a [`shutdown`](crate::Subscription::shutdown) ends it; the record is not
+    /// The subscription ends with this error, as if by a [`shutdown`](crate::Subscription::shutdown); the record is not
     /// committed.
     Stop {
-        /// Why.
+        /// The cause.
         error: BoxError,
     },
 }
 
 impl Outcome {
-    /// Failed, to be tried again with the usual wait.
+    /// Returns a failure that is retried with the usual backoff.
     pub fn retry(error: impl Into<BoxError>) -> Self {
         Self::Retry { after: None, error: error.into() }
     }
-    /// Failed, to be tried again after a wait.
+    /// Returns a failure that is retried after a delay.
     pub fn retry_after(after: Duration, error: impl Into<BoxError>) -> Self {
         Self::Retry { after: Some(after), error: error.into() }
     }
-    /// Failed for good.
+    /// Returns a failure that makes the record a dead letter.
     pub fn dead_letter(error: impl Into<BoxError>) -> Self {
         Self::DeadLetter { error: error.into() }
     }
-    /// The subscription can't go on.
+    /// Returns a failure that ends the subscription.
     pub fn stop(error: impl Into<BoxError>) -> Self {
         Self::Stop { error: error.into() }
     }
 
-    /// What kind of failure it is, and why.
+    /// Returns the kind of a failure, and its error.
     pub(super) fn failure(&self) -> Option<(&'static str, &BoxError)> {
         match self {
             Self::Done => None,
@@ -82,10 +83,21 @@ impl Outcome {
     }
 }
 
-/// What a handler may return: `()`, an [`Outcome`], or a `Result` of them.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Retry { error, .. } => write!(f, "retry: {error}"),
+            Self::DeadLetter { error } => write!(f, "dead letter: {error}"),
+            Self::Stop { error } => write!(f, "stop: {error}"),
+        }
+    }
+}
+
+/// The return types of a handler: `()`, [`Outcome`], or a `Result` of them. Sealed.
 ///
-/// An error asks for another attempt, unless it is an [`Error`] of the kind [`ErrorKind::Event`], or was caused by one: an event
-/// that can't be decoded now will never be, so its record becomes a dead letter at once.
+/// An error is retried, unless it is an [`Error`] of the kind [`ErrorKind::Event`] or was caused by one: an event that can't be
+/// decoded now never can, so its record becomes a dead letter at once.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcome, Outcome};
@@ -93,8 +105,8 @@ impl Outcome {
 /// assert!(matches!(Ok::<_, std::io::Error>(()).into_outcome(), Outcome::Done));
 /// assert!(matches!(Err::<(), _>("no").into_outcome(), Outcome::Retry { after: None, .. }));
 /// ```
-pub trait IntoOutcome {
-    /// What it says.
+pub trait IntoOutcome: sealed::IntoOutcome {
+    /// Returns the outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -116,18 +128,23 @@ impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {
             Ok(value) => value.into_outcome(),
             Err(e) => {
                 let error = e.into();
-                if is_poison(&*error) { Outcome::DeadLetter { error } } else { Outcome::Retry { after: None, error } }
+                if is_undecodable(&*error) {
+                    Outcome::DeadLetter { error }
+                } else {
+                    Outcome::Retry { after: None, error }
+                }
             }
         }
     }
 }
 
-fn is_poison(error: &(dyn std::error::Error + 'static)) -> bool {
+fn is_undecodable(error: &(dyn std::error::Error + 'static)) -> bool {
     let chain = std::iter::successors(Some(error), |e| e.source());
     chain.filter_map(|e| e.downcast_ref::<Error>()).any(|e| e.kind() == ErrorKind::Event)
 }
 
-/// What a handler may take: the [`Message`] itself, a typed event ([`Envelope`]), or an event of any type ([`AnyEvent`]).
+/// The arguments of a handler: the [`Message`] itself, a typed event ([`Envelope`]), an event of any type ([`AnyEvent`]), or a type
+/// of the application that implements this.
 ///
 /// ```
 /// use ailurus::{ErrorKind, Message, Result, processor::FromMessage};
@@ -147,10 +164,10 @@ fn is_poison(error: &(dyn std::error::Error + 'static)) -> bool {
 /// # fn check(p: ailurus::Processor) { drop(p.subscribe(&["lines"], "readers", handle)); }
 /// ```
 pub trait FromMessage: Sized {
-    /// Reads it.
+    /// Decodes the argument.
     ///
     /// # Errors
-    /// Whatever is wrong with the record. The record becomes a dead letter at once: its bytes will not change.
+    /// What is wrong with the record, which becomes a dead letter at once: its bytes will not change.
     fn read(message: Message) -> Result<Self>;
 }
 
@@ -172,14 +189,15 @@ impl FromMessage for AnyEvent {
     }
 }
 
-/// Handles a record: any async function of what it [takes](FromMessage), or of that and the [`Message`], that returns
-/// [what can be understood](IntoOutcome); or a `tower::Service<Message>`.
+/// A handler of single records: an async function or closure, a `tower::Service<Message>`, or a [`Router`](super::Router). Sealed: a
+/// handler type of your own is a `tower::Service<Message>`, or a closure that captures it.
 ///
-/// `A` only tells these apart and is never written down.
+/// Functions and closures take an argument that implements [`FromMessage`], or that and the [`Message`], and return a type that
+/// implements [`IntoOutcome`]. `A` only distinguishes these forms; it is inferred.
 ///
-/// A service is cloned for each attempt, and each clone is waited for until it is [ready](Service::poll_ready), so that layers
-/// which limit by readiness work; that wait is part of the attempt. An error of `poll_ready` ends the subscription, for tower
-/// says of it that the service can't be used any more; an error of a call fails the attempt.
+/// A service is cloned for each attempt, and each clone is polled until it is [ready](Service::poll_ready), so that layers which
+/// limit by readiness work; that wait is part of the attempt. An error of `poll_ready` ends the subscription, because tower
+/// defines that the service can't be used any more; an error of a call fails the attempt.
 ///
 /// ```
 /// use ailurus::{Envelope, Event, Message, Processor, processor::Outcome};
@@ -206,8 +224,8 @@ impl FromMessage for AnyEvent {
 /// # Ok(())
 /// # }
 /// ```
-pub trait Handler<A>: Send + Sync + 'static {
-    /// Begins an attempt. The future is dropped, at an await point, when the record is given up or the attempt has timed out.
+pub trait Handler<A>: sealed::Handler<A> + Send + Sync + 'static {
+    /// Starts an attempt. The future is dropped at an await point when the partition is lost or the attempt timed out.
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome>;
 }
 
@@ -220,8 +238,8 @@ where
 {
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome> {
         match A::read(message) {
-            Ok(taken) => self(taken).map(IntoOutcome::into_outcome).boxed(),
-            Err(e) => refused(e),
+            Ok(argument) => self(argument).map(IntoOutcome::into_outcome).boxed(),
+            Err(e) => undecodable(e),
         }
     }
 }
@@ -235,17 +253,17 @@ where
 {
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome> {
         match A::read(message.clone()) {
-            Ok(taken) => self(taken, message).map(IntoOutcome::into_outcome).boxed(),
-            Err(e) => refused(e),
+            Ok(argument) => self(argument, message).map(IntoOutcome::into_outcome).boxed(),
+            Err(e) => undecodable(e),
         }
     }
 }
 
-fn refused(e: Error) -> BoxFuture<'static, Outcome> {
+pub(super) fn undecodable(e: Error) -> BoxFuture<'static, Outcome> {
     std::future::ready(Outcome::dead_letter(e)).boxed()
 }
 
-/// Tells a service from a function.
+/// Marks the implementation of [`Handler`] for services.
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum ByService {}
@@ -269,19 +287,8 @@ where
     }
 }
 
-/// A handler, whatever it is made of.
-pub(super) type Call = dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync;
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Retry { error, .. } => write!(f, "to be tried again: {error}"),
-            Self::DeadLetter { error } => write!(f, "a dead letter: {error}"),
-            Self::Stop { error } => write!(f, "the end: {error}"),
-        }
-    }
-}
+/// A [`Handler`] of any form.
+pub(super) type HandlerFn = dyn Fn(Message) -> BoxFuture<'static, Outcome> + Send + Sync;
 
 #[cfg(test)]
 mod tests {
@@ -290,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_that_cannot_be_decoded_is_not_tried_again_whatever_is_around_its_error() {
+    fn decoding_errors_are_not_retried_whatever_wraps_them() {
         let event = || Error::new(ErrorKind::Event, "not JSON");
         for error in [event(), event().context("reading an order"), Error::with_source(ErrorKind::Io, "x", event())] {
             assert!(matches!(Err::<(), _>(error).into_outcome(), Outcome::DeadLetter { .. }));

@@ -1,92 +1,92 @@
-//! What of one partition may be handled next, without I/O.
+//! Decides which records of one partition may be handled next, without I/O.
 //!
 //! Records of one lane are handled one after the other, lanes side by side. A lane is the partition, a key or a single record,
-//! as [`HandlerOrdering`] says. While a record of a lane is in hand, or waits to be tried again, those behind it are kept here.
-//! Only lanes in which something is in hand or kept take memory: a record that is handled at once never comes here.
+//! as [`HandlerOrdering`] says. While a record of a lane is in flight or awaits a retry, later records of the lane are queued
+//! here. Only lanes with a record in flight or queued take memory: a record that is handled at once never gets a lane.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-use super::progress::{Ended, Progress};
+use super::offset_tracker::{CompletedOffsets, OffsetTracker};
 use crate::config::HandlerOrdering;
 
-/// The hash of a key: two keys that share one are handled one after the other, which does no harm.
+/// The hash of a key. Two keys with the same hash are handled one after the other, which does no harm.
 pub(super) type Lane = u64;
 
-/// In metadata, where the leader epoch is not known.
+/// The leader epoch in commit metadata where it is unknown.
 pub(super) const NO_EPOCH: i32 = -1;
 
-/// A record that is kept for later.
+/// A record in the queue of its lane.
 #[derive(Debug)]
-pub(super) struct Kept<R> {
+pub(super) struct QueuedRecord<R> {
     pub(super) offset: i64,
-    /// What it takes of memory.
+    /// Memory that it takes.
     pub(super) bytes: usize,
-    /// When it may be tried again; none if it was not tried yet.
+    /// Time of the next attempt; `None` before the first one.
     pub(super) due: Option<Instant>,
     pub(super) record: R,
 }
 
 #[derive(Debug)]
-struct Queue<R> {
+struct LaneQueue<R> {
     in_flight: usize,
-    /// By offset.
-    kept: VecDeque<Kept<R>>,
+    /// Sorted by offset.
+    queued: VecDeque<QueuedRecord<R>>,
 }
 
-impl<R> Default for Queue<R> {
+impl<R> Default for LaneQueue<R> {
     fn default() -> Self {
-        Self { in_flight: 0, kept: VecDeque::new() }
+        Self { in_flight: 0, queued: VecDeque::new() }
     }
 }
 
-/// See the module's text. `R` is what a record is kept as.
+/// The lanes of one partition; `R` is the form in which a record is queued.
 #[derive(Debug)]
 pub(super) struct Lanes<R> {
     ordering: HandlerOrdering,
     hasher: RandomState,
-    queues: HashMap<Lane, Queue<R>>,
-    /// Lanes with nothing in hand whose first record may be taken, in the order in which they got there.
+    queues: HashMap<Lane, LaneQueue<R>>,
+    /// Lanes with nothing in flight whose first record may be taken, in the order in which they became ready.
     ready: VecDeque<Lane>,
-    /// Lanes with nothing in hand whose first record waits to be tried again.
-    timers: BTreeSet<(Instant, Lane)>,
-    kept: usize,
+    /// Lanes with nothing in flight whose first record awaits its retry.
+    retry_timers: BTreeSet<(Instant, Lane)>,
+    queued: usize,
     bytes: usize,
-    /// Those of the kept that have failed before.
-    failed: usize,
-    /// Kept records of lanes that are ready.
+    /// Number of queued records that have failed before.
+    awaiting_retry: usize,
+    /// Number of queued records in ready lanes.
     takeable: usize,
-    progress: Option<Progress>,
-    /// What was committed before, until the first record is here.
-    committed: Option<(i64, Ended)>,
-    /// Behind what was fetched.
+    offsets: Option<OffsetTracker>,
+    /// The committed offset and what was completed above it, until the first record arrives.
+    committed: Option<(i64, CompletedOffsets)>,
+    /// Offset behind the last fetched record.
     next: i64,
-    /// Under which the last records were written.
+    /// Leader epoch of the last fetched records.
     leader_epoch: Option<i32>,
 }
 
 impl<R> Lanes<R> {
-    /// `committed` is the offset that was committed last, and what had ended above it.
-    pub(super) fn new(ordering: HandlerOrdering, committed: Option<(i64, Ended)>) -> Self {
+    /// Creates lanes that resume at the committed offset, if there is one.
+    pub(super) fn new(ordering: HandlerOrdering, committed: Option<(i64, CompletedOffsets)>) -> Self {
         Self {
             ordering,
             hasher: RandomState::new(),
             queues: HashMap::new(),
             ready: VecDeque::new(),
-            timers: BTreeSet::new(),
-            kept: 0,
+            retry_timers: BTreeSet::new(),
+            queued: 0,
             bytes: 0,
-            failed: 0,
+            awaiting_retry: 0,
             takeable: 0,
-            progress: None,
+            offsets: None,
             committed,
             next: 0,
             leader_epoch: None,
         }
     }
 
-    /// The lane of a record. Records without a key have no order among themselves, except where the whole partition has one.
+    /// Returns the lane of a record. Records without a key are in no order, unless the whole partition is.
     pub(super) fn lane(&self, key: Option<&[u8]>, offset: i64) -> Lane {
         match (self.ordering, key) {
             (HandlerOrdering::Partition, _) => 0,
@@ -95,120 +95,127 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// Records from this offset on are here.
-    pub(super) fn reads_from(&mut self, offset: i64) {
-        let begun = self.progress.is_some();
-        if begun && offset >= self.next {
+    /// Handles the arrival of records whose first offset is `offset`.
+    pub(super) fn start_from(&mut self, offset: i64) {
+        let started = self.offsets.is_some();
+        if started && offset >= self.next {
             return;
         }
-        // The log may begin or end elsewhere than when the offset was committed or the last record read: then the offsets are
-        // those of other records.
-        let committed = self.committed.take().filter(|(base, _)| !begun && *base <= offset);
-        let (base, ended) = committed.unwrap_or_else(|| (offset, Ended::default()));
-        self.progress = Some(Progress::new(base, ended));
+        // The log was truncated or recreated since the commit or the last fetch: the offsets are those of other records.
+        let committed = self.committed.take().filter(|(base, _)| !started && *base <= offset);
+        let (base, completed) = committed.unwrap_or_else(|| (offset, CompletedOffsets::default()));
+        self.offsets = Some(OffsetTracker::new(base, completed));
         self.next = offset;
     }
 
-    /// What comes now was written under this leader epoch.
-    pub(super) fn led(&mut self, leader_epoch: i32) {
+    /// Sets the leader epoch of the records that follow.
+    pub(super) fn set_leader_epoch(&mut self, leader_epoch: i32) {
         self.leader_epoch = Some(leader_epoch);
-        if let Some(progress) = &mut self.progress {
-            progress.led(leader_epoch);
+        if let Some(offsets) = &mut self.offsets {
+            offsets.set_leader_epoch(leader_epoch);
         }
     }
 
-    /// A record is here. Whether it is to be handled.
-    pub(super) fn fetched(&mut self, offset: i64) -> bool {
+    /// Handles the arrival of a record; returns whether it must be handled.
+    pub(super) fn admit(&mut self, offset: i64) -> bool {
         self.next = self.next.max(offset + 1);
-        self.progress.as_mut().is_none_or(|p| p.fetched(offset))
+        self.offsets.as_mut().is_none_or(|o| o.admit(offset))
     }
 
-    /// Nothing below `next` comes any more.
-    pub(super) fn through(&mut self, next: i64) {
+    /// Notes that no record below `next` will arrive.
+    pub(super) fn advance_to(&mut self, next: i64) {
         self.next = self.next.max(next);
-        if let Some(progress) = &mut self.progress {
-            progress.through(next);
+        if let Some(offsets) = &mut self.offsets {
+            offsets.advance_to(next);
         }
     }
 
-    /// Whether nothing of a lane is in hand or kept: its next record may be handled at once.
+    /// Returns whether a lane has nothing in flight or queued, so that its next record may be handled at once.
     pub(super) fn is_free(&self, lane: Lane) -> bool {
         self.queues.is_empty() || !self.queues.contains_key(&lane)
     }
 
-    /// Whether nothing is in hand or kept at all.
+    /// Returns whether all lanes are free.
     pub(super) fn is_idle(&self) -> bool {
         self.queues.is_empty()
     }
 
-    /// A record that was never in a lane has ended.
-    pub(super) fn passed(&mut self, offset: i64) {
-        if let Some(progress) = &mut self.progress {
-            progress.ended(offset);
+    /// Completes a record that never occupied its lane.
+    pub(super) fn complete_unqueued(&mut self, offset: i64) {
+        if let Some(offsets) = &mut self.offsets {
+            offsets.complete(offset);
         }
     }
 
-    /// A record of a free lane is in hand.
-    pub(super) fn begin(&mut self, lane: Lane) {
+    /// Puts a record of a free lane in flight.
+    pub(super) fn occupy(&mut self, lane: Lane) {
         self.queues.entry(lane).or_default().in_flight += 1;
     }
 
-    /// Keeps a record until those before it in its lane have ended.
-    pub(super) fn keep(&mut self, lane: Lane, offset: i64, bytes: usize, record: R) {
-        self.kept += 1;
+    /// Queues a record until those before it in its lane are completed.
+    pub(super) fn enqueue(&mut self, lane: Lane, offset: i64, bytes: usize, record: R) {
+        self.queued += 1;
         self.bytes += bytes;
         let queue = self.queues.entry(lane).or_default();
-        queue.kept.push_back(Kept { offset, bytes, due: None, record });
-        let first = queue.kept.front();
-        if queue.in_flight > 0 || first.is_some_and(|k| k.due.is_some_and(|due| self.timers.contains(&(due, lane)))) {
+        queue.queued.push_back(QueuedRecord { offset, bytes, due: None, record });
+        // A retry that is not due blocks the new record of its lane, in each of these interleavings:
+        // 1. record 5 of a key is in flight, record 9 arrives: `in_flight` > 0, and 9 is queued. 5 fails: `requeue` puts it
+        //    before 9 by offset, and `release` starts its timer; 9 is not takeable, for the timer is that of the lane.
+        // 2. record 5 has failed and its timer runs, record 9 arrives: the first of the queue is 5, its timer is in
+        //    `retry_timers`, and 9 is not counted as takeable until `expire_timers` makes the whole lane ready.
+        // 3. the timer of record 5 has expired and the lane is in `ready`, 5 is not taken yet, record 9 arrives: no timer, so 9
+        //    is takeable, but the lane is in `ready` already and must not be listed twice. `take_ready` takes 5 alone.
+        let first = queue.queued.front();
+        let is_retry_pending = |q: &QueuedRecord<R>| q.due.is_some_and(|due| self.retry_timers.contains(&(due, lane)));
+        if queue.in_flight > 0 || first.is_some_and(is_retry_pending) {
             return;
         }
         self.takeable += 1;
-        if queue.kept.len() == 1 {
+        if queue.queued.len() == 1 {
             self.ready.push_back(lane);
         }
     }
 
-    /// Makes those ready whose time has come.
-    pub(super) fn wake(&mut self, now: Instant) {
-        while let Some(&(due, lane)) = self.timers.first().filter(|(due, _)| *due <= now) {
-            self.timers.remove(&(due, lane));
+    /// Makes lanes ready whose retry is due.
+    pub(super) fn expire_timers(&mut self, now: Instant) {
+        while let Some(&(due, lane)) = self.retry_timers.first().filter(|(due, _)| *due <= now) {
+            self.retry_timers.remove(&(due, lane));
             self.make_ready(lane);
         }
     }
 
     fn make_ready(&mut self, lane: Lane) {
         self.ready.push_back(lane);
-        self.takeable += self.queues.get(&lane).map_or(0, |q| q.kept.len());
+        self.takeable += self.queues.get(&lane).map_or(0, |q| q.queued.len());
     }
 
-    /// When [`wake`](Self::wake) has something to do.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+    /// Returns the time at which [`expire_timers`](Self::expire_timers) makes the next lane ready.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.retry_timers.first().map(|(due, _)| *due)
     }
 
-    /// Whether [`take`](Self::take) gives something.
+    /// Returns whether [`take_ready`](Self::take_ready) returns a record.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether the next to be taken has failed before: it goes alone.
+    /// Returns whether the next record to take is a retry, which is taken alone.
     pub(super) fn is_retry_ready(&self) -> bool {
-        self.next_kept().is_some_and(|k| k.due.is_some())
+        self.next_ready().is_some_and(|q| q.due.is_some())
     }
 
-    fn next_kept(&self) -> Option<&Kept<R>> {
-        self.queues.get(self.ready.front()?)?.kept.front()
+    fn next_ready(&self) -> Option<&QueuedRecord<R>> {
+        self.queues.get(self.ready.front()?)?.queued.front()
     }
 
-    /// How many of the kept could be taken if there was no limit.
+    /// Returns the number of queued records that could be taken without a limit.
     pub(super) fn takeable(&self) -> usize {
         self.takeable
     }
 
-    /// Takes up to `max` kept records in hand, by offset: of each lane those at its front. One that failed before is taken
+    /// Puts up to `max` queued records in flight, the first ones of each lane, and returns them by offset. A retry is taken
     /// alone, so that one bad record can't fail the same others again.
-    pub(super) fn take(&mut self, max: usize) -> Vec<(Lane, Kept<R>)> {
+    pub(super) fn take_ready(&mut self, max: usize) -> Vec<(Lane, QueuedRecord<R>)> {
         let mut taken = Vec::new();
         while taken.len() < max {
             if self.is_retry_ready() && !taken.is_empty() {
@@ -216,97 +223,96 @@ impl<R> Lanes<R> {
             }
             let Some(lane) = self.ready.pop_front() else { break };
             let Some(queue) = self.queues.get_mut(&lane) else { continue };
-            self.takeable -= queue.kept.len();
+            self.takeable -= queue.queued.len();
             let mut alone = false;
             while taken.len() < max && !alone {
-                let fits = |k: &Kept<R>| k.due.is_none() || queue.in_flight == 0;
-                if !queue.kept.front().is_some_and(fits) {
+                let fits = |q: &QueuedRecord<R>| q.due.is_none() || queue.in_flight == 0;
+                if !queue.queued.front().is_some_and(fits) {
                     break;
                 }
-                let Some(kept) = queue.kept.pop_front() else { break };
+                let Some(next) = queue.queued.pop_front() else { break };
                 queue.in_flight += 1;
-                alone = kept.due.is_some();
-                self.kept -= 1;
-                self.bytes -= kept.bytes;
-                self.failed -= usize::from(alone);
-                taken.push((lane, kept));
+                alone = next.due.is_some();
+                self.queued -= 1;
+                self.bytes -= next.bytes;
+                self.awaiting_retry -= usize::from(alone);
+                taken.push((lane, next));
             }
             if alone {
                 break;
             }
         }
-        taken.sort_unstable_by_key(|(_, k)| k.offset);
+        taken.sort_unstable_by_key(|(_, q)| q.offset);
         taken
     }
 
-    /// A record in hand has ended.
-    pub(super) fn end(&mut self, lane: Lane, offset: i64) {
-        self.passed(offset);
-        self.leave(lane);
+    /// Completes a record in flight.
+    pub(super) fn complete(&mut self, lane: Lane, offset: i64) {
+        self.complete_unqueued(offset);
+        self.release(lane);
     }
 
-    /// A record in hand has failed: it goes back to its place, and those behind it in its lane wait.
-    pub(super) fn park(&mut self, lane: Lane, failed: Kept<R>) {
-        self.kept += 1;
+    /// Puts a record in flight that failed back into its lane, by offset; later records of the lane are blocked until its retry.
+    pub(super) fn requeue(&mut self, lane: Lane, failed: QueuedRecord<R>) {
+        self.queued += 1;
         self.bytes += failed.bytes;
-        self.failed += 1;
+        self.awaiting_retry += 1;
         if let Some(queue) = self.queues.get_mut(&lane) {
-            let place = queue.kept.partition_point(|k| k.offset < failed.offset);
-            queue.kept.insert(place, failed);
+            let at = queue.queued.partition_point(|q| q.offset < failed.offset);
+            queue.queued.insert(at, failed);
         }
-        self.leave(lane);
+        self.release(lane);
     }
 
-    /// One less of a lane is in hand.
-    fn leave(&mut self, lane: Lane) {
+    /// Takes one record of a lane out of flight; after the last one, the lane becomes free, ready or waits for its retry.
+    fn release(&mut self, lane: Lane) {
         let Some(queue) = self.queues.get_mut(&lane) else { return };
         queue.in_flight -= 1;
         if queue.in_flight > 0 {
             return;
         }
-        match queue.kept.front() {
+        match queue.queued.front() {
             None => drop(self.queues.remove(&lane)),
-            Some(Kept { due: Some(due), .. }) => drop(self.timers.insert((*due, lane))),
-            Some(Kept { due: None, .. }) => self.make_ready(lane),
+            Some(QueuedRecord { due: Some(due), .. }) => drop(self.retry_timers.insert((*due, lane))),
+            Some(QueuedRecord { due: None, .. }) => self.make_ready(lane),
         }
     }
 
-    /// What may be committed: the lowest offset that has not ended.
-    pub(super) fn committable(&self) -> Option<i64> {
-        self.progress.as_ref().map(Progress::base)
+    /// Returns the offset to commit: the lowest one that is not completed.
+    pub(super) fn committable_offset(&self) -> Option<i64> {
+        self.offsets.as_ref().map(OffsetTracker::lowest_incomplete)
     }
 
-    /// Under which the last records were written, if it is known.
+    /// Returns the leader epoch of the last fetched records, if it is known.
     pub(super) fn leader_epoch(&self) -> Option<i32> {
         self.leader_epoch
     }
 
-    /// What has ended above that, for the metadata of a commit with this leader epoch.
-    pub(super) fn ended_above(&self) -> Option<String> {
-        self.progress.as_ref()?.encode(self.leader_epoch.unwrap_or(NO_EPOCH))
+    /// Returns the metadata for a commit of [`committable_offset`](Self::committable_offset): the offsets completed above it.
+    pub(super) fn completed_above(&self) -> Option<String> {
+        self.offsets.as_ref()?.encode(self.leader_epoch.unwrap_or(NO_EPOCH))
     }
 
-    /// Records that are kept.
-    pub(super) fn kept(&self) -> usize {
-        self.kept
+    /// Returns the number of queued records.
+    pub(super) fn queued(&self) -> usize {
+        self.queued
     }
 
-    /// What they take of memory.
-    pub(super) fn bytes(&self) -> usize {
+    /// Returns the memory that queued records take.
+    pub(super) fn queued_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Those of them that have failed before.
-    pub(super) fn failed(&self) -> usize {
-        self.failed
+    /// Returns the number of queued records that have failed before.
+    pub(super) fn awaiting_retry(&self) -> usize {
+        self.awaiting_retry
     }
 
-    /// Lanes that stand still until a record is tried again.
-    pub(super) fn parked(&self) -> usize {
-        self.timers.len()
+    /// Returns the number of lanes that are blocked until a retry.
+    pub(super) fn blocked_lanes(&self) -> usize {
+        self.retry_timers.len()
     }
 }
 
 #[cfg(test)]
-#[path = "lanes_tests.rs"]
 mod tests;

@@ -1,13 +1,13 @@
-//! Who is told of a subscription's partitions.
+//! The listener for rebalances of a subscription.
 
 use std::fmt::Debug;
 
 use crate::record::TopicPartition;
 
-/// Is told which partitions a [`Subscription`](super::Subscription) has, to keep what goes with them: caches, counters, locks. Set
-/// by [`Processor::listener`](super::Processor::listener).
+/// Is notified of the partitions assigned to a [`Subscription`](super::Subscription), to maintain state per partition: caches,
+/// counters, locks. Set by [`Processor::listener`](super::Processor::listener).
 ///
-/// It is called by the loop that feeds the handlers, so it must not block.
+/// Methods are called by the task that feeds the handlers, so they must not block.
 ///
 /// ```
 /// use ailurus::TopicPartition;
@@ -24,18 +24,19 @@ use crate::record::TopicPartition;
 /// # Log.assigned(&[]);
 /// ```
 pub trait RebalanceListener: Debug + Send + Sync + 'static {
-    /// These have come, beside those there are; their records follow. Perhaps none: a rebalance has changed nothing here.
+    /// Partitions were assigned, in addition to those assigned before; their records follow. Empty if a rebalance changed nothing
+    /// for this member.
     fn assigned(&self, partitions: &[TopicPartition]) {
         _ = partitions;
     }
 
-    /// These are given up: no other record of them is begun, those in hand end or are cancelled in time, and what ended is
-    /// committed.
+    /// Partitions are being revoked: none of their records is started any more, handlers in flight finish or are cancelled in
+    /// time, and offsets of handled records are committed.
     fn revoked(&self, partitions: &[TopicPartition]) {
         _ = partitions;
     }
 
-    /// These are gone already: their handlers are cancelled, and nothing is committed.
+    /// Partitions were lost: another member may own them already. Their handlers are cancelled, and nothing is committed.
     fn lost(&self, partitions: &[TopicPartition]) {
         _ = partitions;
     }

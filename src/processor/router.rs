@@ -1,16 +1,18 @@
-//! Sends each event type to its own handler.
+//! The router, which passes each event type to its own handler.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
-use super::handler::{Call, Handler, Outcome};
+use super::handler::{FromMessage, Handler, HandlerFn, IntoOutcome, Outcome, undecodable};
+use super::sealed;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
 use crate::event::{self, Envelope, Event, FoundType};
 
-/// What becomes of a record whose event type no handler of a [`Router`] was given for, or that says no type.
+/// The policy of a [`Router`] for records of an event type without a handler, or without a type.
 ///
 /// ```
 /// use ailurus::processor::UnknownType;
@@ -19,21 +21,33 @@ use crate::event::{self, Envelope, Event, FoundType};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownType {
-    /// It is passed over and counts as handled: for topics with events of which some are of no interest.
+    /// The record is skipped and counts as handled: for topics of which only some events matter.
     Skip,
-    /// It becomes a dead letter without another attempt: nothing is lost silently.
+    /// The record becomes a dead letter without another attempt: nothing is lost silently.
     #[default]
     DeadLetter,
-    /// The subscription ends, and the record is not committed: for groups that must be updated before their senders.
+    /// The subscription ends, and the record is not committed: for groups that must be updated before their producers.
     Stop,
 }
 
-/// A handler made of handlers, one for each event type.
+/// The state of a [`Router`], as the first argument of its handlers: see [`Router::with_state`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State<S>(pub S);
+
+impl<S> Deref for State<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0
+    }
+}
+
+/// A [`Handler`] with a handler for each event type.
 ///
-/// The type is that of the headers, as [`event_type`](crate::event::event_type) finds it; a field of the JSON says it only where
-/// [`type_field`](Self::type_field) names that field. The handler of that type gets the decoded event and the [`Message`] it came in. A record that can't be decoded as what it says it is becomes a dead
-/// letter without another attempt; so does one of an unknown type, unless [`unknown`](Self::unknown) or
-/// [`fallback`](Self::fallback) says otherwise.
+/// The type is that of the headers, as [`event_type`](crate::event::event_type) finds it; a field of the JSON decides only if
+/// [`type_field`](Self::type_field) names it. The handler of the type gets the decoded event, and the state and the [`Message`] if it
+/// has arguments for them. A record that can't be decoded as its type becomes a dead letter without another attempt; so does
+/// one of an unknown type, unless [`unknown`](Self::unknown) or [`fallback`](Self::fallback) is set.
 ///
 /// ```no_run
 /// use ailurus::processor::{Outcome, Router, UnknownType};
@@ -56,78 +70,157 @@ pub enum UnknownType {
 ///
 /// # async fn example(service: &RedpandaService) -> ailurus::Result<()> {
 /// let router = Router::new()
-///     .on::<OrderCreated>(created)
-///     .on::<ProductViewed>(|view: Envelope<ProductViewed>, _: Message| async move { println!("{}", view.data.id) })
+///     .on(created)
+///     .on(|view: Envelope<ProductViewed>| async move { println!("{}", view.data.id) })
 ///     .unknown(UnknownType::Skip);
 /// let subscription = service.subscribe(&["events"], "audit", router).await?;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a router does nothing until it is subscribed with"]
 #[derive(Default)]
-pub struct Router {
-    routes: HashMap<&'static str, Box<Call>>,
+pub struct Router<S = ()> {
+    state: S,
+    routes: HashMap<&'static str, Box<HandlerFn>>,
     unknown: UnknownType,
-    fallback: Option<Box<Call>>,
+    fallback: Option<Box<HandlerFn>>,
     type_fields: Vec<&'static str>,
 }
 
 impl Router {
-    /// Without handlers: every type is unknown.
+    /// Creates a router without handlers: every type is unknown.
     pub fn new() -> Self {
         Self::default()
     }
+}
 
-    /// Hands events of this type to `handler`, in place of one given before.
+impl<S: Clone + Send + Sync + 'static> Router<S> {
+    /// Creates a router whose handlers may take [`State<S>`](State) as their first argument. The state is cloned for each attempt: an
+    /// [`Arc`](std::sync::Arc), a connection pool, a channel.
     ///
-    /// It takes the event and the message: `async fn(Envelope<E>, Message)`. The parameters of a closure need their types.
-    #[must_use]
-    pub fn on<E: Event + 'static>(mut self, handler: impl Handler<(Envelope<E>, Message)>) -> Self {
-        self.routes.insert(E::TYPE, Box::new(move |message| handler.call(message)));
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use ailurus::processor::{Router, State};
+    /// use ailurus::{Envelope, Message};
+    /// # use ailurus::Event;
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct OrderCreated { id: String }
+    /// # impl Event for OrderCreated {
+    /// #     const TYPE: &'static str = "order.created";
+    /// #     fn key(&self) -> Option<std::borrow::Cow<'_, str>> { None }
+    /// # }
+    /// # struct Database;
+    /// # impl Database { async fn insert(&self, id: &str) -> Result<(), std::io::Error> { drop(id); Ok(()) } }
+    ///
+    /// async fn created(State(db): State<Arc<Database>>, order: Envelope<OrderCreated>) -> Result<(), std::io::Error> {
+    ///     db.insert(&order.data.id).await
+    /// }
+    ///
+    /// async fn other(db: State<Arc<Database>>, message: Message) -> Result<(), std::io::Error> {
+    ///     db.insert(&format!("{}/{}@{}", message.topic, message.partition, message.offset)).await
+    /// }
+    ///
+    /// let router = Router::with_state(Arc::new(Database)).on(created).fallback(other);
+    /// # let _ = router;
+    /// ```
+    pub fn with_state(state: S) -> Self {
+        let (routes, type_fields) = (HashMap::new(), Vec::new());
+        Self { state, routes, unknown: UnknownType::default(), fallback: None, type_fields }
+    }
+
+    /// Sets the handler of the event type `E`, and replaces a previous one.
+    ///
+    /// `handler` takes `Envelope<E>`, with [`State<S>`](State) before and [`Message`] behind it if it needs them. Closures must declare
+    /// the types of their arguments.
+    pub fn on<E: Event + 'static, A>(mut self, handler: impl RouteHandler<S, Envelope<E>, A>) -> Self {
+        let handler = self.bind(handler);
+        self.routes.insert(E::TYPE, handler);
         self
     }
 
-    /// Takes this field of the JSON object for the type of records whose headers say none, such as those of a plain KafkaJS
-    /// producer that writes `eventType`. Of several, the first that is there counts.
+    /// Sets a field of the JSON object that has the type of records whose headers have none, for example of a plain KafkaJS
+    /// producer that writes `eventType`. Of several fields, the first one present counts.
     ///
     /// ```
     /// let router = ailurus::Router::new().type_field("eventType");
     /// # let _ = router;
     /// ```
-    #[must_use]
     pub fn type_field(mut self, name: &'static str) -> Self {
         self.type_fields.push(name);
         self
     }
 
-    /// What becomes of other types, and of records without a type.
-    #[must_use]
+    /// Sets the policy for other types, and for records without a type.
     pub fn unknown(mut self, policy: UnknownType) -> Self {
         self.unknown = policy;
         self.fallback = None;
         self
     }
 
-    /// Hands records of other types, and those without a type, to `handler`.
-    #[must_use]
-    pub fn fallback(mut self, handler: impl Handler<(Message,)>) -> Self {
-        self.fallback = Some(Box::new(move |message| handler.call(message)));
+    /// Sets the handler for records of other types, and without a type. `handler` takes [`Message`], with [`State<S>`](State) before
+    /// it if it needs that.
+    pub fn fallback<A>(mut self, handler: impl RouteHandler<S, Message, A>) -> Self {
+        self.fallback = Some(self.bind(handler));
         self
+    }
+
+    fn bind<T, A>(&self, handler: impl RouteHandler<S, T, A>) -> Box<HandlerFn> {
+        let state = self.state.clone();
+        Box::new(move |message| handler.call(&state, message))
     }
 }
 
-/// Tells a router from a function.
+/// A handler of a [`Router`] with the state `S`: an async function or closure of `T`, with [`State<S>`](State) before and [`Message`]
+/// behind it if it needs them. Sealed. `A` only distinguishes these forms; it is inferred.
+pub trait RouteHandler<S, T, A>: sealed::RouteHandler<S, T, A> + Send + Sync + 'static {
+    /// Starts an attempt.
+    #[doc(hidden)]
+    fn call(&self, state: &S, message: Message) -> BoxFuture<'static, Outcome>;
+}
+
+/// Implements [`RouteHandler`] for functions of these arguments.
+macro_rules! route_handler {
+    (($($argument:ty),+), |$handler:ident, $state:ident, $message:ident| $call:expr) => {
+        impl<H: Fn($($argument),+) -> F, S, T, F> sealed::RouteHandler<S, T, ($($argument,)+)> for H {}
+
+        impl<H, S, T, F> RouteHandler<S, T, ($($argument,)+)> for H
+        where
+            H: Fn($($argument),+) -> F + Send + Sync + 'static,
+            S: Clone,
+            T: FromMessage,
+            F: Future + Send + 'static,
+            F::Output: IntoOutcome,
+        {
+            fn call(&self, $state: &S, $message: Message) -> BoxFuture<'static, Outcome> {
+                let $handler = self;
+                let called: Result<F, Error> = $call;
+                called.map_or_else(undecodable, |outcome| outcome.map(IntoOutcome::into_outcome).boxed())
+            }
+        }
+    };
+}
+
+route_handler!((T), |handler, _state, message| T::read(message).map(handler));
+route_handler!((T, Message), |handler, _state, message| T::read(message.clone()).map(|t| handler(t, message)));
+route_handler!((State<S>, T), |handler, state, message| T::read(message).map(|t| handler(State(state.clone()), t)));
+route_handler!((State<S>, T, Message), |handler, state, message| {
+    T::read(message.clone()).map(|t| handler(State(state.clone()), t, message))
+});
+
+/// Marks the implementation of [`Handler`] for routers.
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum ByRouter {}
 
-impl Handler<ByRouter> for Router {
+impl<S: Send + Sync + 'static> Handler<ByRouter> for Router<S> {
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome> {
         let found = match event::find_type(&message, &self.type_fields) {
             Ok(found) => found,
-            Err(e) => return ready(Outcome::dead_letter(e)).boxed(),
+            Err(e) => return undecodable(e),
         };
-        let of_type = found.as_ref().and_then(|found| self.routes.get(&*found.name));
-        match of_type.or(self.fallback.as_ref()) {
+        let route = found.as_ref().and_then(|found| self.routes.get(&*found.name));
+        match route.or(self.fallback.as_ref()) {
             Some(handler) => handler(message),
             None => ready(self.unknown.outcome(&message, found.as_ref(), &self.type_fields)).boxed(),
         }
@@ -139,14 +232,13 @@ impl UnknownType {
         let error = || {
             let Message { topic, partition, offset, .. } = message;
             let what = match found {
-                Some(FoundType { name, place }) => {
-                    format!("no handler is there for events of type {name:?}, which its {place} says")
-                }
+                Some(FoundType { name, place }) => format!("no handler for the event type {name:?} ({place})"),
                 None if fields.is_empty() => {
-                    "no header says its event type (ce_type, eventType or type); fields of the JSON are looked at only with Router::type_field".into()
+                    "no header has an event type (ce_type, eventType or type); Router::type_field looks into the JSON"
+                        .into()
                 }
                 None => format!(
-                    "neither a header (ce_type, eventType or type) nor a field of its JSON ({}) says its event type",
+                    "neither a header (ce_type, eventType or type) nor a field of the JSON ({}) has an event type",
                     fields.join(", ")
                 ),
             };
@@ -160,149 +252,18 @@ impl UnknownType {
     }
 }
 
-impl fmt::Debug for Router {
+impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut types: Vec<_> = self.routes.keys().collect();
         types.sort();
-        let fallback = self.fallback.is_some();
         f.debug_struct("Router")
             .field("types", &types)
             .field("unknown", &self.unknown)
-            .field("fallback", &fallback)
+            .field("fallback", &self.fallback.is_some())
             .field("type_fields", &self.type_fields)
             .finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-
-    use std::borrow::Cow;
-    use std::sync::{Arc, Mutex};
-
-    use bytes::Bytes;
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-    use crate::record::{Headers, Record};
-
-    macro_rules! event {
-        ($name:ident, $type:literal) => {
-            #[derive(Serialize, Deserialize)]
-            struct $name {
-                n: u32,
-            }
-            impl Event for $name {
-                const TYPE: &'static str = $type;
-                fn key(&self) -> Option<Cow<'_, str>> {
-                    None
-                }
-            }
-        };
-    }
-    event!(Created, "order.created");
-    event!(Viewed, "product.viewed");
-
-    fn message(headers: Headers, value: Option<&str>) -> Message {
-        let value = value.map(|v| Bytes::copy_from_slice(v.as_bytes()));
-        Message::new("events".into(), 1, Record { offset: 7, timestamp: 0, key: None, value, headers })
-    }
-
-    fn of(kind: &str, value: &str) -> Message {
-        message(Headers::new().with("ce_type", kind), Some(value))
-    }
-
-    /// A router, and what its handlers were called with.
-    fn router() -> (Router, Arc<Mutex<Vec<String>>>) {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (created, viewed) = (Arc::clone(&seen), Arc::clone(&seen));
-        let router = Router::new()
-            .on::<Created>(move |event: Envelope<Created>, message: Message| {
-                created.lock().unwrap().push(format!("created {} at {}", event.data.n, message.offset));
-                async {}
-            })
-            .on::<Viewed>(move |event: Envelope<Viewed>, _: Message| {
-                viewed.lock().unwrap().push(format!("viewed {}", event.data.n));
-                async { Err::<(), _>("not today") }
-            });
-        (router, seen)
-    }
-
-    async fn said(router: &Router, message: Message) -> String {
-        router.call(message).await.to_string()
-    }
-
-    #[tokio::test]
-    async fn each_type_goes_to_its_handler() {
-        let (router, seen) = router();
-        assert_eq!(said(&router, of("order.created", r#"{"n":1}"#)).await, "done");
-        assert_eq!(said(&router, of("product.viewed", r#"{"n":2}"#)).await, "to be tried again: not today");
-        let plain = || message(Headers::new(), Some(r#"{"eventType":"order.created","n":3}"#));
-        assert!(said(&router, plain()).await.contains("no header says its event type"));
-        let router = router.type_field("kind").type_field("eventType");
-        assert_eq!(said(&router, plain()).await, "done");
-        assert_eq!(*seen.lock().unwrap(), ["created 1 at 7", "viewed 2", "created 3 at 7"]);
-        assert_eq!(
-            format!("{router:?}"),
-            r#"Router { types: ["order.created", "product.viewed"], unknown: DeadLetter, fallback: false, type_fields: ["kind", "eventType"] }"#
-        );
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_decoded_is_a_dead_letter_at_once() {
-        let (router, seen) = router();
-        for bad in [of("order.created", "{"), of("order.created", "{}"), message(damaged(), Some(r#"{"n":1}"#))] {
-            let outcome = router.call(bad).await;
-            assert!(matches!(outcome, Outcome::DeadLetter { .. }), "{outcome:?}");
-        }
-        assert!(seen.lock().unwrap().is_empty());
-    }
-
-    fn damaged() -> Headers {
-        Headers::new().with("ce_type", [0xff])
-    }
-
-    #[tokio::test]
-    async fn unknown_types_go_where_the_policy_says() {
-        let unknown = || of("user.left", "{}");
-        let (router, _) = router();
-        let why = "can't route events/1 at offset 7: no handler is there for events of type \"user.left\", which its header ce_type says";
-        assert_eq!(said(&router, unknown()).await, format!("a dead letter: {why}"));
-        let untyped = said(&router, message(Headers::new(), None)).await;
-        assert!(untyped.contains("a dead letter") && untyped.contains("no header says its event type"), "{untyped}");
-        let router = router.unknown(UnknownType::Stop);
-        assert_eq!(said(&router, unknown()).await, format!("the end: {why}"));
-        let router =
-            router.fallback(|message: Message| async move { Outcome::retry(format!("at {}", message.offset)) });
-        assert_eq!(said(&router, unknown()).await, "to be tried again: at 7");
-        assert_eq!(said(&router.unknown(UnknownType::Skip), unknown()).await, "done");
-    }
-
-    /// A field is data: what it says decides nothing unless it is asked for.
-    #[tokio::test]
-    async fn a_field_that_is_called_type_is_data() {
-        let (router, seen) = router();
-        let body = r#"{"type":"premium","eventType":"user.left","n":4}"#;
-        assert_eq!(said(&router, of("order.created", body)).await, "done");
-        let router = router.fallback(|message: Message| async move {
-            Envelope::<Created>::from_message(&message).map(|event| assert_eq!(event.data.n, 4))
-        });
-        assert_eq!(said(&router, message(Headers::new(), Some(body))).await, "done");
-        assert_eq!(*seen.lock().unwrap(), ["created 4 at 7"]);
-        let router = Router::new().type_field("type");
-        let why = said(&router, message(Headers::new(), Some(body))).await;
-        assert!(why.contains(r#""premium", which its field type of its JSON says"#), "{why}");
-        let router = Router::new().type_field("kind");
-        let why = said(&router, message(Headers::new(), Some(body))).await;
-        assert!(why.contains("nor a field of its JSON (kind) says its event type"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn the_last_handler_of_a_type_counts() {
-        let (router, seen) = router();
-        let router = router.on::<Created>(|_: Envelope<Created>, _: Message| async { Outcome::dead_letter("mine") });
-        assert_eq!(said(&router, of("order.created", r#"{"n":1}"#)).await, "a dead letter: mine");
-        assert!(seen.lock().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The records of a partition as they come, one by one.
+//! The fetched records of a partition, one by one.
 
 use std::vec;
 
@@ -9,83 +9,83 @@ use super::state::PartitionState;
 use crate::consumer::{Message, Records};
 use crate::record::Record;
 
-pub(super) struct Source {
-    /// Bounded by the consumer: what it holds counts as fetched and not taken.
+pub(super) struct RecordSource {
+    /// Unbounded, because the consumer bounds it: records count against `prefetch_bytes` until they are dropped.
     queue: mpsc::UnboundedReceiver<Records>,
-    /// Those that `rest` is of. They are held until the last one is taken.
-    current: Option<Records>,
+    /// The batch of `rest`; it counts against `prefetch_bytes` until its last record is taken.
+    open_batch: Option<Records>,
     rest: vec::IntoIter<Record>,
     put_back: Option<Message>,
-    /// Waits its turn outside of the queue.
-    waiting: Option<Records>,
-    /// Records that were in the queue at the end.
-    unseen: usize,
+    /// The next batch, received while waiting.
+    received: Option<Records>,
+    /// Number of records that were in the queue when it was closed.
+    undelivered: usize,
 }
 
-impl Source {
+impl RecordSource {
     pub(super) fn new(queue: mpsc::UnboundedReceiver<Records>) -> Self {
-        Self { queue, current: None, rest: Vec::new().into_iter(), put_back: None, waiting: None, unseen: 0 }
+        Self { queue, open_batch: None, rest: Vec::new().into_iter(), put_back: None, received: None, undelivered: 0 }
     }
 
-    /// The next record that is to be handled.
+    /// Returns the next record that must be handled.
     pub(super) fn next<R>(&mut self, lanes: &mut Lanes<R>, state: &PartitionState) -> Option<Message> {
         if self.put_back.is_some() {
             return self.put_back.take();
         }
         loop {
-            if let Some(current) = &self.current {
+            if let Some(batch) = &self.open_batch {
                 for record in self.rest.by_ref() {
-                    if lanes.fetched(record.offset) {
-                        return Some(current.message(record));
+                    if lanes.admit(record.offset) {
+                        return Some(batch.message(record));
                     }
                 }
-                lanes.through(current.next_offset);
-                self.current = None;
+                lanes.advance_to(batch.next_offset);
+                self.open_batch = None;
             }
-            let records = self.waiting.take().or_else(|| self.queue.try_recv().ok())?;
-            self.begin(records, lanes, state);
+            let records = self.received.take().or_else(|| self.queue.try_recv().ok())?;
+            self.open(records, lanes, state);
         }
     }
 
-    fn begin<R>(&mut self, mut records: Records, lanes: &mut Lanes<R>, state: &PartitionState) {
-        state.fetched(records.end_offset());
-        lanes.reads_from(records.records.first().map_or(records.next_offset, |r| r.offset));
+    fn open<R>(&mut self, mut records: Records, lanes: &mut Lanes<R>, state: &PartitionState) {
+        state.on_fetched_end(records.end_offset());
+        lanes.start_from(records.records.first().map_or(records.next_offset, |r| r.offset));
         if let Some(epoch) = records.leader_epoch {
-            lanes.led(epoch);
+            lanes.set_leader_epoch(epoch);
         }
         self.rest = std::mem::take(&mut records.records).into_iter();
-        self.current = Some(records);
+        self.open_batch = Some(records);
     }
 
-    /// The next record after all.
+    /// Makes a record that can't be handled yet the next one again.
     pub(super) fn put_back(&mut self, message: Message) {
         self.put_back = Some(message);
     }
 
-    /// Whether the next record has yet to be taken from the queue. The queue itself is not asked: what comes into it between
-    /// the last [`next`](Self::next) and waiting is what [`ready`](Self::ready) is there to notice.
+    /// Returns whether the next record must be received from the queue. Does not look into the queue: a batch that arrives
+    /// between the last [`next`](Self::next) and waiting resolves [`wait_ready`](Self::wait_ready) at once.
     pub(super) fn is_empty(&self) -> bool {
-        self.put_back.is_none() && self.current.is_none() && self.waiting.is_none()
+        self.put_back.is_none() && self.open_batch.is_none() && self.received.is_none()
     }
 
-    /// Waits until it is not [empty](Self::is_empty), which it must be. Cancel safe.
-    pub(super) async fn ready(&mut self) {
+    /// Waits until the source, which must be [empty](Self::is_empty), is not. Cancel safe.
+    pub(super) async fn wait_ready(&mut self) {
         match self.queue.recv().await {
-            Some(records) => self.waiting = Some(records),
+            Some(records) => self.received = Some(records),
             None => std::future::pending().await,
         }
     }
 
-    /// Records that are here and were not taken.
-    pub(super) fn left(&self) -> usize {
-        self.rest.len() + usize::from(self.put_back.is_some()) + self.unseen
+    /// Returns the number of records that were not taken.
+    pub(super) fn remaining(&self) -> usize {
+        self.rest.len() + usize::from(self.put_back.is_some()) + self.undelivered
     }
 
-    /// Nothing is taken any more.
+    /// Closes the queue and counts the records in it.
     pub(super) fn close(&mut self) {
         self.queue.close();
-        while let Some(records) = self.waiting.take().or_else(|| self.queue.try_recv().ok()) {
-            self.unseen += records.records.len();
+        while let Some(records) = self.received.take().or_else(|| self.queue.try_recv().ok()) {
+            self.undelivered += records.records.len();
         }
     }
 }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::config::HandlerOrdering;
 
-    fn nothing_up_to(next_offset: i64) -> Records {
+    fn empty_batch_to(next_offset: i64) -> Records {
         Records {
             topic: "t".into(),
             partition: 0,
@@ -115,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_between_looking_and_waiting_wakes() {
+    fn a_batch_received_before_waiting_wakes() {
         let (sender, queue) = mpsc::unbounded_channel();
-        let (mut source, state) = (Source::new(queue), PartitionState::new());
+        let (mut source, state) = (RecordSource::new(queue), PartitionState::new());
         let mut lanes = Lanes::<()>::new(HandlerOrdering::Partition, None);
         assert!(source.next(&mut lanes, &state).is_none());
-        sender.send(nothing_up_to(5)).unwrap();
-        assert!(source.is_empty(), "it is to be waited for");
-        source.ready().now_or_never().unwrap();
-        assert!(!source.is_empty(), "and is here then");
+        sender.send(empty_batch_to(5)).unwrap();
+        assert!(source.is_empty(), "the queue is not looked into");
+        source.wait_ready().now_or_never().unwrap();
+        assert!(!source.is_empty());
         assert!(source.next(&mut lanes, &state).is_none());
-        assert!(source.is_empty() && source.ready().now_or_never().is_none());
+        assert!(source.is_empty() && source.wait_ready().now_or_never().is_none());
     }
 }

@@ -1,15 +1,15 @@
-//! Handles the records of one partition, as many side by side as its order allows.
+//! The worker of one partition: handles its records, concurrently as far as their order allows.
 //!
-//! What may be handled when is decided by [`Lanes`]. A handler is polled once where it is; only one that is not done then
-//! becomes a task of its own, so that quick handlers cost no more than a call.
+//! [`Lanes`] decides which record may be handled when. The worker polls each handler once itself; only a handler that is pending
+//! then becomes a task, so that quick handlers cost no more than a call.
 
 mod batches;
-mod meter;
+mod metrics;
+mod outcome;
 mod permits;
-mod room;
-mod settle;
+mod queue_pool;
 
-pub(super) use room::Pool;
+pub(super) use queue_pool::QueuePool;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,42 +25,42 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::RebalanceListener;
 use super::attempt::{Attempt, Tracing};
-use super::batch::{BatchCall, Batching};
-use super::dead_letter::DeadLetters;
-use super::handler::{BoxError, Call, Outcome};
+use super::batch::{BatchHandlerFn, Batching};
+use super::dead_letter::DeadLetterWriter;
+use super::handler::{BoxError, HandlerFn, Outcome};
 use super::lanes::{Lane, Lanes};
-use super::source::Source;
-use super::state::{PartitionState, Position, SubscriptionState};
+use super::source::RecordSource;
+use super::state::{CommitPosition, PartitionState, SubscriptionState};
 use crate::cluster::Backoff;
 use crate::config::{HandlerOrdering, ProcessorConfig};
 use crate::consumer::{Message, Records};
 use crate::error::Error;
 use crate::metrics::Reporter;
 use crate::record::TopicPartition;
-use meter::{Backlog, Meter};
+use metrics::{Backlog, WorkerMetrics};
 use permits::Permits;
-use room::Room;
+use queue_pool::QueueShare;
 
-/// Records that are handled before other tasks get their turn.
-const TURN: usize = 256;
-/// A handler that takes longer without giving way to others has a task of its own the next times: others run beside it then.
-const SLOW: Duration = Duration::from_millis(1);
-/// How many records a handler that was not done at once, or was slow again and again, is taken to be like that.
-const MEMORY: usize = 256;
-/// The same of one that was slow for the first time: on a busy machine any may be.
-const FIRST_MEMORY: usize = 4;
-/// Time after which other tasks get their turn.
-const TURN_TIME: Duration = Duration::from_millis(5);
+/// Maximum number of records handled before the worker yields.
+const MAX_RECORDS_PER_TURN: usize = 256;
+/// A handler whose first poll takes longer is spawned as a task for the next records, so that others run beside it.
+const SLOW_HANDLER: Duration = Duration::from_millis(1);
+/// Number of records for which a handler that was pending, or slow several times in a row, is assumed to be so again.
+const SLOW_MEMORY_RECORDS: usize = 256;
+/// Number of records after the first slow poll: on a busy machine any handler may be slow once.
+const FIRST_SLOW_MEMORY_RECORDS: usize = 4;
+/// Maximum time in handlers before the worker yields.
+const MAX_TURN_TIME: Duration = Duration::from_millis(5);
 
-/// What handles records.
-pub(super) enum Routine {
-    Each(Arc<Call>),
-    Batches(Batching, Arc<BatchCall>),
+/// The handler of a subscription, for single records or batches.
+pub(super) enum HandlerMode {
+    Each(Arc<HandlerFn>),
+    Batches(Batching, Arc<BatchHandlerFn>),
 }
 
-impl Routine {
-    /// Number of records that a partition gathers.
-    pub(super) fn gathers(&self) -> usize {
+impl HandlerMode {
+    /// Maximum number of records of a batch.
+    pub(super) fn max_batch(&self) -> usize {
         match self {
             Self::Each(_) => 1,
             Self::Batches(batching, _) => batching.max_records,
@@ -68,190 +68,191 @@ impl Routine {
     }
 }
 
-/// What all workers of a subscription share.
-pub(super) struct Context {
-    pub(super) routine: Routine,
-    pub(super) dead_letters: DeadLetters,
+/// Context that all workers of a subscription share.
+pub(super) struct WorkerContext {
+    pub(super) mode: HandlerMode,
+    pub(super) dead_letters: DeadLetterWriter,
     pub(super) config: ProcessorConfig,
-    /// A record that is in a handler for longer is told of; if none ends for as long, the group is left for now.
-    pub(super) hangs_after: Duration,
+    /// Maximum time of a handler before a warning; without any finished attempt for as long, the member leaves its group.
+    pub(super) stuck_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
-    /// One permit for each record or batch in hand; partitions that wait for one get it in turn.
+    /// One permit for each record or batch in flight; waiting partitions get them in turn.
     pub(super) permits: Arc<Semaphore>,
-    /// Memory for records that wait behind others, or for another attempt.
-    pub(super) pool: Arc<Pool>,
+    /// Memory for records that are blocked by others or await a retry.
+    pub(super) pool: Arc<QueuePool>,
     pub(super) metrics: Reporter,
     pub(super) tracing: Tracing,
-    /// The first error that ends the subscription.
+    /// Receives the first error that ends the subscription.
     pub(super) fatal: mpsc::Sender<Error>,
 }
 
-/// A record with what its attempts have left.
+/// A record that is not completed, with the history of its attempts.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct PendingRecord {
     message: Message,
-    history: Option<Box<History>>,
+    history: Option<Box<AttemptHistory>>,
 }
 
 #[derive(Debug)]
-struct History {
-    first: DateTime<Utc>,
+struct AttemptHistory {
+    first_failure: DateTime<Utc>,
     backoff: Backoff,
 }
 
-/// What a task of a worker says at its end.
-enum Finished {
-    Each(Lane, Item, Result<Outcome, BoxError>, Spent),
-    Batch(Vec<(Lane, Item)>, Result<Vec<Outcome>, BoxError>, Spent),
-    /// A dead letter, its record's size, whether it was written.
-    Letter(Lane, i64, usize, bool),
+/// Output of a worker's task.
+enum TaskOutput {
+    Record(Lane, PendingRecord, Result<Outcome, BoxError>, HandlerUsage),
+    Batch(Vec<(Lane, PendingRecord)>, Result<Vec<Outcome>, BoxError>, HandlerUsage),
+    /// Lane, offset and size of a record, and whether its dead letter was written.
+    DeadLetter(Lane, i64, usize, bool),
 }
 
-/// What a handler has used: its time, and the permit if that was [not long](SLOW).
-type Spent = (Duration, Option<OwnedSemaphorePermit>);
+/// Time that a handler took, and its permit unless the handler was [slow](SLOW_HANDLER).
+type HandlerUsage = (Duration, Option<OwnedSemaphorePermit>);
 
-fn spent(began: Instant, permit: Option<OwnedSemaphorePermit>) -> Spent {
-    let took = began.elapsed();
-    (took, permit.filter(|_| took <= SLOW))
+fn handler_usage(started_at: Instant, permit: Option<OwnedSemaphorePermit>) -> HandlerUsage {
+    let took = started_at.elapsed();
+    (took, permit.filter(|_| took <= SLOW_HANDLER))
 }
 
-/// What came of polling a handler, when that was, and how long it took.
-struct Polled<T> {
+/// Outcome of a handler's first poll, with its start and duration.
+struct PollResult<T> {
     outcome: Poll<T>,
-    began: Instant,
+    started_at: Instant,
     took: Duration,
 }
 
-/// Why a worker does not go on by itself.
+/// Reason why a worker has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
-    /// It does: it gives way.
-    No,
-    /// Too many handlers are at work in the whole subscription.
-    ForPermit,
-    /// Too many handlers of this partition are: one of them has to end.
-    ForHandlers,
-    /// Too many records are kept.
-    ForRoom,
-    /// For records, for handlers, for the time of another attempt.
-    ForEvents,
+enum Blocked {
+    /// It has more to do, and only yields.
+    Not,
+    /// Too many handlers are in flight in the whole subscription.
+    OnPermit,
+    /// Too many handlers of this partition are in flight: one must finish.
+    OnHandlers,
+    /// Too many records are queued.
+    OnQueue,
+    /// No record may be started: it waits for fetched records, handlers or retries.
+    OnEvents,
 }
 
 pub(super) struct Worker {
-    context: Arc<Context>,
+    context: Arc<WorkerContext>,
     state: Arc<PartitionState>,
-    source: Source,
-    lanes: Lanes<Item>,
-    tasks: JoinSet<Finished>,
-    /// Cancelled when the partition is to be given up: what is in hand is finished, nothing else is begun.
+    source: RecordSource,
+    lanes: Lanes<PendingRecord>,
+    tasks: JoinSet<TaskOutput>,
+    /// Cancelled to drain the partition: handlers in flight finish, no other record is started.
     stop: Arc<CancellationToken>,
-    /// Cancelled when what is in hand is to be cancelled.
-    cut: CancellationToken,
+    /// Cancelled to cancel handlers in flight.
+    cancel: CancellationToken,
     permits: Permits,
-    room: Room,
+    queue_share: QueueShare,
     in_flight: usize,
-    /// Dead letters that are being written, and their size in bytes.
-    letters: usize,
-    letter_bytes: usize,
-    /// Dead letters that were not written before the end.
-    unwritten: usize,
+    /// Number and bytes of the dead letters that are being written.
+    dead_letters_in_flight: usize,
+    dead_letter_bytes: usize,
+    /// Number of dead letters that were not written before the worker stopped.
+    unwritten_dead_letters: usize,
+    /// Number of records handled since the last `publish`.
     handled: u64,
-    /// A dead letter was written since this was last told.
-    buried: bool,
-    /// For how many more records a handler is taken to be slow, and for how many the next time that one is.
-    slow: usize,
-    slow_next: usize,
-    /// Time that handlers have had in this turn.
-    turn_took: Duration,
-    /// For how many more records a handler is taken not to be done at once.
-    pending: usize,
-    /// Since when records wait for their batch to become full.
-    gathering: Option<Instant>,
-    /// The offset last told, and when the metadata was.
-    told: Option<(i64, Instant)>,
-    meter: Meter,
+    /// True if a dead letter was written since the last `publish`.
+    dead_lettered: bool,
+    /// Number of next records whose handler is assumed slow, and what it becomes at the next slow poll.
+    assume_slow: usize,
+    next_assume_slow: usize,
+    /// Time spent in handlers in this turn.
+    turn_elapsed: Duration,
+    /// Number of next records whose handler is assumed pending after its first poll.
+    assume_pending: usize,
+    /// Time since which records wait for a full batch.
+    batch_started_at: Option<Instant>,
+    /// The position last published, and the time its metadata was.
+    published: Option<(i64, Instant)>,
+    metrics: WorkerMetrics,
 }
 
 impl Worker {
     pub(super) fn new(
-        context: Arc<Context>,
+        context: Arc<WorkerContext>,
         (partition, state): (TopicPartition, Arc<PartitionState>),
-        lanes: Lanes<Item>,
+        lanes: Lanes<PendingRecord>,
         records: mpsc::UnboundedReceiver<Records>,
-        (stop, cut): (CancellationToken, CancellationToken),
+        (stop, cancel): (CancellationToken, CancellationToken),
     ) -> Self {
         Self {
             permits: Permits::new(Arc::clone(&context.permits)),
-            room: Room::new(Arc::clone(&context.pool)),
-            meter: Meter::new(&context.metrics, partition),
+            queue_share: QueueShare::new(Arc::clone(&context.pool)),
+            metrics: WorkerMetrics::new(&context.metrics, partition),
             context,
             state,
-            source: Source::new(records),
+            source: RecordSource::new(records),
             lanes,
             tasks: JoinSet::new(),
             stop: Arc::new(stop),
-            cut,
+            cancel,
             in_flight: 0,
-            letters: 0,
-            letter_bytes: 0,
-            unwritten: 0,
+            dead_letters_in_flight: 0,
+            dead_letter_bytes: 0,
+            unwritten_dead_letters: 0,
             handled: 0,
-            buried: false,
-            slow: 0,
-            slow_next: FIRST_MEMORY,
-            turn_took: Duration::ZERO,
-            pending: 0,
-            gathering: None,
-            told: None,
+            dead_lettered: false,
+            assume_slow: 0,
+            next_assume_slow: FIRST_SLOW_MEMORY_RECORDS,
+            turn_elapsed: Duration::ZERO,
+            assume_pending: 0,
+            batch_started_at: None,
+            published: None,
         }
     }
 
-    /// Until the partition is given up and what was in hand has ended or been cancelled.
+    /// Runs until the partition is drained: handlers in flight have finished or were cancelled.
     pub(super) async fn run(mut self) {
-        // Registered once, and not with each wait.
-        let (stop, cut) = (Arc::clone(&self.stop), self.cut.clone());
-        let (mut stopped, mut cut) = (pin!(stop.cancelled()), pin!(cut.cancelled()));
+        // Registered once instead of with each wait.
+        let (stop, cancel) = (Arc::clone(&self.stop), self.cancel.clone());
+        let (mut stopped, mut cancel) = (pin!(stop.cancelled()), pin!(cancel.cancelled()));
         loop {
-            let waits = poll_fn(|cx| Poll::Ready(self.turn(cx))).await;
-            self.tell(false);
+            let blocked = poll_fn(|cx| Poll::Ready(self.run_turn(cx))).await;
+            self.publish(false);
             if self.tasks.is_empty() && self.stop.is_cancelled() {
                 break;
             }
-            if waits == Waits::No {
-                self.permits.place = None;
+            if blocked == Blocked::Not {
+                self.permits.waiting = None;
                 tokio::task::yield_now().await;
-            } else if !self.wait(waits, stopped.as_mut(), cut.as_mut()).await {
+            } else if !self.wait(blocked, stopped.as_mut(), cancel.as_mut()).await {
                 break;
             }
             while let Some(joined) = self.tasks.try_join_next() {
-                self.joined(joined);
+                self.on_task_done(joined);
             }
         }
         self.source.close();
-        self.tell(true);
-        // The counts above say what was in hand. A handler that never gives way can't be waited for: whoever waits has a limit.
+        self.publish(true);
+        // After `publish`, whose counts include the handlers in flight. A handler may never yield: `Drain` limits the wait for this task.
         self.tasks.shutdown().await;
     }
 
-    /// Waits for whatever comes first; false if what is in hand is to be cancelled.
+    /// Waits for the next event; returns false if handlers in flight must be cancelled.
     async fn wait(
         &mut self,
-        waits: Waits,
+        blocked: Blocked,
         stopped: Pin<&mut WaitForCancellationFuture<'_>>,
-        cut: Pin<&mut WaitForCancellationFuture<'_>>,
+        cancel: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> bool {
         let stopping = self.stop.is_cancelled();
-        if waits == Waits::ForPermit && !stopping {
-            self.permits.queue();
+        if blocked == Blocked::OnPermit && !stopping {
+            self.permits.start_waiting();
         } else {
-            self.permits.place = None; // it is another's
+            self.permits.waiting = None; // leaves the queue: the permit is for another partition
         }
-        let for_room = waits == Waits::ForRoom && !stopping;
-        if for_room && !self.room.queue(self.context.shared.partitions()) {
+        let for_queue = blocked == Blocked::OnQueue && !stopping;
+        if for_queue && !self.queue_share.start_waiting(self.context.shared.partition_count()) {
             return true;
         }
-        let wake = self.wake_at(waits).filter(|_| !stopping);
+        let wake = self.wake_at(blocked).filter(|_| !stopping);
         let sleep = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -260,152 +261,163 @@ impl Worker {
         };
         tokio::select! {
             biased;
-            () = cut => return false,
-            Some(joined) = self.tasks.join_next() => self.joined(joined),
+            () = cancel => return false,
+            Some(joined) = self.tasks.join_next() => self.on_task_done(joined),
             () = stopped, if !stopping => {}
-            Some(permit) = OptionFuture::from(self.permits.place.as_mut()) => self.permits.got(permit),
-            () = self.source.ready(), if !stopping && self.source.is_empty() => {}
-            () = self.room.freed(), if for_room => {}
+            Some(permit) = OptionFuture::from(self.permits.waiting.as_mut()) => self.permits.on_acquired(permit),
+            () = self.source.wait_ready(), if !stopping && self.source.is_empty() => {}
+            () = self.queue_share.capacity_freed(), if for_queue => {}
             () = sleep => {}
         }
-        self.room.leave();
+        self.queue_share.stop_waiting();
         true
     }
 
-    fn wake_at(&self, waits: Waits) -> Option<Instant> {
-        let batch = match &self.context.routine {
-            // A batch that waits for a permit has waited long enough for others: it is no reason to look again.
-            Routine::Batches(batching, _) if waits == Waits::ForEvents => {
-                self.gathering.map(|since| since + batching.max_wait)
+    fn wake_at(&self, blocked: Blocked) -> Option<Instant> {
+        let batch = match &self.context.mode {
+            // A batch that is blocked on a permit is due already.
+            HandlerMode::Batches(batching, _) if blocked == Blocked::OnEvents => {
+                self.batch_started_at.map(|since| since + batching.max_wait)
             }
             _ => None,
         };
-        self.lanes.due().into_iter().chain(batch).min()
+        self.lanes.next_due().into_iter().chain(batch).min()
     }
 
-    /// Handles what can be handled now. Keeps no permit when it has to wait.
-    fn turn(&mut self, cx: &mut task::Context<'_>) -> Waits {
+    /// Handles records until it has to wait or yield. Holds no unused permit afterwards.
+    fn run_turn(&mut self, cx: &mut task::Context<'_>) -> Blocked {
         let context = Arc::clone(&self.context);
-        let mut waits = Waits::No;
-        self.turn_took = Duration::ZERO;
-        for _ in 0..TURN {
+        let mut blocked = Blocked::Not;
+        self.turn_elapsed = Duration::ZERO;
+        for _ in 0..MAX_RECORDS_PER_TURN {
             if self.stop.is_cancelled() {
-                waits = Waits::ForEvents;
+                blocked = Blocked::OnEvents;
             }
-            if waits != Waits::No || self.turn_took >= TURN_TIME {
+            if blocked != Blocked::Not || self.turn_elapsed >= MAX_TURN_TIME {
                 break;
             }
-            if self.lanes.due().is_some() {
-                self.lanes.wake(Instant::now());
+            if self.lanes.next_due().is_some() {
+                self.lanes.expire_timers(Instant::now());
             }
-            waits = match &context.routine {
-                Routine::Each(call) => self.next(cx, call),
-                Routine::Batches(batching, call) => self.next_batch(cx, *batching, call),
+            blocked = match &context.mode {
+                HandlerMode::Each(call) => self.process_next(cx, call),
+                HandlerMode::Batches(batching, call) => self.process_next_batch(cx, *batching, call),
             };
         }
         self.permits.end_turn();
-        waits
+        blocked
     }
 
-    fn take_permit(&mut self) -> Result<(), Waits> {
-        self.permits.take(self.context.shared.partitions() < 2)
+    fn take_permit(&mut self) -> Result<(), Blocked> {
+        self.permits.take(self.context.shared.partition_count() < 2)
     }
 
-    /// Tells the pool what is kept now: what waits in lanes, and letters.
-    fn hold(&mut self) {
-        let (records, bytes) = (self.lanes.kept() + self.letters, self.lanes.bytes() + self.letter_bytes);
-        self.room.hold(room::Kept { records, bytes });
+    /// Reports the queued records and dead letters to the pool.
+    fn update_queue_usage(&mut self) {
+        let (records, bytes) =
+            (self.lanes.queued() + self.dead_letters_in_flight, self.lanes.queued_bytes() + self.dead_letter_bytes);
+        self.queue_share.set_used(queue_pool::QueueSize { records, bytes });
     }
 
-    /// Whether another record may be kept. Without it none may be begun either, for it may fail, and what has failed is kept
-    /// whatever the room.
-    fn has_room(&mut self) -> bool {
-        self.hold();
-        self.room.is_there(self.context.shared.partitions())
+    /// Returns whether another record may be queued. If not, none may be started either: it may fail, and failed records are
+    /// queued beyond the limit.
+    fn has_queue_capacity(&mut self) -> bool {
+        self.update_queue_usage();
+        self.queue_share.has_capacity(self.context.shared.partition_count())
     }
 
-    /// One that was kept and one that is new, so that neither waits for the other's end.
-    fn next(&mut self, cx: &mut task::Context<'_>, call: &Arc<Call>) -> Waits {
-        let mut waits = Waits::ForEvents;
+    /// Handles one queued record and one new record, so that neither kind starves the other.
+    fn process_next(&mut self, cx: &mut task::Context<'_>, call: &Arc<HandlerFn>) -> Blocked {
+        let mut blocked = Blocked::OnEvents;
         if self.lanes.is_ready() {
-            if let Err(waits) = self.take_permit() {
-                return waits;
+            if let Err(blocked) = self.take_permit() {
+                return blocked;
             }
-            if let Some((lane, kept)) = self.lanes.take(1).pop() {
-                self.attempt(cx, call, lane, kept.record, true);
+            if let Some((lane, queued)) = self.lanes.take_ready(1).pop() {
+                self.start_attempt(cx, call, lane, queued.record, true);
             }
-            waits = Waits::No;
+            blocked = Blocked::Not;
         }
-        let Some(message) = self.source.next(&mut self.lanes, &self.state) else { return waits };
+        let Some(message) = self.source.next(&mut self.lanes, &self.state) else { return blocked };
         let lane = self.lanes.lane(message.key.as_deref(), message.offset);
-        let free = self.lanes.is_free(lane);
-        // With the order of the partition, those behind one in hand can stay where they are.
-        let stays = !free && self.context.config.ordering == HandlerOrdering::Partition;
-        if stays {
+        // A new record never overtakes the retry of its key:
+        // 1. record 5 fails: `requeue` keeps its lane, with a timer.
+        // 2. record 9 of the same key is fetched, before or after the timer expires: the lane is not free, and 9 is queued.
+        // 3. the retry of 5 is taken above, alone; 9 becomes ready when 5 completes, or is a dead letter.
+        let is_free = self.lanes.is_free(lane);
+        // In partition order, records behind one in flight stay in their fetch instead of being copied.
+        if !is_free && self.context.config.ordering == HandlerOrdering::Partition {
             self.source.put_back(message);
-            return waits;
+            return blocked;
         }
-        if !self.lanes.is_idle() && !self.has_room() {
+        if !self.lanes.is_idle() && !self.has_queue_capacity() {
             self.source.put_back(message);
-            return if waits == Waits::No { waits } else { Waits::ForRoom };
+            return if blocked == Blocked::Not { blocked } else { Blocked::OnQueue };
         }
-        if !free {
-            self.keep(lane, message);
-            return Waits::No;
+        if !is_free {
+            self.enqueue(lane, message);
+            return Blocked::Not;
         }
-        if let Err(waits) = self.take_permit() {
+        if let Err(blocked) = self.take_permit() {
             self.source.put_back(message);
-            return waits;
+            return blocked;
         }
-        self.attempt(cx, call, lane, Item { message, history: None }, false);
-        Waits::No
+        self.start_attempt(cx, call, lane, PendingRecord { message, history: None }, false);
+        Blocked::Not
     }
 
-    fn keep(&mut self, lane: Lane, mut message: Message) {
+    fn enqueue(&mut self, lane: Lane, mut message: Message) {
         message.detach();
         let (offset, bytes) = (message.offset, message.size());
-        self.lanes.keep(lane, offset, bytes, Item { message, history: None });
+        self.lanes.enqueue(lane, offset, bytes, PendingRecord { message, history: None });
     }
 
-    /// Calls the handler; `begun` if the record's lane knows that it is in hand.
-    fn attempt(&mut self, cx: &mut task::Context<'_>, call: &Arc<Call>, lane: Lane, mut item: Item, begun: bool) {
-        let offset = item.message.offset;
-        let limit = self.arm(&mut item.message);
-        if !begun && self.pending > 0 {
-            item.message.detach(); // it may be in hand for long
+    /// Calls the handler; `was_queued` if the record occupies its lane already.
+    fn start_attempt(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        call: &Arc<HandlerFn>,
+        lane: Lane,
+        mut pending: PendingRecord,
+        was_queued: bool,
+    ) {
+        let offset = pending.message.offset;
+        let limit = self.set_deadline(&mut pending.message);
+        if !was_queued && self.assume_pending > 0 {
+            pending.message.detach(); // it may be in flight for long
         }
-        let span = self.context.tracing.span(&mut item.message, self.context.shared.group());
-        let message = item.message.clone();
-        let mut attempt = Attempt::begin(span, Outcome::failure, || call(message));
-        let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, offset);
+        let span = self.context.tracing.span(&mut pending.message, self.context.shared.group());
+        let message = pending.message.clone();
+        let mut attempt = Attempt::start(span, Outcome::failure, || call(message));
+        let PollResult { outcome, started_at, took } = self.poll_inline(cx, &mut attempt, offset);
         if let Poll::Ready(outcome) = outcome {
-            self.meter.called(took, !matches!(outcome, Ok(Outcome::Done)));
-            if begun || !matches!(outcome, Ok(Outcome::Done)) {
-                if !begun {
-                    self.lanes.begin(lane);
+            self.metrics.on_call(took, !matches!(outcome, Ok(Outcome::Done)));
+            if was_queued || !matches!(outcome, Ok(Outcome::Done)) {
+                if !was_queued {
+                    self.lanes.occupy(lane);
                 }
-                self.settle(lane, item, outcome);
+                self.apply_outcome(lane, pending, outcome);
             } else {
-                self.lanes.passed(offset);
+                self.lanes.complete_unqueued(offset);
                 self.handled += 1;
             }
             return;
         }
-        if !begun {
-            self.lanes.begin(lane);
-            item.message.detach();
+        if !was_queued {
+            self.lanes.occupy(lane);
+            pending.message.detach();
         }
         self.in_flight += 1;
-        self.state.begun(offset, item.message.key.clone());
-        let permit = self.permits.hand_over();
+        self.state.handler_started(offset, pending.message.key.clone());
+        let permit = self.permits.hand_to_task();
         self.tasks.spawn(async move {
             let outcome = attempt.within(limit).await;
-            Finished::Each(lane, item, outcome, spent(began, permit))
+            TaskOutput::Record(lane, pending, outcome, handler_usage(started_at, permit))
         });
     }
 
-    /// Tells the message what its attempt is bound by.
-    fn arm(&self, message: &mut Message) -> Option<(tokio::time::Instant, Duration)> {
+    /// Sets the deadline and the stop token of an attempt; returns the deadline and the limit.
+    fn set_deadline(&self, message: &mut Message) -> Option<(tokio::time::Instant, Duration)> {
         message.stopping = Some(Arc::clone(&self.stop));
         let limit = self.context.config.attempt_timeout?;
         let deadline = Instant::now() + limit;
@@ -413,67 +425,69 @@ impl Worker {
         Some((deadline.into(), limit))
     }
 
-    /// Polls a handler where we are, unless it was slow lately.
-    fn poll_once<T>(
+    /// Polls a handler for the first time, unless handlers were slow recently.
+    fn poll_inline<T>(
         &mut self,
         cx: &mut task::Context<'_>,
         attempt: &mut Attempt<T>,
         offset: i64,
-    ) -> Polled<Result<T, BoxError>> {
-        let began = Instant::now();
-        if self.slow > 0 && self.context.config.ordering != HandlerOrdering::Partition {
-            self.slow -= 1;
-            return Polled { outcome: Poll::Pending, began, took: Duration::ZERO };
+    ) -> PollResult<Result<T, BoxError>> {
+        let started_at = Instant::now();
+        if self.assume_slow > 0 && self.context.config.ordering != HandlerOrdering::Partition {
+            self.assume_slow -= 1;
+            return PollResult { outcome: Poll::Pending, started_at, took: Duration::ZERO };
         }
-        self.state.runs_at_once(Some(offset));
+        self.state.set_inline_handler(Some(offset));
         let outcome = Pin::new(attempt).poll(cx);
-        let took = began.elapsed();
-        self.turn_took += took;
-        if took > SLOW {
-            self.slow = self.slow_next;
-            self.slow_next = (2 * self.slow_next).min(MEMORY);
+        let took = started_at.elapsed();
+        self.turn_elapsed += took;
+        if took > SLOW_HANDLER {
+            self.assume_slow = self.next_assume_slow;
+            self.next_assume_slow = (2 * self.next_assume_slow).min(SLOW_MEMORY_RECORDS);
         } else {
-            self.slow_next = FIRST_MEMORY;
+            self.next_assume_slow = FIRST_SLOW_MEMORY_RECORDS;
         }
-        self.state.runs_at_once(None);
-        self.pending = if outcome.is_ready() { self.pending.saturating_sub(1) } else { MEMORY };
-        Polled { outcome, began, took }
+        self.state.set_inline_handler(None);
+        self.assume_pending =
+            if outcome.is_ready() { self.assume_pending.saturating_sub(1) } else { SLOW_MEMORY_RECORDS };
+        PollResult { outcome, started_at, took }
     }
 
-    /// Tells how far it is; what has ended out of order only now and then, for that takes time, and at the end.
-    fn tell(&mut self, end: bool) {
-        self.hold();
-        self.room.pass_on(self.context.shared.partitions());
+    /// Publishes counts and position. Encodes the offsets completed out of order only twice per commit interval, and when the worker
+    /// is idle or stops (`is_last`), because that takes time.
+    fn publish(&mut self, is_last: bool) {
+        self.update_queue_usage();
+        self.queue_share.wake_others(self.context.shared.partition_count());
         let handled = std::mem::take(&mut self.handled);
         self.context.shared.handled.fetch_add(handled, Ordering::Relaxed);
         let set = |count: &AtomicUsize, n: usize| count.store(n, Ordering::Relaxed);
         let counts = &self.state.counts;
         let now = Backlog {
             in_flight: self.in_flight,
-            waiting: self.lanes.kept() - self.lanes.failed() + self.source.left(),
-            parked: self.lanes.failed() + self.letters + self.unwritten,
-            parked_keys: self.lanes.parked() + self.letters + self.unwritten,
-            position: self.lanes.committable(),
+            waiting: self.lanes.queued() - self.lanes.awaiting_retry() + self.source.remaining(),
+            parked: self.lanes.awaiting_retry() + self.dead_letters_in_flight + self.unwritten_dead_letters,
+            parked_keys: self.lanes.blocked_lanes() + self.dead_letters_in_flight + self.unwritten_dead_letters,
+            position: self.lanes.committable_offset(),
         };
         set(&counts.in_flight, now.in_flight);
         set(&counts.parked, now.parked);
         set(&counts.parked_keys, now.parked_keys);
         set(&counts.waiting, now.waiting);
-        let ended = handled > 0 || std::mem::take(&mut self.buried);
-        self.state.progressed(now.position, now.in_flight + now.waiting + now.parked, ended);
-        self.meter.tell(self.context.shared.group(), now);
+        let completed = std::mem::take(&mut self.dead_lettered) || handled > 0;
+        self.state.publish_progress(now.position, now.in_flight + now.waiting + now.parked, completed);
+        self.metrics.publish(self.context.shared.group(), now);
         let Some(offset) = now.position else { return };
         let now = Instant::now();
-        let lately = |told: Instant| now.saturating_duration_since(told) < self.context.config.commit_interval / 2;
-        let with_metadata = end || self.lanes.is_idle() || !self.told.is_some_and(|(_, at)| lately(at));
-        if !with_metadata && self.told.is_some_and(|(told, _)| told == offset) {
-            return; // with what had ended above it a moment ago
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < self.context.config.commit_interval / 2;
+        let with_metadata = is_last || self.lanes.is_idle() || !self.published.is_some_and(|(_, at)| is_recent(at));
+        if !with_metadata && self.published.is_some_and(|(published, _)| published == offset) {
+            return; // its recent metadata stays
         }
-        let metadata = if with_metadata { self.lanes.ended_above() } else { None };
-        let at = if with_metadata { now } else { self.told.map_or(now, |(_, at)| at) };
-        self.told = Some((offset, at));
+        let metadata = if with_metadata { self.lanes.completed_above() } else { None };
+        let at = if with_metadata { now } else { self.published.map_or(now, |(_, at)| at) };
+        self.published = Some((offset, at));
         let leader_epoch = self.lanes.leader_epoch();
-        self.state.is_at(Position { offset, leader_epoch, metadata: metadata.unwrap_or_default() });
-        self.context.shared.has_moved(self.meter.partition(), &self.state);
+        self.state.set_position(CommitPosition { offset, leader_epoch, metadata: metadata.unwrap_or_default() });
+        self.context.shared.mark_moved(self.metrics.partition(), &self.state);
     }
 }

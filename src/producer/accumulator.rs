@@ -47,7 +47,7 @@ pub(crate) struct AccumulatorConfig {
 }
 
 impl AccumulatorConfig {
-    pub(crate) fn new(config: &ProducerConfig, request_timeout: Duration) -> Self {
+    pub(crate) fn new(config: &ProducerConfig, missing_timeout: Duration) -> Self {
         Self {
             linger: config.linger,
             idempotence: config.idempotence,
@@ -56,7 +56,7 @@ impl AccumulatorConfig {
             // Large records of a producer that has its own limit for them are few: their buffers are given back.
             spare_memory: config.max_record_size.map_or(config.buffer_memory, |_| config.max_request_size),
             delivery_timeout: config.delivery_timeout,
-            missing_timeout: request_timeout.min(config.delivery_timeout),
+            missing_timeout: missing_timeout.min(config.delivery_timeout),
             adaptive_partitioning: config.adaptive_partitioning,
             partition_availability_timeout: config.partition_availability_timeout,
         }

@@ -21,7 +21,7 @@ use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER_BYTES, Headers, record_size_bound};
 
 /// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
-const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
+pub(super) const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
 
 /// The future of [`Producer::send`]. An `async fn` would be compiled in each crate that awaits it, as that one is optimised;
 /// this is compiled here, and what every record costs does not depend on that.

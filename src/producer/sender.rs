@@ -23,6 +23,7 @@ use super::batch::{FinishedBatch, SendOutcome};
 use super::metrics::ProducerMetrics;
 use super::producer_id;
 use super::request::{self, EncodedBatch, PartitionResponses};
+use super::send::METADATA_PROPAGATION;
 use super::verdict::is_stale_leader;
 use crate::cluster::{Backoff, Client, Cluster, DISTANT_ROUND_TRIP, TopicMeta};
 use crate::code;
@@ -149,7 +150,10 @@ impl Drop for AccumulatorGuard<'_> {
 
 impl ProducerShared {
     pub(super) fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Arc<Self> {
-        let settings = AccumulatorConfig::new(&config, client.config().request_timeout);
+        let request_timeout = client.config().request_timeout;
+        // A producer that may not create topics serves a caller that does, once the records of a deleted one have failed.
+        let missing_timeout = if creates_topics { request_timeout } else { METADATA_PROPAGATION.min(request_timeout) };
+        let settings = AccumulatorConfig::new(&config, missing_timeout);
         let accumulator = Accumulator::new(settings, fastrand::u64(..));
         let shared = Arc::new(Self {
             client: client.clone(),

@@ -9,26 +9,20 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::record::Headers;
 use crate::trace::TraceContext;
+use crate::trace::span::{messaging_span, record_failure};
 
 /// A span with the fields that OpenTelemetry's conventions for messaging have for it.
 pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
-    tracing::info_span!(
+    messaging_span!(
         "send",
-        otel.name = %format_args!("send {}", record.topic),
-        otel.kind = "producer",
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-        messaging.system = "kafka",
-        messaging.operation.type = "send",
-        messaging.operation.name = "send",
-        messaging.client.id = client_id,
-        messaging.destination.name = record.topic,
+        "producer",
+        record.topic,
+        client_id,
         messaging.destination.partition.id = Empty,
         messaging.message.body.size = record.value.map_or(0, <[u8]>::len),
         messaging.kafka.message.key = record.key.map(String::from_utf8_lossy).as_deref(),
         messaging.kafka.message.tombstone = record.value.is_none().then_some(true),
         messaging.kafka.offset = Empty,
-        error.type = Empty,
     )
 }
 
@@ -58,7 +52,5 @@ pub(super) fn finish(span: &Span, outcome: &Result<Acknowledgement>) {
 }
 
 pub(super) fn record_error(span: &Span, error: &Error) {
-    span.record("error.type", &*error.kind().name());
-    span.record("otel.status_code", "ERROR");
-    span.record("otel.status_description", error.full());
+    record_failure(span, &error.kind().name(), || error.full());
 }

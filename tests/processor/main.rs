@@ -372,7 +372,7 @@ async fn shutdown_cancels_at_its_deadline() {
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until(|all| all.len() == 3).await;
     let left = subscription.shutdown().await.unwrap();
-    assert_eq!(left.to_string(), format!("{topic}/0: 1 in hand cancelled, 0 parked, 7 not begun"));
+    assert_eq!(left.to_string(), format!("{topic}/0: 1 cancelled, 0 awaiting retry, 7 queued"));
     assert_eq!(committed(&client, &group).await, 2, "what ended is committed, what was cut off is not");
     client.close().await;
 }
@@ -407,7 +407,7 @@ async fn a_second_shutdown_call_cancels() {
     assert_eq!((stats.retries, stats.dead_letters), (1, 0));
     let left = subscription.run_until(async {}, async {}).await.unwrap();
     // Records 0 and 1; behind them 10, 20, 11 and 21.
-    assert_eq!(left.to_string(), format!("{topic}/0: 1 in hand cancelled, 1 parked, 4 not begun"));
+    assert_eq!(left.to_string(), format!("{topic}/0: 1 cancelled, 1 awaiting retry, 4 queued"));
     assert_eq!(committed(&client, &group).await, 0, "the first record has not ended");
     assert!(Admin::new(&client).describe_group(&group).await.unwrap().members.is_empty(), "the group was left");
     client.close().await;

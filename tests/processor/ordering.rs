@@ -114,7 +114,7 @@ async fn unordered_failures_block_nothing() {
     let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
     seen.until_numbers(50).await;
     let left = subscription.shutdown().await.unwrap();
-    assert_eq!(left.to_string(), format!("{topic}/0: 0 in hand cancelled, 1 parked, 0 not begun"));
+    assert_eq!(left.to_string(), format!("{topic}/0: 0 cancelled, 1 awaiting retry, 0 queued"));
     assert_eq!(committed(&client, &group).await, 3);
     client.close().await;
 }

@@ -101,7 +101,7 @@ async fn a_second_signal_cancels_and_commits() {
     program.line("done two").await;
     program.signal("TERM").await;
     program.line("handled hang").await;
-    let left = format!("left: {topic}/0: 1 in hand cancelled, 0 parked, 1 not begun");
+    let left = format!("left: {topic}/0: 1 cancelled, 0 awaiting retry, 1 queued");
     // One that comes too early counts as the first one's echo.
     loop {
         program.signal("INT").await;

@@ -1,80 +1,85 @@
-//! Gathering records into batches, and handing them to the handler.
+//! Collects records into batches and passes them to the batch handler.
 
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use super::{Finished, Item, Polled, Waits, Worker, spent};
+use super::{Blocked, PendingRecord, PollResult, TaskOutput, Worker, handler_usage};
 use crate::processor::attempt::{Attempt, first_failure};
-use crate::processor::batch::{BatchCall, Batching};
-use crate::processor::lanes::{Kept, Lane};
+use crate::processor::batch::{BatchHandlerFn, Batching};
+use crate::processor::lanes::{Lane, QueuedRecord};
 
 impl Worker {
-    /// Gathers records, and begins a batch when it is full or has waited long enough.
-    pub(super) fn next_batch(
+    /// Queues a record, and starts a batch when it is full or has waited for `max_wait`.
+    pub(super) fn process_next_batch(
         &mut self,
         cx: &mut task::Context<'_>,
         batching: Batching,
-        call: &Arc<BatchCall>,
-    ) -> Waits {
-        let full = !self.has_room();
-        let mut gathered = false;
-        if !full && self.lanes.takeable() < batching.max_records {
+        call: &Arc<BatchHandlerFn>,
+    ) -> Blocked {
+        let is_full = !self.has_queue_capacity();
+        let mut queued = false;
+        if !is_full && self.lanes.takeable() < batching.max_records {
             if let Some(message) = self.source.next(&mut self.lanes, &self.state) {
                 let lane = self.lanes.lane(message.key.as_deref(), message.offset);
-                self.keep(lane, message);
-                gathered = true;
+                self.enqueue(lane, message);
+                queued = true;
             }
         }
         let takeable = self.lanes.takeable();
         if takeable == 0 {
-            self.gathering = None;
-            return match gathered {
-                true => Waits::No,
-                false if full => Waits::ForRoom,
-                false => Waits::ForEvents,
+            self.batch_started_at = None;
+            return match queued {
+                true => Blocked::Not,
+                false if is_full => Blocked::OnQueue,
+                false => Blocked::OnEvents,
             };
         }
         let now = Instant::now();
-        let since = *self.gathering.get_or_insert(now);
-        let due = full
+        let since = *self.batch_started_at.get_or_insert(now);
+        let due = is_full
             || takeable >= batching.max_records
             || self.lanes.is_retry_ready()
             || now.saturating_duration_since(since) >= batching.max_wait;
         if !due {
-            return if gathered { Waits::No } else { Waits::ForEvents };
+            return if queued { Blocked::Not } else { Blocked::OnEvents };
         }
-        if let Err(waits) = self.take_permit() {
-            return waits;
+        if let Err(blocked) = self.take_permit() {
+            return blocked;
         }
-        self.gathering = None;
-        let taken = self.lanes.take(batching.max_records);
-        self.attempt_batch(cx, call, taken);
-        Waits::No
+        self.batch_started_at = None;
+        let taken = self.lanes.take_ready(batching.max_records);
+        self.start_batch_attempt(cx, call, taken);
+        Blocked::Not
     }
 
-    fn attempt_batch(&mut self, cx: &mut task::Context<'_>, call: &Arc<BatchCall>, taken: Vec<(Lane, Kept<Item>)>) {
-        let mut items: Vec<_> = taken.into_iter().map(|(lane, kept)| (lane, kept.record)).collect();
+    fn start_batch_attempt(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        call: &Arc<BatchHandlerFn>,
+        taken: Vec<(Lane, QueuedRecord<PendingRecord>)>,
+    ) {
+        let mut batch: Vec<_> = taken.into_iter().map(|(lane, queued)| (lane, queued.record)).collect();
         let mut limit = None;
-        for (_, item) in &mut items {
-            limit = self.arm(&mut item.message);
+        for (_, pending) in &mut batch {
+            limit = self.set_deadline(&mut pending.message);
         }
-        let messages: Vec<_> = items.iter().map(|(_, item)| item.message.clone()).collect();
+        let messages: Vec<_> = batch.iter().map(|(_, pending)| pending.message.clone()).collect();
         let Some(first) = messages.first().map(|m| m.offset) else { return };
         let span = self.context.tracing.batch_span(&messages, self.context.shared.group());
-        let mut attempt = Attempt::begin(span, first_failure, || call(messages));
-        let Polled { outcome, began, took } = self.poll_once(cx, &mut attempt, first);
+        let mut attempt = Attempt::start(span, first_failure, || call(messages));
+        let PollResult { outcome, started_at, took } = self.poll_inline(cx, &mut attempt, first);
         if let Poll::Ready(outcomes) = outcome {
-            return self.settle_batch(items, outcomes, took);
+            return self.apply_batch_outcomes(batch, outcomes, took);
         }
-        self.in_flight += items.len();
-        for (_, item) in &items {
-            self.state.begun(item.message.offset, item.message.key.clone());
+        self.in_flight += batch.len();
+        for (_, pending) in &batch {
+            self.state.handler_started(pending.message.offset, pending.message.key.clone());
         }
-        let permit = self.permits.hand_over();
+        let permit = self.permits.hand_to_task();
         self.tasks.spawn(async move {
             let outcomes = attempt.within(limit).await;
-            Finished::Batch(items, outcomes, spent(began, permit))
+            TaskOutput::Batch(batch, outcomes, handler_usage(started_at, permit))
         });
     }
 }

@@ -1,107 +1,106 @@
-//! Permits of the handlers of one partition, out of those that all partitions of a subscription share.
+//! Permits for the handlers of one partition, from the semaphore that all partitions of a subscription share.
 //!
-//! A partition whose handlers are slow would end up with all permits: it takes each one that becomes free and returns none for
-//! long, and others, whose handlers need a permit for a moment, would wait for it. So a partition takes no further permit while it
-//! has [`FACTOR`] times as many as are free: the more it has, the more are left for others. Nothing is reserved where few
-//! handlers run, or where many partitions are busy.
+//! Without a limit, a partition with slow handlers would collect all permits: it takes each free one and returns none for long.
+//! So a partition takes no further permit while it has [`MAX_RATIO_TO_FREE`] times as many as are free: the more it has, the more
+//! are left for others. Nothing is reserved while few handlers run or many partitions are busy.
 //!
-//! Where more partitions are busy than there are permits, each would have one for one record, and then another partition the next
-//! time: what a record costs would grow with the number of partitions. So a handler that was quick gives its permit back to its
-//! partition, [`STREAK`] times in a row, and then to those that wait.
+//! If more partitions are busy than there are permits, a permit would change its partition with every record, and the cost of a
+//! record would grow with the number of partitions. So a quick handler returns its permit to its partition, [`MAX_REUSES`] times
+//! in a row, and then to waiting partitions.
 
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Waits;
+use super::Blocked;
 
-/// Permits that a partition may have for each one that is free. With 64 in all, one partition gets 57.
-const FACTOR: usize = 8;
-/// Number of handlers of a partition that use permits of those before them, until others have their turn.
-const STREAK: usize = 32;
+/// Number of permits that a partition may have for each free one. With 64 in all, one partition gets 57.
+const MAX_RATIO_TO_FREE: usize = 8;
+/// Number of times that a partition reuses a permit before others get it.
+const MAX_REUSES: usize = 32;
 
 pub(super) struct Permits {
     all: Arc<Semaphore>,
-    /// For the next handlers of this turn.
+    /// Permits for the next handlers of this turn.
     next: Vec<OwnedSemaphorePermit>,
-    /// How many were used again since one was acquired.
-    streak: usize,
-    /// Our place among those that wait for one.
-    pub(super) place: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
-    /// Those that handlers at work have.
-    held: usize,
+    /// Number of reuses since a permit was acquired.
+    reuses: usize,
+    /// Place in the queue of the semaphore.
+    pub(super) waiting: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    /// Number of permits of handlers in flight.
+    in_use: usize,
 }
 
 impl Permits {
     pub(super) fn new(all: Arc<Semaphore>) -> Self {
-        Self { all, next: Vec::new(), streak: 0, place: None, held: 0 }
+        Self { all, next: Vec::new(), reuses: 0, waiting: None, in_use: 0 }
     }
 
-    /// Whether there is a permit for the next handler; if not, what to wait for. `alone` where no other partition is owned.
-    pub(super) fn take(&mut self, alone: bool) -> Result<(), Waits> {
+    /// Acquires a permit for the next handler; the error says what to wait for. `is_alone` if no other partition is assigned.
+    pub(super) fn take(&mut self, is_alone: bool) -> Result<(), Blocked> {
         if !self.next.is_empty() {
             return Ok(());
         }
-        if !alone && !may_take(self.held, self.all.available_permits()) {
-            return Err(Waits::ForHandlers);
+        if !is_alone && !may_take(self.in_use, self.all.available_permits()) {
+            return Err(Blocked::OnHandlers);
         }
-        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Waits::ForPermit)?;
+        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Blocked::OnPermit)?;
         self.next.push(permit);
-        self.streak = 0;
+        self.reuses = 0;
         Ok(())
     }
 
-    /// The end of a turn: nothing is kept while waiting.
+    /// Returns unused permits at the end of a turn.
     pub(super) fn end_turn(&mut self) {
         self.next.clear();
     }
 
-    /// Waits in line for one.
-    pub(super) fn queue(&mut self) {
+    /// Joins the queue of the semaphore.
+    pub(super) fn start_waiting(&mut self) {
         let all = &self.all;
-        self.place.get_or_insert_with(|| Arc::clone(all).acquire_owned().map(Result::ok).boxed());
+        self.waiting.get_or_insert_with(|| Arc::clone(all).acquire_owned().map(Result::ok).boxed());
     }
 
-    /// It is our turn.
-    pub(super) fn got(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.place = None;
+    /// Takes the permit that was waited for.
+    pub(super) fn on_acquired(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.waiting = None;
         self.next.extend(permit);
-        self.streak = 0;
+        self.reuses = 0;
     }
 
-    /// Gives it to a handler that is a task now; [`returned`](Self::returned) is to be called at its end.
-    pub(super) fn hand_over(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.held += 1;
+    /// Moves a permit to a handler that became a task, which must end with [`on_handler_done`](Self::on_handler_done).
+    pub(super) fn hand_to_task(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.in_use += 1;
         self.next.pop()
     }
 
-    /// A handler has ended; with its permit, if it was quick.
-    pub(super) fn returned(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.held -= 1;
-        if self.streak < STREAK {
-            self.streak += usize::from(permit.is_some());
+    /// Handles the end of a handler; a quick one returns its permit.
+    pub(super) fn on_handler_done(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.in_use -= 1;
+        if self.reuses < MAX_REUSES {
+            self.reuses += usize::from(permit.is_some());
             self.next.extend(permit);
         }
     }
 }
 
-fn may_take(held: usize, free: usize) -> bool {
-    held == 0 || held < free.saturating_mul(FACTOR)
+fn may_take(in_use: usize, free: usize) -> bool {
+    in_use == 0 || in_use < free.saturating_mul(MAX_RATIO_TO_FREE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Takes turns until no partition takes another; `held` is what each has.
-    fn fill(all: usize, held: &mut [usize]) {
+    /// Lets partitions take permits in turn until none may; `in_use` counts those of each.
+    fn fill(all: usize, in_use: &mut [usize]) {
         loop {
             let mut taken = false;
-            for i in 0..held.len() {
-                let free = all - held.iter().sum::<usize>();
-                if free > 0 && may_take(held[i], free) {
-                    held[i] += 1;
+            for i in 0..in_use.len() {
+                let free = all - in_use.iter().sum::<usize>();
+                if free > 0 && may_take(in_use[i], free) {
+                    in_use[i] += 1;
                     taken = true;
                 }
             }
@@ -112,62 +111,62 @@ mod tests {
     }
 
     #[test]
-    fn one_partition_leaves_some_for_others_and_many_use_them_all() {
+    fn one_partition_leaves_permits_and_many_use_all() {
         let of_one = |all| {
-            let mut held = [0];
-            fill(all, &mut held);
-            held[0]
+            let mut in_use = [0];
+            fill(all, &mut in_use);
+            in_use[0]
         };
         assert_eq!([1, 2, 8, 16, 64, 1000].map(of_one), [1, 2, 8, 15, 57, 889]);
-        let mut held = [0; 12];
-        fill(64, &mut held);
-        assert_eq!(held.iter().sum::<usize>(), 64, "{held:?}");
+        let mut in_use = [0; 12];
+        fill(64, &mut in_use);
+        assert_eq!(in_use.iter().sum::<usize>(), 64, "{in_use:?}");
     }
 
     #[test]
-    fn who_has_none_gets_one_beside_partitions_that_are_full() {
-        let mut held = [0, 0];
-        fill(64, &mut held[..1]);
-        assert!(may_take(held[1], 64 - held[0]) && held[0] < 64);
-        // A permit that becomes free is not taken by who has most.
+    fn a_partition_without_permits_gets_one() {
+        let mut in_use = [0, 0];
+        fill(64, &mut in_use[..1]);
+        assert!(may_take(in_use[1], 64 - in_use[0]) && in_use[0] < 64);
+        // A returned permit does not go to the partition with the most.
         assert!(!may_take(57, 7) && !may_take(57, 6));
     }
 
     #[tokio::test]
-    async fn who_has_some_waits_for_handlers_of_its_own_and_who_has_none_in_line() {
+    async fn partitions_wait_for_own_handlers_or_in_the_queue() {
         let all = Arc::new(Semaphore::new(1));
         let (mut one, mut other) = (Permits::new(Arc::clone(&all)), Permits::new(all));
         assert_eq!(one.take(false), Ok(()));
-        let permit = one.hand_over();
-        assert_eq!((one.take(false), one.take(true)), (Err(Waits::ForHandlers), Err(Waits::ForPermit)));
-        assert_eq!(other.take(false), Err(Waits::ForPermit));
-        other.queue();
-        assert!(other.place.as_mut().and_then(FutureExt::now_or_never).is_none());
+        let permit = one.hand_to_task();
+        assert_eq!((one.take(false), one.take(true)), (Err(Blocked::OnHandlers), Err(Blocked::OnPermit)));
+        assert_eq!(other.take(false), Err(Blocked::OnPermit));
+        other.start_waiting();
+        assert!(other.waiting.as_mut().and_then(FutureExt::now_or_never).is_none());
         drop(permit);
-        one.returned(None);
-        assert_eq!(one.take(false), Err(Waits::ForPermit), "it is the other's");
-        let got = other.place.take().and_then(|place| place.now_or_never()).flatten();
-        other.got(got);
+        one.on_handler_done(None);
+        assert_eq!(one.take(false), Err(Blocked::OnPermit), "it is for the other one");
+        let got = other.waiting.take().and_then(|place| place.now_or_never()).flatten();
+        other.on_acquired(got);
         assert_eq!(other.take(false), Ok(()));
     }
 
     #[tokio::test]
-    async fn who_is_quick_uses_a_permit_some_times_and_then_it_is_anothers() {
+    async fn quick_handlers_reuse_a_permit_a_bounded_number_of_times() {
         let all = Arc::new(Semaphore::new(1));
         let (mut one, mut other) = (Permits::new(Arc::clone(&all)), Permits::new(Arc::clone(&all)));
-        assert_eq!((one.take(false), other.take(false)), (Ok(()), Err(Waits::ForPermit)));
-        other.queue();
-        for _ in 0..=STREAK {
-            assert!(other.place.as_mut().and_then(FutureExt::now_or_never).is_none());
+        assert_eq!((one.take(false), other.take(false)), (Ok(()), Err(Blocked::OnPermit)));
+        other.start_waiting();
+        for _ in 0..=MAX_REUSES {
+            assert!(other.waiting.as_mut().and_then(FutureExt::now_or_never).is_none());
             assert_eq!(one.take(false), Ok(()));
-            let permit = one.hand_over();
-            one.returned(permit);
+            let permit = one.hand_to_task();
+            one.on_handler_done(permit);
         }
-        assert_eq!(one.take(false), Err(Waits::ForPermit), "it has had its turn");
-        let got = other.place.take().and_then(|place| place.now_or_never()).flatten();
-        other.got(got);
+        assert_eq!(one.take(false), Err(Blocked::OnPermit), "its reuses are spent");
+        let got = other.waiting.take().and_then(|place| place.now_or_never()).flatten();
+        other.on_acquired(got);
         assert_eq!(other.take(false), Ok(()));
-        // What is not used in a turn is another's, too.
+        // Permits not used in a turn are returned.
         other.end_turn();
         assert_eq!(all.available_permits(), 1);
     }

@@ -118,7 +118,7 @@ impl Replay<'_> {
                 continue;
             }
             let to = self.partitions_of(&letter.said.origin.topic).await?;
-            if letter.said.left_out > Truncation::Nothing && to.is_some() {
+            if letter.said.truncation > Truncation::Nothing && to.is_some() {
                 complete(self.client, &mut letter).await?;
             }
             match refusal(&letter, log.topic(), to, &self.options) {
@@ -238,8 +238,8 @@ impl Replay<'_> {
 
 fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Options) -> Option<Refusal> {
     let (origin, count, max) = (&letter.said.origin, letter.said.replays(), options.max_replays);
-    if letter.said.left_out > Truncation::Nothing {
-        return Some(Refusal::Truncation(letter.said.left_out));
+    if letter.said.truncation > Truncation::Nothing {
+        return Some(Refusal::Truncation(letter.said.truncation));
     }
     if count >= max {
         return Some(Refusal::Replays { count, max });
@@ -298,14 +298,14 @@ async fn complete(client: &Client, letter: &mut Letter) -> anyhow::Result<()> {
     let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| *t >= 0) == origin.timestamp) else {
         return Ok(());
     };
-    if letter.said.left_out >= Truncation::ValueAndHeaders {
+    if letter.said.truncation >= Truncation::ValueAndHeaders {
         letter.said.headers = record.headers;
     }
-    if letter.said.left_out >= Truncation::ValueHeadersAndKey {
+    if letter.said.truncation >= Truncation::ValueHeadersAndKey {
         letter.record.key = record.key;
     }
     letter.record.value = record.value;
-    letter.said.left_out = Truncation::Nothing;
+    letter.said.truncation = Truncation::Nothing;
     Ok(())
 }
 

@@ -109,7 +109,7 @@ fn as_json(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
             "group": origin.group,
         },
         "replays": said.replays(),
-        "leftOut": left_out(said.left_out),
+        "leftOut": left_out(said.truncation),
         "key": key,
         "value": value,
         "headers": format::headers(&said.headers),
@@ -145,8 +145,8 @@ fn as_text(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
     if said.replays() > 0 {
         writeln!(out, "  replays   {}", said.replays())?;
     }
-    if said.left_out > Truncation::Nothing {
-        writeln!(out, "  left out  {}", left_out(said.left_out).join(", "))?;
+    if said.truncation > Truncation::Nothing {
+        writeln!(out, "  left out  {}", left_out(said.truncation).join(", "))?;
     }
     writeln!(out, "  key       {}", text(record.key.as_deref()))?;
     writeln!(out, "  value     {}", text(record.value.as_deref()))?;

@@ -3,12 +3,12 @@
 use chrono::DateTime;
 use proptest::prelude::*;
 
-use super::letter::{DeadLetter, Origin, Truncation, describe, shown};
+use super::{DeadLetter, Origin, Truncation, describe, printable_key};
 use crate::AnyEvent;
 use crate::consumer::Message;
 use crate::record::{Headers, Record};
 
-fn letter(error: &str, headers: Headers, left_out: Truncation) -> DeadLetter {
+fn letter(error: &str, headers: Headers, truncation: Truncation) -> DeadLetter {
     let origin =
         Origin { topic: "orders".into(), partition: 3, offset: 42, timestamp: Some(7), group: Some("billing".into()) };
     let at = |millis| DateTime::from_timestamp_millis(millis);
@@ -19,11 +19,11 @@ fn letter(error: &str, headers: Headers, left_out: Truncation) -> DeadLetter {
         last_failure: at(2500),
         origin,
         headers,
-        left_out,
+        truncation,
     }
 }
 
-/// Headers of any kind, those of dead letters and of replays among them, with duplicates and nulls.
+/// Any headers, with those of dead letters and replays, duplicates and nulls.
 fn any_headers() -> impl Strategy<Value = Headers> {
     let name = prop_oneof![
         Just("a".to_owned()),
@@ -42,7 +42,7 @@ fn any_headers() -> impl Strategy<Value = Headers> {
 
 proptest! {
     #[test]
-    fn what_a_letter_says_is_read_back_and_the_records_headers_stay_as_they_were(
+    fn dead_letters_round_trip_with_the_records_headers(
         headers in any_headers(),
         error in ".{0,40}",
         timestamp in prop::option::of(0_i64..),
@@ -52,14 +52,14 @@ proptest! {
         written.origin.timestamp = timestamp;
         written.origin.group = group;
         prop_assert_eq!(DeadLetter::parse(&written.to_headers()), Some(written.clone()));
-        // And of a dead letter that became one itself.
+        // A dead letter of a dead letter, too.
         let again = letter("again", written.to_headers(), Truncation::Value);
         let outer = DeadLetter::parse(&again.to_headers()).unwrap();
         prop_assert_eq!(DeadLetter::parse(&outer.headers), Some(written));
     }
 
     #[test]
-    fn headers_of_any_kind_are_read_without_harm(headers in any_headers()) {
+    fn any_headers_are_parsed(headers in any_headers()) {
         if let Some(letter) = DeadLetter::parse(&headers) {
             prop_assert!(headers.get("dlq-error").is_some() || headers.iter().any(|h| h.key() == "dlq-error"));
             prop_assert!(letter.headers.len() < headers.len());
@@ -68,14 +68,14 @@ proptest! {
 }
 
 #[test]
-fn a_record_that_was_never_one_is_no_dead_letter() {
+fn other_records_are_no_dead_letters() {
     assert_eq!(DeadLetter::parse(&Headers::new()), None);
     let half = Headers::new().with("dlq-error", "boom").with("dlq-topic", "orders").with("dlq-partition", "x");
     assert_eq!(DeadLetter::parse(&half), None);
 }
 
 #[test]
-fn letters_of_before_timestamp_and_group_are_read() {
+fn dead_letters_without_timestamp_and_group_are_parsed() {
     let old = Headers::new().with("h", "1").with("dlq-error", "boom").with("dlq-topic", "orders");
     let old = old.with("dlq-partition", "0").with("dlq-offset", "5").with("dlq-attempts", "4");
     let letter = DeadLetter::parse(&old).unwrap();
@@ -84,21 +84,21 @@ fn letters_of_before_timestamp_and_group_are_read() {
 }
 
 #[test]
-fn what_is_left_out_is_said() {
+fn truncation_is_in_a_header() {
     let headers = Headers::new().with("h", "1");
-    let mut left_out = Truncation::Nothing;
-    let mut said = Vec::new();
+    let mut truncation = Truncation::Nothing;
+    let mut written_as = Vec::new();
     loop {
-        let written = letter("boom", headers.clone(), left_out).to_headers();
+        let written = letter("boom", headers.clone(), truncation).to_headers();
         let read = DeadLetter::parse(&written).unwrap();
-        assert_eq!(read.left_out, left_out);
-        assert_eq!(read.headers.is_empty(), left_out >= Truncation::ValueAndHeaders);
-        said.push(written.get_str("dlq-left-out").map(str::to_owned));
-        let Some(more) = left_out.more() else { break };
-        left_out = more;
+        assert_eq!(read.truncation, truncation);
+        assert_eq!(read.headers.is_empty(), truncation >= Truncation::ValueAndHeaders);
+        written_as.push(written.get_str("dlq-left-out").map(str::to_owned));
+        let Some(more) = truncation.next() else { break };
+        truncation = more;
     }
     let expected = [None, Some("value"), Some("value,headers"), Some("value,headers,key")];
-    assert_eq!(said.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+    assert_eq!(written_as.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
 }
 
 fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
@@ -106,7 +106,7 @@ fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
     Message::new("orders".into(), 3, Record { offset, timestamp, key: None, value, headers })
 }
 
-/// Fails again at another place and time, is a dead letter again.
+/// Returns the dead letter of a replayed record that fails again at another position.
 fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
     let mut letter = letter("boom", replayed, Truncation::Nothing);
     (letter.origin.offset, letter.origin.timestamp) = (offset, Some(1_000_000));
@@ -114,7 +114,7 @@ fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
 }
 
 #[test]
-fn a_replay_has_the_records_headers_and_counts() {
+fn a_replay_has_the_records_headers_and_a_count() {
     let headers = Headers::new().with("a", "1").with("traceparent", "t").with("a", "2").with("ce_id", "7");
     let headers = headers.with("ce_time", "2026-01-31T12:00:00Z");
     let first = letter("boom", headers.clone(), Truncation::Nothing);
@@ -129,7 +129,7 @@ fn a_replay_has_the_records_headers_and_counts() {
 }
 
 #[test]
-fn a_replay_is_read_as_the_same_event_however_often_it_is_replayed() {
+fn replays_are_the_same_event() {
     let empty = Headers::new().with("ce_id", "").with("ce_id", "");
     for headers in [Headers::new(), Headers::new().with("ce_type", "order.paid"), empty] {
         let read = |headers, offset, timestamp| {
@@ -148,14 +148,14 @@ fn a_replay_is_read_as_the_same_event_however_often_it_is_replayed() {
 }
 
 #[test]
-fn a_key_in_a_log_is_one_short_line() {
-    assert_eq!(shown(b"o-17"), "o-17");
-    assert_eq!(shown(b"a\nb\x1b[31m\xff"), "a\\nb\\u{1b}[31m\u{fffd}");
-    assert_eq!(shown("ä".repeat(65).as_bytes()), format!("{}… (130 bytes)", "ä".repeat(64)));
+fn logged_keys_are_one_short_line() {
+    assert_eq!(printable_key(b"o-17"), "o-17");
+    assert_eq!(printable_key(b"a\nb\x1b[31m\xff"), "a\\nb\\u{1b}[31m\u{fffd}");
+    assert_eq!(printable_key("ä".repeat(65).as_bytes()), format!("{}… (130 bytes)", "ä".repeat(64)));
 }
 
 #[test]
-fn an_error_is_told_with_its_causes_and_has_a_bound() {
+fn error_text_has_causes_and_a_bound() {
     let cause = crate::Error::new(crate::ErrorKind::Io, "disk full");
     assert_eq!(describe(&cause.context("storing")), "storing: disk full");
     let long = letter(&"ä".repeat(2000), Headers::new(), Truncation::Nothing).to_headers();

@@ -1,4 +1,4 @@
-//! Dead-letter topics: created with the limits of the topics whose records they take, looked at where they exist.
+//! Dead-letter topics: created with the limits of the topics of their records, checked if they exist.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -9,38 +9,38 @@ use crate::code;
 use crate::config::ProcessorConfig;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a letter may be larger than its record, in bytes: the error's text, the origin, a trace.
-pub(super) const HEADERS_ROOM: usize = 8 << 10;
+/// Maximum size that a dead letter adds to its record: error text, origin, trace.
+pub(super) const MAX_ADDED_HEADER_BYTES: usize = 8 << 10;
 
-/// Kafka's default of `max.message.bytes`. A limit that was lowered below it says nothing of the records written before.
-const USUAL_MESSAGE_BYTES: i64 = 1_048_588;
+/// Kafka's default of `max.message.bytes`. If the limit was lowered, older records may be larger than it.
+const DEFAULT_MAX_MESSAGE_BYTES: i64 = 1_048_588;
 
-/// Most partitions that a dead-letter topic is created with: Kafka refuses 10,000 in one request. Keys find their partition
-/// whatever their number is.
-const MOST_PARTITIONS: i32 = 5000;
+/// Maximum number of partitions of a new dead-letter topic: Kafka rejects 10,000 in one request. It need not be the origin's.
+const MAX_PARTITIONS: i32 = 5000;
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
-/// What is asked for of each topic.
-const SETTINGS: [&str; 5] = [MAX_MESSAGE_BYTES, RETENTION_MS, RETENTION_BYTES, CLEANUP_POLICY, MIN_INSYNC_REPLICAS];
+/// The settings that are read of each topic.
+const READ_SETTINGS: [&str; 5] =
+    [MAX_MESSAGE_BYTES, RETENTION_MS, RETENTION_BYTES, CLEANUP_POLICY, MIN_INSYNC_REPLICAS];
 
 /// A dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LetterTopic {
+pub(super) struct DeadLetterTopic {
     pub(super) name: String,
-    /// Largest batch that it takes, if the broker told.
+    /// Its `max.message.bytes`, if the broker returned it.
     pub(super) max_message_bytes: Option<usize>,
 }
 
-/// Finds or creates the dead-letter topic of each topic, and warns of those that may lose letters.
-pub(super) async fn open(
+/// Finds or creates the dead-letter topic of each topic, and warns of those that may lose dead letters.
+pub(super) async fn find_or_create(
     client: &Client,
     topics: &[&str],
     config: &ProcessorConfig,
-) -> Result<HashMap<String, LetterTopic>> {
+) -> Result<HashMap<String, DeadLetterTopic>> {
     let admin = Admin::new(client);
     let topics: BTreeSet<_> = topics.iter().copied().collect();
     let mut missing = Vec::new();
@@ -49,21 +49,21 @@ pub(super) async fn open(
         match admin.describe_topic(&name).await {
             Ok(_) => {}
             Err(e) if e.is_unknown_topic() => missing.push((*topic, name)),
-            // It is being created, by another member for example.
+            // Another member is creating it.
             Err(e) if e.is_retriable() && e.broker_code().is_some() => {}
             Err(e) => return Err(e.context(format!("looking for the dead-letter topic {name:?}"))),
         }
     }
-    let origins = Settings::of(&admin, topics.iter().map(|t| (*t).to_owned())).await;
+    let origins = TopicSettings::read(&admin, topics.iter().map(|t| (*t).to_owned())).await;
     for (topic, name) in missing {
         if !client.config().allow_auto_topic_creation {
-            return Err(not_allowed(topic, &name, config.dead_letter_retention));
+            return Err(creation_not_allowed(topic, &name, config.dead_letter_retention));
         }
         let origin = admin.describe_topic(topic).await?;
         create(&admin, &origin, &name, origins.get(topic), config.dead_letter_retention).await?;
     }
     let names = topics.iter().map(|topic| (*topic, format!("{topic}{}", config.dead_letter_suffix)));
-    let found = Settings::of(&admin, names.clone().map(|(_, name)| name)).await;
+    let found = TopicSettings::read(&admin, names.clone().map(|(_, name)| name)).await;
     Ok(names
         .map(|(topic, name)| {
             let settings = found.get(&name);
@@ -71,12 +71,12 @@ pub(super) async fn open(
                 tracing::warn!(topic = %name, "{problem}");
             }
             let max = settings.and_then(|s| usize::try_from(s.number(MAX_MESSAGE_BYTES)?).ok());
-            (topic.to_owned(), LetterTopic { name, max_message_bytes: max })
+            (topic.to_owned(), DeadLetterTopic { name, max_message_bytes: max })
         })
         .collect())
 }
 
-fn not_allowed(topic: &str, name: &str, retention: Option<Duration>) -> Error {
+fn creation_not_allowed(topic: &str, name: &str, retention: Option<Duration>) -> Error {
     let what = format!(
         "the dead-letter topic {name:?} of {topic:?} does not exist, and creating topics is not allowed: create it \
          (ailurus topic create {name} --config {RETENTION_MS}={}) or set REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true",
@@ -85,13 +85,13 @@ fn not_allowed(topic: &str, name: &str, retention: Option<Duration>) -> Error {
     Error::new(ErrorKind::Config, what)
 }
 
-/// Creates a dead-letter topic as its origin is: as many partitions and replicas, and room for what is as large as the
-/// origin takes. A cluster may have rules of its own: what it refuses is left to its defaults, down to the name alone.
+/// Creates a dead-letter topic like its origin: as many partitions and replicas, and room for the largest records of the origin.
+/// Settings that the cluster's policies reject are left to its defaults, down to the name alone.
 async fn create(
     admin: &Admin,
     origin: &TopicInfo,
     name: &str,
-    settings: Option<&Settings>,
+    settings: Option<&TopicSettings>,
     retention: Option<Duration>,
 ) -> Result<()> {
     let partitions = partitions(origin.partitions.len());
@@ -113,13 +113,13 @@ async fn create(
             Err(e) => e,
         };
         match error.broker_code() {
-            // Nodes may be down: the origin had them when it was created.
+            // Fewer brokers are alive than when the origin was created.
             Some(code::INVALID_REPLICATION_FACTOR) if replication.is_some() => {
                 replication = None;
                 plan.retain(|(name, _)| *name != MIN_INSYNC_REPLICAS);
             }
             Some(code::INVALID_CONFIG | code::POLICY_VIOLATION) if plans.len() > 0 => {
-                tracing::warn!(topic = %name, error = %error.full(), "the dead-letter topic can't be created with all settings");
+                tracing::warn!(topic = %name, error = %error.full(), "the broker rejected settings of the new dead-letter topic: retrying with fewer");
                 plan = plans.next().unwrap_or_default();
             }
             _ => return Err(error.context(format!("creating the dead-letter topic {name:?}"))),
@@ -127,15 +127,15 @@ async fn create(
     }
 }
 
-/// Number of partitions of the dead-letter topic for an origin of so many.
+/// Returns the number of partitions of the dead-letter topic for an origin with `origin` partitions.
 fn partitions(origin: usize) -> i32 {
-    i32::try_from(origin).unwrap_or(i32::MAX).clamp(1, MOST_PARTITIONS)
+    i32::try_from(origin).unwrap_or(i32::MAX).clamp(1, MAX_PARTITIONS)
 }
 
-type Plan = Vec<(&'static str, String)>;
+type TopicPlan = Vec<(&'static str, String)>;
 
-/// Settings to create a dead-letter topic with, the best ones first, the broker's defaults last.
-fn plans(origin: Option<&Settings>, retention: Option<Duration>) -> Vec<Plan> {
+/// Returns the settings to create a dead-letter topic with, in order of preference; the last ones are the broker's defaults.
+fn plans(origin: Option<&TopicSettings>, retention: Option<Duration>) -> Vec<TopicPlan> {
     let kept = [
         (CLEANUP_POLICY, "delete".to_owned()),
         (RETENTION_MS, retention_ms(retention).to_string()),
@@ -149,9 +149,11 @@ fn plans(origin: Option<&Settings>, retention: Option<Duration>) -> Vec<Plan> {
     };
     let mut plans = Vec::new();
     if let Some(limit) = limit {
-        let mut best = sized(larger(limit));
-        // A letter is to survive what its record would have survived.
-        best.extend(origin.and_then(|o| o.given(MIN_INSYNC_REPLICAS)).map(|n| (MIN_INSYNC_REPLICAS, n.to_owned())));
+        let mut best = sized(limit_for_dead_letters(limit));
+        // A dead letter must be as durable as its record.
+        best.extend(
+            origin.and_then(|o| o.topic_value(MIN_INSYNC_REPLICAS)).map(|n| (MIN_INSYNC_REPLICAS, n.to_owned())),
+        );
         plans.push(best);
         plans.push(sized(limit));
     }
@@ -160,27 +162,27 @@ fn plans(origin: Option<&Settings>, retention: Option<Duration>) -> Vec<Plan> {
     plans
 }
 
-/// What a dead-letter topic must take for an origin that takes `limit`.
-fn larger(limit: i64) -> i64 {
-    limit.max(USUAL_MESSAGE_BYTES).saturating_add(HEADERS_ROOM as i64).min(i64::from(i32::MAX))
+/// Returns the `max.message.bytes` of a dead-letter topic whose origin has `limit`.
+fn limit_for_dead_letters(limit: i64) -> i64 {
+    limit.max(DEFAULT_MAX_MESSAGE_BYTES).saturating_add(MAX_ADDED_HEADER_BYTES as i64).min(i64::from(i32::MAX))
 }
 
 fn retention_ms(retention: Option<Duration>) -> i64 {
     retention.map_or(-1, |r| i64::try_from(r.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Settings of a topic, as far as they matter here.
+/// The [read settings](READ_SETTINGS) of a topic.
 #[derive(Debug, Default)]
-struct Settings(Vec<ConfigEntry>);
+struct TopicSettings(Vec<ConfigEntry>);
 
-impl Settings {
-    /// Those of each topic; of none that may not be looked at.
-    async fn of(admin: &Admin, topics: impl Iterator<Item = String>) -> HashMap<String, Self> {
+impl TopicSettings {
+    /// Reads the settings of topics; of none if that is not allowed.
+    async fn read(admin: &Admin, topics: impl Iterator<Item = String>) -> HashMap<String, Self> {
         let topics: Vec<_> = topics.collect();
-        match admin.topic_configs(&topics, &SETTINGS).await {
+        match admin.topic_configs(&topics, &READ_SETTINGS).await {
             Ok(found) => found.into_iter().map(|(topic, entries)| (topic, Self(entries))).collect(),
             Err(e) => {
-                tracing::debug!(error = %e.full(), "the settings of topics and their dead-letter topics are not known");
+                tracing::debug!(error = %e.full(), "can't read the settings of topics and their dead-letter topics");
                 HashMap::new()
             }
         }
@@ -195,20 +197,20 @@ impl Settings {
         self.entry(name)?.0.parse().ok()
     }
 
-    /// The value, if the topic was given one of its own.
-    fn given(&self, name: &str) -> Option<&str> {
+    /// Returns the value if it is set on the topic itself.
+    fn topic_value(&self, name: &str) -> Option<&str> {
         self.entry(name).filter(|(_, source)| *source == ConfigSource::Topic).map(|(value, _)| value)
     }
 
-    /// What keeps this dead-letter topic from keeping all letters, and what to do about it.
+    /// Returns why this dead-letter topic may lose dead letters, and what to do about it.
     fn problems(&self, origin: Option<&Self>, config: &ProcessorConfig) -> Vec<String> {
         let mut problems = Vec::new();
         let policy = self.entry(CLEANUP_POLICY).map_or("delete", |(value, _)| value);
         let policies = || policy.split(',').map(str::trim);
         if policies().any(|p| p == "compact") {
             problems.push(format!(
-                "the dead-letter topic has {CLEANUP_POLICY}={policy}: a letter deletes older ones of its key, and one without a key is \
-                 refused; set {CLEANUP_POLICY}=delete"
+                "the dead-letter topic has {CLEANUP_POLICY}={policy}: compaction deletes older dead letters with the same key, and one \
+                 without a key is rejected; set {CLEANUP_POLICY}=delete"
             ));
         }
         if policies().any(|p| p == "delete") {
@@ -216,31 +218,31 @@ impl Settings {
             let ms = self.number(RETENTION_MS).filter(|ms| *ms >= 0 && (wanted < 0 || *ms < wanted));
             if let Some(ms) = ms {
                 problems.push(format!(
-                    "the dead-letter topic deletes letters after {} ({RETENTION_MS}={ms}), handled or not: set {RETENTION_MS}={wanted}, \
+                    "the dead-letter topic deletes dead letters after {} ({RETENTION_MS}={ms}): set {RETENTION_MS}={wanted}, \
                      or accept it by REDPANDA_DEAD_LETTER_RETENTION={ms}",
-                    rough(ms)
+                    describe_duration(ms)
                 ));
             }
             if let Some(bytes) = self.number(RETENTION_BYTES).filter(|b| *b >= 0) {
                 problems.push(format!(
-                    "the dead-letter topic deletes its oldest letters beyond {bytes} bytes a partition: set {RETENTION_BYTES}=-1"
+                    "the dead-letter topic deletes its oldest dead letters beyond {bytes} bytes per partition: set {RETENTION_BYTES}=-1"
                 ));
             }
         }
         let limits = self.number(MAX_MESSAGE_BYTES).zip(origin.and_then(|o| o.number(MAX_MESSAGE_BYTES)));
         if let Some((limit, of_origin)) = limits.filter(|(limit, of_origin)| limit < of_origin) {
             problems.push(format!(
-                "the dead-letter topic takes {limit} bytes and its topic takes {of_origin}: larger records are kept there \
+                "the dead-letter topic accepts {limit} bytes and its topic {of_origin}: larger records are written \
                  compressed or without their value; set {MAX_MESSAGE_BYTES}={}",
-                larger(of_origin)
+                limit_for_dead_letters(of_origin)
             ));
         }
         problems
     }
 }
 
-/// A time in words.
-fn rough(ms: i64) -> String {
+/// Formats a duration with its unit.
+fn describe_duration(ms: i64) -> String {
     const UNITS: [(i64, &str); 4] =
         [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1000, "seconds")];
     let unit = UNITS.into_iter().find(|(unit, _)| ms >= 2 * unit || (*unit == 1000 && ms >= 1000));
@@ -248,5 +250,4 @@ fn rough(ms: i64) -> String {
 }
 
 #[cfg(test)]
-#[path = "letter_topics_tests.rs"]
 mod tests;

@@ -2,20 +2,20 @@
 
 use super::*;
 
-fn settings(all: &[(&str, &str, ConfigSource)]) -> Settings {
-    Settings(all.iter().map(|(name, value, source)| ConfigEntry::new(*name, *value, *source)).collect())
+fn settings(all: &[(&str, &str, ConfigSource)]) -> TopicSettings {
+    TopicSettings(all.iter().map(|(name, value, source)| ConfigEntry::new(*name, *value, *source)).collect())
 }
 
-fn of_topic(all: &[(&str, &str)]) -> Settings {
+fn topic_settings(all: &[(&str, &str)]) -> TopicSettings {
     settings(&all.iter().map(|(n, v)| (*n, *v, ConfigSource::Topic)).collect::<Vec<_>>())
 }
 
-fn value<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
+fn value<'a>(plan: &'a TopicPlan, name: &str) -> Option<&'a str> {
     plan.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
 }
 
 #[test]
-fn a_dead_letter_topic_has_room_for_what_its_topic_takes_and_keeps_it() {
+fn created_with_larger_limits_and_unlimited_retention() {
     let origin = settings(&[
         (MAX_MESSAGE_BYTES, "5000000", ConfigSource::Topic),
         (MIN_INSYNC_REPLICAS, "2", ConfigSource::Topic),
@@ -28,16 +28,16 @@ fn a_dead_letter_topic_has_room_for_what_its_topic_takes_and_keeps_it() {
     assert_eq!((value(best, RETENTION_MS), value(best, RETENTION_BYTES)), (Some("-1"), Some("-1")));
     assert_eq!((value(best, CLEANUP_POLICY), value(best, MIN_INSYNC_REPLICAS)), (Some("delete"), Some("2")));
     assert_eq!(value(&all[1], MAX_MESSAGE_BYTES), Some("5000000"), "a cluster may allow no more");
-    assert_eq!(all.last(), Some(&Plan::new()), "and may allow none");
+    assert_eq!(all.last(), Some(&TopicPlan::new()), "and may allow none");
 }
 
 #[test]
-fn a_dead_letter_topic_is_as_wide_as_its_topic_up_to_what_kafka_creates_at_once() {
+fn number_of_partitions_is_that_of_the_topic_up_to_a_maximum() {
     assert_eq!([1, 12, 5000, 10_000, 100_000].map(partitions), [1, 12, 5000, 5000, 5000]);
 }
 
 #[test]
-fn limits_of_the_brokers_and_limits_that_nobody_told_are_taken_care_of() {
+fn broker_defaults_and_unknown_limits_are_respected() {
     let by_default = settings(&[
         (MAX_MESSAGE_BYTES, "20000", ConfigSource::BrokerDefaults),
         (MIN_INSYNC_REPLICAS, "2", ConfigSource::BrokerDefaults),
@@ -47,13 +47,13 @@ fn limits_of_the_brokers_and_limits_that_nobody_told_are_taken_care_of() {
     assert_eq!((value(best, MIN_INSYNC_REPLICAS), value(best, RETENTION_MS)), (None, Some("60000")));
     let unknown = plans(None, None);
     assert_eq!((value(&unknown[0], MAX_MESSAGE_BYTES), value(&unknown[0], RETENTION_MS)), (None, Some("-1")));
-    assert_eq!(larger(i64::MAX), i64::from(i32::MAX));
+    assert_eq!(limit_for_dead_letters(i64::MAX), i64::from(i32::MAX));
 }
 
 #[test]
-fn what_may_lose_letters_is_named_with_what_to_do() {
+fn problems_name_the_setting_to_change() {
     let config = ProcessorConfig::default();
-    let problems = |of: &[(&str, &str)], config: &ProcessorConfig| of_topic(of).problems(None, config);
+    let problems = |of: &[(&str, &str)], config: &ProcessorConfig| topic_settings(of).problems(None, config);
     let week = &[(CLEANUP_POLICY, "delete"), (RETENTION_MS, "604800000"), (RETENTION_BYTES, "-1")];
     let found = problems(week, &config);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -69,12 +69,12 @@ fn what_may_lose_letters_is_named_with_what_to_do() {
     assert!(found.len() == 1 && found[0].contains("beyond 1000 bytes"), "{found:?}");
     let found = problems(&[(CLEANUP_POLICY, "compact"), (RETENTION_MS, "1")], &config);
     assert!(found.len() == 1 && found[0].contains("set cleanup.policy=delete"), "{found:?}");
-    assert_eq!(problems(&[], &config), [""; 0], "nothing is known of it");
+    assert_eq!(problems(&[], &config), [""; 0], "no settings are known");
 }
 
 #[test]
-fn one_that_takes_less_than_its_topic_is_named() {
-    let of_size = |bytes: &str| of_topic(&[(MAX_MESSAGE_BYTES, bytes)]);
+fn a_smaller_limit_than_the_topics_is_a_problem() {
+    let of_size = |bytes: &str| topic_settings(&[(MAX_MESSAGE_BYTES, bytes)]);
     let config = ProcessorConfig::default();
     let found = of_size("1048588").problems(Some(&of_size("5000000")), &config);
     assert!(found.len() == 1 && found[0].contains("set max.message.bytes=5008192"), "{found:?}");
@@ -82,7 +82,7 @@ fn one_that_takes_less_than_its_topic_is_named() {
 }
 
 #[test]
-fn times_are_told_in_words() {
-    let told = [604_800_000, 129_600_000, 5_400_000, 90_000, 1000, 999, 0].map(rough);
-    assert_eq!(told, ["7 days", "36 hours", "90 minutes", "90 seconds", "1 seconds", "999 ms", "0 ms"]);
+fn durations_have_units() {
+    let durations = [604_800_000, 129_600_000, 5_400_000, 90_000, 1000, 999, 0].map(describe_duration);
+    assert_eq!(durations, ["7 days", "36 hours", "90 minutes", "90 seconds", "1 seconds", "999 ms", "0 ms"]);
 }

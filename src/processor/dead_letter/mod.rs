@@ -1,15 +1,20 @@
-//! The form of a dead letter: what it says of the record it was, in headers behind those of the record.
+//! Dead letters: their headers, [their writer](writer) and [their topics](topics).
+
+mod topics;
+mod writer;
+
+use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use std::fmt::Write;
 
 use crate::event;
 use crate::record::{Header, Headers};
+pub(super) use writer::{DeadLetterWriter, HandlerFailure};
 
-/// The longest error text kept in a header, in bytes.
-const ERROR_TEXT: usize = 2048;
+/// Maximum length of the error text in its header.
+const MAX_ERROR_BYTES: usize = 2048;
 
-/// The first header of those that make a record a dead letter: what stands before the last one of this name is the record's.
+/// First header of a dead letter: those before the last one of this name are the record's own.
 const ERROR: &str = "dlq-error";
 const TOPIC: &str = "dlq-topic";
 const PARTITION: &str = "dlq-partition";
@@ -19,25 +24,25 @@ const GROUP: &str = "dlq-group";
 const ATTEMPTS: &str = "dlq-attempts";
 const FIRST_FAILURE: &str = "dlq-first-failure";
 const LAST_FAILURE: &str = "dlq-last-failure";
-const LEFT_OUT: &str = "dlq-left-out";
-/// Of a replayed record; it stays with the record when that fails again.
+const TRUNCATION: &str = "dlq-left-out";
+/// Header of a replayed record, which it has still when it fails again.
 const REPLAYS: &str = "dlq-replays";
-/// Of a replayed record: the timestamp it had before its first replay.
+/// Header of a replayed record: its timestamp before the first replay.
 const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
 
-/// A record that no attempt could handle: why, and where it was.
+/// A dead letter: why no attempt could handle a record, and where that is.
 ///
-/// In the dead-letter topic it has the key and the value of the record it was, and these headers behind the record's own:
+/// In the dead-letter topic it has the key and value of its record, and these headers after the record's own:
 ///
-/// | header | holds |
+/// | header | content |
 /// |---|---|
 /// | `dlq-error` | the last error and its causes, at most 2,048 bytes |
-/// | `dlq-topic`, `dlq-partition`, `dlq-offset` | where the record is |
-/// | `dlq-timestamp` | the record's timestamp, milliseconds since 1970; the letter's own is that of its writing, so that it is kept for as long as the dead-letter topic keeps records |
-/// | `dlq-group` | the group that could not handle it |
-/// | `dlq-attempts` | how often it was tried |
-/// | `dlq-first-failure`, `dlq-last-failure` | when, RFC 3339 in UTC |
-/// | `dlq-left-out` | only if the letter was too large, compressed too: `value`, `value,headers` or `value,headers,key` are not in it |
+/// | `dlq-topic`, `dlq-partition`, `dlq-offset` | position of the record |
+/// | `dlq-timestamp` | the record's timestamp, milliseconds since 1970; the dead letter's own is the time of its writing, from which retention counts |
+/// | `dlq-group` | the group whose handler failed |
+/// | `dlq-attempts` | number of attempts |
+/// | `dlq-first-failure`, `dlq-last-failure` | their times, RFC 3339 in UTC |
+/// | `dlq-left-out` | only if it was too large even compressed: without `value`, `value,headers` or `value,headers,key` |
 ///
 /// ```
 /// use ailurus::Message;
@@ -57,21 +62,21 @@ const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
 pub struct DeadLetter {
     /// The last error and its causes, in one line.
     pub error: String,
-    /// How often the record was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When the first attempt failed.
+    /// Time at which the first attempt failed.
     pub first_failure: Option<DateTime<Utc>>,
-    /// When the last attempt failed.
+    /// Time at which the last attempt failed.
     pub last_failure: Option<DateTime<Utc>>,
-    /// Where the record is.
+    /// Position of the record.
     pub origin: Origin,
     /// The record's own headers, in order.
     pub headers: Headers,
-    /// What of the record is not in the letter.
-    pub left_out: Truncation,
+    /// Missing parts of the record.
+    pub truncation: Truncation,
 }
 
-/// Where a dead letter's record is.
+/// Position of a dead letter's record.
 ///
 /// ```
 /// fn place(origin: &ailurus::processor::Origin) -> String {
@@ -81,19 +86,19 @@ pub struct DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Origin {
-    /// The topic.
+    /// Topic.
     pub topic: String,
-    /// The partition.
+    /// Partition.
     pub partition: i32,
-    /// The offset.
+    /// Offset.
     pub offset: i64,
     /// The record's timestamp in milliseconds since 1970, if it has one.
     pub timestamp: Option<i64>,
-    /// The group that could not handle it.
+    /// Group whose handler failed.
     pub group: Option<String>,
 }
 
-/// What of its record a dead letter does not have, because it was too large with it.
+/// The parts of its record that a dead letter lacks because it was too large.
 ///
 /// ```
 /// use ailurus::processor::Truncation;
@@ -102,7 +107,7 @@ pub struct Origin {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Truncation {
-    /// All is there.
+    /// Nothing is missing.
     #[default]
     Nothing,
     /// The value is missing.
@@ -114,8 +119,8 @@ pub enum Truncation {
 }
 
 impl Truncation {
-    /// What to leave out when that was not enough.
-    pub(super) fn more(self) -> Option<Self> {
+    /// Returns the next truncation, when this one was not enough.
+    pub(in crate::processor) fn next(self) -> Option<Self> {
         match self {
             Self::Nothing => Some(Self::Value),
             Self::Value => Some(Self::ValueAndHeaders),
@@ -124,8 +129,8 @@ impl Truncation {
         }
     }
 
-    /// As the header says it; nothing for nothing.
-    pub(super) fn name(self) -> &'static str {
+    /// Returns the value of the header; empty for `Nothing`.
+    pub(in crate::processor) fn name(self) -> &'static str {
         match self {
             Self::Nothing => "",
             Self::Value => "value",
@@ -134,42 +139,42 @@ impl Truncation {
         }
     }
 
-    fn named(name: &str) -> Self {
+    fn from_name(name: &str) -> Self {
         let all = [Self::Value, Self::ValueAndHeaders, Self::ValueHeadersAndKey];
         all.into_iter().find(|l| l.name() == name).unwrap_or_default()
     }
 }
 
 impl DeadLetter {
-    /// Reads the headers of a record of a dead-letter topic; `None` if it is no dead letter, as the marks are not by which
-    /// `ailurus dlq` knows what it has done with.
+    /// Parses the headers of a record in a dead-letter topic. Returns `None` if it is no dead letter, for example a mark of
+    /// `ailurus dlq`.
     pub fn parse(headers: &Headers) -> Option<Self> {
         let own = headers.iter().enumerate().filter(|(_, h)| h.key_bytes() == ERROR.as_bytes()).last()?.0;
-        let said: Headers = headers.iter().skip(own).collect();
-        let number = |name| said.get_str(name)?.parse::<i64>().ok();
-        let time = |name| Some(DateTime::parse_from_rfc3339(said.get_str(name)?).ok()?.to_utc());
+        let added: Headers = headers.iter().skip(own).collect();
+        let number = |name| added.get_str(name)?.parse::<i64>().ok();
+        let time = |name| Some(DateTime::parse_from_rfc3339(added.get_str(name)?).ok()?.to_utc());
         let origin = Origin {
-            topic: said.get_str(TOPIC)?.to_owned(),
-            partition: said.get_str(PARTITION)?.parse().ok()?,
+            topic: added.get_str(TOPIC)?.to_owned(),
+            partition: added.get_str(PARTITION)?.parse().ok()?,
             offset: number(OFFSET)?,
             timestamp: number(TIMESTAMP),
-            group: said.get_str(GROUP).map(str::to_owned),
+            group: added.get_str(GROUP).map(str::to_owned),
         };
         Some(Self {
-            error: String::from_utf8_lossy(said.get(ERROR).unwrap_or_default()).into_owned(),
-            attempts: said.get_str(ATTEMPTS).and_then(|n| n.parse().ok()).unwrap_or_default(),
+            error: String::from_utf8_lossy(added.get(ERROR).unwrap_or_default()).into_owned(),
+            attempts: added.get_str(ATTEMPTS).and_then(|n| n.parse().ok()).unwrap_or_default(),
             first_failure: time(FIRST_FAILURE),
             last_failure: time(LAST_FAILURE),
             origin,
             headers: headers.iter().take(own).collect(),
-            left_out: said.get_str(LEFT_OUT).map(Truncation::named).unwrap_or_default(),
+            truncation: added.get_str(TRUNCATION).map(Truncation::from_name).unwrap_or_default(),
         })
     }
 
-    /// The headers of the letter: those of the record, if they are not left out, then what is said of it.
-    pub(super) fn to_headers(&self) -> Headers {
-        let keeps = self.left_out < Truncation::ValueAndHeaders;
-        let mut headers = if keeps { self.headers.clone() } else { Headers::new() };
+    /// Returns the headers of the dead letter: the record's own unless truncated, then those of the table.
+    pub(in crate::processor) fn to_headers(&self) -> Headers {
+        let has_headers = self.truncation < Truncation::ValueAndHeaders;
+        let mut headers = if has_headers { self.headers.clone() } else { Headers::new() };
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 headers.push(name, Some(value.as_bytes()));
@@ -185,29 +190,29 @@ impl DeadLetter {
         add(ATTEMPTS, Some(&self.attempts.to_string()));
         add(FIRST_FAILURE, self.first_failure.map(rfc3339).as_deref());
         add(LAST_FAILURE, self.last_failure.map(rfc3339).as_deref());
-        add(LEFT_OUT, Some(self.left_out.name()).filter(|name| !name.is_empty()));
+        add(TRUNCATION, Some(self.truncation.name()).filter(|name| !name.is_empty()));
         headers
     }
 
-    /// How often the record was replayed before it came here: what keeps one that can't be handled from going round for
-    /// ever. A count that can't be read is the largest there is.
+    /// Returns the number of replays of the record, which bounds them for records that always fail. `u32::MAX` if the header can't be
+    /// parsed.
     pub fn replays(&self) -> u32 {
         let Some(count) = self.headers.get(REPLAYS) else { return 0 };
         std::str::from_utf8(count).ok().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX)
     }
 
-    /// The headers to replay the record with: its own, and those by which readers know it again.
+    /// Returns the headers to replay the record with: its own, and those that identify it:
     ///
-    /// - `dlq-replays` counts the replays;
-    /// - `dlq-original-timestamp` is the timestamp that the record had before its first replay, in milliseconds since 1970: it is
-    ///   replayed as of now, for brokers delete by timestamps;
-    /// - `ce_id` and `ce_time`, where the record has none, are what [`Envelope`](crate::Envelope) gave as id and time of the event when
-    ///   it was read at its first place: the same in each replay.
+    /// - `dlq-replays` counts its replays;
+    /// - `dlq-original-timestamp` is its timestamp before the first replay, in milliseconds since 1970; the replayed record has the
+    ///   current time, because brokers delete by timestamps;
+    /// - `ce_id` and `ce_time`, unless it has them, are the id and time that [`Envelope`](crate::Envelope) derived from its original
+    ///   position: the same in each replay.
     pub fn replay_headers(&self) -> Headers {
-        let counts = |h: &Header<'_>| h.key_bytes() == REPLAYS.as_bytes();
-        let own: Headers = self.headers.iter().filter(|h| !counts(h)).collect();
+        let is_count = |h: &Header<'_>| h.key_bytes() == REPLAYS.as_bytes();
+        let own: Headers = self.headers.iter().filter(|h| !is_count(h)).collect();
         let Origin { topic, partition, offset, timestamp, .. } = &self.origin;
-        let named = event::name_again(own, (topic, *partition, *offset), *timestamp);
+        let named = event::preserve_identity(own, (topic, *partition, *offset), *timestamp);
         let original = timestamp.filter(|_| named.get(ORIGINAL_TIMESTAMP).is_none());
         let headers = original.into_iter().fold(named, |h, t| h.with(ORIGINAL_TIMESTAMP, t.to_string()));
         headers.with(REPLAYS, self.replays().saturating_add(1).to_string())
@@ -218,26 +223,29 @@ fn rfc3339(t: DateTime<Utc>) -> String {
     t.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// An error and its causes in one line.
-pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns an error and its causes in one line.
+pub(in crate::processor) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     crate::error::chain(error)
 }
 
 fn clip(text: &str) -> &str {
-    let mut end = text.len().min(ERROR_TEXT);
+    let mut end = text.len().min(MAX_ERROR_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     &text[..end]
 }
 
-/// A key for logs: escaped, and cut where it is long.
-pub(super) fn shown(key: &[u8]) -> String {
+/// Formats a key for logs: escaped, and truncated if long.
+pub(in crate::processor) fn printable_key(key: &[u8]) -> String {
     const CHARS: usize = 64;
     let text = String::from_utf8_lossy(key);
     let mut shown = text.chars().take(CHARS).flat_map(char::escape_debug).collect::<String>();
     if text.chars().nth(CHARS).is_some() {
-        _ = write!(shown, "… ({} bytes)", key.len()); // a String takes all
+        _ = write!(shown, "… ({} bytes)", key.len()); // writing to a String can't fail
     }
     shown
 }
+
+#[cfg(test)]
+mod tests;

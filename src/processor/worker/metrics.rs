@@ -1,4 +1,4 @@
-//! What a worker tells of its partition. Nothing is kept, and no clock is read for it, while nobody listens.
+//! Metrics of a worker. Without a metrics sink nothing is stored.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::metrics::{Histogram, Observation, Reporter};
 use crate::record::TopicPartition;
 
-/// Where the records of a partition are; see [`Observation::Backlog`].
+/// Number of records of a partition by state; see [`Observation::Backlog`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backlog {
     pub(super) in_flight: usize,
@@ -16,12 +16,12 @@ pub(super) struct Backlog {
     pub(super) position: Option<i64>,
 }
 
-pub(super) struct Meter {
+pub(super) struct WorkerMetrics {
     metrics: Reporter,
     partition: TopicPartition,
-    /// Of calls that have ended since this was last told.
+    /// Handler calls that finished since the last `publish`.
     calls: Option<Box<Calls>>,
-    told: Option<Backlog>,
+    reported: Option<Backlog>,
 }
 
 #[derive(Default)]
@@ -30,9 +30,9 @@ struct Calls {
     failed: Histogram,
 }
 
-impl Meter {
+impl WorkerMetrics {
     pub(super) fn new(metrics: &Reporter, partition: TopicPartition) -> Self {
-        Self { metrics: metrics.clone(), partition, calls: metrics.is_on().then(Box::default), told: None }
+        Self { metrics: metrics.clone(), partition, calls: metrics.is_on().then(Box::default), reported: None }
     }
 
     pub(super) fn partition(&self) -> &TopicPartition {
@@ -40,20 +40,20 @@ impl Meter {
     }
 
     #[inline]
-    pub(super) fn called(&mut self, took: Duration, failed: bool) {
+    pub(super) fn on_call(&mut self, took: Duration, failed: bool) {
         if let Some(calls) = &mut self.calls {
             if failed { calls.failed.add(took) } else { calls.done.add(took) }
         }
     }
 
-    pub(super) fn failed(&self, group: &str, retried: bool) {
+    pub(super) fn on_failure(&self, group: &str, retried: bool) {
         let TopicPartition { topic, partition } = &self.partition;
         self.metrics.report(|| Observation::AttemptFailed { group, topic, partition: *partition, retried });
         self.metrics.failed("handler", ErrorKind::Handler);
     }
 
-    /// Tells of the calls since the last time, and where the records are now.
-    pub(super) fn tell(&mut self, group: &str, now: Backlog) {
+    /// Reports the calls since the last time, and the backlog if it changed.
+    pub(super) fn publish(&mut self, group: &str, now: Backlog) {
         let Some(calls) = &mut self.calls else { return };
         let TopicPartition { topic, partition } = &self.partition;
         let partition = *partition;
@@ -61,8 +61,8 @@ impl Meter {
             let Calls { done, failed } = std::mem::take(&mut **calls);
             self.metrics.report(|| Observation::Handled { group, topic, partition, done: &done, failed: &failed });
         }
-        if self.told != Some(now) {
-            self.told = Some(now);
+        if self.reported != Some(now) {
+            self.reported = Some(now);
             let Backlog { in_flight, waiting, parked, parked_keys, position } = now;
             self.metrics.report(|| Observation::Backlog {
                 group,
