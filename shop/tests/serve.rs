@@ -132,7 +132,7 @@ fn a_second_signal_does_not_wait_for_a_stalled_partition() {
     process.signal(Signal::SIGTERM);
     let ended = process.end().expect(130);
     let left = "group stock-consumer-group ended with records left: stock-updates/0: ";
-    assert!(ended.stderr.contains(left) && ended.stderr.contains("1 parked, 0 not begun"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(left) && ended.stderr.contains("1 awaiting retry, 0 queued"), "{}", ended.stderr);
 }
 
 #[test]
