@@ -1,4 +1,4 @@
-//! The interface of assignors, and what it speaks of. Kafka's own assignors are in `consumer`; the settings hold either.
+//! The trait of assignors, and its data. Kafka's own assignors are in `consumer`.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::record::TopicPartition;
 
-/// What becomes of the partitions of members while their group shares out anew.
+/// The protocol of a rebalance: what happens to the partitions of members meanwhile.
 ///
 /// ```
 /// use ailurus::consumer::RebalanceProtocol;
@@ -17,12 +17,12 @@ use crate::record::TopicPartition;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RebalanceProtocol {
-    /// Each member gives up all it has before it joins again.
+    /// Each member revokes all of its partitions before it rejoins.
     #[default]
     Eager,
-    /// Members keep what they have and go on reading it (KIP-429). The assignor must not give a partition to another member as
-    /// long as one says that it [owns](GroupMember::owned) it: its owner, who finds it missing from its share, gives it up and
-    /// joins again, and it is free in that next round.
+    /// Members keep their partitions and go on reading them (KIP-429). The assignor must not assign a partition to another
+    /// member while one [owns](GroupMember::owned) it: the owner, whose assignment lacks it, revokes it and rejoins, and it is
+    /// free in that next rebalance.
     Cooperative,
 }
 
@@ -38,24 +38,24 @@ pub enum RebalanceProtocol {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// Its id in the group.
+    /// The member's id in the group.
     pub id: String,
-    /// Static members have one; it stays the same over restarts.
+    /// The group instance id of a static member, which stays the same over restarts.
     pub instance_id: Option<String>,
     /// The topics it subscribes to.
     pub topics: BTreeSet<String>,
-    /// What its assignor had to say.
+    /// The user data of its assignor.
     pub user_data: Option<Bytes>,
-    /// What it has kept, with a cooperative assignor.
+    /// The partitions that it still owns, with a cooperative assignor.
     pub owned: Vec<TopicPartition>,
-    /// The generation by whose assignment it has that; none if its client does not tell.
+    /// The generation in which it was assigned these; `None` if its client does not send it.
     pub generation: Option<i32>,
-    /// Its rack.
+    /// The member's rack.
     pub rack: Option<String>,
 }
 
 impl GroupMember {
-    /// A member that subscribes to nothing.
+    /// Creates a member that subscribes to no topic.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -68,7 +68,7 @@ impl GroupMember {
         }
     }
 
-    /// Static members first, by instance id; then the others by member id.
+    /// Compares members: static members first, by instance id; then the others by member id.
     pub(crate) fn canonical_order(&self, other: &Self) -> Ordering {
         match (&self.instance_id, &other.instance_id) {
             (Some(a), Some(b)) => a.cmp(b),
@@ -79,7 +79,7 @@ impl GroupMember {
     }
 }
 
-/// A topic whose partitions are to be shared out.
+/// A topic whose partitions are to be assigned.
 ///
 /// ```
 /// use ailurus::consumer::TopicLayout;
@@ -89,14 +89,14 @@ impl GroupMember {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TopicLayout {
-    /// How many partitions it has; 0 for a topic that does not exist yet.
+    /// Number of partitions; 0 for a topic that does not exist yet.
     pub partitions: i32,
-    /// The racks that have a replica, by partition number; empty where brokers tell none.
+    /// The racks with a replica, by partition number; empty if brokers have no racks.
     pub racks: Vec<BTreeSet<String>>,
 }
 
 impl TopicLayout {
-    /// A topic on brokers without racks.
+    /// Creates a topic on brokers without racks.
     pub fn new(partitions: i32) -> Self {
         Self { partitions, racks: Vec::new() }
     }
@@ -105,21 +105,21 @@ impl TopicLayout {
         self.racks.get(usize::try_from(partition).ok()?).filter(|racks| !racks.is_empty())
     }
 
-    /// A member without a rack is near to all.
+    /// Returns whether a partition has a replica in the rack; true for a member without a rack.
     pub(crate) fn has_replica_in(&self, partition: i32, rack: Option<&str>) -> bool {
         rack.is_none_or(|rack| self.racks_of(partition).is_some_and(|racks| racks.contains(rack)))
     }
 }
 
-/// The topics to share out, by name.
+/// The topics to assign, by name.
 pub type Topics = BTreeMap<String, TopicLayout>;
-/// Member id to its partitions.
+/// The partitions of each member, by member id.
 pub type Assignments = BTreeMap<String, Vec<TopicPartition>>;
 
-/// Shares out the partitions of a group's topics among its members.
+/// Assigns the partitions of a group's topics to its members.
 ///
-/// Each member offers its assignors by name, and the group agrees on one that all of them offer; the member that leads calls it.
-/// Give one of your own with [`AssignorKind::Custom`](crate::AssignorKind::Custom).
+/// Each member offers its assignors by name, and the coordinator chooses one that all of them offer; the group's leader calls
+/// it. Set your own with [`AssignorKind::Custom`](crate::AssignorKind::Custom).
 ///
 /// ```
 /// use ailurus::consumer::{Assignments, Assignor, GroupMember, Topics};
@@ -146,22 +146,22 @@ pub type Assignments = BTreeMap<String, Vec<TopicPartition>>;
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 pub trait Assignor: Debug + Send + Sync {
-    /// The name by which members agree on it.
+    /// Returns the name by which members offer it.
     fn name(&self) -> &str;
 
-    /// Whether members keep what they have while the group shares out.
+    /// Returns whether members keep their partitions during a rebalance.
     fn protocol(&self) -> RebalanceProtocol {
         RebalanceProtocol::Eager
     }
 
-    /// What this member tells the leader's assignor, given its subscription and what it was assigned last, in which generation (-1
-    /// if it was in none); with an eager assignor it has given that up.
+    /// Returns this member's user data for the leader's assignor, given its subscription and its last assignment, of
+    /// `generation` (-1 if there was none); with an eager assignor those partitions are revoked.
     fn user_data(&self, topics: &BTreeSet<String>, last: &[TopicPartition], generation: i32) -> Option<Bytes> {
         _ = (topics, last, generation);
         None
     }
 
-    /// Shares out. The same arguments must give the same result, whatever the order of the members. A member without an entry
-    /// gets nothing.
+    /// Computes the assignment. The same arguments must give the same result, whatever the order of the members. A member
+    /// without an entry gets no partitions.
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments;
 }

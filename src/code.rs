@@ -1,11 +1,11 @@
-//! Error codes of brokers, under Kafka's names: those that mean something to this library. What a code means to a caller is said by
-//! `error::kind_of`; whether it is an outage or final, by `failure::is_final_code`.
+//! Error codes of brokers that this library handles, under Kafka's names. `error::kind_of` maps them to kinds of errors;
+//! `failure::is_final_code` decides whether one is final or an outage.
 
 /// The broker does not know what went wrong.
 pub(crate) const UNKNOWN_SERVER_ERROR: i16 = -1;
 /// The offset is outside the partition's log.
 pub(crate) const OFFSET_OUT_OF_RANGE: i16 = 1;
-/// A batch's checksum was wrong when it came, or it can't be read.
+/// A batch's checksum was wrong on arrival, or it can't be decoded.
 pub(crate) const CORRUPT_MESSAGE: i16 = 2;
 /// The topic or partition does not exist, as far as the broker knows.
 pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
@@ -33,9 +33,9 @@ pub(crate) const INVALID_TOPIC_EXCEPTION: i16 = 17;
 pub(crate) const RECORD_LIST_TOO_LARGE: i16 = 18;
 /// Fewer replicas are in sync than `min.insync.replicas`; the batch was not written.
 pub(crate) const NOT_ENOUGH_REPLICAS: i16 = 19;
-/// The same, but the batch was written.
+/// Fewer replicas are in sync than `min.insync.replicas`; the batch was written.
 pub(crate) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
-/// The number of acknowledgements that was asked for is not valid.
+/// The requested number of acknowledgements is not valid.
 pub(crate) const INVALID_REQUIRED_ACKS: i16 = 21;
 /// The generation is not the group's current one.
 pub(crate) const ILLEGAL_GENERATION: i16 = 22;
@@ -47,19 +47,19 @@ pub(crate) const INVALID_GROUP_ID: i16 = 24;
 pub(crate) const UNKNOWN_MEMBER_ID: i16 = 25;
 /// The session timeout is outside the broker's bounds.
 pub(crate) const INVALID_SESSION_TIMEOUT: i16 = 26;
-/// The group rebalances: members join again.
+/// The group rebalances: members rejoin.
 pub(crate) const REBALANCE_IN_PROGRESS: i16 = 27;
 /// A committed offset is too large to be stored.
 pub(crate) const INVALID_COMMIT_OFFSET_SIZE: i16 = 28;
-/// The principal has no rights on the topic.
+/// The principal is not authorized for the topic.
 pub(crate) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
-/// The principal has no rights on the group.
+/// The principal is not authorized for the group.
 pub(crate) const GROUP_AUTHORIZATION_FAILED: i16 = 30;
-/// The principal has no rights on the cluster.
+/// The principal is not authorized for the cluster.
 pub(crate) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 /// A record's timestamp is outside the topic's bounds.
 pub(crate) const INVALID_TIMESTAMP: i16 = 32;
-/// The broker does not have the SASL mechanism.
+/// The broker does not support the SASL mechanism.
 pub(crate) const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 /// The listener does not expect a login.
 pub(crate) const ILLEGAL_SASL_STATE: i16 = 34;
@@ -93,9 +93,9 @@ pub(crate) const INVALID_PRODUCER_EPOCH: i16 = 47;
 pub(crate) const INVALID_TXN_STATE: i16 = 48;
 /// The producer id does not belong to the transactional id.
 pub(crate) const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
-/// The principal has no rights on the transactional id.
+/// The principal is not authorized for the transactional id.
 pub(crate) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
-/// The cluster keeps no access control lists.
+/// The cluster has no authorizer, hence no access control lists.
 pub(crate) const SECURITY_DISABLED: i16 = 54;
 /// The broker's disk failed.
 pub(crate) const KAFKA_STORAGE_ERROR: i16 = 56;
@@ -117,7 +117,7 @@ pub(crate) const FENCED_LEADER_EPOCH: i16 = 74;
 pub(crate) const UNKNOWN_LEADER_EPOCH: i16 = 75;
 /// The compression is not supported for the request's version.
 pub(crate) const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
-/// The member joins again with the id of this response.
+/// The member must join with the id of this response.
 pub(crate) const MEMBER_ID_REQUIRED: i16 = 79;
 /// The group has as many members as the broker allows.
 pub(crate) const GROUP_MAX_SIZE_REACHED: i16 = 81;
@@ -127,7 +127,7 @@ pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
 pub(crate) const GROUP_SUBSCRIBED_TO_TOPIC: i16 = 86;
 /// The broker rejected a record of the batch.
 pub(crate) const INVALID_RECORD: i16 = 87;
-/// A quota is used up for now.
+/// A quota is exhausted for now.
 pub(crate) const THROTTLING_QUOTA_EXCEEDED: i16 = 89;
 /// A newer producer has the transactional id.
 pub(crate) const PRODUCER_FENCED: i16 = 90;
@@ -135,7 +135,7 @@ pub(crate) const PRODUCER_FENCED: i16 = 90;
 pub(crate) const UNKNOWN_TOPIC_ID: i16 = 100;
 /// The topic's id is not the one of the log.
 pub(crate) const INCONSISTENT_TOPIC_ID: i16 = 103;
-/// The member's epoch is not valid: it joins again.
+/// The member's epoch is not valid: it must rejoin.
 pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
 /// Another member has the group instance id.
 pub(crate) const UNRELEASED_INSTANCE_ID: i16 = 111;

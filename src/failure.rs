@@ -1,12 +1,12 @@
-//! What passes and what is final: the one decision that every loop asks that goes on by itself, and the one way in which an outage
-//! stands in the log ([`Outage`]).
+//! Transient and final failures: the one decision that every retrying loop takes, and the one way in which an outage is logged
+//! ([`Outage`]).
 //!
-//! Final is only what cannot get better while the process runs: a setting that is wrong, a login that is refused before this client was
-//! ever let in, a protocol that is not spoken, a client that was closed. Everything else is an outage: it is tried again with backoff for as
-//! long as whoever waits has time, and stands in the log and in health meanwhile. A loop that serves nobody in particular (membership, fetching,
-//! metadata, the producer's identity) has no deadline; a delivery, a commit and a call have one, and end at it with the last failure.
+//! Final is only what can't change while the process runs: an invalid setting, a login that is rejected before this client ever
+//! logged in, an unsupported protocol, a closed client. Everything else is an outage: it is retried with backoff for as long as
+//! its caller has time, and is logged and part of health meanwhile. A loop without a caller (membership, fetching, metadata, the
+//! producer id) has no deadline; a delivery, a commit and a call have one, and fail at it with the last error.
 //!
-//! A call whose caller waits for its answer asks [`Error::is_retriable`] instead: there a refusal is an answer.
+//! A call whose caller waits for the response uses [`Error::is_retriable`] instead: there a rejection is final.
 //!
 //! docs/delivery-guarantees.md has the same as a table.
 
@@ -17,22 +17,22 @@ pub(crate) use outage::{OngoingOutage, Outage};
 use crate::code;
 use crate::error::{Error, ErrorKind};
 
-/// Whether trying again can't help.
+/// Returns whether a retry can't help.
 pub(crate) fn is_final(e: &Error) -> bool {
     match e.kind() {
-        // Of a client that was let in once, or whose token source is away, it is an outage.
+        // An outage, if a login succeeded before or the token source is unavailable.
         ErrorKind::Config | ErrorKind::Authentication | ErrorKind::Unsupported => !e.is_transient(),
         ErrorKind::Broker(code) => is_final_code(code),
         ErrorKind::Connect
         | ErrorKind::Disconnected
         | ErrorKind::Timeout
-        | ErrorKind::Corrupt // better bytes may come
+        | ErrorKind::Corrupt // the next response may be intact
         | ErrorKind::UnknownTopic
         | ErrorKind::Authorization
         | ErrorKind::OffsetOutOfRange
         | ErrorKind::GroupMembership => false,
         ErrorKind::Closed
-        | ErrorKind::Indeterminate // a repetition may write twice
+        | ErrorKind::Indeterminate // a retry may write twice
         | ErrorKind::TopicExists
         | ErrorKind::RecordTooLarge
         | ErrorKind::InvalidRecord
@@ -42,15 +42,16 @@ pub(crate) fn is_final(e: &Error) -> bool {
     }
 }
 
-/// Whether this is what a start or a send has to hear, and not wait for: it is final, or a topic that does not exist or may not be used.
+/// Returns whether a start or a send fails at once with this error: it is final, or the topic does not exist or is not
+/// authorized.
 pub(crate) fn fails_fast(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_final(e)
 }
 
-/// Whether a request that a broker refuses with this code will be refused with it for as long as it is the same request. What a code means
-/// to a certain state (a generation that is over, a leader that has moved) is for whoever keeps that state.
+/// Returns whether a broker rejects the same request with this code for good. Codes that depend on a state, such as an old
+/// generation or a leader that moved, are not among these: the owner of that state handles them.
 ///
-/// A code that is not known, and a broker that says no more than that something went wrong (-1), are outages.
+/// Unknown codes and UNKNOWN_SERVER_ERROR are outages.
 pub(crate) fn is_final_code(code: i16) -> bool {
     matches!(
         code,
@@ -77,7 +78,7 @@ pub(crate) fn is_final_code(code: i16) -> bool {
             | code::POLICY_VIOLATION
             | code::SECURITY_DISABLED
             | code::UNSUPPORTED_COMPRESSION_TYPE
-            | code::FENCED_INSTANCE_ID // to come back would fence the other one
+            | code::FENCED_INSTANCE_ID // to rejoin would fence the other member
             | code::INVALID_RECORD
             | code::UNRELEASED_INSTANCE_ID
             | code::UNSUPPORTED_ASSIGNOR
@@ -85,9 +86,9 @@ pub(crate) fn is_final_code(code: i16) -> bool {
     )
 }
 
-/// Whether somebody has to act before an outage ends, so that a program is told of it at once, and not its log alone.
+/// Returns whether somebody must act before an outage ends: it is then reported to the application at once, not only logged.
 pub(crate) fn needs_action(e: &Error) -> bool {
-    // The two codes: other members have to go.
+    // The two codes: other members must leave the group.
     matches!(
         e.kind(),
         ErrorKind::Authorization | ErrorKind::Broker(code::INCONSISTENT_GROUP_PROTOCOL | code::GROUP_MAX_SIZE_REACHED)
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_knows_to_be_final_is_tried_again() {
+    fn unknown_failures_are_retried() {
         for code in [-1, 6, 7, 14, 15, 16, 29, 30, 31, 56, 78, 89, 999] {
             assert!(!is_final(&Error::broker(code, "x")), "{code}");
         }
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_login_is_final_until_the_client_was_let_in_once() {
+    fn a_rejected_login_is_final_until_one_succeeded() {
         for kind in [ErrorKind::Authentication, ErrorKind::Config, ErrorKind::Unsupported] {
             let e = Error::new(kind, "x");
             assert!(is_final(&e), "{kind:?}");

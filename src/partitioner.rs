@@ -1,16 +1,16 @@
-//! The interface of partitioners, and what it speaks of. Those that come with the library are in `producer`; the settings hold either.
+//! The trait of partitioners, and its data. The library's own partitioners are in `producer`.
 
 use std::fmt::Debug;
 
 use crate::record::Headers;
 
-/// Chooses the partition of records, in a program's own way: see
+/// Chooses the partition of records, in the application's own way: see
 /// [`PartitionerKind::Custom`](crate::PartitionerKind::Custom).
 ///
-/// It is asked once for each record that does not name its partition, on the thread that calls
-/// [`Producer::send`](crate::Producer::send), which waits for it: it should not block. It may be asked by several threads at a
-/// time, and once more for a record that had to wait for its topic to be known. Where it panics, so does that `send`; the
-/// producer goes on.
+/// It is called once for each record without a partition, on the thread that calls
+/// [`Producer::send`](crate::Producer::send), which waits for it: it should not block. Several threads may call it at a time, and
+/// it is called again for a record that had to wait for its topic's metadata. If it panics, so does that `send`; the producer is
+/// not affected.
 ///
 /// ```
 /// use ailurus::producer::{Partitioner, PartitionInput, murmur2};
@@ -38,19 +38,18 @@ use crate::record::Headers;
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 pub trait Partitioner: Debug + Send + Sync {
-    /// The partition of this record; `None` if any will do: it then goes with the records that have no key.
+    /// Returns the partition of this record; `None` for any: the record is then treated like one without key.
     ///
     /// A partition that the topic does not have is an error of this record,
     /// [`ErrorKind::InvalidRecord`](crate::ErrorKind::InvalidRecord), and of no other.
     fn partition(&self, record: &PartitionInput<'_>) -> Option<i32>;
 }
 
-/// A record that is to get its partition, and the partitions there are: what a [`Partitioner`] is asked with, and where
-/// there is an example.
+/// The input of a [`Partitioner`], whose documentation has an example: a record, and the partitions of its topic.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct PartitionInput<'a> {
-    /// Where to.
+    /// The record's topic.
     pub topic: &'a str,
     /// The record's key.
     pub key: Option<&'a [u8]>,
@@ -58,7 +57,7 @@ pub struct PartitionInput<'a> {
     pub value: Option<&'a [u8]>,
     /// The record's headers.
     pub headers: Option<&'a Headers>,
-    /// How many partitions the topic has, at least 1; they are numbered from 0. A topic may grow.
+    /// The topic's number of partitions, at least 1. Partitions are numbered from 0. A topic may get more.
     pub partitions: i32,
     /// The partitions that have a leader, in ascending order; all of them while none has one. Never empty. Records may be
     /// sent to the others too: they wait for a leader until the delivery timeout.
@@ -66,7 +65,7 @@ pub struct PartitionInput<'a> {
 }
 
 impl<'a> PartitionInput<'a> {
-    /// A record with neither key nor value.
+    /// Creates the input of a record with neither key nor value.
     pub fn new(topic: &'a str, partitions: i32, available: &'a [i32]) -> Self {
         Self { topic, key: None, value: None, headers: None, partitions, available }
     }

@@ -1,7 +1,8 @@
-//! W3C trace context: which trace a record belongs to, in the headers `traceparent` and `tracestate`.
+//! W3C trace context: the trace of a record, in the headers `traceparent` and `tracestate`.
 //!
-//! The library starts no trace of its own and needs no tracing system: a program hands on what its own system gives it, or makes a
-//! [`TraceContext`] here. A program with a tracing system sets a [`Propagator`], and spans and headers follow its traces by themselves. The form is the [W3C recommendation]'s, held to strictly: what does not follow it is no trace.
+//! The library starts no trace of its own and needs no tracing system: an application passes on the context of its own system, or
+//! makes a [`TraceContext`] here. With a [`Propagator`] for its tracing system, spans and headers are part of its traces without
+//! more code. Headers that do not follow the [W3C recommendation] strictly are no trace.
 //!
 //! [W3C recommendation]: https://www.w3.org/TR/trace-context/
 
@@ -17,13 +18,13 @@ use crate::record::{Header, Headers};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
-/// Where CloudEvents' distributed tracing extension puts them: the trace in which the event was made.
+/// Headers of CloudEvents' distributed tracing extension: the trace in which the event was made.
 const CE_TRACEPARENT: &str = "ce_traceparent";
 const CE_TRACESTATE: &str = "ce_tracestate";
 
-/// The length of a `traceparent` of version 00.
+/// Length of a `traceparent` of version 00.
 const TRACEPARENT_LENGTH: usize = 55;
-/// The most list members of a `tracestate`.
+/// Maximum number of list members of a `tracestate`.
 const MAX_TRACESTATE_MEMBERS: usize = 32;
 const SAMPLED: u8 = 1;
 
@@ -33,10 +34,10 @@ const SAMPLED: u8 = 1;
 /// use ailurus::{Headers, trace::TraceContext};
 ///
 /// let incoming = Headers::new().with("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-/// let sender = TraceContext::from_headers(&incoming).expect("it is one");
+/// let sender = TraceContext::from_headers(&incoming).expect("it is valid");
 /// assert!(sender.is_sampled());
 ///
-/// let own = sender.child(); // the same trace, a span of our own
+/// let own = sender.child(); // the same trace, another span
 /// let outgoing = Headers::new().with("tenant", "berlin").with_trace(&own);
 /// assert_eq!(TraceContext::from_headers(&outgoing), Some(own));
 /// ```
@@ -49,14 +50,13 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The first span of a new trace, with ids drawn at random.
+    /// Creates the first span of a new trace, with random ids.
     pub fn root(sampled: bool) -> Self {
         let flags = if sampled { SAMPLED } else { 0 };
         Self { trace_id: fastrand::u128(1..), span_id: new_span_id(), flags, state: None }
     }
 
-    /// Another span of the same trace, with an id drawn at random: what work on a record is done in, and what it sends is
-    /// sent in.
+    /// Creates another span of the same trace, with a random id: for the work on a record, and the records that it sends.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { span_id: new_span_id(), ..self.clone() }
@@ -64,7 +64,7 @@ impl TraceContext {
 
     /// Reads a `traceparent`, of version 00 or a later one, and a `tracestate`.
     ///
-    /// `None` if the `traceparent` is not valid. A `tracestate` that is not valid is left out, as the recommendation has it.
+    /// Returns `None` if the `traceparent` is not valid. A `tracestate` that is not valid is dropped, as the recommendation has it.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let (version, ids) = (hex(traceparent, 0..2)?, traceparent.as_bytes());
         let complete = match version {
@@ -80,39 +80,39 @@ impl TraceContext {
         let span_id = hex(traceparent, 36..52).filter(|id| *id != 0)?;
         let flags = hex(traceparent, 53..55)?;
         let state = tracestate.filter(|s| is_tracestate(s)).map(str::to_owned);
-        // What a later version has beside the flag of this one is not handed on: only version 00 is written.
+        // Flags that only a later version has are dropped, for version 00 is written.
         let flags = if version == 0 { flags as u8 } else { flags as u8 & SAMPLED };
         Some(Self { trace_id, span_id: span_id as u64, flags, state })
     }
 
-    /// The trace that a record's headers name: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last of each counts.
+    /// Reads a record's headers: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last of each counts.
     pub fn from_headers(headers: &Headers) -> Option<Self> {
         let read = |parent, state| Self::parse(headers.get_str(parent)?, joined_values(headers, state).as_deref());
         read(TRACEPARENT, TRACESTATE).or_else(|| read(CE_TRACEPARENT, CE_TRACESTATE))
     }
 
-    /// The trace's id, 32 hexadecimal digits.
+    /// Returns the trace's id, 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
 
-    /// The span's id, 16 hexadecimal digits.
+    /// Returns the span's id, 16 hexadecimal digits.
     pub fn span_id(&self) -> String {
         format!("{:016x}", self.span_id)
     }
 
-    /// Whether whoever came before may have recorded it.
+    /// Returns whether the parent may have recorded it.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// The `tracestate`, if there is one.
+    /// Returns the `tracestate`, if there is one.
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
     }
 }
 
-/// As a `traceparent` of version 00.
+/// Formats it as a `traceparent` of version 00.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
@@ -120,7 +120,7 @@ impl fmt::Display for TraceContext {
 }
 
 impl Headers {
-    /// The same headers with this trace in place of the one they name.
+    /// Returns the headers with this trace instead of the one they have.
     ///
     /// ```
     /// use ailurus::{Headers, trace::TraceContext};
@@ -146,14 +146,14 @@ fn new_span_id() -> u64 {
     fastrand::u64(1..)
 }
 
-/// Lower-case hexadecimal digits; others are not allowed.
+/// Parses hexadecimal digits, of which only lower-case ones are allowed.
 fn hex(text: &str, at: std::ops::Range<usize>) -> Option<u128> {
     let digits = text.get(at)?;
     let lower = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     u128::from_str_radix(digits, 16).ok().filter(|_| lower)
 }
 
-/// Several `tracestate` headers are one list.
+/// Joins several `tracestate` headers to one list.
 fn joined_values(headers: &Headers, name: &str) -> Option<String> {
     let all: Option<Vec<_>> = headers
         .iter()
@@ -163,8 +163,8 @@ fn joined_values(headers: &Headers, name: &str) -> Option<String> {
     all.filter(|all| !all.is_empty()).map(|all| all.join(","))
 }
 
-/// Whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once; empty members are allowed, an
-/// empty list says nothing.
+/// Returns whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once; empty members are allowed,
+/// an empty list is not.
 fn is_tracestate(text: &str) -> bool {
     let members: Vec<_> = text.split(',').map(|m| m.trim_matches([' ', '\t'])).filter(|m| !m.is_empty()).collect();
     let mut keys = HashSet::new();
@@ -172,7 +172,7 @@ fn is_tracestate(text: &str) -> bool {
     !members.is_empty() && members.len() <= MAX_TRACESTATE_MEMBERS && members.into_iter().all(valid)
 }
 
-/// `vendor`, or `tenant@system`.
+/// Returns whether a text is a key: `vendor`, or `tenant@system`.
 fn is_key(key: &str) -> bool {
     let lower = |c: u8| c.is_ascii_lowercase();
     let digit = |c: u8| c.is_ascii_digit();
@@ -189,7 +189,7 @@ fn is_key(key: &str) -> bool {
     }
 }
 
-/// Printable ASCII without `,` and `=`, up to 256 characters, not ending in a space.
+/// Returns whether a text is a value: printable ASCII without `,` and `=`, up to 256 characters, not ending in a space.
 fn is_value(value: &str) -> bool {
     let allowed = |c: u8| matches!(c, b' '..=b'~') && c != b',' && c != b'=';
     (1..=256).contains(&value.len()) && value.bytes().all(allowed) && !value.ends_with(' ')
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_traceparent_is_refused() {
+    fn an_invalid_traceparent_is_rejected() {
         for bad in [
             "",
             "00",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
+    fn a_later_version_is_read_as_version_00() {
         let later = PARENT.replacen("00-", "cc-", 1);
         assert_eq!(parse(&later).unwrap().to_string(), PARENT);
         assert_eq!(parse(&format!("{later}-what-comes")).unwrap().to_string(), PARENT);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tracestate_that_is_not_valid_is_left_out() {
+    fn an_invalid_tracestate_is_dropped() {
         let state = |s: &str| TraceContext::parse(PARENT, Some(s)).unwrap().state;
         let long = |n: usize| (0..n).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
         for good in
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_name_the_trace_of_the_last_hop_or_of_the_event() {
+    fn headers_have_the_trace_of_the_last_hop_or_of_the_event() {
         let event = Headers::new().with("ce_traceparent", PARENT).with("ce_tracestate", "a=1");
         let made = TraceContext::from_headers(&event).unwrap();
         assert_eq!((made.to_string().as_str(), made.state()), (PARENT, Some("a=1")));
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_of_its_trace() {
+    fn a_child_has_the_trace_of_its_parent() {
         let root = TraceContext::root(true);
         let child = root.child();
         assert_eq!((child.trace_id(), child.is_sampled()), (root.trace_id(), true));
@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
+        fn headers_round_trip(
             trace_id in 1_u128..,
             span_id in 1_u64..,
             flags: u8,
@@ -321,7 +321,7 @@ mod tests {
         }
 
         #[test]
-        fn only_what_is_written_so_is_read_as_version_00(text in "00-[0-9a-f]{31,32}-[0-9a-f]{15,17}-[0-9a-fA-F]{2}-?|.{0,60}") {
+        fn version_00_is_read_strictly(text in "00-[0-9a-f]{31,32}-[0-9a-f]{15,17}-[0-9a-fA-F]{2}-?|.{0,60}") {
             if let Some(trace) = parse(&text) {
                 if text.starts_with("00") {
                     prop_assert_eq!(trace.to_string(), text);
@@ -330,7 +330,7 @@ mod tests {
         }
 
         #[test]
-        fn a_list_of_any_kind_is_read_without_harm(text in "([a-z0-9@=, ]|.){0,40}") {
+        fn any_tracestate_is_parsed_without_panic(text in "([a-z0-9@=, ]|.){0,40}") {
             _ = is_tracestate(&text);
         }
     }

@@ -75,7 +75,7 @@ fn latency_has_percentiles() {
 #[track_caller]
 fn failed(ended: Ended, code: i32, says: &[&str]) {
     let ended = ended.expect(code);
-    let lines: Vec<_> = ended.stderr.lines().skip(1).filter(|l| !l.contains("the topic is gone")).collect();
+    let lines: Vec<_> = ended.stderr.lines().skip(1).filter(|l| !l.contains("the topic is missing")).collect();
     let [line] = lines.as_slice() else { panic!("one line, not {lines:#?}") };
     assert!(line.starts_with("error: "), "{line}");
     for text in says {

@@ -1,31 +1,31 @@
-//! Waits between tries.
+//! Exponential backoff between attempts.
 
 use std::time::Duration;
 
-/// Doubles from a first wait up to a longest one; each is spread by a fifth to either side, so that clients that failed
-/// together do not come back together.
+/// Delays that double from `first` to `max`, each with a jitter of a fifth to either side, so that clients that failed
+/// together do not retry together.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
     max: Duration,
-    tries: u32,
+    attempts: u32,
 }
 
 impl Backoff {
     pub(crate) fn new(first: Duration, max: Duration) -> Self {
-        Self { first, max, tries: 0 }
+        Self { first, max, attempts: 0 }
     }
 
-    /// The next wait.
+    /// Returns the next delay.
     pub(crate) fn next(&mut self) -> Duration {
-        let doubled = self.first.saturating_mul(1_u32.checked_shl(self.tries.min(31)).unwrap_or(u32::MAX));
-        self.tries = self.tries.saturating_add(1);
+        let doubled = self.first.saturating_mul(1_u32.checked_shl(self.attempts.min(31)).unwrap_or(u32::MAX));
+        self.attempts = self.attempts.saturating_add(1);
         doubled.min(self.max).mul_f64(0.8 + 0.4 * fastrand::f64())
     }
 
-    /// After a success.
+    /// Starts over, after a success.
     pub(crate) fn reset(&mut self) {
-        self.tries = 0;
+        self.attempts = 0;
     }
 }
 
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_up_to_the_longest_and_starts_over() {
+    fn delays_double_up_to_the_maximum_and_start_over() {
         let ms = Duration::from_millis;
         let mut b = Backoff::new(ms(100), ms(1000));
         for want in [100, 200, 400, 800, 1000, 1000] {

@@ -1,4 +1,4 @@
-//! Fields that several requests have in common.
+//! Fields that several requests have.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-/// The level as requests name it.
+/// Encodes an isolation level.
 pub(crate) fn isolation(level: IsolationLevel) -> i8 {
     match level {
         IsolationLevel::ReadUncommitted => 0,
@@ -20,13 +20,13 @@ pub(crate) fn isolation(level: IsolationLevel) -> i8 {
     }
 }
 
-/// Partitions by topic, as requests want them.
+/// Groups partitions by topic, as requests have them.
 pub(crate) fn by_topic<T>(
     all: impl IntoIterator<Item = (TopicPartition, T)>,
 ) -> BTreeMap<std::sync::Arc<str>, Vec<(i32, T)>> {
     let mut topics: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (p, what) in all {
-        topics.entry(p.topic).or_default().push((p.partition, what));
+    for (p, item) in all {
+        topics.entry(p.topic).or_default().push((p.partition, item));
     }
     topics
 }

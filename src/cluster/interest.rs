@@ -1,6 +1,5 @@
-//! Which topics are in use: metadata is asked for these alone, and one that nobody uses any more is forgotten.
+//! The topics in use: metadata is requested for these alone. A topic that was not used for a while is forgotten.
 
-use crate::lock::Lock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -8,17 +7,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Whether a topic is in use, shared by all who use it.
+use crate::lock::Lock;
+
+/// The use of a topic, shared by its users.
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
-    /// Whether it was used since this was last looked at.
+    /// True if it was used since the last refresh.
     used: AtomicBool,
     /// Number of [`Pin`]s.
     pins: AtomicUsize,
 }
 
 impl Interest {
-    /// Notes that the topic was used. Cheap enough for every record.
+    /// Marks the topic as used. Cheap enough for every record.
     #[inline]
     pub(crate) fn touch(&self) {
         if !self.used.load(Ordering::Relaxed) {
@@ -33,7 +34,7 @@ pub(crate) struct Pin(Arc<Interest>);
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0.touch(); // its idle time begins now
+        self.0.touch(); // its idle time starts now
         self.0.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -61,7 +62,7 @@ impl Interests {
         self.lock().is_empty()
     }
 
-    /// From now on the topic is in use.
+    /// Marks a topic as used, and adds it if it is new.
     pub(super) fn add(&self, name: &Arc<str>, now: Instant) -> Arc<Interest> {
         let mut entries = self.lock();
         let entry = entries.entry(Arc::clone(name)).or_insert_with(|| Entry { interest: Arc::default(), used_at: now });
@@ -69,13 +70,14 @@ impl Interests {
         Arc::clone(&entry.interest)
     }
 
+    /// Keeps a topic in use until the pin is dropped.
     pub(super) fn pin(&self, name: &Arc<str>, now: Instant) -> Pin {
         let interest = self.add(name, now);
         interest.pins.fetch_add(1, Ordering::Relaxed);
         Pin(interest)
     }
 
-    /// Forgets the topics that nobody has used for longer than `max_idle`; returns the others.
+    /// Forgets the topics that were not used for longer than `max_idle`. Returns the others.
     pub(super) fn expire(&self, now: Instant, max_idle: Duration) -> Vec<Arc<str>> {
         let mut entries = self.lock();
         entries.retain(|_, entry| {
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_is_forgotten_when_nobody_has_used_it_for_the_idle_time() {
+    fn a_topic_is_forgotten_after_the_idle_time() {
         let idle = Duration::from_secs(300);
         let (interests, start) = (Interests::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);

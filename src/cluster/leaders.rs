@@ -1,4 +1,4 @@
-//! Requests to the leaders of partitions, again if they have moved.
+//! Requests to the leaders of partitions, retried if they have moved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use crate::record::TopicPartition;
 use crate::text;
 use crate::wire::Api;
 
-/// Asks the leader of each partition, again if it has moved, for the request timeout. Of an answer, `answers` gives partition,
-/// error code and what was asked for.
+/// Sends a request to the leader of each partition, and retries it for the request timeout if a leader has moved. `decode`
+/// returns partition, error code and result of each partition in a response.
 pub(super) async fn request_from_leaders<A: Api, T>(
     cluster: &Cluster,
     what: &str,
     partitions: impl IntoIterator<Item = TopicPartition>,
     request: impl Fn(&[TopicPartition]) -> A,
-    answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
+    decode: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
 ) -> Result<BTreeMap<TopicPartition, T>> {
     let timeout = cluster.config().request_timeout;
     let deadline = Instant::now() + timeout;
@@ -27,18 +27,18 @@ pub(super) async fn request_from_leaders<A: Api, T>(
     loop {
         let mut last = None;
         for (leader, of_leader) in by_leader(cluster, &missing).await? {
-            let answer = match cluster.request_to(leader, request(&of_leader), timeout).await {
-                Ok(answer) => answer,
+            let response = match cluster.request_to(leader, request(&of_leader), timeout).await {
+                Ok(response) => response,
                 Err(e) if e.is_retriable() => {
                     last = Some(e);
                     continue;
                 }
                 Err(e) => return Err(e),
             };
-            for (p, code, offset) in answers(answer) {
+            for (p, code, result) in decode(response) {
                 if code == 0 {
                     missing.remove(&p);
-                    found.insert(p, offset);
+                    found.insert(p, result);
                     continue;
                 }
                 let e = Error::broker(code, format_args!("{what} of {p} at broker {leader}"));
@@ -53,7 +53,7 @@ pub(super) async fn request_from_leaders<A: Api, T>(
         }
         let wait = backoff.next();
         if Instant::now() + wait > deadline {
-            let what = format!("{what} of {}: no leader of theirs answers", text::list(&missing));
+            let what = format!("{what} of {}: no leader responds", text::list(&missing));
             return Err(last.map_or_else(|| Error::new(ErrorKind::Timeout, what.clone()), |e| e.context(&what)));
         }
         tokio::time::sleep(wait).await;
@@ -61,7 +61,7 @@ pub(super) async fn request_from_leaders<A: Api, T>(
     }
 }
 
-/// The partitions by the broker that leads them; those without a leader are left out.
+/// Groups partitions by leader; those without a leader are skipped.
 async fn by_leader(
     cluster: &Cluster,
     partitions: &BTreeSet<TopicPartition>,

@@ -1,4 +1,4 @@
-//! Offsets of places in partitions, asked of their leaders: the beginning, the end, the first record at or after a time.
+//! ListOffsets: the offset of a partition's start, its end, or the first record at or after a timestamp.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use crate::config::IsolationLevel;
 use crate::error::Result;
 use crate::record::TopicPartition;
 
-/// What ListOffsets calls the end of a partition.
+/// Timestamp that means the end of a partition.
 pub(crate) const LATEST: i64 = -1;
-/// What it calls the beginning.
+/// Timestamp that means the start of a partition.
 pub(crate) const EARLIEST: i64 = -2;
 
-/// A record's place, as [`Consumer::offsets_for_times`](crate::Consumer::offsets_for_times) finds it.
+/// A record's offset and timestamp, from [`Consumer::offsets_for_times`](crate::Consumer::offsets_for_times).
 ///
 /// ```
-/// fn tell(found: ailurus::consumer::OffsetAndTimestamp) {
+/// fn print(found: ailurus::consumer::OffsetAndTimestamp) {
 ///     println!("at {} ms: offset {}", found.timestamp, found.offset);
 /// }
 /// ```
@@ -30,14 +30,14 @@ pub(crate) const EARLIEST: i64 = -2;
 pub struct OffsetAndTimestamp {
     /// The offset.
     pub offset: i64,
-    /// The record's timestamp, milliseconds since 1970; none for the beginning and the end of a log.
+    /// The record's timestamp in milliseconds since 1970; -1 for the start and the end of a log.
     pub timestamp: i64,
-    /// The epoch of the leader that wrote it, -1 where the broker does not tell (KIP-320).
+    /// The epoch of the leader that wrote it, -1 if the broker does not return it (KIP-320).
     pub leader_epoch: i32,
 }
 
-/// Asks for one place in each partition: a timestamp, [`LATEST`] or [`EARLIEST`]. An offset of -1 is the answer for a time
-/// behind the last record. A leader that has moved is asked again, for the request timeout.
+/// Requests the offset of a timestamp, [`LATEST`] or [`EARLIEST`] in each partition: -1 for a timestamp behind the last
+/// record. Retries for the request timeout if a leader has moved.
 pub(crate) async fn list_offsets(
     cluster: &Cluster,
     targets: &BTreeMap<TopicPartition, i64>,
@@ -49,20 +49,20 @@ pub(crate) async fn list_offsets(
     request_from_leaders(cluster, "listing offsets", targets.keys().cloned(), request, decode_response).await
 }
 
-/// Asks for one place in each of some partitions of one leader: the leader epoch that is known, -1 for none, and a timestamp,
-/// [`LATEST`] or [`EARLIEST`].
+/// Encodes a request to one leader: for each partition the known leader epoch, or -1, and a timestamp, [`LATEST`] or
+/// [`EARLIEST`].
 pub(crate) fn encode_request(
     targets: impl IntoIterator<Item = (TopicPartition, (i32, i64))>,
     level: IsolationLevel,
 ) -> ListOffsetsRequest {
     let topics = by_topic(targets).into_iter().map(|(name, targets)| {
-        let ask = |(partition, (leader_epoch, timestamp))| {
+        let encode = |(partition, (leader_epoch, timestamp))| {
             ListOffsetsPartition::default()
                 .with_partition_index(partition)
                 .with_current_leader_epoch(leader_epoch)
                 .with_timestamp(timestamp)
         };
-        let partitions = targets.into_iter().map(ask).collect();
+        let partitions = targets.into_iter().map(encode).collect();
         ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(partitions)
     });
     ListOffsetsRequest::default()
@@ -71,19 +71,19 @@ pub(crate) fn encode_request(
         .with_topics(topics.collect())
 }
 
-/// Of each partition the error code and what was found.
-pub(crate) fn decode_response(answer: ListOffsetsResponse) -> Vec<(TopicPartition, i16, OffsetAndTimestamp)> {
+/// Decodes a response: error code and offset of each partition.
+pub(crate) fn decode_response(response: ListOffsetsResponse) -> Vec<(TopicPartition, i16, OffsetAndTimestamp)> {
     let of_topic = |t: ListOffsetsTopicResponse| {
-        let place = |p: &ListOffsetsPartitionResponse| OffsetAndTimestamp {
+        let offset = |p: &ListOffsetsPartitionResponse| OffsetAndTimestamp {
             offset: p.offset,
             timestamp: p.timestamp,
             leader_epoch: p.leader_epoch,
         };
         let name = t.name;
         let one = move |p: ListOffsetsPartitionResponse| {
-            (TopicPartition::new(name.as_str(), p.partition_index), p.error_code, place(&p))
+            (TopicPartition::new(name.as_str(), p.partition_index), p.error_code, offset(&p))
         };
         t.partitions.into_iter().map(one)
     };
-    answer.topics.into_iter().flat_map(of_topic).collect()
+    response.topics.into_iter().flat_map(of_topic).collect()
 }

@@ -1,8 +1,8 @@
-//! What we know of the cluster: brokers, topics, leaders, coordinators; and how to reach them.
+//! The cluster: brokers, topics, leaders, coordinators, and the connections to them.
 //!
-//! A [`Client`] is the handle that everything else is made from. It keeps a snapshot of the metadata of the topics in use,
-//! renews it when it is old or found stale, and holds the connections for metadata and admin requests. Producers and consumers
-//! open connections of their own.
+//! A [`Client`] is the handle from which producers, consumers and the others are made. It has a snapshot of the metadata of
+//! the topics in use, refreshes it when it is old or stale, and owns the connections for metadata and admin requests.
+//! Producers and consumers open connections of their own.
 
 mod backoff;
 pub(crate) mod fields;
@@ -43,16 +43,16 @@ use crate::failure::{Outage, is_final};
 use crate::lock::Lock;
 use crate::wire::{Connection, Connector};
 
-/// The longest name of a topic.
+/// Maximum length of a topic's name.
 const MAX_TOPIC_NAME_BYTES: usize = 249;
-/// A broker whose fastest response took this long is far away: round trips to it are worth saving at the cost of memory.
+/// Shortest response time of a broker that counts as distant: fewer round trips to it are worth more memory.
 pub(crate) const DISTANT_ROUND_TRIP: Duration = Duration::from_millis(6);
-/// How soon a topic in use that does not exist is looked for again: no fetch and no send would log_changes that it is back.
+/// Time between lookups of a missing topic in use: no fetch and no send would notice that it is back.
 const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(5);
-/// The longest wait for what any broker can tell, metadata or a coordinator: the next one may be faster.
+/// Time limit of requests that any broker can serve, for metadata or a coordinator: the next one may be faster.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A handle on a cluster: cheap to clone, shared by producers, consumers and admin calls.
+/// A handle of a cluster: cheap to clone, shared by producers, consumers and admin calls.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -67,12 +67,12 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Client {
     cluster: Arc<Cluster>,
-    /// Ends the refresh task with the last handle.
+    /// Stops the tasks with the last handle.
     _guard: Arc<DropGuard>,
 }
 
 impl Client {
-    /// A client that connects when it is first used. Must be called within a tokio runtime.
+    /// Creates a client that connects when it is first used. Must be called within a tokio runtime.
     pub fn new(config: Config) -> Self {
         let cancel = CancellationToken::new();
         let (lookups, queue) = mpsc::channel(topic_lookup::LOOKUP_QUEUE);
@@ -95,12 +95,12 @@ impl Client {
         Self { cluster, _guard: Arc::new(cancel.drop_guard()) }
     }
 
-    /// A client that has reached the cluster.
+    /// Creates a client and connects it to the cluster.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that lists the settings that are not allowed, or names a file that can't be used;
-    /// [`ErrorKind::Authentication`] as soon as a broker does not let us in; [`ErrorKind::Connect`] that names each broker tried
-    /// and why it could not be used.
+    /// [`ErrorKind::Config`] that lists the invalid settings, or names a file that can't be used;
+    /// [`ErrorKind::Authentication`] as soon as a broker rejects the login; [`ErrorKind::Connect`] with the error of each broker
+    /// that was tried.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
         let client = Self::new(config);
@@ -108,7 +108,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Its settings.
+    /// Returns the client's settings.
     pub fn config(&self) -> &Config {
         &self.cluster.config
     }
@@ -117,8 +117,8 @@ impl Client {
         &self.cluster
     }
 
-    /// Ends the client's task and closes its connections; those of producers and consumers are closed by their own `close`,
-    /// which is to be called before: without the client they learn of no new leader.
+    /// Stops the client's tasks and closes its connections. Close producers and consumers before: without the client they learn
+    /// of no new leader.
     pub async fn close(&self) {
         self.cluster.cancel.cancel();
         self.cluster.tasks.close();
@@ -132,24 +132,24 @@ impl Client {
     }
 }
 
-/// One shared connection, or none yet; the lock is held while it is opened.
+/// A shared connection, or none yet. The lock is held while it is opened.
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
-/// See [`Client`].
+/// State of a [`Client`], shared by its handles and tasks.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     config: Config,
     settings: Connector,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    /// The topics in use: metadata is asked for these alone.
+    /// The topics in use: metadata is requested for these alone.
     interests: Interests,
-    /// To the task that looks up topics that are not known yet.
+    /// Queue of the task that looks up new topics.
     lookups: mpsc::Sender<LookupRequest>,
-    /// One refresh at a time; who waits for it takes its result. Inside: when the last one that failed began, and why.
+    /// Held by the one refresh at a time, whose result all who wait for it share. Has start and error of the last failed one.
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
     connections: Lock<HashMap<BrokerAddr, Slot>>,
-    /// Whether a broker has ever answered: it has let us in then.
+    /// True once a broker has responded, so that a login has succeeded.
     has_connected: AtomicBool,
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -161,61 +161,61 @@ impl Cluster {
         &self.config
     }
 
-    /// What runs on this client, for its health.
+    /// Returns the components that run on this client, for its health.
     pub(crate) fn components(&self) -> &ComponentRegistry {
         &self.components
     }
 
-    /// What is known now.
+    /// Returns the current metadata.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// Changes with each refresh, and when something else becomes known of a topic that was known before. A topic that is only
-    /// new is no change: it would cost as much as there are topics each time, and nobody but its caller waits for it.
+    /// Returns a receiver that is notified of each refresh and of each change of a known topic. A new topic is no change: each
+    /// one would cost as much as there are topics, and only its caller waits for it.
     pub(crate) fn updated(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
 
-    /// A topic that is known already: no wait, no request.
+    /// Returns a topic that is known already, without a request.
     pub(crate) fn cached_topic(&self, name: &str) -> Option<Arc<TopicMeta>> {
         self.snapshot.borrow().topics.get(name).cloned()
     }
 
-    /// Asks for fresh metadata of the topics in use, soon: at most once per retry backoff.
+    /// Has the metadata of the topics in use refreshed, at most once per retry backoff.
     pub(crate) fn refresh_soon(&self) {
         self.stale.notify_one();
     }
 
-    /// From now on a topic is in use, until it has not been used for the idle time of the settings.
+    /// Keeps a topic in use until it was not used for the idle time of the settings.
     pub(crate) fn interest(&self, topic: &Arc<str>) -> Arc<Interest> {
         self.interests.add(topic, Instant::now())
     }
 
-    /// From now on a topic is in use, until the pin is dropped.
+    /// Keeps a topic in use until the pin is dropped.
     pub(crate) fn pin(&self, topic: &Arc<str>) -> Pin {
         self.interests.pin(topic, Instant::now())
     }
 
-    /// A topic; from now on it is in use and kept fresh.
+    /// Returns a topic, which is in use from now on.
     ///
-    /// With `create`, and if the settings allow it, the broker is asked to create a topic that does not exist.
+    /// With `create`, and if the settings allow it, the broker creates a missing topic.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if no broker can be reached; what the broker answers, such as an
+    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if no broker can be reached; the broker's error, such as for an
     /// invalid name.
     pub(crate) async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicMeta>> {
         if let Some(topic) = self.cached_topic(name) {
             return Ok(topic);
         }
         if name.len() > MAX_TOPIC_NAME_BYTES {
-            // Not even to be asked for: a name that can't be encoded would spoil the request, others' topics with it.
+            // A name that can't be encoded would fail the whole request, with other callers' topics.
             let what = format!("a topic's name has {} bytes: allowed are 1 to {MAX_TOPIC_NAME_BYTES}", name.len());
             return Err(Error::new(ErrorKind::UnknownTopic, what));
         }
         let name: Arc<str> = name.into();
         let create = create && self.config.allow_auto_topic_creation;
-        let began = Instant::now();
+        let started = Instant::now();
         let mut backoff = self.backoff();
         let (mut creating, mut attempts) = (false, 0_u32);
         loop {
@@ -224,17 +224,17 @@ impl Cluster {
                 Err(code) => code,
             };
             let may_appear = code == code::LEADER_NOT_AVAILABLE || (create && code == code::UNKNOWN_TOPIC_OR_PARTITION);
-            if !may_appear || began.elapsed() > self.config.topic_creation_timeout {
-                return Err(unknown_topic(&name, code, create, began.elapsed()));
+            if !may_appear || started.elapsed() > self.config.topic_creation_timeout {
+                return Err(unknown_topic(&name, code, create, started.elapsed()));
             }
-            // First without, so that a topic that is created can be told from one that was there.
+            // The first request does not create it, so that a created topic can be logged as such.
             if create && code == code::UNKNOWN_TOPIC_OR_PARTITION && !creating {
                 creating = true;
                 continue;
             }
             attempts += 1;
-            // The answer for a topic that is being created is the same as for one that never will be. Most are there by the
-            // second look, so that the question is seldom asked.
+            // The response is the same for a topic that is being created and one that never will be. Most exist by the second
+            // attempt, so this request is rare.
             if attempts == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
                 let what = format!(
                     "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
@@ -246,56 +246,56 @@ impl Cluster {
         }
     }
 
-    /// Fresh metadata of the topics in use: asked for after this call began. Concurrent calls share a request, and its failure
-    /// too: it may have taken long, and must not be waited for once per caller.
+    /// Refreshes the metadata of the topics in use, by a request that starts after this call. Concurrent calls share a request,
+    /// and its failure too: it may take long, and callers must not wait for one after the other.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut failed = self.refreshing.lock().await;
         let now = self.snapshot();
-        if now.requested_at.is_some_and(|asked| asked >= began) {
+        if now.requested_at.is_some_and(|at| at >= started) {
             return Ok(now);
         }
-        if let Some((_, error)) = failed.as_ref().filter(|(asked, _)| *asked >= began) {
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= started) {
             return Err(error.clone());
         }
-        let asked = Instant::now();
-        let wanted = self.interests.expire(asked, self.config.metadata_max_idle);
-        let answer = match self.metadata(Some(&wanted), false).await {
-            Ok(answer) => answer,
+        let requested_at = Instant::now();
+        let wanted = self.interests.expire(requested_at, self.config.metadata_max_idle);
+        let response = match self.metadata(Some(&wanted), false).await {
+            Ok(response) => response,
             Err(e) => {
-                *failed = Some((asked, e.clone()));
+                *failed = Some((requested_at, e.clone()));
                 return Err(e);
             }
         };
         let is_in_use = |name: &str| self.interests.contains(name);
-        // What was looked up meanwhile stays.
-        self.snapshot.send_modify(|now| *now = Arc::new(now.refreshed(answer, asked, is_in_use)));
+        // Topics that were looked up meanwhile stay.
+        self.snapshot.send_modify(|now| *now = Arc::new(now.refreshed(response, requested_at, is_in_use)));
         Ok(self.snapshot())
     }
 
-    /// Fresh metadata of the brokers and the controller alone: its cost does not grow with the topics in use.
+    /// Refreshes the brokers and the controller only: the cost does not grow with the topics in use.
     pub(crate) async fn refresh_brokers(&self) -> Result<Arc<Snapshot>> {
         self.merge_metadata(self.metadata(Some(&[]), false).await?);
         Ok(self.snapshot())
     }
 
-    /// Takes in what an answer says of the topics in use that it names.
-    fn merge_metadata(&self, answer: MetadataResponse) {
+    /// Merges the topics in use that a response has.
+    fn merge_metadata(&self, response: MetadataResponse) {
         self.snapshot.send_if_modified(|now| {
             let mut next = (**now).clone();
-            let changed = next.merge(answer, |name| self.interests.contains(name));
+            let changed = next.merge(response, |name| self.interests.contains(name));
             *now = Arc::new(next);
             changed
         });
     }
 
-    /// Asks again for topics in use that were missing.
+    /// Looks again for missing topics in use.
     async fn refresh_missing(&self, missing: &[Arc<str>]) -> Result<()> {
         self.merge_metadata(self.metadata(Some(missing), false).await?);
         Ok(())
     }
 
-    /// Metadata of some topics, or of all; from whichever broker answers.
+    /// Requests metadata of some topics, or of all, from any broker.
     pub(crate) async fn metadata(&self, topics: Option<&[Arc<str>]>, create: bool) -> Result<MetadataResponse> {
         let name = |n: &Arc<str>| TopicName(StrBytes::from_string(n.to_string()));
         let request = MetadataRequest::default()
@@ -314,13 +314,13 @@ impl Cluster {
         Backoff::new(self.config.retry_backoff, self.config.retry_backoff_max)
     }
 
-    /// A connection of the caller's own to a broker, at the address known now.
+    /// Opens a connection to a broker for the caller alone.
     pub(crate) async fn connect(&self, broker: i32) -> Result<Connection> {
         let address = self.address(broker).await?;
         self.settings.connect(&address).await.map_err(|e| self.mark_transient_after_connect(e))
     }
 
-    /// Where a broker listens; asks for metadata if it is not known.
+    /// Returns a broker's address, after a refresh if it is not known.
     async fn address(&self, broker: i32) -> Result<BrokerAddr> {
         if let Some(address) = self.snapshot().brokers.get(&broker) {
             return Ok(address.clone());
@@ -331,7 +331,7 @@ impl Cluster {
         })
     }
 
-    /// The topics in use that could not be used when they were last asked for.
+    /// Returns the topics in use that had no metadata in the last response.
     fn missing_topics(&self) -> Vec<Arc<str>> {
         let snapshot = self.snapshot();
         snapshot.failed.keys().filter(|name| self.interests.contains(name)).cloned().collect()
@@ -346,7 +346,7 @@ impl Cluster {
     }
 }
 
-/// Reports a topic that the broker created for us: its name may be mistyped.
+/// Logs a topic that the broker has created: its name may be mistyped.
 fn log_created(topic: &TopicMeta) {
     let replication = topic.partitions.first().map_or(0, |p| p.replicas.len());
     tracing::info!(
@@ -376,7 +376,7 @@ fn unknown_topic(name: &str, code: i16, create: bool, waited: Duration) -> Error
     Error::new(ErrorKind::UnknownTopic, format!("{what} {why}"))
 }
 
-/// Renews the metadata when it is old or was found stale.
+/// Refreshes the metadata when it is old or stale, and looks for missing topics.
 async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
     let cancel = cluster.cancel.clone();
     let mut backoff = cluster.backoff();
@@ -390,7 +390,7 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
             let due = if missing.is_empty() { refresh_at } else { refresh_at.min(now + MISSING_TOPIC_INTERVAL) };
             tokio::select! {
                 () = cluster.stale.notified() => {}
-                Ok(()) = updated.changed() => continue, // fresh by somebody else's question
+                Ok(()) = updated.changed() => continue, // another request has refreshed it
                 () = tokio::time::sleep_until(due) => {
                     if due < refresh_at {
                         if let Err(e) = cluster.refresh_missing(&missing).await {
@@ -398,7 +398,7 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
                         }
                         continue;
                     }
-                    // Nothing is kept fresh before the first use.
+                    // Nothing is refreshed before the first use.
                     if cluster.snapshot().requested_at.is_none() && !cluster.has_topics_in_use() {
                         continue;
                     }
@@ -413,10 +413,10 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
                 }
                 Err(e) => {
                     if let Some(lasted) = outage.record_failure(Instant::now().into_std(), &e) {
-                        tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is tried again");
+                        tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is retried");
                     }
                     cluster.config.metrics.failed("metadata", e.kind());
-                    // Again, after the wait below; what is final is tried again when there is use for it.
+                    // Retried after the backoff below. A final error is retried when the metadata is next needed.
                     if !is_final(&e) {
                         cluster.stale.notify_one();
                     }

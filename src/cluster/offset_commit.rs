@@ -1,4 +1,4 @@
-//! Committed offsets, and the request that commits them.
+//! OffsetCommit: committed offsets, and the request that commits them.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::fields::{by_topic, topic_name};
 use crate::record::TopicPartition;
 
-/// A committed offset, or one to commit, with what goes with it.
+/// A committed offset, or one to commit, with leader epoch and metadata.
 ///
 /// ```
 /// use ailurus::OffsetAndMetadata;
@@ -20,28 +20,28 @@ use crate::record::TopicPartition;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OffsetAndMetadata {
-    /// Of the next record to handle.
+    /// The offset of the next record to handle.
     pub offset: i64,
     /// The leader epoch of the last record before it, if known.
     pub leader_epoch: Option<i32>,
-    /// Any text; brokers take up to 4,096 bytes of it unless they are told otherwise (`offset.metadata.max.bytes`).
+    /// Any text; brokers take up to 4,096 bytes of it, unless `offset.metadata.max.bytes` is another number.
     pub metadata: String,
 }
 
 impl OffsetAndMetadata {
-    /// An offset with neither leader epoch nor metadata.
+    /// Creates an offset with neither leader epoch nor metadata.
     pub fn new(offset: i64) -> Self {
         Self { offset, leader_epoch: None, metadata: String::new() }
     }
 
-    /// With the leader epoch of the last record before it.
+    /// Sets the leader epoch of the last record before it.
     #[must_use]
     pub fn with_leader_epoch(mut self, leader_epoch: i32) -> Self {
         self.leader_epoch = Some(leader_epoch).filter(|epoch| *epoch >= 0);
         self
     }
 
-    /// With a text that is given back to whoever asks for the committed offset.
+    /// Sets a text that is returned with the committed offset.
     #[must_use]
     pub fn with_metadata(mut self, metadata: impl Into<String>) -> Self {
         self.metadata = metadata.into();
@@ -49,12 +49,12 @@ impl OffsetAndMetadata {
     }
 }
 
-/// An offset of a partition.
+/// A partition and its offset.
 pub(crate) type PartitionOffset = (TopicPartition, OffsetAndMetadata);
-/// What a coordinator answered to a commit.
+/// Error codes of a commit by partition.
 pub(crate) type CommitCodes = HashMap<TopicPartition, i16>;
 
-/// A commit in the name of a generation.
+/// Encodes a commit of a member in a generation.
 pub(crate) fn encode_commit(
     group: &str,
     member_id: &str,
@@ -80,7 +80,7 @@ pub(crate) fn encode_commit(
         .with_topics(topics.collect())
 }
 
-pub(crate) fn decode_commit_response(answer: &OffsetCommitResponse) -> CommitCodes {
-    let topics = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
+pub(crate) fn decode_commit_response(response: &OffsetCommitResponse) -> CommitCodes {
+    let topics = response.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
     topics.map(|(name, p)| (TopicPartition::new(name.as_str(), p.partition_index), p.error_code)).collect()
 }

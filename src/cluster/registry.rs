@@ -1,22 +1,23 @@
-//! What runs on a client and has a health of its own.
+//! The components that run on a client and are part of its health.
 
-use crate::lock::Lock;
 use std::any::Any;
 use std::sync::{Arc, MutexGuard, Weak};
 
-/// What runs on a client. Of which types that is, the layers above know; it is kept for as long as they keep it.
+use crate::lock::Lock;
+
+/// The components that run on a client. Their types belong to the layers above, which own them.
 #[derive(Debug, Default)]
 pub(crate) struct ComponentRegistry(Lock<Vec<Weak<dyn Any + Send + Sync>>>);
 
 impl ComponentRegistry {
-    pub(crate) fn add<T: Any + Send + Sync>(&self, running: &Arc<T>) {
-        let weak = Arc::downgrade(running);
+    pub(crate) fn add<T: Any + Send + Sync>(&self, component: &Arc<T>) {
+        let weak = Arc::downgrade(component);
         let mut all = self.lock();
         all.retain(|w| w.strong_count() > 0);
         all.push(weak);
     }
 
-    /// Those of a type that still run, in the order in which they began.
+    /// Returns the components of a type that are still running, in the order in which they started.
     pub(crate) fn running<T: Any + Send + Sync>(&self) -> Vec<Arc<T>> {
         let all: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
         all.into_iter().filter_map(|any| any.downcast().ok()).collect()
@@ -32,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_is_found_by_its_type_while_it_lives() {
+    fn components_are_found_by_type_while_they_live() {
         let registry = ComponentRegistry::default();
         let (one, two, other) = (Arc::new(1_u8), Arc::new(2_u8), Arc::new("other"));
         registry.add(&one);

@@ -19,43 +19,44 @@ use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
 use crate::wire::{Api, Connection, SUPPORTED_APIS, api_versions_request};
 
-/// Whether a request fails so whichever broker is requests. One of them may refuse a login that others take: it restarts, for example.
+/// Returns whether a request fails in the same way with every broker. A rejected login is not among these: a broker that
+/// restarts may reject one that others accept.
 fn is_client_side(e: &Error) -> bool {
     is_final(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
 }
 
-/// The kind of all of them, if they are of one.
+/// Returns the kind of the errors, if all have the same.
 fn common_kind(errors: &[Error]) -> Option<ErrorKind> {
     let first = errors.first()?.kind();
     errors.iter().all(|e| e.kind() == first).then_some(first)
 }
 
-/// The type of a broker among the resources that have settings.
+/// Type of a broker among the resources that have settings.
 const BROKER_RESOURCE: i8 = 4;
-/// The broker's setting that lets it create topics that are requests for.
+/// The broker's setting by which it creates missing topics.
 const AUTO_CREATION: &str = "auto.create.topics.enable";
 
-/// How long one broker is given before another is requests as well.
+/// Time after which a request is sent to another broker, too.
 const HEDGE_DELAY: Duration = Duration::from_secs(1);
 
-/// An API that only a controller of KRaft serves: brokers register with it.
+/// API that only a KRaft controller serves: brokers register with it.
 const BROKER_REGISTRATION: i16 = 62;
-/// The API that every broker serves, and no controller.
+/// API that every broker serves, and no controller.
 const METADATA: i16 = 3;
 
-/// Whether these are the APIs of a controller's port, where no client has business.
+/// Returns whether these are the APIs of a controller, which clients do not use.
 fn is_controller(served: &[ApiVersion]) -> bool {
     let serves = |key| served.iter().any(|api| api.api_key == key);
     serves(BROKER_REGISTRATION) && !serves(METADATA)
 }
 
-/// What a broker serves in place of an API that it was requests for in vain.
+/// Explains an unsupported API by the versions that the broker offers.
 async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
     let served = connection.request(api_versions_request(), timeout).await.ok()?.api_keys;
     let &(key, name, (min, max)) = SUPPORTED_APIS.iter().find(|(_, name, _)| *name == A::NAME)?;
     if is_controller(&served) {
         let what = format!(
-            "{} is the port of a controller, not of a broker: clients use the port of a listener of the brokers",
+            "{} is the port of a controller, not of a broker: use the port of one of the brokers' listeners",
             connection.peer()
         );
         return Some(Error::new(ErrorKind::Unsupported, what));
@@ -63,24 +64,24 @@ async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration)
     let what = match served.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version)) {
         None => format!("it serves {} others, and ailurus cluster api-versions lists them", served.len()),
         Some((low, high)) if high < min || low > max => {
-            format!("it serves versions {low} to {high}, and this client speaks {min} to {max}")
+            format!("it serves versions {low} to {high}, and this client supports {min} to {max}")
         }
-        Some(_) => return None, // the request could not be written: its own error says why
+        Some(_) => return None, // the request could not be encoded: its error has the reason
     };
     let peer = connection.peer();
     Some(Error::new(ErrorKind::Unsupported, format!("{peer} does not serve {name} (API {key}): {what}")))
 }
 
 impl Cluster {
-    /// Sends a request that changes nothing to whichever broker answers: known brokers first, those with a connection before
-    /// the others, then the configured ones. One that has not answered for [`HEDGE_DELAY`] is still waited for, but the next one
-    /// is requests as well: a broker that hangs holds nothing up.
+    /// Sends a read-only request to any broker: known brokers first, those with a connection before the others, then the
+    /// configured ones. If there is no response within [`HEDGE_DELAY`], the request is sent to the next one, too, and the first
+    /// response counts: a broker that hangs delays nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] that names each broker errors and why it could not be used; [`ErrorKind::Config`] if a file of the
-    /// settings can't be used.
+    /// [`ErrorKind::Connect`] with the error of each broker that was tried; [`ErrorKind::Config`] if a file of the settings can't
+    /// be used.
     pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut errors = Vec::new();
         let mut candidates = self.candidates().into_iter();
         let mut requests = FuturesUnordered::new();
@@ -96,7 +97,7 @@ impl Cluster {
             tokio::select! {
                 Some(outcome) = requests.next() => match outcome {
                     Ok(response) => return Ok(response),
-                    // With another broker it would be the same.
+                    // It would be the same with another broker.
                     Err(e) if is_client_side(&e) => return Err(e),
                     Err(e) => errors.push(e),
                 },
@@ -105,7 +106,7 @@ impl Cluster {
         }
         let what = format!(
             "no broker could be reached in {:.1?}; errors {}; check REDPANDA_BROKERS and that the brokers run",
-            began.elapsed(),
+            started.elapsed(),
             errors.iter().map(Error::full).collect::<Vec<_>>().join("; ")
         );
         match common_kind(&errors) {
@@ -122,7 +123,7 @@ impl Cluster {
         self.request_at(&address, request, timeout).await
     }
 
-    /// Sends a request to an address over the connection shared for this purpose.
+    /// Sends a request to an address, over the connection that such requests share.
     pub(crate) async fn request_at<A: Api>(
         &self,
         at: &BrokerAddr,
@@ -145,16 +146,16 @@ impl Cluster {
         }
     }
 
-    /// The versions of each API that a broker serves.
+    /// Returns the versions of each API that a broker serves.
     pub(crate) async fn api_versions(&self, broker: i32) -> Result<ApiVersionsResponse> {
-        let answer = self.request_to(broker, api_versions_request(), self.config.request_timeout).await?;
-        match answer.error_code {
-            0 => Ok(answer),
-            code => Err(Error::broker(code, format_args!("asking broker {broker} for its API versions"))),
+        let response = self.request_to(broker, api_versions_request(), self.config.request_timeout).await?;
+        match response.error_code {
+            0 => Ok(response),
+            code => Err(Error::broker(code, format_args!("requesting the API versions of broker {broker}"))),
         }
     }
 
-    /// Returns whether brokers create topics that are requests for, if one says so: it may not let us see its settings.
+    /// Returns whether brokers create missing topics; `None` if they do not return that setting.
     pub(super) async fn creates_topics(&self) -> Option<bool> {
         let broker = *self.snapshot().brokers.keys().min()?;
         let resource = DescribeConfigsResource::default()
@@ -162,29 +163,28 @@ impl Cluster {
             .with_resource_name(StrBytes::from_string(broker.to_string()))
             .with_configuration_keys(Some(vec![StrBytes::from_static_str(AUTO_CREATION)]));
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-        let answer = self.request_to(broker, request, self.lookup_timeout()).await.ok()?;
-        let mut settings = answer.results.iter().filter(|r| r.error_code == 0).flat_map(|r| &r.configs);
+        let response = self.request_to(broker, request, self.lookup_timeout()).await.ok()?;
+        let mut settings = response.results.iter().filter(|r| r.error_code == 0).flat_map(|r| &r.configs);
         settings.find(|c| c.name.as_str() == AUTO_CREATION)?.value.as_ref()?.parse().ok()
     }
 
-    /// The broker id of a group's coordinator; its address is known afterwards.
-    ///
-    /// Tried again while the coordinator is being elected or loads, for the request timeout.
+    /// Returns the broker id of a group's coordinator, whose address is known afterwards. Retries for the request timeout while
+    /// the coordinator is being elected or loads.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
         let deadline = Instant::now() + self.config.request_timeout;
         let mut backoff = self.backoff();
         loop {
             let key = StrBytes::from_string(group.to_owned());
             let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
-            let answer = self.request_any(request, self.lookup_timeout()).await?;
-            if answer.error_code == 0 {
-                self.add_coordinator(&answer);
-                return Ok(answer.node_id.0);
+            let response = self.request_any(request, self.lookup_timeout()).await?;
+            if response.error_code == 0 {
+                self.add_coordinator(&response);
+                return Ok(response.node_id.0);
             }
             let wait = backoff.next();
-            if !is_retriable_code(answer.error_code) || Instant::now() + wait > deadline {
+            if !is_retriable_code(response.error_code) || Instant::now() + wait > deadline {
                 return Err(Error::broker(
-                    answer.error_code,
+                    response.error_code,
                     format_args!("finding the coordinator of group {group:?}"),
                 ));
             }
@@ -192,21 +192,21 @@ impl Cluster {
         }
     }
 
-    /// A coordinator's address may be news.
-    fn add_coordinator(&self, answer: &FindCoordinatorResponse) {
-        let at = broker_address(&answer.host, answer.port);
+    /// Adds a coordinator's address to the snapshot.
+    fn add_coordinator(&self, response: &FindCoordinatorResponse) {
+        let at = broker_address(&response.host, response.port);
         self.snapshot.send_if_modified(|s| {
-            let new = s.brokers.get(&answer.node_id.0) != Some(&at);
+            let new = s.brokers.get(&response.node_id.0) != Some(&at);
             if new {
                 let mut next = (**s).clone();
-                next.brokers.insert(answer.node_id.0, at);
+                next.brokers.insert(response.node_id.0, at);
                 *s = Arc::new(next);
             }
             new
         });
     }
 
-    /// Every address that may answer, once.
+    /// Returns the addresses to try, in their order.
     fn candidates(&self) -> Vec<BrokerAddr> {
         let snapshot = self.snapshot();
         let mut known: Vec<_> = snapshot.brokers.values().cloned().collect();
@@ -226,8 +226,8 @@ impl Cluster {
         slot.and_then(|s| s.try_lock().ok().and_then(|c| c.as_ref().map(|c| !c.is_closed()))).unwrap_or(false)
     }
 
-    /// Who was let in once may have to wait to be let in again: while brokers are restarted one after the other, or a file of the
-    /// settings is replaced, refusals are an outage.
+    /// Makes a rejected login transient if one succeeded before: it may be rejected for a while, when brokers restart one after
+    /// the other or a file of the settings is replaced.
     pub(super) fn mark_transient_after_connect(&self, e: Error) -> Error {
         let has_connected = self.has_connected.load(Ordering::Relaxed);
         if has_connected && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) {
@@ -237,6 +237,7 @@ impl Cluster {
         }
     }
 
+    /// Returns the connection to an address that requests share, and opens it if necessary.
     async fn shared_connection(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
         let slot = {
@@ -264,13 +265,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_controller_is_known_by_what_it_serves() {
+    fn a_controller_is_recognised_by_its_apis() {
         let of = |keys: &[i16]| {
             is_controller(&keys.iter().map(|key| ApiVersion::default().with_api_key(*key)).collect::<Vec<_>>())
         };
         assert!(of(&[1, 18, 52, BROKER_REGISTRATION]));
         assert!(!of(&[METADATA, 18]), "a broker");
         assert!(!of(&[METADATA, 18, BROKER_REGISTRATION]), "a broker that forwards");
-        assert!(!of(&[18]), "who knows");
+        assert!(!of(&[18]), "neither");
     }
 }

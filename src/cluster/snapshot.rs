@@ -1,4 +1,4 @@
-//! What the last metadata said: brokers, topics, leaders. A snapshot never changes; a refresh makes the next one.
+//! Metadata of the cluster: brokers, topics, leaders. A snapshot never changes; a refresh makes the next one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use super::topics::TopicMap;
 use crate::code;
 use crate::config::BrokerAddr;
 
-/// So many answers in a row with an older election are believed: a topic without an id may have been deleted and created again,
-/// and elections count anew. A broker that lags behind has caught up by then.
+/// Number of responses in a row with an older leader epoch that are ignored. Then it is believed: a topic without an id may
+/// have been recreated, so that its epochs start again. A broker that lags behind has caught up by then.
 const MAX_EPOCH_REWINDS: u8 = 5;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionMeta {
-    /// The broker to produce to and fetch from; none while one is elected.
+    /// The broker to produce to and fetch from; none during an election.
     pub(crate) leader: Option<i32>,
-    /// Grows with each election; -1 where the broker does not tell.
+    /// Number that grows with each election; -1 if the broker does not return it.
     pub(crate) leader_epoch: i32,
-    /// How many answers in a row had an older election than this one.
+    /// Number of responses in a row that had an older leader epoch.
     epoch_rewinds: u8,
     pub(crate) replicas: Vec<i32>,
     pub(crate) in_sync: Vec<i32>,
@@ -35,10 +35,10 @@ pub(crate) struct PartitionMeta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicMeta {
     pub(crate) name: Arc<str>,
-    /// Another one after a topic was deleted and created again; brokers before Metadata 10 do not tell.
+    /// The topic's id, which changes when it is recreated; brokers before Metadata 10 have none.
     pub(crate) id: Option<Uuid>,
     pub(crate) internal: bool,
-    /// By partition number.
+    /// The partitions by number.
     pub(crate) partitions: Vec<PartitionMeta>,
 }
 
@@ -48,18 +48,18 @@ impl TopicMeta {
     }
 }
 
-/// What is known of the cluster at one time.
+/// The cluster's metadata at one time.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    /// When all topics in use were last asked for; none before the first answer.
+    /// Time of the last request for all topics in use; none before the first response.
     pub(crate) requested_at: Option<Instant>,
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: HashMap<i32, BrokerAddr>,
-    /// Of those brokers that have one.
+    /// The racks of brokers that have one.
     pub(crate) racks: HashMap<i32, String>,
     pub(crate) topics: TopicMap,
-    /// TopicMap in use that can't be used now, with the error code.
+    /// Topics in use without metadata, with the error code.
     pub(crate) failed: HashMap<Arc<str>, i16>,
 }
 
@@ -76,30 +76,36 @@ impl Snapshot {
         }
     }
 
-    /// The next snapshot, from an answer to a question for all topics in use; those that are not in use any more are left out.
-    pub(super) fn refreshed(&self, answer: MetadataResponse, asked: Instant, is_in_use: impl Fn(&str) -> bool) -> Self {
+    /// Returns the next snapshot, from the response to a request for all topics in use. Topics that are not in use any more are
+    /// dropped.
+    pub(super) fn refreshed(
+        &self,
+        response: MetadataResponse,
+        requested_at: Instant,
+        is_in_use: impl Fn(&str) -> bool,
+    ) -> Self {
         let mut next = self.clone();
-        next.requested_at = Some(asked);
-        next.merge(answer, &is_in_use);
+        next.requested_at = Some(requested_at);
+        next.merge(response, &is_in_use);
         next.topics.retain(&is_in_use);
         next.failed.retain(|name, _| is_in_use(name));
         next
     }
 
-    /// Takes in an answer to a question for some topics; what was not asked for stays as it is, and a topic that is not in use
-    /// is left out. Returns whether anything was known before of a topic that is another one now.
-    pub(super) fn merge(&mut self, answer: MetadataResponse, is_in_use: impl Fn(&str) -> bool) -> bool {
-        self.cluster_id = answer.cluster_id.map(|s| s.to_string()).or(self.cluster_id.take());
-        self.controller = Some(answer.controller_id.0).filter(|id| *id >= 0);
+    /// Merges the response to a request for some topics: the others stay as they are, and a topic that is not in use is
+    /// skipped. Returns whether anything changed that was known before.
+    pub(super) fn merge(&mut self, response: MetadataResponse, is_in_use: impl Fn(&str) -> bool) -> bool {
+        self.cluster_id = response.cluster_id.map(|s| s.to_string()).or(self.cluster_id.take());
+        self.controller = Some(response.controller_id.0).filter(|id| *id >= 0);
         let mut changed = false;
-        if !answer.brokers.is_empty() {
+        if !response.brokers.is_empty() {
             let before = std::mem::take(&mut self.brokers);
-            self.brokers = answer.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
+            self.brokers = response.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
             changed |= before != self.brokers;
             let rack = |b: &MetadataResponseBroker| Some((b.node_id.0, b.rack.as_ref()?.to_string()));
-            self.racks = answer.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
+            self.racks = response.brokers.iter().filter_map(rack).filter(|(_, rack)| !rack.is_empty()).collect();
         }
-        for t in answer.topics {
+        for t in response.topics {
             let Some(name) = t.name.as_ref().map(|n| Arc::<str>::from(n.0.as_str())) else { continue };
             if !is_in_use(&name) {
                 continue;
@@ -112,7 +118,7 @@ impl Snapshot {
                 changed |= self.topics.insert(new);
             } else {
                 if t.error_code == code::UNKNOWN_TOPIC_OR_PARTITION && self.topics.remove(&name) {
-                    tracing::warn!(topic = %name, "the topic is gone: it was deleted, or the broker asked does not know it");
+                    tracing::warn!(topic = %name, "the topic is missing: it was deleted, or the broker does not know it yet");
                 }
                 changed |= self.failed.insert(name, t.error_code) != Some(t.error_code);
             }
@@ -125,12 +131,12 @@ pub(crate) fn broker_address(host: &str, port: i32) -> BrokerAddr {
     BrokerAddr::new(host, u16::try_from(port).unwrap_or(0))
 }
 
-/// A topic as an answer has it. Of a partition whose leader epoch is older than the one known, what is known stays, for a
-/// few answers: brokers learn of an election one after the other.
+/// Decodes a topic of a metadata response. If the leader epoch of a partition is older than the known one, the known state
+/// stays, for a few responses: brokers learn of an election one after the other.
 pub(crate) fn topic_meta(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
     let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
     let known = known.filter(|k| k.id == id);
-    // Brokers list all partitions: a number beyond theirs is damage, and nothing is allocated for it.
+    // Brokers list all partitions: a larger index is damage, and nothing is allocated for it.
     let listed =
         |p: &MetadataResponsePartition| usize::try_from(p.partition_index).ok().filter(|i| *i < t.partitions.len());
     let count = t.partitions.iter().filter_map(listed).max().map_or(0, |last| last + 1);
@@ -158,9 +164,9 @@ fn log_changes(known: Option<&TopicMeta>, new: &TopicMeta) {
     let Some(known) = known else { return };
     let (before, after) = (known.partitions.len(), new.partitions.len());
     if known.id != new.id {
-        tracing::warn!(topic = %new.name, "the topic was deleted and created again");
+        tracing::warn!(topic = %new.name, "the topic was deleted and recreated");
     } else if before != after {
-        // Keys hash to a partition modulo their number: from here on a key may go to another partition than before.
+        // The partition of a key is its hash modulo their number, so most keys move to another one.
         tracing::warn!(topic = %new.name, before, after, "the topic's number of partitions has changed");
     }
 }
@@ -179,7 +185,7 @@ mod tests {
             .with_leader_epoch(epoch)
     }
 
-    fn answer(error: i16, id: u128, partitions: Vec<MetadataResponsePartition>) -> MetadataResponse {
+    fn metadata(error: i16, id: u128, partitions: Vec<MetadataResponsePartition>) -> MetadataResponse {
         let topic = MetadataResponseTopic::default()
             .with_name(Some(TopicName("t".into())))
             .with_error_code(error)
@@ -189,9 +195,9 @@ mod tests {
         MetadataResponse::default().with_brokers(vec![broker]).with_topics(vec![topic])
     }
 
-    /// The next snapshot, with all topics in use.
-    fn next(s: &Snapshot, answer: MetadataResponse, now: Instant) -> Snapshot {
-        s.refreshed(answer, now, |_| true)
+    /// Returns the next snapshot, with all topics in use.
+    fn next(s: &Snapshot, response: MetadataResponse, now: Instant) -> Snapshot {
+        s.refreshed(response, now, |_| true)
     }
 
     #[allow(clippy::unwrap_used)]
@@ -204,40 +210,40 @@ mod tests {
     }
 
     #[test]
-    fn an_older_election_does_not_undo_a_newer_one() {
+    fn an_older_leader_epoch_does_not_replace_a_newer_one() {
         let now = Instant::now();
-        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 2, 7), partition(1, 3, 4)]), now);
-        let s = next(&s, answer(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
+        let s = next(&Snapshot::empty(), metadata(0, 1, vec![partition(0, 2, 7), partition(1, 3, 4)]), now);
+        let s = next(&s, metadata(0, 1, vec![partition(0, 1, 6), partition(1, 1, 5)]), now);
         assert_eq!(leaders(&s), [Some(2), Some(1)]);
         assert_eq!(s.brokers[&1].to_string(), "h:9");
     }
 
     #[test]
-    fn a_topic_made_anew_that_has_no_id_starts_over_after_a_few_answers() {
+    fn a_recreated_topic_without_id_starts_over_after_a_few_responses() {
         let now = Instant::now();
-        let mut s = next(&Snapshot::empty(), answer(0, 0, vec![partition(0, 2, 7)]), now);
+        let mut s = next(&Snapshot::empty(), metadata(0, 0, vec![partition(0, 2, 7)]), now);
         for _ in 0..MAX_EPOCH_REWINDS {
-            s = next(&s, answer(0, 0, vec![partition(0, 1, 0)]), now);
+            s = next(&s, metadata(0, 0, vec![partition(0, 1, 0)]), now);
             assert_eq!(leaders(&s), [Some(2)], "it may be a broker that lags behind");
         }
-        let s = next(&s, answer(0, 0, vec![partition(0, 1, 0)]), now);
+        let s = next(&s, metadata(0, 0, vec![partition(0, 1, 0)]), now);
         assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]
-    fn a_topic_made_anew_starts_over() {
+    fn a_recreated_topic_starts_over() {
         let now = Instant::now();
-        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 2, 7), partition(1, 2, 7)]), now);
-        let s = next(&s, answer(0, 2, vec![partition(0, 1, 0)]), now);
-        assert_eq!(leaders(&s), [Some(1)], "the epochs of the old topic say nothing of the new one");
+        let s = next(&Snapshot::empty(), metadata(0, 1, vec![partition(0, 2, 7), partition(1, 2, 7)]), now);
+        let s = next(&s, metadata(0, 2, vec![partition(0, 1, 0)]), now);
+        assert_eq!(leaders(&s), [Some(1)], "the epochs of the old topic do not count");
     }
 
     #[test]
-    fn what_is_new_leaves_the_rest_as_it_is_and_only_what_was_known_counts_as_a_change() {
+    fn merging_a_new_topic_is_no_change_of_known_ones() {
         let all = |_: &str| true;
-        let mut s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), Instant::now());
+        let mut s = next(&Snapshot::empty(), metadata(0, 1, vec![partition(0, 1, 0)]), Instant::now());
         let before = s.clone();
-        let mut other = answer(0, 2, vec![partition(0, 1, 0)]);
+        let mut other = metadata(0, 2, vec![partition(0, 1, 0)]);
         other.topics[0].name = Some(TopicName("other".into()));
         assert!(!s.merge(other.clone(), all), "it is only new");
         assert_eq!((s.requested_at, s.topics.len()), (before.requested_at, 2));
@@ -245,35 +251,35 @@ mod tests {
         other.topics[0].name = Some(TopicName("unused".into()));
         assert!(!s.merge(other, |name| name != "unused"));
         assert_eq!(s.topics.len(), 2);
-        let s = s.refreshed(answer(0, 1, vec![partition(0, 1, 0)]), Instant::now(), |name| name == "t");
+        let s = s.refreshed(metadata(0, 1, vec![partition(0, 1, 0)]), Instant::now(), |name| name == "t");
         assert_eq!((s.topics.len(), s.topics.get("other")), (1, None), "it is not in use any more");
     }
 
     #[test]
-    fn growth_and_elections_show() {
+    fn more_partitions_and_elections_are_applied() {
         let now = Instant::now();
-        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
+        let s = next(&Snapshot::empty(), metadata(0, 1, vec![partition(0, 1, 0)]), now);
         let electing = partition(0, 1, 1).with_error_code(code::LEADER_NOT_AVAILABLE);
-        let s = next(&s, answer(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
+        let s = next(&s, metadata(0, 1, vec![partition(2, 1, 0), electing, partition(1, -1, 0)]), now);
         assert_eq!(leaders(&s), [None, None, Some(1)]);
         assert_eq!(known(&s).partition(3), None);
         assert_eq!(known(&s).partition(-1), None);
     }
 
     #[test]
-    fn a_partition_number_out_of_range_is_left_out() {
+    fn a_partition_index_out_of_range_is_ignored() {
         let partitions = vec![partition(i32::MAX, 1, 0), partition(0, 1, 0), partition(-1, 1, 0)];
-        let s = next(&Snapshot::empty(), answer(0, 1, partitions), Instant::now());
+        let s = next(&Snapshot::empty(), metadata(0, 1, partitions), Instant::now());
         assert_eq!(leaders(&s), [Some(1)]);
     }
 
     #[test]
-    fn a_deleted_topic_is_forgotten_and_a_passing_error_is_not_a_deletion() {
+    fn a_deleted_topic_is_removed_but_not_on_a_transient_error() {
         let now = Instant::now();
-        let s = next(&Snapshot::empty(), answer(0, 1, vec![partition(0, 1, 0)]), now);
-        let s = next(&s, answer(code::LEADER_NOT_AVAILABLE, 0, vec![]), now);
+        let s = next(&Snapshot::empty(), metadata(0, 1, vec![partition(0, 1, 0)]), now);
+        let s = next(&s, metadata(code::LEADER_NOT_AVAILABLE, 0, vec![]), now);
         assert_eq!(leaders(&s), [Some(1)]);
-        let s = next(&s, answer(code::UNKNOWN_TOPIC_OR_PARTITION, 0, vec![]), now);
+        let s = next(&s, metadata(code::UNKNOWN_TOPIC_OR_PARTITION, 0, vec![]), now);
         assert!(s.topics.get("t").is_none());
         assert_eq!(s.failed["t"], code::UNKNOWN_TOPIC_OR_PARTITION);
     }

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::*;
 
 const METADATA: i16 = 3;
-/// More than what does not wait for a broker that hangs can need.
+/// Time that is enough for whatever does not wait for a broker that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(PATIENCE, what).await.expect("nothing waits for the broker that hangs")
 }
 
-/// An address where connections are taken and nothing is ever answered, as at a broker that is stopped (SIGSTOP).
+/// Returns an address that accepts connections and never responds, as a broker that is stopped (SIGSTOP).
 async fn hung() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -28,14 +28,14 @@ async fn hung() -> (TcpListener, String) {
 
 fn config(brokers: &str) -> Config {
     let ms = Duration::from_millis;
-    // Who waits for a broker that hangs is waited for in vain.
+    // Longer than the tests wait: a call that waits for a broker that hangs fails them.
     let timeouts =
         Config::builder().connect_timeout(2 * PATIENCE).request_timeout(2 * PATIENCE).delivery_timeout(4 * PATIENCE);
     timeouts.brokers(brokers).retry_backoff(ms(5)).retry_backoff_max(ms(50)).build().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_that_wait_for_a_refresh_share_its_failure() {
+async fn concurrent_refreshes_share_a_failure() {
     let (_listener, address) = hung().await;
     let client = Client::new(config(&address));
     let began = Instant::now();
@@ -46,7 +46,7 @@ async fn callers_that_wait_for_a_refresh_share_its_failure() {
 }
 
 #[tokio::test]
-async fn a_topic_in_use_stays_so_when_a_search_for_it_fails() {
+async fn a_topic_stays_in_use_when_a_lookup_fails() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     let client = Client::new(config(&broker.bootstrap()));
     let cluster = client.cluster();
@@ -56,14 +56,14 @@ async fn a_topic_in_use_stays_so_when_a_search_for_it_fails() {
     cluster.refresh().await.unwrap();
     assert!(cluster.topic("t", false).await.unwrap_err().is_unknown_topic());
     broker.create_topic("t", 1).unwrap();
-    assert!(cluster.refresh().await.unwrap().topics.get("t").is_some(), "who used it learns that it is back");
+    assert!(cluster.refresh().await.unwrap().topics.get("t").is_some(), "a user learns that it is back");
     assert!(cluster.topic("other", false).await.is_err());
     assert!(!cluster.interests.contains("other"), "nobody uses it");
     client.close().await;
 }
 
 #[tokio::test]
-async fn a_name_that_no_topic_can_have_spoils_no_refresh() {
+async fn an_invalid_name_does_not_fail_refreshes() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     let client = Client::new(config(&broker.bootstrap()));
     let e = client.cluster().topic(&"n".repeat(40_000), true).await.unwrap_err();
@@ -73,13 +73,13 @@ async fn a_name_that_no_topic_can_have_spoils_no_refresh() {
 }
 
 #[tokio::test]
-async fn a_broker_that_hangs_does_not_hold_up_the_others() {
+async fn a_broker_that_hangs_does_not_delay_the_others() {
     let broker = Broker::start(BrokerConfig::default().nodes(2)).await.unwrap();
-    // One that hangs from the start: the next one answers long before it is given up.
+    // One that hangs from the start: the next one responds long before its timeout.
     let (_listener, address) = hung().await;
     let client = Client::new(config(&format!("{address},{}", broker.bootstrap())));
     soon(client.cluster().refresh()).await.unwrap();
-    // One that hangs while it has our connection.
+    // One that hangs while the client has a connection to it.
     broker.set_hook(|r| (r.api_key == METADATA && r.node == 1).then_some(Fault::Delay(Duration::from_secs(600))));
     let all = MetadataRequest::default().with_topics(None);
     for _ in 0..4 {
@@ -89,7 +89,7 @@ async fn a_broker_that_hangs_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn a_closed_client_says_so_and_does_not_wait_for_a_broker_that_hangs() {
+async fn close_does_not_wait_for_a_broker_that_hangs() {
     let (listener, address) = hung().await;
     let client = Client::new(config(&address));
     let refresh = tokio::spawn({
@@ -104,7 +104,7 @@ async fn a_closed_client_says_so_and_does_not_wait_for_a_broker_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_topic_in_use_that_is_missing_is_looked_for() {
+async fn a_missing_topic_in_use_is_looked_for() {
     let client = Client::new(Config::default());
     let cluster = client.cluster();
     let mut snapshot = (*cluster.snapshot()).clone();
@@ -115,44 +115,44 @@ async fn a_topic_in_use_that_is_missing_is_looked_for() {
     assert_eq!(cluster.missing_topics(), ["gone".into()]);
 }
 
-/// Counts the topics that each metadata request asks for.
+/// Counts the topics of each metadata request.
 fn count_topics(broker: &Broker) -> Arc<Mutex<Vec<usize>>> {
-    let asked = Arc::<Mutex<Vec<usize>>>::default();
-    let counts = Arc::clone(&asked);
+    let counts = Arc::<Mutex<Vec<usize>>>::default();
+    let counter = Arc::clone(&counts);
     broker.set_hook(move |r| {
         if r.api_key == METADATA {
             let request = MetadataRequest::decode(&mut r.body.clone(), r.version).unwrap();
-            counts.lock().unwrap().push(request.topics.map_or(0, |topics| topics.len()));
+            counter.lock().unwrap().push(request.topics.map_or(0, |topics| topics.len()));
         }
         None
     });
-    asked
+    counts
 }
 
 #[tokio::test]
-async fn new_topics_are_asked_for_alone_and_together() {
+async fn new_topics_are_requested_alone_and_together() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     let client = Client::new(config(&broker.bootstrap()));
     let names: Vec<_> = (0..200).map(|i| format!("t{i}")).collect();
     for name in &names {
         broker.create_topic(name, 1).unwrap();
     }
-    let asked = count_topics(&broker);
+    let counts = count_topics(&broker);
     let (first, rest) = names.split_at(100);
     for name in first {
         client.cluster().topic(name, false).await.unwrap();
     }
-    assert_eq!(*asked.lock().unwrap(), [1; 100], "each alone: what is known is not asked for again");
-    asked.lock().unwrap().clear();
+    assert_eq!(*counts.lock().unwrap(), [1; 100], "each alone: known topics are not requested again");
+    counts.lock().unwrap().clear();
     join_all(rest.iter().map(|name| client.cluster().topic(name, false))).await;
-    let requests = asked.lock().unwrap().clone();
+    let requests = counts.lock().unwrap().clone();
     assert_eq!(requests.iter().sum::<usize>(), 100, "{requests:?}");
     assert!(requests.len() <= 2, "they share requests: {requests:?}");
     client.close().await;
 }
 
 #[tokio::test]
-async fn an_admin_call_does_not_ask_for_the_topics_in_use() {
+async fn admin_calls_do_not_refresh_the_topics_in_use() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     let client = Client::new(config(&broker.bootstrap()));
     for i in 0..50 {
@@ -160,19 +160,19 @@ async fn an_admin_call_does_not_ask_for_the_topics_in_use() {
         broker.create_topic(&name, 1).unwrap();
         client.cluster().topic(&name, false).await.unwrap();
     }
-    let asked = count_topics(&broker);
+    let counts = count_topics(&broker);
     let admin = crate::Admin::new(&client);
     admin.create_topic("new", 1, None).await.unwrap();
     admin.create_partitions("new", 2).await.unwrap();
     admin.list_groups().await.unwrap();
     admin.delete_topic("new").await.unwrap();
-    let requests = asked.lock().unwrap().clone();
+    let requests = counts.lock().unwrap().clone();
     assert!(!requests.is_empty() && requests.iter().all(|topics| *topics <= 1), "{requests:?}");
     client.close().await;
 }
 
 #[tokio::test]
-async fn a_topic_that_is_not_used_any_more_is_forgotten() {
+async fn an_unused_topic_is_forgotten() {
     let broker = Broker::start(BrokerConfig::default()).await.unwrap();
     broker.create_topic("used", 1).unwrap();
     broker.create_topic("unused", 1).unwrap();
@@ -191,7 +191,7 @@ async fn a_topic_that_is_not_used_any_more_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_topic_that_the_broker_will_not_create_is_no_wait() {
+async fn a_topic_that_the_broker_does_not_create_fails_at_once() {
     let broker = Broker::start(BrokerConfig::default().auto_create(false)).await.unwrap();
     let mut settings = config(&broker.bootstrap());
     settings.topic_creation_timeout = 2 * PATIENCE;

@@ -1,4 +1,4 @@
-//! Looks up topics that are not known yet: those that are asked for while a request is in flight share the next one.
+//! Looks up topics that are not known yet. Those that are wanted while a request is in flight share the next one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use super::{Cluster, log_created};
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Number of topics that one request asks for at most.
+/// Maximum number of topics in one request.
 const TOPICS_PER_REQUEST: usize = 1000;
-/// Number of look-ups that may wait for the task to take them.
+/// Maximum number of lookups in the task's queue.
 pub(super) const LOOKUP_QUEUE: usize = 1000;
 
-/// A topic, or the error code that a broker has for it.
+/// A topic, or the broker's error code for it.
 pub(super) type LookupResult = Result<Arc<TopicMeta>, i16>;
 
-/// One caller's question.
+/// A caller's request to look up a topic.
 #[derive(Debug)]
 pub(super) struct LookupRequest {
     name: Arc<str>,
-    /// Whether the broker may create it.
+    /// True if the broker may create it.
     create: bool,
     reply: oneshot::Sender<Result<LookupResult>>,
 }
 
 impl Cluster {
-    /// Asks for one topic, in one request with those that others ask for.
+    /// Looks up one topic, in one request with those of other callers.
     pub(super) async fn lookup(&self, name: &Arc<str>, create: bool) -> Result<LookupResult> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         let lookup = LookupRequest { name: Arc::clone(name), create, reply };
         self.lookups.send(lookup).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        result.await.map_err(|_| closed())?
     }
 }
 
-/// Serves look-ups, one request at a time, until the client is closed.
+/// Serves lookups, one request at a time, until the client is closed.
 pub(super) async fn serve(cluster: Arc<Cluster>, mut lookups: mpsc::Receiver<LookupRequest>) {
     let cancel = cluster.cancel.clone();
     let work = async {
         let mut batch = Vec::new();
         while lookups.recv_many(&mut batch, TOPICS_PER_REQUEST).await > 0 {
-            batch.retain(|l| !l.reply.is_closed()); // the caller has gone
+            batch.retain(|l| !l.reply.is_closed()); // the caller was dropped
             let (creating, plain): (Vec<_>, Vec<_>) = batch.drain(..).partition(|l| l.create);
             for (lookups, create) in [(plain, false), (creating, true)] {
                 if !lookups.is_empty() {
@@ -64,16 +64,16 @@ async fn serve_batch(cluster: &Cluster, lookups: Vec<LookupRequest>, create: boo
         callers.entry(l.name).or_default().push(l.reply);
     }
     let names: Vec<_> = callers.keys().cloned().collect();
-    let outcome = cluster.metadata(Some(&names), create).await.map(|answer| {
-        let codes: HashMap<Arc<str>, i16> = answer.topics.iter().filter_map(name_and_code).collect();
+    let outcome = cluster.metadata(Some(&names), create).await.map(|response| {
+        let codes: HashMap<Arc<str>, i16> = response.topics.iter().filter_map(name_and_code).collect();
         let found = |name: &Arc<str>| codes.get(name).copied().unwrap_or(code::UNKNOWN_TOPIC_OR_PARTITION);
         names.iter().filter(|name| found(name) == 0).for_each(|name| _ = cluster.interests.add(name, Instant::now()));
-        let known = cluster.snapshot();
-        cluster.merge_metadata(answer);
+        let before = cluster.snapshot();
+        cluster.merge_metadata(response);
         if create {
-            // It was asked for without before, and did not exist.
+            // An earlier lookup, without `create`, has found that it did not exist.
             let snapshot = cluster.snapshot();
-            let new = names.iter().filter(|name| known.topics.get(name).is_none());
+            let new = names.iter().filter(|name| before.topics.get(name).is_none());
             new.filter_map(|name| snapshot.topics.get(name)).for_each(|topic| log_created(topic));
         }
         codes
@@ -92,7 +92,7 @@ async fn serve_batch(cluster: &Cluster, lookups: Vec<LookupRequest>, create: boo
             }
         };
         for reply in replies {
-            _ = reply.send(found.clone()); // the caller may have gone
+            _ = reply.send(found.clone()); // the caller may be dropped
         }
     }
 }

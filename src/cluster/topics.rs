@@ -1,4 +1,4 @@
-//! The topics of a snapshot, shared between one snapshot and the next.
+//! The topics of a snapshot, which shares them with the next one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::snapshot::TopicMeta;
 
-/// Number of parts that are copied one by one when one of their topics changes.
+/// Number of shards. A change of a topic copies its shard.
 const SHARDS: usize = 64;
 
 type Shard = HashMap<Arc<str>, Arc<TopicMeta>>;
 
-/// A map by name whose copy costs the same for a few topics and for thousands: a new topic copies the shard it falls into.
+/// Topics by name, in a map that is as cheap to copy with thousands of topics as with a few: a change copies one shard.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicMap {
     shards: Vec<Arc<Shard>>,
@@ -34,7 +34,7 @@ impl TopicMap {
         self.get(name).is_some()
     }
 
-    /// Puts a topic in; returns whether there was one of its name.
+    /// Inserts a topic. Returns whether it replaced one.
     pub(crate) fn insert(&mut self, topic: TopicMeta) -> bool {
         let name = Arc::clone(&topic.name);
         match Arc::make_mut(&mut self.shards[Self::shard(&name)]).entry(name) {
@@ -42,14 +42,14 @@ impl TopicMap {
                 known.insert(Arc::new(topic));
                 true
             }
-            Entry::Vacant(place) => {
-                place.insert(Arc::new(topic));
+            Entry::Vacant(slot) => {
+                slot.insert(Arc::new(topic));
                 false
             }
         }
     }
 
-    /// Takes a topic out; returns whether it was there.
+    /// Removes a topic. Returns whether it was there.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let shard = &mut self.shards[Self::shard(name)];
         shard.contains_key(name) && Arc::make_mut(shard).remove(name).is_some()

@@ -1,39 +1,39 @@
-//! One outage, as the log tells it.
+//! One outage: which of its failures are logged.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 
-/// How duration after a warning the next one comes, if the outage still lasts: twice as duration each time.
+/// Time from the first warning of an outage to the second; it doubles for each further one.
 const FIRST_INTERVAL: Duration = Duration::from_secs(30);
-/// The longest time between two warnings of one outage.
+/// Maximum time between two warnings of an outage.
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
-/// What fails again sooner than this after it has recovered belongs to the same outage.
+/// Time without failures after which a new failure is a new outage.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// How many kinds of failures of one outage are reported_at at once, each when it first comes.
+/// Maximum number of kinds of failures of one outage that are reported at once, each when it first occurs.
 const MAX_KINDS: usize = 4;
 
-/// Counts the failures of one thing that is tried again and again (a broker, a coordinator, a metadata request), and decides which of them
-/// the log is reported_at: the first, one of each further kind, then one now and then; and that it is over.
+/// Counts the failures of one thing that is retried (a broker, a coordinator, a metadata request), and decides which of them to
+/// log: the first, one of each further kind, then some at growing intervals, and the recovery.
 ///
-/// It knows no log and no clock.
+/// It has neither log nor clock.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outage {
-    /// The first failure.
+    /// Time of the first failure.
     since: Option<Instant>,
     failures: u64,
     kinds: Vec<ErrorKind>,
-    /// The last failure, while the outage lasts.
+    /// The last error, while the outage lasts.
     error: Option<Error>,
-    /// When a failure was last reported_at, and how duration until the next one is.
+    /// Time of the last report, and the interval until the next one.
     reported_at: Option<(Instant, Duration)>,
-    /// Whether a failure was reported_at whose end was not.
+    /// True if a failure was reported, and its recovery is yet to be.
     recovery_unreported: bool,
     recovered_at: Option<Instant>,
 }
 
-/// How duration an outage has lasted, or lasted, and how often it has failed.
+/// The number of failures of an outage and its duration, to be logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutageSummary {
     pub(crate) failures: u64,
@@ -50,7 +50,7 @@ impl fmt::Display for OutageSummary {
     }
 }
 
-/// An outage that lasts, for health.
+/// An outage that is not over, for health.
 #[derive(Debug, Clone)]
 pub(crate) struct OngoingOutage {
     pub(crate) since: Instant,
@@ -58,7 +58,7 @@ pub(crate) struct OngoingOutage {
 }
 
 impl OngoingOutage {
-    /// For how duration it has lasted, and why.
+    /// Describes how long it has lasted, and why.
     pub(crate) fn describe(&self, now: Instant) -> String {
         let duration = Duration::from_secs(now.saturating_duration_since(self.since).as_secs());
         format!("for {duration:?}: {}", self.error.full())
@@ -66,13 +66,14 @@ impl OngoingOutage {
 }
 
 impl Outage {
-    /// It has failed. Gives what to say of it, if it is to be said now.
+    /// Records a failure. Returns a summary, if it is to be logged now.
     #[must_use]
     pub(crate) fn record_failure(&mut self, now: Instant, error: &Error) -> Option<OutageSummary> {
         self.record_failure_with_grace(now, error, Duration::ZERO)
     }
 
-    /// The same for what is part of normal operation unless it lasts for longer than `grace`: a coordinator that moves, for example.
+    /// Records a failure that is not logged before the outage has lasted for `grace`: one of normal operation, such as a
+    /// coordinator that moves.
     #[must_use]
     pub(crate) fn record_failure_with_grace(
         &mut self,
@@ -105,17 +106,17 @@ impl Outage {
         Some(OutageSummary { failures: self.failures, duration: now.saturating_duration_since(since) })
     }
 
-    /// It works. Gives what to say of it, if it has failed before and that was said.
+    /// Records a success. Returns a summary of the outage before it, if that was logged.
     #[must_use]
     pub(crate) fn record_recovery(&mut self, now: Instant) -> Option<OutageSummary> {
         self.error.take()?;
         self.recovered_at = Some(now);
         let since = self.since.unwrap_or(now);
-        let lasted = OutageSummary { failures: self.failures, duration: now.saturating_duration_since(since) };
-        std::mem::take(&mut self.recovery_unreported).then_some(lasted)
+        let summary = OutageSummary { failures: self.failures, duration: now.saturating_duration_since(since) };
+        std::mem::take(&mut self.recovery_unreported).then_some(summary)
     }
 
-    /// What is the matter, while it lasts.
+    /// Returns the outage, while it lasts.
     pub(crate) fn ongoing(&self) -> Option<OngoingOutage> {
         let error = self.error.clone()?;
         self.since.map(|since| OngoingOutage { since, error })
@@ -138,7 +139,7 @@ mod tests {
             Self { outage: Outage::default(), start: Instant::now() }
         }
 
-        /// Number of failures, if it is reported_at.
+        /// Returns the number of failures, if it is to be logged.
         fn fails(&mut self, ms: u64, kind: ErrorKind) -> Option<u64> {
             let now = self.start + Duration::from_millis(ms);
             self.outage.record_failure(now, &Error::new(kind, "no")).map(|l| l.failures)
@@ -150,22 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_an_hour_is_a_few_lines_with_a_count() {
+    fn an_outage_of_an_hour_is_a_few_lines() {
         let mut bed = Bed::new();
-        let reported_at: Vec<_> =
+        let reports: Vec<_> =
             (0..36_000).filter_map(|n| bed.fails(n * 100, ErrorKind::Connect).map(|f| (n / 10, f))).collect();
-        let seconds: Vec<_> = reported_at.iter().map(|(s, _)| *s).collect();
+        let seconds: Vec<_> = reports.iter().map(|(s, _)| *s).collect();
         assert_eq!(OutageSummary { failures: 1, duration: Duration::ZERO }.to_string(), "1 failure");
         assert_eq!(seconds, [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]);
-        assert_eq!((reported_at[0].1, reported_at[1].1), (1, 301));
-        let lasted = bed.works(3_600_000).unwrap();
-        assert_eq!((lasted.failures, lasted.duration), (36_000, Duration::from_secs(3600)));
-        assert_eq!(lasted.to_string(), "36000 failures in 3600.0s");
+        assert_eq!((reports[0].1, reports[1].1), (1, 301));
+        let summary = bed.works(3_600_000).unwrap();
+        assert_eq!((summary.failures, summary.duration), (36_000, Duration::from_secs(3600)));
+        assert_eq!(summary.to_string(), "36000 failures in 3600.0s");
         assert_eq!(bed.works(3_600_100), None, "reported once");
     }
 
     #[test]
-    fn another_reason_is_told_at_once_but_not_by_turns() {
+    fn another_kind_is_logged_at_once_but_not_alternately() {
         let mut bed = Bed::new();
         assert_eq!(bed.fails(0, ErrorKind::Connect), Some(1));
         assert_eq!(bed.fails(500, ErrorKind::Timeout), Some(2));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_and_works_by_turns_is_one_outage() {
+    fn alternating_failure_and_success_is_one_outage() {
         let mut bed = Bed::new();
         assert_eq!(bed.fails(0, ErrorKind::Connect), Some(1));
         assert!(bed.works(100).is_some());
@@ -184,11 +185,11 @@ mod tests {
             assert_eq!(bed.fails(n * 200, ErrorKind::Connect), None);
             assert_eq!(bed.works(n * 200 + 100), None);
         }
-        assert_eq!(bed.fails(30_000, ErrorKind::Connect), Some(1), "calm for 10 s: a new one");
+        assert_eq!(bed.fails(30_000, ErrorKind::Connect), Some(1), "stable for 10 s: a new one");
     }
 
     #[test]
-    fn what_passes_soon_by_itself_is_not_told_unless_it_lasts() {
+    fn a_failure_with_grace_is_logged_only_if_it_lasts() {
         let (mut bed, grace) = (Bed::new(), Duration::from_secs(5));
         let e = Error::new(ErrorKind::Broker(16), "no");
         let at = |ms| bed.start + Duration::from_millis(ms);
@@ -203,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_what_the_matter_is_while_it_lasts() {
+    fn an_outage_is_ongoing_until_it_recovers() {
         let mut bed = Bed::new();
         assert!(bed.outage.ongoing().is_none());
         _ = bed.fails(0, ErrorKind::Connect);
         _ = bed.fails(900, ErrorKind::Authentication);
-        let trouble = bed.outage.ongoing().unwrap();
-        assert_eq!((trouble.since, trouble.error.kind()), (bed.start, ErrorKind::Authentication));
+        let ongoing = bed.outage.ongoing().unwrap();
+        assert_eq!((ongoing.since, ongoing.error.kind()), (bed.start, ErrorKind::Authentication));
         _ = bed.works(1000);
         assert!(bed.outage.ongoing().is_none());
     }

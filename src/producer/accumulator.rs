@@ -1,46 +1,61 @@
-//! What waits to be sent: topics, their partitions, and each partition's batches in order. No task, no socket, no clock.
+//! Buffers records in batches until they are sent, as Kafka's `RecordAccumulator` does. No task, no socket, no clock.
 //!
-//! A partition's batches stand in one queue. The last may be open (records are appended to it), the first may be with their
-//! broker. A partition that has a batch to send is is_queued with its leader; [`drain`](Accumulator::drain) takes what is ready
-//! from that list.
+//! Each partition has one queue of batches, in the order in which they are sent. Records are appended to the last batch
+//! while it is open; the first ones may be in flight. A partition that has a batch to send is queued with its leader, and
+//! the leader's sender takes what is ready from there.
+//!
+//! Inputs: [`append`](Accumulator::append) for a record, [`update_topic`](Accumulator::update_topic) for metadata,
+//! [`set_producer_id`](Accumulator::set_producer_id), [`complete`](Accumulator::complete) for the outcome of each batch
+//! that was drained, and [`expire`](Accumulator::expire) at the time that its last call returned. Outputs://! [`take_wakeups`](Accumulator::take_wakeups) after each of these, [`drain`](Accumulator::drain) for a broker.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod expiry;
+mod ready;
+mod topic;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod partitioning_tests;
+#[cfg(test)]
+mod sequence_tests;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
+use self::ready::ReadyQueues;
+use self::topic::Topic;
 use super::batch::{Batch, BatchState, FinishedBatch, Payload, SendOutcome};
 use super::delivery::Completion;
-use super::partition::{PartitionQueue, ProducerIdAndEpoch, SendContext};
-use super::partitioner::{BuiltInPartitioner, PartitionChoice, PartitionLoad, partition_of_hash};
-use crate::cluster::Interest;
+use super::partition::{ProducerIdAndEpoch, SendContext};
+use super::partitioner::{PartitionChoice, partition_of_hash};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER_BYTES, BatchBuilder, Headers, ProducerSequence};
 
-/// Stands for the leader of a partition that has none.
+/// The broker id of the leader of a partition that has none.
 pub(crate) const NO_LEADER: i32 = -1;
-/// A batch that the broker finds too large makes the next ones smaller, down to this.
+/// Smallest size to which the batches of a topic shrink when its broker rejects them as too large.
 const MIN_BATCH_BYTES: usize = 1 << 10;
-/// The size from which on a buffer is kept for further batches.
-const MIN_SPARE_BYTES: usize = 64 << 10;
-/// The most that a produce request adds to a batch beside its topic's name: numbers, lengths, tags.
-const BATCH_OVERHEAD_BYTES: usize = 32;
+/// Smallest buffer that is pooled for further batches.
+const MIN_POOLED_BYTES: usize = 64 << 10;
 
-/// What the accumulator must know of its producer's config.
+/// Settings of the accumulator, from its producer's.
 #[derive(Debug, Clone)]
 pub(crate) struct AccumulatorConfig {
     pub(crate) linger: Duration,
     pub(crate) idempotence: bool,
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
-    /// Bytes of buffers that are kept: no more than batches may take, so that none is given back to the allocator, where other
-    /// things would get in between, and taken from it again.
-    pub(crate) spare_memory: usize,
+    /// Maximum bytes of pooled buffers: as many as batches may take. A buffer that went back to the allocator would be
+    /// allocated again, among other things that got in between.
+    pub(crate) pool_limit: usize,
     pub(crate) delivery_timeout: Duration,
-    /// How long a topic may be missing before its records fail.
+    /// Time for which a topic may be missing before its records fail.
     pub(crate) missing_timeout: Duration,
     pub(crate) adaptive_partitioning: bool,
     pub(crate) partition_availability_timeout: Duration,
@@ -53,8 +68,8 @@ impl AccumulatorConfig {
             idempotence: config.idempotence,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
-            // Large records of a producer that has its own limit for them are few: their buffers are given back.
-            spare_memory: config.max_record_size.map_or(config.buffer_memory, |_| config.max_request_size),
+            // A producer with a limit of its own for records sends few large ones: their buffers are freed.
+            pool_limit: config.max_record_size.map_or(config.buffer_memory, |_| config.max_request_size),
             delivery_timeout: config.delivery_timeout,
             missing_timeout: missing_timeout.min(config.delivery_timeout),
             adaptive_partitioning: config.adaptive_partitioning,
@@ -63,7 +78,7 @@ impl AccumulatorConfig {
     }
 }
 
-/// A partition, by its topic's place in the accumulator.
+/// A partition, by its topic's index in the accumulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PartitionId {
     topic: usize,
@@ -84,7 +99,7 @@ impl BatchId {
     }
 }
 
-/// A record to append; its size has been checked.
+/// A record to append, whose size was checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NewRecord<'a> {
     pub(crate) topic: &'a str,
@@ -94,20 +109,20 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Option<&'a Headers>,
     pub(crate) compression: Compression,
-    /// What it counts for in the buffer: [`record_size_bound`](crate::record::record_size_bound).
+    /// Bytes of the buffer that it takes: [`record_size_bound`](crate::record::record_size_bound).
     pub(crate) size: usize,
 }
 
-/// Why a record can't be appended.
+/// The reason why a record can't be appended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum AppendError {
-    /// Metadata is needed first.
+    /// The topic's metadata is needed first.
     UnknownTopic,
-    /// The topic has only so many partitions.
+    /// The topic has only `count` partitions.
     NoSuchPartition { partition: i32, count: usize },
 }
 
-/// A batch on its way to the broker; [`Accumulator::complete`] must be told how that ended.
+/// A batch to be sent now; its outcome must be passed to [`Accumulator::complete`].
 #[derive(Debug)]
 pub(crate) struct DrainedBatch {
     pub(crate) id: BatchId,
@@ -117,151 +132,31 @@ pub(crate) struct DrainedBatch {
     pub(crate) compression: Compression,
     pub(crate) producer: ProducerSequence,
     pub(crate) records: u32,
-    /// How often it was tried before.
+    /// Number of attempts before this one.
     pub(crate) attempts: u32,
 }
 
-#[derive(Debug)]
-struct Topic {
-    name: Arc<str>,
-    /// Another one when it was deleted and created again.
-    id: Option<Uuid>,
-    /// Where a batch is full: less than the setting once the broker has found one too large.
-    batch_size: usize,
-    /// As many as the topic has now; there may be more below, of when it had more.
-    partition_count: usize,
-    partitions: Vec<PartitionQueue>,
-    partitioner: BuiltInPartitioner,
-    /// Since when metadata says that it does not exist.
-    missing_since: Option<Instant>,
-    /// Told of each use, so that its metadata is kept fresh.
-    interest: Option<Arc<Interest>>,
-}
-
-impl Topic {
-    fn new(name: Arc<str>, id: Option<Uuid>, batch_size: usize, random: &mut fastrand::Rng) -> Self {
-        let partitioner = BuiltInPartitioner::new(random);
-        Self {
-            name,
-            id,
-            batch_size,
-            partition_count: 0,
-            partitions: Vec::new(),
-            partitioner,
-            missing_since: None,
-            interest: None,
-        }
-    }
-
-    /// Whether records that may go anywhere go elsewhere from this one on.
-    fn should_switch_sticky(&self, size: usize, adaptive: bool) -> bool {
-        let open =
-            self.partitions[self.partitioner.sticky()].queue.back().filter(|b| matches!(b.state, BatchState::Open(_)));
-        self.partitioner.should_switch(open.map(|b| b.number), size, self.batch_size, adaptive)
-    }
-
-    fn switch_sticky(&mut self, now: Instant, config: &AccumulatorConfig, random: &mut fastrand::Rng) {
-        if !config.adaptive_partitioning {
-            return self.partitioner.switch_random(random);
-        }
-        let patience = config.partition_availability_timeout;
-        // A batch expires when it has lingered and waited for all of the delivery timeout.
-        let late = |b: &Batch| b.expires_at + config.linger + patience < now + config.delivery_timeout;
-        let partitions = &self.partitions;
-        self.partitioner.switch_by_load(random, |p| {
-            let queue = &partitions[p].queue;
-            PartitionLoad {
-                queued_batches: queue.len(),
-                responds: patience.is_zero() || !queue.front().is_some_and(late),
-            }
-        });
-    }
-}
-
-/// Closes a partition's open batch if that can't take the record; tells whether it did.
-fn close_if_full(
-    partition: &mut PartitionQueue,
-    now: impl Fn() -> Instant,
-    record: &NewRecord<'_>,
-    limit: usize,
-    wakeups: &mut Vec<i32>,
-) -> bool {
-    let next = partition.is_queued && partition.queue.len() == partition.in_flight() + 1;
-    let Some(batch) = partition.queue.back_mut() else { return false };
-    let BatchState::Open(builder) = &batch.state else { return false };
-    if batch.compression == record.compression && builder.size() + record.size <= limit {
-        return false;
-    }
-    let now = now();
-    if next {
-        wakeups.push(partition.leader); // it need not linger any more, and may make a large request
-    }
-    partition.last_batch_bytes = batch.size();
-    batch.close(now);
-    true
-}
-
-/// The partitions with a batch to send, by leader, and the leaders to wake.
-#[derive(Debug, Default)]
-struct ReadyQueues {
-    by_leader: BTreeMap<i32, LeaderQueue>,
-    wakeups: Vec<i32>,
-}
-
-#[derive(Debug, Default)]
-struct LeaderQueue {
-    partitions: VecDeque<PartitionId>,
-    /// Why it can't be reached, if so.
-    error: Option<Error>,
-    /// [`Accumulator::appended`] at which what waits may be enough for a request that must be large.
-    recheck_at_bytes: u64,
-}
-
-impl ReadyQueues {
-    /// ReadyQueues a partition that has something to send, once, and none that has not.
-    fn update(&mut self, id: PartitionId, partition: &mut PartitionQueue, context: SendContext) {
-        if partition.next_to_send(context).is_none() {
-            self.remove(id, partition);
-        } else if !partition.is_queued {
-            partition.is_queued = true;
-            self.by_leader.entry(partition.leader).or_default().partitions.push_back(id);
-            self.wakeups.push(partition.leader);
-        }
-    }
-
-    fn remove(&mut self, id: PartitionId, partition: &mut PartitionQueue) {
-        if std::mem::take(&mut partition.is_queued) {
-            if let Some(leader) = self.by_leader.get_mut(&partition.leader) {
-                leader.partitions.retain(|other| *other != id);
-            }
-        }
-    }
-
-    fn error(&self, leader: i32) -> Option<&Error> {
-        self.by_leader.get(&leader)?.error.as_ref()
-    }
-}
-
-/// See the module.
+/// The batches of one producer. See the module.
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     config: AccumulatorConfig,
     topics: Vec<Topic>,
     by_name: HashMap<Arc<str>, usize>,
-    /// Places in `topics` of topics that were deleted.
+    /// Indexes in `topics` of deleted topics.
     free_slots: Vec<usize>,
-    /// The topic of the record before, most often that of the next, too.
+    /// Index of the topic of the last record: most often that of the next one, too.
     last_used: usize,
     ready: ReadyQueues,
     /// Bytes of all records appended so far.
     appended_bytes: u64,
     random: fastrand::Rng,
+    /// The latest producer id; none until a broker has assigned one, or after brokers have rejected it.
     producer_id: Option<ProducerIdAndEpoch>,
     producer_id_error: Option<Error>,
-    /// Buffers of large batches that have ended: the next ones need no fresh memory.
-    spare_buffers: Vec<Vec<u8>>,
-    /// What they have room for, in all.
-    spare_bytes: usize,
+    /// Buffers of finished large batches, for the next ones.
+    pooled_buffers: Vec<Vec<u8>>,
+    /// Capacity of the pooled buffers in total.
+    pooled_bytes: usize,
 }
 
 impl Accumulator {
@@ -278,11 +173,11 @@ impl Accumulator {
             random,
             producer_id: None,
             producer_id_error: None,
-            spare_buffers: Vec::new(),
-            spare_bytes: 0,
+            pooled_buffers: Vec::new(),
+            pooled_bytes: 0,
         };
-        let what = "the partition has had no leader: see whether the brokers that hold it run, or whether its topic was created \
-                    anew with fewer partitions";
+        let what = "the partition has had no leader: see whether the brokers that have its replicas run, or whether its \
+                    topic was recreated with fewer partitions";
         new.set_leader_error(NO_LEADER, Some(Error::new(ErrorKind::Timeout, what)));
         new
     }
@@ -291,12 +186,12 @@ impl Accumulator {
         SendContext { linger: self.config.linger, idempotent: self.config.idempotence, producer_id: self.producer_id }
     }
 
-    /// Whether an producer_id must be asked for.
+    /// Returns whether a producer id must be requested.
     pub(crate) fn needs_producer_id(&self) -> bool {
         self.config.idempotence && self.producer_id.is_none()
     }
 
-    /// A broker has given the producer an producer_id.
+    /// Sets the producer id that a broker has assigned.
     pub(crate) fn set_producer_id(&mut self, producer_id: ProducerIdAndEpoch) {
         self.producer_id = Some(producer_id);
         self.producer_id_error = None;
@@ -308,34 +203,38 @@ impl Accumulator {
         }
     }
 
-    /// Why there is no producer_id yet; with `refused`, there will not be one, and what waits for it fails.
-    pub(crate) fn set_producer_id_error(&mut self, error: Error, refused: bool) -> Vec<FinishedBatch> {
-        let mut ended = Vec::new();
-        if refused {
+    /// Sets why there is no producer id yet. If it was `rejected`, there will be none, and the batches that wait for it
+    /// fail.
+    pub(crate) fn set_producer_id_error(&mut self, error: Error, rejected: bool) -> Vec<FinishedBatch> {
+        let mut finished = Vec::new();
+        if rejected {
             for partition in self.topics.iter_mut().flat_map(|t| &mut t.partitions).filter(|p| !p.has_producer_id()) {
-                partition.fail_where(&mut ended, |_| Some(error.clone()));
+                partition.fail_where(&mut finished, |_| Some(error.clone()));
             }
         }
         self.producer_id_error = Some(error);
-        ended
+        finished
     }
 
-    /// The brokers (or [`NO_LEADER`]) for which there is something new to send or to wait for since the last call.
-    pub(crate) fn take_wakeups(&mut self) -> std::vec::Drain<'_, i32> {
-        self.ready.wakeups.drain(..)
+    /// Drops the producer id if it is the one that a broker has rejected.
+    fn discard_producer_id(&mut self, rejected: Option<i64>) {
+        if rejected.is_some() && self.producer_id.map(|i| i.id) == rejected {
+            self.producer_id = None;
+            self.ready.wakeups.push(NO_LEADER); // wakes the supervisor
+        }
     }
 
-    /// Puts a record into its partition's open batch; gives that batch's completion and the record's place in it.
+    /// Appends a record to its partition's open batch. Returns the batch's completion and the record's index there.
     ///
-    /// The time is asked for only where a batch begins or ends: reading a clock costs more than the rest.
+    /// `now` is called only where a batch is opened or closed: reading a clock costs more than all the rest.
     #[inline]
     pub(crate) fn append(
         &mut self,
         now: impl Fn() -> Instant,
         record: &NewRecord<'_>,
     ) -> Result<(Arc<Completion>, u32), AppendError> {
-        let index = self.topic_index(record.topic).ok_or(AppendError::UnknownTopic)?;
-        let topic = &mut self.topics[index];
+        let topic_index = self.topic_index(record.topic).ok_or(AppendError::UnknownTopic)?;
+        let topic = &mut self.topics[topic_index];
         if topic.missing_since.is_some() || topic.partition_count == 0 {
             return Err(AppendError::UnknownTopic);
         }
@@ -359,8 +258,8 @@ impl Accumulator {
         };
         let mut make_room = |topic: &mut Topic, chosen| {
             let partition = &mut topic.partitions[chosen];
-            if close_if_full(partition, &now, record, limit, &mut ready.wakeups) {
-                ready.update(PartitionId { topic: index, partition: chosen }, partition, context);
+            if ready.close_if_full(partition, &now, record, limit) {
+                ready.update(PartitionId { topic: topic_index, partition: chosen }, partition, context);
             }
         };
         make_room(topic, chosen);
@@ -373,11 +272,12 @@ impl Accumulator {
         }
         let partition = &mut topic.partitions[chosen];
         if !partition.queue.back().is_some_and(|b| matches!(b.state, BatchState::Open(_))) {
-            let room = partition.last_batch_bytes.max(record.size + BATCH_HEADER_BYTES);
-            let room = if room > limit / 2 { room.max(limit) } else { room }; // large ones are of one size, and none grows
-            let spare = if room >= MIN_SPARE_BYTES { self.spare_buffers.pop().unwrap_or_default() } else { Vec::new() };
-            self.spare_bytes -= spare.capacity();
-            let builder = BatchBuilder::reuse(spare, room);
+            let size = partition.last_batch_bytes.max(record.size + BATCH_HEADER_BYTES);
+            let size = if size > limit / 2 { size.max(limit) } else { size }; // large ones are of one size, and none grows
+            let pooled =
+                if size >= MIN_POOLED_BYTES { self.pooled_buffers.pop().unwrap_or_default() } else { Vec::new() };
+            self.pooled_bytes -= pooled.capacity();
+            let builder = BatchBuilder::reuse(pooled, size);
             let number = partition.next_batch_number();
             let now = now();
             partition.queue.push_back(Batch::open(
@@ -388,16 +288,16 @@ impl Accumulator {
                 now + self.config.linger,
                 now + self.config.delivery_timeout,
             ));
-            ready.update(PartitionId { topic: index, partition: chosen }, partition, context);
+            ready.update(PartitionId { topic: topic_index, partition: chosen }, partition, context);
         }
         let Some(batch) = partition.queue.back_mut() else { return Err(AppendError::UnknownTopic) };
-        let place = batch.records;
+        let index = batch.records;
         if record.target == PartitionChoice::Sticky {
             topic.partitioner.record_appended(batch.number, record.size);
         }
         batch.append(record.timestamp, record.key, record.value, record.headers, record.size);
         self.appended_bytes += record.size as u64;
-        Ok((Arc::clone(&batch.completion), place))
+        Ok((Arc::clone(&batch.completion), index))
     }
 
     #[inline]
@@ -408,295 +308,41 @@ impl Accumulator {
         Some(self.last_used)
     }
 
-    /// What metadata says of a topic: the leader of each partition, or that the topic does not exist.
-    ///
-    /// A partition's batches follow its leader; a new leader is tried at once.
-    pub(crate) fn update_topic(
+    /// Takes the outcome of a batch that was drained. Adds the batches that are finished by it.
+    pub(crate) fn complete(
         &mut self,
         now: Instant,
-        name: &Arc<str>,
-        id: Option<Uuid>,
-        leaders: Option<&[Option<i32>]>,
-    ) -> Vec<FinishedBatch> {
+        id: BatchId,
+        outcome: SendOutcome,
+        finished: &mut Vec<FinishedBatch>,
+    ) {
         let context = self.context();
-        let index = match self.by_name.get(name) {
-            Some(&index) => index,
-            None if leaders.is_none() => return Vec::new(),
-            None => {
-                let topic = Topic::new(Arc::clone(name), id, self.config.batch_size, &mut self.random);
-                let index = self.free_slots.pop().unwrap_or(self.topics.len());
-                match self.topics.get_mut(index) {
-                    Some(place) => *place = topic,
-                    None => self.topics.push(topic),
-                }
-                self.by_name.insert(Arc::clone(name), index);
-                index
-            }
-        };
-        let topic = &mut self.topics[index];
-        match leaders {
-            Some(leaders) => {
-                topic.missing_since = None;
-                topic.partition_count = leaders.len();
-                while topic.partitions.len() < topic.partition_count {
-                    topic.partitions.push(PartitionQueue::new(NO_LEADER));
-                }
-                topic.partitioner.update(leaders, &mut self.random);
-            }
-            None => topic.missing_since = topic.missing_since.or(Some(now)),
-        }
-        let recreated = id.is_some() && topic.id.is_some() && id != topic.id;
-        topic.id = id.or(topic.id);
-        let (mut ended, mut rejected_id) = (Vec::new(), None);
-        for (i, partition) in topic.partitions.iter_mut().enumerate() {
-            let id = PartitionId { topic: index, partition: i };
-            if recreated {
-                partition.on_topic_recreated();
-                rejected_id = partition.resolve_gap(&mut ended).or(rejected_id);
-                self.ready.update(id, partition, context);
-            }
-            let leader = leaders.and_then(|l| l.get(i).copied().flatten()).unwrap_or(NO_LEADER);
-            if leader == partition.leader {
-                continue;
-            }
-            self.ready.remove(id, partition);
-            partition.leader = leader;
-            partition.on_leader_change();
-            if let Some(first) = partition.queue.front_mut().filter(|b| b.attempts > 0) {
-                first.ready_at = first.ready_at.min(now);
-            }
-            self.ready.update(id, partition, context);
-        }
-        self.discard_producer_id(rejected_id);
-        ended
-    }
-
-    /// Has a topic's uses noted from now on.
-    pub(crate) fn track_use(&mut self, name: &str, interest: Arc<Interest>) {
-        if let Some(topic) = self.by_name.get(name).and_then(|&index| self.topics.get_mut(index)) {
-            topic.interest = Some(interest);
-        }
-    }
-
-    /// Notes that topics are in use whose records wait.
-    pub(crate) fn touch_pending_topics(&self) {
-        for topic in self.topics.iter().filter(|t| t.partitions.iter().any(|p| !p.queue.is_empty())) {
-            topic.interest.iter().for_each(|interest| interest.touch());
-        }
-    }
-
-    /// Forgets where a topic's partitions are, which nothing was sent to for a while: its next record looks it up again. The
-    /// sequence numbers of its partitions stay, for its brokers know them; with one that was deleted they go, too. Returns
-    /// false, and forgets nothing, if records of it still wait.
-    pub(crate) fn forget_topic(&mut self, name: &str) -> bool {
-        let Some(&index) = self.by_name.get(name) else { return true };
-        let topic = &mut self.topics[index];
-        if topic.partitions.iter().any(|p| !p.queue.is_empty()) {
-            return false;
-        }
-        topic.partition_count = 0;
-        topic.interest = None;
-        topic.partitions.iter_mut().for_each(|p| p.queue.shrink_to_fit());
-        if topic.missing_since.is_some() {
-            self.by_name.remove(name);
-            let none = Topic::new("".into(), None, 0, &mut self.random);
-            self.topics[index] = none;
-            self.free_slots.push(index);
-        }
-        true
-    }
-
-    /// A broker does not want this producer id any more.
-    fn discard_producer_id(&mut self, rejected_id: Option<i64>) {
-        if rejected_id.is_some() && self.producer_id.map(|i| i.id) == rejected_id {
-            self.producer_id = None;
-            self.ready.wakeups.push(NO_LEADER); // wakeups the supervisor
-        }
-    }
-
-    /// Why a broker can't be reached; none when it can.
-    pub(crate) fn set_leader_error(&mut self, leader: i32, error: Option<Error>) {
-        self.ready.by_leader.entry(leader).or_default().error = error;
-    }
-
-    /// Whether a batch waits for this broker (or [`NO_LEADER`]).
-    pub(crate) fn has_pending(&self, leader: i32) -> bool {
-        self.ready.by_leader.get(&leader).is_some_and(|l| !l.partitions.is_empty())
-    }
-
-    /// The brokers for which batches wait.
-    pub(crate) fn leaders_with_pending(&self) -> Vec<i32> {
-        let waiting = self.ready.by_leader.iter().filter(|(_, l)| !l.partitions.is_empty());
-        waiting.map(|(id, _)| *id).filter(|id| *id != NO_LEADER).collect()
-    }
-
-    /// How many partitions a topic has, and which of them are to be had; none if metadata is needed first.
-    pub(crate) fn partitions_of(&self, topic: &str) -> Option<(i32, Arc<[i32]>)> {
-        let topic = &self.topics[*self.by_name.get(topic)?];
-        let known = topic.missing_since.is_none() && topic.partition_count > 0;
-        known.then(|| (topic.partition_count as i32, Arc::clone(topic.partitioner.available())))
-    }
-
-    /// The topics that it knows and has not forgotten.
-    pub(crate) fn topic_names(&self) -> Vec<Arc<str>> {
-        let known = self.by_name.iter().map(|(name, &index)| (name, &self.topics[index]));
-        known
-            .filter(|(_, t)| t.partition_count > 0 || t.missing_since.is_some())
-            .map(|(name, _)| Arc::clone(name))
-            .collect()
-    }
-
-    /// Returns when the batches that wait for a broker make a request of half of `max_request_size`, if they do: a time that has
-    /// passed for at once. The time is asked for only if so many bytes have been appended since the last call that the answer
-    /// may be another one.
-    pub(crate) fn large_request_at(&mut self, now: impl Fn() -> Instant, broker: i32) -> Option<Instant> {
-        let context = self.context();
-        let leader = self.ready.by_leader.get_mut(&broker)?;
-        if leader.partitions.is_empty() || self.appended_bytes < leader.recheck_at_bytes {
-            return None;
-        }
-        let now = now();
-        let enough = self.config.max_request_size / 2;
-        let (mut ready, mut total, mut last) = (0, 0, now);
-        for id in &leader.partitions {
-            let partition = &self.topics[id.topic].partitions[id.partition];
-            let Some(batch) = partition.next_to_send(context).and_then(|at| partition.queue.get(at)) else { continue };
-            total += batch.size();
-            if batch.ready_at > now {
-                last = last.max(batch.ready_at);
-                continue;
-            }
-            ready += batch.size();
-            if ready >= enough {
-                return Some(now);
-            }
-        }
-        if total >= enough {
-            return Some(last);
-        }
-        leader.recheck_at_bytes = self.appended_bytes + (enough - total) as u64;
-        None
-    }
-
-    /// The next request to a broker: at most one batch of each partition it leads, together at most `max_request_size`. If
-    /// nothing is ready, also the time at which something will be. The time is asked for only if something waits.
-    pub(crate) fn drain(&mut self, now: impl Fn() -> Instant, broker: i32) -> (Vec<DrainedBatch>, Option<Instant>) {
-        let (mut drained, mut next) = (Vec::new(), None::<Instant>);
-        let mut room = self.config.max_request_size;
-        let context = self.context();
-        let Some(leader) = self.ready.by_leader.get_mut(&broker).filter(|l| !l.partitions.is_empty()) else {
-            return (drained, next);
-        };
-        let now = now();
-        for _ in 0..leader.partitions.len() {
-            let Some(id) = leader.partitions.pop_front() else { break };
-            let topic = &mut self.topics[id.topic];
-            let partition = &mut topic.partitions[id.partition];
-            let next_to_send = partition.next_to_send(context).and_then(|at| partition.queue.get(at));
-            let Some(batch) = next_to_send else {
-                partition.is_queued = false;
-                continue;
-            };
-            if batch.ready_at > now {
-                next = Some(next.map_or(batch.ready_at, |n| n.min(batch.ready_at)));
-                leader.partitions.push_back(id);
-                continue;
-            }
-            let size = batch.size() + BATCH_OVERHEAD_BYTES + topic.name.len();
-            if size > room && !drained.is_empty() {
-                leader.partitions.push_front(id);
-                break;
-            }
-            room = room.saturating_sub(size);
-            partition.last_batch_bytes = batch.size();
-            if let Some((batch, payload)) = partition.send(context) {
-                drained.push(DrainedBatch {
-                    id: BatchId { partition: id, number: batch.number },
-                    topic: Arc::clone(&topic.name),
-                    partition: id.partition as i32,
-                    payload,
-                    compression: batch.compression,
-                    producer: batch.producer.unwrap_or(ProducerSequence::NONE),
-                    records: batch.records,
-                    attempts: batch.attempts,
-                });
-            }
-            // The one behind it may go with the next request.
-            partition.is_queued = partition.next_to_send(context).is_some();
-            if partition.is_queued {
-                leader.partitions.push_back(id);
-            }
-        }
-        (drained, next)
-    }
-
-    /// A batch that was drained is back; adds what has ended by that.
-    pub(crate) fn complete(&mut self, now: Instant, id: BatchId, outcome: SendOutcome, ended: &mut Vec<FinishedBatch>) {
-        let context = self.context();
-        let BatchId { partition: place, number } = id;
-        let topic = &mut self.topics[place.topic];
-        let partition = &mut topic.partitions[place.partition];
+        let BatchId { partition: at, number } = id;
+        let topic = &mut self.topics[at.topic];
+        let partition = &mut topic.partitions[at.partition];
         if let SendOutcome::TooLarge { halves: Some(_), .. } = &outcome {
-            // Smaller ones from now on, so that not every one has to be cut.
+            // Smaller ones from now on, so that not each has to be split.
             let size = partition.queue.iter().find(|b| b.number == number).map_or(usize::MAX, |b| b.buffered_bytes / 2);
             topic.batch_size = topic.batch_size.min(size.max(MIN_BATCH_BYTES));
         }
-        partition.complete(now, number, outcome, ended);
-        let rejected_id = partition.resolve_gap(ended);
-        self.ready.update(place, partition, context);
+        partition.complete(now, number, outcome, finished);
+        let rejected_id = partition.resolve_gap(finished);
+        self.ready.update(at, partition, context);
         self.discard_producer_id(rejected_id);
     }
 
-    /// Takes back the buffer of a batch.
+    /// Pools the buffer of a batch for further ones, as far as `pool_limit` goes.
     pub(crate) fn recycle_buffer(&mut self, buffer: Vec<u8>) {
         let size = buffer.capacity();
-        if size >= MIN_SPARE_BYTES && self.spare_bytes + size <= self.config.spare_memory {
-            self.spare_bytes += size;
-            self.spare_buffers.push(buffer);
+        if size >= MIN_POOLED_BYTES && self.pooled_bytes + size <= self.config.pool_limit {
+            self.pooled_bytes += size;
+            self.pooled_buffers.push(buffer);
         }
     }
 
-    /// Fails what is older than the delivery timeout or whose topic has been missing for too long; says when to look again.
-    pub(crate) fn expire(&mut self, now: Instant) -> (Vec<FinishedBatch>, Instant) {
-        let mut ended = Vec::new();
-        let mut rejected_id = None;
-        let context = self.context();
-        let timeout = self.config.delivery_timeout;
-        // Nothing that is appended from now on expires before this.
-        let mut next = now + timeout;
-        for (t, topic) in self.topics.iter_mut().enumerate() {
-            let missing_until = topic.missing_since.map(|since| since + self.config.missing_timeout);
-            let missing = topic.missing_since.filter(|_| missing_until.is_some_and(|at| at <= now));
-            for (p, partition) in topic.partitions.iter_mut().enumerate() {
-                if partition.queue.is_empty() {
-                    continue;
-                }
-                if let Some(at) = missing_until.filter(|at| *at > now) {
-                    next = next.min(at);
-                }
-                if missing.is_some() || partition.queue.iter().any(|b| b.expires_at <= now) {
-                    let cause = match self.ready.error(partition.leader) {
-                        None if context.producer_id.is_none() => self.producer_id_error.as_ref(),
-                        error => error,
-                    };
-                    partition.fail_where(&mut ended, |batch| match missing {
-                        Some(since) => Some(batch.topic_missing(now.duration_since(since))),
-                        None => (batch.expires_at <= now).then(|| batch.timed_out(timeout, cause)),
-                    });
-                    rejected_id = partition.resolve_gap(&mut ended).or(rejected_id);
-                    self.ready.update(PartitionId { topic: t, partition: p }, partition, context);
-                }
-                let waits = partition.queue.iter().map(|b| b.expires_at).filter(|at| *at > now);
-                next = waits.min().map_or(next, |at| next.min(at));
-            }
-        }
-        self.discard_producer_id(rejected_id);
-        (ended, next)
-    }
-
-    /// Makes all that is open ready to be sent; gives the completions of all that has not ended.
+    /// Closes all open batches, so that they are sent without linger. Returns the completions of all unfinished batches.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Arc<Completion>> {
-        let mut waiting = Vec::new();
+        let mut unfinished = Vec::new();
         let context = self.context();
         for (t, topic) in self.topics.iter_mut().enumerate() {
             for (p, partition) in topic.partitions.iter_mut().enumerate() {
@@ -706,28 +352,21 @@ impl Accumulator {
                     self.ready.wakeups.push(partition.leader);
                 }
                 self.ready.update(PartitionId { topic: t, partition: p }, partition, context);
-                waiting.extend(partition.queue.iter().map(|b| Arc::clone(&b.completion)));
+                unfinished.extend(partition.queue.iter().map(|b| Arc::clone(&b.completion)));
             }
         }
-        waiting
+        unfinished
     }
 
-    /// Fails all there is.
+    /// Fails all batches, in flight or not.
     pub(crate) fn abort(&mut self, why: &str) -> Vec<FinishedBatch> {
-        let mut ended = Vec::new();
+        let mut finished = Vec::new();
         for topic in &mut self.topics {
             for partition in &mut topic.partitions {
-                ended.extend(partition.abort(why));
+                finished.extend(partition.abort(why));
             }
         }
-        self.ready.by_leader.clear();
-        ended
+        self.ready.clear();
+        finished
     }
 }
-
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod spread_tests;
-#[cfg(test)]
-pub(super) mod tests;

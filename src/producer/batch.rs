@@ -1,4 +1,4 @@
-//! One batch on its way from `append` to its end.
+//! One batch, from its first record to its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::config::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{BatchBuilder, Headers, ProducerSequence, replace_producer};
 
-/// A batch's bytes.
+/// The bytes of a batch.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// As the records were appended.
+    /// Records as they were appended.
     Plain(BatchBuilder),
-    /// As it goes to the broker.
+    /// The batch as it is sent: with header, compressed.
     Encoded(Bytes),
 }
 
@@ -28,12 +28,12 @@ impl Payload {
         }
     }
 
-    /// Whether it has yet to be compressed, if it is to be.
+    /// Returns whether it is yet to be encoded.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
-    /// The bytes that go to the broker; compresses if that was not done before. Also gives the buffer that this leaves free.
+    /// Encodes the batch as it is sent, unless an earlier attempt did. Also returns the buffer that compression leaves unused.
     pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
         match self {
             Self::Plain(builder) => builder.seal(compression, producer),
@@ -42,66 +42,65 @@ impl Payload {
     }
 }
 
-/// How a try to send a batch ended.
+/// The outcome of one attempt to send a batch.
 #[derive(Debug)]
 pub(crate) enum SendOutcome {
     Written(AppendInfo),
-    /// The broker says that it had these sequence numbers before; it may not know any more where it put them.
+    /// The broker had these sequences before; it may have forgotten their offsets.
     Duplicate {
-        written: AppendInfo,
+        info: AppendInfo,
         error: Error,
     },
-    /// It may go better next time.
+    /// A transient failure.
     Retry {
         retry: RetryPayload,
         maybe_written: bool,
     },
-    /// Its sequence numbers are not those that come next, or the broker has forgotten the producer.
+    /// Its sequence is not the next one, or the broker has forgotten the producer.
     OutOfSequence(RetryPayload),
-    /// The broker takes nothing more from this producer id.
+    /// The broker knows a newer epoch of this producer id.
     Fenced(RetryPayload),
-    /// It is larger than the broker takes: its two halves, unless it is a single record.
+    /// It is larger than the broker allows. Has its two halves, unless it is a single record.
     TooLarge {
         error: Error,
         halves: Option<Vec<(Bytes, u32)>>,
     },
-    /// It was not written because of some of its records: what goes on without them.
+    /// It was rejected because of some of its records. Has its pieces, those records apart.
     BadRecords {
         error: Error,
         pieces: Vec<Piece>,
     },
     Failed(Error),
-    /// It was sent, and what came back makes no sense.
-    Unknown(Error),
+    /// It was sent, and the response can't be understood.
+    InvalidResponse(Error),
 }
 
-/// Records of a batch that go on as a batch of their own, or fail.
+/// Records of a rejected batch that are sent as a batch of their own, or fail.
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) records: u32,
     pub(crate) outcome: std::result::Result<Bytes, Error>,
 }
 
-/// A batch that could be sent again.
+/// The bytes of a batch that is to be retried, and why.
 #[derive(Debug)]
 pub(crate) struct RetryPayload {
     pub(crate) error: Error,
     pub(crate) payload: Bytes,
-    /// The wait before the next try.
+    /// Time until the next attempt.
     pub(crate) backoff: Duration,
 }
 
-/// A batch that has ended, and what there is to tell about it.
+/// The result of a batch for its deliveries, and what it frees.
 #[derive(Debug)]
 pub(crate) struct FinishedBatch {
     pub(crate) completion: Arc<Completion>,
-    /// The place of its first record among those of the completion.
+    /// Index of its first record in the completion.
     pub(crate) first_record: u32,
     pub(crate) result: Result<AppendInfo>,
     pub(crate) records: u32,
-    /// Buffer space that is free again.
+    /// Bytes of the producer's buffer that it releases.
     pub(crate) freed_bytes: usize,
-    /// When it would have failed.
     pub(crate) expires_at: Instant,
 }
 
@@ -109,34 +108,34 @@ pub(crate) struct FinishedBatch {
 pub(super) enum BatchState {
     /// Records are appended to it.
     Open(BatchBuilder),
-    /// It waits to be sent.
+    /// It is complete, and pending.
     Closed(Payload),
-    /// It is with its broker.
+    /// It is in flight; its sender has the bytes.
     Sent,
 }
 
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Among those of its partition.
+    /// Number of the batch in its partition.
     pub(super) number: u64,
     pub(super) completion: Arc<Completion>,
     first_record: u32,
     pub(super) compression: Compression,
     pub(super) state: BatchState,
     pub(super) records: u32,
-    /// What its records count for in the buffer.
+    /// Bytes of the producer's buffer that its records take.
     pub(super) buffered_bytes: usize,
-    /// When it may be sent: after its linger time, or after the wait before a retry.
+    /// Earliest time to send it: the end of its linger time, or of its backoff.
     pub(super) ready_at: Instant,
-    /// When its records fail.
+    /// Time of its delivery timeout.
     pub(super) expires_at: Instant,
     pub(super) attempts: u32,
-    /// What it was sent with, and will be sent with again.
+    /// Producer id, epoch and sequence that it was first sent with, and that retries have too.
     pub(super) producer: Option<ProducerSequence>,
     last_error: Option<Error>,
-    /// Whether a try that is over may have written it.
+    /// True if an earlier attempt may have written it.
     pub(super) maybe_written: bool,
-    /// Its records have been told that it failed; its broker has yet to answer.
+    /// True if its deliveries were failed by the delivery timeout while its request was in flight.
     pub(super) expired_in_flight: bool,
 }
 
@@ -175,23 +174,23 @@ impl Batch {
         }
     }
 
-    /// Adds a record to an open batch.
+    /// Appends a record to an open batch.
     pub(super) fn append(
         &mut self,
         timestamp: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: Option<&Headers>,
-        charge: usize,
+        buffered_bytes: usize,
     ) {
         if let BatchState::Open(builder) = &mut self.state {
             builder.append(timestamp, key, value, headers);
             self.records += 1;
-            self.buffered_bytes += charge;
+            self.buffered_bytes += buffered_bytes;
         }
     }
 
-    /// No more records; it may be sent from `now` on.
+    /// Closes it for further records; it may be sent from `now` on.
     pub(super) fn close(&mut self, now: Instant) {
         self.state = match std::mem::replace(&mut self.state, BatchState::Sent) {
             BatchState::Open(builder) => {
@@ -202,7 +201,7 @@ impl Batch {
         };
     }
 
-    /// Hands out its bytes.
+    /// Takes its bytes to send them; `None` if they are taken.
     pub(super) fn send(&mut self) -> Option<Payload> {
         match std::mem::replace(&mut self.state, BatchState::Sent) {
             BatchState::Open(builder) => Some(Payload::Plain(builder)),
@@ -219,7 +218,7 @@ impl Batch {
         matches!(self.state, BatchState::Sent)
     }
 
-    /// Takes its bytes back for another try.
+    /// Takes its bytes back for a retry.
     pub(super) fn retry(&mut self, retry: RetryPayload, maybe_written: bool, now: Instant) {
         self.state = BatchState::Closed(Payload::Encoded(retry.payload));
         self.attempts += 1;
@@ -228,8 +227,8 @@ impl Batch {
         self.ready_at = now + retry.backoff;
     }
 
-    /// Cuts it into pieces of so many records, with no bytes yet, which stand in its place and have its sequence numbers;
-    /// `number` gives those of all but the first.
+    /// Splits it into batches of so many records, which take its place and its sequences, and have no bytes yet. `number`
+    /// returns the number of each but the first.
     pub(super) fn split_into(
         self,
         records: impl Iterator<Item = u32>,
@@ -265,7 +264,6 @@ impl Batch {
         pieces
     }
 
-    /// What is sent from now on.
     pub(super) fn set_payload(&mut self, bytes: Bytes) {
         self.state = BatchState::Closed(Payload::Encoded(bytes));
     }
@@ -275,7 +273,7 @@ impl Batch {
         FinishedBatch { completion, first_record, result, records, freed_bytes, expires_at }
     }
 
-    /// What to tell its records while their broker still has them.
+    /// Fails its deliveries while its request is in flight. It keeps its bytes of the buffer.
     pub(super) fn expire_in_flight(&mut self, error: Error) -> FinishedBatch {
         self.expired_in_flight = true;
         self.last_error = Some(error.clone());
@@ -291,25 +289,25 @@ impl Batch {
         }
     }
 
-    /// Whether it can be said that its records are not in the log.
+    /// Returns whether its records are certainly not in the log.
     fn is_unwritten(&self) -> bool {
         !self.maybe_written && !self.is_sent()
     }
 
-    /// The delivery timeout has passed; `leader_error` says why its leader can't be reached, if so.
+    /// Returns the error of a batch that expired. `leader_error` is why its leader is unreachable, if it is.
     pub(super) fn timed_out(&self, timeout: Duration, leader_error: Option<&Error>) -> Error {
-        let (what, tries) = (self.describe(), self.attempts);
+        let (what, attempts) = (self.describe(), self.attempts);
         let cause = self.last_error.as_ref().or(leader_error).cloned();
         if !self.is_unwritten() {
             return self.indeterminate(
                 format_args!(
-                    "the broker has not told within the delivery timeout of {timeout:?}, after {tries} failed tries"
+                    "the broker has not confirmed them within the delivery timeout of {timeout:?}, after {attempts} failed attempts"
                 ),
                 cause,
             );
         }
         let text = format!(
-            "{what}: its {} records were not written within the delivery timeout of {timeout:?} ({tries} tries failed)",
+            "{what}: its {} records were not written within the delivery timeout of {timeout:?} ({attempts} attempts failed)",
             self.records
         );
         match cause {
@@ -320,10 +318,10 @@ impl Batch {
         }
     }
 
-    /// It can't be told whether its records are in the log, and they must not be sent again.
+    /// Returns the error of records that may be in the log or not, and must not be sent again.
     pub(super) fn indeterminate(&self, why: impl std::fmt::Display, cause: Option<Error>) -> Error {
         let text = format!(
-            "{}: the fate of its {} records is not known: they may be in the log or not, {why}",
+            "{}: it is not known whether its {} records were written: they may be in the log or not, {why}",
             self.describe(),
             self.records
         );
@@ -333,16 +331,16 @@ impl Batch {
         }
     }
 
-    /// The last try failed for good; one before may have written it all the same.
+    /// Returns the error of a batch whose last attempt failed for good: an earlier one may have written it.
     pub(super) fn permanent_failure(&self, error: Error) -> Error {
         if self.maybe_written {
-            self.indeterminate("an earlier try was not answered and the last one failed", Some(error))
+            self.indeterminate("an earlier attempt got no response and the last one failed", Some(error))
         } else {
             error
         }
     }
 
-    /// Its topic is gone.
+    /// Returns the error of a batch whose topic is missing.
     pub(super) fn topic_missing(&self, waited: Duration) -> Error {
         let text = format!(
             "{}: the topic has not existed for {waited:.1?}; it was deleted, or its name is wrong{}",
@@ -352,7 +350,7 @@ impl Batch {
         Error::new(ErrorKind::UnknownTopic, text)
     }
 
-    /// Its producer ends.
+    /// Returns the error of a batch whose producer was closed or dropped.
     pub(super) fn closed_error(&self, why: &str) -> Error {
         Error::new(ErrorKind::Closed, format!("{}: {why}{}", self.describe(), self.fate_suffix()))
     }

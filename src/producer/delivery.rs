@@ -1,4 +1,4 @@
-//! Delivery handles: all records of a batch share one completion.
+//! Delivery handles. All records of a batch share one completion.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use crate::error::Result;
 use crate::lock::Lock;
 
-/// Where an acknowledged record is.
+/// The partition and offset of an acknowledged record.
 ///
 /// ```
 /// fn log(ack: &ailurus::Acknowledgement) {
@@ -24,45 +24,45 @@ pub struct Acknowledgement {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The offset. `None` if the record is in the log but the broker could not tell where: it was written by a try whose
-    /// answer was lost, and the broker knows the records of a producer's last few batches only.
+    /// The offset. `None` if the record is in the log at an offset that the broker does not know any more: it was written by
+    /// an attempt whose response was lost, and brokers remember the offsets of a producer's last few batches only.
     pub offset: Option<i64>,
     /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the topic's
     /// `message.timestamp.type` is `LogAppendTime`.
     pub timestamp: i64,
 }
 
-/// What became of a batch that was written.
+/// The place of a batch in the log, as the broker reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AppendInfo {
     pub(crate) base_offset: Option<i64>,
-    /// The broker's timestamp, if the topic wants it.
+    /// The broker's timestamp, if the topic's timestamps are those of the append.
     pub(crate) append_time: Option<i64>,
 }
 
-/// The end of a batch, or of each of its parts if it had to be split, once it has come.
+/// The result of a batch, or of each of its parts if it had to be split.
 #[derive(Debug)]
 pub(crate) struct Completion {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    /// How all of it was written, as one part: what most handles are awaited for, without the lock.
+    /// Place of a batch that was written as a whole. Most deliveries need only this, without the lock.
     whole: OnceLock<AppendInfo>,
     state: Lock<CompletionState>,
 }
 
 #[derive(Debug)]
 struct CompletionState {
-    /// Parts that have not ended.
+    /// Number of parts without a result.
     unfinished: usize,
     finished: Vec<SubBatch>,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
 }
 
-/// Records that ended together.
+/// Records of a completion that have one result.
 #[derive(Debug)]
 struct SubBatch {
-    /// Places among the records of the completion.
+    /// Indexes in the completion.
     records: Range<u32>,
     result: Result<AppendInfo>,
 }
@@ -79,20 +79,20 @@ impl fmt::Debug for Callback {
 }
 
 impl AppendInfo {
-    /// Of the record that is so many at_record the first.
-    fn at_record(self, skip: u32) -> Self {
-        Self { base_offset: self.base_offset.map(|base| base + i64::from(skip)), ..self }
+    /// Returns the place of the record that is `index` records behind the first.
+    fn at_record(self, index: u32) -> Self {
+        Self { base_offset: self.base_offset.map(|base| base + i64::from(index)), ..self }
     }
 }
 
 impl CompletionState {
-    /// The end of the record's part, if it did not end as one with all others.
+    /// Returns the result of a record's part.
     fn sub_batch_result(&self, index: u32) -> Option<Result<AppendInfo>> {
         let part = self.finished.iter().find(|part| part.records.contains(&index))?;
         Some(part.result.clone().map(|w| w.at_record(index - part.records.start)))
     }
 
-    /// `waker_index` is where the waiting future's waker is kept, so that polling it again does not add another.
+    /// Registers a future's waker. `waker_index` is the future's own, so that polling it again replaces its waker.
     fn register_waker(&mut self, waker_index: &mut u32, cx: &Context<'_>) {
         match self.wakers.get_mut(*waker_index as usize) {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -110,29 +110,29 @@ impl Completion {
         Arc::new(Self { topic, partition, whole: OnceLock::new(), state: Lock::new(state) })
     }
 
-    /// One more part.
+    /// Adds a part, which has a result of its own.
     pub(crate) fn add_sub_batch(&self) {
         self.lock().unfinished += 1;
     }
 
-    /// Tells all who wait for these records. Only the first end counts.
+    /// Sets the result of a part and notifies those who wait for it. Later results of the part are ignored.
     pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<AppendInfo>) {
         let mut state = self.lock();
         if state.unfinished == 0 || state.finished.iter().any(|part| part.records.start == first) {
             return;
         }
         state.unfinished -= 1;
-        let last = state.unfinished == 0;
+        let is_last = state.unfinished == 0;
         match result {
-            Ok(written) if last && state.finished.is_empty() => _ = self.whole.set(written),
+            Ok(written) if is_last && state.finished.is_empty() => _ = self.whole.set(written),
             result => state.finished.push(SubBatch { records: first..first + records, result }),
         }
-        // Until the last part has ended the records of the wakers stay what they are.
-        let wakers = if last { std::mem::take(&mut state.wakers) } else { state.wakers.clone() };
-        let (ready, waiting) = std::mem::take(&mut state.callbacks)
+        // Before the last result the wakers keep their indexes.
+        let wakers = if is_last { std::mem::take(&mut state.wakers) } else { state.wakers.clone() };
+        let (ready, pending) = std::mem::take(&mut state.callbacks)
             .into_iter()
-            .partition(|c| last || state.sub_batch_result(c.delivery.index).is_some());
-        state.callbacks = waiting;
+            .partition(|c| is_last || state.sub_batch_result(c.delivery.index).is_some());
+        state.callbacks = pending;
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         let ready: Vec<Callback> = ready;
@@ -141,7 +141,7 @@ impl Completion {
         }
     }
 
-    /// Where a record is, if all were written as one part.
+    /// Returns the place of a record, if the batch was written as a whole.
     fn written(&self, index: u32) -> Option<AppendInfo> {
         self.whole.get().map(|written| written.at_record(index))
     }
@@ -150,7 +150,7 @@ impl Completion {
         self.written(index).map(Ok).or_else(|| state.sub_batch_result(index))
     }
 
-    /// Waits for the end of all its records, good or bad.
+    /// Waits until each record has a result, success or failure.
     pub(crate) async fn finished(&self) {
         let mut waker_index = NO_WAKER;
         std::future::poll_fn(|cx| {
@@ -172,15 +172,15 @@ impl Completion {
 /// Resolves when the record is acknowledged by all in-sync replicas, or has failed. Dropping it does not take the record
 /// back.
 ///
-/// It may be awaited at once or kept and awaited later, in any order; the answer is kept with it.
+/// It may be awaited at once or later, in any order.
 ///
 /// # Errors
-/// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it could not be found out whether the broker has written the
-/// record: it may be in the log or not. [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer ended before; its text
-/// says whether the record had been sent. Every other error means that the record is not in the log.
+/// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it is not known whether the broker has written the
+/// record: it may be in the log or not. [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer was closed before; its
+/// text names whether the record had been sent. Every other error means that the record is not in the log.
 ///
 /// # Cancellation
-/// Dropping it, or a future that awaits it, only means that nobody is told.
+/// Dropping it, or a future that awaits it, only discards the result.
 ///
 /// ```no_run
 /// # async fn example(producer: &ailurus::Producer) -> ailurus::Result<()> {
@@ -203,11 +203,11 @@ pub struct Delivery {
     completion: Arc<Completion>,
     index: u32,
     timestamp: i64,
-    /// Of its waker, if it has one.
+    /// Index of its waker, or [`NO_WAKER`].
     waker_index: u32,
 }
 
-/// Of a future that has not waited yet: there are never so many.
+/// The waker index of a future that was not polled yet.
 const NO_WAKER: u32 = u32::MAX;
 
 impl Delivery {
@@ -215,27 +215,27 @@ impl Delivery {
         Self { completion, index, timestamp, waker_index: NO_WAKER }
     }
 
-    /// Another one of the same record.
+    /// Returns another handle of the same record.
     pub(super) fn clone_handle(&self) -> Self {
         Self::new(Arc::clone(&self.completion), self.index, self.timestamp)
     }
 
-    /// The partition that was chosen for the record.
+    /// Returns the partition that was chosen for the record.
     pub fn partition(&self) -> i32 {
         self.completion.partition
     }
 
-    /// Calls a function with the end instead of waiting for it; at once if it has come already.
+    /// Calls a function with the result instead of waiting for it; at once if there is one already.
     ///
-    /// It is called on the producer's task, which sends nothing meanwhile: hand over what takes long. Calls for the records of
-    /// a partition come in their order.
+    /// The function runs on the producer's task, which sends nothing meanwhile: it should not block. Calls for the records of
+    /// a partition are in their order.
     ///
     /// ```no_run
     /// # async fn example(producer: &ailurus::Producer) -> ailurus::Result<()> {
     /// use ailurus::ProducerRecord;
     ///
     /// let delivery = producer.send(ProducerRecord::to("events").value("x")).await?;
-    /// delivery.on_complete(|end| match end {
+    /// delivery.on_complete(|result| match result {
     ///     Ok(ack) => println!("in partition {}", ack.partition),
     ///     Err(error) => eprintln!("{error:#}"),
     /// });
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_handle_of_a_batch_has_its_own_offset() {
+    async fn each_delivery_of_a_batch_has_its_own_offset() {
         let (completion, mut handles) = handles(3);
         assert!((&mut handles[1]).now_or_never().is_none());
         let waiting = tokio::spawn(join_all(handles));
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_broker_s_timestamp_wins_and_the_first_end_counts() {
+    async fn broker_timestamp_wins_and_later_results_are_ignored() {
         let (completion, mut handles) = handles(1);
         completion.resolve(0, 1, Ok(AppendInfo { base_offset: Some(7), append_time: Some(999) }));
         completion.resolve(0, 1, Err(Error::new(ErrorKind::Closed, "late")));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn polling_again_keeps_one_waker() {
+    async fn polling_again_registers_one_waker() {
         let (completion, mut handles) = handles(1);
         for _ in 0..5 {
             assert!((&mut handles[0]).now_or_never().is_none());
@@ -334,11 +334,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_parts_of_a_split_batch_end_on_their_own() {
+    async fn parts_of_a_split_batch_have_results_of_their_own() {
         let (completion, mut handles) = handles(4);
         let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
-        let told = tx.clone();
-        handles.pop().unwrap().on_complete(move |end| told.send(end.unwrap().offset).unwrap());
+        let results = tx.clone();
+        handles.pop().unwrap().on_complete(move |end| results.send(end.unwrap().offset).unwrap());
         assert!(handles.iter_mut().all(|h| h.now_or_never().is_none()));
         completion.add_sub_batch();
         completion.resolve(0, 2, Err(Error::new(ErrorKind::RecordTooLarge, "large")));

@@ -1,4 +1,4 @@
-//! What a producer tells of itself: batches, their ends, its buffer. Nothing is looked at while nobody listens.
+//! The observations that a producer reports: batches, their results, its buffer. Without a listener they cost nothing.
 
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) struct ProducerMetrics {
     pub(super) reporter: Reporter,
     delivery_timeout: Duration,
     limit: usize,
-    /// Bytes of the buffer in use, as last reported; none when the producer has ended.
+    /// Bytes of the buffer in use, as last reported; none once the producer is closed.
     used: Lock<Option<usize>>,
 }
 
@@ -32,7 +32,7 @@ impl ProducerMetrics {
         self.used.lock()
     }
 
-    /// Tells how much of the buffer is in use.
+    /// Reports the change in the use of the buffer.
     pub(super) fn report_buffer(&self, memory: &Semaphore) {
         if !self.reporter.is_on() {
             return;
@@ -48,7 +48,7 @@ impl ProducerMetrics {
         }
     }
 
-    /// The producer has ended: its buffer is no more.
+    /// Reports that the buffer is gone, with what was in it.
     pub(super) fn report_closed(&self) {
         if let Some(used) = self.lock_used().take() {
             let (used, limit) = (-(used as i64), -(self.limit as i64));
@@ -56,23 +56,23 @@ impl ProducerMetrics {
         }
     }
 
-    /// A record has waited for buffer space since then.
+    /// Reports that a record has waited for buffer space since then.
     pub(super) fn report_buffer_wait(&self, since: Option<Instant>) {
         if let Some(since) = since {
             self.reporter.report(|| Observation::BufferWaited { took: since.elapsed() });
         }
     }
 
-    /// The time, if anyone wants it.
+    /// Returns the time, if metrics are on.
     pub(super) fn now_if_on(&self) -> Option<Instant> {
         self.reporter.is_on().then(Instant::now)
     }
 
     pub(super) fn report_finished(&self, now: Option<Instant>, batch: &FinishedBatch) {
         let Some(now) = now else { return };
-        // Its delivery timeout, and its linger time, are counted from its first record on.
-        let began = batch.expires_at.checked_sub(self.delivery_timeout).unwrap_or(now);
-        let (topic, took) = (&batch.completion.topic, now.saturating_duration_since(began));
+        // The delivery timeout starts with the first record.
+        let started_at = batch.expires_at.checked_sub(self.delivery_timeout).unwrap_or(now);
+        let (topic, took) = (&batch.completion.topic, now.saturating_duration_since(started_at));
         let error = batch.result.as_ref().err().map(Error::kind);
         self.reporter.report(|| Observation::BatchEnded { topic, records: batch.records, took, error });
         if let Some(error) = error {
@@ -80,6 +80,7 @@ impl ProducerMetrics {
         }
     }
 
+    /// Reports a retry, if the outcome leads to one.
     pub(super) fn report_outcome(&self, topic: &str, outcome: &SendOutcome) {
         let error: ErrorKind = match outcome {
             SendOutcome::Retry { retry, .. } | SendOutcome::OutOfSequence(retry) | SendOutcome::Fenced(retry) => {

@@ -1,8 +1,9 @@
 //! Sends records.
 //!
-//! [`Producer::send`] puts a record into the open batch of its partition and returns a [`Delivery`] that resolves when the
-//! broker has answered. One task per broker sends the batches over a connection of its own, several requests at a time. Each
-//! batch has a sequence number, by which the broker knows a repeated one and one that came too early.
+//! [`Producer::send`] appends a record to the open batch of its partition and returns a [`Delivery`], which resolves with the
+//! broker's response. A task per broker (`sender`) sends the batches over a connection of its own, several requests at a
+//! time; another (`supervisor`) passes metadata on and expires batches. Each batch has a sequence, by which the broker
+//! recognises a repeated one and one that arrives too early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,9 @@ pub mod raw;
 mod request;
 mod send;
 mod sender;
+mod shared;
 mod span;
+mod supervisor;
 mod verdict;
 
 pub use crate::partitioner::{PartitionInput, Partitioner};
@@ -36,12 +39,12 @@ pub use builder::ProducerBuilder;
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::murmur2;
 use send::{SendFuture, finish_span};
-use sender::ProducerShared;
+use shared::ProducerShared;
 
-/// How long ending tasks may take to close their connections.
+/// Time that tasks may take to close their connections.
 const TASK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A record to send; it borrows what it is made of.
+/// A record to send. It borrows its key, value and headers.
 ///
 /// ```
 /// use ailurus::{Headers, ProducerRecord};
@@ -53,25 +56,26 @@ const TASK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ProducerRecord<'a> {
-    /// Where to.
+    /// The destination topic.
     pub topic: &'a str,
-    /// The partition, if the producer's [`partitioner`](ProducerConfig::partitioner) is not to choose it.
+    /// The partition; `None` to have the producer's [`partitioner`](ProducerConfig::partitioner) choose it.
     pub partition: Option<i32>,
-    /// Hashed to choose the partition, by default with murmur2 as by Kafka's Java client and KafkaJS: the same key goes to the
-    /// same partition for as long as the topic has as many partitions. A record without key goes to any partition.
+    /// The key, whose hash chooses the partition, by default with murmur2 as in Kafka's Java client and KafkaJS: the same key
+    /// maps to the same partition as long as the topic's number of partitions stays. A record without key goes to any
+    /// partition.
     pub key: Option<&'a [u8]>,
-    /// `None` is a tombstone: it deletes the key in a compacted topic.
+    /// The value. `None` is a tombstone: it deletes the key in a compacted topic.
     pub value: Option<&'a [u8]>,
-    /// In order.
+    /// The headers, in order.
     pub headers: Option<&'a Headers>,
-    /// Milliseconds since 1970; now if `None`. Not negative.
+    /// The timestamp in milliseconds since 1970, not negative; `None` for now.
     pub timestamp: Option<i64>,
-    /// Another codec than the producer's for this topic; the batch that the partition has open is closed for it.
+    /// A codec other than the producer's for this topic. It closes the partition's open batch if that has another one.
     pub compression: Option<Compression>,
 }
 
 impl<'a> ProducerRecord<'a> {
-    /// A record with neither key nor value.
+    /// Creates a record with neither key nor value.
     pub fn to(topic: &'a str) -> Self {
         Self { topic, partition: None, key: None, value: None, headers: None, timestamp: None, compression: None }
     }
@@ -136,40 +140,38 @@ impl<'a> ProducerRecord<'a> {
 /// ```
 ///
 /// # Order
-/// Records of one partition are written in the order of the `send` calls that a program makes one after the other; a
-/// batch that must be sent again keeps its place. Records with the same key go to the same partition, unless the
-/// [`partitioner`](ProducerConfig::partitioner) is round robin or one's own. When a topic is given more partitions, this
-/// changes: from the metadata refresh on that shows them
-/// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), most keys go to another partition, and
-/// what was sent before may still be read after what is sent then. Where the order of a key matters, give a topic enough
-/// partitions from the start, or stop producing and let consumers finish before it grows.
+/// Records of one partition are written in the order of successive `send` calls; a batch that is retried keeps its place.
+/// Records with the same key go to the same partition, unless the [`partitioner`](ProducerConfig::partitioner) is round robin
+/// or your own. When a topic gets more partitions, most keys map to another one, from the next metadata refresh on
+/// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), and consumers may read later records of a key
+/// before earlier ones. Where the order of a key matters, create the topic with enough partitions, or stop producing and let
+/// consumers finish before it grows.
 ///
 /// # Delivery
-/// A record is acknowledged when all in-sync replicas have it, unless [`acks`](ProducerConfig::acks) says otherwise. Errors
-/// that may pass (a leader that moved, a connection that broke, a broker that does not answer) are retried with backoff until
-/// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose answer was lost is sent again, and the broker sees
-/// by its sequence number whether it has it already (KIP-98): a record is written once. Where that can't be told any more,
-/// because the time is over or the sequence was broken, the record is not sent again and fails with
+/// A record is acknowledged when all in-sync replicas have it, unless [`acks`](ProducerConfig::acks) is `Leader`.
+/// Transient errors (a leader that moved, a connection that broke, a broker that does not respond) are retried with backoff
+/// until [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose response was lost is sent again, and the
+/// broker recognises the batch by its sequence if it has it already (KIP-98): a record is written once. Where that is not
+/// possible any more, because the timeout has passed or the sequence was broken, the record is not sent again and fails with
 /// [`ErrorKind::Indeterminate`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
 ///
-/// A batch that the broker finds too large is cut in halves until each is taken; a single record that is too large fails with
-/// [`ErrorKind::RecordTooLarge`]. Where a broker refuses some records of a batch (without a key in a compacted topic, with a
+/// A batch that is too large for the broker is split in halves until each is accepted; a single record that is too large fails
+/// with [`ErrorKind::RecordTooLarge`]. Where a broker rejects some records of a batch (without a key in a compacted topic, with a
 /// timestamp out of bounds), these alone fail, each with its own error, and the others are written.
 ///
 /// A topic that does not exist is created if the settings and the broker allow it. `send` fails with
-/// [`ErrorKind::UnknownTopic`] as soon as a broker says that it creates none, and after
-/// [`topic_creation_timeout`](crate::Config::topic_creation_timeout) where none says so; where the settings do not allow it, after
-/// it has looked for the topic for a second. The
-/// records of a topic that is deleted while they wait fail with [`ErrorKind::UnknownTopic`] when it has been missing for the
-/// request timeout; if it is created again before, they go to the new one.
+/// [`ErrorKind::UnknownTopic`] as soon as a broker's settings show that it creates none, else after
+/// [`topic_creation_timeout`](crate::Config::topic_creation_timeout); where the settings do not allow it, after a second in
+/// which the topic was looked for. Pending records of a topic that is deleted fail with [`ErrorKind::UnknownTopic`] when it has
+/// been missing for the request timeout; if it is recreated before, they go to the new topic.
 ///
 /// # End
-/// [`close`](Producer::close) sends what waits, resolves every [`Delivery`] and ends the tasks. If the last clone is
-/// dropped instead, the tasks end too, and what was not acknowledged fails with [`ErrorKind::Closed`] and is logged.
+/// [`close`](Producer::close) sends pending records, resolves every [`Delivery`] and stops the tasks. If the last clone is
+/// dropped instead, the tasks stop too, and unacknowledged records fail with [`ErrorKind::Closed`], which is logged.
 #[derive(Debug, Clone)]
 pub struct Producer(Arc<AbortOnDrop>);
 
-/// Held by the clones of a producer and by nobody else: with the last one the tasks end.
+/// Stops the tasks when the last clone of a producer is dropped. The tasks have no reference to it.
 #[derive(Debug)]
 struct AbortOnDrop(Arc<ProducerShared>);
 
@@ -179,18 +181,18 @@ impl Drop for AbortOnDrop {
         if abandoned > 0 {
             tracing::warn!(
                 records = abandoned,
-                "a producer was dropped while records waited for their acknowledgement"
+                "a producer was dropped before all of its records were acknowledged: call close first"
             );
         }
     }
 }
 
-/// Ends everything; tells how many records had not finished.
+/// Stops the tasks and fails all unfinished batches. Returns the number of their records.
 fn abort(shared: &ProducerShared, why: &str) -> u64 {
-    let mut locked = shared.lock();
-    locked.close();
-    let finished = locked.abort(why);
-    drop(locked);
+    let mut accumulator = shared.lock();
+    accumulator.close();
+    let finished = accumulator.abort(why);
+    drop(accumulator);
     shared.memory.close();
     shared.cancel.cancel();
     let records = finished.iter().map(|batch| u64::from(batch.records)).sum();
@@ -208,52 +210,52 @@ impl Producer {
         Self::start(client, config, true)
     }
 
-    /// Starts a producer that writes to topics that exist: none is created by the broker, with settings of the broker's.
+    /// Creates a producer that has no topic created: the broker would do that with its own settings.
     pub(crate) fn to_existing(client: &Client, config: ProducerConfig) -> Result<Self> {
         Self::start(client, config, false)
     }
 
     fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Result<Self> {
         config.validate(client.config().request_timeout)?;
-        Ok(Self(Arc::new(AbortOnDrop(ProducerShared::start(client, config, creates_topics)))))
+        Ok(Self(Arc::new(AbortOnDrop(supervisor::start(client, config, creates_topics)))))
     }
 
-    /// Puts a record into its partition's batch.
+    /// Appends a record to its partition's batch.
     ///
-    /// Usually this does not wait at all. It waits for metadata the first time a topic is used, and, in the order of the
-    /// calls, for buffer space while [`buffer_memory`](ProducerConfig::buffer_memory) is used up.
+    /// Usually this does not wait. It waits for metadata the first time a topic is used, and, in the order of the calls, for
+    /// buffer space while [`buffer_memory`](ProducerConfig::buffer_memory) is used up.
     ///
     /// # Errors
     /// - [`ErrorKind::UnknownTopic`] if the topic does not exist and could not be created;
-    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker could be reached within the delivery timeout;
-    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, whoever chose it, or a negative timestamp;
+    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker was reachable within the delivery timeout;
+    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, also by choice of the partitioner, or a negative timestamp;
     /// - [`ErrorKind::RecordTooLarge`] if it is larger than [`max_request_size`](ProducerConfig::max_request_size);
     /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the record was not sent;
     /// - [`ErrorKind::Closed`] after [`close`](Self::close).
     ///
     /// # Cancellation
-    /// Dropping the future before it is ready means that the record is not sent; it loses its place among those who wait.
-    /// Once it is ready, dropping the [`Delivery`] does not take the record back.
+    /// If the future is dropped before it is ready, the record is not sent, and loses its place among those that wait. Once it
+    /// is ready, dropping the [`Delivery`] does not take the record back.
     pub fn send<'a>(&'a self, record: ProducerRecord<'a>) -> impl Future<Output = Result<Delivery>> + Send + use<'a> {
         SendFuture::new(self, record)
     }
 
-    /// [`send`](Self::send) without waiting: what would have to wait is handed back.
+    /// Sends a record as [`send`](Self::send) does, if that needs no waiting; else returns it.
     ///
-    /// It does not wait in line: when there is space again it may take it before those who wait in `send`.
+    /// It does not queue: it may take buffer space before those who wait for it in `send`.
     ///
     /// # Errors
     /// - [`TrySendError::Full`] while the buffer is full;
-    /// - [`TrySendError::UnknownTopic`] while nothing is known of the topic: the first call has it looked up;
-    /// - [`TrySendError::Refused`] with what `send` would say of the record, or that the producer is closed.
+    /// - [`TrySendError::UnknownTopic`] while the topic is not known: the first call starts to look it up;
+    /// - [`TrySendError::Refused`] with the error that `send` would return for the record, or if the producer is closed.
     ///
     /// ```no_run
     /// # async fn example(producer: &ailurus::Producer) {
     /// use ailurus::{ProducerRecord, producer::TrySendError};
     ///
     /// match producer.try_send(ProducerRecord::to("clicks").value("x")) {
-    ///     Ok(delivery) => delivery.on_complete(|end| drop(end)),
-    ///     Err(TrySendError::Full(record)) => println!("{:?} is left out", record.value),
+    ///     Ok(delivery) => delivery.on_complete(|result| drop(result)),
+    ///     Err(TrySendError::Full(record)) => println!("{:?} is dropped", record.value),
     ///     Err(error) => eprintln!("{error}"),
     /// }
     /// # }
@@ -279,13 +281,12 @@ impl Producer {
         }
     }
 
-    /// [`send`](Self::send) for each of the records, in their order; one answer for each, in the same order.
+    /// Sends records in their order. Returns the result of [`send`](Self::send) for each, in the same order.
     ///
-    /// A record that is refused does not stop those behind it.
+    /// A record that can't be sent does not stop those behind it.
     ///
     /// # Cancellation
-    /// Dropping the future leaves records unsent from where it stands; those before are on their way, and nobody is told of
-    /// their end.
+    /// If the future is dropped, the records that were appended are sent, without a handle, and the others are not.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = ProducerRecord<'a>>) -> Vec<Result<Delivery>> {
         let records = records.into_iter();
         let mut deliveries = Vec::with_capacity(records.size_hint().0);
@@ -295,35 +296,35 @@ impl Producer {
         deliveries
     }
 
-    /// Sends what is waiting, without regard to linger, and waits until all that was sent before this call has ended, well
-    /// or not: the [`Delivery`] handles say which.
+    /// Sends pending records without linger, and waits until all records of earlier calls are acknowledged or have failed:
+    /// their [`Delivery`] handles have the results.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if that takes longer than `timeout`; nothing is given up, and it may be called again.
+    /// [`ErrorKind::Timeout`] if that takes longer than `timeout`; no record is dropped, and it may be called again.
     ///
     /// # Cancellation
-    /// Dropping the future only ends the waiting.
+    /// If the future is dropped, only the waiting stops.
     pub async fn flush(&self, timeout: Duration) -> Result<()> {
         let batches = self.0.0.lock().flush(Instant::now());
         let all = join_all(batches.iter().map(|completion| completion.finished()));
         match tokio::time::timeout(timeout, all).await {
             Ok(_) => Ok(()),
             Err(_) => {
-                let what = format!("not all records were acknowledged within the {timeout:?} that flush was given");
+                let what = format!("not all records were acknowledged within the timeout of flush, {timeout:?}");
                 Err(Error::new(ErrorKind::Timeout, what))
             }
         }
     }
 
-    /// [`flush`](Self::flush), then ends the producer's tasks and connections; what is not acknowledged by then fails.
+    /// Flushes, then stops the producer's tasks and closes its connections; records that are not acknowledged by then fail.
     ///
     /// From the call on, `send` fails with [`ErrorKind::Closed`], on all clones. A second call returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if records had to be given up; their handles say so too.
+    /// [`ErrorKind::Timeout`] if records failed for that; so do their handles.
     ///
     /// # Cancellation
-    /// If the future is dropped, records may still be on their way; the tasks end with the last clone.
+    /// If the future is dropped, records may still be in flight; the tasks stop with the last clone.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let shared = &self.0.0;
         if shared.lock().close() {
@@ -334,23 +335,23 @@ impl Producer {
         let abandoned = abort(shared, "the producer was closed");
         shared.tasks.close();
         if tokio::time::timeout(TASK_SHUTDOWN_TIMEOUT, shared.tasks.wait()).await.is_err() {
-            tracing::warn!("the producer's tasks did not end within {TASK_SHUTDOWN_TIMEOUT:?}");
+            tracing::warn!("the producer's tasks did not stop within {TASK_SHUTDOWN_TIMEOUT:?}");
         }
         if abandoned == 0 {
             return Ok(());
         }
-        let what = format!("{abandoned} records were not acknowledged within the {timeout:?} that close was given");
+        let what = format!("{abandoned} records were not acknowledged within the timeout of close, {timeout:?}");
         Err(Error::new(ErrorKind::Timeout, what))
     }
 
-    /// Bytes of the buffer that are in use: of records that wait or are on their way.
+    /// Returns the bytes of the buffer in use, by records that are pending or in flight.
     pub fn buffered_bytes(&self) -> usize {
         let shared = &self.0.0;
         shared.config.buffer_memory.saturating_sub(shared.memory.available_permits())
     }
 }
 
-/// Why [`Producer::try_send`] did not take a record, which it hands back.
+/// The reason why [`Producer::try_send`] did not send a record, with the record.
 ///
 /// ```
 /// use ailurus::{ProducerRecord, producer::TrySendError};
@@ -363,19 +364,19 @@ impl Producer {
 pub enum TrySendError<'a> {
     /// The buffer is full.
     Full(ProducerRecord<'a>),
-    /// Nothing is known of the topic yet; it is being looked up.
+    /// The topic is not known yet; it is being looked up.
     UnknownTopic(ProducerRecord<'a>),
-    /// The record can't be sent as it is, or the producer is closed.
+    /// The record is invalid, or the producer is closed.
     Refused {
         /// The record.
         record: ProducerRecord<'a>,
-        /// Why.
+        /// The reason.
         error: Error,
     },
 }
 
 impl<'a> TrySendError<'a> {
-    /// The record that was not sent.
+    /// Returns the record that was not sent.
     pub fn record(&self) -> ProducerRecord<'a> {
         match self {
             Self::Full(record) | Self::UnknownTopic(record) | Self::Refused { record, .. } => *record,

@@ -1,17 +1,16 @@
-//! The last_batch_number of one partition, in order, and the sequence numbers that let its broker see what is missing or repeated.
+//! The batches of one partition, in order, and the sequences by which its leader sees what is missing or repeated.
 //!
-//! A batch gets its sequence number when it is first sent and keeps it for every further try. Up to [`MAX_IN_FLIGHT_BATCHES`] last_batch_number are
-//! under way at a time, over one connection, in the order of their numbers. When one has to be sent retry, nothing is sent
-//! until all that is under way has come back; then the first goes alone, with the number it had, and the others follow once
-//! it is acknowledged. Alone goes the first batch of all, too, and the first after a time in which nothing was to be sent: a
-//! broker that does not know a producer yet, or has forgotten it, believes any number, so that a batch that overtook a failed
-//! one would not be noticed.
+//! A batch gets its sequence when it is first sent and keeps it for every retry. Up to [`MAX_IN_FLIGHT_BATCHES`] are in
+//! flight at a time, over one connection, in the order of their sequences. When one has to be retried, the partition
+//! drains: nothing is sent until all that is in flight has returned. Then the first batch is sent alone, with the sequence
+//! it had, and the others follow once it is acknowledged. The very first batch is sent alone, too, and the first after a
+//! pause: a leader that does not know a producer yet, or has forgotten it, accepts any sequence, so that a batch that
+//! overtook a failed one would not be noticed.
 //!
-//! Numbers that no batch will bring any more (of a batch that failed, or whose time was over before its fate was known) are a
-//! sequence_gap that the broker would not step over. Then, with nothing under way, the producer's epoch is raised and numbers begin at
-//! 0 (KIP-360). The new epoch shuts out what an old connection may still on_leader_change, and for the same reason the broker could not
-//! recognise under it a batch that is in the log already: a batch that may be there is failed and not sent again. Brokers
-//! keep epoch and numbers of a producer by partition, so that each partition can have an epoch of its own.
+//! Sequences that no batch will carry any more (of a batch that failed, or that expired before its outcome was known) are a
+//! gap that the leader rejects everything behind. Once the partition is drained, the gap is closed by a new producer epoch,
+//! in which sequences start at 0 (KIP-360): see [`resolve_gap`](PartitionQueue::resolve_gap). Leaders keep epoch and
+//! sequence of a producer by partition, so each partition can have an epoch of its own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,53 +18,55 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::batch::{Batch, BatchState, FinishedBatch, Payload, Piece, SendOutcome};
+use crate::error::Error;
 use crate::record::ProducerSequence;
 
-/// Batches of a partition under way: as many as a broker remembers of a producer, to know repeated ones.
+/// Maximum number of a partition's batches in flight: as many as a leader remembers of a producer, to recognise repeated
+/// ones.
 const MAX_IN_FLIGHT_BATCHES: usize = 5;
 
-/// What a broker knows an idempotent producer by.
+/// The id and epoch by which brokers know an idempotent producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProducerIdAndEpoch {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
 }
 
-/// What is the same for all partitions of a producer.
+/// State that all partitions of a producer have in common.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SendContext {
     pub(super) linger: Duration,
-    /// Without it one batch is under way at a time, so that a retry keeps the order.
+    /// Without idempotence one batch is in flight at a time, so that a retry keeps the order.
     pub(super) idempotent: bool,
-    /// The producer's latest producer_id; none until a broker has given one.
+    /// The producer's latest id; none until a broker has assigned one.
     pub(super) producer_id: Option<ProducerIdAndEpoch>,
 }
 
-/// See the module.
+/// The batches of one partition. See the module.
 #[derive(Debug)]
 pub(super) struct PartitionQueue {
     pub(super) leader: i32,
-    /// Whether it is in its leader's list: it is if and only if it has a batch to send.
+    /// True if it is queued with its leader: if and only if it has a batch to send.
     pub(super) is_queued: bool,
-    /// First those that have a sequence number, in its order, then the others. Unless `draining`, those under way come first.
+    /// First the batches with a sequence, in its order, then the others. Unless `draining`, those in flight come first.
     pub(super) queue: VecDeque<Batch>,
-    /// The size of the batch before: room for the next one.
+    /// Size of the last batch: the capacity of the next one.
     pub(super) last_batch_bytes: usize,
     in_flight: usize,
     last_batch_number: u64,
-    /// Nothing is sent until all that is under way is back.
+    /// True if nothing may be sent until all that is in flight has returned.
     draining: bool,
-    /// The last batch that came back was written, and there have been others since: the next ones may go without waiting for
-    /// each other.
+    /// True if the last batch that returned was written and others were queued since: batches may be sent without waiting
+    /// for each other.
     pipelining: bool,
-    /// Some numbers will not be brought any more.
+    /// True if some sequences will not be carried by any batch.
     sequence_gap: bool,
-    /// Its broker has refused the producer_id.
+    /// True if the leader has rejected the epoch since the last one began.
     fenced: bool,
-    /// How many epochs in a row it has refused. A higher one shuts out what old connections may on_leader_change, so that is tried first;
-    /// then the id is of no more use.
+    /// Number of epochs that were rejected one after the other. After the first the epoch is raised, which also fences
+    /// what old connections may still deliver; after the second the id is dropped.
     fenced_epochs: u32,
-    /// The next batch's producer_id and number; none takes the producer's.
+    /// Producer id, epoch and sequence of the next batch; none to start with the producer's latest id.
     next_sequence: Option<ProducerSequence>,
 }
 
@@ -91,18 +92,17 @@ impl PartitionQueue {
         self.in_flight
     }
 
-    /// Whether it has an producer_id of its own.
+    /// Returns whether it has a producer id of its own.
     pub(super) fn has_producer_id(&self) -> bool {
         self.next_sequence.is_some()
     }
 
-    /// A number for a new batch.
     pub(super) fn next_batch_number(&mut self) -> u64 {
         self.last_batch_number += 1;
         self.last_batch_number
     }
 
-    /// The place of the batch that is to be sent next, as soon as it is ready; none if something has to come back first.
+    /// Returns the index of the batch to send next, as soon as it is ready; `None` if another must return first.
     pub(super) fn next_to_send(&self, context: SendContext) -> Option<usize> {
         let window = if context.idempotent && self.pipelining { MAX_IN_FLIGHT_BATCHES } else { 1 };
         if self.in_flight >= window || (self.draining && self.in_flight > 0) {
@@ -112,12 +112,12 @@ impl PartitionQueue {
             return None;
         }
         let batch = self.queue.get(self.in_flight)?;
-        // Without linger, what comes while something is under way makes a batch.
-        let waits = self.in_flight > 0 && context.linger.is_zero() && matches!(batch.state, BatchState::Open(_));
-        (!waits).then_some(self.in_flight)
+        // Without linger, the records that arrive while a batch is in flight make the next one.
+        let collects = self.in_flight > 0 && context.linger.is_zero() && matches!(batch.state, BatchState::Open(_));
+        (!collects).then_some(self.in_flight)
     }
 
-    /// Sends the [`next_to_send`](Self::next_to_send).
+    /// Takes the bytes of the [next batch](Self::next_to_send), and assigns its sequence.
     pub(super) fn send(&mut self, context: SendContext) -> Option<(&Batch, Payload)> {
         let batch = self.queue.get_mut(self.in_flight)?;
         let payload = batch.send()?;
@@ -131,64 +131,88 @@ impl PartitionQueue {
         Some((batch, payload))
     }
 
-    /// From now on it is led by another broker, or its topic is another: nothing goes there before all is back from here.
+    /// Notes a new leader: it gets nothing before all has returned from the old one.
     pub(super) fn on_leader_change(&mut self) {
         self.draining |= self.in_flight > 0;
         self.pipelining = false;
     }
 
-    /// Its topic was made anew: the broker knows none of the numbers.
+    /// Notes that the topic was recreated: its leader knows none of the sequences.
     pub(super) fn on_topic_recreated(&mut self) {
         self.on_leader_change();
         self.sequence_gap = self.next_sequence.is_some();
     }
 
-    /// A batch is back. [`resolve_gap`](Self::resolve_gap) must be called next.
-    pub(super) fn complete(&mut self, now: Instant, number: u64, outcome: SendOutcome, ended: &mut Vec<FinishedBatch>) {
+    /// Takes the outcome of a batch in flight: finishes it, or puts it back to its place in the queue to be retried.
+    /// [`resolve_gap`](Self::resolve_gap) must be called next.
+    pub(super) fn complete(
+        &mut self,
+        now: Instant,
+        number: u64,
+        outcome: SendOutcome,
+        finished: &mut Vec<FinishedBatch>,
+    ) {
         let Some(at) = self.queue.iter().position(|b| b.number == number && b.is_sent()) else {
-            return; // all was failed in the meantime
+            return; // aborted meanwhile
         };
         let Some(mut batch) = self.queue.remove(at) else { return };
         self.in_flight -= 1;
-        // Whatever is in front of it has yet to be acknowledged, or to be sent again.
-        let first = at == 0;
+        // A batch that has expired while its request was in flight is not retried:
+        // 1. Batch A (sequence 5, of 3 records) is in flight when its delivery timeout passes. `fail_where` fails its
+        //    deliveries and sets `expired_in_flight`. A stays in the queue: it may be in the log, and who knows whether
+        //    sequence 5 or 8 is the next one.
+        // 2a. The response says that A was written, or was there before: 8 is the next one, as it would be without the
+        //    timeout. The completion ignores this second result.
+        // 2b. The response is an error, or the request itself timed out: A, which nobody waits for, is dropped, and its
+        //    sequences are a gap (`lose_sequence`).
+        // If the response overtakes the task that runs `fail_where`'s result through the completion, it brings the same
+        // error, so that the caller sees one outcome in either order.
+        let expired = batch.expired_in_flight;
         let result = match outcome {
-            SendOutcome::Written(written) => Ok(written),
-            SendOutcome::Duplicate { written, .. } if batch.maybe_written || batch.expired_in_flight => Ok(written),
+            SendOutcome::Written(info) => Ok(info),
+            SendOutcome::Duplicate { info, .. } if batch.maybe_written || expired => Ok(info),
             SendOutcome::Duplicate { error, .. } => {
                 let why = "the broker has its sequence numbers from a batch that is not this one";
                 Err(batch.indeterminate(why, Some(error)))
             }
             SendOutcome::Failed(error) => Err(batch.permanent_failure(error)),
-            SendOutcome::Unknown(error) => Err(batch.indeterminate("the broker's answer makes no sense", Some(error))),
+            SendOutcome::InvalidResponse(error) => {
+                Err(batch.indeterminate("the broker's response is invalid", Some(error)))
+            }
             SendOutcome::TooLarge { error, halves } => match halves {
-                Some(halves) if !batch.expired_in_flight => {
+                Some(halves) if !expired => {
                     let halves = halves.into_iter().map(|(bytes, records)| Piece { records, outcome: Ok(bytes) });
-                    return self.replace_with_pieces(now, at, batch, halves.collect(), ended);
+                    return self.replace_with_pieces(now, at, batch, halves.collect(), finished);
                 }
                 _ => Err(batch.permanent_failure(error)),
             },
-            // A try that may have been written is not to be written retry in other pieces, which no broker would recognise.
-            SendOutcome::BadRecords { error, .. } if batch.expired_in_flight || batch.maybe_written => {
+            // If an earlier attempt may have been written, no broker would recognise its records in other batches.
+            SendOutcome::BadRecords { error, .. } if expired || batch.maybe_written => {
                 Err(batch.permanent_failure(error))
             }
-            SendOutcome::BadRecords { pieces, .. } => return self.replace_with_pieces(now, at, batch, pieces, ended),
+            SendOutcome::BadRecords { pieces, .. } => {
+                return self.replace_with_pieces(now, at, batch, pieces, finished);
+            }
             SendOutcome::Retry { retry, .. } | SendOutcome::OutOfSequence(retry) | SendOutcome::Fenced(retry)
-                if batch.expired_in_flight =>
+                if expired =>
             {
-                // Its records may not have been told yet: they are told the same, whoever comes first.
                 Err(batch.last_error().unwrap_or(retry.error))
             }
             SendOutcome::OutOfSequence(retry) | SendOutcome::Fenced(retry) if batch.producer.is_none() => {
-                Err(batch.permanent_failure(retry.error)) // it has no sequence, nor who sent it
+                Err(batch.permanent_failure(retry.error)) // sent without producer id and sequence
             }
             SendOutcome::Retry { retry, maybe_written } => {
                 batch.retry(retry, maybe_written, now);
                 return self.requeue(at, batch);
             }
             SendOutcome::OutOfSequence(mut retry) => {
-                // One in front of it is missing: that one's try decides what comes next.
-                if first {
+                // Only the first batch of the queue shows that the leader lacks a sequence for good:
+                // 1. A (sequence 5), B (6) and C (7) are in flight. A returns with NOT_ENOUGH_REPLICAS, to be retried.
+                // 2. B and C return with OUT_OF_ORDER_SEQUENCE_NUMBER, for the leader expects 5. They are retried behind
+                //    A, without a backoff of their own, and are accepted if A is.
+                // 3. If A itself is out of order, nothing in front of it can change that: the leader has lost the
+                //    producer's state, with the log that it was in. Only a new epoch is accepted.
+                if at == 0 {
                     self.sequence_gap = true;
                 } else {
                     retry.backoff = Duration::ZERO;
@@ -210,26 +234,25 @@ impl PartitionQueue {
             }
             Err(_) => self.lose_sequence(&batch),
         }
-        ended.push(batch.finish(result));
+        finished.push(batch.finish(result));
     }
 
-    /// Puts pieces of a batch in its place; those that fail_where leave a sequence_gap.
+    /// Replaces a batch by its pieces; those that fail leave a gap.
     fn replace_with_pieces(
         &mut self,
         now: Instant,
-        at: usize,
+        mut at: usize,
         batch: Batch,
         pieces: Vec<Piece>,
-        ended: &mut Vec<FinishedBatch>,
+        finished: &mut Vec<FinishedBatch>,
     ) {
         self.pause_until_drained();
-        let last_batch_number = &mut self.last_batch_number;
+        let last_number = &mut self.last_batch_number;
         let number = || {
-            *last_batch_number += 1;
-            *last_batch_number
+            *last_number += 1;
+            *last_number
         };
         let parts = batch.split_into(pieces.iter().map(|piece| piece.records), number, now);
-        let mut at = at;
         for (mut part, piece) in parts.into_iter().zip(pieces) {
             match piece.outcome {
                 Ok(bytes) => {
@@ -239,13 +262,12 @@ impl PartitionQueue {
                 }
                 Err(error) => {
                     self.lose_sequence(&part);
-                    ended.push(part.finish(Err(error)));
+                    finished.push(part.finish(Err(error)));
                 }
             }
         }
     }
 
-    /// Something has to be sent again.
     fn pause_until_drained(&mut self) {
         self.draining = true;
         self.pipelining = false;
@@ -256,7 +278,7 @@ impl PartitionQueue {
         self.pause_until_drained();
     }
 
-    /// A batch will not be sent again: its numbers, if it has any, are missing from now on.
+    /// Notes that a batch will not be sent again: its sequences, if it has any, are a gap.
     fn lose_sequence(&mut self, batch: &Batch) {
         if batch.producer.is_some() {
             self.sequence_gap = true;
@@ -264,41 +286,52 @@ impl PartitionQueue {
         }
     }
 
-    /// Ends what waits and is chosen by `error_for`, and tells the handles of what is chosen but under way.
+    /// Fails the batches for which `error_for` has an error. One that is in flight keeps its place, and its share of the
+    /// buffer, until its outcome is known.
     pub(super) fn fail_where(
         &mut self,
-        ended: &mut Vec<FinishedBatch>,
-        mut error_for: impl FnMut(&Batch) -> Option<crate::error::Error>,
+        finished: &mut Vec<FinishedBatch>,
+        mut error_for: impl FnMut(&Batch) -> Option<Error>,
     ) {
         for mut batch in std::mem::take(&mut self.queue) {
             match error_for(&batch) {
-                // It keeps its place, and its buffer, until its broker has answered.
                 Some(error) if batch.is_sent() => {
-                    ended.extend((!batch.expired_in_flight).then(|| batch.expire_in_flight(error)));
+                    finished.extend((!batch.expired_in_flight).then(|| batch.expire_in_flight(error)));
                     self.queue.push_back(batch);
                 }
                 Some(error) => {
                     self.lose_sequence(&batch);
-                    ended.push(batch.finish(Err(error)));
+                    finished.push(batch.finish(Err(error)));
                 }
                 None => self.queue.push_back(batch),
             }
         }
     }
 
-    /// Ends everything, whatever is under way.
+    /// Fails all batches, in flight or not.
     pub(super) fn abort(&mut self, why: &str) -> impl Iterator<Item = FinishedBatch> {
         self.in_flight = 0;
         self.is_queued = false;
-        // What was given up has ended already.
+        // The deliveries of those that expired in flight have failed already.
         self.queue.drain(..).filter(|batch| !batch.expired_in_flight).map(|batch| {
             let error = batch.closed_error(why);
             batch.finish(Err(error))
         })
     }
 
-    /// When all is back: closes a sequence_gap. Gives the producer id that is of no more use, if there is one.
-    pub(super) fn resolve_gap(&mut self, ended: &mut Vec<FinishedBatch>) -> Option<i64> {
+    /// Closes a sequence gap with a new epoch, once nothing is in flight. Returns the producer id if it is of no use any
+    /// more.
+    pub(super) fn resolve_gap(&mut self, finished: &mut Vec<FinishedBatch>) -> Option<i64> {
+        // Why not before all has returned, and what a new epoch does:
+        // 1. A (epoch 4, sequence 5), B (6) and C (7) are in flight. A fails for good: nothing will carry 5.
+        // 2. B's connection breaks: B may be in the log, or in a socket buffer of its broker. C returns with
+        //    OUT_OF_ORDER_SEQUENCE_NUMBER, as all would that is sent in epoch 4.
+        // 3. Now nothing is in flight. C is sent as epoch 5, sequence 0, which the leader accepts whatever came before
+        //    (KIP-360). Had it been sent while B was in flight, B might have returned as fenced though it was in time.
+        // 4. What is left of B in socket buffers is rejected from now on, with INVALID_PRODUCER_EPOCH: it can't be
+        //    written behind C.
+        // 5. So B can't be retried: if it is in the log, as (4, 6), the leader would not recognise it as (5, 0) and write
+        //    it twice. It fails as indeterminate.
         if self.in_flight > 0 {
             return None;
         }
@@ -311,21 +344,21 @@ impl PartitionQueue {
             if batch.producer.take().is_some() && batch.maybe_written {
                 let why = "and could not be recognised if they were sent again: the producer's sequence was broken";
                 let error = batch.indeterminate(why, batch.last_error());
-                ended.push(batch.finish(Err(error)));
+                finished.push(batch.finish(Err(error)));
             } else {
                 self.queue.push_back(batch);
             }
         }
-        let before = self.next_sequence?;
+        let last = self.next_sequence?;
         self.fenced_epochs += u32::from(std::mem::take(&mut self.fenced));
-        self.next_sequence = before.epoch.checked_add(1).filter(|_| self.fenced_epochs < 2).map(|epoch| {
-            tracing::debug!(id = before.id, epoch, "a producer's epoch was raised");
-            ProducerSequence { epoch, sequence: 0, ..before }
+        self.next_sequence = last.epoch.checked_add(1).filter(|_| self.fenced_epochs < 2).map(|epoch| {
+            tracing::debug!(id = last.id, epoch, "a producer's epoch was raised");
+            ProducerSequence { epoch, sequence: 0, ..last }
         });
         if self.next_sequence.is_some() {
             return None;
         }
         self.fenced_epochs = 0;
-        Some(before.id)
+        Some(last.id)
     }
 }

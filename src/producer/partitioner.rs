@@ -1,4 +1,4 @@
-//! Which partition a record goes to.
+//! The partitioners: how a record's partition is chosen.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::partitioner::{PartitionInput, Partitioner};
 use crate::record::BATCH_HEADER_BYTES;
 
-/// Records that may go anywhere stick to a partition for so many bytes, however large batches may be: as with the Java client's
-/// settings. Else a producer that sends little would send it all to one partition.
+/// Bytes of records that stick to a partition, however large batches may be: as with the Java client's settings. Otherwise a
+/// producer that sends little would send it all to one partition.
 const STICKY_BYTES: usize = 16 << 10;
 
-/// How a record's partition is chosen.
+/// The way in which a record's partition is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PartitionChoice {
-    /// By the caller, or by the program's own partitioner.
+    /// The caller, or the application's own partitioner, has chosen it.
     Partition(i32),
-    /// By this hash of its key.
+    /// It follows from this hash of the key.
     KeyHash(u32),
-    /// The one after that of the record before.
+    /// It is the one after that of the last record.
     RoundRobin,
-    /// Any: the one that such records stick to for now.
+    /// It is the topic's sticky partition.
     Sticky,
 }
 
 impl PartitionChoice {
-    /// Without the answer of a partitioner of the program's own: see [`ask`].
+    /// Returns the choice by the settings. An application's own partitioner comes later: see [`custom_partition`].
     #[inline]
     pub(crate) fn of(partitioner: &PartitionerKind, partition: Option<i32>, key: Option<&[u8]>) -> Self {
         match (partition, partitioner, key) {
@@ -38,14 +38,14 @@ impl PartitionChoice {
     }
 }
 
-/// Where the program's own partitioner wants a record.
+/// Returns the choice of the application's own partitioner.
 pub(super) fn custom_partition(partitioner: &dyn Partitioner, record: &PartitionInput<'_>) -> Result<PartitionChoice> {
     let Some(partition) = partitioner.partition(record) else { return Ok(PartitionChoice::Sticky) };
     if (0..record.partitions).contains(&partition) {
         return Ok(PartitionChoice::Partition(partition));
     }
     let what = format!(
-        "the program's partitioner chose partition {partition} for a record of topic {:?}, which has {}, from 0 to {}; the \
+        "the application's partitioner chose partition {partition} for a record of topic {:?}, which has {}, from 0 to {}; the \
          record was not sent",
         record.topic,
         record.partitions,
@@ -54,39 +54,40 @@ pub(super) fn custom_partition(partitioner: &dyn Partitioner, record: &Partition
     Err(Error::new(ErrorKind::InvalidRecord, what))
 }
 
-/// The partition of a hashed key in a topic with `partitions` of them.
+/// Returns the partition of a hashed key in a topic with so many partitions.
 #[inline]
 pub(crate) fn partition_of_hash(hash: u32, partitions: usize) -> usize {
     hash as usize % partitions.max(1)
 }
 
-/// How much a partition has to do.
+/// The load of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PartitionLoad {
-    /// Batches that have not ended.
+    /// Number of unfinished batches.
     pub(super) queued_batches: usize,
-    /// None of them has waited for too long.
+    /// True if none of them has waited for too long.
     pub(super) responds: bool,
 }
 
-/// How a topic's records are spread that do not say by themselves where they go.
+/// Chooses the partitions of a topic's records without key or partition, as Kafka's class of this name: sticky, or round
+/// robin.
 #[derive(Debug)]
 pub(super) struct BuiltInPartitioner {
-    /// Those that have a leader, in ascending order; all of them while none has one.
+    /// The partitions that have a leader, in ascending order; all partitions while none has one.
     available: Arc<[i32]>,
-    /// Which of them was the last in turn.
+    /// Index of the last round-robin choice.
     round_robin_index: usize,
-    /// The one that records stick to.
+    /// The sticky partition.
     sticky: usize,
-    /// The number of the batch there that took the last of them; 0 if none did.
+    /// Number of the batch that took the last sticky record; 0 if none did.
     sticky_batch: u64,
-    /// How many bytes of them it got.
+    /// Bytes of records that stuck to the partition so far.
     sticky_bytes: usize,
 }
 
 impl BuiltInPartitioner {
     pub(super) fn new(random: &mut fastrand::Rng) -> Self {
-        // Not all producers begin with the same partition.
+        // Not all producers start at the same partition.
         Self {
             available: Arc::new([]),
             round_robin_index: random.usize(..1 << 16),
@@ -96,7 +97,7 @@ impl BuiltInPartitioner {
         }
     }
 
-    /// Takes up what metadata says of the topic, which has partitions.
+    /// Applies the topic's metadata, which has at least one partition.
     pub(super) fn update(&mut self, leaders: &[Option<i32>], random: &mut fastrand::Rng) {
         let all = || 0..leaders.len() as i32;
         self.available = all().zip(leaders).filter(|(_, leader)| leader.is_some()).map(|(p, _)| p).collect();
@@ -116,33 +117,34 @@ impl BuiltInPartitioner {
         self.sticky
     }
 
-    /// The next one in turn.
+    /// Returns the next round-robin choice.
     pub(super) fn next_round_robin(&mut self) -> usize {
         self.round_robin_index = (self.round_robin_index + 1) % self.available.len().max(1);
         self.available.get(self.round_robin_index).map_or(0, |p| *p as usize)
     }
 
-    /// Whether a record of this size goes elsewhere. `open` is the number of the batch that would take it, if there is one.
+    /// Returns whether to switch the sticky partition before a record of this size. `open` is the number of the batch that
+    /// would take the record, if there is one.
     #[inline]
     pub(super) fn should_switch(&self, open: Option<u64>, size: usize, batch_size: usize, adaptive: bool) -> bool {
-        let begins = open != Some(self.sticky_batch);
+        let is_first = open != Some(self.sticky_batch);
         if !adaptive {
-            return begins && self.sticky_bytes > 0;
+            return is_first && self.sticky_bytes > 0;
         }
         let enough = batch_size.min(STICKY_BYTES);
-        // A batch is not cut short for a while, so that its broker gets large ones; but others may begin new ones without end.
-        let most = if begins { enough } else { 2 * enough };
+        // An open batch is filled for a while, so that batches are large; but records with keys may always open another.
+        let most = if is_first { enough } else { 2 * enough };
         self.sticky_bytes > 0 && self.sticky_bytes + size + BATCH_HEADER_BYTES > most
     }
 
-    /// A record stuck to the partition, and is in this batch.
+    /// Notes that a sticky record was appended to this batch.
     #[inline]
     pub(super) fn record_appended(&mut self, batch: u64, size: usize) {
         self.sticky_batch = batch;
         self.sticky_bytes += size;
     }
 
-    /// To any other partition, each as likely.
+    /// Switches to any other partition, each as likely.
     pub(super) fn switch_random(&mut self, random: &mut fastrand::Rng) {
         let before = self.sticky_index();
         let others = self.available.len() - usize::from(before.is_some());
@@ -152,12 +154,12 @@ impl BuiltInPartitioner {
         }
     }
 
-    /// To any partition that responds, if one does: the less likely the more batches it has. With 0, 3 and 1 of them, the
-    /// first gets 4 of 8, the second 1, the third 3.
+    /// Switches to any partition that responds, if one does: the more batches it has, the less likely (KIP-794). With 0, 3
+    /// and 1 batches, the first is chosen 4 times of 8, the second 1, the third 3.
     pub(super) fn switch_by_load(&mut self, random: &mut fastrand::Rng, load: impl Fn(usize) -> PartitionLoad) {
         let all = || self.available.iter().map(|p| (*p, load(*p as usize)));
-        let any = !all().any(|(_, l)| l.responds);
-        let fit = || all().filter(|(_, l)| any || l.responds).map(|(p, l)| (p, l.queued_batches));
+        let none_responds = !all().any(|(_, l)| l.responds);
+        let fit = || all().filter(|(_, l)| none_responds || l.responds).map(|(p, l)| (p, l.queued_batches));
         let most = fit().map(|(_, batches)| batches).max().unwrap_or(0) + 1;
         let total: usize = fit().map(|(_, batches)| most - batches).sum();
         let mut at = random.usize(..total.max(1));
@@ -181,7 +183,7 @@ impl BuiltInPartitioner {
     }
 }
 
-/// The checksum of zlib and librdkafka.
+/// Computes the CRC-32 of zlib, by which librdkafka hashes keys.
 #[inline]
 fn crc32(data: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
@@ -189,8 +191,8 @@ fn crc32(data: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// The hash that Kafka's Java client gives keys (`org.apache.kafka.common.utils.Utils.murmur2`): Austin Appleby's MurmurHash2
-/// with a seed of Kafka's own. A key's partition is what is left of it, without its sign, when it is divided by their number.
+/// Hashes a key as Kafka's Java client does (`org.apache.kafka.common.utils.Utils.murmur2`): Austin Appleby's MurmurHash2 with
+/// Kafka's seed. A key's partition is the hash without its sign, modulo the number of partitions.
 ///
 /// ```
 /// use ailurus::producer::murmur2;

@@ -1,4 +1,4 @@
-//! The producer id that brokers know an idempotent producer by (KIP-98, KIP-360).
+//! Requests the producer id of an idempotent producer (KIP-98, KIP-360).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +7,20 @@ use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use tokio::time::Instant;
 
 use super::partition::ProducerIdAndEpoch;
-use super::sender::ProducerShared;
+use super::shared::ProducerShared;
 use crate::code;
 use crate::error::{Error, Result};
 use crate::failure::{Outage, is_final};
 
-/// How long a code that passes by itself is not worth a warning: a coordinator that loads answers so on a fresh cluster.
-const GRACE: Duration = Duration::from_secs(5);
+/// Time for which a transient error code is logged without a warning: a coordinator on a fresh cluster returns one while it
+/// loads.
+const WARNING_GRACE: Duration = Duration::from_secs(5);
 
-/// Gets a producer id at first and whenever the brokers have refused the one before.
+/// Requests a producer id at first and whenever brokers have rejected the last one.
 ///
-/// What may pass (a broker that loads, that can't be reached, that does not let us log in after it did, an answer that makes no
-/// sense) is tried again for as long as it takes: what waits has a delivery timeout, and the error is named when that is over. If a
-/// broker refuses, what waits fails at once, and the next record has it tried again.
+/// A transient failure (a broker that loads or can't be reached, a login that is rejected after one succeeded, an invalid
+/// response) is retried for as long as it takes: the pending batches have a delivery timeout, and then fail with this error.
+/// If a broker rejects the request, the pending batches fail at once, and the next record starts another attempt.
 pub(super) async fn run(shared: Arc<ProducerShared>) {
     let work = async {
         let mut backoff = shared.cluster().backoff();
@@ -44,8 +45,8 @@ pub(super) async fn run(shared: Arc<ProducerShared>) {
                 Err((error, transient)) => {
                     report_failure(&mut outage, &error, transient);
                     shared.metrics.reporter.failed("producer", error.kind());
-                    let ended = shared.lock().set_producer_id_error(error, !transient);
-                    shared.resolve_batches(ended);
+                    let finished = shared.lock().set_producer_id_error(error, !transient);
+                    shared.resolve_batches(finished);
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -54,10 +55,10 @@ pub(super) async fn run(shared: Arc<ProducerShared>) {
     shared.cancel.run_until_cancelled(work).await;
 }
 
-/// Warns at once of what somebody has to mend, and of what a broker answers for a moment when it lasts.
+/// Warns of a failure: at once if somebody must act, else once it lasts.
 fn report_failure(outage: &mut Outage, error: &Error, transient: bool) {
-    let grace = if transient && error.broker_code().is_some() { GRACE } else { Duration::ZERO };
-    let what_next = if transient { "it is tried again" } else { "the next record has it tried again" };
+    let grace = if transient && error.broker_code().is_some() { WARNING_GRACE } else { Duration::ZERO };
+    let what_next = if transient { "it is retried" } else { "the next record starts another attempt" };
     match outage.record_failure_with_grace(Instant::now().into_std(), error, grace) {
         Some(lasted) => {
             tracing::warn!(error = %error.full(), "the producer has no producer id yet, {lasted}; {what_next}");
@@ -66,9 +67,9 @@ fn report_failure(outage: &mut Outage, error: &Error, transient: bool) {
     }
 }
 
-/// One request; an error also says whether it may pass.
+/// Sends one request. An error has a flag: is it transient?
 async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpoch, (Error, bool)> {
-    // Without a transactional id the broker gives a new producer_id to whoever has none: -1 and -1, which are not the defaults.
+    // Without a transactional id, id -1 and epoch -1 request a new producer id; they are not the defaults.
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX)
@@ -77,19 +78,19 @@ async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpo
     let timeout = shared.client.config().request_timeout;
     let response = shared.cluster().request_any(request, timeout).await.map_err(|e| {
         let transient = !is_final(&e);
-        (e.context("asking for a producer id"), transient)
+        (e.context("requesting a producer id"), transient)
     })?;
     match response.error_code {
         0 => Ok(ProducerIdAndEpoch { id: response.producer_id.0, epoch: response.producer_epoch }),
         code => {
-            let what = "asking for a producer id, which an idempotent producer needs (REDPANDA_IDEMPOTENCE=false does without)";
+            let what = "requesting a producer id, which an idempotent producer needs (REDPANDA_IDEMPOTENCE=false does without)";
             Err((Error::broker(code, what), !is_rejection(code)))
         }
     }
 }
 
-/// Whether a broker that answers so will not give a producer id until somebody changes that: it is not authorized, not supported, or
-/// the request is not valid. Any other code passes, also one that is not known.
+/// Returns whether brokers will not assign a producer id until somebody acts: the request is not authorized, not supported or
+/// invalid. Any other code is transient, also an unknown one.
 fn is_rejection(code: i16) -> bool {
     matches!(
         code,
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_refusal_is_final() {
+    fn only_a_rejection_is_final() {
         for code in [-1, 7, 14, 15, 16, 51, 89, 999] {
             assert!(!is_rejection(code), "{code}");
         }

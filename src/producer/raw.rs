@@ -1,4 +1,4 @@
-//! The accumulator without brokers, for benchmarks. Not part of the interface: it may change with any release.
+//! An accumulator without brokers, for benchmarks. Not part of the API: it may change with any release.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::record::record_size_bound;
 
 const BROKER: i32 = 1;
 
-/// A topic that one broker leads, and its batches.
+/// The batches of a topic whose partitions one broker leads.
 #[derive(Debug)]
 pub struct RawAccumulator {
     core: Accumulator,
@@ -22,7 +22,7 @@ pub struct RawAccumulator {
 }
 
 impl RawAccumulator {
-    /// None yet.
+    /// Creates an empty one.
     pub fn new(topic: &str, partitions: usize) -> Self {
         let config = ProducerConfig { idempotence: false, ..ProducerConfig::default() };
         let mut core = Accumulator::new(AccumulatorConfig::new(&config, Duration::from_secs(30)), 1);
@@ -47,7 +47,7 @@ impl RawAccumulator {
         _ = self.core.append(Instant::now, &record);
     }
 
-    /// Makes batches of all there is, as for the broker, and drops them; gives their size.
+    /// Encodes all batches as for the broker, and drops them. Returns their size.
     pub fn send(&mut self) -> usize {
         let now = Instant::now();
         self.core.flush(now);
@@ -64,8 +64,8 @@ impl RawAccumulator {
                     buffer.clear();
                     self.core.recycle_buffer(buffer.into());
                 }
-                let written = AppendInfo { base_offset: Some(0), append_time: None };
-                self.core.complete(now, batch.id, SendOutcome::Written(written), &mut Vec::new());
+                let info = AppendInfo { base_offset: Some(0), append_time: None };
+                self.core.complete(now, batch.id, SendOutcome::Written(info), &mut Vec::new());
             }
         }
     }

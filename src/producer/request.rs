@@ -1,4 +1,4 @@
-//! Batches to a produce request, and its response to each batch's outcome.
+//! Produce requests made of batches, and the outcome of each batch made of the response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::metrics::{Observation, Reporter};
 use crate::record;
 use crate::wire::{Produce, TopicBatches};
 
-/// The most that a batch may decompress to when it has to be cut: larger ones are not made.
+/// Maximum size to which a batch that must be split is decompressed: the producer makes none that is larger.
 const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 
-/// A batch as it goes to the broker.
+/// A batch in the form in which it is sent.
 #[derive(Debug)]
 pub(super) struct EncodedBatch {
     pub(super) id: BatchId,
@@ -30,61 +30,59 @@ pub(super) struct EncodedBatch {
     pub(super) partition: i32,
     compression: Compression,
     bytes: Bytes,
-    /// The buffer that compressing it has left free.
-    spare_buffer: Option<Vec<u8>>,
-    /// Its size before it was compressed; none if this is not its first try.
-    uncompressed: Option<usize>,
+    /// The buffer that its compression left unused.
+    unused_buffer: Option<Vec<u8>>,
+    /// Size before compression; none on a retry.
+    uncompressed_size: Option<usize>,
     records: u32,
     attempts: u32,
 }
 
 impl From<DrainedBatch> for EncodedBatch {
     fn from(b: DrainedBatch) -> Self {
-        let uncompressed = b.payload.is_plain().then(|| b.payload.size());
-        let (bytes, spare_buffer) = b.payload.encode(b.compression, b.producer);
+        let uncompressed_size = b.payload.is_plain().then(|| b.payload.size());
+        let (bytes, unused_buffer) = b.payload.encode(b.compression, b.producer);
         let DrainedBatch { id, topic, partition, compression, records, attempts, .. } = b;
-        Self { id, topic, partition, compression, bytes, spare_buffer, uncompressed, records, attempts }
+        Self { id, topic, partition, compression, bytes, unused_buffer, uncompressed_size, records, attempts }
     }
 }
 
 impl EncodedBatch {
-    /// Counts it on its first try.
+    /// Reports its first attempt.
     pub(super) fn report_encoded(&self, metrics: &Reporter) {
-        if let Some(uncompressed) = self.uncompressed {
+        if let Some(uncompressed) = self.uncompressed_size {
             let Self { topic, records, bytes, .. } = self;
             let bytes = bytes.len();
             metrics.report(|| Observation::BatchEncoded { topic, records: *records, uncompressed, bytes });
         }
     }
 
-    /// The buffer that is free already.
-    pub(super) fn take_spare_buffer(&mut self) -> Option<Vec<u8>> {
-        self.spare_buffer.take()
+    pub(super) fn take_unused_buffer(&mut self) -> Option<Vec<u8>> {
+        self.unused_buffer.take()
     }
 
-    /// What it is made of, to be used again if it is not sent again; none if that is smaller than what records need.
+    /// Returns its bytes, whose buffer can be pooled if it is not retried; `None` for a compressed one, which is too small.
     pub(super) fn reusable_buffer(&self) -> Option<Bytes> {
         (self.compression == Compression::None).then(|| self.bytes.clone())
     }
 
-    fn into_retry(self, error: Error, wait: impl Fn(u32) -> Duration) -> RetryPayload {
-        tracing::debug!(error = %error, attempts = self.attempts, "a batch will be tried again");
-        RetryPayload { error, payload: self.bytes, backoff: wait(self.attempts) }
+    fn into_retry(self, error: Error, backoff: impl Fn(u32) -> Duration) -> RetryPayload {
+        tracing::debug!(error = %error, attempts = self.attempts, "a batch will be retried");
+        RetryPayload { error, payload: self.bytes, backoff: backoff(self.attempts) }
     }
 }
 
-/// A request for these batches.
 pub(super) fn produce_request(batches: &[EncodedBatch], acks: Acks, timeout: Duration) -> Produce {
     let mut topics: Vec<TopicBatches> = Vec::new();
     for batch in batches {
         let data = (batch.partition, batch.bytes.clone());
-        // Few topics: those of one broker that have a batch ready at one time.
+        // There are few topics: those with a batch that is ready for one broker at one time.
         match topics.iter_mut().rev().find(|t| Arc::ptr_eq(&t.topic, &batch.topic)) {
             Some(topic) => topic.batches.push(data),
             None => topics.push(TopicBatches { topic: Arc::clone(&batch.topic), batches: vec![data] }),
         }
     }
-    // The broker gives up before we do, so that its response still comes.
+    // The broker's limit is the shorter one, so that its response arrives in time.
     let timeout = timeout - (timeout / 10).min(Duration::from_secs(1));
     Produce {
         acks: match acks {
@@ -96,7 +94,7 @@ pub(super) fn produce_request(batches: &[EncodedBatch], acks: Acks, timeout: Dur
     }
 }
 
-/// The response of a response by topic and partition.
+/// Finds the part of a response that is about a partition.
 pub(super) struct PartitionResponses<'a>(Vec<(&'a str, &'a PartitionProduceResponse)>);
 
 impl<'a> PartitionResponses<'a> {
@@ -114,35 +112,35 @@ impl<'a> PartitionResponses<'a> {
     }
 }
 
-/// What the broker's response means for a batch; `wait` says how long before a batch is tried again that was tried so often.
+/// Returns the outcome of a batch by the broker's response. `backoff` returns the time to wait after so many attempts.
 pub(super) fn outcome_of_response(
     batch: EncodedBatch,
     response: Option<&PartitionProduceResponse>,
     peer: &str,
-    wait: impl Fn(u32) -> Duration,
+    backoff: impl Fn(u32) -> Duration,
 ) -> SendOutcome {
     let what = |batch: &EncodedBatch| format!("produce to {}/{} on {peer}", batch.topic, batch.partition);
     let Some(response) = response else {
-        let what = format!("{}: the answer does not mention the batch", what(&batch));
-        return SendOutcome::Unknown(Error::new(ErrorKind::Corrupt, what));
+        let what = format!("{}: the response does not mention the batch", what(&batch));
+        return SendOutcome::InvalidResponse(Error::new(ErrorKind::Corrupt, what));
     };
     let code = response.error_code;
     let append_time = Some(response.log_append_time_ms).filter(|t| *t >= 0);
-    let written = AppendInfo { base_offset: Some(response.base_offset).filter(|o| *o >= 0), append_time };
+    let info = AppendInfo { base_offset: Some(response.base_offset).filter(|o| *o >= 0), append_time };
     if code == 0 {
-        return SendOutcome::Written(written);
+        return SendOutcome::Written(info);
     }
     let verdict = Verdict::of_code(code);
-    let more = if verdict == Verdict::TooLarge { ", is more than the broker takes" } else { "" };
+    let more = if verdict == Verdict::TooLarge { ", is more than the broker allows" } else { "" };
     let (what, records, size) = (what(&batch), batch.records, batch.bytes.len());
     let error = Error::broker(
         code,
         format_args!("{what}: a batch of {records} records, {size} bytes{more}{}", broker_message(response)),
     );
     match verdict {
-        Verdict::Duplicate => SendOutcome::Duplicate { written, error },
-        Verdict::OutOfSequence => SendOutcome::OutOfSequence(batch.into_retry(error, wait)),
-        Verdict::Fenced => SendOutcome::Fenced(batch.into_retry(error, wait)),
+        Verdict::Duplicate => SendOutcome::Duplicate { info, error },
+        Verdict::OutOfSequence => SendOutcome::OutOfSequence(batch.into_retry(error, backoff)),
+        Verdict::Fenced => SendOutcome::Fenced(batch.into_retry(error, backoff)),
         Verdict::TooLarge => SendOutcome::TooLarge {
             halves: record::split_in_half(&batch.bytes, batch.compression, MAX_DECOMPRESSED_BYTES),
             error,
@@ -151,14 +149,16 @@ pub(super) fn outcome_of_response(
             Some(pieces) => SendOutcome::BadRecords { error, pieces },
             None => SendOutcome::Failed(error),
         },
-        Verdict::Retry => SendOutcome::Retry { retry: batch.into_retry(error, wait), maybe_written: false },
-        Verdict::RetryMaybeWritten => SendOutcome::Retry { retry: batch.into_retry(error, wait), maybe_written: true },
+        Verdict::Retry => SendOutcome::Retry { retry: batch.into_retry(error, backoff), maybe_written: false },
+        Verdict::RetryMaybeWritten => {
+            SendOutcome::Retry { retry: batch.into_retry(error, backoff), maybe_written: true }
+        }
         Verdict::Rejected => SendOutcome::Failed(error),
     }
 }
 
-/// What is left of a batch when the records that the response names have failed. Where it names none, or all, the halves of the
-/// batch are tried, and so on down to the bad records; none if there is but one record.
+/// Splits a batch so that the records that the response names fail and the others are sent. If it names none, returns the
+/// halves of the batch, so that each is tried, and so on down to the bad records; `None` if there is but one record.
 fn pieces_without_bad_records(
     batch: &EncodedBatch,
     response: &PartitionProduceResponse,
@@ -200,7 +200,7 @@ fn pieces_without_bad_records(
     Some(parts.into_iter().map(piece).collect())
 }
 
-/// What the broker has to say beside the code.
+/// Returns the broker's message beside the error code, if it sent one.
 fn broker_message(response: &PartitionProduceResponse) -> String {
     let message = response.error_message.as_ref().map(|m| m.to_string());
     let message = message.or_else(|| {
@@ -209,22 +209,22 @@ fn broker_message(response: &PartitionProduceResponse) -> String {
             Some(format!("record {} of the batch: {message}", r.batch_index))
         })
     });
-    message.map(|m| format!(" (the broker says: {m})")).unwrap_or_default()
+    message.map(|m| format!(" (broker message: {m})")).unwrap_or_default()
 }
 
-/// What a request without an response means for one of its batches. `sent` is whether any of it may have reached the broker.
+/// Returns the outcome of a batch whose request got no response. `sent` is true if any of it may have reached the broker.
 pub(super) fn outcome_without_response(
     batch: EncodedBatch,
     error: &Error,
     sent: bool,
-    wait: impl Fn(u32) -> Duration,
+    backoff: impl Fn(u32) -> Duration,
 ) -> SendOutcome {
     let what = format!("produce to {}/{}", batch.topic, batch.partition);
     match error.kind() {
         ErrorKind::Disconnected | ErrorKind::Timeout => {
-            SendOutcome::Retry { retry: batch.into_retry(error.clone(), wait), maybe_written: sent }
+            SendOutcome::Retry { retry: batch.into_retry(error.clone(), backoff), maybe_written: sent }
         }
-        ErrorKind::Corrupt => SendOutcome::Unknown(error.clone().context(what)),
+        ErrorKind::Corrupt => SendOutcome::InvalidResponse(error.clone().context(what)),
         _ => SendOutcome::Failed(error.clone().context(what)),
     }
 }
@@ -240,7 +240,7 @@ mod tests {
     use crate::code;
     use crate::record::{BatchBuilder, ProducerSequence};
 
-    /// A batch of records with their places as values.
+    /// Returns a batch of records with their indexes as values.
     fn batch(records: u32) -> EncodedBatch {
         let mut builder = BatchBuilder::new(100);
         (0..records).for_each(|n| builder.append(1, None, Some(n.to_string().as_bytes()), None));
@@ -252,14 +252,14 @@ mod tests {
             partition: 0,
             compression: Compression::None,
             bytes,
-            spare_buffer: None,
-            uncompressed: None,
+            unused_buffer: None,
+            uncompressed_size: None,
             records,
             attempts: 0,
         }
     }
 
-    fn answer(bad: &[i32]) -> PartitionProduceResponse {
+    fn response_with(bad: &[i32]) -> PartitionProduceResponse {
         let named = |&index| {
             let message = StrBytes::from_string(format!("reason {index}"));
             let error = BatchIndexAndErrorMessage::default().with_batch_index(index);
@@ -269,27 +269,27 @@ mod tests {
         response.with_record_errors(bad.iter().map(named).collect())
     }
 
-    /// What goes on, by its values, and the texts of the errors.
+    /// Returns the values of the pieces that are sent, and the texts of the errors.
     fn pieces_and_errors(outcome: SendOutcome) -> (Vec<Vec<String>>, Vec<String>) {
         let SendOutcome::BadRecords { pieces, .. } = outcome else { panic!("{outcome:?}") };
-        let (mut kept, mut errors) = (Vec::new(), Vec::new());
+        let (mut sent, mut errors) = (Vec::new(), Vec::new());
         for piece in pieces {
             match piece.outcome {
-                Ok(bytes) => kept.push(values(Payload::Encoded(bytes))),
+                Ok(bytes) => sent.push(values(Payload::Encoded(bytes))),
                 Err(e) => errors.push(e.to_string()),
             }
         }
-        (kept, errors)
+        (sent, errors)
     }
 
     fn outcome_of(records: u32, bad: &[i32]) -> SendOutcome {
-        outcome_of_response(batch(records), Some(&answer(bad)), "h:1", |_| Duration::ZERO)
+        outcome_of_response(batch(records), Some(&response_with(bad)), "h:1", |_| Duration::ZERO)
     }
 
     #[test]
-    fn the_records_that_the_answer_names_fail_each_with_its_own_index_and_reason() {
-        let (kept, errors) = pieces_and_errors(outcome_of(6, &[5, 1, 2]));
-        assert_eq!(kept, [vec!["0"], vec!["3", "4"]]);
+    fn named_records_fail_each_with_its_index_and_reason() {
+        let (sent, errors) = pieces_and_errors(outcome_of(6, &[5, 1, 2]));
+        assert_eq!(sent, [vec!["0"], vec!["3", "4"]]);
         assert_eq!(errors.len(), 3);
         for (error, index) in errors.iter().zip([1, 2, 5]) {
             assert!(error.contains(&format!("record {index} of a batch of 6: reason {index}: ")), "{error}");
@@ -297,14 +297,14 @@ mod tests {
     }
 
     #[test]
-    fn where_no_record_or_none_of_the_batch_is_named_its_halves_are_tried() {
+    fn halves_are_tried_if_no_record_of_the_batch_is_named() {
         for bad in [&[][..], &[-1, 6]] {
-            let (kept, errors) = pieces_and_errors(outcome_of(6, bad));
+            let (sent, errors) = pieces_and_errors(outcome_of(6, bad));
             assert_eq!(
-                (kept, errors.len()),
+                (sent, errors.len()),
                 (vec![vec!["0".to_owned(), "1".into(), "2".into()], vec!["3".into(), "4".into(), "5".into()]], 0)
             );
         }
-        assert!(matches!(outcome_of(1, &[]), SendOutcome::Failed(_)), "it stands alone");
+        assert!(matches!(outcome_of(1, &[]), SendOutcome::Failed(_)), "it can't be split");
     }
 }

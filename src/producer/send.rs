@@ -1,4 +1,4 @@
-//! What `send` does with a record: at once where that is possible, else after it has waited for a topic or for space.
+//! Sends one record: at once if possible, else after waiting for its topic or for buffer space.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::accumulator::{AppendError, NewRecord};
 use super::delivery::Delivery;
 use super::partitioner::{self, PartitionChoice};
-use super::sender::ProducerShared;
+use super::shared::ProducerShared;
 use super::{Producer, ProducerRecord, TrySendError, span};
 use crate::cluster::Backoff;
 use crate::config::{PartitionerKind, ProducerConfig};
@@ -20,11 +20,11 @@ use crate::failure::fails_fast;
 use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER_BYTES, Headers, record_size_bound};
 
-/// How long a topic that may not be created is looked for: brokers learn of a new one one after the other.
+/// Time for which a topic that may not be created is looked for: brokers learn of a new topic one after the other.
 pub(super) const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
 
-/// The future of [`Producer::send`]. An `async fn` would be compiled in each crate that awaits it, as that one is optimised;
-/// this is compiled here, and what every record costs does not depend on that.
+/// The future of [`Producer::send`]. An `async fn` would be compiled with each crate that awaits it, at that crate's level of
+/// optimisation; this one is compiled here, for it is on the path of every record.
 pub(super) struct SendFuture<'a> {
     producer: &'a Producer,
     record: ProducerRecord<'a>,
@@ -34,7 +34,7 @@ pub(super) struct SendFuture<'a> {
 type PendingSend<'a> = Pin<Box<dyn Future<Output = Result<Delivery>> + Send + 'a>>;
 
 enum Stage<'a> {
-    /// In a span of its own.
+    /// Not polled yet; the record gets a span.
     InitTraced,
     Init,
     Waiting(PendingSend<'a>),
@@ -47,7 +47,7 @@ impl<'a> SendFuture<'a> {
         Self { producer, record, stage }
     }
 
-    /// The end, or what has to be waited for.
+    /// Sends the record, or returns the future that waits until that is possible.
     fn start(&self) -> Result<Result<Delivery>, PendingSend<'a>> {
         let Self { producer, record, .. } = self;
         let mut new = match new_record(record, &producer.0.0.config) {
@@ -69,23 +69,23 @@ impl Future for SendFuture<'_> {
         let this = self.get_mut();
         let mut pending = match std::mem::replace(&mut this.stage, Stage::Done) {
             Stage::Init => match this.start() {
-                Ok(end) => return Poll::Ready(end),
+                Ok(result) => return Poll::Ready(result),
                 Err(pending) => pending,
             },
             Stage::InitTraced => Box::pin(this.producer.send_in_span(this.record)),
             Stage::Waiting(pending) => pending,
-            Stage::Done => return Poll::Pending, // polled again after its end
+            Stage::Done => return Poll::Pending, // polled after it was ready
         };
-        let end = pending.as_mut().poll(cx);
-        if end.is_pending() {
+        let result = pending.as_mut().poll(cx);
+        if result.is_pending() {
             this.stage = Stage::Waiting(pending);
         }
-        end
+        result
     }
 }
 
 impl Producer {
-    /// In a span of its own, which ends with the record.
+    /// Sends a record in a span, which ends with its acknowledgement.
     async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
         let config = self.0.0.client.config();
         let span = span::start(&record, &config.client_id);
@@ -96,20 +96,20 @@ impl Producer {
         outcome
     }
 
-    /// Appends a record if that needs no waiting.
+    /// Appends a record, if that needs no waiting.
     #[inline]
     fn try_append<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, AppendFailure> {
         let memory = &self.0.0.memory;
-        self.choose_partition(record, new)?; // first: whoever panics here holds no space
+        self.choose_partition(record, new)?; // first: if the partitioner panics, no space is reserved
         match memory.try_acquire_many(new.size as u32) {
             Ok(permit) => permit.forget(),
             Err(TryAcquireError::Closed) => return Err(AppendFailure::Failed(closed())),
             Err(TryAcquireError::NoPermits) => return Err(AppendFailure::BufferFull),
         }
-        self.append(new).inspect_err(|_| memory.add_permits(new.size)) // not held while others could use it
+        self.append(new).inspect_err(|_| memory.add_permits(new.size)) // released at once: others may wait for it
     }
 
-    /// Waits for what is missing, and tries again.
+    /// Waits for what is missing and appends the record then.
     async fn append_when_ready<'a>(
         &self,
         record: ProducerRecord<'a>,
@@ -169,7 +169,7 @@ impl Producer {
         })
     }
 
-    /// Asks the program's own partitioner, if there is one; not under the lock, for it may do anything.
+    /// Calls the application's own partitioner, if there is one; not under the lock, for it may do anything.
     #[inline]
     fn choose_partition(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), AppendFailure> {
         let shared = &self.0.0;
@@ -195,7 +195,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits for buffer space, which `append` hands to the record's batch.
+    /// Waits for buffer space, which `append` passes to the record's batch.
     async fn reserve_buffer(&self, size: usize, topic: &str) -> Result<()> {
         let shared = &self.0.0;
         let permits = size as u32; // never more than max_request_size, which has its bound
@@ -231,7 +231,7 @@ impl Producer {
     }
 }
 
-/// Keeps a record's span until its end.
+/// Finishes a record's span with its result.
 pub(super) fn finish_span(span: tracing::Span, outcome: Result<&Delivery, &Error>) {
     match outcome {
         Ok(delivery) if !span.is_disabled() => {
@@ -242,7 +242,7 @@ pub(super) fn finish_span(span: tracing::Span, outcome: Result<&Delivery, &Error
     }
 }
 
-/// Looks a topic up without anyone waiting for it; one look-up of a topic at a time.
+/// Looks a topic up for callers who do not wait, one lookup of a topic at a time.
 fn look_up_in_background(shared: &Arc<ProducerShared>, topic: &str) {
     if !shared.lock().try_start_lookup(topic) {
         return;
@@ -259,21 +259,22 @@ fn look_up_in_background(shared: &Arc<ProducerShared>, topic: &str) {
     });
 }
 
-/// The search for a topic that one `send` makes.
+/// The lookup of a topic by one `send`.
 struct TopicLookup<'a> {
     shared: &'a ProducerShared,
     topic: &'a str,
-    began: Instant,
+    started: Instant,
     backoff: Backoff,
-    tries: u32,
+    attempts: u32,
 }
 
 impl<'a> TopicLookup<'a> {
     fn new(shared: &'a ProducerShared, topic: &'a str) -> Self {
-        Self { shared, topic, began: Instant::now(), backoff: shared.cluster().backoff(), tries: 0 }
+        Self { shared, topic, started: Instant::now(), backoff: shared.cluster().backoff(), attempts: 0 }
     }
 
-    /// Makes the topic known to the accumulator. While no broker can be reached it goes on, until the record's time is over.
+    /// Looks the topic up, again if it was before, and adds it to the accumulator. While no broker is reachable it retries, until
+    /// the record's delivery timeout.
     async fn retry(&mut self) -> Result<()> {
         let shared = self.shared;
         let closed = || Error::new(ErrorKind::Closed, "the producer is closed");
@@ -283,33 +284,34 @@ impl<'a> TopicLookup<'a> {
     async fn run(&mut self) -> Result<()> {
         let creates = self.shared.creates_topics && self.shared.client.config().allow_auto_topic_creation;
         let limit = self.shared.config.delivery_timeout;
-        let deadline = self.began + limit;
+        let deadline = self.started + limit;
         loop {
-            if self.tries > 0 {
+            if self.attempts > 0 {
                 tokio::time::sleep_until(deadline.min(Instant::now() + self.backoff.next())).await;
             }
-            self.tries += 1;
+            self.attempts += 1;
             match self.shared.cluster().topic(self.topic, creates).await {
                 Ok(_) if Instant::now() > deadline => {
-                    let what = format!("topic {:?} comes and goes, or has no partitions", self.topic);
+                    let what =
+                        format!("topic {:?} was found and was missing by turns, or has no partitions", self.topic);
                     return Err(Error::new(ErrorKind::UnknownTopic, what));
                 }
                 Ok(found) => {
                     self.shared.track_topic(&found);
                     return Ok(());
                 }
-                Err(e) if e.is_unknown_topic() && !creates && self.began.elapsed() < METADATA_PROPAGATION => {}
+                Err(e) if e.is_unknown_topic() && !creates && self.started.elapsed() < METADATA_PROPAGATION => {}
                 Err(e) if !fails_fast(&e) && Instant::now() >= deadline => {
                     let what = format!(
                         "a record for topic {:?} was not sent: the topic could not be looked up within the delivery timeout \
-                         of {limit:?}, in {} tries",
-                        self.topic, self.tries
+                         of {limit:?}, in {} attempts",
+                        self.topic, self.attempts
                     );
                     return Err(e.context(what));
                 }
                 Err(e) if !fails_fast(&e) => {
-                    if self.tries == 1 {
-                        tracing::warn!(topic = self.topic, error = %e.full(), "a topic can't be looked up; trying on until the delivery timeout");
+                    if self.attempts == 1 {
+                        tracing::warn!(topic = self.topic, error = %e.full(), "a topic can't be looked up; it is retried until the delivery timeout");
                     }
                 }
                 Err(e) => return Err(e),

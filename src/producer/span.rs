@@ -1,4 +1,4 @@
-//! The span of a record from `send` to its end, where spans belong to traces.
+//! The span of a record from `send` to its acknowledgement, if spans belong to traces.
 
 use tracing::Span;
 use tracing::field::Empty;
@@ -11,7 +11,7 @@ use crate::record::Headers;
 use crate::trace::TraceContext;
 use crate::trace::span::{messaging_span, record_failure};
 
-/// A span with the fields that OpenTelemetry's conventions for messaging have for it.
+/// Starts a span with the fields of OpenTelemetry's conventions for messaging.
 pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
     messaging_span!(
         "send",
@@ -26,8 +26,8 @@ pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
     )
 }
 
-/// The record's headers with the place of its span in them: a child of the one that they name, else of the span around us. The
-/// same headers if the span is disabled.
+/// Returns the record's headers with the context of its span: a child of the span that they name, else of the current one.
+/// `None` if the span is disabled: the headers stay as they are.
 pub(super) fn headers_with_trace(span: &Span, record: &ProducerRecord<'_>, config: &Config) -> Option<Headers> {
     if span.is_disabled() {
         return None;
@@ -38,7 +38,7 @@ pub(super) fn headers_with_trace(span: &Span, record: &ProducerRecord<'_>, confi
     Some(headers.with_trace(&config.propagation.set_parent(span, parent.as_ref())?))
 }
 
-/// What became of the record.
+/// Records the record's result.
 pub(super) fn finish(span: &Span, outcome: &Result<Acknowledgement>) {
     match outcome {
         Ok(ack) => {

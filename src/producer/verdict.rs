@@ -1,34 +1,34 @@
-//! What each error code of a produce answer says of the batch: could it be in the log?
+//! The meaning of each error code of a produce response for its batch: may it be in the log?
 //!
-//! A code that is not named here leaves that open, whatever the protocol calls it: the batch is sent again under its sequence
-//! number, by which its leader recognises it if it is there, and if the delivery timeout ends that, its fate is unknown.
+//! A code that is not listed here leaves that open, whatever the protocol calls it: the batch is retried with its sequence,
+//! by which its leader recognises it if it is there. If the delivery timeout ends the retries, it is indeterminate.
 
 use crate::code;
 
-/// What a broker that answers with an error code has done with a batch.
+/// The effect of an error code on a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Not written for now: sent again.
+    /// Not written: retried.
     Retry,
-    /// AppendInfo or not: sent again.
+    /// Written or not: retried.
     RetryMaybeWritten,
-    /// Its sequence number is not the next, or its producer is not known any more.
+    /// Not written: its sequence is not the next one, or the broker has forgotten the producer.
     OutOfSequence,
-    /// The broker has its sequence number already.
+    /// The broker has its sequence already.
     Duplicate,
-    /// The producer's epoch is not the newest.
+    /// Not written: the broker knows a newer epoch of the producer.
     Fenced,
-    /// Not written: larger than the broker takes.
+    /// Not written: larger than the broker allows.
     TooLarge,
-    /// Not written: some of its records are not allowed.
+    /// Not written: some of its records are invalid.
     BadRecords,
-    /// Not written, and never will be.
+    /// Not written: it would be rejected again.
     Rejected,
 }
 
-/// All codes that say whether the batch may be in the log.
+/// Verdicts by error code, in ascending order.
 const VERDICTS: &[(i16, Verdict)] = &[
-    (code::CORRUPT_MESSAGE, Verdict::Retry), // its checksum was wrong when it came
+    (code::CORRUPT_MESSAGE, Verdict::Retry), // its checksum was wrong on arrival
     (code::UNKNOWN_TOPIC_OR_PARTITION, Verdict::Retry),
     (code::LEADER_NOT_AVAILABLE, Verdict::Retry),
     (code::NOT_LEADER_OR_FOLLOWER, Verdict::RetryMaybeWritten), // also of a leader that stepped down while it waited for followers
@@ -70,7 +70,7 @@ impl Verdict {
     }
 }
 
-/// Returns whether the leader that is known may be the wrong one.
+/// Returns whether the code means that the known leader may be the wrong one.
 pub(super) fn is_stale_leader(code: i16) -> bool {
     matches!(
         code,
@@ -91,14 +91,14 @@ mod tests {
     use crate::error::is_retriable_code;
 
     #[test]
-    fn a_code_that_is_not_known_leaves_the_outcome_open() {
+    fn unknown_codes_are_retried_as_maybe_written() {
         for code in [-1, -7, 13, 27, 41, 91, 999, i16::MAX, i16::MIN] {
             assert_eq!(Verdict::of_code(code), Verdict::RetryMaybeWritten, "{code}");
         }
     }
 
     #[test]
-    fn each_code_stands_once_in_order_and_what_the_protocol_calls_retriable_is_sent_again() {
+    fn codes_are_sorted_and_retriable_ones_are_retried() {
         assert!(VERDICTS.windows(2).all(|pair| pair[0].0 < pair[1].0));
         for code in i16::MIN..=i16::MAX {
             if is_retriable_code(code) {
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn only_codes_of_brokers_that_have_not_appended_end_a_batch_as_not_written() {
-        let ended =
+    fn only_codes_of_unwritten_batches_fail_them_as_not_written() {
+        let fails =
             |code| matches!(Verdict::of_code(code), Verdict::TooLarge | Verdict::BadRecords | Verdict::Rejected);
-        let all: Vec<i16> = (i16::MIN..=i16::MAX).filter(|code| ended(*code)).collect();
+        let all: Vec<i16> = (i16::MIN..=i16::MAX).filter(|code| fails(*code)).collect();
         assert_eq!(all, [10, 17, 18, 21, 29, 31, 32, 35, 42, 43, 44, 48, 49, 53, 76, 87]);
     }
 }

@@ -1,4 +1,4 @@
-//! Between spans of the crate `tracing` and the traces of a tracing system.
+//! The link between spans of the crate `tracing` and the traces of a tracing system.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use tracing::Span;
 
 use super::TraceContext;
 
-/// Knows where a [`tracing::Span`] stands in a trace of a tracing system such as OpenTelemetry, and can put it there. Set by
+/// Maps a [`tracing::Span`] to its context in a tracing system such as OpenTelemetry, and sets its parent there. Set by
 /// [`ConfigBuilder::propagator`](crate::ConfigBuilder::propagator).
 ///
-/// With one, each record that is sent has a span (`send`), whose place goes into the record's header `traceparent`, and the span in
-/// which a record is handled (`process`) is a child of that one; what its handler sends belongs to it in turn. Without one there
-/// is no span for sending, and headers name the trace that [`SendOptions::trace`](crate::SendOptions::trace) or the program gave
-/// them. The spans have a target that begins with `ailurus`, the level info, and the fields of OpenTelemetry's conventions for
+/// With one, each record that is sent has a span (`send`), whose context is in the record's header `traceparent`. The span in
+/// which a record is handled (`process`) is a child of that one, and the parent of what its handler sends. Without one there is
+/// no span for sending, and headers have the trace that [`SendOptions::trace`](crate::SendOptions::trace) or the application
+/// sets. The spans have a target that begins with `ailurus`, the level info, and the fields of OpenTelemetry's conventions for
 /// messaging.
 ///
-/// For programs whose subscriber has the layer of the crate `tracing-opentelemetry`, this is all it takes:
+/// For applications whose subscriber has the layer of the crate `tracing-opentelemetry`, this is all it takes:
 ///
 /// ```text
 /// use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -51,15 +51,15 @@ use super::TraceContext;
 /// }
 /// ```
 ///
-/// Its methods are called for each record, by the tasks that carry them: they must not block, nor panic.
+/// Its methods are called for each record: they must neither block nor panic.
 pub trait Propagator: fmt::Debug + Send + Sync + 'static {
-    /// Where a span stands; none if it belongs to no trace. It may begin the span: its parent is known by then.
+    /// Returns a span's context; `None` if it is part of no trace. It may start the span: its parent is set by then.
     fn context_of(&self, span: &Span) -> Option<TraceContext>;
 
-    /// Makes a span, which was not entered yet, a child of another one that may be of another program.
+    /// Makes a span, which was not entered yet, a child of another one, which may be of another process.
     fn set_parent(&self, span: &Span, parent: &TraceContext);
 
-    /// Says that a span has to do with another one; for batches, whose records may be of many traces.
+    /// Links a span to another one: for batches, whose records may be of many traces.
     fn link(&self, span: &Span, to: &TraceContext) {
         _ = (span, to);
     }
@@ -74,18 +74,18 @@ pub trait Propagator: fmt::Debug + Send + Sync + 'static {
 pub struct Propagation(Option<Arc<dyn Propagator>>);
 
 impl Propagation {
-    /// By this one.
+    /// Propagates by this propagator.
     pub fn by(propagator: Arc<dyn Propagator>) -> Self {
         Self(Some(propagator))
     }
 
-    /// Whether there is one.
+    /// Returns whether there is a propagator.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Puts a span under `parent`, if there is one; gives where it stands then. Nothing if the span is disabled.
+    /// Makes a span a child of `parent`, if there is one. Returns its context; `None` if the span is disabled.
     pub(crate) fn set_parent(&self, span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
         let propagator = self.0.as_ref().filter(|_| !span.is_disabled())?;
         if let Some(parent) = parent {
@@ -108,7 +108,7 @@ impl fmt::Debug for Propagation {
     }
 }
 
-/// Whether they have the same propagator.
+/// Compares the propagators by identity.
 impl PartialEq for Propagation {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {

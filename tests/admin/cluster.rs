@@ -102,7 +102,7 @@ async fn disjoint_api_versions_are_an_error() {
     let client = Client::connect(broker.config().build().unwrap()).await.unwrap();
     let e = Admin::new(&client).create_topic("t", 1, None).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unsupported);
-    let says = "does not serve CreateTopics (API 19): it serves versions 7 to 7, and this client speaks 2 to 6";
+    let says = "does not serve CreateTopics (API 19): it serves versions 7 to 7, and this client supports 2 to 6";
     assert!(format!("{e:#}").contains(says), "{e:#}");
     client.close().await;
 }

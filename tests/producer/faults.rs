@@ -155,10 +155,10 @@ async fn expired_records_are_indeterminate_only_if_sent() {
     for (fault, kind, text) in [
         (Fault::Error(19), ErrorKind::Broker(19), "not written"),
         // A leader that steps down during replication returns this, too.
-        (Fault::Error(6), ErrorKind::Indeterminate, "fate"),
-        (Fault::Error(7), ErrorKind::Indeterminate, "fate"),
-        (Fault::DropResponse, ErrorKind::Indeterminate, "fate"),
-        (Fault::DelayResponse(Duration::from_secs(3600)), ErrorKind::Indeterminate, "fate"),
+        (Fault::Error(6), ErrorKind::Indeterminate, "may be in the log"),
+        (Fault::Error(7), ErrorKind::Indeterminate, "may be in the log"),
+        (Fault::DropResponse, ErrorKind::Indeterminate, "may be in the log"),
+        (Fault::DelayResponse(Duration::from_secs(3600)), ErrorKind::Indeterminate, "may be in the log"),
     ] {
         let broker = support::broker().await;
         // After an error response no retry is in flight when the timeout passes, so no late response can be lost.

@@ -1,5 +1,5 @@
-//! The accumulator against a model of Kafka's brokers: whatever happens on the way, every record ends, acknowledged ones are
-//! in the log once and in order, and others are not there unless it is said that they may be.
+//! The accumulator against a model of Kafka's brokers. Whatever happens in between, every record gets a result, acknowledged
+//! ones are in the log once and in order, and failed ones are not there unless the error is indeterminate.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::{Bench, ME, MS, TOPIC, config, record, values};
+use super::tests::{ME, MS, TOPIC, TestBed, config, record, values};
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::producer::batch::RetryPayload;
@@ -30,33 +30,33 @@ enum Op {
     Drain(i32),
     /// A broker serves the next request of its connection.
     Serve(i32, Service),
-    /// One of the answers that are on their way arrives; not always the oldest.
-    Answer(prop::sample::Index),
-    /// The connection to a broker breaks. What it has not served yet it may serve later, unasked.
+    /// One of the pending responses arrives; not always the oldest.
+    Respond(prop::sample::Index),
+    /// The connection to a broker breaks. Requests that it has not served yet it may serve later.
     Cut(i32),
-    /// A broker serves a request of a connection that is gone.
+    /// A broker serves a request of a closed connection.
     ServeLate(i32),
     Advance(u64),
     Expire,
     Flush,
     Leader(usize, Option<i32>),
-    /// The brokers forget who wrote to a partition, as they do when all of it was deleted.
+    /// The brokers forget the producers of a partition, as they do when all of its records were deleted.
     Forget(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Service {
     Good,
-    /// RequestResult with this error instead.
-    AppendError(i16),
-    /// AppendInfo, and answered with this error.
+    /// Rejected with this error.
+    Rejected(i16),
+    /// Written, but the response has this error.
     WrittenBut(i16),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let service = prop_oneof![
         8 => Just(Service::Good),
-        3 => prop::sample::select(vec![2, 3, 5, 6, 7, 19, 29, 45, 47, 59, 87, 90]).prop_map(Service::AppendError),
+        3 => prop::sample::select(vec![2, 3, 5, 6, 7, 19, 29, 45, 47, 59, 87, 90]).prop_map(Service::Rejected),
         2 => prop::sample::select(vec![6, 7, 20]).prop_map(Service::WrittenBut),
     ];
     prop_oneof![
@@ -64,7 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(partition, size, gzip)| Op::Append { partition, size, gzip }),
         6 => (1..3i32).prop_map(Op::Drain),
         8 => (1..3i32, service).prop_map(|(b, s)| Op::Serve(b, s)),
-        8 => any::<prop::sample::Index>().prop_map(Op::Answer),
+        8 => any::<prop::sample::Index>().prop_map(Op::Respond),
         1 => (1..3i32).prop_map(Op::Cut),
         2 => (1..3i32).prop_map(Op::ServeLate),
         2 => (1..20_000u64).prop_map(Op::Advance),
@@ -75,7 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A batch as it goes to a broker.
+/// A batch as a broker receives it.
 #[derive(Debug, Clone)]
 struct Sent {
     id: BatchId,
@@ -86,7 +86,7 @@ struct Sent {
     bytes: Bytes,
 }
 
-/// What is known of a producer in one partition: epoch; first sequence, last sequence and offset of its latest batches.
+/// State of a producer in one partition: epoch; first sequence, last sequence and offset of its latest batches.
 #[derive(Debug, Default)]
 struct Known {
     epoch: i16,
@@ -100,7 +100,7 @@ struct Log {
 }
 
 impl Log {
-    /// As Kafka's `ProducerAppendInfo` and `ProducerStateManager` do it.
+    /// Appends a batch as Kafka's `ProducerAppendInfo` and `ProducerStateManager` do.
     fn append(&mut self, sent: &Sent) -> Result<i64, i16> {
         let offset = self.values.len() as i64;
         let ProducerSequence { id, epoch, sequence: first } = sent.producer;
@@ -134,17 +134,17 @@ impl Log {
 }
 
 struct World {
-    bench: Bench,
-    /// By broker: what stands on its connection; what it has left of connections that are gone; answers on their way.
+    bed: TestBed,
+    /// Requests by broker: on its connection, and left from closed ones. Responses that have not arrived.
     wire: HashMap<i32, VecDeque<Sent>>,
     late: HashMap<i32, VecDeque<Sent>>,
-    answers: Vec<(i32, Sent, SendOutcome)>,
+    responses: Vec<(i32, Sent, SendOutcome)>,
     leaders: Vec<Option<i32>>,
     logs: Vec<Log>,
     fenced: HashSet<i64>,
-    /// By partition: the handles' places in the order of append.
+    /// Indexes of the deliveries by partition, in the order of append.
     appended: HashMap<i32, Vec<usize>>,
-    identities: i64,
+    producer_ids: i64,
 }
 
 impl World {
@@ -152,39 +152,39 @@ impl World {
         let leaders = vec![Some(1), Some(1), Some(2)];
         let config = AccumulatorConfig { linger: Duration::from_millis(linger), idempotence, ..config() };
         Self {
-            bench: Bench::new(config, &leaders),
+            bed: TestBed::new(config, &leaders),
             wire: HashMap::new(),
             late: HashMap::new(),
-            answers: Vec::new(),
+            responses: Vec::new(),
             leaders,
             logs: (0..PARTITIONS).map(|_| Log::default()).collect(),
             fenced: HashSet::new(),
             appended: HashMap::new(),
-            identities: ME.id,
+            producer_ids: ME.id,
         }
     }
 
     fn apply(&mut self, op: Op) {
         match op {
             Op::Append { partition, size, gzip } => {
-                let n = self.bench.handles.len();
+                let n = self.bed.deliveries.len();
                 let value = format!("{n:0size$}");
                 let target = partition.map_or(PartitionChoice::Sticky, PartitionChoice::Partition);
                 let compression = if gzip { Compression::Gzip { level: 1 } } else { Compression::None };
-                let p = self.bench.append(&NewRecord { compression, ..record(target, value.as_bytes()) });
+                let p = self.bed.append(&NewRecord { compression, ..record(target, value.as_bytes()) });
                 self.appended.entry(p).or_default().push(n);
             }
             Op::Drain(broker) => self.drain(broker),
             Op::Serve(broker, service) => {
                 if let Some(sent) = self.wire.entry(broker).or_default().pop_front() {
                     let outcome = self.serve(broker, &sent, service);
-                    self.answers.push((broker, sent, outcome));
+                    self.responses.push((broker, sent, outcome));
                 }
             }
-            Op::Answer(_) if self.answers.is_empty() => {}
-            Op::Answer(which) => {
-                let (_, sent, outcome) = self.answers.remove(which.index(self.answers.len()));
-                self.bench.complete(sent.id, outcome);
+            Op::Respond(_) if self.responses.is_empty() => {}
+            Op::Respond(which) => {
+                let (_, sent, outcome) = self.responses.remove(which.index(self.responses.len()));
+                self.bed.complete(sent.id, outcome);
             }
             Op::Cut(broker) => self.cut(broker),
             Op::ServeLate(broker) => {
@@ -192,31 +192,31 @@ impl World {
                     self.serve(broker, &sent, Service::Good);
                 }
             }
-            Op::Advance(ms) => self.bench.now += Duration::from_millis(ms),
-            Op::Expire => assert!(self.bench.expire() > self.bench.now),
-            Op::Flush => drop(self.bench.core.flush(self.bench.now)),
+            Op::Advance(ms) => self.bed.now += Duration::from_millis(ms),
+            Op::Expire => assert!(self.bed.expire() > self.bed.now),
+            Op::Flush => drop(self.bed.core.flush(self.bed.now)),
             Op::Leader(partition, leader) => {
                 self.leaders[partition] = leader;
-                let ended = self.bench.core.update_topic(self.bench.now, &TOPIC.into(), None, Some(&self.leaders));
-                self.bench.finish(ended);
+                let ended = self.bed.core.update_topic(self.bed.now, &TOPIC.into(), None, Some(&self.leaders));
+                self.bed.finish(ended);
             }
             Op::Forget(partition) => {
-                // Only what no one will ever repeat: a broker remembers for a day.
+                // Only if no batch will be repeated: brokers remember a producer for a day.
                 let late = self.late.values().flatten().any(|s| s.partition == partition);
-                let handles = self.appended.get(&(partition as i32)).cloned().unwrap_or_default();
-                if !late && handles.iter().all(|n| (&mut self.bench.handles[*n]).now_or_never().is_some()) {
+                let deliveries = self.appended.get(&(partition as i32)).cloned().unwrap_or_default();
+                if !late && deliveries.iter().all(|n| (&mut self.bed.deliveries[*n]).now_or_never().is_some()) {
                     self.logs[partition].producers.clear();
                 }
             }
         }
-        if self.bench.core.needs_producer_id() {
-            self.identities += 1;
-            self.bench.core.set_producer_id(ProducerIdAndEpoch { id: self.identities, epoch: 0 });
+        if self.bed.core.needs_producer_id() {
+            self.producer_ids += 1;
+            self.bed.core.set_producer_id(ProducerIdAndEpoch { id: self.producer_ids, epoch: 0 });
         }
     }
 
     fn drain(&mut self, broker: i32) {
-        for d in self.bench.drain(broker) {
+        for d in self.bed.drain(broker) {
             assert_eq!(self.leaders[d.partition as usize], Some(broker));
             let DrainedBatch { id, compression, producer, records, .. } = d;
             let bytes = d.payload.encode(compression, producer).0;
@@ -226,11 +226,11 @@ impl World {
     }
 
     fn serve(&mut self, broker: i32, sent: &Sent, service: Service) -> SendOutcome {
-        let answer = match service {
-            Service::AppendError(code) => {
+        let response = match service {
+            Service::Rejected(code) => {
                 match code {
                     90 => drop(self.fenced.insert(sent.producer.id)),
-                    // Someone else has this id, and is further on.
+                    // Another producer has this id, in a higher epoch.
                     47 => {
                         let known = self.logs[sent.partition].producers.entry(sent.producer.id).or_default();
                         *known = Known { epoch: known.epoch.max(sent.producer.epoch + 2), recent: VecDeque::new() };
@@ -245,7 +245,7 @@ impl World {
             Service::Good => self.logs[sent.partition].append(sent),
             Service::WrittenBut(code) => self.logs[sent.partition].append(sent).and(Err(code)),
         };
-        let code = match answer {
+        let code = match response {
             Ok(offset) => return SendOutcome::Written(AppendInfo { base_offset: Some(offset), append_time: None }),
             Err(code) => code,
         };
@@ -267,28 +267,28 @@ impl World {
     fn cut(&mut self, broker: i32) {
         let unserved = std::mem::take(self.wire.entry(broker).or_default());
         let (mut lost, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.answers).into_iter().partition(|a| a.0 == broker);
-        self.answers = kept;
+            std::mem::take(&mut self.responses).into_iter().partition(|a| a.0 == broker);
+        self.responses = kept;
         let mut all: Vec<Sent> = lost.drain(..).map(|(_, sent, _)| sent).collect();
         all.extend(unserved.iter().cloned());
         self.late.entry(broker).or_default().extend(unserved);
         for sent in all {
             let error = Error::new(ErrorKind::Disconnected, "gone");
             let retry = RetryPayload { error, payload: sent.bytes, backoff: 100 * MS };
-            self.bench.complete(sent.id, SendOutcome::Retry { retry, maybe_written: true });
+            self.bed.complete(sent.id, SendOutcome::Retry { retry, maybe_written: true });
         }
     }
 
-    /// The brokers work again: what is left is sent.
-    fn settle(&mut self) {
+    /// The brokers work again: what is pending is sent.
+    fn finish(&mut self) {
         for p in 0..PARTITIONS {
             self.apply(Op::Leader(p, Some(1)));
         }
         for _ in 0..1000 {
-            while let Some(answer) = (!self.answers.is_empty()).then(|| self.answers.remove(0)) {
-                self.bench.complete(answer.1.id, answer.2);
+            while let Some(response) = (!self.responses.is_empty()).then(|| self.responses.remove(0)) {
+                self.bed.complete(response.1.id, response.2);
             }
-            self.bench.now += 100 * MS;
+            self.bed.now += 100 * MS;
             self.apply(Op::Flush);
             self.drain(1);
             for broker in [1, 2] {
@@ -297,11 +297,11 @@ impl World {
                 }
                 self.apply(Op::ServeLate(broker));
             }
-            if self.answers.is_empty() && self.bench.freed_bytes == self.bench.buffered_bytes {
+            if self.responses.is_empty() && self.bed.freed_bytes == self.bed.buffered_bytes {
                 return;
             }
         }
-        panic!("something hangs: {:?}", self.bench.core.topics);
+        panic!("something hangs: {:?}", self.bed.core.topics);
     }
 
     fn check(mut self, idempotence: bool) {
@@ -317,9 +317,9 @@ impl World {
                 assert!(log.is_sorted_by(|a, b| a < b), "partition {partition}: twice, or out of order: {log:?}");
             }
             for &n in numbers {
-                let end = (&mut self.bench.handles[n]).now_or_never().expect("every record ends");
+                let result = (&mut self.bed.deliveries[n]).now_or_never().expect("every record has a result");
                 let there = log.contains(&n);
-                match end {
+                match result {
                     Ok(ack) => assert_eq!(log[usize::try_from(ack.offset.unwrap()).unwrap()], n),
                     Err(e) if e.kind() == ErrorKind::Indeterminate => {}
                     Err(e) => assert!(!there, "record {n} is in the log: {e:?}"),
@@ -334,18 +334,18 @@ fn run(ops: Vec<Op>, linger: u64, idempotence: bool) {
     for op in ops {
         world.apply(op);
     }
-    world.settle();
+    world.finish();
     world.check(idempotence);
 }
 
 proptest! {
     #[test]
-    fn nothing_is_lost_repeated_or_out_of_order(ops in vec(op(), 0..250), linger in 0..30u64) {
+    fn no_record_is_lost_repeated_or_reordered(ops in vec(op(), 0..250), linger in 0..30u64) {
         run(ops, linger, true);
     }
 
     #[test]
-    fn without_idempotence_every_record_ends_as_it_is_told(ops in vec(op(), 0..200), linger in 0..30u64) {
+    fn without_idempotence_results_are_true(ops in vec(op(), 0..200), linger in 0..30u64) {
         run(ops, linger, false);
     }
 }

@@ -24,7 +24,7 @@ fn vectors(file: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn murmur2_is_that_of_kafka_s_java_client() {
+fn murmur2_is_that_of_kafkas_java_client() {
     for line in vectors("murmur2.txt") {
         let key = key(&line[0]);
         assert_eq!(murmur2(key.as_deref().unwrap()), line[1].parse::<i32>().unwrap(), "{line:?}");
@@ -39,13 +39,13 @@ fn murmur2_is_that_of_kafka_s_java_client() {
 }
 
 #[test]
-fn keys_go_where_librdkafka_sends_them_and_anywhere_where_it_draws_lots() {
+fn keys_map_to_the_partitions_of_librdkafka() {
     let mut seen = 0;
     for line in vectors("librdkafka.txt") {
         let kind = match line[0].as_str() {
             "consistent_random" => PartitionerKind::ConsistentRandom,
             "murmur2_random" => PartitionerKind::Murmur2,
-            _ => continue, // not ours: they send all that has no key to one partition
+            _ => continue, // not supported: they send all records without key to one partition
         };
         let target = PartitionChoice::of(&kind, None, key(&line[1]).as_deref());
         for (n, want) in [1, 2, 3, 5, 7, 12, 13, 100, 1009].into_iter().zip(&line[2..]) {
@@ -61,7 +61,7 @@ fn keys_go_where_librdkafka_sends_them_and_anywhere_where_it_draws_lots() {
 }
 
 #[test]
-fn a_partition_that_is_named_goes_before_every_partitioner() {
+fn a_records_own_partition_overrides_every_partitioner() {
     for kind in [PartitionerKind::Murmur2, PartitionerKind::ConsistentRandom, PartitionerKind::RoundRobin] {
         assert_eq!(PartitionChoice::of(&kind, Some(3), Some(b"key")), PartitionChoice::Partition(3));
     }
@@ -78,7 +78,7 @@ impl Partitioner for Fixed {
 }
 
 #[test]
-fn a_program_s_partitioner_may_leave_it_open_and_must_not_choose_what_is_not_there() {
+fn a_custom_partitioner_must_choose_an_existing_partition() {
     let record = PartitionInput::new("t", 3, &[0, 2]);
     assert_eq!(custom_partition(&Fixed(None), &record).unwrap(), PartitionChoice::Sticky);
     assert_eq!(custom_partition(&Fixed(Some(0)), &record).unwrap(), PartitionChoice::Partition(0));
@@ -105,7 +105,7 @@ fn partitioner(leaders: &[Option<i32>]) -> BuiltInPartitioner {
     partitioner
 }
 
-/// How often each of `n` partitions is chosen in so many draws.
+/// Counts how often each of `n` partitions is chosen in so many draws.
 fn counts(n: usize, draws: usize, mut draw: impl FnMut() -> usize) -> Vec<usize> {
     let mut counts = vec![0; n];
     (0..draws).for_each(|_| counts[draw()] += 1);
@@ -113,7 +113,7 @@ fn counts(n: usize, draws: usize, mut draw: impl FnMut() -> usize) -> Vec<usize>
 }
 
 #[test]
-fn the_more_batches_a_partition_has_the_less_it_is_chosen() {
+fn partitions_with_more_batches_are_chosen_less_often() {
     let (mut partitioner, mut random) = (partitioner(&[Some(1); 3]), random());
     // The example of Java's BuiltInPartitioner: queues of 0, 3 and 1 are chosen as 4, 1 and 3 of 8.
     let mut draw = |batches: [usize; 3], silent: &[usize]| {
@@ -136,7 +136,7 @@ fn the_more_batches_a_partition_has_the_less_it_is_chosen() {
 }
 
 #[test]
-fn partitions_without_a_leader_are_left_out_unless_all_are() {
+fn partitions_without_leader_are_skipped_unless_all_are() {
     let mut random = random();
     let mut partitioner = partitioner(&[Some(1), None, Some(1), None]);
     let equal = |_| PartitionLoad { queued_batches: 0, responds: true };
@@ -161,7 +161,7 @@ fn partitions_without_a_leader_are_left_out_unless_all_are() {
 }
 
 #[test]
-fn plain_sticky_goes_to_every_other_partition_alike() {
+fn plain_sticky_switches_to_all_others_alike() {
     let (mut partitioner, mut random) = (partitioner(&[Some(1); 5]), random());
     let counts = counts(5, 5000, || {
         let before = partitioner.sticky();
@@ -172,8 +172,9 @@ fn plain_sticky_goes_to_every_other_partition_alike() {
     assert!(counts.iter().all(|n| n.abs_diff(1000) < 100), "{counts:?}");
 }
 
-/// Sends records of a size until the partition is left; `batch` gives the number of the open batch for the n-th.
-fn sent_before_it_is_left(batch_size: usize, size: usize, batch: impl Fn(usize) -> Option<u64>) -> usize {
+/// Returns the bytes that stick to a partition before it is switched, in records of a size. `batch` returns the number of the
+/// open batch of the n-th.
+fn sent_before_switch(batch_size: usize, size: usize, batch: impl Fn(usize) -> Option<u64>) -> usize {
     let mut partitioner = partitioner(&[Some(1); 3]);
     for n in 0.. {
         if partitioner.should_switch(batch(n), size, batch_size, true) {
@@ -185,28 +186,28 @@ fn sent_before_it_is_left(batch_size: usize, size: usize, batch: impl Fn(usize) 
 }
 
 #[test]
-fn adaptive_stays_for_a_batch_s_size_whatever_closes_batches() {
+fn adaptive_sticky_stays_for_the_size_of_a_batch() {
     for (batch_size, size) in [(10_000, 100), (1024, 100), (16 << 10, 1000), (16 << 10, 7)] {
         let allowed = batch_size - size - BATCH_HEADER_BYTES..=batch_size;
         // Each record finds that its batch has gone.
-        let sent = sent_before_it_is_left(batch_size, size, |_| None);
+        let sent = sent_before_switch(batch_size, size, |_| None);
         assert!(allowed.contains(&sent), "{sent} of {batch_size}");
-        // The batch stays open: it is not cut short, but not for ever.
-        let sent = sent_before_it_is_left(batch_size, size, |n| (n > 0).then_some(1_000_000));
+        // The batch stays open: it is not cut short, but is not filled forever.
+        let sent = sent_before_switch(batch_size, size, |n| (n > 0).then_some(1_000_000));
         assert!(
             (2 * batch_size - size - BATCH_HEADER_BYTES..=2 * batch_size).contains(&sent),
             "{sent} of {batch_size}"
         );
     }
     // However large batches may be.
-    let sent = sent_before_it_is_left(1_000_000, 100, |_| None);
+    let sent = sent_before_switch(1_000_000, 100, |_| None);
     assert!((STICKY_BYTES - 200..=STICKY_BYTES).contains(&sent), "{sent}");
     // A record that is larger than all that goes alone.
-    assert_eq!(sent_before_it_is_left(1024, 5000, |_| None), 5000);
+    assert_eq!(sent_before_switch(1024, 5000, |_| None), 5000);
 }
 
 #[test]
-fn plain_sticky_stays_for_a_batch() {
+fn plain_sticky_stays_for_one_batch() {
     let mut partitioner = partitioner(&[Some(1); 3]);
     assert!(!partitioner.should_switch(None, 10, 1000, false), "nothing was sent yet");
     partitioner.record_appended(1, 10);
@@ -217,7 +218,7 @@ fn plain_sticky_stays_for_a_batch() {
 
 proptest! {
     #[test]
-    fn what_is_chosen_is_there(
+    fn chosen_partitions_exist(
         updates in vec((vec(prop::option::of(0..3i32), 1..20), vec((0..3u8, 0..9usize, any::<bool>()), 0..30)), 1..8),
         seed in any::<u64>(),
         hash in any::<u32>(),
@@ -241,7 +242,7 @@ proptest! {
     }
 
     #[test]
-    fn round_robin_gives_every_available_partition_as_much(
+    fn round_robin_serves_available_partitions_alike(
         leaders in vec(prop::option::of(Just(1)), 1..20),
         rounds in 1..20usize,
     ) {

@@ -1,4 +1,4 @@
-//! Where the accumulator puts records that may go to any partition.
+//! Partitions of records without key or partition.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,19 +7,19 @@ use std::collections::HashMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::tests::{Bench, MS, TOPIC, config, record, written};
+use super::tests::{MS, TOPIC, TestBed, config, record, written};
 use super::*;
 
 fn plain() -> AccumulatorConfig {
     AccumulatorConfig { adaptive_partitioning: false, ..config() }
 }
 
-impl Bench {
+impl TestBed {
     fn any(&mut self, size: usize) -> i32 {
         self.append(&record(PartitionChoice::Sticky, &vec![b'x'; size]))
     }
 
-    /// All that waits for a broker is sent and written.
+    /// Sends and acknowledges all that is pending for a broker.
     fn write(&mut self, broker: i32) {
         for batch in self.drain(broker) {
             self.complete(batch.id, written(0));
@@ -28,8 +28,8 @@ impl Bench {
 }
 
 #[test]
-fn plain_sticky_changes_with_each_batch() {
-    let mut b = Bench::new(plain(), &[Some(1); 8]);
+fn plain_sticky_switches_with_each_batch() {
+    let mut b = TestBed::new(plain(), &[Some(1); 8]);
     let mut used = Vec::new();
     for _ in 0..20 {
         let first = b.any(1);
@@ -47,8 +47,8 @@ fn plain_sticky_changes_with_each_batch() {
     assert_ne!(b.any(500), first);
 
     // A partition without a leader is avoided, one alone is not left.
-    let mut b = Bench::new(plain(), &[Some(1), None, Some(1)]);
-    let mut b1 = Bench::new(plain(), &[Some(1)]);
+    let mut b = TestBed::new(plain(), &[Some(1), None, Some(1)]);
+    let mut b1 = TestBed::new(plain(), &[Some(1)]);
     for _ in 0..20 {
         assert_ne!(b.any(1), 1);
         b.write(1);
@@ -58,8 +58,8 @@ fn plain_sticky_changes_with_each_batch() {
 }
 
 #[test]
-fn plain_sticky_moves_on_though_records_with_keys_open_the_next_batch() {
-    let mut b = Bench::new(plain(), &[Some(1); 3]);
+fn plain_sticky_switches_though_keyed_records_open_a_batch() {
+    let mut b = TestBed::new(plain(), &[Some(1); 3]);
     let before = b.any(1);
     b.write(1);
     b.append(&record(PartitionChoice::Partition(before), b"x"));
@@ -67,8 +67,8 @@ fn plain_sticky_moves_on_though_records_with_keys_open_the_next_batch() {
 }
 
 #[test]
-fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
-    let mut b = Bench::new(config(), &[Some(1); 3]);
+fn adaptive_sticky_stays_for_the_size_of_a_batch() {
+    let mut b = TestBed::new(config(), &[Some(1); 3]);
     let mut runs: Vec<(i32, usize)> = Vec::new();
     for _ in 0..1000 {
         let partition = b.any(50);
@@ -88,7 +88,7 @@ fn adaptive_sticky_stays_for_a_batch_s_size_though_each_record_goes_alone() {
 
 #[test]
 fn adaptive_sticky_leaves_full_batches_behind() {
-    let mut b = Bench::new(AccumulatorConfig { linger: 60_000 * MS, ..config() }, &[Some(1); 3]);
+    let mut b = TestBed::new(AccumulatorConfig { linger: 60_000 * MS, ..config() }, &[Some(1); 3]);
     for _ in 0..1000 {
         b.any(50);
     }
@@ -110,8 +110,8 @@ fn adaptive_sticky_leaves_full_batches_behind() {
 }
 
 #[test]
-fn what_sticks_to_a_partition_leaves_it_when_it_has_no_leader_any_more() {
-    let mut b = Bench::new(config(), &[Some(1); 3]);
+fn sticky_leaves_a_partition_that_loses_its_leader() {
+    let mut b = TestBed::new(config(), &[Some(1); 3]);
     let before = b.any(1);
     let leaders: Vec<_> = (0..3).map(|p| (p != before).then_some(1)).collect();
     b.core.update_topic(b.now, &TOPIC.into(), None, Some(&leaders));
@@ -119,14 +119,14 @@ fn what_sticks_to_a_partition_leaves_it_when_it_has_no_leader_any_more() {
 }
 
 #[test]
-fn a_partition_that_does_not_answer_is_avoided_until_it_does() {
+fn sticky_avoids_a_partition_that_does_not_respond() {
     let patience = 500 * MS;
     let config = AccumulatorConfig { partition_availability_timeout: patience, linger: 5 * MS, ..config() };
-    let mut b = Bench::new(config, &[Some(1), Some(2)]);
+    let mut b = TestBed::new(config, &[Some(1), Some(2)]);
     b.append(&record(PartitionChoice::Partition(1), b"x"));
     b.now += 5 * MS;
     let silent = b.drain(2).remove(0).id;
-    let share = |b: &mut Bench| {
+    let share = |b: &mut TestBed| {
         let chosen: Vec<_> = (0..200).map(|_| b.any(900)).collect();
         b.now += 5 * MS;
         while b.core.has_pending(1) {
@@ -142,12 +142,12 @@ fn a_partition_that_does_not_answer_is_avoided_until_it_does() {
     while b.core.has_pending(2) {
         b.write(2);
     }
-    assert!(share(&mut b) > 0, "it answers again");
+    assert!(share(&mut b) > 0, "it responds again");
 }
 
 #[test]
-fn records_in_turn_go_to_all_partitions_alike() {
-    let mut b = Bench::new(config(), &[Some(1), Some(1), None, Some(1)]);
+fn round_robin_serves_all_partitions_alike() {
+    let mut b = TestBed::new(config(), &[Some(1), Some(1), None, Some(1)]);
     let mut counts = HashMap::new();
     for _ in 0..300 {
         *counts.entry(b.append(&record(PartitionChoice::RoundRobin, b"x"))).or_insert(0) += 1;
@@ -160,8 +160,8 @@ fn records_in_turn_go_to_all_partitions_alike() {
     assert_eq!(counts, HashMap::from([(0, 200), (1, 200), (2, 100), (3, 200), (4, 100), (5, 100)]));
 }
 
-/// Ten seconds of 40 records a millisecond, for a partition on each of three brokers. Two answer after 2 ms, the third takes
-/// 40. Gives how many records each got.
+/// Ten seconds of 40 records a millisecond, for a partition on each of three brokers. Two respond after 2 ms, the third takes
+/// 40. Returns the number of records of each.
 fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
     let config = AccumulatorConfig {
         adaptive_partitioning: adaptive,
@@ -170,7 +170,7 @@ fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
         linger: MS,
         ..config()
     };
-    let mut b = Bench::new(config, &[Some(1), Some(2), Some(3)]);
+    let mut b = TestBed::new(config, &[Some(1), Some(2), Some(3)]);
     let mut counts = [0; 3];
     let mut in_flight: Vec<(Instant, BatchId)> = Vec::new();
     for _ in 0..10_000 {
@@ -192,7 +192,7 @@ fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
 }
 
 #[test]
-fn a_slow_broker_gets_fewer_records_by_adaptive_partitioning_and_more_without() {
+fn adaptive_partitioning_sends_less_to_a_slow_broker() {
     let [a, b, slow] = with_a_slow_broker(true);
     assert!(slow * 2 < a.min(b), "{slow} of {a} and {b}");
     assert!(a.abs_diff(b) < a / 5, "{a} and {b}");
@@ -224,10 +224,10 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
-    fn every_record_goes_to_a_partition_that_is_there(ops in vec(op(), 0..200), adaptive: bool, linger in 0..2u32) {
+    fn every_record_goes_to_an_existing_partition(ops in vec(op(), 0..200), adaptive: bool, linger in 0..2u32) {
         let config = AccumulatorConfig { adaptive_partitioning: adaptive, linger: linger * MS, ..config() };
         let mut leaders = vec![Some(1), None, Some(2)];
-        let mut b = Bench::new(config, &leaders);
+        let mut b = TestBed::new(config, &leaders);
         for op in ops {
             match op {
                 Op::Append(target, size) => {
