@@ -29,7 +29,7 @@ use ailurus::{
     Admin, Client, Compression, Config, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result,
     StartOffset, TopicPartition,
 };
-use history::{Fate, Guarantee, History, Id};
+use history::{Guarantee, History, RecordId, RecordStatus};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -96,8 +96,8 @@ async fn run(bootstrap: &str, topic: &str, time: Duration, rate: u64, guarantee:
 
 /// A record that has ended.
 struct Ended {
-    id: Id,
-    fate: Fate,
+    id: RecordId,
+    fate: RecordStatus,
     partition: i32,
     at: Instant,
 }
@@ -122,7 +122,7 @@ async fn load(producer: &Producer, topic: &str, partitions: i32, time: Duration,
         let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
         while sent < due {
             let (stream, sequence) = (sent % streams.len() as u64, sent / streams.len() as u64);
-            let id = Id { stream: stream as u32, sequence: sequence as u32 };
+            let id = RecordId { stream: stream as u32, sequence: sequence as u32 };
             let value = id.value(SIZE);
             let mut record = ProducerRecord::to(topic).partition(stream as i32).value(&value);
             if sequence % 400 < 100 {
@@ -138,13 +138,13 @@ async fn load(producer: &Producer, topic: &str, partitions: i32, time: Duration,
 }
 
 /// Waits for the records of a stream, one after the other.
-async fn wait_for(mut handles: mpsc::UnboundedReceiver<(Id, Delivery)>) -> Vec<Ended> {
+async fn wait_for(mut handles: mpsc::UnboundedReceiver<(RecordId, Delivery)>) -> Vec<Ended> {
     let mut all = Vec::new();
     while let Some((id, delivery)) = handles.recv().await {
         let partition = delivery.partition();
         let fate = match timeout(PATIENCE * 2, delivery).await {
-            Ok(ended) => Fate::of(&ended),
-            Err(_) => Fate::Unresolved,
+            Ok(ended) => RecordStatus::of(&ended),
+            Err(_) => RecordStatus::Unresolved,
         };
         all.push(Ended { id, fate, partition, at: Instant::now() });
     }
@@ -157,7 +157,7 @@ fn longest_gaps(ended: &[Ended]) -> (Duration, Duration) {
         times.sort();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     };
-    let acknowledged = || ended.iter().filter(|one| matches!(one.fate, Fate::Acknowledged { .. }));
+    let acknowledged = || ended.iter().filter(|one| matches!(one.fate, RecordStatus::Acknowledged { .. }));
     let mut partitions: BTreeMap<i32, Vec<Instant>> = BTreeMap::new();
     acknowledged().for_each(|one| partitions.entry(one.partition).or_default().push(one.at));
     let in_a_partition = partitions.into_values().map(longest).max().unwrap_or_default();
@@ -170,7 +170,7 @@ async fn read(client: &Client, topic: &str, partitions: i32, ended: &[Ended], hi
     let ends = Admin::new(client).list_offsets(&partitions, StartOffset::Latest).await?;
     let mut open: BTreeMap<i32, i64> = ends.into_iter().map(|(p, end)| (p.partition, end)).collect();
     for one in ended {
-        if let Fate::Acknowledged { partition, offset: Some(offset) } = one.fate {
+        if let RecordStatus::Acknowledged { partition, offset: Some(offset) } = one.fate {
             let end = open.entry(partition).or_default();
             *end = (*end).max(offset + 1);
         }

@@ -113,7 +113,7 @@ pub(crate) async fn handle_request(
     let offered = shared.config.versions.range(api_key).is_some_and(|(min, max)| (min..=max).contains(&version));
     let api = match ApiKey::try_from(api_key) {
         Ok(api) if offered => api,
-        // Kafka's rule: the response in version 0 tells a newer client which versions there are.
+        // Kafka's rule: the response in version 0 lists the versions for a newer client.
         Ok(ApiKey::ApiVersions) => {
             let versions = api::api_versions::versions(shared, Some(ResponseError::UnsupportedVersion));
             return context.encode_as(&versions, 0);

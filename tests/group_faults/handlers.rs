@@ -1,4 +1,4 @@
-//! A member of the group whose records are handled side by side, by a processor.
+//! A member of the group whose records are handled concurrently, by a processor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,29 +8,29 @@ use ailurus::processor::RebalanceListener;
 use ailurus::{Client, ConsumerConfig, HandlerOrdering, Message, Processor, ProcessorConfig, TopicPartition};
 use tokio::sync::mpsc;
 
-use super::member::{GROUP, Order, TOPIC, World, numbers, until_joined};
-use super::watch::Number;
-use super::weather::mix;
+use super::checker::MemberNumber;
+use super::faults::mix;
+use super::member::{Command, Context, GROUP, TOPIC, numbers, until_joined};
 
-/// Says what was lost.
-struct Losses {
-    world: Arc<World>,
-    member: Number,
+/// Reports assignments and losses.
+struct Listener {
+    context: Arc<Context>,
+    member: MemberNumber,
 }
 
-impl fmt::Debug for Losses {
+impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Losses")
     }
 }
 
-impl RebalanceListener for Losses {
+impl RebalanceListener for Listener {
     fn assigned(&self, _: &[TopicPartition]) {
-        self.world.watch().rebalances += 1;
+        self.context.checker().assignments += 1;
     }
 
     fn lost(&self, partitions: &[TopicPartition]) {
-        self.world.watch().lost(self.member, Some(&numbers(partitions)));
+        self.context.checker().lost(self.member, Some(&numbers(partitions)));
     }
 }
 
@@ -46,31 +46,31 @@ fn settings(ordering: HandlerOrdering) -> ProcessorConfig {
     settings
 }
 
-/// Handles a record, or fails, once.
-async fn handle(world: Arc<World>, message: Message) -> Result<(), &'static str> {
-    let place = (message.partition as u64) << 32 | message.offset as u64;
-    let random = mix(world.plan.seed ^ u64::from(message.attempt), place);
-    let time = Duration::from_micros(random % (world.plan.pace.as_micros() as u64 * 3 + 1));
+/// Handles a record, or fails at the first attempt.
+async fn handle(context: Arc<Context>, message: Message) -> Result<(), &'static str> {
+    let hash = (message.partition as u64) << 32 | message.offset as u64;
+    let random = mix(context.plan.seed ^ u64::from(message.attempt), hash);
+    let time = Duration::from_micros(random % (context.plan.max_handling_time.as_micros() as u64 * 3 + 1));
     if !time.is_zero() {
         tokio::time::sleep(time).await;
     }
     if message.attempt == 1 && random % 16 == 0 {
         return Err("the first attempt fails");
     }
-    world.watch().handled_by_key(message.partition, message.offset);
+    context.checker().handled_by_key(message.partition, message.offset);
     Ok(())
 }
 
 pub async fn run(
-    world: Arc<World>,
-    number: Number,
+    context: Arc<Context>,
+    number: MemberNumber,
     client: &Client,
     consumer: ConsumerConfig,
     ordering: HandlerOrdering,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> ailurus::Result<()> {
     let subscription = until_joined(|| {
-        let (handled, losses) = (Arc::clone(&world), Losses { world: Arc::clone(&world), member: number });
+        let (handled, losses) = (Arc::clone(&context), Listener { context: Arc::clone(&context), member: number });
         Processor::new(client).consumer(consumer.clone()).processor(settings(ordering)).listener(losses).subscribe(
             &[TOPIC],
             GROUP,
@@ -80,17 +80,17 @@ pub async fn run(
     .await?;
     loop {
         tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Hang(_)) => {} // handlers do not keep a processor from its group
-                Some(Order::Die) => {
-                    world.watch().lost(number, None);
+            command = commands.recv() => match command {
+                Some(Command::Hang(_)) => {} // handlers do not keep a processor from its group
+                Some(Command::Crash) => {
+                    context.checker().lost(number, None);
                     subscription.abort().await;
                     return Ok(());
                 }
-                Some(Order::Leave) | None => {
-                    // What could not be committed is handled again.
+                Some(Command::Leave) | None => {
+                    // Records that could not be committed are handled again.
                     if subscription.shutdown().await.is_err() {
-                        world.watch().again_is_allowed = true;
+                        context.checker().repeats_allowed = true;
                     }
                     return Ok(());
                 }

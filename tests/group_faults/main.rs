@@ -1,127 +1,118 @@
-//! A group whose members come, leave, hang and die, whose coordinator moves and whose requests are spoilt, by seeds, on the
-//! embedded broker: what its members handle and commit is watched.
+//! A group under faults drawn from seeds, on the embedded broker: its members join, leave, hang and
+//! crash, its coordinator moves, and its requests fail. What members handle and commit is checked.
 //!
-//! `AILURUS_GROUP_SEEDS=3000` runs so many seeds instead of 300; `AILURUS_GROUP_SEED=17` runs that one alone and prints what it
-//! decides. A seed decides everything but the timing of the machine, so a rare failure may take several runs of its seed.
+//! `AILURUS_GROUP_SEEDS=3000` runs so many seeds instead of 300; `AILURUS_GROUP_SEED=17` runs that one
+//! alone and prints its plan. A seed decides everything but the timing of the machine, so a rare
+//! failure may take several runs of its seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../support/faults.rs"]
+mod faults;
 #[path = "../support/problems.rs"]
 mod problems;
 #[path = "../support/seeds.rs"]
 mod seeds;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/weather.rs"]
-mod weather;
 
+mod checker;
+mod checker_tests;
 mod handlers;
 mod member;
 mod plan;
 mod run;
-mod watch;
-mod watch_tests;
 
-use std::time::Instant;
+use std::fmt;
 
+use checker::Problem;
 use plan::Plan;
 use problems::Problems;
 use run::Outcome;
-use seeds::{Fired, Seeds, say};
-use watch::Problem;
+use seeds::{FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 
 #[test]
-fn no_fault_makes_a_group_lose_skip_or_share_a_record() {
-    if std::env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty()) {
-        return; // the faults are the embedded broker's
-    }
-    let began = Instant::now();
-    let seeds = Seeds::of("group_faults", "AILURUS_GROUP_SEED", 300);
-    if let Some(seed) = seeds.one {
-        say(&format!("{:#?}\n", Plan::of(seed)));
-    }
-    let mut total = Total::default();
-    for (seed, outcome) in seeds.run(|seed| run::run(Plan::of(seed))) {
-        total.add(seed, outcome, &seeds.again(seed));
-    }
-    say(&format!("\n{} in {:.1?}\n", total.summary(), began.elapsed()));
-    assert!(total.failures.is_empty(), "{} seeds failed:\n{}", total.failures.len(), total.failures.join("\n"));
-    if seeds.one.is_none() {
-        total.assert_all_kinds();
-    }
+fn group_keeps_its_guarantees_under_faults() {
+    let test = SeededTest {
+        binary: "group_faults",
+        test: "group_keeps_its_guarantees_under_faults",
+        variable: "AILURUS_GROUP_SEED",
+        default_seeds: 300,
+    };
+    run_seeds::<Summary, _>(&test, Plan::of, run::run);
 }
 
 #[derive(Default)]
-struct Total {
-    seeds: usize,
+struct Summary {
+    /// Seeds whose plan is gentle.
     gentle: usize,
-    once: usize,
+    /// Seeds in which each record had to be handled once.
+    handled_once: usize,
     handled: u64,
     repeated: u64,
-    rebalances: u64,
-    lost: u64,
+    assignments: u64,
+    losses: u64,
     late_commits: usize,
     problems: Problems<Problem>,
-    fired: Fired,
-    failures: Vec<String>,
+    counts: FaultCounts,
 }
 
-impl Total {
-    fn add(&mut self, seed: u64, outcome: Result<Outcome, String>, again: &str) {
-        self.seeds += 1;
-        let Outcome { gentle, once, watch, fired, late_commits } = match outcome {
-            Ok(outcome) => outcome,
-            Err(why) => return self.failures.push(format!("seed {seed}: {why}{again}")),
-        };
+impl seeds::Summary for Summary {
+    type Outcome = Outcome;
+
+    fn add(&mut self, outcome: Outcome) -> Result<(), String> {
+        let Outcome { gentle, handled_once, checker, counts, late_commits } = outcome;
         self.gentle += usize::from(gentle);
-        self.once += usize::from(once);
-        self.handled += watch.handled;
-        self.repeated += watch.repeated;
-        self.rebalances += watch.rebalances;
-        self.lost += watch.lost;
+        self.handled_once += usize::from(handled_once);
+        self.handled += checker.handled;
+        self.repeated += checker.repeated;
+        self.assignments += checker.assignments;
+        self.losses += checker.losses;
         self.late_commits += late_commits;
-        seeds::add(&mut self.fired, &fired);
-        let unfair = gentle && !once;
-        if !watch.is_clean() || unfair {
-            let unfair = if unfair { "a session was lost or a commit failed, though nothing gave cause\n" } else { "" };
-            self.failures
-                .push(format!("seed {seed}: {watch}\n{}{unfair}fired: {fired:?}{again}", watch.problems.details()));
-        }
-        self.problems.add_all(watch.problems);
+        add_counts(&mut self.counts, &counts);
+        let unexpected_loss = gentle && !handled_once;
+        let result = if checker.is_clean() && !unexpected_loss {
+            Ok(())
+        } else {
+            let text = if unexpected_loss { "a session was lost or a commit failed without a cause\n" } else { "" };
+            Err(format!("{checker}\n{}{text}fired: {counts:?}", checker.problems.details()))
+        };
+        self.problems.add_all(checker.problems);
+        result
     }
 
-    fn summary(&self) -> String {
-        format!(
-            "group faults: {} seeds ({} held to handling each record once), {} failed; {} records handled ({} of them again), \
-             {} assignments, {} losses, {} commits carried out too late by a slow broker: {}; {}",
-            self.seeds,
-            self.once,
-            self.failures.len(),
-            self.handled,
-            self.repeated,
-            self.rebalances,
-            self.lost,
-            self.late_commits,
-            self.problems.counts(&Problem::ALL),
-            seeds::list(&self.fired),
-        )
-    }
-
-    /// A kind of fault that never fires tests nothing.
-    fn assert_all_kinds(&self) {
-        for kind in weather::KINDS {
-            assert!(self.fired.keys().any(|k| k.ends_with(&format!(": {kind:?}"))), "{kind:?} never fired");
+    fn assert_coverage(&self, seeds: usize) {
+        for kind in faults::FaultKind::ALL {
+            assert!(self.counts.keys().any(|k| k.ends_with(&format!(": {kind:?}"))), "{kind:?} never fired");
         }
         for (_, name) in plan::APIS {
-            assert!(self.fired.keys().any(|k| k.starts_with(name)), "no {name} request was spoilt");
+            assert!(self.counts.keys().any(|k| k.starts_with(name)), "no {name} request had a fault");
         }
-        for event in ["Join", "Leave", "Die", "Hang", "MoveCoordinator", "MoveLeader", "Stop", "Start", "Grow"] {
-            assert!(self.fired.contains_key(&format!("group: {event}")), "no {event}");
+        for event in ["Join", "Leave", "Crash", "Hang", "MoveCoordinator", "MoveLeader", "Stop", "Start", "Grow"] {
+            assert!(self.counts.contains_key(&format!("group: {event}")), "no {event}");
         }
         assert!(
-            self.once >= self.gentle && self.gentle * 4 > self.seeds,
+            self.handled_once >= self.gentle && self.gentle * 4 > seeds,
             "too few seeds where each record is handled once"
         );
-        assert!(self.lost > 0 && self.repeated > 0, "nobody lost anything");
+        assert!(self.losses > 0 && self.repeated > 0, "no member lost a partition");
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} checked for handling each record once; {} records handled ({} of them again), {} assignments, \
+             {} losses, {} late commits of a slow broker: {}; {}",
+            self.handled_once,
+            self.handled,
+            self.repeated,
+            self.assignments,
+            self.losses,
+            self.late_commits,
+            self.problems.counts(&Problem::ALL),
+            format_counts(&self.counts),
+        )
     }
 }

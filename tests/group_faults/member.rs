@@ -1,4 +1,4 @@
-//! A member of the group: a program that handles what its consumer gives it, and says so.
+//! A member of the group: handles the records of its consumer and reports to the checker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,39 +10,39 @@ use ailurus_broker::Broker;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 
+use super::checker::{GroupChecker, MemberNumber};
 use super::handlers;
 use super::plan::Plan;
-use super::watch::{Number, Watch};
 
 pub const TOPIC: &str = "records";
 pub const GROUP: &str = "members";
 
-/// What a member is told to do.
+/// A command to a member.
 #[derive(Clone, Copy, Debug)]
-pub enum Order {
+pub enum Command {
     Leave,
-    Die,
+    Crash,
     Hang(Duration),
 }
 
-/// What all of a seed's members share.
-pub struct World {
+/// State shared by all members of a seed.
+pub struct Context {
     pub plan: Plan,
     pub broker: Broker,
-    pub watch: Mutex<Watch>,
+    pub checker: Mutex<GroupChecker>,
 }
 
-impl World {
+impl Context {
     pub fn new(plan: Plan, broker: Broker) -> Self {
-        let mut watch = Watch::new(plan.gentle);
-        // A processor does not tell that the last commit before a revocation has failed.
-        watch.again_is_allowed = plan.handlers.is_some() && !plan.gentle;
-        let watch = Mutex::new(watch);
-        Self { plan, broker, watch }
+        let mut checker = GroupChecker::new(plan.gentle);
+        // A processor does not report that the last commit before a revocation has failed.
+        checker.repeats_allowed = plan.handler_ordering.is_some() && !plan.gentle;
+        let checker = Mutex::new(checker);
+        Self { plan, broker, checker }
     }
 
-    pub fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap()
+    pub fn checker(&self) -> MutexGuard<'_, GroupChecker> {
+        self.checker.lock().unwrap()
     }
 
     pub fn client_config(&self) -> Config {
@@ -57,44 +57,48 @@ impl World {
             .expect("these settings are allowed")
     }
 
-    fn consumer_config(&self, config: &Config, number: Number) -> ConsumerConfig {
+    fn consumer_config(&self, config: &Config, number: MemberNumber) -> ConsumerConfig {
         let mut c = config.consumer.clone();
         c.session_timeout = self.plan.session_timeout;
         c.rebalance_timeout = self.plan.rebalance_timeout;
         c.heartbeat_interval = self.plan.heartbeat_interval;
         c.assignors = self.plan.assignors[number % self.plan.assignors.len()].clone();
         c.group_protocol = self.plan.protocol;
-        c.group_instance_id = self.plan.fixed.then(|| format!("instance-{number}"));
+        c.group_instance_id = self.plan.static_members.then(|| format!("instance-{number}"));
         c.fetch_max_wait = Duration::from_millis(50);
         c.partition_fetch_bytes = 1 << 10; // a few records at a time
         c
     }
 }
 
-/// What a member of the group works with.
+/// A running member.
 struct Member {
-    world: Arc<World>,
-    number: Number,
+    context: Arc<Context>,
+    number: MemberNumber,
     consumer: Consumer,
     random: Rng,
-    /// Handled and not committed: the offset of the next record.
-    done: HashMap<TopicPartition, i64>,
+    /// Offsets of the next records, for partitions with uncommitted records.
+    uncommitted: HashMap<TopicPartition, i64>,
 }
 
-/// Runs a member until it is told to end; the error that ended it otherwise.
-pub async fn run(world: Arc<World>, number: Number, orders: mpsc::UnboundedReceiver<Order>) -> ailurus::Result<()> {
-    let config = world.client_config();
+/// Runs a member until a command ends it; returns the error if it ended otherwise.
+pub async fn run(
+    context: Arc<Context>,
+    number: MemberNumber,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> ailurus::Result<()> {
+    let config = context.client_config();
     let client = until_joined(|| Client::connect(config.clone())).await?;
-    let settings = world.consumer_config(&config, number);
-    let outcome = match world.plan.handlers {
-        None => consume(world, number, &client, settings, orders).await,
-        Some(ordering) => handlers::run(world, number, &client, settings, ordering, orders).await,
+    let settings = context.consumer_config(&config, number);
+    let outcome = match context.plan.handler_ordering {
+        None => consume(context, number, &client, settings, commands).await,
+        Some(ordering) => handlers::run(context, number, &client, settings, ordering, commands).await,
     };
     client.close().await;
     outcome
 }
 
-/// Until it succeeds: brokers are down, or metadata is spoilt.
+/// Retries while brokers are down or metadata has faults.
 pub async fn until_joined<T, F: Future<Output = ailurus::Result<T>>>(
     mut join: impl FnMut() -> F,
 ) -> ailurus::Result<T> {
@@ -107,26 +111,26 @@ pub async fn until_joined<T, F: Future<Output = ailurus::Result<T>>>(
 }
 
 async fn consume(
-    world: Arc<World>,
-    number: Number,
+    context: Arc<Context>,
+    number: MemberNumber,
     client: &Client,
     settings: ConsumerConfig,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> ailurus::Result<()> {
     let consumer = until_joined(|| client.consumer(GROUP).config(settings.clone()).subscribe([TOPIC])).await?;
-    let random = Rng::with_seed(world.plan.seed ^ (number as u64) << 32);
-    let mut member = Member { world, number, consumer, random, done: HashMap::new() };
+    let random = Rng::with_seed(context.plan.seed ^ (number as u64) << 32);
+    let mut member = Member { context, number, consumer, random, uncommitted: HashMap::new() };
     loop {
         tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Hang(time)) => tokio::time::sleep(time).await,
-                Some(Order::Die) => break member.die().await,
-                Some(Order::Leave) | None => break member.leave().await,
+            command = commands.recv() => match command {
+                Some(Command::Hang(time)) => tokio::time::sleep(time).await,
+                Some(Command::Crash) => break member.crash().await,
+                Some(Command::Leave) | None => break member.leave().await,
             },
             event = member.consumer.recv() => match event {
-                Ok(event) => member.on(event).await,
+                Ok(event) => member.handle_event(event).await,
                 Err(e) if member.consumer.state() == ConsumerState::Closed => break Err(e),
-                Err(_) => {} // told once, tried again
+                Err(_) => {} // transient: retried
             },
         }
     }
@@ -137,18 +141,18 @@ pub fn numbers(partitions: &[TopicPartition]) -> Vec<i32> {
 }
 
 impl Member {
-    async fn on(&mut self, event: ConsumerEvent) {
+    async fn handle_event(&mut self, event: ConsumerEvent) {
         match event {
-            ConsumerEvent::Assigned(partitions) => self.world.watch().assigned(self.number, &numbers(&partitions)),
+            ConsumerEvent::Assigned(partitions) => self.context.checker().assigned(self.number, &numbers(&partitions)),
             ConsumerEvent::Records(records) => self.handle(records).await,
             ConsumerEvent::Revoked(revocation) => {
                 self.commit(|p| revocation.partitions.contains(p)).await;
-                self.world.watch().gave_up(self.number, &numbers(&revocation.partitions));
+                self.context.checker().revoked(self.number, &numbers(&revocation.partitions));
                 drop(revocation);
             }
             ConsumerEvent::Lost(partitions) => {
-                self.done.retain(|p, _| !partitions.contains(p));
-                self.world.watch().lost(self.number, Some(&numbers(&partitions)));
+                self.uncommitted.retain(|p, _| !partitions.contains(p));
+                self.context.checker().lost(self.number, Some(&numbers(&partitions)));
             }
             other => panic!("{other:?}"),
         }
@@ -156,41 +160,42 @@ impl Member {
 
     async fn handle(&mut self, records: Records) {
         for record in &records.records {
-            let time = Duration::from_micros(self.random.u64(0..=self.world.plan.pace.as_micros() as u64));
+            let time =
+                Duration::from_micros(self.random.u64(0..=self.context.plan.max_handling_time.as_micros() as u64));
             if !time.is_zero() {
                 tokio::time::sleep(time).await;
             }
-            self.world.watch().handled(self.number, records.partition, record.offset);
+            self.context.checker().handled(self.number, records.partition, record.offset);
         }
-        self.done.insert(records.topic_partition(), records.next_offset);
-        if self.random.u32(0..100) < self.world.plan.commits {
+        self.uncommitted.insert(records.topic_partition(), records.next_offset);
+        if self.random.u32(0..100) < self.context.plan.commit_percent {
             self.commit(|_| true).await;
         }
     }
 
-    /// Commits what was handled of some partitions.
+    /// Commits the handled records of some partitions.
     async fn commit(&mut self, which: impl Fn(&TopicPartition) -> bool) {
-        let offsets: Vec<_> = self.done.iter().filter(|(p, _)| which(p)).map(|(p, o)| (p.clone(), *o)).collect();
-        self.done.retain(|p, _| !which(p));
+        let offsets: Vec<_> = self.uncommitted.iter().filter(|(p, _)| which(p)).map(|(p, o)| (p.clone(), *o)).collect();
+        self.uncommitted.retain(|p, _| !which(p));
         if offsets.is_empty() {
             return;
         }
         if self.consumer.commit(&offsets).await.is_err() {
-            self.world.watch().again_is_allowed = true;
+            self.context.checker().repeats_allowed = true;
         }
     }
 
     async fn leave(mut self) -> ailurus::Result<()> {
         self.commit(|_| true).await;
-        let left = numbers(&self.consumer.assignment());
-        self.world.watch().gave_up(self.number, &left);
-        // A group that could not be told goes on when the session has expired.
+        let owned = numbers(&self.consumer.assignment());
+        self.context.checker().revoked(self.number, &owned);
+        // If the group cannot be reached, it continues when the session expires.
         _ = self.consumer.close().await;
         Ok(())
     }
 
-    async fn die(self) -> ailurus::Result<()> {
-        self.world.watch().lost(self.number, None);
+    async fn crash(self) -> ailurus::Result<()> {
+        self.context.checker().lost(self.number, None);
         self.consumer.abort().await;
         Ok(())
     }

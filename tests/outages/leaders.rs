@@ -1,4 +1,5 @@
-//! A leader that can't be reached: known to the program and in health, by the partition's name, while the others are read on.
+//! An unreachable leader: reported by the consumer and in health by its partition, while other
+//! partitions are read.
 
 use std::time::Duration;
 
@@ -6,14 +7,15 @@ use ailurus::health::{Activity, Status};
 use ailurus::{Client, Consumer, ConsumerEvent, Message, ProducerRecord, RedpandaService, StartOffset, TopicPartition};
 use ailurus_broker::{Broker, BrokerConfig, Fault};
 
-/// The longest that anything here may take.
-const LONG: Duration = Duration::from_secs(60);
+/// Time limit of every wait.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, what).await.expect("it takes too long")
+pub async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIME_LIMIT, what).await.expect("not in time")
 }
 
-/// Two nodes, and a topic whose partitions have one replica each: 0 on one node, 1 on the other. Gives the leader of 1.
+/// Starts two nodes and a topic of two partitions without replicas, one on each; returns the leader
+/// of partition 1.
 async fn broker() -> (Broker, i32) {
     let broker = Broker::start(BrokerConfig::default().nodes(2).default_replication(1)).await.unwrap();
     broker.create_topic("t", 2).unwrap();
@@ -32,13 +34,13 @@ fn config(broker: &Broker) -> ailurus::Config {
 async fn write(client: &Client, partition: i32) {
     let producer = client.producer().start().unwrap();
     let record = ProducerRecord::to("t").value("x").partition(partition);
-    soon(async { producer.send(record).await.unwrap().await.unwrap() }).await;
-    soon(producer.close(LONG)).await.unwrap();
+    in_time(async { producer.send(record).await.unwrap().await.unwrap() }).await;
+    in_time(producer.close(TIME_LIMIT)).await.unwrap();
 }
 
-pub async fn until(mut wanted: impl AsyncFnMut() -> bool) {
-    soon(async {
-        while !wanted().await {
+pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+    in_time(async {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -46,25 +48,26 @@ pub async fn until(mut wanted: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_program_sees_which_partition_waits_for_which_broker() {
-    let (broker, away) = broker().await;
+async fn consumer_reports_the_partition_whose_leader_is_unreachable() {
+    let (broker, unreachable) = broker().await;
     let client = Client::connect(config(&broker)).await.unwrap();
     let from = [0, 1].map(|p| (TopicPartition::new("t", p), StartOffset::Earliest)).to_vec();
     let mut consumer = client.reader().assign(from).await.unwrap();
-    // It leads, and its connections break.
-    broker.set_hook(move |request| (request.node == away && request.api_key == 1).then_some(Fault::Close));
-    until(async || !consumer.problems().is_empty()).await;
+    // It is the leader, and its connections break.
+    broker.set_hook(move |request| (request.node == unreachable && request.api_key == 1).then_some(Fault::Close));
+    wait_until(async || !consumer.problems().is_empty()).await;
     let problems = consumer.problems();
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].partition, Some(TopicPartition::new("t", 1)));
-    assert!(format!("{:#}", problems[0].error).contains(&broker.address(away).unwrap()), "{problems:?}");
-    // It is gone, and nobody else leads.
-    broker.stop_node(away).await.unwrap();
-    until(async || consumer.problems().iter().any(|p| format!("{:#}", p.error).contains("t/1 without a leader"))).await;
-    // The other one is read on.
+    assert!(format!("{:#}", problems[0].error).contains(&broker.address(unreachable).unwrap()), "{problems:?}");
+    // It is stopped, and there is no other leader.
+    broker.stop_node(unreachable).await.unwrap();
+    wait_until(async || consumer.problems().iter().any(|p| format!("{:#}", p.error).contains("t/1 without a leader")))
+        .await;
+    // The other partition is still read.
     write(&client, 0).await;
     let read = async |consumer: &mut Consumer, partition: i32| loop {
-        if let ConsumerEvent::Records(records) = soon(consumer.recv()).await.unwrap() {
+        if let ConsumerEvent::Records(records) = in_time(consumer.recv()).await.unwrap() {
             if !records.records.is_empty() {
                 assert_eq!(records.partition, partition);
                 return;
@@ -73,16 +76,16 @@ async fn a_program_sees_which_partition_waits_for_which_broker() {
     };
     read(&mut consumer, 0).await;
     broker.clear_hook();
-    broker.start_node(away).await.unwrap();
+    broker.start_node(unreachable).await.unwrap();
     write(&client, 1).await;
     read(&mut consumer, 1).await;
-    until(async || consumer.problems().is_empty()).await;
-    soon(consumer.close()).await.unwrap();
+    wait_until(async || consumer.problems().is_empty()).await;
+    in_time(consumer.close()).await.unwrap();
 }
 
 #[tokio::test]
-async fn health_does_not_call_a_partition_idle_that_it_can_t_ask() {
-    let (broker, away) = broker().await;
+async fn unreadable_partition_is_not_idle_in_health() {
+    let (broker, unreachable) = broker().await;
     let service = RedpandaService::connect(config(&broker)).await.unwrap();
     let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
     let handle = move |message: Message| {
@@ -92,11 +95,13 @@ async fn health_does_not_call_a_partition_idle_that_it_can_t_ask() {
     let subscription = service.subscribe(&["t"], "g", handle).await.unwrap();
     for partition in [0, 1] {
         write(service.client(), partition).await;
-        assert_eq!(soon(seen.recv()).await, Some(partition));
+        assert_eq!(in_time(seen.recv()).await, Some(partition));
     }
-    broker.set_hook(move |request| (request.node == away && matches!(request.api_key, 1 | 2)).then_some(Fault::Close));
+    broker.set_hook(move |request| {
+        (request.node == unreachable && matches!(request.api_key, 1 | 2)).then_some(Fault::Close)
+    });
     let of = |health: &ailurus::Health| health.subscriptions[0].partitions[1].clone();
-    until(async || of(&service.health().await).problem.is_some()).await;
+    wait_until(async || of(&service.health().await).problem.is_some()).await;
     let health = service.health().await;
     let (one, other) = (of(&health), &health.subscriptions[0].partitions[0]);
     assert_ne!(one.activity, Activity::Idle, "{one:?}");
@@ -109,7 +114,7 @@ async fn health_does_not_call_a_partition_idle_that_it_can_t_ask() {
         health.problems
     );
     broker.clear_hook();
-    until(async || service.health().await.status == Status::Healthy).await;
-    soon(subscription.shutdown()).await.unwrap();
-    soon(service.close(LONG)).await.unwrap();
+    wait_until(async || service.health().await.status == Status::Healthy).await;
+    in_time(subscription.shutdown()).await.unwrap();
+    in_time(service.close(TIME_LIMIT)).await.unwrap();
 }

@@ -1,7 +1,9 @@
-//! Outages that end, by seeds, on the embedded broker: each step of each role (a member of either protocol, a subscription, a producer) fails for a
-//! while, from the start or in the midst of work. Afterwards records flow again and none is lost.
+//! Outages that end, drawn from seeds, on the embedded broker: each step of each role (a member of
+//! either protocol, a subscription, a producer) fails for a while, from the start or during work.
+//! Afterwards records flow again and none is lost.
 //!
-//! `AILURUS_OUTAGE_SEEDS=3000` runs so many seeds instead of 120; `AILURUS_OUTAGE_SEED=17` runs that one alone and prints what it decides.
+//! `AILURUS_OUTAGE_SEEDS=3000` runs so many seeds instead of 120; `AILURUS_OUTAGE_SEED=17` runs that
+//! one alone and prints its plan.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,40 +17,44 @@ mod plan;
 mod run;
 mod starting;
 
-use std::time::Instant;
+use std::fmt;
 
 use plan::Plan;
-use seeds::{Fired, Seeds, say};
+use seeds::{FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 
 #[test]
-fn every_role_comes_back_from_an_outage_of_every_step() {
-    if std::env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty()) {
-        return; // the faults are the embedded broker's
+fn every_role_recovers_from_an_outage_of_every_step() {
+    let test = SeededTest {
+        binary: "outages",
+        test: "every_role_recovers_from_an_outage_of_every_step",
+        variable: "AILURUS_OUTAGE_SEED",
+        default_seeds: 120,
+    };
+    run_seeds::<Summary, _>(&test, Plan::of, |plan| FaultCounts::from([(plan.name(), run::run(&plan))]));
+}
+
+/// Failed attempts by role and step.
+#[derive(Default)]
+struct Summary(FaultCounts);
+
+impl seeds::Summary for Summary {
+    type Outcome = FaultCounts;
+
+    fn add(&mut self, counts: FaultCounts) -> Result<(), String> {
+        add_counts(&mut self.0, &counts);
+        Ok(())
     }
-    let began = Instant::now();
-    let seeds = Seeds::of("outages", "AILURUS_OUTAGE_SEED", 120);
-    if let Some(seed) = seeds.one {
-        say(&format!("{:#?}\n", Plan::of(seed)));
-    }
-    let (mut fired, mut failures, mut count) = (Fired::new(), Vec::new(), 0);
-    for (seed, outcome) in seeds.run(|seed| run::run(&Plan::of(seed))) {
-        count += 1;
-        match outcome {
-            Ok(hits) => seeds::add(&mut fired, &Fired::from([(Plan::of(seed).name(), hits)])),
-            Err(why) => failures.push(format!("seed {seed}: {why}\n{:?}{}", Plan::of(seed), seeds.again(seed))),
-        }
-    }
-    say(&format!(
-        "\noutages: {count} seeds, {} failed, in {:.1?}; {}\n",
-        failures.len(),
-        began.elapsed(),
-        seeds::list(&fired)
-    ));
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
-    if seeds.one.is_none() {
+
+    fn assert_coverage(&self, _: usize) {
         for step in plan::Step::ALL {
-            let hit = fired.iter().any(|(name, hits)| *hits > 0 && name.ends_with(&format!(": {step:?}")));
-            assert!(hit, "no {step:?} has failed");
+            let failed = self.0.iter().any(|(name, count)| *count > 0 && name.ends_with(&format!(": {step:?}")));
+            assert!(failed, "{step:?} never failed");
         }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_counts(&self.0))
     }
 }

@@ -1,4 +1,4 @@
-//! What a seed decides: who is met by which outage, how, when and for how long.
+//! The plan of a seed: role, failing step, kind and duration of the outage.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use ailurus::GroupProtocol;
 use ailurus_broker::Fault;
 use fastrand::Rng;
 
-/// Who has to come back.
+/// Role that has to recover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Member(GroupProtocol),
@@ -14,7 +14,7 @@ pub enum Role {
     Producer,
 }
 
-/// What fails. Those without an API are not requests.
+/// Step that fails. Steps without an API are not requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Connect,
@@ -53,7 +53,7 @@ impl Step {
         Self::Produce,
     ];
 
-    /// The requests that it is made of.
+    /// Returns the requests of the step.
     pub fn apis(self) -> &'static [i16] {
         match self {
             Self::Connect | Self::Token => &[],
@@ -73,7 +73,7 @@ impl Step {
         }
     }
 
-    /// Codes that a broker may answer for a while.
+    /// Returns error codes that a broker may return for a while.
     fn codes(self) -> &'static [i16] {
         match self {
             Self::Connect | Self::Token => &[],
@@ -112,21 +112,21 @@ impl Step {
     }
 }
 
-/// All that a seed decides.
+/// Everything that a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
     pub role: Role,
     pub step: Step,
-    /// None for what is not a request.
+    /// Fault of the requests; `None` for other steps.
     pub fault: Option<Fault>,
-    /// Whether it lasts when the role begins, or begins in the midst of its work.
-    pub from_the_start: bool,
-    /// Whether the client connects when it is first used, or is made again until it has reached the cluster.
+    /// The outage lasts when the role starts, or starts during its work.
+    pub at_start: bool,
+    /// The client connects at its first use, or is created again until it has reached the cluster.
     pub lazy: bool,
-    pub lasts: Duration,
-    /// Whether all connections are cut when it begins, so that everything is asked again.
-    pub cuts: bool,
+    pub duration: Duration,
+    /// All connections are closed when the outage starts, so that every request is sent again.
+    pub disconnects: bool,
 }
 
 impl Plan {
@@ -140,14 +140,15 @@ impl Plan {
             Role::Producer,
         ];
         let mut r = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        // Each role and step in turn; the rest by chance.
+        // Each role and step in turn; the rest is random.
         let turn = usize::try_from(seed).unwrap();
         let role = roles[turn % roles.len()];
         let steps = Step::of_role(role);
         let step = steps[turn / roles.len() % steps.len()];
         let fault = match (step.codes(), r.u32(0..3)) {
             ([], _) => None,
-            // An answer of these that is lost has done its work: the broker waits for a member that never knew.
+            // A dropped response of these has changed the group: the broker waits for a member that
+            // does not know.
             (_, 0) => Some(Fault::Close),
             (_, 1) if !matches!(step, Step::JoinGroup | Step::SyncGroup | Step::Login) => Some(Fault::DropResponse),
             (codes, _) => Some(Fault::Error(codes[r.usize(..codes.len())])),
@@ -157,20 +158,21 @@ impl Plan {
             role,
             step,
             fault,
-            from_the_start: match step {
-                // One that is refused at first is final, and says so; the others begin with the first record.
+            at_start: match step {
+                // The first of these is final if it is rejected; the others start with the first
+                // record.
                 Step::Login | Step::InitProducerId | Step::Produce => false,
                 Step::ListOffsets => true, // later on all positions are known
                 _ => r.bool(),
             },
-            // The first login of a producer that has nothing to look up is refused for good.
+            // The first login of a producer without metadata requests is final if it is rejected.
             lazy: r.bool() && (role, step) != (Role::Producer, Step::Login),
-            lasts: Duration::from_millis(r.u64(200..1500)),
-            cuts: r.bool() || matches!(step, Step::Token | Step::Login | Step::ApiVersions),
+            duration: Duration::from_millis(r.u64(200..1500)),
+            disconnects: r.bool() || matches!(step, Step::Token | Step::Login | Step::ApiVersions),
         }
     }
 
-    /// As the summary calls it.
+    /// Returns the name in the summary.
     pub fn name(&self) -> String {
         let role = match self.role {
             Role::Member(_) => "member",

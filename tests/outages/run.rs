@@ -1,4 +1,4 @@
-//! One seed: a broker, somebody who works with it, and an outage.
+//! Runs a seed: a broker, a role and an outage.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,50 +14,50 @@ use tokio::time::{sleep, timeout};
 
 use super::plan::{Plan, Role, Step};
 
-/// Far more than anything takes, on a machine that is busy with other things too.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Far longer than anything takes, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 const TOPIC: &str = "t";
-const VICTIM: &str = "victim";
+const CLIENT: &str = "victim";
 const PARTITIONS: i32 = 3;
-/// Records before, during and behind the outage.
-const BATCH: i32 = 12;
+/// Number of records before, during and after the outage.
+const RECORDS_PER_PHASE: i32 = 12;
 
-/// What is out, for whom it is looked at, and how often it has failed.
+/// State of the outage.
 #[derive(Default)]
-struct State {
-    out: AtomicBool,
-    cut: AtomicBool,
-    hits: AtomicU64,
+struct OutageState {
+    active: AtomicBool,
+    disconnecting: AtomicBool,
+    failures: AtomicU64,
 }
 
-impl State {
-    fn hit(&self) -> bool {
-        let out = self.out.load(Ordering::SeqCst);
-        if out {
-            self.hits.fetch_add(1, Ordering::SeqCst);
+impl OutageState {
+    fn fails_now(&self) -> bool {
+        let active = self.active.load(Ordering::SeqCst);
+        if active {
+            self.failures.fetch_add(1, Ordering::SeqCst);
         }
-        out
+        active
     }
 }
 
-/// Runs it; how often the step has failed.
+/// Runs a plan; returns the number of failed attempts.
 pub fn run(plan: &Plan) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { timeout(PATIENCE, run_on(plan)).await.expect("it does not come back") })
+    runtime.block_on(async { timeout(TIMEOUT, run_on(plan)).await.expect("no recovery in time") })
 }
 
-struct World {
+struct Scenario {
     plan: Plan,
     broker: Broker,
-    state: Arc<State>,
-    /// Writes and is left alone, but for nodes that are down.
+    state: Arc<OutageState>,
+    /// Writes the records, without faults except for stopped nodes.
     writer: Producer,
     _writers: Client,
 }
 
 async fn run_on(plan: &Plan) -> u64 {
-    let sasl = Sasl::default().user("writer", "secret").token(VICTIM, "a-token");
-    let sasl = sasl.user(VICTIM, "secret");
+    let sasl = Sasl::default().user("writer", "secret").token(CLIENT, "a-token");
+    let sasl = sasl.user(CLIENT, "secret");
     let config = BrokerConfig::default()
         .nodes(2)
         .versions(Versions::kafka())
@@ -66,26 +66,26 @@ async fn run_on(plan: &Plan) -> u64 {
         .sasl(sasl);
     let broker = Broker::start(config).await.unwrap();
     broker.create_topic(TOPIC, PARTITIONS).unwrap();
-    let state = Arc::new(State::default());
-    let (seen, faulty) = (Arc::clone(&state), plan.clone());
+    let state = Arc::new(OutageState::default());
+    let (outage, faulty) = (Arc::clone(&state), plan.clone());
     broker.set_hook(move |request| {
-        let ours = request.client_id == VICTIM;
-        if ours && faulty.step.apis().contains(&request.api_key) && seen.hit() {
+        let is_client = request.client_id == CLIENT;
+        if is_client && faulty.step.apis().contains(&request.api_key) && outage.fails_now() {
             return faulty.fault;
         }
         let login = matches!(request.api_key, 17 | 18 | 36);
-        (ours && !login && seen.cut.load(Ordering::SeqCst)).then_some(Fault::Close)
+        (is_client && !login && outage.disconnecting.load(Ordering::SeqCst)).then_some(Fault::Close)
     });
     let login = SaslConfig::plain("writer", "secret");
     let writers = Client::connect(settings(&broker, "writer", login)).await.unwrap();
     let writer = writers.producer().start().unwrap();
-    let world = World { plan: plan.clone(), broker, state, writer, _writers: writers };
+    let scenario = Scenario { plan: plan.clone(), broker, state, writer, _writers: writers };
     match plan.role {
-        Role::Member(protocol) => world.member(protocol).await,
-        Role::Subscription(protocol) => world.subscription(protocol).await,
-        Role::Producer => world.producer().await,
+        Role::Member(protocol) => scenario.member(protocol).await,
+        Role::Subscription(protocol) => scenario.subscription(protocol).await,
+        Role::Producer => scenario.producer().await,
     }
-    world.state.hits.load(Ordering::SeqCst)
+    scenario.state.failures.load(Ordering::SeqCst)
 }
 
 fn settings(broker: &Broker, client_id: &str, login: SaslConfig) -> Config {
@@ -100,52 +100,56 @@ fn settings(broker: &Broker, client_id: &str, login: SaslConfig) -> Config {
     config.retry_backoff_max = Duration::from_millis(100);
     config.request_timeout = Duration::from_secs(2);
     config.connect_timeout = Duration::from_secs(2);
-    config.producer.delivery_timeout = PATIENCE;
+    config.producer.delivery_timeout = TIMEOUT;
     config.consumer.session_timeout = Duration::from_secs(3);
     config.consumer.heartbeat_interval = Duration::from_millis(50);
     config.consumer.fetch_max_wait = Duration::from_millis(50);
     config
 }
 
-impl World {
-    fn victim(&self) -> Config {
+impl Scenario {
+    fn client_config(&self) -> Config {
         let state = Arc::clone(&self.state);
         let login = match self.plan.step {
             Step::Token => SaslConfig::oauthbearer(move || {
-                let token = if state.hit() { Err("the source of tokens is away".into()) } else { Ok("a-token".into()) };
+                let token = if state.fails_now() {
+                    Err("the token source is unavailable".into())
+                } else {
+                    Ok("a-token".into())
+                };
                 async move { token }
             }),
-            _ => SaslConfig::plain(VICTIM, "secret"),
+            _ => SaslConfig::plain(CLIENT, "secret"),
         };
-        settings(&self.broker, VICTIM, login)
+        settings(&self.broker, CLIENT, login)
     }
 
     async fn client(&self, config: &Config) -> Client {
         if self.plan.lazy {
             Client::new(config.clone())
         } else {
-            until_it_works(|| Client::connect(config.clone())).await
+            retry_connect(|| Client::connect(config.clone())).await
         }
     }
 
-    /// The outage begins.
-    async fn fails(&self) {
-        self.state.out.store(true, Ordering::SeqCst);
-        self.state.cut.store(self.plan.cuts, Ordering::SeqCst);
+    /// Starts the outage.
+    async fn start_outage(&self) {
+        self.state.active.store(true, Ordering::SeqCst);
+        self.state.disconnecting.store(self.plan.disconnects, Ordering::SeqCst);
         if self.plan.step == Step::Connect {
-            self.state.hits.fetch_add(1, Ordering::SeqCst);
+            self.state.failures.fetch_add(1, Ordering::SeqCst);
             for node in 0..2 {
                 self.broker.stop_node(node).await.unwrap();
             }
         }
     }
 
-    /// It lasts for its time, and ends.
-    async fn ends(&self) {
-        sleep(self.plan.lasts / 2).await;
-        self.state.cut.store(false, Ordering::SeqCst);
-        sleep(self.plan.lasts / 2).await;
-        self.state.out.store(false, Ordering::SeqCst);
+    /// Ends the outage after its duration.
+    async fn end_outage(&self) {
+        sleep(self.plan.duration / 2).await;
+        self.state.disconnecting.store(false, Ordering::SeqCst);
+        sleep(self.plan.duration / 2).await;
+        self.state.active.store(false, Ordering::SeqCst);
         if self.plan.step == Step::Connect {
             for node in 0..2 {
                 self.broker.start_node(node).await.unwrap();
@@ -153,24 +157,24 @@ impl World {
         }
     }
 
-    /// The outage that is there when something begins, beside it.
-    async fn beside<T>(&self, begin: impl Future<Output = T>) -> T {
-        if !self.plan.from_the_start {
-            return begin.await;
+    /// Awaits `start`, during the outage if that lasts at the start.
+    async fn through_outage_at_start<T>(&self, start: impl Future<Output = T>) -> T {
+        if !self.plan.at_start {
+            return start.await;
         }
-        self.fails().await;
-        let ((), begun) = tokio::join!(self.ends(), begin);
-        begun
+        self.start_outage().await;
+        let ((), started) = tokio::join!(self.end_outage(), start);
+        started
     }
 
-    /// Some records are written, an outage comes and goes in which more are written, and more behind it.
+    /// Writes records before, during and after the outage.
     async fn write_through(&self) {
-        self.write(0..BATCH).await;
-        if !self.plan.from_the_start {
-            self.fails().await;
-            let ((), ()) = tokio::join!(self.ends(), self.write(BATCH..2 * BATCH));
+        self.write(0..RECORDS_PER_PHASE).await;
+        if !self.plan.at_start {
+            self.start_outage().await;
+            let ((), ()) = tokio::join!(self.end_outage(), self.write(RECORDS_PER_PHASE..2 * RECORDS_PER_PHASE));
         }
-        self.write(2 * BATCH..3 * BATCH).await;
+        self.write(2 * RECORDS_PER_PHASE..3 * RECORDS_PER_PHASE).await;
     }
 
     async fn write(&self, numbers: std::ops::Range<i32>) {
@@ -182,19 +186,19 @@ impl World {
     }
 
     fn written(&self) -> BTreeSet<i32> {
-        let midst = if self.plan.from_the_start { 0..0 } else { BATCH..2 * BATCH };
-        (0..BATCH).chain(midst).chain(2 * BATCH..3 * BATCH).collect()
+        let during = if self.plan.at_start { 0..0 } else { RECORDS_PER_PHASE..2 * RECORDS_PER_PHASE };
+        (0..RECORDS_PER_PHASE).chain(during).chain(2 * RECORDS_PER_PHASE..3 * RECORDS_PER_PHASE).collect()
     }
 
     async fn member(&self, protocol: ailurus::GroupProtocol) {
-        let mut config = self.victim();
+        let mut config = self.client_config();
         config.consumer.group_protocol = protocol;
-        let begin = async {
+        let start = async {
             let client = self.client(&config).await;
             let consumer = client.consumer("g").config(config.consumer.clone()).subscribe([TOPIC]).await.unwrap();
             (client, consumer)
         };
-        let (_client, mut consumer) = self.beside(begin).await;
+        let (_client, mut consumer) = self.through_outage_at_start(start).await;
         let (mut seen, written) = (BTreeSet::new(), self.written());
         let read = async {
             while seen != written {
@@ -213,10 +217,10 @@ impl World {
     }
 
     async fn subscription(&self, protocol: ailurus::GroupProtocol) {
-        let mut config = self.victim();
+        let mut config = self.client_config();
         config.consumer.group_protocol = protocol;
         let (handled, mut seen) = mpsc::unbounded_channel();
-        let begin = async {
+        let start = async {
             let client = self.client(&config).await;
             let handle = move |message: Message| {
                 let handled = handled.clone();
@@ -226,13 +230,13 @@ impl World {
             let subscription = processor.subscribe(&[TOPIC], "g", handle).await.unwrap();
             (client, subscription)
         };
-        let (_client, subscription) = self.beside(begin).await;
+        let (_client, subscription) = self.through_outage_at_start(start).await;
         let (mut all, written) = (BTreeSet::new(), self.written());
         let read = async {
             while all != written {
                 tokio::select! {
                     n = seen.recv() => all.extend(n),
-                    ended = subscription.ended() => panic!("it has ended: {ended:?}"),
+                    ended = subscription.ended() => panic!("the subscription ended: {ended:?}"),
                 }
             }
         };
@@ -244,8 +248,8 @@ impl World {
     }
 
     async fn producer(&self) {
-        let config = self.victim();
-        let client = self.beside(self.client(&config)).await;
+        let config = self.client_config();
+        let client = self.through_outage_at_start(self.client(&config)).await;
         let producer = client.producer().config(config.producer.clone()).start().unwrap();
         let send = |n: i32| {
             let (value, producer) = (n.to_string(), &producer);
@@ -256,13 +260,14 @@ impl World {
             }
         };
         let mut acknowledged = BTreeSet::new();
-        for n in 0..3 * BATCH {
-            // The first record needs an identity, which may be what fails.
-            let at = if self.plan.step == Step::InitProducerId || self.plan.seed % 2 == 0 { 0 } else { BATCH };
-            let begins = n == at && !self.plan.from_the_start;
-            if begins {
-                self.fails().await;
-                tokio::join!(send(n), self.ends());
+        for n in 0..3 * RECORDS_PER_PHASE {
+            // The first record needs a producer id, which may be the failing step.
+            let at =
+                if self.plan.step == Step::InitProducerId || self.plan.seed % 2 == 0 { 0 } else { RECORDS_PER_PHASE };
+            let starts_outage = n == at && !self.plan.at_start;
+            if starts_outage {
+                self.start_outage().await;
+                tokio::join!(send(n), self.end_outage());
             } else {
                 send(n).await;
             }
@@ -270,9 +275,9 @@ impl World {
         }
         let log = (0..PARTITIONS).flat_map(|p| self.broker.log_records(TOPIC, p).unwrap());
         let log: Vec<i32> = log.map(|r| number(r.value.as_deref())).collect();
-        assert_eq!(log.len(), acknowledged.len(), "each once");
+        assert_eq!(log.len(), acknowledged.len(), "no duplicates");
         assert_eq!(log.into_iter().collect::<BTreeSet<_>>(), acknowledged);
-        producer.close(PATIENCE).await.unwrap();
+        producer.close(TIMEOUT).await.unwrap();
     }
 }
 
@@ -280,8 +285,8 @@ fn number(value: Option<&[u8]>) -> i32 {
     std::str::from_utf8(value.unwrap()).unwrap().parse().unwrap()
 }
 
-/// `Client::connect` tells of an outage; whoever calls it again gets through when it is over.
-async fn until_it_works<T, F: Future<Output = ailurus::Result<T>>>(mut call: impl FnMut() -> F) -> T {
+/// `Client::connect` reports an outage; a later call succeeds.
+async fn retry_connect<T, F: Future<Output = ailurus::Result<T>>>(mut call: impl FnMut() -> F) -> T {
     loop {
         match call().await {
             Ok(done) => return done,

@@ -1,4 +1,5 @@
-//! What starts while the cluster is away: it waits, health says why, and it works when the cluster is back.
+//! Starts during an outage of the cluster: they wait, health reports the reason, and they continue
+//! after the outage.
 
 use std::time::Duration;
 
@@ -10,21 +11,21 @@ use ailurus::{
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl};
 use tokio::sync::mpsc;
 
-use super::leaders::{soon, until};
+use super::leaders::{in_time, wait_until};
 
-const LONG: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 const CREATE_TOPICS: i16 = 19;
 const METADATA: i16 = 3;
 
-/// A broker that is down, with a topic of one record, and a client that has not reached it.
-async fn down() -> (Broker, Client) {
+/// Returns a stopped broker with a topic of one record, and a client that has not reached it.
+async fn stopped_broker() -> (Broker, Client) {
     let broker = Broker::start(BrokerConfig::default().default_replication(1)).await.unwrap();
     broker.create_topic("t", 1).unwrap();
     let client = Client::new(config(&broker));
     let writer = Client::connect(config(&broker)).await.unwrap();
     let producer = writer.producer().start().unwrap();
     producer.send(ProducerRecord::to("t").value("x")).await.unwrap().await.unwrap();
-    soon(producer.close(LONG)).await.unwrap();
+    in_time(producer.close(TIME_LIMIT)).await.unwrap();
     writer.close().await;
     broker.stop_node(0).await.unwrap();
     (broker, client)
@@ -39,7 +40,7 @@ fn config(broker: &Broker) -> ailurus::Config {
 }
 
 async fn first_record(consumer: &mut Consumer) {
-    soon(async {
+    in_time(async {
         loop {
             match consumer.recv().await.unwrap() {
                 ConsumerEvent::Records(records) if !records.records.is_empty() => return,
@@ -59,145 +60,146 @@ async fn subscribe(client: &Client) -> (ailurus::Result<Subscription>, mpsc::Unb
     (Processor::new(client).subscribe(&["t"], "g", handle).await, seen)
 }
 
-/// Waits until health names a group that is joining, in trouble for this reason.
-async fn health_says(service: &RedpandaService, why: &str) {
-    until(async || {
+/// Waits until health reports a joining group with this problem.
+async fn wait_for_problem(service: &RedpandaService, reason: &str) {
+    wait_until(async || {
         let health = service.health().await;
         let starting = health.subscriptions.first().filter(|s| s.state == "joining" && s.group == "g");
-        starting.and_then(|s| s.problem.as_ref()).is_some_and(|trouble| {
+        starting.and_then(|s| s.problem.as_ref()).is_some_and(|problem| {
             assert!(health.status >= Status::Degraded, "{health:?}");
-            assert!(health.problems.iter().any(|p| p.contains("\"g\"") && p.contains(why)), "{health:?}");
-            trouble.contains(why)
+            assert!(health.problems.iter().any(|p| p.contains("\"g\"") && p.contains(reason)), "{health:?}");
+            problem.contains(reason)
         })
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_member_waits_for_a_broker_at_its_start() {
-    let (broker, client) = down().await;
+async fn member_start_waits_for_a_broker() {
+    let (broker, client) = stopped_broker().await;
     let service = RedpandaService::new(&client).unwrap();
-    let begins = client.consumer("g").subscribe(["t"]);
-    let back = async {
-        health_says(&service, "no broker could be reached").await;
+    let start = client.consumer("g").subscribe(["t"]);
+    let restart = async {
+        wait_for_problem(&service, "no broker could be reached").await;
         broker.start_node(0).await.unwrap();
     };
-    let (consumer, ()) = soon(async { tokio::join!(begins, back) }).await;
+    let (consumer, ()) = in_time(async { tokio::join!(start, restart) }).await;
     let mut consumer = consumer.unwrap();
     first_record(&mut consumer).await;
     assert!(consumer.problems().is_empty(), "{:?}", consumer.problems());
-    until(async || {
+    wait_until(async || {
         let health = service.health().await;
         assert_eq!(health.subscriptions.len(), 1, "{health:?}");
-        health.status == Status::Healthy // what brokers are asked is a second old at most
+        health.status == Status::Healthy // the state of brokers is cached for a second
     })
     .await;
-    soon(consumer.close()).await.unwrap();
+    in_time(consumer.close()).await.unwrap();
     assert!(service.health().await.subscriptions.is_empty());
 }
 
-/// A name that can't be resolved is one more address that can't be reached now: it is looked up again for each connection.
+/// An unresolvable name is like an unreachable address: it is resolved again for each connection.
 #[tokio::test]
-async fn a_member_waits_for_names_that_can_t_be_resolved() {
-    let (broker, _) = down().await;
+async fn member_start_waits_for_names_to_resolve() {
+    let (broker, _) = stopped_broker().await;
     let mut config = config(&broker);
     config.brokers.insert(0, "nowhere.invalid:9092".parse().unwrap());
     let client = Client::new(config);
     let service = RedpandaService::new(&client).unwrap();
-    let begins = client.consumer("g").subscribe(["t"]);
-    let back = async {
-        health_says(&service, "nowhere.invalid:9092: the name could not be resolved").await;
+    let start = client.consumer("g").subscribe(["t"]);
+    let restart = async {
+        wait_for_problem(&service, "nowhere.invalid:9092: the name could not be resolved").await;
         broker.start_node(0).await.unwrap();
     };
-    let (consumer, ()) = soon(async { tokio::join!(begins, back) }).await;
+    let (consumer, ()) = in_time(async { tokio::join!(start, restart) }).await;
     let mut consumer = consumer.unwrap();
     first_record(&mut consumer).await;
-    soon(consumer.close()).await.unwrap();
+    in_time(consumer.close()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_subscription_waits_for_a_broker_at_its_start() {
-    let (broker, client) = down().await;
+async fn subscription_start_waits_for_a_broker() {
+    let (broker, client) = stopped_broker().await;
     let service = RedpandaService::new(&client).unwrap();
-    let back = async {
-        health_says(&service, "no broker could be reached").await;
+    let restart = async {
+        wait_for_problem(&service, "no broker could be reached").await;
         broker.start_node(0).await.unwrap();
     };
-    let ((subscription, mut seen), ()) = soon(async { tokio::join!(subscribe(&client), back) }).await;
-    assert_eq!(soon(seen.recv()).await, Some(0));
-    until(async || {
+    let ((subscription, mut seen), ()) = in_time(async { tokio::join!(subscribe(&client), restart) }).await;
+    assert_eq!(in_time(seen.recv()).await, Some(0));
+    wait_until(async || {
         let health = service.health().await;
         assert_eq!(health.subscriptions.len(), 1, "{health:?}");
-        health.status == Status::Healthy // what brokers are asked is a second old at most
+        health.status == Status::Healthy // the state of brokers is cached for a second
     })
     .await;
-    soon(subscription.unwrap().shutdown()).await.unwrap();
+    in_time(subscription.unwrap().shutdown()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_consumer_without_a_group_waits_for_a_broker_at_its_start() {
-    let (broker, client) = down().await;
+async fn assigned_consumer_start_waits_for_a_broker() {
+    let (broker, client) = stopped_broker().await;
     let from = vec![(TopicPartition::new("t", 0), StartOffset::Earliest)];
-    let begins = client.reader().assign(from);
-    tokio::pin!(begins);
-    // Polled, and not ended by a broker that is away.
+    let start = client.reader().assign(from);
+    tokio::pin!(start);
+    // It is polled, and an unreachable broker does not end it.
     tokio::select! {
         biased;
-        ended = &mut begins => panic!("{ended:?}"),
-        e = Client::connect(config(&broker)) => assert_eq!(e.unwrap_err().kind(), ErrorKind::Connect, "connect tells"),
+        ended = &mut start => panic!("{ended:?}"),
+        e = Client::connect(config(&broker)) => assert_eq!(e.unwrap_err().kind(), ErrorKind::Connect, "connect fails"),
     }
     broker.start_node(0).await.unwrap();
-    let mut consumer = soon(begins).await.unwrap();
+    let mut consumer = in_time(start).await.unwrap();
     first_record(&mut consumer).await;
-    soon(consumer.close()).await.unwrap();
+    in_time(consumer.close()).await.unwrap();
 }
 
-/// While its dead letters have no topic, it is no member: its partitions are for members that can handle them.
+/// Without its dead-letter topic the subscription does not join: its partitions are for members
+/// that can handle them.
 #[tokio::test]
-async fn a_subscription_whose_dead_letters_can_t_have_a_topic_yet_waits_outside_of_its_group() {
-    let (broker, client) = down().await;
+async fn subscription_joins_once_its_dead_letter_topic_exists() {
+    let (broker, client) = stopped_broker().await;
     broker.start_node(0).await.unwrap();
     let service = RedpandaService::new(&client).unwrap();
     broker.set_hook(|request| (request.api_key == CREATE_TOPICS).then_some(Fault::Close));
-    let back = async {
-        health_says(&service, "creating the dead-letter topic \"t.dlq\"").await;
+    let restart = async {
+        wait_for_problem(&service, "creating the dead-letter topic \"t.dlq\"").await;
         assert_eq!(broker.request_count(11), 0, "it has joined");
         broker.clear_hook();
     };
-    let ((subscription, mut seen), ()) = soon(async { tokio::join!(subscribe(&client), back) }).await;
-    assert_eq!(soon(seen.recv()).await, Some(0));
-    soon(subscription.unwrap().shutdown()).await.unwrap();
+    let ((subscription, mut seen), ()) = in_time(async { tokio::join!(subscribe(&client), restart) }).await;
+    assert_eq!(in_time(seen.recv()).await, Some(0));
+    in_time(subscription.unwrap().shutdown()).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_a_broker_answers_ends_a_start() {
-    let (broker, client) = down().await;
+async fn error_response_ends_a_start() {
+    let (broker, client) = stopped_broker().await;
     broker.start_node(0).await.unwrap();
-    // The topic is there, and may not be used.
+    // The topic exists, but is not authorized.
     broker.set_hook(|request| (request.api_key == METADATA).then_some(Fault::Error(29)));
-    let e = soon(client.consumer("g").subscribe(["t"])).await.unwrap_err();
+    let e = in_time(client.consumer("g").subscribe(["t"])).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Authorization, "{e:?}");
-    let (subscription, _) = soon(subscribe(&client)).await;
+    let (subscription, _) = in_time(subscribe(&client)).await;
     assert_eq!(subscription.unwrap_err().kind(), ErrorKind::Authorization);
-    // A client that closes ends what waits.
+    // Closing a client ends pending starts.
     broker.stop_node(0).await.unwrap();
     let client = Client::new(config(&broker));
-    let begins = client.consumer("g").subscribe(["t"]);
-    let (ended, ()) = soon(async { tokio::join!(begins, client.close()) }).await;
+    let start = client.consumer("g").subscribe(["t"]);
+    let (ended, ()) = in_time(async { tokio::join!(start, client.close()) }).await;
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]
-async fn a_first_login_that_is_refused_ends_a_start() {
+async fn rejected_first_login_ends_a_start() {
     let sasl = Sasl::default().user("somebody", "secret");
     let broker = Broker::start(BrokerConfig::default().sasl(sasl)).await.unwrap();
     let mut config = config(&broker);
     config.security_protocol = SecurityProtocol::SaslPlaintext;
     config.sasl = Some(SaslConfig::plain("somebody", "wrong").allow_cleartext(true));
     let client = Client::new(config);
-    let e = soon(client.consumer("g").subscribe(["t"])).await.unwrap_err();
+    let e = in_time(client.consumer("g").subscribe(["t"])).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Authentication, "{e:?}");
     assert!(format!("{e:#}").contains("group \"g\""), "{e:#}");
-    let (subscription, _) = soon(subscribe(&client)).await;
+    let (subscription, _) = in_time(subscribe(&client)).await;
     assert_eq!(subscription.unwrap_err().kind(), ErrorKind::Authentication);
 }

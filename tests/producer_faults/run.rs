@@ -1,4 +1,4 @@
-//! One seed: a cluster, a producer, the faults; then the history.
+//! Runs a seed: a cluster, a producer and faults; then checks the history.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,29 +11,29 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::history::{Fate, Guarantee, History, Id, Report};
+use super::history::{Guarantee, History, RecordId, RecordStatus, Report};
 use super::plan::{self, Ending, Event, Plan, Stream, Target};
-use super::seeds::Fired;
+use super::seeds::FaultCounts;
 use super::support;
 
-/// Far more than the delivery timeout.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A producer whose buffer is full makes `send` wait: the rest of a stream is left out then.
-const ENOUGH: Duration = Duration::from_secs(2);
+/// Far longer than the delivery timeout.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// With a full buffer `send` waits: the rest of a stream is skipped after this time.
+const SEND_TIME_LIMIT: Duration = Duration::from_secs(2);
 const TOPIC: &str = "records";
 
 pub struct Outcome {
     pub report: Report,
-    pub fired: Fired,
-    /// Refused by `send`.
-    pub refused: usize,
-    /// What is wrong beside the history.
-    pub wrong: Vec<String>,
+    pub counts: FaultCounts,
+    /// Number of records rejected by `send`.
+    pub rejected_by_send: usize,
+    /// Problems other than the history's.
+    pub other_problems: Vec<String>,
 }
 
 impl Outcome {
     pub fn is_clean(&self) -> bool {
-        self.report.is_clean() && self.wrong.is_empty()
+        self.report.is_clean() && self.other_problems.is_empty()
     }
 }
 
@@ -56,18 +56,18 @@ async fn run_on(plan: Plan) -> Outcome {
     settings.batch_size = plan.batch_size;
     settings.buffer_memory = plan.buffer_memory;
     settings.delivery_timeout = plan.delivery_timeout;
-    let fired = spoil(&broker, &plan);
+    let counts = inject_faults(&broker, &plan);
     let producer = client.producer().config(settings).start().expect("these settings are allowed");
 
-    let disturbed = tokio::spawn(disturb(Arc::clone(&broker), Arc::clone(&plan), Arc::clone(&fired)));
-    let (sent, refused) = send_all(&plan, &producer).await;
-    let mut wrong = Vec::new();
+    let events = tokio::spawn(run_events(Arc::clone(&broker), Arc::clone(&plan), Arc::clone(&counts)));
+    let (sent, rejected_by_send) = send_all(&plan, &producer).await;
+    let mut other_problems = Vec::new();
     let mut history = History::default();
-    end(&plan, producer, sent, &mut history, &mut wrong).await;
-    disturbed.await.expect("events happen");
+    close_producer(&plan, producer, sent, &mut history, &mut other_problems).await;
+    events.await.expect("events happen");
     client.close().await;
-    // A request that was delayed is served even when nobody waits for it any more.
-    if timeout(PATIENCE, async {
+    // A delayed request is served even if its connection is closed.
+    if timeout(TIMEOUT, async {
         while broker.connection_count() > 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -75,17 +75,18 @@ async fn run_on(plan: Plan) -> Outcome {
     .await
     .is_err()
     {
-        wrong.push(format!("{} connections were left open", broker.connection_count()));
+        other_problems.push(format!("{} connections were left open", broker.connection_count()));
     }
     let guarantee = read(&plan, &broker, &mut history);
     let report = history.check(guarantee);
-    let fired = fired.lock().unwrap().clone();
+    let counts = counts.lock().unwrap().clone();
     Arc::into_inner(broker).expect("the only one").shutdown().await;
-    Outcome { report, fired, refused, wrong }
+    Outcome { report, counts, rejected_by_send, other_problems }
 }
 
 async fn start(plan: &Plan) -> Broker {
-    // An address of its own, where a machine has them: nobody else takes the port of a node that is down.
+    // Each seed has its own address if the system allows it, so that no other seed takes the port
+    // of a stopped node.
     let [.., a, b] = plan.seed.to_be_bytes();
     let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 1, a, b) } else { Ipv4Addr::LOCALHOST };
     let config = BrokerConfig::default()
@@ -111,29 +112,29 @@ fn config(plan: &Plan, broker: &Broker) -> Config {
         .expect("these settings are allowed")
 }
 
-/// From now on requests are spoilt as planned; counts what is.
-fn spoil(broker: &Broker, plan: &Arc<Plan>) -> Arc<Mutex<Fired>> {
-    let fired = Arc::new(Mutex::new(Fired::new()));
-    let seen = Mutex::new(HashMap::<(i16, i32), u32>::new());
-    let (plan, counts, began) = (Arc::clone(plan), Arc::clone(&fired), Instant::now());
+/// Sets a hook that injects the planned faults and counts them.
+fn inject_faults(broker: &Broker, plan: &Arc<Plan>) -> Arc<Mutex<FaultCounts>> {
+    let counts = Arc::new(Mutex::new(FaultCounts::new()));
+    let request_counts = Mutex::new(HashMap::<(i16, i32), u32>::new());
+    let (plan, fired, started) = (Arc::clone(plan), Arc::clone(&counts), Instant::now());
     broker.set_hook(move |request| {
-        let n = {
-            let mut seen = seen.lock().unwrap();
-            let count = seen.entry((request.api_key, request.node)).or_default();
+        let index = {
+            let mut request_counts = request_counts.lock().unwrap();
+            let count = request_counts.entry((request.api_key, request.node)).or_default();
             std::mem::replace(count, *count + 1)
         };
-        let (name, fault) = plan.fault(request.api_key, request.node, n, began.elapsed())?;
-        *counts.lock().unwrap().entry(name).or_default() += 1;
+        let (name, fault) = plan.fault(request.api_key, request.node, index, started.elapsed())?;
+        *fired.lock().unwrap().entry(name).or_default() += 1;
         Some(fault)
     });
-    fired
+    counts
 }
 
-/// Moves leaders, stops and starts nodes.
-async fn disturb(broker: Arc<Broker>, plan: Arc<Plan>, fired: Arc<Mutex<Fired>>) {
-    let began = Instant::now();
+/// Moves leaders, and stops and starts nodes.
+async fn run_events(broker: Arc<Broker>, plan: Arc<Plan>, counts: Arc<Mutex<FaultCounts>>) {
+    let started = Instant::now();
     for &(at, event) in &plan.events {
-        tokio::time::sleep_until(began + at).await;
+        tokio::time::sleep_until(started + at).await;
         let name = match event {
             Event::Move { partition, node } => {
                 broker.move_leader(TOPIC, partition, node).expect("they exist");
@@ -160,52 +161,58 @@ async fn disturb(broker: Arc<Broker>, plan: Arc<Plan>, fired: Arc<Mutex<Fired>>)
                 "all nodes started"
             }
         };
-        *fired.lock().unwrap().entry(name.into()).or_default() += 1;
+        *counts.lock().unwrap().entry(name.into()).or_default() += 1;
     }
 }
 
-/// What was handed in: its handle, or what became of it already.
-type Sent = (Id, Result<Delivery, Ended>);
-/// How a record ended; `None` if it did not.
-type Ended = Option<Result<Acknowledgement, Error>>;
+/// A sent record: its delivery, or its result already.
+type Sent = (RecordId, Result<Delivery, SendResult>);
+/// Result of a record; `None` if its delivery did not resolve.
+type SendResult = Option<Result<Acknowledgement, Error>>;
 
-/// Hands in all streams, their records mixed; how many records `send` refused is counted.
+/// Sends all streams, their records mixed; returns the number of records rejected by `send` too.
 async fn send_all(plan: &Plan, producer: &Producer) -> (Vec<Sent>, usize) {
     let mut random = Rng::with_seed(plan.seed);
-    let mut left: Vec<(u32, &Stream, u32)> = (0..).zip(&plan.streams).map(|(i, s)| (i, s, 0)).collect();
-    let (mut ended, mut refused) = (Vec::new(), 0);
-    let mut waiting: VecDeque<(Id, Delivery)> = VecDeque::new();
-    let (began, mut handed_in) = (Instant::now(), 0);
-    while !left.is_empty() && began.elapsed() < ENOUGH {
-        let place = random.usize(..left.len());
-        let (number, stream, sequence) = &mut left[place];
-        let id = Id { stream: *number, sequence: *sequence };
+    let mut unfinished: Vec<(u32, &Stream, u32)> = (0..).zip(&plan.streams).map(|(i, s)| (i, s, 0)).collect();
+    let (mut results, mut rejected_by_send) = (Vec::new(), 0);
+    let mut pending: VecDeque<(RecordId, Delivery)> = VecDeque::new();
+    let (started, mut sent_count) = (Instant::now(), 0);
+    while !unfinished.is_empty() && started.elapsed() < SEND_TIME_LIMIT {
+        let index = random.usize(..unfinished.len());
+        let (number, stream, sequence) = &mut unfinished[index];
+        let id = RecordId { stream: *number, sequence: *sequence };
         *sequence += 1;
         let size = random.usize(..=stream.size);
         match send(producer, id, stream, size, random.u32(0..100) < stream.gzip).await {
-            Ok(delivery) => waiting.push_back((id, delivery)),
+            Ok(delivery) => pending.push_back((id, delivery)),
             Err(error) => {
-                refused += 1;
-                ended.push((id, Err(Some(Err(error)))));
+                rejected_by_send += 1;
+                results.push((id, Err(Some(Err(error)))));
             }
         }
         if *sequence == stream.records {
-            left.swap_remove(place);
+            unfinished.swap_remove(index);
         }
-        if waiting.len() > plan.window {
-            let (id, delivery) = waiting.pop_front().expect("there is one");
-            ended.push((id, Err(resolved(delivery).await)));
+        if pending.len() > plan.max_pending {
+            let (id, delivery) = pending.pop_front().expect("there is one");
+            results.push((id, Err(await_delivery(delivery).await)));
         }
-        handed_in += 1;
-        if handed_in % plan.burst == 0 {
+        sent_count += 1;
+        if sent_count % plan.burst == 0 {
             tokio::time::sleep(plan.pause).await;
         }
     }
-    ended.extend(waiting.into_iter().map(|(id, delivery)| (id, Ok(delivery))));
-    (ended, refused)
+    results.extend(pending.into_iter().map(|(id, delivery)| (id, Ok(delivery))));
+    (results, rejected_by_send)
 }
 
-async fn send(producer: &Producer, id: Id, stream: &Stream, size: usize, gzip: bool) -> ailurus::Result<Delivery> {
+async fn send(
+    producer: &Producer,
+    id: RecordId,
+    stream: &Stream,
+    size: usize,
+    gzip: bool,
+) -> ailurus::Result<Delivery> {
     let (key, value) = (format!("key-{}", id.stream), id.value(size));
     let mut record = ProducerRecord::to(TOPIC).value(&value);
     match stream.target {
@@ -219,64 +226,71 @@ async fn send(producer: &Producer, id: Id, stream: &Stream, size: usize, gzip: b
     producer.send(record).await
 }
 
-async fn resolved(delivery: Delivery) -> Ended {
-    timeout(PATIENCE, delivery).await.ok()
+async fn await_delivery(delivery: Delivery) -> SendResult {
+    timeout(TIMEOUT, delivery).await.ok()
 }
 
-fn note(history: &mut History, id: Id, ended: &Ended) -> Fate {
-    let fate = ended.as_ref().map_or(Fate::Unresolved, Fate::of);
-    history.sent(id, fate);
-    if let Some(Err(error)) = ended {
-        history.said(id, error);
+fn record_result(history: &mut History, id: RecordId, result: &SendResult) -> RecordStatus {
+    let status = result.as_ref().map_or(RecordStatus::Unresolved, RecordStatus::of);
+    history.sent(id, status);
+    if let Some(Err(error)) = result {
+        history.failed(id, error);
     }
-    fate
+    status
 }
 
-/// Ends the producer as planned and collects what became of the records.
-async fn end(plan: &Plan, producer: Producer, sent: Vec<Sent>, history: &mut History, wrong: &mut Vec<String>) {
-    let mut waiting = Vec::new();
-    let mut unknown = false;
+/// Ends the producer as planned and records the results.
+async fn close_producer(
+    plan: &Plan,
+    producer: Producer,
+    sent: Vec<Sent>,
+    history: &mut History,
+    other_problems: &mut Vec<String>,
+) {
+    let mut pending = Vec::new();
+    let mut indeterminate = false;
     for (id, handle) in sent {
-        let ended = match handle {
-            Err(ended) => ended,
-            Ok(delivery) if plan.ending == Ending::Await => resolved(delivery).await,
+        let result = match handle {
+            Err(result) => result,
+            Ok(delivery) if plan.ending == Ending::Await => await_delivery(delivery).await,
             Ok(delivery) => {
-                waiting.push((id, delivery));
+                pending.push((id, delivery));
                 continue;
             }
         };
-        unknown |= note(history, id, &ended) == Fate::Unknown;
+        indeterminate |= record_result(history, id, &result) == RecordStatus::Indeterminate;
     }
     match plan.ending {
         Ending::Await => {
-            // What has an unknown fate keeps its place until its broker answers.
-            if !unknown && producer.buffered_bytes() > 0 {
-                wrong.push(format!("{} bytes of the buffer are in use at the end", producer.buffered_bytes()));
+            // An indeterminate record keeps its buffer until the broker responds.
+            if !indeterminate && producer.buffered_bytes() > 0 {
+                other_problems.push(format!("{} bytes of the buffer are still in use", producer.buffered_bytes()));
             }
-            if let Err(error) = producer.close(PATIENCE).await {
-                wrong.push(format!("close: {error}"));
+            if let Err(error) = producer.close(TIMEOUT).await {
+                other_problems.push(format!("close: {error}"));
             }
         }
         Ending::Close => {
-            if let Err(error) = producer.close(PATIENCE).await {
-                wrong.push(format!("close: {error}"));
+            if let Err(error) = producer.close(TIMEOUT).await {
+                other_problems.push(format!("close: {error}"));
             }
         }
-        // That it gave records up is their handles' to tell.
+        // Deliveries report the records that were not sent.
         Ending::CloseWithin(time) => drop(producer.close(time).await),
         Ending::Drop => drop(producer),
     }
-    for (id, delivery) in waiting {
-        let ended = match plan.ending {
-            // Nobody waits for its tasks then: one may be about to tell what it has already taken from the queue.
-            Ending::Drop => resolved(delivery).await,
+    for (id, delivery) in pending {
+        let result = match plan.ending {
+            // Dropping does not wait for the tasks: one may be about to resolve a delivery.
+            Ending::Drop => await_delivery(delivery).await,
             _ => delivery.now_or_never(),
         };
-        note(history, id, &ended);
+        record_result(history, id, &result);
     }
 }
 
-/// Reads the log, and tells what may be asked of it: everything, if all that is there carries a producer's id.
+/// Reads the log and returns the guarantee to check: exactly once if all records have a producer
+/// id.
 fn read(plan: &Plan, broker: &Broker, history: &mut History) -> Guarantee {
     let mut idempotent = true;
     for partition in 0..plan.partitions {

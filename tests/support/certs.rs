@@ -1,7 +1,7 @@
-//! Certificates made for a test, and the server's side of TLS for the embedded broker.
+//! Certificates for tests, and the TLS configuration of the embedded broker.
 //!
-//! Its cryptography is RustCrypto's, which the client uses only where the CPU leaves it no other: an error in one is not hidden by
-//! the same error in the other.
+//! Its cryptography is RustCrypto's, which the client uses only on CPUs without support for the
+//! other: an error in one is not hidden by the same error in the other.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,7 +23,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// A key on the curve P-256, by which rcgen signs.
+/// A P-256 key for rcgen.
 struct Key {
     key: SigningKey,
     public: Vec<u8>,
@@ -58,7 +58,7 @@ impl rcgen::SigningKey for Key {
     }
 }
 
-/// Who vouches for others.
+/// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, Key>,
     own: Issued,
@@ -92,17 +92,17 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), own }
     }
 
-    /// Its own certificate.
+    /// Returns its own certificate.
     pub fn own(&self) -> &Issued {
         &self.own
     }
 
-    /// A certificate for these names and addresses.
+    /// Issues a certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Issued {
         self.issue_for_years(names, 2000, 2900)
     }
 
-    /// The same, valid from the first of January of one year to that of another.
+    /// Issues a certificate that is valid from January 1 of one year to January 1 of another.
     pub fn issue_for_years(&self, names: &[&str], from: i32, until: i32) -> Issued {
         let key = Key::new();
         let mut params = params("test", names);
@@ -113,12 +113,13 @@ impl Authority {
 }
 
 impl Issued {
-    /// A broker that shows this certificate.
+    /// Returns the configuration of a broker with this certificate.
     pub fn server(&self) -> TlsServer {
         self.server_of(rustls::ALL_VERSIONS, None)
     }
 
-    /// The same, of some versions of TLS; with an authority it wants a certificate of that from clients.
+    /// Returns the configuration of a broker with these TLS versions, which requires client
+    /// certificates of `clients` if set.
     pub fn server_of(&self, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> TlsServer {
         let provider = Arc::new(rustls_rustcrypto::provider());
         let builder =
@@ -138,7 +139,7 @@ impl Issued {
     }
 }
 
-/// Writes a file of a test.
+/// Writes a file into a directory of the test.
 pub fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
     fs::write(&path, text).unwrap();

@@ -1,12 +1,12 @@
-//! What a producer was given and told, held against what is in the log.
+//! Compares what a producer reported about its records with the log.
 //!
-//! A test gives each record an [`Id`] and sends [`Id::value`] with it. It tells the [`History`] how each record ended and
-//! what it found in the log, then asks for the [`Report`].
+//! A test gives each record a [`RecordId`] and sends [`RecordId::value`] with it. It adds the
+//! status of each record and the records in the log to the [`History`], then checks it.
 //!
 //! ```text
-//! let id = Id { stream: 0, sequence: 0 };
-//! let ended = producer.send(ProducerRecord::to("t").value(&id.value(100))).await?.await;
-//! history.sent(id, Fate::of(&ended));
+//! let id = RecordId { stream: 0, sequence: 0 };
+//! let result = producer.send(ProducerRecord::to("t").value(&id.value(100))).await?.await;
+//! history.sent(id, RecordStatus::of(&result));
 //! history.read(partition, offset, value);
 //! history.check(Guarantee::ExactlyOncePerPartition).assert_clean();
 //! ```
@@ -20,15 +20,17 @@ use ailurus::{Acknowledgement, Error};
 
 use super::problems::Problems;
 
-/// Which record: the streams are independent, the records of one are handed in by their sequence, from whatever number on.
+/// Identifies a record. Streams are independent; the records of a stream are sent by sequence, from
+/// any number on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id {
+pub struct RecordId {
     pub stream: u32,
     pub sequence: u32,
 }
 
-impl Id {
-    /// A value that only this record has: about `size` bytes, all of which [`Id::of`] looks at.
+impl RecordId {
+    /// Returns a value that only this record has: about `size` bytes, all checked by
+    /// [`RecordId::of`].
     pub fn value(self, size: usize) -> Vec<u8> {
         let mut value = format!("{}:{}:", self.stream, self.sequence).into_bytes();
         let mut random = fastrand::Rng::with_seed(u64::from(self.stream) << 32 | u64::from(self.sequence));
@@ -38,7 +40,7 @@ impl Id {
         value
     }
 
-    /// The record that this is the value of; none if it is not exactly as it was made.
+    /// Returns the record of a value; `None` if the value is not exactly the one that was sent.
     pub fn of(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
         let mut parts = text.splitn(3, ':');
@@ -47,165 +49,168 @@ impl Id {
     }
 }
 
-/// What the producer said about a record.
+/// Status of a record as the producer reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is in the log, at this offset unless the broker did not know that any more.
+pub enum RecordStatus {
+    /// In the log, at this offset if the broker knew it.
     Acknowledged { partition: i32, offset: Option<i64> },
-    /// It failed and is not in the log.
+    /// Failed, and not in the log.
     NotWritten,
-    /// It failed and may be in the log.
-    Unknown,
-    /// Nothing, however long one waited.
+    /// Failed, and may be in the log.
+    Indeterminate,
+    /// The delivery did not resolve in time.
     Unresolved,
 }
 
-impl Fate {
-    pub fn of(ended: &Result<Acknowledgement, Error>) -> Self {
-        match ended {
+impl RecordStatus {
+    pub fn of(result: &Result<Acknowledgement, Error>) -> Self {
+        match result {
             Ok(ack) => Self::Acknowledged { partition: ack.partition, offset: ack.offset },
             Err(error) => Self::of_error(error),
         }
     }
 
-    /// An error that does not say that the fate is unknown says that the record was not written.
+    /// Any other error claims that the record was not written.
     pub fn of_error(error: &Error) -> Self {
-        let said = format!("{error:#}");
-        let unknown = ["may be in the log", "not known", "fate"].iter().any(|words| said.contains(words));
-        if unknown { Self::Unknown } else { Self::NotWritten }
+        // An error of a closed producer is not indeterminate by its kind, but by its text.
+        let indeterminate = error.is_indeterminate() || format!("{error:#}").contains("may be in the log");
+        if indeterminate { Self::Indeterminate } else { Self::NotWritten }
     }
 }
 
-/// What the log is held to.
+/// Guarantee that the log is checked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Guarantee {
-    /// Every acknowledged record is there. One may be there again behind its first place, and one whose fate is unknown may
-    /// turn up late.
+    /// Every acknowledged record is in the log. It may be there again after its first offset, and
+    /// an indeterminate one may appear late.
     AtLeastOnce,
-    /// Every record is there at most once, and all that are there are in order.
+    /// Every record is in the log at most once, and in order.
     #[default]
     ExactlyOncePerPartition,
 }
 
-/// What is wrong with a history.
+/// A violation of the guarantee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
-    /// Acknowledged, and nowhere in the log.
+    /// Acknowledged, but not in the log.
     Lost,
     /// In the log more than once.
     Duplicate,
-    /// Behind a later record of its stream in the same partition.
+    /// After a later record of its stream in the same partition.
     Reordered,
-    /// In the log, though it was reported as not written.
-    FailedButPresent,
-    /// In the log, but not where the acknowledgement says.
+    /// In the log, though reported as not written.
+    NotWrittenButInLog,
+    /// In the log, but not at the acknowledged offset.
     WrongOffset,
-    /// Its handle never resolved.
+    /// Its delivery never resolved.
     Unresolved,
-    /// In the log, and nobody handed it in, or not like this.
+    /// In the log, but never sent, or not with this value.
     Foreign,
 }
 
 impl Problem {
-    /// All there are, with what they are called in a report.
+    /// All problems with their names in a report.
     pub const ALL: [(Self, &str); 7] = [
         (Self::Lost, "lost"),
         (Self::Duplicate, "duplicates"),
         (Self::Reordered, "reordered"),
-        (Self::FailedButPresent, "failed but present"),
+        (Self::NotWrittenButInLog, "not written but in the log"),
         (Self::WrongOffset, "at a wrong offset"),
         (Self::Unresolved, "unresolved"),
         (Self::Foreign, "foreign"),
     ];
 }
 
-/// See the module.
+/// Records sent and records in the log.
 #[derive(Debug, Default)]
 pub struct History {
-    sent: BTreeMap<Id, Fate>,
-    /// What the producer said of those that failed.
-    said: BTreeMap<Id, String>,
-    /// By partition and offset.
-    log: BTreeMap<(i32, i64), Option<Id>>,
+    sent: BTreeMap<RecordId, RecordStatus>,
+    /// Errors of the records that failed.
+    errors: BTreeMap<RecordId, String>,
+    /// Records by partition and offset.
+    log: BTreeMap<(i32, i64), Option<RecordId>>,
 }
 
 impl History {
-    /// A record was handed in, and this became of it. Once for each.
-    pub fn sent(&mut self, id: Id, fate: Fate) {
-        let before = self.sent.insert(id, fate);
-        assert!(before.is_none(), "{id:?} was handed in twice: the test is wrong");
+    /// Adds a sent record with its status, once per record.
+    pub fn sent(&mut self, id: RecordId, status: RecordStatus) {
+        let previous = self.sent.insert(id, status);
+        assert!(previous.is_none(), "{id:?} was added twice: the test is wrong");
     }
 
-    /// What the producer said of a record that failed: for the report, if that turns out to be wrong.
-    pub fn said(&mut self, id: Id, error: &Error) {
-        self.said.insert(id, format!("{error:#}"));
+    /// Adds the error of a failed record, for the report.
+    pub fn failed(&mut self, id: RecordId, error: &Error) {
+        self.errors.insert(id, format!("{error:#}"));
     }
 
-    /// A record is in the log.
+    /// Adds a record in the log.
     pub fn read(&mut self, partition: i32, offset: i64, value: Option<&[u8]>) {
-        self.log.insert((partition, offset), value.and_then(Id::of));
+        self.log.insert((partition, offset), value.and_then(RecordId::of));
     }
 
     pub fn check(&self, guarantee: Guarantee) -> Report {
         let mut report = Report { guarantee, sent: self.sent.len(), in_log: self.log.len(), ..Report::default() };
-        let places = self.places(&mut report);
-        for (id, fate) in &self.sent {
-            let said = self.said.get(id).map_or("", String::as_str);
-            report.judge(*id, *fate, places.get(id).map_or(&[], Vec::as_slice), said);
+        let positions = self.positions(&mut report);
+        for (id, status) in &self.sent {
+            let errors = self.errors.get(id).map_or("", String::as_str);
+            report.check_record(*id, *status, positions.get(id).map_or(&[], Vec::as_slice), errors);
         }
         self.check_order(&mut report);
         report
     }
 
-    /// Where each record is, in order.
-    fn places(&self, report: &mut Report) -> HashMap<Id, Vec<(i32, i64)>> {
-        let mut places: HashMap<Id, Vec<(i32, i64)>> = HashMap::new();
-        for (&place, id) in &self.log {
+    /// Returns the positions of each record in the log, in order.
+    fn positions(&self, report: &mut Report) -> HashMap<RecordId, Vec<(i32, i64)>> {
+        let mut positions: HashMap<RecordId, Vec<(i32, i64)>> = HashMap::new();
+        for (&position, id) in &self.log {
             match id.filter(|id| self.sent.contains_key(id)) {
-                Some(id) => places.entry(id).or_default().push(place),
-                None => report.add(Problem::Foreign, format!("{id:?} at {place:?}")),
+                Some(id) => positions.entry(id).or_default().push(position),
+                None => report.add(Problem::Foreign, format!("{id:?} at {position:?}")),
             }
         }
-        places
+        positions
     }
 
     fn check_order(&self, report: &mut Report) {
-        let counts = |id: &Id| match report.guarantee {
-            Guarantee::AtLeastOnce => matches!(self.sent.get(id), Some(Fate::Acknowledged { .. })),
+        let counts = |id: &RecordId| match report.guarantee {
+            Guarantee::AtLeastOnce => matches!(self.sent.get(id), Some(RecordStatus::Acknowledged { .. })),
             Guarantee::ExactlyOncePerPartition => true,
         };
         let mut latest: HashMap<(i32, u32), (u32, i64)> = HashMap::new();
-        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        let (mut seen, mut reordered) = (BTreeSet::new(), Vec::new());
         for (&(partition, offset), id) in &self.log {
             let Some(id) = id.filter(counts) else { continue };
             if !seen.insert(id) {
-                continue; // a duplicate, which is a matter of its own
+                continue; // duplicates are checked elsewhere
             }
-            let (last, at) = *latest.entry((partition, id.stream)).or_insert((id.sequence, offset));
+            let (last, offset_before) = *latest.entry((partition, id.stream)).or_insert((id.sequence, offset));
             if id.sequence < last {
-                let fate = self.sent.get(&id);
-                found.push(format!("{id:?} at {:?} ({fate:?}) is behind {last} at {at}", (partition, offset)));
+                let status = self.sent.get(&id);
+                reordered.push(format!(
+                    "{id:?} at {:?} ({status:?}) is behind {last} at {offset_before}",
+                    (partition, offset)
+                ));
             } else {
                 latest.insert((partition, id.stream), (id.sequence, offset));
             }
         }
-        found.into_iter().for_each(|text| report.add(Problem::Reordered, text));
+        reordered.into_iter().for_each(|text| report.add(Problem::Reordered, text));
     }
 }
 
-/// What came out; its text is one line.
+/// Result of a check; its text is one line.
 #[derive(Debug, Default)]
 pub struct Report {
     pub guarantee: Guarantee,
     pub sent: usize,
     pub acknowledged: usize,
     pub not_written: usize,
-    pub unknown: usize,
-    /// Of those, how many are in the log.
-    pub unknown_but_present: usize,
+    pub indeterminate: usize,
+    /// Number of indeterminate records in the log.
+    pub indeterminate_but_written: usize,
     pub in_log: usize,
-    /// Records that are in the log more than once, whether that is allowed or not.
-    pub repeated: usize,
+    /// Number of records that are in the log more than once, whether that is allowed or not.
+    pub duplicates: usize,
     problems: Problems<Problem>,
 }
 
@@ -214,39 +219,39 @@ impl Report {
         self.problems.add(problem, text);
     }
 
-    fn judge(&mut self, id: Id, fate: Fate, places: &[(i32, i64)], said: &str) {
-        match fate {
-            Fate::Acknowledged { partition, offset } => {
+    fn check_record(&mut self, id: RecordId, status: RecordStatus, positions: &[(i32, i64)], errors: &str) {
+        match status {
+            RecordStatus::Acknowledged { partition, offset } => {
                 self.acknowledged += 1;
-                let right = |place: &(i32, i64)| place.0 == partition && offset.is_none_or(|o| o == place.1);
-                if places.is_empty() {
+                let matches = |position: &(i32, i64)| position.0 == partition && offset.is_none_or(|o| o == position.1);
+                if positions.is_empty() {
                     self.add(Problem::Lost, format!("{id:?}, acknowledged at {:?}", (partition, offset)));
-                } else if !places.iter().any(right) {
-                    let text = format!("{id:?}, acknowledged at {:?}, is at {places:?}", (partition, offset));
+                } else if !positions.iter().any(matches) {
+                    let text = format!("{id:?}, acknowledged at {:?}, is at {positions:?}", (partition, offset));
                     self.add(Problem::WrongOffset, text);
                 }
             }
-            Fate::NotWritten => {
+            RecordStatus::NotWritten => {
                 self.not_written += 1;
-                if !places.is_empty() {
-                    self.add(Problem::FailedButPresent, format!("{id:?} at {places:?}: {said}"));
+                if !positions.is_empty() {
+                    self.add(Problem::NotWrittenButInLog, format!("{id:?} at {positions:?}: {errors}"));
                 }
             }
-            Fate::Unknown => {
-                self.unknown += 1;
-                self.unknown_but_present += usize::from(!places.is_empty());
+            RecordStatus::Indeterminate => {
+                self.indeterminate += 1;
+                self.indeterminate_but_written += usize::from(!positions.is_empty());
             }
-            Fate::Unresolved => self.add(Problem::Unresolved, format!("{id:?}")),
+            RecordStatus::Unresolved => self.add(Problem::Unresolved, format!("{id:?}")),
         }
-        if places.len() > 1 {
-            self.repeated += 1;
+        if positions.len() > 1 {
+            self.duplicates += 1;
             if self.guarantee == Guarantee::ExactlyOncePerPartition {
-                self.add(Problem::Duplicate, format!("{id:?} at {places:?}"));
+                self.add(Problem::Duplicate, format!("{id:?} at {positions:?}"));
             }
         }
     }
 
-    /// How often there is this problem.
+    /// Returns the number of problems of this kind.
     pub fn count(&self, problem: Problem) -> usize {
         self.problems.count(problem)
     }
@@ -255,7 +260,7 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// The problems, the first few of each kind.
+    /// Returns the first few problems of each kind.
     pub fn details(&self) -> String {
         self.problems.details()
     }
@@ -269,17 +274,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} sent: {} acknowledged, {} not written, {} of unknown fate ({} of them in the log); {} in the log: {}",
+            "{} sent: {} acknowledged, {} not written, {} indeterminate ({} of them in the log); {} in the log: {}",
             self.sent,
             self.acknowledged,
             self.not_written,
-            self.unknown,
-            self.unknown_but_present,
+            self.indeterminate,
+            self.indeterminate_but_written,
             self.in_log,
             self.problems.counts(&Problem::ALL)
         )?;
         if self.guarantee == Guarantee::AtLeastOnce {
-            write!(f, " (at least once: {} records are there again)", self.repeated)?;
+            write!(f, " (at least once: {} records more than once)", self.duplicates)?;
         }
         Ok(())
     }

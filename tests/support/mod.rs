@@ -1,10 +1,11 @@
 //! The broker that black-box tests run against.
 //!
-//! With `AILURUS_TEST_BROKERS` set it is that one; it must be on loopback unless `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each
-//! [`broker`] is an embedded one, of the versions that `AILURUS_TEST_EMBEDDED` names: `redpanda-24.3` (the default),
-//! `redpanda-26.2` or `kafka`. `scripts/test` goes through the presets of Redpanda. No `REDPANDA_*` variable and no `.env` is read.
+//! With `AILURUS_TEST_BROKERS` set it is a real one, which must be on loopback unless
+//! `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each [`broker`] is an embedded one, with the versions
+//! of `AILURUS_TEST_EMBEDDED`: `redpanda-24.3` (the default), `redpanda-26.2` or `kafka`.
+//! `scripts/test` runs the presets of Redpanda. No `REDPANDA_*` variable and no `.env` is read.
 //!
-//! A test in another member uses it too: `#[path = "../../tests/support/mod.rs"] mod support;`.
+//! Another workspace member uses it with `#[path = "../../tests/support/mod.rs"] mod support;`.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -17,20 +18,20 @@ use ailurus::admin::NewTopic;
 use ailurus::{Admin, BrokerAddr, Client, Config, ConfigBuilder};
 use ailurus_broker::{Broker, BrokerConfig, Versions};
 
-/// A broker, and the prefix of what one test creates there. Dropping it deletes what has that prefix: declare it first, so
-/// that clients are gone by then.
+/// A broker, and the prefix of what one test creates there. Dropping it deletes everything with
+/// that prefix: declare it first, so that clients are closed before.
 pub struct TestBroker {
     bootstrap: String,
     prefix: String,
     embedded: Option<Broker>,
 }
 
-/// The configured broker, or a new embedded one with three nodes, for one test.
+/// Returns the configured broker, or a new embedded one with three nodes.
 pub async fn broker() -> TestBroker {
     broker_offering(embedded_versions()).await
 }
 
-/// The same; an embedded one offers these versions, whatever the environment says.
+/// Returns the configured broker, or a new embedded one with these versions.
 pub async fn broker_offering(versions: Versions) -> TestBroker {
     let prefix = format!("ailurus-test-{}-", uuid::Uuid::now_v7().simple());
     if let Some(bootstrap) = env::var("AILURUS_TEST_BROKERS").ok().filter(|b| !b.is_empty()) {
@@ -40,7 +41,7 @@ pub async fn broker_offering(versions: Versions) -> TestBroker {
     start(prefix, |config| config.versions(versions)).await
 }
 
-/// An embedded broker with other settings than usual; none where the tests run on a real one.
+/// Starts an embedded broker with changed settings; `None` if the tests run on a real one.
 pub async fn embedded(change: impl FnOnce(BrokerConfig) -> BrokerConfig) -> Option<TestBroker> {
     let real = env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty());
     if real { None } else { Some(start("ailurus-test-".into(), change).await) }
@@ -58,37 +59,38 @@ async fn start(prefix: String, change: impl FnOnce(BrokerConfig) -> BrokerConfig
 }
 
 impl TestBroker {
-    /// `host:port,...`.
+    /// Returns the bootstrap servers.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// What the names of this test begin with.
+    /// Returns the prefix of the names of this test.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The name of this test's topic `name`.
+    /// Returns the name of this test's topic `name`.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The name of this test's group `name`.
+    /// Returns the name of this test's group `name`.
     pub fn group(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// Settings that lead to this broker, for more of them.
+    /// Returns a configuration for this broker, to build on.
     pub fn config(&self) -> ConfigBuilder {
         Config::builder().brokers(self.bootstrap.as_str())
     }
 
-    /// The shortest session timeout that the broker takes: how long it is until it misses a member that was killed.
+    /// Returns the shortest session timeout that the broker allows, after which a killed member
+    /// expires.
     pub fn shortest_session(&self) -> Duration {
         if self.embedded.is_some() { Duration::from_secs(1) } else { Duration::from_secs(6) }
     }
 
-    /// The embedded broker, to inject faults or look into its log; `None` when the tests run on a real one.
+    /// Returns the embedded broker; `None` if the tests run on a real one.
     pub fn embedded(&self) -> Option<&Broker> {
         self.embedded.as_ref()
     }
@@ -97,9 +99,10 @@ impl TestBroker {
 impl Drop for TestBroker {
     fn drop(&mut self) {
         if self.embedded.is_some() {
-            return; // all of it goes with the broker
+            return; // its state is lost with the broker
         }
-        // On a thread with a runtime of its own: this works after a panic too, and in a runtime of any kind.
+        // On a thread with its own runtime: this works after a panic too, and in a runtime of any
+        // kind.
         let (config, prefix) = (self.config().build(), self.prefix.clone());
         let cleanup = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -116,13 +119,13 @@ impl Drop for TestBroker {
     }
 }
 
-/// Creates a topic that keeps its records however old their timestamps say that they are: brokers delete by those.
+/// Creates a topic that retains records whatever their timestamps: brokers expire records by those.
 pub async fn create_topic(client: &Client, name: &str, partitions: i32) -> ailurus::Result<()> {
     let new = NewTopic::new(name).partitions(partitions).config("retention.ms", "-1");
     Admin::new(client).create_topic_with(&new).await
 }
 
-/// Deletes the topics and groups whose names begin with `prefix`, as many as can be; the first error is returned.
+/// Deletes the topics and groups with this prefix, as many as possible; returns the first error.
 async fn delete_all(client: &Client, prefix: &str) -> ailurus::Result<()> {
     let admin = Admin::new(client);
     let mut result = Ok(());
@@ -135,7 +138,7 @@ async fn delete_all(client: &Client, prefix: &str) -> ailurus::Result<()> {
     result
 }
 
-/// The versions that an embedded broker is to offer.
+/// Returns the versions that an embedded broker offers.
 pub fn embedded_versions() -> Versions {
     match env::var("AILURUS_TEST_EMBEDDED").as_deref() {
         Err(_) | Ok("" | "redpanda-24.3") => Versions::redpanda_24_3(),

@@ -1,4 +1,4 @@
-//! What a checker has found, by kind.
+//! Problems that a checker has found, by kind.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -17,9 +17,9 @@ impl<P: Copy + Ord + Debug> Problems<P> {
         self.0.entry(problem).or_default().push(text.into());
     }
 
-    /// Forgets one kind; how many there were.
+    /// Removes a kind of problem; returns how many there were.
     #[allow(dead_code, reason = "each program uses a part")]
-    pub fn excuse(&mut self, problem: P) -> usize {
+    pub fn remove(&mut self, problem: P) -> usize {
         self.0.remove(&problem).map_or(0, |found| found.len())
     }
 
@@ -28,7 +28,7 @@ impl<P: Copy + Ord + Debug> Problems<P> {
         other.0.into_iter().for_each(|(problem, found)| self.0.entry(problem).or_default().extend(found));
     }
 
-    /// How often there is this one.
+    /// Returns the number of problems of a kind.
     pub fn count(&self, problem: P) -> usize {
         self.0.get(&problem).map_or(0, Vec::len)
     }
@@ -37,7 +37,7 @@ impl<P: Copy + Ord + Debug> Problems<P> {
         self.0.is_empty()
     }
 
-    /// The first few of each kind.
+    /// Formats the first few problems of each kind.
     pub fn details(&self) -> String {
         let mut text = String::new();
         for (problem, found) in &self.0 {
@@ -47,7 +47,7 @@ impl<P: Copy + Ord + Debug> Problems<P> {
         text
     }
 
-    /// How many of each kind, by the names they go by.
+    /// Formats the number of problems of each kind.
     pub fn counts(&self, names: &[(P, &str)]) -> String {
         let counts: Vec<_> = names.iter().map(|(p, name)| format!("{} {name}", self.count(*p))).collect();
         counts.join(", ")

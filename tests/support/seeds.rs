@@ -1,88 +1,131 @@
-//! Runs what seeds decide, many at once, and sums up what came of it.
+//! Tests whose plan is drawn from a seed: runs many seeds at once and reports those that failed.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Display, Write as _};
 use std::io::Write as _;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-/// How often each fault fired, as `request: kind`.
-pub type Fired = BTreeMap<String, u64>;
+/// Number of times that each fault fired, by `request: kind`.
+pub type FaultCounts = BTreeMap<String, u64>;
 
-/// Seeds at a time, for each core: they mostly wait.
-const AT_ONCE: usize = 8;
+/// Concurrent seeds per core: they mostly wait.
+const SEEDS_PER_CORE: usize = 8;
 
-/// Which seeds to run, and how to run one of them again.
-pub struct Seeds {
-    pub range: Range<u64>,
-    /// One that was asked for by itself.
-    pub one: Option<u64>,
-    test: &'static str,
-    variable: &'static str,
+/// A test that runs the plan of each seed.
+pub struct SeededTest {
+    /// Names of the test binary and the test, for the command that repeats a seed.
+    pub binary: &'static str,
+    pub test: &'static str,
+    /// Environment variable that selects one seed; with an S appended, the number of seeds.
+    pub variable: &'static str,
+    pub default_seeds: u64,
 }
 
-impl Seeds {
-    /// `variable` names one seed, with an S at its end how many, of the test program `test`.
-    pub fn of(test: &'static str, variable: &'static str, default: u64) -> Self {
-        let number =
-            |name: &str| env::var(name).ok().map(|t| t.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
-        let one = number(variable);
-        let range = match one {
-            Some(seed) => seed..seed + 1,
-            None => 0..number(&format!("{variable}S")).unwrap_or(default),
-        };
-        Self { range, one, test, variable }
-    }
+/// Sums up the outcomes of all seeds. Its text ends the line that the test prints.
+pub trait Summary: Default + Display {
+    type Outcome: Send;
 
-    /// Runs them; in their order. A panic is an outcome.
-    pub fn run<T: Send>(&self, run: impl Fn(u64) -> T + Sync) -> BTreeMap<u64, Result<T, String>> {
-        let (next, outcomes) = (AtomicU64::new(self.range.start), Mutex::new(BTreeMap::new()));
-        let at_once = AT_ONCE * std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..at_once {
-                scope.spawn(|| {
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= self.range.end {
-                            return;
-                        }
-                        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
-                        outcomes.lock().unwrap().insert(seed, outcome.map_err(|_| "it panicked, see above".to_owned()));
-                    }
-                });
-            }
-        });
-        outcomes.into_inner().unwrap()
-    }
+    /// Adds an outcome; `Err` says why its seed failed.
+    fn add(&mut self, outcome: Self::Outcome) -> Result<(), String>;
 
-    /// How to run a seed again.
-    pub fn again(&self, seed: u64) -> String {
+    /// Fails if a kind of fault never fired, and so tests nothing.
+    fn assert_coverage(&self, seeds: usize);
+}
+
+/// Runs the seeds of a test, and fails if one of them failed. Does nothing against a real broker:
+/// the faults are the embedded one's.
+pub fn run_seeds<S: Summary, P: Debug>(
+    test: &SeededTest,
+    plan: impl Fn(u64) -> P + Sync,
+    run: impl Fn(P) -> S::Outcome + Sync,
+) {
+    if env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty()) {
+        return;
+    }
+    let started = Instant::now();
+    let single = number(test.variable);
+    let range = match single {
+        Some(seed) => seed..seed + 1,
+        None => 0..number(&format!("{}S", test.variable)).unwrap_or(test.default_seeds),
+    };
+    if let Some(seed) = single {
+        print(&format!("{:#?}\n", plan(seed)));
+    }
+    let (mut summary, mut failures) = (S::default(), Vec::new());
+    let outcomes = run_concurrently(range, |seed| run(plan(seed)));
+    let seeds = outcomes.len();
+    for (seed, outcome) in outcomes {
+        let panicked = || format!("panicked, see above\n{:?}", plan(seed));
+        if let Err(error) = outcome.map_err(|_| panicked()).and_then(|outcome| summary.add(outcome)) {
+            failures.push(format!("seed {seed}: {error}\n{}\n", test.replay_command(seed)));
+        }
+    }
+    let (binary, failed, time) = (test.binary, failures.len(), started.elapsed());
+    print(&format!("\n{binary}: {seeds} seeds, {failed} failed, in {time:.1?}; {summary}\n"));
+    assert!(failures.is_empty(), "{failed} seeds failed:\n{}", failures.join("\n"));
+    if single.is_none() {
+        summary.assert_coverage(seeds);
+    }
+}
+
+impl SeededTest {
+    fn replay_command(&self, seed: u64) -> String {
         let versions =
             env::var("AILURUS_TEST_EMBEDDED").map_or(String::new(), |v| format!("AILURUS_TEST_EMBEDDED={v} "));
-        let Self { test, variable, .. } = self;
-        format!("\nagain: {versions}{variable}={seed} cargo test --test {test} no_fault -- --nocapture\n")
+        let Self { binary, test, variable, .. } = self;
+        format!("repeat it: {versions}{variable}={seed} cargo test --test {binary} {test} -- --nocapture")
     }
 }
 
-/// Past the test harness, which keeps back what a test prints that passes.
-pub fn say(text: &str) {
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{variable}: {e}")))
+}
+
+/// Runs seeds on several threads; returns their outcomes by seed.
+fn run_concurrently<T: Send>(
+    range: Range<u64>,
+    run: impl Fn(u64) -> T + Sync,
+) -> BTreeMap<u64, std::thread::Result<T>> {
+    let (next, outcomes) = (AtomicU64::new(range.start), Mutex::new(BTreeMap::new()));
+    let threads = SEEDS_PER_CORE * std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= range.end {
+                        return;
+                    }
+                    let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
+                    outcomes.lock().unwrap().insert(seed, outcome);
+                }
+            });
+        }
+    });
+    outcomes.into_inner().unwrap()
+}
+
+/// Prints past the test harness, which hides the output of tests that pass.
+fn print(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-pub fn add(total: &mut Fired, fired: &Fired) {
-    for (kind, count) in fired {
+pub fn add_counts(total: &mut FaultCounts, counts: &FaultCounts) {
+    for (kind, count) in counts {
         *total.entry(kind.clone()).or_default() += count;
     }
 }
 
-/// How many fired, and a line for each request.
-pub fn list(fired: &Fired) -> String {
-    let mut text = format!("{} faults and events:", fired.values().sum::<u64>());
+/// Formats the total, and a line for each request.
+pub fn format_counts(counts: &FaultCounts) -> String {
+    let mut text = format!("{} faults and events:", counts.values().sum::<u64>());
     let mut group = "";
-    for (name, count) in fired {
+    for (name, count) in counts {
         let (api, kind) = name.split_once(": ").unwrap_or(("cluster", name));
         let _ = match group == api {
             true => write!(text, ", {kind} {count}"),

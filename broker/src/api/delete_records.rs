@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use crate::request::Context;
 use crate::shared::Shared;
 
-/// Offset that stands for the high watermark.
+/// Sentinel offset of the high watermark.
 const HIGH_WATERMARK: i64 = -1;
 
 pub(super) fn handle(shared: &Shared, cx: &Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
