@@ -4,10 +4,9 @@ use tokio::sync::oneshot;
 
 use crate::error::Result;
 
-/// What the front asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Leave the group for now, for what is said, and join again when the program asks for the next event.
+    /// Leave the group for this reason, and join again when the application polls.
     Expel(String),
     Leave(oneshot::Sender<Result<()>>),
 }

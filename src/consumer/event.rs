@@ -1,4 +1,4 @@
-//! What a consumer has for its program: records, and news of its partitions.
+//! Events of a consumer: records, and changes of its assignment.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -9,11 +9,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::lease::Lease;
 use super::memory::RecordMemory;
 use crate::cluster::offset_commit::OffsetAndMetadata;
-use crate::config::OffsetReset;
+use crate::config::{IsolationLevel, OffsetReset};
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
 
-/// Where to start in a partition.
+/// Offset at which to start reading a partition.
 ///
 /// ```
 /// use ailurus::StartOffset;
@@ -23,17 +23,19 @@ use crate::trace::TraceContext;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOffset {
-    /// At the first record there is.
+    /// The first record.
     Earliest,
-    /// Behind the last.
+    /// The end: only records written from now on.
     Latest,
-    /// At this offset; if it is outside the log, [`ConsumerConfig::offset_reset`](crate::ConsumerConfig::offset_reset) decides.
+    /// This offset; if it is outside the log,
+    /// [`ConsumerConfig::offset_reset`](crate::ConsumerConfig::offset_reset) decides.
     Offset(i64),
-    /// At the first record with this timestamp (milliseconds since 1970) or a later one; behind the last if there is none.
+    /// The first record with this timestamp (milliseconds since 1970) or a later one; the end if
+    /// there is none.
     Timestamp(i64),
 }
 
-/// Where the log of a partition begins and ends, as of the last fetch of it.
+/// Beginning and end of the log of a partition, as of its last fetch.
 ///
 /// ```
 /// fn tell(marks: ailurus::consumer::Watermarks) {
@@ -43,18 +45,29 @@ pub enum StartOffset {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watermarks {
-    /// The offset of the first record there is; none where the broker does not tell (Fetch before version 5).
+    /// Offset of the first record; none where the broker does not report it (Fetch before version
+    /// 5).
     pub log_start_offset: Option<i64>,
-    /// The offset behind the last record that all replicas in sync have.
+    /// Offset after the last record that all in-sync replicas have.
     pub high_watermark: i64,
-    /// The offset of the first record of a transaction that is open, or the high watermark; none where the broker does not tell.
+    /// Offset of the first record of an open transaction, or the high watermark; none where the
+    /// broker does not report it.
     pub last_stable_offset: Option<i64>,
+}
+
+impl Watermarks {
+    /// Returns the number of readable offsets from `position` on.
+    pub(super) fn lag(&self, position: i64, level: IsolationLevel) -> i64 {
+        let stable = self.last_stable_offset.filter(|_| level == IsolationLevel::ReadCommitted);
+        (stable.unwrap_or(self.high_watermark) - position).max(0)
+    }
 }
 
 /// Records of one partition, in order.
 ///
-/// They count against [`ConsumerConfig::prefetch_bytes`](crate::ConsumerConfig::prefetch_bytes) until this value is dropped: a
-/// program that keeps more than an equal share of that is sent no more of this partition, while other partitions go on.
+/// They count against [`ConsumerConfig::prefetch_bytes`](crate::ConsumerConfig::prefetch_bytes)
+/// until this value is dropped: while an application keeps more than an equal share of it, no more
+/// of this partition is fetched; other partitions are.
 ///
 /// ```
 /// fn handle(records: ailurus::Records) {
@@ -73,77 +86,80 @@ pub struct Records {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// Empty where only offsets without a record were passed, and once for a partition that has nothing to read at first.
+    /// The records. Empty where only offsets without a record were passed, and once for a partition
+    /// that has nothing to read at first.
     pub records: Vec<Record>,
-    /// The offset behind these records and behind the offsets without a record (transaction markers, records that compaction
-    /// has taken) that follow them: what to commit when all of them are handled.
+    /// Offset after these records and after the offsets without a record (transaction markers,
+    /// records removed by compaction) that follow them: the offset to commit when all of them are
+    /// handled.
     pub next_offset: i64,
-    /// The epoch of the leader that wrote all of these; none where the log does not tell, or nothing was passed. To commit
-    /// `next_offset` with (KIP-320).
+    /// Epoch of the leader that wrote all of these, to commit `next_offset` with (KIP-320); none
+    /// where the log has none, or nothing was passed.
     pub leader_epoch: Option<i32>,
-    /// The offset behind the last record of the partition that all replicas in sync have, as of this fetch.
+    /// Offset after the last record of the partition that all in-sync replicas have, as of this
+    /// fetch.
     pub high_watermark: i64,
-    /// The offset of the first record of a transaction that is open, or the high watermark, as of this fetch; none where the
-    /// broker does not tell.
+    /// Offset of the first record of an open transaction, or the high watermark, as of this fetch;
+    /// none where the broker does not report it.
     pub last_stable_offset: Option<i64>,
-    /// Whether records behind the last stable offset are left for later.
+    /// True if the last stable offset is the end of the readable log.
     pub(crate) read_committed: bool,
-    /// Of the lease they came under.
+    /// Epoch of their lease.
     pub(crate) epoch: u64,
-    /// Gives the bytes back on drop.
-    pub(crate) _held: Option<RecordMemory>,
+    /// Returns their memory to the budget on drop.
+    pub(crate) _memory: Option<RecordMemory>,
 }
 
 impl Records {
-    /// The offset up to which the partition could be read as of this fetch: its last stable offset for a reader of committed
-    /// records, else its high watermark. The end is reached when `next_offset` is.
+    /// Returns the end of the readable log as of this fetch: the last stable offset for
+    /// `ReadCommitted`, else the high watermark. It is reached when `next_offset` is.
     pub fn end_offset(&self) -> i64 {
         self.last_stable_offset.filter(|_| self.read_committed).unwrap_or(self.high_watermark)
     }
 
-    /// How many offsets that could be read lay behind these records when they were fetched.
+    /// Returns the number of readable offsets after these records when they were fetched.
     pub fn lag(&self) -> i64 {
         (self.end_offset() - self.next_offset).max(0)
     }
 
-    /// Their partition.
+    /// Returns the topic and partition.
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition { topic: Arc::clone(&self.topic), partition: self.partition }
     }
 
-    /// What the program has handled when it has handled all before `next`.
+    /// Returns the commit for records handled up to `next`.
     pub(super) fn handled(&self, next: i64) -> (Lease, OffsetAndMetadata) {
         let lease = Lease { partition: self.topic_partition(), epoch: self.epoch };
         (lease, OffsetAndMetadata { leader_epoch: self.leader_epoch, ..OffsetAndMetadata::new(next) })
     }
 
-    /// One of these on its first attempt.
+    /// Returns one of these records as a message, on its first attempt.
     pub(crate) fn message(&self, record: Record) -> Message {
         let message = Message::new(Arc::clone(&self.topic), self.partition, record);
         Message { epoch: self.epoch, leader_epoch: self.leader_epoch, ..message }
     }
 }
 
-/// What a consumer has to say. See [`Consumer`](super::Consumer) for an example.
+/// An event of a consumer. See [`Consumer`](super::Consumer) for an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
-    /// The group has shared out, and these partitions have become ours beside those we have already, which are read on: reading
-    /// them begins. Perhaps none: nothing has changed for us, or the group has more members than partitions.
+    /// The rebalance is complete: these partitions are newly assigned, perhaps none; others stay
+    /// assigned. Fetching them starts.
     Assigned(Vec<TopicPartition>),
-    /// These are about to go to other members: finish or cancel what is in hand of them, commit, then drop the value. No
-    /// records of them come meanwhile. With an eager assignor these are all we have; with a cooperative one those that another
-    /// member is to get, and the others are read on.
+    /// These partitions are being revoked: finish or cancel their in-flight records, commit, then
+    /// drop the value. None of their records follow. With an eager assignor these are all
+    /// partitions; with a cooperative one only those that another member gets.
     Revoked(Revocation),
-    /// These are gone already (the session expired, or a revocation was not answered in time): cancel what is in hand of them;
-    /// nothing can be committed.
+    /// These partitions are revoked already (the session expired, or a revocation took too long):
+    /// cancel their in-flight records; nothing can be committed.
     Lost(Vec<TopicPartition>),
     /// Records to handle.
     Records(Records),
 }
 
-/// Partitions to give up. They are kept until this is dropped or the deadline has passed; until then heartbeats go on and
-/// commits are taken.
+/// Partitions being revoked. They stay assigned until this is dropped or the deadline has passed;
+/// until then heartbeats continue and commits are accepted.
 ///
 /// ```
 /// use ailurus::{Consumer, Result, Revocation, TopicPartition};
@@ -157,12 +173,12 @@ pub enum ConsumerEvent {
 #[must_use = "dropping a revocation returns its partitions: drop it once their records are handled"]
 #[derive(Debug)]
 pub struct Revocation {
-    /// Which.
+    /// The partitions.
     pub partitions: Vec<TopicPartition>,
-    /// The latest time at which they are given up: the rebalance timeout after the last heartbeat that was answered without
-    /// news of the rebalance, less a tenth of that timeout (5 s at most).
+    /// Latest time at which they are revoked: the rebalance timeout after the last heartbeat whose
+    /// response did not report the rebalance, less a tenth of that timeout (5 s at most).
     pub deadline: Instant,
-    /// Tells of the drop.
+    /// Notifies the group's task on drop.
     pub(crate) _drained: DropGuard,
 }
 
@@ -192,24 +208,24 @@ pub struct Message {
     pub key: Option<Bytes>,
     /// The value; a tombstone has none.
     pub value: Option<Bytes>,
-    /// In order.
+    /// The headers, in order.
     pub headers: Headers,
-    /// 1 for the first time this record is handed to the handler by this member.
+    /// Number of this attempt: 1 for the first one by this member.
     pub attempt: u32,
-    /// When this attempt is cancelled, if it has a limit.
+    /// Time at which this attempt is cancelled, if it has a limit.
     pub(crate) deadline: Option<Instant>,
-    /// Cancelled when the partition is to be given up.
+    /// Cancelled when the partition is being revoked.
     pub(crate) stopping: Option<Arc<CancellationToken>>,
-    /// Read when it is asked for.
+    /// Trace context, parsed on first use.
     pub(crate) trace: OnceLock<Option<Arc<TraceContext>>>,
-    /// Of the lease it came under.
+    /// Epoch of its lease.
     pub(crate) epoch: u64,
-    /// Of the leader that wrote it.
+    /// Epoch of the leader that wrote it.
     pub(crate) leader_epoch: Option<i32>,
 }
 
 impl Message {
-    /// A record on its first attempt, of no lease.
+    /// Creates a message on its first attempt, without a lease.
     pub(crate) fn new(topic: Arc<str>, partition: i32, record: Record) -> Self {
         let Record { offset, timestamp, key, value, headers, .. } = record;
         Self {
@@ -229,7 +245,7 @@ impl Message {
         }
     }
 
-    /// Memory of its own, so that it does not keep what it came with.
+    /// Copies the record, so that it does not keep the response in memory.
     pub(crate) fn detach(&mut self) {
         let Self { offset, timestamp, .. } = *self;
         let (key, value, headers) = (self.key.take(), self.value.take(), std::mem::take(&mut self.headers));
@@ -237,19 +253,20 @@ impl Message {
         (self.key, self.value, self.headers) = (record.key, record.value, record.headers);
     }
 
-    /// About what it takes of memory when it is detached.
+    /// Returns its approximate memory when it is detached.
     pub(crate) fn size(&self) -> usize {
         let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
         size_of::<Self>() + len(&self.key) + len(&self.value) + self.headers.raw.len()
     }
 
-    /// When this attempt is cancelled and counts as failed; none if attempts have no limit.
+    /// Returns the time at which this attempt is cancelled and counts as failed; none if attempts
+    /// have no limit.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether its partition is about to be given up, for a shutdown or a rebalance: finish soon, or return an error and leave
-    /// the record to the next owner.
+    /// Returns whether its partition is being revoked, for a shutdown or a rebalance: finish soon,
+    /// or return an error and leave the record to the next owner.
     pub fn is_stopping(&self) -> bool {
         self.stopping.as_ref().is_some_and(|s| s.is_cancelled())
     }
@@ -262,8 +279,9 @@ impl Message {
         }
     }
 
-    /// The span in which this record is handled: a [child](TraceContext::child) of the one it was sent in, with the same id each
-    /// time this is called; none if its headers name no trace. What the handler sends, it sends in it.
+    /// Returns the span in which this record is handled: a [child](TraceContext::child) of the one
+    /// it was sent in, with the same id at each call; none if its headers have no trace. The
+    /// handler sends its own records in it.
     ///
     /// ```
     /// use ailurus::{Message, SendOptions};
@@ -278,7 +296,7 @@ impl Message {
     }
 }
 
-/// Where a partition without a committed offset is read from, if nothing else says it.
+/// Returns the start of a partition without a committed offset.
 pub(super) fn start(reset: OffsetReset) -> Option<StartOffset> {
     match reset {
         OffsetReset::Earliest => Some(StartOffset::Earliest),

@@ -1,8 +1,9 @@
-//! What waits for the program: news of the assignment first, then records.
+//! Events that wait for the application: assignment events first, then errors, then records.
 //!
-//! News is the difference between what the program was told and what is so, taken when it asks. So it has a bound whatever the
-//! group does meanwhile: what was assigned and taken away before the program saw it was never there, and a revocation that is
-//! over before it was seen is a loss.
+//! Assignment events are computed when the application polls: current assignment minus the one last
+//! reported. So they are bounded whatever the group does meanwhile: an assignment that was revoked
+//! before it was reported is never reported, and a revocation that ended before it was reported is
+//! a loss.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::MutexGuard;
@@ -19,55 +20,56 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::record::TopicPartition;
 
-/// Between the tasks of a consumer and its front.
+/// Queue between the tasks of a consumer and the application.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
     state: Lock<QueueState>,
     ready: Notify,
-    /// Wakes who waits for an expelled program.
+    /// Notified when the application polls while [`awaits_poll`](QueueState::awaits_poll).
     polled: Notify,
     meter: Meter,
 }
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// What records may be of.
+    /// Leases of which records are queued.
     assigned: Leases,
-    /// What the program has been told is its own, until it has given it up.
+    /// Leases reported to the application as assigned, until it has finished their revocation.
     reported: Leases,
     revocation: Option<PendingRevocation>,
-    /// Whether the group has shared out since the program was last told of it.
+    /// True if a rebalance was completed since the last `Assigned` event.
     rebalanced: bool,
-    /// Whether there may be news.
+    /// True if there may be an assignment event.
     assignment_changed: bool,
-    /// Trouble; the latest of each partition, and of none in particular.
+    /// The latest error of each partition, and of none.
     errors: VecDeque<(Option<TopicPartition>, Error)>,
     records: VecDeque<Records>,
-    /// Why nothing comes any more.
+    /// Error that ended the consumer.
     closed: Option<Error>,
-    /// The program is not in `recv`, since when, and what it took last: a partition and the first offset.
+    /// End of the last poll; none during one.
     last_poll: Option<Instant>,
+    /// Partition and first offset of the records delivered last.
     last_record: Option<(TopicPartition, i64)>,
-    /// Whether the member has left the group until the program comes back.
+    /// True if the member has left the group until the next poll.
     awaits_poll: bool,
-    /// The offset behind what the program has been given, or where its first fetch starts.
+    /// Offset after the delivered records, or the start of the first fetch.
     positions: HashMap<TopicPartition, i64>,
-    /// Of the records that the program was given last: the position before and after them, and their leader's epoch.
+    /// Range of the records delivered last, and their leader epoch.
     delivered: HashMap<TopicPartition, (i64, i64, i32)>,
-    /// As of the last fetch.
+    /// Watermarks as of the last fetch.
     watermarks: HashMap<TopicPartition, Watermarks>,
-    /// Their records wait.
+    /// Partitions whose records stay queued.
     paused: HashSet<TopicPartition>,
-    /// The offset behind what the program has handled, as far as that is taken from its asking for more.
+    /// Offsets to commit, where a poll counts the records delivered before it as handled.
     handled: BTreeMap<Lease, OffsetAndMetadata>,
 }
 
-/// Partitions that the program knows and is to give up.
+/// A revocation of partitions that were reported as assigned.
 #[derive(Debug)]
 struct PendingRevocation {
     partitions: Vec<TopicPartition>,
     deadline: Instant,
-    /// Until the program has seen it.
+    /// Set until the revocation is reported.
     unreported: Option<CancellationToken>,
 }
 
@@ -76,7 +78,6 @@ impl EventQueue {
         Self { meter, ..Self::default() }
     }
 
-    /// For the tasks that have this queue.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
     }
@@ -85,7 +86,7 @@ impl EventQueue {
         self.state.lock()
     }
 
-    /// The group has shared out, and these have become ours, perhaps none: their records are taken from now on.
+    /// Completes a rebalance, with new leases or none: records under them are queued from now on.
     pub(crate) fn on_assigned(&self, added: impl IntoIterator<Item = Lease>) {
         let mut s = self.lock();
         added.into_iter().for_each(|lease| s.assigned.insert(lease));
@@ -93,8 +94,8 @@ impl EventQueue {
         self.notify_assignment(&mut s);
     }
 
-    /// These are about to go; `drained` is cancelled when the program has finished with them. Records of them not yet
-    /// delivered are discarded: whoever gets the partition reads them.
+    /// Starts the revocation of partitions; `drained` is cancelled when the application has
+    /// finished with them. Their queued records are dropped: the next owner reads them.
     pub(crate) fn on_revoke(&self, partitions: &[TopicPartition], deadline: Instant, drained: CancellationToken) {
         let mut s = self.lock();
         s.discard(partitions);
@@ -107,28 +108,28 @@ impl EventQueue {
         }
     }
 
-    /// These are not ours any more, and the program knows or need not know; if it has not seen their revocation, they are lost.
+    /// Ends a revocation. If it was not reported, the partitions are lost.
     pub(crate) fn on_revoked(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
         s.discard(partitions);
         if s.revocation.take().is_none_or(|r| r.unreported.is_none()) {
             s.reported.remove(partitions);
         }
-        let gone: HashSet<_> = partitions.iter().collect();
-        s.handled.retain(|lease, _| !gone.contains(&lease.partition));
+        let revoked: HashSet<_> = partitions.iter().collect();
+        s.handled.retain(|lease, _| !revoked.contains(&lease.partition));
         self.notify_assignment(&mut s);
     }
 
-    /// These have gone without a drain, or in the midst of one.
+    /// Removes partitions without a drain, or during one.
     pub(crate) fn on_lost(&self, partitions: &[TopicPartition]) {
         let mut s = self.lock();
         s.discard(partitions);
-        let gone: HashSet<_> = partitions.iter().collect();
-        s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| gone.contains(p)));
+        let lost: HashSet<_> = partitions.iter().collect();
+        s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| lost.contains(p)));
         self.notify_assignment(&mut s);
     }
 
-    /// The program has handled a partition up to this offset.
+    /// Records the offset up to which a partition is handled.
     pub(crate) fn mark_handled(&self, lease: Lease, offset: OffsetAndMetadata) {
         let mut s = self.lock();
         if s.reported.holds(&lease) {
@@ -136,7 +137,7 @@ impl EventQueue {
         }
     }
 
-    /// All that it has handled of what it has not given up.
+    /// Returns the handled offsets of all reported leases.
     pub(crate) fn handled_offsets(&self) -> Vec<(Lease, OffsetAndMetadata)> {
         self.lock().handled.iter().map(|(lease, offset)| (lease.clone(), offset.clone())).collect()
     }
@@ -146,16 +147,20 @@ impl EventQueue {
         self.ready.notify_one();
     }
 
-    /// Records of a partition; dropped if it is not ours any more.
+    /// Queues records, unless their lease has ended.
     pub(crate) fn push_records(&self, lease: &Lease, records: Records) {
         let mut s = self.lock();
+        // 1. A fetch under epoch 1 is in flight.
+        // 2. The partition is revoked, and assigned again under epoch 2 from the offset committed meanwhile.
+        // 3. The records of 1 arrive. Their partition is assigned, but not under their lease: delivered, they would be handled twice
+        //    and move the position back.
         if s.assigned.holds(lease) {
             s.records.push_back(records);
             self.ready.notify_one();
         }
     }
 
-    /// Trouble with a partition, or with none in particular. What is read goes on.
+    /// Queues an error of a partition, or of none.
     pub(crate) fn push_error(&self, lease: Option<&Lease>, error: Error) {
         let mut s = self.lock();
         if lease.is_none_or(|lease| s.assigned.holds(lease)) {
@@ -166,7 +171,7 @@ impl EventQueue {
         }
     }
 
-    /// Where reading a partition starts.
+    /// Sets the offset of the first fetch.
     pub(crate) fn set_position(&self, lease: &Lease, offset: i64) {
         let mut s = self.lock();
         if s.assigned.holds(lease) {
@@ -174,7 +179,7 @@ impl EventQueue {
         }
     }
 
-    /// Reading goes on elsewhere: at `offset`, where that is known. What waits of the partition is of before, and dropped.
+    /// Drops what is queued of a partition and sets its position, if the offset is known.
     pub(crate) fn on_seek(&self, lease: &Lease, offset: Option<i64>) {
         let mut s = self.lock();
         if s.assigned.holds(lease) {
@@ -186,8 +191,8 @@ impl EventQueue {
         }
     }
 
-    /// The log was cut at `end`: what waits is dropped. Gives where reading is to go on: there, or where the program is if it
-    /// has not come that far.
+    /// Drops what is queued of a partition whose log was truncated to `end`. Returns the new
+    /// position: `end`, or the present position if that is lower.
     pub(crate) fn truncate(&self, lease: &Lease, end: i64) -> i64 {
         let mut s = self.lock();
         let at = s.positions.get(&lease.partition).map_or(end, |position| end.min(*position));
@@ -198,7 +203,7 @@ impl EventQueue {
         at
     }
 
-    /// Holds back what waits and what comes of these, or no longer.
+    /// Pauses or resumes delivery.
     pub(crate) fn set_paused(&self, leases: &[Lease], paused: bool) {
         let mut s = self.lock();
         for lease in leases.iter().cloned() {
@@ -215,7 +220,6 @@ impl EventQueue {
         self.lock().paused.iter().cloned().collect()
     }
 
-    /// Where the log begins and ends, as of a fetch.
     pub(crate) fn set_watermarks(&self, lease: &Lease, marks: Watermarks) {
         let mut s = self.lock();
         if s.assigned.holds(lease) {
@@ -227,7 +231,7 @@ impl EventQueue {
         self.lock().watermarks.get(partition).copied()
     }
 
-    /// Nothing comes any more but the news that is here already.
+    /// Ends the queue with an error. Assignment events that are due still come before it.
     pub(crate) fn close(&self, why: Error) {
         let mut s = self.lock();
         s.records.clear();
@@ -236,23 +240,24 @@ impl EventQueue {
         self.ready.notify_one();
     }
 
-    /// The next event, if there is one.
+    /// Returns the next event.
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
         let mut s = self.lock();
         s.last_record = None;
         s.next_before_records().or_else(|| Some(Ok(ConsumerEvent::Records(self.deliver(&mut s)?))))
     }
 
-    /// The next event that goes before what is left of a batch; and whether that still counts, for reading may go on elsewhere.
+    /// Returns the next event that comes before the rest of a batch, and whether the rest still
+    /// counts: it does not after a seek or a revocation.
     pub(crate) fn pop_before(&self, batch: &Records) -> (Option<Result<ConsumerEvent>>, bool) {
         let mut s = self.lock();
         self.on_poll(&mut s);
-        s.last_poll = Some(Instant::now()); // it goes away with the next record
+        s.last_poll = Some(Instant::now()); // this poll ends with the record that it returns
         let stays = s.positions.get(&batch.topic_partition()) == Some(&batch.next_offset);
         (s.next_before_records(), stays)
     }
 
-    /// All records that are here and that nothing comes before.
+    /// Returns all queued records, unless another event comes before them.
     pub(crate) fn pop_records(&self) -> Vec<Records> {
         let mut s = self.lock();
         match s.assignment_changed || s.closed.is_some() || !s.errors.is_empty() {
@@ -261,14 +266,14 @@ impl EventQueue {
         }
     }
 
-    /// The next records, which the program is handed.
+    /// Takes the next records out and reports them as consumed.
     fn deliver(&self, s: &mut QueueState) -> Option<Records> {
         let records = s.next_records();
         records.iter().for_each(|records| self.meter.consumed(records));
         records
     }
 
-    /// The program asks for the next event, until what this gives is dropped.
+    /// Starts a poll, which lasts until the guard is dropped.
     pub(crate) fn start_poll(&self) -> PollGuard<'_> {
         self.on_poll(&mut self.lock());
         PollGuard(self)
@@ -281,41 +286,44 @@ impl EventQueue {
         }
     }
 
-    /// Since when the program has not asked for an event, and what it took last.
+    /// Returns the end of the last poll and the records delivered last; none during a poll.
     pub(crate) fn last_poll(&self) -> Option<(Instant, Option<(TopicPartition, i64)>)> {
         let s = self.lock();
         s.last_poll.map(|since| (since, s.last_record.clone()))
     }
 
-    /// The member leaves until the program comes [`polled`](Self::polled); whether it is here already.
+    /// Notes that the member leaves until [`polled`](Self::polled). Returns whether a poll is in
+    /// progress.
     pub(crate) fn wait_for_poll(&self) -> bool {
         let mut s = self.lock();
         s.awaits_poll = s.last_poll.is_some();
         !s.awaits_poll
     }
 
-    /// Resolves when an expelled program asks for the next event. For one waiter.
+    /// Resolves when the application polls after [`wait_for_poll`](Self::wait_for_poll). For one
+    /// waiter.
     pub(crate) async fn polled(&self) {
         self.polled.notified().await;
     }
 
-    /// Resolves when there may be something. For one waiter.
+    /// Resolves when there may be an event. For one waiter.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
     }
 
-    /// The leases in whose name the program acts: those it has been told of and has not given up.
+    /// Returns the leases that the application acts under.
     pub(crate) fn reported(&self) -> Leases {
         self.lock().reported.clone()
     }
 
-    /// Its lease, if the program has been told of it and it is not about to go.
+    /// Returns the lease of a partition that was reported as assigned and is not being revoked.
     pub(crate) fn active_lease(&self, partition: &TopicPartition) -> Option<Lease> {
         let s = self.lock();
         s.reported.of(partition).filter(|lease| s.assigned.holds(lease))
     }
 
-    /// The leader epoch of the record before an offset, if the program was given it last.
+    /// Returns the leader epoch of the record before an offset, if it is among those delivered
+    /// last.
     pub(crate) fn leader_epoch(&self, partition: &TopicPartition, offset: i64) -> Option<i32> {
         let (before, next, epoch) = self.lock().delivered.get(partition).copied()?;
         (before < offset && offset <= next).then_some(epoch)
@@ -326,11 +334,11 @@ impl EventQueue {
     }
 }
 
-/// While the program waits for an event.
+/// A poll in progress.
 pub(crate) struct PollGuard<'a>(&'a EventQueue);
 
 impl PollGuard<'_> {
-    /// Until it attends the next time.
+    /// Extends the poll until the next one starts.
     pub(crate) fn keep(self) {
         std::mem::forget(self);
     }
@@ -368,7 +376,7 @@ impl QueueState {
         Some(records)
     }
 
-    /// What the program is to be told next of the assignment.
+    /// Returns the next assignment event.
     fn next_assignment_event(&mut self) -> Option<ConsumerEvent> {
         let revoking: HashSet<_> = self.revocation.iter().flat_map(|r| &r.partitions).collect();
         let lost = self.reported.all().filter(|l| !self.assigned.holds(l) && !revoking.contains(&l.partition));
@@ -402,7 +410,7 @@ impl QueueState {
         self.errors.retain(|(p, _)| p.as_ref() != Some(partition));
     }
 
-    /// Nothing of these comes any more.
+    /// Ends leases and drops all that is queued of them.
     fn discard(&mut self, partitions: &[TopicPartition]) {
         let gone: HashSet<_> = partitions.iter().collect();
         self.assigned.remove(partitions);
@@ -415,7 +423,7 @@ impl QueueState {
             self.paused.remove(p);
         }
         if self.assigned.is_empty() {
-            self.rebalanced = false; // what was shared out is over before the program saw it
+            self.rebalanced = false; // the assignment ended before it was reported
         }
     }
 }

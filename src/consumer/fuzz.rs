@@ -20,7 +20,7 @@ pub(crate) fn records(data: &[u8]) {
     let offset = i64::from(data.last().copied().unwrap_or_default() % 8);
     let aborted = AbortedTransaction::default().with_first_offset(offset);
     let limits =
-        DecodeLimits { max_decompressed: LIMIT, max_memory: LIMIT, log_end: i64::MAX, spare: BufferPool::default() };
+        DecodeLimits { max_decompressed: LIMIT, max_memory: LIMIT, log_end: i64::MAX, buffers: BufferPool::default() };
     let decoded = decode_fetch(bytes, offset, Some(AbortedTransactions::new(&[aborted])), limits);
     assert!(decoded.next_offset >= offset && decoded.used_bytes <= wire);
     for record in &decoded.records {

@@ -1,4 +1,4 @@
-//! A partition for as long as it is ours without a break.
+//! An assigned partition, for as long as it stays assigned without a break.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::record::TopicPartition;
 
-/// A partition that comes back after it was given up comes with another epoch: what is of the old one is void.
+/// A partition that is revoked and assigned again gets another epoch: records, commits and errors
+/// of the old one are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Lease {
     pub(crate) partition: TopicPartition,
@@ -19,7 +20,7 @@ impl fmt::Display for Lease {
     }
 }
 
-/// Leases in force. Cheap to clone; who holds a clone sees no change of it.
+/// Leases in force. Cheap to clone; a clone does not see later changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leases(Arc<BTreeMap<TopicPartition, u64>>);
 
@@ -43,7 +44,7 @@ impl Leases {
         self.0.get(&lease.partition) == Some(&lease.epoch)
     }
 
-    /// Nothing if the partition is not ours.
+    /// Returns the lease of a partition, if it is assigned.
     pub(crate) fn of(&self, partition: &TopicPartition) -> Option<Lease> {
         self.0.get(partition).map(|epoch| Lease { partition: partition.clone(), epoch: *epoch })
     }

@@ -1,18 +1,19 @@
-//! The memory that fetched records may take, over all partitions and brokers of a consumer, without I/O.
+//! Memory that fetched records take, over all partitions and brokers of a consumer, without I/O.
 //!
-//! A fetch reserves what its response may bring; a response charges what it has brought until its records are dropped.
+//! A fetch reserves what its response may bring; a response charges what it has brought until its
+//! records are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Bytes that records hold, of a limit that the consumer sets.
+/// Bytes that records take, of a limit that the consumer sets.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     charged: Arc<AtomicUsize>,
-    /// Bytes that responses to the fetches in flight may bring.
+    /// Bytes that responses in flight may bring.
     reserved: usize,
     /// Notified when a charge ends.
     returned: Arc<Notify>,
@@ -27,12 +28,12 @@ impl Budget {
         self.limit
     }
 
-    /// Number of bytes left below the limit.
+    /// Returns the bytes left below the limit.
     pub(crate) fn free(&self) -> usize {
         self.limit.saturating_sub(self.used())
     }
 
-    /// Whether even twice the limit is used up.
+    /// Returns whether twice the limit is used up.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.used() >= self.limit.saturating_mul(2)
     }
@@ -65,7 +66,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Counts bytes in a counter of the caller's; nobody is notified when they return.
+    /// Charges a counter of the caller, without a notification at the end.
     fn silent(bytes: usize, of: &Arc<AtomicUsize>) -> Self {
         of.fetch_add(bytes, Ordering::AcqRel);
         Self { bytes, of: Arc::clone(of), returned: None }
@@ -81,18 +82,18 @@ impl Drop for Charge {
     }
 }
 
-/// What the records of one partition in one response hold; returned when this is dropped.
+/// Memory of the records of one partition in one response; returned on drop.
 #[derive(Debug)]
 pub(crate) struct RecordMemory {
-    // Fields drop in this order: whoever is notified by the last one sees what the others returned.
+    // Fields drop in this order: a task notified by the last one sees what the others have returned.
     _partition: Charge,
-    /// The response that the records are slices of, charged once for all its partitions.
+    /// Charge for the response that the records are slices of, shared by its partitions.
     _response: Option<Arc<Charge>>,
     _own: Charge,
 }
 
 impl RecordMemory {
-    /// `bytes` count for the partition; those that `response` does not cover count in the budget too.
+    /// Charges `bytes` to the partition, and those that `response` does not cover to the budget.
     pub(crate) fn new(
         budget: &Budget,
         partition: &Arc<AtomicUsize>,
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_counts_once_until_the_last_of_its_partitions_is_dropped() {
+    fn a_response_counts_once_until_its_last_partition_is_dropped() {
         let budget = Budget::new(1000, Arc::default());
         let (a, b) = (Arc::default(), Arc::default());
         let response = Arc::new(budget.charge(400));
@@ -121,17 +122,13 @@ mod tests {
         let second = RecordMemory::new(&budget, &b, 300, Some((response, 300)));
         assert_eq!((a.load(Ordering::Acquire), b.load(Ordering::Acquire), budget.free()), (130, 300, 570));
         drop(second);
-        assert_eq!(
-            (b.load(Ordering::Acquire), budget.free()),
-            (0, 570),
-            "the first one still keeps the whole response"
-        );
+        assert_eq!((b.load(Ordering::Acquire), budget.free()), (0, 570), "the first one keeps the whole response");
         drop(first);
         assert_eq!((a.load(Ordering::Acquire), budget.free()), (0, 1000));
     }
 
     #[test]
-    fn what_is_in_flight_is_not_free() {
+    fn reserved_memory_is_not_free() {
         let mut budget = Budget::new(1000, Arc::default());
         budget.reserve(700);
         let held = RecordMemory::new(&budget, &Arc::default(), 500, None);

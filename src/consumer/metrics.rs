@@ -1,4 +1,4 @@
-//! What a consumer tells of itself, in the name of its group.
+//! Metrics of a consumer, labelled with its group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crate::error::ErrorKind;
 use crate::metrics::{Observation, Reporter};
 use crate::record::TopicPartition;
 
-/// Cheap to clone. Tells nothing where nobody listens.
+/// Reports the metrics of a consumer; does nothing without a sink.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter {
     metrics: Reporter,
-    /// Empty without one.
+    /// Empty without a group.
     group: Arc<str>,
 }
 
@@ -36,7 +36,7 @@ impl Meter {
         self.metrics.report(|| Observation::Assigned { group: &self.group, topic, partition: *partition });
     }
 
-    pub(crate) fn gone(&self, p: &TopicPartition, lost: bool) {
+    pub(crate) fn unassigned(&self, p: &TopicPartition, lost: bool) {
         let TopicPartition { topic, partition } = p;
         self.metrics.report(|| Observation::Unassigned { group: &self.group, topic, partition: *partition, lost });
     }
@@ -69,7 +69,6 @@ impl Meter {
         });
     }
 
-    /// The program is handed these.
     pub(crate) fn consumed(&self, records: &Records) {
         let Records { topic, partition, next_offset, .. } = records;
         let (group, partition, position) = (&*self.group, *partition, *next_offset);
@@ -78,7 +77,7 @@ impl Meter {
     }
 }
 
-/// What a fetch has brought of a partition.
+/// Sizes of what a fetch has brought of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FetchedStats {
     pub(crate) batches: u32,

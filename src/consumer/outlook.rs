@@ -1,4 +1,4 @@
-//! What a consumer waits for: for health, and for the program.
+//! Problems of a consumer, for health and for the application.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::failure::OngoingOutage;
 use crate::record::TopicPartition;
 
-/// Something that a consumer waits for, from [`Consumer::problems`](super::Consumer::problems): it is tried again, and goes on by itself when it
-/// can.
+/// Something that a consumer waits for, from [`Consumer::problems`](super::Consumer::problems). It
+/// is retried until it works.
 ///
 /// ```
 /// # fn show(consumer: &ailurus::Consumer) {
@@ -23,7 +23,7 @@ use crate::record::TopicPartition;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Partition that can't be read; none if it is the membership in the group that does not work.
+    /// Partition that can't be read; none if the membership in the group fails.
     pub partition: Option<TopicPartition>,
     /// Time since the first failure.
     pub lasted: Duration,
@@ -31,11 +31,11 @@ pub struct Problem {
     pub error: Error,
 }
 
-/// Tells what a consumer waits for; cheap to clone, for whoever asks.
+/// Handle to the problems of a consumer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlook {
     status: Arc<Status>,
-    /// The consumer's own: health does not keep it.
+    /// Weak: health must not keep it alive.
     fetch_state: Weak<FetchState>,
 }
 
@@ -44,18 +44,18 @@ impl Outlook {
         Self { status: Arc::clone(status), fetch_state: fetch_state.map(Arc::downgrade).unwrap_or_default() }
     }
 
-    /// Of a consumer that waits for nothing.
+    /// Creates one without problems.
     #[cfg(test)]
     pub(crate) fn clear() -> Self {
         Self::new(&Arc::new(Status::new(super::metrics::Meter::default())), None)
     }
 
-    /// What keeps it from its group.
+    /// Returns the outage of the membership.
     pub(crate) fn of_group(&self) -> Option<OngoingOutage> {
-        self.status.current_trouble()
+        self.status.outage()
     }
 
-    /// What keeps its partitions from being read.
+    /// Returns the outages of partitions.
     pub(crate) fn of_partitions(&self) -> Vec<(TopicPartition, OngoingOutage)> {
         self.fetch_state.upgrade().map(|fetch_state| fetch_state.outages()).unwrap_or_default()
     }
@@ -67,8 +67,8 @@ impl Outlook {
             lasted: now.saturating_duration_since(since),
             error,
         };
-        let group = self.of_group().map(|trouble| problem(None, trouble));
-        let partitions = self.of_partitions().into_iter().map(|(p, trouble)| problem(Some(p), trouble));
+        let group = self.of_group().map(|outage| problem(None, outage));
+        let partitions = self.of_partitions().into_iter().map(|(p, outage)| problem(Some(p), outage));
         group.into_iter().chain(partitions).collect()
     }
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Consumer;
 use super::event_queue::EventQueue;
 use super::outlook::Outlook;
-use super::seek::lag;
 use super::status::{ConsumerState, Status};
 use crate::config::IsolationLevel;
 use crate::record::TopicPartition;
 
-/// Lives as long as its consumer is neither closed nor dropped, also when it has ended with an error.
+/// Exists until its consumer is closed or dropped, also after an error has ended that.
 #[derive(Debug)]
 pub(crate) struct RunningConsumer {
     pub(crate) group: String,
@@ -22,7 +20,6 @@ pub(crate) struct RunningConsumer {
     pub(crate) outlook: Outlook,
 }
 
-/// A partition of such a consumer.
 #[derive(Debug)]
 pub(crate) struct RunningPartition {
     pub(crate) partition: TopicPartition,
@@ -32,18 +29,7 @@ pub(crate) struct RunningPartition {
 }
 
 impl RunningConsumer {
-    pub(super) fn new(group: &str, topics: &[impl AsRef<str>], consumer: &Consumer) -> Self {
-        Self {
-            group: group.to_owned(),
-            topics: topics.iter().map(|t| t.as_ref().to_owned()).collect(),
-            isolation_level: consumer.isolation_level,
-            events: Arc::clone(&consumer.events),
-            status: Arc::clone(&consumer.status),
-            outlook: consumer.outlook(),
-        }
-    }
-
-    /// Returns its place in the group, and for how long it has been there.
+    /// Returns the state, and the time since it was entered.
     pub(crate) fn state(&self) -> (ConsumerState, Duration) {
         self.status.state_for()
     }
@@ -55,7 +41,8 @@ impl RunningConsumer {
     pub(crate) fn partitions(&self) -> Vec<RunningPartition> {
         let one = |partition: TopicPartition| {
             let position = self.events.position(&partition);
-            let lag = lag(self.events.watermarks(&partition), position, self.isolation_level);
+            let watermarks = self.events.watermarks(&partition);
+            let lag = watermarks.zip(position).map(|(w, position)| w.lag(position, self.isolation_level));
             let committed = self.status.committed_offset(&partition).map(|at| at.offset);
             RunningPartition { partition, position, committed, lag }
         };

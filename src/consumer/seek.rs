@@ -1,19 +1,19 @@
-//! Positions of a consumer's front: moved and paused by hand, how far behind they are, where logs begin and end.
+//! Positions of a consumer: seek, pause, lag and the offsets of logs.
 
 use std::collections::BTreeMap;
 
-use super::Consumer;
+use super::consumer::Consumer;
 use super::event::{StartOffset, Watermarks};
 use super::lease::Lease;
 use crate::cluster::list_offsets::{EARLIEST, LATEST, OffsetAndTimestamp, list_offsets};
-use crate::config::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 impl Consumer {
-    /// Reads a partition on from another place. Once this has returned, [`recv`](Self::recv) gives no record of it that was
-    /// fetched for the place before; what was given already is the program's. Where the place has to be asked for (the ends, a
-    /// time), or is outside the log, that goes on behind it. Nothing is committed by this.
+    /// Moves the position of a partition. After this returns, [`recv`](Self::recv) returns no
+    /// record fetched for the previous position; records returned before belong to the application.
+    /// A position that must be listed first (an end, a timestamp), or that is outside the log, is
+    /// resolved in the background. Nothing is committed.
     ///
     /// ```no_run
     /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -25,7 +25,7 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::GroupMembership`] if the partition is not ours by what [`recv`](Self::recv) has told, or not any more;
+    /// [`ErrorKind::GroupMembership`] if [`recv`](Self::recv) has not reported the partition as assigned, or it no longer is;
     /// [`ErrorKind::Config`] if the offset or the timestamp is negative.
     pub fn seek(&self, partition: &TopicPartition, to: StartOffset) -> Result<()> {
         if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = to {
@@ -38,16 +38,17 @@ impl Consumer {
         Ok(())
     }
 
-    /// Fetches and gives no records of these partitions before they are [resumed](Self::resume). What was fetched already is
-    /// kept; the partitions stay ours. A partition that is given up and comes back is not paused.
+    /// Stops fetching and returning records of these partitions until they are
+    /// [resumed](Self::resume). Queued records stay queued, and the partitions stay assigned. A
+    /// partition that is revoked and assigned again is not paused.
     ///
     /// # Errors
-    /// [`ErrorKind::GroupMembership`] if one is not ours by what [`recv`](Self::recv) has told, or not any more: none is paused.
+    /// [`ErrorKind::GroupMembership`] if [`recv`](Self::recv) has not reported one as assigned, or it no longer is: none is paused.
     pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.set_paused(partitions, true)
     }
 
-    /// Goes on with partitions that are [paused](Self::pause); first comes what was kept.
+    /// Resumes [paused](Self::pause) partitions, with their queued records first.
     ///
     /// # Errors
     /// As [`pause`](Self::pause).
@@ -55,7 +56,7 @@ impl Consumer {
         self.set_paused(partitions, false)
     }
 
-    /// The partitions that are paused.
+    /// Returns the paused partitions.
     pub fn paused(&self) -> Vec<TopicPartition> {
         self.events.paused()
     }
@@ -76,28 +77,29 @@ impl Consumer {
         })
     }
 
-    /// Where the log of a partition that is ours begins and ends, as of its last fetch; none before the first.
+    /// Returns the watermarks of an assigned partition as of its last fetch; none before the first.
     pub fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
         self.events.watermarks(partition)
     }
 
-    /// How many offsets that can be read lie behind the [`position`](Self::position) of a partition that is ours, as of its
-    /// last fetch; none before the first.
+    /// Returns the number of readable offsets after the [`position`](Self::position) of an assigned
+    /// partition, as of its last fetch; none before the first.
     pub fn lag(&self, partition: &TopicPartition) -> Option<i64> {
-        lag(self.watermarks(partition), self.position(partition), self.isolation_level)
+        let (watermarks, position) = (self.watermarks(partition)?, self.position(partition)?);
+        Some(watermarks.lag(position, self.isolation_level))
     }
 
-    /// The offsets at which the logs of partitions begin, whether they are ours or not.
+    /// Returns the offsets at which the logs of partitions begin, assigned or not.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if one does not exist; [`ErrorKind::Timeout`] if one has no leader that answers within the
+    /// [`ErrorKind::UnknownTopic`] if one does not exist; [`ErrorKind::Timeout`] if one has no leader that responds within the
     /// request timeout.
     pub async fn beginning_offsets(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
         self.list(partitions, EARLIEST).await
     }
 
-    /// The offsets up to which partitions can be read now, whether they are ours or not: the last stable offset for a reader
-    /// of committed records, else the high watermark.
+    /// Returns the offsets up to which partitions can be read now, assigned or not: the last stable
+    /// offset for `ReadCommitted`, else the high watermark.
     ///
     /// # Errors
     /// As [`beginning_offsets`](Self::beginning_offsets).
@@ -105,8 +107,8 @@ impl Consumer {
         self.list(partitions, LATEST).await
     }
 
-    /// For each partition the first record with the timestamp (milliseconds since 1970) or a later one; none behind the last
-    /// record. The partitions need not be ours.
+    /// Returns, for each partition, the first record with the timestamp (milliseconds since 1970)
+    /// or a later one; none after the last record. The partitions need not be assigned.
     ///
     /// ```no_run
     /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -143,12 +145,4 @@ impl Consumer {
 pub(super) fn negative(p: &TopicPartition, offset: i64) -> Error {
     let what = format!("{p} can't be read from {offset}: offsets and timestamps are not negative");
     Error::new(ErrorKind::Config, what)
-}
-
-/// How many offsets that can be read lie behind a position.
-pub(super) fn lag(marks: Option<Watermarks>, position: Option<i64>, level: IsolationLevel) -> Option<i64> {
-    let marks = marks?;
-    let stable = marks.last_stable_offset.filter(|_| level == IsolationLevel::ReadCommitted);
-    let end = stable.unwrap_or(marks.high_watermark);
-    Some((end - position?).max(0))
 }

@@ -1,19 +1,136 @@
-//! The start of a consumer: what it needs of the cluster is asked for until it is there.
+//! The start of a consumer: what it needs of the cluster is requested until it is there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::Consumer;
+use super::consumer::Consumer;
+use super::event::StartOffset;
+use super::event_queue::EventQueue;
+use super::fetch::partition::StartPosition;
+use super::fetch::tasks::Fetcher;
+use super::group::coordinator_task::{CoordinatorTask, GroupContext};
+use super::lease::Lease;
+use super::metrics::Meter;
+use super::offsets::commits::Outbox;
+use super::offsets::committer::Commands;
 use super::running::RunningConsumer;
+use super::seek::negative;
 use super::status::Status;
 use crate::cluster::{Backoff, Client, Pin};
 use crate::config::ConsumerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, fails_fast};
+use crate::record::TopicPartition;
 
-/// Makes a request of a start again until it works or is answered. An outage stands in the log once, and in the status while it lasts.
-pub(super) struct Retry {
+/// Commands that may wait for the task of the group.
+const COMMAND_QUEUE: usize = 64;
+
+impl Consumer {
+    /// Joins a group: see [`ConsumerBuilder`](super::ConsumerBuilder).
+    pub(super) async fn subscribe(
+        client: &Client,
+        group: &str,
+        topics: &[String],
+        config: ConsumerConfig,
+    ) -> Result<Self> {
+        let mut starting = Starting::new(client, group, topics, config)?;
+        starting.find_topics().await?;
+        let mut consumer = starting.join();
+        let running = Arc::new(consumer.running(group, topics));
+        client.cluster().components().add(&running);
+        consumer.running = Some(running);
+        Ok(consumer)
+    }
+
+    /// Starts the membership, without an entry in the client's health.
+    fn join(mut self, group: &str, topics: &[String], config: ConsumerConfig, pins: Vec<Pin>) -> Self {
+        self.delivered = config.auto_commit_interval.map(|_| Vec::new());
+        self._topics_in_use = pins;
+        let outbox = Arc::<Outbox>::default();
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let context = GroupContext {
+            client: self.client.clone(),
+            config,
+            group: group.into(),
+            topics: topics.iter().cloned().collect(),
+            events: Arc::clone(&self.events),
+            outbox: Arc::clone(&outbox),
+            status: Arc::clone(&self.status),
+            tasks: self.tasks.clone(),
+        };
+        let group_task = CoordinatorTask::new(context, commands);
+        self.fetch_state = Some(group_task.fetch_state());
+        let task = self.cancel.clone().run_until_cancelled_owned(group_task.run());
+        self.tasks.spawn(task);
+        let timeout = self.client.config().request_timeout;
+        self.group = Some(Commands { group: group.into(), sender, outbox, timeout });
+        self
+    }
+
+    /// Reads given partitions without a group: see [`ReaderBuilder`](super::ReaderBuilder).
+    pub(super) async fn assign(
+        client: &Client,
+        partitions: Vec<(TopicPartition, StartOffset)>,
+        config: ConsumerConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        if partitions.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "no partition was given to read"));
+        }
+        let mut consumer = Self::idle(client, &config, "");
+        let mut retry = Retry::new(client, "a consumer without a group".to_owned(), &consumer.status);
+        let mut pins = Vec::new();
+        for (p, start) in &partitions {
+            let topic = retry.run(|| client.cluster().topic(&p.topic, false)).await?;
+            pins.push(client.cluster().pin(&topic.name));
+            if topic.partition(p.partition).is_none() {
+                let what = format!("{p} does not exist: the topic has {} partitions, from 0", topic.partitions.len());
+                return Err(Error::new(ErrorKind::UnknownTopic, what));
+            }
+            if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = start {
+                return Err(negative(p, *offset));
+            }
+        }
+        consumer._topics_in_use = pins;
+        let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
+        consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
+        let leased = |(partition, start)| (Lease { partition, epoch: 1 }, StartPosition::At(start));
+        let partitions: Vec<_> = partitions.into_iter().map(leased).collect();
+        consumer.events.on_assigned(partitions.iter().map(|(lease, _)| lease.clone()));
+        let fetcher = Fetcher::start(client, &config, &consumer.events, &consumer.tasks, None);
+        fetcher.add(partitions);
+        consumer.fetch_state = Some(fetcher.state());
+        consumer.fetcher = Some(fetcher);
+        Ok(consumer)
+    }
+
+    fn idle(client: &Client, config: &ConsumerConfig, group: &str) -> Self {
+        let meter = Meter::new(&client.config().metrics, group);
+        Self {
+            client: client.clone(),
+            isolation_level: config.isolation_level,
+            group: None,
+            events: Arc::new(EventQueue::new(meter.clone())),
+            status: Arc::new(Status::new(meter)),
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            fetcher: None,
+            fetch_state: None,
+            delivered: None,
+            running: None,
+            _topics_in_use: Vec::new(),
+        }
+    }
+}
+
+/// Retries a request of a start until it works or its error is final. An outage is logged once, and
+/// in the status while it lasts.
+struct Retry {
     /// The consumer, for the log.
     name: String,
     client: Client,
@@ -23,16 +140,16 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    pub(super) fn new(client: &Client, name: String, status: &Arc<Status>) -> Self {
+    fn new(client: &Client, name: String, status: &Arc<Status>) -> Self {
         let (client, status, backoff) = (client.clone(), Arc::clone(status), client.cluster().backoff());
         Self { name, client, status, outage: Outage::default(), backoff }
     }
 
-    /// Returns what `attempt` gives in the end.
+    /// Returns the first success of `attempt`.
     ///
     /// # Errors
     /// Those of an attempt that are [answers](fails_fast).
-    pub(super) async fn run<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> Result<T>
+    async fn run<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -53,10 +170,10 @@ impl Retry {
     fn failed(&mut self, error: &Error) {
         if let Some(lasted) = self.outage.record_failure(Instant::now().into_std(), error) {
             let name = &self.name;
-            tracing::warn!(error = %error.full(), "{name} can't start, {lasted}; it is tried again");
+            tracing::warn!(error = %error.full(), "{name} can't start, {lasted}; it is retried");
         }
         self.client.config().metrics.failed("consumer", error.kind());
-        self.status.trouble(self.outage.ongoing());
+        self.status.set_outage(self.outage.ongoing());
     }
 
     fn worked(&mut self) {
@@ -64,15 +181,16 @@ impl Retry {
         if let Some(lasted) = self.outage.record_recovery(Instant::now().into_std()) {
             tracing::warn!("{} can start, after {lasted}", self.name);
         }
-        self.status.trouble(None);
+        self.status.set_outage(None);
     }
 }
 
-/// A member of a group that has yet to join it. The client's health shows it as `joining`, with what it waits for.
+/// A member that has yet to join its group. The client's health shows it as `joining`, with what it
+/// waits for.
 pub(crate) struct Starting {
     retry: Retry,
     config: ConsumerConfig,
-    /// Without tasks.
+    /// Has no tasks yet.
     consumer: Consumer,
     running: Arc<RunningConsumer>,
     pins: Vec<Pin>,
@@ -93,7 +211,7 @@ impl Starting {
             return Err(Error::new(ErrorKind::Config, format!("group {group:?} was given no topic to subscribe to")));
         }
         let consumer = Consumer::idle(client, &config, group);
-        let running = Arc::new(RunningConsumer::new(group, topics, &consumer));
+        let running = Arc::new(consumer.running(group, topics));
         client.cluster().components().add(&running);
         let retry = Retry::new(client, format!("group {group:?}"), &consumer.status);
         Ok(Self { retry, config, consumer, running, pins: Vec::new() })
@@ -119,7 +237,7 @@ impl Starting {
         self.retry.run(attempt).await
     }
 
-    /// Joins the group. The client's health no longer shows it.
+    /// Joins the group. The client's health no longer shows it as starting.
     pub(crate) fn join(self) -> Consumer {
         let Self { config, consumer, running, pins, .. } = self;
         consumer.join(&running.group, &running.topics, config, pins)

@@ -1,4 +1,4 @@
-//! How a consumer is, for whoever asks.
+//! State of a consumer, for the application, health and metrics.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -21,17 +21,17 @@ use crate::record::TopicPartition;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ConsumerState {
-    /// It looks for the coordinator, or waits for the group to share out partitions.
+    /// It looks for the coordinator, or waits for a rebalance.
     #[default]
     Joining,
-    /// It has its partitions, perhaps none; a consumer without a group always has.
+    /// It has its partitions, perhaps none. A consumer without a group is always in this state.
     Member,
     /// It was closed, or ended with an error.
     Closed,
 }
 
 impl ConsumerState {
-    /// `joining`, `member` or `closed`.
+    /// Returns `joining`, `member` or `closed`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Joining => "joining",
@@ -47,7 +47,7 @@ impl fmt::Display for ConsumerState {
     }
 }
 
-/// Shared between the tasks of a consumer and its front.
+/// State shared between a consumer and its tasks.
 #[derive(Debug)]
 pub(crate) struct Status {
     inner: Lock<Inner>,
@@ -58,14 +58,14 @@ pub(crate) struct Status {
 #[derive(Debug, Default)]
 struct Inner {
     state: ConsumerState,
-    /// When it came to be in that state; none before the first change.
+    /// Start of the state; none before the first change.
     entered: Option<Instant>,
     member_id: Option<String>,
     generation: Option<i32>,
     assignment: BTreeSet<TopicPartition>,
     committed: HashMap<TopicPartition, OffsetAndMetadata>,
-    /// What keeps it from its group.
-    trouble: Option<OngoingOutage>,
+    /// Outage of the membership.
+    outage: Option<OngoingOutage>,
 }
 
 impl Inner {
@@ -101,12 +101,12 @@ impl Status {
         self.inner.lock()
     }
 
-    /// Nothing, once it is closed: a task that has yet to see that comes too late.
+    /// Returns the state, unless the consumer is closed: a task may not have seen that yet.
     fn open(&self) -> Option<MutexGuard<'_, Inner>> {
         Some(self.lock()).filter(|s| s.state != ConsumerState::Closed)
     }
 
-    /// What is ours stays ours, if the group rebalances cooperatively.
+    /// Enters `joining`. A member that rebalances cooperatively keeps its partitions.
     pub(crate) fn joining(&self) {
         let Some(mut s) = self.open() else { return };
         s.enter(ConsumerState::Joining, &self.meter);
@@ -121,19 +121,19 @@ impl Status {
         s.assign(added, &self.meter);
     }
 
-    /// Reads without a group.
+    /// Enters `member` without a group.
     pub(crate) fn alone(&self, partitions: &[TopicPartition]) {
         let Some(mut s) = self.open() else { return };
         s.enter(ConsumerState::Member, &self.meter);
         s.assign(partitions, &self.meter);
     }
 
-    /// These are not ours any more, `lost` if that was none of our doing; the group shares out anew.
-    pub(crate) fn gone(&self, partitions: &[TopicPartition], lost: bool) {
+    /// Removes partitions, `lost` if the member did not give them back.
+    pub(crate) fn unassigned(&self, partitions: &[TopicPartition], lost: bool) {
         let s = &mut *self.lock();
         for p in partitions {
             if s.assignment.remove(p) {
-                self.meter.gone(p, lost);
+                self.meter.unassigned(p, lost);
             }
             s.committed.remove(p);
         }
@@ -143,11 +143,11 @@ impl Status {
         let mut s = self.lock();
         let id = s.member_id.take();
         s.enter(ConsumerState::Closed, &self.meter);
-        s.assignment.iter().for_each(|p| self.meter.gone(p, false));
+        s.assignment.iter().for_each(|p| self.meter.unassigned(p, false));
         *s = Inner { state: ConsumerState::Closed, entered: s.entered, member_id: id, ..Inner::default() };
     }
 
-    /// Offsets that the group has, of partitions that are ours.
+    /// Records committed offsets of assigned partitions.
     pub(crate) fn committed(&self, offsets: &HashMap<TopicPartition, OffsetAndMetadata>) {
         let s = &mut *self.lock();
         let ours = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
@@ -155,21 +155,21 @@ impl Status {
         s.committed.extend(ours.map(|(p, offset)| (p.clone(), offset.clone())));
     }
 
-    /// What keeps it from its group, or no longer does.
-    pub(crate) fn trouble(&self, trouble: Option<OngoingOutage>) {
-        self.lock().trouble = trouble;
+    /// Sets the outage of the membership.
+    pub(crate) fn set_outage(&self, outage: Option<OngoingOutage>) {
+        self.lock().outage = outage;
     }
 
-    /// What keeps it from its group, while that is so.
-    pub(crate) fn current_trouble(&self) -> Option<OngoingOutage> {
-        self.lock().trouble.clone()
+    /// Returns the outage of the membership.
+    pub(crate) fn outage(&self) -> Option<OngoingOutage> {
+        self.lock().outage.clone()
     }
 
     pub(crate) fn state(&self) -> ConsumerState {
         self.lock().state
     }
 
-    /// Returns the state, and for how long it has been that.
+    /// Returns the state, and the time since it was entered.
     pub(crate) fn state_for(&self) -> (ConsumerState, Duration) {
         let s = self.lock();
         (s.state, s.entered.unwrap_or(self.began).elapsed())

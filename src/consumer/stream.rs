@@ -1,5 +1,5 @@
-//! Other ways than events to take records from a consumer: as a [`Stream`] of single ones, and in batches, as `poll` of
-//! other clients gives them. Both answer the group's news themselves.
+//! Other ways to read than events: a [`Stream`] of single records, and batches as `poll` of other
+//! clients returns them. Both handle assignment events themselves.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FusedStream, Stream};
 use tokio::time::Instant;
 
-use super::Consumer;
+use super::consumer::Consumer;
 use super::event::{ConsumerEvent, Message, Records};
 use super::offsets::committer::Committer;
 use super::status::ConsumerState;
@@ -20,12 +20,14 @@ use crate::error::Result;
 use crate::record::{Record, TopicPartition};
 
 impl Consumer {
-    /// Waits for records, for at most `timeout`, and gives all that are there: several partitions' at once, and none when the
-    /// time is over. What is there at once is bounded by [`prefetch_bytes`](crate::ConsumerConfig::prefetch_bytes).
+    /// Waits for records, for at most `timeout`, and returns all that are queued: of several
+    /// partitions, or none after the timeout.
+    /// [`prefetch_bytes`](crate::ConsumerConfig::prefetch_bytes) bounds them.
     ///
-    /// Asking again says that what was given before is handled: then partitions that the group asks back are given up at once, and
-    /// [`auto_commit_interval`](crate::ConsumerConfig::auto_commit_interval), if it is set, commits them. Without it, commit before the next
-    /// call. A program that has to finish or cancel something before it gives a partition up takes [`recv`](Self::recv) instead.
+    /// The next call counts the records returned before as handled: revoked partitions are released
+    /// at once, and [`auto_commit_interval`](crate::ConsumerConfig::auto_commit_interval), if it is
+    /// set, commits them. Without it, commit before the next call. An application that has to
+    /// finish or cancel work before a partition is revoked uses [`recv`](Self::recv) instead.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -59,7 +61,7 @@ impl Consumer {
                     all.iter().for_each(|records| self.on_delivered(records));
                     return Ok(all);
                 }
-                Some(Ok(_)) => {} // a revocation ends with its drop
+                Some(Ok(_)) => {} // dropping a revocation ends it
                 Some(Err(e)) => return Err(e),
                 None => {
                     if tokio::time::timeout_at(deadline, self.events.ready()).await.is_err() {
@@ -70,13 +72,13 @@ impl Consumer {
         }
     }
 
-    /// Gives records one by one.
+    /// Returns a stream of single records.
     pub fn into_stream(self) -> MessageStream {
         MessageStream { consumer: self, current: None, waiting: None, done: false }
     }
 }
 
-/// Records one by one, from [`Consumer::into_stream`]. It ends behind the error that ends the consumer.
+/// Records one by one, from [`Consumer::into_stream`]. Ends after the error that ends the consumer.
 ///
 /// ```no_run
 /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -86,25 +88,27 @@ impl Consumer {
 /// while let Some(message) = messages.next().await {
 ///     let message = message?;
 ///     println!("{}/{} at {}", message.topic, message.partition, message.offset);
-///     messages.committer().commit_message(&message); // goes on behind us; await it to be sure
+///     messages.committer().commit_message(&message); // runs in the background; await it to be sure
 /// }
 /// messages.close().await
 /// # }
 /// ```
 ///
 /// # Rebalances
-/// Asking for the next record says that those given before are handled. So partitions that the group asks back are given up
-/// when the program asks for the next record: what was asked to be committed until then is committed, what is left of the
-/// partition in this stream is discarded, and reading the others goes on. A program that asks for more before it has handled
-/// what it has (`buffer_unordered`, for example) may see such a record handled by the next owner as well, and its own commit of it
-/// refused with [`ErrorKind::GroupMembership`](crate::ErrorKind::GroupMembership). Where that matters, use a [`Processor`](crate::Processor), or
-/// [`recv`](Consumer::recv), which leaves the time of giving up to the program.
+/// Polling the next record counts those before it as handled. So that poll releases revoked partitions:
+/// commits started until then are made, the rest of the partition in this stream is dropped, and the
+/// others are read on. An application that polls before it has handled a record (`buffer_unordered`,
+/// for example) may see the next owner handle that record as well, and its own commit refused with
+/// [`ErrorKind::GroupMembership`](crate::ErrorKind::GroupMembership). Where that matters, use a
+/// [`Processor`](crate::Processor), or [`recv`](Consumer::recv), with which the application decides
+/// when a partition is released.
 ///
-/// A program that does not come back for more within [`max_poll_interval`](crate::ConsumerConfig::max_poll_interval) of a record
-/// loses its partitions to other members until it does. One that was told to wait counts as waiting.
+/// An application that does not poll within [`max_poll_interval`](crate::ConsumerConfig::max_poll_interval)
+/// of a record loses its partitions to other members until it does. While a poll is pending, the
+/// interval does not run.
 ///
 /// # Errors
-/// Those of [`recv`](Consumer::recv), as items. Trouble with one partition does not end the stream.
+/// Those of [`recv`](Consumer::recv), as items. An error of one partition does not end the stream.
 ///
 /// # Cancellation
 /// Dropping a future that waits for the next item loses none.
@@ -112,33 +116,34 @@ impl Consumer {
 pub struct MessageStream {
     consumer: Consumer,
     current: Option<Current>,
-    /// For something to come; here for its waker.
+    /// Future of the next event, which keeps the waker.
     waiting: Option<BoxFuture<'static, ()>>,
-    /// Behind the last error.
+    /// True after the last error.
     done: bool,
 }
 
-/// What is left of a batch.
+/// Rest of a batch.
 struct Current {
-    /// Without its records.
+    /// The batch without its records.
     batch: Records,
     left: vec::IntoIter<Record>,
 }
 
 impl MessageStream {
-    /// Commits what this stream has given, see [`Committer::commit_message`]; cheap, for any task.
+    /// Returns a handle to commit records of this stream, see [`Committer::commit_message`]. Cheap,
+    /// for any task.
     pub fn committer(&self) -> Committer {
         self.consumer.committer()
     }
 
-    /// The consumer behind it, to ask for its assignment and state, and to move or pause partitions. Its
-    /// [`position`](Consumer::position) is behind the batch of which the stream gives single records; a pause counts from there
-    /// on, a seek at once.
+    /// Returns the consumer, for its assignment and state, and to seek or pause partitions. Its
+    /// [`position`](Consumer::position) is after the batch whose records the stream returns one by
+    /// one: a pause counts from there, a seek at once.
     pub fn consumer(&self) -> &Consumer {
         &self.consumer
     }
 
-    /// See [`Consumer::close`].
+    /// Closes the consumer, see [`Consumer::close`].
     ///
     /// # Errors
     /// Those of [`Consumer::close`].
@@ -146,22 +151,22 @@ impl MessageStream {
         self.consumer.close().await
     }
 
-    /// The next record of the batch in hand.
+    /// Returns the next record of the current batch.
     fn take(&mut self) -> Option<Message> {
         let Current { batch, left } = self.current.as_mut()?;
         let record = left.next();
-        if let Some(given) = &mut self.consumer.delivered {
+        if let Some(delivered) = &mut self.consumer.delivered {
             let next = record.as_ref().filter(|_| !left.as_slice().is_empty()).map(|r| r.offset + 1);
-            given.push(batch.handled(next.unwrap_or(batch.next_offset)));
+            delivered.push(batch.handled(next.unwrap_or(batch.next_offset)));
         }
         let Some(record) = record else {
-            self.current = None; // its bytes are given back
+            self.current = None; // returns its memory
             return None;
         };
         Some(batch.message(record))
     }
 
-    fn give_up(&mut self, partitions: &[TopicPartition]) {
+    fn drop_batch_of(&mut self, partitions: &[TopicPartition]) {
         self.current = self.current.take().filter(|c| !partitions.contains(&c.batch.topic_partition()));
     }
 }
@@ -194,8 +199,8 @@ impl Stream for MessageStream {
                     let left = std::mem::take(&mut batch.records).into_iter();
                     this.current = Some(Current { batch, left });
                 }
-                Some(Ok(ConsumerEvent::Revoked(revocation))) => this.give_up(&revocation.partitions),
-                Some(Ok(ConsumerEvent::Lost(partitions))) => this.give_up(&partitions),
+                Some(Ok(ConsumerEvent::Revoked(revocation))) => this.drop_batch_of(&revocation.partitions),
+                Some(Ok(ConsumerEvent::Lost(partitions))) => this.drop_batch_of(&partitions),
                 Some(Ok(ConsumerEvent::Assigned(_))) => {}
                 Some(Err(e)) => {
                     this.done = this.consumer.state() == ConsumerState::Closed;

@@ -110,7 +110,7 @@ mod tests {
             last_stable_offset: None,
             read_committed: false,
             epoch: 1,
-            _held: None,
+            _memory: None,
         }
     }
 

@@ -22,7 +22,7 @@ fn push_of(events: &EventQueue, lease: &Lease, next_offset: i64) {
         last_stable_offset: None,
         read_committed: false,
         epoch: lease.epoch,
-        _held: None,
+        _memory: None,
     };
     events.push_records(lease, records);
 }
@@ -42,7 +42,7 @@ fn describe(event: &Result<ConsumerEvent>) -> String {
     }
 }
 
-/// What the program sees, in short words; it drops what it gets.
+/// Pops all events and describes them.
 fn pop_all(events: &EventQueue) -> Vec<String> {
     std::iter::from_fn(|| events.pop()).take(10).map(|e| describe(&e)).collect()
 }
@@ -55,7 +55,7 @@ fn revoke(events: &EventQueue, partitions: &[i32]) -> CancellationToken {
 }
 
 #[test]
-fn records_come_behind_their_assignment_and_never_of_an_old_one() {
+fn records_follow_their_assignment_and_not_an_old_one() {
     let events = EventQueue::default();
     events.on_assigned([lease(0, 1)]);
     push(&events, 1, 5);
@@ -67,9 +67,9 @@ fn records_come_behind_their_assignment_and_never_of_an_old_one() {
     let drained = revoke(&events, &[0]);
     push(&events, 1, 7);
     let Some(Ok(ConsumerEvent::Revoked(revocation))) = events.pop() else { panic!("not revoked") };
-    assert!(events.pop().is_none(), "what was not delivered is discarded");
+    assert!(events.pop().is_none(), "undelivered records are dropped");
     assert!(!drained.is_cancelled());
-    assert!(events.reported().holds(&lease(0, 1)), "what ended may be committed");
+    assert!(events.reported().holds(&lease(0, 1)), "what was handled may be committed");
     drop(revocation);
     assert!(drained.is_cancelled());
     events.on_revoked(&[t(0)]);
@@ -79,7 +79,7 @@ fn records_come_behind_their_assignment_and_never_of_an_old_one() {
 }
 
 #[test]
-fn partitions_come_and_go_while_others_are_read_on() {
+fn revocations_leave_other_partitions_alone() {
     let events = EventQueue::default();
     events.on_assigned([lease(0, 1), lease(1, 1), lease(2, 1)]);
     for p in 0..3 {
@@ -103,7 +103,7 @@ fn partitions_come_and_go_while_others_are_read_on() {
     events.on_revoked(&[t(1)]);
     events.on_assigned([]);
     assert_eq!(pop_all(&events), ["assigned ", "2 to 8"]);
-    // It comes back: only what is of the new lease counts.
+    // Assigned again: only records of the new lease count.
     events.on_assigned([lease(1, 4)]);
     push_of(&events, &lease(1, 1), 7);
     push_of(&events, &lease(1, 4), 11);
@@ -112,7 +112,7 @@ fn partitions_come_and_go_while_others_are_read_on() {
 }
 
 #[test]
-fn an_assignment_that_no_one_saw_was_never_there() {
+fn an_unreported_assignment_is_never_reported() {
     let events = EventQueue::default();
     events.on_assigned([lease(0, 1)]);
     assert!(revoke(&events, &[0]).is_cancelled(), "there is nothing to drain");
@@ -123,7 +123,7 @@ fn an_assignment_that_no_one_saw_was_never_there() {
 }
 
 #[test]
-fn a_revocation_that_no_one_saw_in_time_is_a_loss() {
+fn an_unreported_revocation_is_a_loss() {
     let events = EventQueue::default();
     events.on_assigned([lease(0, 1)]);
     pop_all(&events);
@@ -143,13 +143,13 @@ fn a_revocation_that_no_one_saw_in_time_is_a_loss() {
     let drained = revoke(&events, &[1]);
     let Some(Ok(ConsumerEvent::Revoked(revocation))) = events.pop() else { panic!("not revoked") };
     events.on_lost(&[t(1)]);
-    assert_eq!(pop_all(&events), ["lost 1"], "in the midst of the drain");
+    assert_eq!(pop_all(&events), ["lost 1"], "during the drain");
     drop(revocation);
     assert!(drained.is_cancelled());
 }
 
 #[test]
-fn the_end_comes_behind_the_news_and_stays() {
+fn the_closing_error_follows_assignment_events() {
     let events = EventQueue::default();
     events.on_assigned([lease(0, 1)]);
     push(&events, 1, 5);
@@ -165,12 +165,12 @@ fn the_end_comes_behind_the_news_and_stays() {
 }
 
 #[test]
-fn what_is_handled_counts_until_it_is_given_up() {
+fn handled_offsets_count_until_revocation() {
     let events = EventQueue::default();
     let at = OffsetAndMetadata::new;
     events.on_assigned([lease(0, 1), lease(1, 1)]);
     events.mark_handled(lease(0, 1), at(3));
-    assert_eq!(events.handled_offsets(), [], "the program does not know it");
+    assert_eq!(events.handled_offsets(), [], "not reported to the application");
     pop_all(&events);
     events.mark_handled(lease(0, 1), at(5));
     events.mark_handled(lease(1, 1), at(7));
@@ -180,7 +180,7 @@ fn what_is_handled_counts_until_it_is_given_up() {
     events.on_revoke(&[t(0)], Instant::now() + Duration::from_secs(1), CancellationToken::new());
     pop_all(&events);
     events.mark_handled(lease(0, 1), at(6));
-    assert_eq!(events.handled_offsets()[0], (lease(0, 1), at(6)), "it is drained, not gone");
+    assert_eq!(events.handled_offsets()[0], (lease(0, 1), at(6)), "it is drained, not revoked");
     events.on_revoked(&[t(0)]);
     events.on_lost(&[t(1)]);
     pop_all(&events);

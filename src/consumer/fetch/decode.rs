@@ -1,4 +1,4 @@
-//! From what a fetch brought of a partition to its records.
+//! Decodes the bytes fetched from a partition into records.
 
 use std::collections::HashSet;
 
@@ -8,24 +8,25 @@ use kafka_protocol::messages::fetch_response::AbortedTransaction;
 use crate::error::{Error, ErrorKind};
 use crate::record::{BATCH_HEADER_BYTES, BufferPool, Record, RecordBatch, decode_batches, is_compressed};
 
-/// What is in the bytes of a partition.
+/// Records decoded from the bytes of a partition.
 #[derive(Debug)]
 pub(crate) struct DecodedFetch {
     pub(crate) records: Vec<Record>,
-    /// The offset to go on at.
+    /// Offset to fetch next.
     pub(crate) next_offset: i64,
-    /// Of the leader that wrote what was passed; none if nothing was, -1 if the batches don't tell.
+    /// Leader epoch of the batches; none if there was no batch, -1 if they have none.
     pub(crate) leader_epoch: Option<i32>,
-    /// Bytes of those that came that were passed.
+    /// Bytes of the input that were decoded or skipped.
     pub(crate) used_bytes: usize,
-    /// Bytes that the records keep in memory, besides those that came.
+    /// Bytes of memory that the records take besides the input.
     pub(crate) decoded_bytes: usize,
-    /// Batches that were opened, and their size without compression.
+    /// Number of decoded batches.
     pub(crate) batches: u32,
+    /// Size of the decoded batches without compression.
     pub(crate) uncompressed: usize,
-    /// Why what follows can't be read.
+    /// Error of the batch after them.
     pub(crate) error: Option<Error>,
-    /// For what follows.
+    /// State for the rest of the input.
     pub(crate) aborted: Option<AbortedTransactions>,
 }
 
@@ -45,35 +46,36 @@ impl DecodedFetch {
     }
 }
 
-/// How much may be decoded, in bytes.
+/// Limits of one decoding, in bytes.
 #[derive(Debug)]
 pub(crate) struct DecodeLimits {
     pub(crate) max_decompressed: usize,
     pub(crate) max_memory: usize,
-    /// Offset that the broker says the log ends at: what is behind it has a wrong offset, for no checksum covers that.
+    /// End of the log by the response. A batch beyond it has a wrong offset, which no checksum
+    /// covers.
     pub(crate) log_end: i64,
-    /// Where to open batches.
-    pub(crate) spare: BufferPool,
+    /// Buffers to decompress into.
+    pub(crate) buffers: BufferPool,
 }
 
-/// Knows which batches are of transactions that were aborted, in the order of the log: a producer's batches count as aborted
-/// from the first offset that the broker told of its transaction to the marker that ends it.
+/// Finds the batches of aborted transactions, in the order of the log: a producer's batches are
+/// aborted from the first offset of its transaction in the response to the marker that ends it.
 #[derive(Debug)]
 pub(crate) struct AbortedTransactions {
-    /// Still to come, the first one last.
+    /// Transactions that begin later, the first one last.
     pending: Vec<(i64, i64)>,
     aborted_producers: HashSet<i64>,
 }
 
 impl AbortedTransactions {
-    /// From what a broker told of the aborted transactions among the records it sent.
-    pub(crate) fn new(told: &[AbortedTransaction]) -> Self {
-        let mut pending: Vec<_> = told.iter().map(|a| (a.first_offset, a.producer_id.0)).collect();
+    /// Takes the aborted transactions of a response.
+    pub(crate) fn new(transactions: &[AbortedTransaction]) -> Self {
+        let mut pending: Vec<_> = transactions.iter().map(|a| (a.first_offset, a.producer_id.0)).collect();
         pending.sort_unstable_by(|a, b| b.cmp(a));
         Self { pending, aborted_producers: HashSet::new() }
     }
 
-    /// Whether the records of the next batch were aborted.
+    /// Returns whether the records of the next batch were aborted.
     fn is_aborted(&mut self, batch: &RecordBatch) -> Result<bool, Error> {
         while let Some((_, producer)) = self.pending.last().filter(|(first, _)| *first <= batch.last_offset) {
             self.aborted_producers.insert(*producer);
@@ -90,12 +92,12 @@ impl AbortedTransactions {
     }
 }
 
-/// Takes the records from `offset` on: a fetch brings whole batches, so it may begin before it. Markers of transactions are
-/// no records, but they move the position, as do offsets whose records compaction has taken, and, where only committed records
-/// are asked for, those that were `aborted`.
+/// Decodes the records from `offset` on: a fetch returns whole batches, so the first may begin
+/// before it. Transaction markers are no records but move the position, as do offsets that
+/// compaction has removed and, for `read_committed`, records that were `aborted`.
 ///
-/// It ends where another leader has begun to write, and behind the batch with which the records take as much memory as there is
-/// `room` for; what follows is for the next fetch.
+/// Stops where another leader epoch begins, and after the batch with which the records take
+/// `max_memory`; the rest is decoded or fetched later.
 pub(crate) fn decode_fetch(
     bytes: Bytes,
     offset: i64,
@@ -109,7 +111,7 @@ pub(crate) fn decode_fetch(
     while let Some(batch) = batches.next() {
         let taken = batch.and_then(|batch| {
             let skip = aborted.as_mut().map_or(Ok(false), |a| a.is_aborted(&batch))? || batch.is_control;
-            // Brokers send batches in order: one that is not brings nothing new, and must not take the position back.
+            // Batches come in order: an older one brings nothing new and must not move the position back.
             if batch.last_offset < out.next_offset {
                 return Ok(Some(0));
             }
@@ -120,7 +122,7 @@ pub(crate) fn decode_fetch(
             if *out.leader_epoch.get_or_insert(epoch) != epoch {
                 return Ok(None);
             }
-            let size = if skip { 0 } else { read_batch(&batch, &limits.spare, &mut out)? };
+            let size = if skip { 0 } else { read_batch(&batch, &limits.buffers, &mut out)? };
             out.next_offset = batch.last_offset + 1;
             Ok(Some(size))
         });
@@ -128,8 +130,8 @@ pub(crate) fn decode_fetch(
             Ok(Some(size)) => {
                 out.decoded_bytes += if compressed { size } else { 0 };
                 out.used_bytes = wire - batches.rest();
-                let came = if compressed { 0 } else { out.used_bytes };
-                if came + out.decoded_bytes + out.records.len() * size_of::<Record>() >= limits.max_memory {
+                let input = if compressed { 0 } else { out.used_bytes };
+                if input + out.decoded_bytes + out.records.len() * size_of::<Record>() >= limits.max_memory {
                     break;
                 }
             }
@@ -144,7 +146,7 @@ pub(crate) fn decode_fetch(
         out.used_bytes = wire;
     }
     out.aborted = aborted;
-    out.records.shrink_to_fit(); // its size is told by the batches one after another, so it grew by guess
+    out.records.shrink_to_fit(); // it grew batch by batch, by doubling
     out.decoded_bytes += out.records.capacity() * size_of::<Record>();
     out
 }
@@ -154,9 +156,10 @@ fn beyond_log_end(batch: &RecordBatch, end: i64) -> Error {
     Error::new(ErrorKind::Corrupt, what)
 }
 
-/// The records of a batch from the position on; gives the size of what they are slices of.
-fn read_batch(batch: &RecordBatch, spare: &BufferPool, out: &mut DecodedFetch) -> Result<usize, Error> {
-    let records = batch.records_using(spare)?;
+/// Appends the records of a batch from the position on. Returns the size of the buffer that they
+/// are slices of.
+fn read_batch(batch: &RecordBatch, buffers: &BufferPool, out: &mut DecodedFetch) -> Result<usize, Error> {
+    let records = batch.records_using(buffers)?;
     let (memory, before) = (records.memory(), out.records.len());
     let outcome = records.read_from_offset(out.next_offset, &mut out.records);
     if outcome.is_err() {

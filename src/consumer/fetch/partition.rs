@@ -1,4 +1,4 @@
-//! Where one partition stands, without I/O.
+//! Fetch state of one partition, without I/O.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,20 +14,21 @@ use crate::consumer::lease::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 
-/// How often in a row a leader may refuse an offset that is inside its log, before that is told.
+/// Number of times in a row that a leader may answer OFFSET_OUT_OF_RANGE to an offset inside its
+/// log before a warning is logged.
 const OUT_OF_RANGE_WARNING: u32 = 3;
 
-/// Where reading a partition begins.
+/// Position from which a partition is read first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartPosition {
-    /// Where the program wants it to.
+    /// The one that the application asked for.
     At(StartOffset),
-    /// At a committed offset; with the leader epoch of the record before it, if that was committed too.
+    /// A committed offset, with the leader epoch of the record before it if that was committed too.
     Committed(i64, Option<i32>),
-    /// Nothing is committed: the policy decides.
+    /// No committed offset: the reset policy decides.
     ByResetPolicy,
-    /// Nothing is committed, and the partition is younger than this consumer: it was not there when the policy was applied to its topic, so
-    /// `latest` begins at its start.
+    /// No committed offset, and the partition was created after this consumer had applied the
+    /// policy to its topic: `latest` means its start.
     NewPartition,
 }
 
@@ -38,7 +39,7 @@ impl From<StartOffset> for StartPosition {
 }
 
 impl StartPosition {
-    /// The offset, where it is known.
+    /// Returns the offset, if it is known.
     pub(crate) fn offset(self) -> Option<i64> {
         match self {
             Self::At(StartOffset::Offset(offset)) | Self::Committed(offset, _) => Some(offset),
@@ -47,13 +48,13 @@ impl StartPosition {
     }
 }
 
-/// Why the policy has to decide where to go on.
+/// Reason to apply the reset policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResetReason {
     OutOfRange(i64),
     NothingCommitted,
-    /// The log was cut below the position: what is there now is not what was read. `end` is where both part, if the leader
-    /// can tell.
+    /// The log was truncated below the position: its records are no longer those that were read.
+    /// `end` is where the two logs diverge, if the leader can tell.
     Truncated {
         position: i64,
         end: Option<i64>,
@@ -68,20 +69,22 @@ impl ResetReason {
         }
     }
 
-    /// For a program that has chosen to decide itself.
+    /// Returns the error for an application without a reset policy.
     pub(super) fn error(self, partition: &Lease, start: i64, end: i64) -> Error {
         let what = match self {
             Self::OutOfRange(offset) => format!("offset {offset} of {partition} is not in its log"),
             Self::NothingCommitted => format!("the group has committed no offset of {partition}"),
             Self::Truncated { position, end: Some(end) } => format!(
-                "the log of {partition} was cut and written anew from offset {end} on, after it was read up to offset {position}"
+                "the log of {partition} was truncated to offset {end} and written again, after it was read up to offset {position}"
             ),
             Self::Truncated { position, end: None } => {
-                format!("the log of {partition} was cut and written anew after it was read up to offset {position}")
+                format!(
+                    "the log of {partition} was truncated and written again, after it was read up to offset {position}"
+                )
             }
         };
         let what = format!(
-            "{what}, which begins at {start} and ends at {end}: it is read no further, for offset_reset is none; seek to an offset \
+            "{what}, which begins at {start} and ends at {end}: it is not read further, since offset_reset is none; seek to an offset \
              of it, or set REDPANDA_AUTO_OFFSET_RESET to earliest or latest"
         );
         Error::new(ErrorKind::OffsetOutOfRange, what)
@@ -90,32 +93,33 @@ impl ResetReason {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Position {
-    /// To be asked for.
+    /// To be resolved by ListOffsets.
     Resolving {
         to: StartOffset,
-        /// The offset where it was, if that can't be read.
+        /// Previous offset, if it was out of range.
         from: Option<i64>,
-        /// Not by the program: nothing else remembers where it will be.
+        /// True if the reset policy chose it: nothing else remembers the resolved offset.
         by_policy: bool,
     },
     At(i64),
-    /// The leader has refused the offset as outside its log. That is so for a moment after an election, too: both ends of the log are asked
-    /// for, the beginning first, before anything is skipped.
+    /// The leader answered OFFSET_OUT_OF_RANGE, which is transient after an election: both ends of
+    /// the log are listed, the beginning first, before anything is skipped.
     CheckingRange {
         offset: i64,
         start: Option<i64>,
     },
-    /// No policy says where to go on. The program will be told with the beginning, then the end of the log, to be asked for.
+    /// No policy applies. Both ends of the log are listed, the beginning first, for the error that
+    /// the application gets.
     NoResetPolicy {
         why: ResetReason,
         start: Option<i64>,
     },
-    /// The program has been told: it has to seek.
+    /// The application has got the error and has to seek.
     AwaitingSeek,
 }
 
 impl Position {
-    /// By the policy, if there is one.
+    /// Returns the position by the policy, if there is one.
     pub(super) fn reset(policy: Option<StartOffset>, why: ResetReason) -> Self {
         match policy {
             Some(to) => Self::Resolving { to, from: why.position(), by_policy: true },
@@ -130,7 +134,7 @@ impl Position {
         }
     }
 
-    /// What is to be asked of the leader before reading can go on.
+    /// Returns the offset to list before fetching can go on.
     pub(super) fn offset_to_list(self) -> Option<StartOffset> {
         match self {
             Self::Resolving { to, .. } => Some(to),
@@ -145,16 +149,16 @@ impl Position {
     }
 }
 
-/// What a fetch asked for a partition.
+/// A partition of the last fetch request that named it, or polled it through a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SentFetch {
     pub(super) broker: i32,
-    /// Of the partition when it was asked.
+    /// Version of the position in that request.
     pub(super) position_version: u64,
     pub(super) what: FetchFrom,
 }
 
-/// What a broker's fetch session remembers of a partition.
+/// A partition of a broker's fetch session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionEntry {
     pub(super) broker: i32,
@@ -164,49 +168,48 @@ pub(super) struct SessionEntry {
 
 #[derive(Debug)]
 pub(super) struct PartitionState {
-    /// Of its lease.
+    /// Epoch of its lease.
     pub(super) epoch: u64,
-    /// Counts seeks: answers to what was asked before count for nothing.
+    /// Number of moves of the position: responses to requests from before the last one are ignored.
     pub(super) position_version: u64,
     pub(super) position: Position,
-    /// The leader epoch of the last record before the position, if known.
+    /// Leader epoch of the last record before the position, if known.
     pub(super) read_epoch: Option<i32>,
-    /// Whether the leader is to be asked if what was read is still in its log (KIP-320).
+    /// True if the leader must confirm that its log still holds what was read (KIP-320).
     pub(super) needs_validation: bool,
-    /// Not to be fetched for now.
     pub(super) paused: bool,
     pub(super) leader: Option<i32>,
     pub(super) leader_epoch: i32,
-    /// The replica to fetch from instead of the leader, and until when (KIP-392).
+    /// Replica to fetch from instead of the leader, and until when (KIP-392).
     pub(super) preferred: Option<(i32, Instant)>,
     pub(super) topic_id: Option<Uuid>,
     pub(super) in_flight: bool,
-    /// What the last fetch asked for.
     pub(super) last_fetch: Option<SentFetch>,
-    /// What a broker's fetch session remembers of it.
+    /// Its entry in a broker's fetch session.
     pub(super) session_entry: Option<SessionEntry>,
     pub(super) retry_at: Option<Instant>,
     pub(super) backoff: Backoff,
-    /// Whether its present trouble has been told.
+    /// True if the present error was reported.
     pub(super) error_reported: bool,
-    /// How often its position was refused as outside the log and found inside, in a row.
+    /// Number of OFFSET_OUT_OF_RANGE answers in a row for an offset inside the log.
     pub(super) out_of_range_count: u32,
-    /// Whether a fetch has been answered: an empty partition tells its end once.
+    /// True after the first response: the end of an empty partition is reported once.
     pub(super) has_response: bool,
-    /// The end of what can be read, as of the last response.
+    /// End of the readable log as of the last response.
     pub(super) end: i64,
+    /// Bytes of memory that its records take.
     pub(super) buffered: Arc<AtomicUsize>,
-    /// What a fetched byte takes in memory, in sixteenths.
+    /// Memory per fetched byte, in sixteenths.
     pub(super) decode_ratio_16ths: usize,
-    /// Bytes of a response per offset; 0 if none has come yet.
+    /// Bytes on the wire per offset; 0 before the first records.
     pub(super) bytes_per_offset: usize,
-    /// When it last brought something; who waits longest is asked for first.
+    /// Number of the fetch that last brought records; the lowest is fetched first.
     pub(super) last_served: u64,
 }
 
 impl PartitionState {
-    pub(super) fn new(lease: &Lease, begin: StartPosition, policy: Option<StartOffset>, backoff: Backoff) -> Self {
-        let (position, read_epoch) = match begin {
+    pub(super) fn new(lease: &Lease, start: StartPosition, policy: Option<StartOffset>, backoff: Backoff) -> Self {
+        let (position, read_epoch) = match start {
             StartPosition::At(at) => (Position::start_at(at), None),
             StartPosition::Committed(offset, leader_epoch) => (Position::At(offset), leader_epoch),
             StartPosition::ByResetPolicy => (Position::reset(policy, ResetReason::NothingCommitted), None),
@@ -242,45 +245,45 @@ impl PartitionState {
         }
     }
 
-    /// Number of bytes of memory that the next fetch may bring.
+    /// Returns the bytes of memory that the next fetch may bring.
     pub(super) fn available_bytes(&self, limits: MemoryLimits) -> usize {
-        let held = self.buffered.load(Ordering::Acquire);
-        match limits.share.saturating_sub(held) {
+        let buffered = self.buffered.load(Ordering::Acquire);
+        match limits.share.saturating_sub(buffered) {
             0 => 0,
             left if limits.free > 0 => left.max(limits.free),
-            left if held == 0 && !limits.exhausted => left,
+            left if buffered == 0 && !limits.exhausted => left,
             _ => 0,
         }
     }
 
-    /// Whether a broker is the one to fetch it from, and it is to be fetched at all.
+    /// Returns whether it is fetched, and from this broker.
     pub(super) fn is_fetched_from(&self, broker: i32) -> bool {
         self.source() == Some(broker) && !self.paused && self.position != Position::AwaitingSeek
     }
 
     pub(super) fn was_last_fetched_from(&self, broker: i32) -> bool {
-        self.last_fetch.is_some_and(|asked| asked.broker == broker)
+        self.last_fetch.is_some_and(|fetch| fetch.broker == broker)
     }
 
-    /// Whether a broker's fetch session remembers it.
+    /// Returns whether it is in a broker's fetch session.
     pub(super) fn is_in_session(&self, broker: i32) -> bool {
-        self.session_entry.is_some_and(|told| told.broker == broker)
+        self.session_entry.is_some_and(|entry| entry.broker == broker)
     }
 
-    pub(super) fn on_fetch_sent(&mut self, asked: SentFetch) {
+    pub(super) fn on_fetch_sent(&mut self, fetch: SentFetch) {
         self.in_flight = true;
-        self.last_fetch = Some(asked);
+        self.last_fetch = Some(fetch);
     }
 
-    /// Number of bytes that wait in the log behind an offset, as far as the last response tells; `bytes_per_offset` stands in for a
-    /// partition of which no record has come yet.
+    /// Returns the bytes in the log after an offset as of the last response; `bytes_per_offset` is
+    /// the estimate for a partition without records yet.
     pub(super) fn backlog_bytes(&self, offset: i64, bytes_per_offset: usize) -> usize {
         let records = if self.has_response { self.end.saturating_sub(offset) } else { 0 };
         let bytes_per_offset = if self.bytes_per_offset > 0 { self.bytes_per_offset } else { bytes_per_offset };
         usize::try_from(records).unwrap_or(0).saturating_mul(bytes_per_offset)
     }
 
-    /// The broker to send its next request to.
+    /// Returns the broker that its next request is sent to.
     pub(super) fn source(&self) -> Option<i32> {
         match (self.position, self.preferred) {
             (Position::At(_), Some((replica, _))) if !self.needs_validation => Some(replica),
@@ -293,7 +296,7 @@ impl PartitionState {
         PartitionRequest { lease, position_version: self.position_version, leader_epoch: self.leader_epoch, what }
     }
 
-    /// Goes on somewhere else: what is under way counts for nothing.
+    /// Moves the position. Responses in flight are ignored.
     pub(super) fn move_to(&mut self, position: Position, read_epoch: Option<i32>) {
         self.position_version += 1;
         self.position = position;
@@ -304,7 +307,6 @@ impl PartitionState {
         self.clear_errors();
     }
 
-    /// All is well with it.
     pub(super) fn clear_errors(&mut self) {
         self.backoff.reset();
         self.retry_at = None;
@@ -312,7 +314,8 @@ impl PartitionState {
         self.out_of_range_count = 0;
     }
 
-    /// Both ends of the log are known of which the position was refused. It stays where it is if it is inside.
+    /// Handles both ends of the log after OFFSET_OUT_OF_RANGE: the position stays if it is inside,
+    /// else the policy applies.
     pub(super) fn on_log_range(
         &mut self,
         lease: &Lease,
@@ -326,7 +329,7 @@ impl PartitionState {
             if self.out_of_range_count == OUT_OF_RANGE_WARNING {
                 tracing::warn!(
                     partition = %lease, position, start, end,
-                    "the leader refuses an offset that is inside its log: it is tried again, and nothing is skipped"
+                    "the leader answers OFFSET_OUT_OF_RANGE to an offset inside its log: the fetch is retried, nothing is skipped"
                 );
             }
             return ResolvedOffset::default();
@@ -344,12 +347,12 @@ impl PartitionState {
             Some(StartOffset::Latest) => end,
             Some(_) => start,
         };
-        tracing::warn!(partition = %lease, position, new, start, end, "the position is outside the log: reading goes on at the new one");
+        tracing::warn!(partition = %lease, position, new, start, end, "the position is outside the log: it is moved by offset_reset");
         self.position = Position::At(new);
         ResolvedOffset { at: Some(new), must_commit: policy == Some(StartOffset::Latest), report: None }
     }
 
-    /// No answer before this time.
+    /// Returns the end of the backoff, if it is not over.
     pub(super) fn backoff_until(&self, now: Instant) -> Option<Instant> {
         self.retry_at.filter(|at| *at > now)
     }

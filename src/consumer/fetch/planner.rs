@@ -1,9 +1,10 @@
-//! What to fetch next from which broker: positions, leaders, budgets and waits of the assigned partitions, without I/O.
+//! Decides what to fetch next from which broker: positions, leaders, memory and backoff of the
+//! assigned partitions, without I/O.
 //!
-//! Partitions come and go one by one while the others are read on. An answer to what was asked under another lease than the
-//! present one counts for nothing.
+//! Partitions are added and removed while the others are fetched. A response to a request under
+//! another lease than the present one is ignored.
 //!
-//! What a fetch names, and how much it may bring, is decided in [`source`](super::source).
+//! [`source`](super::source) decides what a fetch names, and how much it may bring.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,11 +25,11 @@ use crate::error::{Error, ErrorKind, code_name, kind_of};
 use crate::failure::is_final_code;
 use crate::record::TopicPartition;
 
-/// A partition to be asked for.
+/// A partition in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PartitionRequest<T> {
     pub(crate) lease: Lease,
-    /// Counts the seeks before it.
+    /// Version of the position, to recognise a response that a seek has overtaken.
     pub(crate) position_version: u64,
     pub(crate) leader_epoch: i32,
     pub(crate) what: T,
@@ -40,14 +41,15 @@ pub(crate) struct FetchFrom {
     pub(crate) max_bytes: usize,
 }
 
-/// Whether a log still holds what was read before `offset`, whose last record was of leader epoch `epoch`.
+/// Question whether a log still holds what was read before `offset`, whose last record has leader
+/// epoch `epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PositionCheck {
     pub(crate) offset: i64,
     pub(crate) epoch: i32,
 }
 
-/// What to do for a broker.
+/// Next step for a broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     ListOffsets(Vec<PartitionRequest<StartOffset>>),
@@ -55,57 +57,59 @@ pub(crate) enum Plan {
     Fetch(FetchPlan),
     /// Nothing before this time or the next change.
     Wait(Option<Instant>),
-    /// It leads nothing of ours any more.
+    /// No partition is fetched from it.
     Stop,
 }
 
-/// What a refusal asks for.
+/// Consequence of an error code.
 #[derive(Debug, Default)]
 pub(crate) struct FetchError {
-    /// The metadata may be stale.
+    /// True if the metadata may be stale.
     pub(crate) refresh: bool,
-    /// To be told to the program.
+    /// Error for the application.
     pub(crate) report: Option<Error>,
 }
 
-/// What came of an offset that was asked for.
+/// Consequence of an offset from ListOffsets.
 #[derive(Debug, Default)]
 pub(crate) struct ResolvedOffset {
-    /// Where reading goes on.
+    /// The new position.
     pub(crate) at: Option<i64>,
-    /// Whether nothing else remembers that offset: it is the end of the log, by policy.
+    /// True if nothing else remembers that offset: it is the end of the log, by policy.
     pub(crate) must_commit: bool,
-    /// To be told to the program.
+    /// Error for the application.
     pub(crate) report: Option<Error>,
 }
 
-/// What new metadata ask for.
+/// Consequences of new metadata.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeaderChanges {
-    /// Brokers that lead something of ours and that no one fetches from yet.
+    /// Brokers that partitions are to be fetched from and that have no fetch task.
     pub(crate) new_brokers: Vec<i32>,
-    /// Whether something has no leader: ask again.
+    /// True if a partition has no leader: the metadata must be refreshed.
     pub(crate) leaderless: bool,
-    /// Partitions that do not exist, for the first time.
+    /// Partitions that do not exist, each reported once.
     pub(crate) missing: Vec<Lease>,
 }
 
-/// See the module's text.
+/// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct FetchPlanner {
     pub(super) partitions: BTreeMap<TopicPartition, PartitionState>,
     pub(super) budget: Budget,
-    /// Maximum size of a partition's part of a response, and of a response.
+    /// Maximum size of a partition's part of a response.
     pub(super) fetch_bytes: usize,
+    /// Maximum size of a response.
     pub(super) max_bytes: usize,
     /// Maximum time that a broker may wait for records.
     pub(super) max_wait: Duration,
     reset_policy: Option<StartOffset>,
     backoff: Backoff,
-    /// The brokers that a task fetches from.
+    /// Brokers that have a fetch task.
     pub(super) sources: BTreeMap<i32, Source>,
+    /// Number of fetched partitions that brought records.
     fetch_count: u64,
-    /// Bytes per offset of the last response that brought records.
+    /// Bytes per offset of the last response with records.
     pub(super) bytes_per_offset: usize,
 }
 
@@ -125,19 +129,18 @@ impl FetchPlanner {
         }
     }
 
-    /// From now on these are read too; they have no leader before [`apply_metadata`](Self::apply_metadata).
+    /// Adds partitions; they have no leader before [`apply_metadata`](Self::apply_metadata).
     pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, impl Into<StartPosition>)>) {
-        for (lease, begin) in partitions {
-            let state = PartitionState::new(&lease, begin.into(), self.reset_policy, self.backoff.clone());
+        for (lease, start) in partitions {
+            let state = PartitionState::new(&lease, start.into(), self.reset_policy, self.backoff.clone());
             self.partitions.insert(lease.partition, state);
         }
     }
 
-    /// From now on these are not read any more.
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
         for p in partitions {
-            let told = self.partitions.remove(p).and_then(|state| state.session_entry);
-            if let Some(source) = told.and_then(|told| self.sources.get_mut(&told.broker)) {
+            let entry = self.partitions.remove(p).and_then(|state| state.session_entry);
+            if let Some(source) = entry.and_then(|entry| self.sources.get_mut(&entry.broker)) {
                 source.forget(p.clone());
             }
         }
@@ -148,13 +151,13 @@ impl FetchPlanner {
         MemoryLimits { share, free: self.budget.free(), exhausted: self.budget.is_exhausted() }
     }
 
-    /// The partition, if the lease is the one under which it is read.
+    /// Returns the state of a partition, if it is read under this lease.
     fn state(&mut self, lease: &Lease) -> Option<&mut PartitionState> {
         self.partitions.get_mut(&lease.partition).filter(|state| state.epoch == lease.epoch)
     }
 
-    /// Takes the leaders from new metadata. Positions stay, but for a topic that was deleted and created again: that is
-    /// another log, to be read from its beginning.
+    /// Takes over the leaders. Positions stay, unless a topic was deleted and created again: its
+    /// new log is read from the beginning.
     pub(crate) fn apply_metadata(&mut self, snapshot: &Snapshot) -> LeaderChanges {
         let mut changes = LeaderChanges::default();
         for (p, state) in &mut self.partitions {
@@ -172,7 +175,7 @@ impl FetchPlanner {
                 continue;
             };
             if state.topic_id.is_some() && topic.id.is_some() && state.topic_id != topic.id {
-                tracing::warn!(partition = %p, "the topic was created anew: it is read from its beginning");
+                tracing::warn!(partition = %p, "the topic was deleted and created again: it is read from its beginning");
                 state.move_to(Position::start_at(StartOffset::Earliest), None);
             }
             state.topic_id = topic.id.or(state.topic_id);
@@ -180,10 +183,11 @@ impl FetchPlanner {
             if state.leader != meta.leader || state.leader_epoch != meta.leader_epoch {
                 state.retry_at = None;
                 state.preferred = None;
-                // The new leader's log may not hold what was read.
+                // The new leader's log may be shorter than what was read.
                 state.needs_validation |= state.leader_epoch >= 0 && state.read_epoch.is_some();
-                // The old leader may never answer. If it does, whichever answer comes first moves the position, and the
-                // other one is to an old question.
+                // 1. A fetch from offset 5 is in flight at the old leader, which may never respond.
+                // 2. The new leader gets a fetch from 5, too.
+                // 3. Whichever response comes first moves the position; the other one does not start at it and is ignored.
                 state.in_flight = false;
             }
             state.leader = meta.leader;
@@ -194,7 +198,8 @@ impl FetchPlanner {
         changes
     }
 
-    /// Brokers that something is to be asked of and that no one asks yet.
+    /// Returns the brokers to fetch from that have no fetch task, and counts on the caller to start
+    /// it.
     pub(crate) fn take_new_brokers(&mut self) -> Vec<i32> {
         let wanted: BTreeSet<_> = self.partitions.values().filter_map(PartitionState::source).collect();
         let new: Vec<_> = wanted.into_iter().filter(|broker| !self.sources.contains_key(broker)).collect();
@@ -202,11 +207,12 @@ impl FetchPlanner {
         new
     }
 
-    /// What to do next for a broker. What is asked for counts as under way until it is answered or given back.
+    /// Plans the next step for a broker. Partitions in it count as in flight until their response
+    /// or [`clear_in_flight`](Self::clear_in_flight).
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
-        let (mut leads, mut seeks, mut validations) = (false, Vec::new(), Vec::new());
+        let (mut is_source, mut seeks, mut validations) = (false, Vec::new(), Vec::new());
         for (name, state) in self.partitions.iter_mut().filter(|(_, state)| state.source() == Some(broker)) {
-            leads = true;
+            is_source = true;
             if !state.is_ready(now) {
                 continue;
             }
@@ -219,7 +225,7 @@ impl FetchPlanner {
                 validations.push(state.request(name, PositionCheck { offset, epoch }));
             }
         }
-        if !leads {
+        if !is_source {
             if let Some(mut source) = self.sources.remove(&broker) {
                 source.on_fetch_done(&mut self.budget);
             }
@@ -239,14 +245,14 @@ impl FetchPlanner {
         self.plan_fetch(broker, now)
     }
 
-    /// Reads on somewhere else. What is under way counts for nothing, see [`is_current`](Self::is_current).
+    /// Moves a position. Responses in flight are ignored, see [`is_current`](Self::is_current).
     pub(crate) fn seek(&mut self, lease: &Lease, to: StartOffset) {
         if let Some(state) = self.state(lease) {
             state.move_to(Position::start_at(to), None);
         }
     }
 
-    /// Number of bytes of memory that records of a partition which are here already may take.
+    /// Returns the bytes of memory that fetched records of a partition may take.
     pub(crate) fn available_bytes(&mut self, lease: &Lease) -> usize {
         let MemoryLimits { share, free, exhausted } = self.limits();
         match self.state(lease) {
@@ -260,12 +266,12 @@ impl FetchPlanner {
         &self.budget
     }
 
-    /// Whether nothing was sought since this was asked.
+    /// Returns whether the position has not moved since this request.
     pub(crate) fn is_current<T>(&mut self, request: &PartitionRequest<T>) -> bool {
         self.state(&request.lease).is_some_and(|state| state.position_version == request.position_version)
     }
 
-    /// Fetches these no more, or again. What is under way still comes.
+    /// Pauses or resumes partitions. Responses in flight still count.
     pub(crate) fn pause(&mut self, leases: &[Lease], paused: bool) {
         for lease in leases {
             if let Some(state) = self.state(lease) {
@@ -274,7 +280,7 @@ impl FetchPlanner {
         }
     }
 
-    /// The leader wants this partition to be fetched from another replica for a while.
+    /// Fetches a partition from the replica that its leader prefers, until a time.
     pub(crate) fn set_preferred_replica(&mut self, lease: &Lease, replica: i32, until: Instant) {
         if let Some(state) = self.state(lease) {
             state.in_flight = false;
@@ -282,20 +288,21 @@ impl FetchPlanner {
         }
     }
 
-    /// A replica that is not the leader could not serve this: back to the leader, after a wait, for it may name that replica
-    /// again. Whether it was one.
+    /// Goes back to the leader from a replica that has failed, after a backoff, since the leader
+    /// may prefer the same one again. Returns whether the replica was the preferred one.
     pub(crate) fn drop_preferred_replica(&mut self, lease: &Lease, replica: i32, now: Instant) -> bool {
         let Some(state) = self.state(lease) else { return false };
-        let left = state.preferred.is_some_and(|(preferred, _)| preferred == replica);
-        if left {
+        let dropped = state.preferred.is_some_and(|(preferred, _)| preferred == replica);
+        if dropped {
             state.preferred = None;
             state.in_flight = false;
             state.retry_at = Some(now + state.backoff.next());
         }
-        left
+        dropped
     }
 
-    /// Preferred replicas whose time has passed: back to the leader, which may know a better one by now. Whether there were any.
+    /// Goes back to the leader, which may prefer another replica by now, from replicas whose time
+    /// is over. Returns whether there were any.
     pub(crate) fn expire_preferred_replicas(&mut self, now: Instant) -> bool {
         let mut any = false;
         for state in self.partitions.values_mut().filter(|p| p.preferred.is_some_and(|(_, until)| until <= now)) {
@@ -305,7 +312,7 @@ impl FetchPlanner {
         any
     }
 
-    /// No leader can tell whether what was read is still there: it is believed to be.
+    /// Accepts positions without validation, where no leader can validate them.
     pub(crate) fn skip_validation<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
         for lease in leases {
             if let Some(state) = self.state(lease) {
@@ -314,8 +321,9 @@ impl FetchPlanner {
         }
     }
 
-    /// The leader's log of the leader epoch that was asked for ends at `end`, or was never heard of. Gives the offset from
-    /// which on what was read is not in the log any more, if the policy is to go on from there.
+    /// Handles the end offset of a leader epoch; none if the leader does not know the epoch.
+    /// Returns the offset from which on the log differs from what was read, if the position is to
+    /// be moved there.
     pub(crate) fn on_validated(&mut self, lease: &Lease, asked: PositionCheck, end: Option<i64>) -> Option<i64> {
         let reset = self.reset_policy;
         let state = self.state(lease)?;
@@ -329,14 +337,14 @@ impl FetchPlanner {
             Some(end) if reset.is_some() => Some(end),
             end => {
                 let why = ResetReason::Truncated { position: asked.offset, end };
-                tracing::warn!(partition = %lease, position = asked.offset, "the log was cut below the position");
+                tracing::warn!(partition = %lease, position = asked.offset, "the log was truncated below the position");
                 state.move_to(Position::reset(reset, why), None);
                 None
             }
         }
     }
 
-    /// No answer came: all of it may be asked for again.
+    /// Allows partitions without a response to be requested again.
     pub(crate) fn clear_in_flight<'a>(&mut self, leases: impl IntoIterator<Item = &'a Lease>) {
         for lease in leases {
             if let Some(state) = self.state(lease) {
@@ -345,7 +353,7 @@ impl FetchPlanner {
         }
     }
 
-    /// The offset that was asked for, with the leader epoch of its record, if the leader tells.
+    /// Handles an offset from ListOffsets, with the leader epoch of its record if the leader tells.
     pub(crate) fn on_offset_resolved(
         &mut self,
         lease: &Lease,
@@ -361,7 +369,7 @@ impl FetchPlanner {
         }
         match state.position {
             Position::Resolving { from, by_policy, .. } if offset < 0 => {
-                // No record has that timestamp or a later one: what comes next will.
+                // No record has that timestamp or a later one: the next one will.
                 state.position = Position::Resolving { to: StartOffset::Latest, from, by_policy };
                 ResolvedOffset::default()
             }
@@ -370,9 +378,9 @@ impl FetchPlanner {
                 state.position = Position::At(offset);
                 state.read_epoch = epoch;
                 if let Some(from) = from {
-                    tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: reading goes on at the new one");
+                    tracing::warn!(partition = %lease, position = from, new = offset, "the position is outside the log: it is moved by offset_reset");
                 }
-                // By `latest` whoever reads the partition next would begin elsewhere.
+                // By `latest` the next owner of the partition would start elsewhere.
                 let must_commit = by_policy && (to == StartOffset::Latest || reset == Some(StartOffset::Latest));
                 ResolvedOffset { at: Some(offset), must_commit, report: None }
             }
@@ -396,8 +404,8 @@ impl FetchPlanner {
         }
     }
 
-    /// Records have come for what was asked from `offset`; reading goes on at `next`. Gives what keeps the program's share in
-    /// the books, and whether there is something to tell; nothing if the answer is to an old question.
+    /// Advances the position from `offset` over fetched records. Returns their memory, and whether
+    /// the application is to get an event; none if the position is no longer `offset`.
     pub(crate) fn on_fetched(
         &mut self,
         lease: &Lease,
@@ -405,7 +413,7 @@ impl FetchPlanner {
         offset: i64,
         fetched: FetchedPartition,
     ) -> Option<(RecordMemory, bool)> {
-        let (turn, mut bytes_per_offset) = (self.fetch_count + 1, self.bytes_per_offset);
+        let (fetch_count, mut bytes_per_offset) = (self.fetch_count + 1, self.bytes_per_offset);
         let state = self.state(lease)?;
         state.in_flight = false;
         if state.position != Position::At(offset) {
@@ -413,27 +421,27 @@ impl FetchPlanner {
         }
         state.position = Position::At(fetched.next);
         state.read_epoch = fetched.leader_epoch.or(state.read_epoch);
-        let tell = fetched.next > offset || !state.has_response;
+        let is_news = fetched.next > offset || !state.has_response;
         state.has_response = true;
         state.end = fetched.end;
         if fetched.wire > 0 && fetched.next == offset {
-            state.retry_at = Some(now + state.backoff.next()); // damaged, or nothing that was asked for: not at once again
+            state.retry_at = Some(now + state.backoff.next()); // corrupt, or nothing of what was requested: retried after the backoff
         } else if !fetched.corrupt {
             state.clear_errors();
         }
         if let Some(ratio) = (fetched.memory * 16).checked_div(fetched.wire) {
-            state.last_served = turn;
+            state.last_served = fetch_count;
             state.decode_ratio_16ths = ratio.clamp(16, 16 << 10);
             let offsets = usize::try_from(fetched.next - offset).unwrap_or(0);
             bytes_per_offset = fetched.wire.checked_div(offsets).unwrap_or(bytes_per_offset);
             state.bytes_per_offset = bytes_per_offset;
         }
-        let held = Arc::clone(&state.buffered);
-        (self.fetch_count, self.bytes_per_offset) = (turn, bytes_per_offset);
-        Some((RecordMemory::new(&self.budget, &held, fetched.memory, fetched.response), tell))
+        let buffered = Arc::clone(&state.buffered);
+        (self.fetch_count, self.bytes_per_offset) = (fetch_count, bytes_per_offset);
+        Some((RecordMemory::new(&self.budget, &buffered, fetched.memory, fetched.response), is_news))
     }
 
-    /// The partition was refused with an error code.
+    /// Handles an error code of a partition.
     pub(crate) fn on_error(&mut self, lease: &Lease, now: Instant, code: i16, doing: &str) -> FetchError {
         let Some(state) = self.state(lease) else { return FetchError::default() };
         state.in_flight = false;
@@ -445,24 +453,25 @@ impl FetchPlanner {
             return FetchError { refresh: true, report: None };
         }
         state.retry_at = Some(now + state.backoff.next());
-        // Damage is told, for nothing is skipped; and what somebody has to mend.
-        let told = code == code::CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
-        let passing = !told;
-        tracing::debug!(partition = %lease, error = code_name(code), "{doing} was refused; it is tried again");
+        // Reported is what needs action, and corruption, since it is not skipped.
+        let needs_report =
+            code == code::CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
+        tracing::debug!(partition = %lease, error = code_name(code), "{doing} a partition failed; it is retried");
         FetchError {
-            refresh: passing,
-            report: (!passing && !std::mem::replace(&mut state.error_reported, true))
-                .then(|| Error::broker(code, format_args!("{doing} {lease}; it is tried again"))),
+            refresh: !needs_report,
+            report: (needs_report && !std::mem::replace(&mut state.error_reported, true))
+                .then(|| Error::broker(code, format_args!("{doing} {lease}; it is retried"))),
         }
     }
 
-    /// What follows the position is corrupt: asked for again, later. Whether that is news.
+    /// Handles corrupt records after the position, which are fetched again. Returns whether to
+    /// report them.
     pub(crate) fn on_corrupt(&mut self, lease: &Lease) -> bool {
         let Some(state) = self.state(lease) else { return false };
         !std::mem::replace(&mut state.error_reported, true)
     }
 
-    /// Each partition with the broker that it waits for; none if it has no leader.
+    /// Returns each partition with its source; none if it has no leader.
     pub(crate) fn partition_sources(&self) -> Vec<(TopicPartition, Option<i32>)> {
         self.partitions.iter().map(|(p, state)| (p.clone(), state.source())).collect()
     }
@@ -472,21 +481,22 @@ impl FetchPlanner {
     }
 }
 
-/// What a fetch has brought of a partition.
+/// Records fetched from a partition.
 #[derive(Debug, Default)]
 pub(crate) struct FetchedPartition {
+    /// The next position.
     pub(crate) next: i64,
-    /// The end of what can be read.
+    /// End of the readable log.
     pub(crate) end: i64,
-    /// Of the last record that was passed.
+    /// Leader epoch of the last record.
     pub(crate) leader_epoch: Option<i32>,
     /// Bytes on the wire.
     pub(crate) wire: usize,
-    /// Bytes that stay in memory as long as the records are there.
+    /// Bytes of memory that the records take.
     pub(crate) memory: usize,
-    /// The response that the records are slices of, and how much of `memory` it covers.
+    /// Charge for the response that the records are slices of, and how much of `memory` it covers.
     pub(crate) response: Option<(Arc<Charge>, usize)>,
-    /// What follows can't be read.
+    /// True if the bytes after them are corrupt.
     pub(crate) corrupt: bool,
 }
 

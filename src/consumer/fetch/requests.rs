@@ -1,4 +1,4 @@
-//! What the fetchers request of brokers.
+//! Requests of the fetch tasks, and the decoding of their responses.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchR
             .with_fetch_offset(request.what.offset)
             .with_log_start_offset(-1)
             .with_partition_max_bytes(to_i32(request.what.max_bytes));
-        // The order counts: the broker fills the answer from the front, and who has waited longest stands there.
+        // The broker fills the response in this order: the partition served longest ago comes first.
         let name = &request.lease.partition.topic;
         let place = *places.entry(name).or_insert_with(|| {
             topics.push(FetchTopic::default().with_topic(topic_name(name)));
@@ -53,7 +53,7 @@ pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchR
         .with_topics(topics)
 }
 
-/// Asks a leader where in its log leader epochs end (KIP-320).
+/// Builds the request for the end offsets of leader epochs (KIP-320).
 pub(super) fn leader_epochs_request(requests: &[PartitionRequest<PositionCheck>]) -> OffsetForLeaderEpochRequest {
     let topics =
         by_topic(requests.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, requests)| {
@@ -69,7 +69,7 @@ pub(super) fn leader_epochs_request(requests: &[PartitionRequest<PositionCheck>]
     OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
 }
 
-/// Where the epochs end: nothing for one that the leader has not heard of; or an error code.
+/// Returns the end offset of each epoch, none if the leader does not know it, or an error code.
 pub(super) fn decode_leader_epochs(
     answer: &OffsetForLeaderEpochResponse,
 ) -> HashMap<TopicPartition, Result<Option<i64>, i16>> {
@@ -87,7 +87,7 @@ fn to_i32(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
-/// Asks a leader for the offset at an end of the log or at a time.
+/// Builds the request for offsets at an end of the log or at a timestamp.
 pub(crate) fn list_offsets_request(
     requests: &[PartitionRequest<StartOffset>],
     level: IsolationLevel,
@@ -95,13 +95,13 @@ pub(crate) fn list_offsets_request(
     let timestamp = |to: StartOffset| match to {
         StartOffset::Latest => LATEST,
         StartOffset::Timestamp(at) => at,
-        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset has nothing to request for
+        StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset needs no request
     };
     let requests = requests.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));
     list_offsets::encode_request(requests, level)
 }
 
-/// Offset and leader epoch of what was asked for, or an error code.
+/// Returns the listed offset and its leader epoch, or an error code.
 pub(crate) fn decode_list_offsets(
     answer: ListOffsetsResponse,
 ) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {

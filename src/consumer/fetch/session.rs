@@ -1,14 +1,15 @@
-//! An incremental fetch session (KIP-227), without I/O: the broker remembers which partitions a connection fetches, so that a
-//! request names only those that have changed, and a response only those that have news.
+//! An incremental fetch session (KIP-227), without I/O: the broker remembers the partitions that a
+//! connection fetches, so that a request names only those that have changed, and a response only
+//! those with records.
 
 use crate::code;
 
-/// The epoch of a request outside of sessions.
+/// Epoch of a request without a session.
 const FINAL_EPOCH: i32 = -1;
-/// The epoch of a request that begins a session, and closes the one whose id it names.
+/// Epoch of a request that opens a session, and closes the one whose id it names.
 const INITIAL_EPOCH: i32 = 0;
 
-/// The session fields of a fetch request.
+/// Session fields of a fetch request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FetchMetadata {
     pub(crate) id: i32,
@@ -16,7 +17,6 @@ pub(crate) struct FetchMetadata {
 }
 
 impl FetchMetadata {
-    /// Of a request that no session remembers.
     pub(crate) const SESSIONLESS: Self = Self { id: 0, epoch: FINAL_EPOCH };
 }
 
@@ -24,22 +24,23 @@ impl FetchMetadata {
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     id: i32,
-    /// Of the next request; [`INITIAL_EPOCH`] while there is no session.
+    /// Epoch of the next request; [`INITIAL_EPOCH`] while there is no session.
     epoch: i32,
 }
 
 impl Session {
-    /// Returns what the next request carries. [`on_response`](Self::on_response) or [`on_failure`](Self::on_failure) must follow.
+    /// Returns the session fields of the next request. [`on_response`](Self::on_response) or
+    /// [`on_failure`](Self::on_failure) must follow.
     pub(crate) fn next(&self) -> FetchMetadata {
         FetchMetadata { id: self.id, epoch: self.epoch }
     }
 
-    /// Whether the next request begins a session, so that it must name all partitions.
+    /// Returns whether the next request opens a session, so that it must name all partitions.
     pub(crate) fn is_new(&self) -> bool {
         self.epoch == INITIAL_EPOCH
     }
 
-    /// Takes the error code and session id of a response. Returns whether the response counts: if not, the request is to be
+    /// Handles the error code and session id of a response. Returns false if the request is to be
     /// repeated at once, in a new session.
     pub(crate) fn on_response(&mut self, code: i16, id: i32) -> bool {
         match code {
@@ -54,7 +55,8 @@ impl Session {
         !matches!(code, code::FETCH_SESSION_ID_NOT_FOUND | code::INVALID_FETCH_SESSION_EPOCH)
     }
 
-    /// What the broker remembers is not known any more: the next request begins a new session and closes this one.
+    /// Handles a lost response: the content of the session is unknown, so the next request opens a
+    /// new one and closes this one.
     pub(crate) fn on_failure(&mut self) {
         self.epoch = INITIAL_EPOCH;
     }

@@ -1,20 +1,27 @@
-//! Which partitions the next fetch of a broker names, and how much its response may bring, without I/O.
+//! Which partitions the next fetch of a broker names, and how much its response may bring, without
+//! I/O.
 //!
-//! Neither wall time nor CPU may grow with the number of partitions, and the memory has one bound for all of them. So:
+//! Neither wall time nor CPU may grow with the number of partitions, and one bound on memory holds
+//! for all of them:
 //!
-//! - A partition that is *behind* (its last response told of more records, or there was none yet) is fetched by a request that
-//!   names as many of them as fill the response, the one served longest ago first. Each may fill `partition_fetch_bytes`:
-//!   small equal shares would bring one batch at a time, since a broker sends a batch beyond the limit of its partition only for
-//!   the first partition of a response.
-//! - The others are polled through a fetch session, where the broker remembers them: the request names those that changed.
-//!   While some are behind, such polls do not wait and take a ninth of the time at most.
-//! - Up to [`SESSIONLESS_PARTITIONS`] partitions, all of them are named each time: a session would save nothing.
+//! - A partition that is *behind* (its last response reported more records, or there was none
+//!   yet) is fetched by a request that names as many of them as fill the response, the one
+//!   served longest ago first. Each may fill `partition_fetch_bytes`: small equal shares would
+//!   bring one batch at a time, since a broker exceeds the limit of a partition by one batch
+//!   only for the first partition of a response.
+//! - The others have *caught up* and are polled through a fetch session: the request names only
+//!   those that changed. While some are behind, such polls do not wait and take a ninth of the
+//!   time at most.
+//! - Up to [`SESSIONLESS_PARTITIONS`] partitions, all of them are named in each request: a
+//!   session would save nothing.
 //!
-//! A response may bring a third of the budget, less what records hold and other fetches may bring. One of a broker that is far
-//! away may bring all of it, and more of each partition; the next fetch from there waits a moment for the records of the last one
-//! to be dropped, since its size makes up for that. A partition whose records exceed its equal share of the budget is left out until they are dropped, so a slow handler
-//! takes no room from the others beyond what one response brought. Once the budget is used up, a partition that holds nothing may
-//! still fetch its share, up to twice the budget in total: whatever the slow ones hold, the others go on.
+//! A response may bring a third of the budget, less what records and other fetches take. One of a
+//! distant broker may bring all of it, and more of each partition; the next fetch from there waits
+//! a moment for the records of the last one to be dropped, since its size makes up for the wait. A
+//! partition whose records exceed its equal share of the budget is left out until they are dropped,
+//! so a slow handler takes no memory from the others beyond what one response brought. Once the
+//! budget is used up, a partition without records in memory may still fetch its share, up to twice
+//! the budget in total: the others go on whatever the slow ones take.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
@@ -28,25 +35,25 @@ use crate::consumer::lease::Lease;
 use crate::consumer::memory::Budget;
 use crate::record::TopicPartition;
 
-/// Number of partitions that are named each time.
+/// Maximum number of partitions that are all named in each request.
 const SESSIONLESS_PARTITIONS: usize = 16;
-/// How long a broker may hold a fetch while partitions that are left out of it wait for their turn.
+/// Maximum wait of a fetch at the broker while partitions that it leaves out may become ready.
 const SHORT_WAIT: Duration = Duration::from_millis(50);
-/// Fetches of partitions that are behind take this many times as long as the polls between them.
+/// Ratio of the time that fetches of partitions behind take to that of the polls between them.
 const POLL_RATIO: u32 = 8;
-/// From a broker that is far away, a response brings this many times `partition_fetch_bytes` of a partition at most.
+/// Factor on `partition_fetch_bytes` for a distant broker.
 const FAR_BYTES_FACTOR: usize = 4;
-/// Part of the fastest response's time for which a fetch from a broker far away waits for memory.
+/// Divisor of the fastest round trip: the time that a fetch from a distant broker waits for memory.
 const FAR_WAIT_DIVISOR: u32 = 4;
-/// A partition asks for no less, however little room there is: requests have a price too.
+/// Minimum size to fetch of a partition, however little memory is left: requests have a cost too.
 const MIN_PARTITION_BYTES: usize = 4 << 10;
 
-/// What a fetch request carries.
+/// A fetch request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchPlan {
-    /// Partitions to name.
+    /// Partitions to name, in this order.
     pub(crate) requests: Vec<PartitionRequest<FetchFrom>>,
-    /// Partitions that the session is to forget.
+    /// Partitions to remove from the session.
     pub(crate) forgotten: Vec<TopicPartition>,
     pub(crate) session: FetchMetadata,
     /// Maximum time that the broker may wait for records.
@@ -59,19 +66,20 @@ pub(crate) struct FetchPlan {
 #[derive(Debug, Default)]
 pub(super) struct Source {
     session: Session,
-    /// Partitions that the session remembers and that left the planner or the broker.
+    /// Partitions in the session that are no longer fetched from this broker.
     forgotten: Vec<TopicPartition>,
-    /// Bytes of the budget that the response to the fetch in flight may take.
+    /// Bytes of the budget reserved for the response in flight.
     reserved: usize,
     in_flight: Option<InFlightFetch>,
-    /// When the session may be polled though some partitions are behind.
+    /// Time of the next session poll while some partitions are behind.
     poll_due: Option<Instant>,
-    /// Time of the fastest response of any kind, and when the last fetch had its response.
+    /// Fastest round trip of any request.
     min_round_trip: Option<Duration>,
+    /// Time of the last fetch response.
     responded_at: Option<Instant>,
 }
 
-/// A fetch that was planned and has no response yet.
+/// A fetch in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlightFetch {
     planned: Instant,
@@ -80,16 +88,16 @@ pub(super) struct InFlightFetch {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FetchKind {
-    /// Names its partitions, outside of sessions.
+    /// Names its partitions, without a session.
     Listed,
     /// Polls the session, and waits for records.
     Poll,
-    /// Polls the session between fetches of partitions that are behind.
+    /// Polls the session between fetches of partitions that are behind, without waiting.
     QuickPoll,
 }
 
 impl Source {
-    /// A partition that the session remembers is not to be polled any more.
+    /// Removes a partition from the session with the next poll.
     pub(super) fn forget(&mut self, partition: TopicPartition) {
         self.forgotten.push(partition);
     }
@@ -98,38 +106,38 @@ impl Source {
         self.min_round_trip = Some(self.min_round_trip.map_or(time, |fastest| fastest.min(time)));
     }
 
-    /// The time of the fastest response, of any kind, if the broker is far away.
+    /// Returns the fastest round trip if the broker is distant.
     fn far_round_trip(&self) -> Option<Duration> {
         self.min_round_trip.filter(|time| *time >= DISTANT_ROUND_TRIP)
     }
 
-    /// A poll of all partitions whose end was reached, through the session. Returns also those that other brokers' sessions are to
-    /// forget.
+    /// Plans a poll of all partitions that have caught up, through the session. Returns also those
+    /// to remove from other brokers' sessions.
     fn poll(
         &mut self,
         survey: Survey<'_>,
         broker: i32,
         bounds: FetchBounds,
     ) -> (FetchPlan, Vec<(i32, TopicPartition)>) {
-        let begins = self.session.is_new();
+        let is_new = self.session.is_new();
         let mut forgotten = std::mem::take(&mut self.forgotten);
         for Candidate { name, state, .. } in survey.behind.into_iter().chain(survey.stale) {
-            if state.session_entry.take_if(|told| told.broker == broker).is_some() {
+            if state.session_entry.take_if(|entry| entry.broker == broker).is_some() {
                 forgotten.push(name.clone());
             }
         }
-        if begins {
-            forgotten.clear(); // a new session remembers nothing
+        if is_new {
+            forgotten.clear(); // a new session is empty
         }
         let ratio = average(survey.caught_up.iter().map(|c| c.state.decode_ratio_16ths));
         let (mut requests, mut elsewhere) = (Vec::new(), Vec::new());
         for mut caught_up in survey.caught_up {
             let Position::At(offset) = caught_up.state.position else { continue };
-            // The same each time, whatever room there is: else all would have to be named again when it changes.
+            // Independent of the free memory: otherwise each change of it would name all partitions again.
             let what = FetchFrom { offset, max_bytes: bounds.fetch_bytes };
-            let told = SessionEntry { broker, leader_epoch: caught_up.state.leader_epoch, what };
-            let before = caught_up.state.session_entry.replace(told);
-            if before == Some(told) && !begins {
+            let entry = SessionEntry { broker, leader_epoch: caught_up.state.leader_epoch, what };
+            let before = caught_up.state.session_entry.replace(entry);
+            if before == Some(entry) && !is_new {
                 caught_up.state.on_fetch_sent(SentFetch {
                     broker,
                     position_version: caught_up.state.position_version,
@@ -142,7 +150,7 @@ impl Source {
             requests.push(caught_up.request(broker, what));
         }
         if !forgotten.is_empty() {
-            // A partition that left and came back is only named: a broker forgets after it has added.
+            // A partition that was removed and added again is only named: a broker removes after it has added.
             let named: HashSet<_> = requests.iter().map(|request| &request.lease.partition).collect();
             forgotten.retain(|p| !named.contains(p));
         }
@@ -150,12 +158,12 @@ impl Source {
         (FetchPlan { requests, forgotten, session: self.session.next(), wait: bounds.wait, max_bytes }, elsewhere)
     }
 
-    /// Reserves memory for the response to the next fetch: the more, the likelier it is that records wait.
+    /// Reserves memory for the next response: more where records are known to wait.
     fn reserve(&mut self, budget: &mut Budget, brokers: usize, behind: bool) -> usize {
         self.on_fetch_done(budget);
         let limit = budget.limit();
         let most = if self.far_round_trip().is_some() { limit } else { limit / 3 };
-        // Brokers that have nothing to send may all have something at once.
+        // Brokers without records may all get some at once.
         let most = if behind { most } else { most.min(limit / (2 * brokers)) };
         let least = limit / (8 * brokers);
         self.reserved = most.min(budget.free().max(least)).max(1);
@@ -163,30 +171,30 @@ impl Source {
         self.reserved
     }
 
-    /// The fetch in flight is over, whatever came of it.
+    /// Ends the fetch in flight, whatever its outcome.
     pub(super) fn on_fetch_done(&mut self, budget: &mut Budget) -> Option<InFlightFetch> {
         budget.release(std::mem::take(&mut self.reserved));
         self.in_flight.take()
     }
 }
 
-/// How much a partition may hold, as of now.
+/// Memory limits as of now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MemoryLimits {
-    /// Equal share of the budget.
+    /// Equal share of the budget for each partition.
     pub(super) share: usize,
     /// Bytes left of the budget.
     pub(super) free: usize,
-    /// Whether even twice the budget is used up.
+    /// True if twice the budget is used up.
     pub(super) exhausted: bool,
 }
 
-/// What the next fetch may do with a partition.
+/// Role of a partition in the next fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Readiness {
-    /// Not named before this time or a change.
+    /// Left out before this time or a change.
     NotReady(Option<Instant>),
-    /// Records wait, or may wait; at most so many bytes of memory.
+    /// Has or may have more records; up to this many bytes of memory.
     Behind(usize),
     /// Its end was reached.
     CaughtUp,
@@ -218,15 +226,15 @@ impl Candidate<'_> {
     }
 }
 
-/// Partitions by what the next fetch of a broker may do with them, each judged once.
+/// Partitions by their role in the next fetch of a broker.
 #[derive(Default)]
 struct Survey<'a> {
     behind: Vec<Candidate<'a>>,
     caught_up: Vec<Candidate<'a>>,
-    /// Others that the broker's session remembers.
+    /// Others in the broker's session.
     stale: Vec<Candidate<'a>>,
     left_out: bool,
-    /// When the first of those left out may be named.
+    /// Time at which the first of those left out may be ready.
     until: Option<Instant>,
 }
 
@@ -261,17 +269,18 @@ impl<'a> Survey<'a> {
 /// Bounds of one fetch.
 #[derive(Debug, Clone, Copy)]
 struct FetchBounds {
-    /// Of the response, in memory.
+    /// Memory of the response.
     memory: usize,
-    /// Of each partition's part of it, on the wire.
+    /// Bytes on the wire of each partition's part.
     fetch_bytes: usize,
-    /// Of the response, on the wire.
+    /// Bytes on the wire of the response.
     max_bytes: usize,
     wait: Duration,
 }
 
 impl FetchBounds {
-    /// Number of bytes to ask for where a fetched byte takes `ratio` sixteenths of one in memory.
+    /// Returns the bytes to request where a byte on the wire takes `ratio` sixteenths of one in
+    /// memory.
     fn response(self, ratio: usize) -> usize {
         (self.memory * 16 / ratio).max(MIN_PARTITION_BYTES)
     }
@@ -289,7 +298,7 @@ impl FetchPlanner {
             return Plan::Wait(survey.until);
         }
         if behind > 0 && limits.free < self.budget.limit() {
-            // A small fetch now would cost a round trip, and the records of the last one may be dropped before it is half over.
+            // A small fetch now costs a whole round trip; the records of the last one may be dropped before half of it.
             let waited =
                 source.responded_at.zip(source.far_round_trip()).map(|(at, distance)| at + distance / FAR_WAIT_DIVISOR);
             if let Some(until) = waited.filter(|until| *until > now) {
@@ -329,8 +338,8 @@ impl FetchPlanner {
         })
     }
 
-    /// A response to a broker's fetch has come, with the response's error code and session id and `bytes` of records. Returns
-    /// whether it counts: if not, the same is asked for once more, at once.
+    /// Handles a fetch response with its error code, its session id and `bytes` of records. Returns
+    /// false if it is to be ignored and the same requested again at once.
     pub(crate) fn on_response(&mut self, broker: i32, now: Instant, code: i16, session: i32, bytes: usize) -> bool {
         let Some(source) = self.sources.get_mut(&broker) else { return false };
         let Some(InFlightFetch { planned, kind }) = source.on_fetch_done(&mut self.budget) else { return false };
@@ -342,7 +351,7 @@ impl FetchPlanner {
         source.on_round_trip(took);
         let counts = kind == FetchKind::Listed || source.session.on_response(code, session);
         if code == 0 && kind == FetchKind::Listed && bytes == 0 {
-            // Whatever the broker told of more records, it has none to give: only a poll finds out when it has.
+            // The broker reported more records and sent none: only a poll finds out when it has some.
             for state in self.partitions.values_mut().filter(|state| state.was_last_fetched_from(broker)) {
                 state.end = i64::MIN;
             }
@@ -350,15 +359,15 @@ impl FetchPlanner {
         counts
     }
 
-    /// A round trip to a broker took this long. Those of small responses tell how far away it is: a large one takes its time from a
-    /// broker next door, too.
+    /// Records the round trip of a small response, which tells how distant a broker is; a large one
+    /// takes its time from a near broker, too.
     pub(crate) fn on_round_trip(&mut self, broker: i32, time: Duration) {
         if let Some(source) = self.sources.get_mut(&broker) {
             source.on_round_trip(time);
         }
     }
 
-    /// No response comes to a broker's fetch: what its session remembers is not known any more.
+    /// Ends a fetch without a response: the content of its session is unknown from now on.
     pub(crate) fn on_failure(&mut self, broker: i32) {
         if let Some(source) = self.sources.get_mut(&broker) {
             source.on_fetch_done(&mut self.budget);
@@ -366,7 +375,8 @@ impl FetchPlanner {
         }
     }
 
-    /// Returns what a broker was asked for a partition, unless another request has taken its place.
+    /// Returns what the broker was last requested to fetch of a partition, unless the position was
+    /// moved or another request replaced it.
     pub(crate) fn current_request(
         &self,
         broker: i32,
@@ -379,7 +389,7 @@ impl FetchPlanner {
         Some(state.request(partition, asked.what))
     }
 
-    /// Whatever was asked of a broker and was not answered may be asked again. Returns the partitions.
+    /// Allows all partitions in flight at a broker to be fetched again. Returns them.
     pub(crate) fn clear_in_flight_of(&mut self, broker: i32) -> Vec<Lease> {
         let asked =
             self.partitions.iter_mut().filter(|(_, state)| state.in_flight && state.was_last_fetched_from(broker));
@@ -392,14 +402,15 @@ impl FetchPlanner {
     }
 }
 
-/// A fetch outside of sessions: of all partitions that may be fetched, or of as many that are behind as fill the response.
+/// Plans a fetch without a session: of all partitions, or of as many that are behind as fill the
+/// response.
 fn list(survey: Survey<'_>, all: bool, broker: i32, bytes_per_offset: usize, bounds: FetchBounds) -> FetchPlan {
     let mut candidates = survey.behind;
     if all {
         candidates.extend(survey.caught_up);
     }
     let max_bytes = bounds.response(average(candidates.iter().map(|c| c.state.decode_ratio_16ths)));
-    // The one served longest ago first. Of many that are behind a few are named: those alone are put in order.
+    // Served longest ago first. A heap orders only the few that are named of many.
     let mut order: BinaryHeap<_> = (0..).zip(&candidates).map(|(i, c)| Reverse((c.state.last_served, i))).collect();
     let (mut requests, mut expected) = (Vec::new(), 0);
     while let Some(Reverse((_, i))) = order.pop().filter(|_| all || expected < 2 * max_bytes) {
@@ -414,7 +425,7 @@ fn list(survey: Survey<'_>, all: bool, broker: i32, bytes_per_offset: usize, bou
     FetchPlan { requests, forgotten: Vec::new(), session, wait: bounds.wait, max_bytes }
 }
 
-/// At least 16 sixteenths.
+/// Returns the average, at least 16.
 fn average(ratios: impl ExactSizeIterator<Item = usize>) -> usize {
     let n = ratios.len().max(1);
     (ratios.sum::<usize>() / n).max(16)

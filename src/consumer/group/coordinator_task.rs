@@ -201,7 +201,7 @@ impl CoordinatorTask {
                 self.context.events.push_error(None, outage.error.clone());
             }
         }
-        self.context.status.trouble(outage);
+        self.context.status.set_outage(outage);
     }
 
     /// Time at which there is something to do without a response or a command.
@@ -392,7 +392,7 @@ impl CoordinatorTask {
         self.awaiting_offsets.remove(partitions);
         self.fetcher.remove(partitions);
         self.revocation = None;
-        self.context.status.gone(partitions, lost);
+        self.context.status.unassigned(partitions, lost);
         let what = format!("partitions of group {:?} are no longer assigned: {why}", self.context.group);
         self.commits.fail(partitions, &Error::new(ErrorKind::GroupMembership, what));
     }

@@ -1,4 +1,4 @@
-//! Commits in the name of what was assigned at one time.
+//! Commits on behalf of the partitions that were assigned at one time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use crate::consumer::lease::{Lease, Leases};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
-/// What the length of a string in a request can say. Brokers allow less: 4,096 bytes by default.
+/// Maximum length of a string in a request. Brokers allow less: 4,096 bytes by default.
 const MAX_METADATA_BYTES: usize = i16::MAX as usize;
 
-/// The way to the group's task.
+/// Handle to the group's task.
 #[derive(Debug, Clone)]
 pub(in crate::consumer) struct Commands {
     pub(in crate::consumer) group: Arc<str>,
@@ -28,11 +28,11 @@ pub(in crate::consumer) struct Commands {
     pub(in crate::consumer) timeout: Duration,
 }
 
-/// Commits offsets of the partitions that were assigned when it was made by
-/// [`Consumer::committer`](crate::Consumer::committer); cheap to clone, for any task.
+/// Commits offsets of the partitions that were assigned when
+/// [`Consumer::committer`](crate::Consumer::committer) created it; cheap to clone, for any task.
 ///
-/// Once a partition was given up it commits nothing for it any more, even if it comes back later; for those that were kept it
-/// goes on.
+/// A partition that was revoked is not committed by it, even if it is assigned again later;
+/// partitions that stayed assigned are.
 ///
 /// ```no_run
 /// # async fn example(consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -59,19 +59,20 @@ impl Committer {
         self.commit_async(offsets).await
     }
 
-    /// As [`commit`](Self::commit), of offsets with their leader epochs and metadata.
+    /// Commits offsets with their leader epochs and metadata.
     ///
     /// # Errors
-    /// Those of [`commit`](Self::commit), and what the coordinator says of metadata that is too long.
+    /// Those of [`commit`](Self::commit), and the coordinator's for metadata that is too long.
     pub async fn commit_with(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
         self.begin(offsets.to_vec()).await
     }
 
-    /// Begins a [`commit`](Self::commit) and goes on: await what it returns to know the outcome, or drop it.
+    /// Starts a [`commit`](Self::commit) without waiting for it: await the returned handle for its
+    /// outcome, or drop it.
     ///
-    /// Commits keep their order: one that is tried again is replaced by a newer one of the same partitions, so an older offset
-    /// never overwrites a newer. They are tried again for the request timeout. Those that were begun before partitions are given
-    /// up, or before the consumer is closed, are waited for then.
+    /// Commits keep their order: a newer one replaces one of the same partitions that is being
+    /// retried, so an older offset never overwrites a newer. They are retried for the request
+    /// timeout. A revocation, and closing the consumer, wait for those that were started before.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ailurus::Consumer) -> ailurus::Result<()> {
@@ -88,9 +89,9 @@ impl Committer {
         self.begin(offsets.iter().map(|(p, offset)| (p.clone(), OffsetAndMetadata::new(*offset))).collect())
     }
 
-    /// Begins to commit that a record, and all before it in its partition, is handled; see
-    /// [`commit_async`](Self::commit_async). It counts for the assignment that the record came with: once its partition was given
-    /// up it is refused, even if the partition came back.
+    /// Starts a commit of a record and all before it in its partition, see
+    /// [`commit_async`](Self::commit_async). It counts for the assignment that the record came
+    /// with: refused once the partition was revoked, even if it was assigned again.
     pub fn commit_message(&self, message: &Message) -> CommitHandle {
         let partition = TopicPartition { topic: Arc::clone(&message.topic), partition: message.partition };
         let lease = Lease { partition, epoch: message.epoch };
@@ -148,9 +149,10 @@ impl Commands {
     }
 }
 
-/// A commit under way, from [`Committer::commit_async`]: a future of its outcome, which comes within the request timeout.
+/// A commit in flight, from [`Committer::commit_async`]: a future of its outcome, which comes
+/// within the request timeout.
 ///
-/// Dropping it does not stop the commit; if that fails, the log says so.
+/// Dropping it does not stop the commit; a failure is logged then.
 ///
 /// ```no_run
 /// # async fn example(consumer: ailurus::Consumer, done: ailurus::TopicPartition) -> ailurus::Result<()> {
@@ -177,7 +179,7 @@ impl Future for CommitHandle {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let outcome = ready!(Pin::new(&mut self.reply).poll(cx));
-        let ended = "the consumer has ended before the commit was answered: it may have been made or not";
+        let ended = "the consumer has ended before the response to the commit: it may have been made or not";
         Poll::Ready(outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, ended))))
     }
 }

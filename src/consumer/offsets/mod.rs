@@ -1,4 +1,5 @@
-//! Committed offsets: commits that wait, in their order, the handle that an application commits by, and requests for what is committed.
+//! Committed offsets: the queue of commits, the handle that an application commits by, and requests
+//! for committed offsets.
 
 mod commit_queue;
 pub(super) mod commits;

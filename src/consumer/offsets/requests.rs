@@ -1,4 +1,4 @@
-//! Requests for committed offsets, and what the responses mean.
+//! OffsetFetch requests, and the decoding of their responses.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,8 @@ use crate::code;
 use crate::error::Result;
 use crate::record::TopicPartition;
 
-/// Asks for committed offsets; with `stable`, not for those that a transaction may still take back.
+/// Builds the request for committed offsets; with `stable`, the broker waits for those of open
+/// transactions.
 pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stable: bool) -> OffsetFetchRequest {
     let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
         OffsetFetchRequestTopic::default()
@@ -25,7 +26,7 @@ pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stab
         .with_require_stable(stable)
 }
 
-/// The committed offsets, of those partitions that have one; or an error code.
+/// Returns the offsets of those partitions that have a committed one, or an error code.
 pub(crate) fn decode_committed(
     answer: &OffsetFetchResponse,
 ) -> Result<HashMap<TopicPartition, OffsetAndMetadata>, i16> {
@@ -43,7 +44,7 @@ pub(crate) fn decode_committed(
                         .with_metadata(metadata);
                     committed.insert(TopicPartition::new(topic.name.as_str(), p.partition_index), offset);
                 }
-                // Nothing can be committed for a topic that is gone.
+                // A topic that was deleted has no committed offsets.
                 0 | code::UNKNOWN_TOPIC_OR_PARTITION => {}
                 code => return Err(code),
             }

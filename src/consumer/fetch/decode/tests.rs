@@ -18,7 +18,7 @@ fn batch(base: i64, count: i64, compression: Compression) -> BytesMut {
     bytes
 }
 
-/// The same with other attributes or another last offset.
+/// Changes header bytes and the checksum.
 fn changed(mut batch: BytesMut, change: impl FnOnce(&mut [u8])) -> BytesMut {
     change(&mut batch);
     let crc = crc32c::crc32c(&batch[21..]);
@@ -35,11 +35,11 @@ fn offsets(u: &DecodedFetch) -> Vec<i64> {
 }
 
 fn up_to(max_decompressed: usize) -> DecodeLimits {
-    DecodeLimits { max_decompressed, max_memory: usize::MAX, log_end: i64::MAX, spare: BufferPool::default() }
+    DecodeLimits { max_decompressed, max_memory: usize::MAX, log_end: i64::MAX, buffers: BufferPool::default() }
 }
 
 #[test]
-fn records_before_the_offset_are_left_out() {
+fn records_before_the_offset_are_skipped() {
     let bytes = join(&[batch(0, 5, Compression::None), batch(5, 5, Compression::None)]);
     let u = decode_fetch(bytes.clone(), 3, None, up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), ((3..10).collect(), 10));
@@ -51,7 +51,7 @@ fn records_before_the_offset_are_left_out() {
 }
 
 #[test]
-fn batches_out_of_order_bring_nothing_and_do_not_take_the_position_back() {
+fn an_older_batch_does_not_move_the_position_back() {
     let bytes = join(&[batch(5, 3, Compression::None), batch(0, 3, Compression::None), batch(7, 3, Compression::None)]);
     let u = decode_fetch(bytes, 5, None, up_to(1 << 20));
     assert_eq!((offsets(&u), u.next_offset), ((5..10).collect(), 10));
@@ -59,14 +59,14 @@ fn batches_out_of_order_bring_nothing_and_do_not_take_the_position_back() {
 }
 
 #[test]
-fn a_batch_behind_the_end_of_the_log_is_not_taken() {
+fn a_batch_after_the_end_of_the_log_is_corrupt() {
     let limits = || DecodeLimits { log_end: 8, ..up_to(1 << 20) };
     let good = batch(5, 3, Compression::None);
-    // The offset has changed on the way.
+    // The offset was corrupted in transit.
     let bad = batch(1 << 40, 3, Compression::None);
     let u = decode_fetch(join(&[good.clone(), bad.clone()]), 5, None, limits());
     assert_eq!((offsets(&u), u.next_offset, u.used_bytes), (vec![5, 6, 7], 8, good.len()));
-    assert!(u.error.is_none(), "it is asked for again");
+    assert!(u.error.is_none(), "it is fetched again");
     let u = decode_fetch(bad.freeze(), 8, None, limits());
     assert_eq!((offsets(&u).len(), u.next_offset), (0, 8));
     let damage = u.error.unwrap().to_string();
@@ -86,7 +86,7 @@ fn offsets_without_a_record_move_the_position() {
 }
 
 #[test]
-fn damage_ends_it_behind_the_last_good_record() {
+fn corruption_stops_after_the_last_good_record() {
     let mut broken = batch(5, 5, Compression::None);
     let last = broken.len() - 1;
     broken[last] ^= 1;
@@ -101,7 +101,7 @@ fn damage_ends_it_behind_the_last_good_record() {
 }
 
 #[test]
-fn what_is_opened_counts_and_is_bounded() {
+fn decompressed_bytes_are_counted_and_bounded() {
     let gzip = Compression::gzip(6).unwrap();
     let bytes = join(&[batch(0, 1000, gzip)]);
     assert!(is_compressed(&bytes) && !is_compressed(&batch(0, 10, Compression::None)));
@@ -138,7 +138,7 @@ fn aborted(told: &[(i64, i64)]) -> Option<AbortedTransactions> {
 }
 
 #[test]
-fn aborted_records_are_left_out_and_the_position_moves_on() {
+fn aborted_records_are_skipped() {
     let plain = |base, count| batch(base, count, Compression::None);
     let log = join(&[
         of(7, plain(0, 2)),
@@ -161,7 +161,7 @@ fn aborted_records_are_left_out_and_the_position_moves_on() {
 }
 
 #[test]
-fn it_ends_where_another_leader_begins() {
+fn decoding_stops_at_another_leader_epoch() {
     let at = |base, epoch: i32| {
         changed(batch(base, 2, Compression::None), |b| b[12..16].copy_from_slice(&epoch.to_be_bytes()))
     };
@@ -177,7 +177,7 @@ fn it_ends_where_another_leader_begins() {
 proptest! {
     /// As Java's consumer does, by a model that looks at the whole log for each batch.
     #[test]
-    fn any_list_of_aborted_transactions_is_taken_as_it_is_meant(
+    fn aborted_transactions_match_a_model(
         log in proptest::collection::vec((0..4_i64, 0..6_u8, 1..4_i64), 1..20),
         told in proptest::collection::vec((0..4_i64, 0..50_i64), 0..6),
         offset in 0..10_i64,
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn every_offset_comes_once_wherever_fetches_begin_and_end(
+    fn every_offset_is_decoded_once(
         sizes in proptest::collection::vec((1..6_i64, any::<bool>(), 0..3_i64), 1..12),
         cuts in proptest::collection::vec(0..400_usize, 1..40),
     ) {
@@ -252,7 +252,7 @@ proptest! {
 }
 
 #[test]
-fn no_more_is_opened_than_there_is_room_for_but_for_the_first_batch() {
+fn decoding_stops_at_the_memory_limit() {
     for compression in [Compression::None, Compression::gzip(6).unwrap()] {
         let parts: Vec<_> = (0..10).map(|i| batch(i * 5, 5, compression)).collect();
         let bytes = join(&parts);

@@ -58,7 +58,7 @@ fn fetched(next: i64, bytes: usize) -> FetchedPartition {
 }
 
 #[test]
-fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
+fn start_offsets_come_before_one_fetch_per_broker() {
     let mut t = planner(&[StartOffset::Offset(5), StartOffset::Latest, StartOffset::Earliest]);
     let now = Instant::now();
     let changes = t.apply_metadata(&snapshot(&[1, 1, 2], 1));
@@ -67,12 +67,12 @@ fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
     let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("a start is not known") };
     assert_eq!((seeks[0].lease.partition.partition, seeks[0].what, seeks[0].leader_epoch), (1, StartOffset::Latest, 7));
     let found = t.on_offset_resolved(&p(1), StartOffset::Latest, 40, None);
-    assert_eq!((found.at, found.must_commit), (Some(40), false), "the program knows where it wanted to begin");
+    assert_eq!((found.at, found.must_commit), (Some(40), false), "the application knows where it started");
     let plan = t.plan(1, now);
     assert_eq!(requests(&plan), [(0, 5), (1, 40)]);
-    assert_eq!(t.plan(1, now), Plan::Wait(None), "it is under way");
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "it is in flight");
     t.clear_in_flight([&p(0), &p(1)]);
-    assert_eq!(t.plan(1, now), plan, "no answer came");
+    assert_eq!(t.plan(1, now), plan, "no response came");
     let Plan::ListOffsets(seeks) = t.plan(2, now) else { panic!("a start is not known") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
     assert!(!t.on_offset_resolved(&p(2), StartOffset::Earliest, 3, None).must_commit);
@@ -80,7 +80,7 @@ fn finds_starts_first_and_then_fetches_all_of_a_broker_in_one_request() {
 }
 
 #[test]
-fn a_time_behind_the_last_record_is_the_end() {
+fn a_timestamp_after_the_last_record_is_the_end() {
     let mut t = planner(&[StartOffset::Timestamp(99)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
@@ -91,12 +91,12 @@ fn a_time_behind_the_last_record_is_the_end() {
 }
 
 #[test]
-fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
+fn a_partition_over_its_share_is_left_out() {
     let mut t = planner(&[StartOffset::Offset(0); 2]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let (kept, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE - 10_000)).unwrap();
+    let (buffered, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE - 10_000)).unwrap();
     let (read, _) = t.on_fetched(&p(1), now, 0, fetched(10, SHARE * 2)).unwrap();
     drop(read);
     let Plan::Fetch(plan) = t.plan(1, now) else { panic!("both have room") };
@@ -109,12 +109,12 @@ fn a_partition_whose_records_are_kept_is_left_out_until_they_are_given_back() {
     assert_eq!((plan.requests.len(), plan.requests[0].lease.partition.partition), (1, 1));
     assert!(plan.wait < t.max_wait, "the broker must not hold it for long: the other may have room soon");
     assert_eq!(t.plan(1, now), Plan::Wait(None));
-    drop((kept, more));
+    drop((buffered, more));
     assert_eq!(requests(&t.plan(1, now)), [(0, 20)]);
 }
 
 #[test]
-fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
+fn compressed_bytes_are_fetched_in_smaller_pieces() {
     let mut t = planner(&[StartOffset::Offset(0)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
@@ -129,13 +129,13 @@ fn bytes_that_grow_are_asked_for_in_smaller_pieces() {
 }
 
 #[test]
-fn who_has_waited_longest_comes_first() {
+fn the_partition_served_longest_ago_comes_first() {
     let mut t = planner(&[StartOffset::Offset(0); 3]);
     t.apply_metadata(&snapshot(&[1, 1, 1], 1));
     let now = Instant::now();
     assert_eq!(requests(&t.plan(1, now)), [(0, 0), (1, 0), (2, 0)]);
     t.on_fetched(&p(0), now, 0, fetched(5, 100)).unwrap();
-    t.clear_in_flight([&p(1), &p(2)]); // there was no room for them in the answer
+    t.clear_in_flight([&p(1), &p(2)]); // the response had no room for them
     assert_eq!(requests(&t.plan(1, now)), [(1, 0), (2, 0), (0, 5)]);
     t.on_fetched(&p(1), now, 0, fetched(5, 100)).unwrap();
     t.clear_in_flight([&p(0), &p(2)]);
@@ -143,22 +143,22 @@ fn who_has_waited_longest_comes_first() {
 }
 
 #[test]
-fn an_empty_partition_is_told_once_and_a_moved_position_always() {
+fn an_empty_partition_is_reported_once() {
     let mut t = planner(&[StartOffset::Offset(4)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
-    let mut tell = |at, next| {
+    let mut is_news = |at, next| {
         t.plan(1, now);
         t.on_fetched(&p(0), now, at, fetched(next, 0)).unwrap().1
     };
-    assert!(tell(4, 4), "the end of an empty partition");
-    assert!(!tell(4, 4));
-    assert!(tell(4, 6), "offsets without a record");
-    assert!(!tell(6, 6));
+    assert!(is_news(4, 4), "the end of an empty partition");
+    assert!(!is_news(4, 4));
+    assert!(is_news(4, 6), "offsets without a record");
+    assert!(!is_news(6, 6));
 }
 
 #[test]
-fn an_offset_outside_the_log_goes_by_the_policy() {
+fn an_offset_outside_the_log_is_reset() {
     let mut t = planner(&[StartOffset::Offset(500)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
@@ -169,7 +169,7 @@ fn an_offset_outside_the_log_goes_by_the_policy() {
     assert_eq!(requests(&t.plan(1, now)), [(0, 20)]);
 }
 
-/// Tells where the log begins and ends of which the position was refused.
+/// Reports both ends of the log whose leader refused the position.
 fn report_range(t: &mut FetchPlanner, now: Instant, start: i64, end: i64) -> ResolvedOffset {
     for (what, offset) in [(StartOffset::Earliest, start), (StartOffset::Latest, end)] {
         let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("both ends are asked for") };
@@ -183,7 +183,7 @@ fn report_range(t: &mut FetchPlanner, now: Instant, start: i64, end: i64) -> Res
 }
 
 #[test]
-fn an_offset_that_is_refused_and_is_inside_the_log_stays() {
+fn an_offset_inside_the_log_stays() {
     for reset in [Some(StartOffset::Latest), Some(StartOffset::Earliest), None] {
         let mut t = planner(&[StartOffset::Offset(50)]);
         t.reset_policy = reset;
@@ -204,7 +204,7 @@ fn an_offset_that_is_refused_and_is_inside_the_log_stays() {
 }
 
 #[test]
-fn by_latest_a_position_behind_the_log_goes_to_its_end_and_that_is_committed() {
+fn a_reset_to_latest_is_committed() {
     let mut t = planner(&[StartOffset::Offset(50)]);
     t.reset_policy = Some(StartOffset::Latest);
     t.apply_metadata(&snapshot(&[1], 1));
@@ -216,7 +216,7 @@ fn by_latest_a_position_behind_the_log_goes_to_its_end_and_that_is_committed() {
 }
 
 #[test]
-fn by_latest_a_partition_that_is_new_begins_at_its_start_and_that_is_committed() {
+fn by_latest_a_new_partition_starts_at_its_beginning() {
     let mut t = planner(&[]);
     t.reset_policy = Some(StartOffset::Latest);
     t.add([(p(0), StartPosition::NewPartition)]);
@@ -225,11 +225,11 @@ fn by_latest_a_partition_that_is_new_begins_at_its_start_and_that_is_committed()
     let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("requests for the beginning") };
     assert_eq!(seeks[0].what, StartOffset::Earliest);
     let sought = t.on_offset_resolved(&p(0), StartOffset::Earliest, 3, None);
-    assert_eq!((sought.at, sought.must_commit), (Some(3), true), "whoever is next would begin at the end");
+    assert_eq!((sought.at, sought.must_commit), (Some(3), true), "the next owner would start at the end");
 }
 
 #[test]
-fn a_refused_partition_waits_alone_and_goes_on_at_its_new_leader() {
+fn a_failed_partition_backs_off_alone() {
     let mut t = planner(&[StartOffset::Offset(0); 2]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
@@ -249,7 +249,7 @@ fn a_refused_partition_waits_alone_and_goes_on_at_its_new_leader() {
 }
 
 #[test]
-fn an_answer_of_the_old_leader_does_not_count_twice() {
+fn responses_of_two_leaders_count_once() {
     let mut t = planner(&[StartOffset::Offset(0)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
@@ -259,11 +259,11 @@ fn an_answer_of_the_old_leader_does_not_count_twice() {
     assert_eq!(t.plan(2, now), Plan::Wait(None));
     t.on_fetched(&p(0), now, 0, fetched(8, 10)).unwrap();
     assert_eq!(requests(&t.plan(2, now)), [(0, 8)]);
-    assert!(t.on_fetched(&p(0), now, 0, fetched(8, 10)).is_none(), "an answer to an old question");
+    assert!(t.on_fetched(&p(0), now, 0, fetched(8, 10)).is_none(), "a response to an old request");
 }
 
 #[test]
-fn lasting_trouble_is_told_once() {
+fn a_lasting_error_is_reported_once() {
     let mut t = planner(&[StartOffset::Offset(0)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let mut now = Instant::now();
@@ -292,7 +292,7 @@ fn lasting_trouble_is_told_once() {
 }
 
 #[test]
-fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_back() {
+fn a_recreated_topic_is_read_from_its_beginning() {
     let mut t = planner(&[StartOffset::Offset(50)]);
     t.apply_metadata(&snapshot(&[1], 1));
     let mut gone = Snapshot::empty();
@@ -306,7 +306,7 @@ fn a_topic_that_is_gone_is_missed_once_and_read_from_its_beginning_when_it_is_ba
 }
 
 #[test]
-fn partitions_come_and_go_while_the_others_are_read_on() {
+fn partitions_are_added_and_removed_during_fetches() {
     let mut t = planner(&[StartOffset::Offset(0); 2]);
     t.apply_metadata(&snapshot(&[1, 1, 2], 1));
     let now = Instant::now();
@@ -315,19 +315,19 @@ fn partitions_come_and_go_while_the_others_are_read_on() {
     t.add([(p(2), StartOffset::Offset(7))]);
     assert_eq!(t.apply_metadata(&snapshot(&[1, 1, 2], 1)).new_brokers, [2]);
     assert_eq!(requests(&t.plan(2, now)), [(2, 7)]);
-    assert!(t.on_fetched(&p(0), now, 0, fetched(5, 10)).is_none(), "it is not ours any more");
-    assert_eq!(t.plan(1, now), Plan::Wait(None), "what was asked for is still under way");
-    assert!(t.on_fetched(&p(1), now, 0, fetched(5, 10)).is_some(), "the other one is read on");
+    assert!(t.on_fetched(&p(0), now, 0, fetched(5, 10)).is_none(), "it is no longer assigned");
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "the other one is still in flight");
+    assert!(t.on_fetched(&p(1), now, 0, fetched(5, 10)).is_some(), "the other one is still read");
     assert_eq!(requests(&t.plan(1, now)), [(1, 5)]);
 
-    // It comes back under another lease, and what was asked before comes only now.
+    // Assigned again under another lease; the response to the old request comes only now.
     t.add([(lease(0, 2), StartOffset::Offset(3))]);
     t.apply_metadata(&snapshot(&[1, 1, 2], 1));
     assert_eq!(requests(&t.plan(1, now)), [(0, 3)]);
     assert!(t.on_fetched(&p(0), now, 3, fetched(9, 10)).is_none());
     t.clear_in_flight([&p(0)]);
     assert!(!t.on_error(&p(0), now, 6, "fetching").refresh && !t.on_corrupt(&p(0)));
-    assert_eq!(t.plan(1, now), Plan::Wait(None), "the new question is still open");
+    assert_eq!(t.plan(1, now), Plan::Wait(None), "the new request is still in flight");
     assert!(t.on_fetched(&lease(0, 2), now, 3, fetched(9, 10)).is_some());
     t.remove(&[p(0).partition, p(1).partition]);
     assert_eq!(t.plan(1, now), Plan::Stop);
@@ -339,17 +339,17 @@ fn shares_follow_the_number_of_partitions() {
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    let (kept, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE / 2)).unwrap();
+    let (buffered, _) = t.on_fetched(&p(0), now, 0, fetched(10, SHARE / 2)).unwrap();
     t.add([(p(1), StartOffset::Offset(0))]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     assert_eq!(requests(&t.plan(1, now)), [(1, 0)], "the first one has used up its half");
     t.remove(&[p(1).partition]);
     assert_eq!(requests(&t.plan(1, now)), [(0, 10)]);
-    drop(kept);
+    drop(buffered);
 }
 
 #[test]
-fn without_a_policy_the_program_is_told_what_there_is() {
+fn without_a_policy_the_log_range_is_reported() {
     let config = ConsumerConfig { offset_reset: crate::config::OffsetReset::None, ..Default::default() };
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     let mut t = FetchPlanner::new(&config, backoff, Arc::default());
@@ -365,7 +365,7 @@ fn without_a_policy_the_program_is_told_what_there_is() {
         let asked: Vec<_> = seeks.iter().map(|a| (a.lease.partition.partition, a.what)).collect();
         assert_eq!(asked, wanted);
     };
-    let told = |t: &mut FetchPlanner, i, offset| {
+    let report_of = |t: &mut FetchPlanner, i, offset| {
         let (to, then) = (StartOffset::Earliest, StartOffset::Latest);
         assert!(t.on_offset_resolved(&p(i), to, 10, None).report.is_none());
         request(t, &[(i, then)]);
@@ -374,19 +374,19 @@ fn without_a_policy_the_program_is_told_what_there_is() {
         found.report.unwrap().to_string()
     };
     request(&mut t, &[(1, StartOffset::Earliest)]);
-    let e = told(&mut t, 1, 90);
+    let e = report_of(&mut t, 1, 90);
     assert!(e.contains("committed no offset of t/1, which begins at 10 and ends at 90"), "{e}");
     let Plan::Validate(requests) = t.plan(1, now) else { panic!("a committed offset has to be in the log still") };
     assert_eq!(requests[0].what, PositionCheck { offset: 80, epoch: 3 });
     assert_eq!(t.on_validated(&p(2), requests[0].what, Some(60)), None);
     request(&mut t, &[(2, StartOffset::Earliest)]);
-    let e = told(&mut t, 2, 70);
-    assert!(e.contains("t/2 was cut and written anew from offset 60 on, after it was read up to offset 80"), "{e}");
+    let e = report_of(&mut t, 2, 70);
+    assert!(e.contains("t/2 was truncated to offset 60 and written again, after it was read up to offset 80"), "{e}");
     assert!(e.contains("begins at 10 and ends at 70") && e.contains("REDPANDA_AUTO_OFFSET_RESET"), "{e}");
     assert_eq!(self::requests(&t.plan(1, now)), [(0, 500)]);
     t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     request(&mut t, &[(0, StartOffset::Earliest)]);
-    let e = told(&mut t, 0, 90);
+    let e = report_of(&mut t, 0, 90);
     assert!(e.contains("offset 500 of t/0 is not in its log"), "{e}");
     assert_eq!(t.plan(1, now), Plan::Wait(None), "until it is sought");
     t.seek(&p(0), StartOffset::Offset(50));
@@ -394,7 +394,7 @@ fn without_a_policy_the_program_is_told_what_there_is() {
 }
 
 #[test]
-fn what_was_asked_before_a_seek_counts_for_nothing() {
+fn responses_from_before_a_seek_are_ignored() {
     let mut t = planner(&[StartOffset::Latest, StartOffset::Offset(0)]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
@@ -407,11 +407,11 @@ fn what_was_asked_before_a_seek_counts_for_nothing() {
     let Plan::Fetch(old) = t.plan(1, now) else { panic!("both are known") };
     t.seek(&p(1), StartOffset::Offset(0));
     assert_eq!(old.requests.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(requests(&t.plan(1, now)), [(1, 0)], "the other one is still under way");
+    assert_eq!(requests(&t.plan(1, now)), [(1, 0)], "the other one is still in flight");
 }
 
 #[test]
-fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
+fn a_paused_partition_is_left_out() {
     let mut t = planner(&[StartOffset::Offset(0); 2]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
@@ -423,14 +423,14 @@ fn a_paused_partition_is_left_out_and_does_not_hurry_the_others() {
     assert_eq!(requests(&t.plan(1, now)), [(0, 0)]);
 }
 
-/// The same with another leader epoch.
+/// Changes the leader epoch.
 fn elected(mut snapshot: Snapshot, epoch: i32) -> Snapshot {
     snapshot.topics.for_each_mut(|topic| topic.partitions.iter_mut().for_each(|p| p.leader_epoch = epoch));
     snapshot
 }
 
 #[test]
-fn a_new_leader_is_asked_whether_it_has_what_was_read() {
+fn a_new_leader_validates_the_position() {
     let mut t = planner(&[StartOffset::Offset(0); 2]);
     t.apply_metadata(&snapshot(&[1, 1], 1));
     let now = Instant::now();
@@ -465,7 +465,7 @@ fn a_new_leader_is_asked_whether_it_has_what_was_read() {
 }
 
 #[test]
-fn the_closest_replica_is_fetched_from_for_a_while() {
+fn a_preferred_replica_expires() {
     let mut t = planner(&[StartOffset::Offset(0)]);
     let known = |t: &mut FetchPlanner, epoch| {
         let mut snapshot = elected(snapshot(&[1], 1), epoch);
@@ -482,7 +482,7 @@ fn the_closest_replica_is_fetched_from_for_a_while() {
     assert_eq!(requests(&t.plan(2, now)), [(0, 0)]);
     t.on_fetched(&p(0), now, 0, fetched(5, 10)).unwrap();
     assert!(!t.expire_preferred_replicas(now));
-    assert!(t.expire_preferred_replicas(now + Duration::from_secs(5)), "another one may be closer by now");
+    assert!(t.expire_preferred_replicas(now + Duration::from_secs(5)), "another replica may be closer by now");
     assert_eq!((t.plan(2, now), t.take_new_brokers()), (Plan::Stop, vec![1]));
     assert_eq!(requests(&t.plan(1, now)), [(0, 5)]);
     t.set_preferred_replica(&p(0), 2, now + Duration::from_secs(5));

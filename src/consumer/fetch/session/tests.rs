@@ -13,11 +13,11 @@ fn epochs_count_the_responses_of_a_session() {
     assert_eq!((s.next(), s.is_new()), (FetchMetadata { id: 77, epoch: 2 }, false));
     s.epoch = i32::MAX;
     assert!(s.on_response(0, 77));
-    assert_eq!(s.next(), FetchMetadata { id: 77, epoch: 1 }, "epoch 0 would begin another one");
+    assert_eq!(s.next(), FetchMetadata { id: 77, epoch: 1 }, "epoch 0 would open another one");
 }
 
 #[test]
-fn a_session_that_is_lost_begins_again() {
+fn a_lost_session_is_opened_again() {
     for (code, id) in [(code::FETCH_SESSION_ID_NOT_FOUND, 0), (code::INVALID_FETCH_SESSION_EPOCH, 77)] {
         let mut s = Session::default();
         s.on_response(0, 77);

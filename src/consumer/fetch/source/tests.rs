@@ -26,7 +26,7 @@ struct Sim {
     /// The broker's session: its id, its next epoch, and what it remembers, in the order in which it serves.
     session: (i32, i32),
     remembered: VecDeque<PartitionRequest<FetchFrom>>,
-    /// Records that were delivered and not handled yet, of each partition.
+    /// Delivered records of each partition that are not handled.
     held: Vec<VecDeque<RecordMemory>>,
     fetches: usize,
     named: usize,
@@ -50,7 +50,7 @@ impl Sim {
         self.logs[partition].len() as i64 * self.records
     }
 
-    /// What Kafka's broker brings of a partition: whole batches within both limits, or one beyond them if it is the first.
+    /// Reads a partition as Kafka's broker does: whole batches within both limits, or one beyond them if it is the first.
     fn read(&self, request: &PartitionRequest<FetchFrom>, left: usize, first: bool) -> (usize, i64) {
         let (mut bytes, mut offset) = (0, request.what.offset);
         let log = &self.logs[request.lease.partition.partition as usize];
@@ -139,7 +139,7 @@ impl Sim {
         (0..self.logs.len()).all(|i| self.position(i) == self.end(i))
     }
 
-    /// Reads all that there is, and handles at once what comes, but for some partitions, whose records stay.
+    /// Reads all records and handles them at once, except for some partitions, whose records stay.
     fn read_all(&mut self, slow: &[usize]) {
         while !(0..self.logs.len()).all(|i| slow.contains(&i) || self.position(i) == self.end(i)) {
             self.round().expect("more to fetch");
@@ -181,7 +181,7 @@ fn the_number_of_fetches_does_not_grow_with_the_partitions() {
 }
 
 #[test]
-fn slow_partitions_hold_what_one_response_brought_and_the_others_go_on() {
+fn a_slow_partition_takes_one_response() {
     let mut sim = spread(1000, 20 << 10);
     sim.read_all(&[0]);
     assert!(sim.position(0) < sim.end(0) || sim.held[0].len() == 1, "it is left out while it holds its share");
@@ -198,7 +198,7 @@ fn slow_partitions_hold_what_one_response_brought_and_the_others_go_on() {
 }
 
 #[test]
-fn whatever_slow_partitions_hold_the_others_are_read() {
+fn slow_partitions_do_not_stop_the_others() {
     // They alone could hold several times the budget.
     let slow: Vec<_> = (0..500).collect();
     for batch in [1 << 10, 5 << 10, BUDGET / 1000] {
@@ -209,7 +209,7 @@ fn whatever_slow_partitions_hold_the_others_are_read() {
 }
 
 #[test]
-fn one_hot_partition_among_quiet_ones_is_read_with_requests_that_name_it_alone() {
+fn requests_name_a_hot_partition_alone() {
     let mut logs = vec![Vec::new(); 1000];
     logs[700] = vec![10 << 10; 4000];
     let mut sim = Sim::new(logs, 10);
@@ -234,7 +234,7 @@ fn one_hot_partition_among_quiet_ones_is_read_with_requests_that_name_it_alone()
 }
 
 #[test]
-fn batches_larger_than_shares_are_bounded_together() {
+fn batches_above_their_share_are_bounded() {
     let (partitions, batch) = (1000, 900 << 10);
     let mut sim = Sim::new(vec![vec![batch; 3]; partitions], 10);
     while sim.round().is_some() {
@@ -268,7 +268,7 @@ fn brokers_share_the_budget() {
 }
 
 #[test]
-fn a_broker_far_away_sends_larger_responses() {
+fn a_distant_broker_sends_larger_responses() {
     let mut sim = spread(3, 20 << 10);
     let Plan::Fetch(near) = sim.planner.plan(1, sim.now) else { panic!("there is much to read") };
     sim.now += Duration::from_millis(48);
@@ -297,8 +297,8 @@ fn a_broker_far_away_sends_larger_responses() {
 }
 
 proptest! {
-    /// Partitions come and go, are paused, sought and written to: the broker's session never holds one that is not to be polled
-    /// through it, and in the end all is read.
+    /// Partitions are added, removed, paused, moved and written to: the session never contains one
+    /// that must not be polled through it, and in the end all records are read.
     #[test]
     fn the_session_follows_the_partitions(steps in proptest::collection::vec((0..6_u8, 0..40_usize), 1..100)) {
         let mut sim = Sim::new(vec![vec![100; 2]; 40], 1);
