@@ -11,7 +11,7 @@
 
 use std::process::ExitCode;
 
-use ailurus::{Client, Config, HandlerOrdering, Message, Processor, Result};
+use ailurus::{Client, Config, HandlerOrdering, Message, Result};
 
 async fn handle(message: Message) -> std::result::Result<(), String> {
     let value = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned();
@@ -34,7 +34,7 @@ pub async fn run(topic: &str, group: &str) -> Result<()> {
     let mut config = Config::from_env()?;
     config.processor.ordering = HandlerOrdering::Key;
     let client = Client::connect(config).await?;
-    let subscription = Processor::new(&client).subscribe(&[topic], group, handle).await?;
+    let subscription = client.processor(group).subscribe([topic], handle).await?;
     let left = subscription.run_until_signal().await?;
     println!("left: {left}");
     client.close().await;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ailurus::{Admin, Client, Config, HandlerOrdering, Message, Processor, ProducerRecord, Subscription};
+use ailurus::{Admin, Client, Config, HandlerOrdering, Message, ProducerRecord, Subscription};
 use ailurus_broker::{Broker, BrokerConfig};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -94,7 +94,7 @@ async fn subscribe(client: &Client, topic: &str, work: Work, done: &Arc<Done>) -
             }
         }
     };
-    Ok(Processor::new(client).subscribe(&[topic], &group, handle).await?)
+    Ok(client.processor(&group).subscribe([topic], handle).await?)
 }
 
 async fn until(count: &AtomicUsize, all: usize) -> Result<()> {

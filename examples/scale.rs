@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use ailurus::admin::NewTopic;
 use ailurus::{
-    Admin, Client, Config, ConsumerEvent, Error, ErrorKind, HandlerOrdering, Message, Processor, ProducerRecord, Result,
+    Admin, Client, Config, ConsumerEvent, Error, ErrorKind, HandlerOrdering, Message, ProducerRecord, Result,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -270,8 +270,8 @@ async fn handle(client: &Client, topic: &str, records: u64, concurrency: usize, 
             }
         }
     };
-    let processor = Processor::new(client).processor(config);
-    let subscription = processor.subscribe(&[topic], &format!("{topic}-group"), handler).await?;
+    let processor = client.processor(format!("{topic}-group")).processor(config);
+    let subscription = processor.subscribe([topic], handler).await?;
     done.notified().await;
     subscription.shutdown().await?;
     meter.print()

@@ -15,7 +15,7 @@
 //! let service = RedpandaService::connect(Config::from_env()?).await?;
 //!
 //! let handle = |event: Envelope<OrderPaid>| async move { println!("{} is paid", event.data.order_id) };
-//! let subscription = service.subscribe(&["orders"], "billing", handle).await?;
+//! let subscription = service.subscribe(["orders"], "billing", handle).await?;
 //!
 //! let event = OrderPaid { order_id: "o-1".into() };
 //! let options = SendOptions::new().compression(Compression::gzip(3)?);

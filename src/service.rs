@@ -9,7 +9,7 @@ use crate::consumer::RunningConsumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EncodedEvent, Event};
 use crate::health::{Health, ProbeCache, SubscriptionHealth};
-use crate::processor::{Handler, Processor, Subscription, SubscriptionState};
+use crate::processor::{Handler, Subscription, SubscriptionState};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::{Header, Headers};
 use crate::trace::TraceContext;
@@ -160,7 +160,7 @@ impl EventMessage {
 ///
 /// let service = RedpandaService::connect(Config::from_env()?).await?;
 /// let handle = |event: Envelope<OrderPaid>| async move { println!("{} is paid", event.data.order_id) };
-/// let subscription = service.subscribe(&["orders"], "billing", handle).await?;
+/// let subscription = service.subscribe(["orders"], "billing", handle).await?;
 /// service.send_message("orders", &OrderPaid { order_id: "o-1".into() }, SendOptions::new()).await?;
 /// let two = ["o-2", "o-3"].map(|id| EventMessage::new(&OrderPaid { order_id: id.into() }, SendOptions::new()));
 /// for outcome in service.send_batch("orders", two.into_iter().collect::<Result<_, _>>()?).await {
@@ -285,17 +285,17 @@ impl RedpandaService {
     /// The errors of [`Processor::subscribe`].
     pub async fn subscribe<A>(
         &self,
-        topics: &[&str],
+        topics: impl IntoIterator<Item: Into<String>>,
         group: impl GroupName,
         handler: impl Handler<A>,
     ) -> Result<Subscription> {
-        Processor::new(&self.client).subscribe(topics, group, handler).await
+        self.client.processor(group).subscribe(topics, handler).await
     }
 
     /// Returns the health of brokers and subscriptions. Never fails: unreachable brokers are part of the result.
     ///
     /// Includes everything on the service's client: subscriptions of this service and of [`Processor`], and group consumers
-    /// ([`Consumer::subscribe`](crate::Consumer::subscribe)), until they are closed or dropped. One that ended with an error makes the
+    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), until they are closed or dropped. One that ended with an error makes the
     /// status [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.
     ///
     /// Takes [`Config::health_timeout`], at most twice that. Sends requests at most once per second for all clones of the service

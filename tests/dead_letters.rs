@@ -11,8 +11,7 @@ use std::time::Duration;
 use ailurus::admin::{ConfigResource, NewTopic};
 use ailurus::processor::{Batching, DeadLetter, Truncation};
 use ailurus::{
-    Admin, Client, ConfigBuilder, ConsumerEvent, Headers, Message, Processor, ProducerRecord, Record, StartOffset,
-    TopicPartition,
+    Admin, Client, ConfigBuilder, ConsumerEvent, Headers, Message, ProducerRecord, Record, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;
 use support::TestBroker;
@@ -80,7 +79,7 @@ async fn a_dead_letter_has_the_record_and_its_origin() {
     let tombstone = send(&client, ProducerRecord::to(&topic).key("gone")).await;
 
     let group = broker.group("billing");
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
     let letters = read(&client, &format!("{topic}.dlq"), 3).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(committed(&client, &group).await, Some(3));
@@ -136,11 +135,11 @@ async fn the_dead_letter_of_a_large_record_is_complete() {
         send(&writer, ProducerRecord::to(topic).key("k").value(&value)).await;
     }
     let group = broker.group("large");
-    let each = Processor::new(&client).subscribe(&[&one], &group, refuse).await.unwrap();
+    let each = client.processor(&group).subscribe([&one], refuse).await.unwrap();
     let refuse_all = |_: Vec<Message>| std::future::ready(Err::<(), _>("refused"));
     let batching = Batching::new(10, Duration::from_millis(1));
     let (topics, group) = ([many.as_str()], broker.group("batches"));
-    let batches = Processor::new(&client).subscribe_batches(&topics, &group, batching, refuse_all).await.unwrap();
+    let batches = client.processor(&group).subscribe_batches(topics, batching, refuse_all).await.unwrap();
     for topic in [&one, &many] {
         let letter = read(&client, &format!("{topic}.dlq"), 1).await.remove(0);
         assert_eq!(letter.value.as_deref(), Some(&value[..]));
@@ -169,7 +168,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_compressed() {
             embedded.set_hook(|r| (r.api_key == DESCRIBE_CONFIGS).then_some(Fault::Error(29)));
         }
         let group = broker.group(group);
-        let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+        let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
         let letters = read(&client, &dlq, if may_look { 1 } else { 2 }).await;
         subscription.shutdown().await.unwrap();
         let last = letters.last().unwrap();
@@ -190,7 +189,7 @@ async fn a_deleted_dead_letter_topic_is_created_again() {
     let dlq = format!("{topic}.dlq");
     let new = NewTopic::new(&topic).partitions(3).config("max.message.bytes", "3000000");
     admin.create_topic_with(&new).await.unwrap();
-    let subscription = Processor::new(&client).subscribe(&[&topic], &broker.group("deleted"), refuse).await.unwrap();
+    let subscription = client.processor(broker.group("deleted")).subscribe([&topic], refuse).await.unwrap();
 
     send(&client, ProducerRecord::to(&topic).value("before")).await;
     assert_eq!(read(&client, &dlq, 1).await[0].value.as_deref(), Some(&b"before"[..]));
@@ -224,7 +223,7 @@ async fn dead_letters_are_retained_unless_a_retention_is_set() {
     for (name, retention, expected) in [("good", None, "-1"), ("day", Some(day), "86400000")] {
         let client = connect(broker.config().dead_letter_retention(retention)).await;
         let topic = topic(&broker, &client, name).await;
-        let subscription = Processor::new(&client).subscribe(&[&topic], &broker.group(name), refuse).await.unwrap();
+        let subscription = client.processor(broker.group(name)).subscribe([&topic], refuse).await.unwrap();
         let dlq = format!("{topic}.dlq");
         assert_eq!(setting(&client, &dlq, "retention.ms").await, expected);
         assert_eq!(setting(&client, &dlq, "retention.bytes").await, "-1");
@@ -247,7 +246,7 @@ async fn a_dead_letter_topic_is_created_within_the_cluster_policy() {
         (r.api_key == CREATE_TOPICS && names("retention.ms")).then_some(Fault::Error(44))
     });
     let group = broker.group("policy");
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
     assert_eq!(read(&client, &format!("{topic}.dlq"), 1).await.len(), 1);
     subscription.shutdown().await.unwrap();
     client.close().await;
@@ -270,7 +269,7 @@ async fn an_oversized_dead_letter_is_truncated() {
         send(&client, record).await;
     }
     let group = broker.group("large");
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
     let letters = read(&client, &format!("{topic}.dlq"), 4).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(committed(&client, &group).await, Some(4));
@@ -320,7 +319,7 @@ async fn no_commit_before_the_dead_letter_is_acknowledged() {
     let group = broker.group("ack");
     let handle =
         |message: Message| async move { if message.value.as_deref() == Some(b"bad") { Err("bad") } else { Ok(()) } };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     let some = tokio::time::timeout(LONG, refusals.wait_for(|n| *n >= 3)).await;
     assert!(some.is_ok_and(|n| n.is_ok()), "the letter was tried {} times", *refusals.borrow());
     let before = tokio::time::timeout(LONG, async {
@@ -390,7 +389,7 @@ async fn the_log_names_record_and_dead_letter() {
         });
     }
     let group = broker.group("words");
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
     read(&client, &dlq, 2).await;
     subscription.shutdown().await.unwrap();
     client.close().await;
@@ -423,7 +422,7 @@ async fn a_dead_letter_topic_has_the_origin_partitions_and_limits() {
     let topic = broker.topic("wide");
     admin.create_topic(&topic, 5, None).await.unwrap();
     let group = broker.group("wide");
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, refuse).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], refuse).await.unwrap();
     let created = admin.describe_topic(&format!("{topic}.dlq")).await.unwrap();
     let partitions: BTreeSet<_> = created.partitions.iter().map(|p| p.partition).collect();
     assert_eq!(partitions, (0..5).collect());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ailurus::health::{Activity, Health, Status};
 use ailurus::processor::Batching;
-use ailurus::{Admin, ConfigBuilder, Message, Outcome, Processor, ProducerRecord, RedpandaService};
+use ailurus::{Admin, ConfigBuilder, Message, Outcome, ProducerRecord, RedpandaService};
 use ailurus_broker::{Fault, RequestInfo};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
@@ -63,7 +63,7 @@ async fn a_hanging_handler_stalls_only_its_partition() {
             async move { may.acquire_owned().await.map(|permit| permit.forget()) }
         }
     };
-    let subscription = service.subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = service.subscribe([&topic], &group, handle).await.unwrap();
     let idle = until(&service, |h| h.subscriptions.first().is_some_and(|s| s.partitions.len() == 2)).await;
     assert_eq!(idle.status, Status::Healthy, "{:?}", idle.problems);
     assert!(idle.subscriptions[0].member_id.is_some() && idle.subscriptions[0].generation.is_some(), "{idle:?}");
@@ -93,7 +93,7 @@ async fn a_partition_that_is_not_fetched_is_stalled() {
     let service = RedpandaService::connect(config).await.unwrap();
     let (topic, group) = (broker.topic("unread"), broker.group("unread"));
     Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
-    let subscription = service.subscribe(&[&topic], &group, |_: Message| async {}).await.unwrap();
+    let subscription = service.subscribe([&topic], &group, |_: Message| async {}).await.unwrap();
     until(&service, |h| h.subscriptions[0].partitions.iter().any(|p| p.position == 0)).await;
     // From now on only fetches get no response.
     let hangs = Arc::new(Semaphore::new(0));
@@ -117,7 +117,7 @@ async fn health_checks_are_shared_and_create_no_topic() {
     let Some(embedded) = broker.embedded() else { return };
     let service = RedpandaService::connect(config(&broker).build().unwrap()).await.unwrap();
     let topic = broker.topic("storm");
-    let subscription = service.subscribe(&[&topic], &broker.group("storm"), |_: Message| async {}).await.unwrap();
+    let subscription = service.subscribe([&topic], &broker.group("storm"), |_: Message| async {}).await.unwrap();
     until(&service, |h| h.subscriptions[0].partitions.len() == 3).await;
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);
@@ -143,7 +143,7 @@ async fn health_notices_a_dead_cluster_before_the_member_does() {
     let config = config(&broker).session_timeout(Duration::from_secs(300)).build().unwrap();
     let service = RedpandaService::connect(config).await.unwrap();
     let topic = broker.topic("dies");
-    let subscription = service.subscribe(&[&topic], &broker.group("dies"), |_: Message| async {}).await.unwrap();
+    let subscription = service.subscribe([&topic], &broker.group("dies"), |_: Message| async {}).await.unwrap();
     until(&service, |h| h.is_reachable() && h.subscriptions[0].state == "member").await;
     for node in 0..3 {
         embedded.stop_node(node).await.unwrap();
@@ -163,10 +163,10 @@ async fn all_consumers_of_a_client_are_in_its_health() {
     Admin::new(service.client()).create_topic(&topic, 1, None).await.unwrap();
     let [each, batches, requests, ends] = ["each", "batches", "requests", "ends"].map(|g| broker.group(g));
     let client = service.client();
-    let one = Processor::new(client).subscribe(&[&topic], &each, |_: Message| async {}).await.unwrap();
-    let two = Processor::new(client)
-        .subscribe_batches(&[&topic], &batches, Batching::new(10, Duration::from_millis(10)), |_: Vec<Message>| async {
-        })
+    let one = client.processor(&each).subscribe([&topic], |_: Message| async {}).await.unwrap();
+    let two = client
+        .processor(&batches)
+        .subscribe_batches([&topic], Batching::new(10, Duration::from_millis(10)), |_: Vec<Message>| async {})
         .await
         .unwrap();
     let mut consumer = client.consumer(&requests).subscribe([&topic]).await.unwrap();
@@ -185,7 +185,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
 
     // One that has ended by itself is dead, and no other can say so.
     let stop = |_: Message| async { Outcome::Stop { error: "no more".into() } };
-    let dead = Processor::new(client).subscribe(&[&topic], &ends, stop).await.unwrap();
+    let dead = client.processor(&ends).subscribe([&topic], stop).await.unwrap();
     send(&service, &topic, 1).await;
     let health = until(&service, |h| h.status == Status::Unhealthy).await;
     assert_eq!(health.problems, [format!("the subscription of group {ends:?} has ended")]);

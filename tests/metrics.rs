@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::metrics::{Metrics, MetricsSnapshot, Observation, Registry};
-use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, Processor, ProducerRecord};
+use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, ProducerRecord};
 use tokio::sync::watch;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ async fn records_are_counted_from_producer_to_dead_letter() {
         let tenth = key.ends_with('0') && failed.lock().unwrap().insert(key.clone());
         async move { if tenth || key == "7" { Err("no".to_owned()) } else { Ok(()) } }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     let of_group = [("group", &*group), ("topic", &*topic)];
     let processed = [("messaging_consumer_group_name", &*group), ("messaging_destination_name", &*topic)];
     let seen = watched

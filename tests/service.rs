@@ -43,7 +43,7 @@ async fn events_are_sent_handled_and_shown() {
         let tx = tx.clone();
         async move { tx.send(message).await }
     };
-    let subscription = service.subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = service.subscribe([&topic], &group, handle).await.unwrap();
 
     let options = SendOptions::new().compression(Compression::gzip(6).unwrap()).header("tenant", "berlin");
     let ack = service.send_message(&topic, &counted("p-1", 7), options).await.unwrap();
@@ -93,7 +93,7 @@ async fn undecodable_events_become_dead_letters_at_once() {
         let tx = tx.clone();
         async move { tx.send((event.data, message.attempt)).await }
     };
-    let subscription = service.subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = service.subscribe([&topic], &group, handle).await.unwrap();
     let poison = ProducerRecord::to(&topic).key("p-1").value("{ not JSON");
     service.producer().send(poison).await.unwrap().await.unwrap();
     service.send_message(&topic, &counted("p-1", 7), SendOptions::new()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_router_dispatches_by_event_type() {
             async move { tx.send(format!("{} on attempt {}", event.data.shelf, message.attempt)).await }
         })
         .type_field("eventType");
-    let subscription = service.subscribe(&[&topic], &group, router).await.unwrap();
+    let subscription = service.subscribe([&topic], &group, router).await.unwrap();
     let same = || SendOptions::new().key("one");
     service.send_message(&topic, &counted("p-1", 7), same()).await.unwrap();
     for bad in [r#"{"eventType":"shelf.cleared"}"#, r#"{"eventType":"shelf.moved","shelf":"s-1"}"#, "no JSON"] {
@@ -210,7 +210,7 @@ async fn traces_continue_through_handlers() {
             tx.send(message).await.map_err(|e| e.to_string())
         }
     };
-    let one = service.subscribe(&[&first], &broker.group("one"), handle).await.unwrap();
+    let one = service.subscribe([&first], &broker.group("one"), handle).await.unwrap();
     let two = move |message: Message| {
         let tx = tx.clone();
         async move { tx.send(message).await }
@@ -226,7 +226,7 @@ async fn traces_continue_through_handlers() {
     assert_ne!(span.span_id(), sender.span_id());
     assert_eq!(Some(span), begun.trace(), "the same each time");
 
-    let two = service.subscribe(&[&second], &broker.group("two"), two).await.unwrap();
+    let two = service.subscribe([&second], &broker.group("two"), two).await.unwrap();
     let then = rx.recv().await.unwrap();
     let sent_in = TraceContext::from_headers(&then.headers).unwrap();
     assert_eq!((sent_in.trace_id(), sent_in.state()), (sender.trace_id(), Some("vendor=1")));

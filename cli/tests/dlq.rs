@@ -268,7 +268,7 @@ fn a_large_record_becomes_a_whole_letter_and_is_replayed_whole() {
         let record = ailurus::ProducerRecord::to(&letters.topic).value(&value);
         producer.send(record).await.unwrap().await.unwrap();
         let handle = |_: ailurus::Message| async { ailurus::processor::Outcome::dead_letter("no") };
-        let subscription = ailurus::Processor::new(client).subscribe(&[&letters.topic], &group, handle).await.unwrap();
+        let subscription = client.processor(&group).subscribe([&letters.topic], handle).await.unwrap();
         while subscription.stats().dead_letters < 1 {
             tokio::task::yield_now().await;
         }
@@ -414,7 +414,7 @@ fn a_record_that_fails_again_and_again_is_not_replayed_for_ever() {
     let handle = |_: ailurus::Message| async { Err::<(), _>("never") };
     let (client, subscription) = runtime.block_on(async {
         let client = ailurus::Client::connect(config).await.unwrap();
-        let subscription = ailurus::Processor::new(&client).subscribe(&[&letters.topic], &group, handle).await.unwrap();
+        let subscription = client.processor(&group).subscribe([&letters.topic], handle).await.unwrap();
         (client, subscription)
     });
     for replayed in 0..3 {

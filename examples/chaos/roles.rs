@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use ailurus::processor::{DeadLetter, RebalanceListener};
 use ailurus::{
-    Admin, Client, Config, ConsumerEvent, Delivery, Message, Processor, ProducerRecord, Result, StartOffset,
-    TopicPartition,
+    Admin, Client, Config, ConsumerEvent, Delivery, Message, ProducerRecord, Result, StartOffset, TopicPartition,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -110,7 +109,7 @@ pub(crate) async fn handle(group: &str) -> Result<()> {
         say(format_args!("{word} {} {} {} {value}", message.topic, message.partition, message.offset));
         if fails { Err("never") } else { Ok(()) }
     };
-    let subscription = Processor::new(&client).listener(Lost).subscribe(&TOPICS, group, handler).await?;
+    let subscription = client.processor(group).listener(Lost).subscribe(TOPICS, handler).await?;
     let stopping = AtomicBool::new(false);
     let stop = async {
         terminated().await;

@@ -52,7 +52,7 @@ where
             Ok::<_, Error>(outcome(inventory.apply(envelope.data, received.clone()).await, &received))
         }
     };
-    service.subscribe(&[&topics.stock_updates], &topics.stock_group, handler).await
+    service.subscribe([&topics.stock_updates], &topics.stock_group, handler).await
 }
 
 /// The update in a record, unless it says that it is another event.
@@ -88,7 +88,7 @@ where
             Ok::<_, Error>(outcome(analytics.record(fact, received.clone()).await, &received))
         }
     };
-    service.subscribe(&[&topics.analytics], &topics.analytics_group, handler).await
+    service.subscribe([&topics.analytics], &topics.analytics_group, handler).await
 }
 
 /// What can't be applied now may be later, when what it builds on has come.

@@ -8,8 +8,8 @@ use super::Config;
 /// ```no_run
 /// # async fn example(service: ailurus::RedpandaService, handle: fn(ailurus::Message) -> std::future::Ready<()>)
 /// # -> ailurus::Result<()> {
-/// let named = service.subscribe(&["orders"], "billing", handle).await?;
-/// let of_the_settings = service.subscribe(&["orders"], None, handle).await?;
+/// let named = service.subscribe(["orders"], "billing", handle).await?;
+/// let of_the_settings = service.subscribe(["orders"], None, handle).await?;
 /// # Ok(())
 /// # }
 /// ```

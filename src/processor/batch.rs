@@ -123,7 +123,7 @@ impl StdError for SharedError {
 ///
 /// # async fn example(client: &Client) -> ailurus::Result<()> {
 /// let batching = Batching::new(500, Duration::from_millis(100));
-/// let subscription = Processor::new(client).subscribe_batches(&["orders"], "warehouse", batching, insert).await?;
+/// let subscription = client.processor("warehouse").subscribe_batches(["orders"], batching, insert).await?;
 /// # Ok(())
 /// # }
 /// ```

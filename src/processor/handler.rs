@@ -161,7 +161,7 @@ fn is_undecodable(error: &(dyn std::error::Error + 'static)) -> bool {
 /// async fn handle(Line(text): Line) {
 ///     println!("{text}");
 /// }
-/// # fn check(p: ailurus::Processor) { drop(p.subscribe(&["lines"], "readers", handle)); }
+/// # fn check(p: ailurus::Processor) { drop(p.subscribe(["lines"], "readers", handle)); }
 /// ```
 pub trait FromMessage: Sized {
     /// Decodes the argument.
@@ -219,8 +219,8 @@ impl FromMessage for AnyEvent {
 /// }
 ///
 /// # async fn example(client: &ailurus::Client) -> ailurus::Result<()> {
-/// let one = Processor::new(client).subscribe(&["orders"], "sizes", raw).await?;
-/// let two = Processor::new(client).subscribe(&["orders"], "payments", typed).await?;
+/// let one = client.processor("sizes").subscribe(["orders"], raw).await?;
+/// let two = client.processor("payments").subscribe(["orders"], typed).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -27,12 +27,16 @@ mod subscription_task;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Client;
-use crate::config::{ConsumerConfig, GroupName, ProcessorConfig};
+use crate::config::{
+    AssignorKind, ConsumerConfig, GroupName, GroupProtocol, HandlerOrdering, IsolationLevel, OffsetReset,
+    ProcessorConfig, consumer_settings, processor_settings,
+};
 use crate::consumer::Starting;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -56,53 +60,65 @@ use worker::{HandlerMode, QueuePool, WorkerContext};
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
-/// use ailurus::{Client, Config, Message, Processor};
+/// use ailurus::{Client, Config, Message};
 ///
 /// let client = Client::connect(Config::from_env()?).await?;
 /// let handle = |message: Message| async move {
 ///     println!("{}/{} at {}", message.topic, message.partition, message.offset);
 ///     Ok::<(), std::io::Error>(())
 /// };
-/// let subscription = Processor::new(&client).subscribe(&["orders"], "billing", handle).await?;
+/// let subscription = client.processor("billing").concurrency(16).subscribe(["orders"], handle).await?;
 /// subscription.shutdown().await.map(drop)
 /// # }
 /// ```
-#[must_use = "a processor does nothing until it subscribes"]
 #[derive(Debug)]
 pub struct Processor {
     client: Client,
+    group: String,
     consumer: ConsumerConfig,
     processor: ProcessorConfig,
     listener: Option<Arc<dyn RebalanceListener>>,
 }
 
-impl Processor {
-    /// Creates a builder with the client's settings.
-    pub fn new(client: &Client) -> Self {
-        let config = client.config();
-        let (consumer, processor) = (config.consumer.clone(), config.processor.clone());
-        Self { client: client.clone(), consumer, processor, listener: None }
-    }
+consumer_settings!(Processor [.consumer] by_field);
+processor_settings!(Processor [.processor] by_field);
 
-    /// Replaces the client's consumer settings.
+impl Client {
+    /// Configures a processor: by default with [`Config::processor`](crate::Config::processor) and
+    /// [`Config::consumer`](crate::Config::consumer). `None` is the group of the settings,
+    /// [`Config::group_id`](crate::Config::group_id).
+    #[must_use = "a processor does nothing until it subscribes"]
+    pub fn processor(&self, group: impl GroupName) -> Processor {
+        let config = self.config();
+        let (consumer, processor) = (config.consumer.clone(), config.processor.clone());
+        let group = group.resolve(config).to_owned();
+        Processor { client: self.clone(), group, consumer, processor, listener: None }
+    }
+}
+
+impl Processor {
+    /// Replaces all settings of its consumer.
+    #[must_use]
     pub fn consumer(mut self, config: ConsumerConfig) -> Self {
         self.consumer = config;
         self
     }
 
-    /// Replaces the client's processor settings.
+    /// Replaces all settings of the processor.
+    #[must_use]
     pub fn processor(mut self, config: ProcessorConfig) -> Self {
         self.processor = config;
         self
     }
 
     /// Sets a listener for rebalances.
+    #[must_use]
     pub fn listener(mut self, listener: impl RebalanceListener) -> Self {
         self.listener = Some(Arc::new(listener));
         self
     }
 
-    /// Joins `group` (`None` is [`Config::group_id`](crate::Config::group_id)), reads `topics` and hands each record to `handler`.
+    /// Joins the group, reads `topics` and passes each record to `handler`.
     ///
     /// The handler is an async function or a `tower::Service` (see [`Handler`]) and returns an [`Outcome`] for each record. After a
     /// failure or a panic it is called again with a backoff, up to [`ProcessorConfig::max_attempts`] times; then the record is written
@@ -119,47 +135,45 @@ impl Processor {
     /// used; [`ErrorKind::Authentication`] if the client's first login is refused.
     pub async fn subscribe<A>(
         self,
-        topics: &[&str],
-        group: impl GroupName,
+        topics: impl IntoIterator<Item: Into<String>>,
         handler: impl Handler<A>,
     ) -> Result<Subscription> {
-        let group = group.resolve(self.client.config()).to_owned();
-        self.start(topics, &group, HandlerMode::Each(Arc::new(move |message| handler.call(message)))).await
+        let mode = HandlerMode::Each(Arc::new(move |message| handler.call(message)));
+        self.start(topics.into_iter().map(Into::into).collect(), mode).await
     }
 
-    /// Joins `group` like [`subscribe`](Self::subscribe), and passes records to a [`BatchHandler`] in batches.
+    /// Joins the group like [`subscribe`](Self::subscribe), and passes records to a [`BatchHandler`] in batches.
     ///
     /// # Errors
     /// The errors of [`subscribe`](Self::subscribe); [`ErrorKind::Config`] if `batching` is out of bounds.
     pub async fn subscribe_batches<A>(
         self,
-        topics: &[&str],
-        group: impl GroupName,
+        topics: impl IntoIterator<Item: Into<String>>,
         batching: Batching,
         handler: impl BatchHandler<A>,
     ) -> Result<Subscription> {
         batching.validate()?;
-        let group = group.resolve(self.client.config()).to_owned();
         let call = Arc::new(move |messages| handler.call(messages));
-        self.start(topics, &group, HandlerMode::Batches(batching, call)).await
+        self.start(topics.into_iter().map(Into::into).collect(), HandlerMode::Batches(batching, call)).await
     }
 
-    async fn start(self, topics: &[&str], group: &str, mode: HandlerMode) -> Result<Subscription> {
+    async fn start(self, topics: Vec<String>, mode: HandlerMode) -> Result<Subscription> {
         self.processor.validate()?;
+        let (topics, group): (Vec<&str>, _) = (topics.iter().map(String::as_str).collect(), &*self.group);
         let max_record_bytes = self.consumer.max_decompressed_bytes;
         let (stuck_after, isolation_level) = (self.consumer.max_poll_interval, self.consumer.isolation_level);
         // The workers decide what is committed.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
         // Topics first: the consumer creates them if it may, and dead-letter topics get their number of partitions. The group is joined
         // last: while a topic is missing, its partitions are left to members that can handle them.
-        let mut starting = Starting::new(&self.client, group, topics, config)?;
+        let mut starting = Starting::new(&self.client, group, &topics, config)?;
         starting.find_topics().await?;
-        let open = || DeadLetterWriter::open(&self.client, topics, group, &self.processor, max_record_bytes);
+        let open = || DeadLetterWriter::open(&self.client, &topics, group, &self.processor, max_record_bytes);
         let dead_letters = starting.retry(open).await?;
         let consumer = starting.join();
         let shared = Arc::new(SubscriptionState::new(
             group,
-            topics,
+            &topics,
             self.processor.stall_timeout,
             isolation_level,
             consumer.outlook(),

@@ -73,7 +73,7 @@ impl<S> Deref for State<S> {
 ///     .on(created)
 ///     .on(|view: Envelope<ProductViewed>| async move { println!("{}", view.data.id) })
 ///     .unknown(UnknownType::Skip);
-/// let subscription = service.subscribe(&["events"], "audit", router).await?;
+/// let subscription = service.subscribe(["events"], "audit", router).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -43,7 +43,7 @@ pub struct Stats {
 /// ```compile_fail
 /// #![deny(unused_must_use)]
 /// # async fn example(service: ailurus::RedpandaService) -> ailurus::Result<()> {
-/// service.subscribe(&["orders"], "billing", |message: ailurus::Message| async move { drop(message) }).await?;
+/// service.subscribe(["orders"], "billing", |message: ailurus::Message| async move { drop(message) }).await?;
 /// # Ok(())
 /// # }
 /// ```

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ailurus::processor::RebalanceListener;
-use ailurus::{Client, ConsumerConfig, HandlerOrdering, Message, Processor, ProcessorConfig, TopicPartition};
+use ailurus::{Client, ConsumerConfig, HandlerOrdering, Message, ProcessorConfig, TopicPartition};
 use tokio::sync::mpsc;
 
 use super::checker::MemberNumber;
@@ -71,11 +71,7 @@ pub async fn run(
 ) -> ailurus::Result<()> {
     let subscription = until_joined(|| {
         let (handled, losses) = (Arc::clone(&context), Listener { context: Arc::clone(&context), member: number });
-        Processor::new(client).consumer(consumer.clone()).processor(settings(ordering)).listener(losses).subscribe(
-            &[TOPIC],
-            GROUP,
-            move |message: Message| handle(Arc::clone(&handled), message),
-        )
+        client.processor(GROUP).consumer(consumer.clone()).processor(settings(ordering)).listener(losses).subscribe([TOPIC], move |message: Message| handle(Arc::clone(&handled), message))
     })
     .await?;
     loop {

@@ -92,7 +92,7 @@ async fn unreadable_partition_is_not_idle_in_health() {
         let handled = handled.clone();
         async move { handled.send(message.partition).unwrap() }
     };
-    let subscription = service.subscribe(&["t"], "g", handle).await.unwrap();
+    let subscription = service.subscribe(["t"], "g", handle).await.unwrap();
     for partition in [0, 1] {
         write(service.client(), partition).await;
         assert_eq!(in_time(seen.recv()).await, Some(partition));

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ailurus::{
-    Client, Config, ConsumerEvent, Message, Processor, Producer, ProducerRecord, SaslConfig, SecurityProtocol,
-};
+use ailurus::{Client, Config, ConsumerEvent, Message, Producer, ProducerRecord, SaslConfig, SecurityProtocol};
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl, Versions};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -226,8 +224,8 @@ impl Scenario {
                 let handled = handled.clone();
                 async move { handled.send(number(message.value.as_deref())).unwrap() }
             };
-            let processor = Processor::new(&client).consumer(config.consumer.clone());
-            let subscription = processor.subscribe(&[TOPIC], "g", handle).await.unwrap();
+            let processor = client.processor("g").consumer(config.consumer.clone());
+            let subscription = processor.subscribe([TOPIC], handle).await.unwrap();
             (client, subscription)
         };
         let (_client, subscription) = self.through_outage_at_start(start).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{
-    Client, Consumer, ConsumerEvent, ErrorKind, Message, Processor, ProducerRecord, RedpandaService, SaslConfig,
-    SecurityProtocol, StartOffset, Subscription, TopicPartition,
+    Client, Consumer, ConsumerEvent, ErrorKind, Message, ProducerRecord, RedpandaService, SaslConfig, SecurityProtocol,
+    StartOffset, Subscription, TopicPartition,
 };
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl};
 use tokio::sync::mpsc;
@@ -57,7 +57,7 @@ async fn subscribe(client: &Client) -> (ailurus::Result<Subscription>, mpsc::Unb
         let handled = handled.clone();
         async move { handled.send(message.offset).unwrap() }
     };
-    (Processor::new(client).subscribe(&["t"], "g", handle).await, seen)
+    (client.processor("g").subscribe(["t"], handle).await, seen)
 }
 
 /// Waits until health reports a joining group with this problem.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::processor::Batching;
-use ailurus::{ErrorKind, HandlerOrdering, Message, Outcome, Processor};
+use ailurus::{ErrorKind, HandlerOrdering, Message, Outcome};
 
 use super::ordering::until;
 use super::{LONG, Seen, assert_order, attempts_at, committed, connect, filled, number, support};
@@ -29,8 +29,8 @@ async fn batches_fill_up_or_time_out() {
             }
         };
         let batching = Batching::new(20, Duration::from_millis(300));
-        let processor = Processor::new(&client);
-        let subscription = processor.subscribe_batches(&[&topic], &group, batching, handle).await.unwrap();
+        let processor = client.processor(&group);
+        let subscription = processor.subscribe_batches([&topic], batching, handle).await.unwrap();
         seen.until_numbers(105).await;
         assert!(subscription.shutdown().await.unwrap().is_empty());
         assert_eq!(seen.all().len(), 105, "none twice");
@@ -65,8 +65,8 @@ async fn each_record_of_a_batch_has_its_own_outcome() {
         async { outcomes }
     };
     let batching = Batching::new(10, LONG);
-    let processor = Processor::new(&client);
-    let subscription = processor.subscribe_batches(&[&topic], &group, batching, handle).await.unwrap();
+    let processor = client.processor(&group);
+    let subscription = processor.subscribe_batches([&topic], batching, handle).await.unwrap();
     seen.until(|all| all.len() == 12).await;
     until(&subscription, |s| s.dead_letters == 2).await;
     let stats = subscription.stats();
@@ -90,8 +90,8 @@ async fn one_bad_record_of_a_batch_becomes_a_dead_letter() {
         async move { if bad { Err("a constraint") } else { Ok(()) } }
     };
     let batching = Batching::new(20, LONG);
-    let processor = Processor::new(&client);
-    let subscription = processor.subscribe_batches(&[&topic], &group, batching, handle).await.unwrap();
+    let processor = client.processor(&group);
+    let subscription = processor.subscribe_batches([&topic], batching, handle).await.unwrap();
     seen.until_numbers(19).await;
     subscription.shutdown().await.unwrap();
     let letters = super::read_all(&client, &format!("{topic}.dlq")).await;
@@ -108,7 +108,7 @@ async fn batch_sizes_out_of_bounds_are_rejected() {
     let client = connect(broker.config()).await;
     let handle = |_: Vec<Message>| async {};
     let batching = Batching::new(0, Duration::ZERO);
-    let refused = Processor::new(&client).subscribe_batches(&["t"], "g", batching, handle).await;
+    let refused = client.processor("g").subscribe_batches(["t"], batching, handle).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
     client.close().await;
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use ailurus::{Message, Processor};
+use ailurus::Message;
 
 use super::{connect, filled, support};
 
@@ -30,7 +30,7 @@ async fn a_dropped_subscription_is_logged() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let subscribe = async || Processor::new(&client).subscribe(&[&topic], &group, |_: Message| async {}).await;
+    let subscribe = async || client.processor(&group).subscribe([&topic], |_: Message| async {}).await;
     let (dropped, ended) = (subscribe().await.unwrap(), subscribe().await.unwrap());
     let ending = ended.shutdown();
     tracing::subscriber::with_default(subscriber, || drop(dropped));

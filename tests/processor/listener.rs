@@ -38,9 +38,9 @@ async fn a_listener_sees_assignments_and_revocations() {
     let group = broker.group("g");
     let calls = Calls(Arc::new(watch::channel(Vec::new()).0));
     let handle = |_: Message| async { Ok::<(), Infallible>(()) };
-    let first = Processor::new(&client).listener(calls.clone()).subscribe(&[&topic], &group, handle).await.unwrap();
+    let first = client.processor(&group).listener(calls.clone()).subscribe([&topic], handle).await.unwrap();
     calls.until(&[("assigned", 4)]).await;
-    let second = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let second = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     calls.until(&[("assigned", 4), ("revoked", 2)]).await;
     second.shutdown().await.unwrap();
     calls.until(&[("assigned", 4), ("revoked", 2), ("assigned", 2)]).await;

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use ailurus::processor::BoxError;
 use ailurus::{
-    Admin, Client, ConfigBuilder, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, Processor,
-    ProducerRecord, StartOffset, Subscription, TopicPartition,
+    Admin, Client, ConfigBuilder, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, ProducerRecord,
+    StartOffset, Subscription, TopicPartition,
 };
 use support::TestBroker;
 use tokio::sync::{Semaphore, watch};
@@ -91,7 +91,7 @@ async fn watching(client: &Client, topic: &str, group: &str, seen: &Seen) -> Sub
         seen.push(message);
         async { Ok::<_, Infallible>(()) }
     };
-    Processor::new(client).subscribe(&[topic], group, handle).await.unwrap()
+    client.processor(group).subscribe([topic], handle).await.unwrap()
 }
 
 async fn committed(client: &Client, group: &str) -> i64 {
@@ -143,7 +143,7 @@ async fn a_failing_record_is_retried_then_dead_lettered() {
             }
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(20).await;
     subscription.shutdown().await.unwrap();
 
@@ -192,7 +192,7 @@ async fn a_service_with_layers_is_a_handler() {
         }
     });
     let layered = tower::ServiceBuilder::new().concurrency_limit(1).timeout(Duration::from_millis(200)).service(handle);
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, layered).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], layered).await.unwrap();
     seen.until(|all| all.len() == 51).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(most.load(Ordering::SeqCst), 1, "the limit is kept over all partitions");
@@ -219,7 +219,7 @@ async fn outcomes_dead_letter_and_stop() {
             }
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     let e = tokio::time::timeout(LONG, subscription.ended()).await.unwrap().unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Handler);
     assert!(format!("{e:#}").contains(&format!("{topic}/0@5: the disk is full")), "{e:#}");
@@ -260,12 +260,12 @@ async fn subscribe_fails_without_a_dead_letter_topic() {
     let topic = filled(&broker, &client, "strict", 1, 0).await;
     let handle = |_: Message| async { Ok::<_, Infallible>(()) };
     let group = broker.group("strict");
-    let e = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap_err();
+    let e = client.processor(&group).subscribe([&topic], handle).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
     assert!(e.to_string().contains(&format!("ailurus topic create {topic}.dlq")), "{e}");
 
     Admin::new(&client).create_topic(&format!("{topic}.dlq"), 1, None).await.unwrap();
-    Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap().shutdown().await.unwrap();
+    client.processor(&group).subscribe([&topic], handle).await.unwrap().shutdown().await.unwrap();
     client.close().await;
 }
 
@@ -314,7 +314,7 @@ async fn a_hanging_handler_is_cancelled_at_revoke() {
         hanging.push(message);
         std::future::pending::<Result<(), Infallible>>()
     };
-    let first = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let first = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until(|all| all.len() == 2).await;
 
     // Another member comes: what hangs is cut off, and what it held is handled by the new owner or begun again.
@@ -341,7 +341,7 @@ async fn shutdown_completes_in_flight_records() {
         let open = Arc::clone(&open);
         async move { open.acquire().await.map(|permit| permit.forget()) }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until(|all| all.len() == 1).await;
     let mut shutdown = std::pin::pin!(subscription.shutdown());
     assert!(futures_util::poll!(&mut shutdown).is_pending(), "a record is in flight");
@@ -369,7 +369,7 @@ async fn shutdown_cancels_at_its_deadline() {
             Ok::<_, Infallible>(())
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until(|all| all.len() == 3).await;
     let left = subscription.shutdown().await.unwrap();
     assert_eq!(left.to_string(), format!("{topic}/0: 1 cancelled, 0 awaiting retry, 7 queued"));
@@ -401,7 +401,7 @@ async fn a_second_shutdown_call_cancels() {
             Outcome::Done
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(26).await;
     let stats = subscription.stats();
     assert_eq!((stats.retries, stats.dead_letters), (1, 0));
@@ -434,7 +434,7 @@ async fn an_unwritable_dead_letter_blocks_and_shows_in_health() {
         begun.push(message);
         async move { if bad { Err("bad") } else { Ok(()) } }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     let why = tokio::time::timeout(LONG, async {
         loop {
             let health = subscription.health();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::processor::Stats;
-use ailurus::{Admin, HandlerOrdering, Message, Outcome, Processor, ProducerRecord, Subscription};
+use ailurus::{Admin, HandlerOrdering, Message, Outcome, ProducerRecord, Subscription};
 use bytes::Bytes;
 use tokio::sync::{Barrier, watch};
 
@@ -59,7 +59,7 @@ async fn keys_are_handled_concurrently_and_in_order() {
             handled.push(message);
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(600).await;
     assert!(subscription.shutdown().await.unwrap().is_empty());
     assert_eq!(seen.all().len(), 600, "none twice");
@@ -83,7 +83,7 @@ async fn a_failing_key_blocks_only_itself() {
         handled.push(message);
         std::future::ready(Outcome::Done)
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(90).await;
     assert!(seen.values().iter().all(|n| n % 10 != 3), "those of the key wait");
     until(&subscription, |s| s.parked_keys == 1 && s.retries > 5).await;
@@ -111,7 +111,7 @@ async fn unordered_failures_block_nothing() {
         handled.push(message);
         async { outcome }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(50).await;
     let left = subscription.shutdown().await.unwrap();
     assert_eq!(left.to_string(), format!("{topic}/0: 0 cancelled, 1 awaiting retry, 0 queued"));
@@ -134,7 +134,7 @@ async fn completed_offsets_survive_a_change_of_owner() {
         handled.push(message);
         async { outcome }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     first.until_numbers(91).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(committed(&client, &group).await, 4);
@@ -167,7 +167,7 @@ async fn concurrency_is_bounded_and_shared_fairly() {
             handled.push(message);
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(400).await;
     subscription.shutdown().await.unwrap();
     assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?} were in flight");
@@ -205,7 +205,7 @@ async fn a_slow_partition_leaves_permits_for_others() {
         }
     };
     send(0, 40).await;
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     until(&subscription, |s| s.in_flight >= 15).await;
     send(1, 100).await;
     seen.until_numbers(100).await;
@@ -243,7 +243,7 @@ async fn a_full_queue_pauses_fetching() {
         };
         async { outcome }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     until(&subscription, |s| s.retries > 100).await;
     assert_eq!(seen.values(), (0..ROOM).collect(), "no other was begun");
     closed.store(false, Ordering::SeqCst);
@@ -272,7 +272,7 @@ async fn attempt_timeout_cancels_and_fails_the_attempt() {
             }
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(10).await;
     subscription.shutdown().await.unwrap();
     assert_eq!(attempts_at(&seen, 4), [1, 2]);
@@ -299,7 +299,7 @@ async fn a_hanging_handler_loses_its_partitions() {
             handled.push(message);
         }
     };
-    let subscription = Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap();
+    let subscription = client.processor(&group).subscribe([&topic], handle).await.unwrap();
     seen.until_numbers(10).await;
     assert!(subscription.stats().rebalances > 1, "it had to join again");
     subscription.shutdown().await.unwrap();
@@ -329,7 +329,7 @@ async fn membership_changes_keep_key_order() {
                 Ok(())
             }
         };
-        Processor::new(&client).subscribe(&[&topic], &group, handle).await.unwrap()
+        client.processor(&group).subscribe([&topic], handle).await.unwrap()
     };
     let first = member().await;
     seen.until(|all| all.len() > 50).await;

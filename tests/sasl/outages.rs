@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ailurus::{GroupProtocol, Processor};
+use ailurus::GroupProtocol;
 
 use super::*;
 
@@ -141,7 +141,7 @@ async fn a_subscription_recovers_and_health_has_the_reason() {
             let handled = handled.clone();
             async move { handled.send(message.value.unwrap()).unwrap() }
         };
-        let subscription = Processor::new(&client).subscribe(&[&topic], &unique("g"), handle).await.unwrap();
+        let subscription = client.processor(unique("g")).subscribe([&topic], handle).await.unwrap();
         produce(&producer, &topic, 0..1).await;
         assert_eq!(soon(seen.recv()).await.unwrap(), "0");
         away.begins().await;

@@ -34,7 +34,7 @@ async fn untrusted_brokers_are_retried_after_success() {
         let handled = handled.clone();
         async move { handled.send(message.offset).unwrap() }
     };
-    let subscription = service.subscribe(&["t"], "g", handle).await.unwrap();
+    let subscription = service.subscribe(["t"], "g", handle).await.unwrap();
     let send = || service.producer().send(ProducerRecord::to("t").value("x"));
     soon(async { send().await.unwrap().await.unwrap() }).await;
     assert_eq!(soon(seen.recv()).await, Some(0));

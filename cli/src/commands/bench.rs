@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ailurus::{
-    Admin, Client, Config, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Processor,
-    Producer, ProducerRecord, TopicPartition, metrics::Registry,
+    Admin, Client, Config, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Producer,
+    ProducerRecord, TopicPartition, metrics::Registry,
 };
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -286,7 +286,7 @@ async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
         }
         std::future::ready(())
     };
-    let subscription = Processor::new(client).subscribe(&[&args.topic], &args.group, handler).await?;
+    let subscription = client.processor(&args.group).subscribe([&args.topic], handler).await?;
     let mut done = Done { created: is_new.then_some(dead_letters), ..Done::default() };
     let mut before = 0;
     while tokio::time::timeout(PATIENCE, handled.all.notified()).await.is_err() {

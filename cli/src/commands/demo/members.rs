@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ailurus::{Client, Config, ConsumerConfig, Message, Processor, Subscription};
+use ailurus::{Client, Config, ConsumerConfig, Message, Subscription};
 use anyhow::{Context, bail};
 
 use super::history::{Handling, History};
@@ -89,9 +89,10 @@ impl Members {
         self.next_id += 1;
         let client = Client::connect(self.config.clone()).await?;
         let (run, topic) = (Arc::clone(run), self.names.topic(stream));
-        let subscription = Processor::new(&client)
+        let subscription = client
+            .processor(self.names.group(stream))
             .consumer(self.consumer.clone())
-            .subscribe(&[&topic], &self.names.group(stream), move |message: Message| {
+            .subscribe([&topic], move |message: Message| {
                 let run = Arc::clone(&run);
                 async move { run.handle(id, stream, &message) }
             })
