@@ -71,7 +71,12 @@ pub async fn run(
 ) -> ailurus::Result<()> {
     let subscription = until_joined(|| {
         let (handled, losses) = (Arc::clone(&context), Listener { context: Arc::clone(&context), member: number });
-        client.processor(GROUP).consumer(consumer.clone()).processor(settings(ordering)).listener(losses).subscribe([TOPIC], move |message: Message| handle(Arc::clone(&handled), message))
+        client
+            .processor(GROUP)
+            .consumer(consumer.clone())
+            .processor(settings(ordering))
+            .listener(losses)
+            .subscribe([TOPIC], move |message: Message| handle(Arc::clone(&handled), message))
     })
     .await?;
     loop {
