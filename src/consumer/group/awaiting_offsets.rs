@@ -116,7 +116,8 @@ impl AwaitingOffsets {
             return StartOffsets::Fatal(e);
         }
         if let Some(lasted) = self.outage.record_failure_with_grace(now, &e, COORDINATOR_MOVE_GRACE) {
-            tracing::warn!(group = %self.group, error = %e.full(), "committed offsets can't be fetched, {lasted}; retrying");
+            let (group, error) = (&self.group, e.full());
+            tracing::warn!(%group, %error, "committed offsets can't be fetched, {lasted}; retrying");
         }
         self.retry_at = now + self.backoff.next();
         StartOffsets::Retry(code)

@@ -21,11 +21,12 @@ use super::initial_topics::InitialTopics;
 use super::kip848;
 use super::leader::{GroupAssignment, PartitionCounts, compute_assignment, count};
 use super::member::{self, Action, CoordinatorResponse, Member};
+use super::protocol::Protocol;
 use super::requests::{
     RequestFailure, check_heartbeat, check_join, check_leave, check_sync, heartbeat_request, instance_id, join_request,
     leave_request, sync_request,
 };
-use super::session::{MemberConfig, Protocol};
+use super::session::MemberConfig;
 use crate::cluster::{Client, Pin};
 use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::consumer::command::Command;
@@ -477,8 +478,10 @@ impl CoordinatorTask {
         if !self.member.is_leader() {
             return;
         }
-        if let Some((topic, was)) = self.partition_counts.iter().find(|(topic, was)| count(&snapshot, topic) != **was) {
-            tracing::info!(group = %self.context.group, topic, was, is = count(&snapshot, topic), "the number of partitions has changed: the group rebalances");
+        let changed = self.partition_counts.iter().find(|(topic, was)| count(&snapshot, topic) != **was);
+        if let Some((topic, was)) = changed {
+            let (group, is) = (&self.context.group, count(&snapshot, topic));
+            tracing::info!(%group, topic, was, is, "the number of partitions has changed: the group rebalances");
             self.member.on_partitions_changed(Instant::now());
         }
     }

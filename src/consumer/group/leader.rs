@@ -68,7 +68,8 @@ pub(crate) async fn compute_assignment(
     let encoded = members.iter().map(|m| {
         let (member, partitions) = (m.id.clone(), all.remove(&m.id).unwrap_or_default());
         let bytes = encode_assignment(&partitions).unwrap_or_else(|e| {
-            tracing::error!(member, error = %e.full(), "a member's assignment can't be encoded: it is assigned nothing");
+            let error = e.full();
+            tracing::error!(member, %error, "a member's assignment can't be encoded: it is assigned nothing");
             Bytes::new()
         });
         (member, bytes)

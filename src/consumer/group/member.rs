@@ -18,8 +18,9 @@ use uuid::Uuid;
 
 use super::classic::ClassicMember;
 use super::kip848::{self, Kip848Member};
+use super::protocol::Protocol;
 use super::requests::{JoinedGroup, PreviousAssignment, RequestFailure};
-use super::session::{InFlight, LEAVE_TIMEOUT, MemberConfig, Phase, Protocol};
+use super::session::{InFlight, LEAVE_TIMEOUT, MemberConfig, Phase};
 use crate::assignor::GroupMember;
 use crate::code;
 use crate::config::GroupProtocol;

@@ -1,8 +1,8 @@
 //! Membership in a group: the task that maintains it, the state machines it drives, and the work of
 //! a group's leader.
 //!
-//! `member` is the interface of both state machines, `session` what they share; `classic` and
-//! `kip848` are the two protocols.
+//! `member` is the interface of both state machines, `session` their state and `protocol` the
+//! transitions that they share; `classic` and `kip848` are the two protocols.
 
 pub(super) mod assignor;
 mod awaiting_offsets;
@@ -14,6 +14,7 @@ mod initial_topics;
 mod kip848;
 mod leader;
 mod member;
+mod protocol;
 mod requests;
 mod session;
 pub(super) mod subscription;

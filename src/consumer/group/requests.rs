@@ -102,7 +102,8 @@ pub(crate) fn check_join(r: JoinGroupResponse) -> Result<JoinedGroup, (RequestFa
     }
     let member = |m: &JoinGroupResponseMember| {
         let subscription = Subscription::decode(&m.metadata).unwrap_or_else(|e| {
-            tracing::warn!(member = %m.member_id, error = %e.full(), "a member's subscription can't be decoded: it is assigned nothing");
+            let (member, error) = (&m.member_id, e.full());
+            tracing::warn!(%member, %error, "a member's subscription can't be decoded: it is assigned nothing");
             Subscription::default()
         });
         let instance_id = m.group_instance_id.as_ref().map(ToString::to_string);

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::member::{Action, Member};
+use super::protocol::Protocol;
 use super::requests::RequestFailure;
-use super::session::{AssignorOffer, MemberConfig, Protocol};
+use super::session::{AssignorOffer, MemberConfig};
 use crate::cluster::Backoff;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::ClassicMember;
 use crate::code;
 use crate::consumer::group::member::Action;
+use crate::consumer::group::protocol::Protocol;
 use crate::consumer::group::requests::{JoinedGroup, PreviousAssignment, RequestFailure};
-use crate::consumer::group::session::{InFlight, Phase, Protocol};
+use crate::consumer::group::session::{InFlight, Phase};
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 

@@ -34,8 +34,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::member::{Action, CoordinatorResponse};
+use super::protocol::Protocol;
 use super::requests::RequestFailure;
-use super::session::{InFlight, MemberConfig, Phase, Protocol, Session};
+use super::session::{InFlight, MemberConfig, Phase, Session};
 use crate::code;
 use crate::error::Error;
 use crate::record::TopicPartition;
@@ -227,7 +228,8 @@ impl Protocol for ClassicMember {
                 self.rejoin(now, false);
             }
             code::ILLEGAL_GENERATION | code::REBALANCE_IN_PROGRESS => {
-                tracing::debug!(group = %self.session.config.group, error = %e.full(), "the group is in another generation");
+                let (group, error) = (&self.session.config.group, e.full());
+                tracing::debug!(%group, %error, "the group is in another generation");
                 self.assignment.clear();
                 // A rebalance in progress waits for this member and what it owns; a later
                 // generation was formed without it.

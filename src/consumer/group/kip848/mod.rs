@@ -41,8 +41,9 @@ use uuid::Uuid;
 pub(crate) use heartbeat::{HeartbeatRequest, HeartbeatResponse, check_heartbeat, encode_heartbeat};
 
 use super::member::{Action, CoordinatorResponse, Member};
+use super::protocol::Protocol;
 use super::requests::RequestFailure;
-use super::session::{InFlight, MemberConfig, Phase, Protocol, Session};
+use super::session::{InFlight, MemberConfig, Phase, Session};
 use crate::cluster::Backoff;
 use crate::code;
 use crate::error::{Error, ErrorKind};
@@ -176,7 +177,7 @@ impl Kip848Member {
         }
         let group = &self.session.config.group;
         if self.session.config.may_be_classic {
-            tracing::info!(%group, why, "the consumer group protocol is not available: falling back to the classic one");
+            tracing::info!(%group, why, "no consumer group protocol: falling back to the classic one");
             self.lose_partitions();
             self.session.phase = Phase::Stopped;
             self.session.actions.push_back(Action::FallBackToClassic);
@@ -293,7 +294,11 @@ impl Protocol for Kip848Member {
                 let s = &mut self.session;
                 if let Some(lasted) = s.outage.record_failure(now, e) {
                     let group = &s.config.group;
-                    tracing::warn!(%group, message, "another member has the instance id, {lasted}; retrying until its session would have expired");
+                    tracing::warn!(
+                        %group,
+                        message,
+                        "another member has the instance id, {lasted}; retrying until its session would have expired"
+                    );
                 }
                 s.back_off(now);
             }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::heartbeat::IdPartition;
 use super::{Kip848Member, Member};
 use crate::consumer::group::member::Action;
-use crate::consumer::group::session::{Phase, Protocol};
+use crate::consumer::group::protocol::Protocol;
+use crate::consumer::group::session::Phase;
 use crate::record::TopicPartition;
 
 impl Kip848Member {

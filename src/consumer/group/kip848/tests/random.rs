@@ -115,7 +115,8 @@ proptest! {
                 }
                 prop_assert!(owned.is_empty() || test.m.is_member() || !test.m.session.actions.is_empty());
             }
-            prop_assert!(over || test.m.session.phase == Phase::SteppedOut || test.m.poll_timeout().is_some() || test.m.session.in_flight != InFlight::Nothing, "no request in flight and no timeout");
+            let waits = test.m.poll_timeout().is_some() || test.m.session.in_flight != InFlight::Nothing;
+            prop_assert!(over || test.m.session.phase == Phase::SteppedOut || waits, "no request in flight and no timeout");
         }
     }
 }
