@@ -20,9 +20,9 @@ pub enum RebalanceProtocol {
     /// Each member revokes all of its partitions before it rejoins.
     #[default]
     Eager,
-    /// Members keep their partitions and go on reading them (KIP-429). The assignor must not assign a partition to another
-    /// member while one [owns](GroupMember::owned) it: the owner, whose assignment lacks it, revokes it and rejoins, and it is
-    /// free in that next rebalance.
+    /// Members keep their partitions and go on reading them (KIP-429). The assignor must not assign
+    /// a partition to another member while one [owns](GroupMember::owned) it: the owner, whose
+    /// assignment lacks it, revokes it and rejoins, and it is free in that next rebalance.
     Cooperative,
 }
 
@@ -118,8 +118,9 @@ pub type Assignments = BTreeMap<String, Vec<TopicPartition>>;
 
 /// Assigns the partitions of a group's topics to its members.
 ///
-/// Each member offers its assignors by name, and the coordinator chooses one that all of them offer; the group's leader calls
-/// it. Set your own with [`AssignorKind::Custom`](crate::AssignorKind::Custom).
+/// Each member offers its assignors by name, and the coordinator chooses one that all of them
+/// offer; the group's leader calls it. Set your own with
+/// [`AssignorKind::Custom`](crate::AssignorKind::Custom).
 ///
 /// ```
 /// use ailurus::consumer::{Assignments, Assignor, GroupMember, Topics};
@@ -154,14 +155,15 @@ pub trait Assignor: Debug + Send + Sync {
         RebalanceProtocol::Eager
     }
 
-    /// Returns this member's user data for the leader's assignor, given its subscription and its last assignment, of
-    /// `generation` (-1 if there was none); with an eager assignor those partitions are revoked.
+    /// Returns this member's user data for the leader's assignor, given its subscription and its
+    /// last assignment, of `generation` (-1 if there was none); with an eager assignor those
+    /// partitions are revoked.
     fn user_data(&self, topics: &BTreeSet<String>, last: &[TopicPartition], generation: i32) -> Option<Bytes> {
         _ = (topics, last, generation);
         None
     }
 
-    /// Computes the assignment. The same arguments must give the same result, whatever the order of the members. A member
-    /// without an entry gets no partitions.
+    /// Computes the assignment. The same arguments must give the same result, whatever the order of
+    /// the members. A member without an entry gets no partitions.
     fn assign(&self, topics: &Topics, members: &[GroupMember]) -> Assignments;
 }

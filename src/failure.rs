@@ -1,12 +1,15 @@
-//! Transient and final failures: the one decision that every retrying loop takes, and the one way in which an outage is logged
-//! ([`Outage`]).
+//! Transient and final failures: the one decision that every retrying loop takes, and the one way
+//! in which an outage is logged ([`Outage`]).
 //!
-//! Final is only what can't change while the process runs: an invalid setting, a login that is rejected before this client ever
-//! logged in, an unsupported protocol, a closed client. Everything else is an outage: it is retried with backoff for as long as
-//! its caller has time, and is logged and part of health meanwhile. A loop without a caller (membership, fetching, metadata, the
-//! producer id) has no deadline; a delivery, a commit and a call have one, and fail at it with the last error.
+//! Final is only what can't change while the process runs: an invalid setting, a login that is
+//! rejected before this client ever logged in, an unsupported protocol, a closed client. Everything
+//! else is an outage: it is retried with backoff for as long as its caller has time, and is logged
+//! and part of health meanwhile. A loop without a caller (membership, fetching, metadata, the
+//! producer id) has no deadline; a delivery, a commit and a call have one, and fail at it with the
+//! last error.
 //!
-//! A call whose caller waits for the response uses [`Error::is_retriable`] instead: there a rejection is final.
+//! A call whose caller waits for the response uses [`Error::is_retriable`] instead: there a
+//! rejection is final.
 //!
 //! docs/delivery-guarantees.md has the same as a table.
 
@@ -42,14 +45,15 @@ pub(crate) fn is_final(e: &Error) -> bool {
     }
 }
 
-/// Returns whether a start or a send fails at once with this error: it is final, or the topic does not exist or is not
-/// authorized.
+/// Returns whether a start or a send fails at once with this error: it is final, or the topic does
+/// not exist or is not authorized.
 pub(crate) fn fails_fast(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_final(e)
 }
 
-/// Returns whether a broker rejects the same request with this code for good. Codes that depend on a state, such as an old
-/// generation or a leader that moved, are not among these: the owner of that state handles them.
+/// Returns whether a broker rejects the same request with this code for good. Codes that depend on
+/// a state, such as an old generation or a leader that moved, are not among these: the owner of
+/// that state handles them.
 ///
 /// Unknown codes and UNKNOWN_SERVER_ERROR are outages.
 pub(crate) fn is_final_code(code: i16) -> bool {
@@ -86,7 +90,8 @@ pub(crate) fn is_final_code(code: i16) -> bool {
     )
 }
 
-/// Returns whether somebody must act before an outage ends: it is then reported to the application at once, not only logged.
+/// Returns whether somebody must act before an outage ends: it is then reported to the application
+/// at once, not only logged.
 pub(crate) fn needs_action(e: &Error) -> bool {
     // The two codes: other members must leave the group.
     matches!(

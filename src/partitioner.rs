@@ -8,9 +8,9 @@ use crate::record::Headers;
 /// [`PartitionerKind::Custom`](crate::PartitionerKind::Custom).
 ///
 /// It is called once for each record without a partition, on the thread that calls
-/// [`Producer::send`](crate::Producer::send), which waits for it: it should not block. Several threads may call it at a time, and
-/// it is called again for a record that had to wait for its topic's metadata. If it panics, so does that `send`; the producer is
-/// not affected.
+/// [`Producer::send`](crate::Producer::send), which waits for it: it should not block. Several
+/// threads may call it at a time, and it is called again for a record that had to wait for its
+/// topic's metadata. If it panics, so does that `send`; the producer is not affected.
 ///
 /// ```
 /// use ailurus::producer::{Partitioner, PartitionInput, murmur2};
@@ -38,14 +38,16 @@ use crate::record::Headers;
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 pub trait Partitioner: Debug + Send + Sync {
-    /// Returns the partition of this record; `None` for any: the record is then treated like one without key.
+    /// Returns the partition of this record; `None` for any: the record is then treated like one
+    /// without key.
     ///
     /// A partition that the topic does not have is an error of this record,
     /// [`ErrorKind::InvalidRecord`](crate::ErrorKind::InvalidRecord), and of no other.
     fn partition(&self, record: &PartitionInput<'_>) -> Option<i32>;
 }
 
-/// The input of a [`Partitioner`], whose documentation has an example: a record, and the partitions of its topic.
+/// The input of a [`Partitioner`], whose documentation has an example: a record, and the partitions
+/// of its topic.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct PartitionInput<'a> {
@@ -57,10 +59,12 @@ pub struct PartitionInput<'a> {
     pub value: Option<&'a [u8]>,
     /// The record's headers.
     pub headers: Option<&'a Headers>,
-    /// The topic's number of partitions, at least 1. Partitions are numbered from 0. A topic may get more.
+    /// The topic's number of partitions, at least 1. Partitions are numbered from 0. A topic may
+    /// get more.
     pub partitions: i32,
-    /// The partitions that have a leader, in ascending order; all of them while none has one. Never empty. Records may be
-    /// sent to the others too: they wait for a leader until the delivery timeout.
+    /// The partitions that have a leader, in ascending order; all of them while none has one. Never
+    /// empty. Records may be sent to the others too: they wait for a leader until the delivery
+    /// timeout.
     pub available: &'a [i32],
 }
 

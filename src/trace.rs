@@ -1,8 +1,9 @@
 //! W3C trace context: the trace of a record, in the headers `traceparent` and `tracestate`.
 //!
-//! The library starts no trace of its own and needs no tracing system: an application passes on the context of its own system, or
-//! makes a [`TraceContext`] here. With a [`Propagator`] for its tracing system, spans and headers are part of its traces without
-//! more code. Headers that do not follow the [W3C recommendation] strictly are no trace.
+//! The library starts no trace of its own and needs no tracing system: an application passes on the
+//! context of its own system, or makes a [`TraceContext`] here. With a [`Propagator`] for its
+//! tracing system, spans and headers are part of its traces without more code. Headers that do not
+//! follow the [W3C recommendation] strictly are no trace.
 //!
 //! [W3C recommendation]: https://www.w3.org/TR/trace-context/
 
@@ -28,7 +29,8 @@ const TRACEPARENT_LENGTH: usize = 55;
 const MAX_TRACESTATE_MEMBERS: usize = 32;
 const SAMPLED: u8 = 1;
 
-/// A place in a trace: the trace's id, the id of a span in it, whether it is recorded, and what tracing systems add.
+/// A place in a trace: the trace's id, the id of a span in it, whether it is recorded, and what
+/// tracing systems add.
 ///
 /// ```
 /// use ailurus::{Headers, trace::TraceContext};
@@ -56,7 +58,8 @@ impl TraceContext {
         Self { trace_id: fastrand::u128(1..), span_id: new_span_id(), flags, state: None }
     }
 
-    /// Creates another span of the same trace, with a random id: for the work on a record, and the records that it sends.
+    /// Creates another span of the same trace, with a random id: for the work on a record, and the
+    /// records that it sends.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { span_id: new_span_id(), ..self.clone() }
@@ -64,7 +67,8 @@ impl TraceContext {
 
     /// Reads a `traceparent`, of version 00 or a later one, and a `tracestate`.
     ///
-    /// Returns `None` if the `traceparent` is not valid. A `tracestate` that is not valid is dropped, as the recommendation has it.
+    /// Returns `None` if the `traceparent` is not valid. A `tracestate` that is not valid is
+    /// dropped, as the recommendation has it.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let (version, ids) = (hex(traceparent, 0..2)?, traceparent.as_bytes());
         let complete = match version {
@@ -85,7 +89,8 @@ impl TraceContext {
         Some(Self { trace_id, span_id: span_id as u64, flags, state })
     }
 
-    /// Reads a record's headers: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last of each counts.
+    /// Reads a record's headers: `traceparent`, or the `ce_traceparent` of a CloudEvent; the last
+    /// of each counts.
     pub fn from_headers(headers: &Headers) -> Option<Self> {
         let read = |parent, state| Self::parse(headers.get_str(parent)?, joined_values(headers, state).as_deref());
         read(TRACEPARENT, TRACESTATE).or_else(|| read(CE_TRACEPARENT, CE_TRACESTATE))
@@ -163,8 +168,8 @@ fn joined_values(headers: &Headers, name: &str) -> Option<String> {
     all.filter(|all| !all.is_empty()).map(|all| all.join(","))
 }
 
-/// Returns whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once; empty members are allowed,
-/// an empty list is not.
+/// Returns whether a text is a valid `tracestate`: a list of at most 32 `key=value`, each key once;
+/// empty members are allowed, an empty list is not.
 fn is_tracestate(text: &str) -> bool {
     let members: Vec<_> = text.split(',').map(|m| m.trim_matches([' ', '\t'])).filter(|m| !m.is_empty()).collect();
     let mut keys = HashSet::new();
@@ -189,7 +194,8 @@ fn is_key(key: &str) -> bool {
     }
 }
 
-/// Returns whether a text is a value: printable ASCII without `,` and `=`, up to 256 characters, not ending in a space.
+/// Returns whether a text is a value: printable ASCII without `,` and `=`, up to 256 characters,
+/// not ending in a space.
 fn is_value(value: &str) -> bool {
     let allowed = |c: u8| matches!(c, b' '..=b'~') && c != b',' && c != b'=';
     (1..=256).contains(&value.len()) && value.bytes().all(allowed) && !value.ends_with(' ')

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Delays that double from `first` to `max`, each with a jitter of a fifth to either side, so that clients that failed
-/// together do not retry together.
+/// Delays that double from `first` to `max`, each with a jitter of a fifth to either side, so that
+/// clients that failed together do not retry together.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,

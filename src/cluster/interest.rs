@@ -1,4 +1,5 @@
-//! The topics in use: metadata is requested for these alone. A topic that was not used for a while is forgotten.
+//! The topics in use: metadata is requested for these alone. A topic that was not used for a while
+//! is forgotten.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

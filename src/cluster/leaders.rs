@@ -10,8 +10,9 @@ use crate::record::TopicPartition;
 use crate::text;
 use crate::wire::Api;
 
-/// Sends a request to the leader of each partition, and retries it for the request timeout if a leader has moved. `decode`
-/// returns partition, error code and result of each partition in a response.
+/// Sends a request to the leader of each partition, and retries it for the request timeout if a
+/// leader has moved. `decode` returns partition, error code and result of each partition in a
+/// response.
 pub(super) async fn request_from_leaders<A: Api, T>(
     cluster: &Cluster,
     what: &str,

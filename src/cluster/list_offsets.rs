@@ -1,4 +1,5 @@
-//! ListOffsets: the offset of a partition's start, its end, or the first record at or after a timestamp.
+//! ListOffsets: the offset of a partition's start, its end, or the first record at or after a
+//! timestamp.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ pub(crate) const LATEST: i64 = -1;
 /// Timestamp that means the start of a partition.
 pub(crate) const EARLIEST: i64 = -2;
 
-/// A record's offset and timestamp, from [`Consumer::offsets_for_times`](crate::Consumer::offsets_for_times).
+/// A record's offset and timestamp, from
+/// [`Consumer::offsets_for_times`](crate::Consumer::offsets_for_times).
 ///
 /// ```
 /// fn print(found: ailurus::consumer::OffsetAndTimestamp) {
@@ -36,8 +38,8 @@ pub struct OffsetAndTimestamp {
     pub leader_epoch: i32,
 }
 
-/// Requests the offset of a timestamp, [`LATEST`] or [`EARLIEST`] in each partition: -1 for a timestamp behind the last
-/// record. Retries for the request timeout if a leader has moved.
+/// Requests the offset of a timestamp, [`LATEST`] or [`EARLIEST`] in each partition: -1 for a
+/// timestamp behind the last record. Retries for the request timeout if a leader has moved.
 pub(crate) async fn list_offsets(
     cluster: &Cluster,
     targets: &BTreeMap<TopicPartition, i64>,
@@ -49,8 +51,8 @@ pub(crate) async fn list_offsets(
     request_from_leaders(cluster, "listing offsets", targets.keys().cloned(), request, decode_response).await
 }
 
-/// Encodes a request to one leader: for each partition the known leader epoch, or -1, and a timestamp, [`LATEST`] or
-/// [`EARLIEST`].
+/// Encodes a request to one leader: for each partition the known leader epoch, or -1, and a
+/// timestamp, [`LATEST`] or [`EARLIEST`].
 pub(crate) fn encode_request(
     targets: impl IntoIterator<Item = (TopicPartition, (i32, i64))>,
     level: IsolationLevel,

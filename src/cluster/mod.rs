@@ -1,8 +1,9 @@
 //! The cluster: brokers, topics, leaders, coordinators, and the connections to them.
 //!
-//! A [`Client`] is the handle from which producers, consumers and the others are made. It has a snapshot of the metadata of
-//! the topics in use, refreshes it when it is old or stale, and owns the connections for metadata and admin requests.
-//! Producers and consumers open connections of their own.
+//! A [`Client`] is the handle from which producers, consumers and the others are made. It has a
+//! snapshot of the metadata of the topics in use, refreshes it when it is old or stale, and owns
+//! the connections for metadata and admin requests. Producers and consumers open connections of
+//! their own.
 
 mod backoff;
 pub(crate) mod fields;
@@ -45,11 +46,14 @@ use crate::wire::{Connection, Connector};
 
 /// Maximum length of a topic's name.
 const MAX_TOPIC_NAME_BYTES: usize = 249;
-/// Shortest response time of a broker that counts as distant: fewer round trips to it are worth more memory.
+/// Shortest response time of a broker that counts as distant: fewer round trips to it are worth
+/// more memory.
 pub(crate) const DISTANT_ROUND_TRIP: Duration = Duration::from_millis(6);
-/// Time between lookups of a missing topic in use: no fetch and no send would notice that it is back.
+/// Time between lookups of a missing topic in use: no fetch and no send would notice that it is
+/// back.
 const MISSING_TOPIC_INTERVAL: Duration = Duration::from_secs(5);
-/// Time limit of requests that any broker can serve, for metadata or a coordinator: the next one may be faster.
+/// Time limit of requests that any broker can serve, for metadata or a coordinator: the next one
+/// may be faster.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handle of a cluster: cheap to clone, shared by producers, consumers and admin calls.
@@ -99,8 +103,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] that lists the invalid settings, or names a file that can't be used;
-    /// [`ErrorKind::Authentication`] as soon as a broker rejects the login; [`ErrorKind::Connect`] with the error of each broker
-    /// that was tried.
+    /// [`ErrorKind::Authentication`] as soon as a broker rejects the login; [`ErrorKind::Connect`]
+    /// with the error of each broker that was tried.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
         let client = Self::new(config);
@@ -117,8 +121,8 @@ impl Client {
         &self.cluster
     }
 
-    /// Stops the client's tasks and closes its connections. Close producers and consumers before: without the client they learn
-    /// of no new leader.
+    /// Stops the client's tasks and closes its connections. Close producers and consumers before:
+    /// without the client they learn of no new leader.
     pub async fn close(&self) {
         self.cluster.cancel.cancel();
         self.cluster.tasks.close();
@@ -145,7 +149,8 @@ pub(crate) struct Cluster {
     interests: Interests,
     /// Queue of the task that looks up new topics.
     lookups: mpsc::Sender<LookupRequest>,
-    /// Held by the one refresh at a time, whose result all who wait for it share. Has start and error of the last failed one.
+    /// Held by the one refresh at a time, whose result all who wait for it share. Has start and
+    /// error of the last failed one.
     refreshing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     stale: Notify,
     connections: Lock<HashMap<BrokerAddr, Slot>>,
@@ -171,8 +176,9 @@ impl Cluster {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// Returns a receiver that is notified of each refresh and of each change of a known topic. A new topic is no change: each
-    /// one would cost as much as there are topics, and only its caller waits for it.
+    /// Returns a receiver that is notified of each refresh and of each change of a known topic. A
+    /// new topic is no change: each one would cost as much as there are topics, and only its caller
+    /// waits for it.
     pub(crate) fn updated(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }
@@ -202,14 +208,15 @@ impl Cluster {
     /// With `create`, and if the settings allow it, the broker creates a missing topic.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if no broker can be reached; the broker's error, such as for an
-    /// invalid name.
+    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if no broker can be reached; the
+    /// broker's error, such as for an invalid name.
     pub(crate) async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicMeta>> {
         if let Some(topic) = self.cached_topic(name) {
             return Ok(topic);
         }
         if name.len() > MAX_TOPIC_NAME_BYTES {
-            // A name that can't be encoded would fail the whole request, with other callers' topics.
+            // A name that can't be encoded would fail the whole request, with other callers'
+            // topics.
             let what = format!("a topic's name has {} bytes: allowed are 1 to {MAX_TOPIC_NAME_BYTES}", name.len());
             return Err(Error::new(ErrorKind::UnknownTopic, what));
         }
@@ -233,8 +240,8 @@ impl Cluster {
                 continue;
             }
             attempts += 1;
-            // The response is the same for a topic that is being created and one that never will be. Most exist by the second
-            // attempt, so this request is rare.
+            // The response is the same for a topic that is being created and one that never will
+            // be. Most exist by the second attempt, so this request is rare.
             if attempts == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
                 let what = format!(
                     "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
@@ -246,8 +253,9 @@ impl Cluster {
         }
     }
 
-    /// Refreshes the metadata of the topics in use, by a request that starts after this call. Concurrent calls share a request,
-    /// and its failure too: it may take long, and callers must not wait for one after the other.
+    /// Refreshes the metadata of the topics in use, by a request that starts after this call.
+    /// Concurrent calls share a request, and its failure too: it may take long, and callers must
+    /// not wait for one after the other.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
         let started = Instant::now();
         let mut failed = self.refreshing.lock().await;
@@ -273,7 +281,8 @@ impl Cluster {
         Ok(self.snapshot())
     }
 
-    /// Refreshes the brokers and the controller only: the cost does not grow with the topics in use.
+    /// Refreshes the brokers and the controller only: the cost does not grow with the topics in
+    /// use.
     pub(crate) async fn refresh_brokers(&self) -> Result<Arc<Snapshot>> {
         self.merge_metadata(self.metadata(Some(&[]), false).await?);
         Ok(self.snapshot())
@@ -416,7 +425,8 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
                         tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is retried");
                     }
                     cluster.config.metrics.failed("metadata", e.kind());
-                    // Retried after the backoff below. A final error is retried when the metadata is next needed.
+                    // Retried after the backoff below. A final error is retried when the metadata
+                    // is next needed.
                     if !is_final(&e) {
                         cluster.stale.notify_one();
                     }

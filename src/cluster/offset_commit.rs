@@ -24,7 +24,8 @@ pub struct OffsetAndMetadata {
     pub offset: i64,
     /// The leader epoch of the last record before it, if known.
     pub leader_epoch: Option<i32>,
-    /// Any text; brokers take up to 4,096 bytes of it, unless `offset.metadata.max.bytes` is another number.
+    /// Any text; brokers take up to 4,096 bytes of it, unless `offset.metadata.max.bytes` is
+    /// another number.
     pub metadata: String,
 }
 

@@ -1,4 +1,5 @@
-//! Requests that belong to no producer and no consumer: to any broker, to the controller, to one broker, to a coordinator.
+//! Requests that belong to no producer and no consumer: to any broker, to the controller, to one
+//! broker, to a coordinator.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,8 +20,8 @@ use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::failure::is_final;
 use crate::wire::{Api, Connection, SUPPORTED_APIS, api_versions_request};
 
-/// Returns whether a request fails in the same way with every broker. A rejected login is not among these: a broker that
-/// restarts may reject one that others accept.
+/// Returns whether a request fails in the same way with every broker. A rejected login is not among
+/// these: a broker that restarts may reject one that others accept.
 fn is_client_side(e: &Error) -> bool {
     is_final(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
 }
@@ -73,13 +74,14 @@ async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration)
 }
 
 impl Cluster {
-    /// Sends a read-only request to any broker: known brokers first, those with a connection before the others, then the
-    /// configured ones. If there is no response within [`HEDGE_DELAY`], the request is sent to the next one, too, and the first
-    /// response counts: a broker that hangs delays nothing.
+    /// Sends a read-only request to any broker: known brokers first, those with a connection before
+    /// the others, then the configured ones. If there is no response within [`HEDGE_DELAY`], the
+    /// request is sent to the next one, too, and the first response counts: a broker that hangs
+    /// delays nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] with the error of each broker that was tried; [`ErrorKind::Config`] if a file of the settings can't
-    /// be used.
+    /// [`ErrorKind::Connect`] with the error of each broker that was tried; [`ErrorKind::Config`]
+    /// if a file of the settings can't be used.
     pub(crate) async fn request_any<A: Api>(&self, request: A, timeout: Duration) -> Result<A::Response> {
         let started = Instant::now();
         let mut errors = Vec::new();
@@ -168,8 +170,8 @@ impl Cluster {
         settings.find(|c| c.name.as_str() == AUTO_CREATION)?.value.as_ref()?.parse().ok()
     }
 
-    /// Returns the broker id of a group's coordinator, whose address is known afterwards. Retries for the request timeout while
-    /// the coordinator is being elected or loads.
+    /// Returns the broker id of a group's coordinator, whose address is known afterwards. Retries
+    /// for the request timeout while the coordinator is being elected or loads.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
         let deadline = Instant::now() + self.config.request_timeout;
         let mut backoff = self.backoff();
@@ -226,8 +228,8 @@ impl Cluster {
         slot.and_then(|s| s.try_lock().ok().and_then(|c| c.as_ref().map(|c| !c.is_closed()))).unwrap_or(false)
     }
 
-    /// Makes a rejected login transient if one succeeded before: it may be rejected for a while, when brokers restart one after
-    /// the other or a file of the settings is replaced.
+    /// Makes a rejected login transient if one succeeded before: it may be rejected for a while,
+    /// when brokers restart one after the other or a file of the settings is replaced.
     pub(super) fn mark_transient_after_connect(&self, e: Error) -> Error {
         let has_connected = self.has_connected.load(Ordering::Relaxed);
         if has_connected && matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Config) {

@@ -1,4 +1,5 @@
-//! Metadata of the cluster: brokers, topics, leaders. A snapshot never changes; a refresh makes the next one.
+//! Metadata of the cluster: brokers, topics, leaders. A snapshot never changes; a refresh makes the
+//! next one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use super::topics::TopicMap;
 use crate::code;
 use crate::config::BrokerAddr;
 
-/// Number of responses in a row with an older leader epoch that are ignored. Then it is believed: a topic without an id may
-/// have been recreated, so that its epochs start again. A broker that lags behind has caught up by then.
+/// Number of responses in a row with an older leader epoch that are ignored. Then it is believed: a
+/// topic without an id may have been recreated, so that its epochs start again. A broker that lags
+/// behind has caught up by then.
 const MAX_EPOCH_REWINDS: u8 = 5;
 
 /// A partition of a topic.
@@ -76,8 +78,8 @@ impl Snapshot {
         }
     }
 
-    /// Returns the next snapshot, from the response to a request for all topics in use. Topics that are not in use any more are
-    /// dropped.
+    /// Returns the next snapshot, from the response to a request for all topics in use. Topics that
+    /// are not in use any more are dropped.
     pub(super) fn refreshed(
         &self,
         response: MetadataResponse,
@@ -92,8 +94,8 @@ impl Snapshot {
         next
     }
 
-    /// Merges the response to a request for some topics: the others stay as they are, and a topic that is not in use is
-    /// skipped. Returns whether anything changed that was known before.
+    /// Merges the response to a request for some topics: the others stay as they are, and a topic
+    /// that is not in use is skipped. Returns whether anything changed that was known before.
     pub(super) fn merge(&mut self, response: MetadataResponse, is_in_use: impl Fn(&str) -> bool) -> bool {
         self.cluster_id = response.cluster_id.map(|s| s.to_string()).or(self.cluster_id.take());
         self.controller = Some(response.controller_id.0).filter(|id| *id >= 0);
@@ -131,8 +133,9 @@ pub(crate) fn broker_address(host: &str, port: i32) -> BrokerAddr {
     BrokerAddr::new(host, u16::try_from(port).unwrap_or(0))
 }
 
-/// Decodes a topic of a metadata response. If the leader epoch of a partition is older than the known one, the known state
-/// stays, for a few responses: brokers learn of an election one after the other.
+/// Decodes a topic of a metadata response. If the leader epoch of a partition is older than the
+/// known one, the known state stays, for a few responses: brokers learn of an election one after
+/// the other.
 pub(crate) fn topic_meta(name: Arc<str>, t: &MetadataResponseTopic, known: Option<&TopicMeta>) -> TopicMeta {
     let id = Some(Uuid::from_bytes(*t.topic_id.as_bytes())).filter(|id| !id.is_nil());
     let known = known.filter(|k| k.id == id);

@@ -19,7 +19,8 @@ async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(PATIENCE, what).await.expect("nothing waits for the broker that hangs")
 }
 
-/// Returns an address that accepts connections and never responds, as a broker that is stopped (SIGSTOP).
+/// Returns an address that accepts connections and never responds, as a broker that is stopped
+/// (SIGSTOP).
 async fn hung() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

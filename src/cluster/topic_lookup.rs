@@ -1,4 +1,5 @@
-//! Looks up topics that are not known yet. Those that are wanted while a request is in flight share the next one.
+//! Looks up topics that are not known yet. Those that are wanted while a request is in flight share
+//! the next one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -11,7 +11,8 @@ const SHARDS: usize = 64;
 
 type Shard = HashMap<Arc<str>, Arc<TopicMeta>>;
 
-/// Topics by name, in a map that is as cheap to copy with thousands of topics as with a few: a change copies one shard.
+/// Topics by name, in a map that is as cheap to copy with thousands of topics as with a few: a
+/// change copies one shard.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicMap {
     shards: Vec<Arc<Shard>>,

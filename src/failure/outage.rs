@@ -11,11 +11,13 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 /// Time without failures after which a new failure is a new outage.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Maximum number of kinds of failures of one outage that are reported at once, each when it first occurs.
+/// Maximum number of kinds of failures of one outage that are reported at once, each when it first
+/// occurs.
 const MAX_KINDS: usize = 4;
 
-/// Counts the failures of one thing that is retried (a broker, a coordinator, a metadata request), and decides which of them to
-/// log: the first, one of each further kind, then some at growing intervals, and the recovery.
+/// Counts the failures of one thing that is retried (a broker, a coordinator, a metadata request),
+/// and decides which of them to log: the first, one of each further kind, then some at growing
+/// intervals, and the recovery.
 ///
 /// It has neither log nor clock.
 #[derive(Debug, Clone, Default)]
@@ -72,8 +74,8 @@ impl Outage {
         self.record_failure_with_grace(now, error, Duration::ZERO)
     }
 
-    /// Records a failure that is not logged before the outage has lasted for `grace`: one of normal operation, such as a
-    /// coordinator that moves.
+    /// Records a failure that is not logged before the outage has lasted for `grace`: one of normal
+    /// operation, such as a coordinator that moves.
     #[must_use]
     pub(crate) fn record_failure_with_grace(
         &mut self,

@@ -1,12 +1,19 @@
-//! Buffers records in batches until they are sent, as Kafka's `RecordAccumulator` does. No task, no socket, no clock.
+//! Buffers records in batches until they are sent, as Kafka's `RecordAccumulator` does. No task, no
+//! socket, no clock.
 //!
-//! Each partition has one queue of batches, in the order in which they are sent. Records are appended to the last batch
-//! while it is open; the first ones may be in flight. A partition that has a batch to send is queued with its leader, and
-//! the leader's sender takes what is ready from there.
+//! Each partition has one queue of batches, in the order in which they are sent. Records are
+//! appended to the last batch while it is open; the first ones may be in flight. A partition that
+//! has a batch to send is queued with its leader, and the leader's sender takes what is ready from
+//! there.
 //!
-//! Inputs: [`append`](Accumulator::append) for a record, [`update_topic`](Accumulator::update_topic) for metadata,
-//! [`set_producer_id`](Accumulator::set_producer_id), [`complete`](Accumulator::complete) for the outcome of each batch
-//! that was drained, and [`expire`](Accumulator::expire) at the time that its last call returned. Outputs://! [`take_wakeups`](Accumulator::take_wakeups) after each of these, [`drain`](Accumulator::drain) for a broker.
+//! Inputs: [`append`](Accumulator::append) for a record,
+//! [`update_topic`](Accumulator::update_topic) for metadata,
+//! [`set_producer_id`](Accumulator::set_producer_id), [`complete`](Accumulator::complete) for the
+//! outcome of each batch that was drained, and [`expire`](Accumulator::expire) at the time that its
+//! last call returned.
+//!
+//! Outputs: [`take_wakeups`](Accumulator::take_wakeups) after each of these, and
+//! [`drain`](Accumulator::drain) for a broker.
 
 mod expiry;
 mod ready;
@@ -51,8 +58,8 @@ pub(crate) struct AccumulatorConfig {
     pub(crate) idempotence: bool,
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
-    /// Maximum bytes of pooled buffers: as many as batches may take. A buffer that went back to the allocator would be
-    /// allocated again, among other things that got in between.
+    /// Maximum bytes of pooled buffers: as many as batches may take. A buffer that went back to the
+    /// allocator would be allocated again, among other things that got in between.
     pub(crate) pool_limit: usize,
     pub(crate) delivery_timeout: Duration,
     /// Time for which a topic may be missing before its records fail.
@@ -68,7 +75,8 @@ impl AccumulatorConfig {
             idempotence: config.idempotence,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
-            // A producer with a limit of its own for records sends few large ones: their buffers are freed.
+            // A producer with a limit of its own for records sends few large ones: their buffers
+            // are freed.
             pool_limit: config.max_record_size.map_or(config.buffer_memory, |_| config.max_request_size),
             delivery_timeout: config.delivery_timeout,
             missing_timeout: missing_timeout.min(config.delivery_timeout),
@@ -150,7 +158,8 @@ pub(crate) struct Accumulator {
     /// Bytes of all records appended so far.
     appended_bytes: u64,
     random: fastrand::Rng,
-    /// The latest producer id; none until a broker has assigned one, or after brokers have rejected it.
+    /// The latest producer id; none until a broker has assigned one, or after brokers have rejected
+    /// it.
     producer_id: Option<ProducerIdAndEpoch>,
     producer_id_error: Option<Error>,
     /// Buffers of finished large batches, for the next ones.
@@ -203,8 +212,8 @@ impl Accumulator {
         }
     }
 
-    /// Sets why there is no producer id yet. If it was `rejected`, there will be none, and the batches that wait for it
-    /// fail.
+    /// Sets why there is no producer id yet. If it was `rejected`, there will be none, and the
+    /// batches that wait for it fail.
     pub(crate) fn set_producer_id_error(&mut self, error: Error, rejected: bool) -> Vec<FinishedBatch> {
         let mut finished = Vec::new();
         if rejected {
@@ -224,9 +233,11 @@ impl Accumulator {
         }
     }
 
-    /// Appends a record to its partition's open batch. Returns the batch's completion and the record's index there.
+    /// Appends a record to its partition's open batch. Returns the batch's completion and the
+    /// record's index there.
     ///
-    /// `now` is called only where a batch is opened or closed: reading a clock costs more than all the rest.
+    /// `now` is called only where a batch is opened or closed: reading a clock costs more than all
+    /// the rest.
     #[inline]
     pub(crate) fn append(
         &mut self,
@@ -340,7 +351,8 @@ impl Accumulator {
         }
     }
 
-    /// Closes all open batches, so that they are sent without linger. Returns the completions of all unfinished batches.
+    /// Closes all open batches, so that they are sent without linger. Returns the completions of
+    /// all unfinished batches.
     pub(crate) fn flush(&mut self, now: Instant) -> Vec<Arc<Completion>> {
         let mut unfinished = Vec::new();
         let context = self.context();

@@ -33,7 +33,8 @@ impl Payload {
         matches!(self, Self::Plain(_))
     }
 
-    /// Encodes the batch as it is sent, unless an earlier attempt did. Also returns the buffer that compression leaves unused.
+    /// Encodes the batch as it is sent, unless an earlier attempt did. Also returns the buffer that
+    /// compression leaves unused.
     pub(crate) fn encode(self, compression: Compression, producer: ProducerSequence) -> (Bytes, Option<Vec<u8>>) {
         match self {
             Self::Plain(builder) => builder.seal(compression, producer),
@@ -227,8 +228,8 @@ impl Batch {
         self.ready_at = now + retry.backoff;
     }
 
-    /// Splits it into batches of so many records, which take its place and its sequences, and have no bytes yet. `number`
-    /// returns the number of each but the first.
+    /// Splits it into batches of so many records, which take its place and its sequences, and have
+    /// no bytes yet. `number` returns the number of each but the first.
     pub(super) fn split_into(
         self,
         records: impl Iterator<Item = u32>,
@@ -294,7 +295,8 @@ impl Batch {
         !self.maybe_written && !self.is_sent()
     }
 
-    /// Returns the error of a batch that expired. `leader_error` is why its leader is unreachable, if it is.
+    /// Returns the error of a batch that expired. `leader_error` is why its leader is unreachable,
+    /// if it is.
     pub(super) fn timed_out(&self, timeout: Duration, leader_error: Option<&Error>) -> Error {
         let (what, attempts) = (self.describe(), self.attempts);
         let cause = self.last_error.as_ref().or(leader_error).cloned();
@@ -331,7 +333,8 @@ impl Batch {
         }
     }
 
-    /// Returns the error of a batch whose last attempt failed for good: an earlier one may have written it.
+    /// Returns the error of a batch whose last attempt failed for good: an earlier one may have
+    /// written it.
     pub(super) fn permanent_failure(&self, error: Error) -> Error {
         if self.maybe_written {
             self.indeterminate("an earlier attempt got no response and the last one failed", Some(error))

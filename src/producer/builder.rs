@@ -34,8 +34,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Starts the producer, which connects on first use. One serves a whole process: cloning it is cheap, and records of all
-    /// clones are batched together.
+    /// Starts the producer, which connects on first use. One serves a whole process: cloning it is
+    /// cheap, and records of all clones are batched together.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting is out of bounds.

@@ -24,11 +24,12 @@ pub struct Acknowledgement {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The offset. `None` if the record is in the log at an offset that the broker does not know any more: it was written by
-    /// an attempt whose response was lost, and brokers remember the offsets of a producer's last few batches only.
+    /// The offset. `None` if the record is in the log at an offset that the broker does not know
+    /// any more: it was written by an attempt whose response was lost, and brokers remember the
+    /// offsets of a producer's last few batches only.
     pub offset: Option<i64>,
-    /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the topic's
-    /// `message.timestamp.type` is `LogAppendTime`.
+    /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the
+    /// topic's `message.timestamp.type` is `LogAppendTime`.
     pub timestamp: i64,
 }
 
@@ -45,7 +46,8 @@ pub(crate) struct AppendInfo {
 pub(crate) struct Completion {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    /// Place of a batch that was written as a whole. Most deliveries need only this, without the lock.
+    /// Place of a batch that was written as a whole. Most deliveries need only this, without the
+    /// lock.
     whole: OnceLock<AppendInfo>,
     state: Lock<CompletionState>,
 }
@@ -92,7 +94,8 @@ impl CompletionState {
         Some(part.result.clone().map(|w| w.at_record(index - part.records.start)))
     }
 
-    /// Registers a future's waker. `waker_index` is the future's own, so that polling it again replaces its waker.
+    /// Registers a future's waker. `waker_index` is the future's own, so that polling it again
+    /// replaces its waker.
     fn register_waker(&mut self, waker_index: &mut u32, cx: &Context<'_>) {
         match self.wakers.get_mut(*waker_index as usize) {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -115,7 +118,8 @@ impl Completion {
         self.lock().unfinished += 1;
     }
 
-    /// Sets the result of a part and notifies those who wait for it. Later results of the part are ignored.
+    /// Sets the result of a part and notifies those who wait for it. Later results of the part are
+    /// ignored.
     pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<AppendInfo>) {
         let mut state = self.lock();
         if state.unfinished == 0 || state.finished.iter().any(|part| part.records.start == first) {
@@ -169,15 +173,17 @@ impl Completion {
     }
 }
 
-/// Resolves when the record is acknowledged by all in-sync replicas, or has failed. Dropping it does not take the record
-/// back.
+/// Resolves when the record is acknowledged by all in-sync replicas, or has failed. Dropping it
+/// does not take the record back.
 ///
 /// It may be awaited at once or later, in any order.
 ///
 /// # Errors
-/// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it is not known whether the broker has written the
-/// record: it may be in the log or not. [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer was closed before; its
-/// text names whether the record had been sent. Every other error means that the record is not in the log.
+/// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it is not known whether the
+/// broker has written the record: it may be in the log or not.
+/// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer was closed before; its text
+/// names whether the record had been sent. Every other error means that the record is not in the
+/// log.
 ///
 /// # Cancellation
 /// Dropping it, or a future that awaits it, only discards the result.
@@ -227,8 +233,8 @@ impl Delivery {
 
     /// Calls a function with the result instead of waiting for it; at once if there is one already.
     ///
-    /// The function runs on the producer's task, which sends nothing meanwhile: it should not block. Calls for the records of
-    /// a partition are in their order.
+    /// The function runs on the producer's task, which sends nothing meanwhile: it should not
+    /// block. Calls for the records of a partition are in their order.
     ///
     /// ```no_run
     /// # async fn example(producer: &ailurus::Producer) -> ailurus::Result<()> {

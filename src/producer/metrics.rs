@@ -1,4 +1,5 @@
-//! The observations that a producer reports: batches, their results, its buffer. Without a listener they cost nothing.
+//! The observations that a producer reports: batches, their results, its buffer. Without a listener
+//! they cost nothing.
 
 use std::sync::MutexGuard;
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! Sends records.
 //!
-//! [`Producer::send`] appends a record to the open batch of its partition and returns a [`Delivery`], which resolves with the
-//! broker's response. A task per broker (`sender`) sends the batches over a connection of its own, several requests at a
-//! time; another (`supervisor`) passes metadata on and expires batches. Each batch has a sequence, by which the broker
-//! recognises a repeated one and one that arrives too early.
+//! [`Producer::send`] appends a record to the open batch of its partition and returns a
+//! [`Delivery`], which resolves with the broker's response. A task per broker (`sender`) sends the
+//! batches over a connection of its own, several requests at a time; another (`supervisor`) passes
+//! metadata on and expires batches. Each batch has a sequence, by which the broker recognises a
+//! repeated one and one that arrives too early.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +59,12 @@ const TASK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ProducerRecord<'a> {
     /// The destination topic.
     pub topic: &'a str,
-    /// The partition; `None` to have the producer's [`partitioner`](ProducerConfig::partitioner) choose it.
+    /// The partition; `None` to have the producer's [`partitioner`](ProducerConfig::partitioner)
+    /// choose it.
     pub partition: Option<i32>,
-    /// The key, whose hash chooses the partition, by default with murmur2 as in Kafka's Java client and KafkaJS: the same key
-    /// maps to the same partition as long as the topic's number of partitions stays. A record without key goes to any
-    /// partition.
+    /// The key, whose hash chooses the partition, by default with murmur2 as in Kafka's Java client
+    /// and KafkaJS: the same key maps to the same partition as long as the topic's number of
+    /// partitions stays. A record without key goes to any partition.
     pub key: Option<&'a [u8]>,
     /// The value. `None` is a tombstone: it deletes the key in a compacted topic.
     pub value: Option<&'a [u8]>,
@@ -70,7 +72,8 @@ pub struct ProducerRecord<'a> {
     pub headers: Option<&'a Headers>,
     /// The timestamp in milliseconds since 1970, not negative; `None` for now.
     pub timestamp: Option<i64>,
-    /// A codec other than the producer's for this topic. It closes the partition's open batch if that has another one.
+    /// A codec other than the producer's for this topic. It closes the partition's open batch if
+    /// that has another one.
     pub compression: Option<Compression>,
 }
 
@@ -140,34 +143,41 @@ impl<'a> ProducerRecord<'a> {
 /// ```
 ///
 /// # Order
-/// Records of one partition are written in the order of successive `send` calls; a batch that is retried keeps its place.
-/// Records with the same key go to the same partition, unless the [`partitioner`](ProducerConfig::partitioner) is round robin
-/// or your own. When a topic gets more partitions, most keys map to another one, from the next metadata refresh on
-/// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), and consumers may read later records of a key
-/// before earlier ones. Where the order of a key matters, create the topic with enough partitions, or stop producing and let
-/// consumers finish before it grows.
+/// Records of one partition are written in the order of successive `send` calls; a batch that is
+/// retried keeps its place. Records with the same key go to the same partition, unless the
+/// [`partitioner`](ProducerConfig::partitioner) is round robin or your own. When a topic gets more
+/// partitions, most keys map to another one, from the next metadata refresh on
+/// ([`Config::metadata_max_age`](crate::Config::metadata_max_age) at the latest), and consumers may
+/// read later records of a key before earlier ones. Where the order of a key matters, create the
+/// topic with enough partitions, or stop producing and let consumers finish before it grows.
 ///
 /// # Delivery
-/// A record is acknowledged when all in-sync replicas have it, unless [`acks`](ProducerConfig::acks) is `Leader`.
-/// Transient errors (a leader that moved, a connection that broke, a broker that does not respond) are retried with backoff
-/// until [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose response was lost is sent again, and the
-/// broker recognises the batch by its sequence if it has it already (KIP-98): a record is written once. Where that is not
-/// possible any more, because the timeout has passed or the sequence was broken, the record is not sent again and fails with
-/// [`ErrorKind::Indeterminate`]. With [`idempotence`](ProducerConfig::idempotence) off, a record may be in the log twice.
+/// A record is acknowledged when all in-sync replicas have it, unless
+/// [`acks`](ProducerConfig::acks) is `Leader`. Transient errors (a leader that moved, a connection
+/// that broke, a broker that does not respond) are retried with backoff until
+/// [`delivery_timeout`](ProducerConfig::delivery_timeout). A request whose response was lost is
+/// sent again, and the broker recognises the batch by its sequence if it has it already (KIP-98): a
+/// record is written once. Where that is not possible any more, because the timeout has passed or
+/// the sequence was broken, the record is not sent again and fails with
+/// [`ErrorKind::Indeterminate`]. With [`idempotence`](ProducerConfig::idempotence) off, a record
+/// may be in the log twice.
 ///
-/// A batch that is too large for the broker is split in halves until each is accepted; a single record that is too large fails
-/// with [`ErrorKind::RecordTooLarge`]. Where a broker rejects some records of a batch (without a key in a compacted topic, with a
-/// timestamp out of bounds), these alone fail, each with its own error, and the others are written.
+/// A batch that is too large for the broker is split in halves until each is accepted; a single
+/// record that is too large fails with [`ErrorKind::RecordTooLarge`]. Where a broker rejects some
+/// records of a batch (without a key in a compacted topic, with a timestamp out of bounds), these
+/// alone fail, each with its own error, and the others are written.
 ///
-/// A topic that does not exist is created if the settings and the broker allow it. `send` fails with
-/// [`ErrorKind::UnknownTopic`] as soon as a broker's settings show that it creates none, else after
-/// [`topic_creation_timeout`](crate::Config::topic_creation_timeout); where the settings do not allow it, after a second in
-/// which the topic was looked for. Pending records of a topic that is deleted fail with [`ErrorKind::UnknownTopic`] when it has
-/// been missing for the request timeout; if it is recreated before, they go to the new topic.
+/// A topic that does not exist is created if the settings and the broker allow it. `send` fails
+/// with [`ErrorKind::UnknownTopic`] as soon as a broker's settings show that it creates none, else
+/// after [`topic_creation_timeout`](crate::Config::topic_creation_timeout); where the settings do
+/// not allow it, after a second in which the topic was looked for. Pending records of a topic that
+/// is deleted fail with [`ErrorKind::UnknownTopic`] when it has been missing for the request
+/// timeout; if it is recreated before, they go to the new topic.
 ///
 /// # End
-/// [`close`](Producer::close) sends pending records, resolves every [`Delivery`] and stops the tasks. If the last clone is
-/// dropped instead, the tasks stop too, and unacknowledged records fail with [`ErrorKind::Closed`], which is logged.
+/// [`close`](Producer::close) sends pending records, resolves every [`Delivery`] and stops the
+/// tasks. If the last clone is dropped instead, the tasks stop too, and unacknowledged records fail
+/// with [`ErrorKind::Closed`], which is logged.
 #[derive(Debug, Clone)]
 pub struct Producer(Arc<AbortOnDrop>);
 
@@ -210,7 +220,8 @@ impl Producer {
         Self::start(client, config, true)
     }
 
-    /// Creates a producer that has no topic created: the broker would do that with its own settings.
+    /// Creates a producer that has no topic created: the broker would do that with its own
+    /// settings.
     pub(crate) fn to_existing(client: &Client, config: ProducerConfig) -> Result<Self> {
         Self::start(client, config, false)
     }
@@ -222,20 +233,26 @@ impl Producer {
 
     /// Appends a record to its partition's batch.
     ///
-    /// Usually this does not wait. It waits for metadata the first time a topic is used, and, in the order of the calls, for
-    /// buffer space while [`buffer_memory`](ProducerConfig::buffer_memory) is used up.
+    /// Usually this does not wait. It waits for metadata the first time a topic is used, and, in
+    /// the order of the calls, for buffer space while
+    /// [`buffer_memory`](ProducerConfig::buffer_memory) is used up.
     ///
     /// # Errors
     /// - [`ErrorKind::UnknownTopic`] if the topic does not exist and could not be created;
-    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker was reachable within the delivery timeout;
-    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, also by choice of the partitioner, or a negative timestamp;
-    /// - [`ErrorKind::RecordTooLarge`] if it is larger than [`max_request_size`](ProducerConfig::max_request_size);
-    /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the record was not sent;
+    /// - [`ErrorKind::Connect`] if the topic is not known yet and no broker was reachable within
+    ///   the delivery timeout;
+    /// - [`ErrorKind::InvalidRecord`] for a partition that does not exist, also by choice of the
+    ///   partitioner, or a negative timestamp;
+    /// - [`ErrorKind::RecordTooLarge`] if it is larger than
+    ///   [`max_request_size`](ProducerConfig::max_request_size);
+    /// - [`ErrorKind::Timeout`] if there was no buffer space within the delivery timeout; the
+    ///   record was not sent;
     /// - [`ErrorKind::Closed`] after [`close`](Self::close).
     ///
     /// # Cancellation
-    /// If the future is dropped before it is ready, the record is not sent, and loses its place among those that wait. Once it
-    /// is ready, dropping the [`Delivery`] does not take the record back.
+    /// If the future is dropped before it is ready, the record is not sent, and loses its place
+    /// among those that wait. Once it is ready, dropping the [`Delivery`] does not take the record
+    /// back.
     pub fn send<'a>(&'a self, record: ProducerRecord<'a>) -> impl Future<Output = Result<Delivery>> + Send + use<'a> {
         SendFuture::new(self, record)
     }
@@ -246,8 +263,10 @@ impl Producer {
     ///
     /// # Errors
     /// - [`TrySendError::Full`] while the buffer is full;
-    /// - [`TrySendError::UnknownTopic`] while the topic is not known: the first call starts to look it up;
-    /// - [`TrySendError::Refused`] with the error that `send` would return for the record, or if the producer is closed.
+    /// - [`TrySendError::UnknownTopic`] while the topic is not known: the first call starts to look
+    ///   it up;
+    /// - [`TrySendError::Refused`] with the error that `send` would return for the record, or if
+    ///   the producer is closed.
     ///
     /// ```no_run
     /// # async fn example(producer: &ailurus::Producer) {
@@ -281,12 +300,14 @@ impl Producer {
         }
     }
 
-    /// Sends records in their order. Returns the result of [`send`](Self::send) for each, in the same order.
+    /// Sends records in their order. Returns the result of [`send`](Self::send) for each, in the
+    /// same order.
     ///
     /// A record that can't be sent does not stop those behind it.
     ///
     /// # Cancellation
-    /// If the future is dropped, the records that were appended are sent, without a handle, and the others are not.
+    /// If the future is dropped, the records that were appended are sent, without a handle, and the
+    /// others are not.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = ProducerRecord<'a>>) -> Vec<Result<Delivery>> {
         let records = records.into_iter();
         let mut deliveries = Vec::with_capacity(records.size_hint().0);
@@ -296,11 +317,12 @@ impl Producer {
         deliveries
     }
 
-    /// Sends pending records without linger, and waits until all records of earlier calls are acknowledged or have failed:
-    /// their [`Delivery`] handles have the results.
+    /// Sends pending records without linger, and waits until all records of earlier calls are
+    /// acknowledged or have failed: their [`Delivery`] handles have the results.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if that takes longer than `timeout`; no record is dropped, and it may be called again.
+    /// [`ErrorKind::Timeout`] if that takes longer than `timeout`; no record is dropped, and it may
+    /// be called again.
     ///
     /// # Cancellation
     /// If the future is dropped, only the waiting stops.
@@ -316,15 +338,18 @@ impl Producer {
         }
     }
 
-    /// Flushes, then stops the producer's tasks and closes its connections; records that are not acknowledged by then fail.
+    /// Flushes, then stops the producer's tasks and closes its connections; records that are not
+    /// acknowledged by then fail.
     ///
-    /// From the call on, `send` fails with [`ErrorKind::Closed`], on all clones. A second call returns at once.
+    /// From the call on, `send` fails with [`ErrorKind::Closed`], on all clones. A second call
+    /// returns at once.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if records failed for that; so do their handles.
     ///
     /// # Cancellation
-    /// If the future is dropped, records may still be in flight; the tasks stop with the last clone.
+    /// If the future is dropped, records may still be in flight; the tasks stop with the last
+    /// clone.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let shared = &self.0.0;
         if shared.lock().close() {

@@ -1,16 +1,19 @@
-//! The batches of one partition, in order, and the sequences by which its leader sees what is missing or repeated.
+//! The batches of one partition, in order, and the sequences by which its leader sees what is
+//! missing or repeated.
 //!
-//! A batch gets its sequence when it is first sent and keeps it for every retry. Up to [`MAX_IN_FLIGHT_BATCHES`] are in
-//! flight at a time, over one connection, in the order of their sequences. When one has to be retried, the partition
-//! drains: nothing is sent until all that is in flight has returned. Then the first batch is sent alone, with the sequence
-//! it had, and the others follow once it is acknowledged. The very first batch is sent alone, too, and the first after a
-//! pause: a leader that does not know a producer yet, or has forgotten it, accepts any sequence, so that a batch that
-//! overtook a failed one would not be noticed.
+//! A batch gets its sequence when it is first sent and keeps it for every retry. Up to
+//! [`MAX_IN_FLIGHT_BATCHES`] are in flight at a time, over one connection, in the order of their
+//! sequences. When one has to be retried, the partition drains: nothing is sent until all that is
+//! in flight has returned. Then the first batch is sent alone, with the sequence it had, and the
+//! others follow once it is acknowledged. The very first batch is sent alone, too, and the first
+//! after a pause: a leader that does not know a producer yet, or has forgotten it, accepts any
+//! sequence, so that a batch that overtook a failed one would not be noticed.
 //!
-//! Sequences that no batch will carry any more (of a batch that failed, or that expired before its outcome was known) are a
-//! gap that the leader rejects everything behind. Once the partition is drained, the gap is closed by a new producer epoch,
-//! in which sequences start at 0 (KIP-360): see [`resolve_gap`](PartitionQueue::resolve_gap). Leaders keep epoch and
-//! sequence of a producer by partition, so each partition can have an epoch of its own.
+//! Sequences that no batch will carry any more (of a batch that failed, or that expired before its
+//! outcome was known) are a gap that the leader rejects everything behind. Once the partition is
+//! drained, the gap is closed by a new producer epoch, in which sequences start at 0 (KIP-360): see
+//! [`resolve_gap`](PartitionQueue::resolve_gap). Leaders keep epoch and sequence of a producer by
+//! partition, so each partition can have an epoch of its own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,8 +24,8 @@ use super::batch::{Batch, BatchState, FinishedBatch, Payload, Piece, SendOutcome
 use crate::error::Error;
 use crate::record::ProducerSequence;
 
-/// Maximum number of a partition's batches in flight: as many as a leader remembers of a producer, to recognise repeated
-/// ones.
+/// Maximum number of a partition's batches in flight: as many as a leader remembers of a producer,
+/// to recognise repeated ones.
 const MAX_IN_FLIGHT_BATCHES: usize = 5;
 
 /// The id and epoch by which brokers know an idempotent producer.
@@ -48,7 +51,8 @@ pub(super) struct PartitionQueue {
     pub(super) leader: i32,
     /// True if it is queued with its leader: if and only if it has a batch to send.
     pub(super) is_queued: bool,
-    /// First the batches with a sequence, in its order, then the others. Unless `draining`, those in flight come first.
+    /// First the batches with a sequence, in its order, then the others. Unless `draining`, those
+    /// in flight come first.
     pub(super) queue: VecDeque<Batch>,
     /// Size of the last batch: the capacity of the next one.
     pub(super) last_batch_bytes: usize,
@@ -56,17 +60,19 @@ pub(super) struct PartitionQueue {
     last_batch_number: u64,
     /// True if nothing may be sent until all that is in flight has returned.
     draining: bool,
-    /// True if the last batch that returned was written and others were queued since: batches may be sent without waiting
-    /// for each other.
+    /// True if the last batch that returned was written and others were queued since: batches may
+    /// be sent without waiting for each other.
     pipelining: bool,
     /// True if some sequences will not be carried by any batch.
     sequence_gap: bool,
     /// True if the leader has rejected the epoch since the last one began.
     fenced: bool,
-    /// Number of epochs that were rejected one after the other. After the first the epoch is raised, which also fences
-    /// what old connections may still deliver; after the second the id is dropped.
+    /// Number of epochs that were rejected one after the other. After the first the epoch is
+    /// raised, which also fences what old connections may still deliver; after the second the id is
+    /// dropped.
     fenced_epochs: u32,
-    /// Producer id, epoch and sequence of the next batch; none to start with the producer's latest id.
+    /// Producer id, epoch and sequence of the next batch; none to start with the producer's latest
+    /// id.
     next_sequence: Option<ProducerSequence>,
 }
 
@@ -102,7 +108,8 @@ impl PartitionQueue {
         self.last_batch_number
     }
 
-    /// Returns the index of the batch to send next, as soon as it is ready; `None` if another must return first.
+    /// Returns the index of the batch to send next, as soon as it is ready; `None` if another must
+    /// return first.
     pub(super) fn next_to_send(&self, context: SendContext) -> Option<usize> {
         let window = if context.idempotent && self.pipelining { MAX_IN_FLIGHT_BATCHES } else { 1 };
         if self.in_flight >= window || (self.draining && self.in_flight > 0) {
@@ -143,8 +150,8 @@ impl PartitionQueue {
         self.sequence_gap = self.next_sequence.is_some();
     }
 
-    /// Takes the outcome of a batch in flight: finishes it, or puts it back to its place in the queue to be retried.
-    /// [`resolve_gap`](Self::resolve_gap) must be called next.
+    /// Takes the outcome of a batch in flight: finishes it, or puts it back to its place in the
+    /// queue to be retried. [`resolve_gap`](Self::resolve_gap) must be called next.
     pub(super) fn complete(
         &mut self,
         now: Instant,
@@ -158,15 +165,15 @@ impl PartitionQueue {
         let Some(mut batch) = self.queue.remove(at) else { return };
         self.in_flight -= 1;
         // A batch that has expired while its request was in flight is not retried:
-        // 1. Batch A (sequence 5, of 3 records) is in flight when its delivery timeout passes. `fail_where` fails its
-        //    deliveries and sets `expired_in_flight`. A stays in the queue: it may be in the log, and who knows whether
-        //    sequence 5 or 8 is the next one.
-        // 2a. The response says that A was written, or was there before: 8 is the next one, as it would be without the
-        //    timeout. The completion ignores this second result.
-        // 2b. The response is an error, or the request itself timed out: A, which nobody waits for, is dropped, and its
-        //    sequences are a gap (`lose_sequence`).
-        // If the response overtakes the task that runs `fail_where`'s result through the completion, it brings the same
-        // error, so that the caller sees one outcome in either order.
+        // 1. Batch A (sequence 5, of 3 records) is in flight when its delivery timeout passes.
+        //    `fail_where` fails its deliveries and sets `expired_in_flight`. A stays in the queue:
+        //    it may be in the log, and who knows whether sequence 5 or 8 is the next one.
+        // 2a. The response says that A was written, or was there before: 8 is the next one, as it
+        //     would be without the timeout. The completion ignores this second result.
+        // 2b. The response is an error, or the request itself timed out: A, which nobody waits for,
+        //     is dropped, and its sequences are a gap (`lose_sequence`).
+        // `fail_where`'s result may reach the completion after this one. So an error is the same
+        // one: the caller gets it in either order.
         let expired = batch.expired_in_flight;
         let result = match outcome {
             SendOutcome::Written(info) => Ok(info),
@@ -186,7 +193,8 @@ impl PartitionQueue {
                 }
                 _ => Err(batch.permanent_failure(error)),
             },
-            // If an earlier attempt may have been written, no broker would recognise its records in other batches.
+            // If an earlier attempt may have been written, no broker would recognise its records in
+            // other batches.
             SendOutcome::BadRecords { error, .. } if expired || batch.maybe_written => {
                 Err(batch.permanent_failure(error))
             }
@@ -206,12 +214,16 @@ impl PartitionQueue {
                 return self.requeue(at, batch);
             }
             SendOutcome::OutOfSequence(mut retry) => {
-                // Only the first batch of the queue shows that the leader lacks a sequence for good:
-                // 1. A (sequence 5), B (6) and C (7) are in flight. A returns with NOT_ENOUGH_REPLICAS, to be retried.
-                // 2. B and C return with OUT_OF_ORDER_SEQUENCE_NUMBER, for the leader expects 5. They are retried behind
-                //    A, without a backoff of their own, and are accepted if A is.
-                // 3. If A itself is out of order, nothing in front of it can change that: the leader has lost the
-                //    producer's state, with the log that it was in. Only a new epoch is accepted.
+                // Only the first batch of the queue shows that the leader lacks a sequence for
+                // good:
+                // 1. A (sequence 5), B (6) and C (7) are in flight. A returns with
+                //    NOT_ENOUGH_REPLICAS, to be retried.
+                // 2. B and C return with OUT_OF_ORDER_SEQUENCE_NUMBER, for the leader expects 5.
+                //    They are retried behind A, without a backoff of their own, and are accepted if
+                //    A is.
+                // 3. If A itself is out of order, nothing in front of it can change that: the
+                //    leader has lost the producer's state, with the log that it was in. Only a new
+                //    epoch is accepted.
                 if at == 0 {
                     self.sequence_gap = true;
                 } else {
@@ -286,8 +298,8 @@ impl PartitionQueue {
         }
     }
 
-    /// Fails the batches for which `error_for` has an error. One that is in flight keeps its place, and its share of the
-    /// buffer, until its outcome is known.
+    /// Fails the batches for which `error_for` has an error. One that is in flight keeps its place,
+    /// and its share of the buffer, until its outcome is known.
     pub(super) fn fail_where(
         &mut self,
         finished: &mut Vec<FinishedBatch>,
@@ -319,19 +331,22 @@ impl PartitionQueue {
         })
     }
 
-    /// Closes a sequence gap with a new epoch, once nothing is in flight. Returns the producer id if it is of no use any
-    /// more.
+    /// Closes a sequence gap with a new epoch, once nothing is in flight. Returns the producer id
+    /// if it is of no use any more.
     pub(super) fn resolve_gap(&mut self, finished: &mut Vec<FinishedBatch>) -> Option<i64> {
-        // Why not before all has returned, and what a new epoch does:
-        // 1. A (epoch 4, sequence 5), B (6) and C (7) are in flight. A fails for good: nothing will carry 5.
-        // 2. B's connection breaks: B may be in the log, or in a socket buffer of its broker. C returns with
-        //    OUT_OF_ORDER_SEQUENCE_NUMBER, as all would that is sent in epoch 4.
-        // 3. Now nothing is in flight. C is sent as epoch 5, sequence 0, which the leader accepts whatever came before
-        //    (KIP-360). Had it been sent while B was in flight, B might have returned as fenced though it was in time.
-        // 4. What is left of B in socket buffers is rejected from now on, with INVALID_PRODUCER_EPOCH: it can't be
-        //    written behind C.
-        // 5. So B can't be retried: if it is in the log, as (4, 6), the leader would not recognise it as (5, 0) and write
-        //    it twice. It fails as indeterminate.
+        // What a new epoch does, and why not before all has returned:
+        // 1. A (epoch 4, sequence 5), B (6) and C (7) are in flight. A fails with INVALID_RECORD:
+        //    nothing will carry 5.
+        // 2. B returns with OUT_OF_ORDER_SEQUENCE_NUMBER, as would all that is sent in epoch 4 from
+        //    now on. The connection breaks before C's response: for all that is known here, C may
+        //    be in the log, or in a socket buffer of its broker.
+        // 3. Now nothing is in flight. B is sent as epoch 5, sequence 0, which the leader accepts
+        //    whatever came before (KIP-360). Had it been sent while C was in flight, C might have
+        //    returned as fenced though it was in time.
+        // 4. What is left of C in socket buffers is rejected from now on, with
+        //    INVALID_PRODUCER_EPOCH: it can't be written behind B.
+        // 5. So C can't be retried: if it is in the log, as (4, 7), the leader would not recognise
+        //    it as (5, 1) and would write it twice. It fails as indeterminate.
         if self.in_flight > 0 {
             return None;
         }
@@ -350,6 +365,10 @@ impl PartitionQueue {
             }
         }
         let last = self.next_sequence?;
+        // A new producer id fences nothing of the old one, so it comes after a second rejected epoch
+        // only: then another producer has the id in a higher epoch, which fences what may be left of
+        // the old one. A broker that rejects two epochs without knowing a higher one would break
+        // this; brokers do not.
         self.fenced_epochs += u32::from(std::mem::take(&mut self.fenced));
         self.next_sequence = last.epoch.checked_add(1).filter(|_| self.fenced_epochs < 2).map(|epoch| {
             tracing::debug!(id = last.id, epoch, "a producer's epoch was raised");

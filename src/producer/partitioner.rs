@@ -7,8 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::partitioner::{PartitionInput, Partitioner};
 use crate::record::BATCH_HEADER_BYTES;
 
-/// Bytes of records that stick to a partition, however large batches may be: as with the Java client's settings. Otherwise a
-/// producer that sends little would send it all to one partition.
+/// Bytes of records that stick to a partition, however large batches may be: as with the Java
+/// client's settings. Otherwise a producer that sends little would send it all to one partition.
 const STICKY_BYTES: usize = 16 << 10;
 
 /// The way in which a record's partition is chosen.
@@ -25,7 +25,8 @@ pub(crate) enum PartitionChoice {
 }
 
 impl PartitionChoice {
-    /// Returns the choice by the settings. An application's own partitioner comes later: see [`custom_partition`].
+    /// Returns the choice by the settings. An application's own partitioner comes later: see
+    /// [`custom_partition`].
     #[inline]
     pub(crate) fn of(partitioner: &PartitionerKind, partition: Option<i32>, key: Option<&[u8]>) -> Self {
         match (partition, partitioner, key) {
@@ -69,8 +70,8 @@ pub(super) struct PartitionLoad {
     pub(super) responds: bool,
 }
 
-/// Chooses the partitions of a topic's records without key or partition, as Kafka's class of this name: sticky, or round
-/// robin.
+/// Chooses the partitions of a topic's records without key or partition, as Kafka's class of this
+/// name: sticky, or round robin.
 #[derive(Debug)]
 pub(super) struct BuiltInPartitioner {
     /// The partitions that have a leader, in ascending order; all partitions while none has one.
@@ -123,8 +124,8 @@ impl BuiltInPartitioner {
         self.available.get(self.round_robin_index).map_or(0, |p| *p as usize)
     }
 
-    /// Returns whether to switch the sticky partition before a record of this size. `open` is the number of the batch that
-    /// would take the record, if there is one.
+    /// Returns whether to switch the sticky partition before a record of this size. `open` is the
+    /// number of the batch that would take the record, if there is one.
     #[inline]
     pub(super) fn should_switch(&self, open: Option<u64>, size: usize, batch_size: usize, adaptive: bool) -> bool {
         let is_first = open != Some(self.sticky_batch);
@@ -132,7 +133,8 @@ impl BuiltInPartitioner {
             return is_first && self.sticky_bytes > 0;
         }
         let enough = batch_size.min(STICKY_BYTES);
-        // An open batch is filled for a while, so that batches are large; but records with keys may always open another.
+        // An open batch is filled for a while, so that batches are large; but records with keys may
+        // always open another.
         let most = if is_first { enough } else { 2 * enough };
         self.sticky_bytes > 0 && self.sticky_bytes + size + BATCH_HEADER_BYTES > most
     }
@@ -154,8 +156,9 @@ impl BuiltInPartitioner {
         }
     }
 
-    /// Switches to any partition that responds, if one does: the more batches it has, the less likely (KIP-794). With 0, 3
-    /// and 1 batches, the first is chosen 4 times of 8, the second 1, the third 3.
+    /// Switches to any partition that responds, if one does: the more batches it has, the less
+    /// likely (KIP-794). With 0, 3 and 1 batches, the first is chosen 4 times of 8, the second 1,
+    /// the third 3.
     pub(super) fn switch_by_load(&mut self, random: &mut fastrand::Rng, load: impl Fn(usize) -> PartitionLoad) {
         let all = || self.available.iter().map(|p| (*p, load(*p as usize)));
         let none_responds = !all().any(|(_, l)| l.responds);
@@ -191,8 +194,9 @@ fn crc32(data: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// Hashes a key as Kafka's Java client does (`org.apache.kafka.common.utils.Utils.murmur2`): Austin Appleby's MurmurHash2 with
-/// Kafka's seed. A key's partition is the hash without its sign, modulo the number of partitions.
+/// Hashes a key as Kafka's Java client does (`org.apache.kafka.common.utils.Utils.murmur2`): Austin
+/// Appleby's MurmurHash2 with Kafka's seed. A key's partition is the hash without its sign, modulo
+/// the number of partitions.
 ///
 /// ```
 /// use ailurus::producer::murmur2;

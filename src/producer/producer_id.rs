@@ -12,15 +12,16 @@ use crate::code;
 use crate::error::{Error, Result};
 use crate::failure::{Outage, is_final};
 
-/// Time for which a transient error code is logged without a warning: a coordinator on a fresh cluster returns one while it
-/// loads.
+/// Time for which a transient error code is logged without a warning: a coordinator on a fresh
+/// cluster returns one while it loads.
 const WARNING_GRACE: Duration = Duration::from_secs(5);
 
 /// Requests a producer id at first and whenever brokers have rejected the last one.
 ///
-/// A transient failure (a broker that loads or can't be reached, a login that is rejected after one succeeded, an invalid
-/// response) is retried for as long as it takes: the pending batches have a delivery timeout, and then fail with this error.
-/// If a broker rejects the request, the pending batches fail at once, and the next record starts another attempt.
+/// A transient failure (a broker that loads or can't be reached, a login that is rejected after one
+/// succeeded, an invalid response) is retried for as long as it takes: the pending batches have a
+/// delivery timeout, and then fail with this error. If a broker rejects the request, the pending
+/// batches fail at once, and the next record starts another attempt.
 pub(super) async fn run(shared: Arc<ProducerShared>) {
     let work = async {
         let mut backoff = shared.cluster().backoff();
@@ -69,7 +70,8 @@ fn report_failure(outage: &mut Outage, error: &Error, transient: bool) {
 
 /// Sends one request. An error has a flag: is it transient?
 async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpoch, (Error, bool)> {
-    // Without a transactional id, id -1 and epoch -1 request a new producer id; they are not the defaults.
+    // Without a transactional id, id -1 and epoch -1 request a new producer id; they are not the
+    // defaults.
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX)
@@ -89,8 +91,8 @@ async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpo
     }
 }
 
-/// Returns whether brokers will not assign a producer id until somebody acts: the request is not authorized, not supported or
-/// invalid. Any other code is transient, also an unknown one.
+/// Returns whether brokers will not assign a producer id until somebody acts: the request is not
+/// authorized, not supported or invalid. Any other code is transient, also an unknown one.
 fn is_rejection(code: i16) -> bool {
     matches!(
         code,

@@ -1,4 +1,5 @@
-//! An accumulator without brokers, for benchmarks. Not part of the API: it may change with any release.
+//! An accumulator without brokers, for benchmarks. Not part of the API: it may change with any
+//! release.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,7 +19,8 @@ use crate::metrics::{Observation, Reporter};
 use crate::record;
 use crate::wire::{Produce, TopicBatches};
 
-/// Maximum size to which a batch that must be split is decompressed: the producer makes none that is larger.
+/// Maximum size to which a batch that must be split is decompressed: the producer makes none that
+/// is larger.
 const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 
 /// A batch in the form in which it is sent.
@@ -61,7 +62,8 @@ impl EncodedBatch {
         self.unused_buffer.take()
     }
 
-    /// Returns its bytes, whose buffer can be pooled if it is not retried; `None` for a compressed one, which is too small.
+    /// Returns its bytes, whose buffer can be pooled if it is not retried; `None` for a compressed
+    /// one, which is too small.
     pub(super) fn reusable_buffer(&self) -> Option<Bytes> {
         (self.compression == Compression::None).then(|| self.bytes.clone())
     }
@@ -112,7 +114,8 @@ impl<'a> PartitionResponses<'a> {
     }
 }
 
-/// Returns the outcome of a batch by the broker's response. `backoff` returns the time to wait after so many attempts.
+/// Returns the outcome of a batch by the broker's response. `backoff` returns the time to wait
+/// after so many attempts.
 pub(super) fn outcome_of_response(
     batch: EncodedBatch,
     response: Option<&PartitionProduceResponse>,
@@ -157,8 +160,9 @@ pub(super) fn outcome_of_response(
     }
 }
 
-/// Splits a batch so that the records that the response names fail and the others are sent. If it names none, returns the
-/// halves of the batch, so that each is tried, and so on down to the bad records; `None` if there is but one record.
+/// Splits a batch so that the records that the response names fail and the others are sent. If it
+/// names none, returns the halves of the batch, so that each is tried, and so on down to the bad
+/// records; `None` if there is but one record.
 fn pieces_without_bad_records(
     batch: &EncodedBatch,
     response: &PartitionProduceResponse,
@@ -212,7 +216,8 @@ fn broker_message(response: &PartitionProduceResponse) -> String {
     message.map(|m| format!(" (broker message: {m})")).unwrap_or_default()
 }
 
-/// Returns the outcome of a batch whose request got no response. `sent` is true if any of it may have reached the broker.
+/// Returns the outcome of a batch whose request got no response. `sent` is true if any of it may
+/// have reached the broker.
 pub(super) fn outcome_without_response(
     batch: EncodedBatch,
     error: &Error,

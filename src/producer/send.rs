@@ -20,11 +20,13 @@ use crate::failure::fails_fast;
 use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER_BYTES, Headers, record_size_bound};
 
-/// Time for which a topic that may not be created is looked for: brokers learn of a new topic one after the other.
+/// Time for which a topic that may not be created is looked for: brokers learn of a new topic one
+/// after the other.
 pub(super) const METADATA_PROPAGATION: Duration = Duration::from_secs(1);
 
-/// The future of [`Producer::send`]. An `async fn` would be compiled with each crate that awaits it, at that crate's level of
-/// optimisation; this one is compiled here, for it is on the path of every record.
+/// The future of [`Producer::send`]. An `async fn` would be compiled with each crate that awaits
+/// it, at that crate's level of optimisation; this one is compiled here, for it is on the path of
+/// every record.
 pub(super) struct SendFuture<'a> {
     producer: &'a Producer,
     record: ProducerRecord<'a>,
@@ -169,7 +171,8 @@ impl Producer {
         })
     }
 
-    /// Calls the application's own partitioner, if there is one; not under the lock, for it may do anything.
+    /// Calls the application's own partitioner, if there is one; not under the lock, for it may do
+    /// anything.
     #[inline]
     fn choose_partition(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<(), AppendFailure> {
         let shared = &self.0.0;
@@ -273,8 +276,8 @@ impl<'a> TopicLookup<'a> {
         Self { shared, topic, started: Instant::now(), backoff: shared.cluster().backoff(), attempts: 0 }
     }
 
-    /// Looks the topic up, again if it was before, and adds it to the accumulator. While no broker is reachable it retries, until
-    /// the record's delivery timeout.
+    /// Looks the topic up, again if it was before, and adds it to the accumulator. While no broker
+    /// is reachable it retries, until the record's delivery timeout.
     async fn retry(&mut self) -> Result<()> {
         let shared = self.shared;
         let closed = || Error::new(ErrorKind::Closed, "the producer is closed");

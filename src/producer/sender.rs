@@ -22,19 +22,20 @@ use crate::cluster::{Backoff, DISTANT_ROUND_TRIP};
 use crate::config::Compression;
 use crate::wire::Connection;
 
-/// Maximum number of requests in flight to a broker, whatever their size. Records that are appended meanwhile make larger
-/// requests.
+/// Maximum number of requests in flight to a broker, whatever their size. Records that are appended
+/// meanwhile make larger requests.
 const MAX_IN_FLIGHT: usize = 5;
-/// Maximum number of large requests in flight to a distant broker: over a long round trip they fill the line, as far as the
-/// producer's buffer goes. Each partition keeps to its own limit of batches in flight. A broker nearby is kept busy by
-/// [`MAX_IN_FLIGHT`] requests: more of them would be more and smaller batches, each with its own cost at both ends.
+/// Maximum number of large requests in flight to a distant broker: over a long round trip they fill
+/// the line, as far as the producer's buffer goes. Each partition keeps to its own limit of batches
+/// in flight. A broker nearby is kept busy by [`MAX_IN_FLIGHT`] requests: more of them would be
+/// more and smaller batches, each with its own cost at both ends.
 const MAX_LARGE_IN_FLIGHT: usize = 64;
-/// Divisor of the request timeout that gives the time of a prompt response. After a slower one, no more than
-/// [`MAX_IN_FLIGHT`] requests are sent at a time: a line or a broker at the end of its capacity would queue more of them
-/// until the last ones time out.
+/// Divisor of the request timeout that gives the time of a prompt response. After a slower one, no
+/// more than [`MAX_IN_FLIGHT`] requests are sent at a time: a line or a broker at the end of its
+/// capacity would queue more of them until the last ones time out.
 const PROMPT_TIMEOUT_SHARE: u32 = 10;
-/// Size from which on a request is compressed on the blocking threads: it then takes longer than two changes of
-/// threads.
+/// Size from which on a request is compressed on the blocking threads: it then takes longer than
+/// two changes of threads.
 const BLOCKING_COMPRESS_BYTES: usize = 16 << 10;
 
 /// The outcome of a batch that was sent.
@@ -59,7 +60,8 @@ pub(super) struct BrokerSender {
     broker: i32,
     wake: Arc<Notify>,
     backoff: Backoff,
-    /// Maximum number of requests that are compressed at a time: while one waits for a core, the next may still grow.
+    /// Maximum number of requests that are compressed at a time: while one waits for a core, the
+    /// next may still grow.
     encoders: usize,
     /// Shortest response time on the current connection.
     round_trip: Duration,
@@ -96,8 +98,8 @@ impl BrokerSender {
         has_pending
     }
 
-    /// Waits until a batch is pending, then connects, however long that takes: meanwhile the batch may move to another
-    /// leader, or expire.
+    /// Waits until a batch is pending, then connects, however long that takes: meanwhile the batch
+    /// may move to another leader, or expire.
     async fn connect(&mut self) -> Option<Connection> {
         loop {
             while !self.has_pending() {
@@ -122,8 +124,9 @@ impl BrokerSender {
         }
     }
 
-    /// Keeps up to [`MAX_IN_FLIGHT`] requests in flight, or more large ones if the fastest response shows that the broker is
-    /// distant, until the connection is closed; none before `throttled`, which the broker sets.
+    /// Keeps up to [`MAX_IN_FLIGHT`] requests in flight, or more large ones if the fastest response
+    /// shows that the broker is distant, until the connection is closed; none before `throttled`,
+    /// which the broker sets.
     async fn serve(&self, connection: &Connection, mut fastest: Duration, throttled: &mut Option<Instant>) {
         let prompt_limit = self.shared.client.config().request_timeout / PROMPT_TIMEOUT_SHARE;
         // Requests reach the connection in their order, and the connection keeps it.
@@ -134,7 +137,8 @@ impl BrokerSender {
         let (woken, closed) = (self.wake.notified(), connection.closed());
         tokio::pin!(woken, closed);
         loop {
-            // The clock is read only if it matters: it costs more than the rest of an idle iteration.
+            // The clock is read only if it matters: it costs more than the rest of an idle
+            // iteration.
             *throttled = throttled.filter(|until| *until > Instant::now());
             let mut recheck_at = *throttled;
             while recheck_at.is_none()
@@ -277,8 +281,8 @@ impl BrokerSender {
     }
 }
 
-/// Polls a few futures and removes the first that is ready; the others keep their order. Cheaper for so few than a
-/// `FuturesUnordered`, whose task is polled another time for each new future.
+/// Polls a few futures and removes the first that is ready; the others keep their order. Cheaper
+/// for so few than a `FuturesUnordered`, whose task is polled another time for each new future.
 fn poll_first<F: Future>(few: &mut Vec<Pin<Box<F>>>, cx: &mut Context<'_>) -> Poll<F::Output> {
     for at in 0..few.len() {
         if let Poll::Ready(output) = few[at].as_mut().poll(cx) {

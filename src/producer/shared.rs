@@ -1,4 +1,5 @@
-//! State that a producer's handles, senders and supervisor share: the accumulator behind its lock, and the wake-ups.
+//! State that a producer's handles, senders and supervisor share: the accumulator behind its lock,
+//! and the wake-ups.
 
 use std::collections::HashSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -49,8 +50,8 @@ struct State {
 
 /// Wakes the sender of a broker, if it waits for batches.
 ///
-/// A sender that has as many requests in flight as it may have looks for batches when one of them completes. To wake it
-/// before, once for each batch, would cost as much as to send the batch.
+/// A sender that has as many requests in flight as it may have looks for batches when one of them
+/// completes. To wake it before, once for each batch, would cost as much as to send the batch.
 #[derive(Debug)]
 struct SenderWaker {
     notify: Arc<Notify>,
@@ -139,7 +140,8 @@ impl Drop for AccumulatorGuard<'_> {
 impl ProducerShared {
     pub(super) fn new(client: &Client, config: ProducerConfig, creates_topics: bool) -> Self {
         let request_timeout = client.config().request_timeout;
-        // A producer that may not create topics serves a caller that does, once the records of a deleted one have failed.
+        // A producer that may not create topics serves a caller that does, once the records of a
+        // deleted one have failed.
         let missing_timeout = if creates_topics { request_timeout } else { METADATA_PROPAGATION.min(request_timeout) };
         let accumulator_config = AccumulatorConfig::new(&config, missing_timeout);
         Self {
@@ -172,12 +174,14 @@ impl ProducerShared {
         self.client.cluster()
     }
 
-    /// Resolves the deliveries of finished batches and frees their part of the buffer. Not under the lock: it wakes tasks.
+    /// Resolves the deliveries of finished batches and frees their part of the buffer. Not under
+    /// the lock: it wakes tasks.
     pub(super) fn resolve_batches(&self, finished: impl IntoIterator<Item = FinishedBatch>) {
         let now = self.metrics.now_if_on();
         for batch in finished {
             if let Err(e) = &batch.result {
-                // A target of its own: an application that reports each delivery itself can filter it out.
+                // A target of its own: an application that reports each delivery itself can filter
+                // it out.
                 tracing::warn!(
                     target: "ailurus::undelivered",
                     error = %e.full(),

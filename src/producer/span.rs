@@ -26,8 +26,8 @@ pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
     )
 }
 
-/// Returns the record's headers with the context of its span: a child of the span that they name, else of the current one.
-/// `None` if the span is disabled: the headers stay as they are.
+/// Returns the record's headers with the context of its span: a child of the span that they name,
+/// else of the current one. `None` if the span is disabled: the headers stay as they are.
 pub(super) fn headers_with_trace(span: &Span, record: &ProducerRecord<'_>, config: &Config) -> Option<Headers> {
     if span.is_disabled() {
         return None;

@@ -1,7 +1,8 @@
 //! The meaning of each error code of a produce response for its batch: may it be in the log?
 //!
-//! A code that is not listed here leaves that open, whatever the protocol calls it: the batch is retried with its sequence,
-//! by which its leader recognises it if it is there. If the delivery timeout ends the retries, it is indeterminate.
+//! A code that is not listed here leaves that open, whatever the protocol calls it: the batch is
+//! retried with its sequence, by which its leader recognises it if it is there. If the delivery
+//! timeout ends the retries, it is indeterminate.
 
 use crate::code;
 

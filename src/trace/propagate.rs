@@ -7,16 +7,18 @@ use tracing::Span;
 
 use super::TraceContext;
 
-/// Maps a [`tracing::Span`] to its context in a tracing system such as OpenTelemetry, and sets its parent there. Set by
-/// [`ConfigBuilder::propagator`](crate::ConfigBuilder::propagator).
+/// Maps a [`tracing::Span`] to its context in a tracing system such as OpenTelemetry, and sets its
+/// parent there. Set by [`ConfigBuilder::propagator`](crate::ConfigBuilder::propagator).
 ///
-/// With one, each record that is sent has a span (`send`), whose context is in the record's header `traceparent`. The span in
-/// which a record is handled (`process`) is a child of that one, and the parent of what its handler sends. Without one there is
-/// no span for sending, and headers have the trace that [`SendOptions::trace`](crate::SendOptions::trace) or the application
-/// sets. The spans have a target that begins with `ailurus`, the level info, and the fields of OpenTelemetry's conventions for
-/// messaging.
+/// With one, each record that is sent has a span (`send`), whose context is in the record's header
+/// `traceparent`. The span in which a record is handled (`process`) is a child of that one, and the
+/// parent of what its handler sends. Without one there is no span for sending, and headers have the
+/// trace that [`SendOptions::trace`](crate::SendOptions::trace) or the application sets. The spans
+/// have a target that begins with `ailurus`, the level info, and the fields of OpenTelemetry's
+/// conventions for messaging.
 ///
-/// For applications whose subscriber has the layer of the crate `tracing-opentelemetry`, this is all it takes:
+/// For applications whose subscriber has the layer of the crate `tracing-opentelemetry`, this is
+/// all it takes:
 ///
 /// ```text
 /// use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -53,10 +55,12 @@ use super::TraceContext;
 ///
 /// Its methods are called for each record: they must neither block nor panic.
 pub trait Propagator: fmt::Debug + Send + Sync + 'static {
-    /// Returns a span's context; `None` if it is part of no trace. It may start the span: its parent is set by then.
+    /// Returns a span's context; `None` if it is part of no trace. It may start the span: its
+    /// parent is set by then.
     fn context_of(&self, span: &Span) -> Option<TraceContext>;
 
-    /// Makes a span, which was not entered yet, a child of another one, which may be of another process.
+    /// Makes a span, which was not entered yet, a child of another one, which may be of another
+    /// process.
     fn set_parent(&self, span: &Span, parent: &TraceContext);
 
     /// Links a span to another one: for batches, whose records may be of many traces.
@@ -85,7 +89,8 @@ impl Propagation {
         self.0.is_some()
     }
 
-    /// Makes a span a child of `parent`, if there is one. Returns its context; `None` if the span is disabled.
+    /// Makes a span a child of `parent`, if there is one. Returns its context; `None` if the span
+    /// is disabled.
     pub(crate) fn set_parent(&self, span: &Span, parent: Option<&TraceContext>) -> Option<TraceContext> {
         let propagator = self.0.as_ref().filter(|_| !span.is_disabled())?;
         if let Some(parent) = parent {

@@ -1,4 +1,5 @@
-//! Spans of produced and handled records, with the fields of OpenTelemetry's conventions for messaging.
+//! Spans of produced and handled records, with the fields of OpenTelemetry's conventions for
+//! messaging.
 
 use tracing::Span;
 

@@ -6,11 +6,13 @@ use super::{Accumulator, PartitionId};
 use crate::producer::batch::FinishedBatch;
 
 impl Accumulator {
-    /// Fails batches that are older than the delivery timeout, or whose topic has been missing for too long. Returns them,
-    /// and when to call again.
+    /// Fails batches that are older than the delivery timeout, or whose topic has been missing for
+    /// too long. Returns them, and when to call again.
     ///
-    /// A batch that expires while its request is in flight fails at once, for its caller has waited long enough, but stays
-    /// in its queue: [`PartitionQueue::complete`](crate::producer::partition::PartitionQueue::complete) has what follows.
+    /// A batch that expires while its request is in flight fails at once, for its caller has waited
+    /// long enough, but stays in its queue:
+    /// [`PartitionQueue::complete`](crate::producer::partition::PartitionQueue::complete) has what
+    /// follows.
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<FinishedBatch>, Instant) {
         let mut finished = Vec::new();
         let mut rejected_id = None;

@@ -1,5 +1,6 @@
-//! The accumulator against a model of Kafka's brokers. Whatever happens in between, every record gets a result, acknowledged
-//! ones are in the log once and in order, and failed ones are not there unless the error is indeterminate.
+//! The accumulator against a model of Kafka's brokers. Whatever happens in between, every record
+//! gets a result, acknowledged ones are in the log once and in order, and failed ones are not there
+//! unless the error is indeterminate.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -40,7 +41,8 @@ enum Op {
     Expire,
     Flush,
     Leader(usize, Option<i32>),
-    /// The brokers forget the producers of a partition, as they do when all of its records were deleted.
+    /// The brokers forget the producers of a partition, as they do when all of its records were
+    /// deleted.
     Forget(usize),
 }
 
@@ -86,7 +88,8 @@ struct Sent {
     bytes: Bytes,
 }
 
-/// State of a producer in one partition: epoch; first sequence, last sequence and offset of its latest batches.
+/// State of a producer in one partition: epoch; first sequence, last sequence and offset of its
+/// latest batches.
 #[derive(Debug, Default)]
 struct Known {
     epoch: i16,
@@ -135,7 +138,8 @@ impl Log {
 
 struct World {
     bed: TestBed,
-    /// Requests by broker: on its connection, and left from closed ones. Responses that have not arrived.
+    /// Requests by broker: on its connection, and left from closed ones. Responses that have not
+    /// arrived.
     wire: HashMap<i32, VecDeque<Sent>>,
     late: HashMap<i32, VecDeque<Sent>>,
     responses: Vec<(i32, Sent, SendOutcome)>,

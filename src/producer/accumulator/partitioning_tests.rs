@@ -160,7 +160,8 @@ fn round_robin_serves_all_partitions_alike() {
     assert_eq!(counts, HashMap::from([(0, 200), (1, 200), (2, 100), (3, 200), (4, 100), (5, 100)]));
 }
 
-/// Ten seconds of 40 records a millisecond, for a partition on each of three brokers. Two respond after 2 ms, the third takes
+/// Ten seconds of 40 records a millisecond, for a partition on each of three brokers. Two respond
+/// after 2 ms, the third takes
 /// 40. Returns the number of records of each.
 fn with_a_slow_broker(adaptive: bool) -> [usize; 3] {
     let config = AccumulatorConfig {

@@ -12,7 +12,8 @@ use crate::producer::batch::BatchState;
 use crate::producer::partition::{PartitionQueue, SendContext};
 use crate::record::ProducerSequence;
 
-/// Maximum bytes that a produce request adds to a batch beside its topic's name: integers, lengths, tags.
+/// Maximum bytes that a produce request adds to a batch beside its topic's name: integers, lengths,
+/// tags.
 const BATCH_OVERHEAD_BYTES: usize = 32;
 
 /// Partitions with a batch to send, by leader, and the leaders whose senders to wake.
@@ -28,7 +29,8 @@ struct LeaderQueue {
     partitions: VecDeque<PartitionId>,
     /// The last error of connecting to the leader, if it is unreachable.
     error: Option<Error>,
-    /// Value of [`Accumulator::appended_bytes`] from which the pending batches may make a large request.
+    /// Value of [`Accumulator::appended_bytes`] from which the pending batches may make a large
+    /// request.
     recheck_at_bytes: u64,
 }
 
@@ -87,7 +89,8 @@ impl ReadyQueues {
 }
 
 impl Accumulator {
-    /// Takes the brokers (or [`NO_LEADER`]) that got a batch to send, or to wait for, since the last call.
+    /// Takes the brokers (or [`NO_LEADER`]) that got a batch to send, or to wait for, since the
+    /// last call.
     pub(crate) fn take_wakeups(&mut self) -> std::vec::Drain<'_, i32> {
         self.ready.wakeups.drain(..)
     }
@@ -108,8 +111,9 @@ impl Accumulator {
         pending.map(|(id, _)| *id).filter(|id| *id != NO_LEADER).collect()
     }
 
-    /// Returns when the batches pending for a broker make a request of half of `max_request_size`, if they do: `now` if
-    /// they do already. `now` is called only if enough bytes were appended since the last call to change the result.
+    /// Returns when the batches pending for a broker make a request of half of `max_request_size`,
+    /// if they do: `now` if they do already. `now` is called only if enough bytes were appended
+    /// since the last call to change the result.
     pub(crate) fn large_request_at(&mut self, now: impl Fn() -> Instant, broker: i32) -> Option<Instant> {
         let context = self.context();
         let leader = self.ready.by_leader.get_mut(&broker)?;
@@ -139,8 +143,9 @@ impl Accumulator {
         None
     }
 
-    /// Takes the batches of a broker's next request: at most one of each partition that it leads, together at most
-    /// `max_request_size`. If none is ready, also returns when one will be. `now` is called only if batches are pending.
+    /// Takes the batches of a broker's next request: at most one of each partition that it leads,
+    /// together at most `max_request_size`. If none is ready, also returns when one will be. `now`
+    /// is called only if batches are pending.
     pub(crate) fn drain(&mut self, now: impl Fn() -> Instant, broker: i32) -> (Vec<DrainedBatch>, Option<Instant>) {
         let (mut drained, mut next_ready) = (Vec::new(), None::<Instant>);
         let mut room = self.config.max_request_size;

@@ -9,7 +9,8 @@ use super::*;
 use crate::producer::batch::RetryPayload;
 use crate::producer::delivery::AppendInfo;
 
-/// Three batches of one partition in flight, after a first one that was acknowledged; values "1", "2" and "3".
+/// Three batches of one partition in flight, after a first one that was acknowledged; values "1",
+/// "2" and "3".
 fn three_in_flight() -> (TestBed, Vec<DrainedBatch>) {
     let mut b = TestBed::new(config(), &[Some(1)]);
     b.put(0, "0");

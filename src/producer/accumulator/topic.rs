@@ -16,9 +16,11 @@ pub(super) struct Topic {
     pub(super) name: Arc<str>,
     /// The topic's id, which changes when it is recreated.
     id: Option<Uuid>,
-    /// Size at which a batch is full: smaller than the setting once a broker has rejected one as too large.
+    /// Size at which a batch is full: smaller than the setting once a broker has rejected one as
+    /// too large.
     pub(super) batch_size: usize,
-    /// Number of partitions that the topic has now; `partitions` also has those of when it had more.
+    /// Number of partitions that the topic has now; `partitions` also has those of when it had
+    /// more.
     pub(super) partition_count: usize,
     pub(super) partitions: Vec<PartitionQueue>,
     pub(super) partitioner: BuiltInPartitioner,
@@ -152,9 +154,10 @@ impl Accumulator {
         }
     }
 
-    /// Drops the metadata of a topic that was unused for a while: its next record looks it up again. The sequences of its
-    /// partitions stay, for its brokers have them too; those of a deleted topic are dropped. Returns false, and drops
-    /// nothing, if batches of it are unfinished.
+    /// Drops the metadata of a topic that was unused for a while: its next record looks it up
+    /// again. The sequences of its partitions stay, for its brokers have them too; those of a
+    /// deleted topic are dropped. Returns false, and drops nothing, if batches of it are
+    /// unfinished.
     pub(crate) fn forget_topic(&mut self, name: &str) -> bool {
         let Some(&index) = self.by_name.get(name) else { return true };
         let topic = &mut self.topics[index];
@@ -172,7 +175,8 @@ impl Accumulator {
         true
     }
 
-    /// Returns a topic's number of partitions and those that are available; `None` if its metadata is needed first.
+    /// Returns a topic's number of partitions and those that are available; `None` if its metadata
+    /// is needed first.
     pub(crate) fn partitions_of(&self, topic: &str) -> Option<(i32, Arc<[i32]>)> {
         let topic = &self.topics[*self.by_name.get(topic)?];
         let is_known = topic.missing_since.is_none() && topic.partition_count > 0;

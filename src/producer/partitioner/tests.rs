@@ -172,8 +172,8 @@ fn plain_sticky_switches_to_all_others_alike() {
     assert!(counts.iter().all(|n| n.abs_diff(1000) < 100), "{counts:?}");
 }
 
-/// Returns the bytes that stick to a partition before it is switched, in records of a size. `batch` returns the number of the
-/// open batch of the n-th.
+/// Returns the bytes that stick to a partition before it is switched, in records of a size. `batch`
+/// returns the number of the open batch of the n-th.
 fn sent_before_switch(batch_size: usize, size: usize, batch: impl Fn(usize) -> Option<u64>) -> usize {
     let mut partitioner = partitioner(&[Some(1); 3]);
     for n in 0.. {
