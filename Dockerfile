@@ -1,10 +1,10 @@
 # A static binary alone on an empty image, and the roots that TLS trusts: `ailurus`, or with `--target shop` the example `ailurus-shop`. Names are resolved by musl itself, from the
 # /etc/hosts and /etc/resolv.conf that every container gets; nothing else is read.
 #
-#   docker build -t ailurus:0.1.0 .
-#   docker build -t ailurus-shop:0.1.0 --target shop .
-#   docker run -p 8080:8080 ailurus:0.1.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback unless told
-#   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 -t ailurus:0.1.0 .
+#   docker build -t ailurus:0.2.0 .
+#   docker build -t ailurus-shop:0.2.0 --target shop .
+#   docker run -p 8080:8080 ailurus:0.2.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback unless told
+#   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 -t ailurus:0.2.0 .
 #
 # The compiler runs on the machine that builds, whatever the platform it builds for: no emulator.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
