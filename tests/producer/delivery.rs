@@ -175,7 +175,7 @@ async fn an_oversized_record_error_has_the_size() {
     embedded.create_topic_with(&strict, 1, &[("max.message.bytes", "1000")]).unwrap();
     let first = s.producer.send(ProducerRecord::to(&strict).value(&value[..2000])).await.unwrap().await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::RecordTooLarge);
-    assert!(first.to_string().contains("more than the broker takes"), "{first}");
+    assert!(first.to_string().contains("more than the broker allows"), "{first}");
     let next = s.producer.send(ProducerRecord::to(&strict).value(&value[..500])).await.unwrap().await.unwrap();
     assert_eq!(next.offset, Some(0), "the next one is not affected");
     s.close().await;
