@@ -29,9 +29,9 @@ const ID: &str = "ce_id";
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// Id of the event; by default a new one. Set it to send an event again after an indeterminate error
-    /// ([`Error::event_id`](crate::Error::event_id)), or one that was stored with its id, as in an outbox. Not empty. Must not be set in
-    /// options that several events share.
+    /// Id of the event; by default a new one. Set it to send an event again after an indeterminate
+    /// error ([`Error::event_id`](crate::Error::event_id)), or one that was stored with its id, as
+    /// in an outbox. Not empty. Must not be set in options that several events share.
     pub id: Option<String>,
     /// Key; by default the event's.
     pub key: Option<String>,
@@ -39,8 +39,8 @@ pub struct SendOptions {
     pub partition: Option<i32>,
     /// Codec; by default the producer's.
     pub compression: Option<Compression>,
-    /// Headers in addition to those of the event's envelope. A header named like one of the envelope, such as `ce_time`, replaces it;
-    /// `ce_id` sets the event's id unless `id` is set.
+    /// Headers in addition to those of the event's envelope. A header named like one of the
+    /// envelope, such as `ce_time`, replaces it; `ce_id` sets the event's id unless `id` is set.
     pub headers: Headers,
     /// Timestamp in milliseconds since 1970; by default the event's time.
     pub timestamp: Option<i64>,
@@ -115,7 +115,8 @@ pub struct EventMessage {
 }
 
 impl EventMessage {
-    /// Encodes an event. Its id and time are set here, so that sending it twice sends the same event.
+    /// Encodes an event. Its id and time are set here, so that sending it twice sends the same
+    /// event.
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id in `options` is invalid.
@@ -139,7 +140,8 @@ impl EventMessage {
     }
 }
 
-/// Sends events, runs handlers, reports health. Cheap to clone; all clones share a producer and connections.
+/// Sends events, runs handlers, reports health. Cheap to clone; all clones share a producer and
+/// connections.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -207,12 +209,14 @@ impl RedpandaService {
 
     /// Sends an event and waits until all in-sync replicas have it.
     ///
-    /// The record's key, which decides on its partition, is the event's [`key`](Event::key); its value is the event as JSON; its
-    /// headers are the event's CloudEvents attributes, then those of `options`.
+    /// The record's key, which decides on its partition, is the event's [`key`](Event::key); its
+    /// value is the event as JSON; its headers are the event's CloudEvents attributes, then those
+    /// of `options`.
     ///
     /// # Errors
-    /// The errors of [`Producer::send`] and [`Delivery`]; [`ErrorKind::Event`] if the event can't be written as JSON. After an
-    /// indeterminate error, send the event again with its id, [`Error::event_id`](crate::Error::event_id).
+    /// The errors of [`Producer::send`] and [`Delivery`]; [`ErrorKind::Event`] if the event can't
+    /// be written as JSON. After an indeterminate error, send the event again with its id,
+    /// [`Error::event_id`](crate::Error::event_id).
     ///
     /// ```no_run
     /// # async fn example<E: ailurus::Event>(service: &ailurus::RedpandaService, event: &E) -> ailurus::Result<()> {
@@ -240,8 +244,9 @@ impl RedpandaService {
         sent.await.map_err(|e| e.with_event_id(message.id()))
     }
 
-    /// Sends events and waits until each is acknowledged or fails. Outcomes are in the order of the messages; messages of one key
-    /// keep their order in their partition. Errors have the id of their event: [`Error::event_id`](crate::Error::event_id).
+    /// Sends events and waits until each is acknowledged or fails. Outcomes are in the order of the
+    /// messages; messages of one key keep their order in their partition. Errors have the id of
+    /// their event: [`Error::event_id`](crate::Error::event_id).
     ///
     /// # Cancel safety
     /// If the future is dropped, each event may be sent or not.
@@ -278,8 +283,9 @@ impl RedpandaService {
         self.producer.send(record).await
     }
 
-    /// Joins `group` (`None` is [`Config::group_id`]), reads `topics` and calls `handler` with each record, like
-    /// [`Processor::subscribe`]. The subscription is part of [`health`](Self::health) while its handle lives.
+    /// Joins `group` (`None` is [`Config::group_id`]), reads `topics` and calls `handler` with each
+    /// record, like [`Processor::subscribe`]. The subscription is part of [`health`](Self::health)
+    /// while its handle lives.
     ///
     /// # Errors
     /// The errors of [`Processor::subscribe`].
@@ -292,15 +298,19 @@ impl RedpandaService {
         self.client.processor(group).subscribe(topics, handler).await
     }
 
-    /// Returns the health of brokers and subscriptions. Never fails: unreachable brokers are part of the result.
+    /// Returns the health of brokers and subscriptions. Never fails: unreachable brokers are part
+    /// of the result.
     ///
-    /// Includes everything on the service's client: subscriptions of this service and of [`Processor`], and group consumers
-    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), until they are closed or dropped. One that ended with an error makes the
-    /// status [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.
+    /// Includes everything on the service's client: subscriptions of this service and of
+    /// [`Processor`], and group consumers
+    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), until they are closed
+    /// or dropped. One that ended with an error makes the status
+    /// [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.
     ///
-    /// Takes [`Config::health_timeout`], at most twice that. Sends requests at most once per second for all clones of the service
-    /// together: for metadata, to each broker, and to the leaders of assigned partitions for their end offsets, so that records that
-    /// are not fetched are noticed. The state of subscriptions is current. Creates no topic.
+    /// Takes [`Config::health_timeout`], at most twice that. Sends requests at most once per second
+    /// for all clones of the service together: for metadata, to each broker, and to the leaders of
+    /// assigned partitions for their end offsets, so that records that are not fetched are noticed.
+    /// The state of subscriptions is current. Creates no topic.
     ///
     /// # Cancel safety
     /// Dropping the future cancels its requests, or stops waiting for those of another caller.
@@ -314,7 +324,8 @@ impl RedpandaService {
         Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())
     }
 
-    /// Flushes and closes the producer, then closes the client's connections. Shut subscriptions down before, by their handles.
+    /// Flushes and closes the producer, then closes the client's connections. Shut subscriptions
+    /// down before, by their handles.
     ///
     /// # Errors
     /// Some records were not acknowledged within `timeout`.

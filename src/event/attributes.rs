@@ -24,8 +24,8 @@ fn id_of_position((topic, partition, offset): (&str, i32, i64)) -> String {
     format!("{topic}-{partition}-{offset}")
 }
 
-/// Adds id and time of the event in the record at `position`, so that a copy at another position is the same event. Structured
-/// events have them in their value.
+/// Adds id and time of the event in the record at `position`, so that a copy at another position is
+/// the same event. Structured events have them in their value.
 pub(super) fn preserve_identity(mut headers: Headers, position: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
     if structured(&headers).is_some() {
         return headers;

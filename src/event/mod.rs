@@ -1,7 +1,9 @@
-//! Typed events: the [`Event`] trait, the [`Envelope`] of an event, and [`AnyEvent`] for events of any type.
+//! Typed events: the [`Event`] trait, the [`Envelope`] of an event, and [`AnyEvent`] for events of
+//! any type.
 //!
-//! On the wire an event is a record in the binary mode of the [CloudEvents 1.0 Kafka binding]: the value is the event's plain JSON,
-//! which any other client can read, and the attributes of the event are headers:
+//! On the wire an event is a record in the binary mode of the [CloudEvents 1.0 Kafka binding]: the
+//! value is the event's plain JSON, which any other client can read, and the attributes of the
+//! event are headers:
 //!
 //! | header           | content                                                      |
 //! |------------------|--------------------------------------------------------------|
@@ -14,17 +16,19 @@
 //!
 //! Records of producers without CloudEvents, such as a plain KafkaJS producer, are read too:
 //!
-//! - the **type** is in the header `ce_type`, `eventType` or `type`, in this order; without any of them it is unknown, and
-//!   [`Envelope::from_message`] accepts the record for any type. A field of the JSON is data, unless the application names it as the
-//!   type: [`Router::type_field`](crate::Router::type_field), [`event_type_in`];
+//! - the **type** is in the header `ce_type`, `eventType` or `type`, in this order; without any of
+//!   them it is unknown, and [`Envelope::from_message`] accepts the record for any type. A field of
+//!   the JSON is data, unless the application names it as the type:
+//!   [`Router::type_field`](crate::Router::type_field), [`event_type_in`];
 //! - the **id** is `topic-partition-offset`, the same in each delivery;
 //! - the **time** is the record's timestamp, or 1970-01-01T00:00:00Z if it has none;
 //! - the **source** is unknown.
 //!
-//! Decoding errors name type, topic, partition and offset. If a handler returns one, the record becomes a dead letter without
-//! another attempt.
+//! Decoding errors name type, topic, partition and offset. If a handler returns one, the record
+//! becomes a dead letter without another attempt.
 //!
-//! [`TraceContext`](crate::TraceContext) reads the trace in which an event was created (`ce_traceparent`) or sent (`traceparent`).
+//! [`TraceContext`](crate::TraceContext) reads the trace in which an event was created
+//! (`ce_traceparent`) or sent (`traceparent`).
 //!
 //! [CloudEvents 1.0 Kafka binding]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 
@@ -71,15 +75,15 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync {
     /// Type of the event, such as `order.created`. Not empty.
     const TYPE: &'static str;
 
-    /// Returns the key: events of one key are written to one partition and keep their order. `None` lets the producer choose the
-    /// partition, without an order.
+    /// Returns the key: events of one key are written to one partition and keep their order. `None`
+    /// lets the producer choose the partition, without an order.
     fn key(&self) -> Option<Cow<'_, str>>;
 }
 
 /// An event with its CloudEvents attributes.
 ///
-/// [`RedpandaService::send_message`](crate::RedpandaService::send_message) creates it for each event; a handler takes it as an
-/// argument, or reads it with [`from_message`](Self::from_message).
+/// [`RedpandaService::send_message`](crate::RedpandaService::send_message) creates it for each
+/// event; a handler takes it as an argument, or reads it with [`from_message`](Self::from_message).
 ///
 /// ```
 /// use ailurus::{Envelope, ErrorKind, Message};
@@ -100,7 +104,8 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Envelope<T> {
-    /// Unique id: a UUIDv7 if this library created it, `topic-partition-offset` if the producer set none.
+    /// Unique id: a UUIDv7 if this library created it, `topic-partition-offset` if the producer set
+    /// none.
     pub id: String,
     /// Producer of the event; empty if unknown.
     pub source: String,
@@ -118,13 +123,14 @@ impl<T> Envelope<T> {
 }
 
 impl<T: Event> Envelope<T> {
-    /// Creates the envelope of an event that happens now (to the millisecond), with a new id. `source` names the producer as a URI
-    /// reference: `order-service`, `/shops/berlin`.
+    /// Creates the envelope of an event that happens now (to the millisecond), with a new id.
+    /// `source` names the producer as a URI reference: `order-service`, `/shops/berlin`.
     pub fn new(source: impl Into<String>, data: T) -> Self {
         Self { id: new_id(), source: source.into(), time: now(), data }
     }
 
-    /// Returns the headers of the record, in the order of the table in the [module's documentation](self).
+    /// Returns the headers of the record, in the order of the table in the [module's
+    /// documentation](self).
     pub fn headers(&self) -> Headers {
         attributes::headers(&self.id, T::TYPE, &self.source, self.time)
     }
@@ -132,16 +138,19 @@ impl<T: Event> Envelope<T> {
     /// Returns the value of the record: the event as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the event can't be written as JSON (a map with keys that are not strings).
+    /// [`ErrorKind::Event`] if the event can't be written as JSON (a map with keys that are not
+    /// strings).
     pub fn value(&self) -> Result<Vec<u8>> {
         to_json(&self.data)
     }
 
-    /// Decodes a record with a `T`, from this library, another CloudEvents producer (binary mode) or a producer of plain JSON.
+    /// Decodes a record with a `T`, from this library, another CloudEvents producer (binary mode)
+    /// or a producer of plain JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the record is a tombstone, has another type than [`T::TYPE`](Event::TYPE) in its headers, has invalid `ce_`
-    /// headers, or if its JSON does not match `T`.
+    /// [`ErrorKind::Event`] if the record is a tombstone, has another type than
+    /// [`T::TYPE`](Event::TYPE) in its headers, has invalid `ce_` headers, or if its JSON does not
+    /// match `T`.
     pub fn from_message(message: &Message) -> Result<Self> {
         let invalid = |what: String| decode_error(T::TYPE, message, &what);
         let value = message.value.as_deref().ok_or_else(|| invalid(TOMBSTONE.into()))?;
@@ -189,7 +198,8 @@ impl AnyEvent {
     /// Decodes a record with JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the record is a tombstone, has invalid `ce_` headers, or if its value is not JSON.
+    /// [`ErrorKind::Event`] if the record is a tombstone, has invalid `ce_` headers, or if its
+    /// value is not JSON.
     pub fn from_message(message: &Message) -> Result<Self> {
         let invalid = |what: String| decode_error("an event of any type", message, &what);
         let value = message.value.as_deref().ok_or_else(|| invalid(TOMBSTONE.into()))?;
@@ -205,7 +215,8 @@ impl AnyEvent {
     }
 }
 
-/// Returns the event type in the headers of a record, so that a handler of several types knows which one to decode.
+/// Returns the event type in the headers of a record, so that a handler of several types knows
+/// which one to decode.
 ///
 /// # Errors
 /// [`ErrorKind::Event`] if the `ce_` headers are invalid.
@@ -225,8 +236,8 @@ pub fn event_type(message: &Message) -> Result<Option<&str>> {
     Ok(type_header(message)?.map(|(found, _)| found))
 }
 
-/// Returns the event type in the headers of a record, or else in the first of these fields of the JSON object that is a string. For
-/// topics whose producers agree on such a field.
+/// Returns the event type in the headers of a record, or else in the first of these fields of the
+/// JSON object that is a string. For topics whose producers agree on such a field.
 ///
 /// The value is parsed only if no header has the type.
 ///

@@ -19,11 +19,13 @@ pub enum Activity {
     Idle,
     /// Records are pending, and one was handled recently.
     Busy,
-    /// Records are pending, and none was handled for [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout).
+    /// Records are pending, and none was handled for
+    /// [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout).
     Stalled,
 }
 
-/// Tracks position and end offset of one partition, and since when pending records make no progress.
+/// Tracks position and end offset of one partition, and since when pending records make no
+/// progress.
 #[derive(Debug, Default)]
 pub(super) struct ProgressTracker {
     /// The next offset to handle; `None` before the first fetch if nothing is committed.
@@ -42,7 +44,8 @@ impl ProgressTracker {
         self.position = Some(committed);
     }
 
-    /// Handles a report of the worker: its position, its pending records, and whether it completed one since its last report.
+    /// Handles a report of the worker: its position, its pending records, and whether it completed
+    /// one since its last report.
     pub(super) fn on_worker_report(
         &mut self,
         position: Option<i64>,
@@ -61,7 +64,8 @@ impl ProgressTracker {
         self.update_waiting(moved || completed, now);
     }
 
-    /// Handles the end offset of a fetch. It may be outdated: the fetched records may have been queued for long.
+    /// Handles the end offset of a fetch. It may be outdated: the fetched records may have been
+    /// queued for long.
     pub(super) fn on_fetched_end(&mut self, end: i64, now: Instant) {
         self.end = self.end.max(Some(end));
         self.update_waiting(false, now);
@@ -81,7 +85,8 @@ impl ProgressTracker {
         };
     }
 
-    /// Returns whether any record is not completed. Without a position, every record of the log counts.
+    /// Returns whether any record is not completed. Without a position, every record of the log
+    /// counts.
     fn has_pending(&self) -> bool {
         self.pending_records > 0 || self.end > Some(self.position.unwrap_or(0))
     }

@@ -105,7 +105,8 @@ impl Tracing {
         Self { propagation: config.propagation.clone(), client_id: config.client_id.clone() }
     }
 
-    /// Creates the span of an attempt at a record, and sets the record's [trace](Message::trace) to it.
+    /// Creates the span of an attempt at a record, and sets the record's [trace](Message::trace) to
+    /// it.
     pub(super) fn span(&self, message: &mut Message, group: &str) -> Span {
         let span = self.new_span(message, None, group);
         if !span.is_disabled() {

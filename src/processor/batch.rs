@@ -32,7 +32,8 @@ pub struct Batching {
 }
 
 impl Batching {
-    /// Returns batches of up to `max_records`, which wait for a full batch no longer than `max_wait`.
+    /// Returns batches of up to `max_records`, which wait for a full batch no longer than
+    /// `max_wait`.
     pub fn new(max_records: usize, max_wait: Duration) -> Self {
         Self { max_records, max_wait }
     }
@@ -49,7 +50,8 @@ impl Batching {
     }
 }
 
-/// The return types of a batch handler: one [`IntoOutcome`] for all records, or a `Vec` with one for each, in their order. Sealed.
+/// The return types of a batch handler: one [`IntoOutcome`] for all records, or a `Vec` with one
+/// for each, in their order. Sealed.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcomes, Outcome};
@@ -104,13 +106,15 @@ impl StdError for SharedError {
     }
 }
 
-/// A handler of batches: an async function or closure of a `Vec` of [arguments](FromMessage) that returns
-/// [one result for all records, or one for each](IntoOutcomes). Sealed: a handler type of your own is captured by a closure.
+/// A handler of batches: an async function or closure of a `Vec` of [arguments](FromMessage) that
+/// returns [one result for all records, or one for each](IntoOutcomes). Sealed: a handler type of
+/// your own is captured by a closure.
 ///
-/// A batch has records of one partition, by offset. Records of one key may be in the same batch, and never in two batches at a time:
-/// a handler that fails one of them must fail later ones of its key too, or they count as handled. Failed records are retried one
-/// by one, so that one bad record does not make the others dead letters. Records that can't be decoded become dead letters and
-/// are not part of the batch.
+/// A batch has records of one partition, by offset. Records of one key may be in the same batch,
+/// and never in two batches at a time: a handler that fails one of them must fail later ones of its
+/// key too, or they count as handled. Failed records are retried one by one, so that one bad record
+/// does not make the others dead letters. Records that can't be decoded become dead letters and are
+/// not part of the batch.
 ///
 /// ```no_run
 /// use std::time::Duration;

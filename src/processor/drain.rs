@@ -1,4 +1,5 @@
-//! Drains revoked partitions: handlers finish or are cancelled, handled offsets are committed, the rest is reported.
+//! Drains revoked partitions: handlers finish or are cancelled, handled offsets are committed, the
+//! rest is reported.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ const MAX_LISTED: usize = 5;
 /// Maximum time for the commit after handlers were cancelled.
 const CANCELLED_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fetched records that a shutdown left unfinished: none is committed, the next owner handles all of them.
+/// Fetched records that a shutdown left unfinished: none is committed, the next owner handles all
+/// of them.
 ///
 /// ```
 /// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
@@ -53,7 +55,8 @@ pub struct UnfinishedPartition {
     pub partition: i32,
     /// Number of records whose handler was cancelled.
     pub cancelled: usize,
-    /// Number of records that had failed and awaited a retry, or that their dead letter was written.
+    /// Number of records that had failed and awaited a retry, or that their dead letter was
+    /// written.
     pub awaiting_retry: usize,
     /// Number of records that were fetched and not started.
     pub queued: usize,
@@ -143,7 +146,8 @@ impl PendingCommit {
         Some(Self { shared: Arc::clone(shared), positions, outcome })
     }
 
-    /// Handles the outcome. Positions that could not be committed are part of the next commit, unless they are revoked before.
+    /// Handles the outcome. Positions that could not be committed are part of the next commit,
+    /// unless they are revoked before.
     pub(super) fn on_done(self, outcome: &Result<()>) {
         match outcome {
             Ok(()) => self.positions.into_iter().for_each(|(_, state, position)| state.set_committed(position)),
@@ -186,12 +190,13 @@ impl Drain {
             () = self.cancel.cancelled() => false,
             () = tokio::time::sleep_until(self.deadline) => false,
         };
-        // A handler that finishes at the deadline has one of two outcomes. Its worker alone decides which, and this task reads counts
-        // and positions only after the worker has stopped:
-        // 1. the worker sees the finished task before `cancel`: the record is completed, `publish` sets a position behind it, and
-        //    `commit` below commits that.
-        // 2. the worker sees `cancel` first (its select is biased): it leaves the record in `counts.in_flight` and drops the
-        //    finished outcome. The position stays before the record, which the next owner handles again.
+        // A handler that finishes at the deadline has one of two outcomes. Its worker alone decides
+        // which, and this task reads counts and positions only after the worker has stopped:
+        // 1. the worker sees the finished task before `cancel`: the record is completed, `publish`
+        //    sets a position behind it, and `commit` below commits that.
+        // 2. the worker sees `cancel` first (its select is biased): it leaves the record in
+        //    `counts.in_flight` and drops the finished outcome. The position stays before the
+        //    record, which the next owner handles again.
         if !in_time {
             self.cancel_handlers().await;
         }

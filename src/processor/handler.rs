@@ -33,10 +33,11 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Outcome {
     /// The record is handled.
     Done,
-    /// The attempt failed: the record is retried, or becomes a dead letter if this was the last attempt.
+    /// The attempt failed: the record is retried, or becomes a dead letter if this was the last
+    /// attempt.
     Retry {
-        /// Delay before the next attempt, at most 24 hours. `None` is an exponential backoff with jitter
-        /// ([`ProcessorConfig::retry_backoff`](crate::ProcessorConfig::retry_backoff)).
+        /// Delay before the next attempt, at most 24 hours. `None` is an exponential backoff with
+        /// jitter ([`ProcessorConfig::retry_backoff`](crate::ProcessorConfig::retry_backoff)).
         after: Option<Duration>,
         /// The cause.
         error: BoxError,
@@ -46,8 +47,8 @@ pub enum Outcome {
         /// The cause.
         error: BoxError,
     },
-    /// The subscription ends with this error, as if by a [`shutdown`](crate::Subscription::shutdown); the record is not
-    /// committed.
+    /// The subscription ends with this error, as if by a
+    /// [`shutdown`](crate::Subscription::shutdown); the record is not committed.
     Stop {
         /// The cause.
         error: BoxError,
@@ -96,8 +97,8 @@ impl fmt::Display for Outcome {
 
 /// The return types of a handler: `()`, [`Outcome`], or a `Result` of them. Sealed.
 ///
-/// An error is retried, unless it is an [`Error`] of the kind [`ErrorKind::Event`] or was caused by one: an event that can't be
-/// decoded now never can, so its record becomes a dead letter at once.
+/// An error is retried, unless it is an [`Error`] of the kind [`ErrorKind::Event`] or was caused by
+/// one: an event that can't be decoded now never can, so its record becomes a dead letter at once.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcome, Outcome};
@@ -143,8 +144,8 @@ fn is_undecodable(error: &(dyn std::error::Error + 'static)) -> bool {
     chain.filter_map(|e| e.downcast_ref::<Error>()).any(|e| e.kind() == ErrorKind::Event)
 }
 
-/// The arguments of a handler: the [`Message`] itself, a typed event ([`Envelope`]), an event of any type ([`AnyEvent`]), or a type
-/// of the application that implements this.
+/// The arguments of a handler: the [`Message`] itself, a typed event ([`Envelope`]), an event of
+/// any type ([`AnyEvent`]), or a type of the application that implements this.
 ///
 /// ```
 /// use ailurus::{ErrorKind, Message, Result, processor::FromMessage};
@@ -167,7 +168,8 @@ pub trait FromMessage: Sized {
     /// Decodes the argument.
     ///
     /// # Errors
-    /// What is wrong with the record, which becomes a dead letter at once: its bytes will not change.
+    /// What is wrong with the record, which becomes a dead letter at once: its bytes will not
+    /// change.
     fn read(message: Message) -> Result<Self>;
 }
 
@@ -189,15 +191,18 @@ impl FromMessage for AnyEvent {
     }
 }
 
-/// A handler of single records: an async function or closure, a `tower::Service<Message>`, or a [`Router`](super::Router). Sealed: a
-/// handler type of your own is a `tower::Service<Message>`, or a closure that captures it.
+/// A handler of single records: an async function or closure, a `tower::Service<Message>`, or a
+/// [`Router`](super::Router). Sealed: a handler type of your own is a `tower::Service<Message>`, or
+/// a closure that captures it.
 ///
-/// Functions and closures take an argument that implements [`FromMessage`], or that and the [`Message`], and return a type that
-/// implements [`IntoOutcome`]. `A` only distinguishes these forms; it is inferred.
+/// Functions and closures take an argument that implements [`FromMessage`], or that and the
+/// [`Message`], and return a type that implements [`IntoOutcome`]. `A` only distinguishes these
+/// forms; it is inferred.
 ///
-/// A service is cloned for each attempt, and each clone is polled until it is [ready](Service::poll_ready), so that layers which
-/// limit by readiness work; that wait is part of the attempt. An error of `poll_ready` ends the subscription, because tower
-/// defines that the service can't be used any more; an error of a call fails the attempt.
+/// A service is cloned for each attempt, and each clone is polled until it is
+/// [ready](Service::poll_ready), so that layers which limit by readiness work; that wait is part of
+/// the attempt. An error of `poll_ready` ends the subscription, because tower defines that the
+/// service can't be used any more; an error of a call fails the attempt.
 ///
 /// ```
 /// use ailurus::{Envelope, Event, Message, Processor, processor::Outcome};
@@ -225,7 +230,8 @@ impl FromMessage for AnyEvent {
 /// # }
 /// ```
 pub trait Handler<A>: sealed::Handler<A> + Send + Sync + 'static {
-    /// Starts an attempt. The future is dropped at an await point when the partition is lost or the attempt timed out.
+    /// Starts an attempt. The future is dropped at an await point when the partition is lost or the
+    /// attempt timed out.
     fn call(&self, message: Message) -> BoxFuture<'static, Outcome>;
 }
 

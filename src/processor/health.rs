@@ -31,7 +31,8 @@ pub struct SubscriptionHealth {
     pub member_id: Option<String>,
     /// Generation of the group (with KIP-848: member epoch) that assigned the partitions.
     pub generation: Option<i32>,
-    /// Worst activity of its partitions. While joining it is busy, and stalled when that takes too long.
+    /// Worst activity of its partitions. While joining it is busy, and stalled when that takes too
+    /// long.
     pub activity: Activity,
     /// The outage that keeps it out of its group, and since when; it may need an operator.
     #[serde(default)]
@@ -43,7 +44,8 @@ pub struct SubscriptionHealth {
 }
 
 impl SubscriptionHealth {
-    /// Returns the health of a consumer whose application polls for records; its handling of them is unknown here.
+    /// Returns the health of a consumer whose application polls for records; its handling of them
+    /// is unknown here.
     pub(crate) fn of_consumer(consumer: &RunningConsumer, stalled_after: Duration) -> Self {
         let (state, in_state) = consumer.state();
         let (now, outages) = (Instant::now(), consumer.outlook.of_partitions());
@@ -118,10 +120,11 @@ pub struct PartitionHealth {
     pub in_flight: usize,
     /// Number of keys (or lanes of another ordering) that are blocked by a failed record.
     pub parked_keys: usize,
-    /// The reason why a record makes no progress by itself: for example a dead letter that can't be written.
+    /// The reason why a record makes no progress by itself: for example a dead letter that can't be
+    /// written.
     pub paused: Option<String>,
-    /// The outage that keeps it from being read, and since when: its leader is unreachable, or it has none. Its end offset is unknown
-    /// then.
+    /// The outage that keeps it from being read, and since when: its leader is unreachable, or it
+    /// has none. Its end offset is unknown then.
     #[serde(default)]
     pub problem: Option<String>,
 }

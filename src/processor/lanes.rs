@@ -1,8 +1,9 @@
 //! Decides which records of one partition may be handled next, without I/O.
 //!
-//! Records of one lane are handled one after the other, lanes side by side. A lane is the partition, a key or a single record,
-//! as [`HandlerOrdering`] says. While a record of a lane is in flight or awaits a retry, later records of the lane are queued
-//! here. Only lanes with a record in flight or queued take memory: a record that is handled at once never gets a lane.
+//! Records of one lane are handled one after the other, lanes side by side. A lane is the
+//! partition, a key or a single record, as [`HandlerOrdering`] says. While a record of a lane is in
+//! flight or awaits a retry, later records of the lane are queued here. Only lanes with a record in
+//! flight or queued take memory: a record that is handled at once never gets a lane.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -11,7 +12,8 @@ use std::time::Instant;
 use super::offset_tracker::{CompletedOffsets, OffsetTracker};
 use crate::config::HandlerOrdering;
 
-/// The hash of a key. Two keys with the same hash are handled one after the other, which does no harm.
+/// The hash of a key. Two keys with the same hash are handled one after the other, which does no
+/// harm.
 pub(super) type Lane = u64;
 
 /// The leader epoch in commit metadata where it is unknown.
@@ -47,7 +49,8 @@ pub(super) struct Lanes<R> {
     ordering: HandlerOrdering,
     hasher: RandomState,
     queues: HashMap<Lane, LaneQueue<R>>,
-    /// Lanes with nothing in flight whose first record may be taken, in the order in which they became ready.
+    /// Lanes with nothing in flight whose first record may be taken, in the order in which they
+    /// became ready.
     ready: VecDeque<Lane>,
     /// Lanes with nothing in flight whose first record awaits its retry.
     retry_timers: BTreeSet<(Instant, Lane)>,
@@ -86,7 +89,8 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// Returns the lane of a record. Records without a key are in no order, unless the whole partition is.
+    /// Returns the lane of a record. Records without a key are in no order, unless the whole
+    /// partition is.
     pub(super) fn lane(&self, key: Option<&[u8]>, offset: i64) -> Lane {
         match (self.ordering, key) {
             (HandlerOrdering::Partition, _) => 0,
@@ -101,7 +105,8 @@ impl<R> Lanes<R> {
         if started && offset >= self.next {
             return;
         }
-        // The log was truncated or recreated since the commit or the last fetch: the offsets are those of other records.
+        // The log was truncated or recreated since the commit or the last fetch: the offsets are
+        // those of other records.
         let committed = self.committed.take().filter(|(base, _)| !started && *base <= offset);
         let (base, completed) = committed.unwrap_or_else(|| (offset, CompletedOffsets::default()));
         self.offsets = Some(OffsetTracker::new(base, completed));
@@ -130,7 +135,8 @@ impl<R> Lanes<R> {
         }
     }
 
-    /// Returns whether a lane has nothing in flight or queued, so that its next record may be handled at once.
+    /// Returns whether a lane has nothing in flight or queued, so that its next record may be
+    /// handled at once.
     pub(super) fn is_free(&self, lane: Lane) -> bool {
         self.queues.is_empty() || !self.queues.contains_key(&lane)
     }
@@ -158,13 +164,17 @@ impl<R> Lanes<R> {
         self.bytes += bytes;
         let queue = self.queues.entry(lane).or_default();
         queue.queued.push_back(QueuedRecord { offset, bytes, due: None, record });
-        // A retry that is not due blocks the new record of its lane, in each of these interleavings:
-        // 1. record 5 of a key is in flight, record 9 arrives: `in_flight` > 0, and 9 is queued. 5 fails: `requeue` puts it
-        //    before 9 by offset, and `release` starts its timer; 9 is not takeable, for the timer is that of the lane.
-        // 2. record 5 has failed and its timer runs, record 9 arrives: the first of the queue is 5, its timer is in
-        //    `retry_timers`, and 9 is not counted as takeable until `expire_timers` makes the whole lane ready.
-        // 3. the timer of record 5 has expired and the lane is in `ready`, 5 is not taken yet, record 9 arrives: no timer, so 9
-        //    is takeable, but the lane is in `ready` already and must not be listed twice. `take_ready` takes 5 alone.
+        // A retry that is not due blocks the new record of its lane, in each of these
+        // interleavings:
+        // 1. record 5 of a key is in flight, record 9 arrives: `in_flight` > 0, and 9 is queued. 5
+        //    fails: `requeue` puts it before 9 by offset, and `release` starts its timer; 9 is not
+        //    takeable, for the timer is that of the lane.
+        // 2. record 5 has failed and its timer runs, record 9 arrives: the first of the queue is 5,
+        //    its timer is in `retry_timers`, and 9 is not counted as takeable until `expire_timers`
+        //    makes the whole lane ready.
+        // 3. the timer of record 5 has expired and the lane is in `ready`, 5 is not taken yet,
+        //    record 9 arrives: no timer, so 9 is takeable, but the lane is in `ready` already and
+        //    must not be listed twice. `take_ready` takes 5 alone.
         let first = queue.queued.front();
         let is_retry_pending = |q: &QueuedRecord<R>| q.due.is_some_and(|due| self.retry_timers.contains(&(due, lane)));
         if queue.in_flight > 0 || first.is_some_and(is_retry_pending) {
@@ -213,8 +223,8 @@ impl<R> Lanes<R> {
         self.takeable
     }
 
-    /// Puts up to `max` queued records in flight, the first ones of each lane, and returns them by offset. A retry is taken
-    /// alone, so that one bad record can't fail the same others again.
+    /// Puts up to `max` queued records in flight, the first ones of each lane, and returns them by
+    /// offset. A retry is taken alone, so that one bad record can't fail the same others again.
     pub(super) fn take_ready(&mut self, max: usize) -> Vec<(Lane, QueuedRecord<R>)> {
         let mut taken = Vec::new();
         while taken.len() < max {
@@ -252,7 +262,8 @@ impl<R> Lanes<R> {
         self.release(lane);
     }
 
-    /// Puts a record in flight that failed back into its lane, by offset; later records of the lane are blocked until its retry.
+    /// Puts a record in flight that failed back into its lane, by offset; later records of the lane
+    /// are blocked until its retry.
     pub(super) fn requeue(&mut self, lane: Lane, failed: QueuedRecord<R>) {
         self.queued += 1;
         self.bytes += failed.bytes;
@@ -264,7 +275,8 @@ impl<R> Lanes<R> {
         self.release(lane);
     }
 
-    /// Takes one record of a lane out of flight; after the last one, the lane becomes free, ready or waits for its retry.
+    /// Takes one record of a lane out of flight; after the last one, the lane becomes free, ready
+    /// or waits for its retry.
     fn release(&mut self, lane: Lane) {
         let Some(queue) = self.queues.get_mut(&lane) else { return };
         queue.in_flight -= 1;
@@ -288,7 +300,8 @@ impl<R> Lanes<R> {
         self.leader_epoch
     }
 
-    /// Returns the metadata for a commit of [`committable_offset`](Self::committable_offset): the offsets completed above it.
+    /// Returns the metadata for a commit of [`committable_offset`](Self::committable_offset): the
+    /// offsets completed above it.
     pub(super) fn completed_above(&self) -> Option<String> {
         self.offsets.as_ref()?.encode(self.leader_epoch.unwrap_or(NO_EPOCH))
     }

@@ -1,10 +1,12 @@
-//! The handler runtime on top of a consumer: a worker per partition, retries, dead letters, commits, draining.
+//! The handler runtime on top of a consumer: a worker per partition, retries, dead letters,
+//! commits, draining.
 //!
-//! Records are handled in the order of [`HandlerOrdering`](crate::HandlerOrdering), and concurrently beyond it. A failed record is
-//! retried after a backoff; only records that must follow it are blocked meanwhile. An offset is committed when all records up to
-//! it are completed: the handler succeeded, or the dead letter is acknowledged. Offsets completed above it are written into the
-//! commit's metadata, so that the next owner does not handle them again. A record may be handled again after a crash, or when its
-//! handler was cancelled; none is skipped.
+//! Records are handled in the order of [`HandlerOrdering`](crate::HandlerOrdering), and
+//! concurrently beyond it. A failed record is retried after a backoff; only records that must
+//! follow it are blocked meanwhile. An offset is committed when all records up to it are completed:
+//! the handler succeeded, or the dead letter is acknowledged. Offsets completed above it are
+//! written into the commit's metadata, so that the next owner does not handle them again. A record
+//! may be handled again after a crash, or when its handler was cancelled; none is skipped.
 
 mod activity;
 mod attempt;
@@ -120,19 +122,22 @@ impl Processor {
 
     /// Joins the group, reads `topics` and passes each record to `handler`.
     ///
-    /// The handler is an async function or a `tower::Service` (see [`Handler`]) and returns an [`Outcome`] for each record. After a
-    /// failure or a panic it is called again with a backoff, up to [`ProcessorConfig::max_attempts`] times; then the record is written
-    /// to the dead-letter topic, whose name is the topic's with [`ProcessorConfig::dead_letter_suffix`]. While that fails, records in
-    /// order behind it are blocked, and [`Subscription::health`] has the reason. A handler may be cancelled at an await point when
-    /// its partition is lost or a deadline expires; the next owner then handles its record again.
+    /// The handler is an async function or a `tower::Service` (see [`Handler`]) and returns an
+    /// [`Outcome`] for each record. After a failure or a panic it is called again with a backoff,
+    /// up to [`ProcessorConfig::max_attempts`] times; then the record is written to the dead-letter
+    /// topic, whose name is the topic's with [`ProcessorConfig::dead_letter_suffix`]. While that
+    /// fails, records in order behind it are blocked, and [`Subscription::health`] has the reason.
+    /// A handler may be cancelled at an await point when its partition is lost or a deadline
+    /// expires; the next owner then handles its record again.
     ///
-    /// Waits without a limit while no broker can be reached; a warning in the log has the reason, and the client's health shows the
-    /// group as `joining`. Callers with a deadline wrap the call.
+    /// Waits without a limit while no broker can be reached; a warning in the log has the reason,
+    /// and the client's health shows the group as `joining`. Callers with a deadline wrap the call.
     ///
     /// # Errors
-    /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be created;
-    /// [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created; [`ErrorKind::Authorization`] if one may not be
-    /// used; [`ErrorKind::Authentication`] if the client's first login is refused.
+    /// Settings out of bounds; [`ErrorKind::UnknownTopic`] if a topic does not exist and may not be
+    /// created; [`ErrorKind::Config`] if a dead-letter topic does not exist and may not be created;
+    /// [`ErrorKind::Authorization`] if one may not be used; [`ErrorKind::Authentication`] if the
+    /// client's first login is refused.
     pub async fn subscribe<A>(
         self,
         topics: impl IntoIterator<Item: Into<String>>,
@@ -142,10 +147,12 @@ impl Processor {
         self.start(topics.into_iter().map(Into::into).collect(), mode).await
     }
 
-    /// Joins the group like [`subscribe`](Self::subscribe), and passes records to a [`BatchHandler`] in batches.
+    /// Joins the group like [`subscribe`](Self::subscribe), and passes records to a
+    /// [`BatchHandler`] in batches.
     ///
     /// # Errors
-    /// The errors of [`subscribe`](Self::subscribe); [`ErrorKind::Config`] if `batching` is out of bounds.
+    /// The errors of [`subscribe`](Self::subscribe); [`ErrorKind::Config`] if `batching` is out of
+    /// bounds.
     pub async fn subscribe_batches<A>(
         self,
         topics: impl IntoIterator<Item: Into<String>>,
@@ -164,8 +171,9 @@ impl Processor {
         let (stuck_after, isolation_level) = (self.consumer.max_poll_interval, self.consumer.isolation_level);
         // The workers decide what is committed.
         let config = ConsumerConfig { auto_commit_interval: None, ..self.consumer };
-        // Topics first: the consumer creates them if it may, and dead-letter topics get their number of partitions. The group is joined
-        // last: while a topic is missing, its partitions are left to members that can handle them.
+        // Topics first: the consumer creates them if it may, and dead-letter topics get their
+        // number of partitions. The group is joined last: while a topic is missing, its partitions
+        // are left to members that can handle them.
         let mut starting = Starting::new(&self.client, group, &topics, config)?;
         starting.find_topics().await?;
         let open = || DeadLetterWriter::open(&self.client, &topics, group, &self.processor, max_record_bytes);

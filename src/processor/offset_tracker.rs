@@ -1,9 +1,11 @@
-//! Tracks which offsets of one partition are completed, without I/O: the lowest one that is not, which may be committed, and
-//! those completed above it. Records are fetched in order and completed in any order.
+//! Tracks which offsets of one partition are completed, without I/O: the lowest one that is not,
+//! which may be committed, and those completed above it. Records are fetched in order and completed
+//! in any order.
 //!
-//! The offsets completed above the committed one are written into the commit's metadata, so that the next owner of the
-//! partition does not handle them again. They must never be believed where they are not true: they hold only for the offset
-//! and the leader epoch that they were committed with, under a checksum, and not for records of a later leader.
+//! The offsets completed above the committed one are written into the commit's metadata, so that
+//! the next owner of the partition does not handle them again. They must never be believed where
+//! they are not true: they hold only for the offset and the leader epoch that they were committed
+//! with, under a checksum, and not for records of a later leader.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -16,7 +18,8 @@ use crate::record::{Reader, put_varlong};
 
 /// First byte of the metadata before base64.
 const FORMAT_VERSION: u8 = 1;
-/// Maximum length of the metadata. Brokers allow 4,096 bytes by default (`offset.metadata.max.bytes`).
+/// Maximum length of the metadata. Brokers allow 4,096 bytes by default
+/// (`offset.metadata.max.bytes`).
 const MAX_METADATA_BYTES: usize = 2048;
 /// Maximum length before base64, which writes four characters for three bytes.
 const MAX_RAW_BYTES: usize = MAX_METADATA_BYTES / 4 * 3;
@@ -27,8 +30,8 @@ const CRC_BYTES: usize = 4;
 pub(super) struct OffsetTracker {
     /// Offset behind the last fetched record.
     next: i64,
-    /// Offsets that are not completed, in order. No chunk is empty but in the middle, so that offsets without a record
-    /// (compaction, transaction markers) take no memory.
+    /// Offsets that are not completed, in order. No chunk is empty but in the middle, so that
+    /// offsets without a record (compaction, transaction markers) take no memory.
     in_flight: VecDeque<Chunk>,
     /// Offsets above `next` that a previous owner completed.
     completed_before: CompletedOffsets,
@@ -67,7 +70,8 @@ impl OffsetTracker {
         Self { next: base, in_flight: VecDeque::new(), completed_before }
     }
 
-    /// Handles the arrival of a record; returns whether it must be handled: not if it was completed before, or is in flight.
+    /// Handles the arrival of a record; returns whether it must be handled: not if it was completed
+    /// before, or is in flight.
     pub(super) fn admit(&mut self, offset: i64) -> bool {
         if offset < self.next {
             return false;
@@ -89,8 +93,9 @@ impl OffsetTracker {
         self.next = self.next.max(next);
     }
 
-    /// Sets the leader epoch of the records that follow. If it is later than the one that `completed_before` was read under, the
-    /// log may have been truncated, and the offsets may be those of other records.
+    /// Sets the leader epoch of the records that follow. If it is later than the one that
+    /// `completed_before` was read under, the log may have been truncated, and the offsets may be
+    /// those of other records.
     pub(super) fn set_leader_epoch(&mut self, leader_epoch: i32) {
         if leader_epoch > self.completed_before.leader_epoch {
             self.completed_before = CompletedOffsets::default();
@@ -135,15 +140,19 @@ impl OffsetTracker {
         between.chain(before).filter(|r| !r.is_empty())
     }
 
-    /// Returns the metadata for a commit of [`lowest_incomplete`](Self::lowest_incomplete) with `leader_epoch`, that of the last
-    /// fetched record; `None` if nothing is completed above it. The highest ranges are dropped where it would be too long.
+    /// Returns the metadata for a commit of [`lowest_incomplete`](Self::lowest_incomplete) with
+    /// `leader_epoch`, that of the last fetched record; `None` if nothing is completed above it.
+    /// The highest ranges are dropped where it would be too long.
     pub(super) fn encode(&self, leader_epoch: i32) -> Option<String> {
-        // A commit with a gap: offsets 100 to 104 are fetched, 101 and 102 are completed, 100 is in flight.
+        // A commit with a gap: offsets 100 to 104 are fetched, 101 and 102 are completed, 100 is in
+        // flight.
         // 1. 100 is committed, with 101..103 in its metadata; the member dies.
         // 2. The next owner reads from 100. It admits 100, skips 101 and 102, admits 103.
-        // 3. It completes 100 before it has fetched 103, and commits 103: `first_gap_from` passes over what step 1 completed.
-        // If the group is reset to 50 in between, the base is not that of step 1, and the metadata is ignored. If the log is
-        // truncated at 101, the records from there on have a later leader epoch, and `set_leader_epoch` drops the ranges.
+        // 3. It completes 100 before it has fetched 103, and commits 103: `first_gap_from` passes
+        //    over what step 1 completed. If the group is reset to 50 in between, the base is not
+        //    that of step 1, and the metadata is ignored. If the log is truncated at 101, the
+        //    records from there on have a later leader epoch, and `set_leader_epoch` drops the
+        //    ranges.
         let mut at = self.lowest_incomplete();
         let mut out = vec![FORMAT_VERSION];
         put_varlong(&mut out, at);
@@ -183,8 +192,9 @@ impl Default for CompletedOffsets {
 }
 
 impl CompletedOffsets {
-    /// Reads the metadata of an offset committed with `leader_epoch`. Returns `None` unless [`OffsetTracker::encode`] wrote it
-    /// for these two: metadata of other clients, damaged, or left by a tool that moved the offset.
+    /// Reads the metadata of an offset committed with `leader_epoch`. Returns `None` unless
+    /// [`OffsetTracker::encode`] wrote it for these two: metadata of other clients, damaged, or
+    /// left by a tool that moved the offset.
     pub(super) fn decode(metadata: &str, base: i64, leader_epoch: i32) -> Option<Self> {
         if metadata.len() > MAX_METADATA_BYTES {
             return None;
@@ -209,7 +219,8 @@ impl CompletedOffsets {
         Some(Self { ranges, leader_epoch })
     }
 
-    /// Returns whether an offset is contained, and forgets the ranges below it: offsets must not decrease.
+    /// Returns whether an offset is contained, and forgets the ranges below it: offsets must not
+    /// decrease.
     fn take_if_contained(&mut self, offset: i64) -> bool {
         while self.ranges.front().is_some_and(|r| r.end <= offset) {
             self.ranges.pop_front();

@@ -26,7 +26,8 @@ pub enum UnknownType {
     /// The record becomes a dead letter without another attempt: nothing is lost silently.
     #[default]
     DeadLetter,
-    /// The subscription ends, and the record is not committed: for groups that must be updated before their producers.
+    /// The subscription ends, and the record is not committed: for groups that must be updated
+    /// before their producers.
     Stop,
 }
 
@@ -44,10 +45,11 @@ impl<S> Deref for State<S> {
 
 /// A [`Handler`] with a handler for each event type.
 ///
-/// The type is that of the headers, as [`event_type`](crate::event::event_type) finds it; a field of the JSON decides only if
-/// [`type_field`](Self::type_field) names it. The handler of the type gets the decoded event, and the state and the [`Message`] if it
-/// has arguments for them. A record that can't be decoded as its type becomes a dead letter without another attempt; so does
-/// one of an unknown type, unless [`unknown`](Self::unknown) or [`fallback`](Self::fallback) is set.
+/// The type is that of the headers, as [`event_type`](crate::event::event_type) finds it; a field
+/// of the JSON decides only if [`type_field`](Self::type_field) names it. The handler of the type
+/// gets the decoded event, and the state and the [`Message`] if it has arguments for them. A record
+/// that can't be decoded as its type becomes a dead letter without another attempt; so does one of
+/// an unknown type, unless [`unknown`](Self::unknown) or [`fallback`](Self::fallback) is set.
 ///
 /// ```no_run
 /// use ailurus::processor::{Outcome, Router, UnknownType};
@@ -95,8 +97,8 @@ impl Router {
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
-    /// Creates a router whose handlers may take [`State<S>`](State) as their first argument. The state is cloned for each attempt: an
-    /// [`Arc`](std::sync::Arc), a connection pool, a channel.
+    /// Creates a router whose handlers may take [`State<S>`](State) as their first argument. The
+    /// state is cloned for each attempt: an [`Arc`](std::sync::Arc), a connection pool, a channel.
     ///
     /// ```no_run
     /// use std::sync::Arc;
@@ -131,16 +133,17 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     /// Sets the handler of the event type `E`, and replaces a previous one.
     ///
-    /// `handler` takes `Envelope<E>`, with [`State<S>`](State) before and [`Message`] behind it if it needs them. Closures must declare
-    /// the types of their arguments.
+    /// `handler` takes `Envelope<E>`, with [`State<S>`](State) before and [`Message`] behind it if
+    /// it needs them. Closures must declare the types of their arguments.
     pub fn on<E: Event + 'static, A>(mut self, handler: impl RouteHandler<S, Envelope<E>, A>) -> Self {
         let handler = self.bind(handler);
         self.routes.insert(E::TYPE, handler);
         self
     }
 
-    /// Sets a field of the JSON object that has the type of records whose headers have none, for example of a plain KafkaJS
-    /// producer that writes `eventType`. Of several fields, the first one present counts.
+    /// Sets a field of the JSON object that has the type of records whose headers have none, for
+    /// example of a plain KafkaJS producer that writes `eventType`. Of several fields, the first
+    /// one present counts.
     ///
     /// ```
     /// let router = ailurus::Router::new().type_field("eventType");
@@ -158,8 +161,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Sets the handler for records of other types, and without a type. `handler` takes [`Message`], with [`State<S>`](State) before
-    /// it if it needs that.
+    /// Sets the handler for records of other types, and without a type. `handler` takes
+    /// [`Message`], with [`State<S>`](State) before it if it needs that.
     pub fn fallback<A>(mut self, handler: impl RouteHandler<S, Message, A>) -> Self {
         self.fallback = Some(self.bind(handler));
         self
@@ -171,8 +174,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 }
 
-/// A handler of a [`Router`] with the state `S`: an async function or closure of `T`, with [`State<S>`](State) before and [`Message`]
-/// behind it if it needs them. Sealed. `A` only distinguishes these forms; it is inferred.
+/// A handler of a [`Router`] with the state `S`: an async function or closure of `T`, with
+/// [`State<S>`](State) before and [`Message`] behind it if it needs them. Sealed. `A` only
+/// distinguishes these forms; it is inferred.
 pub trait RouteHandler<S, T, A>: sealed::RouteHandler<S, T, A> + Send + Sync + 'static {
     /// Starts an attempt.
     #[doc(hidden)]

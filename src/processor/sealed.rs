@@ -1,4 +1,5 @@
-//! Supertraits that seal the handler traits, so that new implementations can be added without breaking callers.
+//! Supertraits that seal the handler traits, so that new implementations can be added without
+//! breaking callers.
 
 use super::Outcome;
 use super::handler::{BoxError, ByService};

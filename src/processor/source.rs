@@ -10,7 +10,8 @@ use crate::consumer::{Message, Records};
 use crate::record::Record;
 
 pub(super) struct RecordSource {
-    /// Unbounded, because the consumer bounds it: records count against `prefetch_bytes` until they are dropped.
+    /// Unbounded, because the consumer bounds it: records count against `prefetch_bytes` until they
+    /// are dropped.
     queue: mpsc::UnboundedReceiver<Records>,
     /// The batch of `rest`; it counts against `prefetch_bytes` until its last record is taken.
     open_batch: Option<Records>,
@@ -62,8 +63,9 @@ impl RecordSource {
         self.put_back = Some(message);
     }
 
-    /// Returns whether the next record must be received from the queue. Does not look into the queue: a batch that arrives
-    /// between the last [`next`](Self::next) and waiting resolves [`wait_ready`](Self::wait_ready) at once.
+    /// Returns whether the next record must be received from the queue. Does not look into the
+    /// queue: a batch that arrives between the last [`next`](Self::next) and waiting resolves
+    /// [`wait_ready`](Self::wait_ready) at once.
     pub(super) fn is_empty(&self) -> bool {
         self.put_back.is_none() && self.open_batch.is_none() && self.received.is_none()
     }

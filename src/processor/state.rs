@@ -99,7 +99,8 @@ impl PartitionState {
         self.progress.lock().on_fetched_end(end, Instant::now());
     }
 
-    /// Publishes the worker's position and pending records, and whether it completed one since the last time.
+    /// Publishes the worker's position and pending records, and whether it completed one since the
+    /// last time.
     pub(super) fn publish_progress(&self, position: Option<i64>, pending: usize, completed: bool) {
         self.progress.lock().on_worker_report(position, pending, completed, Instant::now());
     }
@@ -113,7 +114,8 @@ impl PartitionState {
         }
     }
 
-    /// Notes the handler that the worker polls itself. The worker publishes nothing until that returns.
+    /// Notes the handler that the worker polls itself. The worker publishes nothing until that
+    /// returns.
     pub(super) fn set_inline_handler(&self, offset: Option<i64>) {
         self.inline_handler.store(offset.unwrap_or(NONE), Ordering::Relaxed);
     }
@@ -294,11 +296,14 @@ impl SubscriptionState {
         self.partition_count.load(Ordering::Relaxed)
     }
 
-    /// Marks a partition whose position changed or could not be committed: the next commit looks at it.
+    /// Marks a partition whose position changed or could not be committed: the next commit looks at
+    /// it.
     pub(super) fn mark_moved(&self, tp: &TopicPartition, partition: &PartitionState) {
-        // The worker sets the position before this; the commit reads it after `clear_moved`. So a position is never missed:
+        // The worker sets the position before this; the commit reads it after `clear_moved`. So a
+        // position is never missed:
         // 1. the worker sets position 5 and finds no mark: the partition is listed.
-        // 2. the commit takes the list; the worker sets position 6 and finds the mark of step 1: the partition is not listed.
+        // 2. the commit takes the list; the worker sets position 6 and finds the mark of step 1:
+        //    the partition is not listed.
         // 3. the commit clears the mark and reads position 6.
         // A position set after step 3 finds no mark, and is listed again.
         if !partition.is_marked_moved.swap(true, Ordering::AcqRel) {
@@ -306,8 +311,8 @@ impl SubscriptionState {
         }
     }
 
-    /// Returns the partitions marked since the last call. Each must be [cleared](PartitionState::clear_moved) before its position
-    /// is read.
+    /// Returns the partitions marked since the last call. Each must be
+    /// [cleared](PartitionState::clear_moved) before its position is read.
     pub(super) fn take_moved(&self) -> Vec<TopicPartition> {
         std::mem::take(&mut *self.moved.lock())
     }

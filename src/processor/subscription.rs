@@ -36,9 +36,11 @@ pub struct Stats {
     pub parked_keys: usize,
 }
 
-/// A running subscription. Dropping it starts a [`shutdown`](Subscription::shutdown) without waiting for it, and logs a warning.
+/// A running subscription. Dropping it starts a [`shutdown`](Subscription::shutdown) without
+/// waiting for it, and logs a warning.
 ///
-/// See [`Processor`] for an example. This does not compile where warnings are errors:
+/// See [`Processor`](super::Processor) for an example. This does not compile where warnings are
+/// errors:
 ///
 /// ```compile_fail
 /// #![deny(unused_must_use)]
@@ -72,12 +74,14 @@ impl Subscription {
         self.shared.stats()
     }
 
-    /// Stops fetching, finishes the records in flight within [`shutdown_timeout`](crate::ProcessorConfig::shutdown_timeout), commits
-    /// and leaves the group. Handlers that don't finish in time are cancelled, and their records not committed. Returns the fetched
-    /// records that are unfinished.
+    /// Stops fetching, finishes the records in flight within
+    /// [`shutdown_timeout`](crate::ProcessorConfig::shutdown_timeout), commits and leaves the
+    /// group. Handlers that don't finish in time are cancelled, and their records not committed.
+    /// Returns the fetched records that are unfinished.
     ///
     /// # Errors
-    /// The error that ended it, if it had ended before; the error of the last commit or of leaving the group.
+    /// The error that ended it, if it had ended before; the error of the last commit or of leaving
+    /// the group.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the shutdown.
@@ -86,9 +90,9 @@ impl Subscription {
         self.outcome().await
     }
 
-    /// Runs until SIGTERM or SIGINT (Ctrl-C) after this call, then [shuts down](Self::shutdown). A second signal cancels the handlers
-    /// in flight, as in [`run_until`](Self::run_until); signals within 100 ms count once. Returns earlier if the subscription ends
-    /// with an error.
+    /// Runs until SIGTERM or SIGINT (Ctrl-C) after this call, then [shuts down](Self::shutdown). A
+    /// second signal cancels the handlers in flight, as in [`run_until`](Self::run_until); signals
+    /// within 100 ms count once. Returns earlier if the subscription ends with an error.
     ///
     /// ```no_run
     /// # async fn example(subscription: ailurus::Subscription) -> ailurus::Result<()> {
@@ -99,8 +103,8 @@ impl Subscription {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`shutdown`](Self::shutdown); [`ErrorKind::Io`] if signal handlers can't be installed: the subscription is shut down
-    /// then.
+    /// The errors of [`shutdown`](Self::shutdown); [`ErrorKind::Io`] if signal handlers can't be
+    /// installed: the subscription is shut down then.
     ///
     /// # Cancel safety
     /// Dropping the future starts a [`shutdown`](Self::shutdown) without waiting for it.
@@ -134,9 +138,10 @@ impl Subscription {
         }
     }
 
-    /// Runs until `stop` resolves, then [shuts down](Self::shutdown). If `cancel` resolves during the shutdown, handlers in flight
-    /// are cancelled at once; offsets of handled records are committed and the group is left all the same. Returns earlier if the
-    /// subscription ends with an error.
+    /// Runs until `stop` resolves, then [shuts down](Self::shutdown). If `cancel` resolves during
+    /// the shutdown, handlers in flight are cancelled at once; offsets of handled records are
+    /// committed and the group is left all the same. Returns earlier if the subscription ends with
+    /// an error.
     ///
     /// ```no_run
     /// # async fn example(subscription: ailurus::Subscription, stop: tokio::sync::oneshot::Receiver<()>) -> ailurus::Result<()> {
@@ -166,8 +171,8 @@ impl Subscription {
         self.outcome().await
     }
 
-    /// Ends at once, like a crash: handlers in flight are cancelled, nothing is committed, and the member stays in the group until
-    /// its session expires.
+    /// Ends at once, like a crash: handlers in flight are cancelled, nothing is committed, and the
+    /// member stays in the group until its session expires.
     pub async fn abort(self) {
         self.abort.cancel();
         _ = self.ended().await;
@@ -176,7 +181,8 @@ impl Subscription {
     /// Waits until it has ended, by a shutdown or with an error.
     ///
     /// # Errors
-    /// The error that ended it: an [`Outcome::Stop`](super::Outcome::Stop) of the handler, or a fatal error of the group.
+    /// The error that ended it: an [`Outcome::Stop`](super::Outcome::Stop) of the handler, or a
+    /// fatal error of the group.
     pub async fn ended(&self) -> Result<()> {
         self.outcome().await.map(drop)
     }

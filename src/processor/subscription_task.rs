@@ -1,4 +1,5 @@
-//! The task of a subscription: receives the consumer's events, feeds the workers, commits offsets of handled records.
+//! The task of a subscription: receives the consumer's events, feeds the workers, commits offsets
+//! of handled records.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl SubscriptionTask {
         Self { consumer, context, owned, commit: None, draining, last_progress: None, stop, cancel, fatal }
     }
 
-    /// Runs until `stop` is cancelled or the consumer has a fatal error, then drains, commits and leaves the group.
+    /// Runs until `stop` is cancelled or the consumer has a fatal error, then drains, commits and
+    /// leaves the group.
     pub(super) async fn run(mut self) -> Result<Unfinished> {
         let failed = self.run_until_stopped().await.err();
         let all: Vec<_> = self.owned.keys().cloned().collect();
@@ -104,15 +106,16 @@ impl SubscriptionTask {
                 event = self.consumer.recv() => match event {
                     Ok(event) => self.handle_event(event).await,
                     Err(e) if self.consumer.state() == ConsumerState::Closed => return Err(e),
-                    // A failure of one partition, such as a corrupt batch: the consumer retries, and its position stays.
+                    // A failure of one partition, such as a corrupt batch: the consumer retries,
+                    // and its position stays.
                     Err(e) => tracing::error!(error = %e.full(), "records can't be read"),
                 },
             }
         }
     }
 
-    /// Warns of stuck handlers. If no other attempt finishes either, leaves the group, so that other members get the partitions:
-    /// the stuck handlers are cancelled, and this member rejoins.
+    /// Warns of stuck handlers. If no other attempt finishes either, leaves the group, so that
+    /// other members get the partitions: the stuck handlers are cancelled, and this member rejoins.
     async fn check_stuck_handlers(&mut self, now: std::time::Instant) {
         let limit = self.context.stuck_after;
         let mut stuck = None;
@@ -186,7 +189,8 @@ impl SubscriptionTask {
     }
 
     async fn start_worker(&mut self, tp: TopicPartition) {
-        // Assigned again while its previous worker drains: that worker must end first, so that no record is handled by two.
+        // Assigned again while its previous worker drains: that worker must end first, so that no
+        // record is handled by two.
         if self.owned.contains_key(&tp) {
             self.on_lost(std::slice::from_ref(&tp));
         }
@@ -205,7 +209,8 @@ impl SubscriptionTask {
             (at.offset, completed)
         });
         let (records, queue) = mpsc::unbounded_channel();
-        // A child token: on shutdown no worker starts another record, even before this task has started the drain.
+        // A child token: on shutdown no worker starts another record, even before this task has
+        // started the drain.
         let (stop, cancel) = (self.stop.child_token(), CancellationToken::new());
         let lanes = Lanes::new(self.context.config.ordering, committed);
         let tokens = (stop.clone(), cancel.clone());
@@ -239,7 +244,8 @@ impl SubscriptionTask {
         self.draining.push(finish.boxed());
     }
 
-    /// Waits until all partitions are drained, while membership goes on: a rebalance may revoke some of them sooner.
+    /// Waits until all partitions are drained, while membership goes on: a rebalance may revoke
+    /// some of them sooner.
     async fn wait_drained(&mut self) -> (Unfinished, Result<()>) {
         let (mut unfinished, mut outcome, mut revocation) = (Unfinished::default(), Ok(()), None);
         let mut revoke_deadline: Option<Instant> = None;

@@ -1,8 +1,10 @@
 //! The worker of one partition: handles its records, concurrently as far as their order allows.
 //!
-//! [`Lanes`] decides which record may be handled when. The worker polls each handler once itself; only a handler that is pending
-//! then becomes a task, so that quick handlers cost no more than a call.
+//! [`Lanes`] decides which record may be handled when. The worker polls each handler once itself;
+//! only a handler that is pending then becomes a task, so that quick handlers cost no more than a
+//! call.
 
+mod attempts;
 mod batches;
 mod metrics;
 mod outcome;
@@ -19,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{OptionFuture, poll_fn};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::RebalanceListener;
-use super::attempt::{Attempt, Tracing};
+use super::attempt::Tracing;
 use super::batch::{BatchHandlerFn, Batching};
 use super::dead_letter::DeadLetterWriter;
 use super::handler::{BoxError, HandlerFn, Outcome};
@@ -37,18 +39,13 @@ use crate::consumer::{Message, Records};
 use crate::error::Error;
 use crate::metrics::Reporter;
 use crate::record::TopicPartition;
+use attempts::{FIRST_SLOW_MEMORY_RECORDS, HandlerUsage};
 use metrics::{Backlog, WorkerMetrics};
 use permits::Permits;
 use queue_pool::QueueShare;
 
 /// Maximum number of records handled before the worker yields.
 const MAX_RECORDS_PER_TURN: usize = 256;
-/// A handler whose first poll takes longer is spawned as a task for the next records, so that others run beside it.
-const SLOW_HANDLER: Duration = Duration::from_millis(1);
-/// Number of records for which a handler that was pending, or slow several times in a row, is assumed to be so again.
-const SLOW_MEMORY_RECORDS: usize = 256;
-/// Number of records after the first slow poll: on a busy machine any handler may be slow once.
-const FIRST_SLOW_MEMORY_RECORDS: usize = 4;
 /// Maximum time in handlers before the worker yields.
 const MAX_TURN_TIME: Duration = Duration::from_millis(5);
 
@@ -73,7 +70,8 @@ pub(super) struct WorkerContext {
     pub(super) mode: HandlerMode,
     pub(super) dead_letters: DeadLetterWriter,
     pub(super) config: ProcessorConfig,
-    /// Maximum time of a handler before a warning; without any finished attempt for as long, the member leaves its group.
+    /// Maximum time of a handler before a warning; without any finished attempt for as long, the
+    /// member leaves its group.
     pub(super) stuck_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
@@ -106,21 +104,6 @@ enum TaskOutput {
     Batch(Vec<(Lane, PendingRecord)>, Result<Vec<Outcome>, BoxError>, HandlerUsage),
     /// Lane, offset and size of a record, and whether its dead letter was written.
     DeadLetter(Lane, i64, usize, bool),
-}
-
-/// Time that a handler took, and its permit unless the handler was [slow](SLOW_HANDLER).
-type HandlerUsage = (Duration, Option<OwnedSemaphorePermit>);
-
-fn handler_usage(started_at: Instant, permit: Option<OwnedSemaphorePermit>) -> HandlerUsage {
-    let took = started_at.elapsed();
-    (took, permit.filter(|_| took <= SLOW_HANDLER))
-}
-
-/// Outcome of a handler's first poll, with its start and duration.
-struct PollResult<T> {
-    outcome: Poll<T>,
-    started_at: Instant,
-    took: Duration,
 }
 
 /// Reason why a worker has to wait.
@@ -160,7 +143,8 @@ pub(super) struct Worker {
     handled: u64,
     /// True if a dead letter was written since the last `publish`.
     dead_lettered: bool,
-    /// Number of next records whose handler is assumed slow, and what it becomes at the next slow poll.
+    /// Number of next records whose handler is assumed slow, and what it becomes at the next slow
+    /// poll.
     assume_slow: usize,
     next_assume_slow: usize,
     /// Time spent in handlers in this turn.
@@ -231,7 +215,8 @@ impl Worker {
         }
         self.source.close();
         self.publish(true);
-        // After `publish`, whose counts include the handlers in flight. A handler may never yield: `Drain` limits the wait for this task.
+        // After `publish`, whose counts include the handlers in flight. A handler may never yield:
+        // `Drain` limits the wait for this task.
         self.tasks.shutdown().await;
     }
 
@@ -319,8 +304,8 @@ impl Worker {
         self.queue_share.set_used(queue_pool::QueueSize { records, bytes });
     }
 
-    /// Returns whether another record may be queued. If not, none may be started either: it may fail, and failed records are
-    /// queued beyond the limit.
+    /// Returns whether another record may be queued. If not, none may be started either: it may
+    /// fail, and failed records are queued beyond the limit.
     fn has_queue_capacity(&mut self) -> bool {
         self.update_queue_usage();
         self.queue_share.has_capacity(self.context.shared.partition_count())
@@ -342,10 +327,13 @@ impl Worker {
         let lane = self.lanes.lane(message.key.as_deref(), message.offset);
         // A new record never overtakes the retry of its key:
         // 1. record 5 fails: `requeue` keeps its lane, with a timer.
-        // 2. record 9 of the same key is fetched, before or after the timer expires: the lane is not free, and 9 is queued.
-        // 3. the retry of 5 is taken above, alone; 9 becomes ready when 5 completes, or is a dead letter.
+        // 2. record 9 of the same key is fetched, before or after the timer expires: the lane is
+        //    not free, and 9 is queued.
+        // 3. the retry of 5 is taken above, alone; 9 becomes ready when 5 completes, or is a dead
+        //    letter.
         let is_free = self.lanes.is_free(lane);
-        // In partition order, records behind one in flight stay in their fetch instead of being copied.
+        // In partition order, records behind one in flight stay in their fetch instead of being
+        // copied.
         if !is_free && self.context.config.ordering == HandlerOrdering::Partition {
             self.source.put_back(message);
             return blocked;
@@ -372,89 +360,8 @@ impl Worker {
         self.lanes.enqueue(lane, offset, bytes, PendingRecord { message, history: None });
     }
 
-    /// Calls the handler; `was_queued` if the record occupies its lane already.
-    fn start_attempt(
-        &mut self,
-        cx: &mut task::Context<'_>,
-        call: &Arc<HandlerFn>,
-        lane: Lane,
-        mut pending: PendingRecord,
-        was_queued: bool,
-    ) {
-        let offset = pending.message.offset;
-        let limit = self.set_deadline(&mut pending.message);
-        if !was_queued && self.assume_pending > 0 {
-            pending.message.detach(); // it may be in flight for long
-        }
-        let span = self.context.tracing.span(&mut pending.message, self.context.shared.group());
-        let message = pending.message.clone();
-        let mut attempt = Attempt::start(span, Outcome::failure, || call(message));
-        let PollResult { outcome, started_at, took } = self.poll_inline(cx, &mut attempt, offset);
-        if let Poll::Ready(outcome) = outcome {
-            self.metrics.on_call(took, !matches!(outcome, Ok(Outcome::Done)));
-            if was_queued || !matches!(outcome, Ok(Outcome::Done)) {
-                if !was_queued {
-                    self.lanes.occupy(lane);
-                }
-                self.apply_outcome(lane, pending, outcome);
-            } else {
-                self.lanes.complete_unqueued(offset);
-                self.handled += 1;
-            }
-            return;
-        }
-        if !was_queued {
-            self.lanes.occupy(lane);
-            pending.message.detach();
-        }
-        self.in_flight += 1;
-        self.state.handler_started(offset, pending.message.key.clone());
-        let permit = self.permits.hand_to_task();
-        self.tasks.spawn(async move {
-            let outcome = attempt.within(limit).await;
-            TaskOutput::Record(lane, pending, outcome, handler_usage(started_at, permit))
-        });
-    }
-
-    /// Sets the deadline and the stop token of an attempt; returns the deadline and the limit.
-    fn set_deadline(&self, message: &mut Message) -> Option<(tokio::time::Instant, Duration)> {
-        message.stopping = Some(Arc::clone(&self.stop));
-        let limit = self.context.config.attempt_timeout?;
-        let deadline = Instant::now() + limit;
-        message.deadline = Some(deadline);
-        Some((deadline.into(), limit))
-    }
-
-    /// Polls a handler for the first time, unless handlers were slow recently.
-    fn poll_inline<T>(
-        &mut self,
-        cx: &mut task::Context<'_>,
-        attempt: &mut Attempt<T>,
-        offset: i64,
-    ) -> PollResult<Result<T, BoxError>> {
-        let started_at = Instant::now();
-        if self.assume_slow > 0 && self.context.config.ordering != HandlerOrdering::Partition {
-            self.assume_slow -= 1;
-            return PollResult { outcome: Poll::Pending, started_at, took: Duration::ZERO };
-        }
-        self.state.set_inline_handler(Some(offset));
-        let outcome = Pin::new(attempt).poll(cx);
-        let took = started_at.elapsed();
-        self.turn_elapsed += took;
-        if took > SLOW_HANDLER {
-            self.assume_slow = self.next_assume_slow;
-            self.next_assume_slow = (2 * self.next_assume_slow).min(SLOW_MEMORY_RECORDS);
-        } else {
-            self.next_assume_slow = FIRST_SLOW_MEMORY_RECORDS;
-        }
-        self.state.set_inline_handler(None);
-        self.assume_pending =
-            if outcome.is_ready() { self.assume_pending.saturating_sub(1) } else { SLOW_MEMORY_RECORDS };
-        PollResult { outcome, started_at, took }
-    }
-
-    /// Publishes counts and position. Encodes the offsets completed out of order only twice per commit interval, and when the worker
-    /// is idle or stops (`is_last`), because that takes time.
+    /// Publishes counts and position. Encodes the offsets completed out of order only twice per
+    /// commit interval, and when the worker is idle or stops (`is_last`), because that takes time.
     fn publish(&mut self, is_last: bool) {
         self.update_queue_usage();
         self.queue_share.wake_others(self.context.shared.partition_count());

@@ -32,7 +32,8 @@ const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
 
 /// A dead letter: why no attempt could handle a record, and where that is.
 ///
-/// In the dead-letter topic it has the key and value of its record, and these headers after the record's own:
+/// In the dead-letter topic it has the key and value of its record, and these headers after the
+/// record's own:
 ///
 /// | header | content |
 /// |---|---|
@@ -146,8 +147,8 @@ impl Truncation {
 }
 
 impl DeadLetter {
-    /// Parses the headers of a record in a dead-letter topic. Returns `None` if it is no dead letter, for example a mark of
-    /// `ailurus dlq`.
+    /// Parses the headers of a record in a dead-letter topic. Returns `None` if it is no dead
+    /// letter, for example a mark of `ailurus dlq`.
     pub fn parse(headers: &Headers) -> Option<Self> {
         let own = headers.iter().enumerate().filter(|(_, h)| h.key_bytes() == ERROR.as_bytes()).last()?.0;
         let added: Headers = headers.iter().skip(own).collect();
@@ -171,7 +172,8 @@ impl DeadLetter {
         })
     }
 
-    /// Returns the headers of the dead letter: the record's own unless truncated, then those of the table.
+    /// Returns the headers of the dead letter: the record's own unless truncated, then those of the
+    /// table.
     pub(in crate::processor) fn to_headers(&self) -> Headers {
         let has_headers = self.truncation < Truncation::ValueAndHeaders;
         let mut headers = if has_headers { self.headers.clone() } else { Headers::new() };
@@ -194,8 +196,8 @@ impl DeadLetter {
         headers
     }
 
-    /// Returns the number of replays of the record, which bounds them for records that always fail. `u32::MAX` if the header can't be
-    /// parsed.
+    /// Returns the number of replays of the record, which bounds them for records that always fail.
+    /// `u32::MAX` if the header can't be parsed.
     pub fn replays(&self) -> u32 {
         let Some(count) = self.headers.get(REPLAYS) else { return 0 };
         std::str::from_utf8(count).ok().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX)
@@ -204,10 +206,10 @@ impl DeadLetter {
     /// Returns the headers to replay the record with: its own, and those that identify it:
     ///
     /// - `dlq-replays` counts its replays;
-    /// - `dlq-original-timestamp` is its timestamp before the first replay, in milliseconds since 1970; the replayed record has the
-    ///   current time, because brokers delete by timestamps;
-    /// - `ce_id` and `ce_time`, unless it has them, are the id and time that [`Envelope`](crate::Envelope) derived from its original
-    ///   position: the same in each replay.
+    /// - `dlq-original-timestamp` is its timestamp before the first replay, in milliseconds since
+    ///   1970; the replayed record has the current time, because brokers delete by timestamps;
+    /// - `ce_id` and `ce_time`, unless it has them, are the id and time that
+    ///   [`Envelope`](crate::Envelope) derived from its original position: the same in each replay.
     pub fn replay_headers(&self) -> Headers {
         let is_count = |h: &Header<'_>| h.key_bytes() == REPLAYS.as_bytes();
         let own: Headers = self.headers.iter().filter(|h| !is_count(h)).collect();

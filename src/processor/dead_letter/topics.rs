@@ -1,4 +1,5 @@
-//! Dead-letter topics: created with the limits of the topics of their records, checked if they exist.
+//! Dead-letter topics: created with the limits of the topics of their records, checked if they
+//! exist.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,10 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// Maximum size that a dead letter adds to its record: error text, origin, trace.
 pub(super) const MAX_ADDED_HEADER_BYTES: usize = 8 << 10;
 
-/// Kafka's default of `max.message.bytes`. If the limit was lowered, older records may be larger than it.
+/// Kafka's default of `max.message.bytes`. If the limit was lowered, older records may be larger
+/// than it.
 const DEFAULT_MAX_MESSAGE_BYTES: i64 = 1_048_588;
 
-/// Maximum number of partitions of a new dead-letter topic: Kafka rejects 10,000 in one request. It need not be the origin's.
+/// Maximum number of partitions of a new dead-letter topic: Kafka rejects 10,000 in one request. It
+/// need not be the origin's.
 const MAX_PARTITIONS: i32 = 5000;
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -35,7 +38,8 @@ pub(super) struct DeadLetterTopic {
     pub(super) max_message_bytes: Option<usize>,
 }
 
-/// Finds or creates the dead-letter topic of each topic, and warns of those that may lose dead letters.
+/// Finds or creates the dead-letter topic of each topic, and warns of those that may lose dead
+/// letters.
 pub(super) async fn find_or_create(
     client: &Client,
     topics: &[&str],
@@ -85,8 +89,9 @@ fn creation_not_allowed(topic: &str, name: &str, retention: Option<Duration>) ->
     Error::new(ErrorKind::Config, what)
 }
 
-/// Creates a dead-letter topic like its origin: as many partitions and replicas, and room for the largest records of the origin.
-/// Settings that the cluster's policies reject are left to its defaults, down to the name alone.
+/// Creates a dead-letter topic like its origin: as many partitions and replicas, and room for the
+/// largest records of the origin. Settings that the cluster's policies reject are left to its
+/// defaults, down to the name alone.
 async fn create(
     admin: &Admin,
     origin: &TopicInfo,
@@ -127,14 +132,16 @@ async fn create(
     }
 }
 
-/// Returns the number of partitions of the dead-letter topic for an origin with `origin` partitions.
+/// Returns the number of partitions of the dead-letter topic for an origin with `origin`
+/// partitions.
 fn partitions(origin: usize) -> i32 {
     i32::try_from(origin).unwrap_or(i32::MAX).clamp(1, MAX_PARTITIONS)
 }
 
 type TopicPlan = Vec<(&'static str, String)>;
 
-/// Returns the settings to create a dead-letter topic with, in order of preference; the last ones are the broker's defaults.
+/// Returns the settings to create a dead-letter topic with, in order of preference; the last ones
+/// are the broker's defaults.
 fn plans(origin: Option<&TopicSettings>, retention: Option<Duration>) -> Vec<TopicPlan> {
     let kept = [
         (CLEANUP_POLICY, "delete".to_owned()),

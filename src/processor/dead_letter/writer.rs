@@ -18,9 +18,11 @@ use crate::producer::{Acknowledgement, Producer, ProducerRecord};
 
 /// Codec of dead letters that are too large uncompressed: the best one that every broker reads.
 const SMALLEST_CODEC: Compression = Compression::Gzip { level: 7 };
-/// Maximum size of a dead letter before compression: lengths of the format are `i32`, and it must fit into the producer's buffer.
+/// Maximum size of a dead letter before compression: lengths of the format are `i32`, and it must
+/// fit into the producer's buffer.
 const MAX_DEAD_LETTER_BYTES: usize = if usize::BITS > 32 { i32::MAX as usize - (1 << 20) } else { 256 << 20 };
-/// Assumed `max.message.bytes` of a dead-letter topic if unknown: a larger request could end the connection.
+/// Assumed `max.message.bytes` of a dead-letter topic if unknown: a larger request could end the
+/// connection.
 const ASSUMED_MAX_MESSAGE_BYTES: usize = 32 << 20;
 /// Maximum size of a batch with one record beyond that record's.
 const MAX_BATCH_OVERHEAD_BYTES: usize = 128;
@@ -49,7 +51,8 @@ pub(in crate::processor) struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    /// Finds or creates the dead-letter topics; `max_record_bytes` is the size of the largest record that can be fetched.
+    /// Finds or creates the dead-letter topics; `max_record_bytes` is the size of the largest
+    /// record that can be fetched.
     pub(in crate::processor) async fn open(
         client: &Client,
         topics: &[&str],
@@ -84,7 +87,8 @@ impl DeadLetterWriter {
         format!("{}{}", message.topic, self.config.dead_letter_suffix)
     }
 
-    /// Writes a dead letter and waits for its acknowledgement. Creates its topic again if that was deleted.
+    /// Writes a dead letter and waits for its acknowledgement. Creates its topic again if that was
+    /// deleted.
     pub(in crate::processor) async fn write(
         &self,
         message: &Message,
@@ -110,7 +114,8 @@ impl DeadLetterWriter {
         self.topics.lock()
     }
 
-    /// Compresses a dead letter that is too large; one that still is gets truncated, and says so in a header.
+    /// Compresses a dead letter that is too large; one that still is gets truncated, and says so in
+    /// a header.
     async fn write_to_existing(&self, message: &Message, failure: &HandlerFailure) -> Result<Acknowledgement> {
         let topic = self.topic_of(message);
         let limit =

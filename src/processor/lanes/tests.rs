@@ -22,7 +22,8 @@ fn started<R>(ordering: HandlerOrdering) -> Lanes<R> {
 /// A step of the worker.
 #[derive(Debug, Clone)]
 enum Step {
-    /// The next record arrives after a gap of offsets; `inline` if its handler completes at the first poll.
+    /// The next record arrives after a gap of offsets; `inline` if its handler completes at the
+    /// first poll.
     Fetch { gap: i64, key: Option<u8>, inline: bool },
     /// Up to this number of queued records are started.
     Take(usize),
@@ -78,7 +79,8 @@ impl Model {
         }
     }
 
-    /// Checks records that are started together: none of them overtakes a record of its lane that is not among them.
+    /// Checks records that are started together: none of them overtakes a record of its lane that
+    /// is not among them.
     fn start(&mut self, together: &[(i64, Lane, Option<u8>)]) {
         let offsets: BTreeSet<_> = together.iter().map(|(o, ..)| *o).collect();
         assert_eq!(offsets.len(), together.len());
@@ -187,7 +189,8 @@ proptest! {
             model.step(step);
             model.check();
         }
-        // Nothing starves: each remaining record completes when it is due and those before it have completed.
+        // Nothing starves: each remaining record completes when it is due and those before it have
+        // completed.
         let left = model.open.len();
         for _ in 0..=left {
             while !model.in_flight.is_empty() {

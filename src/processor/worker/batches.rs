@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use super::{Blocked, PendingRecord, PollResult, TaskOutput, Worker, handler_usage};
+use super::attempts::{PollResult, handler_usage};
+use super::{Blocked, PendingRecord, TaskOutput, Worker};
 use crate::processor::attempt::{Attempt, first_failure};
 use crate::processor::batch::{BatchHandlerFn, Batching};
 use crate::processor::lanes::{Lane, QueuedRecord};

@@ -54,7 +54,8 @@ impl Worker {
                     self.unwritten_dead_letters += 1;
                 }
             }
-            // Panics of handlers are caught where they are polled: this one happened while its future was dropped.
+            // Panics of handlers are caught where they are polled: this one happened while its
+            // future was dropped.
             Err(e) => self.fail_subscription(Error::new(
                 ErrorKind::Handler,
                 format!("a handler's future could not be dropped: {e}"),
@@ -147,7 +148,8 @@ impl Worker {
         );
     }
 
-    /// Writes the dead letter, retrying until it is acknowledged; the record's lane is blocked meanwhile.
+    /// Writes the dead letter, retrying until it is acknowledged; the record's lane is blocked
+    /// meanwhile.
     fn write_dead_letter(&mut self, lane: Lane, message: Message, failure: HandlerFailure) {
         let bytes = message.size();
         self.dead_letters_in_flight += 1;

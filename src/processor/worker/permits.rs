@@ -1,12 +1,15 @@
-//! Permits for the handlers of one partition, from the semaphore that all partitions of a subscription share.
+//! Permits for the handlers of one partition, from the semaphore that all partitions of a
+//! subscription share.
 //!
-//! Without a limit, a partition with slow handlers would collect all permits: it takes each free one and returns none for long.
-//! So a partition takes no further permit while it has [`MAX_RATIO_TO_FREE`] times as many as are free: the more it has, the more
-//! are left for others. Nothing is reserved while few handlers run or many partitions are busy.
+//! Without a limit, a partition with slow handlers would collect all permits: it takes each free
+//! one and returns none for long. So a partition takes no further permit while it has
+//! [`MAX_RATIO_TO_FREE`] times as many as are free: the more it has, the more are left for others.
+//! Nothing is reserved while few handlers run or many partitions are busy.
 //!
-//! If more partitions are busy than there are permits, a permit would change its partition with every record, and the cost of a
-//! record would grow with the number of partitions. So a quick handler returns its permit to its partition, [`MAX_REUSES`] times
-//! in a row, and then to waiting partitions.
+//! If more partitions are busy than there are permits, a permit would change its partition with
+//! every record, and the cost of a record would grow with the number of partitions. So a quick
+//! handler returns its permit to its partition, [`MAX_REUSES`] times in a row, and then to waiting
+//! partitions.
 
 use std::sync::Arc;
 
@@ -15,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Blocked;
 
-/// Number of permits that a partition may have for each free one. With 64 in all, one partition gets 57.
+/// Number of permits that a partition may have for each free one. With 64 in all, one partition
+/// gets 57.
 const MAX_RATIO_TO_FREE: usize = 8;
 /// Number of times that a partition reuses a permit before others get it.
 const MAX_REUSES: usize = 32;
@@ -37,7 +41,8 @@ impl Permits {
         Self { all, next: Vec::new(), reuses: 0, waiting: None, in_use: 0 }
     }
 
-    /// Acquires a permit for the next handler; the error says what to wait for. `is_alone` if no other partition is assigned.
+    /// Acquires a permit for the next handler; the error says what to wait for. `is_alone` if no
+    /// other partition is assigned.
     pub(super) fn take(&mut self, is_alone: bool) -> Result<(), Blocked> {
         if !self.next.is_empty() {
             return Ok(());
@@ -69,7 +74,8 @@ impl Permits {
         self.reuses = 0;
     }
 
-    /// Moves a permit to a handler that became a task, which must end with [`on_handler_done`](Self::on_handler_done).
+    /// Moves a permit to a handler that became a task, which must end with
+    /// [`on_handler_done`](Self::on_handler_done).
     pub(super) fn hand_to_task(&mut self) -> Option<OwnedSemaphorePermit> {
         self.in_use += 1;
         self.next.pop()

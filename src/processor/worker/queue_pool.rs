@@ -1,11 +1,13 @@
 //! Memory for queued records: one pool for all partitions of a subscription, without I/O.
 //!
-//! A partition may queue another record while it uses less than [`MAX_RATIO_TO_FREE`] times what is free in the pool. So a single
-//! busy partition gets nearly all, whatever the number of partitions; several busy ones get equal shares, and some stays free for
-//! a partition that uses nothing yet. A partition that uses nothing may always queue one record of any size, so that it goes on.
+//! A partition may queue another record while it uses less than [`MAX_RATIO_TO_FREE`] times what is
+//! free in the pool. So a single busy partition gets nearly all, whatever the number of partitions;
+//! several busy ones get equal shares, and some stays free for a partition that uses nothing yet. A
+//! partition that uses nothing may always queue one record of any size, so that it goes on.
 //!
-//! A partition without capacity may wait for it. When some is freed, those that use the least are woken, at most one per freed
-//! record, and each of them wakes another one if there is more: the cost of freeing does not grow with the number of waiters.
+//! A partition without capacity may wait for it. When some is freed, those that use the least are
+//! woken, at most one per freed record, and each of them wakes another one if there is more: the
+//! cost of freeing does not grow with the number of waiters.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,7 +68,8 @@ impl QueuePool {
     }
 
     fn limit(&self, partitions: usize) -> QueueSize {
-        // When all collect a batch, the capacity of one more is free: MAX_RATIO_TO_FREE allows each of them its own.
+        // When all collect a batch, the capacity of one more is free: MAX_RATIO_TO_FREE allows each
+        // of them its own.
         let batches = self.min_records_per_partition.saturating_mul(partitions.saturating_add(1));
         QueueSize { records: self.records.max(batches), bytes: self.bytes }
     }
@@ -86,7 +89,8 @@ impl QueuePool {
         used.records == 0 || fits && is_fair()
     }
 
-    /// Wakes up to `most` waiting partitions that may queue a record now, those that use the least first.
+    /// Wakes up to `most` waiting partitions that may queue a record now, those that use the least
+    /// first.
     fn wake_waiters(&self, most: usize, partitions: usize) {
         if self.waiters.load(Ordering::SeqCst) == 0 {
             return;
@@ -169,7 +173,8 @@ impl QueueShare {
         }
     }
 
-    /// Starts to wait for [`capacity_freed`](Self::capacity_freed); returns false if there is capacity already.
+    /// Starts to wait for [`capacity_freed`](Self::capacity_freed); returns false if there is
+    /// capacity already.
     pub(super) fn start_waiting(&mut self, partitions: usize) -> bool {
         let place = (largest_fraction(self.used, self.pool.limit(partitions)), self.id);
         let mut waiting = self.pool.lock();
@@ -177,7 +182,8 @@ impl QueueShare {
         self.pool.waiters.store(waiting.by_fraction.len(), Ordering::SeqCst);
         drop(waiting);
         self.waiting_at = Some(place);
-        // No wake-up is lost between the check and the wait, for both sides write before they read (`SeqCst`):
+        // No wake-up is lost between the check and the wait, for both sides write before they read
+        // (`SeqCst`):
         // 1. this partition counts itself in `waiters`, then looks at the capacity.
         // 2. another one frees capacity, then looks at `waiters`.
         // If 2 reads before 1 has counted itself, 1 finds what was freed.
@@ -211,7 +217,8 @@ impl Drop for QueueShare {
     fn drop(&mut self) {
         self.stop_waiting();
         self.set_used(QueueSize::default());
-        // Too high a number of partitions could wake too few; too low a number wakes some without need.
+        // Too high a number of partitions could wake too few; too low a number wakes some without
+        // need.
         self.wake_others(1);
     }
 }
@@ -261,7 +268,8 @@ mod tests {
         let (_, mut shares) = shares(20, 10_000, 1 << 30);
         shares[0].fill(20, 100);
         assert!(shares[1].fill(20, 100) > 900, "some was free");
-        // The first one's records complete one by one; a partition that may use the capacity uses it.
+        // The first one's records complete one by one; a partition that may use the capacity uses
+        // it.
         while shares[0].used.records > shares[1].used.records + 8 {
             let used = shares[0].used.records - 1;
             shares[0].set_used(QueueSize { records: used, bytes: 100 * used });
@@ -378,7 +386,8 @@ mod tests {
                 let all = used(&sizes.concat());
                 let used = (pool.used_records.load(Ordering::SeqCst), pool.used_bytes.load(Ordering::SeqCst));
                 prop_assert_eq!(used, (all.records, all.bytes));
-                // Beyond the limits: one record of each partition, and the last one that was admitted.
+                // Beyond the limits: one record of each partition, and the last one that was
+                // admitted.
                 prop_assert!(all.records <= RECORDS + PARTITIONS && all.bytes <= BYTES + 300 * (PARTITIONS + 1));
                 let woken = |share: &QueueShare| share.waiting_at.is_some_and(|place| !pool.lock().by_fraction.contains_key(&place));
                 let asleep = |share: &QueueShare| share.waiting_at.is_some_and(|place| pool.lock().by_fraction.contains_key(&place));
