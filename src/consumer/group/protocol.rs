@@ -1,4 +1,4 @@
-//! What differs between the group protocols, and the transitions of a member that they share.
+//! Differences between the group protocols, and the transitions of a member that they share.
 
 use std::fmt::Debug;
 use std::sync::Arc;
