@@ -148,7 +148,7 @@ impl CoordinatorTask {
         // 3. The commit is refused with ILLEGAL_GENERATION.
         // This says nothing about generation 6, and must not cost the member its partitions.
         let stale = generation != self.member.generation() || !self.member.is_member();
-        if let Some(code) = self.commits.answered(now, outcome, stale) {
+        if let Some(code) = self.commits.on_response(now, outcome, stale) {
             self.member.on_commit_refused(now, code);
         }
     }

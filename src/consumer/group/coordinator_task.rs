@@ -395,7 +395,7 @@ impl CoordinatorTask {
         self.revocation = None;
         self.context.status.unassigned(partitions, lost);
         let what = format!("partitions of group {:?} are no longer assigned: {why}", self.context.group);
-        self.commits.fail(partitions, &Error::new(ErrorKind::GroupMembership, what));
+        self.commits.drop_partitions(partitions, &Error::new(ErrorKind::GroupMembership, what));
     }
 
     fn disconnect(&mut self, why: &str) {
@@ -437,7 +437,7 @@ impl CoordinatorTask {
         let (now, timeout) = (Instant::now(), self.context.client.config().request_timeout);
         self.awaiting_offsets.send_due(now, offsets, timeout);
         if self.member.can_commit() && self.commit_in_flight.is_none() {
-            if let Some(commit) = self.commits.next(now) {
+            if let Some(commit) = self.commits.next_request(now) {
                 self.commit_in_flight = Some(self.send_commit(offsets, commit, timeout));
             }
         }
@@ -524,7 +524,7 @@ async fn poll_optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
 /// commits is pending.
 async fn drained(revocation: Option<&PendingRevocation>, commits: &Commits) {
     match revocation {
-        Some(revocation) if !commits.touch(&revocation.partitions) => revocation.finished.cancelled().await,
+        Some(revocation) if !commits.involves(&revocation.partitions) => revocation.finished.cancelled().await,
         _ => std::future::pending().await,
     }
 }

@@ -1,7 +1,8 @@
-//! Offsets that wait to be committed, the newest of each partition, and who waits for them; without I/O.
+//! Offsets to commit, the newest of each partition, and the callers that wait for them; without
+//! I/O.
 //!
-//! Adding a commit looks at its own partitions alone, whatever else waits: single records of thousands of partitions may be
-//! committed each on its own.
+//! Adding a commit touches only its own partitions, whatever else is pending: single records of
+//! thousands of partitions may be committed each on its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::error::{Error, Result};
 
-/// Number of waiters from which those that are gone are looked for.
+/// Minimum number of waiters from which those that were dropped are removed.
 const MANY_WAITERS: usize = 16;
 
 /// Offsets to commit. `K` names a partition.
@@ -24,12 +25,12 @@ pub(crate) struct Commit<K> {
 }
 
 impl<K> Commit<K> {
-    /// One that no one waits for: if it fails, the log says so.
+    /// Creates one without a waiter: a failure is logged.
     pub(crate) fn new(offsets: Vec<(K, OffsetAndMetadata)>, deadline: Instant) -> Self {
         Self { offsets, deadline, reply: None }
     }
 
-    /// One whose outcome someone may wait for.
+    /// Creates one with a receiver for its outcome.
     pub(crate) fn awaited(
         offsets: Vec<(K, OffsetAndMetadata)>,
         deadline: Instant,
@@ -45,69 +46,69 @@ struct Pending {
     deadline: Instant,
 }
 
-/// Who asked for offsets, or for older ones of the same partitions.
+/// A caller that waits for offsets, or for newer ones of the same partitions.
 #[derive(Debug)]
 struct Waiter<K> {
-    /// Partitions whose outcome is not known yet, and what was asked to be committed of them.
+    /// Partitions without an outcome, and the offsets to commit.
     open: Vec<(K, i64)>,
     deadline: Instant,
     reply: oneshot::Sender<Result<()>>,
 }
 
 impl<K> Waiter<K> {
-    fn tell(self, outcome: Result<()>) {
-        _ = self.reply.send(outcome); // whoever asked may be gone
+    fn complete(self, outcome: Result<()>) {
+        _ = self.reply.send(outcome); // the caller may have dropped it
     }
 }
 
 impl<K: Ord> Waiter<K> {
-    /// Tells a failure; the keys are added to those of which someone was told.
-    fn refuse(self, why: Error, told: &mut BTreeSet<K>) {
+    /// Fails it; its keys are added to those of which a caller was notified.
+    fn fail(self, why: Error, notified: &mut BTreeSet<K>) {
         if !self.reply.is_closed() {
-            told.extend(self.open.into_iter().map(|(key, _)| key));
-            _ = self.reply.send(Err(why)); // whoever asked may just have gone
+            notified.extend(self.open.into_iter().map(|(key, _)| key));
+            _ = self.reply.send(Err(why)); // the caller may just have dropped it
         }
     }
 }
 
-/// What became of a partition's offset.
+/// Outcome of an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
-    /// It stays in the queue.
+    /// Stays in the queue.
     Pending,
     Committed,
-    /// It is not committed, and is not tried again.
+    /// Not committed, and not retried.
     Failed,
 }
 
-/// Partitions that are not committed, though nobody was told of it.
+/// Partitions that are not committed, of which no caller was notified.
 #[derive(Debug)]
 #[must_use = "the log is to say so"]
 pub(crate) struct Unawaited<K> {
     pub(crate) keys: Vec<K>,
-    /// Why the first one is not.
+    /// Error of the first one.
     pub(crate) why: Error,
 }
 
-/// See the module's text.
+/// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct CommitQueue<K> {
     offsets: BTreeMap<K, Pending>,
     waiters: Vec<Waiter<K>>,
-    /// Number of waiters from which those that are gone are looked for.
-    crowded: usize,
+    /// Number of waiters at which those that were dropped are removed.
+    sweep_at: usize,
     /// No deadline is earlier.
     earliest: Option<Instant>,
 }
 
 impl<K> Default for CommitQueue<K> {
     fn default() -> Self {
-        Self { offsets: BTreeMap::new(), waiters: Vec::new(), crowded: MANY_WAITERS, earliest: None }
+        Self { offsets: BTreeMap::new(), waiters: Vec::new(), sweep_at: MANY_WAITERS, earliest: None }
     }
 }
 
 impl<K: Ord + Clone> CommitQueue<K> {
-    /// Adds a commit that is newer than all that is here.
+    /// Adds a commit that is newer than all in the queue.
     pub(crate) fn push(&mut self, commit: Commit<K>) {
         let Commit { offsets, deadline, reply } = commit;
         self.on_deadline(deadline);
@@ -118,7 +119,7 @@ impl<K: Ord + Clone> CommitQueue<K> {
         self.offsets.extend(offsets.into_iter().map(|(key, offset)| (key, Pending { offset, deadline })));
     }
 
-    /// Adds all of a queue whose offsets are newer.
+    /// Adds all commits of a newer queue.
     pub(crate) fn append(&mut self, newer: Self) {
         newer.earliest.into_iter().for_each(|at| self.on_deadline(at));
         newer.waiters.into_iter().for_each(|w| self.add_waiter(w));
@@ -130,9 +131,9 @@ impl<K: Ord + Clone> CommitQueue<K> {
     }
 
     fn add_waiter(&mut self, waiter: Waiter<K>) {
-        if self.waiters.len() >= self.crowded {
+        if self.waiters.len() >= self.sweep_at {
             self.waiters.retain(|w| !w.reply.is_closed());
-            self.crowded = (2 * self.waiters.len()).max(MANY_WAITERS);
+            self.sweep_at = (2 * self.waiters.len()).max(MANY_WAITERS);
         }
         self.waiters.push(waiter);
     }
@@ -145,7 +146,7 @@ impl<K: Ord + Clone> CommitQueue<K> {
         self.offsets.iter().map(|(key, pending)| (key, &pending.offset))
     }
 
-    /// Whether there is an offset for one of these keys.
+    /// Returns whether there is an offset in a range of keys.
     pub(crate) fn has_any(&self, keys: RangeInclusive<K>) -> bool {
         self.offsets.range(keys).next().is_some()
     }
@@ -155,27 +156,27 @@ impl<K: Ord + Clone> CommitQueue<K> {
         self.earliest
     }
 
-    /// Tells those whose time has passed that their partitions are not committed, and why. Their offsets are taken out, but where they
-    /// are under way and may be committed all the same.
-    pub(crate) fn expire(&mut self, now: Instant, under_way: bool, why: &Error) -> Option<Unawaited<K>> {
+    /// Fails the commits whose deadline has passed. Offsets are removed, unless they are in flight
+    /// and may be committed nevertheless.
+    pub(crate) fn expire(&mut self, now: Instant, in_flight: bool, why: &Error) -> Option<Unawaited<K>> {
         if self.earliest.is_none_or(|at| now < at) {
             return None;
         }
         let (late, waiting) = std::mem::take(&mut self.waiters).into_iter().partition(|w| now >= w.deadline);
         self.waiters = waiting;
-        let (late, mut told): (Vec<_>, _) = (late, BTreeSet::new());
-        late.into_iter().for_each(|w| w.refuse(why.clone(), &mut told));
+        let (late, mut notified): (Vec<_>, _) = (late, BTreeSet::new());
+        late.into_iter().for_each(|w| w.fail(why.clone(), &mut notified));
         let mut unawaited = Vec::new();
-        if !under_way {
+        if !in_flight {
             self.offsets.retain(|key, pending| {
                 let stays = now < pending.deadline;
-                if !stays && !told.contains(key) {
+                if !stays && !notified.contains(key) {
                     unawaited.push(key.clone());
                 }
                 stays
             });
         }
-        self.find_earliest(!under_way);
+        self.find_earliest(!in_flight);
         (!unawaited.is_empty()).then(|| Unawaited { keys: unawaited, why: why.clone() })
     }
 
@@ -184,29 +185,30 @@ impl<K: Ord + Clone> CommitQueue<K> {
         self.earliest = self.waiters.iter().map(|w| w.deadline).chain(offsets).min();
     }
 
-    /// Takes out what is decided, and tells those who wait; `why` is told of a key and the offset that was asked for.
+    /// Removes the offsets with an outcome and notifies their waiters; `why` is the error for a key
+    /// and its offset.
     pub(crate) fn settle(
         &mut self,
         outcome_of: impl Fn(&K) -> CommitOutcome,
         why: impl Fn(&K, i64) -> Error,
     ) -> Option<Unawaited<K>> {
-        let mut told = BTreeSet::new();
+        let mut notified = BTreeSet::new();
         for mut waiter in std::mem::take(&mut self.waiters) {
             if let Some((key, offset)) = waiter.open.iter().find(|(key, _)| outcome_of(key) == CommitOutcome::Failed) {
                 let why = why(key, *offset);
-                waiter.refuse(why, &mut told);
+                waiter.fail(why, &mut notified);
                 continue;
             }
             waiter.open.retain(|(key, _)| outcome_of(key) == CommitOutcome::Pending);
             match waiter.open.is_empty() {
-                true => waiter.tell(Ok(())),
+                true => waiter.complete(Ok(())),
                 false => self.waiters.push(waiter),
             }
         }
         let mut unawaited: Option<Unawaited<K>> = None;
         self.offsets.retain(|key, pending| {
             let outcome_of = outcome_of(key);
-            if outcome_of == CommitOutcome::Failed && !told.contains(key) {
+            if outcome_of == CommitOutcome::Failed && !notified.contains(key) {
                 let first = || Unawaited { keys: Vec::new(), why: why(key, pending.offset.offset) };
                 unawaited.get_or_insert_with(first).keys.push(key.clone());
             }
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_commit_looks_at_does_not_grow_with_the_partitions_that_wait() {
+    fn a_commit_touches_only_its_own_partitions() {
         let deadline = Instant::now();
         for partitions in [10, 1_000, 100_000] {
             let mut queue = CommitQueue::default();
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_no_longer_take_no_room() {
+    fn dropped_waiters_take_no_memory() {
         let mut queue = CommitQueue::default();
         let (stays, mut replied) = Commit::awaited(vec![(Key(0), at(0))], Instant::now());
         queue.push(stays);
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_hears_of_the_first_refusal_and_else_when_all_is_committed() {
+    fn a_waiter_gets_the_first_failure() {
         let mut queue = CommitQueue::default();
         let (both, mut both_replied) = Commit::awaited(vec![(Key(0), at(5)), (Key(1), at(6))], Instant::now());
         let (one, mut one_replied) = Commit::awaited(vec![(Key(0), at(7))], Instant::now());
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn each_expires_at_a_time_of_its_own_and_a_newer_offset_stays() {
+    fn each_commit_has_its_own_deadline() {
         let (second, now) = (Duration::from_secs(1), Instant::now());
         let mut queue = CommitQueue::default();
         let (first, mut first_replied) = Commit::awaited(vec![(Key(0), at(1))], now);
@@ -329,6 +331,6 @@ mod tests {
         assert_eq!(queue.offsets().map(|(key, at)| (*key, at.offset)).collect::<Vec<_>>(), [(Key(0), 2)]);
         assert_eq!((queue.expiry(), keys(queue.expire(now, false, &gone()))), (Some(now + second), vec![]));
         assert!(keys(queue.expire(now + second, true, &gone())).is_empty());
-        assert!(!queue.is_empty() && queue.expiry().is_none(), "it is under way, and nobody waits");
+        assert!(!queue.is_empty() && queue.expiry().is_none(), "it is in flight, and nobody waits");
     }
 }

@@ -1,5 +1,5 @@
-//! The queue of commits: from whoever commits to the group's task ([`Outbox`]), and from there to the coordinator
-//! ([`Commits`], without I/O).
+//! Commits in two steps: from the application to the group's task ([`Outbox`]), and from there to
+//! the coordinator ([`Commits`], without I/O).
 
 use std::collections::HashSet;
 use std::sync::MutexGuard;
@@ -23,7 +23,7 @@ pub(crate) type Commit = commit_queue::Commit<Lease>;
 
 type Queue = CommitQueue<Lease>;
 
-/// Takes everything out, for one reason.
+/// Fails all commits of a queue, for one reason.
 fn fail_all(mut queue: Queue, why: &Error) {
     warn(queue.settle(|_| CommitOutcome::Failed, |_, _| why.clone()));
 }
@@ -38,19 +38,19 @@ fn warn(failed: Option<Unawaited<Lease>>) {
 /// Commits that the group's task has not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    state: Lock<Pushed>,
+    state: Lock<OutboxState>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Pushed {
+struct OutboxState {
     queue: Queue,
-    /// Why none is taken any more.
+    /// Error for all further commits.
     closed: Option<Error>,
 }
 
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, Pushed> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock()
     }
 
@@ -70,7 +70,7 @@ impl Outbox {
         std::mem::take(&mut self.lock().queue)
     }
 
-    /// Resolves when there may be something. For one waiter.
+    /// Resolves when there may be a commit. For one waiter.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
     }
@@ -81,30 +81,31 @@ impl Outbox {
     }
 }
 
-/// Commits under leases in force, in order: one request at a time takes all that wait, so that an older offset of a
-/// partition never overtakes a newer one.
+/// Commits under leases in force. One request at a time carries all that are pending, so that an
+/// older offset of a partition never overwrites a newer one.
 #[derive(Debug)]
 pub(crate) struct Commits {
     group: String,
-    waiting: Queue,
-    under_way: Queue,
+    pending: Queue,
+    in_flight: Queue,
     retry_at: Option<Instant>,
-    /// Whether those that wait for it were refused for the member's epoch alone, which is about to be known.
+    /// True if the pending ones failed with STALE_MEMBER_EPOCH alone: the new epoch comes with the
+    /// next heartbeat.
     stale: bool,
     backoff: Backoff,
 }
 
 impl Commits {
     pub(crate) fn new(group: &str, backoff: Backoff) -> Self {
-        let (waiting, under_way) = (Queue::default(), Queue::default());
-        Self { group: group.into(), waiting, under_way, retry_at: None, stale: false, backoff }
+        let (pending, in_flight) = (Queue::default(), Queue::default());
+        Self { group: group.into(), pending, in_flight, retry_at: None, stale: false, backoff }
     }
 
     pub(crate) fn push(&mut self, commit: Commit) {
-        self.waiting.push(commit);
+        self.pending.push(commit);
     }
 
-    /// Takes what was asked for, as far as its leases are in force; `why` tells why another offset is not committed.
+    /// Takes commits over, as far as their leases are in force; `why` is the error of the others.
     pub(crate) fn take(
         &mut self,
         mut asked: CommitQueue<Lease>,
@@ -113,20 +114,20 @@ impl Commits {
     ) {
         let outcome_of = |lease: &Lease| if is_ours(lease) { CommitOutcome::Pending } else { CommitOutcome::Failed };
         warn(asked.settle(outcome_of, why));
-        self.waiting.append(asked);
+        self.pending.append(asked);
     }
 
-    /// When the next one has waited for too long.
+    /// Returns the next deadline.
     pub(crate) fn expiry(&self) -> Option<Instant> {
-        self.waiting.expiry().into_iter().chain(self.under_way.expiry()).min()
+        self.pending.expiry().into_iter().chain(self.in_flight.expiry()).min()
     }
 
-    /// When those refused may be sent again.
+    /// Returns the end of the backoff.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.waiting.is_empty())
+        self.retry_at.filter(|_| !self.pending.is_empty())
     }
 
-    /// Gives up those whose time has passed. What is under way may be committed all the same.
+    /// Fails the commits whose deadline has passed. Those in flight may be made nevertheless.
     pub(crate) fn expire(&mut self, now: Instant) {
         let late = |what: &str| {
             let what =
@@ -134,39 +135,40 @@ impl Commits {
             Error::new(ErrorKind::Timeout, what)
         };
         let not_taken = late("its coordinator did not take them");
-        let unknown = late("its coordinator has not answered, so they may have been committed or not");
-        for unawaited in [self.under_way.expire(now, true, &unknown), self.waiting.expire(now, false, &not_taken)] {
+        let unknown = late("its coordinator has not responded, so they may have been committed or not");
+        for unawaited in [self.in_flight.expire(now, true, &unknown), self.pending.expire(now, false, &not_taken)] {
             warn(unawaited);
         }
     }
 
-    /// The offsets to send now, the newest of each partition.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Vec<PartitionOffset>> {
-        if !self.under_way.is_empty() || self.waiting.is_empty() || self.retry_at.is_some_and(|at| now < at) {
+    /// Returns the offsets to send now, the newest of each partition.
+    pub(crate) fn next_request(&mut self, now: Instant) -> Option<Vec<PartitionOffset>> {
+        if !self.in_flight.is_empty() || self.pending.is_empty() || self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
         self.retry_at = None;
         self.stale = false;
-        self.under_way = std::mem::take(&mut self.waiting);
-        Some(self.under_way.offsets().map(|(lease, offset)| (lease.partition.clone(), offset.clone())).collect())
+        self.in_flight = std::mem::take(&mut self.pending);
+        Some(self.in_flight.offsets().map(|(lease, offset)| (lease.partition.clone(), offset.clone())).collect())
     }
 
-    /// What came of them. Gives a code that tells something of the membership. `stale`: the group has begun another generation
-    /// since they were sent, so a refusal tells nothing; what is still ours is committed in the new one.
-    pub(crate) fn answered(&mut self, now: Instant, outcome: Result<CommitCodes>, stale: bool) -> Option<i16> {
+    /// Handles the response. Returns an error code that concerns the membership. `stale`: the
+    /// generation has changed since the request, so its error codes say nothing about the present
+    /// one; offsets of partitions that are still assigned are committed again.
+    pub(crate) fn on_response(&mut self, now: Instant, outcome: Result<CommitCodes>, stale: bool) -> Option<i16> {
         self.stale = matches!(&outcome, Ok(codes) if codes.values().any(|code| *code == code::STALE_MEMBER_EPOCH));
-        let mut sent = std::mem::take(&mut self.under_way);
-        let mut told = None;
+        let mut sent = std::mem::take(&mut self.in_flight);
+        let mut concern = None;
         match &outcome {
             Err(e) if is_final(e) => fail_all(std::mem::take(&mut sent), e),
             Err(_) => {}
             Ok(codes) => {
                 let code = |lease: &Lease| codes.get(&lease.partition).copied().filter(|code| *code != 0);
-                let tells = |code: &i16| !(stale && is_of_membership(*code));
-                told = sent.offsets().filter_map(|(lease, _)| code(lease)).find(tells);
+                let concerns = |code: &i16| !(stale && concerns_membership(*code));
+                concern = sent.offsets().filter_map(|(lease, _)| code(lease)).find(concerns);
                 let outcome_of = |lease: &Lease| match code(lease) {
                     None => CommitOutcome::Committed,
-                    Some(code) if passes(code, stale) => CommitOutcome::Pending,
+                    Some(code) if is_retriable(code, stale) => CommitOutcome::Pending,
                     Some(_) => CommitOutcome::Failed,
                 };
                 let why = |code| Error::broker(code, format_args!("committing offsets of group {:?}", self.group));
@@ -177,41 +179,45 @@ impl Commits {
             self.backoff.reset();
         } else {
             self.retry_at = Some(now + self.backoff.next());
-            sent.append(std::mem::take(&mut self.waiting));
-            self.waiting = sent;
+            // 1. Offset 5 is in flight; offset 7 of the same partition waits.
+            // 2. The coordinator moves: 5 is to be sent again.
+            // With a request for each, 5 could be committed after 7. So the pending ones are appended
+            // to those that were sent, where 7 replaces 5; the caller of 5 gets the outcome of 7.
+            sent.append(std::mem::take(&mut self.pending));
+            self.pending = sent;
         }
-        told
+        concern
     }
 
-    /// Whether one of these partitions is in a commit that is on its way, or could be.
-    pub(crate) fn touch(&self, partitions: &[TopicPartition]) -> bool {
+    /// Returns whether one of these partitions is in a commit that is in flight, or is about to be.
+    pub(crate) fn involves(&self, partitions: &[TopicPartition]) -> bool {
         let soon = self.retry_at.is_none() || self.stale;
         let lease = |partition: &TopicPartition, epoch| Lease { partition: partition.clone(), epoch };
         let all_of = |p| lease(p, 0)..=lease(p, u64::MAX);
-        [&self.under_way, &self.waiting]
+        [&self.in_flight, &self.pending]
             .into_iter()
             .zip([true, soon])
             .any(|(queue, counts)| counts && !queue.is_empty() && partitions.iter().any(|p| queue.has_any(all_of(p))))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.under_way.is_empty()
+        self.pending.is_empty() && self.in_flight.is_empty()
     }
 
-    /// These partitions are not ours any more: nothing is committed for them.
-    pub(crate) fn fail(&mut self, partitions: &[TopicPartition], why: &Error) {
-        let gone: HashSet<_> = partitions.iter().collect();
+    /// Fails the commits of partitions that are no longer assigned.
+    pub(crate) fn drop_partitions(&mut self, partitions: &[TopicPartition], why: &Error) {
+        let dropped: HashSet<_> = partitions.iter().collect();
         let outcome_of = |lease: &Lease| {
-            if gone.contains(&lease.partition) { CommitOutcome::Failed } else { CommitOutcome::Pending }
+            if dropped.contains(&lease.partition) { CommitOutcome::Failed } else { CommitOutcome::Pending }
         };
-        for queue in [&mut self.under_way, &mut self.waiting] {
-            _ = queue.settle(outcome_of, |_, _| why.clone()); // the group's task has said that they are gone
+        for queue in [&mut self.in_flight, &mut self.pending] {
+            _ = queue.settle(outcome_of, |_, _| why.clone()); // the group's task has reported the revocation
         }
     }
 }
 
-/// Whether it may only say that the member's generation is over.
-fn is_of_membership(code: i16) -> bool {
+/// Returns whether the code may say only that the generation is over.
+fn concerns_membership(code: i16) -> bool {
     matches!(
         code,
         code::ILLEGAL_GENERATION
@@ -222,14 +228,14 @@ fn is_of_membership(code: i16) -> bool {
     )
 }
 
-/// Whether what was refused with this code is to be sent again.
-fn passes(code: i16, stale: bool) -> bool {
+/// Returns whether to send an offset again after this code.
+fn is_retriable(code: i16, stale: bool) -> bool {
     match code {
-        code if stale && is_of_membership(code) => true,
-        // What is still ours can be committed in the epoch that the next heartbeat brings.
+        code if stale && concerns_membership(code) => true,
+        // Committed again in the epoch of the next heartbeat response.
         code::STALE_MEMBER_EPOCH => true,
         code::UNKNOWN_TOPIC_OR_PARTITION | code::REBALANCE_IN_PROGRESS => false,
-        // A broker that does not know what went wrong may do better: a commit can be made twice.
+        // An unknown error may be transient, and a commit can be made twice.
         code => is_retriable_code(code) || code == code::UNKNOWN_SERVER_ERROR,
     }
 }

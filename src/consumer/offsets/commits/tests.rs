@@ -36,17 +36,17 @@ impl Test {
     }
 
     fn sends(&mut self) -> Vec<(i32, i64)> {
-        let offsets = self.commits.next(self.now).unwrap_or_default();
+        let offsets = self.commits.next_request(self.now).unwrap_or_default();
         offsets.into_iter().map(|(p, at)| (p.partition, at.offset)).collect()
     }
 
     fn answer(&mut self, codes: &[(i32, i16)]) -> Option<i16> {
-        self.commits.answered(self.now, Ok(codes.iter().map(|(i, code)| (p(*i), *code)).collect()), false)
+        self.commits.on_response(self.now, Ok(codes.iter().map(|(i, code)| (p(*i), *code)).collect()), false)
     }
 }
 
 #[test]
-fn what_waits_goes_in_one_request_with_the_newest_offset_of_each_partition() {
+fn one_request_carries_the_newest_offsets() {
     let mut t = Test::new();
     let mut first = t.commit(&[(0, 5)]);
     assert_eq!(t.sends(), [(0, 5)]);
@@ -62,7 +62,7 @@ fn what_waits_goes_in_one_request_with_the_newest_offset_of_each_partition() {
 }
 
 #[test]
-fn a_coordinator_that_moves_is_asked_again_in_the_same_order() {
+fn commits_keep_their_order_when_the_coordinator_moves() {
     let mut t = Test::new();
     let mut first = t.commit(&[(0, 5)]);
     t.sends();
@@ -72,7 +72,7 @@ fn a_coordinator_that_moves_is_asked_again_in_the_same_order() {
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
     let gone = Error::new(ErrorKind::Disconnected, "gone");
-    assert_eq!(t.commits.answered(t.now, Err(gone), false), None);
+    assert_eq!(t.commits.on_response(t.now, Err(gone), false), None);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
     t.answer(&[(0, 0)]);
@@ -81,7 +81,7 @@ fn a_coordinator_that_moves_is_asked_again_in_the_same_order() {
 }
 
 #[test]
-fn who_is_no_member_commits_nothing() {
+fn a_former_member_commits_nothing() {
     for code in [code::UNKNOWN_MEMBER_ID, code::ILLEGAL_GENERATION, code::REBALANCE_IN_PROGRESS] {
         let mut t = Test::new();
         let mut commit = t.commit(&[(0, 5)]);
@@ -92,13 +92,13 @@ fn who_is_no_member_commits_nothing() {
     let mut t = Test::new();
     let (mut first, mut second) = (t.commit(&[(0, 5)]), t.commit(&[(0, 6)]));
     t.sends();
-    t.commits.fail(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
+    t.commits.drop_partitions(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
     assert!(first.try_recv().unwrap().is_err() && second.try_recv().unwrap().is_err());
-    assert_eq!(t.answer(&[(0, 0)]), None, "the answer has no one to go to");
+    assert_eq!(t.answer(&[(0, 0)]), None, "the response has no waiter");
 }
 
 #[test]
-fn a_commit_does_not_wait_for_ever() {
+fn a_commit_expires() {
     let mut t = Test::new();
     let mut commit = t.commit(&[(0, 5)]);
     let expiry = t.commits.expiry().unwrap();
@@ -111,28 +111,28 @@ fn a_commit_does_not_wait_for_ever() {
 }
 
 #[test]
-fn what_is_given_up_is_committed_no_more_and_the_rest_goes_on() {
+fn revoked_partitions_are_not_committed() {
     let mut t = Test::new();
     let (mut both, mut kept) = (t.commit(&[(0, 5), (1, 5)]), t.commit(&[(1, 6)]));
-    assert!(t.commits.touch(&[p(0)]) && !t.commits.touch(&[p(2)]));
+    assert!(t.commits.involves(&[p(0)]) && !t.commits.involves(&[p(2)]));
     assert_eq!(t.sends(), [(0, 5), (1, 6)]);
     let mut waiting = t.commit(&[(0, 7)]);
-    t.commits.fail(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
+    t.commits.drop_partitions(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
     assert!(both.try_recv().unwrap().is_err() && waiting.try_recv().unwrap().is_err());
-    assert!(!t.commits.touch(&[p(0)]) && t.commits.touch(&[p(1)]));
+    assert!(!t.commits.involves(&[p(0)]) && t.commits.involves(&[p(1)]));
     assert_eq!(t.answer(&[(0, 0), (1, 0)]), None);
     kept.try_recv().unwrap().unwrap();
 }
 
 #[test]
-fn what_was_kept_through_a_rebalance_is_committed_in_the_new_generation() {
+fn kept_partitions_are_committed_in_the_new_generation() {
     for code in [code::UNKNOWN_MEMBER_ID, code::ILLEGAL_GENERATION, code::REBALANCE_IN_PROGRESS] {
         let mut t = Test::new();
         let mut commit = t.commit(&[(0, 5)]);
         t.sends();
         let refused = HashMap::from([(p(0), code)]);
-        assert_eq!(t.commits.answered(t.now, Ok(refused), true), None, "it tells nothing of the present generation");
-        assert!(!t.commits.touch(&[p(0)]), "a drain does not wait for what was refused");
+        assert_eq!(t.commits.on_response(t.now, Ok(refused), true), None, "it does not concern the present generation");
+        assert!(!t.commits.involves(&[p(0)]), "a drain does not wait for what was refused");
         t.now = t.commits.retry_at().unwrap();
         assert_eq!(t.sends(), [(0, 5)]);
         t.answer(&[(0, 0)]);
@@ -141,29 +141,29 @@ fn what_was_kept_through_a_rebalance_is_committed_in_the_new_generation() {
 }
 
 #[test]
-fn what_a_newer_commit_says_again_takes_no_room_and_waits_with_it() {
+fn a_newer_commit_replaces_an_older_one() {
     let mut t = Test::new();
-    let mut under_way = t.commit(&[(0, 1)]);
+    let mut in_flight = t.commit(&[(0, 1)]);
     t.sends();
     let (mut old, mut other) = (t.commit(&[(0, 2)]), t.commit(&[(1, 2)]));
     for offset in 3..10_000 {
         drop(t.commit(&[(0, offset)]));
     }
-    assert_eq!(t.commits.waiting.offsets().count(), 2);
+    assert_eq!(t.commits.pending.offsets().count(), 2);
     // Refused ones are superseded as well: they are not sent again after what is newer.
     t.answer(&[(0, code::COORDINATOR_LOAD_IN_PROGRESS)]);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 9_999), (1, 2)]);
-    assert!(under_way.try_recv().is_err() && old.try_recv().is_err());
+    assert!(in_flight.try_recv().is_err() && old.try_recv().is_err());
     t.answer(&[(0, 0), (1, 12)]);
-    under_way.try_recv().unwrap().unwrap();
+    in_flight.try_recv().unwrap().unwrap();
     old.try_recv().unwrap().unwrap();
     assert_eq!(other.try_recv().unwrap().unwrap_err().broker_code(), Some(12), "each is told of its own partitions");
     assert!(t.commits.is_empty());
 }
 
 #[test]
-fn who_waits_for_a_newer_commit_does_not_wait_longer_than_he_meant_to() {
+fn a_replaced_commit_keeps_its_deadline() {
     let mut t = Test::new();
     let mut first = t.commit(&[(0, 1)]);
     t.sends();
@@ -181,7 +181,7 @@ fn who_waits_for_a_newer_commit_does_not_wait_longer_than_he_meant_to() {
 }
 
 #[test]
-fn what_a_refused_commit_shares_with_no_newer_one_is_sent_with_it_and_never_overwrites_it() {
+fn a_retried_commit_never_overwrites_a_newer_one() {
     let mut t = Test::new();
     let _first = t.commit(&[(0, 1), (1, 1)]);
     t.sends();
@@ -192,7 +192,7 @@ fn what_a_refused_commit_shares_with_no_newer_one_is_sent_with_it_and_never_over
 }
 
 #[tokio::test]
-async fn an_outbox_gives_all_that_was_pushed_and_takes_nothing_more_when_it_is_closed() {
+async fn a_closed_outbox_fails_commits() {
     let outbox = Outbox::default();
     let deadline = Instant::now() + Duration::from_secs(30);
     let push = |offset| {
@@ -212,19 +212,19 @@ async fn an_outbox_gives_all_that_was_pushed_and_takes_nothing_more_when_it_is_c
 }
 
 #[test]
-fn what_is_refused_for_its_epoch_goes_again_and_a_drain_waits_for_it() {
+fn a_drain_waits_for_a_stale_epoch_commit() {
     for generation_is_over in [false, true] {
         let mut t = Test::new();
         let mut commit = t.commit(&[(0, 5)]);
         t.sends();
         let refused = HashMap::from([(p(0), code::STALE_MEMBER_EPOCH)]);
-        let told = t.commits.answered(t.now, Ok(refused), generation_is_over);
+        let told = t.commits.on_response(t.now, Ok(refused), generation_is_over);
         assert_eq!(told, Some(code::STALE_MEMBER_EPOCH).filter(|_| !generation_is_over));
-        assert!(commit.try_recv().is_err() && t.commits.touch(&[p(0)]));
+        assert!(commit.try_recv().is_err() && t.commits.involves(&[p(0)]));
         t.now = t.commits.retry_at().unwrap();
         assert_eq!(t.sends(), [(0, 5)]);
         t.answer(&[(0, 0)]);
         commit.try_recv().unwrap().unwrap();
-        assert!(!t.commits.touch(&[p(0)]));
+        assert!(!t.commits.involves(&[p(0)]));
     }
 }
