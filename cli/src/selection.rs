@@ -1,4 +1,4 @@
-//! Topics and partitions as they are chosen on the command line.
+//! Topics and partitions chosen on the command line.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::exit::NotFound;
 use crate::output::names;
 
-/// `TOPIC`, all of it, or `TOPIC:0,3`, these partitions.
+/// A topic, `TOPIC`, or some of its partitions, `TOPIC:0,3`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     topic: String,
@@ -20,7 +20,7 @@ impl FromStr for Selection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // No topic has a colon in its name.
+        // A topic's name has no colon.
         let (topic, partitions) = text.split_once(':').map_or((text, None), |(t, p)| (t, Some(p)));
         let number = |n: &str| n.parse::<i32>().ok().filter(|n| *n >= 0);
         let numbers = |p: &str| p.split(',').map(number).collect::<Option<Vec<_>>>();
@@ -34,13 +34,13 @@ impl FromStr for Selection {
 }
 
 impl Selection {
-    /// All partitions of a topic, or some of them.
+    /// Selects some partitions of a topic; all of them if none is given.
     pub fn new(topic: &str, partitions: &[i32]) -> Self {
         let partitions = Some(partitions.to_vec()).filter(|p| !p.is_empty());
         Self { topic: topic.to_owned(), partitions }
     }
 
-    /// Its partitions, which must be there.
+    /// Returns the partitions, which must exist.
     pub async fn find(&self, admin: &Admin) -> anyhow::Result<Vec<TopicPartition>> {
         let count = admin.describe_topic(&self.topic).await?.partitions.len();
         let all = || (0..).take(count).collect();
@@ -52,7 +52,7 @@ impl Selection {
         Ok(chosen.into_iter().map(|p| TopicPartition::new(self.topic.as_str(), p)).collect())
     }
 
-    /// The partitions of several selections, each once.
+    /// Returns the partitions of several selections, each once.
     pub async fn find_all(all: &[Self], admin: &Admin) -> anyhow::Result<Vec<TopicPartition>> {
         let mut found = Vec::new();
         for selection in all {
@@ -64,7 +64,8 @@ impl Selection {
     }
 }
 
-/// Offsets of all partitions, for a command that does all or nothing. `choose` is the option that leaves partitions out.
+/// Returns the offsets of all partitions, for a command that changes all or nothing. `choose` is the option that leaves
+/// partitions out.
 pub fn all_known(
     offsets: BTreeMap<TopicPartition, ailurus::Result<i64>>,
     choose: &str,
@@ -82,9 +83,8 @@ pub fn all_known(
     }
     let Some(e) = first else { return Ok(known) };
     let (failed, names) = (unknown.len(), names(&unknown));
-    Err(e).with_context(|| {
-        format!("{failed} of {count} partitions can't be asked ({names}); choose others with {choose}")
-    })
+    Err(e)
+        .with_context(|| format!("no offsets of {failed} of {count} partitions ({names}); choose others with {choose}"))
 }
 
 #[cfg(test)]

@@ -32,13 +32,13 @@ fn topic(bed: &mut Bed) -> String {
     topic
 }
 
-/// What a reset means for the second partition: committed and new offset, as they are told in JSON.
+/// Returns the change of the second partition by a reset: committed and new offset, in JSON.
 fn reset(bed: &Bed, group: &str, args: &[&str]) -> (Value, Value, bool) {
     let mut all = vec!["group", "reset", group, "--json"];
     all.extend(args);
-    let told = bed.run(&all).expect(0).json_lines().remove(0);
-    let offset = told["offsets"].as_array().unwrap().iter().find(|o| o["partition"] == json!(1)).unwrap();
-    assert_eq!(told["done"], json!(args.contains(&"--yes")));
+    let printed = bed.run(&all).expect(0).json_lines().remove(0);
+    let offset = printed["offsets"].as_array().unwrap().iter().find(|o| o["partition"] == json!(1)).unwrap();
+    assert_eq!(printed["done"], json!(args.contains(&"--yes")));
     (offset["from"].clone(), offset["to"].clone(), offset["cut"] == json!(true))
 }
 
@@ -92,11 +92,11 @@ fn settings_are_described_and_changed() {
         bed.run(&args)
     };
     let change = ["--set", "retention.ms=77000", "--append", "cleanup.policy=compact"];
-    let told = alter(&change).expect(0);
-    assert_eq!(row(&told.stdout, &["retention.ms"])[2..], ["set", "to", "77000"], "{}", told.stdout);
-    assert_eq!(row(&told.stdout, &["cleanup.policy", "delete"])[2..], ["add", "compact"], "{}", told.stdout);
-    says(&told, &[&format!("nothing of topic \"{topic}\" was changed; --yes does it")]);
-    assert!(!described(&[]).contains("retention.ms"), "it was only told");
+    let printed = alter(&change).expect(0);
+    assert_eq!(row(&printed.stdout, &["retention.ms"])[2..], ["set", "to", "77000"], "{}", printed.stdout);
+    assert_eq!(row(&printed.stdout, &["cleanup.policy", "delete"])[2..], ["add", "compact"], "{}", printed.stdout);
+    says(&printed, &[&format!("nothing of topic \"{topic}\" was changed; --yes does it")]);
+    assert!(!described(&[]).contains("retention.ms"), "a dry run");
     alter(&[&change[..], &["--yes"]].concat()).expect(0);
     // A real broker shows it a moment later.
     let shown = until(|| Some(described(&[])).filter(|text| text.contains("retention.ms"))).unwrap();
@@ -117,7 +117,7 @@ fn settings_are_described_and_changed() {
 }
 
 #[test]
-fn offsets_of_a_group_are_reset_only_when_that_is_said() {
+fn offsets_of_a_group_are_reset_only_with_yes() {
     let mut bed = Bed::new();
     let (topic, group) = (topic(&mut bed), bed.name("g"));
     bed.run(&["consume", &topic, "--group", &group, "--max", "4"]).expect(0);
@@ -130,12 +130,12 @@ fn offsets_of_a_group_are_reset_only_when_that_is_said() {
         "all that it has committed, as it is still there"
     );
 
-    let told = bed.run(&["group", "reset", &group, "--to", "9"]).expect(0);
-    assert_eq!(row(&told.stdout, &[&topic, "1"]), [&topic, "1", "4", "9", "+5", "1"]);
-    says(&told, &["nothing was changed; --yes does it"]);
-    let told = bed.run(&["group", "reset", &group, "--to", "77", "--yes"]).expect(0);
-    assert_eq!(row(&told.stdout, &[&topic, "1"])[3], "10", "{}", told.stdout);
-    says(&told, &["the offset is outside the log, and becomes its nearest end", "/1 (from 0 to 10)"]);
+    let printed = bed.run(&["group", "reset", &group, "--to", "9"]).expect(0);
+    assert_eq!(row(&printed.stdout, &[&topic, "1"]), [&topic, "1", "4", "9", "+5", "1"]);
+    says(&printed, &["nothing was changed; --yes does it"]);
+    let printed = bed.run(&["group", "reset", &group, "--to", "77", "--yes"]).expect(0);
+    assert_eq!(row(&printed.stdout, &[&topic, "1"])[3], "10", "{}", printed.stdout);
+    says(&printed, &["the offset is outside the log, and becomes its nearest end", "/1 (from 0 to 10)"]);
     assert_eq!(reset(&bed, &group, &["--shift", "-3", "--yes"]), (json!(10), json!(7), false));
     assert_eq!(reset(&bed, &group, &["--to", "2100-01-01T00:00:00Z", "--yes"]), (json!(7), json!(10), false));
     assert_eq!(reset(&bed, &group, &["--to", "2000-01-01T00:00:00Z", "--yes"]), (json!(10), json!(0), false));
@@ -162,8 +162,8 @@ fn nothing_of_a_group_is_changed_under_its_members() {
     member.line(|l| l.ends_with('9'));
     let refused = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic, "--yes"]).expect(6);
     says(&refused, &["it has 1 member (ailurus at ", "stop it first"]);
-    let told = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic]).expect(0);
-    says(&told, &["nothing was changed", "has members (1): --yes is refused until they have stopped"]);
+    let printed = bed.run(&["group", "reset", &group, "--to", "0", "--topic", &topic]).expect(0);
+    says(&printed, &["nothing was changed", "has members (1): --yes is refused until they have stopped"]);
     for args in [&["group", "delete", &group][..], &["group", "delete-offsets", &group, "--topic", &topic]] {
         says(&bed.run(args).expect(0), &["nothing was deleted", "--yes is refused until they have stopped"]);
     }
@@ -190,7 +190,7 @@ fn nothing_of_a_group_is_changed_under_its_members() {
 }
 
 #[test]
-fn records_are_deleted_only_when_that_is_said() {
+fn records_are_deleted_only_with_yes() {
     let mut bed = Bed::new();
     let topic = topic(&mut bed);
     let delete = |before: &str, more: &[&str]| {
@@ -202,9 +202,9 @@ fn records_are_deleted_only_when_that_is_said() {
         let described = bed.run(&["topic", "describe", &topic, "--json"]).expect(0).json_lines().remove(0);
         described["partitions"][1]["firstOffset"].as_i64().unwrap()
     };
-    let told = delete("4", &[]);
-    assert_eq!(row(&told.stdout, &["1"]), ["1", "0", "4", "10"]);
-    says(&told, &["nothing was deleted; --yes does it"]);
+    let printed = delete("4", &[]);
+    assert_eq!(row(&printed.stdout, &["1"]), ["1", "0", "4", "10"]);
+    says(&printed, &["nothing was deleted; --yes does it"]);
     assert_eq!(first(), 0);
     let done = delete("4", &["--yes", "--json"]).json_lines().remove(0);
     assert_eq!(done["partitions"], json!([{"partition": 1, "first": 0, "before": 4, "end": 10}]));
@@ -228,8 +228,8 @@ fn the_cluster_and_its_apis_are_described() {
     assert_eq!(row(&text, &["KEY"]), ["KEY", "API", "BROKER", "CLIENT", "USED"]);
     assert_eq!(row(&text, &["3", "Metadata"])[3], "4-12");
     let id = cluster["brokers"][0]["id"].to_string();
-    let told = bed.run(&["cluster", "api-versions", "--broker", &id, "--json"]).expect(0).json_lines().remove(0);
-    let api = told[0]["apis"].as_array().unwrap().iter().find(|a| a["key"] == json!(47)).unwrap();
+    let printed = bed.run(&["cluster", "api-versions", "--broker", &id, "--json"]).expect(0).json_lines().remove(0);
+    let api = printed[0]["apis"].as_array().unwrap().iter().find(|a| a["key"] == json!(47)).unwrap();
     assert_eq!((&api["name"], &api["used"]), (&json!("OffsetDelete"), &json!(0)));
     says(&bed.run(&["cluster", "api-versions", "--broker", "777"]).expect(3), &["no such broker"]);
 }
@@ -320,14 +320,14 @@ fn a_partition_without_a_leader_is_named_and_the_others_are_served() {
     let (_broker, bed, topic) = without_a_leader(&runtime);
     let group = bed.name("g");
     // Whatever is waited for would take longer than a test may.
-    let ask = |args: &[&str], code| {
+    let run = |args: &[&str], code| {
         let mut command = bed.command(args);
         command.envs([("REDPANDA_REQUEST_TIMEOUT", "600000"), ("REDPANDA_DELIVERY_TIMEOUT", "700000")]);
         support::run(command, b"").expect(code)
     };
     let no_leader = format!("{topic}/2 has no leader; its one replica is on broker 2: start that");
 
-    let described = ask(&["group", "describe", &group], 1);
+    let described = run(&["group", "describe", &group], 1);
     says(&described, &[&no_leader]);
     assert_eq!(row(&described.stdout, &[&topic, "1"])[2..5], ["0", "2", "2"]);
     assert_eq!(row(&described.stdout, &[&topic, "2"])[2..5], ["0", "-", "-"]);
@@ -337,27 +337,27 @@ fn a_partition_without_a_leader_is_named_and_the_others_are_served() {
         described.stdout
     );
 
-    says(&ask(&["topic", "describe", &topic], 1), &[&no_leader]);
-    ask(&["group", "reset", &group, "--topic", &format!("{topic}:0"), "--to", "latest", "--yes"], 0);
+    says(&run(&["topic", "describe", &topic], 1), &[&no_leader]);
+    run(&["group", "reset", &group, "--topic", &format!("{topic}:0"), "--to", "latest", "--yes"], 0);
     says(
-        &ask(&["group", "reset", &group, "--to", "latest", "--yes"], 5),
+        &run(&["group", "reset", &group, "--to", "latest", "--yes"], 5),
         &["nothing was changed", "--topic", &no_leader],
     );
-    says(&ask(&["records", "delete", &topic, "--before", "1"], 5), &["choose others with --partition", &no_leader]);
+    says(&run(&["records", "delete", &topic, "--before", "1"], 5), &["choose others with --partition", &no_leader]);
 
     for as_member in [&[][..], &["--group", &bed.name("h")]] {
-        let read = ask(&[&["consume", &topic, "--exit-at-end"], as_member].concat(), 1);
+        let read = run(&[&["consume", &topic, "--exit-at-end"], as_member].concat(), 1);
         assert_eq!(read.stdout.lines().count(), 4, "{}", read.stdout);
         says(&read, &[&no_leader]);
     }
 
-    let health = ask(&["health"], 1);
+    let health = run(&["health"], 1);
     let says_offline = format!("1 of the 3 partitions of topic \"{topic}\" has no leader (2)");
     says(&health, &[&says_offline, &format!("group \"{group}\"")]);
 }
 
 #[test]
-fn the_embedded_broker_says_where_it_listens_and_what_clients_are_told() {
+fn the_embedded_broker_prints_its_addresses() {
     let dir = tempfile::TempDir::new().unwrap();
     let start = |args: &[&str]| {
         let mut command = support::command(dir.path());
@@ -367,8 +367,8 @@ fn the_embedded_broker_says_where_it_listens_and_what_clients_are_told() {
     let broker = start(&["--listen", "0.0.0.0:0", "--advertise", "localhost"]);
     let listening = broker.line(|l| l.starts_with("listening on "));
     let port = listening.strip_prefix("listening on 0.0.0.0:").expect(&listening).to_owned();
-    let told = broker.line(|l| l.starts_with("clients are told"));
-    assert_eq!(told, format!("clients are told to connect to localhost:{port}"));
+    let printed = broker.line(|l| l.starts_with("clients connect"));
+    assert_eq!(printed, format!("clients connect to localhost:{port}"));
     let bed = Bed::of(format!("127.0.0.1:{port}"));
     let described = bed.run(&["cluster", "describe"]).expect(0).stdout;
     assert!(described.contains(&format!("localhost:{port}")), "{described}");

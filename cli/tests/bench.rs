@@ -20,7 +20,7 @@ const VALUES: &str = "{\"value\":1}\n{\"value\":22}\n";
 
 fn bench(bed: &Bed, args: &[&str]) -> Value {
     let ended = run(command(bed, args, VALUES), b"").expect(0);
-    assert!(ended.stderr.contains("linger"), "the settings are told: {}", ended.stderr);
+    assert!(ended.stderr.contains("linger"), "the settings are printed: {}", ended.stderr);
     let mut lines = ended.json_lines();
     assert_eq!(lines.len(), 1);
     lines.remove(0)

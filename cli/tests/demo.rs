@@ -17,7 +17,7 @@ fn clean(report: &Value, orders: u64) {
     for number in ["duplicates", "rebalances", "throughput_per_s", "publish_per_s", "p50_ms", "p99_ms"] {
         assert!(report[number].is_number(), "{number}: {report}");
     }
-    assert!(report["rebalances"].as_u64().unwrap() >= 4, "two groups, each shared out anew: {report}");
+    assert!(report["rebalances"].as_u64().unwrap() >= 4, "two groups, each with a rebalance after the kill: {report}");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn it_ends_by_itself_when_the_broker_hangs() {
 }
 
 #[test]
-fn for_people_it_tells_the_phases() {
+fn phases_are_printed_for_people() {
     let dir = TempDir::new().unwrap();
     let mut demo = command(dir.path());
     demo.args(["demo", "--orders", "20"]);

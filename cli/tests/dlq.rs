@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ailurus_broker::{Broker, BrokerConfig, Fault, RequestInfo};
 use base64::Engine;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ impl Letters {
         Self { bed, topic, dlq }
     }
 
-    /// Writes a letter into partition 0, as the record at `offset` of the topic's last partition failed.
+    /// Writes a dead letter to partition 0.
     fn letter(&self, key: &str, value: &str, error: &str, more: &[&str]) {
         self.letter_of(&self.topic, key, value, error, more);
     }
@@ -38,7 +40,7 @@ impl Letters {
             "tenant=paris".to_owned(),
             "traceparent=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         ];
-        let said = [
+        let dlq_headers = [
             format!("dlq-error={error}"),
             format!("dlq-topic={origin}"),
             "dlq-partition=0".to_owned(),
@@ -55,7 +57,7 @@ impl Letters {
         for header in headers.iter().map(String::as_str).chain(before.copied()) {
             args.extend(["--header", header]);
         }
-        for header in said.iter().map(String::as_str).chain(after.copied()) {
+        for header in dlq_headers.iter().map(String::as_str).chain(after.copied()) {
             args.extend(["--header", header]);
         }
         self.bed.feed(&args, format!("{value}\n").as_bytes()).expect(0);
@@ -160,7 +162,7 @@ fn a_letter_is_shown_in_full() {
         assert_eq!(letters.run("show", &args).expect(0).json_lines().len(), count, "{filter:?}");
     }
     let none = letters.run("show", &["--before", "2026-01-31T12:00:05Z"]).expect(0);
-    assert!(none.stderr.contains("no dead letter that fits"), "{}", none.stderr);
+    assert!(none.stderr.contains("no dead letter that matches"), "{}", none.stderr);
     // A place as everything prints it, with or without the topic beside it.
     let first = letters.run("show", &["--last", "1"]).expect(0).stdout;
     let place = first.split_whitespace().next().unwrap();
@@ -183,12 +185,12 @@ fn a_record_is_replayed_once_and_as_it_was() {
     let dry = letters.run("replay", &["--error", "boom"]).expect(0);
     assert_eq!(dry.stdout.lines().count(), 4);
     assert!(dry.stdout.starts_with(&format!("{}/0@0 would be replayed to {}", letters.dlq, letters.topic)));
-    assert!(dry.stderr.contains("4 letters") && dry.stderr.contains("--yes does it"), "{}", dry.stderr);
-    assert_eq!(letters.replayed(), Vec::<Value>::new(), "only told");
+    assert!(dry.stderr.contains("4 dead letters") && dry.stderr.contains("--yes does it"), "{}", dry.stderr);
+    assert_eq!(letters.replayed(), Vec::<Value>::new(), "a dry run");
     assert_eq!(letters.counts(), [5, 5, 0, 0]);
 
     let done = letters.run("replay", &["--error", "boom", "--yes", "--json"]).expect(0);
-    assert!(done.stderr.contains("4 letters") && done.stderr.contains("replayed"), "{}", done.stderr);
+    assert!(done.stderr.contains("4 dead letters") && done.stderr.contains("replayed"), "{}", done.stderr);
     assert!(done.json_lines().iter().all(|l| l["outcome"] == "replayed"));
     let places: Vec<_> = done.json_lines().iter().map(|l| l["toOffset"].as_i64().unwrap()).collect();
     let records = letters.replayed();
@@ -231,10 +233,9 @@ fn what_would_go_round_or_is_not_whole_is_refused() {
     letters.letter_of(&letters.dlq, "dead", "v", "boom", &[]);
     letters.letter_of("cli-test-nobody-made-this", "gone", "v", "boom", &[]);
     let done = letters.run("replay", &["--yes", "--json"]).expect(1);
-    assert!(done.stderr.contains("1 letter of") && done.stderr.contains("5 refused"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 dead letter of") && done.stderr.contains("5 refused"), "{}", done.stderr);
     let why: Vec<_> = done.json_lines().iter().filter_map(|l| l["why"].as_str().map(str::to_owned)).collect();
-    let expected =
-        ["--max-replays is 3", "can't be read", "not where it was any more", "dead-letter topic", "does not exist"];
+    let expected = ["--max-replays is 3", "can't be read", "no longer exists", "dead-letter topic", "does not exist"];
     assert_eq!(why.len(), expected.len(), "{why:?}");
     for (why, text) in why.iter().zip(expected) {
         assert!(why.contains(text), "{why:?} without {text:?}");
@@ -311,7 +312,7 @@ fn what_a_letter_lacks_is_read_where_its_record_was() {
     letters.letter("left out", "left out", "boom", &left_out);
     letters.letter("another record", "v", "boom", &["dlq-offset=0", "dlq-left-out=value"]);
     let done = letters.run("replay", &["--yes"]).expect(1);
-    assert!(done.stderr.contains("1 letter of") && done.stderr.contains("1 refused"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 dead letter of") && done.stderr.contains("1 refused"), "{}", done.stderr);
     let records = letters.replayed();
     assert_eq!(records.len(), 2);
     assert_eq!((&records[1]["key"], &records[1]["value"]), (&json!("k"), &json!("whole")));
@@ -329,12 +330,12 @@ fn letters_are_discarded_and_then_deleted() {
     assert_eq!(
         dry.stdout,
         format!(
-            "{0}/0: 1 letter would be discarded, at offsets 0: not replayed any more\n\
+            "{0}/0: 1 dead letter would be discarded, at offsets 0: not replayed any more\n\
              {0}/0: all records from offset 0 to 0 would be deleted for good\n",
             letters.dlq
         )
     );
-    assert_eq!(letters.counts(), [4, 4, 0, 0], "only told");
+    assert_eq!(letters.counts(), [4, 4, 0, 0], "a dry run");
     letters.run("discard", &["--key", "k2", "--yes"]).expect(0);
     assert_eq!(letters.counts(), [4, 3, 0, 1]);
     letters.run("discard", &["--key", "k0", "--delete", "--yes"]).expect(0);
@@ -362,9 +363,9 @@ fn a_second_command_on_the_same_topic_is_refused() {
     });
     assert!(joined.is_some());
     let refused = letters.run("replay", &["--yes"]).expect(6);
-    assert!(refused.stderr.contains("another command works off"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("another command works on"), "{}", refused.stderr);
     assert_eq!(letters.replayed(), Vec::<Value>::new());
-    letters.run("replay", &[]).expect(0); // telling needs no place in the group
+    letters.run("replay", &[]).expect(0); // a dry run needs no lock
     other.signal(Signal::SIGINT);
     other.end().expect(0);
     letters.run("replay", &["--yes"]).expect(0);
@@ -432,4 +433,31 @@ fn a_record_that_fails_again_and_again_is_not_replayed_for_ever() {
         subscription.shutdown().await.unwrap();
         client.close().await;
     });
+}
+
+#[test]
+fn an_outage_during_a_replay_is_reported_once() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
+    let mut bed = Bed::of(broker.bootstrap());
+    let (topic, dlq) = (bed.topic("orders", 1), bed.topic("orders.dlq", 1));
+    let letters = Letters { bed, topic, dlq };
+    letters.letter("k", "v", "boom", &[]);
+    // From the replay's first record on, no request gets a response.
+    let is_out = AtomicBool::new(false);
+    broker.set_hook(move |request: &RequestInfo<'_>| {
+        if request.api_key == 0 {
+            is_out.store(true, Ordering::Relaxed);
+        }
+        is_out.load(Ordering::Relaxed).then_some(Fault::DelayResponse(DEADLINE * 10))
+    });
+    let mut replay = letters.bed.command(&["dlq", "replay", &letters.dlq, "--yes"]);
+    replay.envs([("REDPANDA_REQUEST_TIMEOUT", "1000"), ("REDPANDA_DELIVERY_TIMEOUT", "3000")]);
+    let ended = support::run(replay, b"").expect(5);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    let errors: Vec<_> = lines.iter().filter(|l| l.starts_with("error: ")).collect();
+    assert!(matches!(errors[..], [e] if e.contains(&format!("replaying {}/0@0", letters.dlq))), "{}", ended.stderr);
+    assert!(lines.iter().any(|l| l.starts_with("0 dead letters")), "{}", ended.stderr);
+    let reading = lines.iter().filter(|l| l.contains("can't be read from")).count();
+    assert!(reading <= 1, "{}", ended.stderr);
 }

@@ -1,4 +1,4 @@
-//! What the command says, and with which exit code, when something is wrong.
+//! Error texts and exit codes of the command.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -71,7 +71,7 @@ fn a_setting_that_is_not_allowed_is_named_with_its_value() {
 }
 
 #[test]
-fn the_file_with_settings_counts_and_its_errors_are_told() {
+fn the_file_with_settings_counts_and_has_errors() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join(".env"), "REDPANDA_HEARTBEAT_INTERVAL=-1\n").unwrap();
     let mut list = command(dir.path());
@@ -146,7 +146,7 @@ fn options_that_do_not_fit_are_usage_errors() {
 }
 
 #[test]
-fn help_tells_exit_codes_and_examples() {
+fn help_has_exit_codes_and_examples() {
     let help = alone(&["--help"], &[]).expect(0).stdout;
     for text in ["Exit codes:", "Examples:", "--brokers", "REDPANDA_BROKERS"] {
         assert!(help.contains(text), "{help}");

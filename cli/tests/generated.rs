@@ -1,4 +1,4 @@
-//! What is generated from the command line's own description: completions and manual pages. No broker is needed.
+//! Completions and manual pages, which are generated from the command line's description. No broker is needed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,7 +1,7 @@
-//! A broken network or broker: a proxy changes bytes of a broker's answers, and every command goes through it. None panics, none
-//! hangs, none shows a record that nobody wrote, and none takes memory for what a broken length claims.
+//! A broken network or broker: a proxy changes bytes of a broker's responses to every command. No command panics or hangs, shows a
+//! record that was not written, or takes memory for a broken length.
 //!
-//! `AILURUS_HOSTILE_SEEDS` says how many seeds are run, `AILURUS_HOSTILE_SEED` runs one.
+//! `AILURUS_HOSTILE_SEEDS` is the number of seeds, `AILURUS_HOSTILE_SEED` runs one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -22,11 +22,11 @@ use support::{Bed, DEADLINE, Ended, Process, until};
 const RECORDS: usize = 400;
 /// One byte in so many is changed.
 const RATES: [u64; 3] = [1_000, 4_000, 15_000];
-/// A command that reads on and on, for the end of a log that is not there, is asked to end after this time.
+/// Time after which a command that still reads, to an end that does not exist, gets a signal.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long `serve` runs.
+/// Time for which `serve` runs.
 const SERVING: Duration = Duration::from_secs(6);
-/// How much more memory a command may take than the same commands on a sound broker, in KiB.
+/// Memory that a command may take beyond the same commands on a sound broker, in KiB.
 const MORE: u64 = 100 << 10;
 
 /// Numbers by chance (SplitMix64).
@@ -46,17 +46,17 @@ impl Chance {
     }
 }
 
-/// What goes through the proxies of a seed.
+/// State of the proxies of a seed.
 struct Line {
     seed: u64,
     rate: u64,
-    /// Where brokers say that they are, and what clients are told instead.
+    /// Advertised addresses of brokers, and those of the proxies, which replace them.
     names: Vec<(Vec<u8>, Vec<u8>)>,
     connections: AtomicU64,
     changed: AtomicU64,
 }
 
-/// As it stands in a broker's answer: its host and its port.
+/// Returns a host and a port as in a broker's response.
 fn name(host: &str, port: u16) -> Vec<u8> {
     [host.as_bytes(), &i32::from(port).to_be_bytes()].concat()
 }
@@ -87,7 +87,7 @@ fn proxies(brokers: &str, seed: u64, rate: u64) -> (String, Arc<Line>) {
                 });
                 let line = Arc::clone(&line);
                 thread::spawn(move || {
-                    let _ = line.answers(&mut down.0, &mut down.1, number);
+                    let _ = line.forward_responses(&mut down.0, &mut down.1, number);
                     let _ = down.1.shutdown(Shutdown::Both);
                     let _ = down.0.shutdown(Shutdown::Both);
                 });
@@ -98,8 +98,8 @@ fn proxies(brokers: &str, seed: u64, rate: u64) -> (String, Arc<Line>) {
 }
 
 impl Line {
-    /// Passes on a connection's answers.
-    fn answers(&self, from: &mut TcpStream, to: &mut TcpStream, number: u64) -> std::io::Result<()> {
+    /// Forwards a connection's responses.
+    fn forward_responses(&self, from: &mut TcpStream, to: &mut TcpStream, number: u64) -> std::io::Result<()> {
         let mut chance = Chance(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut gap = chance.below(2 * self.rate);
         loop {
@@ -108,9 +108,9 @@ impl Line {
             let len = u32::from_be_bytes(frame[..].try_into().unwrap()) as usize;
             frame.resize(4 + len, 0);
             from.read_exact(&mut frame[4..])?;
-            for (theirs, ours) in &self.names {
-                let at: Vec<_> = (4..frame.len()).filter(|at| frame[*at..].starts_with(theirs)).collect();
-                at.into_iter().for_each(|at| frame[at..at + ours.len()].copy_from_slice(ours));
+            for (advertised, replacement) in &self.names {
+                let at: Vec<_> = (4..frame.len()).filter(|at| frame[*at..].starts_with(advertised)).collect();
+                at.into_iter().for_each(|at| frame[at..at + replacement.len()].copy_from_slice(replacement));
             }
             let mut at = gap;
             while at < frame.len() as u64 {
@@ -131,7 +131,7 @@ fn record(i: usize) -> String {
     format!("record-{i}-{text}")
 }
 
-/// What `consume` shows of a record is where it is, its key and its value.
+/// Returns the value in a line of `consume`, which is behind position and key.
 fn value(line: &str) -> &str {
     line.rsplit('\t').next().unwrap_or(line)
 }
@@ -140,12 +140,12 @@ fn records() -> BTreeSet<String> {
     (0..RECORDS).map(record).collect()
 }
 
-/// How a command ended.
+/// Result of a command.
 struct Run {
     ended: Ended,
-    /// Whether it read on and had to be asked to end.
-    asked: bool,
-    /// The most memory that it took, in KiB.
+    /// True if it got a signal to end.
+    signalled: bool,
+    /// Peak memory, in KiB.
     memory: u64,
 }
 
@@ -158,20 +158,20 @@ fn finish(mut command: Command, args: &[&str], input: &str) -> Run {
     process.write(input);
     process.close_stdin();
     let begun = Instant::now();
-    let (mut asked, mut memory) = (false, 0);
+    let (mut signalled, mut memory) = (false, 0);
     while !process.has_ended() {
         assert!(begun.elapsed() < DEADLINE, "{args:?} did not end");
-        if !asked && begun.elapsed() > PATIENCE {
+        if !signalled && begun.elapsed() > PATIENCE {
             process.signal(Signal::SIGINT);
-            asked = true;
+            signalled = true;
         }
         memory = memory.max(process.peak_memory());
         thread::park_timeout(Duration::from_millis(5));
     }
-    Run { ended: process.end(), asked, memory }
+    Run { ended: process.end(), signalled, memory }
 }
 
-/// Runs `serve`, whose pages are asked for all the time, for some seconds or until it has ended by itself.
+/// Runs `serve` under requests for some seconds, or until it has ended by itself.
 fn serve(command: Command, args: &[&str]) -> Run {
     const PAGES: [&str; 5] = ["/", "/health/live", "/health/ready", "/health/redpanda", "/metrics"];
     let (mut command, begun) = (command, Instant::now());
@@ -179,38 +179,38 @@ fn serve(command: Command, args: &[&str]) -> Run {
     let mut process = Process::spawn(command);
     let line = process.line(|l| l.starts_with("http://"));
     let address = line.trim_start_matches("http://").split('/').next().unwrap().to_owned();
-    let (mut answers, mut memory) = (0, 0);
+    let (mut responses, mut memory) = (0, 0);
     for page in PAGES.iter().cycle() {
         if begun.elapsed() > SERVING || process.has_ended() {
             break;
         }
-        answers += u32::from(get(&address, page).is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")));
+        responses += u32::from(get(&address, page).is_ok_and(|response| response.starts_with("HTTP/1.1 ")));
         memory = memory.max(process.peak_memory());
         thread::park_timeout(Duration::from_millis(20));
     }
-    // What the peer answers may end it before the first page is asked for.
+    // A broken response may end it before the first request.
     let has_ended = process.has_ended();
-    assert!(answers > 0 || has_ended, "{args:?} answered nothing");
+    assert!(responses > 0 || has_ended, "{args:?} sent no response");
     if !has_ended {
         process.signal(Signal::SIGTERM);
     }
-    Run { ended: process.end(), asked: true, memory }
+    Run { ended: process.end(), signalled: true, memory }
 }
 
 fn get(address: &str, page: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(stream, "GET {page} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 /// Writes a dead letter of each of our records, which says that it failed in the first partition of `origin`.
 fn write_letters(bed: &Bed, letters: &str, origin: &str, input: &str) {
-    let said = ["dlq-error=boom".into(), format!("dlq-topic={origin}"), "dlq-partition=0".into()];
+    let headers_of = ["dlq-error=boom".into(), format!("dlq-topic={origin}"), "dlq-partition=0".into()];
     let more = ["dlq-offset=1", "dlq-timestamp=1234567", "dlq-group=g", "dlq-attempts=4"].map(str::to_owned);
-    let headers: Vec<_> = said.iter().chain(&more).flat_map(|header| ["--header", header]).collect();
+    let headers: Vec<_> = headers_of.iter().chain(&more).flat_map(|header| ["--header", header]).collect();
     bed.feed(&[&["produce", letters], &headers[..]].concat(), input.as_bytes()).expect(0);
 }
 
@@ -286,12 +286,12 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
             .collect();
         running.into_iter().map(|run| run.join().unwrap()).collect()
     });
-    for (args, Run { ended, asked, .. }) in commands.iter().zip(&outcomes) {
+    for (args, Run { ended, signalled, .. }) in commands.iter().zip(&outcomes) {
         assert_sound(ended, args, again);
         assert!(ended.code != 2, "{args:?} is wrong: {}", ended.stderr);
         *codes.entry(ended.code).or_default() += 1;
         let reads_on = ["consume", "dlq", "serve"].contains(&args[0]);
-        assert!(!asked || reads_on, "{args:?} had to be asked to end: {again}\n{}", ended.stderr);
+        assert!(!signalled || reads_on, "{args:?} needed a signal to end: {again}\n{}", ended.stderr);
         if args[0] == "consume" {
             for line in ended.stdout.lines() {
                 assert!(known.contains(value(line)), "{args:?} shows what nobody wrote: {line:?}: {again}");
@@ -303,7 +303,7 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         let there = values(sound, topic, &known, again);
         if code_of(args) == Some(0) {
             let distinct = there.iter().collect::<BTreeSet<_>>().len();
-            assert_eq!((there.len(), distinct), (RECORDS, RECORDS), "{args:?} said that all is written: {again}");
+            assert_eq!((there.len(), distinct), (RECORDS, RECORDS), "{args:?} reported that all is written: {again}");
         }
     }
     // What the broken line kept back is replayed over a sound one, when the member that could not leave is out of the group.

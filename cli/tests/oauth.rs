@@ -18,12 +18,12 @@ use tempfile::TempDir;
 const TOKEN: &str = "t0ken-of-the-shop";
 const SECRET: &str = "s3cret/of the+shop_1.*~";
 
-/// A token endpoint that knows one client; its URL, and how often it was asked.
+/// A token endpoint that knows one client; its URL, and the number of requests.
 fn endpoint() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/oauth/token?realm=x", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
@@ -56,7 +56,7 @@ fn endpoint() -> (String, Arc<AtomicUsize>) {
             write!(stream.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: {size}\r\n\r\n{json}").unwrap();
         }
     });
-    (url, asked)
+    (url, requests)
 }
 
 /// Runs with tokens of this endpoint, logging everything; what is secret must not be in it.
@@ -86,11 +86,11 @@ async fn a_token_of_an_endpoint_lets_in() {
     let broker = Broker::start(BrokerConfig::default().nodes(2).sasl(sasl)).await.unwrap();
     broker.create_topic("orders", 1).unwrap();
     let brokers = broker.bootstrap();
-    let (url, asked) = endpoint();
+    let (url, requests) = endpoint();
     let ended = list(&brokers, &url, SECRET).expect(0);
     assert!(ended.stdout.contains("orders"), "{}", ended.stdout);
     assert!(ended.stderr.contains("logged in"), "it logs everything: {}", ended.stderr);
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "one token for all connections");
+    assert_eq!(requests.load(Ordering::Relaxed), 1, "one token for all connections");
 
     let ended = list(&brokers, &url, "another-secret").expect(6);
     let refused = "the endpoint refused client \"my-shop\" with 401 Unauthorized: invalid_client (who are you?)";

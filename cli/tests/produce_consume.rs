@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{Bed, Process};
 
-/// What stands in a record, beside where it stands.
+/// Key and value of a record, without its position.
 fn contents(records: &[Value]) -> Vec<(Value, Value)> {
     let mut all: Vec<_> = records.iter().map(|r| (r["key"].clone(), r["value"].clone())).collect();
     all.sort_by_key(|(k, v)| (k.to_string(), v.to_string()));
@@ -87,14 +87,14 @@ fn empty_lines_are_counted_or_sent_and_tombstones_can_be_written() {
         let ended = bed.feed(&[&["produce", &topic], more].concat(), input.as_bytes());
         ended.stderr.lines().last().unwrap().to_owned()
     };
-    let said = produce(&[], "a\n\n\r\nb\n");
-    assert!(said.starts_with("2 records") && said.ends_with("2 empty lines skipped, 0 failed"), "{said}");
-    let said = produce(&["--empty", "send", "--key", "k"], "\n");
-    assert!(said.starts_with("1 records") && said.ends_with("records/s, 0 failed"), "{said}");
+    let text = produce(&[], "a\n\n\r\nb\n");
+    assert!(text.starts_with("2 records") && text.ends_with("2 empty lines skipped, 0 failed"), "{text}");
+    let text = produce(&["--empty", "send", "--key", "k"], "\n");
+    assert!(text.starts_with("1 records") && text.ends_with("records/s, 0 failed"), "{text}");
     produce(&["--empty", "tombstone", "--key-separator", "::"], "k1::\nk2::v::w\n");
     produce(&["--key-separator", ":"], "k3:\n");
-    let said = produce(&["--key-separator", ":"], "none\n");
-    assert!(said.ends_with("1 failed"), "{said}");
+    let text = produce(&["--key-separator", ":"], "none\n");
+    assert!(text.ends_with("1 failed"), "{text}");
     let text = bed.run(&["consume", &topic, "--exit-at-end"]).expect(0).stdout;
     let lines = ["(null)\ta", "(null)\tb", "k\t", "k1\t(null)", "k2\tv::w", "k3\t"];
     let lines: String = lines.iter().enumerate().map(|(i, line)| format!("{topic}/0@{i}\t{line}\n")).collect();
@@ -102,14 +102,14 @@ fn empty_lines_are_counted_or_sent_and_tombstones_can_be_written() {
 }
 
 #[test]
-fn a_topic_is_created_only_where_that_was_asked_for() {
+fn a_topic_is_created_only_with_the_option() {
     let bed = Bed::embedded();
     let ended = bed.feed(&["produce", "mistyped"], b"x\n").expect(3);
     assert!(ended.stderr.contains("--create lets the broker create the topic"), "{}", ended.stderr);
     assert!(!bed.run(&["topic", "list"]).expect(0).stdout.contains("mistyped"));
     let ended = bed.feed(&["produce", "meant", "--create"], b"x\n").expect(0);
-    let said = "the topic did not exist and was created with the broker's defaults topic=meant partitions=";
-    assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+    let text = "the topic did not exist and was created with the broker's defaults topic=meant partitions=";
+    assert_eq!(ended.stderr.matches(text).count(), 1, "{}", ended.stderr);
     let ended = bed.feed(&["produce", "meant", "--create"], b"x\n").expect(0);
     assert!(!ended.stderr.contains("created"), "{}", ended.stderr);
     let mut command = bed.command(&["produce", "by-setting"]);
@@ -210,8 +210,8 @@ fn an_end_that_waits_for_a_broker_that_hangs_says_so_and_a_second_signal_ends_it
             process.write(&format!("{}\n", "x".repeat(999)).repeat(8000));
         }
         process.signal(Signal::SIGINT);
-        let said = process.error_line(|line| line.starts_with("waiting for "));
-        assert!(said.ends_with("; a second signal ends it at once"), "{said}");
+        let text = process.error_line(|line| line.starts_with("waiting for "));
+        assert!(text.ends_with("; a second signal ends it at once"), "{text}");
         process.signal(Signal::SIGINT);
         let ended = process.end().expect(130);
         assert!(ended.stderr.ends_with("ended at once by signal number 2\n"), "{}", ended.stderr);
@@ -231,8 +231,8 @@ fn from_says_where_to_begin() {
     assert_eq!(values("7"), ["7", "8", "9"]);
     assert_eq!(values("100"), [] as [&str; 0]);
     let ended = bed.run(&["consume", &topic, "--from", "100", "--exit-at-end"]).expect(0);
-    let said = format!("offset 100 is beyond the end, where reading begins, of {topic}/0 (ends at 10)\n");
-    assert_eq!(ended.stderr, said);
+    let text = format!("offset 100 is beyond the end, where reading begins, of {topic}/0 (ends at 10)\n");
+    assert_eq!(ended.stderr, text);
     assert_eq!(values("-1h").len(), 10);
     assert_eq!(values("2020-01-01").len(), 10);
     assert_eq!(values("1577836800000").len(), 10, "milliseconds since 1970");
@@ -320,7 +320,7 @@ fn large_records_are_written_where_an_option_and_their_topic_allow_it() {
     }
     let lines = bed.run(&["consume", &large, "--exit-at-end"]).expect(0).stdout;
     assert_eq!(lines.lines().map(|l| l.rsplit('\t').next().unwrap().len()).collect::<Vec<_>>(), [3_000_000; 2]);
-    // What a broker refuses is said once, and what to do about it.
+    // An error of a broker is printed once, with what to do.
     let small = bed.topic_with("small", 1, &["--config", "max.message.bytes=1000000"]);
     let ended = bed.feed(&["produce", &small, "--max-request-size", "5MB"], input.as_bytes()).expect(1);
     assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
@@ -345,7 +345,7 @@ fn a_line_is_sent_when_it_comes_not_when_input_ends() {
 }
 
 #[test]
-fn a_signal_before_the_end_that_was_asked_for_is_an_interruption() {
+fn a_signal_before_the_end_is_an_interruption() {
     let mut bed = Bed::new();
     let topic = bed.topic("interrupted", 1);
     bed.feed(&["produce", &topic], b"one\n").expect(0);

@@ -37,9 +37,9 @@ fn topics_are_created_listed_described_and_deleted() {
     assert!(again.stderr.contains("without the 7 partitions requested"), "{}", again.stderr);
     bed.run(&["topic", "create", &topic, "--if-not-exists", "--validate-only"]).expect(0);
 
-    let told = bed.run(&["topic", "delete", &topic]).expect(0);
-    assert_eq!(told.stdout, format!("would delete {topic} with 4 partitions and up to 2 records\n"));
-    assert!(told.stderr.contains("--yes does it"), "{}", told.stderr);
+    let dry_run = bed.run(&["topic", "delete", &topic]).expect(0);
+    assert_eq!(dry_run.stdout, format!("would delete {topic} with 4 partitions and up to 2 records\n"));
+    assert!(dry_run.stderr.contains("--yes does it"), "{}", dry_run.stderr);
     bed.run(&["topic", "describe", &topic]).expect(0);
     bed.run(&["topic", "delete", &topic, "--yes"]).expect(0);
     bed.run(&["topic", "delete", &topic]).expect(3);
@@ -222,7 +222,7 @@ fn a_place_is_understood_by_every_command_that_takes_one() {
 }
 
 #[test]
-fn what_does_not_exist_is_told_apart_from_a_wrong_option() {
+fn a_missing_topic_has_another_exit_code_than_a_wrong_option() {
     let mut bed = Bed::new();
     let (topic, group) = (bed.topic("there", 1), bed.name("g"));
     let beyond = format!("{topic}:7");

@@ -178,8 +178,8 @@ mod tests {
         let of = |kind| exit_of(&anyhow!(ailurus::Error::new(kind, "x")).context("deleting")).code();
         assert_eq!([of(ErrorKind::UnknownTopic), of(ErrorKind::Broker(69))], [3, 3]);
         assert_eq!(of(ErrorKind::TopicExists), 4);
-        let passing = [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Broker(5)];
-        assert_eq!(passing.map(of), [5; 4]);
+        let transient = [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Broker(5)];
+        assert_eq!(transient.map(of), [5; 4]);
         let refused = [ErrorKind::Authentication, ErrorKind::Authorization, ErrorKind::GroupMembership];
         assert_eq!(refused.map(of), [6; 3]);
         assert_eq!([of(ErrorKind::Broker(68)), of(ErrorKind::Unsupported)], [6, 6]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let cause =
             ailurus::Error::with_source(ErrorKind::Connect, "a:1 refused: no route", io::Error::other("no route"));
         assert_eq!(text(&anyhow!(cause).context("a:1 refused").context("reading")), "reading: a:1 refused: no route");

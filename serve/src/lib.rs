@@ -1,4 +1,4 @@
-//! What an application on [ailurus](https://docs.rs/ailurus) has around it, for the command `ailurus` and the example shop.
+//! The surroundings of an application on [ailurus](https://docs.rs/ailurus), for the command `ailurus` and the example shop.
 //!
 //! - [`http`]: health, the page and metrics over HTTP; [`page`] and [`metrics`] are what it sends;
 //! - [`signals`]: SIGINT and SIGTERM, which drain the application;

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
-/// A gauge that the application reads when it is asked for metrics, beside those of the library.
+/// A gauge of the application, which is read for each request, beside the metrics of the library.
 ///
 /// One of a name that the library has too is shown with the library's.
 #[derive(Debug, Clone, PartialEq)]

@@ -100,7 +100,7 @@ impl Endpoint {
             return Ok(cached.token.clone());
         }
         let response = tokio::time::timeout(TIMEOUT, self.request_token()).await;
-        let response = response.unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")));
+        let response = response.unwrap_or_else(|_| Err(anyhow!("no response within {TIMEOUT:?}")));
         match (response, cached.as_ref()) {
             (Ok(response), _) => {
                 // A token without a lifetime is requested each time.
@@ -131,7 +131,7 @@ impl Endpoint {
             let response = sender.send_request(self.request()?).await.context("the request failed")?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
-            let body = body.map_err(|e| anyhow!("the answer can't be read: {e}"))?.to_bytes();
+            let body = body.map_err(|e| anyhow!("the response can't be read: {e}"))?.to_bytes();
             self.read_response(status, &body)
         };
         // The connection may close while the exchange still reads the end of the response.
@@ -170,7 +170,7 @@ impl Endpoint {
     fn read_response(&self, status: StatusCode, body: &[u8]) -> anyhow::Result<TokenResponse> {
         if status == StatusCode::OK {
             // serde's error might quote the token.
-            return serde_json::from_slice(body).map_err(|_| anyhow!("the answer is no JSON with an access_token"));
+            return serde_json::from_slice(body).map_err(|_| anyhow!("the response is no JSON with an access_token"));
         }
         let client = &self.client.client_id;
         let hint =
@@ -185,7 +185,7 @@ impl Endpoint {
                 }
                 bail!("the endpoint refused client {client:?} with {status}: {text}; {hint}")
             }
-            Err(_) => bail!("the endpoint answered {status} to client {client:?}; is it a token endpoint?"),
+            Err(_) => bail!("the endpoint responded {status} to client {client:?}; is it a token endpoint?"),
         }
     }
 }

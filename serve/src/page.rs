@@ -163,7 +163,7 @@ fn brokers(all: &[BrokerHealth], controller: Option<i32>) -> Markup {
         table {
             thead { tr {
                 th scope="col" { "Broker" } th.name scope="col" { "Address" } th scope="col" { "State" }
-                th.n scope="col" { "Answers in" }
+                th.n scope="col" { "Latency" }
             } }
             tbody { @for b in all { tr {
                 th scope="row" { (or_dash(b.id)) }

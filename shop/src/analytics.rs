@@ -1,4 +1,4 @@
-//! Who counts orders.
+//! Figures about orders.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,8 +12,8 @@ use crate::{Money, Outcome, Received};
 
 /// Records what happens to orders.
 ///
-/// [`Store`](crate::Store) is one. Another must remember the event's id in the transaction that counts it; without that, an
-/// event that is delivered twice counts twice.
+/// [`Store`](crate::Store) implements it. An implementation has to write the event's id in the transaction that counts it:
+/// else an event that is delivered twice counts twice.
 ///
 /// ```
 /// use ailurus_shop::events::OrderStatus;
@@ -38,48 +38,47 @@ use crate::{Money, Outcome, Received};
 /// # }).unwrap();
 /// ```
 pub trait Analytics: Send + Sync + 'static {
-    /// Counts an event once. When this returns, it outlives a crash. Events of one order come one after the other, in the
-    /// order in which they were sent.
+    /// Counts an event once, durably. Events of one order come one after the other, in the order in which they were sent.
     ///
     /// # Errors
-    /// The event can't be counted, or the store failed; nothing was changed then. The record is retried and then written to
-    /// the dead letters.
+    /// If the event can't be counted, or the store failed; nothing was changed then. The record is retried, and then written
+    /// to the dead-letter topic.
     fn record(&self, fact: OrderFact, received: Received) -> impl Future<Output = Result<Outcome>> + Send;
 
-    /// What was counted so far.
+    /// Returns the figures so far.
     ///
     /// # Errors
-    /// The store failed.
+    /// If the store failed.
     fn summary(&self) -> impl Future<Output = Result<Summary>> + Send;
 
-    /// The last status of an order; `None` if nothing is known of it.
+    /// Returns the last status of an order; `None` for an unknown order.
     ///
     /// # Errors
-    /// The store failed.
+    /// If the store failed.
     fn order_status(&self, order_id: &str) -> impl Future<Output = Result<Option<OrderStatus>>> + Send;
 }
 
-/// What counts of an event; [`Analytics`] has an example.
+/// The data of an event that is counted; [`Analytics`] has an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderFact {
-    /// The event's type.
+    /// Type of the event.
     pub event_type: String,
-    /// The order and the status it has now; `None` for an event that is not of an order.
+    /// Order and its new status; `None` for an event that is not of an order.
     pub order: Option<(String, OrderStatus)>,
-    /// What was paid, and in which currency (empty if the event does not say).
+    /// Amount that was paid, and its currency (empty if the event has none).
     pub payment: Option<(Money, String)>,
 }
 
-/// What was counted; [`Analytics`] has an example. In JSON: `{"events":{…},"orders":{…},"revenue":{…}}`.
+/// Figures about orders; [`Analytics`] has an example. In JSON: `{"events":{…},"orders":{…},"revenue":{…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Summary {
-    /// Events by type.
+    /// Number of events by type.
     pub events: BTreeMap<String, u64>,
-    /// Orders by last status.
+    /// Number of orders by last status.
     pub orders: BTreeMap<String, u64>,
-    /// The sum of what was paid (`order.paid`) by currency; under an empty name what was paid without saying in which.
+    /// Sum of payments (`order.paid`) by currency; those without a currency are under an empty name.
     pub revenue: BTreeMap<String, Money>,
 }
 
@@ -87,7 +86,7 @@ impl OrderFact {
     /// Reads an event of an order, or the type alone of any other event.
     ///
     /// # Errors
-    /// [`ErrorKind::Event`] if the record says no type, or if its JSON is not an event of that type.
+    /// [`ErrorKind::Event`] if the record has no event type, or if its JSON is not an event of that type.
     pub fn from_message(message: &Message) -> Result<(Self, Received)> {
         let event_type = event::event_type_in(message, &[TYPE_FIELD])?;
         match event_type.as_deref() {
@@ -115,7 +114,7 @@ impl OrderFact {
             None => {
                 let Message { topic, partition, offset, .. } = message;
                 let what = format!(
-                    "the record in {topic}/{partition} at offset {offset} says no event type: send it with the header \
+                    "the record in {topic}/{partition} at offset {offset} has no event type: send it with the header \
                      ce_type, or with a field eventType in its JSON"
                 );
                 Err(Error::new(ErrorKind::Event, what))

@@ -163,7 +163,7 @@ impl App for Shop {
         if self.stage() == Stage::Ending {
             return not_ready(Stage::Ending, None);
         }
-        // A group finds out only after the session timeout that its brokers are down: they are asked.
+        // A group finds out only after the session timeout that its brokers are down: they get a request.
         let health = self.service.health().await;
         // Read after the wait: the end may have begun meanwhile.
         not_ready(self.stage(), Some(&health))

@@ -1,7 +1,7 @@
-//! The shop's two consumers: who reads which topic as which group is said at [`Topics`].
+//! The shop's two consumers; [`Topics`] has their topics and groups.
 //!
-//! A record that holds no such event is written to the topic's dead letters; one that can't be applied is tried again, and
-//! written there after the last attempt. The consumer goes on with the next.
+//! A record without such an event is written to the dead-letter topic; one that can't be applied is retried, and written there
+//! after the last attempt. The consumer continues with the next record.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::{Outcome, Received, Topics};
 /// Starts a member of the group that keeps the stock: each `product.stock.updated` (or JSON without a type that has its
 /// fields) is applied to the inventory once.
 ///
-/// It runs until the subscription is shut down or dropped. Several members, in one process or many, share the partitions;
-/// those in one process may share a clone of one [`Store`](crate::Store).
+/// It runs until the subscription is shut down or dropped. Partitions are assigned to all members, in one process or many;
+/// those in one process may use clones of one [`Store`](crate::Store).
 ///
 /// # Errors
 /// Those of [`RedpandaService::subscribe`].
@@ -55,7 +55,7 @@ where
     service.subscribe([&topics.stock_updates], &topics.stock_group, handler).await
 }
 
-/// The update in a record, unless it says that it is another event.
+/// Returns the update in a record; fails if its type is another event's.
 fn stock_updated(message: &Message) -> Result<Envelope<StockUpdated>> {
     let found = event::event_type_in(message, &[TYPE_FIELD])?;
     if let Some(other) = found.filter(|found| found != StockUpdated::TYPE) {
@@ -91,7 +91,7 @@ where
     service.subscribe([&topics.analytics], &topics.analytics_group, handler).await
 }
 
-/// What can't be applied now may be later, when what it builds on has come.
+/// Returns the handler's outcome: an event that can't be applied now is retried, for an earlier one may still come.
 fn outcome(applied: Result<Outcome>, received: &Received) -> HandlerOutcome {
     match applied {
         Ok(Outcome::Applied) => {}

@@ -1,4 +1,4 @@
-//! Who keeps the stock.
+//! The stock of products.
 
 use std::future::Future;
 
@@ -7,10 +7,10 @@ use ailurus::Result;
 use crate::events::StockUpdated;
 use crate::{Outcome, Received};
 
-/// Keeps how many there are of each product.
+/// Keeps the stock of each product.
 ///
-/// [`Store`](crate::Store) is one. Another is written on any database that can change a stock and remember the event's id in
-/// one transaction; without that, an event that is delivered twice counts twice.
+/// [`Store`](crate::Store) implements it. An implementation needs a database that can change a stock and write the event's id
+/// in one transaction: else an event that is delivered twice counts twice.
 ///
 /// ```
 /// use std::collections::{HashMap, HashSet};
@@ -20,7 +20,7 @@ use crate::{Outcome, Received};
 /// use ailurus_shop::events::{StockChange, StockUpdated};
 /// use ailurus_shop::{Inventory, Outcome, Received};
 ///
-/// /// For tests: it forgets all when it ends.
+/// /// A shelf in memory, for tests.
 /// #[derive(Default)]
 /// struct Shelf(Mutex<(HashMap<String, i64>, HashSet<String>)>);
 ///
@@ -47,17 +47,17 @@ use crate::{Outcome, Received};
 pub trait Inventory: Send + Sync + 'static {
     /// Applies an update once: an event that was applied before changes nothing, even if newer ones came in between.
     ///
-    /// When this returns, the update outlives a crash. Updates of one product come one after the other, in the order in which
-    /// they were sent.
+    /// The update is durable when this returns. Updates of one product come one after the other, in the order in which they
+    /// were sent.
     ///
     /// # Errors
-    /// The event can't be applied, or the store failed; nothing was changed then. The record is retried and then written to
-    /// the dead letters.
+    /// If the event can't be applied, or the store failed; nothing was changed then. The record is retried, and then written
+    /// to the dead-letter topic.
     fn apply(&self, update: StockUpdated, received: Received) -> impl Future<Output = Result<Outcome>> + Send;
 
-    /// How many there are of a product; `None` if nothing is known of it. Negative if more was sold than there was.
+    /// Returns the stock of a product; `None` for an unknown product. Negative if more was sold than there was.
     ///
     /// # Errors
-    /// The store failed.
+    /// If the store failed.
     fn stock(&self, product_id: &str) -> impl Future<Output = Result<Option<i64>>> + Send;
 }

@@ -1,5 +1,5 @@
-//! A shop's events on Redpanda or Apache Kafka: what happened to orders, products and users, who publishes it, and the two
-//! consumers that keep the stock and count the orders.
+//! A shop's events on Redpanda or Apache Kafka: events of orders, products and users, their publishers, and the two consumers
+//! that keep the stock and count the orders. The binary `ailurus-shop` runs the consumers.
 //!
 //! ```no_run
 //! use ailurus::{Config, RedpandaService, Result};
@@ -23,10 +23,10 @@
 //!
 //! - [`events`]: the events, their JSON, and [`Money`];
 //! - [`OrderEvents`], [`ProductEvents`], [`UserEvents`]: a method to publish each;
-//! - [`Topics`]: which event goes where, and who reads it;
+//! - [`Topics`]: topics and groups;
 //! - [`consumers`]: the stock consumer and the analytics consumer;
-//! - [`Inventory`], [`Analytics`]: what they write to; [`Store`] is the durable default of both, and applies each event once
-//!   even if it is delivered twice.
+//! - [`Inventory`], [`Analytics`]: the stores of the consumers; [`Store`] is the durable default of both, and applies each
+//!   event once even if it is delivered twice.
 
 pub mod analytics;
 pub mod consumers;

@@ -1,4 +1,4 @@
-//! The program `ailurus-shop`: the shop's two consumers on a durable store, with their health over HTTP.
+//! The binary `ailurus-shop`: the shop's two consumers on a durable store, with their health over HTTP.
 
 mod app;
 
@@ -43,7 +43,7 @@ GET /health/redpanda  brokers, topics, groups and lag as JSON; 503 if no broker 
 GET /metrics          counters, times and lag for Prometheus
 
 A response takes 3 s at most (REDPANDA_HEALTH_TIMEOUT). However many requests there are, the
-cluster is asked once a second.
+cluster gets them once a second.
 
 Settings are REDPANDA_* variables of the environment, and of the file .env in the working directory.
 

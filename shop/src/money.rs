@@ -6,12 +6,12 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An amount of money, held as whole cents.
+/// An amount of money in whole cents.
 ///
 /// In JSON it is a number of the main unit, as JavaScript writes it (`19.99`, `19.9`, `20`), and exact: up to
-/// [`Money::MAX`] every amount is read back as the same cents. Decimal strings (`"19.99"`) are read too. Numbers that a
-/// JavaScript sum has left a little beside the cent (`59.970000000000006`) are read as that cent; an amount that really has
-/// fractions of a cent, or is beyond `MAX`, is refused.
+/// [`Money::MAX`] every amount is read back as the same cents. Decimal strings (`"19.99"`) are read too. Sums of
+/// JavaScript that differ a little from the cent (`59.970000000000006`) are read as that cent; an amount with fractions of a
+/// cent, or beyond `MAX`, is refused.
 ///
 /// ```
 /// use ailurus_shop::Money;
@@ -30,12 +30,12 @@ impl Money {
     /// The largest amount (and, negated, the smallest) that JSON numbers carry exactly: fifteen digits.
     pub const MAX: Money = Money(999_999_999_999_999);
 
-    /// This many cents.
+    /// Creates an amount of so many cents.
     pub const fn cents(cents: i64) -> Self {
         Self(cents)
     }
 
-    /// How many cents.
+    /// Returns the number of cents.
     pub const fn as_cents(self) -> i64 {
         self.0
     }
@@ -50,7 +50,7 @@ impl Money {
             return Err(NotMoney::TooLarge);
         }
         let cents = scaled.round();
-        // What sums and products of a few floats may be off by, and no more.
+        // The error of sums and products of a few floats, and no more.
         if (scaled - cents).abs() > f64::max(1e-6, scaled.abs() * 4.0 * f64::EPSILON) {
             return Err(NotMoney::FractionOfCent);
         }
@@ -66,7 +66,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// Why a text or number is not an amount of money.
+/// Reason why a text or number is not an amount of money.
 ///
 /// ```
 /// use ailurus_shop::{Money, NotMoney};

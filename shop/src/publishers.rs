@@ -1,13 +1,13 @@
 //! Publishers: one method per event, each waiting for the acknowledgement of all in-sync replicas.
 //!
-//! Which event goes to which topic is said at [`Topics`]. The key is the id of the order, product or user, so the events of
-//! one of them keep their order as long as the caller awaits each before the next.
+//! [`Topics`] has the topic of each event. The key is the id of the order, product or user, so that the events of one of them
+//! keep their order as long as the caller awaits each before the next.
 //!
 //! # Errors
-//! Of every method: those of [`RedpandaService::send_message`]. After a timeout the event may or may not have been written.
+//! Those of [`RedpandaService::send_message`], for every method. After a timeout the event may or may not have been written.
 //!
 //! # Cancellation
-//! Of every method: once an event is handed to the producer it is sent even if the future is dropped.
+//! An event that was given to the producer is sent even if the future is dropped.
 
 use ailurus::{Acknowledgement, Compression, Event, EventMessage, RedpandaService, Result, SendOptions};
 
@@ -17,7 +17,7 @@ use crate::events::{
     ProductCreated, ProductUpdated, ProductViewed, ProfileUpdated, StockUpdated, UserLoggedIn, UserRegistered,
 };
 
-/// What the three publishers share.
+/// The common part of the publishers.
 #[derive(Debug, Clone)]
 struct Publisher {
     service: RedpandaService,
@@ -33,8 +33,8 @@ impl Publisher {
         self.service.send_message(topic, event, self.options.clone()).await
     }
 
-    /// The same event, id and all, to two topics; the answer is the first's.
-    async fn send_twice<E: Event>(&self, topic: &str, copy_to: &str, event: &E) -> Result<Acknowledgement> {
+    /// Sends one event, with one id, to two topics; returns the acknowledgement of the first.
+    async fn send_with_copy<E: Event>(&self, topic: &str, copy_to: &str, event: &E) -> Result<Acknowledgement> {
         let message = EventMessage::new(event, self.options.clone())?;
         let (sent, copied) = tokio::join!(
             self.service.send_batch(topic, vec![message.clone()]),
@@ -47,7 +47,7 @@ impl Publisher {
     }
 }
 
-/// The result of a batch of one.
+/// Returns the result of a batch of one.
 fn only(results: Vec<Result<Acknowledgement>>) -> Result<Acknowledgement> {
     let missing = || ailurus::Error::new(ailurus::ErrorKind::Closed, "a batch of one event ended without a result");
     results.into_iter().next().unwrap_or_else(|| Err(missing()))
@@ -78,19 +78,19 @@ pub struct OrderEvents {
 }
 
 impl OrderEvents {
-    /// To the topics `orders` and `analytics`.
+    /// Publishes to the topics `orders` and `analytics`.
     pub fn new(service: &RedpandaService, topics: &Topics) -> Self {
         Self { publisher: Publisher::new(service), topic: topics.orders.clone(), analytics: topics.analytics.clone() }
     }
 
-    /// Another codec than the producer's.
+    /// Sets another codec than the producer's.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.publisher.options.compression = Some(compression);
         self
     }
 
-    /// Another source than the client id.
+    /// Sets another source than the client id.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.publisher.options.source = Some(source.into());
@@ -98,21 +98,21 @@ impl OrderEvents {
     }
 
     async fn send<E: Event>(&self, event: &E) -> Result<Acknowledgement> {
-        self.publisher.send_twice(&self.topic, &self.analytics, event).await
+        self.publisher.send_with_copy(&self.topic, &self.analytics, event).await
     }
 
-    /// `order.created`.
+    /// Publishes `order.created`.
     pub async fn publish_order_created(&self, event: &OrderCreated) -> Result<Acknowledgement> {
         self.send(event).await
     }
 
-    /// `order.updated`.
+    /// Publishes `order.updated`.
     pub async fn publish_order_updated(&self, event: &OrderUpdated) -> Result<Acknowledgement> {
         self.send(event).await
     }
 
-    /// `order.updated`, from an order and its two statuses. It says only that the status changed: an order that was paid or
-    /// shipped has an event of its own, with what belongs to it.
+    /// Publishes `order.updated` with an order's previous and new status. Orders that were paid or shipped have events of
+    /// their own, with more data.
     pub async fn publish_order_status_updated(
         &self,
         order_id: &str,
@@ -123,22 +123,22 @@ impl OrderEvents {
         self.send(&event).await
     }
 
-    /// `order.paid`.
+    /// Publishes `order.paid`.
     pub async fn publish_order_paid(&self, event: &OrderPaid) -> Result<Acknowledgement> {
         self.send(event).await
     }
 
-    /// `order.shipped`.
+    /// Publishes `order.shipped`.
     pub async fn publish_order_shipped(&self, event: &OrderShipped) -> Result<Acknowledgement> {
         self.send(event).await
     }
 
-    /// `order.completed`.
+    /// Publishes `order.completed`.
     pub async fn publish_order_completed(&self, event: &OrderCompleted) -> Result<Acknowledgement> {
         self.send(event).await
     }
 
-    /// `order.cancelled`.
+    /// Publishes `order.cancelled`.
     pub async fn publish_order_cancelled(&self, event: &OrderCancelled) -> Result<Acknowledgement> {
         self.send(event).await
     }
@@ -165,7 +165,7 @@ pub struct ProductEvents {
 }
 
 impl ProductEvents {
-    /// To the topics `products` and `stock_updates`.
+    /// Publishes to the topics `products` and `stock_updates`.
     pub fn new(service: &RedpandaService, topics: &Topics) -> Self {
         Self {
             publisher: Publisher::new(service),
@@ -174,41 +174,41 @@ impl ProductEvents {
         }
     }
 
-    /// Another codec than the producer's.
+    /// Sets another codec than the producer's.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.publisher.options.compression = Some(compression);
         self
     }
 
-    /// Another source than the client id.
+    /// Sets another source than the client id.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.publisher.options.source = Some(source.into());
         self
     }
 
-    /// `product.created`.
+    /// Publishes `product.created`.
     pub async fn publish_product_created(&self, event: &ProductCreated) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
 
-    /// `product.updated`.
+    /// Publishes `product.updated`.
     pub async fn publish_product_updated(&self, event: &ProductUpdated) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
 
-    /// `product.stock.updated`.
+    /// Publishes `product.stock.updated`.
     pub async fn publish_stock_updated(&self, event: &StockUpdated) -> Result<Acknowledgement> {
         self.publisher.send(&self.stock_updates, event).await
     }
 
-    /// `product.price.updated`.
+    /// Publishes `product.price.updated`.
     pub async fn publish_price_updated(&self, event: &PriceUpdated) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
 
-    /// `product.viewed`.
+    /// Publishes `product.viewed`.
     pub async fn publish_product_viewed(&self, event: &ProductViewed) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
@@ -234,36 +234,36 @@ pub struct UserEvents {
 }
 
 impl UserEvents {
-    /// To the topic `users`.
+    /// Publishes to the topic `users`.
     pub fn new(service: &RedpandaService, topics: &Topics) -> Self {
         Self { publisher: Publisher::new(service), topic: topics.users.clone() }
     }
 
-    /// Another codec than the producer's.
+    /// Sets another codec than the producer's.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.publisher.options.compression = Some(compression);
         self
     }
 
-    /// Another source than the client id.
+    /// Sets another source than the client id.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.publisher.options.source = Some(source.into());
         self
     }
 
-    /// `user.registered`.
+    /// Publishes `user.registered`.
     pub async fn publish_user_registered(&self, event: &UserRegistered) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
 
-    /// `user.logged_in`.
+    /// Publishes `user.logged_in`.
     pub async fn publish_user_logged_in(&self, event: &UserLoggedIn) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }
 
-    /// `user.profile.updated`.
+    /// Publishes `user.profile.updated`.
     pub async fn publish_profile_updated(&self, event: &ProfileUpdated) -> Result<Acknowledgement> {
         self.publisher.send(&self.topic, event).await
     }

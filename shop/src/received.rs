@@ -1,11 +1,11 @@
-//! Which event, and from where.
+//! The identity of an event, and the position of its record.
 
 use std::sync::Arc;
 
 use ailurus::{Envelope, Message};
 use chrono::{DateTime, Utc};
 
-/// What tells one event from another, and where it was read: what a store needs to apply each event once.
+/// Identity of an event and position of its record: the data by which a store applies each event once.
 ///
 /// ```
 /// use ailurus_shop::Received;
@@ -24,11 +24,11 @@ use chrono::{DateTime, Utc};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The event's id.
+    /// Id of the event.
     pub id: String,
-    /// Who sent it; empty if not known. An id that is not a UUID is unique only together with it.
+    /// Source of the event; empty if not known. An id that is not a UUID is unique only together with it.
     pub source: String,
-    /// When it happened.
+    /// Time of the event.
     pub time: DateTime<Utc>,
     /// The record's topic.
     pub topic: Arc<str>,
@@ -39,7 +39,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// The event of an envelope, read from a message.
+    /// Takes the identity from an envelope, and the position from its message.
     pub fn new<T>(envelope: &Envelope<T>, message: &Message) -> Self {
         Self {
             id: envelope.id.clone(),
@@ -52,11 +52,11 @@ impl Received {
     }
 }
 
-/// What became of an event that was handed to a store; [`Store`](crate::Store) has an example.
+/// Effect of an event on a store; [`Store`](crate::Store) has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has its effect now.
+    /// The event was applied.
     Applied,
-    /// It had its effect before; nothing was changed.
+    /// The event was applied before; nothing was changed.
     Duplicate,
 }

@@ -1,18 +1,18 @@
 //! Names of the shop's topics and groups.
 
-/// Every event of an order's life.
+/// Topic of order events.
 pub const ORDER_EVENTS: &str = "order-events";
-/// Products, but for their stock.
+/// Topic of product events other than changes of stock.
 pub const PRODUCT_EVENTS: &str = "product-events";
-/// Users.
+/// Topic of user events.
 pub const USER_EVENTS: &str = "user-events";
-/// Changes of stock, for who keeps the stock.
+/// Topic of changes of stock.
 pub const STOCK_UPDATES: &str = "stock-updates";
-/// A copy of every order event, for who counts.
+/// Topic with a copy of every order event.
 pub const ORDER_ANALYTICS: &str = "order-analytics";
-/// The group that keeps the stock.
+/// Group of the stock consumer.
 pub const STOCK_CONSUMER_GROUP: &str = "stock-consumer-group";
-/// The group that counts orders.
+/// Group of the analytics consumer.
 pub const ANALYTICS_CONSUMER_GROUP: &str = "analytics-consumer-group";
 
 /// The topics that the shop's publishers write and its consumers read, and the consumers' groups.
@@ -37,19 +37,19 @@ pub const ANALYTICS_CONSUMER_GROUP: &str = "analytics-consumer-group";
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// [`ORDER_EVENTS`] by default.
+    /// Topic, by default [`ORDER_EVENTS`].
     pub orders: String,
-    /// [`PRODUCT_EVENTS`] by default.
+    /// Topic, by default [`PRODUCT_EVENTS`].
     pub products: String,
-    /// [`USER_EVENTS`] by default.
+    /// Topic, by default [`USER_EVENTS`].
     pub users: String,
-    /// [`STOCK_UPDATES`] by default.
+    /// Topic, by default [`STOCK_UPDATES`].
     pub stock_updates: String,
-    /// [`ORDER_ANALYTICS`] by default.
+    /// Topic, by default [`ORDER_ANALYTICS`].
     pub analytics: String,
-    /// [`STOCK_CONSUMER_GROUP`] by default.
+    /// Group, by default [`STOCK_CONSUMER_GROUP`].
     pub stock_group: String,
-    /// [`ANALYTICS_CONSUMER_GROUP`] by default.
+    /// Group, by default [`ANALYTICS_CONSUMER_GROUP`].
     pub analytics_group: String,
 }
 
@@ -60,7 +60,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// The default names, each behind `prefix`: several shops on one cluster.
+    /// Puts a prefix before each default name, for several shops on one cluster.
     pub fn with_prefix(prefix: &str) -> Self {
         let name = |name: &str| format!("{prefix}{name}");
         Self {
@@ -74,7 +74,7 @@ impl Topics {
         }
     }
 
-    /// All topics, such as to create them.
+    /// Returns all topics.
     pub fn all(&self) -> [&str; 5] {
         [&self.orders, &self.products, &self.users, &self.stock_updates, &self.analytics]
     }

@@ -36,7 +36,7 @@ async fn service(broker: &TestBroker) -> (RedpandaService, Topics) {
     (service, topics)
 }
 
-/// A store that tells what became of each event after it was committed.
+/// A store that reports the outcome of each event after its commit.
 struct Watched {
     store: Store,
     seen: mpsc::UnboundedSender<(Received, Outcome)>,
@@ -143,7 +143,7 @@ async fn stock_is_what_the_last_updates_say_however_often_they_are_delivered() {
     };
     assert_eq!(stock(&store).await, [Some(-2), Some(0), Some(0), None]);
 
-    // Sent once more, as a sender does that missed the acknowledgement.
+    // Sent again, as after a lost acknowledgement.
     let records = read_all(&service, &topics.stock_updates).await;
     assert_eq!(records.len(), 31);
     for record in &records {
@@ -369,9 +369,8 @@ async fn plain_json_is_read_and_what_cannot_be_read_is_a_dead_letter() {
             assert!(found.contains(expected), "{found:?} does not say {expected:?}");
         }
     };
-    let of_stock =
-        ["the JSON does not match: invalid type: string \"many\"", "says neither newStock", "product.viewed"];
+    let of_stock = ["the JSON does not match: invalid type: string \"many\"", "has neither newStock", "product.viewed"];
     check(reasons(&topics.stock_updates).await, &of_stock);
-    check(reasons(&topics.analytics).await, &["missing field `totalAmount`", "says no event type"]);
+    check(reasons(&topics.analytics).await, &["missing field `totalAmount`", "has no event type"]);
     service.close(LONG).await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! `ailurus bench`: one job of a producer or consumer, measured from inside the process.
+//! `ailurus bench`: measures a producer or a consumer from inside the process.
 //!
-//! Arguments and output are those of other clients' benchmark programs, so that they can run side by side.
+//! Arguments and output are those of other clients' benchmark programs, which run beside it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -31,14 +31,15 @@ use crate::settings;
 ///
 /// Record i has the key order-(i mod 10000) and as value line (i mod 20000) of the file that PEERS_VALUES names. One JSON
 /// line on stdout has wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
-/// on stderr. The values are loaded before clock and CPU time are read, and every record is acknowledged (or seen) before
-/// they are read again.
+/// on stderr. The values are loaded before clocks are read, and every record is acknowledged (or seen) before they are read
+/// again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 produce  sends --records records, one call each, and checks every delivery
 consume  joins --group from earliest, reads --records records, commits and leaves
-handle   the same by a handler that does nothing: in the order of keys, 64 at a time, unless settings say otherwise
-latency  sends one record at a time, linger 0, and waits for each; 20 before those that count
+handle   the same by a handler that does nothing, in order by key, 64 at a time, unless settings are
+         different; deletes the dead-letter topic if it created it
+latency  sends one record at a time, linger 0, and waits for each; the first 20 do not count
 
 Exit codes:
   0    done
@@ -49,33 +50,33 @@ Exit codes:
   6    a broker refused the login, the topic, or a record
 The first record that can't be sent ends produce and latency.")]
 pub struct Bench {
-    /// What to measure.
+    /// Job to measure.
     #[arg(value_enum)]
     mode: Mode,
-    /// The topic; it must exist.
+    /// Topic; it must exist.
     #[arg(long)]
     topic: String,
-    /// Number of partitions of the topic, for the line of settings on stderr: the client asks the brokers.
+    /// Number of partitions of the topic, for the line of settings on stderr; the client takes it from metadata.
     #[arg(long, default_value_t = 3)]
     partitions: u32,
-    /// How many records.
+    /// Number of records.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
-    /// How batches are compressed.
+    /// Compression of batches.
     #[arg(long, value_enum, default_value_t = Codec::None)]
     codec: Codec,
-    /// Who must have a record before it is acknowledged: always all in-sync replicas.
+    /// Replicas that must have a record before it is acknowledged: always all in-sync ones.
     #[arg(long, value_parser = ["all"], default_value = "all")]
     acks: String,
-    /// How long a record may wait for others, in milliseconds (produce).
+    /// Maximum time that a record waits for others in its batch, in milliseconds (produce).
     #[arg(long, default_value_t = 5)]
     linger_ms: u64,
     #[command(flatten)]
     max_request_size: MaxRequestSize,
-    /// The group (consume, handle).
+    /// Group (consume, handle).
     #[arg(long, default_value = "peers-g")]
     group: String,
-    /// Collect metrics, as `serve` does; compare with a run without this option to see what they cost.
+    /// Collect metrics, to compare their cost with a run without this option.
     #[arg(long)]
     metrics: bool,
 }
@@ -88,21 +89,21 @@ enum Mode {
     Latency,
 }
 
-/// Records sent but not looked at again, at most.
-const WINDOW: usize = 100_000;
-/// Records that are sent before latency counts.
-const WARM_UP: u64 = 20;
-/// How long a consumer waits for the next record before it gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum number of records in flight.
+const MAX_IN_FLIGHT: usize = 100_000;
+/// Number of records that are sent before latency counts.
+const WARM_UP_RECORDS: u64 = 20;
+/// Maximum time without a record before a consumer stops.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One thread does all of it: a client that is measured for its CPU time should not pay for threads that hand work over.
+/// Returns a runtime of one thread: a client whose CPU time is measured should not pay for wake-ups of other threads.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
     let config = args.config(settings::builder(global)?)?;
-    // What only reads is measured without: they would count as memory of the client.
+    // Consumers run without them: they would count as memory of the client.
     let sends = matches!(args.mode, Mode::Produce | Mode::Latency);
     let data = if sends { Data::load()? } else { Data::default() };
     note(format_args!(
@@ -149,7 +150,7 @@ impl Bench {
         Ok(config)
     }
 
-    /// Waits for acknowledgements, in the order of sending; `acknowledged` counts them.
+    /// Waits for acknowledgements in the order of sending, and counts them.
     async fn check(&self, deliveries: impl Iterator<Item = Delivery>, acknowledged: &mut u64) -> anyhow::Result<()> {
         for delivery in deliveries {
             delivery.await.map_err(|e| self.failed(*acknowledged, e))?;
@@ -165,7 +166,7 @@ impl Bench {
     }
 }
 
-/// What was done between the two readings.
+/// Work done between the two readings of the clocks.
 #[derive(Default)]
 struct Done {
     records: u64,
@@ -184,15 +185,15 @@ impl Done {
     }
 }
 
-/// Sends all records. The first that fails ends it: a run without all of its records measures nothing, and what can pass the
-/// producer has tried again for as long as it may.
+/// Sends all records. The first failure ends it: a run without all of its records measures nothing, and the producer has
+/// retried what is transient.
 async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
     let producer = client.producer().start()?;
     let mut done = Done { records: args.records, ..Done::default() };
     match send_all(&producer, args, data, &mut done).await {
-        Ok(()) => producer.close(PATIENCE).await?,
+        Ok(()) => producer.close(IDLE_TIMEOUT).await?,
         Err(e) => {
-            _ = producer.close(Duration::ZERO).await; // what was sent behind it counts no more
+            _ = producer.close(Duration::ZERO).await; // later records no longer count
             return Err(e);
         }
     }
@@ -200,7 +201,7 @@ async fn produce(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<D
 }
 
 async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Done) -> anyhow::Result<()> {
-    let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(WINDOW);
+    let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(MAX_IN_FLIGHT);
     let mut acknowledged = 0;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     for i in 0..args.records {
@@ -211,8 +212,8 @@ async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Don
             tokio::select! {
                 biased;
                 sent = &mut sending => break sent,
-                // The buffer is full, maybe of records that fail one by one: the first of them ends it. To wait for the first
-                // would cost a wake-up for each batch.
+                // The buffer may be full of records that fail one by one: the first of them ends the run. Waiting for the
+                // first instead would cost a wake-up for each batch.
                 _ = ticks.tick() => while let Some(first) = deliveries.front_mut() {
                     let Poll::Ready(outcome) = poll_once(pin!(first)).await else { break };
                     outcome.map_err(|e| args.failed(acknowledged, e))?;
@@ -223,8 +224,8 @@ async fn send_all(producer: &Producer, args: &Bench, data: &Data, done: &mut Don
         };
         let delivery = sent.map_err(|e| args.failed(i, e))?;
         deliveries.push_back(delivery);
-        if deliveries.len() == WINDOW {
-            args.check(deliveries.drain(..WINDOW / 2), &mut acknowledged).await?;
+        if deliveries.len() == MAX_IN_FLIGHT {
+            args.check(deliveries.drain(..MAX_IN_FLIGHT / 2), &mut acknowledged).await?;
         }
     }
     args.check(deliveries.drain(..), &mut acknowledged).await
@@ -240,8 +241,8 @@ async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
     let mut done = Done::default();
     let mut positions = BTreeMap::new();
     while done.records < args.records {
-        let Ok(event) = tokio::time::timeout(PATIENCE, consumer.recv()).await else {
-            note(format_args!("no record came for {PATIENCE:?}"));
+        let Ok(event) = tokio::time::timeout(IDLE_TIMEOUT, consumer.recv()).await else {
+            note(format_args!("no record came for {IDLE_TIMEOUT:?}"));
             done.errors += 1;
             break;
         };
@@ -260,7 +261,7 @@ async fn consume(client: &Client, args: &Bench) -> anyhow::Result<Done> {
     Ok(done)
 }
 
-/// What handlers have seen.
+/// Records that handlers have seen.
 #[derive(Default)]
 struct Handled {
     records: AtomicU64,
@@ -270,7 +271,7 @@ struct Handled {
 }
 
 async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
-    // The dead-letter topic may be created, and with it a mistyped topic would be.
+    // Automatic creation is on for the dead-letter topic, and would create a mistyped topic too.
     let admin = Admin::new(client);
     admin.describe_topic(&args.topic).await?;
     let dead_letters = format!("{}{}", args.topic, client.config().processor.dead_letter_suffix);
@@ -289,10 +290,10 @@ async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
     let subscription = client.processor(&args.group).subscribe([&args.topic], handler).await?;
     let mut done = Done { created: is_new.then_some(dead_letters), ..Done::default() };
     let mut before = 0;
-    while tokio::time::timeout(PATIENCE, handled.all.notified()).await.is_err() {
+    while tokio::time::timeout(IDLE_TIMEOUT, handled.all.notified()).await.is_err() {
         let now = handled.records.load(Ordering::Relaxed);
         if now == before {
-            note(format_args!("no record came for {PATIENCE:?}"));
+            note(format_args!("no record came for {IDLE_TIMEOUT:?}"));
             done.errors += 1;
             break;
         }
@@ -308,21 +309,21 @@ async fn handle(client: &Client, args: &Bench) -> anyhow::Result<Done> {
 async fn latency(client: &Client, args: &Bench, data: &Data) -> anyhow::Result<Done> {
     let producer = client.producer().start()?;
     let mut done = Done { records: args.records, ..Done::default() };
-    for i in 0..args.records + WARM_UP {
+    for i in 0..args.records + WARM_UP_RECORDS {
         let (key, value) = data.record(i);
         let begun = Instant::now();
         let sent = producer.send(ProducerRecord::to(&args.topic).key(key).value(value)).await;
         sent.map_err(|e| args.failed(i, e))?.await.map_err(|e| args.failed(i, e))?;
-        if i >= WARM_UP {
+        if i >= WARM_UP_RECORDS {
             done.latencies.push(begun.elapsed());
             done.bytes += (key.len() + value.len()) as u64;
         }
     }
-    producer.close(PATIENCE).await?;
+    producer.close(IDLE_TIMEOUT).await?;
     Ok(done)
 }
 
-/// Keys and values of all records.
+/// Keys and values of records.
 #[derive(Default)]
 struct Data {
     keys: Vec<String>,
@@ -355,14 +356,14 @@ impl Data {
     }
 }
 
-/// The clocks at the start.
+/// Clocks at the start.
 struct Meter {
     begun: Instant,
     user: f64,
     system: f64,
 }
 
-/// The one line of output.
+/// The line on stdout.
 #[derive(Debug, Serialize)]
 struct Line {
     client: &'static str,

@@ -10,37 +10,36 @@ use crate::signals::Shutdown;
 
 /// Run an in-memory broker for local development.
 ///
-/// It speaks the Kafka protocol over TCP, without TLS or authentication; everything it holds is in memory and gone when it
-/// ends, with SIGINT or SIGTERM. Topics are created when they are first produced to.
+/// It speaks the Kafka protocol over TCP, without TLS or authentication. All data is in memory and lost when it ends, with
+/// SIGINT or SIGTERM. Topics are created when they are first produced to.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Clients connect to the address that the broker advertises, whatever they were given first. Where it
-listens on every interface that is 127.0.0.1, unless --advertise names another.
+Clients connect to the address that the broker advertises. Where it listens on every interface, that
+is 127.0.0.1, unless --advertise names another.
 
 Examples:
   ailurus broker --listen 127.0.0.1:9092 &
   echo hello | ailurus produce greetings --brokers 127.0.0.1:9092
   ailurus broker --listen 0.0.0.0:9092 --advertise broker.test      # for clients on other machines")]
 pub struct Broker {
-    /// The address of the first node; further nodes take the ports behind it. Port 0 takes free ones.
+    /// Address of the first node; further nodes take the next ports. Port 0 takes free ones.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: Address,
-    /// The address advertised to clients; without a port the one listened on. Further nodes have the ports behind
-    /// it.
+    /// Address advertised to clients, by default with the port of --listen. Further nodes have the next ports.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = advertised)]
     advertise: Option<(String, Option<u16>)>,
-    /// How many nodes the cluster has.
+    /// Number of nodes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
     nodes: u16,
-    /// Partitions of a topic that is created without a number of its own.
+    /// Default number of partitions of a topic.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     partitions: u16,
-    /// Whose protocol versions to offer.
+    /// Broker whose protocol versions are offered.
     #[arg(long, value_enum, default_value_t = Preset::Redpanda24)]
     versions: Preset,
 }
 
-/// A host that clients are told, and perhaps a port.
+/// Parses a host, and perhaps a port.
 fn advertised(text: &str) -> Result<(String, Option<u16>), String> {
     let allowed = || "allowed is HOST or HOST:PORT, such as broker.test:9092 or [::1]:9092".to_owned();
     let (host, port) = match (text.strip_prefix('[').and_then(|t| t.split_once(']')), text.rsplit_once(':')) {
@@ -60,11 +59,11 @@ pub async fn run(args: Broker) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::install()?;
     let (listen, is_named) = (args.listen.resolve().await?, args.advertise.is_some());
     let broker = Embedded::listen(listen, args.advertise, args.nodes, args.partitions, args.versions).await?;
-    let (listening, told) = (broker.listen_addresses(), broker.brokers());
+    let (listening, advertised) = (broker.listen_addresses(), broker.brokers());
     output::print(format_args!("listening on {listening}\n"))?;
-    if told != listening {
+    if advertised != listening {
         let hint = if is_named { "" } else { "; --advertise names another host" };
-        output::print(format_args!("clients are told to connect to {told}{hint}\n"))?;
+        output::print(format_args!("clients connect to {advertised}{hint}\n"))?;
     }
     shutdown.requested().await;
     broker.stop().await;

@@ -24,10 +24,10 @@ use start::{At, Start};
 
 /// Print records.
 ///
-/// Without a group it reads all partitions and commits nothing. With one it is a member of that consumer group: it
-/// reads the partitions it is assigned and commits what it has printed, and nothing else. It ends with SIGINT or SIGTERM,
-/// --max or --exit-at-end; a member then commits, says on stderr what is left of its partitions, and leaves its group. A topic that does not exist is an error: reading
-/// creates none.
+/// Without a group it reads all partitions and commits nothing. With one it is a member of that consumer group: it reads
+/// the partitions assigned to it, and commits what it has printed. It ends with SIGINT or SIGTERM, --max or --exit-at-end; a
+/// member then commits, prints on stderr the lag of its partitions, and leaves its group. A topic that does not exist is an
+/// error.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Output:
@@ -36,10 +36,10 @@ Output:
   \\u{1b}, \\xff. With --json an object a line:
   {\"topic\",\"partition\",\"offset\",\"timestamp\",\"key\",\"value\",\"headers\"}, the timestamp in
   milliseconds since 1970, headers as [{\"key\",\"value\"}] in order. Bytes that are not UTF-8
-  are base64, and \"keyEncoding\" or \"valueEncoding\" says so.
+  are base64, and \"keyEncoding\" or \"valueEncoding\" is set.
 
 Exit codes:
-  0    the end that was asked for; without --max and --exit-at-end that is a signal
+  0    the end was reached; without --max and --exit-at-end that is a signal
   1    reading failed, or with --exit-at-end a partition could not be read
   2    an option or a setting is wrong
   3    the topic, or the record of --at, does not exist
@@ -50,15 +50,15 @@ Exit codes:
 Examples:
   ailurus consume orders --exit-at-end
   ailurus consume orders --from 2026-01-31T12:00:00Z --json | jq .value
-  ailurus consume orders --from -5m                     # what was written in the last five minutes
+  ailurus consume orders --from -5m                     # records of the last five minutes
   ailurus consume orders --partition 3 --last 10
   ailurus consume --at orders/3@1742                    # the record that a log line names
   ailurus consume orders products --group audit --json >> audit.ndjson")]
 pub struct Consume {
-    /// The topics.
+    /// Topics to read.
     #[arg(required_unless_present = "at", value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Print the record at this place, as log lines print it, and end; without a group.
+    /// Print the record at this position, as log lines have it, and end; without a group.
     #[arg(long, value_name = "TOPIC/PARTITION@OFFSET", conflicts_with_all = ["topics", "group", "from", "partitions", "last", "max", "exit_at_end"])]
     at: Option<At>,
     /// Partitions to read, of each topic, separated by commas; without a group.
@@ -67,27 +67,26 @@ pub struct Consume {
     /// Print the last N offsets of each partition, as it was at the start, and end; without a group.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["group", "from"])]
     last: Option<u32>,
-    /// Consumer group to be a member of, always a dynamic one; without a name, and then behind the topics, it is
-    /// REDPANDA_CONSUMER_GROUP_ID. A member takes partitions from the others, a running service among them: without this
-    /// option no group is joined, whatever the settings say.
+    /// Consumer group to join, as a dynamic member; without a name, and then after the topics, REDPANDA_CONSUMER_GROUP_ID.
+    /// A member takes partitions from the others, such as a running service: without this option no group is joined,
+    /// whatever the settings are.
     #[arg(long, short, value_name = "GROUP", num_args = 0..=1, default_missing_value = "")]
     group: Option<String>,
-    /// Where to begin: earliest, latest, an offset (of every partition), or the time of the first record: so long ago (-5m, 2h),
-    /// a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an offset.
-    /// With --group it counts where the group has committed nothing, and is earliest or latest.
+    /// First position: earliest, latest, an offset (of every partition), or the time of the first record: so long ago
+    /// (-5m, 2h), a date, a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970 where no partition has such an
+    /// offset. With --group it is earliest or latest, for partitions without a committed offset.
     /// [default: earliest; with --group REDPANDA_AUTO_OFFSET_RESET]
     #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     from: Option<Place>,
-    /// Which records of transactions to print: read_uncommitted (all) or read_committed.
-    /// [default: REDPANDA_ISOLATION_LEVEL]
+    /// Records of transactions: read_uncommitted (all) or read_committed [default: REDPANDA_ISOLATION_LEVEL].
     #[arg(long, value_name = "LEVEL", value_parser = isolation)]
     isolation: Option<IsolationLevel>,
     /// End after this many records.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
-    /// End when each partition has been read up to where it ended at the start. With --group: each partition that this
-    /// member is assigned; a member without partitions waits for some, or until its group has committed all up to there. A partition that can't be read, for it has no leader, is named on stderr and left out; the exit code is 1
-    /// then.
+    /// End when each partition has been read up to its end at the start. With --group: each partition assigned to this
+    /// member; a member without partitions waits for some, or until its group has committed all. A partition without a
+    /// leader is named on stderr and left out; the exit code is 1 then.
     #[arg(long)]
     exit_at_end: bool,
     #[command(flatten)]
@@ -114,7 +113,7 @@ impl Consume {
         self.exit_at_end || self.last.is_some()
     }
 
-    /// Returns the chosen partitions of the topics; a topic or partition that does not exist is an error.
+    /// Returns the chosen partitions of the topics, which must exist.
     async fn find_partitions(&self, admin: &Admin) -> anyhow::Result<Vec<TopicPartition>> {
         let selections = self.topics.iter().map(|topic| Selection::new(topic, &self.partitions));
         Selection::find_all(&selections.collect::<Vec<_>>(), admin).await
@@ -130,9 +129,10 @@ pub async fn run(global: &Global, mut args: Consume) -> anyhow::Result<Exit> {
         (Some(_), Some(Place(StartOffset::Earliest))) => builder = builder.offset_reset(OffsetReset::Earliest),
         (Some(_), Some(Place(StartOffset::Latest))) => builder = builder.offset_reset(OffsetReset::Latest),
         (Some(_), Some(_)) => {
-            return Err(
-                Usage("with --group, --from is earliest or latest: a group goes on where it committed".into()).into()
-            );
+            return Err(Usage(
+                "with --group, --from is earliest or latest: a group continues at its committed offsets".into(),
+            )
+            .into());
         }
         _ => {}
     }
@@ -158,18 +158,18 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
         return Ok(Exit::Interrupted);
     };
     let opened = opened?;
-    let mut incomplete = tell_missing(&missing);
+    let mut incomplete = note_missing(&missing);
     let Some(mut reader) = opened else { return Ok(if incomplete { Exit::Failure } else { Exit::Success }) };
     if let Some(group) = args.group.clone() {
         shutdown.set_waiting_for(move || {
             format!(
-                "the commit of what was printed, and to leave group {group} (the brokers do not answer, or are slow)"
+                "the commit of what was printed, and to leave group {group} (the brokers do not respond, or are slow)"
             )
         });
     }
     let result = reader.run(shutdown).await;
     reader.missing.retain(|tp, _| !missing.contains_key(tp));
-    incomplete |= tell_missing(&reader.missing);
+    incomplete |= note_missing(&reader.missing);
     let left = reader.left_over();
     let Reader { consumer, printer, group, .. } = reader;
     // Closing leaves the group; an error before it is the one to report.
@@ -193,7 +193,7 @@ async fn read(client: &Client, args: &Consume, shutdown: &Shutdown) -> anyhow::R
     })
 }
 
-/// Opens what was asked for; nothing if none of it can be read and there is an end.
+/// Opens a reader; `None` if no partition can be read and there is an end.
 async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow::Result<Option<Reader>> {
     let admin = Admin::new(client);
     let partitions = args.find_partitions(&admin).await?;
@@ -203,12 +203,12 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
         end = Some(EndOfLog::new(reachable(ends, missing)));
     }
     let mut config = client.config().consumer.clone();
-    config.auto_commit_interval = None; // what is printed is committed, and that is known here
+    config.auto_commit_interval = None; // what was printed is committed by the reader
     let consumer = match &args.group {
         Some(group) => client.consumer(group).config(config).subscribe(&args.topics).await?,
         None => {
             let mut known = start::offsets(&admin, &partitions, args.start(), missing).await?;
-            // A partition that can't be asked now is read when it can be; with an end it is left out.
+            // A partition whose leader does not respond now is read later; with an end it is left out.
             let from = args.from.map_or(StartOffset::Earliest, |f| f.0);
             let mut places: BTreeMap<_, _> = partitions.iter().map(|tp| (tp.clone(), from)).collect();
             if let Some(end) = &mut end {
@@ -226,7 +226,7 @@ async fn open(client: &Client, args: &Consume, missing: &mut Missing) -> anyhow:
     Ok(Some(Reader::new(client, consumer, args, partitions, end)))
 }
 
-/// Prints the record at one place.
+/// Prints the record at one position.
 async fn read_one(client: &Client, args: &Consume, at: &At, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let open = async {
         let admin = Admin::new(client);
@@ -272,15 +272,15 @@ async fn read_one(client: &Client, args: &Consume, at: &At, shutdown: &Shutdown)
     }
 }
 
-/// Partitions that could not be asked, and why.
+/// Partitions whose offsets are not known, and why.
 type Missing = BTreeMap<TopicPartition, String>;
 
-/// Says which partitions can't be read; whether there is one.
-fn tell_missing(missing: &Missing) -> bool {
+/// Prints which partitions can't be read; returns whether there is one.
+fn note_missing(missing: &Missing) -> bool {
     output::note_missing("a partition can't be read", &missing.iter().collect::<Vec<_>>())
 }
 
-/// The offsets that are known; those that are not are missing.
+/// Returns the offsets that are known, and adds the others to `missing`.
 fn reachable(
     offsets: BTreeMap<TopicPartition, ailurus::Result<i64>>,
     missing: &mut Missing,

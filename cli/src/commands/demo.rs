@@ -1,4 +1,4 @@
-//! `ailurus demo`: a shop's traffic through real consumer groups, a member killed on the way, and the history checked.
+//! `ailurus demo`: events through consumer groups while a member is killed, and a check of the history.
 
 mod events;
 mod history;
@@ -27,40 +27,40 @@ use history::{Verdict, per_second};
 use members::{Members, Run};
 use plan::{Names, PARTITIONS, Stream};
 
-/// Run a shop's events through it all, kill a consumer on the way and check that nothing is lost.
+/// Publish a shop's events, kill a consumer meanwhile, and check that no event is lost.
 ///
 /// Publishes the life cycles of --orders orders (created, paid, shipped, completed; gzip, key = order id) and a stock update
-/// for each; two members of each of two consumer groups handle them. While events flow, a member of each group is killed
-/// as by a crash and a new one joins. Then the history is checked: every event published must be handled, and those of a
-/// key in order. An event handled again after the kill is a duplicate, not an error.
+/// for each; two members of each of two consumer groups handle them. While events flow, a member of each group is killed as
+/// by a crash, and a new one joins. Then the history is checked: every event published must be handled, and those of a key in
+/// order. An event handled again after the kill is a duplicate, not an error.
 ///
-/// With no broker named (--brokers, REDPANDA_BROKERS, .env) it starts an embedded one of three nodes. Topics and groups
-/// have names of their own and are deleted at the end.
+/// Without a broker (--brokers, REDPANDA_BROKERS, .env) it starts an embedded one of three nodes. Topics and groups have
+/// unique names and are deleted at the end.
 #[derive(Debug, Args)]
 #[command(after_help = "Exits with 1 if an event is lost, out of order or was not acknowledged.")]
 pub struct Demo {
-    /// How many orders; each makes five events.
+    /// Number of orders, of five events each.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
     orders: u32,
-    /// How many seconds it may take until everything is handled; what is not handled by then counts as lost
-    /// [default: 90 and one more for each 1,000 orders].
+    /// Maximum time until all events are handled; others count as lost [default: 90, and one more for each 1,000
+    /// orders].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     #[command(flatten)]
     output: Json,
 }
 
-/// How long the deletion of topics and groups may take.
-const CLEAN_UP_WITHIN: Duration = Duration::from_secs(15);
-/// Events between sending and acknowledgement, at most; the producer's memory bounds their bytes.
-const IN_FLIGHT: usize = 100_000;
+/// Maximum time for the deletion of topics and groups.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Maximum number of events in flight; the producer's memory bounds their bytes.
+const MAX_IN_FLIGHT: usize = 100_000;
 
-/// How it went, as `--json` prints it.
+/// The result, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
     verdict: Verdict,
-    /// Events whose sending failed, or whose acknowledgement did not come in time.
+    /// Number of events that failed, or were not acknowledged in time.
     not_acknowledged: u64,
     dead_letters: u64,
     rebalances: u64,
@@ -69,7 +69,7 @@ struct Report {
     orders: u32,
     brokers: String,
     embedded: bool,
-    /// What cut the run short, if anything did.
+    /// Reason why the run ended early, if it did.
     cut_short: Option<String>,
 }
 
@@ -107,7 +107,7 @@ impl Demonstration {
     async fn run(self, shutdown: &Shutdown) -> anyhow::Result<Exit> {
         let client = Client::connect(self.config.clone()).await?;
         let admin = Admin::new(&client);
-        self.say(
+        self.print_phase(
             "Brokers",
             format_args!("{}{}", settings::broker_list(&self.config), if self.embedded { " (embedded)" } else { "" }),
         );
@@ -118,8 +118,8 @@ impl Demonstration {
             Ok(report) => output::print(report),
             Err(_) => Ok(()),
         };
-        if tokio::time::timeout(CLEAN_UP_WITHIN, self.delete_topics(&admin)).await.is_err() {
-            self.say("Left", format_args!("topics and groups: not deleted within {CLEAN_UP_WITHIN:?}"));
+        if tokio::time::timeout(CLEAN_UP_TIMEOUT, self.delete_topics(&admin)).await.is_err() {
+            self.print_phase("Left", format_args!("topics and groups: not deleted within {CLEAN_UP_TIMEOUT:?}"));
         }
         client.close().await;
         let report = result?;
@@ -131,13 +131,13 @@ impl Demonstration {
         })
     }
 
-    /// Phases as they happen: on stdout for people, on stderr beside JSON.
-    fn say(&self, phase: &str, what: fmt::Arguments<'_>) {
+    /// Prints a phase: on stdout for people, on stderr beside JSON.
+    fn print_phase(&self, phase: &str, what: fmt::Arguments<'_>) {
         self.run.progress.suspend(|| {
             if self.args.output.json {
                 note(format_args!("{phase:<9} {what}"));
             } else {
-                // A closed stdout shows when the result is written.
+                // An error of stdout is reported when the result is written.
                 let _ = output::print(format_args!("{phase:<9} {what}\n"));
             }
         });
@@ -147,7 +147,7 @@ impl Demonstration {
         for stream in [Stream::Orders, Stream::Stock] {
             let topic = self.names.topic(stream);
             admin.create_topic(&topic, PARTITIONS, None).await?;
-            self.say("Topic", format_args!("{topic} with {PARTITIONS} partitions"));
+            self.print_phase("Topic", format_args!("{topic} with {PARTITIONS} partitions"));
         }
         let mut members = Members::new(self.config.clone(), self.consumer_config(), self.names.clone());
         let begun = Instant::now();
@@ -163,7 +163,7 @@ impl Demonstration {
             () = shutdown.requested() => Some("interrupted".to_owned()),
         };
         let closed = match &cut_short {
-            // What has hung so far would hang on.
+            // A shutdown might hang as well.
             Some(_) if !shutdown.is_requested() => {
                 members.kill_all().await;
                 Ok(())
@@ -185,7 +185,7 @@ impl Demonstration {
         })
     }
 
-    /// A killed member is missed after the session timeout: as short as brokers allow.
+    /// Returns settings with a session timeout as short as brokers allow, after which a killed member is removed.
     fn consumer_config(&self) -> ConsumerConfig {
         let mut config = self.config.consumer.clone();
         config.session_timeout = if self.embedded { Duration::from_secs(2) } else { Duration::from_secs(6) };
@@ -200,17 +200,20 @@ impl Demonstration {
             members.add(&self.run, stream).await?;
         }
         members.settle().await?;
-        self.say("Members", format_args!("2 in each of 2 groups after {:.2?}", begun.elapsed()));
+        self.print_phase("Members", format_args!("2 in each of 2 groups after {:.2?}", begun.elapsed()));
         let producer = client.producer().config(self.config.producer.clone()).start()?;
-        let (phase, phases) = watch::channel(Phase::Begun);
+        let (phase, phases) = watch::channel(Phase::Started);
         (*published, ()) = tokio::try_join!(self.publish(&producer, phases), self.kill_and_add(members, phase))?;
         self.wait_for_handled(self.run.history(|h| h.acknowledged_so_far())).await;
-        self.say("Handled", format_args!("everything published, {:.2?} after the first event", self.run.since_first()));
+        self.print_phase(
+            "Handled",
+            format_args!("everything published, {:.2?} after the first event", self.run.since_first()),
+        );
         producer.close(Duration::from_secs(10)).await?;
         Ok(())
     }
 
-    /// In the middle of it, kills a member of each group and adds another.
+    /// Kills a member of each group while events flow, and adds another.
     async fn kill_and_add(&self, members: &mut Members, phase: watch::Sender<Phase>) -> anyhow::Result<()> {
         self.wait_for_handled(self.run.plan.len() as u64 / 5).await;
         for stream in [Stream::Orders, Stream::Stock] {
@@ -218,13 +221,13 @@ impl Demonstration {
         }
         phase.send_replace(Phase::Killed);
         let (killed, handled) = (Instant::now(), self.run.history(|h| h.handled_so_far()));
-        self.say("Kill", format_args!("a member of each group, after {} events", thousands(handled)));
+        self.print_phase("Kill", format_args!("a member of each group, after {} events", thousands(handled)));
         for stream in [Stream::Orders, Stream::Stock] {
             members.add(&self.run, stream).await?;
         }
         members.settle().await?;
         phase.send_replace(Phase::Settled);
-        self.say(
+        self.print_phase(
             "Join",
             format_args!(
                 "a new member in each group; all partitions have an owner again {:.2?} after",
@@ -240,11 +243,11 @@ impl Demonstration {
         }
     }
 
-    /// Sends all events, one after the other, while acknowledgements come in.
+    /// Sends all events.
     async fn publish(&self, producer: &Producer, mut phase: watch::Receiver<Phase>) -> anyhow::Result<Published> {
-        let (pending, mut deliveries) = mpsc::channel::<(usize, Delivery)>(IN_FLIGHT);
+        let (pending, mut deliveries) = mpsc::channel::<(usize, Delivery)>(MAX_IN_FLIGHT);
         let run = Arc::clone(&self.run);
-        let mut acks = JoinSet::new(); // ends with this function, however that ends
+        let mut acks = JoinSet::new(); // aborted if this function is cancelled
         acks.spawn(async move {
             let mut error = None;
             while let Some((event, delivery)) = deliveries.recv().await {
@@ -259,7 +262,7 @@ impl Demonstration {
         let mut spent = Duration::ZERO;
         let events = self.run.plan.len();
         for event in 0..events {
-            // A part is kept for each phase, so that every phase meets work on every machine.
+            // Some events wait for each phase, so that every phase has work on every machine.
             let gate =
                 [(2, Phase::Killed), (3, Phase::Settled)].iter().find(|(fifths, _)| event == events * fifths / 5);
             if let Some((_, wanted)) = gate {
@@ -276,7 +279,7 @@ impl Demonstration {
         drop(pending);
         let error = acks.join_next().await.transpose()?.flatten();
         spent += busy.elapsed();
-        self.say("Publish", format_args!("{} events in {spent:.2?}", thousands(events as u64)));
+        self.print_phase("Publish", format_args!("{} events in {spent:.2?}", thousands(events as u64)));
         match error {
             Some(e) => Err(anyhow::Error::new(e).context("publishing")),
             None => Ok(Published { per_second: per_second(events as u64, spent) }),
@@ -288,11 +291,11 @@ impl Demonstration {
             let (topic, group) = (self.names.topic(stream), self.names.group(stream));
             for topic in [&topic, &format!("{topic}{}", self.config.processor.dead_letter_suffix)] {
                 match admin.delete_topic(topic).await {
-                    Err(e) if !e.is_unknown_topic() => self.say("Left", format_args!("topic {topic}: {e:#}")),
+                    Err(e) if !e.is_unknown_topic() => self.print_phase("Left", format_args!("topic {topic}: {e:#}")),
                     _ => {}
                 }
             }
-            // A group without members is forgotten by the brokers in any case, only later.
+            // Brokers delete a group without members in any case, only later.
             if let Err(e) = admin.delete_group(&group).await {
                 tracing::debug!(group, error = format!("{e:#}"), "the group was not deleted");
             }
@@ -300,16 +303,16 @@ impl Demonstration {
     }
 }
 
-/// How far the killing is.
+/// Phase of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    Begun,
+    Started,
     Killed,
-    /// New members are in, and all partitions have an owner.
+    /// New members have joined, and all partitions are assigned.
     Settled,
 }
 
-/// How the publishing went.
+/// Result of the publishing.
 #[derive(Debug, Default)]
 struct Published {
     per_second: f64,

@@ -1,4 +1,4 @@
-//! `ailurus dlq`: look at dead letters and work them off.
+//! `ailurus dlq`: list, show, replay and discard dead letters.
 
 mod discard;
 mod list;
@@ -19,35 +19,35 @@ use crate::settings;
 use crate::signals::Shutdown;
 use log::Filter;
 
-/// Look at dead letters, send their records again, or discard them.
+/// List and show dead letters, send their records again, or discard them.
 ///
-/// A dead letter is a record that its group could not handle: it stands in the dead-letter topic, which is named after the
-/// record's topic with .dlq behind it, and says why in its headers.
+/// A dead letter is a record that its group could not handle. It is in the dead-letter topic, whose name is that of the
+/// record's topic with .dlq behind it, and has the error in its headers.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Dlq {
     #[command(subcommand)]
     action: Action,
-    /// What the names of dead-letter topics end in [default: REDPANDA_DEAD_LETTER_SUFFIX, else .dlq].
+    /// Suffix of the names of dead-letter topics [default: REDPANDA_DEAD_LETTER_SUFFIX, else .dlq].
     #[arg(long, global = true, value_name = "TEXT")]
     suffix: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
-replay and discard are dry runs without --yes: they print what would be done. Letters that were
+replay and discard are dry runs without --yes: they print what would be done. Dead letters that were
 replayed or discarded are marked in the dead-letter topic itself, by records without key and value:
-they are neither replayed again nor counted as open. One command works on a topic at a time; while
-it runs it is the member of the group TOPIC.replay.
+they are neither replayed again nor counted as open. One command works on a topic at a time: the
+only member of the group TOPIC.replay.
 
 Exit codes:
   0    done, or dry run
-  1    a letter was refused, or a partition could not be read: what could be was done
+  1    a dead letter was refused, or a partition could not be read; the others were handled
   2    an option or a setting is wrong
-  3    the topic, the partition of --partition or, with show --at, the letter does not exist
+  3    the topic, the partition of --partition or, with show --at, the dead letter does not exist
   5    a broker could not be reached, or a record could not be written in time; what was replayed
-       before is marked
-  6    another replay or discard is at work on the topic, or a broker refused
-  130  a signal came before the end; what was replayed before is marked
+       before that is marked
+  6    another replay or discard runs on the topic, or a broker refused
+  130  a signal came before the end; what was replayed before that is marked
 
 Examples:
   ailurus dlq list
@@ -60,29 +60,31 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Dead-letter topics, and how many letters there are of each origin and error. Errors that differ only in numbers are
-    /// counted as one.
+    /// List dead-letter topics, with the number of dead letters by origin and error.
+    ///
+    /// Errors that differ only in numbers are counted as one.
     List {
-        /// These; all whose names end in the suffix if none is given.
+        /// Dead-letter topics [default: all whose names end in the suffix].
         #[arg(value_name = "TOPIC")]
         topics: Vec<String>,
         #[command(flatten)]
         output: Json,
     },
-    /// Letters in full: key, value, headers, error, origin. That none fits is no error; with --at it exits with 3.
+    /// Show dead letters in full: key, value, headers, error, origin.
     ///
-    /// With --json an object a line; bytes that are not UTF-8 are base64, and "keyEncoding" or "valueEncoding" says so.
+    /// With --json an object a line; bytes that are not UTF-8 are base64, and "keyEncoding" or "valueEncoding" is set. It is
+    /// no error if none matches; with --at it exits with 3.
     Show {
-        /// The dead-letter topic.
+        /// Name of the dead-letter topic.
         #[arg(required_unless_present = "at")]
         topic: Option<String>,
-        /// The one at this place, as everything prints it: TOPIC/PARTITION@OFFSET; with the topic given also PARTITION/OFFSET.
+        /// Only the one at this position, TOPIC/PARTITION@OFFSET; with a topic also PARTITION/OFFSET.
         #[arg(long, value_name = "PLACE", conflicts_with_all = ["last", "open"])]
         at: Option<Place>,
-        /// The last so many that fit.
+        /// Number of dead letters to show, the last ones that match.
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         last: u32,
-        /// Only those that are neither replayed nor discarded.
+        /// Only dead letters that are neither replayed nor discarded.
         #[arg(long)]
         open: bool,
         #[command(flatten)]
@@ -92,29 +94,31 @@ enum Action {
     },
     /// Send records to their origin topic again: with their key, value and headers, to their partition, as of now.
     ///
-    /// Each is acknowledged by all in-sync replicas before it is marked. One that dies between the two leaves up to 100
-    /// letters that are replayed again. A record says in headers how often it was replayed (dlq-replays) and its first timestamp
-    /// (dlq-original-timestamp). It keeps its event's id (ce_id), or gets one made of its first place, the same in each replay, by
-    /// which a reader knows it again. What was left out of a letter is read where the record was. What a topic does not take is
-    /// refused and stays open.
+    /// Dry run without --yes: prints what would be done. Each record is acknowledged by all in-sync replicas before its dead
+    /// letter is marked; if the command is killed between the two, up to 100 are replayed again. Headers have the number of
+    /// replays (dlq-replays) and the first timestamp (dlq-original-timestamp). A record keeps its event's id (ce_id), or gets
+    /// one made of its first position, the same in each replay. What a dead letter lacks is read from the record's first
+    /// position. A dead letter whose record its topic does not take is refused and stays open.
     Replay {
-        /// The dead-letter topic.
+        /// Name of the dead-letter topic.
         topic: String,
         #[command(flatten)]
         filter: Filter,
-        /// Refuse what was replayed so often already.
+        /// Refuse dead letters that were replayed so often already.
         #[arg(long, value_name = "N", default_value_t = 3)]
         max_replays: u32,
         #[command(flatten)]
         how: How,
     },
-    /// Mark letters as not to be replayed any more; with --delete, delete them from the log.
+    /// Mark dead letters as discarded; with --delete, delete them from the log.
+    ///
+    /// Dry run without --yes: prints what would be done.
     Discard {
-        /// The dead-letter topic.
+        /// Name of the dead-letter topic.
         topic: String,
         #[command(flatten)]
         filter: Filter,
-        /// Also delete, for good, all records of each partition before its first letter that is still open then.
+        /// Also delete, irrevocably, all records of each partition before its first dead letter that is still open.
         #[arg(long)]
         delete: bool,
         #[command(flatten)]
@@ -131,7 +135,7 @@ struct How {
     output: Json,
 }
 
-/// Reads until a signal comes: then `None`.
+/// Reads; `None` if a signal comes before the end.
 async fn read<T>(shutdown: &Shutdown, reading: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Option<T>> {
     tokio::select! {
         biased;
@@ -140,17 +144,17 @@ async fn read<T>(shutdown: &Shutdown, reading: impl Future<Output = anyhow::Resu
     }
 }
 
-/// Does what only looks, until a signal comes.
-async fn looked(shutdown: &Shutdown, looking: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+/// Runs a command that only reads, until a signal comes.
+async fn only_read(shutdown: &Shutdown, looking: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     Ok(read(shutdown, looking).await?.unwrap_or(Exit::Interrupted))
 }
 
-/// So many letters.
+/// Returns a number of dead letters as text.
 fn letters(count: u64) -> String {
-    if count == 1 { "1 letter".to_owned() } else { format!("{count} letters") }
+    if count == 1 { "1 dead letter".to_owned() } else { format!("{count} dead letters") }
 }
 
-/// Where a letter is.
+/// Position of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     topic: Option<String>,
@@ -180,7 +184,7 @@ impl FromStr for Place {
     }
 }
 
-/// The topic of `show`, which the place may name.
+/// Sets the topic of `show`, which the position may name.
 fn topic_of_show(topic: &mut Option<String>, at: Option<&Place>) -> Result<(), Usage> {
     let named = at.and_then(|at| at.topic.clone());
     match (&topic, named) {
@@ -205,7 +209,7 @@ pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Re
         Action::Show { topic, .. } => topic.as_slice(),
         Action::Replay { topic, .. } | Action::Discard { topic, .. } => std::slice::from_ref(topic),
     };
-    // An offset may be committed on the strength of what is written here: all replicas must have it.
+    // What is written here replaces a dead letter: all in-sync replicas must have it.
     let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
     let suffix = suffix.unwrap_or_else(|| config.processor.dead_letter_suffix.clone());
     if suffix.is_empty() {
@@ -223,15 +227,15 @@ pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Re
     let work = async {
         match action {
             Action::List { topics, output } => {
-                looked(&shutdown, list::run(&client, topics, &suffix, output.json)).await
+                only_read(&shutdown, list::run(&client, topics, &suffix, output.json)).await
             }
             Action::Show { topic, at: Some(at), output, .. } => {
                 let topic = topic.unwrap_or_default();
-                looked(&shutdown, show::one(&client, &topic, (at.partition, at.offset), output.json)).await
+                only_read(&shutdown, show::one(&client, &topic, (at.partition, at.offset), output.json)).await
             }
             Action::Show { topic, last, open, filter, output, .. } => {
                 let (topic, last) = (topic.unwrap_or_default(), last as usize);
-                looked(&shutdown, show::last(&client, &topic, &filter, open, last, output.json)).await
+                only_read(&shutdown, show::last(&client, &topic, &filter, open, last, output.json)).await
             }
             Action::Replay { topic, filter, max_replays, how } => {
                 let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };

@@ -61,11 +61,11 @@ impl Bed {
         Self { brokers, broker, dir, prefix, topics: Vec::new() }
     }
 
-    /// Lets the embedded broker hang: connections stay open, and nothing is answered.
+    /// Lets the embedded broker hang: connections stay open, without responses.
     pub fn stop_broker(&self) {
         let broker = self.broker.as_ref().expect("an embedded broker");
         broker.signal(Signal::SIGSTOP);
-        // None of its threads answers any more.
+        // Now all of its threads are stopped.
         waitpid(broker.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
     }
 

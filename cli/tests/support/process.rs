@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Maximum time of every wait; then the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -179,7 +179,7 @@ impl Process {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
-    /// The most memory that it has had so far, in KiB; 0 where the system does not tell.
+    /// Returns the peak memory so far, in KiB; 0 where the system does not report it.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

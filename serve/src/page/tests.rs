@@ -92,6 +92,6 @@ fn a_table_shows_the_worst_and_says_what_it_leaves_out() {
 
 #[test]
 fn times_are_as_people_say_them() {
-    let said = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(duration);
-    assert_eq!(said, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
+    let texts = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(duration);
+    assert_eq!(texts, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
 }

@@ -1,7 +1,7 @@
-//! The shop's events: what happened to orders, products and users.
+//! The shop's events: orders, products and users.
 //!
-//! Each is a struct whose JSON is a flat camelCase object that begins with its type, so that a consumer that knows only the
-//! body can route by it:
+//! Each is a struct whose JSON is a flat camelCase object that begins with its type, so that a consumer can route by the body
+//! alone:
 //!
 //! ```
 //! use ailurus_shop::events::StockUpdated;
@@ -12,7 +12,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! Fields that are not known are passed over when reading, and optional ones that are not set are left out when writing.
+//! Unknown fields are ignored when reading, and optional ones that are not set are left out when writing.
 //! Times are RFC 3339, amounts are [`Money`](crate::Money). An event's id and time are in its
 //! [`Envelope`](ailurus::Envelope); times in the body (`paidAt`) are of the business and may differ.
 
@@ -28,10 +28,10 @@ pub use orders::{
 pub use products::{PriceUpdated, ProductCreated, ProductUpdated, ProductViewed, StockChange, StockUpdated};
 pub use users::{ProfileUpdated, UserLoggedIn, UserRegistered};
 
-/// Field of the JSON that says the type of an event whose sender writes no headers.
+/// Field of the JSON with the type of an event whose sender writes no headers.
 pub(crate) const TYPE_FIELD: &str = "eventType";
 
-/// `event!(Struct, "type", key_field)`: the type and the key of an event.
+/// Implements `Event`: `event!(Struct, "type", key_field)`.
 macro_rules! event {
     ($name:ident, $event_type:literal, $key:ident) => {
         impl ailurus::Event for $name {

@@ -23,23 +23,23 @@ use crate::Money;
 pub struct OrderCreated {
     /// The order.
     pub order_id: String,
-    /// Who ordered.
+    /// Customer.
     pub user_id: String,
-    /// What was ordered.
+    /// Items of the order.
     #[serde(default)]
     pub items: Vec<OrderItem>,
-    /// What is to be paid.
+    /// Total price.
     pub total_amount: Money,
-    /// The currency of all amounts, as ISO 4217 has it.
+    /// Currency of all amounts, by ISO 4217.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
-    /// When the customer ordered.
+    /// Time of the order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<DateTime<Utc>>,
 }
 
 impl OrderCreated {
-    /// An order whose total is the sum of its items.
+    /// Creates an order whose total is the sum of its items.
     pub fn new(order_id: impl Into<String>, user_id: impl Into<String>, items: Vec<OrderItem>) -> Self {
         let total = items
             .iter()
@@ -70,14 +70,14 @@ impl OrderCreated {
 pub struct OrderItem {
     /// The product.
     pub product_id: String,
-    /// How many of it.
+    /// Number of pieces.
     pub quantity: u32,
-    /// The price of one.
+    /// Price of one piece.
     pub price: Money,
 }
 
 impl OrderItem {
-    /// So many of a product, at a price each.
+    /// Creates a line of an order.
     pub fn new(product_id: impl Into<String>, quantity: u32, price: Money) -> Self {
         Self { product_id: product_id.into(), quantity, price }
     }
@@ -98,15 +98,15 @@ impl OrderItem {
 pub struct OrderUpdated {
     /// The order.
     pub order_id: String,
-    /// The status it had, if the sender knows.
+    /// Status before, if the sender knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_status: Option<OrderStatus>,
-    /// The status it has now; read from `status` too.
+    /// New status; also read from `status`.
     #[serde(alias = "status")]
     pub new_status: OrderStatus,
 }
 
-/// `order.paid`: the money has arrived.
+/// `order.paid`: an order was paid.
 ///
 /// ```
 /// use ailurus_shop::events::OrderPaid;
@@ -121,20 +121,20 @@ pub struct OrderUpdated {
 pub struct OrderPaid {
     /// The order.
     pub order_id: String,
-    /// What was paid.
+    /// Amount that was paid.
     pub total_amount: Money,
-    /// Its currency, as ISO 4217 has it.
+    /// Currency of the amount, by ISO 4217.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
-    /// How, in the words of the shop: `card`, `invoice`.
+    /// Way of payment: `card`, `invoice`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_method: Option<String>,
-    /// When.
+    /// Time of the payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// `order.shipped`: the parcel is on its way.
+/// `order.shipped`: the parcel was sent.
 ///
 /// ```
 /// use ailurus_shop::events::OrderShipped;
@@ -149,18 +149,18 @@ pub struct OrderPaid {
 pub struct OrderShipped {
     /// The order.
     pub order_id: String,
-    /// Who carries it.
+    /// Carrier of the parcel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,
-    /// The carrier's number.
+    /// Number of the parcel at the carrier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking_number: Option<String>,
-    /// When it left.
+    /// Time of shipping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shipped_at: Option<DateTime<Utc>>,
 }
 
-/// `order.completed`: the customer has it.
+/// `order.completed`: the customer has received the order.
 ///
 /// ```
 /// use ailurus_shop::events::OrderCompleted;
@@ -175,12 +175,12 @@ pub struct OrderShipped {
 pub struct OrderCompleted {
     /// The order.
     pub order_id: String,
-    /// When.
+    /// Time of the delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<DateTime<Utc>>,
 }
 
-/// `order.cancelled`: nothing will come of it.
+/// `order.cancelled`: the order was cancelled.
 ///
 /// ```
 /// use ailurus_shop::events::OrderCancelled;
@@ -195,10 +195,10 @@ pub struct OrderCompleted {
 pub struct OrderCancelled {
     /// The order.
     pub order_id: String,
-    /// Why, for people.
+    /// Reason, as text for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When.
+    /// Time of the cancellation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_at: Option<DateTime<Utc>>,
 }
@@ -210,7 +210,7 @@ event!(OrderShipped, "order.shipped", order_id);
 event!(OrderCompleted, "order.completed", order_id);
 event!(OrderCancelled, "order.cancelled", order_id);
 
-/// Where an order is in its life. Read in any case (`PAID`), written in lower case.
+/// Status of an order. Read in any case (`PAID`), written in lower case.
 ///
 /// ```
 /// use ailurus_shop::events::OrderStatus;
@@ -228,13 +228,13 @@ pub enum OrderStatus {
     Confirmed,
     /// Paid.
     Paid,
-    /// On its way.
+    /// Sent to the customer.
     Shipped,
     /// Arrived.
     Completed,
-    /// Given up.
+    /// Cancelled.
     Cancelled,
-    /// A status that this version has no name for, as it was read.
+    /// Another status, as it was read.
     Other(String),
 }
 
@@ -242,7 +242,7 @@ impl OrderStatus {
     const NAMED: [OrderStatus; 6] =
         [Self::Pending, Self::Confirmed, Self::Paid, Self::Shipped, Self::Completed, Self::Cancelled];
 
-    /// As it is written.
+    /// Returns the status as it is written.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Pending => "pending",

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::event;
 use crate::Money;
 
-/// `product.created`: a product is new in the shop.
+/// `product.created`: a product was added to the shop.
 ///
 /// ```
 /// use ailurus_shop::events::ProductCreated;
@@ -21,14 +21,14 @@ use crate::Money;
 pub struct ProductCreated {
     /// The product.
     pub product_id: String,
-    /// What it is called.
+    /// Name of the product.
     pub name: String,
-    /// The price of one.
+    /// Price of one piece.
     pub price: Money,
-    /// How many there are at first, if the sender says.
+    /// Initial stock, if the sender knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stock: Option<i64>,
-    /// Where in the shop it is found.
+    /// Category in the shop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
 }
@@ -53,9 +53,9 @@ pub struct ProductUpdated {
     pub changes: Map<String, Value>,
 }
 
-/// `product.stock.updated`: how many there are has changed.
+/// `product.stock.updated`: the stock of a product has changed.
 ///
-/// The new stock is given as a number (`newStock`), as a difference (`delta`), or as both; then the number counts.
+/// The new stock is given as a number (`newStock`), as a difference (`delta`), or as both; then the number takes precedence.
 ///
 /// ```
 /// use ailurus_shop::events::{StockChange, StockUpdated};
@@ -68,49 +68,49 @@ pub struct ProductUpdated {
 pub struct StockUpdated {
     /// The product.
     pub product_id: String,
-    /// How many there were, if the sender knows.
+    /// Stock before, if the sender knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_stock: Option<i64>,
-    /// How many there are now.
+    /// New stock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_stock: Option<i64>,
-    /// How many more there are now; negative for fewer.
+    /// Difference to the stock before; negative for fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<i64>,
-    /// Why, for people.
+    /// Reason, as text for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl StockUpdated {
-    /// There are `new_stock` now.
+    /// Creates an update to a new stock.
     pub fn set(product_id: impl Into<String>, previous_stock: Option<i64>, new_stock: i64) -> Self {
         let product_id = product_id.into();
         Self { product_id, previous_stock, new_stock: Some(new_stock), delta: None, reason: None }
     }
 
-    /// There are `delta` more now.
+    /// Creates an update by a difference.
     pub fn add(product_id: impl Into<String>, delta: i64) -> Self {
         let product_id = product_id.into();
         Self { product_id, previous_stock: None, new_stock: None, delta: Some(delta), reason: None }
     }
 
-    /// What to do to the stock; `None` if the event says neither `newStock` nor `delta`.
+    /// Returns the change of the stock; `None` if the event has neither `newStock` nor `delta`.
     pub fn change(&self) -> Option<StockChange> {
         self.new_stock.map(StockChange::To).or(self.delta.map(StockChange::By))
     }
 }
 
-/// What a [`StockUpdated`] does to a product's stock; there is an example there.
+/// Change of a product's stock; [`StockUpdated`] has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StockChange {
-    /// It becomes this.
+    /// The new stock.
     To(i64),
-    /// It becomes this much more.
+    /// The difference to the stock before.
     By(i64),
 }
 
-/// `product.price.updated`: a product costs another price now.
+/// `product.price.updated`: the price of a product has changed.
 ///
 /// ```
 /// use ailurus_shop::events::PriceUpdated;
@@ -125,14 +125,14 @@ pub enum StockChange {
 pub struct PriceUpdated {
     /// The product.
     pub product_id: String,
-    /// The price until now; read from `oldPrice` too.
+    /// Price before; also read from `oldPrice`.
     #[serde(alias = "oldPrice", skip_serializing_if = "Option::is_none")]
     pub previous_price: Option<Money>,
-    /// The price from now on.
+    /// New price.
     pub new_price: Money,
 }
 
-/// `product.viewed`: somebody looked at a product.
+/// `product.viewed`: a product was viewed.
 ///
 /// ```
 /// use ailurus_shop::events::ProductViewed;
@@ -147,7 +147,7 @@ pub struct PriceUpdated {
 pub struct ProductViewed {
     /// The product.
     pub product_id: String,
-    /// Who, if known.
+    /// User, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event;
 
-/// `user.registered`: somebody has opened an account.
+/// `user.registered`: an account was created.
 ///
 /// ```
 /// use ailurus_shop::events::UserRegistered;
@@ -19,15 +19,15 @@ use super::event;
 pub struct UserRegistered {
     /// The user.
     pub user_id: String,
-    /// Where mail reaches them.
+    /// Address for mail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// What they are called.
+    /// Name of the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// `user.logged_in`: a session began.
+/// `user.logged_in`: a session was started.
 ///
 /// ```
 /// use ailurus_shop::events::UserLoggedIn;
@@ -42,15 +42,15 @@ pub struct UserRegistered {
 pub struct UserLoggedIn {
     /// The user.
     pub user_id: String,
-    /// From where.
+    /// IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<String>,
-    /// With what.
+    /// User agent of the browser.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
 }
 
-/// `user.profile.updated`: a user has changed their profile.
+/// `user.profile.updated`: a profile was changed.
 ///
 /// ```
 /// use ailurus_shop::events::ProfileUpdated;
@@ -65,7 +65,7 @@ pub struct UserLoggedIn {
 pub struct ProfileUpdated {
     /// The user.
     pub user_id: String,
-    /// The names of the fields that changed; their values stay with the account.
+    /// Names of the fields that changed; the values are not part of the event.
     #[serde(default)]
     pub updated_fields: Vec<String>,
 }

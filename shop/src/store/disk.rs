@@ -1,7 +1,7 @@
-//! The open database, opened anew after an I/O error.
+//! The open database, opened again after an I/O error.
 //!
-//! redb trusts a database no more once reading or writing it has failed (a full disk, say) until it was closed and opened.
-//! So it is closed then, and the next use opens it: the store works again as soon as the disk does.
+//! After a failed read or write (a full disk, say) redb refuses to use a database until it was closed and opened. So it is
+//! closed then, and the next use opens it: the store works again as soon as the disk does.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -17,13 +17,13 @@ struct State {
 }
 
 impl Disk {
-    /// Opens it with `open`, now and after each I/O error. Blocks, as all that follows.
+    /// Opens the database with `open`, now and after each I/O error. All methods block.
     pub(super) fn new(open: impl FnMut() -> Result<Database, Error> + Send + Sync + 'static) -> Result<Self, Error> {
         let mut open: Open = Box::new(open);
         Ok(Self(RwLock::new(State { database: Some(open()?), open })))
     }
 
-    /// Works on the database; many threads may at a time.
+    /// Runs work on the database; many threads may at a time.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Error>) -> Result<T, Error> {
         if self.read().database.is_none() {
             let state = &mut *self.write();
@@ -32,7 +32,7 @@ impl Disk {
             }
         }
         let state = self.read();
-        // `None` only if another thread has met an error in between.
+        // `None` only if another thread had an error in between.
         let result = work(state.database.as_ref().ok_or(Error::PreviousIo)?);
         drop(state);
         if matches!(result, Err(Error::Io(_) | Error::PreviousIo)) {

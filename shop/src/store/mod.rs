@@ -24,17 +24,16 @@ use disk::Disk;
 use tables::{Effect, Update};
 use writer::{Request, Writer};
 
-/// Updates that wait for the next commit before callers have to wait for a place.
-const QUEUE: usize = 1024;
+/// Maximum number of updates queued for the next commit; further callers wait.
+const MAX_QUEUED: usize = 1024;
 
 /// Keeps the stock and counts the orders in one file, each event once even if it is delivered twice.
 ///
-/// Cheap to clone; all clones share the file. A thread of its own writes: it takes what is waiting, up to 1024 updates, into
-/// one ACID transaction of [redb](https://docs.rs/redb), and answers each caller after the commit has reached the disk. So
-/// the number of updates per second is not bound by that of the disk's syncs; but a partition's updates come one after the
-/// other, so each partition gets at most one into a commit. The thread ends when the last clone is dropped,
-/// after all updates it was given. After an I/O error the file is closed and the next use opens it again, so that the store
-/// works as soon as the disk does.
+/// Cheap to clone; all clones share the file. A thread of its own commits queued updates, up to 1024 at a time, in one ACID
+/// transaction of [redb](https://docs.rs/redb); each caller waits until the commit is on disk. So the rate of updates is not
+/// bound by that of the disk's syncs; but a partition's updates come one after the other, so each partition has at most one
+/// in a commit. The thread ends after the last clone was dropped and all updates are done. After an I/O error the file is
+/// closed, and the next use opens it again, so that the store works as soon as the disk does.
 ///
 /// # Once
 ///
@@ -42,11 +41,11 @@ const QUEUE: usize = 1024;
 /// crash, and also when newer events came in between. Inventory and analytics keep ids apart: each applies an event once.
 ///
 /// Ids are kept for [`StoreOptions::retention`] by the time of the event (of the id itself, if it is a UUIDv7), and of the
-/// youngest [`StoreOptions::max_ids`]. An event older than all ids kept is known by its place alone: a record at or before
-/// the last one applied of its partition counts as applied, one behind it is applied. So a replay of a partition applies
-/// nothing twice however old it is, and a consumer that was away for long misses nothing. What is not noticed, of events that
-/// old: that the same event was sent twice, as two records; and that a topic was deleted and made anew, with offsets that
-/// begin again.
+/// youngest [`StoreOptions::max_ids`]. An event older than all of these ids is known by its position alone: a record at or
+/// before the last one applied of its partition counts as applied, one behind it is applied. So a replay of a partition
+/// applies nothing twice however old it is, and a consumer that was stopped for long misses nothing. Two cases are not found
+/// for events that old: an event that was sent twice, as two records; and a topic that was deleted and created again, with
+/// offsets from 0.
 ///
 /// ```
 /// use ailurus_shop::events::StockUpdated;
@@ -77,12 +76,12 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     name: Arc<str>,
     disk: Arc<Disk>,
-    /// `None` once dropping has begun.
+    /// `None` while it is dropped.
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// How long a [`Store`] remembers which events it has applied.
+/// Limits of the ids of applied events that a [`Store`] keeps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -105,14 +104,14 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// How long after an event its id is kept. Default 7 days, which is as long as brokers keep records by default.
+    /// Sets the time for which an event's id is kept. Default 7 days, as long as brokers keep records by default.
     #[must_use]
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
     }
 
-    /// How many ids are kept at most; the oldest go first. Default 1,000,000, which take up about 100 MB.
+    /// Sets the maximum number of ids; the oldest are removed first. Default 1,000,000, which take up about 100 MB.
     #[must_use]
     pub fn max_ids(mut self, max_ids: u64) -> Self {
         self.max_ids = max_ids;
@@ -121,16 +120,16 @@ impl StoreOptions {
 }
 
 impl Store {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if the file can't be opened or made, is open already (here or in another process), or is not a store
+    /// [`ErrorKind::Io`] if the file can't be opened or created, is open already (here or in another process), or is not a store
     /// of this version.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, StoreOptions::default()).await
     }
 
-    /// The same, with options.
+    /// Opens the file, or creates it, with options.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -140,7 +139,7 @@ impl Store {
         blocking(name.clone(), move || Self::start(name, options, move || Ok(Database::create(&path)?))).await
     }
 
-    /// A store that lives as long as its handles: for demos and tests.
+    /// Creates a store in memory, for demos and tests.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if its thread can't be started.
@@ -148,7 +147,7 @@ impl Store {
         Self::in_memory_with(StoreOptions::default())
     }
 
-    /// The same, with options.
+    /// Creates a store in memory, with options.
     ///
     /// # Errors
     /// As [`in_memory`](Self::in_memory).
@@ -168,26 +167,26 @@ impl Store {
             Ok(database)
         };
         let disk = Arc::new(Disk::new(open).map_err(|e| failed(&name, "opening", &e))?);
-        let (requests, queue) = mpsc::channel(QUEUE);
+        let (requests, queue) = mpsc::channel(MAX_QUEUED);
         let writer = Writer::new(name.clone(), disk.clone(), options, queue);
         let thread = std::thread::Builder::new().name("shop-store".into()).spawn(move || writer.run());
         let writer = thread.map_err(|e| failed(&name, "starting its thread", &e))?;
         Ok(Self(Arc::new(Inner { name, disk, requests: Some(requests), writer: Some(writer) })))
     }
 
-    /// Gives this handle up without blocking the runtime. If it was the last, all updates are on disk and the file can be
-    /// opened again when this returns.
+    /// Drops this handle without blocking the runtime. After the last one all updates are on disk, and the file can be opened
+    /// again.
     pub async fn close(self) {
-        // A panic in there could only be one of the writer's, which has been reported to its callers.
+        // A panic could only be one of the writer's, which its callers have seen.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
     }
 
     async fn write(&self, effect: Effect, received: Received) -> Result<Outcome> {
         let ended = || failed(&self.0.name, "writing", &"its thread has ended");
-        let (request, answer) = Request::new(Update { effect, received });
+        let (request, outcome) = Request::new(Update { effect, received });
         let requests = self.0.requests.as_ref().ok_or_else(ended)?;
         requests.send(request).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        outcome.await.map_err(|_| ended())?
     }
 
     async fn read<T, F>(&self, read: F) -> Result<T>
@@ -207,17 +206,17 @@ impl Store {
 
 impl Inventory for Store {
     /// # Errors
-    /// [`ErrorKind::Event`] if the update says neither `newStock` nor `delta`, or if the stock would leave the range of `i64`;
+    /// [`ErrorKind::Event`] if the update has neither `newStock` nor `delta`, or if the stock would leave the range of `i64`;
     /// [`ErrorKind::Io`] if the file can't be written.
     ///
     /// # Cancellation
-    /// Once the update waits for its commit, dropping the future does not take it back: the next delivery is a duplicate.
+    /// Once the update is queued, dropping the future does not cancel it: the next delivery is a duplicate.
     async fn apply(&self, update: StockUpdated, received: Received) -> Result<Outcome> {
         let Some(change) = update.change() else {
             let Received { id, topic, partition, offset, .. } = received;
             let what = format!(
-                "the stock update {id} in {topic}/{partition} at offset {offset} says neither newStock nor delta: nothing \
-                 to do for product {}",
+                "the stock update {id} in {topic}/{partition} at offset {offset} has neither newStock nor delta, for product \
+                 {}",
                 update.product_id
             );
             return Err(Error::new(ErrorKind::Event, what));
@@ -237,7 +236,7 @@ impl Analytics for Store {
     /// [`ErrorKind::Io`] if the file can't be written.
     ///
     /// # Cancellation
-    /// Once the fact waits for its commit, dropping the future does not take it back: the next delivery is a duplicate.
+    /// Once the fact is queued, dropping the future does not cancel it: the next delivery is a duplicate.
     async fn record(&self, fact: OrderFact, received: Received) -> Result<Outcome> {
         self.write(Effect::Order(fact), received).await
     }
@@ -255,7 +254,7 @@ impl Analytics for Store {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.requests = None;
-        // At most one commit away: nobody is left to send it more.
+        // It ends after one more commit at most: no sender is left.
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }

@@ -1,22 +1,22 @@
-//! Which events were applied: their ids, and how far each partition has come.
+//! Events that were applied: their ids, and the last applied offset of each partition.
 //!
 //! Ids are ordered by time and are kept from the *horizon* on, which only moves forward. An event's place in that order is
 //! fixed by the event, so an event at or behind the horizon was applied if and only if its id is there, and of an event
-//! before it no id is kept. For those the last applied offset of the partition decides: handlers take a partition's records
-//! in order, from the committed offset on, so all that is at or before the last applied one has ended.
+//! before it there is no id. For those the last applied offset of the partition decides: handlers take a partition's records
+//! in order, from the committed offset on, so all records up to the last applied one are done.
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
 use crate::Received;
 
-/// Milliseconds since 1970, whose effects, id.
+/// Keys: milliseconds since 1970, [`Scope`], id.
 const IDS: TableDefinition<(u64, u8, &str), ()> = TableDefinition::new("applied_ids");
-/// Whose effects, topic, partition; the last applied offset.
+/// Keys: [`Scope`], topic, partition. Values: the last applied offset.
 const OFFSETS: TableDefinition<(u8, &str, i32), i64> = TableDefinition::new("applied_offsets");
 const HORIZON: TableDefinition<(), u64> = TableDefinition::new("applied_horizon");
 
-/// Whose effects: an event may have one in each.
+/// Part of the store; an event may have an effect in each.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
 pub(super) enum Scope {
@@ -24,21 +24,22 @@ pub(super) enum Scope {
     Analytics = 2,
 }
 
-pub(super) struct Seen<'t> {
+/// Events that were applied.
+pub(super) struct AppliedEvents<'t> {
     ids: Table<'t, (u64, u8, &'static str), ()>,
     offsets: Table<'t, (u8, &'static str, i32), i64>,
     horizons: Table<'t, (), u64>,
     horizon: u64,
 }
 
-impl<'t> Seen<'t> {
+impl<'t> AppliedEvents<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
         let horizons = transaction.open_table(HORIZON)?;
         let horizon = horizons.get(())?.map_or(0, |h| h.value());
         Ok(Self { ids: transaction.open_table(IDS)?, offsets: transaction.open_table(OFFSETS)?, horizons, horizon })
     }
 
-    /// Whether the event was applied before.
+    /// Returns whether the event was applied before.
     pub(super) fn contains(&self, scope: Scope, event: &Received) -> Result<bool, redb::Error> {
         let (time, id) = identity(event);
         if time >= self.horizon {
@@ -48,7 +49,7 @@ impl<'t> Seen<'t> {
         Ok(last.is_some_and(|last| event.offset <= last.value()))
     }
 
-    /// Remembers that the event was applied.
+    /// Adds an event that was applied.
     pub(super) fn insert(&mut self, scope: Scope, event: &Received) -> Result<(), redb::Error> {
         let (time, id) = identity(event);
         if time >= self.horizon {
@@ -62,8 +63,8 @@ impl<'t> Seen<'t> {
         Ok(())
     }
 
-    /// Moves the horizon to `oldest`, and further if there are more ids than `max_ids`. Takes away at most `most` ids, so that
-    /// a commit stays short: what is left for later counts as gone.
+    /// Moves the horizon to `oldest`, and further if there are more ids than `max_ids`. Removes at most `most` ids, so that a
+    /// commit stays short; ids before the horizon that are left do not count.
     pub(super) fn prune(mut self, oldest: u64, max_ids: u64, most: usize) -> Result<(), redb::Error> {
         self.horizon = self.horizon.max(oldest);
         for _ in 0..most {
@@ -81,7 +82,7 @@ impl<'t> Seen<'t> {
     }
 }
 
-/// An event's place in the order of ids, and what is unique there: the same for each delivery of the event.
+/// Returns the position of an event in the order of ids, and its unique name, the same for each delivery.
 fn identity(event: &Received) -> (u64, String) {
     let uuid = Uuid::parse_str(&event.id).ok();
     match uuid.filter(|uuid| uuid.get_version_num() == 7).and_then(|uuid| uuid.get_timestamp()) {

@@ -1,10 +1,10 @@
-//! What is in the file, and how an update changes it.
+//! The tables of the file, and the effect of updates on them.
 
 use ailurus::{Error, ErrorKind};
 use redb::{Database, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::StoreOptions;
-use super::seen::{Scope, Seen};
+use super::seen::{AppliedEvents, Scope};
 use crate::events::{OrderStatus, StockChange};
 use crate::{Money, OrderFact, Outcome, Received, Summary};
 
@@ -12,13 +12,13 @@ const FORMAT: u64 = 1;
 const FORMATS: TableDefinition<(), u64> = TableDefinition::new("format");
 const STOCK: TableDefinition<&str, i64> = TableDefinition::new("stock");
 const EVENTS: TableDefinition<&str, u64> = TableDefinition::new("events_by_type");
-/// An order's last status.
+/// Last status of each order.
 const ORDERS: TableDefinition<&str, &str> = TableDefinition::new("orders");
 const ORDERS_BY_STATUS: TableDefinition<&str, u64> = TableDefinition::new("orders_by_status");
-/// Cents by currency.
+/// Revenue in cents by currency.
 const REVENUE: TableDefinition<&str, i64> = TableDefinition::new("revenue");
 
-/// An event's effect, and the event.
+/// Effect of an event, and the event.
 #[derive(Debug)]
 pub(super) struct Update {
     pub(super) effect: Effect,
@@ -40,7 +40,7 @@ impl Effect {
     }
 }
 
-/// Makes the tables, so that readers find them.
+/// Creates the tables, so that readers find them.
 pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
@@ -52,20 +52,20 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
         }
         formats.insert((), FORMAT)?;
         Tables::open(&transaction)?;
-        Seen::open(&transaction)?;
+        AppliedEvents::open(&transaction)?;
     }
     Ok(transaction.commit()?)
 }
 
-/// Applies updates in one transaction; it is up to the caller to commit it. An update that can't be applied changes nothing
-/// and leaves the others alone. `now` is in milliseconds since 1970.
+/// Applies updates in one transaction, which the caller commits. An update that can't be applied changes nothing and does not
+/// affect the others. `now` is in milliseconds since 1970.
 pub(super) fn apply(
     transaction: &WriteTransaction,
     updates: &[&Update],
     options: &StoreOptions,
     now: u64,
 ) -> Result<Vec<Result<Outcome, Error>>, redb::Error> {
-    let mut seen = Seen::open(transaction)?;
+    let mut seen = AppliedEvents::open(transaction)?;
     let mut tables = Tables::open(transaction)?;
     let mut outcomes = Vec::with_capacity(updates.len());
     for Update { effect, received } in updates {
@@ -87,7 +87,7 @@ pub(super) fn apply(
         });
     }
     let retention = u64::try_from(options.retention.as_millis()).unwrap_or(u64::MAX);
-    // More than a batch can add, so that what has come to be too much goes in time.
+    // More than a batch can add, so that a surplus shrinks.
     seen.prune(now.saturating_sub(retention), options.max_ids, 2 * updates.len())?;
     Ok(outcomes)
 }
@@ -111,7 +111,7 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// The inner error is the event's fault; nothing was changed then.
+    /// Applies an effect. The inner error is of the event alone; nothing was changed then.
     fn apply(&mut self, effect: &Effect) -> Result<Result<(), String>, redb::Error> {
         match effect {
             Effect::Stock { product_id, previous_stock, change } => {
@@ -123,7 +123,7 @@ impl<'t> Tables<'t> {
                     }
                 };
                 let Some(now) = now else {
-                    return Ok(Err(format!("the stock of {product_id} would be beyond what can be counted")));
+                    return Ok(Err(format!("the stock of {product_id} would be out of range")));
                 };
                 self.stock.insert(product_id.as_str(), now)?;
             }
@@ -131,7 +131,7 @@ impl<'t> Tables<'t> {
                 if let Some((amount, currency)) = &fact.payment {
                     let sum = self.revenue.get(currency.as_str())?.map_or(0, |cents| cents.value());
                     let Some(sum) = sum.checked_add(amount.as_cents()) else {
-                        return Ok(Err(format!("the revenue in {currency:?} would be beyond what can be counted")));
+                        return Ok(Err(format!("the revenue in {currency:?} would be out of range")));
                     };
                     self.revenue.insert(currency.as_str(), sum)?;
                 }
@@ -149,7 +149,7 @@ impl<'t> Tables<'t> {
     }
 }
 
-/// A count that falls to zero goes, so that there are no more than there are names in use.
+/// Changes a count; one that falls to zero is removed, so that only names in use have one.
 fn count(table: &mut Table<'_, &'static str, u64>, name: &str, by: i64) -> Result<(), redb::Error> {
     let counted = table.get(name)?.map_or(0, |n| n.value()).saturating_add_signed(by);
     if counted == 0 {

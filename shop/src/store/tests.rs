@@ -86,7 +86,7 @@ async fn what_cannot_be_applied_is_refused_and_may_be_tried_again() {
     let empty = StockUpdated { delta: None, ..StockUpdated::add("p", 0) };
     let error = store.apply(empty, event.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Event);
-    assert!(error.to_string().starts_with("the stock update e-1 in t/0 at offset 3 says neither newStock"), "{error}");
+    assert!(error.to_string().starts_with("the stock update e-1 in t/0 at offset 3 has neither newStock"), "{error}");
 
     store.apply(StockUpdated::set("p", None, i64::MAX), fresh(2)).await.unwrap();
     let error = store.apply(StockUpdated::add("p", 1), event.clone()).await.unwrap_err();
@@ -152,16 +152,16 @@ async fn updates_given_before_the_last_handle_goes_are_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("shop.redb");
     let store = Store::open(&path).await.unwrap();
-    let mut answers = Vec::new();
+    let mut outcome_receivers = Vec::new();
     for offset in 0..100 {
         let effect = Effect::Stock { product_id: "p".into(), previous_stock: None, change: StockChange::By(1) };
-        let (request, answer) = Request::new(Update { effect, received: fresh(offset) });
+        let (request, outcome) = Request::new(Update { effect, received: fresh(offset) });
         store.0.requests.as_ref().unwrap().send(request).await.unwrap();
-        answers.push(answer);
+        outcome_receivers.push(outcome);
     }
     store.close().await;
-    for mut answer in answers {
-        assert_eq!(answer.try_recv().unwrap().unwrap(), Outcome::Applied);
+    for mut outcome in outcome_receivers {
+        assert_eq!(outcome.try_recv().unwrap().unwrap(), Outcome::Applied);
     }
     assert_eq!(Store::open(&path).await.unwrap().stock("p").await.unwrap(), Some(100));
 }
@@ -191,20 +191,20 @@ fn add(product: &str, received: Received) -> (Request, tokio::sync::oneshot::Rec
 #[test]
 fn what_is_waiting_goes_into_one_commit() {
     let disk = Arc::new(memory());
-    let (requests, queue) = mpsc::channel(QUEUE);
+    let (requests, queue) = mpsc::channel(MAX_QUEUED);
     let mut writer = Writer::new("test".into(), disk.clone(), StoreOptions::default(), queue);
-    let mut answers = Vec::new();
+    let mut outcome_receivers = Vec::new();
     for offset in 0..500 {
         // Every event twice, side by side: one of the two is the duplicate, though neither is committed yet.
         for _ in 0..2 {
-            let (request, answer) = add("p", received(&format!("e-{offset}"), NOW, offset));
+            let (request, outcome) = add("p", received(&format!("e-{offset}"), NOW, offset));
             requests.try_send(request).unwrap();
-            answers.push(answer);
+            outcome_receivers.push(outcome);
         }
     }
-    assert_eq!(answers[0].try_recv().unwrap_err(), TryRecvError::Empty);
+    assert_eq!(outcome_receivers[0].try_recv().unwrap_err(), TryRecvError::Empty);
     assert_eq!(writer.turn(), 1000);
-    let outcomes: Vec<_> = answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap()).collect();
+    let outcomes: Vec<_> = outcome_receivers.iter_mut().map(|outcome| outcome.try_recv().unwrap().unwrap()).collect();
     assert_eq!(outcomes, [Outcome::Applied, Outcome::Duplicate].repeat(500));
     assert_eq!(stock(&disk), Some(500));
     drop(requests);
@@ -256,7 +256,7 @@ fn an_event_older_than_the_ids_is_known_by_its_place() {
 }
 
 #[test]
-fn a_topic_made_anew_begins_again() {
+fn a_topic_that_is_created_again_begins_again() {
     let (disk, options) = (memory(), StoreOptions::default());
     for offset in 0..5 {
         deliver(&disk, &options, &received(&uuid(NOW), NOW, offset), NOW);
@@ -277,7 +277,7 @@ fn ids_that_are_no_uuids_are_unique_together_with_source_and_time() {
     assert_eq!(deliver(&disk, &options, &one, NOW), Outcome::Duplicate);
     assert_eq!(deliver(&disk, &options, &Received { source: "other".into(), ..one.clone() }, NOW), Outcome::Applied);
     assert_eq!(deliver(&disk, &options, &Received { time: at(NOW + 1), ..one }, NOW), Outcome::Applied);
-    // Of a UUIDv7 the time is inside: a sender that stamps its retry anew sends the same event.
+    // A UUIDv7 has a time: a sender that gives its retry a new timestamp sends the same event.
     let id = uuid(NOW);
     assert_eq!(deliver(&disk, &options, &received(&id, NOW, 1), NOW), Outcome::Applied);
     assert_eq!(deliver(&disk, &options, &received(&id, NOW + 9, 2), NOW), Outcome::Duplicate);

@@ -1,4 +1,4 @@
-//! The thread that writes: what is waiting goes into one transaction.
+//! The thread that writes: it commits waiting updates in one transaction.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::tables::{self, Update};
 use super::{StoreOptions, failed};
 use crate::Outcome;
 
-/// Updates of one commit at most.
-const BATCH: usize = 1024;
+/// Maximum number of updates of a commit.
+const MAX_BATCH: usize = 1024;
 
-/// An update, and who waits for it.
+/// An update, and the channel for its outcome.
 #[derive(Debug)]
 pub(super) struct Request {
     update: Update,
-    answer: oneshot::Sender<Result<Outcome>>,
+    outcome: oneshot::Sender<Result<Outcome>>,
 }
 
 impl Request {
     pub(super) fn new(update: Update) -> (Self, oneshot::Receiver<Result<Outcome>>) {
-        let (answer, receiver) = oneshot::channel();
-        (Self { update, answer }, receiver)
+        let (outcome, receiver) = oneshot::channel();
+        (Self { update, outcome }, receiver)
     }
 }
 
@@ -40,32 +40,32 @@ impl Writer {
         Self { name, disk, options, queue }
     }
 
-    /// Until all senders are gone and all they sent is answered.
+    /// Runs until all senders are dropped and all of their updates are done.
     pub(super) fn run(mut self) {
         while self.turn() > 0 {}
     }
 
-    /// Waits for an update, then commits all that are waiting, and answers. How many there were; 0 at the end.
+    /// Waits for an update, and commits all that are waiting. Returns their number; 0 at the end.
     pub(super) fn turn(&mut self) -> usize {
         let mut requests = Vec::new();
-        let count = self.queue.blocking_recv_many(&mut requests, BATCH);
+        let count = self.queue.blocking_recv_many(&mut requests, MAX_BATCH);
         if count == 0 {
             return 0;
         }
         let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
         let updates: Vec<&Update> = requests.iter().map(|request| &request.update).collect();
         match self.commit(&updates, now) {
-            // A caller that went away meanwhile has its update all the same.
+            // The update of a caller that was dropped meanwhile is committed, too.
             Ok(outcomes) => {
                 for (request, outcome) in requests.into_iter().zip(outcomes) {
-                    let _ = request.answer.send(outcome);
+                    let _ = request.outcome.send(outcome);
                 }
             }
             Err(error) => {
                 let error = failed(&self.name, "writing", &error);
                 tracing::error!(updates = count, "{error}");
                 for request in requests {
-                    let _ = request.answer.send(Err(error.clone()));
+                    let _ = request.outcome.send(Err(error.clone()));
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Writer {
 
     fn commit(&self, updates: &[&Update], now: u64) -> Result<Vec<Result<Outcome>>, redb::Error> {
         self.disk.with(|database| {
-            // Dropped before its commit, as on an error in between, a transaction leaves nothing behind.
+            // A transaction that is dropped before its commit, as after an error, changes nothing.
             let transaction = database.begin_write()?;
             let outcomes = tables::apply(&transaction, updates, &self.options, now)?;
             transaction.commit()?;

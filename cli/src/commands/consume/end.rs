@@ -220,7 +220,7 @@ mod tests {
         assert!(end.is_waiting() && !end.is_reached(), "the others have not read everything");
         let mut others = EndOfLog::new(end.ends.clone());
         others.assigned_none();
-        others.on_group_positions(&BTreeMap::from([(tp(0), 5)])); // partition 1 can't be asked
+        others.on_group_positions(&BTreeMap::from([(tp(0), 5)])); // partition 1 is not known
         assert!(others.is_reached());
         end.assigned(BTreeMap::from([(tp(1), 0)]));
         end.on_group_positions(&BTreeMap::from([(tp(0), 5), (tp(1), 5)]));

@@ -1,4 +1,4 @@
-//! A record as a line.
+//! Records as lines of text or JSON.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ pub struct Header<'a> {
     value_encoding: Option<&'static str>,
 }
 
-/// One JSON object and a newline.
+/// Writes a record as a JSON object and a newline.
 pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
     let (key, key_encoding) = encode(record.key.as_deref());
     let (value, value_encoding) = encode(record.value.as_deref());
@@ -52,7 +52,7 @@ pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
     out.write_all(b"\n")
 }
 
-/// Headers in order.
+/// Returns the headers in order.
 pub fn headers(all: &Headers) -> Vec<Header<'_>> {
     fn one(h: ailurus::record::Header<'_>) -> Header<'_> {
         let (value, value_encoding) = encode(h.value());
@@ -61,7 +61,7 @@ pub fn headers(all: &Headers) -> Vec<Header<'_>> {
     all.iter().map(one).collect()
 }
 
-/// Bytes as text, or as base64 if they are none; and which, if not plain text.
+/// Returns bytes as text, or as base64 if they are not UTF-8, and the encoding if it is not plain text.
 pub fn encode(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, Option<&'static str>) {
     match bytes.map(|b| std::str::from_utf8(b).map_err(|_| b)) {
         None => (None, None),
@@ -70,7 +70,7 @@ pub fn encode(bytes: Option<&[u8]>) -> (Option<Cow<'_, str>>, Option<&'static st
     }
 }
 
-/// `topic/partition@offset`, key and value with tabs between.
+/// Writes `topic/partition@offset`, key and value with tabs between.
 pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) -> io::Result<()> {
     write!(out, "{topic}/{partition}@{}\t", record.offset)?;
     readable(out, record.key.as_deref())?;
@@ -81,7 +81,7 @@ pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
 
 const NULL: &[u8] = b"(null)";
 
-/// Bytes as text that stays in its line and can't steer a terminal. Different bytes make different texts.
+/// Writes bytes as text without line breaks and control characters. Different bytes make different texts.
 pub fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
     let Some(bytes) = bytes else { return out.write_all(NULL) };
     if bytes == NULL {

@@ -1,4 +1,4 @@
-//! What a member leaves to its group.
+//! Records that a member leaves to its group.
 
 use ailurus::TopicPartition;
 

@@ -13,7 +13,7 @@ use super::{Consume, Missing, format, reachable};
 use crate::progress::Progress;
 use crate::signals::Shutdown;
 
-/// How long printed records may wait for their commit.
+/// Maximum time from printing a record to its commit.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two looks at the offsets that the group has committed, of a member without partitions.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,25 +22,25 @@ pub struct Reader {
     admin: Admin,
     pub consumer: Consumer,
     pub group: Option<String>,
-    /// The one offset to print, if only one is wanted.
+    /// Offset of the only record to print, with `--at`.
     only: Option<i64>,
-    /// All partitions that were asked for.
+    /// All chosen partitions.
     partitions: Vec<TopicPartition>,
     end: Option<EndOfLog>,
     end_check: EndCheck,
-    /// Where the group begins in a partition for which it has committed nothing.
+    /// First position of the group in a partition without a committed offset.
     reset: StartOffset,
     left: Option<u64>,
     pub printer: Printer,
-    /// Offsets behind what was printed of the partitions that are ours.
+    /// Offsets behind the printed records of assigned partitions.
     printed: BTreeMap<TopicPartition, i64>,
-    /// Offsets behind what was printed, not committed yet.
+    /// Offsets of those that are not committed yet.
     uncommitted: BTreeMap<TopicPartition, i64>,
     commit_at: Instant,
-    /// Number of partitions that the group has assigned to us, as far as we were told.
+    /// Number of partitions that the group has assigned.
     assigned: usize,
     look_at: Instant,
-    /// Partitions that were assigned and could not be asked where they begin.
+    /// Assigned partitions whose offsets are not known.
     pub missing: Missing,
 }
 
@@ -54,7 +54,7 @@ impl Reader {
     ) -> Self {
         let reset = match client.config().consumer.offset_reset {
             OffsetReset::Latest => StartOffset::Latest,
-            // With none a partition without a commit ends it with an error.
+            // With `None`, a partition without a committed offset ends it with an error.
             OffsetReset::Earliest | OffsetReset::None => StartOffset::Earliest,
         };
         Self {
@@ -77,8 +77,8 @@ impl Reader {
         }
     }
 
-    /// Reads until the end that was asked for, and tells whether it was reached: a signal is the end only where no other
-    /// was asked for. Whatever ends it, what was printed is committed.
+    /// Reads until the end, and returns whether it was reached; a signal is the end only if there is no other. What was printed
+    /// is committed, also after an error.
     pub async fn run(&mut self, shutdown: &Shutdown) -> anyhow::Result<bool> {
         let result = self.read(shutdown).await;
         let committed = self.commit(None).await;
@@ -110,8 +110,8 @@ impl Reader {
                     }
                     ConsumerEvent::Lost(partitions) => {
                         self.printer.progress.note(format_args!(
-                            "the group has given {} partitions to others: what was printed since the last commit will be \
-                             printed again by them",
+                            "{} partitions were lost to other members of the group, which will read again what was printed \
+                             since the last commit",
                             partitions.len()
                         ));
                         self.forget(&partitions);
@@ -123,8 +123,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends the wait for partitions if the other members have left nothing to read. An error only means another look: what
-    /// is wrong with the group, the consumer reports.
+    /// Ends the wait for partitions if the group has read everything. After an error there is another look later; the
+    /// consumer reports errors of the group.
     async fn look_at_group(&mut self) {
         match self.positions(self.partitions.clone()).await {
             Ok(positions) => self.end.iter_mut().for_each(|end| end.on_group_positions(&positions)),
@@ -169,7 +169,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Notes where the new partitions begin: at what the group has committed.
+    /// Notes the positions of new partitions: the group's committed offsets.
     async fn assigned(&mut self, partitions: Vec<TopicPartition>) -> anyhow::Result<()> {
         tracing::info!(count = partitions.len(), "partitions assigned");
         self.assigned += partitions.len();
@@ -183,7 +183,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns where the group goes on in each of these partitions; those that can't be asked are noted as missing.
+    /// Returns the group's position in each of these partitions; those that are not known are noted as missing.
     async fn positions(&mut self, partitions: Vec<TopicPartition>) -> anyhow::Result<BTreeMap<TopicPartition, i64>> {
         let positions = self.admin.list_offsets_each(&partitions, self.reset).await?;
         let mut positions = reachable(positions, &mut self.missing);
@@ -208,12 +208,12 @@ impl Reader {
         }
     }
 
-    /// Returns what can be read of our partitions, as of the last fetch, and was not printed.
+    /// Returns the records of assigned partitions that were not printed, as of the last fetch.
     pub fn left_over(&self) -> Vec<Left> {
         let left = self.consumer.assignment().into_iter().filter_map(|partition| {
             let position = self.consumer.position(&partition)?;
             let from = self.printed.get(&partition).copied().unwrap_or(position);
-            // What was handed to us and cut off by --max, too.
+            // Including records that --max cut off.
             let records = self.consumer.lag(&partition)? + position - from;
             (records > 0).then_some(Left { partition, records, from })
         });
@@ -244,7 +244,7 @@ pub struct Printer {
 impl Printer {
     fn new(json: bool, max: Option<u64>) -> Self {
         let stdout = io::stdout();
-        // Records on the terminal are progress enough.
+        // Records on a terminal show the progress.
         let progress = if stdout.is_terminal() { Progress::hidden() } else { Progress::new("records", max) };
         Self { out: BufWriter::with_capacity(256 << 10, stdout), json, records: 0, progress }
     }

@@ -1,4 +1,4 @@
-//! Where reading begins: as it is asked for, and as offsets.
+//! The first position to read: as an option, and as offsets.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::{Missing, reachable};
 use crate::output::{names, note};
 use crate::place::Place;
 
-/// One record's place, as log lines print it: the value of `--at`.
+/// Position of a record, as log lines print it: the value of `--at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct At {
     pub partition: TopicPartition,
@@ -31,15 +31,15 @@ impl FromStr for At {
     }
 }
 
-/// Where to begin without a group.
+/// First position without a group.
 #[derive(Debug, Clone, Copy)]
 pub enum Start {
     From(StartOffset),
-    /// So many offsets before the end.
+    /// A number of offsets before the end.
     Last(i64),
 }
 
-/// Returns the offset at which each partition begins, inside its log.
+/// Returns the offset at which reading of each partition begins, inside its log.
 pub async fn offsets(
     admin: &Admin,
     partitions: &[TopicPartition],
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_s_place_is_as_log_lines_print_it() {
+    fn a_position_is_as_log_lines_print_it() {
         let at: At = "a/b.c/3@17".parse().unwrap();
         assert_eq!(at, At { partition: TopicPartition::new("a/b.c", 3), offset: 17 });
         for bad in ["", "t", "t/0", "t@1", "/0@1", "t/-1@1", "t/0@-1", "t/x@1"] {

@@ -1,33 +1,33 @@
-//! What happened to every event, and the verdict on it. No I/O and no clock: times come in as arguments.
+//! The history of every event, and the verdict. It has no I/O and no clock: times are arguments.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// A handler had an event in hand.
+/// A call of a handler with an event.
 #[derive(Debug, Clone, Copy)]
 pub struct Handling {
-    /// The event's number in the plan.
+    /// Number of the event in the plan.
     pub event: usize,
-    /// Who handled it.
+    /// Member that handled it.
     pub member: u32,
-    /// From which partition; numbers of different topics differ.
+    /// Partition; those of different topics have different numbers.
     pub partition: u32,
-    /// At which offset.
+    /// Offset of the record.
     pub offset: i64,
-    /// When, since the start.
+    /// Time since the start.
     pub at: Duration,
 }
 
-/// The history of a run: each event's way from planned to handled.
+/// The history of a run: each event from its plan to its handling.
 #[derive(Debug)]
 pub struct History {
     events: Vec<Event>,
-    /// For each key, the greatest place in its sequence that has been handled.
+    /// Greatest position in the sequence of each key that has been handled.
     keys: Vec<Option<u32>>,
     tenures: HashMap<u32, Tenure>,
-    /// How often a member went back to what was handled already, by member and partition.
+    /// Number of times that a member went back in a partition, by member and partition.
     replays: HashMap<(u32, u32), u64>,
     first_sent: Option<Duration>,
     last_handled: Option<Duration>,
@@ -43,40 +43,40 @@ struct Event {
     place: u32,
     sent: Duration,
     acknowledged: bool,
-    /// From sending to the first handling.
+    /// Time from sending to the first handling.
     latency: Option<Duration>,
 }
 
-/// The time for which one member has a partition.
+/// The member that has a partition, and its last offset.
 #[derive(Debug)]
 struct Tenure {
     member: u32,
     offset: i64,
 }
 
-/// What the history comes to.
+/// The verdict on a history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Events that the brokers acknowledged.
+    /// Number of events that the brokers acknowledged.
     pub published: u64,
-    /// Different events that were handled.
+    /// Number of different events that were handled.
     pub handled: u64,
-    /// Events published and never handled.
+    /// Number of events that were published and not handled.
     pub lost: u64,
-    /// Handlings of an event beyond its first.
+    /// Number of handlings of an event beyond its first.
     pub duplicates: u64,
-    /// Events first handled after a later one of their key, and steps back inside a member's tenure of a partition.
+    /// Number of events first handled after a later one of their key, and of steps back while a member had a partition.
     pub out_of_order: u64,
     /// Handled events per second, from the first sent to the last handled.
     pub throughput_per_s: f64,
-    /// Half of the events were handled within this time after they were sent, in milliseconds.
+    /// Median of the time from sending to handling, in milliseconds.
     pub p50_ms: f64,
-    /// 99 of 100.
+    /// 99th percentile of that time.
     pub p99_ms: f64,
 }
 
 impl History {
-    /// For events of which each has a key and a place in its key's sequence; both count from 0.
+    /// Takes a key and a position in its key's sequence for each event; both count from 0.
     pub fn new(events: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let event = |(key, place)| Event { key, place, sent: Duration::ZERO, acknowledged: false, latency: None };
         let events: Vec<_> = events.into_iter().map(event).collect();
@@ -95,34 +95,34 @@ impl History {
         }
     }
 
-    /// The event is about to be sent.
+    /// Notes that the event is about to be sent.
     pub fn sent(&mut self, event: usize, at: Duration) {
         self.first_sent.get_or_insert(at);
         self.events[event].sent = at;
     }
 
-    /// The brokers have it.
+    /// Notes that the brokers acknowledged the event.
     pub fn acknowledged(&mut self, event: usize) {
         self.events[event].acknowledged = true;
         self.acknowledged += 1;
     }
 
-    /// Events acknowledged so far.
+    /// Returns the number of acknowledged events.
     pub fn acknowledged_so_far(&self) -> u64 {
         self.acknowledged
     }
 
-    /// When the first event was sent.
+    /// Returns the time of the first event.
     pub fn begun(&self) -> Option<Duration> {
         self.first_sent
     }
 
-    /// Different events handled so far.
+    /// Returns the number of different events handled so far.
     pub fn handled_so_far(&self) -> u64 {
         self.handled
     }
 
-    /// A handler is done with an event.
+    /// Notes that a handler is done with an event.
     pub fn handled(&mut self, h: Handling) {
         let event = &mut self.events[h.event];
         let first = event.latency.is_none();
@@ -139,8 +139,8 @@ impl History {
         }
         let tenure = self.tenures.entry(h.partition).or_insert(Tenure { member: h.member, offset: -1 });
         if tenure.member == h.member && h.offset <= tenure.offset {
-            // Back in the log. What was handled before may come again when the partition was taken away and given back;
-            // what was not is out of order.
+            // A step back in the log. Events handled before may come again after the partition was revoked and assigned again;
+            // others are out of order.
             if first {
                 in_order = false;
             } else {
@@ -151,7 +151,7 @@ impl History {
         self.out_of_order += u64::from(!in_order);
     }
 
-    /// The verdict; `assignments` tells how often a member was given partitions: only then may it begin again.
+    /// Returns the verdict. A member may step back as often as partitions were assigned to it, which `assignments` returns.
     pub fn verdict(&self, assignments: impl Fn(u32) -> u64) -> Verdict {
         let excess = |(&(member, _), &times): (&(u32, u32), &u64)| times.saturating_sub(assignments(member));
         let out_of_order = self.out_of_order + self.replays.iter().map(excess).sum::<u64>();
@@ -172,12 +172,12 @@ impl History {
     }
 }
 
-/// How many per second, to one decimal.
+/// Returns the rate per second, to one decimal.
 pub fn per_second(n: u64, span: Duration) -> f64 {
     if span.is_zero() { 0.0 } else { (n as f64 / span.as_secs_f64() * 10.0).round() / 10.0 }
 }
 
-/// In milliseconds, to the microsecond; of a sorted list.
+/// Returns a percentile of a sorted list, in milliseconds.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(at).map_or(0.0, |d| d.as_micros() as f64 / 1000.0)

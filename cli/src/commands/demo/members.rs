@@ -1,4 +1,4 @@
-//! The consumers of a run: members of two groups that come and are killed.
+//! The consumers of a run: members of two groups that join and are killed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::history::{Handling, History};
 use super::plan::{Names, PARTITIONS, Plan, Stream};
 use crate::progress::Progress;
 
-/// What publisher and handlers share.
+/// State of a run, for publisher and handlers.
 pub struct Run {
     pub plan: Plan,
     pub begun: Instant,
@@ -27,11 +27,11 @@ impl Run {
     }
 
     pub fn history<T>(&self, f: impl FnOnce(&mut History) -> T) -> T {
-        // A panic elsewhere does not make the counts wrong: each call leaves them whole.
+        // Each call leaves the history consistent, also after a panic elsewhere.
         f(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The time since the first event was sent.
+    /// Returns the time since the first event was sent.
     pub fn since_first(&self) -> Duration {
         let first = self.history(|h| h.begun());
         self.begun.elapsed().saturating_sub(first.unwrap_or_default())
@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// What is left of a member that was killed.
+/// Figures of a member that has ended.
 #[derive(Debug, Clone, Copy)]
 struct Past {
     id: u32,
@@ -61,14 +61,14 @@ struct Past {
     dead_letters: u64,
 }
 
-/// A member of a group, as a process of its own would be: with connections of its own.
+/// A member of a group, with connections of its own, as in a process of its own.
 struct Member {
     id: u32,
     client: Client,
     subscription: Subscription,
 }
 
-/// All members, alive and past.
+/// All members, running and ended.
 pub struct Members {
     config: Config,
     consumer: ConsumerConfig,
@@ -102,7 +102,7 @@ impl Members {
         Ok(())
     }
 
-    /// Ends the oldest member of the group that reads `stream`, as a crash would.
+    /// Kills the oldest member of the group that reads `stream`, as a crash would.
     pub async fn kill(&mut self, stream: Stream) {
         if let Some(at) = self.alive.iter().position(|(s, _)| *s == stream) {
             let (stream, Member { id, client, subscription }) = self.alive.remove(at);
@@ -113,14 +113,14 @@ impl Members {
         }
     }
 
-    /// Ends all members as a crash would.
+    /// Kills all members as a crash would.
     pub async fn kill_all(&mut self) {
         while let Some(&(stream, _)) = self.alive.first() {
             self.kill(stream).await;
         }
     }
 
-    /// Waits until every member has a place in its group and all partitions have an owner; fails if a member has ended.
+    /// Waits until every member has joined its group and all partitions are assigned; fails if a member has ended.
     pub async fn settle(&self) -> anyhow::Result<()> {
         loop {
             let health: Vec<_> = self.alive.iter().map(|(stream, m)| (*stream, m, m.subscription.health())).collect();
@@ -152,18 +152,18 @@ impl Members {
         result
     }
 
-    /// How often a past member was given partitions.
+    /// Returns the number of assignments of a member that has ended.
     pub fn assignments(&self, member: u32) -> u64 {
         self.past.iter().find(|p| p.id == member).map_or(0, |p| p.assignments)
     }
 
-    /// How often the groups shared out their partitions, as the members saw it that saw most.
+    /// Returns the number of rebalances of both groups, each as counted by the member with the most.
     pub fn rebalances(&self) -> u64 {
         let of = |stream| self.past.iter().filter(|p| p.stream == stream).map(|p| p.assignments).max();
         [Stream::Orders, Stream::Stock].into_iter().filter_map(of).sum()
     }
 
-    /// Events that ended in a dead-letter topic.
+    /// Returns the number of dead letters.
     pub fn dead_letters(&self) -> u64 {
         self.past.iter().map(|p| p.dead_letters).sum()
     }

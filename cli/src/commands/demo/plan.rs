@@ -1,4 +1,4 @@
-//! Which events a run publishes, in which order, and what each looks like.
+//! The events of a run, in the order in which they are published.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,11 @@ use anyhow::{Context, ensure};
 
 use super::events::{Item, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, StockUpdated};
 
-/// The header with the event's number in the plan.
+/// Header with the event's number in the plan.
 const NUMBER: &str = "demo-event";
-/// Who sends the events.
+/// Source of the events.
 const SOURCE: &str = "ailurus-demo";
-/// How many orders later an order takes its next step.
+/// Number of orders after which an order has its next event.
 const STEP: u32 = 50;
 /// Partitions of each topic.
 pub const PARTITIONS: i32 = 6;
@@ -64,13 +64,13 @@ enum What {
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     what: What,
-    /// The number of the order or of the product.
+    /// Number of the order or of the product.
     subject: u32,
-    /// Its place among the events of its key.
+    /// Position among the events of its key.
     place: u32,
 }
 
-/// All events of a run, in the order in which they are published.
+/// All events of a run, in order.
 #[derive(Debug)]
 pub struct Plan {
     orders: u32,
@@ -86,7 +86,7 @@ pub struct Encoded {
 }
 
 impl Plan {
-    /// The life cycles of `orders` orders side by side, and a stock update for each.
+    /// Plans overlapping life cycles of `orders` orders, and a stock update for each.
     pub fn new(orders: u32) -> Self {
         let products = (orders / 20).clamp(1, 500);
         let mut events = Vec::with_capacity(orders as usize * 5);
@@ -108,7 +108,7 @@ impl Plan {
         self.events.len()
     }
 
-    /// Of each event its key's number and its place among that key's events.
+    /// Returns each event's key and its position among the events of that key.
     pub fn keys_and_places(&self) -> impl Iterator<Item = (u32, u32)> {
         self.events.iter().map(|e| match e.what {
             What::Stock => (self.orders + e.subject, e.place),
@@ -129,7 +129,7 @@ impl Plan {
         Ok(Encoded { stream, key, value, headers: headers.with(NUMBER, number.to_string()) })
     }
 
-    /// The number of the event in a message, if the message is what was sent.
+    /// Returns the number of the event in a message; fails if the message is not that event.
     pub fn recognise(&self, message: &Message) -> anyhow::Result<usize> {
         let number = message.headers.get_str(NUMBER).with_context(|| format!("no header {NUMBER}"))?;
         let number: usize = number.parse().with_context(|| format!("header {NUMBER} is {number:?}"))?;

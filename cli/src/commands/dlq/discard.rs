@@ -15,9 +15,10 @@ use crate::exit::Exit;
 use crate::output::{self, note};
 use crate::signals::Shutdown;
 
-/// Ranges of offsets in one mark, so that it fits into a record.
-const RANGES: usize = 1000;
-const CLOSE: Duration = Duration::from_secs(10);
+/// Maximum number of ranges of offsets in a mark, which has to fit into a record.
+const MAX_RANGES: usize = 1000;
+/// Maximum time for closing the producer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub filter: Filter,
@@ -26,25 +27,25 @@ pub struct Options {
     pub json: bool,
 }
 
-/// What is to happen in a partition.
+/// The change in a partition.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Plan {
     topic: String,
     partition: i32,
-    /// Letters to mark.
+    /// Number of dead letters to mark.
     discard: u64,
     #[serde(skip)]
     offsets: Offsets,
-    /// The offsets of those letters, as `3-5,9`.
+    /// Offsets of those dead letters, as `3-5,9`.
     #[serde(rename = "offsets")]
     offsets_text: String,
-    /// Where the log begins now.
+    /// First offset of the log.
     first: i64,
-    /// All before this are to be deleted from the log.
+    /// First offset of the log after the deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     delete_before: Option<i64>,
-    /// Records among those that are no dead letters.
+    /// Number of deleted records that are not dead letters.
     foreign: u64,
     done: bool,
 }
@@ -52,10 +53,13 @@ struct Plan {
 pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
     let result = act(client, topic, &options, shutdown).await;
-    if let Some(lock) = lock {
-        lock.release().await?;
-    }
-    result
+    let released = match lock {
+        Some(lock) => lock.release().await,
+        None => Ok(()),
+    };
+    let exit = result?; // the first error is the one to report
+    released?;
+    Ok(exit)
 }
 
 async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
@@ -68,13 +72,13 @@ async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdow
     if options.yes {
         let producer = client.producer().start()?;
         let done = carry_out(client, &producer, &mut plans).await;
-        let closed = producer.close(CLOSE).await;
+        let closed = producer.close(CLOSE_TIMEOUT).await;
         plans.retain(|p| p.done);
-        tell(&plans, options)?; // what was done, whatever came then
+        print(&plans, options)?; // also after an error
         done?;
         closed?;
     } else {
-        tell(&plans, options)?;
+        print(&plans, options)?;
         if !plans.is_empty() {
             note(format_args!("nothing was changed; --yes does it"));
         }
@@ -99,7 +103,7 @@ async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
             let offset = record.offset;
             match log.entry(partition, record) {
                 Some(Entry::Letter(letter)) if letter.state == State::Open => {
-                    if options.filter.fits(&letter) {
+                    if options.filter.matches(&letter) {
                         plan.discard += 1;
                         plan.offsets.insert(offset);
                     } else {
@@ -115,8 +119,8 @@ async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
     for plan in plans.values_mut() {
         plan.delete_before = plan.delete_before.filter(|before| options.delete && *before > plan.first);
         plan.offsets_text = plan.offsets.to_string();
-        let gone = foreign.get(&plan.partition).into_iter().flatten();
-        plan.foreign = gone.filter(|o| plan.delete_before.is_some_and(|before| **o < before)).count() as u64;
+        let deleted = foreign.get(&plan.partition).into_iter().flatten();
+        plan.foreign = deleted.filter(|o| plan.delete_before.is_some_and(|before| **o < before)).count() as u64;
     }
     Ok(plans.into_values().collect())
 }
@@ -124,7 +128,7 @@ async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
 async fn carry_out(client: &Client, producer: &Producer, plans: &mut [Plan]) -> anyhow::Result<()> {
     let admin = Admin::new(client);
     for plan in plans {
-        for some in plan.offsets.chunks(RANGES) {
+        for some in plan.offsets.chunks(MAX_RANGES) {
             write_mark(producer, &plan.topic, plan.partition, State::Discarded, &some).await?;
         }
         if let Some(before) = plan.delete_before {
@@ -136,7 +140,7 @@ async fn carry_out(client: &Client, producer: &Producer, plans: &mut [Plan]) -> 
     Ok(())
 }
 
-fn tell(plans: &[Plan], options: &Options) -> std::io::Result<()> {
+fn print(plans: &[Plan], options: &Options) -> std::io::Result<()> {
     if options.json {
         return output::json(&plans);
     }

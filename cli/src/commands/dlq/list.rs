@@ -10,11 +10,11 @@ use super::marks::State;
 use crate::exit::Exit;
 use crate::output::{self, Table, note};
 
-/// Different errors counted of a topic; what comes beyond is counted together.
-const CLASSES: usize = 1000;
+/// Maximum number of different errors of a topic; the others are counted together.
+const MAX_CLASSES: usize = 1000;
 const OTHERS: &str = "(other errors)";
 
-/// The letters of a topic.
+/// Number of dead letters of a topic.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Counts {
@@ -23,14 +23,14 @@ struct Counts {
     open: u64,
     replayed: u64,
     discarded: u64,
-    /// Records that are no dead letters.
+    /// Number of records that are not dead letters.
     foreign: u64,
-    /// Whether a partition could not be read.
+    /// True if a partition could not be read.
     partial: bool,
     errors: Vec<Class>,
 }
 
-/// The letters of one origin and error.
+/// Number of dead letters of one origin and error.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Class {
@@ -45,7 +45,7 @@ struct Class {
 pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool) -> anyhow::Result<Exit> {
     let all = if topics.is_empty() {
         let all = Admin::new(client).list_topics().await?;
-        count_those_there(client, all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix))).await?
+        count_existing(client, all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix))).await?
     } else {
         let mut all = Vec::new();
         for topic in topics {
@@ -65,8 +65,8 @@ pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool)
     Ok(exit)
 }
 
-/// Of those topics that were there a moment ago; one that is deleted meanwhile is left out.
-async fn count_those_there(client: &Client, topics: impl Iterator<Item = String>) -> anyhow::Result<Vec<Counts>> {
+/// Counts the dead letters of listed topics; one that was deleted since is left out.
+async fn count_existing(client: &Client, topics: impl Iterator<Item = String>) -> anyhow::Result<Vec<Counts>> {
     let mut all = Vec::new();
     for topic in topics {
         match count(client, &topic).await {
@@ -94,7 +94,7 @@ async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
                         State::Replayed => &mut counts.replayed,
                         State::Discarded => &mut counts.discarded,
                     } += 1;
-                    sort_in(&mut classes, &letter);
+                    add_to_class(&mut classes, &letter);
                 }
                 Some(Entry::Foreign) => counts.foreign += 1,
                 None => {}
@@ -107,24 +107,24 @@ async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-fn sort_in(classes: &mut BTreeMap<(String, String), Class>, letter: &Letter) {
-    let origin = letter.said.origin.topic.clone();
-    let mut key = (origin.clone(), class_of(&letter.said.error));
-    if classes.len() >= CLASSES && !classes.contains_key(&key) {
+fn add_to_class(classes: &mut BTreeMap<(String, String), Class>, letter: &Letter) {
+    let origin = letter.info.origin.topic.clone();
+    let mut key = (origin.clone(), class_of(&letter.info.error));
+    if classes.len() >= MAX_CLASSES && !classes.contains_key(&key) {
         key.1 = OTHERS.to_owned();
     }
-    let error = if key.1 == OTHERS { OTHERS.to_owned() } else { letter.said.error.clone() };
+    let error = if key.1 == OTHERS { OTHERS.to_owned() } else { letter.info.error.clone() };
     let new = Class { origin, error, letters: 0, open: 0, first_failure: None, last_failure: None };
     let class = classes.entry(key).or_insert(new);
     class.letters += 1;
     class.open += u64::from(letter.state == State::Open);
-    let first = letter.said.first_failure.map(super::show::rfc3339);
-    let last = letter.said.last_failure.map(super::show::rfc3339);
+    let first = letter.info.first_failure.map(super::show::rfc3339);
+    let last = letter.info.last_failure.map(super::show::rfc3339);
     class.first_failure = [class.first_failure.take(), first].into_iter().flatten().min();
     class.last_failure = class.last_failure.take().max(last);
 }
 
-/// An error without its numbers: offsets and ids make each text another one.
+/// Returns an error without its numbers, such as offsets and ids.
 fn class_of(error: &str) -> String {
     let mut class = String::with_capacity(error.len());
     for c in error.chars() {
@@ -183,7 +183,7 @@ mod tests {
         let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
         Admin::new(&client).create_topic("there.dlq", 1, None).await?;
         let listed = ["gone.dlq", "there.dlq"].map(str::to_owned).into_iter();
-        let counted = count_those_there(&client, listed).await?;
+        let counted = count_existing(&client, listed).await?;
         assert_eq!(counted.iter().map(|c| c.topic.as_str()).collect::<Vec<_>>(), ["there.dlq"]);
         client.close().await;
         Ok(())

@@ -1,4 +1,4 @@
-//! One command works off a topic at a time: it is the only member of a group meanwhile.
+//! A lock on a dead-letter topic: the command that has it is the only member of a group.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use anyhow::anyhow;
 
 use crate::exit::Refused;
 
-/// How long joining the group may take: brokers wait some seconds for further members of a new one.
-const JOIN: Duration = Duration::from_secs(60);
+/// Maximum time for joining the group: brokers wait some seconds for further members of a new one.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The membership. It commits nothing.
+/// The member of the group; it commits nothing.
 pub struct Lock {
     consumer: Consumer,
     group: String,
 }
 
 impl Lock {
-    /// Joins the topic's group; an error if another command is in it.
+    /// Joins the topic's group; fails if another command is in it.
     pub async fn take(client: &Client, topic: &str) -> anyhow::Result<Self> {
         let group = format!("{topic}.replay");
         let session = client.config().consumer.session_timeout;
         let admin = Admin::new(client);
         if let Some(member) = admin.describe_group(&group).await?.members.first() {
             let what = format!(
-                "another command works off {topic}: {} on {} is in the group {group}. If it was killed, its membership ends \
-                 by itself within its session timeout ({session:?} here)",
+                "another command works on {topic}: {} on {} is in the group {group}. If it was killed, it is removed \
+                 after its session timeout ({session:?} here)",
                 member.client_id, member.host
             );
             return Err(Refused(what).into());
@@ -34,9 +34,10 @@ impl Lock {
         let mut config = client.config().consumer.clone();
         config.offset_reset = OffsetReset::Latest; // there is nothing to read here
         let mut consumer = client.consumer(&group).config(config).subscribe([topic]).await?;
-        let joined = tokio::time::timeout(JOIN, async {
+        let joined = tokio::time::timeout(JOIN_TIMEOUT, async {
             loop {
                 if let ConsumerEvent::Assigned(all) = consumer.recv().await? {
+                    consumer.pause(&all)?; // it reads nothing, and has no outages of reading to report
                     return anyhow::Ok(all.len());
                 }
             }
@@ -44,19 +45,19 @@ impl Lock {
         let outcome = match joined.await {
             Ok(Ok(all)) if all == partitions => return Ok(Self { consumer, group }),
             Ok(Ok(_)) => {
-                let what = format!("another command begins to work off {topic} at the same time (group {group})");
+                let what = format!("another command starts on {topic} at the same time (group {group})");
                 Err(Refused(what).into())
             }
             Ok(Err(e)) => Err(e.context(format!("joining group {group}"))),
-            Err(_) => Err(anyhow!("group {group} could not be joined within {JOIN:?}")),
+            Err(_) => Err(anyhow!("group {group} could not be joined within {JOIN_TIMEOUT:?}")),
         };
         _ = consumer.close().await; // the error before it is the one to report
         outcome
     }
 
-    /// Whether it is still ours.
+    /// Fails if another command has joined the group.
     pub async fn check(&mut self) -> anyhow::Result<()> {
-        // What is there already: no time is given for more.
+        // Only the events that are there already.
         while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.consumer.recv()).await {
             if let ConsumerEvent::Revoked(_) | ConsumerEvent::Lost(_) = event? {
                 let what = format!(

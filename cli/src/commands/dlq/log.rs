@@ -1,4 +1,4 @@
-//! Reads a dead-letter topic from its beginning to where it ends when reading begins.
+//! Reads a dead-letter topic from its beginning to its end at the start.
 
 use std::collections::BTreeMap;
 
@@ -13,39 +13,39 @@ use crate::output;
 use crate::place::time;
 use crate::selection::Selection;
 
-/// Which letters.
+/// Options that choose dead letters.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which letters (all of these must fit)")]
+#[command(next_help_heading = "Options that choose dead letters (all must match)")]
 pub struct Filter {
-    /// Those whose error has this text.
+    /// Text in the error.
     #[arg(long, value_name = "TEXT")]
     pub error: Option<String>,
-    /// Those with this key.
+    /// Key of the record.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Those in this partition of the dead-letter topic.
+    /// Partition of the dead-letter topic.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
-    /// Those at this offset of the dead-letter topic or behind it.
+    /// First offset in the dead-letter topic.
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     pub from_offset: Option<i64>,
-    /// Those before this offset of the dead-letter topic.
+    /// Offset in the dead-letter topic before which they are.
     #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     pub before_offset: Option<i64>,
-    /// Those that failed last at this time or later: so long ago (-5m, 2h), a date, or a time such as 2026-01-31T12:00:00Z.
+    /// Earliest time of the last failure: so long ago (-5m, 2h), a date, or a time such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub since: Option<i64>,
-    /// Those that failed last before this time.
+    /// Time before which the last failure was.
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub before: Option<i64>,
 }
 
 impl Filter {
-    pub fn fits(&self, letter: &Letter) -> bool {
-        // A letter that does not say when it failed was written then.
-        let failed = letter.said.last_failure.map_or(letter.record.timestamp, |t| t.timestamp_millis());
+    pub fn matches(&self, letter: &Letter) -> bool {
+        // Without the time of its failure, the time at which it was written.
+        let failed = letter.info.last_failure.map_or(letter.record.timestamp, |t| t.timestamp_millis());
         let offset = letter.record.offset;
-        self.error.as_ref().is_none_or(|text| letter.said.error.contains(text))
+        self.error.as_ref().is_none_or(|text| letter.info.error.contains(text))
             && self.key.as_ref().is_none_or(|key| letter.record.key.as_deref() == Some(key.as_bytes()))
             && self.partition.is_none_or(|p| p == letter.partition)
             && self.from_offset.is_none_or(|from| offset >= from)
@@ -55,24 +55,24 @@ impl Filter {
     }
 }
 
-/// A dead letter where it lies.
+/// A dead letter and its position.
 #[derive(Debug, Clone)]
 pub struct Letter {
     pub partition: i32,
     pub record: Record,
-    pub said: DeadLetter,
+    pub info: DeadLetter,
     pub state: State,
 }
 
-/// What stands at an offset of a dead-letter topic.
+/// Record of a dead-letter topic.
 #[derive(Debug)]
 pub enum Entry {
     Letter(Box<Letter>),
-    /// A record that no one here has written.
+    /// A record that is not a dead letter.
     Foreign,
 }
 
-/// A dead-letter topic as it is now.
+/// A dead-letter topic, as of its opening.
 #[derive(Debug)]
 pub struct Log {
     client: Client,
@@ -84,7 +84,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Finds its beginning and end, and reads what is marked as done; of one partition, if only one is asked for.
+    /// Opens the topic, or one partition of it, and reads the marks.
     pub async fn open(client: &Client, topic: &str, only: Option<i32>) -> anyhow::Result<Self> {
         let admin = Admin::new(client);
         let all = Selection::new(topic, only.as_slice()).find(&admin).await?;
@@ -92,14 +92,14 @@ impl Log {
             admin.list_offsets_each(&all, StartOffset::Earliest),
             admin.list_offsets_each(&all, StartOffset::Latest),
         )?;
-        // Letters and what is marked of them stand in the same partition: one that can't be read keeps nothing of the others back.
+        // Dead letters and their marks are in the same partition: one that can't be read does not affect the others.
         let unknown = ends.iter().filter_map(|(tp, end)| Some((tp, format!("{:#}", end.as_ref().err()?))));
-        let is_partial = output::note_missing("letters can't be read", &unknown.collect::<Vec<_>>());
+        let is_partial = output::note_missing("dead letters can't be read", &unknown.collect::<Vec<_>>());
         let known = |offsets: BTreeMap<_, ailurus::Result<i64>>| {
             offsets.into_iter().filter_map(|(tp, o)| Some((tp, o.ok()?))).collect()
         };
         let (starts, mut ends): (BTreeMap<_, _>, BTreeMap<_, _>) = (known(starts), known(ends));
-        ends.retain(|tp, _| starts.contains_key(tp)); // where a log begins decides what is deleted
+        ends.retain(|tp, _| starts.contains_key(tp)); // deletion needs the first offset
         let (client, topic) = (client.clone(), topic.to_owned());
         let mut log = Self { client, topic, starts, ends, marks: Marks::default(), is_partial };
         let mut marks = Marks::default();
@@ -117,18 +117,18 @@ impl Log {
         &self.topic
     }
 
-    /// How a command ends that has done all that was asked with what could be read.
+    /// Returns the exit of a command that has handled all that could be read.
     pub fn exit(&self) -> Exit {
         if self.is_partial { Exit::Failure } else { Exit::Success }
     }
 
-    /// Each partition with its first offset and its end.
+    /// Returns each partition with its first offset and its end.
     pub fn bounds(&self) -> impl Iterator<Item = (i32, i64, i64)> + '_ {
         let start = |tp| self.starts.get(tp).copied().unwrap_or(0);
         self.ends.iter().map(move |(tp, end)| (tp.partition, start(tp), *end))
     }
 
-    /// All records; those at and behind one place if it is given.
+    /// Returns a reader of all records, or of those from a position on.
     pub async fn records(&self, from: Option<(i32, i64)>) -> anyhow::Result<Reader> {
         let mut starts = self.starts.clone();
         if let Some((partition, offset)) = from {
@@ -147,18 +147,18 @@ impl Log {
         Ok(Reader { consumer, end, end_check: EndCheck::new(&self.client), ends: self.ends.clone() })
     }
 
-    /// What a record is; nothing for a mark.
+    /// Returns the entry in a record; `None` for a mark.
     pub fn entry(&self, partition: i32, record: Record) -> Option<Entry> {
         if marks::parse(&record.headers).is_some() {
             return None;
         }
-        let Some(said) = DeadLetter::parse(&record.headers) else { return Some(Entry::Foreign) };
+        let Some(info) = DeadLetter::parse(&record.headers) else { return Some(Entry::Foreign) };
         let state = self.marks.state(partition, record.offset);
-        Some(Entry::Letter(Box::new(Letter { partition, record, said, state })))
+        Some(Entry::Letter(Box::new(Letter { partition, record, info, state })))
     }
 }
 
-/// Reads on until the end that was found before.
+/// Reads to the end that was found before.
 #[derive(Debug)]
 pub struct Reader {
     consumer: Option<Consumer>,
@@ -168,7 +168,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Some records of a partition, in order; `None` at the end.
+    /// Returns some records of a partition, in order; `None` at the end.
     pub async fn next(&mut self) -> anyhow::Result<Option<(i32, Vec<Record>)>> {
         let Some(consumer) = &mut self.consumer else { return Ok(None) };
         while !self.end.is_reached() {

@@ -1,25 +1,25 @@
-//! Which letters are done with: marks that stand in the dead-letter topic itself, so that they live as long as the letters.
+//! Marks of dead letters that were replayed or discarded, in the dead-letter topic itself, where they are kept as long.
 //!
-//! A mark is a record without key and value, in the partition of the letters it speaks of and behind them. Committed offsets
-//! would not do: brokers forget those of a group that rests, after a week by default.
+//! A mark is a record without key and value, in the partition of its dead letters and behind them. Committed offsets would
+//! expire: brokers delete those of an empty group, after a week by default.
 
 use std::collections::BTreeMap;
 
 use ailurus::Headers;
 
-/// How the letters were done with.
+/// Header with the new state of the dead letters.
 const DONE: &str = "dlq-done";
-/// Which: offsets and ranges of offsets, both ends included, such as `3-5,9`.
+/// Header with their offsets, and ranges of offsets, both ends included, such as `3-5,9`.
 const OFFSETS: &str = "dlq-done-offsets";
 
-/// What a letter is.
+/// State of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// Waiting to be worked off.
+    /// Neither replayed nor discarded.
     Open,
-    /// Its record was sent again.
+    /// The record was sent again.
     Replayed,
-    /// It is not to be sent again.
+    /// The record is not to be sent again.
     Discarded,
 }
 
@@ -33,10 +33,10 @@ impl State {
     }
 }
 
-/// A set of offsets, kept as ranges.
+/// A set of offsets, as ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offsets {
-    /// First and last; they neither touch nor overlap.
+    /// First and last offset of ranges, which neither touch nor overlap.
     ranges: BTreeMap<i64, i64>,
 }
 
@@ -65,7 +65,7 @@ impl Offsets {
         self.ranges.is_empty()
     }
 
-    /// Cut into sets of at most `ranges` ranges, so that each fits into a record.
+    /// Splits the set into sets of at most `ranges` ranges, which fit into a record.
     pub fn chunks(&self, ranges: usize) -> Vec<Self> {
         let all: Vec<_> = self.ranges.iter().map(|(f, l)| (*f, *l)).collect();
         all.chunks(ranges).map(|some| Self { ranges: some.iter().copied().collect() }).collect()
@@ -103,26 +103,26 @@ impl std::str::FromStr for Offsets {
     }
 }
 
-/// The headers of a mark.
+/// Returns the headers of a mark.
 pub fn mark(how: State, offsets: &Offsets) -> Headers {
     Headers::new().with(DONE, how.name()).with(OFFSETS, offsets.to_string())
 }
 
-/// Reads a mark; `None` if the record is none.
+/// Reads a mark; `None` if the record is not a mark.
 pub fn parse(headers: &Headers) -> Option<(State, Offsets)> {
     let how = headers.get_str(DONE)?;
     let how = [State::Replayed, State::Discarded].into_iter().find(|s| s.name() == how)?;
     Some((how, headers.get_str(OFFSETS)?.parse().ok()?))
 }
 
-/// What the marks of a topic say.
+/// The marks of a topic.
 #[derive(Debug, Default)]
 pub struct Marks {
     of: BTreeMap<(i32, State), Offsets>,
 }
 
 impl Marks {
-    /// Takes a mark of a partition into account.
+    /// Adds a mark of a partition.
     pub fn add(&mut self, partition: i32, (how, offsets): (State, Offsets)) {
         let all = self.of.entry((partition, how)).or_default();
         offsets.ranges.into_iter().for_each(|(first, last)| all.add(first, last));

@@ -16,21 +16,22 @@ use super::log::{Entry, Filter, Letter, Log};
 use super::marks::{Offsets, State, mark};
 use super::show::line;
 use super::{letters, read};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::output::{self, note};
 use crate::signals::Shutdown;
 
-/// Letters sent before they are marked, and their bytes; a single one may be larger. They may all be in one request.
-const CHUNK: usize = 100;
+/// Maximum number of dead letters sent before they are marked.
+const CHUNK_RECORDS: usize = 100;
+/// Maximum size of those, which may all be in one request; a single one may be larger.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Largest letter, in bytes before compression: the most that a producer can be told to take.
-const LARGEST: usize = 100 << 20;
+/// Maximum size of a dead letter in bytes before compression: the greatest that a producer allows.
+const MAX_BYTES: usize = 100 << 20;
 /// Compression of a record that its topic refuses as too large: the smallest that every broker reads.
 const SMALLEST: Compression = Compression::Gzip { level: 7 };
-/// The protocol's code for a timestamp that a topic's settings do not allow.
+/// Error code INVALID_TIMESTAMP.
 const INVALID_TIMESTAMP: i16 = 32;
-/// How long closing the producer may take: all it was given has been acknowledged by then.
-const CLOSE: Duration = Duration::from_secs(10);
+/// Maximum time for closing the producer, all of whose records have been acknowledged.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub filter: Filter,
@@ -43,41 +44,55 @@ pub struct Options {
 pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
     let mut settings = client.config().producer.clone();
-    // A topic may take larger records than this command would send otherwise.
-    settings.max_request_size = LARGEST;
-    settings.buffer_memory = settings.buffer_memory.max(LARGEST);
+    // A topic may take larger records than the producer's settings allow.
+    settings.max_request_size = MAX_BYTES;
+    settings.buffer_memory = settings.buffer_memory.max(MAX_BYTES);
     let producer = client.producer().config(settings).start()?;
     let partitions = BTreeMap::new();
     let mut replay = Replay { client, producer, lock, options, partitions, done: 0, refused: 0, has_begun: false };
     let result = replay.work(topic, shutdown).await;
-    let closed = replay.producer.close(CLOSE).await;
-    if let Some(lock) = replay.lock.take() {
-        lock.release().await?;
-    }
-    // Whatever ended it: what was done is told.
+    let closed = replay.producer.close(CLOSE_TIMEOUT).await;
+    let released = match replay.lock.take() {
+        Some(lock) => lock.release().await,
+        None => Ok(()),
+    };
+    // Also after an error.
     if replay.has_begun {
         replay.sum_up(topic);
     }
-    let exit = result?;
+    // The first error is the one to report: in an outage the others follow from it.
+    let exit = match result {
+        Err(e) if is_indeterminate(&e) => {
+            note(format_args!("error: {}", exit::text(&e)));
+            return Ok(Exit::Unreachable);
+        }
+        result => result?,
+    };
     closed?;
+    released?;
     Ok(if exit == Exit::Success && replay.refused > 0 { Exit::Failure } else { exit })
+}
+
+/// Returns whether the brokers did not respond in time, so that a record may or may not be written.
+fn is_indeterminate(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Indeterminate)
 }
 
 struct Replay<'a> {
     client: &'a Client,
     producer: Producer,
-    /// Held only when it is done, not when it is told.
+    /// `None` in a dry run.
     lock: Option<Lock>,
     options: Options,
-    /// Of the origin topics met so far; none for one that does not exist.
+    /// Number of partitions of the origin topics so far; `None` if a topic does not exist.
     partitions: BTreeMap<String, Option<usize>>,
     done: u64,
     refused: u64,
-    /// Whether the letters could be read at all.
+    /// True if the dead letters could be read.
     has_begun: bool,
 }
 
-/// Why a letter is not replayed.
+/// Reason why a dead letter is not replayed.
 #[derive(Debug, PartialEq)]
 enum Refusal {
     Truncation(Truncation),
@@ -88,7 +103,7 @@ enum Refusal {
 }
 
 impl Replay<'_> {
-    /// Works off what can be read, until the end or a signal.
+    /// Replays until the end or a signal.
     async fn work(&mut self, topic: &str, shutdown: &Shutdown) -> anyhow::Result<Exit> {
         let opening = Log::open(self.client, topic, self.options.filter.partition);
         let Some(log) = read(shutdown, opening).await? else { return Ok(Exit::Interrupted) };
@@ -114,17 +129,17 @@ impl Replay<'_> {
         let mut letters = Vec::new();
         for record in records {
             let Some(Entry::Letter(mut letter)) = log.entry(partition, record.clone()) else { continue };
-            if letter.state != State::Open || !self.options.filter.fits(&letter) {
+            if letter.state != State::Open || !self.options.filter.matches(&letter) {
                 continue;
             }
-            let to = self.partitions_of(&letter.said.origin.topic).await?;
-            if letter.said.truncation > Truncation::Nothing && to.is_some() {
+            let to = self.partitions_of(&letter.info.origin.topic).await?;
+            if letter.info.truncation > Truncation::Nothing && to.is_some() {
                 complete(self.client, &mut letter).await?;
             }
             match refusal(&letter, log.topic(), to, &self.options) {
                 Some(why) => {
                     self.refused += 1;
-                    self.tell(log.topic(), &letter, "refused", Err(&why))?;
+                    self.report(log.topic(), &letter, "refused", Err(&why))?;
                 }
                 None => letters.push((letter, to)),
             }
@@ -134,7 +149,7 @@ impl Replay<'_> {
         }
         let Some(lock) = &mut self.lock else {
             self.done += letters.len() as u64;
-            return letters.iter().try_for_each(|(l, _)| self.tell(log.topic(), l, "would be replayed", Ok(None)));
+            return letters.iter().try_for_each(|(l, _)| self.report(log.topic(), l, "would be replayed", Ok(None)));
         };
         lock.check().await?;
         let mut failed = None;
@@ -152,11 +167,11 @@ impl Replay<'_> {
                 Ok(ack) => {
                     sent.insert(letter.record.offset);
                     self.done += 1;
-                    self.tell(log.topic(), letter, "replayed", Ok(Some(&ack)))?;
+                    self.report(log.topic(), letter, "replayed", Ok(Some(&ack)))?;
                 }
                 Err(e) if is_refusal(&e) => {
                     self.refused += 1;
-                    self.tell(log.topic(), letter, "refused", Err(&Refusal::NotTaken(format!("{e:#}"))))?;
+                    self.report(log.topic(), letter, "refused", Err(&Refusal::NotTaken(format!("{e:#}"))))?;
                 }
                 Err(e) => failed = failed.or(Some((letter.record.offset, e))),
             }
@@ -165,7 +180,7 @@ impl Replay<'_> {
             let marked = write_mark(&self.producer, log.topic(), partition, State::Replayed, &sent).await;
             marked.map_err(|e| {
                 let what =
-                    format!("the letters {sent} of {}/{partition} were replayed and are not marked", log.topic());
+                    format!("the dead letters {sent} of {}/{partition} were replayed and are not marked", log.topic());
                 e.context(format!("{what}: they would be replayed again"))
             })?;
         }
@@ -175,7 +190,7 @@ impl Replay<'_> {
         }
     }
 
-    /// How many partitions a topic has.
+    /// Returns the number of partitions of a topic, if it exists.
     async fn partitions_of(&mut self, topic: &str) -> ailurus::Result<Option<usize>> {
         if let Some(known) = self.partitions.get(topic) {
             return Ok(*known);
@@ -189,16 +204,16 @@ impl Replay<'_> {
         Ok(found)
     }
 
-    /// `outcome` with where the record is now, or why it is not replayed.
-    fn tell(
+    /// Prints the outcome of a dead letter: the record's new position, or why it is not replayed.
+    fn report(
         &self,
         topic: &str,
         letter: &Letter,
         outcome: &str,
         place: Result<Option<&Acknowledgement>, &Refusal>,
     ) -> anyhow::Result<()> {
-        let Letter { partition, record, said, .. } = letter;
-        let origin = &said.origin;
+        let Letter { partition, record, info, .. } = letter;
+        let origin = &info.origin;
         let now = place.ok().flatten();
         if self.options.json {
             output::json(&json!({
@@ -210,7 +225,7 @@ impl Replay<'_> {
                 "toOffset": now.and_then(|ack| ack.offset),
                 "outcome": outcome,
                 "why": place.err().map(ToString::to_string),
-                "error": said.error,
+                "error": info.error,
             }))?;
             return Ok(());
         }
@@ -221,7 +236,7 @@ impl Replay<'_> {
         };
         match place {
             Err(why) => output::print(format_args!("{letter} {outcome}: {why}\n"))?,
-            Ok(_) => output::print(format_args!("{letter} {outcome} to {to}: {}\n", line(said.error.as_bytes())))?,
+            Ok(_) => output::print(format_args!("{letter} {outcome} to {to}: {}\n", line(info.error.as_bytes())))?,
         }
         Ok(())
     }
@@ -237,9 +252,9 @@ impl Replay<'_> {
 }
 
 fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Options) -> Option<Refusal> {
-    let (origin, count, max) = (&letter.said.origin, letter.said.replays(), options.max_replays);
-    if letter.said.truncation > Truncation::Nothing {
-        return Some(Refusal::Truncation(letter.said.truncation));
+    let (origin, count, max) = (&letter.info.origin, letter.info.replays(), options.max_replays);
+    if letter.info.truncation > Truncation::Nothing {
+        return Some(Refusal::Truncation(letter.info.truncation));
     }
     if count >= max {
         return Some(Refusal::Replays { count, max });
@@ -253,33 +268,31 @@ fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Op
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncation(_) => {
-                f.write_str("it was too large to be kept whole, and its record is not where it was any more")
-            }
+            Self::Truncation(_) => f.write_str("it was too large to be written whole, and its record no longer exists"),
             Self::Replays { count: u32::MAX, .. } => f.write_str("its header dlq-replays can't be read"),
             Self::Replays { count, max } => {
-                write!(f, "it was replayed {count} times, and --max-replays is {max}: it would go round")
+                write!(f, "it was replayed {count} times, and --max-replays is {max}")
             }
-            Self::DeadLetterTopic => f.write_str("its origin is a dead-letter topic: it would go round"),
+            Self::DeadLetterTopic => f.write_str("its origin is a dead-letter topic"),
             Self::NoTopic => f.write_str("its origin topic does not exist"),
             Self::NotTaken(why) => f.write_str(why),
         }
     }
 }
 
-/// Whether it is about this record alone: others may be taken.
+/// Returns whether the error is of this record alone.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord)
         || error.broker_code() == Some(INVALID_TIMESTAMP)
 }
 
-/// Cuts records into runs of at most [`CHUNK`] and, but for single ones, [`CHUNK_BYTES`].
+/// Splits records into runs of at most [`CHUNK_RECORDS`] and, but for single ones, [`CHUNK_BYTES`].
 fn chunks(records: &[Record]) -> Vec<&[Record]> {
     let size = |r: &Record| r.key.as_ref().map_or(0, |k| k.len()) + r.value.as_ref().map_or(0, |v| v.len());
     let (mut chunks, mut rest) = (Vec::new(), records);
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fit = rest.iter().take(CHUNK).take_while(|r| {
+        let fit = rest.iter().take(CHUNK_RECORDS).take_while(|r| {
             bytes += size(r);
             bytes <= CHUNK_BYTES
         });
@@ -290,26 +303,26 @@ fn chunks(records: &[Record]) -> Vec<&[Record]> {
     chunks
 }
 
-/// Adds what was left out of a letter, if its record still is where it was.
+/// Adds what was left out of a dead letter, if its record still exists.
 async fn complete(client: &Client, letter: &mut Letter) -> anyhow::Result<()> {
-    let origin = &letter.said.origin;
+    let origin = &letter.info.origin;
     let found = record_at(client, &TopicPartition::new(origin.topic.as_str(), origin.partition), origin.offset).await?;
-    // In a topic that was created again another record may have its place.
+    // In a topic that was deleted and created again, the position may have another record.
     let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| *t >= 0) == origin.timestamp) else {
         return Ok(());
     };
-    if letter.said.truncation >= Truncation::ValueAndHeaders {
-        letter.said.headers = record.headers;
+    if letter.info.truncation >= Truncation::ValueAndHeaders {
+        letter.info.headers = record.headers;
     }
-    if letter.said.truncation >= Truncation::ValueHeadersAndKey {
+    if letter.info.truncation >= Truncation::ValueHeadersAndKey {
         letter.record.key = record.key;
     }
     letter.record.value = record.value;
-    letter.said.truncation = Truncation::Nothing;
+    letter.info.truncation = Truncation::Nothing;
     Ok(())
 }
 
-/// Reads one record, if it is there.
+/// Reads one record, if it exists.
 async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow::Result<Option<Record>> {
     let admin = Admin::new(client);
     let place = std::slice::from_ref(at);
@@ -329,7 +342,7 @@ async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow:
                     return Ok(Some(found).filter(|r| r.offset == offset));
                 }
                 if records.next_offset > offset {
-                    return Ok(None); // compaction has taken it
+                    return Ok(None); // compacted away
                 }
             }
         }
@@ -344,25 +357,25 @@ async fn ended(delivery: Result<Delivery, Error>) -> Result<Acknowledgement, Err
     delivery?.await
 }
 
-/// Sends the record to where it was, as of now; if there is no such partition any more, to where its key goes.
+/// Sends the record to its partition, as of now; if that no longer exists, to the one of its key.
 async fn send(
     producer: &Producer,
     letter: &Letter,
     partitions: Option<usize>,
     compression: Option<Compression>,
 ) -> Result<Delivery, Error> {
-    let Letter { record, said, .. } = letter;
-    let headers = said.replay_headers();
-    let mut again = ProducerRecord::to(&said.origin.topic).headers(&headers);
+    let Letter { record, info, .. } = letter;
+    let headers = info.replay_headers();
+    let mut again = ProducerRecord::to(&info.origin.topic).headers(&headers);
     again.key = record.key.as_deref();
     again.value = record.value.as_deref();
     again.compression = compression;
-    let partition = usize::try_from(said.origin.partition).ok().filter(|p| partitions.is_some_and(|n| *p < n));
-    again.partition = partition.map(|_| said.origin.partition);
+    let partition = usize::try_from(info.origin.partition).ok().filter(|p| partitions.is_some_and(|n| *p < n));
+    again.partition = partition.map(|_| info.origin.partition);
     producer.send(again).await
 }
 
-/// Marks letters of a partition, and waits until that is acknowledged.
+/// Marks dead letters of a partition, and waits for the acknowledgement.
 pub async fn write_mark(
     producer: &Producer,
     topic: &str,

@@ -14,16 +14,16 @@ use crate::commands::consume::format;
 use crate::exit::Exit;
 use crate::output::note;
 
-/// The letter at one place.
+/// Shows the dead letter at one position.
 pub async fn one(client: &Client, topic: &str, (partition, offset): (i32, i64), json: bool) -> anyhow::Result<Exit> {
     let log = Log::open(client, topic, Some(partition)).await?;
     if log.exit() != Exit::Success {
-        return Ok(log.exit()); // whether there is such a letter is not known
+        return Ok(log.exit()); // it is not known whether it exists
     }
     let mut reader = log.records(Some((partition, offset))).await?;
     let mut found = None;
     while let (None, Some((partition, records))) = (&found, reader.next().await?) {
-        // The first that is there tells: an offset may have no record.
+        // The first record from there on decides: an offset may have no record.
         found = records.into_iter().next().map(|r| (r.offset == offset).then(|| log.entry(partition, r)).flatten());
     }
     reader.close().await?;
@@ -35,7 +35,7 @@ pub async fn one(client: &Client, topic: &str, (partition, offset): (i32, i64), 
     Ok(Exit::Success)
 }
 
-/// The last `count` letters that fit, by the time of their writing.
+/// Shows the last `count` dead letters that match, by their timestamps.
 pub async fn last(
     client: &Client,
     topic: &str,
@@ -51,13 +51,13 @@ pub async fn last(
         let of_partition = last.entry(partition).or_default();
         for record in records {
             let Some(Entry::Letter(mut letter)) = log.entry(partition, record) else { continue };
-            if !filter.fits(&letter) || (open && letter.state != State::Open) {
+            if !filter.matches(&letter) || (open && letter.state != State::Open) {
                 continue;
             }
             if of_partition.len() == count {
                 of_partition.pop_front();
             }
-            letter.record = letter.record.detach(); // it would keep its whole batch
+            letter.record = letter.record.detach(); // else it keeps its whole batch in memory
             of_partition.push_back(*letter);
         }
     }
@@ -66,7 +66,7 @@ pub async fn last(
     all.sort_by_key(|l| (l.record.timestamp, l.partition, l.record.offset));
     let shown = &all[all.len().saturating_sub(count)..];
     if shown.is_empty() {
-        note(format_args!("{topic} has no dead letter that fits"));
+        note(format_args!("{topic} has no dead letter that matches"));
     }
     print(topic, shown, json)?;
     Ok(log.exit())
@@ -88,19 +88,19 @@ fn print(topic: &str, letters: &[Letter], json: bool) -> io::Result<()> {
 }
 
 fn as_json(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()> {
-    let Letter { partition, record, said, state } = letter;
+    let Letter { partition, record, info, state } = letter;
     let (key, key_encoding) = format::encode(record.key.as_deref());
     let (value, value_encoding) = format::encode(record.value.as_deref());
-    let origin = &said.origin;
+    let origin = &info.origin;
     let mut line = json!({
         "topic": topic,
         "partition": partition,
         "offset": record.offset,
         "state": state.name(),
-        "error": said.error,
-        "attempts": said.attempts,
-        "firstFailure": said.first_failure.map(rfc3339),
-        "lastFailure": said.last_failure.map(rfc3339),
+        "error": info.error,
+        "attempts": info.attempts,
+        "firstFailure": info.first_failure.map(rfc3339),
+        "lastFailure": info.last_failure.map(rfc3339),
         "origin": {
             "topic": origin.topic,
             "partition": origin.partition,
@@ -108,11 +108,11 @@ fn as_json(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
             "timestamp": origin.timestamp,
             "group": origin.group,
         },
-        "replays": said.replays(),
-        "leftOut": left_out(said.truncation),
+        "replays": info.replays(),
+        "leftOut": left_out(info.truncation),
         "key": key,
         "value": value,
-        "headers": format::headers(&said.headers),
+        "headers": format::headers(&info.headers),
     });
     for (name, encoding) in [("keyEncoding", key_encoding), ("valueEncoding", value_encoding)] {
         if let Some(encoding) = encoding {
@@ -124,8 +124,8 @@ fn as_json(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
 }
 
 fn as_text(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()> {
-    let Letter { partition, record, said, state } = letter;
-    let origin = &said.origin;
+    let Letter { partition, record, info, state } = letter;
+    let origin = &info.origin;
     writeln!(out, "{topic}/{partition}@{}  {}", record.offset, state.name())?;
     write!(out, "  origin    {}/{}@{}", origin.topic, origin.partition, origin.offset)?;
     if let Some(time) = origin.timestamp.and_then(DateTime::from_timestamp_millis) {
@@ -134,23 +134,23 @@ fn as_text(out: &mut impl Write, topic: &str, letter: &Letter) -> io::Result<()>
     if let Some(group) = &origin.group {
         write!(out, "  group {}", line(group.as_bytes()))?;
     }
-    writeln!(out, "\n  error     {}", line(said.error.as_bytes()))?;
-    write!(out, "  attempts  {}", said.attempts)?;
-    for (word, time) in [("from", said.first_failure), ("to", said.last_failure)] {
+    writeln!(out, "\n  error     {}", line(info.error.as_bytes()))?;
+    write!(out, "  attempts  {}", info.attempts)?;
+    for (word, time) in [("from", info.first_failure), ("to", info.last_failure)] {
         if let Some(time) = time {
             write!(out, "  {word} {}", rfc3339(time))?;
         }
     }
     writeln!(out)?;
-    if said.replays() > 0 {
-        writeln!(out, "  replays   {}", said.replays())?;
+    if info.replays() > 0 {
+        writeln!(out, "  replays   {}", info.replays())?;
     }
-    if said.truncation > Truncation::Nothing {
-        writeln!(out, "  left out  {}", left_out(said.truncation).join(", "))?;
+    if info.truncation > Truncation::Nothing {
+        writeln!(out, "  left out  {}", left_out(info.truncation).join(", "))?;
     }
     writeln!(out, "  key       {}", text(record.key.as_deref()))?;
     writeln!(out, "  value     {}", text(record.value.as_deref()))?;
-    for h in said.headers.iter() {
+    for h in info.headers.iter() {
         writeln!(out, "  header    {} = {}", line(h.key_bytes()), text(h.value()))?;
     }
     Ok(())
@@ -165,14 +165,14 @@ fn left_out(what: Truncation) -> &'static [&'static str] {
     }
 }
 
-/// Bytes as text that stays in its line.
+/// Returns bytes as text without line breaks.
 pub fn line(bytes: &[u8]) -> String {
     text(Some(bytes))
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
     let mut out = Vec::new();
-    _ = format::readable(&mut out, bytes); // a Vec takes all
+    _ = format::readable(&mut out, bytes); // a Vec can't fail
     String::from_utf8_lossy(&out).into_owned()
 }
 

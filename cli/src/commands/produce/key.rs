@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for Field<'_> {
     }
 }
 
-/// Whether a field has this name.
+/// Returns whether a field has this name.
 struct Is<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Is<'_> {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_the_field() {
         let error = |line: &'static [u8]| field(line, "id").unwrap_err();
         assert!(error(br#"{"id":"#).starts_with("not valid JSON: EOF while parsing a value at line 1 column 6"));
         assert!(error(b"plain text").starts_with("not valid JSON"));

@@ -28,7 +28,7 @@ type Place = (String, String, i32);
 pub struct Watcher {
     client: Client,
     admin: Admin,
-    /// Of each partition with a lag: the committed offset, and since when it has been that.
+    /// Committed offset of each partition with a lag, and since when it has been that.
     waiting: HashMap<Place, (i64, Instant)>,
 }
 
