@@ -350,12 +350,18 @@ impl Batch {
             self.describe(),
             self.fate_suffix()
         );
-        Error::new(ErrorKind::UnknownTopic, text)
+        Error::new(self.kind_unless_sent(ErrorKind::UnknownTopic), text)
     }
 
     /// Returns the error of a batch whose producer was closed or dropped.
     pub(super) fn closed_error(&self, why: &str) -> Error {
-        Error::new(ErrorKind::Closed, format!("{}: {why}{}", self.describe(), self.fate_suffix()))
+        let text = format!("{}: {why}{}", self.describe(), self.fate_suffix());
+        Error::new(self.kind_unless_sent(ErrorKind::Closed), text)
+    }
+
+    /// Returns `kind`, which says that the records were not written, unless they may have been.
+    fn kind_unless_sent(&self, kind: ErrorKind) -> ErrorKind {
+        if self.is_unwritten() { kind } else { ErrorKind::Indeterminate }
     }
 
     fn fate_suffix(&self) -> &'static str {

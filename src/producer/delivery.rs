@@ -180,10 +180,9 @@ impl Completion {
 ///
 /// # Errors
 /// [`ErrorKind::Indeterminate`](crate::ErrorKind::Indeterminate) if it is not known whether the
-/// broker has written the record: it may be in the log or not.
-/// [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the producer was closed before; its text
-/// names whether the record had been sent. Every other error means that the record is not in the
-/// log.
+/// broker has written the record: it may be in the log or not. Every other error means that the
+/// record is not in the log, such as [`ErrorKind::Closed`](crate::ErrorKind::Closed) for one that
+/// was not sent before the producer was closed.
 ///
 /// # Cancellation
 /// Dropping it, or a future that awaits it, only discards the result.

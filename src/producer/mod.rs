@@ -177,7 +177,7 @@ impl<'a> ProducerRecord<'a> {
 /// # End
 /// [`close`](Producer::close) sends pending records, resolves every [`Delivery`] and stops the
 /// tasks. If the last clone is dropped instead, the tasks stop too, and unacknowledged records fail
-/// with [`ErrorKind::Closed`], which is logged.
+/// with [`ErrorKind::Closed`], or [`ErrorKind::Indeterminate`] if they were sent, which is logged.
 #[derive(Debug, Clone)]
 pub struct Producer(Arc<AbortOnDrop>);
 

@@ -72,9 +72,7 @@ impl RecordStatus {
 
     /// Any other error claims that the record was not written.
     pub fn of_error(error: &Error) -> Self {
-        // An error of a closed producer is not indeterminate by its kind, but by its text.
-        let indeterminate = error.is_indeterminate() || format!("{error:#}").contains("may be in the log");
-        if indeterminate { Self::Indeterminate } else { Self::NotWritten }
+        if error.is_indeterminate() { Self::Indeterminate } else { Self::NotWritten }
     }
 }
 
