@@ -204,7 +204,7 @@ struct Owners {
 impl Owners {
     async fn look(&mut self, admin: &Admin) {
         let Ok(group) = admin.describe_group(GROUP).await else { return }; // its coordinator may be down
-        if group.state != "Stable" {
+        if group.state.as_str() != "Stable" {
             return;
         }
         self.looks += 1;

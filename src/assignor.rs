@@ -16,6 +16,7 @@ use crate::record::TopicPartition;
 /// assert_eq!(RebalanceProtocol::default(), RebalanceProtocol::Eager);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum RebalanceProtocol {
     /// Each member revokes all of its partitions before it rejoins.
     #[default]

@@ -1,4 +1,4 @@
-//! The one public error of the crate.
+//! The error type of the crate.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,10 +12,11 @@ use crate::code;
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in one type for the whole crate.
+/// Error of any call of the crate.
 ///
-/// Its text says what was tried, where, for how long and what to do about it; [`kind`](Error::kind) and the predicates are
-/// for programs. It is cheap to clone, so that all records of a failed batch can share one.
+/// Its text says what failed, where, after how long and what to do about it; [`kind`](Error::kind)
+/// and the predicates are for code. `{:#}` prints it with its causes. It is cheap to clone, so all
+/// records of a failed batch share one.
 ///
 /// ```
 /// use ailurus::{Config, ErrorKind};
@@ -29,21 +30,23 @@ pub struct Error(Arc<Inner>, Option<Transient>);
 
 struct Inner {
     kind: ErrorKind,
+    /// Error code of the response that this error or its cause is about.
+    broker_code: Option<i16>,
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     event_id: Option<String>,
 }
 
-/// Why an error is an outage that would be final by its kind.
+/// Reason why an error is an outage although its kind is fatal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transient {
-    /// The client was let in before, or another broker may do better.
+    /// The client was authenticated before, or another broker may accept it.
     Broker,
-    /// The source of tokens is away: whichever broker is asked.
+    /// The token source is unavailable, whichever broker is tried.
     TokenSource,
 }
 
-/// The classes of [`Error`] that a program may want to tell apart.
+/// Classes of [`Error`].
 ///
 /// ```
 /// use ailurus::{Error, ErrorKind};
@@ -55,40 +58,41 @@ enum Transient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is missing or outside what is allowed.
+    /// A setting is missing or invalid.
     Config,
-    /// No broker of the cluster could be reached.
+    /// No broker could be reached.
     Connect,
-    /// A connection was closed or broke while a request was under way.
+    /// A connection closed while a request was in flight.
     Disconnected,
-    /// A deadline passed.
+    /// A deadline expired.
     Timeout,
-    /// A record was sent, but whether it was written is not known, and it will not be sent again: it may be in the log or
-    /// not. Sending it once more may write it twice.
+    /// A record was sent, but whether it was written is unknown, and it is not retried: sending it
+    /// again may write it twice.
     Indeterminate,
     /// The topic or partition does not exist.
     UnknownTopic,
     /// The topic exists already.
     TopicExists,
-    /// The login failed: the broker refused who we say we are, or did not prove who it is, or has no such login, or there was no
-    /// token. Where it was good before, or the token's source is away, [`is_retriable`](Error::is_retriable) is true; else it fails again
-    /// until somebody changes that.
+    /// The login failed: the broker rejected the credentials, failed mutual authentication or lacks
+    /// the mechanism, or there was no token. [`is_retriable`](Error::is_retriable) is true if the
+    /// login succeeded before or the token source is unavailable; otherwise it fails until somebody
+    /// changes that.
     Authentication,
-    /// The broker refused what we asked for.
+    /// The broker denied the operation.
     Authorization,
-    /// A record is larger than the producer's or the broker's limit.
+    /// A record exceeds the limit of the producer or the broker.
     RecordTooLarge,
-    /// A record can't be sent as it is (a partition that does not exist, a negative timestamp).
+    /// A record is invalid (a partition that does not exist, a negative timestamp).
     InvalidRecord,
-    /// The member is no longer part of its group, or its partitions went to another member.
+    /// The member was removed from its group, or its partitions were reassigned.
     GroupMembership,
-    /// The offset asked for is not in the log.
+    /// The offset is not in the log.
     OffsetOutOfRange,
-    /// Bytes from a broker do not follow the protocol, or their checksum is wrong.
+    /// A response violates the protocol, or a checksum is wrong.
     Corrupt,
-    /// The broker does not serve what was asked for.
+    /// The broker does not support the request.
     Unsupported,
-    /// A broker answered with an error code of the protocol: see [`Error::broker_code`].
+    /// A broker responded with an error code without a kind of its own: see [`Error::broker_code`].
     Broker(i16),
     /// The handle was closed.
     Closed,
@@ -101,8 +105,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// A name for labels and fields, of which there are few: such as `timeout`, or the protocol's name of a broker's code, such as
-    /// `NotLeaderOrFollower`.
+    /// Returns a name for labels and fields, of low cardinality: such as `timeout`, or the
+    /// protocol's name of a broker's code, such as `NotLeaderOrFollower`.
     ///
     /// ```
     /// assert_eq!(ailurus::ErrorKind::Indeterminate.name(), "fate_unknown");
@@ -140,88 +144,117 @@ impl ErrorKind {
 }
 
 impl Error {
-    /// An error with a kind and a text.
+    /// Creates an error.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None, event_id: None }), None)
+        Self::build(kind, message.into(), None)
     }
 
-    /// The same, with what caused it.
+    /// Creates an error with a cause.
     pub fn with_source(
         kind: ErrorKind,
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let source = Some(Arc::from(source.into()));
-        Self(Arc::new(Inner { kind, message: message.into(), source, event_id: None }), None)
+        Self::build(kind, message.into(), Some(Arc::from(source.into())))
     }
 
-    /// An error code that a broker answered with; `what` says what was asked of whom.
+    fn build(kind: ErrorKind, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Self {
+        let broker_code = if let ErrorKind::Broker(code) = kind { Some(code) } else { None };
+        Self(Arc::new(Inner { kind, broker_code, message, source, event_id: None }), None)
+    }
+
+    /// Creates an error for a code that a broker responded with; `what` names the request.
     pub(crate) fn broker(code: i16, what: impl fmt::Display) -> Self {
         let name = code_name(code);
         let hint = hint(code).map(|a| format!("; {a}")).unwrap_or_default();
-        Self::new(kind_of(code), format!("{what}: the broker returned {name} ({code}){hint}"))
+        Self::from_code(code, format!("{what}: the broker returned {name} ({code}){hint}"))
     }
 
-    /// Puts what was being done in front; kind and retriability stay.
+    /// Creates an error for a code that a broker responded with, with a message that explains the code.
+    pub(crate) fn from_code(code: i16, message: impl Into<String>) -> Self {
+        let (kind, message) = (kind_of(code), message.into());
+        Self(Arc::new(Inner { kind, broker_code: Some(code), message, source: None, event_id: None }), None)
+    }
+
+    /// Adds the code of the response that this error explains; the kind stays.
+    #[must_use]
+    pub(crate) fn with_broker_code(self, code: i16) -> Self {
+        let Inner { kind, ref message, ref source, ref event_id, .. } = *self.0;
+        let (message, source, event_id) = (message.clone(), source.clone(), event_id.clone());
+        Self(Arc::new(Inner { kind, broker_code: Some(code), message, source, event_id }), self.1)
+    }
+
+    /// Prefixes what was being done; kind, code and retriability stay.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let (kind, transient, event_id) = (self.0.kind, self.1, self.0.event_id.clone());
-        Self(Arc::new(Inner { kind, message: what.to_string(), source: Some(Arc::new(self)), event_id }), transient)
+        let (transient, message) = (self.1, what.to_string());
+        let Inner { kind, broker_code, ref event_id, .. } = *self.0;
+        let event_id = event_id.clone();
+        Self(Arc::new(Inner { kind, broker_code, message, source: Some(Arc::new(self)), event_id }), transient)
     }
 
-    /// Names the event that was being sent.
+    /// Adds the id of the event that was being sent.
     pub(crate) fn with_event_id(&self, id: &str) -> Self {
-        let Inner { kind, message, source, .. } = &*self.0;
-        let message = format!("{message} (event {id})");
-        let inner = Inner { kind: *kind, message, source: source.clone(), event_id: Some(id.to_owned()) };
-        Self(Arc::new(inner), self.1)
+        let Inner { kind, broker_code, ref message, ref source, .. } = *self.0;
+        let (message, source) = (format!("{message} (event {id})"), source.clone());
+        Self(Arc::new(Inner { kind, broker_code, message, source, event_id: Some(id.to_owned()) }), self.1)
     }
 
-    /// Id of the event that was not sent, or whose fate is unknown: under the same id
-    /// ([`SendOptions::id`](crate::SendOptions::id)) it can be sent again, and readers that keep ids see a repetition.
+    /// Returns the id of the event that was not sent, or whose outcome is unknown: sent again under
+    /// that id ([`SendOptions::id`](crate::SendOptions::id)), consumers that track ids recognise
+    /// the duplicate.
     pub fn event_id(&self) -> Option<&str> {
         self.0.event_id.as_deref()
     }
 
-    /// The same error, of which it is known that it is an outage: a login that was good before is refused, for example.
+    /// Marks an error as an outage: a login that is rejected after it succeeded before, for
+    /// example.
     #[must_use]
     pub(crate) fn into_transient(self) -> Self {
         let why = self.1.unwrap_or(Transient::Broker);
         Self(self.0, Some(why))
     }
 
-    /// The same: no token could be had, and it is no broker's doing.
+    /// Marks an error as an outage of the token source, which no broker can remedy.
     #[must_use]
     pub(crate) fn into_token_source_outage(self) -> Self {
         Self(self.0, Some(Transient::TokenSource))
     }
 
-    /// Whether it is an outage, whatever its kind.
+    /// Returns whether the error is marked as an outage, whatever its kind.
     pub(crate) fn is_transient(&self) -> bool {
         self.1.is_some()
     }
 
-    /// Whether it fails so whichever broker is asked, for there is no token.
+    /// Returns whether the error occurs whichever broker is tried, because there is no token.
     pub(crate) fn is_token_source_outage(&self) -> bool {
         self.1 == Some(Transient::TokenSource)
     }
 
-    /// Its class.
+    /// Returns the class.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The protocol's error code, if a broker answered with one that has no [`ErrorKind`] of its own.
+    /// Returns the protocol's error code, if a broker responded with one. It tells apart the codes
+    /// that share a [`kind`](Self::kind).
+    ///
+    /// ```no_run
+    /// # fn retry(error: ailurus::Error) {
+    /// const FENCED_INSTANCE_ID: i16 = 82;
+    /// if error.kind() == ailurus::ErrorKind::GroupMembership && error.broker_code() == Some(FENCED_INSTANCE_ID) {
+    ///     // Another member has the same `group_instance_id`.
+    /// }
+    /// # }
+    /// ```
     pub fn broker_code(&self) -> Option<i16> {
-        match self.0.kind {
-            ErrorKind::Broker(code) => Some(code),
-            _ => None,
-        }
+        self.0.broker_code
     }
 
-    /// Whether the same call may succeed later without a change by the caller.
+    /// Returns whether the same call may succeed later without a change by the caller.
     ///
-    /// The library has retried such errors itself until its own deadline; this is for the layer above.
+    /// The library has retried such errors itself until its own deadline; this is for the layer
+    /// above.
     pub fn is_retriable(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Disconnected | ErrorKind::Timeout => true,
@@ -230,22 +263,22 @@ impl Error {
         }
     }
 
-    /// Whether a deadline passed.
+    /// Returns whether a deadline expired.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == ErrorKind::Timeout
     }
 
-    /// Whether the topic or partition does not exist.
+    /// Returns whether the topic or partition does not exist.
     pub fn is_unknown_topic(&self) -> bool {
         self.0.kind == ErrorKind::UnknownTopic
     }
 
-    /// Whether it can't be told if a record was written.
+    /// Returns whether it is unknown if a record was written.
     pub fn is_indeterminate(&self) -> bool {
         self.0.kind == ErrorKind::Indeterminate
     }
 
-    /// Whether the handle was closed before.
+    /// Returns whether the handle was closed before.
     pub fn is_closed(&self) -> bool {
         self.0.kind == ErrorKind::Closed
     }
@@ -256,7 +289,7 @@ impl Error {
     }
 }
 
-/// The text of an error and its causes, each said once, in one line.
+/// Returns the text of an error and its causes, in one line without repetitions.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut last = error.to_string();
     let mut text = last.clone();
@@ -296,7 +329,7 @@ impl StdError for Error {
     }
 }
 
-/// The protocol's name of an error code, such as `NotLeaderOrFollower`.
+/// Returns the protocol's name of an error code, such as `NotLeaderOrFollower`.
 pub(crate) fn code_name(code: i16) -> String {
     match ResponseError::try_from_code(code) {
         None => "no error".into(),
@@ -305,7 +338,7 @@ pub(crate) fn code_name(code: i16) -> String {
     }
 }
 
-/// The class of a code that is not 0.
+/// Returns the kind of a code other than 0.
 pub(crate) fn kind_of(code: i16) -> ErrorKind {
     match code {
         code::OFFSET_OUT_OF_RANGE => ErrorKind::OffsetOutOfRange,
@@ -328,13 +361,13 @@ pub(crate) fn kind_of(code: i16) -> ErrorKind {
     }
 }
 
-/// Whether the protocol calls the code retriable.
+/// Returns whether the protocol calls the code retriable.
 pub(crate) fn is_retriable_code(code: i16) -> bool {
     // UnknownTopicOrPartition is retriable in the protocol because metadata spreads with a delay; callers decide how long.
     ResponseError::try_from_code(code).is_some_and(|e| e.is_retriable())
 }
 
-/// What to do about an error code, where that is not plain from its name.
+/// Returns what to do about an error code, where its name does not say so.
 fn hint(code: i16) -> Option<&'static str> {
     Some(match code {
         code::UNKNOWN_TOPIC_OR_PARTITION => {
@@ -374,6 +407,9 @@ mod tests {
         assert!(Error::broker(6, "x").is_retriable());
         assert_eq!(Error::broker(6, "x").broker_code(), Some(6));
         assert!(!Error::broker(10, "x").is_retriable());
+        let codes = [22, 25, 27, 82].map(|code| Error::broker(code, "x").context("joining").with_event_id("e"));
+        assert!(codes.iter().all(|e| e.kind() == ErrorKind::GroupMembership));
+        assert_eq!(codes.map(|e| e.broker_code()), [Some(22), Some(25), Some(27), Some(82)], "they can be told apart");
     }
 
     #[test]

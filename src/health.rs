@@ -1,4 +1,4 @@
-//! What an operator asks: are the brokers there, are the groups alive, how far behind are they, does anything stand still.
+//! Health: brokers, groups, lag, stalled partitions.
 
 mod offline;
 mod probe;
@@ -15,11 +15,12 @@ use probe::ClusterProbe;
 pub(crate) use probe::ProbeCache;
 
 use crate::cluster::Client;
+use crate::consumer::ConsumerState;
 pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
 use crate::text;
 
-/// The state of a cluster as a client sees it, and of that client's subscriptions. As JSON it is what
-/// `GET /health/redpanda` answers, and can be read from that again.
+/// State of a cluster as a client sees it, and of that client's subscriptions. Serialized as JSON
+/// it is the response to `GET /health/redpanda`; words of a newer version are read as `unknown`.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -36,57 +37,66 @@ use crate::text;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Health {
-    /// All in one word.
+    /// Overall status.
     pub status: Status,
-    /// Why the status is not `healthy`. Of a subscription's partitions up to 20 are named for the same reason, and the others
-    /// counted.
+    /// Reasons why the status is not `healthy`. At most 20 partitions of a subscription are named
+    /// for the same reason, and the others counted.
     pub problems: Vec<String>,
-    /// Milliseconds since the brokers were asked.
+    /// Milliseconds since the brokers were probed.
     pub age_ms: u64,
-    /// The cluster's id, if it has one.
+    /// Cluster id, if it has one.
     pub cluster_id: Option<String>,
-    /// The controller's broker id, if there is one now.
+    /// Broker id of the controller, if there is one.
     pub controller_id: Option<i32>,
-    /// Each broker of the cluster; the configured addresses if none of them was ever reached.
+    /// Brokers of the cluster; the configured addresses if none was ever reached.
     pub brokers: Vec<BrokerHealth>,
-    /// Each topic in use.
+    /// Topics in use.
     pub topics: Vec<TopicHealth>,
-    /// Each subscription that lives.
+    /// Running subscriptions.
     pub subscriptions: Vec<SubscriptionHealth>,
 }
 
-/// In one word.
+/// Overall status.
 ///
 /// ```
 /// assert_eq!(serde_json::to_string(&ailurus::health::Status::Degraded).unwrap(), r#""degraded""#);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Status {
-    /// All brokers answer, and no subscription stands still.
+    /// All brokers respond, and no subscription is blocked.
     Healthy,
-    /// Work goes on, but a broker does not answer, a partition has no leader or waits for what does not come by itself, or a
-    /// topic is gone.
+    /// Work goes on, but a broker does not respond, a partition has no leader or is blocked by
+    /// something that needs action, or a topic does not exist.
     Degraded,
-    /// No broker can be reached, a subscription has ended, or it or a partition of it is [stalled](Activity::Stalled).
+    /// No broker can be reached, a subscription is closed, or it or a partition of it is
+    /// [stalled](Activity::Stalled).
     Unhealthy,
+    /// Read from the JSON of a newer version, which has a word that this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
-/// Whether a broker answers.
+/// Status of a broker.
 ///
 /// ```
 /// assert_eq!(serde_json::to_string(&ailurus::health::BrokerStatus::Down).unwrap(), r#""down""#);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum BrokerStatus {
-    /// It does.
+    /// The broker responds.
     Up,
-    /// It does not, or the cluster does not list it any more.
+    /// The broker does not respond, or is not in the cluster's metadata.
     Down,
+    /// Read from the JSON of a newer version, which has a word that this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
-/// One broker.
+/// Health of a broker.
 ///
 /// ```
 /// # fn show(broker: &ailurus::health::BrokerHealth) {
@@ -97,19 +107,19 @@ pub enum BrokerStatus {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BrokerHealth {
-    /// Its id, if it is known from metadata.
+    /// Broker id, if it is known from metadata.
     pub id: Option<i32>,
     /// `host:port`.
     pub address: String,
-    /// Whether it answers.
+    /// Status.
     pub status: BrokerStatus,
-    /// Milliseconds for one request and its answer over an open connection.
+    /// Milliseconds of one request over an open connection.
     pub latency_ms: Option<f64>,
-    /// Why it can't be used.
+    /// Reason why it can't be used.
     pub error: Option<String>,
 }
 
-/// One topic.
+/// Health of a topic.
 ///
 /// ```
 /// # fn show(topic: &ailurus::health::TopicHealth) {
@@ -120,32 +130,33 @@ pub struct BrokerHealth {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct TopicHealth {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Whether it exists.
+    /// True if it exists.
     pub exists: bool,
-    /// How many partitions it has.
+    /// Number of partitions.
     pub partitions: usize,
-    /// How many of them have no leader, so that they can neither be read nor written.
+    /// Number of partitions without a leader, which can neither be read nor written.
     pub without_leader: usize,
-    /// Numbers of those partitions.
+    /// Partitions without a leader.
     #[serde(default)]
     pub offline: Vec<i32>,
-    /// Groups that read it, where this client does not: only [`Health::check`] asks for them, and only of a topic that has
-    /// partitions without a leader.
+    /// Groups that read it, besides those of this client: only [`Health::check`] looks for them,
+    /// and only for a topic that has partitions without a leader.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// How many of them have replicas that are not in sync. That alone is no problem of a client's: the status says nothing of it.
+    /// Number of partitions with replicas that are not in sync. Does not affect the status.
     pub under_replicated: usize,
 }
 
 impl Health {
-    /// Asks each broker. Never fails: what can't be reached is in the answer. Takes
-    /// [`Config::health_timeout`](crate::Config::health_timeout) at most, whatever brokers do: half of it for the list of
-    /// brokers and half for the brokers themselves, all at the same time. Creates no topic.
+    /// Probes each broker. Never fails: what can't be reached is in the result. Takes
+    /// [`Config::health_timeout`](crate::Config::health_timeout) at most: half of it for the
+    /// metadata and half for the brokers, all concurrently. Creates no topic.
     ///
-    /// Topics in use are those of this client, and those with partitions without a leader that a group of the cluster has
-    /// committed in, subscribes to or is assigned. A broker that holds replicas of any topic and is not in the metadata is down.
+    /// Topics in use are those of this client, and those with partitions without a leader that a
+    /// group of the cluster has committed in, subscribes to or is assigned. A broker that holds
+    /// replicas of any topic and is not in the metadata is down.
     ///
     /// # Cancellation
     /// Dropping the future ends the questions; nothing else is touched.
@@ -173,7 +184,7 @@ impl Health {
         }
     }
 
-    /// With a status, and why it is not `healthy`.
+    /// Adds the status and the reasons for it.
     fn with_status(mut self, is_fresh: bool) -> Self {
         let mut findings = Findings::default();
         findings.brokers(&self, is_fresh);
@@ -183,7 +194,7 @@ impl Health {
         self
     }
 
-    /// Adds what other users of the cluster suffer from.
+    /// Adds what affects other users of the cluster.
     fn add_offline(&mut self, offline: OfflineReport) {
         let known: Vec<_> = self.brokers.iter().map(|b| b.id).collect();
         self.brokers.extend(offline.brokers.into_iter().filter(|b| !known.contains(&b.id)));
@@ -196,13 +207,14 @@ impl Health {
         self.topics.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
-    /// Whether a broker answers.
+    /// Returns whether a broker responds.
     pub fn is_reachable(&self) -> bool {
         self.brokers.iter().any(|b| b.status == BrokerStatus::Up)
     }
 }
 
-/// Maximum number of partitions of a subscription that are named for the same reason; the others are counted.
+/// Maximum number of partitions of a subscription that are named for the same reason; the others
+/// are counted.
 const MAX_NAMED_PARTITIONS: usize = 20;
 
 struct Findings {
@@ -233,7 +245,7 @@ impl Findings {
             }
         }
         if !is_fresh && health.is_reachable() {
-            let what = "no broker has told in time what topics and leaders there are: what is known of them is old";
+            let what = "no broker has returned metadata in time: topics and leaders may be outdated";
             self.add(Status::Degraded, what.into());
         } else if health.controller_id.is_none() && health.is_reachable() {
             self.add(Status::Degraded, "the cluster has no controller: topics can't be created or changed".into());
@@ -255,7 +267,7 @@ impl Findings {
             }
             self.add(Status::Degraded, what);
         }
-        // A subscription to a topic that is not there looks well: it has nothing to do.
+        // A subscription to a topic that does not exist looks idle.
         for s in &health.subscriptions {
             for t in health.topics.iter().filter(|t| !t.exists && s.topics.contains(&t.name)) {
                 self.add(Status::Degraded, format!("topic {:?} of group {:?} does not exist", t.name, s.group));
@@ -265,9 +277,11 @@ impl Findings {
 
     fn subscription(&mut self, s: &SubscriptionHealth) {
         let group = &s.group;
-        match s.state.as_str() {
-            "closed" => self.add(Status::Unhealthy, format!("the subscription of group {group:?} has ended")),
-            "joining" if s.activity == Activity::Stalled => {
+        match s.state {
+            ConsumerState::Closed => {
+                self.add(Status::Unhealthy, format!("the subscription of group {group:?} is closed"))
+            }
+            ConsumerState::Joining if s.activity == Activity::Stalled => {
                 let long = Duration::from_secs(s.state_ms / 1000);
                 self.add(
                     Status::Unhealthy,
@@ -277,17 +291,17 @@ impl Findings {
             _ => {}
         }
         if let Some(problem) = &s.problem {
-            self.add(Status::Degraded, format!("group {group:?} can't be reached as it should, {problem}"));
+            self.add(Status::Degraded, format!("group {group:?} is unavailable {problem}"));
         }
-        let (mut stalled, mut paused, mut unread) = (0, 0, 0);
+        let (mut stalled, mut blocked_count, mut unread) = (0, 0, 0);
         for p in &s.partitions {
-            let waits = p.paused.as_ref().map(|why| format!("it waits: {why}"));
+            let blocked = p.paused.as_ref().map(|why| format!("blocked: {why}"));
             let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
             if let Some(problem) = &p.problem {
                 unread += 1;
                 let status = if p.activity == Activity::Stalled { Status::Unhealthy } else { Status::Degraded };
                 if unread <= MAX_NAMED_PARTITIONS {
-                    self.add(status, format!("{place} can't be read, {problem}"));
+                    self.add(status, format!("{place} can't be read {problem}"));
                 }
             } else if p.activity == Activity::Stalled {
                 stalled += 1;
@@ -300,13 +314,13 @@ impl Findings {
                     Some(lag @ 2..) => format!("{lag} records wait"),
                     _ => "records wait".to_owned(),
                 };
-                let why = waits.map(|w| format!("; {w}")).unwrap_or_default();
-                let what = format!("{place} is stalled: {behind}, and none has ended for {long:?}{why}");
+                let why = blocked.map(|w| format!("; {w}")).unwrap_or_default();
+                let what = format!("{place} is stalled: {behind}, none done for {long:?}{why}");
                 self.add(Status::Unhealthy, what);
             } else if let Some(why) = &p.paused {
-                paused += 1;
-                if paused <= MAX_NAMED_PARTITIONS {
-                    self.add(Status::Degraded, format!("{place} waits: {why}"));
+                blocked_count += 1;
+                if blocked_count <= MAX_NAMED_PARTITIONS {
+                    self.add(Status::Degraded, format!("{place} is blocked: {why}"));
                 }
             }
         }
@@ -322,10 +336,10 @@ impl Findings {
                 format!("{} more partitions of group {group:?} are stalled", stalled - MAX_NAMED_PARTITIONS),
             );
         }
-        if paused > MAX_NAMED_PARTITIONS {
+        if blocked_count > MAX_NAMED_PARTITIONS {
             self.add(
                 Status::Degraded,
-                format!("{} more partitions of group {group:?} wait", paused - MAX_NAMED_PARTITIONS),
+                format!("{} more partitions of group {group:?} are blocked", blocked_count - MAX_NAMED_PARTITIONS),
             );
         }
     }

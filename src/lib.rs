@@ -1,5 +1,5 @@
-//! Event streaming for Redpanda and Apache Kafka in pure Rust: a producer, consumer groups, and a handler runtime with retry
-//! and dead letters. No librdkafka, no C.
+//! Event streaming for Redpanda and Apache Kafka in pure Rust: a producer, consumer groups, and a handler runtime with
+//! retries and dead letters. No librdkafka, no C.
 //!
 //! ```no_run
 //! # use std::{borrow::Cow, time::Duration};
@@ -22,7 +22,7 @@
 //! let ack = service.send_message("orders", &event, options).await?;
 //! println!("{}/{} at {:?}", ack.topic, ack.partition, ack.offset);
 //!
-//! subscription.shutdown().await?; // finishes what is in hand, commits, leaves the group
+//! subscription.shutdown().await?; // finishes in-flight records, commits, leaves the group
 //! service.close(Duration::from_secs(10)).await?;
 //! # Ok(())
 //! # }
@@ -33,31 +33,39 @@
 //! | for | see |
 //! |---|---|
 //! | typed events, sent and handled | [`RedpandaService`], [`Event`] |
-//! | records, sent as they are | [`Producer`] |
+//! | records, sent | [`Producer`] |
 //! | a handler for each record of a group's topics | [`Processor`]; for each event type: [`Router`] |
-//! | reading records, in a group or not | [`Consumer`] |
-//! | topics, groups, offsets, settings, access control lists | [`Admin`] |
-//! | is the cluster well, how far behind are we | [`Health`] |
-//! | counters, times, lag: numbers of what a client does | [`metrics`] |
-//! | SIGTERM and Ctrl-C as an orderly end | [`Subscription::run_until_signal`], [`signal`] |
+//! | records, read in a group or not | [`Consumer`] |
+//! | topics, groups, offsets, configurations, access control lists | [`Admin`] |
+//! | cluster health and consumer lag | [`Health`] |
+//! | metrics | [`metrics`] |
+//! | graceful shutdown on SIGTERM and Ctrl-C | [`Subscription::run_until_signal`], [`signal`] |
 //! | settings, from code, environment or `.env` | [`Config`] |
 //!
-//! Everything is made from a [`Client`], the handle on a cluster, and runs on tokio. Close producers and subscriptions before their
-//! client: what they send and commit at the end goes by what it knows of the cluster.
+//! Everything is created from a [`Client`], the handle of a cluster, and runs on tokio. Close producers and subscriptions
+//! before their client: their final sends and commits use its metadata.
 //!
 //! # Features
 //!
-//! | feature | what |
+//! | feature | |
 //! |---|---|
 //! | `tls` | [TLS](SecurityProtocol::Ssl) by rustls, with cryptography that compiles no C; needs Rust 1.89 on x86-64 and aarch64 |
-//! | `tls-ring` | the same on ring, which compiles C; it goes before `tls` |
+//! | `tls-ring` | TLS by rustls on ring, which compiles C; takes precedence over `tls` |
 //!
 //! None is on by default.
 //!
 //! # Errors
 //!
-//! There is one [`Error`]; its text says what was tried, where and for how long, and its [`kind`](Error::kind) is for programs. What
+//! There is one [`Error`]; its text says what failed, where and after how long, and its [`kind`](Error::kind) is for code. What
 //! can be retried has been, within the deadline of the call.
+//!
+//! # Types of other crates
+//!
+//! Some types of this interface belong to other crates. These are re-exported, so that an application need not depend on the
+//! same version: [`bytes`] ([`Record`]'s keys and values), [`chrono`] (times of [`Envelope`] and dead letters), [`serde_json`]
+//! ([`AnyEvent`]), [`tower_service`] (services as [`Handler`]s) and [`tracing`] (spans in [`trace`]).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod admin;
 mod assignor;
@@ -84,6 +92,9 @@ pub mod signal;
 mod text;
 pub mod trace;
 mod wire;
+
+#[doc(no_inline)]
+pub use {bytes, chrono, serde_json, tower_service, tracing};
 
 pub use admin::Admin;
 pub use cluster::Client;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ailurus::consumer::ConsumerState;
 use ailurus::health::{Activity, Health, Status};
 use ailurus::processor::Batching;
 use ailurus::{Admin, ConfigBuilder, Message, Outcome, ProducerRecord, RedpandaService};
@@ -144,14 +145,14 @@ async fn health_notices_a_dead_cluster_before_the_member_does() {
     let service = RedpandaService::connect(config).await.unwrap();
     let topic = broker.topic("dies");
     let subscription = service.subscribe([&topic], &broker.group("dies"), |_: Message| async {}).await.unwrap();
-    until(&service, |h| h.is_reachable() && h.subscriptions[0].state == "member").await;
+    until(&service, |h| h.is_reachable() && h.subscriptions[0].state == ConsumerState::Member).await;
     for node in 0..3 {
         embedded.stop_node(node).await.unwrap();
     }
     let health = until(&service, |h| !h.is_reachable()).await;
     assert_eq!(health.status, Status::Unhealthy);
     assert_eq!(health.brokers.len(), 3, "those that were known: {:?}", health.brokers);
-    assert_eq!(health.subscriptions[0].state, "member");
+    assert_eq!(health.subscriptions[0].state, ConsumerState::Member);
     drop(subscription);
 }
 
@@ -176,7 +177,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
         }
     });
     let members = |h: &Health| {
-        let members = h.subscriptions.iter().filter(|s| s.state == "member");
+        let members = h.subscriptions.iter().filter(|s| s.state == ConsumerState::Member);
         members.map(|s| s.group.clone()).collect::<BTreeSet<_>>()
     };
     let wanted = BTreeSet::from([each, batches, requests.clone()]);
@@ -188,7 +189,7 @@ async fn all_consumers_of_a_client_are_in_its_health() {
     let dead = client.processor(&ends).subscribe([&topic], stop).await.unwrap();
     send(&service, &topic, 1).await;
     let health = until(&service, |h| h.status == Status::Unhealthy).await;
-    assert_eq!(health.problems, [format!("the subscription of group {ends:?} has ended")]);
+    assert_eq!(health.problems, [format!("the subscription of group {ends:?} is closed")]);
     drop(dead);
     until(&service, |h| !h.subscriptions.iter().any(|s| s.group == ends)).await;
     receiving.abort();

@@ -6,6 +6,7 @@ mod support;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use ailurus::consumer::ConsumerState;
 use ailurus::health::Status;
 use ailurus::{
     AnyEvent, Compression, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerRecord,
@@ -72,7 +73,7 @@ async fn events_are_sent_handled_and_shown() {
     let health = service.health().await;
     assert_eq!(health.status, Status::Healthy, "{:?}", health.problems);
     let [shown] = &health.subscriptions[..] else { panic!("{:?}", health.subscriptions) };
-    assert_eq!((shown.group.as_str(), shown.state.as_str()), (group.as_str(), "member"));
+    assert_eq!((shown.group.as_str(), shown.state), (group.as_str(), ConsumerState::Member));
     assert!(shown.partitions.len() >= 2, "{shown:?}");
     let json = serde_json::to_value(&health).unwrap();
     assert_eq!(json["status"], "healthy");

@@ -172,6 +172,7 @@ fn brokers(all: &[BrokerHealth], controller: Option<i32>) -> Markup {
                     @match b.status {
                         BrokerStatus::Up => span.state.good { "up" },
                         BrokerStatus::Down => span.state.bad { "down" },
+                        _ => span.state { "unknown" },
                     }
                     @if b.id.is_some() && b.id == controller { small { "controller" } }
                 }
@@ -344,6 +345,7 @@ fn word(status: Status) -> &'static str {
         Status::Healthy => "Healthy",
         Status::Degraded => "Degraded",
         Status::Unhealthy => "Unhealthy",
+        _ => "Unknown",
     }
 }
 
@@ -352,6 +354,7 @@ fn mood(status: Status) -> &'static str {
         Status::Healthy => "good",
         Status::Degraded => "fair",
         Status::Unhealthy => "bad",
+        _ => "fair",
     }
 }
 
@@ -360,6 +363,7 @@ fn name(activity: Activity) -> &'static str {
         Activity::Idle => "idle",
         Activity::Busy => "busy",
         Activity::Stalled => "stalled",
+        _ => "unknown",
     }
 }
 
@@ -368,6 +372,7 @@ fn shade(activity: Activity) -> &'static str {
         Activity::Idle => "soft",
         Activity::Busy => "busy",
         Activity::Stalled => "bad",
+        _ => "soft",
     }
 }
 

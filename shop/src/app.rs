@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ailurus::consumer::ConsumerState;
 use ailurus::health::SubscriptionHealth;
 use ailurus::{Health, RedpandaService, Subscription};
 use ailurus_serve::http::{App, SHUTTING_DOWN};
@@ -107,7 +108,7 @@ impl Shop {
     /// Keeps `members` up to date; never ends.
     async fn watch_members(&self, subscriptions: &[Subscription]) {
         loop {
-            let members = subscriptions.iter().all(|s| s.health().state == "member");
+            let members = subscriptions.iter().all(|s| s.health().state == ConsumerState::Member);
             let was = self.enter(Stage::Running { members });
             if (was == Stage::Running { members: true }) != members {
                 note(format_args!("{}", if members { "ready" } else { "not ready: a consumer is not in its group" }));
@@ -187,7 +188,7 @@ fn not_ready(stage: Stage, health: Option<&Health>) -> Vec<String> {
 
 /// Returns the consumers that are not in their groups, with the reasons.
 fn outside(health: &Health) -> Vec<String> {
-    let outside = health.subscriptions.iter().filter(|s| s.state != "member");
+    let outside = health.subscriptions.iter().filter(|s| s.state != ConsumerState::Member);
     let reason = |s: &SubscriptionHealth| {
         let why = s.problem.as_ref().map(|problem| format!(", {problem}")).unwrap_or_default();
         format!("the consumer of group {:?} is {}{why}", s.group, s.state)

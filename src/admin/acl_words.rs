@@ -1,4 +1,4 @@
-//! The words of access control lists, and the protocol's numbers for them.
+//! Terms of access control lists, with their codes in the protocol.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// An enum of words with the protocol's numbers; a number without a word is kept as it is.
+/// An enum of terms with the protocol's codes; an unknown code is kept.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident: $what:literal { $($(#[$its:meta])* $variant:ident $code:literal $word:literal,)* }) => {
         $(#[$doc])*
@@ -15,7 +15,7 @@ macro_rules! words {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$its])* $variant,)*
-            /// One that this client has no word for, by its number in the protocol.
+            /// A code that this version does not know.
             Other(i8),
         }
 
@@ -68,7 +68,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What an access control list is about.
+    /// Type of a resource.
     ///
     /// ```
     /// use ailurus::admin::ResourceKind;
@@ -81,33 +81,33 @@ words! {
         Topic 2 "topic",
         /// A consumer group.
         Group 3 "group",
-        /// The cluster as a whole, whose name is `kafka-cluster`.
+        /// The cluster, whose name is `kafka-cluster`.
         Cluster 4 "cluster",
-        /// The id of a transactional producer.
+        /// A transactional id.
         TransactionalId 5 "transactional-id",
         /// A delegation token.
         DelegationToken 6 "delegation-token",
-        /// A user, for tokens made in another's name.
+        /// A user, of delegation tokens.
         User 7 "user",
     }
 }
 
 words! {
-    /// How the name of a resource is meant.
+    /// Pattern type of a resource name.
     ///
     /// ```
     /// assert_eq!(ailurus::admin::PatternKind::Prefixed.to_string(), "prefixed");
     /// ```
     PatternKind: "the kind of a pattern" {
-        /// The one of that name; `*` means all.
+        /// That name; `*` means all.
         Literal 3 "literal",
-        /// All whose names begin so.
+        /// All names that begin with it.
         Prefixed 4 "prefixed",
     }
 }
 
 words! {
-    /// What may, or may not, be done.
+    /// Operation on a resource.
     ///
     /// ```
     /// use ailurus::admin::AclOperation;
@@ -116,7 +116,7 @@ words! {
     /// assert!(e.to_string().contains("allowed is all, read, write"));
     /// ```
     AclOperation: "an operation" {
-        /// Everything.
+        /// Every operation.
         All 2 "all",
         /// Fetch from a topic; join a group and commit to it.
         Read 3 "read",
@@ -126,35 +126,35 @@ words! {
         Create 5 "create",
         /// Delete topics, groups, records.
         Delete 6 "delete",
-        /// Change topics, access control lists.
+        /// Alter topics, access control lists.
         Alter 7 "alter",
-        /// See that it is there.
+        /// Describe a resource.
         Describe 8 "describe",
-        /// What brokers do among each other.
+        /// Requests between brokers.
         ClusterAction 9 "cluster-action",
-        /// See its settings.
+        /// Describe configurations.
         DescribeConfigs 10 "describe-configs",
-        /// Change its settings.
+        /// Alter configurations.
         AlterConfigs 11 "alter-configs",
-        /// Produce idempotently; brokers before 2.8 want it.
+        /// Produce idempotently; required by brokers before 2.8.
         IdempotentWrite 12 "idempotent-write",
-        /// Make tokens in another's name.
+        /// Create delegation tokens of other users.
         CreateTokens 13 "create-tokens",
-        /// See tokens of others.
+        /// Describe delegation tokens of other users.
         DescribeTokens 14 "describe-tokens",
     }
 }
 
 words! {
-    /// Whether it is allowed or denied; a denial goes before what allows.
+    /// Allows or denies; a denial takes precedence.
     ///
     /// ```
     /// assert_eq!(ailurus::admin::AclPermission::Deny.to_string(), "deny");
     /// ```
     AclPermission: "a permission" {
-        /// It is refused.
+        /// Denied.
         Deny 2 "deny",
-        /// It is allowed.
+        /// Allowed.
         Allow 3 "allow",
     }
 }

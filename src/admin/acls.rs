@@ -1,4 +1,4 @@
-//! Access control lists: who may do what with which resource.
+//! Access control lists.
 
 use std::fmt;
 
@@ -17,12 +17,13 @@ use crate::code;
 use crate::error::Result;
 use crate::wire::Api;
 
-/// In a filter: whichever it is.
+/// Filter: any value.
 const ANY: i8 = 1;
-/// In a filter: each pattern that the name falls under.
+/// Filter: every pattern that matches the name.
 const MATCH: i8 = 2;
 
-/// One access control list: a principal may, or may not, do something with a resource, or with all whose names begin alike.
+/// An access control list entry: allows or denies a principal an operation on a resource, or on all
+/// with a prefix.
 ///
 /// ```
 /// use ailurus::admin::{Acl, AclOperation, ResourceKind};
@@ -34,19 +35,19 @@ const MATCH: i8 = 2;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Acl {
-    /// What it is about.
+    /// Resource type.
     pub resource: ResourceKind,
-    /// Which of those.
+    /// Resource name or prefix.
     pub name: String,
-    /// How the name is meant.
+    /// Pattern type of the name.
     pub pattern: PatternKind,
-    /// Whom it is about: `User:alice`; `User:*` means all.
+    /// Principal: `User:alice`; `User:*` means all.
     pub principal: String,
-    /// From which address; `*` means all.
+    /// Client host; `*` means all.
     pub host: String,
-    /// To do what.
+    /// Operation.
     pub operation: AclOperation,
-    /// Whether it may be done.
+    /// Allow or deny.
     pub permission: AclPermission,
 }
 
@@ -62,7 +63,7 @@ impl Acl {
         Self { resource, name, pattern: PatternKind::Literal, principal, host, operation, permission }
     }
 
-    /// A principal may do this, from wherever.
+    /// Creates an entry that allows a principal an operation, from any host.
     pub fn allow(
         principal: impl Into<String>,
         operation: AclOperation,
@@ -72,7 +73,7 @@ impl Acl {
         Self::new(AclPermission::Allow, principal, operation, resource, name)
     }
 
-    /// A principal may not do this, from wherever.
+    /// Creates an entry that denies a principal an operation, from any host.
     pub fn deny(
         principal: impl Into<String>,
         operation: AclOperation,
@@ -82,14 +83,14 @@ impl Acl {
         Self::new(AclPermission::Deny, principal, operation, resource, name)
     }
 
-    /// It is about all resources whose names begin so.
+    /// Extends the entry to all resources whose names begin with its name.
     #[must_use]
     pub fn prefixed(mut self) -> Self {
         self.pattern = PatternKind::Prefixed;
         self
     }
 
-    /// Only from this address.
+    /// Restricts the entry to a client host.
     #[must_use]
     pub fn from_host(mut self, host: impl Into<String>) -> Self {
         self.host = host.into();
@@ -116,7 +117,7 @@ impl fmt::Display for Acl {
     }
 }
 
-/// Which access control lists are meant: those for which all that is said here holds. [`Default`] means all there are.
+/// Selects access control lists: those that match everything set here. [`Default`] selects all.
 ///
 /// ```
 /// use ailurus::admin::{AclFilter, ResourceKind};
@@ -138,56 +139,57 @@ pub struct AclFilter {
 }
 
 impl AclFilter {
-    /// About this kind of resource.
+    /// Selects a resource type.
     #[must_use]
     pub fn resource(mut self, resource: ResourceKind) -> Self {
         self.resource = Some(resource);
         self
     }
 
-    /// With just this name.
+    /// Selects a name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         (self.name, self.covering) = (Some(name.into()), false);
         self
     }
 
-    /// That hold for the resource of this name: those with the name, with a prefix of it, and with `*`.
+    /// Selects those that apply to the resource of this name: with the name, with a prefix of it,
+    /// and with `*`.
     #[must_use]
     pub fn covering(mut self, name: impl Into<String>) -> Self {
         (self.name, self.covering) = (Some(name.into()), true);
         self
     }
 
-    /// With a name that is meant so; not together with [`covering`](Self::covering), which looks for both.
+    /// Selects a pattern type; overridden by [`covering`](Self::covering), which matches both.
     #[must_use]
     pub fn pattern(mut self, pattern: PatternKind) -> Self {
         self.pattern = Some(pattern);
         self
     }
 
-    /// About this principal.
+    /// Selects a principal.
     #[must_use]
     pub fn principal(mut self, principal: impl Into<String>) -> Self {
         self.principal = Some(principal.into());
         self
     }
 
-    /// From this address.
+    /// Selects a client host.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
     }
 
-    /// To do this.
+    /// Selects an operation.
     #[must_use]
     pub fn operation(mut self, operation: AclOperation) -> Self {
         self.operation = Some(operation);
         self
     }
 
-    /// That allow, or that deny.
+    /// Selects those that allow, or those that deny.
     #[must_use]
     pub fn permission(mut self, permission: AclPermission) -> Self {
         self.permission = Some(permission);
@@ -208,11 +210,11 @@ impl AclFilter {
 }
 
 impl Admin {
-    /// The access control lists that a filter lets through, in order.
+    /// Lists the access control lists that a filter selects, sorted.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the brokers keep none: Kafka without an authorizer;
-    /// [`ErrorKind::Authorization`](crate::ErrorKind::Authorization).
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the brokers keep none: Kafka
+    /// without an authorizer; [`ErrorKind::Authorization`](crate::ErrorKind::Authorization).
     pub async fn list_acls(&self, filter: &AclFilter) -> Result<Vec<Acl>> {
         let f = filter.request();
         let request = DescribeAclsRequest::default()
@@ -235,11 +237,11 @@ impl Admin {
         Ok(acls)
     }
 
-    /// Creates access control lists. One that is there already is no error.
+    /// Creates access control lists. One that exists already is no error.
     ///
     /// # Errors
-    /// As [`list_acls`](Self::list_acls); what the brokers refuse, in their words, with the first that was refused: others may
-    /// have been created.
+    /// As [`list_acls`](Self::list_acls); the broker's error, in its words, for the first entry
+    /// that failed: others may have been created.
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
         let request = CreateAclsRequest::default().with_creations(acls.iter().map(Acl::request).collect());
         let moved = |r: &<CreateAclsRequest as Api>::Response| {
@@ -255,7 +257,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Deletes the access control lists that a filter lets through, and gives them back.
+    /// Deletes the access control lists that a filter selects, and returns them.
     ///
     /// # Errors
     /// As [`list_acls`](Self::list_acls).

@@ -1,4 +1,4 @@
-//! The cluster and its brokers: who they are, where they stand, what they serve.
+//! The cluster and its brokers: ids, addresses, racks, versions, APIs.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::cluster::broker_address;
 use crate::error::{Error, Result};
 use crate::wire::{SUPPORTED_APIS, api_versions_request};
 
-/// The feature whose highest level tells a broker's release.
+/// Feature whose highest level identifies a broker's release.
 const METADATA_VERSION: &str = "metadata.version";
-/// The first level of that feature that a release of Kafka has.
+/// Releases of Kafka, by the first level of that feature that they have.
 const RELEASES: &[(i16, &str)] = &[
     (31, "later than 4.3"),
     (30, "4.3"),
@@ -30,7 +30,7 @@ const RELEASES: &[(i16, &str)] = &[
     (4, "3.3"),
 ];
 
-/// A cluster, as [`Admin::describe_cluster`] gives it.
+/// A cluster, as [`Admin::describe_cluster`] returns it.
 ///
 /// ```
 /// use ailurus::admin::ClusterDescription;
@@ -43,11 +43,11 @@ const RELEASES: &[(i16, &str)] = &[
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ClusterDescription {
-    /// Its id, if it has one.
+    /// Cluster id, if it has one.
     pub cluster_id: Option<String>,
-    /// The broker that creates and changes topics, if there is one now. With KRaft, any broker, for each forwards.
+    /// Broker id of the controller, if there is one. With KRaft, any broker, since each forwards.
     pub controller: Option<i32>,
-    /// Those that live, by id.
+    /// Live brokers, by id.
     pub brokers: Vec<BrokerDescription>,
 }
 
@@ -62,22 +62,22 @@ pub struct ClusterDescription {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct BrokerDescription {
-    /// Its id.
+    /// Broker id.
     pub id: i32,
-    /// `host:port`, as it is told to clients.
+    /// Advertised `host:port`.
     pub address: String,
-    /// Where it stands, if that is told.
+    /// Rack, if it has one.
     pub rack: Option<String>,
-    /// The release of Kafka that it is of, by the highest `metadata.version` that it knows. Redpanda tells none, nor does
-    /// Kafka before 3.3.
+    /// Release of Kafka, derived from the highest `metadata.version` that it supports. Unknown for
+    /// Redpanda and for Kafka before 3.3.
     pub version: Option<String>,
-    /// The level of each feature that the cluster has agreed on, as this broker sees it.
+    /// Finalized level of each feature, as this broker sees it.
     pub features: BTreeMap<String, i16>,
-    /// Why it could not be asked, if it could not.
+    /// Reason why it did not respond, if it did not.
     pub error: Option<String>,
 }
 
-/// Versions of an API, both ends included.
+/// Versions of an API, inclusive.
 ///
 /// ```
 /// # fn show(v: ailurus::admin::VersionRange) {
@@ -87,13 +87,13 @@ pub struct BrokerDescription {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VersionRange {
-    /// The lowest.
+    /// Lowest version.
     pub min: i16,
-    /// The highest.
+    /// Highest version.
     pub max: i16,
 }
 
-/// An API that a broker serves, or that this client would use, or both.
+/// An API that a broker serves, or that this client uses, or both.
 ///
 /// ```
 /// use ailurus::admin::ApiSupport;
@@ -105,18 +105,18 @@ pub struct VersionRange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ApiSupport {
-    /// Its number in the protocol.
+    /// API key in the protocol.
     pub key: i16,
-    /// Its name; `API n` of one that this client has never heard of.
+    /// Name; `API n` if this client does not know it.
     pub name: String,
-    /// What the broker serves.
+    /// Versions that the broker serves.
     pub broker: Option<VersionRange>,
-    /// What this client speaks.
+    /// Versions that this client supports.
     pub client: Option<VersionRange>,
 }
 
 impl ApiSupport {
-    /// The version that the two use: the highest that both have.
+    /// Returns the version that client and broker use: the highest that both support.
     pub fn usable(&self) -> Option<i16> {
         let (broker, client) = (self.broker?, self.client?);
         Some(broker.max.min(client.max)).filter(|v| *v >= broker.min.max(client.min))
@@ -124,7 +124,8 @@ impl ApiSupport {
 }
 
 impl Admin {
-    /// The cluster, and each of its brokers. One that can't be asked is listed with the reason.
+    /// Describes the cluster and each of its brokers. One that does not respond is listed with the
+    /// reason.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no broker can be reached.
@@ -144,7 +145,7 @@ impl Admin {
             let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions_request()).await;
             let told = told.and_then(|told| match told.error_code {
                 0 => Ok(told),
-                code => Err(Error::broker(code, format_args!("asking broker {} for its API versions", b.node_id.0))),
+                code => Err(Error::broker(code, format_args!("requesting the API versions of broker {}", b.node_id.0))),
             });
             match told {
                 Ok(told) => BrokerDescription { version: release(&told), features: features(&told), ..described },
@@ -160,10 +161,10 @@ impl Admin {
         })
     }
 
-    /// The APIs of a broker and of this client, by number.
+    /// Returns the APIs of a broker and of this client, by key.
     ///
     /// # Errors
-    /// If the broker can't be asked.
+    /// If the broker does not respond.
     pub async fn api_versions(&self, broker: i32) -> Result<Vec<ApiSupport>> {
         let told = self.cluster().api_versions(broker).await?;
         Ok(compare(&told))

@@ -1,4 +1,4 @@
-//! Settings of topics and brokers.
+//! Configurations of topics and brokers.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use crate::wire::Api;
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
-/// Whose settings are meant.
+/// Resource that has a configuration.
 ///
 /// ```
 /// use ailurus::admin::ConfigResource;
@@ -29,16 +29,17 @@ const BROKER: i8 = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConfigResource {
-    /// Those of a topic.
+    /// A topic.
     Topic(String),
-    /// Those of one broker.
+    /// One broker.
     Broker(i32),
-    /// Those given to all brokers at once; of Redpanda, whose brokers have none of their own, the cluster's.
+    /// Dynamic defaults of all brokers; of Redpanda, whose brokers have none of their own, the
+    /// cluster's configuration.
     BrokerDefaults,
 }
 
 impl ConfigResource {
-    /// Type and name in the protocol.
+    /// Returns type and name in the protocol.
     fn parts(&self) -> (i8, StrBytes) {
         match self {
             Self::Topic(name) => (TOPIC, StrBytes::from_string(name.clone())),
@@ -58,7 +59,7 @@ impl fmt::Display for ConfigResource {
     }
 }
 
-/// Where the value of a setting comes from.
+/// Source of a configuration value.
 ///
 /// ```
 /// use ailurus::admin::ConfigSource;
@@ -69,17 +70,17 @@ impl fmt::Display for ConfigResource {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum ConfigSource {
-    /// It was given to the topic.
+    /// Configuration of the topic.
     Topic,
-    /// It was given to this broker while it ran.
+    /// Dynamic configuration of the broker.
     Broker,
-    /// It was given to all brokers while they ran.
+    /// Dynamic default of all brokers.
     BrokerDefaults,
-    /// It is in the broker's own file.
+    /// Static configuration in the broker's file.
     File,
-    /// Nobody has given one.
+    /// Default of the broker's release.
     Default,
-    /// The broker does not tell, or something else.
+    /// Unknown, or not reported.
     Other,
 }
 
@@ -96,7 +97,7 @@ impl ConfigSource {
     }
 }
 
-/// A setting.
+/// A configuration entry.
 ///
 /// ```
 /// use ailurus::admin::{ConfigEntry, ConfigSource};
@@ -109,15 +110,15 @@ impl ConfigSource {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ConfigEntry {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its value; none of what is secret.
+    /// Value; none if it is sensitive.
     pub value: Option<String>,
-    /// Where that comes from.
+    /// Source of the value.
     pub source: ConfigSource,
-    /// Whether it can't be changed while the broker runs.
+    /// True if it can't be changed while the broker runs.
     pub read_only: bool,
-    /// Whether it is secret.
+    /// True if its value is secret.
     pub sensitive: bool,
 }
 
@@ -128,7 +129,7 @@ impl ConfigEntry {
     }
 }
 
-/// A change of one setting; all others stay as they are. Its `Debug` does not show the value, which may be secret.
+/// A change of one entry; all others stay. `Debug` does not print the value, which may be secret.
 ///
 /// ```
 /// use ailurus::admin::ConfigChange;
@@ -156,27 +157,27 @@ impl ConfigChange {
         Self { operation, name: name.into(), value }
     }
 
-    /// Gives it a value.
+    /// Sets the value.
     pub fn set(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self::new(Operation::Set, name, Some(value.into()))
     }
 
-    /// Goes back to the default.
+    /// Resets to the default.
     pub fn delete(name: impl Into<String>) -> Self {
         Self::new(Operation::Delete, name, None)
     }
 
-    /// Adds items, separated by commas, to one that is a list.
+    /// Appends items, separated by commas, to a list.
     pub fn append(name: impl Into<String>, items: impl Into<String>) -> Self {
         Self::new(Operation::Append, name, Some(items.into()))
     }
 
-    /// Takes items, separated by commas, out of one that is a list.
+    /// Removes items, separated by commas, from a list.
     pub fn subtract(name: impl Into<String>, items: impl Into<String>) -> Self {
         Self::new(Operation::Subtract, name, Some(items.into()))
     }
 
-    /// Which setting.
+    /// Returns the name of the entry.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -189,10 +190,12 @@ impl fmt::Debug for ConfigChange {
 }
 
 impl Admin {
-    /// The settings of a topic or a broker, by name. Of [`ConfigResource::BrokerDefaults`] Kafka tells those that were given.
+    /// Returns the configuration of a topic or a broker, by name. Kafka returns only entries that
+    /// are set for [`ConfigResource::BrokerDefaults`].
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] for a broker that is not there; what else a broker refuses.
+    /// [`ErrorKind::UnknownTopic`]; [`ErrorKind::Connect`] if the broker does not exist; other
+    /// errors of the broker.
     pub async fn describe_configs(&self, of: &ConfigResource) -> Result<Vec<ConfigEntry>> {
         let (kind, name) = of.parts();
         let resource = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(name);
@@ -212,8 +215,8 @@ impl Admin {
         };
         match found.error_code {
             0 => {}
-            code::UNKNOWN_TOPIC_OR_PARTITION => {
-                return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
+            code @ code::UNKNOWN_TOPIC_OR_PARTITION => {
+                return Err(Error::from_code(code, format!("{what}: it does not exist")));
             }
             code => return Err(broker_error(code, found.error_message, &what)),
         }
@@ -222,7 +225,8 @@ impl Admin {
         Ok(entries)
     }
 
-    /// Settings `names` of several topics, in one request; topics that do not exist or may not be looked at are left out.
+    /// Returns the entries `names` of several topics, in one request; topics that do not exist or
+    /// may not be described are omitted.
     pub(crate) async fn topic_configs(
         &self,
         topics: &[String],
@@ -243,15 +247,15 @@ impl Admin {
         Ok(found.map(|r| (r.resource_name.to_string(), r.configs.into_iter().map(entry).collect())).collect())
     }
 
-    /// Makes all of the changes, or none. Brokers act on them a moment later.
+    /// Applies all changes, or none. Brokers adopt them a moment later.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`]; a name or value that a broker refuses, in its words.
+    /// [`ErrorKind::UnknownTopic`]; a name or value that the broker rejects, in its words.
     pub async fn alter_configs(&self, of: &ConfigResource, changes: &[ConfigChange]) -> Result<()> {
         self.send_alter_configs(of, changes, false).await
     }
 
-    /// Has the brokers check what [`alter_configs`](Self::alter_configs) would do; nothing is changed.
+    /// Validates what [`alter_configs`](Self::alter_configs) would do; nothing is changed.
     ///
     /// # Errors
     /// Those of [`alter_configs`](Self::alter_configs).
@@ -306,7 +310,7 @@ fn entry(c: DescribeConfigsResourceResult) -> ConfigEntry {
     }
 }
 
-/// Brokers repeat a value that they refuse: one that may be secret is not to be told.
+/// Removes values that may be secret from a broker's message, which repeats a rejected value.
 fn redact_secrets(message: &str, changes: &[ConfigChange]) -> StrBytes {
     let secret = |c: &&ConfigChange| ["password", "secret", "jaas", ".key"].iter().any(|part| c.name.contains(part));
     let values = changes.iter().filter(secret).filter_map(|c| c.value.as_deref()).filter(|v| !v.is_empty());

@@ -1,4 +1,4 @@
-//! One group in full: its members, what they own, how far they are.
+//! Description of a group: members, assignment, progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::try_join;
 
 use super::leaders::topics_by_name;
-use super::{Admin, GroupDescription, GroupOffset, MemberDescription};
+use super::{Admin, GroupDescription, GroupOffset, GroupState, GroupType, MemberDescription};
 use crate::code;
 use crate::config::OffsetReset;
 use crate::consumer::{MemberSubscription, StartOffset, assigned_partitions};
@@ -18,32 +18,29 @@ use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::wire::Api;
 
-/// The types of groups, as brokers name them.
-const CLASSIC: &str = "classic";
-const CONSUMER: &str = "consumer";
-
 type Committed = BTreeMap<TopicPartition, Option<i64>>;
 
 /// A group without its offsets.
 pub(super) struct DescribedGroup {
-    pub(super) group_type: &'static str,
-    pub(super) state: String,
+    pub(super) group_type: GroupType,
+    pub(super) state: GroupState,
     pub(super) assignor: String,
     pub(super) coordinator: i32,
     pub(super) members: Vec<MemberDescription>,
 }
 
 impl Admin {
-    /// One group: its members, what they own, how far they are.
+    /// Describes a group: its members, their assignment, its progress.
     ///
-    /// The offsets are of every partition of the topics that the group has committed in, subscribes to or is assigned, so that
-    /// no partition is missing from its lag. Where the end of a log can't be had at once, because its partition has no leader or
-    /// that does not answer, end and lag are missing and [`GroupOffset::error`] says why.
+    /// The offsets cover every partition of the topics that the group has committed in, subscribes
+    /// to or is assigned, so that no partition is missing from its lag. Where the end offset is not
+    /// available at once, because the partition has no leader or the leader does not respond, end
+    /// and lag are missing and [`GroupOffset::error`] gives the reason.
     ///
     /// A group that its coordinator does not know has the state `Dead` and no offsets.
     ///
     /// # Errors
-    /// If its coordinator can't be asked.
+    /// If its coordinator can't be reached, or responds with an error.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
         let what = format!("describing group {group:?}");
         let DescribedGroup { group_type, state, assignor, coordinator, members } =
@@ -58,11 +55,11 @@ impl Admin {
         }
         self.add_uncommitted(&mut offsets, &members).await?;
         let offsets = self.with_lag(offsets).await?;
-        let (group, group_type) = (group.to_owned(), group_type.to_owned());
+        let group = group.to_owned();
         Ok(GroupDescription { group, group_type, state, assignor, coordinator, members, offsets })
     }
 
-    /// Names the topics that a group has committed in, subscribes to or is assigned.
+    /// Returns the topics that a group has committed in, subscribes to or is assigned.
     pub(crate) async fn topics_read_by(&self, group: &str) -> Result<BTreeSet<Arc<str>>> {
         let what = format!("describing group {group:?}");
         let (members, committed) =
@@ -83,26 +80,27 @@ impl Admin {
         // A group of the `consumer` protocol is not one that DescribeGroups knows.
         let consumer_group =
             if found.group_state.as_str() == "Dead" { self.describe_consumer_group(group, what).await? } else { None };
-        let group_type = if consumer_group.is_some() { CONSUMER } else { CLASSIC };
+        let group_type = if consumer_group.is_some() { GroupType::Consumer } else { GroupType::Classic };
         let (state, assignor, mut members) = consumer_group.unwrap_or_else(|| {
-            let (state, assignor) = (found.group_state.to_string(), found.protocol_data.to_string());
+            let (state, assignor) = (GroupState::from(&*found.group_state), found.protocol_data.to_string());
             (state, assignor, found.members.iter().map(classic_member).collect())
         });
         members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
         Ok(DescribedGroup { group_type, state, assignor, coordinator, members })
     }
 
-    /// State, assignor and members of a group of the `consumer` protocol (KIP-848); none if it is no such group.
+    /// Returns state, assignor and members of a group of the `consumer` protocol (KIP-848); none if
+    /// it is no such group.
     async fn describe_consumer_group(
         &self,
         group: &str,
         what: &str,
-    ) -> Result<Option<(String, String, Vec<MemberDescription>)>> {
+    ) -> Result<Option<(GroupState, String, Vec<MemberDescription>)>> {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
         let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
             let code = r.groups.first().map_or(code::GROUP_ID_NOT_FOUND, |g| g.error_code);
-            // Neither that nor a broker that has it switched off is trouble.
+            // Neither an unknown group nor a broker with the protocol disabled is an error.
             if matches!(code, code::GROUP_ID_NOT_FOUND | code::UNSUPPORTED_VERSION) { 0 } else { code }
         };
         let answer = match self.request_coordinator(group, request, what, code).await {
@@ -112,10 +110,10 @@ impl Admin {
         };
         let Some(found) = answer.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
         let members = found.members.iter().map(consumer_protocol_member).collect();
-        Ok(Some((found.group_state.to_string(), found.assignor_name.to_string(), members)))
+        Ok(Some((GroupState::from(&*found.group_state), found.assignor_name.to_string(), members)))
     }
 
-    /// Everything that a group has committed.
+    /// Returns all committed offsets of a group.
     async fn committed(&self, group: &str, what: &str) -> Result<Committed> {
         // No topics means all; that no commit is pending matters only to transactions.
         let id = GroupId(StrBytes::from_string(group.to_owned()));
@@ -132,7 +130,8 @@ impl Admin {
         Ok(answer.topics.into_iter().flat_map(of_topic).collect())
     }
 
-    /// Adds the partitions of the group's topics for which nothing is committed: their records are yet to be read, too.
+    /// Adds the partitions of the group's topics without a committed offset: their records are part
+    /// of the lag, too.
     async fn add_uncommitted(&self, offsets: &mut Committed, members: &[MemberDescription]) -> Result<()> {
         let subscribed = members.iter().flat_map(|m| m.topics.iter().map(|t| Arc::from(t.as_str())));
         let topics: BTreeSet<Arc<str>> = offsets.keys().map(|p| Arc::clone(&p.topic)).chain(subscribed).collect();

@@ -1,4 +1,4 @@
-//! Groups: list, delete, and who coordinates one.
+//! Groups: list, delete, requests to coordinators.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,35 +9,35 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use super::leaders::RetryPolicy;
-use super::{Admin, GroupFilter, GroupListing};
+use super::{Admin, GroupFilter, GroupListing, GroupState, GroupType};
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::wire::Api;
 
 impl Admin {
-    /// All groups, of all brokers, by name.
+    /// Lists all groups, of all brokers, by name.
     ///
     /// # Errors
-    /// If a broker of the cluster can't be asked: a list without its groups would be wrong. What the others have tells
-    /// [`list_groups_by_broker`](Self::list_groups_by_broker).
+    /// If a broker of the cluster fails: a list without its groups would be wrong.
+    /// [`list_groups_by_broker`](Self::list_groups_by_broker) returns those of the others.
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
         self.list_groups_where(&GroupFilter::default()).await
     }
 
-    /// The groups that a filter lets through, of all brokers, by name.
+    /// Lists the groups that a filter selects, of all brokers, by name.
     ///
     /// # Errors
-    /// As [`list_groups`](Self::list_groups); [`ErrorKind::Unsupported`] if a broker can't filter so: by state Kafka before 2.6,
-    /// by type Kafka before 3.8 and Redpanda.
+    /// As [`list_groups`](Self::list_groups); [`ErrorKind::Unsupported`] if a broker can't filter:
+    /// by state Kafka before 2.6, by type Kafka before 3.8 and Redpanda.
     pub async fn list_groups_where(&self, filter: &GroupFilter) -> Result<Vec<GroupListing>> {
         let limit = self.cluster().config().request_timeout;
         let lists = self.groups_by_broker(filter, limit).await?.into_values().collect::<Result<Vec<_>>>()?;
-        // A group that moves while it is listed may be listed twice.
+        // A group whose coordinator changes meanwhile may be listed twice.
         let by_name: BTreeMap<_, _> = lists.into_iter().flatten().map(|g| (g.group.clone(), g)).collect();
         Ok(by_name.into_values().collect())
     }
 
-    /// The groups that each broker coordinates, by name, or why that broker could not tell. Takes 5 seconds at most for a broker
-    /// that does not answer.
+    /// Lists the groups that each broker coordinates, by name, or the broker's error. Waits at most
+    /// 5 seconds for a broker that does not respond.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] if no broker can be reached.
@@ -53,28 +53,32 @@ impl Admin {
         filter: &GroupFilter,
         limit: Duration,
     ) -> Result<BTreeMap<i32, Result<Vec<GroupListing>>>> {
-        let text = |all: &[String]| all.iter().map(|s| StrBytes::from_string(s.clone())).collect();
+        let text = |s: &str| StrBytes::from_string(s.to_owned());
         let request = ListGroupsRequest::default()
-            .with_states_filter(text(&filter.states))
-            .with_types_filter(text(&filter.types));
+            .with_states_filter(filter.states.iter().map(|s| text(s.as_str())).collect())
+            .with_types_filter(filter.types.iter().map(|t| text(t.as_str())).collect());
         let needs = filter.needs();
-        self.for_each_broker(async |broker, at| {
-            if let Some((version, what)) = needs {
-                self.require(broker, version, what).await?;
+        // A closure that returns a future, and no `AsyncFn`: the future of that is not `Send` for all lifetimes.
+        let list = |broker, at| {
+            let request = request.clone();
+            async move {
+                if let Some((version, what)) = needs {
+                    self.require(broker, version, what).await?;
+                }
+                let what = || format!("listing the groups of broker {broker}");
+                let answer = self.request_within(limit, &at, request).await.map_err(|e| e.context(what()))?;
+                if answer.error_code != 0 {
+                    return Err(Error::broker(answer.error_code, what()));
+                }
+                let mut groups: Vec<_> = answer.groups.into_iter().map(listing).collect();
+                groups.sort_by(|a, b| a.group.cmp(&b.group));
+                Ok(groups)
             }
-            let what = || format!("listing the groups of broker {broker}");
-            let answer = self.request_within(limit, &at, request.clone()).await.map_err(|e| e.context(what()))?;
-            if answer.error_code != 0 {
-                return Err(Error::broker(answer.error_code, what()));
-            }
-            let mut groups: Vec<_> = answer.groups.into_iter().map(listing).collect();
-            groups.sort_by(|a, b| a.group.cmp(&b.group));
-            Ok(groups)
-        })
-        .await
+        };
+        self.for_each_broker(list).await
     }
 
-    /// Fails unless a broker serves ListGroups in a version that can do what is asked for.
+    /// Fails unless a broker serves ListGroups in at least `version`.
     async fn require(&self, broker: i32, version: i16, what: &str) -> Result<()> {
         let served = self.cluster().api_versions(broker).await?.api_keys;
         let found = served.iter().find(|api| api.api_key == ApiKey::ListGroups as i16);
@@ -89,7 +93,7 @@ impl Admin {
         Err(Error::new(ErrorKind::Unsupported, what))
     }
 
-    /// Deletes a group that has no members, and its offsets.
+    /// Deletes a group without members, and its offsets.
     ///
     /// # Errors
     /// If it has members, or if it does not exist.
@@ -100,7 +104,8 @@ impl Admin {
         self.request_coordinator(group, request, &format!("deleting group {group:?}"), code).await.map(drop)
     }
 
-    /// Sends a request to a group's coordinator, to the next one if it has moved; for the request timeout.
+    /// Sends a request to a group's coordinator, and retries it, at the new one if it has moved,
+    /// for the request timeout.
     pub(super) async fn request_coordinator<A: Api>(
         &self,
         group: &str,
@@ -133,11 +138,10 @@ impl Admin {
 }
 
 fn listing(g: ListedGroup) -> GroupListing {
-    let told = |s: StrBytes| Some(s.to_string()).filter(|s| !s.is_empty());
     GroupListing {
         group: g.group_id.to_string(),
         protocol_type: g.protocol_type.to_string(),
-        state: told(g.group_state),
-        group_type: told(g.group_type),
+        state: Some(&*g.group_state).filter(|s| !s.is_empty()).map(GroupState::from),
+        group_type: Some(&*g.group_type).filter(|t| !t.is_empty()).map(GroupType::from),
     }
 }

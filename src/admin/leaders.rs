@@ -1,5 +1,5 @@
-//! Requests to the leaders of partitions, each with an outcome of its own: a partition without a leader, or a leader that does
-//! not answer, spoils nothing but its own outcome.
+//! Requests to the leaders of partitions, with an outcome per partition: a partition without a
+//! leader, or a leader that does not respond, affects nothing but its own outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,34 +21,35 @@ use crate::wire::Api;
 /// Outcome of each partition.
 pub(super) type Outcomes<T> = BTreeMap<TopicPartition, Result<T>>;
 
-/// Bounds of one question to many leaders or brokers.
+/// Bounds of a call to many leaders or brokers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RetryPolicy {
-    /// Maximum time in which failed partitions are asked again.
+    /// Maximum time in which failed partitions are retried.
     retry: Duration,
-    /// Maximum wait for a partition that has no leader: an election takes moments, a dead replica does not come back by waiting.
+    /// Maximum wait for a partition that has no leader: an election takes moments, a dead replica
+    /// does not return by waiting.
     election: Duration,
-    /// Maximum wait for one answer.
+    /// Maximum wait for one response.
     pub(super) answer: Duration,
-    /// Whether one failure that time does not mend ends the question for all.
+    /// True if one fatal failure ends the call for all partitions.
     all_or_none: bool,
 }
 
 impl RetryPolicy {
-    /// Waits until all partitions have answered, for the request timeout.
+    /// Waits for all partitions, for the request timeout.
     pub(super) fn all_or_none(cluster: &Cluster) -> Self {
         let timeout = cluster.config().request_timeout;
         Self { retry: timeout, election: timeout, answer: timeout, all_or_none: true }
     }
 
-    /// Shows what can be had at once: a moved leader is asked again, nothing else is waited for.
+    /// Returns what is available at once: only moved leaders are retried.
     pub(super) fn best_effort(cluster: &Cluster) -> Self {
         let answer = cluster.config().request_timeout.min(Duration::from_secs(5));
         Self { retry: Duration::from_secs(1), election: Duration::ZERO, answer, all_or_none: false }
     }
 }
 
-/// Why a partition has no outcome yet.
+/// Reason why a partition has no outcome yet.
 enum PartitionFailure {
     Final(Error),
     NoLeader(Error),
@@ -72,16 +73,17 @@ impl PartitionFailure {
 }
 
 impl Admin {
-    /// The topics of an answer that exist.
+    /// Returns the topics of a metadata response that exist.
     pub(crate) fn existing_topics(answer: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
         topics_by_name(answer).into_values().flatten()
     }
 
-    /// Asks the leader of each partition, all leaders at the same time, and again after an election. Of an answer, `answers`
-    /// gives partition, error code and what was asked for. Topics are not in use afterwards: the client does not keep them fresh.
+    /// Sends a request to the leader of each partition, to all leaders concurrently, and retries
+    /// after an election. `answers` extracts partition, error code and value from a response. The
+    /// topics are not kept in the metadata cache.
     ///
     /// # Errors
-    /// If no broker tells who leads what.
+    /// If no broker returns metadata.
     pub(super) async fn request_leaders<A: Api, T>(
         &self,
         what: &str,
@@ -109,7 +111,7 @@ impl Admin {
                     Ok(answer) => {
                         for (p, code, found) in answers(answer) {
                             if !silent.remove(&p) {
-                                continue; // not asked for, or told twice
+                                continue; // not requested, or twice in the response
                             }
                             match code {
                                 0 => drop(outcomes.insert(p, Ok(found))),
@@ -117,7 +119,7 @@ impl Admin {
                             }
                         }
                         let left_out = |p: TopicPartition| {
-                            let why = format!("{what} of {p}: broker {id} answered without it");
+                            let why = format!("{what} of {p}: broker {id} responded without it");
                             (p, PartitionFailure::Final(Error::new(ErrorKind::Corrupt, why)))
                         };
                         failures.extend(silent.into_iter().map(left_out));
@@ -150,23 +152,27 @@ impl Admin {
         Ok(outcomes)
     }
 
-    /// Asks each broker of the cluster, all at the same time: one that does not answer spoils nothing but its own outcome.
+    /// Calls a function for each broker of the cluster, concurrently: one that does not respond
+    /// affects nothing but its own outcome.
     ///
     /// # Errors
-    /// If no broker tells which there are.
-    pub(super) async fn for_each_broker<T>(
+    /// If no broker returns metadata.
+    pub(super) async fn for_each_broker<T, F: Future<Output = Result<T>>>(
         &self,
-        ask: impl AsyncFn(i32, BrokerAddr) -> Result<T>,
+        call: impl Fn(i32, BrokerAddr) -> F,
     ) -> Result<BTreeMap<i32, Result<T>>> {
         let brokers = self.cluster().refresh_brokers().await?.brokers.clone();
-        let asked = brokers.into_iter().map(|(id, at)| {
-            let outcome = ask(id, at);
-            async move { (id, outcome.await) }
-        });
-        Ok(join_all(asked).await.into_iter().collect())
+        let calls: Vec<_> = brokers
+            .into_iter()
+            .map(|(id, at)| {
+                let outcome = call(id, at);
+                async move { (id, outcome.await) }
+            })
+            .collect();
+        Ok(join_all(calls).await.into_iter().collect())
     }
 
-    /// Sends a request to an address, with one deadline for connecting and the answer.
+    /// Sends a request to an address, with one deadline for connecting and the response.
     pub(super) async fn request_within<A: Api>(
         &self,
         limit: Duration,
@@ -175,12 +181,12 @@ impl Admin {
     ) -> Result<A::Response> {
         let answer = timeout(limit, self.cluster().request_at(at, request, limit)).await;
         answer.unwrap_or_else(|_| {
-            let what = format!("{at} has not answered {} within {limit:?}", A::NAME);
+            let what = format!("{at} has not responded to {} within {limit:?}", A::NAME);
             Err(Error::new(ErrorKind::Timeout, what))
         })
     }
 
-    /// Partitions by their leader, as of now, and why the others have none.
+    /// Groups partitions by their current leader, and returns why the others have none.
     #[allow(clippy::type_complexity, reason = "two maps, named by their use")]
     async fn group_by_leader(
         &self,
@@ -204,7 +210,7 @@ impl Admin {
     }
 }
 
-/// Each topic of an answer, or the code that it has instead.
+/// Returns each topic of a metadata response, or its error code.
 pub(super) fn topics_by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
     let one = |t: &kafka_protocol::messages::metadata_response::MetadataResponseTopic| {
         let name: Arc<str> = Arc::from(t.name.as_ref()?.0.as_str());
@@ -238,7 +244,7 @@ fn find_leader(
     let Some(id) = partition.leader else { return Err(PartitionFailure::NoLeader(no_leader(p, &partition.replicas))) };
     // Between a broker's death and the election the metadata may name a leader that is gone.
     let gone = || {
-        let what = format!("{p} is led by broker {id}, which is not in the cluster's metadata: it is down");
+        let what = format!("{p} has the leader {id}, which is not in the cluster's metadata: it is down");
         PartitionFailure::NoLeader(Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what))
     };
     brokers.get(&id).map(|at| (id, at.clone())).ok_or_else(gone)
@@ -253,7 +259,8 @@ fn no_leader(p: &TopicPartition, replicas: &[i32]) -> Error {
     Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), format!("{p} has no leader{at}"))
 }
 
-/// All outcomes, or one error that names the partitions that have failed: of the failures the one that time does not mend.
+/// Returns all outcomes, or one error that names the failed partitions: the first fatal one if
+/// there is one.
 pub(super) fn all_or_error<T>(outcomes: Outcomes<T>) -> Result<BTreeMap<TopicPartition, T>> {
     let (mut found, mut failed) = (BTreeMap::new(), Vec::new());
     for (p, outcome) in outcomes {

@@ -1,4 +1,4 @@
-//! What replicas take on the brokers' disks.
+//! Log directories: disk usage of replicas.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,17 +26,17 @@ use crate::error::{Error, Result, code_name};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LogDir {
-    /// Whose it is.
+    /// Broker id.
     pub broker: i32,
-    /// Where it is there.
+    /// Path on the broker.
     pub path: String,
-    /// Why it can't be used, if it can't.
+    /// Reason why it can't be used, if it can't.
     pub error: Option<String>,
-    /// Bytes of its volume; Kafka tells them from 3.3 on, Redpanda does not.
+    /// Size of its volume, in bytes; reported by Kafka from 3.3 on, not by Redpanda.
     pub total_bytes: Option<i64>,
-    /// Bytes of it that are free.
+    /// Free space of its volume, in bytes.
     pub usable_bytes: Option<i64>,
-    /// What is in it.
+    /// Replicas in it.
     pub replicas: Vec<ReplicaLog>,
 }
 
@@ -51,32 +51,35 @@ pub struct LogDir {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ReplicaLog {
-    /// The topic.
+    /// Topic.
     pub topic: String,
-    /// The partition.
+    /// Partition.
     pub partition: i32,
-    /// Bytes of its segments.
+    /// Size of its segments, in bytes.
     pub bytes: i64,
-    /// How many records it is behind.
+    /// Number of records it is behind the high watermark.
     pub lag: i64,
-    /// Whether it is a copy that is being moved to this directory.
+    /// True if it is a copy that is being moved to this directory.
     pub future: bool,
 }
 
 impl Admin {
-    /// The log directories of all brokers, with the replicas of one topic in them, or with all replicas.
+    /// Returns the log directories of all brokers, with the replicas of one topic in them, or with
+    /// all replicas.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a broker does not serve DescribeLogDirs;
-    /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); if a broker of the cluster can't be asked, for sizes
-    /// without its replicas would be wrong. What the others have tells [`log_dirs_by_broker`](Self::log_dirs_by_broker).
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if a broker does not serve
+    /// DescribeLogDirs; [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); if a broker of
+    /// the cluster fails, because sizes without its replicas would be wrong.
+    /// [`log_dirs_by_broker`](Self::log_dirs_by_broker) returns those of the others.
     pub async fn log_dirs(&self, topic: Option<&str>) -> Result<Vec<LogDir>> {
         let limit = self.cluster().config().request_timeout;
         let dirs = self.dirs_by_broker(topic, limit).await?.into_values().collect::<Result<Vec<_>>>()?;
         Ok(dirs.into_iter().flatten().collect())
     }
 
-    /// The log directories of each broker, or why it could not tell. Takes 5 seconds at most for a broker that does not answer.
+    /// Returns the log directories of each broker, or the broker's error. Waits at most 5 seconds
+    /// for a broker that does not respond.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no
@@ -95,11 +98,14 @@ impl Admin {
             }
         };
         let request = DescribeLogDirsRequest::default().with_topics(topics);
-        self.for_each_broker(async |broker, at| {
-            let answer = self.request_within(limit, &at, request.clone()).await;
-            dirs(broker, answer.map_err(|e| e.context(what(broker)))?)
-        })
-        .await
+        let describe = |broker, at| {
+            let request = request.clone();
+            async move {
+                let response = self.request_within(limit, &at, request).await;
+                dirs(broker, response.map_err(|e| e.context(what(broker)))?)
+            }
+        };
+        self.for_each_broker(describe).await
     }
 }
 

@@ -1,14 +1,15 @@
-//! The cluster, topics, groups, offsets, settings and access control lists: what an operator lists, describes, creates, changes and
-//! deletes.
+//! Administration: cluster, topics, groups, offsets, configurations and access control lists.
 //!
-//! What a broker does not serve is an error of the kind [`Unsupported`](crate::ErrorKind::Unsupported) that names the API, the
-//! broker, and what it serves instead: never an empty answer.
+//! A request that a broker does not support is an error of the kind
+//! [`Unsupported`](crate::ErrorKind::Unsupported) that names the API, the broker, and the versions
+//! it serves: never an empty result.
 
 mod acl_words;
 mod acls;
 mod cluster;
 mod configs;
 mod describe;
+mod group_state;
 mod groups;
 mod leaders;
 mod logs;
@@ -25,13 +26,14 @@ pub use acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
 pub use acls::{Acl, AclFilter};
 pub use cluster::{ApiSupport, BrokerDescription, ClusterDescription, VersionRange};
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
+pub use group_state::{GroupState, GroupType};
 pub use logs::{LogDir, ReplicaLog};
 pub use new_topic::NewTopic;
 pub use reset::{PlannedOffset, ResetTo};
 
 use crate::cluster::{Client, Cluster};
 
-/// One partition of a topic.
+/// A partition of a topic.
 ///
 /// ```
 /// use ailurus::admin::PartitionInfo;
@@ -44,17 +46,17 @@ use crate::cluster::{Client, Cluster};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PartitionInfo {
-    /// Its number.
+    /// Partition id.
     pub partition: i32,
-    /// The broker that leads it, if one does.
+    /// Broker id of the leader, if there is one.
     pub leader: Option<i32>,
-    /// The brokers that hold it.
+    /// Broker ids of the replicas.
     pub replicas: Vec<i32>,
-    /// Those in sync.
+    /// Broker ids of the in-sync replicas.
     pub in_sync_replicas: Vec<i32>,
 }
 
-/// A topic, as [`Admin::list_topics`] and [`Admin::describe_topic`] give it.
+/// A topic, as [`Admin::list_topics`] and [`Admin::describe_topic`] return it.
 ///
 /// ```
 /// use ailurus::admin::TopicInfo;
@@ -67,15 +69,15 @@ pub struct PartitionInfo {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct TopicInfo {
-    /// Its name.
+    /// Topic name.
     pub name: String,
-    /// Whether it belongs to the brokers (`__consumer_offsets`).
+    /// True if it is internal to the brokers (`__consumer_offsets`).
     pub internal: bool,
-    /// In order.
+    /// Partitions, in order.
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// A group as [`Admin::list_groups`] shows it.
+/// A group, as [`Admin::list_groups`] returns it.
 ///
 /// ```
 /// use ailurus::admin::GroupListing;
@@ -88,46 +90,47 @@ pub struct TopicInfo {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct GroupListing {
-    /// Its name.
+    /// Group name.
     pub group: String,
-    /// `consumer` for consumer groups.
+    /// Protocol type: `consumer` for consumer groups.
     pub protocol_type: String,
-    /// `Stable`, `Empty`, …; none from old brokers.
-    pub state: Option<String>,
-    /// `classic`, or `consumer` for KIP-848's protocol; none from Redpanda and from Kafka before 3.8.
-    pub group_type: Option<String>,
+    /// State; `None` from brokers before Kafka 2.6.
+    pub state: Option<GroupState>,
+    /// Protocol; `None` from Redpanda and from Kafka before 3.8.
+    pub group_type: Option<GroupType>,
 }
 
-/// Which groups to list: of any of these states and any of these types. [`Default`] means all.
+/// Selects groups by state and type: those of any given state and any given type. [`Default`]
+/// selects all.
 ///
 /// ```
-/// use ailurus::admin::GroupFilter;
+/// use ailurus::admin::{GroupFilter, GroupState};
 ///
-/// let idle = GroupFilter::default().state("Empty").state("Dead");
+/// let idle = GroupFilter::default().state(GroupState::Empty).state(GroupState::Dead);
 /// # let _ = idle;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupFilter {
-    states: Vec<String>,
-    types: Vec<String>,
+    states: Vec<GroupState>,
+    types: Vec<GroupType>,
 }
 
 impl GroupFilter {
-    /// In this state too: `Stable`, `Empty`, `PreparingRebalance`, ….
+    /// Adds a state.
     #[must_use]
-    pub fn state(mut self, state: impl Into<String>) -> Self {
+    pub fn state(mut self, state: impl Into<GroupState>) -> Self {
         self.states.push(state.into());
         self
     }
 
-    /// Of this type too: `classic` or `consumer`.
+    /// Adds a protocol.
     #[must_use]
-    pub fn group_type(mut self, group_type: impl Into<String>) -> Self {
+    pub fn group_type(mut self, group_type: impl Into<GroupType>) -> Self {
         self.types.push(group_type.into());
         self
     }
 
-    /// The version of ListGroups that can do it, and what it is.
+    /// Returns the version of ListGroups that the filter needs, and what for.
     fn needs(&self) -> Option<(i16, &'static str)> {
         match (self.states.is_empty(), self.types.is_empty()) {
             (_, false) => Some((5, "type")),
@@ -150,21 +153,21 @@ impl GroupFilter {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct MemberDescription {
-    /// As the coordinator named it.
+    /// Member id, assigned by the coordinator.
     pub member_id: String,
-    /// Of a static member, its name in the group.
+    /// Instance id of a static member.
     pub instance_id: Option<String>,
-    /// As the client named itself.
+    /// Client id.
     pub client_id: String,
-    /// From where.
+    /// Client host.
     pub host: String,
-    /// The topics that it subscribes to, as far as it names them: a pattern is not resolved here.
+    /// Subscribed topics; those subscribed by a pattern are not included.
     pub topics: Vec<String>,
-    /// What it owns, by topic.
+    /// Assigned partitions, by topic.
     pub assignment: BTreeMap<String, Vec<i32>>,
 }
 
-/// How far a group is in a partition. Numbers are offsets and records.
+/// Progress of a group in a partition.
 ///
 /// ```
 /// use ailurus::admin::GroupOffset;
@@ -177,57 +180,59 @@ pub struct MemberDescription {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct GroupOffset {
-    /// The topic.
+    /// Topic.
     pub topic: String,
-    /// The partition.
+    /// Partition.
     pub partition: i32,
-    /// The committed offset: the next record to handle.
+    /// Committed offset: the next record to handle.
     pub committed: Option<i64>,
-    /// The end of the partition; none if it is not known, see [`error`](Self::error).
+    /// End offset of the partition; `None` if it is unknown, see [`error`](Self::error).
     pub end: Option<i64>,
-    /// Number of records between the two. Where nothing is committed it is the whole log if
-    /// [`offset_reset`](crate::ConsumerConfig::offset_reset) of the client is `Earliest`, and none otherwise: where members
-    /// begin is a setting of theirs.
+    /// Number of records between the two. Without a committed offset it is the whole log if the
+    /// client's [`offset_reset`](field@crate::ConsumerConfig::offset_reset) is `Earliest`, and
+    /// `None` otherwise: the members' own setting is unknown here.
     pub lag: Option<i64>,
-    /// Whether the partition exists: its topic may have been deleted since.
+    /// True if the partition exists: its topic may have been deleted.
     pub exists: bool,
-    /// Reason why its end is not known.
+    /// Reason why the end offset is unknown.
     pub error: Option<String>,
 }
 
-/// A group in full, as [`Admin::describe_group`] gives it.
+/// A group with members and offsets, as [`Admin::describe_group`] returns it.
 ///
 /// ```
-/// use ailurus::admin::GroupDescription;
+/// use ailurus::admin::{GroupDescription, GroupState};
 ///
 /// fn works(g: &GroupDescription) -> bool {
-///     g.state == "Stable" && g.members.iter().any(|m| !m.assignment.is_empty())
+///     g.state == GroupState::Stable && g.members.iter().any(|m| !m.assignment.is_empty())
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct GroupDescription {
-    /// Its name.
+    /// Group name.
     pub group: String,
-    /// `classic`, or `consumer` for KIP-848's protocol.
-    pub group_type: String,
-    /// `Stable`, `Empty`, `Dead` (unknown to the coordinator), ….
-    pub state: String,
-    /// The assignor in use.
+    /// Protocol.
+    pub group_type: GroupType,
+    /// State; `Dead` if the coordinator does not know the group.
+    pub state: GroupState,
+    /// Assignor in use.
     pub assignor: String,
-    /// The broker that coordinates it.
+    /// Broker id of the coordinator.
     pub coordinator: i32,
-    /// Its members.
+    /// Members.
     pub members: Vec<MemberDescription>,
-    /// Its offsets, in every partition of the topics that it has committed in, subscribes to or is assigned.
+    /// Offsets, in every partition of the topics that the group has committed in, subscribes to or
+    /// is assigned.
     pub offsets: Vec<GroupOffset>,
 }
 
-/// What an operator does. Nothing here creates a topic but [`create_topic`](Admin::create_topic) and
+/// Admin client. No call creates a topic but [`create_topic`](Admin::create_topic) and
 /// [`create_topic_with`](Admin::create_topic_with).
 ///
-/// Each call takes at most a few request timeouts; dropping its future leaves at most the request under way to be carried out.
+/// Each call takes at most a few request timeouts; if its future is dropped, the request in flight
+/// may still take effect.
 ///
 /// ```no_run
 /// # async fn example() -> ailurus::Result<()> {
@@ -248,7 +253,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// On a client.
+    /// Creates an admin client.
     pub fn new(client: &Client) -> Self {
         Self { client: client.clone() }
     }

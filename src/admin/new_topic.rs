@@ -1,4 +1,4 @@
-//! What a topic is to be when it is created.
+//! Specification of a new topic.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::cluster::fields::topic_name;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A topic to create: what is not said is as the brokers have it by default.
+/// A topic to create; anything unset is the brokers' default.
 ///
 /// ```
 /// use ailurus::admin::NewTopic;
@@ -32,35 +32,35 @@ pub struct NewTopic {
 }
 
 impl NewTopic {
-    /// A topic with the brokers' defaults.
+    /// Creates a specification with the brokers' defaults.
     pub fn new(name: impl Into<String>) -> Self {
         let configs = BTreeMap::new();
         Self { name: name.into(), partitions: None, replication: None, replicas: Vec::new(), configs }
     }
 
-    /// How many partitions.
+    /// Sets the number of partitions.
     #[must_use]
     pub fn partitions(mut self, partitions: i32) -> Self {
         self.partitions = Some(partitions);
         self
     }
 
-    /// How many brokers hold each partition.
+    /// Sets the replication factor.
     #[must_use]
     pub fn replication(mut self, replication: i16) -> Self {
         self.replication = Some(replication);
         self
     }
 
-    /// The brokers that hold each partition, by partition number; the first of each is its preferred leader. This takes the
-    /// place of the two numbers.
+    /// Assigns replicas: the broker ids of each partition, in order; the first of each is its
+    /// preferred leader. Replaces number of partitions and replication factor.
     #[must_use]
     pub fn replicas(mut self, of_each_partition: Vec<Vec<i32>>) -> Self {
         self.replicas = of_each_partition;
         self
     }
 
-    /// A setting, such as `retention.ms`; the last value of a name counts.
+    /// Sets a configuration, such as `retention.ms`; the last value of a name wins.
     #[must_use]
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.configs.insert(name.into(), value.into());
@@ -71,7 +71,7 @@ impl NewTopic {
         &self.name
     }
 
-    /// The number of partitions, if it is said.
+    /// Returns the number of partitions, if it is set.
     pub(super) fn count(&self) -> Option<i32> {
         let placed = i32::try_from(self.replicas.len()).unwrap_or(i32::MAX);
         if placed > 0 { Some(placed) } else { self.partitions }
@@ -108,7 +108,7 @@ impl NewTopic {
     }
 }
 
-/// What is being done, for errors.
+/// The operation, for errors.
 impl fmt::Display for NewTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "creating topic {:?}", self.name)?;

@@ -1,4 +1,4 @@
-//! Offsets of places in partitions, and what is deleted before one.
+//! Offsets of positions in partitions, and deletion of records.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 impl Admin {
-    /// The offset of a place in each of some partitions; of a timestamp behind the last record: the end. With
-    /// [`IsolationLevel::ReadCommitted`](crate::IsolationLevel::ReadCommitted) in the client's settings the end is the last
-    /// stable offset.
+    /// Returns the offset of a position in each partition; for a timestamp after the last record:
+    /// the end offset. With [`IsolationLevel::ReadCommitted`](crate::IsolationLevel::ReadCommitted)
+    /// in the client's settings the end offset is the last stable offset.
     ///
-    /// A leader that has moved is asked again, for the request timeout; so is who leads a partition that has no leader. To have
-    /// what can be had at once: [`list_offsets_each`](Self::list_offsets_each).
+    /// A request to a leader that has moved, or of a partition without a leader, is retried for the
+    /// request timeout. [`list_offsets_each`](Self::list_offsets_each) returns what is available at
+    /// once.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if one of them does not exist; nothing is created.
+    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; nothing is created.
     pub async fn list_offsets(
         &self,
         partitions: &[TopicPartition],
@@ -33,9 +34,9 @@ impl Admin {
         all_or_error(self.offsets_at(partitions, at, RetryPolicy::all_or_none(self.cluster())).await?)
     }
 
-    /// The same with an outcome for each partition: one without a leader, or whose leader does not answer, has its error, and the
-    /// others have their offsets. Takes about a second longer than the slowest broker that answers, and 5 seconds for one that
-    /// does not.
+    /// Returns the offset of a position in each partition, or the partition's error, such as a
+    /// missing leader. Takes about a second longer than the slowest broker that responds, and 5
+    /// seconds for one that does not.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] if no broker can be reached; [`ErrorKind::Config`] for a negative timestamp.
@@ -86,14 +87,15 @@ impl Admin {
         self.request_leaders("listing offsets", partitions, policy, request, answers).await
     }
 
-    /// Deletes the records before an offset in each of some partitions, for good; -1 means all that are replicated. Gives
-    /// the offset at which each begins now.
+    /// Deletes the records before an offset in each partition, permanently; -1 means up to the high
+    /// watermark. Returns the new start offsets.
     ///
-    /// A leader that has moved is asked again, for the request timeout.
+    /// A request to a leader that has moved is retried for the request timeout.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if one of them does not exist; [`ErrorKind::OffsetOutOfRange`] for an offset behind the
-    /// end; what else a broker refuses. Records of other partitions may be deleted by then.
+    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; [`ErrorKind::OffsetOutOfRange`]
+    /// for an offset after the high watermark; other errors of a broker. Records of other
+    /// partitions may be deleted by then.
     pub async fn delete_records(
         &self,
         before: &BTreeMap<TopicPartition, i64>,

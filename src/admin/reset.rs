@@ -1,4 +1,4 @@
-//! Offsets of groups, set and deleted by whoever is no member.
+//! Committed offsets of groups, set and deleted from outside the group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,16 +20,16 @@ use crate::record::TopicPartition;
 use crate::text;
 use crate::wire::Api;
 
-/// Error codes of a coordinator that is not there, loads, or has moved: another one is asked.
+/// Error codes of a coordinator that is unavailable, loading, or has moved: retried at the new one.
 const COORDINATOR_CODES: [i16; 3] =
     [code::COORDINATOR_LOAD_IN_PROGRESS, code::COORDINATOR_NOT_AVAILABLE, code::NOT_COORDINATOR];
-/// Error codes of a commit into a group that has members: unknown member, generation, rebalance, epoch.
+/// Error codes of a commit to a group that has members.
 const MEMBERSHIP_CODES: [i16; 4] =
     [code::ILLEGAL_GENERATION, code::UNKNOWN_MEMBER_ID, code::REBALANCE_IN_PROGRESS, code::STALE_MEMBER_EPOCH];
-/// Of a commit without a member: there is no generation.
+/// Generation of a commit without a member.
 const NO_GENERATION: i32 = -1;
 
-/// Where a group is to go on.
+/// Target of an offset reset.
 ///
 /// ```
 /// use ailurus::StartOffset;
@@ -42,13 +42,13 @@ const NO_GENERATION: i32 = -1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetTo {
-    /// At a place that is the same for each partition: an end, a time, an offset.
+    /// The same position for each partition: an end, a time, an offset.
     At(StartOffset),
-    /// So many records after what is committed, or before it if negative.
+    /// The committed offset, moved by a number of records, back if negative.
     Shift(i64),
 }
 
-/// What a reset means for a partition. Numbers are offsets.
+/// Planned reset of a partition.
 ///
 /// ```
 /// use ailurus::admin::PlannedOffset;
@@ -61,33 +61,32 @@ pub enum ResetTo {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PlannedOffset {
-    /// The topic.
+    /// Topic.
     pub topic: String,
-    /// The partition.
+    /// Partition.
     pub partition: i32,
-    /// What is committed now, if anything is.
+    /// Committed offset, if there is one.
     pub from: Option<i64>,
-    /// What is to be committed.
+    /// Offset to commit.
     pub to: i64,
-    /// Whether another offset was asked for, which is outside the log: this is the end of the log that is next to it.
+    /// True if the requested offset is outside the log, and was clamped to the nearest end of it.
     pub cut: bool,
-    /// Where the log begins.
+    /// Start offset of the log.
     pub first: i64,
-    /// Where it ends.
+    /// End offset of the log.
     pub end: i64,
 }
 
 impl Admin {
-    /// What resetting a group's offsets in some partitions would mean. Nothing is changed:
-    /// [`reset_offsets`](Self::reset_offsets) does it.
+    /// Plans a reset of a group's offsets in some partitions. Nothing is changed:
+    /// [`reset_offsets`](Self::reset_offsets) applies the plan.
     ///
-    /// An offset outside the log becomes the end of the log that is next to it. A partition without a leader fails it at once,
-    /// and is named: the others can be reset without it.
+    /// An offset outside the log is clamped to it. A partition without a leader is an error at once
+    /// that names it: the others can be reset without it.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; a broker's error if one can't be asked for its log;
-    /// [`ErrorKind::Config`] for a shift of a partition of which
-    /// nothing is committed.
+    /// [`ErrorKind::UnknownTopic`] if a partition does not exist; errors of the leaders;
+    /// [`ErrorKind::Config`] for a shift of a partition without a committed offset.
     pub async fn plan_reset(
         &self,
         group: &GroupDescription,
@@ -114,7 +113,7 @@ impl Admin {
         self.plan_offsets(group, &wanted).await
     }
 
-    /// As [`plan_reset`](Self::plan_reset), with an offset for each partition.
+    /// Plans a reset like [`plan_reset`](Self::plan_reset), to an offset for each partition.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`] if a partition does not exist.
@@ -140,7 +139,7 @@ impl Admin {
         Ok(wanted.iter().filter_map(one).collect())
     }
 
-    /// Commits what a plan says; see [`set_offsets`](Self::set_offsets).
+    /// Commits a plan; see [`set_offsets`](Self::set_offsets).
     ///
     /// # Errors
     /// Those of [`set_offsets`](Self::set_offsets).
@@ -149,12 +148,13 @@ impl Admin {
         self.set_offsets(group, &to.collect()).await
     }
 
-    /// Commits offsets for a group that has no members; a group that does not exist comes to be. What its members wrote into
-    /// the metadata of their commits is gone: they begin at these offsets, whatever they had handled behind them.
+    /// Commits offsets for a group without members, which is created if it does not exist. Metadata
+    /// of its members' commits is dropped: they resume at these offsets, whatever they had handled
+    /// after them.
     ///
     /// # Errors
-    /// [`ErrorKind::GroupMembership`] if the group has members, which would go on as if nothing had happened and commit over
-    /// it; [`ErrorKind::UnknownTopic`]; offsets of other partitions may have been committed then.
+    /// [`ErrorKind::GroupMembership`] if the group has members, which would continue and overwrite
+    /// the commit; [`ErrorKind::UnknownTopic`]; offsets of other partitions may be committed then.
     pub async fn set_offsets(&self, group: &str, offsets: &BTreeMap<TopicPartition, i64>) -> Result<()> {
         let what = format!("setting the offsets of group {group:?}");
         require_no_members(&self.describe_without_offsets(group, &what).await?, &what)?;
@@ -169,17 +169,18 @@ impl Admin {
         match refused.into_iter().next() {
             None => Ok(()),
             Some((_, code)) if MEMBERSHIP_CODES.contains(&code) => {
-                Err(Error::new(ErrorKind::GroupMembership, format!("{what}: a member has come: stop it first")))
+                let what = format!("{what}: a member has joined: stop it first");
+                Err(Error::new(ErrorKind::GroupMembership, what).with_broker_code(code))
             }
             Some((p, code)) => Err(Error::broker(code, format_args!("{what} in {}/{}", p.topic, p.partition))),
         }
     }
 
-    /// Forgets what a group has committed for some partitions.
+    /// Deletes the committed offsets of a group in some partitions.
     ///
     /// # Errors
-    /// If the group does not exist, or its members subscribe to one of the topics; [`ErrorKind::UnknownTopic`]; offsets of
-    /// other partitions may be gone then.
+    /// If the group does not exist, or its members subscribe to one of the topics;
+    /// [`ErrorKind::UnknownTopic`]; offsets of other partitions may be deleted then.
     pub async fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
         let ask = |(partition, ())| OffsetDeleteRequestPartition::default().with_partition_index(partition);
         let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
@@ -205,7 +206,7 @@ fn committed(group: &GroupDescription) -> BTreeMap<TopicPartition, i64> {
     offsets.filter_map(|o| Some((TopicPartition::new(o.topic.as_str(), o.partition), o.committed?))).collect()
 }
 
-/// Refuses to change offsets under a group's members.
+/// Fails if the group has members, which would overwrite changed offsets.
 fn require_no_members(group: &DescribedGroup, what: &str) -> Result<()> {
     if group.members.is_empty() {
         return Ok(());

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
 
 impl Admin {
-    /// All topics, by name, those of the brokers (`__consumer_offsets`) included.
+    /// Lists all topics, by name, internal ones (`__consumer_offsets`) included.
     ///
     /// # Errors
     /// [`ErrorKind::Connect`] if no broker can be reached.
@@ -28,7 +28,7 @@ impl Admin {
         Ok(topics)
     }
 
-    /// One topic.
+    /// Describes a topic.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownTopic`] if it does not exist; it is not created.
@@ -45,20 +45,23 @@ impl Admin {
         self.cluster().metadata(Some(&[name.into()]), false).await
     }
 
-    /// Creates a topic and waits until its partitions have leaders. `replication` `None` takes the broker's default.
+    /// Creates a topic and waits until its partitions have leaders. `replication` `None` is the
+    /// broker's default.
     ///
     /// # Errors
-    /// [`ErrorKind::TopicExists`]; what else the broker refuses, in its words; [`ErrorKind::Timeout`] if the leaders are not
-    /// there within the request timeout.
+    /// [`ErrorKind::TopicExists`]; other errors of the broker, in its words; [`ErrorKind::Timeout`]
+    /// if the leaders are not elected within the request timeout.
     pub async fn create_topic(&self, name: &str, partitions: i32, replication: Option<i16>) -> Result<()> {
         let new = NewTopic::new(name).partitions(partitions);
         self.create_topic_with(&replication.into_iter().fold(new, NewTopic::replication)).await
     }
 
-    /// Creates a topic with settings and a place for each replica, and waits until its partitions have leaders.
+    /// Creates a topic with configuration and replica assignment, and waits until its partitions
+    /// have leaders.
     ///
     /// # Errors
-    /// As [`create_topic`](Self::create_topic); [`ErrorKind::Config`] if the number of partitions is not that of the places.
+    /// As [`create_topic`](Self::create_topic); [`ErrorKind::Config`] if the number of partitions
+    /// contradicts the replica assignment.
     pub async fn create_topic_with(&self, new: &NewTopic) -> Result<()> {
         self.send_create_topic(new, false).await?;
         let partitions = new.count().unwrap_or(1);
@@ -68,7 +71,7 @@ impl Admin {
         self.wait_for(new.name(), &new.to_string(), |t| t.is_some_and(there)).await
     }
 
-    /// Has the brokers check what [`create_topic_with`](Self::create_topic_with) would do; nothing is created.
+    /// Validates what [`create_topic_with`](Self::create_topic_with) would do; nothing is created.
     ///
     /// # Errors
     /// Those of [`create_topic_with`](Self::create_topic_with).
@@ -90,11 +93,12 @@ impl Admin {
         self.request_controller(request, &new.to_string(), answer).await.map(drop)
     }
 
-    /// Gives a topic more partitions, up to `total`. Keys hash to a partition modulo their number: from then on a key's new
-    /// records may go to another partition than its old ones, so their order holds only within each time span.
+    /// Increases the number of partitions of a topic to `total`. Keys hash to a partition modulo
+    /// their number: from then on a key's new records may go to another partition than its old
+    /// ones, so their order holds only within each time span.
     ///
     /// # Errors
-    /// What the broker refuses, in its words.
+    /// Errors of the broker, in its words.
     pub async fn create_partitions(&self, name: &str, total: i32) -> Result<()> {
         let topic =
             CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(total).with_assignments(None);
@@ -110,10 +114,10 @@ impl Admin {
         self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
     }
 
-    /// Deletes a topic and waits until the cluster does not list it any more.
+    /// Deletes a topic and waits until the cluster's metadata does not list it any more.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownTopic`]; what else the broker refuses, in its words.
+    /// [`ErrorKind::UnknownTopic`]; other errors of the broker, in its words.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let timeout = self.cluster().config().request_timeout;
         let request =
@@ -128,7 +132,7 @@ impl Admin {
         self.wait_for(name, &what, |t| t.is_none()).await
     }
 
-    /// Sends a request to the controller, to the next one if it has moved.
+    /// Sends a request to the controller, and retries it at the new one if it has moved.
     pub(super) async fn request_controller<A: Api>(
         &self,
         request: A,
@@ -139,14 +143,14 @@ impl Admin {
         let deadline = Instant::now() + cluster.config().request_timeout;
         let mut backoff = cluster.backoff();
         loop {
-            // Redpanda and KRaft brokers forward to the controller; older Kafka wants it asked itself.
+            // Redpanda and KRaft brokers forward to the controller; older Kafka requires the controller itself.
             let controller = cluster.refresh_brokers().await.map_err(|e| e.context(what))?.controller;
             let error = match controller {
                 Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
                     Ok(response) => match answer(&response) {
                         (0, _) => return Ok(response),
-                        (code::UNKNOWN_TOPIC_OR_PARTITION, _) => {
-                            return Err(Error::new(ErrorKind::UnknownTopic, format!("{what}: it does not exist")));
+                        (code @ code::UNKNOWN_TOPIC_OR_PARTITION, _) => {
+                            return Err(Error::from_code(code, format!("{what}: it does not exist")));
                         }
                         (code, message) => {
                             let error = broker_error(code, message, what);
@@ -156,7 +160,7 @@ impl Admin {
                             error
                         }
                     },
-                    // It was not asked, so nothing was done, and there may be another one soon.
+                    // The request was not sent, so it had no effect, and there may be another controller soon.
                     Err(e) if e.kind() == ErrorKind::Connect => e.context(what),
                     Err(e) => return Err(e.context(what)),
                 },
@@ -170,7 +174,7 @@ impl Admin {
         }
     }
 
-    /// Waits until the metadata shows what was asked for.
+    /// Waits until the metadata reflects a change.
     async fn wait_for(&self, name: &str, what: &str, done: impl Fn(Option<&TopicMeta>) -> bool) -> Result<()> {
         let cluster = self.cluster();
         let timeout = cluster.config().request_timeout;
@@ -195,15 +199,13 @@ impl Admin {
 
 fn describe_error(name: &str, code: i16) -> Error {
     match code {
-        code::UNKNOWN_TOPIC_OR_PARTITION => {
-            Error::new(ErrorKind::UnknownTopic, format!("topic {name:?} does not exist"))
-        }
+        code::UNKNOWN_TOPIC_OR_PARTITION => Error::from_code(code, format!("topic {name:?} does not exist")),
         code::LEADER_NOT_AVAILABLE => Error::broker(code, format_args!("topic {name:?} is being created")),
         code => Error::broker(code, format_args!("describing topic {name:?}")),
     }
 }
 
-/// A broker's refusal, in its own words where it has any.
+/// Returns the error for a code, with the broker's own message if it has one.
 pub(super) fn broker_error(code: i16, message: Option<StrBytes>, what: &str) -> Error {
     let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
     Error::broker(code, format_args!("{what}{said}"))

@@ -31,6 +31,8 @@ use crate::trace::Propagator;
 pub struct ConfigBuilder {
     pub(super) config: Config,
     pub(super) problems: Vec<String>,
+    /// Token endpoint of the variables, for which `config.sasl` has a placeholder.
+    pub(super) token_endpoint: Option<ClientCredentials>,
     pub(super) set_by_variable: BTreeSet<&'static str>,
 }
 
@@ -123,6 +125,7 @@ impl ConfigBuilder {
     #[must_use]
     pub fn sasl(mut self, sasl: SaslConfig) -> Self {
         self.config.sasl = Some(sasl);
+        self.token_endpoint = None;
         self
     }
 
@@ -133,29 +136,29 @@ impl ConfigBuilder {
         self
     }
 
-    /// Puts a provider in the place of a token endpoint's settings, if tokens come from one: see [`TokenSource::ClientCredentials`].
-    /// A provider that can't be made of them says why.
+    /// Fetches tokens from the endpoint of the `REDPANDA_SASL_OAUTH_*` variables, if they are set: `provider` returns a source
+    /// for it, or the text of an error. Without it, such variables are an error.
     ///
     /// ```
     /// use ailurus::{ConfigBuilder, TokenSource};
     ///
     /// let config = ConfigBuilder::from_vars(|_| None)
-    ///     .token_endpoint(|client| Err(format!("{} is not reached from here", client.token_endpoint)))
+    ///     .token_endpoint(|client| Err(format!("{} is not supported", client.token_endpoint)))
     ///     .build();
-    /// assert!(config.is_ok(), "these settings have no endpoint");
+    /// assert!(config.is_ok(), "no endpoint is set");
     /// ```
     #[must_use]
     pub fn token_endpoint(
         mut self,
         provider: impl FnOnce(&ClientCredentials) -> std::result::Result<TokenSource, String>,
     ) -> Self {
-        if let Some(SaslConfig { mechanism: SaslMechanism::OAuthBearer(bearer), .. }) = &mut self.config.sasl {
-            if let TokenSource::ClientCredentials(client) = &bearer.tokens {
-                match provider(client) {
-                    Ok(tokens) => bearer.tokens = tokens,
-                    Err(why) => self.problems.push(why),
-                }
+        let Some(client) = self.token_endpoint.take() else { return self };
+        match (provider(&client), &mut self.config.sasl) {
+            (Ok(source), Some(SaslConfig { mechanism: SaslMechanism::OAuthBearer(bearer), .. })) => {
+                bearer.tokens = source
             }
+            (Ok(_), _) => {}
+            (Err(why), _) => self.problems.push(why),
         }
         self
     }
@@ -165,7 +168,14 @@ impl ConfigBuilder {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists all invalid settings.
     pub fn build(self) -> Result<Config> {
-        let Self { config, mut problems, .. } = self;
+        let Self { config, mut problems, token_endpoint, .. } = self;
+        if token_endpoint.is_some() {
+            problems.push(
+                "REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT is set, but this application does not fetch tokens from it: \
+                 set REDPANDA_SASL_OAUTH_TOKEN_FILE, or call ConfigBuilder::token_endpoint"
+                    .into(),
+            );
+        }
         check::check_all(&config, &mut problems);
         check::into_result(&problems)?;
         Ok(config)

@@ -18,6 +18,7 @@ use crate::assignor::Assignor;
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum OffsetReset {
     /// The first record of the log.
     #[default]

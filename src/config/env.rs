@@ -61,7 +61,7 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     let config = &mut builder.config;
     config.read(&mut vars);
     config.tls.read(&mut vars);
-    sasl::read(&mut vars, &mut config.sasl);
+    sasl::read(&mut vars, &mut config.sasl, &mut builder.token_endpoint);
     config.producer.read(&mut vars);
     config.consumer.read(&mut vars);
     config.processor.read(&mut vars);

@@ -16,6 +16,7 @@ use super::table::{KIB, MEMORY, MIB, days, hours, millis, minutes, secs, setting
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum HandlerOrdering {
     /// A partition. A failing record blocks its partition until it is handled or dead-lettered.
     #[default]

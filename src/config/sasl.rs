@@ -80,6 +80,7 @@ impl SaslMechanism {
 /// assert_eq!(format!("{alice:?}"), r#"Credentials { username: "alice", password: Secret(…) }"#);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Credentials {
     /// User name: at least one character, none of them NUL.
     pub username: String,
@@ -137,9 +138,6 @@ pub enum TokenSource {
     /// A file with a token, and nothing else but white space. It is read for each login, and must
     /// be kept fresh.
     File(PathBuf),
-    /// A token endpoint. The library only reads these settings: who speaks HTTP puts a [`Provider`](Self::Provider) in their place,
-    /// as the `ailurus` command does. Connecting with them as they are is an error.
-    ClientCredentials(ClientCredentials),
 }
 
 impl TokenSource {
@@ -155,7 +153,6 @@ impl PartialEq for TokenSource {
         match (self, other) {
             (Self::Provider(a), Self::Provider(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
             (Self::File(a), Self::File(b)) => a == b,
-            (Self::ClientCredentials(a), Self::ClientCredentials(b)) => a == b,
             _ => false,
         }
     }
@@ -168,7 +165,6 @@ impl fmt::Debug for TokenSource {
         match self {
             Self::Provider(_) => f.write_str("Provider"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::ClientCredentials(client) => client.fmt(f),
         }
     }
 }
@@ -206,7 +202,9 @@ where
     }
 }
 
-/// Client of an OAuth 2.0 or OpenID Connect token endpoint (the `client_credentials` grant).
+/// Client of an OAuth 2.0 or OpenID Connect token endpoint (the `client_credentials` grant), as the
+/// `REDPANDA_SASL_OAUTH_*` variables describe it. The library has no HTTP client: see
+/// [`ConfigBuilder::token_endpoint`](crate::ConfigBuilder::token_endpoint).
 ///
 /// ```
 /// use ailurus::ClientCredentials;

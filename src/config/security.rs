@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum SecurityProtocol {
     /// `PLAINTEXT`: TCP without authentication.
     #[default]

@@ -99,7 +99,7 @@ fn partitioners_by_name_and_of_one_s_own() {
 }
 
 #[test]
-fn every_bad_variable_is_named_with_its_value_and_what_is_allowed() {
+fn invalid_variables_are_named_with_what_is_allowed() {
     let e = ConfigBuilder::from_vars(vars(&[
         ("REDPANDA_BROKERS", "host:port"),
         ("REDPANDA_SESSION_TIMEOUT", "30s"),
@@ -334,17 +334,33 @@ fn a_login_by_variables() {
     let tokens = TokenSource::File("/run/token".into());
     let extensions = extensions.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
     assert_eq!(by_file.unwrap(), SaslMechanism::OAuthBearer(OAuthBearer { tokens, extensions }));
-    let by_client = bearer(&[
-        ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", "https://id/token"),
-        ("REDPANDA_SASL_OAUTH_CLIENT_ID", "shop"),
-        ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", "hunter2"),
-        ("REDPANDA_SASL_OAUTH_SCOPE", "kafka"),
-    ])
-    .unwrap();
+}
+
+#[test]
+fn a_token_endpoint_needs_a_provider() {
+    let builder = || {
+        ConfigBuilder::from_vars(vars(&[
+            ("REDPANDA_SECURITY_PROTOCOL", "SASL_PLAINTEXT"),
+            ("REDPANDA_SASL_ALLOW_CLEARTEXT", "true"),
+            ("REDPANDA_SASL_MECHANISM", "OAUTHBEARER"),
+            ("REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT", "https://id/token"),
+            ("REDPANDA_SASL_OAUTH_CLIENT_ID", "shop"),
+            ("REDPANDA_SASL_OAUTH_CLIENT_SECRET", "hunter2"),
+            ("REDPANDA_SASL_OAUTH_SCOPE", "kafka"),
+        ]))
+    };
     let mut client = ClientCredentials::new("https://id/token", "shop", "hunter2");
     client.scope = Some("kafka".into());
-    assert_eq!(by_client, SaslMechanism::OAuthBearer(OAuthBearer::new(TokenSource::ClientCredentials(client))));
-    assert!(!format!("{by_client:?}").contains("hunter2"), "{by_client:?}");
+    let e = builder().build().unwrap_err().to_string();
+    assert!(e.contains("does not fetch tokens") && !e.contains("hunter2"), "{e}");
+    let tokens = TokenSource::File("t".into());
+    let resolved = builder().token_endpoint(|found| {
+        assert_eq!(*found, client);
+        Ok(tokens.clone())
+    });
+    let sasl = resolved.build().unwrap().sasl.unwrap();
+    assert_eq!(sasl.mechanism, SaslMechanism::OAuthBearer(OAuthBearer::new(tokens)));
+    assert!(!format!("{:?}", builder()).contains("hunter2"));
 }
 
 #[test]

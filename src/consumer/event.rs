@@ -22,6 +22,7 @@ use crate::trace::TraceContext;
 /// assert_ne!(since, StartOffset::Earliest);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StartOffset {
     /// The first record.
     Earliest,

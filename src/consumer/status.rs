@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::metrics::Meter;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::failure::OngoingOutage;
@@ -18,7 +20,8 @@ use crate::record::TopicPartition;
 ///
 /// assert_eq!(ConsumerState::Member.to_string(), "member");
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ConsumerState {
     /// It looks for the coordinator, or waits for a rebalance.
@@ -28,6 +31,9 @@ pub enum ConsumerState {
     Member,
     /// It was closed, or ended with an error.
     Closed,
+    /// Read from the JSON of a newer version, which has a state that this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl ConsumerState {
@@ -37,6 +43,7 @@ impl ConsumerState {
             Self::Joining => "joining",
             Self::Member => "member",
             Self::Closed => "closed",
+            Self::Unknown => "unknown",
         }
     }
 }

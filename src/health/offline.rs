@@ -1,5 +1,4 @@
-//! Topics with partitions without a leader that groups of the cluster read: whoever reads them stands still, whether by this
-//! client or not.
+//! Topics with partitions without a leader that groups of the cluster read, by this client or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use super::{BrokerHealth, TopicHealth};
 use crate::admin::{Admin, GroupFilter, TopicInfo};
 use crate::cluster::{Client, TopicMeta};
 
-/// Number of groups asked at the same time.
+/// Maximum number of groups described concurrently.
 const MAX_CONCURRENT_GROUPS: usize = 16;
 
-/// What other users of the cluster suffer from.
+/// What affects other users of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct OfflineReport {
     /// Topics that have a partition without a leader and are read by a group.
@@ -24,12 +23,12 @@ pub(super) struct OfflineReport {
     pub(super) brokers: Vec<BrokerHealth>,
 }
 
-/// In a healthy cluster it is one request; groups are asked only where a partition is offline. A topic of which it is not known
-/// within the health timeout whether a group reads it is taken for read.
+/// Finds them. In a healthy cluster it is one request; groups are described only where a partition
+/// is offline. A topic counts as read if that could not be ruled out within the health timeout.
 pub(super) async fn find(client: &Client) -> OfflineReport {
     let deadline = Instant::now() + client.config().health_timeout;
     let Ok(Ok(answer)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
-        return OfflineReport::default(); // the list of brokers says so
+        return OfflineReport::default(); // reported by the probe of the brokers
     };
     let all: Vec<_> = Admin::existing_topics(&answer).collect();
     let listed: BTreeSet<i32> = answer.brokers.iter().map(|b| b.node_id.0).collect();
@@ -59,7 +58,7 @@ async fn read_by_groups(
     readers.into_iter().filter_map(read).collect()
 }
 
-/// Finds the groups that read one of these topics; whether all groups could be asked.
+/// Finds the groups that read one of these topics; returns whether all groups were described.
 async fn find_readers(
     client: &Client,
     topics: &BTreeMap<Arc<str>, TopicMeta>,
@@ -84,7 +83,7 @@ async fn find_readers(
                 }
             }
             Err(e) => {
-                tracing::debug!(group, error = %e.full(), "what the group reads is not known");
+                tracing::debug!(group, error = %e.full(), "the topics of a group could not be determined");
                 is_whole = false;
             }
         }

@@ -1,4 +1,4 @@
-//! Asking the cluster, not more than is needed and not more often.
+//! Probes of the cluster, no more than needed and no more often.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,19 +16,20 @@ use crate::config::{BrokerAddr, IsolationLevel};
 use crate::processor::SubscriptionState;
 use crate::record::TopicPartition;
 
-/// How long what was seen answers for: however many ask, the cluster is asked once in this time.
+/// Maximum age of a cached probe: the cluster is probed once in this time, however many callers
+/// there are.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 type Subscriptions = [Arc<SubscriptionState>];
-/// The partitions that a broker leads, by the end that counts for their readers.
+/// Partitions that a broker leads, by the isolation level of their readers.
 type ListOffsetsPlan = Vec<(IsolationLevel, Vec<TopicPartition>)>;
 
-/// What was seen last, and when. Whoever asks while another does waits for the same answer.
+/// The latest probe and its time. Concurrent callers wait for the same probe.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeCache(tokio::sync::Mutex<Option<(Instant, Arc<ClusterProbe>)>>);
 
 impl ProbeCache {
-    /// What the cluster looks like, and for how long that has been known.
+    /// Returns the latest probe and its age.
     pub(crate) async fn get(&self, client: &Client, subscriptions: &Subscriptions) -> (Arc<ClusterProbe>, Duration) {
         let mut last = self.0.lock().await;
         if let Some((at, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() < MAX_AGE) {
@@ -40,10 +41,10 @@ impl ProbeCache {
     }
 }
 
-/// A cluster, as it was seen.
+/// State of the cluster at the time of a probe.
 #[derive(Debug)]
 pub(crate) struct ClusterProbe {
-    /// Whether the list of brokers, topics and leaders is as of now.
+    /// True if brokers, topics and leaders are of this probe.
     pub(super) is_fresh: bool,
     pub(super) cluster_id: Option<String>,
     pub(super) controller_id: Option<i32>,
@@ -52,8 +53,8 @@ pub(crate) struct ClusterProbe {
 }
 
 impl ClusterProbe {
-    /// Asks for the list of brokers, each broker whether it answers, and the leaders of what is read where it ends now, which
-    /// they tell the subscriptions.
+    /// Requests metadata, probes each broker, and requests the end offsets of the subscriptions'
+    /// partitions, which it reports to them.
     pub(super) async fn run(client: &Client, subscriptions: &Subscriptions) -> Arc<Self> {
         let cluster = client.cluster();
         let (began, timeout) = (Instant::now(), cluster.config().health_timeout);
@@ -84,7 +85,7 @@ impl ClusterProbe {
     }
 }
 
-/// Asks a broker twice: the first opens the connection, if there is none, and the second is timed.
+/// Sends two requests: the first opens the connection, if there is none, and the second is timed.
 async fn probe_broker(
     cluster: &Cluster,
     id: Option<i32>,
@@ -102,13 +103,14 @@ async fn probe_broker(
     let (latency_ms, error) = match timeout_at(deadline, timed).await {
         Ok(Ok(took)) => (Some((took.as_secs_f64() * 1e6).round() / 1e3), None),
         Ok(Err(e)) => (None, Some(e.full())),
-        Err(_) => (None, Some(format!("{at} has not answered within {timeout:?}"))),
+        Err(_) => (None, Some(format!("{at} has not responded within {timeout:?}"))),
     };
     let status = if error.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
     BrokerHealth { id, address: at.to_string(), status, latency_ms, error }
 }
 
-/// Asks a broker where the partitions that it leads end. What can't be had stays as it was known before.
+/// Requests the end offsets of the partitions that a broker leads. Those that fail keep their last
+/// value.
 async fn record_end_offsets(
     cluster: &Cluster,
     at: &BrokerAddr,
@@ -121,8 +123,8 @@ async fn record_end_offsets(
         let timeout = deadline.saturating_duration_since(Instant::now());
         let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "the ends of logs can't be had"),
-            Err(_) => return tracing::debug!(broker = %at, "the ends of logs did not come in time"),
+            Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "end offsets could not be fetched"),
+            Err(_) => return tracing::debug!(broker = %at, "end offsets were not returned in time"),
         };
         let found: Vec<_> =
             list_offsets::decode_response(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
@@ -132,7 +134,7 @@ async fn record_end_offsets(
     }
 }
 
-/// What subscriptions read, by the broker that leads it.
+/// Returns the partitions that subscriptions read, by leader.
 fn plan_list_offsets(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTreeMap<i32, ListOffsetsPlan> {
     let mut by_leader = BTreeMap::<i32, Vec<(IsolationLevel, BTreeSet<TopicPartition>)>>::new();
     for s in subscriptions {
@@ -151,13 +153,14 @@ fn plan_list_offsets(snapshot: &Snapshot, subscriptions: &Subscriptions) -> BTre
     by_leader.into_iter().map(|(leader, led)| (leader, led.into_iter().map(listed).collect())).collect()
 }
 
-/// Brokers that hold replicas of topics in use and that the metadata does not list, for it lists only those that live.
+/// Returns the brokers that hold replicas of topics in use and are not in the metadata, which lists
+/// live brokers only.
 fn unlisted_brokers(snapshot: &Snapshot) -> Vec<BrokerHealth> {
     let is_listed = |id: &i32| snapshot.brokers.contains_key(id);
     unlisted_replica_brokers(snapshot.topics.values().map(|t| &**t), is_listed).collect()
 }
 
-/// Brokers that hold replicas of topics and are not listed.
+/// Returns the brokers that hold replicas of topics and are not listed.
 pub(super) fn unlisted_replica_brokers<'a>(
     topics: impl Iterator<Item = &'a TopicMeta>,
     is_listed: impl Fn(&i32) -> bool,
@@ -173,7 +176,7 @@ pub(super) fn unlisted_replica_brokers<'a>(
     })
 }
 
-/// The topics in use, by name.
+/// Returns the topics in use, by name.
 fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
     let mut topics = BTreeMap::new();
     for (name, code) in &snapshot.failed {
@@ -195,7 +198,7 @@ fn topics(snapshot: &Snapshot) -> Vec<TopicHealth> {
     topics.into_values().collect()
 }
 
-/// A topic that exists.
+/// Returns the health of a topic that exists.
 pub(super) fn topic_health(topic: &TopicMeta) -> TopicHealth {
     let partitions = &topic.partitions;
     let offline: Vec<i32> = (0..).zip(partitions).filter(|(_, p)| p.leader.is_none()).map(|(n, _)| n).collect();
@@ -215,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_that_is_gone_is_told() {
+    fn a_missing_topic_is_reported() {
         let mut snapshot = Snapshot::empty();
         snapshot.failed.insert("gone".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
         snapshot.failed.insert("refused".into(), 29);

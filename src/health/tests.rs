@@ -31,11 +31,11 @@ fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
     }
 }
 
-fn subscription(state: &str, partitions: Vec<PartitionHealth>) -> SubscriptionHealth {
+fn subscription(state: ConsumerState, partitions: Vec<PartitionHealth>) -> SubscriptionHealth {
     SubscriptionHealth {
         group: "g".into(),
         topics: vec!["t".into()],
-        state: state.into(),
+        state,
         state_ms: 90_000,
         member_id: None,
         generation: None,
@@ -52,7 +52,7 @@ fn health_of(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: Subscripti
 }
 
 fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
-    health_of(brokers, vec![], subscription("member", vec![])).status
+    health_of(brokers, vec![], subscription(ConsumerState::Member, vec![])).status
 }
 
 fn of_subscription(s: SubscriptionHealth) -> Health {
@@ -60,8 +60,8 @@ fn of_subscription(s: SubscriptionHealth) -> Health {
 }
 
 #[test]
-fn what_keeps_a_member_from_its_group_is_told() {
-    let mut s = subscription("member", vec![]);
+fn a_membership_problem_is_reported() {
+    let mut s = subscription(ConsumerState::Member, vec![]);
     s.problem = Some("for 12s: finding the coordinator in group \"g\": no broker could be reached".into());
     let health = of_subscription(s);
     assert_eq!(health.status, Status::Degraded);
@@ -73,7 +73,7 @@ fn what_keeps_a_member_from_its_group_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn brokers_that_are_silent_do_not_hold_it_up() {
+async fn silent_brokers_do_not_delay_a_check() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // connections wait in its queue
     let config = Config::builder().brokers(silent.local_addr().unwrap().to_string()).build().unwrap();
     let limit = config.health_timeout + Duration::from_secs(1);
@@ -93,52 +93,57 @@ fn the_worst_finding_is_the_status() {
     assert_eq!(of_brokers(vec![broker(Some("down"))]), Status::Unhealthy);
     assert_eq!(of_brokers(vec![]), Status::Unhealthy);
     let waits = || vec![partition(Activity::Busy, Some("why"))];
-    let health = health_of(vec![broker(Some("down"))], vec![], subscription("member", waits()));
+    let health = health_of(vec![broker(Some("down"))], vec![], subscription(ConsumerState::Member, waits()));
     assert_eq!((health.status, health.problems.len()), (Status::Unhealthy, 2));
-    let waiting = of_subscription(subscription("member", waits()));
+    let waiting = of_subscription(subscription(ConsumerState::Member, waits()));
     assert_eq!(waiting.status, Status::Degraded);
-    assert_eq!(waiting.problems, ["t/0 of group \"g\" waits: why"]);
-    assert_eq!(of_subscription(subscription("closed", vec![])).status, Status::Unhealthy);
+    assert_eq!(waiting.problems, ["t/0 of group \"g\" is blocked: why"]);
+    assert_eq!(of_subscription(subscription(ConsumerState::Closed, vec![])).status, Status::Unhealthy);
 }
 
 #[test]
-fn what_could_not_be_asked_is_not_taken_for_missing() {
+fn stale_metadata_is_no_missing_controller() {
     let of = |is_fresh| {
         let brokers = vec![broker(None)];
         let seen = ClusterProbe { is_fresh, cluster_id: None, controller_id: None, brokers, topics: vec![] };
         Health::new(&Arc::new(seen), Duration::ZERO, vec![]).problems
     };
     assert!(of(true)[0].starts_with("the cluster has no controller"), "{:?}", of(true));
-    assert!(of(false)[0].starts_with("no broker has told in time") && of(false).len() == 1, "{:?}", of(false));
+    assert!(
+        of(false)[0].starts_with("no broker has returned metadata in time") && of(false).len() == 1,
+        "{:?}",
+        of(false)
+    );
 }
 
 #[test]
-fn idle_and_busy_are_well_and_stalled_is_not() {
-    let of = |activity, why| of_subscription(subscription("member", vec![partition(activity, why)]));
+fn only_stalled_partitions_are_unhealthy() {
+    let of = |activity, why| of_subscription(subscription(ConsumerState::Member, vec![partition(activity, why)]));
     assert_eq!(of(Activity::Idle, None).status, Status::Healthy);
     assert_eq!(of(Activity::Busy, None).status, Status::Healthy);
     let health = of(Activity::Stalled, None);
     assert_eq!(health.status, Status::Unhealthy);
-    assert_eq!(health.problems, ["t/0 of group \"g\" is stalled: 12 records wait, and none has ended for 75s"]);
+    assert_eq!(health.problems, ["t/0 of group \"g\" is stalled: 12 records wait, none done for 75s"]);
     let health = of(Activity::Stalled, Some("no topic"));
-    assert!(health.problems[0].ends_with("none has ended for 75s; it waits: no topic"), "{:?}", health.problems);
+    assert!(health.problems[0].ends_with("none done for 75s; blocked: no topic"), "{:?}", health.problems);
 }
 
 #[test]
-fn many_partitions_of_one_trouble_are_counted() {
-    let many = |activity, why| of_subscription(subscription("member", vec![partition(activity, why); 1000]));
+fn many_partitions_are_counted() {
+    let many =
+        |activity, why| of_subscription(subscription(ConsumerState::Member, vec![partition(activity, why); 1000]));
     for (health, last) in [
         (many(Activity::Stalled, None), "980 more partitions of group \"g\" are stalled"),
-        (many(Activity::Busy, Some("why")), "980 more partitions of group \"g\" wait"),
+        (many(Activity::Busy, Some("why")), "980 more partitions of group \"g\" are blocked"),
     ] {
         assert_eq!((health.problems.len(), health.problems[20].as_str()), (21, last));
     }
 }
 
 #[test]
-fn joining_is_well_until_it_takes_too_long() {
+fn joining_for_too_long_is_unhealthy() {
     let joining = |activity| {
-        let mut s = subscription("joining", vec![]);
+        let mut s = subscription(ConsumerState::Joining, vec![]);
         s.activity = activity;
         of_subscription(s)
     };
@@ -150,7 +155,7 @@ fn joining_is_well_until_it_takes_too_long() {
 
 #[test]
 fn topics_count_by_leader_and_by_use() {
-    let of = |t| health_of(vec![broker(None)], vec![t], subscription("member", vec![]));
+    let of = |t| health_of(vec![broker(None)], vec![t], subscription(ConsumerState::Member, vec![]));
     assert_eq!(of(topic("t", true, 0)).status, Status::Healthy, "replicas are the brokers' affair");
     assert_eq!(of(topic("other", false, 0)).status, Status::Healthy, "nobody reads it");
     let gone = of(topic("t", false, 0));
@@ -167,11 +172,21 @@ fn topics_count_by_leader_and_by_use() {
 }
 
 #[test]
-fn what_is_told_as_json_can_be_read_again() {
-    let health = of_subscription(subscription("member", vec![partition(Activity::Stalled, None)]));
+fn json_is_read_again_and_new_words_are_unknown() {
+    let health = of_subscription(subscription(ConsumerState::Member, vec![partition(Activity::Stalled, None)]));
     let json = serde_json::to_value(&health).unwrap();
     assert_eq!(json["subscriptions"][0]["partitions"][0]["activity"], "stalled");
     assert_eq!(json["brokers"][0]["status"], "up");
     let read: Health = serde_json::from_value(json.clone()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), json);
+    let mut newer = json;
+    newer["status"] = "smouldering".into();
+    newer["brokers"][0]["status"] = "sideways".into();
+    newer["subscriptions"][0]["state"] = "waving".into();
+    newer["subscriptions"][0]["partitions"][0]["activity"] = "humming".into();
+    let read: Health = serde_json::from_value(newer).unwrap();
+    assert_eq!((read.status, read.brokers[0].status), (Status::Unknown, BrokerStatus::Unknown));
+    let subscription = &read.subscriptions[0];
+    let words = (subscription.state, subscription.partitions[0].activity);
+    assert_eq!(words, (ConsumerState::Unknown, Activity::Unknown));
 }

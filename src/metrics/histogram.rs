@@ -1,15 +1,15 @@
-//! Times, counted by how long they are.
+//! A duration histogram.
 
 use std::time::Duration;
 
-/// The upper bounds of the buckets in microseconds: those of OpenTelemetry's conventions for messaging from 5 ms to 10 s, and
-/// more to either side.
+/// Upper bounds of the buckets in microseconds: those of OpenTelemetry's conventions for messaging
+/// from 5 ms to 10 s, and more to either side.
 const BOUNDS: [u64; 21] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000,
     2_500_000, 5_000_000, 7_500_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// Times, counted by how long they are: a histogram from 0.1 ms to 60 s.
+/// A duration histogram from 0.1 ms to 60 s.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Adds a duration.
     #[inline]
     pub fn add(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
@@ -40,24 +40,25 @@ impl Histogram {
         self.sum = self.sum.saturating_add(took);
     }
 
-    /// Counts all of these too.
+    /// Adds all durations of another histogram.
     pub fn merge(&mut self, others: &Self) {
         self.buckets.iter_mut().zip(others.buckets).for_each(|(mine, more)| *mine += more);
         self.count += others.count;
         self.sum = self.sum.saturating_add(others.sum);
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// All of them together.
+    /// Returns the sum of the durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// How many were as long as each bound or less, but longer than the bound before; at last how many were longer than all.
+    /// Returns the buckets: the number of durations up to each bound and above the previous one,
+    /// last those above all bounds.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> + '_ {
         let bounds = BOUNDS.iter().map(|micros| Some(Duration::from_micros(*micros))).chain([None]);
         bounds.zip(self.buckets)

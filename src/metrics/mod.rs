@@ -1,7 +1,8 @@
-//! What a client does, counted: a small trait that the layers report to, and a ready [`Registry`] behind it.
+//! Metrics: a small trait that all layers report to, and a ready [`Registry`] behind it.
 //!
-//! Without [`Config::metrics`](crate::Config::metrics) nothing is counted, and nothing is read of the clock for it. With it, one
-//! [`Observation`] is made for a batch, a request, or a turn of handlers, not for a record.
+//! Without [`Config::metrics`](crate::Config::metrics) nothing is counted, and no clock is read for
+//! it. With it, one [`Observation`] is made per batch, request, or turn of handlers, not per
+//! record.
 //!
 //! ```no_run
 //! # async fn example() -> ailurus::Result<()> {
@@ -34,9 +35,9 @@ pub use snapshot::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
 use crate::error::ErrorKind;
 
-/// Is told what a client does: see [`Registry`] for one that counts it.
+/// Receives metric events: see [`Registry`] for one that counts them.
 ///
-/// It is called by the tasks that carry records, between one batch and the next: it must not block, nor panic.
+/// It is called by the tasks that carry records, between batches: it must not block, nor panic.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -61,14 +62,14 @@ use crate::error::ErrorKind;
 /// # Ok::<(), ailurus::Error>(())
 /// ```
 pub trait Metrics: fmt::Debug + Send + Sync + 'static {
-    /// Something has happened.
+    /// Records an event.
     fn observe(&self, observation: &Observation<'_>);
 }
 
-/// What has happened. More may come: a match needs a `_` arm.
+/// Metric event.
 ///
-/// A `group` is empty for a consumer without one. Changes of what is held now, such as connections or buffer space, come as
-/// differences, so that those of several producers or members add up.
+/// A `group` is empty for a consumer without one. Changes of a gauge, such as connections or buffer
+/// space, are differences, so that those of several producers or members add up.
 ///
 /// See [`Metrics`] for an example.
 #[derive(Debug, Clone, Copy)]
@@ -79,243 +80,246 @@ pub enum Observation<'a> {
         /// `host:port`.
         broker: &'a str,
     },
-    /// One that was [`Connected`](Self::Connected) is closed, by whichever side.
+    /// A connection that was [`Connected`](Self::Connected) closed, from either side.
     Disconnected {
         /// `host:port`.
         broker: &'a str,
     },
-    /// A connection could not be made.
+    /// A connection attempt failed.
     ConnectFailed {
         /// `host:port`.
         broker: &'a str,
-        /// Why.
+        /// Reason of the failure.
         error: ErrorKind,
     },
-    /// A connection has proven again who we are, before the broker would have closed it.
+    /// A connection renewed its login, before the broker would have closed it.
     Reauthenticated {
         /// `host:port`.
         broker: &'a str,
-        /// Why it could not.
+        /// Reason of the failure.
         error: Option<ErrorKind>,
     },
-    /// A request is on its way.
+    /// A request was sent.
     RequestSent {
         /// `host:port`.
         broker: &'a str,
-        /// Such as `Produce`.
+        /// Name of the API, such as `Produce`.
         api: &'static str,
     },
-    /// A request that was [sent](Self::RequestSent) has been answered, or will not be.
+    /// A request that was [sent](Self::RequestSent) got its response, or failed.
     RequestEnded {
         /// `host:port`.
         broker: &'a str,
-        /// Such as `Produce`.
+        /// Name of the API, such as `Produce`.
         api: &'static str,
-        /// Since it was handed to the connection.
+        /// Time since it was passed to the connection.
         took: Duration,
-        /// Why there is no answer. What a broker answers may be an error too, which is not known here.
+        /// Reason why there is no response. Error codes in a response do not count.
         error: Option<ErrorKind>,
     },
-    /// A broker has asked for a pause, because a quota is used up.
+    /// A broker throttled the client, because a quota was exceeded.
     Throttled {
         /// `host:port`.
         broker: &'a str,
-        /// Of the request it answered so.
+        /// API of the throttled request.
         api: &'static str,
-        /// How long.
+        /// Throttle time.
         pause: Duration,
     },
-    /// A batch was made ready for the wire, for its first try.
+    /// A batch was encoded for its first attempt.
     BatchEncoded {
-        /// Its topic.
+        /// Topic.
         topic: &'a str,
-        /// In it.
+        /// Number of records.
         records: u32,
-        /// Its size before compression.
+        /// Size before compression, in bytes.
         uncompressed: usize,
-        /// Its size as it is sent.
+        /// Size on the wire, in bytes.
         bytes: usize,
     },
-    /// A batch will be tried again.
+    /// A batch will be retried.
     BatchRetried {
-        /// Its topic.
+        /// Topic.
         topic: &'a str,
-        /// Why.
+        /// Reason of the retry.
         error: ErrorKind,
     },
-    /// A batch has ended: acknowledged, or failed.
+    /// A batch was acknowledged, or failed.
     BatchEnded {
-        /// Its topic.
+        /// Topic.
         topic: &'a str,
-        /// In it.
+        /// Number of records.
         records: u32,
-        /// Since its first record was handed in.
+        /// Time since its first record was sent.
         took: Duration,
-        /// Why it failed.
+        /// Reason of the failure.
         error: Option<ErrorKind>,
     },
-    /// A producer uses more of its buffer than it did, or less; or has begun, or ended.
+    /// The buffer use of a producer changed, or a producer was created or dropped.
     BufferChanged {
-        /// Bytes more in use.
+        /// Difference of bytes in use.
         used: i64,
-        /// Bytes more that may be in use.
+        /// Difference of the limit, in bytes.
         limit: i64,
     },
-    /// A record has waited for buffer space.
+    /// A record waited for buffer space.
     BufferWaited {
-        /// How long.
+        /// Duration of the wait.
         took: Duration,
     },
-    /// A consumer has another place in its group. See [`ConsumerState`](crate::consumer::ConsumerState).
+    /// The state of a consumer in its group changed. See
+    /// [`ConsumerState`](crate::consumer::ConsumerState).
     Member {
-        /// Its group.
+        /// Group.
         group: &'a str,
-        /// The state it leaves; none at first.
+        /// Previous state; none at first.
         was: Option<&'static str>,
-        /// The state it enters; none at the end.
+        /// New state; none at the end.
         is: Option<&'static str>,
     },
-    /// A consumer has got a partition.
+    /// A consumer was assigned a partition.
     Assigned {
-        /// Its group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
     },
-    /// A partition has gone.
+    /// A partition was revoked or lost.
     Unassigned {
-        /// The consumer's group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
-        /// Whether it was taken before it could be given up.
+        /// True if it was lost without a revocation.
         lost: bool,
     },
-    /// The group has shared out, and a member has its partitions.
+    /// A rebalance is complete, and a member has its assignment.
     Rebalanced {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// From the first this member knew of it; zero where partitions came without a rebalance.
+        /// Time since this member learned of it; zero where partitions were assigned without a
+        /// rebalance.
         took: Duration,
     },
-    /// A fetch has brought something of a partition, perhaps nothing but the news of where it ends.
+    /// A fetch response had something of a partition, perhaps only its end offset.
     Fetched {
-        /// The consumer's group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
-        /// That were opened.
+        /// Number of decoded batches.
         batches: u32,
-        /// That are to be handed out.
+        /// Records to deliver.
         records: usize,
-        /// Of the batches as they came.
+        /// Size of the batches on the wire, in bytes.
         bytes: usize,
-        /// Of the batches without compression.
+        /// Size of the batches after decompression, in bytes.
         uncompressed: usize,
-        /// Where the partition ends for this consumer: behind the last record it may read.
+        /// End offset for this consumer: high watermark, or last stable offset.
         end: i64,
     },
-    /// A program was handed records.
+    /// Records were returned to the application.
     Consumed {
-        /// The consumer's group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
-        /// How many.
+        /// Number of records.
         records: usize,
-        /// The offset of the next one.
+        /// Position: offset of the next record.
         position: i64,
     },
-    /// Offsets were committed, or could not be.
+    /// A commit succeeded or failed.
     Committed {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// Of how many partitions.
+        /// Number of partitions.
         partitions: usize,
-        /// Why not.
+        /// Reason of the failure.
         error: Option<ErrorKind>,
     },
-    /// The group has this offset of a partition that is ours.
+    /// The committed offset of an assigned partition changed.
     CommittedOffset {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
-        /// The offset.
+        /// Committed offset.
         offset: i64,
     },
-    /// A worker has called handlers.
+    /// A worker called handlers.
     Handled {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
-        /// The time that each call took that succeeded.
+        /// Durations of the calls that succeeded.
         done: &'a Histogram,
-        /// The same of those that failed.
+        /// Durations of the calls that failed.
         failed: &'a Histogram,
     },
-    /// A handler has failed.
+    /// A handler attempt failed.
     AttemptFailed {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// The record's topic.
+        /// Topic.
         topic: &'a str,
-        /// The record's partition.
+        /// Partition.
         partition: i32,
-        /// Whether its record will be handed in again.
+        /// True if the record will be retried.
         retried: bool,
     },
-    /// A record was written to the dead letters.
+    /// A record was written to the dead-letter topic.
     DeadLettered {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// The record's topic.
+        /// Topic of the record.
         topic: &'a str,
-        /// The record's partition.
+        /// Partition of the record.
         partition: i32,
     },
-    /// Where the records of a partition are.
+    /// Records of a partition by their state in the processor.
     Backlog {
-        /// The group.
+        /// Group.
         group: &'a str,
-        /// The partition's topic.
+        /// Topic.
         topic: &'a str,
-        /// The partition.
+        /// Partition.
         partition: i32,
         /// Records in a handler.
         in_flight: usize,
-        /// Records that are here and not begun.
+        /// Records queued for a handler.
         waiting: usize,
-        /// Records that have failed and wait.
+        /// Records that failed and wait for a retry.
         parked: usize,
-        /// Keys, or whatever is handled in order, that stand still because a record has failed.
+        /// Keys (ordering scopes) blocked by a failed record.
         parked_keys: usize,
-        /// The lowest offset that has not ended.
+        /// Lowest offset that is not done.
         position: Option<i64>,
     },
-    /// Something has failed that a layer deals with by itself, or tells the program.
+    /// An error occurred that a layer handles itself, or reports to the application.
     Failed {
-        /// Of the client: `metadata`, `producer`, `consumer`, `group`, `handler` or `dead_letters`.
+        /// Part of the client: `metadata`, `producer`, `consumer`, `group`, `handler` or
+        /// `dead_letters`.
         part: &'static str,
-        /// What.
+        /// Kind of the error.
         error: ErrorKind,
     },
 }
 
-/// Where the layers report: to a [`Metrics`], or to nobody.
+/// Handle by which the layers report to a [`Metrics`], or to none.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -328,18 +332,18 @@ pub enum Observation<'a> {
 pub struct Reporter(Option<Arc<dyn Metrics>>);
 
 impl Reporter {
-    /// Reports to this.
+    /// Creates a reporter to a sink.
     pub fn to(metrics: Arc<dyn Metrics>) -> Self {
         Self(Some(metrics))
     }
 
-    /// Whether anyone listens.
+    /// Returns whether there is a sink.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Tells it, if anyone listens.
+    /// Reports an observation, which is made only if there is a sink.
     #[inline]
     pub(crate) fn report<'a>(&self, observation: impl FnOnce() -> Observation<'a>) {
         if let Some(metrics) = &self.0 {
@@ -347,7 +351,7 @@ impl Reporter {
         }
     }
 
-    /// Counts an error that a layer deals with.
+    /// Counts an error that a layer handles.
     pub(crate) fn failed(&self, part: &'static str, error: ErrorKind) {
         self.report(|| Observation::Failed { part, error });
     }
@@ -359,7 +363,7 @@ impl fmt::Debug for Reporter {
     }
 }
 
-/// Whether they report to the same.
+/// Reporters are equal if they have the same sink.
 impl PartialEq for Reporter {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {

@@ -12,13 +12,13 @@ use super::{Histogram, Metrics, MetricsSnapshot, Observation};
 use crate::error::ErrorKind;
 use crate::lock::Lock;
 
-/// An offset that is not known.
+/// An unknown offset.
 const UNKNOWN_OFFSET: i64 = -1;
 
-/// Counts what clients do, for programs that read the numbers themselves or hand them on: the command's `/metrics` is made of
-/// a [`snapshot`](Self::snapshot). `docs/metrics.md` lists what there is.
+/// Counts metric events in memory, for applications that read or export the numbers: the command's
+/// `/metrics` prints a [`snapshot`](Self::snapshot). `docs/metrics.md` lists the metrics.
 ///
-/// One registry may serve several clients of a program: what they do is added up.
+/// One registry may serve several clients, whose numbers are added up.
 ///
 /// See the [module](super) for an example.
 #[derive(Debug, Default)]
@@ -32,11 +32,12 @@ pub struct Registry {
     failures: Map<&'static str, ByError<AtomicU64>>,
 }
 
-/// By name, made when first asked for. Names are of brokers, topics, groups and errors, which a program has a few of.
+/// Metrics by name, created on first use. Names are brokers, topics, groups and errors, of which
+/// there are few.
 #[derive(Debug)]
 struct Map<K, V>(RwLock<BTreeMap<K, Arc<V>>>);
 
-/// By the name of the error; empty where there was none.
+/// Metrics by the name of the error; empty for success.
 type ByError<V> = Map<String, V>;
 
 impl<K, V> Default for Map<K, V> {
@@ -96,7 +97,7 @@ struct ApiMetrics {
     throttled: Lock<Duration>,
 }
 
-/// What was produced to a topic.
+/// Production to a topic.
 #[derive(Debug, Default)]
 struct TopicMetrics {
     batches: AtomicU64,
@@ -125,7 +126,7 @@ struct GroupMetrics {
     topics: Map<String, GroupTopicMetrics>,
 }
 
-/// What a group has read of a topic.
+/// Consumption of a topic by a group.
 #[derive(Debug, Default)]
 struct GroupTopicMetrics {
     batches: AtomicU64,
@@ -141,15 +142,15 @@ struct GroupTopicMetrics {
     partitions: Map<i32, PartitionMetrics>,
 }
 
-/// A partition for as long as it is ours.
+/// An assigned partition.
 #[derive(Debug)]
 struct PartitionMetrics {
-    /// Members of this program that have it: while it goes from one to the other there may be two.
+    /// Number of members of this registry that own it: two while it moves from one to another.
     owners: AtomicI64,
     position: AtomicI64,
     end: AtomicI64,
     committed: AtomicI64,
-    /// The lowest offset that has not ended; none where there are no handlers.
+    /// Lowest offset that is not done; unknown without handlers.
     handled: AtomicI64,
     in_flight: AtomicU64,
     waiting: AtomicU64,
@@ -175,7 +176,8 @@ impl Default for PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    /// Records that have not been handled, or handed out where there are no handlers.
+    /// Returns the number of records that are not handled, or not returned where there are no
+    /// handlers.
     fn lag(&self) -> Option<i64> {
         let end = known_offset(&self.end)?;
         let at = known_offset(&self.handled).or_else(|| known_offset(&self.position))?;
@@ -184,12 +186,12 @@ impl PartitionMetrics {
 }
 
 impl Registry {
-    /// One that has counted nothing yet.
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What has been counted so far, and what is so now.
+    /// Returns the counts so far and the current gauges.
     pub fn snapshot(&self) -> MetricsSnapshot {
         families::snapshot(self)
     }
@@ -202,12 +204,12 @@ impl Registry {
         self.groups.get_or_insert(group).topics.get_or_insert(topic)
     }
 
-    /// Nothing of a partition that has gone: what its tasks tell at last is late.
+    /// Returns an assigned partition; its tasks may report after it was revoked.
     fn partition(&self, group: &str, topic: &str, partition: i32) -> Option<Arc<PartitionMetrics>> {
         self.groups.get(group)?.topics.get(topic)?.partitions.get(&partition)
     }
 
-    /// What connections and requests tell.
+    /// Records events of connections and requests.
     fn observe_connection(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::Connected { broker } => {
@@ -241,7 +243,7 @@ impl Registry {
         }
     }
 
-    /// What producers tell.
+    /// Records events of producers.
     fn observe_producer(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::BatchEncoded { topic, uncompressed, bytes, .. } => {
@@ -270,7 +272,7 @@ impl Registry {
         }
     }
 
-    /// What consumers tell.
+    /// Records events of consumers.
     fn observe_consumer(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::Member { group, was, is } => {
@@ -322,7 +324,7 @@ impl Registry {
         }
     }
 
-    /// What processors tell.
+    /// Records events of processors.
     fn observe_processor(&self, observation: &Observation<'_>) {
         match *observation {
             Observation::Handled { group, topic, done, failed, .. } => {

@@ -1,18 +1,18 @@
-//! The counts of a registry as they were at one time, by the names that Prometheus knows them by.
+//! A snapshot of a registry, under Prometheus names.
 
 use super::Histogram;
 
-/// All metrics of a [`Registry`](super::Registry) at one time, also those of which there is no sample yet.
+/// All metrics of a [`Registry`](super::Registry) at one time, those without samples included.
 ///
 /// See the [module](super) for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct MetricsSnapshot {
-    /// In the order of `docs/metrics.md`.
+    /// Metrics, in the order of `docs/metrics.md`.
     pub families: Vec<Family>,
 }
 
-/// A metric with all its samples.
+/// A metric with its samples.
 ///
 /// ```
 /// let snapshot = ailurus::metrics::Registry::new().snapshot();
@@ -23,19 +23,19 @@ pub struct MetricsSnapshot {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Family {
-    /// With its unit, and `_total` if it is a counter.
+    /// Name with the unit, and `_total` if it is a counter.
     pub name: &'static str,
-    /// What it is.
+    /// Description.
     pub help: &'static str,
-    /// How it is to be read.
+    /// Type.
     pub kind: Kind,
-    /// Of its values.
+    /// Unit of the values.
     pub unit: Option<Unit>,
-    /// One for each set of labels.
+    /// One sample per set of labels.
     pub samples: Vec<Sample>,
 }
 
-/// How a metric is to be read.
+/// Type of a metric.
 ///
 /// ```
 /// use ailurus::metrics::{Kind, Registry};
@@ -47,15 +47,15 @@ pub struct Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It only grows.
+    /// A monotonic counter.
     Counter,
-    /// What is so now.
+    /// A current value.
     Gauge,
-    /// Times by how long they are.
+    /// A histogram of durations.
     Histogram,
 }
 
-/// What a value counts, where that is a unit.
+/// Unit of a metric's values.
 ///
 /// ```
 /// assert_eq!(ailurus::metrics::Unit::Bytes.as_str(), "bytes");
@@ -70,7 +70,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// As names of metrics have it.
+    /// Returns the unit as in the names of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
@@ -79,26 +79,26 @@ impl Unit {
     }
 }
 
-/// A value and what it is of.
+/// A value and its labels.
 ///
 /// See the [module](super) for an example.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// Names and values, in the order in which the metric has them.
+    /// Names and values, in the metric's order.
     pub labels: Vec<(&'static str, String)>,
-    /// The value.
+    /// Value.
     pub value: Value,
 }
 
 impl Sample {
-    /// The value of a label.
+    /// Returns the value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The value of a sample.
+/// Value of a sample.
 ///
 /// ```
 /// use ailurus::metrics::Value;
@@ -117,7 +117,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The number, or how many times there were.
+    /// Returns the number, or the count of a histogram.
     pub fn number(&self) -> f64 {
         match self {
             Self::Count(n) => *n as f64,
@@ -128,17 +128,18 @@ impl Value {
 }
 
 impl MetricsSnapshot {
-    /// The samples of a metric; none if there is no such metric.
+    /// Returns the samples of a metric; none if there is no such metric.
     pub fn samples(&self, name: &str) -> &[Sample] {
         self.families.iter().find(|f| f.name == name).map_or(&[], |f| &f.samples)
     }
 
-    /// The [numbers](Value::number) of a metric over all its labels, added up.
+    /// Returns the sum of a metric's [numbers](Value::number) over all labels.
     pub fn total(&self, name: &str) -> f64 {
         self.samples(name).iter().map(|s| s.value.number()).sum()
     }
 
-    /// The [number](Value::number) of the first sample that has these labels, whatever others it has.
+    /// Returns the [number](Value::number) of the first sample that has these labels, whatever
+    /// others it has.
     ///
     /// ```
     /// let snapshot = ailurus::metrics::Registry::new().snapshot();

@@ -7,7 +7,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn times_are_counted_by_how_long_they_are() {
+fn durations_are_counted_by_bucket() {
     let mut times = Histogram::default();
     for took in [Duration::ZERO, MS / 10, MS / 10 + Duration::from_nanos(1), 60_000 * MS, 60_001 * MS, Duration::MAX] {
         times.add(took);
@@ -37,7 +37,7 @@ fn reporters_are_equal_if_they_report_to_the_same() {
 }
 
 #[test]
-fn what_is_open_goes_up_and_down_and_what_happened_stays() {
+fn gauges_change_and_counters_grow() {
     let registry = Registry::new();
     let broker = "one:9092";
     for observation in [
@@ -69,7 +69,7 @@ fn what_is_open_goes_up_and_down_and_what_happened_stays() {
 }
 
 #[test]
-fn lag_is_of_handlers_where_there_are_some_and_a_partition_goes_with_its_last_owner() {
+fn lag_is_of_handlers_until_the_last_owner_is_gone() {
     let (registry, group, topic, partition) = (Registry::new(), "g", "t", 3);
     let lag = || registry.snapshot().get("ailurus_consumer_lag_records", &[("partition", "3")]);
     let observe = |observation| registry.observe(&observation);
@@ -83,17 +83,17 @@ fn lag_is_of_handlers_where_there_are_some_and_a_partition_goes_with_its_last_ow
     };
     observe(fetched(100));
     observe(backlog(Some(7)));
-    assert_eq!(lag(), None, "it is nobody's");
+    assert_eq!(lag(), None, "unassigned");
     observe(Observation::Assigned { group, topic, partition });
     observe(fetched(100));
-    assert_eq!(lag(), None, "it is not known where reading begins");
+    assert_eq!(lag(), None, "no position yet");
     observe(Observation::Consumed { group, topic, partition, records: 10, position: 40 });
     assert_eq!(lag(), Some(60.0));
     observe(backlog(Some(35)));
     assert_eq!(lag(), Some(65.0));
     observe(backlog(Some(101)));
     assert_eq!(lag(), Some(0.0), "handled by now, though the fetch is older");
-    // It goes over to another member of this program, whose news comes first.
+    // The partition moves to another member of this process, which reports its assignment first.
     observe(Observation::Assigned { group, topic, partition });
     observe(Observation::Unassigned { group, topic, partition, lost: true });
     assert_eq!(lag(), Some(0.0));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Activity {
     /// No record is pending.
     #[default]
@@ -22,6 +23,9 @@ pub enum Activity {
     /// Records are pending, and none was handled for
     /// [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout).
     Stalled,
+    /// Read from the JSON of a newer version, which has a word that this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Tracks position and end offset of one partition, and since when pending records make no

@@ -30,6 +30,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// }
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The record is handled.
     Done,

@@ -24,7 +24,7 @@ pub struct SubscriptionHealth {
     /// Subscribed topics.
     pub topics: Vec<String>,
     /// Membership state: `joining`, `member` or `closed`.
-    pub state: String,
+    pub state: ConsumerState,
     /// Milliseconds since the state changed.
     pub state_ms: u64,
     /// Member id, while it is a member.
@@ -77,7 +77,7 @@ impl SubscriptionHealth {
         Self {
             group: consumer.group.clone(),
             topics: consumer.topics.clone(),
-            state: state.as_str().to_owned(),
+            state,
             state_ms: u64::try_from(in_state.as_millis()).unwrap_or(u64::MAX),
             member_id,
             generation,

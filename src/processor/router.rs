@@ -20,6 +20,7 @@ use crate::event::{self, Envelope, Event, FoundType};
 /// assert_eq!(UnknownType::default(), UnknownType::DeadLetter);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum UnknownType {
     /// The record is skipped and counts as handled: for topics of which only some events matter.
     Skip,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::activity::{Activity, ProgressTracker};
 use super::{PartitionHealth, Stats, SubscriptionHealth};
 use crate::config::IsolationLevel;
-use crate::consumer::Outlook;
+use crate::consumer::{ConsumerState, Outlook};
 use crate::failure::OngoingOutage;
 use crate::lock::Lock;
 use crate::record::TopicPartition;
@@ -218,7 +218,7 @@ pub(crate) struct SubscriptionState {
     /// Outages that its consumer waits for.
     outlook: Outlook,
     /// Membership state, and since when.
-    state: Lock<(&'static str, Instant)>,
+    state: Lock<(ConsumerState, Instant)>,
     /// Member id and generation.
     member: Lock<(Option<String>, Option<i32>)>,
     owned: Lock<BTreeMap<TopicPartition, Arc<PartitionState>>>,
@@ -252,7 +252,7 @@ impl SubscriptionState {
             stall_timeout,
             isolation_level,
             outlook,
-            state: Lock::new(("joining", Instant::now())),
+            state: Lock::new((ConsumerState::Joining, Instant::now())),
             member: Lock::default(),
             owned: Lock::default(),
             partition_count: AtomicUsize::new(0),
@@ -269,7 +269,7 @@ impl SubscriptionState {
         &self.group
     }
 
-    pub(super) fn set_member_state(&self, state: &'static str) {
+    pub(super) fn set_member_state(&self, state: ConsumerState) {
         let mut now = self.state.lock();
         if now.0 != state {
             *now = (state, Instant::now());
@@ -327,16 +327,17 @@ impl SubscriptionState {
             |(tp, p): (&TopicPartition, &Arc<PartitionState>)| p.health(tp, outages.get(tp), self.stall_timeout, now);
         let partitions: Vec<_> = owned.iter().map(health).collect();
         drop(owned);
-        let (member_id, generation) = if state == "member" { self.member.lock().clone() } else { (None, None) };
+        let (member_id, generation) =
+            if state == ConsumerState::Member { self.member.lock().clone() } else { (None, None) };
         let membership = match state {
-            "joining" if in_state >= self.stall_timeout => Activity::Stalled,
-            "joining" => Activity::Busy,
+            ConsumerState::Joining if in_state >= self.stall_timeout => Activity::Stalled,
+            ConsumerState::Joining => Activity::Busy,
             _ => Activity::Idle,
         };
         SubscriptionHealth {
             group: self.group.clone(),
             topics: self.topics.clone(),
-            state: state.to_owned(),
+            state,
             state_ms: millis(in_state),
             member_id,
             generation,

@@ -69,7 +69,7 @@ impl SubscriptionTask {
         if !unfinished.is_empty() {
             tracing::warn!(group = %self.context.shared.group(), left = %unfinished, "the subscription ended with records left: they will be handled again");
         }
-        self.context.shared.set_member_state("closed");
+        self.context.shared.set_member_state(ConsumerState::Closed);
         let closed = self.consumer.close().await;
         if let Err(e) = self.context.dead_letters.close(Duration::from_secs(1)).await {
             // Its record counts as unfinished and is not committed.
@@ -150,7 +150,7 @@ impl SubscriptionTask {
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 self.context.shared.set_member(self.consumer.member_id(), self.consumer.generation());
-                self.context.shared.set_member_state("member");
+                self.context.shared.set_member_state(ConsumerState::Member);
                 self.context.shared.rebalances.fetch_add(1, Ordering::Relaxed);
                 if let Some(listener) = &self.context.listener {
                     listener.assigned(&partitions);
@@ -224,7 +224,7 @@ impl SubscriptionTask {
         let partitions: Vec<_> = all.iter().filter_map(|tp| Some((tp.clone(), self.owned.remove(tp)?))).collect();
         all.iter().for_each(|tp| self.context.shared.remove_partition(tp));
         if self.owned.is_empty() {
-            self.context.shared.set_member_state("joining");
+            self.context.shared.set_member_state(ConsumerState::Joining);
         }
         let committer = commit.then(|| self.consumer.committer());
         let cancel = if commit { self.cancel.clone() } else { CancellationToken::new() };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::partition::ProducerIdAndEpoch;
 use super::shared::ProducerShared;
 use crate::code;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failure::{Outage, is_final};
 
 /// Time for which a transient error code is logged without a warning: a coordinator on a fresh
@@ -58,7 +58,7 @@ pub(super) async fn run(shared: Arc<ProducerShared>) {
 
 /// Warns of a failure: at once if somebody must act, else once it lasts.
 fn report_failure(outage: &mut Outage, error: &Error, transient: bool) {
-    let grace = if transient && error.broker_code().is_some() { WARNING_GRACE } else { Duration::ZERO };
+    let grace = if transient && matches!(error.kind(), ErrorKind::Broker(_)) { WARNING_GRACE } else { Duration::ZERO };
     let what_next = if transient { "it is retried" } else { "the next record starts another attempt" };
     match outage.record_failure_with_grace(Instant::now().into_std(), error, grace) {
         Some(lasted) => {

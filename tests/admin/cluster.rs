@@ -1,6 +1,6 @@
 //! The cluster, its brokers, and what they serve.
 
-use ailurus::admin::{ConfigResource, GroupFilter};
+use ailurus::admin::{ConfigResource, GroupFilter, GroupType};
 use ailurus::{Admin, Client, ErrorKind, TopicPartition};
 use ailurus_broker::Versions;
 
@@ -73,7 +73,7 @@ async fn an_unsupported_api_error_lists_what_the_broker_serves() {
     let admin = Admin::new(&client);
     let group = broker.group("g");
     let partitions = [TopicPartition::new("t", 0)];
-    let by_type = GroupFilter::default().group_type("consumer");
+    let by_type = GroupFilter::default().group_type(GroupType::Consumer);
     let broker_of = |e: &ailurus::Error| broker.bootstrap().split(',').any(|b| format!("{e:#}").contains(b));
     for (e, says) in [
         (admin.log_dirs(None).await.unwrap_err(), "does not serve DescribeLogDirs (API 35): it serves "),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ailurus::admin::{GroupFilter, ResetTo};
+use ailurus::admin::{GroupFilter, GroupState, GroupType, ResetTo};
 use ailurus::{Admin, Client, ConsumerEvent, ErrorKind, GroupProtocol, ProducerRecord, StartOffset, TopicPartition};
 use ailurus_broker::Versions;
 
@@ -156,10 +156,10 @@ async fn groups_are_listed_by_state() {
         let all = admin.list_groups_where(&filter).await.unwrap();
         all.into_iter().find(|g| g.group == group).map(|g| g.state)
     };
-    let empty = Some(Some("Empty".to_owned()));
+    let empty = Some(Some(GroupState::Empty));
     assert_eq!(listed(GroupFilter::default()).await, empty);
-    assert_eq!(listed(GroupFilter::default().state("Stable").state("Empty")).await, empty);
-    assert_eq!(listed(GroupFilter::default().state("Stable")).await, None);
+    assert_eq!(listed(GroupFilter::default().state(GroupState::Stable).state(GroupState::Empty)).await, empty);
+    assert_eq!(listed(GroupFilter::default().state(GroupState::Stable)).await, None);
     client.close().await;
 }
 
@@ -174,11 +174,11 @@ async fn groups_are_listed_by_type() {
         Ok(all) => Ok(all.into_iter().find(|g| g.group == group).map(|g| g.group_type)),
         Err(e) => Err(e.kind()),
     };
-    let found = types(GroupFilter::default().group_type("classic")).await;
+    let found = types(GroupFilter::default().group_type(GroupType::Classic)).await;
     if found == Err(ErrorKind::Unsupported) && broker.embedded().is_none() {
         return client.close().await; // a broker without types, which says so
     }
-    assert_eq!(found, Ok(Some(Some("classic".to_owned()))));
-    assert_eq!(types(GroupFilter::default().group_type("consumer")).await, Ok(None));
+    assert_eq!(found, Ok(Some(Some(GroupType::Classic))));
+    assert_eq!(types(GroupFilter::default().group_type(GroupType::Consumer)).await, Ok(None));
     client.close().await;
 }

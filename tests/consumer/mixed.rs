@@ -91,7 +91,7 @@ async fn shares(client: &Client, group: &str, wanted: &[usize]) {
                     now.members.iter().map(|m| m.assignment.values().map(Vec::len).sum()).collect();
                 sizes.sort_unstable();
                 all.sort_unstable();
-                if now.state == "Stable" && sizes == wanted && all == (0..6).collect::<Vec<_>>() {
+                if now.state.as_str() == "Stable" && sizes == wanted && all == (0..6).collect::<Vec<_>>() {
                     return;
                 }
                 last = Some(now);

@@ -1,5 +1,6 @@
 //! Groups of the `consumer` protocol (KIP-848). On a real broker that does not offer it, what that says is all there is to see.
 
+use ailurus::admin::GroupState;
 use ailurus::{GroupProtocol, Result};
 use ailurus_broker::Versions;
 use kafka_protocol::messages::ConsumerGroupHeartbeatRequest;
@@ -193,7 +194,7 @@ async fn retained_partitions_are_not_disturbed() {
     let all = sorted(a.state.borrow().handled.iter().chain(&handled_by_b).copied().collect());
     assert_eq!(all, (0..1800).collect::<Vec<_>>(), "each once, for no one died");
     a.leave().await;
-    assert_eq!(admin.describe_group(&group).await.unwrap().state, "Empty");
+    assert_eq!(admin.describe_group(&group).await.unwrap().state, GroupState::Empty);
 }
 
 #[tokio::test]

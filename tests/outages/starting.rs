@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ailurus::consumer::ConsumerState;
 use ailurus::health::Status;
 use ailurus::{
     Client, Consumer, ConsumerEvent, ErrorKind, Message, ProducerRecord, RedpandaService, SaslConfig, SecurityProtocol,
@@ -64,7 +65,7 @@ async fn subscribe(client: &Client) -> (ailurus::Result<Subscription>, mpsc::Unb
 async fn wait_for_problem(service: &RedpandaService, reason: &str) {
     wait_until(async || {
         let health = service.health().await;
-        let starting = health.subscriptions.first().filter(|s| s.state == "joining" && s.group == "g");
+        let starting = health.subscriptions.first().filter(|s| s.state == ConsumerState::Joining && s.group == "g");
         starting.and_then(|s| s.problem.as_ref()).is_some_and(|problem| {
             assert!(health.status >= Status::Degraded, "{health:?}");
             assert!(health.problems.iter().any(|p| p.contains("\"g\"") && p.contains(reason)), "{health:?}");

@@ -111,11 +111,6 @@ async fn no_token_at_all() {
     assert!(e.is_retriable(), "it may be back");
     let e = refusal(broker.config(SaslConfig::oauthbearer_file("/nowhere/token"))).await;
     contains(&e, &["the token file /nowhere/token can't be read: No such file"]);
-    let endpoint = ailurus::ClientCredentials::new("http://localhost/token", "shop", "secret");
-    let bearer = ailurus::OAuthBearer::new(ailurus::TokenSource::ClientCredentials(endpoint));
-    let e = refusal(broker.config(SaslConfig::new(ailurus::SaslMechanism::OAuthBearer(bearer)))).await;
-    assert_eq!(e.kind(), ErrorKind::Config, "{e}");
-    assert!(format!("{e:#}").contains("this program does not fetch tokens from a token endpoint"), "{e:#}");
     assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0);
 }
 

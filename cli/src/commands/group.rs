@@ -4,7 +4,7 @@ mod reset;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupOffset, MemberDescription};
+use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupOffset, GroupState, MemberDescription};
 use ailurus::{Admin, ErrorKind};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -206,7 +206,7 @@ fn note_members(group: &GroupDescription) {
 
 /// Returns whether the group exists: the protocol reports one that does not as dead.
 fn exists(group: &GroupDescription) -> bool {
-    group.state != "Dead" || !group.offsets.is_empty()
+    group.state != GroupState::Dead || !group.offsets.is_empty()
 }
 
 async fn describe(admin: &Admin, group: &str, as_json: bool) -> anyhow::Result<Exit> {

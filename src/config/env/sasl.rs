@@ -37,7 +37,7 @@ pub(in crate::config) const ROWS: &[Row] = &[
 ];
 
 /// Sets the login if a mechanism is set; reports missing variables, and those without effect.
-pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
+pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>, endpoint: &mut Option<ClientCredentials>) {
     let mut mechanism = None;
     vars.set(MECHANISM, name, &mut mechanism);
     let mut allow_cleartext = false;
@@ -52,7 +52,7 @@ pub(super) fn read(vars: &mut Vars<'_>, sasl: &mut Option<SaslConfig>) {
         "PLAIN" => vars.credentials().map(SaslMechanism::Plain),
         "SCRAM-SHA-256" => vars.credentials().map(SaslMechanism::ScramSha256),
         "SCRAM-SHA-512" => vars.credentials().map(SaslMechanism::ScramSha512),
-        "OAUTHBEARER" => vars.bearer().map(SaslMechanism::OAuthBearer),
+        "OAUTHBEARER" => vars.bearer(endpoint).map(SaslMechanism::OAuthBearer),
         _ => {
             let allowed = "allowed is PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER";
             vars.problems.push(format!("{MECHANISM} is {mechanism:?}: {allowed}"));
@@ -74,17 +74,17 @@ impl Vars<'_> {
         Some(Credentials::new(username?, password?))
     }
 
-    fn bearer(&mut self) -> Option<OAuthBearer> {
+    fn bearer(&mut self, endpoint: &mut Option<ClientCredentials>) -> Option<OAuthBearer> {
         for variable in PASSWORD_VARIABLES {
             self.reject_unused(variable, "OAUTHBEARER has tokens in place of passwords");
         }
         let mut extensions = Vec::new();
         self.set(EXTENSIONS, pairs, &mut extensions);
-        let tokens = self.tokens()?;
+        let tokens = self.tokens(endpoint)?;
         Some(OAuthBearer { tokens, extensions })
     }
 
-    fn tokens(&mut self) -> Option<TokenSource> {
+    fn tokens(&mut self, client: &mut Option<ClientCredentials>) -> Option<TokenSource> {
         let file = self.get(TOKEN_FILE);
         let Some(endpoint) = self.get(TOKEN_ENDPOINT) else {
             for variable in [CLIENT_ID, CLIENT_SECRET, SCOPE, CA_FILE] {
@@ -101,10 +101,10 @@ impl Vars<'_> {
         }
         let id = self.require(CLIENT_ID, "a token endpoint asks who wants a token");
         let secret = self.require(CLIENT_SECRET, "a token endpoint asks who wants a token");
-        let mut client = ClientCredentials::new(endpoint, id?, Secret::from(secret?));
+        let client = client.insert(ClientCredentials::new(endpoint, id?, Secret::from(secret?)));
         client.scope = self.get(SCOPE);
         client.ca_file = self.get(CA_FILE).map(PathBuf::from);
-        Some(TokenSource::ClientCredentials(client))
+        Some(TokenSource::provider(|| async { Err("the token endpoint has no provider".into()) }))
     }
 
     /// Returns the value untrimmed: a password may end in a space.

@@ -1,7 +1,7 @@
-//! The names under which a registry shows what it has counted.
+//! Names of the metrics of a registry.
 //!
-//! Names and labels of OpenTelemetry's conventions for messaging are used where they have one for it, with underscores for
-//! dots; everything else begins with `ailurus_`.
+//! OpenTelemetry's conventions for messaging give names and labels where they have one, with
+//! underscores for dots; everything else begins with `ailurus_`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) fn snapshot(registry: &Registry) -> MetricsSnapshot {
     fetching(registry, &mut out);
     partitions(registry, &mut out);
     handlers(registry, &mut out);
-    let errors = "Errors that a part of the client has dealt with or told the program, by what they are.";
+    let errors = "Errors that a part of the client handled or reported to the application, by kind.";
     out.counter("ailurus_errors_total", None, errors, |add| {
         for (part, errors) in registry.failures.all() {
             by_error(add, &[("part", part)], &errors, counter_value);
@@ -94,7 +94,7 @@ fn histogram_value(n: &Lock<Histogram>) -> Value {
     Value::Histogram(n.lock().clone())
 }
 
-/// One sample for each error, and one without the label where there was none.
+/// Adds one sample per error, and one without the label for success.
 fn by_error<V: Default>(add: &mut Samples, labels: Labels<'_>, values: &ByError<V>, value: fn(&V) -> Value) {
     for (error, n) in values.all() {
         let mut labels = labels.to_vec();
@@ -105,7 +105,7 @@ fn by_error<V: Default>(add: &mut Samples, labels: Labels<'_>, values: &ByError<
     }
 }
 
-/// How much smaller compression has made something; nothing before there is any.
+/// Returns the compression ratio; none without data.
 fn ratio(uncompressed: &AtomicU64, bytes: &AtomicU64) -> Option<Value> {
     let (uncompressed, bytes) = (uncompressed.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
     (bytes > 0).then(|| Value::Number(uncompressed as f64 / bytes as f64))
@@ -120,14 +120,14 @@ fn each_group_topic(registry: &Registry, mut f: impl FnMut(&str, &str, &GroupTop
 }
 
 fn conventions(registry: &Registry, out: &mut Families) {
-    let help = "Records that were acknowledged, or failed (error_type).";
+    let help = "Records acknowledged, or failed (error_type).";
     out.counter("messaging_client_sent_messages_total", None, help, |add| {
         for (topic, produced) in registry.topics.all() {
             let labels = [SYSTEM, (OPERATION, "send"), (DESTINATION, &*topic)];
             by_error(add, &labels, &produced.records, counter_value);
         }
     });
-    let help = "Records that were handed to the program or its handlers.";
+    let help = "Records returned to the application or its handlers.";
     out.counter("messaging_client_consumed_messages_total", None, help, |add| {
         each_group_topic(registry, |group, topic, read| {
             add.push(
@@ -136,7 +136,7 @@ fn conventions(registry: &Registry, out: &mut Families) {
             );
         });
     });
-    let help = "From the first record of a batch to its acknowledgement (send); requests that fetch (poll) and commit.";
+    let help = "Time from the first record of a batch to its acknowledgement (send); duration of fetch (poll) and commit requests.";
     out.histogram("messaging_client_operation_duration_seconds", help, |add| {
         for (topic, produced) in registry.topics.all() {
             let labels = [SYSTEM, (OPERATION, "send"), (DESTINATION, &*topic)];
@@ -145,7 +145,7 @@ fn conventions(registry: &Registry, out: &mut Families) {
         by_error(add, &[SYSTEM, (OPERATION, "poll")], &registry.polls, histogram_value);
         by_error(add, &[SYSTEM, (OPERATION, "commit")], &registry.commits, histogram_value);
     });
-    let help = "Calls of handlers, those that failed with error_type=\"handler\".";
+    let help = "Duration of handler calls, failed ones with error_type=\"handler\".";
     out.histogram("messaging_process_duration_seconds", help, |add| {
         each_group_topic(registry, |group, topic, read| {
             let labels = [SYSTEM, (OPERATION, "process"), (GROUP, group), (DESTINATION, topic), (ERROR, "handler")];
@@ -166,39 +166,39 @@ fn producers(registry: &Registry, out: &mut Families) {
             value(produced).into_iter().for_each(|value| add.push(&[("topic", topic)], value));
         }
     };
-    let help = "Batches that were made ready for the wire.";
+    let help = "Batches encoded.";
     out.counter("ailurus_producer_batches_total", None, help, |add| each(add, |p| Some(counter_value(&p.batches))));
-    let help = "Size of these batches before compression.";
+    let help = "Size of encoded batches before compression.";
     out.counter("ailurus_producer_uncompressed_bytes_total", Some(Unit::Bytes), help, |add| {
         each(add, |p| Some(counter_value(&p.uncompressed)));
     });
-    let help = "Size of these batches as they are sent.";
+    let help = "Size of encoded batches on the wire.";
     out.counter("ailurus_producer_sent_bytes_total", Some(Unit::Bytes), help, |add| {
         each(add, |p| Some(counter_value(&p.bytes)));
     });
-    let help = "Uncompressed bytes for each byte sent, over all time.";
+    let help = "Uncompressed bytes per byte sent, since the start.";
     out.gauge("ailurus_producer_compression_ratio", None, help, |add| {
         each(add, |p| ratio(&p.uncompressed, &p.bytes));
     });
-    out.counter("ailurus_producer_retries_total", None, "Batches that were tried again, by why.", |add| {
+    out.counter("ailurus_producer_retries_total", None, "Batch retries, by error.", |add| {
         for (topic, produced) in &topics {
             by_error(add, &[("topic", topic)], &produced.retries, counter_value);
         }
     });
     let producers = &registry.producers;
-    let help = "Buffer space taken by records that wait or are on their way.";
+    let help = "Buffer space of records that are buffered or in flight.";
     out.gauge("ailurus_producer_buffer_used_bytes", Some(Unit::Bytes), help, |add| {
         add.push(&[], gauge_value(&producers.used));
     });
-    let help = "Buffer space of the producers there are.";
+    let help = "Buffer limit of all producers.";
     out.gauge("ailurus_producer_buffer_limit_bytes", Some(Unit::Bytes), help, |add| {
         add.push(&[], gauge_value(&producers.limit));
     });
-    let help = "Records that had to wait for buffer space.";
+    let help = "Records that waited for buffer space.";
     out.counter("ailurus_producer_buffer_waits_total", None, help, |add| {
         add.push(&[], counter_value(&producers.waits))
     });
-    let help = "Time that they waited, together.";
+    let help = "Total time that records waited for buffer space.";
     out.counter("ailurus_producer_buffer_wait_seconds_total", Some(Unit::Seconds), help, |add| {
         add.push(&[], seconds(&producers.waited));
     });
@@ -213,18 +213,18 @@ fn requests(registry: &Registry, out: &mut Families) {
             }
         }
     };
-    let help = "From handing a request to its connection to the answer.";
+    let help = "Time from passing a request to its connection to the response.";
     out.histogram("ailurus_request_duration_seconds", help, |add| {
         each(&mut |labels, api| add.push(labels, histogram_value(&api.took)));
     });
-    out.gauge("ailurus_requests_in_flight", None, "Requests that wait for an answer.", |add| {
+    out.gauge("ailurus_requests_in_flight", None, "Requests in flight.", |add| {
         each(&mut |labels, api| add.push(labels, gauge_value(&api.in_flight)));
     });
-    let help = "Requests that were not answered, or whose answer could not be read.";
+    let help = "Requests without a response, or with one that could not be decoded.";
     out.counter("ailurus_request_errors_total", None, help, |add| {
         each(&mut |labels, api| by_error(add, labels, &api.errors, counter_value));
     });
-    let help = "Pauses that brokers have asked for because a quota was used up.";
+    let help = "Throttle time by brokers whose quota was exceeded.";
     out.counter("ailurus_request_throttle_seconds_total", Some(Unit::Seconds), help, |add| {
         each(&mut |labels, api| add.push(labels, seconds(&api.throttled)));
     });
@@ -232,17 +232,17 @@ fn requests(registry: &Registry, out: &mut Families) {
 
 fn connections(registry: &Registry, out: &mut Families) {
     let brokers = registry.brokers.all();
-    out.gauge("ailurus_connections", None, "Connections that are open.", |add| {
+    out.gauge("ailurus_connections", None, "Open connections.", |add| {
         brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], gauge_value(&broker.connections)));
     });
-    out.counter("ailurus_connections_opened_total", None, "Connections that were made.", |add| {
+    out.counter("ailurus_connections_opened_total", None, "Connections opened.", |add| {
         brokers.iter().for_each(|(name, broker)| add.push(&[("broker", name)], counter_value(&broker.opened)));
     });
-    let help = "Connections that could not be made, by why.";
+    let help = "Failed connection attempts, by error.";
     out.counter("ailurus_connection_failures_total", None, help, |add| {
         brokers.iter().for_each(|(name, broker)| by_error(add, &[("broker", name)], &broker.failures, counter_value));
     });
-    let help = "Times that a connection proved anew who we are, or could not (error_type).";
+    let help = "Reauthentications of connections, failed ones with error_type.";
     out.counter("ailurus_reauthentications_total", None, help, |add| {
         brokers.iter().for_each(|(name, broker)| {
             by_error(add, &[("broker", name)], &broker.reauthentications, counter_value);
@@ -255,7 +255,7 @@ fn groups(registry: &Registry, out: &mut Families) {
     let each = |add: &mut Samples, value: fn(&GroupMetrics) -> Value| {
         groups.iter().for_each(|(name, group)| add.push(&[("group", name)], value(group)));
     };
-    let help = "Consumers of this program by their place in the group: joining or member.";
+    let help = "Consumers of this process by their state in the group: joining or member.";
     out.gauge("ailurus_consumer_members", None, help, |add| {
         for (name, group) in &groups {
             for (state, members) in group.members.all() {
@@ -263,18 +263,18 @@ fn groups(registry: &Registry, out: &mut Families) {
             }
         }
     });
-    out.gauge("ailurus_consumer_assigned_partitions", None, "Partitions that are theirs.", |add| {
+    out.gauge("ailurus_consumer_assigned_partitions", None, "Partitions assigned to them.", |add| {
         each(add, |group| gauge_value(&group.assigned));
     });
-    let help = "Partitions that were taken from them before they could be given up.";
+    let help = "Partitions lost without a revocation.";
     out.counter("ailurus_consumer_lost_partitions_total", None, help, |add| {
         each(add, |group| counter_value(&group.lost))
     });
-    let help = "Rebalances, from the first a member knew of one to its partitions.";
+    let help = "Duration of rebalances, from the time a member learns of one to its assignment.";
     out.histogram("ailurus_consumer_rebalance_duration_seconds", help, |add| {
         each(add, |group| histogram_value(&group.rebalances));
     });
-    out.counter("ailurus_consumer_commits_total", None, "Commits, those that failed with error_type.", |add| {
+    out.counter("ailurus_consumer_commits_total", None, "Commits, failed ones with error_type.", |add| {
         groups.iter().for_each(|(name, group)| by_error(add, &[("group", name)], &group.commits, counter_value));
     });
 }
@@ -285,23 +285,23 @@ fn fetching(registry: &Registry, out: &mut Families) {
             value(read).into_iter().for_each(|value| add.push(&[("group", group), ("topic", topic)], value));
         });
     };
-    let help = "Batches that were fetched and opened.";
+    let help = "Batches fetched and decoded.";
     out.counter("ailurus_consumer_fetched_batches_total", None, help, |add| {
         each(add, |r| Some(counter_value(&r.batches)))
     });
-    let help = "Records that were fetched.";
+    let help = "Records fetched.";
     out.counter("ailurus_consumer_fetched_records_total", None, help, |add| {
         each(add, |r| Some(counter_value(&r.fetched)))
     });
-    let help = "Size of these batches as they came.";
+    let help = "Size of fetched batches on the wire.";
     out.counter("ailurus_consumer_fetched_bytes_total", Some(Unit::Bytes), help, |add| {
         each(add, |r| Some(counter_value(&r.bytes)));
     });
-    let help = "Size of these batches without compression.";
+    let help = "Size of fetched batches after decompression.";
     out.counter("ailurus_consumer_uncompressed_bytes_total", Some(Unit::Bytes), help, |add| {
         each(add, |r| Some(counter_value(&r.uncompressed)));
     });
-    let help = "Uncompressed bytes for each byte fetched, over all time.";
+    let help = "Uncompressed bytes per byte fetched, since the start.";
     out.gauge("ailurus_consumer_compression_ratio", None, help, |add| {
         each(add, |r| ratio(&r.uncompressed, &r.bytes));
     });
@@ -316,13 +316,13 @@ fn partitions(registry: &Registry, out: &mut Families) {
             }
         });
     };
-    let help = "Offset behind the last record that was handed to the program or its handlers.";
+    let help = "Position: offset after the last record returned to the application or its handlers.";
     out.gauge("ailurus_consumer_position_offset", None, help, |add| each(add, |p| known_offset(&p.position)));
-    let help = "Offset that the group has committed.";
+    let help = "Committed offset of the group.";
     out.gauge("ailurus_consumer_committed_offset", None, help, |add| each(add, |p| known_offset(&p.committed)));
-    let help = "Offset behind the last record that can be read, as of the last fetch.";
+    let help = "End offset (high watermark or last stable offset), as of the last fetch.";
     out.gauge("ailurus_consumer_end_offset", None, help, |add| each(add, |p| known_offset(&p.end)));
-    let help = "Records up to there that were not handled yet, or not handed out where there are no handlers.";
+    let help = "Records before the end offset that are not handled, or not returned where there are no handlers.";
     out.gauge("ailurus_consumer_lag_records", None, help, |add| each(add, PartitionMetrics::lag));
 }
 
@@ -332,11 +332,11 @@ fn handlers(registry: &Registry, out: &mut Families) {
             add.push(&[("group", group), ("topic", topic)], counter_value(value(read)));
         });
     };
-    let help = "Attempts of handlers that failed.";
+    let help = "Failed handler attempts.";
     out.counter("ailurus_processor_failures_total", None, help, |add| each(add, |r| &r.attempts_failed));
-    let help = "Attempts that failed after which their record is handed in again.";
+    let help = "Failed handler attempts whose record is retried.";
     out.counter("ailurus_processor_retries_total", None, help, |add| each(add, |r| &r.retries));
-    let help = "Records that were written to a dead-letter topic.";
+    let help = "Records written to a dead-letter topic.";
     out.counter("ailurus_processor_dead_letters_total", None, help, |add| each(add, |r| &r.dead_letters));
     let each = |add: &mut Samples, value: fn(&PartitionMetrics) -> &AtomicU64| {
         each_group_topic(registry, |group, topic, read| {
@@ -349,12 +349,12 @@ fn handlers(registry: &Registry, out: &mut Families) {
             }
         });
     };
-    let help = "Records that are in a handler.";
+    let help = "Records in a handler.";
     out.gauge("ailurus_processor_in_hand_records", None, help, |add| each(add, |p| &p.in_flight));
-    let help = "Records that are here and were not begun.";
+    let help = "Records queued for a handler.";
     out.gauge("ailurus_processor_waiting_records", None, help, |add| each(add, |p| &p.waiting));
-    let help = "Records that have failed and wait for another attempt, or to be written as dead letters.";
+    let help = "Failed records that wait for a retry, or to be written to the dead-letter topic.";
     out.gauge("ailurus_processor_parked_records", None, help, |add| each(add, |p| &p.parked));
-    let help = "Keys, or whatever is handled in order, that stand still because a record of theirs has failed.";
+    let help = "Keys (ordering scopes) blocked by a failed record.";
     out.gauge("ailurus_processor_parked_keys", None, help, |add| each(add, |p| &p.parked_keys));
 }

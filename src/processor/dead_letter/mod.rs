@@ -107,6 +107,7 @@ pub struct Origin {
 /// assert!(Truncation::Nothing < Truncation::Value);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[non_exhaustive]
 pub enum Truncation {
     /// Nothing is missing.
     #[default]

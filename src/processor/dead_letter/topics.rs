@@ -54,7 +54,7 @@ pub(super) async fn find_or_create(
             Ok(_) => {}
             Err(e) if e.is_unknown_topic() => missing.push((*topic, name)),
             // Another member is creating it.
-            Err(e) if e.is_retriable() && e.broker_code().is_some() => {}
+            Err(e) if e.is_retriable() && matches!(e.kind(), ErrorKind::Broker(_)) => {}
             Err(e) => return Err(e.context(format!("looking for the dead-letter topic {name:?}"))),
         }
     }

@@ -37,11 +37,6 @@ pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
             let hint = "see REDPANDA_SASL_OAUTH_TOKEN_FILE";
             (read.map_err(|e| failed(format!("{named} can't be read: {e}; {hint}")))?, named)
         }
-        TokenSource::ClientCredentials(_) => {
-            let what = "this program does not fetch tokens from a token endpoint (REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT): \
-                        give it a token provider or REDPANDA_SASL_OAUTH_TOKEN_FILE";
-            return Err(Error::new(ErrorKind::Config, what));
-        }
     };
     // Other characters could end the token's field and start another one.
     if token.is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {

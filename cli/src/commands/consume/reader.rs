@@ -55,7 +55,7 @@ impl Reader {
         let reset = match client.config().consumer.offset_reset {
             OffsetReset::Latest => StartOffset::Latest,
             // With `None`, a partition without a committed offset ends it with an error.
-            OffsetReset::Earliest | OffsetReset::None => StartOffset::Earliest,
+            _ => StartOffset::Earliest,
         };
         Self {
             admin: Admin::new(client),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ailurus::consumer::ConsumerState;
 use ailurus::{Client, Config, ConsumerConfig, Message, Subscription};
 use anyhow::{Context, bail};
 
@@ -124,14 +125,14 @@ impl Members {
     pub async fn settle(&self) -> anyhow::Result<()> {
         loop {
             let health: Vec<_> = self.alive.iter().map(|(stream, m)| (*stream, m, m.subscription.health())).collect();
-            if let Some((_, member, _)) = health.iter().find(|(.., h)| h.state == "closed") {
+            if let Some((_, member, _)) = health.iter().find(|(.., h)| h.state == ConsumerState::Closed) {
                 member.subscription.ended().await.with_context(|| format!("member {}", member.id))?;
                 bail!("member {} has ended by itself", member.id);
             }
             let of = |stream| health.iter().filter(move |(s, ..)| *s == stream);
             let owned = |stream| -> usize { of(stream).map(|(.., h)| h.partitions.len()).sum() };
             let all_owned = [Stream::Orders, Stream::Stock].map(owned) == [PARTITIONS as usize; 2];
-            if all_owned && health.iter().all(|(.., h)| h.state == "member") {
+            if all_owned && health.iter().all(|(.., h)| h.state == ConsumerState::Member) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

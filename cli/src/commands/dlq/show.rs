@@ -162,6 +162,7 @@ fn left_out(what: Truncation) -> &'static [&'static str] {
         Truncation::Value => &["value"],
         Truncation::ValueAndHeaders => &["value", "headers"],
         Truncation::ValueHeadersAndKey => &["value", "headers", "key"],
+        _ => &["more than this version knows"],
     }
 }
 

@@ -191,8 +191,8 @@ impl Watcher {
         let partitions: Vec<_> = g.offsets.into_iter().filter(|o| o.exists).map(partition).collect();
         Group {
             group: g.group.clone(),
-            state: g.state,
-            protocol: g.group_type,
+            state: g.state.to_string(),
+            protocol: g.group_type.to_string(),
             members: g.members.len(),
             activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
