@@ -4,12 +4,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::lease::Lease;
 use super::memory::RecordMemory;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::config::{IsolationLevel, OffsetReset};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
 use crate::trace::TraceContext;
 
@@ -258,6 +260,44 @@ impl Message {
     pub(crate) fn size(&self) -> usize {
         let len = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
         size_of::<Self>() + len(&self.key) + len(&self.value) + self.headers.raw.len()
+    }
+
+    /// Returns the value as text; a tombstone has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if it is not UTF-8.
+    pub fn text(&self) -> Result<Option<&str>> {
+        self.value
+            .as_deref()
+            .map(|value| std::str::from_utf8(value).map_err(|e| self.undecodable("UTF-8", e)))
+            .transpose()
+    }
+
+    /// Decodes the value from JSON. A tombstone is `null`.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Order {
+    ///     id: String,
+    /// }
+    ///
+    /// async fn handle(message: ailurus::Message) -> ailurus::Result<()> {
+    ///     let order: Order = message.json()?;
+    ///     println!("{}", order.id);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if it is not JSON, or not that of a `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(self.value.as_deref().unwrap_or(b"null")).map_err(|e| self.undecodable("JSON", e))
+    }
+
+    fn undecodable(&self, format: &str, e: impl std::error::Error + Send + Sync + 'static) -> Error {
+        let Self { topic, partition, offset, .. } = self;
+        let what = format!("{topic}/{partition}@{offset}: the value is not the expected {format}");
+        Error::with_source(ErrorKind::Event, what, e)
     }
 
     /// Returns the time at which this attempt is cancelled and counts as failed; none if attempts

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use serde::de::DeserializeOwned;
 use tower_service::Service;
 
 use super::sealed;
@@ -163,7 +164,7 @@ fn is_undecodable(error: &(dyn std::error::Error + 'static)) -> bool {
 /// async fn handle(Line(text): Line) {
 ///     println!("{text}");
 /// }
-/// # fn check(p: ailurus::Processor) { drop(p.subscribe(["lines"], "readers", handle)); }
+/// # fn check(p: ailurus::Processor) { drop(p.subscribe(["lines"], handle)); }
 /// ```
 pub trait FromMessage: Sized {
     /// Decodes the argument.
@@ -177,6 +178,31 @@ pub trait FromMessage: Sized {
 impl FromMessage for Message {
     fn read(message: Message) -> Result<Self> {
         Ok(message)
+    }
+}
+
+/// A value decoded from JSON, as the argument of a handler: of records that are no events of this
+/// library. A record that can't be decoded becomes a dead letter at once.
+///
+/// ```
+/// use ailurus::processor::Json;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     id: String,
+/// }
+///
+/// async fn handle(Json(order): Json<Order>) {
+///     println!("{}", order.id);
+/// }
+/// # fn check(p: ailurus::Processor) { drop(p.subscribe(["orders"], handle)); }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromMessage for Json<T> {
+    fn read(message: Message) -> Result<Self> {
+        message.json().map(Self)
     }
 }
 

@@ -49,7 +49,7 @@ pub use batch::{BatchHandler, Batching, IntoOutcomes};
 use dead_letter::DeadLetterWriter;
 pub use dead_letter::{DeadLetter, Origin, Truncation};
 pub use drain::{Unfinished, UnfinishedPartition};
-pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Outcome};
+pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Json, Outcome};
 pub use health::{PartitionHealth, SubscriptionHealth};
 pub use listener::RebalanceListener;
 pub use router::{ByRouter, RouteHandler, Router, State, UnknownType};
