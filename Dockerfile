@@ -3,7 +3,7 @@
 #
 #   docker build -t ailurus:0.2.0 .
 #   docker build -t ailurus-shop:0.2.0 --target shop .
-#   docker run -p 8080:8080 ailurus:0.2.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback unless told
+#   docker run -p 8080:8080 ailurus:0.2.0 serve --listen 0.0.0.0:8080     # HTTP listens on loopback by default
 #   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 -t ailurus:0.2.0 .
 #
 # The compiler runs on the machine that builds, whatever the platform it builds for: no emulator.

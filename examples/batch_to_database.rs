@@ -14,7 +14,7 @@ use ailurus::processor::Batching;
 use ailurus::{Client, Config, Message, Outcome, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig};
 
-/// Stands for a table of numbers.
+/// A table of numbers, in place of a database.
 #[derive(Default)]
 struct Database {
     rows: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What to show an orchestrator and Prometheus: health of brokers and subscriptions, and counters.
+//! Health of brokers and subscriptions for an orchestrator, and counters for Prometheus.
 //!
 //! ```text
 //! cargo run --example health_and_metrics

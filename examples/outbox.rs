@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     broker.create_topic("orders", 3)?;
     let service = RedpandaService::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
 
-    // Stands for rows that the transaction of the order wrote.
+    // In place of rows that the transaction of the order wrote.
     let mut outbox: VecDeque<_> =
         (0..10).map(|n| (format!("event-{n}"), OrderPaid { order: format!("o-{n}") })).collect();
     while let Some((id, event)) = outbox.front() {

@@ -236,7 +236,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns the protocol's error code, if a broker responded with one. It tells apart the codes
+    /// Returns the protocol's error code, if a broker responded with one. It distinguishes the codes
     /// that share a [`kind`](Self::kind).
     ///
     /// ```no_run
@@ -295,14 +295,15 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = last.clone();
     let mut next = error.source();
     while let Some(cause) = next {
-        let said = cause.to_string();
-        if !said.is_empty() && !text.contains(&said) {
+        let text_of_cause = cause.to_string();
+        if !text_of_cause.is_empty() && !text.contains(&text_of_cause) {
             // A cause may begin with what was being done, too.
-            let new = said.strip_prefix(&last).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&said);
+            let new =
+                text_of_cause.strip_prefix(&last).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&text_of_cause);
             text.push_str(": ");
             text.push_str(new);
         }
-        last = said;
+        last = text_of_cause;
         next = cause.source();
     }
     text
@@ -378,7 +379,7 @@ fn hint(code: i16) -> Option<&'static str> {
             "a topic's name has 1 to 249 letters, digits, '.', '_' and '-', and is neither '.' nor '..'"
         }
         code::NOT_ENOUGH_REPLICAS | code::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
-            "fewer replicas are in sync than min.insync.replicas asks for: check the brokers"
+            "fewer replicas are in sync than min.insync.replicas requires: check the brokers"
         }
         code::INVALID_SESSION_TIMEOUT => {
             "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT"
@@ -409,16 +410,16 @@ mod tests {
         assert!(!Error::broker(10, "x").is_retriable());
         let codes = [22, 25, 27, 82].map(|code| Error::broker(code, "x").context("joining").with_event_id("e"));
         assert!(codes.iter().all(|e| e.kind() == ErrorKind::GroupMembership));
-        assert_eq!(codes.map(|e| e.broker_code()), [Some(22), Some(25), Some(27), Some(82)], "they can be told apart");
+        assert_eq!(codes.map(|e| e.broker_code()), [Some(22), Some(25), Some(27), Some(82)], "each code is kept");
     }
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let io = || std::io::Error::other("no route to host");
         let connect = Error::with_source(ErrorKind::Connect, "a:1 can't be reached: no route to host", io());
         assert_eq!(connect.full(), "a:1 can't be reached: no route to host");
-        let asked = Error::broker(15, "describing group \"g\"").context("describing group \"g\"");
-        assert!(asked.full().starts_with("describing group \"g\": the broker returned"), "{}", asked.full());
+        let described = Error::broker(15, "describing group \"g\"").context("describing group \"g\"");
+        assert!(described.full().starts_with("describing group \"g\": the broker returned"), "{}", described.full());
         let two = Error::with_source(ErrorKind::Io, "reading x", io()).context("starting");
         assert_eq!(two.full(), "starting: reading x: no route to host");
     }

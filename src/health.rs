@@ -100,7 +100,7 @@ pub enum BrokerStatus {
 ///
 /// ```
 /// # fn show(broker: &ailurus::health::BrokerHealth) {
-/// println!("{}: {}", broker.address, broker.error.as_deref().unwrap_or("answers"));
+/// println!("{}: {}", broker.address, broker.error.as_deref().unwrap_or("responds"));
 /// # }
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! The programs of the cookbook end well, each on the broker that it starts.
+//! Every program of the cookbook succeeds on the broker that it starts.
 
 #![allow(clippy::unwrap_used)]
 

@@ -99,7 +99,7 @@ words! {
     /// assert_eq!(ailurus::admin::PatternKind::Prefixed.to_string(), "prefixed");
     /// ```
     PatternKind: "the kind of a pattern" {
-        /// That name; `*` means all.
+        /// Exactly that name; `*` means all.
         Literal 3 "literal",
         /// All names that begin with it.
         Prefixed 4 "prefixed",

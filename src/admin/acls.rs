@@ -122,9 +122,9 @@ impl fmt::Display for Acl {
 /// ```
 /// use ailurus::admin::{AclFilter, ResourceKind};
 ///
-/// let whoever_may_touch_orders = AclFilter::default().resource(ResourceKind::Topic).covering("orders");
+/// let rules_for_orders = AclFilter::default().resource(ResourceKind::Topic).covering("orders");
 /// let of_alice = AclFilter::default().principal("User:alice");
-/// # let _ = (whoever_may_touch_orders, of_alice);
+/// # let _ = (rules_for_orders, of_alice);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AclFilter {
@@ -227,12 +227,12 @@ impl Admin {
             .with_permission_type(f.permission_type);
         let what = "listing access control lists";
         let cluster = self.cluster();
-        let answer = cluster.request_any(request, cluster.config().request_timeout).await;
-        let answer = answer.map_err(|e| e.context(what))?;
-        if answer.error_code != 0 {
-            return Err(broker_error(answer.error_code, answer.error_message, what));
+        let response = cluster.request_any(request, cluster.config().request_timeout).await;
+        let response = response.map_err(|e| e.context(what))?;
+        if response.error_code != 0 {
+            return Err(broker_error(response.error_code, response.error_message, what));
         }
-        let mut acls: Vec<_> = answer.resources.into_iter().flat_map(acls_of_resource).collect();
+        let mut acls: Vec<_> = response.resources.into_iter().flat_map(acls_of_resource).collect();
         acls.sort();
         Ok(acls)
     }
@@ -247,8 +247,8 @@ impl Admin {
         let moved = |r: &<CreateAclsRequest as Api>::Response| {
             (r.results.iter().map(|r| r.error_code).find(|c| *c == code::NOT_CONTROLLER).unwrap_or(0), None)
         };
-        let answer = self.request_controller(request, "creating access control lists", moved).await?;
-        for (acl, result) in acls.iter().zip(answer.results) {
+        let response = self.request_controller(request, "creating access control lists", moved).await?;
+        for (acl, result) in acls.iter().zip(response.results) {
             if result.error_code != 0 {
                 let what = format!("creating the access control list \"{acl}\"");
                 return Err(broker_error(result.error_code, result.error_message, &what));
@@ -268,8 +268,8 @@ impl Admin {
             let refusal = |r: &_| first_error(r);
             r.filter_results.iter().find_map(refusal).unwrap_or((0, None))
         };
-        let answer = self.request_controller(request, what, code).await?;
-        let mut acls: Vec<_> = answer.filter_results.into_iter().flat_map(|r| r.matching_acls).map(deleted).collect();
+        let response = self.request_controller(request, what, code).await?;
+        let mut acls: Vec<_> = response.filter_results.into_iter().flat_map(|r| r.matching_acls).map(deleted).collect();
         acls.sort();
         Ok(acls)
     }
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_asks_for_all_that_is_not_said() {
+    fn an_empty_filter_field_matches_all() {
         let all = AclFilter::default().request();
         assert_eq!((all.resource_type_filter, all.pattern_type_filter, all.operation), (ANY, ANY, ANY));
         assert_eq!((all.resource_name_filter, all.principal_filter), (None, None));

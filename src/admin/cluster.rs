@@ -131,8 +131,8 @@ impl Admin {
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no broker can be reached.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let cluster = self.cluster();
-        let answer = cluster.metadata(Some(&[]), false).await?;
-        let ask = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
+        let response = cluster.metadata(Some(&[]), false).await?;
+        let describe = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
             let described = BrokerDescription {
                 id: b.node_id.0,
                 address: broker_address(&b.host, b.port).to_string(),
@@ -142,21 +142,24 @@ impl Admin {
                 error: None,
             };
             let at = broker_address(&b.host, b.port);
-            let told = self.request_within(RetryPolicy::best_effort(cluster).answer, &at, api_versions_request()).await;
-            let told = told.and_then(|told| match told.error_code {
-                0 => Ok(told),
+            let versions =
+                self.request_within(RetryPolicy::best_effort(cluster).response, &at, api_versions_request()).await;
+            let versions = versions.and_then(|versions| match versions.error_code {
+                0 => Ok(versions),
                 code => Err(Error::broker(code, format_args!("requesting the API versions of broker {}", b.node_id.0))),
             });
-            match told {
-                Ok(told) => BrokerDescription { version: release(&told), features: features(&told), ..described },
+            match versions {
+                Ok(versions) => {
+                    BrokerDescription { version: release(&versions), features: features(&versions), ..described }
+                }
                 Err(e) => BrokerDescription { error: Some(e.full()), ..described },
             }
         };
-        let mut brokers = join_all(answer.brokers.into_iter().map(ask)).await;
+        let mut brokers = join_all(response.brokers.into_iter().map(describe)).await;
         brokers.sort_by_key(|b| b.id);
         Ok(ClusterDescription {
-            cluster_id: answer.cluster_id.map(|id| id.to_string()),
-            controller: Some(answer.controller_id.0).filter(|id| *id >= 0),
+            cluster_id: response.cluster_id.map(|id| id.to_string()),
+            controller: Some(response.controller_id.0).filter(|id| *id >= 0),
             brokers,
         })
     }
@@ -166,16 +169,16 @@ impl Admin {
     /// # Errors
     /// If the broker does not respond.
     pub async fn api_versions(&self, broker: i32) -> Result<Vec<ApiSupport>> {
-        let told = self.cluster().api_versions(broker).await?;
-        Ok(compare(&told))
+        let versions = self.cluster().api_versions(broker).await?;
+        Ok(compare(&versions))
     }
 }
 
-fn compare(told: &ApiVersionsResponse) -> Vec<ApiSupport> {
+fn compare(versions: &ApiVersionsResponse) -> Vec<ApiSupport> {
     let range = |(min, max)| VersionRange { min, max };
     let entry = |key| ApiSupport { key, name: name(key), broker: None, client: None };
     let mut apis = BTreeMap::new();
-    for api in &told.api_keys {
+    for api in &versions.api_keys {
         let key = api.api_key;
         apis.entry(key).or_insert_with(|| entry(key)).broker = Some(range((api.min_version, api.max_version)));
     }
@@ -189,13 +192,13 @@ fn name(key: i16) -> String {
     ApiKey::try_from(key).map_or_else(|()| format!("API {key}"), |api| format!("{api:?}"))
 }
 
-fn release(told: &ApiVersionsResponse) -> Option<String> {
-    let level = told.supported_features.iter().find(|f| f.name.as_str() == METADATA_VERSION)?.max_version;
+fn release(versions: &ApiVersionsResponse) -> Option<String> {
+    let level = versions.supported_features.iter().find(|f| f.name.as_str() == METADATA_VERSION)?.max_version;
     RELEASES.iter().find(|(first, _)| *first <= level).map(|(_, release)| (*release).to_owned())
 }
 
-fn features(told: &ApiVersionsResponse) -> BTreeMap<String, i16> {
-    told.finalized_features.iter().map(|f| (f.name.to_string(), f.max_version_level)).collect()
+fn features(versions: &ApiVersionsResponse) -> BTreeMap<String, i16> {
+    versions.finalized_features.iter().map(|f| (f.name.to_string(), f.max_version_level)).collect()
 }
 
 #[cfg(test)]
@@ -209,8 +212,9 @@ mod tests {
     #[test]
     fn what_both_have_is_used_and_gaps_are_seen() {
         let api = |key, min, max| ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max);
-        let told = ApiVersionsResponse::default().with_api_keys(vec![api(3, 0, 8), api(35, 9, 10), api(9999, 0, 1)]);
-        let apis = compare(&told);
+        let versions =
+            ApiVersionsResponse::default().with_api_keys(vec![api(3, 0, 8), api(35, 9, 10), api(9999, 0, 1)]);
+        let apis = compare(&versions);
         let find = |key| apis.iter().find(|a| a.key == key).unwrap();
         assert_eq!(find(3).usable(), Some(8));
         assert_eq!((find(35).usable(), find(35).broker.unwrap().max), (None, 10), "no version in common");

@@ -204,14 +204,14 @@ impl Admin {
         let what = format!("describing the settings of {of}");
         let cluster = self.cluster();
         let timeout = cluster.config().request_timeout;
-        let answer = match of {
-            // A broker answers for itself alone.
+        let response = match of {
+            // A broker describes only itself.
             ConfigResource::Broker(id) => cluster.request_to(*id, request, timeout).await,
             _ => cluster.request_any(request, timeout).await,
         };
-        let answer = answer.map_err(|e| e.context(&what))?;
-        let Some(found) = answer.results.into_iter().next() else {
-            return Err(Error::new(ErrorKind::Corrupt, format!("{what}: the answer is empty")));
+        let response = response.map_err(|e| e.context(&what))?;
+        let Some(found) = response.results.into_iter().next() else {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{what}: the response is empty")));
         };
         match found.error_code {
             0 => {}
@@ -241,9 +241,9 @@ impl Admin {
         };
         let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
         let cluster = self.cluster();
-        let answer = cluster.request_any(request, cluster.config().request_timeout).await;
-        let answer = answer.map_err(|e| e.context("describing the settings of topics"))?;
-        let found = answer.results.into_iter().filter(|r| r.error_code == 0);
+        let response = cluster.request_any(request, cluster.config().request_timeout).await;
+        let response = response.map_err(|e| e.context("describing the settings of topics"))?;
+        let found = response.results.into_iter().filter(|r| r.error_code == 0);
         Ok(found.map(|r| (r.resource_name.to_string(), r.configs.into_iter().map(entry).collect())).collect())
     }
 
@@ -292,8 +292,8 @@ impl Admin {
         };
         // A broker takes what is meant for itself alone.
         let cluster = self.cluster();
-        let answer = cluster.request_to(*id, request, cluster.config().request_timeout).await;
-        match code(&answer.map_err(|e| e.context(&what))?) {
+        let response = cluster.request_to(*id, request, cluster.config().request_timeout).await;
+        match code(&response.map_err(|e| e.context(&what))?) {
             (0, _) => Ok(()),
             (code, message) => Err(broker_error(code, message, &what)),
         }
@@ -325,9 +325,9 @@ mod tests {
     fn a_secret_is_in_no_text() {
         let changes = [ConfigChange::set("ssl.keystore.password", "hunter2"), ConfigChange::set("retention.ms", "x7")];
         assert_eq!(format!("{changes:?}"), "[Set ssl.keystore.password, Set retention.ms]");
-        let told = redact_secrets("Invalid value hunter2, and x7 too", &changes);
-        assert_eq!(told.as_str(), "Invalid value …, and x7 too");
-        let told = DescribeConfigsResourceResult::default().with_is_sensitive(true).with_value(Some("hunter2".into()));
-        assert_eq!(entry(told).value, None);
+        let found = redact_secrets("Invalid value hunter2, and x7 too", &changes);
+        assert_eq!(found.as_str(), "Invalid value …, and x7 too");
+        let found = DescribeConfigsResourceResult::default().with_is_sensitive(true).with_value(Some("hunter2".into()));
+        assert_eq!(entry(found).value, None);
     }
 }

@@ -75,8 +75,8 @@ impl Admin {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = DescribeGroupsRequest::default().with_groups(vec![id]);
         let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
-        let (coordinator, answer) = self.request_coordinator(group, request, what, code).await?;
-        let found = answer.groups.into_iter().next().unwrap_or_default();
+        let (coordinator, response) = self.request_coordinator(group, request, what, code).await?;
+        let found = response.groups.into_iter().next().unwrap_or_default();
         // A group of the `consumer` protocol is not one that DescribeGroups knows.
         let consumer_group =
             if found.group_state.as_str() == "Dead" { self.describe_consumer_group(group, what).await? } else { None };
@@ -103,12 +103,12 @@ impl Admin {
             // Neither an unknown group nor a broker with the protocol disabled is an error.
             if matches!(code, code::GROUP_ID_NOT_FOUND | code::UNSUPPORTED_VERSION) { 0 } else { code }
         };
-        let answer = match self.request_coordinator(group, request, what, code).await {
-            Ok((_, answer)) => answer,
+        let response = match self.request_coordinator(group, request, what, code).await {
+            Ok((_, response)) => response,
             Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(None),
             Err(e) => return Err(e),
         };
-        let Some(found) = answer.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
+        let Some(found) = response.groups.into_iter().next().filter(|g| g.error_code == 0) else { return Ok(None) };
         let members = found.members.iter().map(consumer_protocol_member).collect();
         Ok(Some((GroupState::from(&*found.group_state), found.assignor_name.to_string(), members)))
     }
@@ -119,7 +119,7 @@ impl Admin {
         let id = GroupId(StrBytes::from_string(group.to_owned()));
         let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
         let code = |r: &<OffsetFetchRequest as Api>::Response| r.error_code;
-        let (_, answer) = self.request_coordinator(group, request, what, code).await?;
+        let (_, response) = self.request_coordinator(group, request, what, code).await?;
         let of_topic = |t: kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopic| {
             let topic: Arc<str> = Arc::from(t.name.0.as_str());
             t.partitions.into_iter().map(move |p| {
@@ -127,7 +127,7 @@ impl Admin {
                 (TopicPartition::new(Arc::clone(&topic), p.partition_index), committed)
             })
         };
-        Ok(answer.topics.into_iter().flat_map(of_topic).collect())
+        Ok(response.topics.into_iter().flat_map(of_topic).collect())
     }
 
     /// Adds the partitions of the group's topics without a committed offset: their records are part

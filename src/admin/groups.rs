@@ -45,7 +45,7 @@ impl Admin {
         &self,
         filter: &GroupFilter,
     ) -> Result<BTreeMap<i32, Result<Vec<GroupListing>>>> {
-        self.groups_by_broker(filter, RetryPolicy::best_effort(self.cluster()).answer).await
+        self.groups_by_broker(filter, RetryPolicy::best_effort(self.cluster()).response).await
     }
 
     pub(crate) async fn groups_by_broker(
@@ -66,11 +66,11 @@ impl Admin {
                     self.require(broker, version, what).await?;
                 }
                 let what = || format!("listing the groups of broker {broker}");
-                let answer = self.request_within(limit, &at, request).await.map_err(|e| e.context(what()))?;
-                if answer.error_code != 0 {
-                    return Err(Error::broker(answer.error_code, what()));
+                let response = self.request_within(limit, &at, request).await.map_err(|e| e.context(what()))?;
+                if response.error_code != 0 {
+                    return Err(Error::broker(response.error_code, what()));
                 }
-                let mut groups: Vec<_> = answer.groups.into_iter().map(listing).collect();
+                let mut groups: Vec<_> = response.groups.into_iter().map(listing).collect();
                 groups.sort_by(|a, b| a.group.cmp(&b.group));
                 Ok(groups)
             }
@@ -120,8 +120,8 @@ impl Admin {
         loop {
             let coordinator = cluster.coordinator(group).await.map_err(|e| e.context(what))?;
             let error = match cluster.request_to(coordinator, request.clone(), timeout).await {
-                Ok(answer) => match code(&answer) {
-                    0 => return Ok((coordinator, answer)),
+                Ok(response) => match code(&response) {
+                    0 => return Ok((coordinator, response)),
                     code if is_retriable_code(code) => Error::broker(code, what),
                     code => return Err(Error::broker(code, what)),
                 },

@@ -30,7 +30,7 @@ pub(super) struct RetryPolicy {
     /// does not return by waiting.
     election: Duration,
     /// Maximum wait for one response.
-    pub(super) answer: Duration,
+    pub(super) response: Duration,
     /// True if one fatal failure ends the call for all partitions.
     all_or_none: bool,
 }
@@ -39,13 +39,13 @@ impl RetryPolicy {
     /// Waits for all partitions, for the request timeout.
     pub(super) fn all_or_none(cluster: &Cluster) -> Self {
         let timeout = cluster.config().request_timeout;
-        Self { retry: timeout, election: timeout, answer: timeout, all_or_none: true }
+        Self { retry: timeout, election: timeout, response: timeout, all_or_none: true }
     }
 
     /// Returns what is available at once: only moved leaders are retried.
     pub(super) fn best_effort(cluster: &Cluster) -> Self {
-        let answer = cluster.config().request_timeout.min(Duration::from_secs(5));
-        Self { retry: Duration::from_secs(1), election: Duration::ZERO, answer, all_or_none: false }
+        let response = cluster.config().request_timeout.min(Duration::from_secs(5));
+        Self { retry: Duration::from_secs(1), election: Duration::ZERO, response, all_or_none: false }
     }
 }
 
@@ -74,12 +74,12 @@ impl PartitionFailure {
 
 impl Admin {
     /// Returns the topics of a metadata response that exist.
-    pub(crate) fn existing_topics(answer: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
-        topics_by_name(answer).into_values().flatten()
+    pub(crate) fn existing_topics(response: &MetadataResponse) -> impl Iterator<Item = TopicMeta> + use<> {
+        topics_by_name(response).into_values().flatten()
     }
 
     /// Sends a request to the leader of each partition, to all leaders concurrently, and retries
-    /// after an election. `answers` extracts partition, error code and value from a response. The
+    /// after an election. `decode` extracts partition, error code and value from a response. The
     /// topics are not kept in the metadata cache.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Admin {
         partitions: impl IntoIterator<Item = TopicPartition>,
         policy: RetryPolicy,
         request: impl Fn(&[TopicPartition]) -> A,
-        answers: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
+        decode: impl Fn(A::Response) -> Vec<(TopicPartition, i16, T)>,
     ) -> Result<Outcomes<T>> {
         let began = Instant::now();
         let mut backoff = self.cluster().backoff();
@@ -98,18 +98,18 @@ impl Admin {
         let mut missing: BTreeSet<_> = partitions.into_iter().collect();
         while !missing.is_empty() {
             let (by_leader, mut failures) = self.group_by_leader(&missing, what).await?;
-            let asked = by_leader.into_iter().map(|((id, at), of_leader)| {
+            let requests = by_leader.into_iter().map(|((id, at), of_leader)| {
                 let request = request(&of_leader);
                 async move {
-                    let answer = self.request_within(policy.answer, &at, request).await;
-                    (id, of_leader, answer)
+                    let response = self.request_within(policy.response, &at, request).await;
+                    (id, of_leader, response)
                 }
             });
-            for (id, of_leader, answer) in join_all(asked).await {
+            for (id, of_leader, response) in join_all(requests).await {
                 let mut silent: BTreeSet<_> = of_leader.into_iter().collect();
-                match answer {
-                    Ok(answer) => {
-                        for (p, code, found) in answers(answer) {
+                match response {
+                    Ok(response) => {
+                        for (p, code, found) in decode(response) {
                             if !silent.remove(&p) {
                                 continue; // not requested, or twice in the response
                             }
@@ -179,8 +179,8 @@ impl Admin {
         at: &BrokerAddr,
         request: A,
     ) -> Result<A::Response> {
-        let answer = timeout(limit, self.cluster().request_at(at, request, limit)).await;
-        answer.unwrap_or_else(|_| {
+        let response = timeout(limit, self.cluster().request_at(at, request, limit)).await;
+        response.unwrap_or_else(|_| {
             let what = format!("{at} has not responded to {} within {limit:?}", A::NAME);
             Err(Error::new(ErrorKind::Timeout, what))
         })
@@ -195,10 +195,10 @@ impl Admin {
     ) -> Result<(BTreeMap<(i32, BrokerAddr), Vec<TopicPartition>>, BTreeMap<TopicPartition, PartitionFailure>)> {
         let topics: BTreeSet<_> = partitions.iter().map(|p| Arc::clone(&p.topic)).collect();
         let topics: Vec<_> = topics.into_iter().collect();
-        let answer = self.cluster().metadata(Some(&topics), false).await.map_err(|e| e.context(what))?;
+        let response = self.cluster().metadata(Some(&topics), false).await.map_err(|e| e.context(what))?;
         let brokers: BTreeMap<_, _> =
-            answer.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
-        let topics = topics_by_name(&answer);
+            response.brokers.iter().map(|b| (b.node_id.0, broker_address(&b.host, b.port))).collect();
+        let topics = topics_by_name(&response);
         let (mut led, mut failures) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
         for p in partitions {
             match find_leader(&topics, &brokers, p, what) {
@@ -211,13 +211,13 @@ impl Admin {
 }
 
 /// Returns each topic of a metadata response, or its error code.
-pub(super) fn topics_by_name(answer: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
+pub(super) fn topics_by_name(response: &MetadataResponse) -> BTreeMap<Arc<str>, Result<TopicMeta, i16>> {
     let one = |t: &kafka_protocol::messages::metadata_response::MetadataResponseTopic| {
         let name: Arc<str> = Arc::from(t.name.as_ref()?.0.as_str());
         let topic = if t.error_code == 0 { Ok(topic_meta(Arc::clone(&name), t, None)) } else { Err(t.error_code) };
         Some((name, topic))
     };
-    answer.topics.iter().filter_map(one).collect()
+    response.topics.iter().filter_map(one).collect()
 }
 
 fn find_leader(

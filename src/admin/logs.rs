@@ -85,7 +85,7 @@ impl Admin {
     /// [`ErrorKind::UnknownTopic`](crate::ErrorKind::UnknownTopic); [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no
     /// broker can be reached.
     pub async fn log_dirs_by_broker(&self, topic: Option<&str>) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
-        self.dirs_by_broker(topic, RetryPolicy::best_effort(self.cluster()).answer).await
+        self.dirs_by_broker(topic, RetryPolicy::best_effort(self.cluster()).response).await
     }
 
     async fn dirs_by_broker(&self, topic: Option<&str>, limit: Duration) -> Result<BTreeMap<i32, Result<Vec<LogDir>>>> {
@@ -93,8 +93,9 @@ impl Admin {
             None => None,
             Some(name) => {
                 let partitions = self.describe_topic(name).await?.partitions.iter().map(|p| p.partition).collect();
-                let asked = DescribableLogDirTopic::default().with_topic(topic_name(name)).with_partitions(partitions);
-                Some(vec![asked])
+                let requested =
+                    DescribableLogDirTopic::default().with_topic(topic_name(name)).with_partitions(partitions);
+                Some(vec![requested])
             }
         };
         let request = DescribeLogDirsRequest::default().with_topics(topics);
@@ -113,9 +114,9 @@ fn what(broker: i32) -> String {
     format!("describing the log directories of broker {broker}")
 }
 
-fn dirs(broker: i32, answer: DescribeLogDirsResponse) -> Result<Vec<LogDir>> {
-    if answer.error_code != 0 {
-        return Err(Error::broker(answer.error_code, what(broker)));
+fn dirs(broker: i32, response: DescribeLogDirsResponse) -> Result<Vec<LogDir>> {
+    if response.error_code != 0 {
+        return Err(Error::broker(response.error_code, what(broker)));
     }
     let dir = |d: DescribeLogDirsResult| LogDir {
         broker,
@@ -125,7 +126,7 @@ fn dirs(broker: i32, answer: DescribeLogDirsResponse) -> Result<Vec<LogDir>> {
         usable_bytes: Some(d.usable_bytes).filter(|n| *n >= 0),
         replicas: replicas(d),
     };
-    Ok(answer.results.into_iter().map(dir).collect())
+    Ok(response.results.into_iter().map(dir).collect())
 }
 
 fn replicas(d: DescribeLogDirsResult) -> Vec<ReplicaLog> {

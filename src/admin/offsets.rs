@@ -81,10 +81,10 @@ impl Admin {
         let request = |of_leader: &[TopicPartition]| {
             list_offsets::encode_request(of_leader.iter().map(|p| (p.clone(), (-1, timestamp))), level)
         };
-        let answers = |answer| {
-            list_offsets::decode_response(answer).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect()
+        let decode = |response| {
+            list_offsets::decode_response(response).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect()
         };
-        self.request_leaders("listing offsets", partitions, policy, request, answers).await
+        self.request_leaders("listing offsets", partitions, policy, request, decode).await
     }
 
     /// Deletes the records before an offset in each partition, permanently; -1 means up to the high
@@ -103,17 +103,17 @@ impl Admin {
         let timeout = self.cluster().config().request_timeout;
         let request = |of_leader: &[TopicPartition]| {
             // 0 deletes nothing.
-            let asks = of_leader.iter().map(|p| (p.clone(), before.get(p).copied().unwrap_or_default()));
-            let ask = |(partition, offset)| {
+            let bounds = of_leader.iter().map(|p| (p.clone(), before.get(p).copied().unwrap_or_default()));
+            let encode = |(partition, offset)| {
                 DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset)
             };
-            let topics = by_topic(asks).into_iter().map(|(topic, asks)| {
-                let partitions = asks.into_iter().map(ask).collect();
+            let topics = by_topic(bounds).into_iter().map(|(topic, bounds)| {
+                let partitions = bounds.into_iter().map(encode).collect();
                 DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
             });
             DeleteRecordsRequest::default().with_topics(topics.collect()).with_timeout_ms(millis(timeout))
         };
-        let answers = |response: DeleteRecordsResponse| {
+        let decode = |response: DeleteRecordsResponse| {
             let of_topic = |t: DeleteRecordsTopicResult| {
                 let place = move |p: i32| TopicPartition::new(t.name.as_str(), p);
                 t.partitions.into_iter().map(move |p| (place(p.partition_index), p.error_code, p.low_watermark))
@@ -121,6 +121,6 @@ impl Admin {
             response.topics.into_iter().flat_map(of_topic).collect()
         };
         let policy = RetryPolicy::all_or_none(self.cluster());
-        all_or_error(self.request_leaders("deleting records", before.keys().cloned(), policy, request, answers).await?)
+        all_or_error(self.request_leaders("deleting records", before.keys().cloned(), policy, request, decode).await?)
     }
 }

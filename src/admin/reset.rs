@@ -163,9 +163,9 @@ impl Admin {
         let code = |r: &<OffsetCommitRequest as Api>::Response| {
             decode_commit_response(r).into_values().find(|code| COORDINATOR_CODES.contains(code)).unwrap_or(0)
         };
-        let (_, answer) = self.request_coordinator(group, request, &what, code).await?;
+        let (_, response) = self.request_coordinator(group, request, &what, code).await?;
         let refused: BTreeMap<_, _> =
-            decode_commit_response(&answer).into_iter().filter(|(_, code)| *code != 0).collect();
+            decode_commit_response(&response).into_iter().filter(|(_, code)| *code != 0).collect();
         match refused.into_iter().next() {
             None => Ok(()),
             Some((_, code)) if MEMBERSHIP_CODES.contains(&code) => {
@@ -182,9 +182,9 @@ impl Admin {
     /// If the group does not exist, or its members subscribe to one of the topics;
     /// [`ErrorKind::UnknownTopic`]; offsets of other partitions may be deleted then.
     pub async fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
-        let ask = |(partition, ())| OffsetDeleteRequestPartition::default().with_partition_index(partition);
+        let request_for = |(partition, ())| OffsetDeleteRequestPartition::default().with_partition_index(partition);
         let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
-            let partitions = partitions.into_iter().map(ask).collect();
+            let partitions = partitions.into_iter().map(request_for).collect();
             OffsetDeleteRequestTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
         });
         let request = OffsetDeleteRequest::default()
@@ -192,8 +192,8 @@ impl Admin {
             .with_topics(topics.collect());
         let what = format!("deleting offsets of group {group:?}");
         let code = |r: &<OffsetDeleteRequest as Api>::Response| r.error_code;
-        let (_, answer) = self.request_coordinator(group, request, &what, code).await?;
-        let all = answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.as_str(), p)));
+        let (_, response) = self.request_coordinator(group, request, &what, code).await?;
+        let all = response.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.as_str(), p)));
         let refused = all.into_iter().find(|(_, p)| p.error_code != 0);
         refused.map_or(Ok(()), |(topic, p)| {
             Err(Error::broker(p.error_code, format_args!("{what} in {topic}/{}", p.partition_index)))

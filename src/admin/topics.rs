@@ -22,8 +22,8 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::Connect`] if no broker can be reached.
     pub async fn list_topics(&self) -> Result<Vec<TopicInfo>> {
-        let answer = self.cluster().metadata(None, false).await?;
-        let mut topics: Vec<_> = answer.topics.iter().filter(|t| t.error_code == 0).filter_map(info).collect();
+        let response = self.cluster().metadata(None, false).await?;
+        let mut topics: Vec<_> = response.topics.iter().filter(|t| t.error_code == 0).filter_map(info).collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
     }
@@ -33,8 +33,8 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::UnknownTopic`] if it does not exist; it is not created.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo> {
-        let answer = self.topic_metadata(name).await?;
-        let found = answer.topics.first().ok_or(code::UNKNOWN_TOPIC_OR_PARTITION);
+        let response = self.topic_metadata(name).await?;
+        let found = response.topics.first().ok_or(code::UNKNOWN_TOPIC_OR_PARTITION);
         let found = found.and_then(|t| {
             if t.error_code == 0 { info(t).ok_or(code::UNKNOWN_TOPIC_OR_PARTITION) } else { Err(t.error_code) }
         });
@@ -85,12 +85,12 @@ impl Admin {
             .with_topics(vec![new.request()?])
             .with_timeout_ms(millis(timeout))
             .with_validate_only(validate_only);
-        let answer = |r: &<CreateTopicsRequest as Api>::Response| {
+        let result_of = |r: &<CreateTopicsRequest as Api>::Response| {
             r.topics
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.request_controller(request, &new.to_string(), answer).await.map(drop)
+        self.request_controller(request, &new.to_string(), result_of).await.map(drop)
     }
 
     /// Increases the number of partitions of a topic to `total`. Keys hash to a partition modulo
@@ -105,12 +105,12 @@ impl Admin {
         let timeout = self.cluster().config().request_timeout;
         let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
         let what = format!("raising topic {name:?} to {total} partitions");
-        let answer = |r: &<CreatePartitionsRequest as Api>::Response| {
+        let result_of = |r: &<CreatePartitionsRequest as Api>::Response| {
             r.results
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.request_controller(request, &what, answer).await?;
+        self.request_controller(request, &what, result_of).await?;
         self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
     }
 
@@ -123,12 +123,12 @@ impl Admin {
         let request =
             DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(millis(timeout));
         let what = format!("deleting topic {name:?}");
-        let answer = |r: &<DeleteTopicsRequest as Api>::Response| {
+        let result_of = |r: &<DeleteTopicsRequest as Api>::Response| {
             r.responses
                 .first()
                 .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
         };
-        self.request_controller(request, &what, answer).await?;
+        self.request_controller(request, &what, result_of).await?;
         self.wait_for(name, &what, |t| t.is_none()).await
     }
 
@@ -137,7 +137,7 @@ impl Admin {
         &self,
         request: A,
         what: &str,
-        answer: impl Fn(&A::Response) -> (i16, Option<StrBytes>),
+        result_of: impl Fn(&A::Response) -> (i16, Option<StrBytes>),
     ) -> Result<A::Response> {
         let cluster = self.cluster();
         let deadline = Instant::now() + cluster.config().request_timeout;
@@ -147,7 +147,7 @@ impl Admin {
             let controller = cluster.refresh_brokers().await.map_err(|e| e.context(what))?.controller;
             let error = match controller {
                 Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
-                    Ok(response) => match answer(&response) {
+                    Ok(response) => match result_of(&response) {
                         (0, _) => return Ok(response),
                         (code @ code::UNKNOWN_TOPIC_OR_PARTITION, _) => {
                             return Err(Error::from_code(code, format!("{what}: it does not exist")));
@@ -181,9 +181,9 @@ impl Admin {
         let began = Instant::now();
         let mut backoff = cluster.backoff();
         loop {
-            let answer = self.topic_metadata(name).await?;
+            let response = self.topic_metadata(name).await?;
             let found =
-                answer.topics.first().filter(|t| t.error_code != code::UNKNOWN_TOPIC_OR_PARTITION).and_then(meta);
+                response.topics.first().filter(|t| t.error_code != code::UNKNOWN_TOPIC_OR_PARTITION).and_then(meta);
             if done(found.as_ref()) {
                 return Ok(());
             }
@@ -207,8 +207,8 @@ fn describe_error(name: &str, code: i16) -> Error {
 
 /// Returns the error for a code, with the broker's own message if it has one.
 pub(super) fn broker_error(code: i16, message: Option<StrBytes>, what: &str) -> Error {
-    let said = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
-    Error::broker(code, format_args!("{what}{said}"))
+    let detail = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
+    Error::broker(code, format_args!("{what}{detail}"))
 }
 
 pub(super) fn millis(d: Duration) -> i32 {

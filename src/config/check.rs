@@ -122,7 +122,7 @@ impl Check<'_> {
             ("tls_key_file", tls.key_file.is_some()),
             ("tls_server_name", tls.server_name.is_some()),
         ];
-        // Whoever sets these expects encrypted connections.
+        // These settings imply encrypted connections.
         for (setting, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
             self.require(false, || {
                 let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));

@@ -46,7 +46,7 @@ fn setting(line: &[u8]) -> Option<Result<(String, String), String>> {
     let (name, rest) = line.split_at(end);
     let name = String::from_utf8_lossy(name).into_owned();
     let Some(raw) = rest.trim_ascii_start().strip_prefix(b"=") else {
-        return Some(Err(format!("no '=' stands behind {name}")));
+        return Some(Err(format!("no '=' follows {name}")));
     };
     let value = std::str::from_utf8(raw).map_err(|_| "is not UTF-8".to_owned()).and_then(value);
     Some(match value {
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn a_parse_error_names_the_line_and_not_the_value() {
         for (text, why) in [
-            (&b"REDPANDA_A=1\n\nREDPANDA_B hunter2"[..], "line 3: no '=' stands behind REDPANDA_B"),
-            (b"REDPANDA_B: hunter2", "line 1: no '=' stands behind REDPANDA_B"),
+            (&b"REDPANDA_A=1\n\nREDPANDA_B hunter2"[..], "line 3: no '=' follows REDPANDA_B"),
+            (b"REDPANDA_B: hunter2", "line 1: no '=' follows REDPANDA_B"),
             (b"REDPANDA_B='hunter2", "line 1: the value of REDPANDA_B has no closing quote on its line"),
             (b"REDPANDA_B=\"hunter2\\\"", "line 1: the value of REDPANDA_B has no closing quote on its line"),
             (b"REDPANDA_B=\"hunter2\"3", "line 1: the value of REDPANDA_B goes on behind its closing quote"),

@@ -14,7 +14,7 @@ use crate::partitioner::Partitioner;
 /// | [`RoundRobin`](Self::RoundRobin) | the next | the next | the next |
 /// | [`Custom`](Self::Custom) | custom | custom | custom |
 ///
-/// Where any partition will do, records stick to one for a while: see
+/// Records that may go to any partition stick to one for a while: see
 /// [`adaptive_partitioning`](field@crate::ProducerConfig::adaptive_partitioning). Choose one hash for
 /// all producers of a topic: with another one, a key's records go to another partition.
 ///

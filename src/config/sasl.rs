@@ -183,9 +183,9 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Secret, TokenError
 ///
 /// ```
 /// use ailurus::{SaslConfig, Secret};
-/// # async fn ask_the_identity_provider() -> std::io::Result<String> { Ok(String::new()) }
+/// # async fn request_token() -> std::io::Result<String> { Ok(String::new()) }
 ///
-/// let sasl = SaslConfig::oauthbearer(|| async { Ok(Secret::from(ask_the_identity_provider().await?)) });
+/// let sasl = SaslConfig::oauthbearer(|| async { Ok(Secret::from(request_token().await?)) });
 /// ```
 pub trait TokenProvider: Send + Sync {
     /// Returns a valid token.

@@ -7,6 +7,6 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Leave the group for this reason, and join again when the application polls.
-    Expel(String),
+    LeaveTemporarily(String),
     Leave(oneshot::Sender<Result<()>>),
 }

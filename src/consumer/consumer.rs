@@ -258,9 +258,9 @@ impl Consumer {
 
     /// Leaves the group until the next poll, at once if one is in progress: all partitions are
     /// [lost](ConsumerEvent::Lost) and go to other members. For a handler that hangs.
-    pub(crate) async fn expel(&self, why: String) {
+    pub(crate) async fn leave_temporarily(&self, why: String) {
         if let Some(commands) = &self.group {
-            _ = commands.sender.send(Command::Expel(why)).await; // a task that has ended has left the group
+            _ = commands.sender.send(Command::LeaveTemporarily(why)).await; // a task that has ended has left the group
         }
     }
 

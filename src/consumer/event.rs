@@ -41,7 +41,7 @@ pub enum StartOffset {
 /// Beginning and end of the log of a partition, as of its last fetch.
 ///
 /// ```
-/// fn tell(marks: ailurus::consumer::Watermarks) {
+/// fn print(marks: ailurus::consumer::Watermarks) {
 ///     println!("replicated up to {}, readable for committed readers up to {:?}", marks.high_watermark, marks.last_stable_offset);
 /// }
 /// ```

@@ -12,7 +12,7 @@ use crate::record::{self, BufferPool};
 
 const LIMIT: usize = 256 << 10;
 
-/// What a fetch brought of a partition. Records are where they were asked for, in the order of their offsets as long as
+/// A partition of a fetch response. Records are at the requested offsets, in the order of their offsets as long as
 /// their batches are, and the position never goes back.
 pub(crate) fn records(data: &[u8]) {
     let bytes = record::fuzz::batches(data);
@@ -29,7 +29,7 @@ pub(crate) fn records(data: &[u8]) {
     }
 }
 
-/// What members of a group say, piece by piece, each behind its length: assignments are of what there is, and no partition is
+/// Metadata of group members, piece by piece, each after its length: assignments have existing partitions, and none is
 /// given twice.
 pub(crate) fn group(data: &[u8]) {
     _ = decode_assignment(data);

@@ -130,14 +130,14 @@ impl Consumer {
         if let Some((p, at)) = times.iter().find(|(_, at)| *at < 0) {
             return Err(negative(p, *at));
         }
-        let asks = times.iter().cloned().collect();
-        let found = list_offsets(self.client.cluster(), &asks, self.isolation_level).await?;
+        let requests = times.iter().cloned().collect();
+        let found = list_offsets(self.client.cluster(), &requests, self.isolation_level).await?;
         Ok(found.into_iter().map(|(p, found)| (p, Some(found).filter(|f| f.offset >= 0))).collect())
     }
 
     async fn list(&self, partitions: &[TopicPartition], at: i64) -> Result<BTreeMap<TopicPartition, i64>> {
-        let asks = partitions.iter().map(|p| (p.clone(), at)).collect();
-        let found = list_offsets(self.client.cluster(), &asks, self.isolation_level).await?;
+        let requests = partitions.iter().map(|p| (p.clone(), at)).collect();
+        let found = list_offsets(self.client.cluster(), &requests, self.isolation_level).await?;
         Ok(found.into_iter().map(|(p, found)| (p, found.offset)).collect())
     }
 }

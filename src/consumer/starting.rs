@@ -148,7 +148,7 @@ impl Retry {
     /// Returns the first success of `attempt`.
     ///
     /// # Errors
-    /// Those of an attempt that are [answers](fails_fast).
+    /// Those of an attempt that [fail fast](fails_fast).
     async fn run<T, F>(&mut self, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,

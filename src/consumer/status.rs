@@ -157,9 +157,9 @@ impl Status {
     /// Records committed offsets of assigned partitions.
     pub(crate) fn committed(&self, offsets: &HashMap<TopicPartition, OffsetAndMetadata>) {
         let s = &mut *self.lock();
-        let ours = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
-        ours.clone().for_each(|(p, at)| self.meter.committed_offset(p, at.offset));
-        s.committed.extend(ours.map(|(p, offset)| (p.clone(), offset.clone())));
+        let assigned = offsets.iter().filter(|(p, _)| s.assignment.contains(p));
+        assigned.clone().for_each(|(p, at)| self.meter.committed_offset(p, at.offset));
+        s.committed.extend(assigned.map(|(p, offset)| (p.clone(), offset.clone())));
     }
 
     /// Sets the outage of the membership.

@@ -14,7 +14,7 @@ use crate::cluster::{Client, TopicMeta};
 /// Maximum number of groups described concurrently.
 const MAX_CONCURRENT_GROUPS: usize = 16;
 
-/// What affects other users of the cluster.
+/// Problems of other users of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct OfflineReport {
     /// Topics that have a partition without a leader and are read by a group.
@@ -27,11 +27,11 @@ pub(super) struct OfflineReport {
 /// is offline. A topic counts as read if that could not be ruled out within the health timeout.
 pub(super) async fn find(client: &Client) -> OfflineReport {
     let deadline = Instant::now() + client.config().health_timeout;
-    let Ok(Ok(answer)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
+    let Ok(Ok(response)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
         return OfflineReport::default(); // reported by the probe of the brokers
     };
-    let all: Vec<_> = Admin::existing_topics(&answer).collect();
-    let listed: BTreeSet<i32> = answer.brokers.iter().map(|b| b.node_id.0).collect();
+    let all: Vec<_> = Admin::existing_topics(&response).collect();
+    let listed: BTreeSet<i32> = response.brokers.iter().map(|b| b.node_id.0).collect();
     let brokers = unlisted_replica_brokers(all.iter(), |id| listed.contains(id)).collect();
     let offline = all.into_iter().filter(|t| t.partitions.iter().any(|p| p.leader.is_none()));
     let offline: BTreeMap<_, _> = offline.map(|t| (Arc::clone(&t.name), t)).collect();
@@ -69,13 +69,13 @@ async fn find_readers(
     let Ok(lists) = admin.groups_by_broker(&GroupFilter::default(), limit).await else { return false };
     let mut is_whole = lists.values().all(Result::is_ok);
     let groups = lists.into_values().flatten().flatten().map(|g| g.group);
-    let mut asked = stream::iter(groups)
+    let mut reads = stream::iter(groups)
         .map(|group| async move {
             let topics = admin.topics_read_by(&group).await;
             (group, topics)
         })
         .buffer_unordered(MAX_CONCURRENT_GROUPS);
-    while let Some((group, read)) = asked.next().await {
+    while let Some((group, read)) = reads.next().await {
         match read {
             Ok(read) => {
                 for topic in read.into_iter().filter(|t| topics.contains_key(t)) {

@@ -67,7 +67,7 @@ impl ClusterProbe {
         }
         known.sort();
         let deadline = began + timeout;
-        let asked = known.into_iter().map(|(id, at)| {
+        let probes = known.into_iter().map(|(id, at)| {
             let led = id.and_then(|id| led.remove(&id)).unwrap_or_default();
             async move {
                 let broker = probe_broker(cluster, id, &at, deadline, timeout).await;
@@ -77,7 +77,7 @@ impl ClusterProbe {
                 broker
             }
         });
-        let mut brokers = join_all(asked).await;
+        let mut brokers = join_all(probes).await;
         brokers.extend(unlisted_brokers(&snapshot));
         let controller_id = snapshot.controller.filter(|_| is_fresh);
         let (cluster_id, topics) = (snapshot.cluster_id.clone(), topics(&snapshot));
@@ -121,13 +121,13 @@ async fn record_end_offsets(
     for (level, partitions) in led {
         let request = list_offsets::encode_request(partitions.into_iter().map(|p| (p, (-1, LATEST))), level);
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let answer = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
-            Ok(Ok(answer)) => answer,
+        let response = match timeout_at(deadline, cluster.request_at(at, request, timeout)).await {
+            Ok(Ok(response)) => response,
             Ok(Err(e)) => return tracing::debug!(broker = %at, error = %e.full(), "end offsets could not be fetched"),
             Err(_) => return tracing::debug!(broker = %at, "end offsets were not returned in time"),
         };
         let found: Vec<_> =
-            list_offsets::decode_response(answer).into_iter().filter(|(_, code, _)| *code == 0).collect();
+            list_offsets::decode_response(response).into_iter().filter(|(_, code, _)| *code == 0).collect();
         for s in subscriptions.iter().filter(|s| s.assigned().0 == level) {
             found.iter().for_each(|(partition, _, end)| s.set_end_offset(partition, end.offset));
         }
@@ -222,7 +222,7 @@ mod tests {
         let mut snapshot = Snapshot::empty();
         snapshot.failed.insert("gone".into(), code::UNKNOWN_TOPIC_OR_PARTITION);
         snapshot.failed.insert("refused".into(), 29);
-        let told: Vec<_> = topics(&snapshot).into_iter().map(|t| (t.name, t.exists)).collect();
-        assert_eq!(told, [("gone".to_owned(), false)]);
+        let listed: Vec<_> = topics(&snapshot).into_iter().map(|t| (t.name, t.exists)).collect();
+        assert_eq!(listed, [("gone".to_owned(), false)]);
     }
 }

@@ -142,7 +142,7 @@ impl SubscriptionTask {
         let stalled = self.last_progress.is_some_and(|(_, since)| now.saturating_duration_since(since) >= limit);
         if let Some(why) = stuck.filter(|_| stalled) {
             self.last_progress = None;
-            self.consumer.expel(why).await;
+            self.consumer.leave_temporarily(why).await;
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::{LONG, committed, connect, filled, support};
 
-/// Makes the test below the program: topic and group, separated by a space.
+/// Makes the test below run as the child process: topic and group, separated by a space.
 const VARIABLE: &str = "AILURUS_TEST_HANDLE";
 
 /// Only a program when this binary was started by the tests here.

@@ -99,8 +99,8 @@ impl Vars<'_> {
         if file.is_some() {
             self.problems.push(format!("{TOKEN_FILE} and {TOKEN_ENDPOINT} are set: tokens come from one of them"));
         }
-        let id = self.require(CLIENT_ID, "a token endpoint asks who wants a token");
-        let secret = self.require(CLIENT_SECRET, "a token endpoint asks who wants a token");
+        let id = self.require(CLIENT_ID, "a token endpoint requires it");
+        let secret = self.require(CLIENT_SECRET, "a token endpoint requires it");
         let client = client.insert(ClientCredentials::new(endpoint, id?, Secret::from(secret?)));
         client.scope = self.get(SCOPE);
         client.ca_file = self.get(CA_FILE).map(PathBuf::from);

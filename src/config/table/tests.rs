@@ -27,7 +27,7 @@ impl Row {
         matches!(self.default, "None" | "HashMap::new()")
     }
 
-    /// Whether this text of the variable means the default.
+    /// Returns whether this text of the variable means the default.
     fn has_default(&self, text: &str) -> bool {
         match self.default {
             "true" | "false" => text == self.default,
@@ -140,11 +140,11 @@ fn the_example_file_has_every_setting_and_default() {
 fn the_example_file_has_the_bounds() {
     let (mut found, mut missing) = (0, Vec::new());
     for example in examples() {
-        let told = example.comment.split(|c: char| !c.is_ascii_digit()).collect::<Vec<_>>();
+        let named = example.comment.split(|c: char| !c.is_ascii_digit()).collect::<Vec<_>>();
         for bound in Row::of(&example.variable).unwrap().bounds() {
             found += 1;
             // That a time is positive needs no word.
-            if bound > 1 && !told.contains(&bound.to_string().as_str()) {
+            if bound > 1 && !named.contains(&bound.to_string().as_str()) {
                 missing.push(format!("{} of {}", bound, example.variable));
             }
         }
@@ -174,7 +174,7 @@ fn the_tables_of_settings_are_complete_and_have_the_defaults() {
     }
 }
 
-/// What a login consists of only works together.
+/// SASL variables only work together.
 #[test]
 fn every_variable_sets_something() {
     let texts =

@@ -14,14 +14,14 @@ use crate::consumer::lease::Lease;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 
-/// Number of times in a row that a leader may answer OFFSET_OUT_OF_RANGE to an offset inside its
+/// Number of times in a row that a leader may return OFFSET_OUT_OF_RANGE for an offset inside its
 /// log before a warning is logged.
 const OUT_OF_RANGE_WARNING: u32 = 3;
 
 /// Position from which a partition is read first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartPosition {
-    /// The one that the application asked for.
+    /// The one that the application chose.
     At(StartOffset),
     /// A committed offset, with the leader epoch of the record before it if that was committed too.
     Committed(i64, Option<i32>),
@@ -54,7 +54,7 @@ pub(super) enum ResetReason {
     OutOfRange(i64),
     NothingCommitted,
     /// The log was truncated below the position: its records are no longer those that were read.
-    /// `end` is where the two logs diverge, if the leader can tell.
+    /// `end` is where the two logs diverge, if the leader reports it.
     Truncated {
         position: i64,
         end: Option<i64>,
@@ -102,7 +102,7 @@ pub(super) enum Position {
         by_policy: bool,
     },
     At(i64),
-    /// The leader answered OFFSET_OUT_OF_RANGE, which is transient after an election: both ends of
+    /// The leader returned OFFSET_OUT_OF_RANGE, which is transient after an election: both ends of
     /// the log are listed, the beginning first, before anything is skipped.
     CheckingRange {
         offset: i64,
@@ -191,7 +191,7 @@ pub(super) struct PartitionState {
     pub(super) backoff: Backoff,
     /// True if the present error was reported.
     pub(super) error_reported: bool,
-    /// Number of OFFSET_OUT_OF_RANGE answers in a row for an offset inside the log.
+    /// Number of OFFSET_OUT_OF_RANGE responses in a row for an offset inside the log.
     pub(super) out_of_range_count: u32,
     /// True after the first response: the end of an empty partition is reported once.
     pub(super) has_response: bool,
@@ -329,7 +329,7 @@ impl PartitionState {
             if self.out_of_range_count == OUT_OF_RANGE_WARNING {
                 tracing::warn!(
                     partition = %lease, position, start, end,
-                    "the leader answers OFFSET_OUT_OF_RANGE to an offset inside its log: the fetch is retried, nothing is skipped"
+                    "the leader returns OFFSET_OUT_OF_RANGE for an offset inside its log: the fetch is retried, nothing is skipped"
                 );
             }
             return ResolvedOffset::default();

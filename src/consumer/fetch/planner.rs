@@ -324,20 +324,20 @@ impl FetchPlanner {
     /// Handles the end offset of a leader epoch; none if the leader does not know the epoch.
     /// Returns the offset from which on the log differs from what was read, if the position is to
     /// be moved there.
-    pub(crate) fn on_validated(&mut self, lease: &Lease, asked: PositionCheck, end: Option<i64>) -> Option<i64> {
+    pub(crate) fn on_validated(&mut self, lease: &Lease, requested: PositionCheck, end: Option<i64>) -> Option<i64> {
         let reset = self.reset_policy;
         let state = self.state(lease)?;
         state.in_flight = false;
-        if state.position != Position::At(asked.offset) || state.read_epoch != Some(asked.epoch) {
+        if state.position != Position::At(requested.offset) || state.read_epoch != Some(requested.epoch) {
             return None;
         }
         state.needs_validation = false;
         match end {
-            Some(end) if end >= asked.offset => None,
+            Some(end) if end >= requested.offset => None,
             Some(end) if reset.is_some() => Some(end),
             end => {
-                let why = ResetReason::Truncated { position: asked.offset, end };
-                tracing::warn!(partition = %lease, position = asked.offset, "the log was truncated below the position");
+                let why = ResetReason::Truncated { position: requested.offset, end };
+                tracing::warn!(partition = %lease, position = requested.offset, "the log was truncated below the position");
                 state.move_to(Position::reset(reset, why), None);
                 None
             }
@@ -353,18 +353,18 @@ impl FetchPlanner {
         }
     }
 
-    /// Handles an offset from ListOffsets, with the leader epoch of its record if the leader tells.
+    /// Handles an offset from ListOffsets, with the leader epoch of its record if the leader reports it.
     pub(crate) fn on_offset_resolved(
         &mut self,
         lease: &Lease,
-        asked: StartOffset,
+        requested: StartOffset,
         offset: i64,
         epoch: Option<i32>,
     ) -> ResolvedOffset {
         let reset = self.reset_policy;
         let Some(state) = self.state(lease) else { return ResolvedOffset::default() };
         state.in_flight = false;
-        if state.position.offset_to_list() != Some(asked) {
+        if state.position.offset_to_list() != Some(requested) {
             return ResolvedOffset::default();
         }
         match state.position {

@@ -71,9 +71,9 @@ pub(super) fn leader_epochs_request(requests: &[PartitionRequest<PositionCheck>]
 
 /// Returns the end offset of each epoch, none if the leader does not know it, or an error code.
 pub(super) fn decode_leader_epochs(
-    answer: &OffsetForLeaderEpochResponse,
+    response: &OffsetForLeaderEpochResponse,
 ) -> HashMap<TopicPartition, Result<Option<i64>, i16>> {
-    let partitions = answer.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)));
+    let partitions = response.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.topic, p)));
     partitions
         .map(|(name, p)| {
             let end = Some(p.end_offset).filter(|end| *end >= 0 && p.leader_epoch >= 0);
@@ -103,9 +103,9 @@ pub(crate) fn list_offsets_request(
 
 /// Returns the listed offset and its leader epoch, or an error code.
 pub(crate) fn decode_list_offsets(
-    answer: ListOffsetsResponse,
+    response: ListOffsetsResponse,
 ) -> HashMap<TopicPartition, Result<(i64, Option<i32>), i16>> {
-    list_offsets::decode_response(answer)
+    list_offsets::decode_response(response)
         .into_iter()
         .map(|(partition, code, found)| {
             let epoch = Some(found.leader_epoch).filter(|epoch| *epoch >= 0);

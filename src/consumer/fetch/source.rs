@@ -1,4 +1,4 @@
-//! Which partitions the next fetch of a broker names, and how much its response may bring, without
+//! The partitions that the next fetch of a broker names, and the size of its response, without
 //! I/O.
 //!
 //! Neither wall time nor CPU may grow with the number of partitions, and one bound on memory holds
@@ -359,7 +359,7 @@ impl FetchPlanner {
         counts
     }
 
-    /// Records the round trip of a small response, which tells how distant a broker is; a large one
+    /// Records the round trip of a small response, which shows how distant a broker is; a large one
     /// takes its time from a near broker, too.
     pub(crate) fn on_round_trip(&mut self, broker: i32, time: Duration) {
         if let Some(source) = self.sources.get_mut(&broker) {
@@ -383,22 +383,20 @@ impl FetchPlanner {
         partition: &TopicPartition,
     ) -> Option<PartitionRequest<FetchFrom>> {
         let state = self.partitions.get(partition)?;
-        let asked = state
-            .last_fetch
-            .filter(|asked| asked.broker == broker && asked.position_version == state.position_version)?;
-        Some(state.request(partition, asked.what))
+        let sent =
+            state.last_fetch.filter(|sent| sent.broker == broker && sent.position_version == state.position_version)?;
+        Some(state.request(partition, sent.what))
     }
 
     /// Allows all partitions in flight at a broker to be fetched again. Returns them.
     pub(crate) fn clear_in_flight_of(&mut self, broker: i32) -> Vec<Lease> {
-        let asked =
+        let sent =
             self.partitions.iter_mut().filter(|(_, state)| state.in_flight && state.was_last_fetched_from(broker));
-        asked
-            .map(|(name, state)| {
-                state.in_flight = false;
-                Lease { partition: name.clone(), epoch: state.epoch }
-            })
-            .collect()
+        sent.map(|(name, state)| {
+            state.in_flight = false;
+            Lease { partition: name.clone(), epoch: state.epoch }
+        })
+        .collect()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cluster::offset_commit::{
 };
 use crate::consumer::lease::Lease;
 use crate::consumer::offsets::commits::Commit;
-use crate::consumer::offsets::committer::not_ours;
+use crate::consumer::offsets::committer::not_assigned;
 use crate::error::{Result, kind_of};
 use crate::wire::Connection;
 
@@ -36,7 +36,7 @@ impl CoordinatorTask {
     /// Takes the requested commits out of the queue, as far as their partitions are still assigned.
     pub(super) fn take_commits(&mut self) {
         let (requested, group) = (self.context.outbox.take(), &self.context.group);
-        let why = |lease: &Lease, offset| not_ours(&lease.partition, offset, group);
+        let why = |lease: &Lease, offset| not_assigned(&lease.partition, offset, group);
         self.commits.take(requested, |lease| self.leases.holds(lease), why);
     }
 

@@ -158,7 +158,7 @@ impl CoordinatorTask {
             let (wake_at, must_arrive) = (self.poll_timeout(), self.response_must_arrive());
             tokio::select! {
                 command = self.commands.recv() => match command {
-                    Some(Command::Expel(why)) => self.leave_temporarily(&why),
+                    Some(Command::LeaveTemporarily(why)) => self.leave_temporarily(&why),
                     Some(Command::Leave(reply)) => self.leave(reply),
                     None => return, // `Consumer` was dropped: exit without leaving the group, as in a crash
                 },

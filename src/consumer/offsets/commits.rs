@@ -108,13 +108,14 @@ impl Commits {
     /// Takes commits over, as far as their leases are in force; `why` is the error of the others.
     pub(crate) fn take(
         &mut self,
-        mut asked: CommitQueue<Lease>,
-        is_ours: impl Fn(&Lease) -> bool,
+        mut newer: CommitQueue<Lease>,
+        is_assigned: impl Fn(&Lease) -> bool,
         why: impl Fn(&Lease, i64) -> Error,
     ) {
-        let outcome_of = |lease: &Lease| if is_ours(lease) { CommitOutcome::Pending } else { CommitOutcome::Failed };
-        warn(asked.settle(outcome_of, why));
-        self.pending.append(asked);
+        let outcome_of =
+            |lease: &Lease| if is_assigned(lease) { CommitOutcome::Pending } else { CommitOutcome::Failed };
+        warn(newer.settle(outcome_of, why));
+        self.pending.append(newer);
     }
 
     /// Returns the next deadline.

@@ -134,7 +134,7 @@ impl Committer {
             return Err(Error::new(ErrorKind::Config, what));
         }
         let lease = |(p, at): PartitionOffset| {
-            let lease = self.leases.of(&p).ok_or_else(|| not_ours(&p, at.offset, &commands.group))?;
+            let lease = self.leases.of(&p).ok_or_else(|| not_assigned(&p, at.offset, &commands.group))?;
             Ok((lease, at))
         };
         Ok((commands, offsets.into_iter().map(lease).collect::<Result<_>>()?))
@@ -184,7 +184,7 @@ impl Future for CommitHandle {
     }
 }
 
-pub(in crate::consumer) fn not_ours(partition: &TopicPartition, offset: i64, group: &str) -> Error {
+pub(in crate::consumer) fn not_assigned(partition: &TopicPartition, offset: i64, group: &str) -> Error {
     let what = format!(
         "offset {offset} of {partition} was not committed: the partition is not, or no longer, assigned to this member of group {group:?}"
     );

@@ -28,13 +28,13 @@ pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stab
 
 /// Returns the offsets of those partitions that have a committed one, or an error code.
 pub(crate) fn decode_committed(
-    answer: &OffsetFetchResponse,
+    response: &OffsetFetchResponse,
 ) -> Result<HashMap<TopicPartition, OffsetAndMetadata>, i16> {
-    if answer.error_code != 0 {
-        return Err(answer.error_code);
+    if response.error_code != 0 {
+        return Err(response.error_code);
     }
     let mut committed = HashMap::new();
-    for topic in &answer.topics {
+    for topic in &response.topics {
         for p in &topic.partitions {
             match p.error_code {
                 0 if p.committed_offset >= 0 => {

@@ -213,7 +213,7 @@ fn requests(registry: &Registry, out: &mut Families) {
             }
         }
     };
-    let help = "Time from passing a request to its connection to the response.";
+    let help = "Time from submitting a request to its response.";
     out.histogram("ailurus_request_duration_seconds", help, |add| {
         each(&mut |labels, api| add.push(labels, histogram_value(&api.took)));
     });

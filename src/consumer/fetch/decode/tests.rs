@@ -130,11 +130,11 @@ fn marker(base: i64, producer: i64, commit: bool) -> BytesMut {
     changed(of(producer, bytes), |b| b[22] |= 1 << 5)
 }
 
-fn aborted(told: &[(i64, i64)]) -> Option<AbortedTransactions> {
+fn aborted(ranges: &[(i64, i64)]) -> Option<AbortedTransactions> {
     let one = |(producer, first): &(i64, i64)| {
         AbortedTransaction::default().with_producer_id((*producer).into()).with_first_offset(*first)
     };
-    Some(AbortedTransactions::new(&told.iter().map(one).collect::<Vec<_>>()))
+    Some(AbortedTransactions::new(&ranges.iter().map(one).collect::<Vec<_>>()))
 }
 
 #[test]
@@ -179,7 +179,7 @@ proptest! {
     #[test]
     fn aborted_transactions_match_a_model(
         log in proptest::collection::vec((0..4_i64, 0..6_u8, 1..4_i64), 1..20),
-        told in proptest::collection::vec((0..4_i64, 0..50_i64), 0..6),
+        ranges in proptest::collection::vec((0..4_i64, 0..50_i64), 0..6),
         offset in 0..10_i64,
     ) {
         let (mut base, mut batches) = (0, Vec::new());
@@ -196,7 +196,7 @@ proptest! {
         }
         let is_aborted = |at: usize| {
             let (_, end, producer, kind, _) = &batches[at];
-            *kind > 2 && told.iter().any(|(of, first)| {
+            *kind > 2 && ranges.iter().any(|(of, first)| {
                 let from = batches.iter().position(|(_, end, ..)| first < end).unwrap_or(usize::MAX);
                 let ends = |(_, _, p, kind, _): &(_, _, i64, u8, _)| p == producer && *kind == 0;
                 of == producer && first < end && !batches[from..at].iter().any(ends)
@@ -205,15 +205,15 @@ proptest! {
         let live = (0..batches.len()).filter(|at| batches[*at].3 > 1 && !is_aborted(*at));
         let wanted: Vec<_> = live.flat_map(|at| batches[at].0..batches[at].1).filter(|o| *o >= offset).collect();
         let bytes = join(&batches.iter().map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-        let u = decode_fetch(bytes.clone(), offset, aborted(&told), up_to(1 << 20));
+        let u = decode_fetch(bytes.clone(), offset, aborted(&ranges), up_to(1 << 20));
         prop_assert!(u.error.is_none());
         prop_assert_eq!((&offsets(&u), u.next_offset), (&wanted, base.max(offset)));
         // And a batch at a time.
-        let (mut rest, mut at, mut told, mut seen) = (bytes, offset, aborted(&told), Vec::new());
+        let (mut rest, mut at, mut ranges, mut seen) = (bytes, offset, aborted(&ranges), Vec::new());
         while !rest.is_empty() {
-            let u = decode_fetch(rest.clone(), at, told, DecodeLimits { max_memory: 0, ..up_to(1 << 20) });
+            let u = decode_fetch(rest.clone(), at, ranges, DecodeLimits { max_memory: 0, ..up_to(1 << 20) });
             seen.extend(offsets(&u));
-            (rest, at, told) = (rest.slice(u.used_bytes..), u.next_offset, u.aborted);
+            (rest, at, ranges) = (rest.slice(u.used_bytes..), u.next_offset, u.aborted);
         }
         prop_assert_eq!((seen, at), (wanted, base.max(offset)));
     }

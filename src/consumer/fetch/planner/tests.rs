@@ -45,7 +45,7 @@ pub(in crate::consumer) fn snapshot(leaders: &[i32], id: u128) -> Snapshot {
     snapshot
 }
 
-/// Which partitions a fetch requests for, from where.
+/// Partitions that a fetch requests, with their offsets.
 fn requests(plan: &Plan) -> Vec<(i32, i64)> {
     match plan {
         Plan::Fetch(plan) => plan.requests.iter().map(|a| (a.lease.partition.partition, a.what.offset)).collect(),
@@ -172,7 +172,7 @@ fn an_offset_outside_the_log_is_reset() {
 /// Reports both ends of the log whose leader refused the position.
 fn report_range(t: &mut FetchPlanner, now: Instant, start: i64, end: i64) -> ResolvedOffset {
     for (what, offset) in [(StartOffset::Earliest, start), (StartOffset::Latest, end)] {
-        let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("both ends are asked for") };
+        let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("both ends are requested") };
         assert_eq!(seeks[0].what, what);
         let sought = t.on_offset_resolved(&p(0), what, offset, None);
         if what == StartOffset::Latest {
@@ -255,7 +255,7 @@ fn responses_of_two_leaders_count_once() {
     let now = Instant::now();
     t.plan(1, now);
     t.apply_metadata(&snapshot(&[2], 1));
-    assert_eq!(requests(&t.plan(2, now)), [(0, 0)], "the old one may never answer");
+    assert_eq!(requests(&t.plan(2, now)), [(0, 0)], "the old one may never respond");
     assert_eq!(t.plan(2, now), Plan::Wait(None));
     t.on_fetched(&p(0), now, 0, fetched(8, 10)).unwrap();
     assert_eq!(requests(&t.plan(2, now)), [(0, 8)]);
@@ -277,7 +277,7 @@ fn a_lasting_error_is_reported_once() {
     now += Duration::from_secs(2);
     t.plan(1, now);
     t.on_fetched(&p(0), now, 0, fetched(1, 10)).unwrap();
-    assert!(t.on_error(&p(0), now, 29, "fetching").report.is_some(), "anew after it was well");
+    assert!(t.on_error(&p(0), now, 29, "fetching").report.is_some(), "reported again after a success");
 
     let mut t = planner(&[StartOffset::Offset(0)]);
     t.apply_metadata(&snapshot(&[1], 1));
@@ -362,8 +362,8 @@ fn without_a_policy_the_log_range_is_reported() {
     let now = Instant::now();
     let request = |t: &mut FetchPlanner, wanted: &[(i32, StartOffset)]| {
         let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("the log's ends are not known") };
-        let asked: Vec<_> = seeks.iter().map(|a| (a.lease.partition.partition, a.what)).collect();
-        assert_eq!(asked, wanted);
+        let requested: Vec<_> = seeks.iter().map(|a| (a.lease.partition.partition, a.what)).collect();
+        assert_eq!(requested, wanted);
     };
     let report_of = |t: &mut FetchPlanner, i, offset| {
         let (to, then) = (StartOffset::Earliest, StartOffset::Latest);
@@ -401,9 +401,9 @@ fn responses_from_before_a_seek_are_ignored() {
     let Plan::ListOffsets(old) = t.plan(1, now) else { panic!("a start is not known") };
     t.seek(&p(0), StartOffset::Latest);
     assert!(!t.is_current(&old[0]));
-    let Plan::ListOffsets(new) = t.plan(1, now) else { panic!("it is to be asked for anew") };
+    let Plan::ListOffsets(new) = t.plan(1, now) else { panic!("it is requested again") };
     assert!(t.is_current(&new[0]));
-    assert!(!t.on_offset_resolved(&p(0), StartOffset::Latest, 9, None).must_commit, "the program has decided that");
+    assert!(!t.on_offset_resolved(&p(0), StartOffset::Latest, 9, None).must_commit, "the application has decided that");
     let Plan::Fetch(old) = t.plan(1, now) else { panic!("both are known") };
     t.seek(&p(1), StartOffset::Offset(0));
     assert_eq!(old.requests.iter().map(|a| t.is_current(a)).collect::<Vec<_>>(), [true, false]);
@@ -438,20 +438,20 @@ fn a_new_leader_validates_the_position() {
     t.on_fetched(&p(0), now, 0, FetchedPartition { leader_epoch: Some(7), ..fetched(50, 10) }).unwrap();
     t.clear_in_flight([&p(1)]);
     t.apply_metadata(&elected(snapshot(&[2, 2], 1), 8));
-    let Plan::Validate(asked) = t.plan(2, now) else { panic!("the new leader may have less") };
-    assert_eq!(asked.len(), 1, "of the other one nothing was read");
-    assert_eq!((asked[0].what, asked[0].leader_epoch), (PositionCheck { offset: 50, epoch: 7 }, 8));
+    let Plan::Validate(requested) = t.plan(2, now) else { panic!("the new leader may have less") };
+    assert_eq!(requested.len(), 1, "of the other one nothing was read");
+    assert_eq!((requested[0].what, requested[0].leader_epoch), (PositionCheck { offset: 50, epoch: 7 }, 8));
     assert_eq!(requests(&t.plan(2, now)), [(1, 0)], "which goes on meanwhile");
     t.on_error(&p(0), now, 74, "validating");
     let Plan::Wait(Some(until)) = t.plan(2, now) else { panic!("it waits") };
     assert!(matches!(t.plan(2, until), Plan::Validate(_)), "again");
-    assert_eq!(t.on_validated(&p(0), asked[0].what, Some(50)), None, "all is there");
+    assert_eq!(t.on_validated(&p(0), requested[0].what, Some(50)), None, "all is there");
     assert_eq!(requests(&t.plan(2, until)), [(0, 50)]);
 
     t.clear_in_flight([&p(0)]);
     t.apply_metadata(&elected(snapshot(&[2, 2], 1), 9));
     assert!(matches!(t.plan(2, until), Plan::Validate(_)));
-    assert_eq!(t.on_validated(&p(0), asked[0].what, Some(40)), Some(40));
+    assert_eq!(t.on_validated(&p(0), requested[0].what, Some(40)), Some(40));
     t.seek(&p(0), StartOffset::Offset(40));
     assert_eq!(requests(&t.plan(2, until)), [(1, 0), (0, 40)]);
 
@@ -492,7 +492,7 @@ fn a_preferred_replica_expires() {
     assert_eq!(requests(&t.plan(1, until)), [(0, 5)]);
     t.set_preferred_replica(&p(0), 2, now + Duration::from_secs(5));
     known(&mut t, 8);
-    assert_eq!(requests(&t.plan(1, now)), [(0, 5)], "a new leader is to choose anew");
+    assert_eq!(requests(&t.plan(1, now)), [(0, 5)], "a new leader chooses again");
     t.set_preferred_replica(&p(0), 3, now + Duration::from_secs(5));
     known(&mut t, 8);
     assert_eq!(requests(&t.plan(1, now)), [(0, 5)], "one that is not known any more");

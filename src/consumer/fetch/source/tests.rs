@@ -103,14 +103,14 @@ impl Sim {
             let changes = |request: &PartitionRequest<FetchFrom>| {
                 response.iter().any(|r| r.0 == request.lease.partition.partition as usize)
             };
-            self.remembered.make_contiguous().sort_by_key(changes); // as Kafka does: those that were served stand behind
+            self.remembered.make_contiguous().sort_by_key(changes); // as Kafka does: those that were served move to the end
         }
         let session = if listed { 0 } else { self.session.0 };
         let total = response.iter().map(|r| r.2).sum();
         assert!(self.planner.on_response(1, self.now, 0, session, total));
         let mut served = Vec::new();
         for (i, offset, bytes, next) in response {
-            let request = self.planner.current_request(1, &lease(i).partition).expect("it was asked for");
+            let request = self.planner.current_request(1, &lease(i).partition).expect("it was requested");
             if bytes > 0 && self.planner.available_bytes(&request.lease) == 0 {
                 continue;
             }
@@ -275,7 +275,7 @@ fn a_distant_broker_sends_larger_responses() {
     assert!(sim.planner.on_response(1, sim.now, 0, 0, 1));
     let fetched =
         FetchedPartition { next: 10, end: 1000, wire: 20 << 10, memory: 20 << 10, ..FetchedPartition::default() };
-    let (held, _) = sim.planner.on_fetched(&lease(0), sim.now, 0, fetched).expect("it was asked for");
+    let (held, _) = sim.planner.on_fetched(&lease(0), sim.now, 0, fetched).expect("it was requested");
     sim.planner.clear_in_flight_of(1);
     let Plan::Wait(Some(until)) = sim.planner.plan(1, sim.now) else { panic!("records are about to be dropped") };
     assert_eq!(until, sim.now + Duration::from_millis(12));
@@ -288,7 +288,7 @@ fn a_distant_broker_sends_larger_responses() {
     assert!(far.max_bytes > 2 * near.max_bytes && far.max_bytes <= BUDGET, "{} and {}", near.max_bytes, far.max_bytes);
     assert!(far.requests[0].what.max_bytes > near.requests[0].what.max_bytes);
 
-    // A large response had taken its time: a small one tells that the broker is near.
+    // A large response had taken its time: a small one shows that the broker is near.
     sim.planner.on_round_trip(1, Duration::from_millis(1));
     assert!(sim.planner.on_response(1, until, 0, 0, 0));
     sim.planner.clear_in_flight_of(1);

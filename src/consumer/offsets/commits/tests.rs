@@ -40,7 +40,7 @@ impl Test {
         offsets.into_iter().map(|(p, at)| (p.partition, at.offset)).collect()
     }
 
-    fn answer(&mut self, codes: &[(i32, i16)]) -> Option<i16> {
+    fn respond(&mut self, codes: &[(i32, i16)]) -> Option<i16> {
         self.commits.on_response(self.now, Ok(codes.iter().map(|(i, code)| (p(*i), *code)).collect()), false)
     }
 }
@@ -53,10 +53,10 @@ fn one_request_carries_the_newest_offsets() {
     let mut second = t.commit(&[(0, 6), (1, 1)]);
     let mut third = t.commit(&[(0, 7)]);
     assert_eq!(t.sends(), [], "one at a time");
-    assert_eq!(t.answer(&[(0, 0)]), None);
+    assert_eq!(t.respond(&[(0, 0)]), None);
     first.try_recv().unwrap().unwrap();
     assert_eq!(t.sends(), [(0, 7), (1, 1)]);
-    t.answer(&[(0, 0), (1, 12)]);
+    t.respond(&[(0, 0), (1, 12)]);
     assert_eq!(second.try_recv().unwrap().unwrap_err().broker_code(), Some(12));
     third.try_recv().unwrap().unwrap();
 }
@@ -67,7 +67,7 @@ fn commits_keep_their_order_when_the_coordinator_moves() {
     let mut first = t.commit(&[(0, 5)]);
     t.sends();
     let mut second = t.commit(&[(0, 6)]);
-    assert_eq!(t.answer(&[(0, code::NOT_COORDINATOR)]), Some(code::NOT_COORDINATOR));
+    assert_eq!(t.respond(&[(0, code::NOT_COORDINATOR)]), Some(code::NOT_COORDINATOR));
     assert_eq!(t.sends(), [], "after a wait");
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
@@ -75,7 +75,7 @@ fn commits_keep_their_order_when_the_coordinator_moves() {
     assert_eq!(t.commits.on_response(t.now, Err(gone), false), None);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 6)]);
-    t.answer(&[(0, 0)]);
+    t.respond(&[(0, 0)]);
     first.try_recv().unwrap().unwrap();
     second.try_recv().unwrap().unwrap();
 }
@@ -86,7 +86,7 @@ fn a_former_member_commits_nothing() {
         let mut t = Test::new();
         let mut commit = t.commit(&[(0, 5)]);
         t.sends();
-        assert_eq!(t.answer(&[(0, code)]), Some(code));
+        assert_eq!(t.respond(&[(0, code)]), Some(code));
         assert_eq!(commit.try_recv().unwrap().unwrap_err().kind(), ErrorKind::GroupMembership);
     }
     let mut t = Test::new();
@@ -94,7 +94,7 @@ fn a_former_member_commits_nothing() {
     t.sends();
     t.commits.drop_partitions(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
     assert!(first.try_recv().unwrap().is_err() && second.try_recv().unwrap().is_err());
-    assert_eq!(t.answer(&[(0, 0)]), None, "the response has no waiter");
+    assert_eq!(t.respond(&[(0, 0)]), None, "the response has no waiter");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn revoked_partitions_are_not_committed() {
     t.commits.drop_partitions(&[p(0)], &Error::new(ErrorKind::GroupMembership, "revoked"));
     assert!(both.try_recv().unwrap().is_err() && waiting.try_recv().unwrap().is_err());
     assert!(!t.commits.involves(&[p(0)]) && t.commits.involves(&[p(1)]));
-    assert_eq!(t.answer(&[(0, 0), (1, 0)]), None);
+    assert_eq!(t.respond(&[(0, 0), (1, 0)]), None);
     kept.try_recv().unwrap().unwrap();
 }
 
@@ -135,7 +135,7 @@ fn kept_partitions_are_committed_in_the_new_generation() {
         assert!(!t.commits.involves(&[p(0)]), "a drain does not wait for what was refused");
         t.now = t.commits.retry_at().unwrap();
         assert_eq!(t.sends(), [(0, 5)]);
-        t.answer(&[(0, 0)]);
+        t.respond(&[(0, 0)]);
         commit.try_recv().unwrap().unwrap();
     }
 }
@@ -151,14 +151,18 @@ fn a_newer_commit_replaces_an_older_one() {
     }
     assert_eq!(t.commits.pending.offsets().count(), 2);
     // Refused ones are superseded as well: they are not sent again after what is newer.
-    t.answer(&[(0, code::COORDINATOR_LOAD_IN_PROGRESS)]);
+    t.respond(&[(0, code::COORDINATOR_LOAD_IN_PROGRESS)]);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 9_999), (1, 2)]);
     assert!(in_flight.try_recv().is_err() && old.try_recv().is_err());
-    t.answer(&[(0, 0), (1, 12)]);
+    t.respond(&[(0, 0), (1, 12)]);
     in_flight.try_recv().unwrap().unwrap();
     old.try_recv().unwrap().unwrap();
-    assert_eq!(other.try_recv().unwrap().unwrap_err().broker_code(), Some(12), "each is told of its own partitions");
+    assert_eq!(
+        other.try_recv().unwrap().unwrap_err().broker_code(),
+        Some(12),
+        "each gets the result of its own partitions"
+    );
     assert!(t.commits.is_empty());
 }
 
@@ -167,7 +171,7 @@ fn a_replaced_commit_keeps_its_deadline() {
     let mut t = Test::new();
     let mut first = t.commit(&[(0, 1)]);
     t.sends();
-    t.answer(&[(0, code::NOT_COORDINATOR)]);
+    t.respond(&[(0, code::NOT_COORDINATOR)]);
     t.now += Duration::from_secs(20);
     let mut second = t.commit(&[(0, 2)]);
     assert_eq!(t.sends(), [(0, 2)]);
@@ -176,7 +180,7 @@ fn a_replaced_commit_keeps_its_deadline() {
     let e = first.try_recv().unwrap().unwrap_err();
     assert!(e.is_timeout() && e.to_string().contains("may have been committed or not"), "{e}");
     assert!(second.try_recv().is_err());
-    t.answer(&[(0, 0)]);
+    t.respond(&[(0, 0)]);
     second.try_recv().unwrap().unwrap();
 }
 
@@ -186,7 +190,7 @@ fn a_retried_commit_never_overwrites_a_newer_one() {
     let _first = t.commit(&[(0, 1), (1, 1)]);
     t.sends();
     let _second = t.commit(&[(0, 2)]);
-    t.answer(&[(0, code::NOT_COORDINATOR), (1, code::NOT_COORDINATOR)]);
+    t.respond(&[(0, code::NOT_COORDINATOR), (1, code::NOT_COORDINATOR)]);
     t.now = t.commits.retry_at().unwrap();
     assert_eq!(t.sends(), [(0, 2), (1, 1)]);
 }
@@ -218,12 +222,12 @@ fn a_drain_waits_for_a_stale_epoch_commit() {
         let mut commit = t.commit(&[(0, 5)]);
         t.sends();
         let refused = HashMap::from([(p(0), code::STALE_MEMBER_EPOCH)]);
-        let told = t.commits.on_response(t.now, Ok(refused), generation_is_over);
-        assert_eq!(told, Some(code::STALE_MEMBER_EPOCH).filter(|_| !generation_is_over));
+        let returned = t.commits.on_response(t.now, Ok(refused), generation_is_over);
+        assert_eq!(returned, Some(code::STALE_MEMBER_EPOCH).filter(|_| !generation_is_over));
         assert!(commit.try_recv().is_err() && t.commits.involves(&[p(0)]));
         t.now = t.commits.retry_at().unwrap();
         assert_eq!(t.sends(), [(0, 5)]);
-        t.answer(&[(0, 0)]);
+        t.respond(&[(0, 0)]);
         commit.try_recv().unwrap().unwrap();
         assert!(!t.commits.involves(&[p(0)]));
     }

@@ -12,17 +12,17 @@ fn committed_offsets_are_those_that_there_are() {
             .with_committed_offset(offset)
             .with_error_code(code)
     };
-    let answer = |partitions| {
+    let response = |partitions| {
         let topic = OffsetFetchResponseTopic::default().with_name(topic_name("t")).with_partitions(partitions);
         OffsetFetchResponse::default().with_topics(vec![topic])
     };
     let known =
-        answer(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, code::UNKNOWN_TOPIC_OR_PARTITION)]);
+        response(vec![partition(0, 7, 0), partition(1, -1, 0), partition(2, 3, code::UNKNOWN_TOPIC_OR_PARTITION)]);
     assert_eq!(
         decode_committed(&known).unwrap(),
         HashMap::from([(TopicPartition::new("t", 0), OffsetAndMetadata::new(7))])
     );
-    let unstable = answer(vec![partition(0, 7, 0), partition(1, -1, 88)]);
+    let unstable = response(vec![partition(0, 7, 0), partition(1, -1, 88)]);
     assert_eq!(decode_committed(&unstable).unwrap_err(), 88);
     assert_eq!(decode_committed(&known.with_error_code(14)).unwrap_err(), 14);
 }
