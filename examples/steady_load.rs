@@ -16,11 +16,6 @@
     reason = "so does the checker, which is made for tests"
 )]
 
-#[path = "../tests/support/history.rs"]
-mod history;
-#[path = "../tests/support/problems.rs"]
-mod problems;
-
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,7 +24,7 @@ use ailurus::{
     Admin, Client, Compression, Config, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord, Result,
     StartOffset, TopicPartition,
 };
-use history::{Guarantee, History, RecordId, RecordStatus};
+use ailurus_test_support::history::{Guarantee, History, RecordId, RecordStatus};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};

@@ -1,12 +1,11 @@
 //! The memory cost of producing: no allocation per record, its bytes once before compression and once after.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::time::Duration;
 
 use ailurus::record::raw;
 use ailurus::{Client, Compression, ProducerRecord};
+use ailurus_test_support as support;
 use allocation_counter::measure;
 
 const LONG: Duration = Duration::from_secs(60);

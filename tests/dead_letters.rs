@@ -1,8 +1,6 @@
 //! Dead letters: what they keep, what they say, and that nothing is committed without them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -14,7 +12,7 @@ use ailurus::{
     Admin, Client, ConfigBuilder, ConsumerEvent, Headers, Message, ProducerRecord, Record, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;
-use support::TestBroker;
+use ailurus_test_support::{self as support, TestBroker};
 
 const PRODUCE: i16 = 0;
 const CREATE_TOPICS: i16 = 19;

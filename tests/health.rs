@@ -1,8 +1,6 @@
 //! Health: requests to brokers, and the state of stalled subscriptions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +11,7 @@ use ailurus::health::{Activity, Health, Status};
 use ailurus::processor::Batching;
 use ailurus::{Admin, ConfigBuilder, Message, Outcome, ProducerRecord, RedpandaService};
 use ailurus_broker::{Fault, RequestInfo};
+use ailurus_test_support as support;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 

@@ -1,8 +1,6 @@
 //! Counts of a registry after a client has produced, consumed, failed and closed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::collections::HashSet;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -10,6 +8,7 @@ use std::time::Duration;
 
 use ailurus::metrics::{Metrics, MetricsSnapshot, Observation, Registry};
 use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, ProducerRecord};
+use ailurus_test_support as support;
 use tokio::sync::watch;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -1,8 +1,6 @@
 //! The façade: events sent, handled and shown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use ailurus::{
     AnyEvent, Compression, ConsumerEvent, Envelope, ErrorKind, Event, EventMessage, Message, ProducerRecord,
     RedpandaService, Router, SendOptions, StartOffset, TopicPartition, TraceContext,
 };
+use ailurus_test_support as support;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 

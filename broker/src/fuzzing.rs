@@ -104,5 +104,4 @@ fn frame(shared: &Shared, api: u8, version: u8, body: &[u8]) -> Option<Bytes> {
 }
 
 #[cfg(test)]
-#[path = "fuzzing_tests.rs"]
 mod tests;

@@ -2,14 +2,11 @@
 #![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/collector.rs"]
-mod collector;
 mod support;
 
 use std::net::TcpListener;
 
-use collector::{Collector, check_attributes, text, traced};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use ailurus_test_support::collector::{Collector, SpanKind, check_attributes, text, traced};
 use support::Bed;
 
 #[test]

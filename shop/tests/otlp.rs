@@ -2,14 +2,11 @@
 #![cfg(feature = "otlp")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../cli/tests/support/collector.rs"]
-mod collector;
 mod support;
 
 use ailurus::{Headers, ProducerRecord};
-use collector::{Collector, check_attributes, text, traced};
+use ailurus_test_support::collector::{Collector, SpanKind, check_attributes, text, traced};
 use nix::sys::signal::Signal;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use support::{Bed, Process};
 
 #[test]

@@ -1,9 +1,6 @@
 //! The shop from end to end: publishers, broker, consumers, store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,7 +17,7 @@ use ailurus_shop::{
     Analytics, Inventory, Money, OrderEvents, OrderFact, Outcome, ProductEvents, Received, Store, Summary, Topics,
     UserEvents,
 };
-use support::TestBroker;
+use ailurus_test_support::{self as support, TestBroker};
 use tokio::sync::mpsc;
 
 const LONG: Duration = Duration::from_secs(60);

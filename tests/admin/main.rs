@@ -5,8 +5,6 @@ mod acls;
 mod cluster;
 mod groups;
 mod offline;
-#[path = "../support/mod.rs"]
-mod support;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -14,6 +12,7 @@ use std::time::Duration;
 
 use ailurus::health::Status;
 use ailurus::{Admin, Client, Config, ErrorKind, Health, ProducerRecord, StartOffset, TopicPartition};
+use ailurus_test_support as support;
 
 #[tokio::test]
 async fn a_topic_is_created_described_grown_and_deleted() {

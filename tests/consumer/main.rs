@@ -1,9 +1,6 @@
 //! Consumers: groups and rebalances, start offsets, ends of logs, faults.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod commits;
 mod cooperative;
 mod faults;
@@ -29,7 +26,7 @@ use ailurus::{
     OffsetAndMetadata, OffsetReset, ProducerRecord, Records, StartOffset, TopicPartition,
 };
 use ailurus_broker::Fault;
-use support::TestBroker;
+use ailurus_test_support::{self as support, TestBroker};
 use tokio::sync::{oneshot, watch};
 
 /// No test takes this long; one that does has failed.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
 
-use super::problems::Problems;
+use ailurus_test_support::problems::Problems;
 
 /// A member of the test.
 pub type MemberNumber = usize;

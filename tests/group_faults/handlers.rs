@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ailurus::processor::RebalanceListener;
 use ailurus::{Client, ConsumerConfig, HandlerOrdering, Message, ProcessorConfig, TopicPartition};
+use ailurus_test_support::faults::mix;
 use tokio::sync::mpsc;
 
 use super::checker::MemberNumber;
-use super::faults::mix;
 use super::member::{Command, Context, GROUP, TOPIC, numbers, until_joined};
 
 /// Reports assignments and losses.

@@ -7,15 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/faults.rs"]
-mod faults;
-#[path = "../support/problems.rs"]
-mod problems;
-#[path = "../support/seeds.rs"]
-mod seeds;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod checker;
 mod checker_tests;
 mod handlers;
@@ -25,11 +16,13 @@ mod run;
 
 use std::fmt;
 
+use ailurus_test_support as support;
+use ailurus_test_support::faults::FaultKind;
+use ailurus_test_support::problems::Problems;
+use ailurus_test_support::seeds::{self, FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 use checker::Problem;
 use plan::Plan;
-use problems::Problems;
 use run::Outcome;
-use seeds::{FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 
 #[test]
 fn group_keeps_its_guarantees_under_faults() {
@@ -82,7 +75,7 @@ impl seeds::Summary for Summary {
     }
 
     fn assert_coverage(&self, seeds: usize) {
-        for kind in faults::FaultKind::ALL {
+        for kind in FaultKind::ALL {
             assert!(self.counts.keys().any(|k| k.ends_with(&format!(": {kind:?}"))), "{kind:?} never fired");
         }
         for (_, name) in plan::APIS {

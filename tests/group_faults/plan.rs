@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use ailurus::{AssignorKind, GroupProtocol, HandlerOrdering};
 use ailurus_broker::Fault;
+use ailurus_test_support::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 use fastrand::Rng;
-
-use super::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 
 pub const FETCH: i16 = 1;
 pub const LIST_OFFSETS: i16 = 2;

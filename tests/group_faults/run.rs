@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ailurus::{Client, GroupProtocol, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig, RequestInfo, Versions};
+use ailurus_test_support::seeds::FaultCounts;
 use bytes::{Buf, Bytes};
 use fastrand::Rng;
 use kafka_protocol::messages::{ConsumerProtocolAssignment, OffsetCommitRequest, SyncGroupRequest};
@@ -19,7 +20,6 @@ use tokio::time::{Instant, timeout};
 use super::checker::{GroupChecker, Problem};
 use super::member::{self, Command, Context, GROUP, TOPIC};
 use super::plan::{self, APIS, Event, Plan};
-use super::seeds::FaultCounts;
 use super::support;
 
 /// Far longer than anything takes, even on a busy machine.

@@ -7,11 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/seeds.rs"]
-mod seeds;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod leaders;
 mod plan;
 mod run;
@@ -19,8 +14,8 @@ mod starting;
 
 use std::fmt;
 
+use ailurus_test_support::seeds::{self, FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 use plan::Plan;
-use seeds::{FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 
 #[test]
 fn every_role_recovers_from_an_outage_of_every_step() {

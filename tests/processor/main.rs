@@ -1,9 +1,6 @@
 //! Handlers: order, retry, dead letters, rebalances, shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod batches;
 mod dropped;
 mod listener;
@@ -21,7 +18,7 @@ use ailurus::{
     Admin, Client, ConfigBuilder, ConsumerEvent, ErrorKind, HandlerOrdering, Message, Outcome, ProducerRecord,
     StartOffset, Subscription, TopicPartition,
 };
-use support::TestBroker;
+use ailurus_test_support::{self as support, TestBroker};
 use tokio::sync::{Semaphore, watch};
 
 const LONG: Duration = Duration::from_secs(60);

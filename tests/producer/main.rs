@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod delivery;
 mod faults;
 mod idempotence;
@@ -18,7 +15,7 @@ use std::time::Duration;
 use ailurus::{
     Admin, Client, ConfigBuilder, ConsumerEvent, Producer, ProducerConfig, Record, StartOffset, TopicPartition,
 };
-use support::TestBroker;
+use ailurus_test_support::{self as support, TestBroker};
 
 /// More than any test needs, less than anyone wants to wait.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Tests of the history checker, on histories with planted problems.
 
-use super::history::{Guarantee, History, Problem, RecordId, RecordStatus, Report};
+use ailurus_test_support::history::{Guarantee, History, Problem, RecordId, RecordStatus, Report};
 
 const BOTH: [Guarantee; 2] = [Guarantee::AtLeastOnce, Guarantee::ExactlyOncePerPartition];
 

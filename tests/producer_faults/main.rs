@@ -7,27 +7,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/faults.rs"]
-mod faults;
-#[path = "../support/history.rs"]
-mod history;
-#[path = "../support/problems.rs"]
-mod problems;
-#[path = "../support/seeds.rs"]
-mod seeds;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod checker;
 mod plan;
 mod run;
 
 use std::fmt;
 
-use history::Guarantee;
+use ailurus_test_support as support;
+use ailurus_test_support::faults::FaultKind;
+use ailurus_test_support::history::Guarantee;
+use ailurus_test_support::seeds::{self, FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 use plan::Plan;
 use run::Outcome;
-use seeds::{FaultCounts, SeededTest, add_counts, format_counts, run_seeds};
 
 #[test]
 fn producer_keeps_its_guarantees_under_faults() {
@@ -77,7 +68,7 @@ impl seeds::Summary for Summary {
 
     fn assert_coverage(&self, seeds: usize) {
         let produce_faults = |kind: &str| self.counts.get(&format!("produce: {kind}")).copied().unwrap_or(0);
-        for kind in faults::FaultKind::ALL {
+        for kind in FaultKind::ALL {
             assert!(produce_faults(&format!("{kind:?}")) > 0, "{kind:?} never fired");
         }
         for kind in plan::PartialFault::ALL {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use ailurus_broker::Fault;
+use ailurus_test_support::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 use fastrand::Rng;
-
-use super::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 
 pub const PRODUCE: i16 = 0;
 pub const METADATA: i16 = 3;

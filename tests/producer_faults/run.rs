@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use ailurus::{Acknowledgement, Client, Compression, Config, Delivery, Error, Producer, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig};
+use ailurus_test_support::history::{Guarantee, History, RecordId, RecordStatus, Report};
+use ailurus_test_support::seeds::FaultCounts;
 use fastrand::Rng;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use super::history::{Guarantee, History, RecordId, RecordStatus, Report};
 use super::plan::{self, Ending, Event, Plan, Stream, Target};
-use super::seeds::FaultCounts;
 use super::support;
 
 /// Far longer than the delivery timeout.

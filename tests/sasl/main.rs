@@ -4,9 +4,6 @@
 //! `AILURUS_TEST_SASL_USER` (user:password) and unsecured tokens; `scripts/security` starts such a Kafka.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod failures;
 mod outages;
 mod renewal;
@@ -24,6 +21,7 @@ use ailurus::{
     SaslConfig, SecurityProtocol,
 };
 use ailurus_broker::{Broker, BrokerConfig, Fault, Sasl, SaslMechanism};
+use ailurus_test_support as support;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

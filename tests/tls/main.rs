@@ -2,9 +2,6 @@
 //! is always the embedded one; `scripts/security` does the like with Kafka.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/certs.rs"]
-mod certs;
-
 mod files;
 mod outages;
 mod refusals;
@@ -16,7 +13,7 @@ use ailurus::{
     Client, Compression, Config, ConfigBuilder, ConsumerEvent, Error, ProducerRecord, SecurityProtocol, TlsConfig,
 };
 use ailurus_broker::{Broker, BrokerConfig, TlsServer};
-use certs::{Authority, Issued};
+use ailurus_test_support::certs::{self, Authority, Issued};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -5,8 +5,6 @@
 
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod process;
-
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -15,7 +13,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use tempfile::TempDir;
 
-pub use process::{DEADLINE, Ended, Process, address_of, fetch, get, run, until};
+pub use ailurus_test_support::process::{DEADLINE, Ended, Process, address_of, fetch, get, run, until};
+use ailurus_test_support::refuse_remote;
 
 /// A broker, a working directory, and names that nobody else uses.
 pub struct Bed {
@@ -126,14 +125,4 @@ pub fn command(dir: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ailurus"));
     command.env_clear().current_dir(dir);
     command
-}
-
-/// Tests create and delete topics: only on this machine, unless that is meant.
-fn refuse_remote(brokers: &str) {
-    let local = |b: &str| ["127.", "localhost:", "[::1]:"].iter().any(|l| b.trim().starts_with(l));
-    let allowed = std::env::var("AILURUS_TEST_ALLOW_REMOTE").as_deref() == Ok("1");
-    assert!(
-        allowed || brokers.split(',').all(local),
-        "AILURUS_TEST_BROKERS={brokers} is not on loopback: set AILURUS_TEST_ALLOW_REMOTE=1 if that is meant"
-    );
 }

@@ -2,18 +2,15 @@
 
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../../cli/tests/support/process.rs"]
-mod process;
-
 use std::process::Command;
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Config, ErrorKind, Producer, ProducerRecord, StartOffset, TopicPartition};
-use ailurus_broker::{Broker, BrokerConfig, Versions};
+use ailurus_broker::{Broker, BrokerConfig};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-pub use process::{DEADLINE, Process, address_of, fetch, get, until};
+pub use ailurus_test_support::process::{DEADLINE, Process, address_of, fetch, get, until};
 
 /// A broker, a client of it, and a working directory.
 pub struct Bed {
@@ -29,11 +26,7 @@ impl Bed {
     }
 
     pub fn with(config: BrokerConfig) -> Self {
-        let versions = match std::env::var("AILURUS_TEST_EMBEDDED").as_deref() {
-            Ok("redpanda-26.2") => Versions::redpanda_26_2(),
-            Ok("kafka") => Versions::kafka(),
-            _ => Versions::redpanda_24_3(),
-        };
+        let versions = ailurus_test_support::embedded_versions();
         let runtime = Runtime::new().unwrap();
         let broker = runtime.block_on(Broker::start(config.versions(versions))).unwrap();
         let in_runtime = runtime.enter();

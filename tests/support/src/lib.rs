@@ -1,14 +1,22 @@
-//! The broker that black-box tests run against.
+//! The broker that black-box tests run against, and what the tests of several members share.
 //!
 //! With `AILURUS_TEST_BROKERS` set it is a real one, which must be on loopback unless
 //! `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each [`broker`] is an embedded one, with the versions
 //! of `AILURUS_TEST_EMBEDDED`: `redpanda-24.3` (the default), `redpanda-26.2` or `kafka`.
 //! `scripts/test` runs the presets of Redpanda. No `REDPANDA_*` variable and no `.env` is read.
-//!
-//! Another workspace member uses it with `#[path = "../../tests/support/mod.rs"] mod support;`.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(missing_docs, missing_debug_implementations, reason = "only tests use it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+pub mod certs;
+#[cfg(feature = "collector")]
+pub mod collector;
+pub mod faults;
+pub mod history;
+pub mod problems;
+#[cfg(unix)]
+pub mod process;
+pub mod seeds;
 
 use std::env;
 use std::net::IpAddr;
@@ -148,7 +156,8 @@ pub fn embedded_versions() -> Versions {
     }
 }
 
-fn refuse_remote(bootstrap: &str) {
+/// Panics if a broker is not on loopback, unless `AILURUS_TEST_ALLOW_REMOTE=1`.
+pub fn refuse_remote(bootstrap: &str) {
     if env::var("AILURUS_TEST_ALLOW_REMOTE").as_deref() == Ok("1") {
         return;
     }

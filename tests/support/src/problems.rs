@@ -18,12 +18,10 @@ impl<P: Copy + Ord + Debug> Problems<P> {
     }
 
     /// Removes a kind of problem; returns how many there were.
-    #[allow(dead_code, reason = "each program uses a part")]
     pub fn remove(&mut self, problem: P) -> usize {
         self.0.remove(&problem).map_or(0, |found| found.len())
     }
 
-    #[allow(dead_code, reason = "each program uses a part")]
     pub fn add_all(&mut self, other: Self) {
         other.0.into_iter().for_each(|(problem, found)| self.0.entry(problem).or_default().extend(found));
     }

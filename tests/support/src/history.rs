@@ -11,14 +11,12 @@
 //! history.check(Guarantee::ExactlyOncePerPartition).assert_clean();
 //! ```
 
-#![allow(dead_code, reason = "each program uses a part")]
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use ailurus::{Acknowledgement, Error};
 
-use super::problems::Problems;
+use crate::problems::Problems;
 
 /// Identifies a record. Streams are independent; the records of a stream are sent by sequence, from
 /// any number on.

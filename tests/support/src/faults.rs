@@ -1,7 +1,5 @@
 //! Faults drawn from a seed.
 
-#![allow(dead_code, reason = "each program uses a part")]
-
 use std::time::Duration;
 
 use ailurus_broker::Fault;

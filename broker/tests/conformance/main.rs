@@ -6,10 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "conformance/administration.rs"]
 mod administration;
-#[path = "conformance/consumer_protocol.rs"]
 mod consumer_protocol;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;

@@ -3,9 +3,6 @@
 //! Its cryptography is RustCrypto's, which the client uses only on CPUs without support for the
 //! other: an error in one is not hidden by the same error in the other.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
