@@ -11,6 +11,10 @@
 //! A call whose caller waits for the response uses [`Error::is_retriable`] instead: there a
 //! rejection is final.
 //!
+//! Error codes of a group request are decided first by the group's protocol, which calls
+//! [`is_final_code`] for the rest: see `on_failure` in `consumer/group/protocol`. Codes of produced
+//! batches are in `producer/verdict`.
+//!
 //! docs/delivery-guarantees.md has the same as a table.
 
 mod outage;

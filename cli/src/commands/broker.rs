@@ -11,7 +11,7 @@ use crate::signals::Shutdown;
 /// Run an in-memory broker for local development.
 ///
 /// It speaks the Kafka protocol over TCP, without TLS or authentication. All data is in memory and lost when it ends, with
-/// SIGINT or SIGTERM. Topics are created when they are first produced to.
+/// SIGINT or SIGTERM. A topic that does not exist is created for clients that allow auto-creation.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Clients connect to the address that the broker advertises. Where it listens on every interface, that
@@ -19,7 +19,7 @@ is 127.0.0.1, unless --advertise names another.
 
 Examples:
   ailurus broker --listen 127.0.0.1:9092 &
-  echo hello | ailurus produce greetings --brokers 127.0.0.1:9092
+  echo hello | ailurus produce greetings --create --brokers 127.0.0.1:9092
   ailurus broker --listen 0.0.0.0:9092 --advertise broker.test      # for clients on other machines")]
 pub struct Broker {
     /// Address of the first node; further nodes take the next ports. Port 0 takes free ones.

@@ -207,7 +207,8 @@ impl FetchPlanner {
         new
     }
 
-    /// Plans the next step for a broker. Partitions in it count as in flight until their response
+    /// Plans the next step for a broker; which partitions a fetch names is decided by
+    /// [`plan_fetch`](Self::plan_fetch). Partitions in it count as in flight until their response
     /// or [`clear_in_flight`](Self::clear_in_flight).
     pub(crate) fn plan(&mut self, broker: i32, now: Instant) -> Plan {
         let (mut is_source, mut seeks, mut validations) = (false, Vec::new(), Vec::new());
@@ -245,7 +246,9 @@ impl FetchPlanner {
         self.plan_fetch(broker, now)
     }
 
-    /// Moves a position. Responses in flight are ignored, see [`is_current`](Self::is_current).
+    /// Moves a position. Responses in flight are ignored: on arrival by
+    /// [`current_request`](Self::current_request), and by [`is_current`](Self::is_current) if they
+    /// are being decoded.
     pub(crate) fn seek(&mut self, lease: &Lease, to: StartOffset) {
         if let Some(state) = self.state(lease) {
             state.move_to(Position::start_at(to), None);

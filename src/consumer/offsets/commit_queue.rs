@@ -1,5 +1,5 @@
 //! Offsets to commit, the newest of each partition, and the callers that wait for them; without
-//! I/O.
+//! I/O. When they are sent, and what is retried, is decided by [`Commits`](super::commits::Commits).
 //!
 //! Adding a commit touches only its own partitions, whatever else is pending: single records of
 //! thousands of partitions may be committed each on its own.
