@@ -284,11 +284,11 @@ impl RedpandaService {
     }
 
     /// Joins `group` (`None` is [`Config::group_id`]), reads `topics` and calls `handler` with each
-    /// record, like [`Processor::subscribe`]. The subscription is part of [`health`](Self::health)
-    /// while its handle lives.
+    /// record, like [`Processor::subscribe`](crate::Processor::subscribe). The subscription is part
+    /// of [`health`](Self::health) while its handle lives.
     ///
     /// # Errors
-    /// The errors of [`Processor::subscribe`].
+    /// The errors of [`Processor::subscribe`](crate::Processor::subscribe).
     pub async fn subscribe<A>(
         &self,
         topics: impl IntoIterator<Item: Into<String>>,
@@ -302,7 +302,7 @@ impl RedpandaService {
     /// of the result.
     ///
     /// Includes everything on the service's client: subscriptions of this service and of
-    /// [`Processor`], and group consumers
+    /// [`Processor`](crate::Processor), and group consumers
     /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), until they are closed
     /// or dropped. One that ended with an error makes the status
     /// [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.

@@ -2,7 +2,7 @@
 //!
 //! | request | response |
 //! |---|---|
-//! | `GET /` | the [page](crate::page) for people |
+//! | `GET /` | the [page] for people |
 //! | `GET /health/live` | 200 while the process runs |
 //! | `GET /health/ready` | 200, or 503 with the reasons |
 //! | `GET /health/redpanda` | the [`Report`] as JSON; 503 while its status is `unhealthy` |

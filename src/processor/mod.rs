@@ -1,7 +1,7 @@
 //! The handler runtime on top of a consumer: a worker per partition, retries, dead letters,
 //! commits, draining.
 //!
-//! Records are handled in the order of [`HandlerOrdering`](crate::HandlerOrdering), and
+//! Records are handled in the order of [`HandlerOrdering`], and
 //! concurrently beyond it. A failed record is retried after a backoff; only records that must
 //! follow it are blocked meanwhile. An offset is committed when all records up to it are completed:
 //! the handler succeeded, or the dead letter is acknowledged. Offsets completed above it are
