@@ -49,10 +49,13 @@
 //!
 //! | feature | |
 //! |---|---|
+//! | `processor` (default) | [`Processor`], [`RedpandaService`] and [`Health`]; includes `admin` and `events` |
+//! | `admin` | [`Admin`] |
+//! | `events` | [`Event`] and its envelope, JSON values |
 //! | `tls` | [TLS](SecurityProtocol::Ssl) by rustls, with cryptography that compiles no C; needs Rust 1.89 on x86-64 and aarch64 |
 //! | `tls-ring` | TLS by rustls on ring, which compiles C; takes precedence over `tls` |
 //!
-//! None is on by default.
+//! [`Producer`] and [`Consumer`] need none of them: a program that only produces builds with `default-features = false`.
 //!
 //! # Errors
 //!
@@ -66,7 +69,10 @@
 //! ([`AnyEvent`]), [`tower_service`] (services as [`Handler`]s) and [`tracing`] (spans in [`trace`]).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// What only some features use is not marked item by item.
+#![cfg_attr(not(feature = "processor"), allow(dead_code, unused_imports))]
 
+#[cfg(feature = "admin")]
 pub mod admin;
 mod assignor;
 pub mod cluster;
@@ -74,19 +80,23 @@ mod code;
 pub mod config;
 pub mod consumer;
 mod error;
+#[cfg(feature = "events")]
 pub mod event;
 mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "processor")]
 pub mod health;
 mod lock;
 pub mod metrics;
 pub mod net;
 mod partitioner;
+#[cfg(feature = "processor")]
 pub mod processor;
 pub mod producer;
 pub mod record;
+#[cfg(feature = "processor")]
 pub mod service;
 pub mod signal;
 mod text;
@@ -94,8 +104,12 @@ pub mod trace;
 mod wire;
 
 #[doc(no_inline)]
-pub use {bytes, chrono, serde_json, tower_service, tracing};
+pub use {bytes, chrono, serde_json, tracing};
+#[cfg(feature = "processor")]
+#[doc(no_inline)]
+pub use tower_service;
 
+#[cfg(feature = "admin")]
 pub use admin::Admin;
 pub use cluster::Client;
 pub use config::{
@@ -109,11 +123,15 @@ pub use consumer::{
     ReaderBuilder, Records, Revocation, StartOffset,
 };
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "events")]
 pub use event::{AnyEvent, Envelope, Event};
+#[cfg(feature = "processor")]
 pub use health::Health;
+#[cfg(feature = "processor")]
 pub use processor::{Handler, Outcome, Processor, Router, Subscription, Unfinished};
 pub use producer::{Acknowledgement, Delivery, Producer, ProducerBuilder, ProducerRecord};
 pub use record::{Headers, Record, TopicPartition};
+#[cfg(feature = "processor")]
 pub use service::{EventMessage, RedpandaService, SendOptions};
 pub use trace::TraceContext;
 
