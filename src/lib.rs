@@ -103,11 +103,11 @@ mod text;
 pub mod trace;
 mod wire;
 
-#[doc(no_inline)]
-pub use {bytes, chrono, serde_json, tracing};
 #[cfg(feature = "processor")]
 #[doc(no_inline)]
 pub use tower_service;
+#[doc(no_inline)]
+pub use {bytes, chrono, serde_json, tracing};
 
 #[cfg(feature = "admin")]
 pub use admin::Admin;
