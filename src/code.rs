@@ -1,5 +1,5 @@
 //! Error codes of brokers that this library handles, under Kafka's names. `error::kind_of` maps
-//! them to kinds of errors; `failure::is_final_code` decides whether one is final or an outage.
+//! them to kinds of errors; `failure::is_fatal_code` decides whether one is fatal or an outage.
 
 /// The broker does not know what went wrong.
 pub(crate) const UNKNOWN_SERVER_ERROR: i16 = -1;

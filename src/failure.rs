@@ -12,7 +12,7 @@
 //! rejection is final.
 //!
 //! Error codes of a group request are decided first by the group's protocol, which calls
-//! [`is_final_code`] for the rest: see `on_failure` in `consumer/group/protocol`. Codes of produced
+//! [`is_fatal_code`] for the rest: see `on_failure` in `consumer/group/protocol`. Codes of produced
 //! batches are in `producer/verdict`.
 //!
 //! docs/delivery-guarantees.md has the same as a table.
@@ -25,11 +25,11 @@ use crate::code;
 use crate::error::{Error, ErrorKind};
 
 /// Returns whether a retry can't help.
-pub(crate) fn is_final(e: &Error) -> bool {
+pub(crate) fn is_fatal(e: &Error) -> bool {
     match e.kind() {
         // An outage, if a login succeeded before or the token source is unavailable.
         ErrorKind::Config | ErrorKind::Authentication | ErrorKind::Unsupported => !e.is_transient(),
-        ErrorKind::Broker(code) => is_final_code(code),
+        ErrorKind::Broker(code) => is_fatal_code(code),
         ErrorKind::Connect
         | ErrorKind::Disconnected
         | ErrorKind::Timeout
@@ -52,7 +52,7 @@ pub(crate) fn is_final(e: &Error) -> bool {
 /// Returns whether a start or a send fails at once with this error: it is final, or the topic does
 /// not exist or is not authorized.
 pub(crate) fn fails_fast(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_final(e)
+    matches!(e.kind(), ErrorKind::UnknownTopic | ErrorKind::Authorization) || is_fatal(e)
 }
 
 /// Returns whether a broker rejects the same request with this code for good. Codes that depend on
@@ -60,7 +60,7 @@ pub(crate) fn fails_fast(e: &Error) -> bool {
 /// that state handles them.
 ///
 /// Unknown codes and UNKNOWN_SERVER_ERROR are outages.
-pub(crate) fn is_final_code(code: i16) -> bool {
+pub(crate) fn is_fatal_code(code: i16) -> bool {
     matches!(
         code,
         code::INVALID_FETCH_SIZE
@@ -111,13 +111,13 @@ mod tests {
     #[test]
     fn unknown_failures_are_retried() {
         for code in [-1, 6, 7, 14, 15, 16, 29, 30, 31, 56, 78, 89, 999] {
-            assert!(!is_final(&Error::broker(code, "x")), "{code}");
+            assert!(!is_fatal(&Error::broker(code, "x")), "{code}");
         }
         for code in [24, 26, 35, 42, 87, 112] {
-            assert!(is_final(&Error::broker(code, "x")), "{code}");
+            assert!(is_fatal(&Error::broker(code, "x")), "{code}");
         }
         for kind in [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Corrupt] {
-            assert!(!is_final(&Error::new(kind, "x")), "{kind:?}");
+            assert!(!is_fatal(&Error::new(kind, "x")), "{kind:?}");
         }
     }
 
@@ -125,9 +125,9 @@ mod tests {
     fn a_rejected_login_is_final_until_one_succeeded() {
         for kind in [ErrorKind::Authentication, ErrorKind::Config, ErrorKind::Unsupported] {
             let e = Error::new(kind, "x");
-            assert!(is_final(&e), "{kind:?}");
+            assert!(is_fatal(&e), "{kind:?}");
             let later = e.into_transient().context("finding the coordinator");
-            assert!(!is_final(&later) && later.is_retriable() && later.kind() == kind, "{kind:?}");
+            assert!(!is_fatal(&later) && later.is_retriable() && later.kind() == kind, "{kind:?}");
         }
     }
 }

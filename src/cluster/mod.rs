@@ -40,7 +40,7 @@ use topic_lookup::LookupRequest;
 use crate::code;
 use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::{Outage, is_final};
+use crate::failure::{Outage, is_fatal};
 use crate::lock::Lock;
 use crate::wire::{Connection, Connector};
 
@@ -427,7 +427,7 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
                     cluster.config.metrics.failed("metadata", e.kind());
                     // Retried after the backoff below. A final error is retried when the metadata
                     // is next needed.
-                    if !is_final(&e) {
+                    if !is_fatal(&e) {
                         cluster.stale.notify_one();
                     }
                 }

@@ -17,13 +17,13 @@ use tokio::time::Instant;
 use super::{Cluster, broker_address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
-use crate::failure::is_final;
+use crate::failure::is_fatal;
 use crate::wire::{Api, Connection, SUPPORTED_APIS, api_versions_request};
 
 /// Returns whether a request fails in the same way with every broker. A rejected login is not among
 /// these: a broker that restarts may reject one that others accept.
 fn is_client_side(e: &Error) -> bool {
-    is_final(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
+    is_fatal(e) || e.is_token_source_outage() || e.kind() == ErrorKind::Corrupt
 }
 
 /// Returns the kind of the errors, if all have the same.

@@ -10,7 +10,7 @@ use super::partition::ProducerIdAndEpoch;
 use super::shared::ProducerShared;
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::{Outage, is_final};
+use crate::failure::{Outage, is_fatal};
 
 /// Time for which a transient error code is logged without a warning: a coordinator on a fresh
 /// cluster returns one while it loads.
@@ -79,7 +79,7 @@ async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpo
         .with_producer_epoch(-1);
     let timeout = shared.client.config().request_timeout;
     let response = shared.cluster().request_any(request, timeout).await.map_err(|e| {
-        let transient = !is_final(&e);
+        let transient = !is_fatal(&e);
         (e.context("requesting a producer id"), transient)
     })?;
     match response.error_code {

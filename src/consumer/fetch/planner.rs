@@ -22,7 +22,7 @@ use crate::consumer::event::{StartOffset, start};
 use crate::consumer::lease::Lease;
 use crate::consumer::memory::{Budget, Charge, RecordMemory};
 use crate::error::{Error, ErrorKind, code_name, kind_of};
-use crate::failure::is_final_code;
+use crate::failure::is_fatal_code;
 use crate::record::TopicPartition;
 
 /// A partition in a request.
@@ -458,7 +458,7 @@ impl FetchPlanner {
         state.retry_at = Some(now + state.backoff.next());
         // Reported is what needs action, and corruption, since it is not skipped.
         let needs_report =
-            code == code::CORRUPT_MESSAGE || is_final_code(code) || kind_of(code) == ErrorKind::Authorization;
+            code == code::CORRUPT_MESSAGE || is_fatal_code(code) || kind_of(code) == ErrorKind::Authorization;
         tracing::debug!(partition = %lease, error = code_name(code), "{doing} a partition failed; it is retried");
         FetchError {
             refresh: !needs_report,

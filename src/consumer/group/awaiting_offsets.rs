@@ -14,7 +14,7 @@ use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::consumer::lease::{Lease, Leases};
 use crate::consumer::offsets::requests::{committed_request, decode_committed};
 use crate::error::{Error, ErrorKind};
-use crate::failure::{Outage, is_final, is_final_code};
+use crate::failure::{Outage, is_fatal, is_fatal_code};
 use crate::record::TopicPartition;
 use crate::wire::Connection;
 
@@ -112,7 +112,7 @@ impl AwaitingOffsets {
             RequestFailure::Code(code) => (Error::broker(code, what), Some(code)),
             RequestFailure::Connection(e) => (e.context(what), None),
         };
-        if is_final(&e) || code.is_some_and(is_final_code) {
+        if is_fatal(&e) || code.is_some_and(is_fatal_code) {
             return StartOffsets::Fatal(e);
         }
         if let Some(lasted) = self.outage.record_failure_with_grace(now, &e, COORDINATOR_MOVE_GRACE) {

@@ -12,7 +12,7 @@ use super::requests::RequestFailure;
 use super::session::{InFlight, LEAVE_TIMEOUT, Phase, Session};
 use crate::code;
 use crate::error::{Error, is_retriable_code};
-use crate::failure::{is_final, is_final_code};
+use crate::failure::{is_fatal, is_fatal_code};
 use crate::record::TopicPartition;
 
 /// A group protocol: the parts in which a classic member and one of KIP-848 differ, and the
@@ -221,7 +221,7 @@ pub(crate) trait Protocol: Debug + Send {
         }
         // A member that leaves for good takes a refusal as the response.
         let is_response = s.closing && code.is_some_and(|code| !is_retriable_code(code));
-        if is_response || is_final(&e) || code.is_some_and(is_final_code) {
+        if is_response || is_fatal(&e) || code.is_some_and(is_fatal_code) {
             return self.stop(Err(e));
         }
         if let Some(lasted) = s.outage.record_failure(now, &e) {

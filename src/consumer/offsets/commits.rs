@@ -13,7 +13,7 @@ use crate::cluster::offset_commit::{CommitCodes, PartitionOffset};
 use crate::code;
 use crate::consumer::lease::Lease;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
-use crate::failure::is_final;
+use crate::failure::is_fatal;
 use crate::lock::Lock;
 use crate::record::TopicPartition;
 use crate::text;
@@ -161,7 +161,7 @@ impl Commits {
         let mut sent = std::mem::take(&mut self.in_flight);
         let mut concern = None;
         match &outcome {
-            Err(e) if is_final(e) => fail_all(std::mem::take(&mut sent), e),
+            Err(e) if is_fatal(e) => fail_all(std::mem::take(&mut sent), e),
             Err(_) => {}
             Ok(codes) => {
                 let code = |lease: &Lease| codes.get(&lease.partition).copied().filter(|code| *code != 0);

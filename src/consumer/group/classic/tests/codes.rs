@@ -1,7 +1,7 @@
 //! Every error code in every state.
 
 use super::*;
-use crate::failure::{is_final, is_final_code};
+use crate::failure::{is_fatal, is_fatal_code};
 
 /// Codes that the protocol's guide calls retriable: a member that leaves for good retries after
 /// these alone.
@@ -211,9 +211,9 @@ fn every_code_in_every_state() {
             (state.respond)(&mut t, code);
             let own = state.own.iter().find(|(c, _)| *c == code).map(|(_, what)| *what);
             // The search for the coordinator returns an error without its code.
-            let by_code = state.name != "finding" && is_final_code(code);
-            let is_final = by_code || is_final(&Error::broker(code, state.name));
-            let is_transient = if state.name == "leaving" { RETRIABLE.contains(&code) } else { !is_final };
+            let by_code = state.name != "finding" && is_fatal_code(code);
+            let is_fatal = by_code || is_fatal(&Error::broker(code, state.name));
+            let is_transient = if state.name == "leaving" { RETRIABLE.contains(&code) } else { !is_fatal };
             let wanted = own.unwrap_or(if is_transient { again } else { "fail" });
             let next = next_action(&mut t);
             assert_eq!(next, wanted, "code {code} while {}", state.name);
