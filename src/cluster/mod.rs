@@ -420,6 +420,8 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
                         tracing::warn!("metadata can be refreshed again, after {lasted}");
                     }
                 }
+                // The client is being closed while the refresh is in flight: not an outage.
+                Err(e) if e.is_closed() => return,
                 Err(e) => {
                     if let Some(lasted) = outage.record_failure(Instant::now().into_std(), &e) {
                         tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is retried");
