@@ -200,7 +200,7 @@ async fn a_truncated_log_is_read_from_the_divergence() {
             assert_eq!(seen, (1000..1100).collect::<Vec<_>>(), "not one is missed, and none comes again");
             let e = soon(strict.recv()).await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::OffsetOutOfRange);
-            let text = format!("from offset {cut} on, after it was read up to offset 100");
+            let text = format!("was truncated to offset {cut} and written again, after it was read up to offset 100");
             assert!(e.to_string().contains(&text), "{e}");
         }
         consumer.close().await.unwrap();
