@@ -60,6 +60,10 @@ impl Batching {
 /// let each = vec![Outcome::Done, Outcome::retry("no")].into_outcomes(2);
 /// assert!(matches!(each[0], Outcome::Done));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a batch handler can't return `{Self}`",
+    note = "it returns `()`, `Result<(), E>` or `Outcome` for all records, or a `Vec` with one of them per record"
+)]
 pub trait IntoOutcomes: sealed::IntoOutcomes {
     /// Returns the outcomes of `count` records.
     fn into_outcomes(self, count: usize) -> Vec<Outcome>;
@@ -131,6 +135,10 @@ impl StdError for SharedError {
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler of batches",
+    note = "a batch handler is an async function or closure of a `Vec<Message>`, or of a `Vec` of another argument of handlers; it returns what a handler returns, for all records, or a `Vec` with one per record"
+)]
 pub trait BatchHandler<A>: sealed::BatchHandler<A> + Send + Sync + 'static {
     /// Starts an attempt; its result has an outcome for each message.
     fn call(&self, messages: Vec<Message>) -> BoxFuture<'static, Vec<Outcome>>;

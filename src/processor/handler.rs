@@ -108,6 +108,10 @@ impl fmt::Display for Outcome {
 /// assert!(matches!(Ok::<_, std::io::Error>(()).into_outcome(), Outcome::Done));
 /// assert!(matches!(Err::<(), _>("no").into_outcome(), Outcome::Retry { after: None, .. }));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`",
+    note = "it returns `()`, `Result<(), E>` with an error that can be boxed, or `Outcome`"
+)]
 pub trait IntoOutcome: sealed::IntoOutcome {
     /// Returns the outcome.
     fn into_outcome(self) -> Outcome;
@@ -166,6 +170,10 @@ fn is_undecodable(error: &(dyn std::error::Error + 'static)) -> bool {
 /// }
 /// # fn check(p: ailurus::Processor) { drop(p.subscribe(["lines"], handle)); }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an argument of a handler",
+    note = "arguments are `Message`, `Envelope<E>` and `AnyEvent` of events, `Json<T>` of other records, and types that implement `FromMessage`"
+)]
 pub trait FromMessage: Sized {
     /// Decodes the argument.
     ///
@@ -256,6 +264,11 @@ impl FromMessage for AnyEvent {
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler of records",
+    note = "a handler is an async function or closure of one argument that implements `FromMessage` (`Message`, `Envelope<E>`, `Json<T>`, …), or of that and the `Message`; it returns `()`, `Result<(), E>` or `Outcome`",
+    note = "the parameters of a closure need their types: `|event: Envelope<OrderPaid>| async move {{ … }}`"
+)]
 pub trait Handler<A>: sealed::Handler<A> + Send + Sync + 'static {
     /// Starts an attempt. The future is dropped at an await point when the partition is lost or the
     /// attempt timed out.
