@@ -340,7 +340,10 @@ pub(super) type HandlerFn = dyn Fn(Message) -> BoxFuture<'static, Outcome> + Sen
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::record::{Headers, Record};
 
     #[test]
     fn decoding_errors_are_not_retried_whatever_wraps_them() {
@@ -351,5 +354,37 @@ mod tests {
         let other = Error::new(ErrorKind::Io, "the disk is full");
         assert!(matches!(Err::<(), _>(other).into_outcome(), Outcome::Retry { after: None, .. }));
         assert!(matches!(Ok::<_, Error>(Outcome::stop("x")).into_outcome(), Outcome::Stop { .. }));
+    }
+
+    fn message(value: Option<&'static [u8]>) -> Message {
+        let record = Record {
+            offset: 7,
+            timestamp: 0,
+            key: None,
+            value: value.map(Bytes::from_static),
+            headers: Headers::default(),
+        };
+        Message::new("orders".into(), 3, record)
+    }
+
+    async fn handle(Json(numbers): Json<Vec<u32>>) -> Result<(), String> {
+        if numbers == [1, 2] { Ok(()) } else { Err(format!("{numbers:?}")) }
+    }
+
+    #[tokio::test]
+    async fn json_is_decoded_and_other_bytes_become_dead_letters() {
+        assert!(matches!(Handler::call(&handle, message(Some(b"[1, 2]"))).await, Outcome::Done));
+        assert!(matches!(Handler::call(&handle, message(Some(b"[3]"))).await, Outcome::Retry { .. }));
+        for bad in [Some(&b"{"[..]), Some(b"[\"1\"]"), None] {
+            let Outcome::DeadLetter { error } = Handler::call(&handle, message(bad)).await else { panic!("{bad:?}") };
+            assert!(error.to_string().starts_with("orders/3@7: the value is not the expected JSON"), "{error}");
+        }
+    }
+
+    #[test]
+    fn text_is_utf_8() {
+        assert_eq!(message(Some("größe".as_bytes())).text().unwrap(), Some("größe"));
+        assert_eq!(message(None).text().unwrap(), None);
+        assert_eq!(message(Some(b"\xff")).text().unwrap_err().kind(), ErrorKind::Event);
     }
 }
