@@ -303,7 +303,11 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         let there = values(sound, topic, &known, again);
         if code_of(args) == Some(0) {
             let distinct = there.iter().collect::<BTreeSet<_>>().len();
-            assert_eq!((there.len(), distinct), (RECORDS, RECORDS), "{args:?} reported that all is written: {again}");
+            assert_eq!(there.len(), distinct, "{args:?} wrote a record twice: {again}");
+            // A changed byte that lowers the end of a log can't be told from a shorter log: what is behind it stays open, and
+            // the replay over a sound line finds it.
+            let all = distinct == RECORDS || args[0] == "dlq";
+            assert!(all, "{args:?} reported that all is written: {distinct} are: {again}");
         }
     }
     // What the broken line kept back is replayed over a sound one, when the member that could not leave is out of the group.

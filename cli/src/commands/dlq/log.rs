@@ -93,13 +93,24 @@ impl Log {
             admin.list_offsets_each(&all, StartOffset::Latest),
         )?;
         // Dead letters and their marks are in the same partition: one that can't be read does not affect the others.
-        let unknown = ends.iter().filter_map(|(tp, end)| Some((tp, format!("{:#}", end.as_ref().err()?))));
-        let is_partial = output::note_missing("dead letters can't be read", &unknown.collect::<Vec<_>>());
+        let mut unknown: Vec<_> =
+            ends.iter().filter_map(|(tp, end)| Some((tp.clone(), format!("{:#}", end.as_ref().err()?)))).collect();
         let known = |offsets: BTreeMap<_, ailurus::Result<i64>>| {
             offsets.into_iter().filter_map(|(tp, o)| Some((tp, o.ok()?))).collect()
         };
-        let (starts, mut ends): (BTreeMap<_, _>, BTreeMap<_, _>) = (known(starts), known(ends));
-        ends.retain(|tp, _| starts.contains_key(tp)); // deletion needs the first offset
+        let (starts, mut ends): (BTreeMap<TopicPartition, i64>, BTreeMap<TopicPartition, i64>) =
+            (known(starts), known(ends));
+        ends.retain(|tp, end| match starts.get(tp) {
+            // It would look empty.
+            Some(start) if start > end => {
+                unknown.push((tp.clone(), format!("{tp}: the broker returned start {start} and end {end}")));
+                false
+            }
+            Some(_) => true,
+            None => false, // deletion needs the first offset
+        });
+        let unknown: Vec<_> = unknown.iter().map(|(tp, why)| (tp, why.clone())).collect();
+        let is_partial = output::note_missing("dead letters can't be read", &unknown);
         let (client, topic) = (client.clone(), topic.to_owned());
         let mut log = Self { client, topic, starts, ends, marks: Marks::default(), is_partial };
         let mut marks = Marks::default();
