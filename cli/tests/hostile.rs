@@ -304,7 +304,7 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         if code_of(args) == Some(0) {
             let distinct = there.iter().collect::<BTreeSet<_>>().len();
             assert_eq!(there.len(), distinct, "{args:?} wrote a record twice: {again}");
-            // A changed byte that lowers the end of a log can't be told from a shorter log: what is behind it stays open, and
+            // A changed byte that lowers the end of a log looks like a shorter log: what is behind it stays open, and
             // the replay over a sound line finds it.
             let all = distinct == RECORDS || args[0] == "dlq";
             assert!(all, "{args:?} reported that all is written: {distinct} are: {again}");
