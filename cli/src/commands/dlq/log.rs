@@ -109,7 +109,6 @@ impl Log {
             Some(_) => true,
             None => false, // deletion needs the first offset
         });
-        let unknown: Vec<_> = unknown.iter().map(|(tp, why)| (tp, why.clone())).collect();
         let is_partial = output::note_missing("dead letters can't be read", &unknown);
         let (client, topic) = (client.clone(), topic.to_owned());
         let mut log = Self { client, topic, starts, ends, marks: Marks::default(), is_partial };
