@@ -5,12 +5,13 @@
 
 #![allow(missing_docs, clippy::print_stdout)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::Compression;
 use ailurus::producer::murmur2;
 use ailurus::record::raw;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 const RECORDS: usize = 200_000;
 const PARTITIONS: i32 = 3;

@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
     let producer = client.producer().start()?;
     for n in 0..100 {
-        producer.send(ProducerRecord::to("orders").value(&n.to_string())).await?.await?;
+        producer.send(ProducerRecord::to("orders").value(n.to_string())).await?.await?;
     }
 
     let mut consumer = client.consumer("billing").subscribe(["orders"]).await?;

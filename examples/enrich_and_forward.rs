@@ -15,9 +15,9 @@ use ailurus_broker::{Broker, BrokerConfig};
 async fn forward(producer: Producer, message: Message) -> Result<(), Error> {
     let id = format!("{}-{}-{}", message.topic, message.partition, message.offset);
     let headers = Headers::new().with("ce_id", &id); // the same each time
-    let key = message.key.unwrap_or_default();
     let value = [message.value.as_deref().unwrap_or_default(), b", checked"].concat();
-    let record = ProducerRecord::to("checked-orders").key(&key).value(&value).headers(&headers);
+    let mut record = ProducerRecord::to("checked-orders").value(value).headers(headers);
+    record.key = message.key.map(Into::into);
     producer.send(record).await?.await.map(drop)
 }
 
@@ -29,8 +29,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
     let producer = client.producer().start()?;
     for n in 0..100 {
-        let key = format!("o-{n}");
-        drop(producer.send(ProducerRecord::to("orders").key(&key).value("order")).await?); // flushed by `close`
+        let record = ProducerRecord::to("orders").key(format!("o-{n}")).value("order");
+        drop(producer.send(record).await?); // flushed by `close`
     }
 
     let output = producer.clone();

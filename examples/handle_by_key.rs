@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let producer = client.producer().start()?;
     for n in 0..100 {
         let key = format!("order-{}", n % 20);
-        drop(producer.send(ProducerRecord::to("orders").key(&key).value(&n.to_string())).await?); // flushed by `close`
+        drop(producer.send(ProducerRecord::to("orders").key(&key).value(n.to_string())).await?); // flushed by `close`
     }
 
     let (done, mut handled) = mpsc::unbounded_channel();

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ailurus::metrics::Registry;
 use ailurus::{Config, Message, ProducerRecord, RedpandaService};
 use ailurus_broker::{Broker, BrokerConfig};
+use ailurus_metrics::Registry;
 use tokio::sync::mpsc;
 
 #[tokio::main]
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = move |message: Message| std::future::ready(done.send(message.offset).map_err(|e| e.to_string()));
     let subscription = service.subscribe(["orders"], "billing", handle).await?;
     for n in 0..10 {
-        service.producer().send(ProducerRecord::to("orders").value(&n.to_string())).await?.await?;
+        service.producer().send(ProducerRecord::to("orders").value(n.to_string())).await?.await?;
     }
     for _ in 0..10 {
         handled.recv().await.ok_or("the subscription has ended")?;

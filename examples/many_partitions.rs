@@ -15,10 +15,11 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::{Admin, Client, Config, HandlerOrdering, Message, ProducerRecord, Subscription};
 use ailurus_broker::{Broker, BrokerConfig};
+use tokio::time::Instant;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -6,10 +6,11 @@
 //! cargo run --example mixed_group -- BOOTSTRAP SECONDS [RECORDS_PER_SECOND]
 //! ```
 //!
-//! Environment: `AILURUS`, the command's binary; `KAFKA_LIBS`, the folder with Kafka's jars. `scripts/group-faults` runs this
-//! while it kills the group's coordinator. The last line is the result; the exit code is 1 if a record was not handled by
-//! anyone, was handled long before one in front of it, if a partition had two owners, or if the offsets that the group has
-//! committed are not the ends of the log at the end.
+//! Environment: `AILURUS`, the command's binary; `KAFKA_LIBS`, the folder with Kafka's jars.
+//! `tests/kafka/group_faults.rs` runs this while it kills the group's coordinator. The last line is the
+//! result; the exit code is 1 if a record was not handled by anyone, was handled long before one in
+//! front of it, if a partition had two owners, or if the offsets that the group has committed are not
+//! the ends of the log at the end.
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "it is a test")]

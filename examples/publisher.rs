@@ -47,8 +47,8 @@ async fn publish(topic: &str, key: Option<&str>) -> ailurus::Result<Count> {
     let mut waiting = VecDeque::new();
     let mut count = Count::default();
     while let Some(line) = lines.recv().await {
-        let mut record = ProducerRecord::to(topic).value(&line);
-        record.key = key.map(str::as_bytes);
+        let mut record = ProducerRecord::to(topic).value(line);
+        record.key = key.map(Into::into);
         waiting.push_back(producer.send(record).await?);
         while waiting.len() > WINDOW {
             count.add_oldest(&mut waiting).await;

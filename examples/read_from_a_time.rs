@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ailurus::{Client, Config, ConsumerEvent, ProducerRecord, StartOffset, TopicPartition};
+use ailurus::{Client, Config, ConsumerEvent, ProducerRecord, StartOffset, Timestamp, TopicPartition};
 use ailurus_broker::{Broker, BrokerConfig};
 
 #[tokio::main]
@@ -18,12 +18,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     broker.create_topic("orders", 3)?;
     let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
     let producer = client.producer().start()?;
-    for hour in 0..24_i64 {
-        let record = ProducerRecord::to("orders").partition(i32::try_from(hour % 3)?).timestamp(hour * 3_600_000);
-        producer.send(record.value(&format!("hour {hour}"))).await?.await?;
+    let midnight: Timestamp = "2026-01-31T00:00:00Z".parse()?;
+    for hour in 0..24_u16 {
+        let at = midnight.saturating_add(Duration::from_secs(u64::from(hour) * 3600));
+        let record = ProducerRecord::to("orders").partition(i32::from(hour % 3)).timestamp(at);
+        producer.send(record.value(format!("hour {hour}"))).await?.await?;
     }
 
-    let noon = StartOffset::Timestamp(12 * 3_600_000);
+    let noon = StartOffset::Timestamp("2026-01-31T12:00:00Z".parse()?);
     let partitions: Vec<_> = (0..3).map(|n| (TopicPartition::new("orders", n), noon)).collect();
     let mut open: BTreeSet<_> = partitions.iter().map(|(partition, _)| partition.clone()).collect();
     let mut reader = client.reader().assign(partitions).await?;

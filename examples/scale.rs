@@ -19,7 +19,7 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::admin::NewTopic;
 use ailurus::{
@@ -27,6 +27,7 @@ use ailurus::{
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Bytes of a record's value.
 const VALUE: usize = 340;
@@ -270,7 +271,7 @@ async fn handle(client: &Client, topic: &str, records: u64, concurrency: usize, 
             }
         }
     };
-    let processor = client.processor(format!("{topic}-group")).processor(config);
+    let processor = client.processor(format!("{topic}-group")).config(config);
     let subscription = processor.subscribe([topic], handler).await?;
     done.notified().await;
     subscription.shutdown().await?;

@@ -4,9 +4,10 @@
 //! cargo run --example steady_load -- BOOTSTRAP TOPIC SECONDS [RECORDS_PER_SECOND [at-least-once]]
 //! ```
 //!
-//! The topic must exist and be empty. `scripts/faults` runs this while it kills and pauses the brokers. The last line is the
-//! result; the exit code is 1 if a record was lost, repeated, reordered, or if the producer's result for it was wrong. With
-//! `at-least-once` a record may be there again.
+//! The topic must exist and be empty. `tests/kafka/producer_faults.rs` runs this while it kills and
+//! pauses the brokers. The last line is the result; the exit code is 1 if a record was lost, repeated,
+//! reordered, or if the producer's result for it was wrong. With `at-least-once` a record may be there
+//! again.
 
 #![allow(clippy::print_stdout, reason = "it is a program")]
 #![allow(

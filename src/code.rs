@@ -21,6 +21,8 @@ pub(crate) const REQUEST_TIMED_OUT: i16 = 7;
 pub(crate) const MESSAGE_TOO_LARGE: i16 = 10;
 /// The metadata of a committed offset is too large.
 pub(crate) const OFFSET_METADATA_TOO_LARGE: i16 = 12;
+/// The connection between brokers broke.
+pub(crate) const NETWORK_EXCEPTION: i16 = 13;
 /// The coordinator is still loading its state.
 pub(crate) const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
 /// There is no coordinator for now.
@@ -93,10 +95,18 @@ pub(crate) const INVALID_PRODUCER_EPOCH: i16 = 47;
 pub(crate) const INVALID_TXN_STATE: i16 = 48;
 /// The producer id does not belong to the transactional id.
 pub(crate) const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
+/// The transaction timeout is outside the broker's bounds.
+pub(crate) const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
+/// The coordinator is ending a transaction of the transactional id.
+pub(crate) const CONCURRENT_TRANSACTIONS: i16 = 51;
+/// A newer coordinator has written a marker.
+pub(crate) const TRANSACTION_COORDINATOR_FENCED: i16 = 52;
 /// The principal is not authorized for the transactional id.
 pub(crate) const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 /// The cluster has no authorizer, hence no access control lists.
 pub(crate) const SECURITY_DISABLED: i16 = 54;
+/// Another part of the request failed, so this one was not tried.
+pub(crate) const OPERATION_NOT_ATTEMPTED: i16 = 55;
 /// The broker's disk failed.
 pub(crate) const KAFKA_STORAGE_ERROR: i16 = 56;
 /// The credentials were rejected.
@@ -135,6 +145,8 @@ pub(crate) const PRODUCER_FENCED: i16 = 90;
 pub(crate) const UNKNOWN_TOPIC_ID: i16 = 100;
 /// The topic's id is not the one of the log.
 pub(crate) const INCONSISTENT_TOPIC_ID: i16 = 103;
+/// The coordinator does not know the transactional id.
+pub(crate) const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
 /// The member's epoch is not valid: it must rejoin.
 pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
 /// Another member has the group instance id.
@@ -143,6 +155,8 @@ pub(crate) const UNRELEASED_INSTANCE_ID: i16 = 111;
 pub(crate) const UNSUPPORTED_ASSIGNOR: i16 = 112;
 /// The member's epoch is older than the coordinator's.
 pub(crate) const STALE_MEMBER_EPOCH: i16 = 113;
+/// The transaction can only be aborted.
+pub(crate) const TRANSACTION_ABORTABLE: i16 = 120;
 /// The regular expression of a subscription is not valid.
 pub(crate) const INVALID_REGULAR_EXPRESSION: i16 = 128;
 

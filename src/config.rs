@@ -5,12 +5,15 @@ mod builder;
 mod check;
 mod compression;
 mod consumer;
+#[cfg(feature = "env")]
 mod dotenv;
+#[cfg(feature = "env")]
 mod env;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod group_name;
 mod keyword;
+#[cfg(feature = "env")]
 mod parse;
 mod partitioner;
 mod processor;
@@ -19,6 +22,7 @@ mod sasl;
 mod secret;
 mod security;
 pub(crate) mod table;
+mod transport;
 
 use std::time::Duration;
 
@@ -26,16 +30,21 @@ pub use addr::BrokerAddr;
 pub use builder::ConfigBuilder;
 pub use compression::Compression;
 pub use consumer::{AssignorKind, ConsumerConfig, GroupProtocol, IsolationLevel, OffsetReset};
+#[cfg(feature = "env")]
+pub use env::name_variables;
 pub use group_name::GroupName;
 pub use partitioner::PartitionerKind;
 pub use processor::{HandlerOrdering, ProcessorConfig};
 pub use producer::{Acks, ProducerConfig};
+#[cfg(feature = "env")]
+pub use sasl::ClientCredentials;
 pub use sasl::{
-    ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, TokenError, TokenFuture, TokenProvider,
-    TokenSource,
+    Credentials, OAuthBearer, SaslConfig, SaslMechanism, TokenError, TokenFuture, TokenProvider, TokenSource,
 };
 pub use secret::Secret;
 pub use security::{SecurityProtocol, TlsConfig};
+#[doc(hidden)]
+pub use transport::Transport;
 
 pub(crate) use consumer::consumer_settings;
 pub(crate) use processor::processor_settings;
@@ -71,7 +80,7 @@ settings! {
         security_protocol: SecurityProtocol = SecurityProtocol::Plaintext, "REDPANDA_SECURITY_PROTOCOL" security_protocol;
         /// Client id, which brokers log and apply quotas by. 1 to 249 characters.
         client_id: String = "ailurus".into(), "REDPANDA_CLIENT_ID" text;
-        /// Default consumer group, of subscriptions that name none (see [`GroupName`]).
+        /// Default consumer group, of subscriptions that name none. See [`GroupName`].
         group_id: String = "ailurus-group".into(), "REDPANDA_CONSUMER_GROUP_ID" text;
         /// Producing or subscribing to a topic that does not exist creates it, if the broker allows
         /// it too. Reading, listing and health checks never create one.
@@ -110,6 +119,9 @@ settings! {
         /// Connects spans to the traces of the application's tracing system; default none. See
         /// [`Propagator`](crate::trace::Propagator).
         pub propagation: Propagation = Propagation::default();
+        /// Transport of broker connections.
+        #[doc(hidden)]
+        pub transport: Transport = Transport::default();
         /// Defaults of producers.
         pub producer: ProducerConfig = ProducerConfig::default();
         /// Defaults of consumers.
@@ -138,6 +150,7 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists every variable with an invalid
     /// value, the value and what is allowed; or the line of `.env` that can't be parsed.
+    #[cfg(feature = "env")]
     pub fn from_env() -> Result<Self> {
         ConfigBuilder::from_env()?.build()
     }

@@ -96,6 +96,8 @@ pub enum ErrorKind {
     Broker(i16),
     /// The handle was closed.
     Closed,
+    /// The record's transaction was aborted: no reader of committed records sees it.
+    TransactionAborted,
     /// An event could not be encoded or decoded.
     Event,
     /// A handler failed.
@@ -130,6 +132,7 @@ impl ErrorKind {
             Self::Corrupt => "corrupt",
             Self::Unsupported => "unsupported",
             Self::Closed => "closed",
+            Self::TransactionAborted => "transaction_aborted",
             Self::Event => "event",
             Self::Handler => "handler",
             Self::Io => "io",
@@ -371,9 +374,7 @@ pub(crate) fn is_retriable_code(code: i16) -> bool {
 /// Returns what to do about an error code, where its name does not say so.
 fn hint(code: i16) -> Option<&'static str> {
     Some(match code {
-        code::UNKNOWN_TOPIC_OR_PARTITION => {
-            "create the topic first, or allow auto-creation (REDPANDA_ALLOW_AUTO_TOPIC_CREATION)"
-        }
+        code::UNKNOWN_TOPIC_OR_PARTITION => "create the topic first, or allow it by Config::allow_auto_topic_creation",
         code::MESSAGE_TOO_LARGE => "raise the topic's max.message.bytes or send smaller records",
         code::INVALID_TOPIC_EXCEPTION => {
             "a topic's name has 1 to 249 letters, digits, '.', '_' and '-', and is neither '.' nor '..'"
@@ -382,12 +383,13 @@ fn hint(code: i16) -> Option<&'static str> {
             "fewer replicas are in sync than min.insync.replicas requires: check the brokers"
         }
         code::INVALID_SESSION_TIMEOUT => {
-            "the broker bounds session timeouts (6 s to 300 s by default): change REDPANDA_SESSION_TIMEOUT"
+            "the broker bounds session timeouts (6 s to 300 s by default): change ConsumerConfig::session_timeout"
         }
         code::INCONSISTENT_GROUP_PROTOCOL => "all members of a group must share an assignor: check their settings",
         code::SECURITY_DISABLED => "it keeps no access control lists: Kafka does with authorizer.class.name set",
         code::NON_EMPTY_GROUP => "the group has members: stop them first",
         code::GROUP_ID_NOT_FOUND => "the group does not exist",
+        code::TRANSACTIONAL_ID_NOT_FOUND => "no producer has used the transactional id, or it has expired",
         code::GROUP_SUBSCRIBED_TO_TOPIC => "members of the group subscribe to the topic: stop them first",
         code::TOPIC_AUTHORIZATION_FAILED | code::GROUP_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED => {
             "check the ACLs of this client's principal"

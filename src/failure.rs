@@ -19,7 +19,7 @@
 
 mod outage;
 
-pub(crate) use outage::{OngoingOutage, Outage};
+pub(crate) use outage::{OngoingOutage, Outage, OutageLog};
 
 use crate::code;
 use crate::error::{Error, ErrorKind};
@@ -40,6 +40,7 @@ pub(crate) fn is_fatal(e: &Error) -> bool {
         | ErrorKind::GroupMembership => false,
         ErrorKind::Closed
         | ErrorKind::Indeterminate // a retry may write twice
+        | ErrorKind::TransactionAborted
         | ErrorKind::TopicExists
         | ErrorKind::RecordTooLarge
         | ErrorKind::InvalidRecord

@@ -1,6 +1,8 @@
 //! Health: brokers, groups, lag, stalled partitions.
 
+mod held;
 mod offline;
+mod open_transactions;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -11,13 +13,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use offline::OfflineReport;
-use probe::ClusterProbe;
-pub(crate) use probe::ProbeCache;
+use probe::{ClusterProbe, HeldOffset, ProbeCache};
 
 use crate::cluster::Client;
-use crate::consumer::ConsumerState;
+use crate::consumer::{ConsumerState, RunningConsumer};
 pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
+use crate::processor::{PauseReason, SubscriptionState};
+use crate::producer::TransactionShared;
+pub use crate::producer::{TransactionErrorHealth, TransactionalProducerHealth, TransactionalProducerState};
 use crate::text;
+use crate::timestamp::millis;
 
 /// State of a cluster as a client sees it, and of that client's subscriptions. Serialized as JSON
 /// it is the response to `GET /health/redpanda`; words of a newer version are read as `unknown`.
@@ -28,7 +33,7 @@ use crate::text;
 ///
 /// let health = Health::check(&Client::new(Config::default())).await;
 /// for broker in &health.brokers {
-///     println!("{} {:?} ms {:?}", broker.address, broker.latency_ms, broker.error);
+///     println!("{} {:?} {:?}", broker.address, broker.latency, broker.error);
 /// }
 /// # Ok(())
 /// # }
@@ -42,8 +47,9 @@ pub struct Health {
     /// Reasons why the status is not `healthy`. At most 20 partitions of a subscription are named
     /// for the same reason, and the others counted.
     pub problems: Vec<String>,
-    /// Milliseconds since the brokers were probed.
-    pub age_ms: u64,
+    /// Time since the brokers were probed: `ageMs` in JSON.
+    #[serde(rename = "ageMs", with = "millis")]
+    pub age: Duration,
     /// Cluster id, if it has one.
     pub cluster_id: Option<String>,
     /// Broker id of the controller, if there is one.
@@ -54,6 +60,9 @@ pub struct Health {
     pub topics: Vec<TopicHealth>,
     /// Running subscriptions.
     pub subscriptions: Vec<SubscriptionHealth>,
+    /// Transactional producers: an application's, and those of pipelines.
+    #[serde(default)]
+    pub transactional_producers: Vec<TransactionalProducerHealth>,
 }
 
 /// Overall status.
@@ -113,8 +122,9 @@ pub struct BrokerHealth {
     pub address: String,
     /// Status.
     pub status: BrokerStatus,
-    /// Milliseconds of one request over an open connection.
-    pub latency_ms: Option<f64>,
+    /// Duration of one request over an open connection: `latencyMs` in JSON, with three decimals.
+    #[serde(rename = "latencyMs", default, with = "millis::fractional")]
+    pub latency: Option<Duration>,
     /// Reason why it can't be used.
     pub error: Option<String>,
 }
@@ -149,6 +159,58 @@ pub struct TopicHealth {
     pub under_replicated: usize,
 }
 
+impl Client {
+    /// Returns the health of brokers, and of all that runs on this client: subscriptions of
+    /// [`Processor`](crate::Processor), group consumers
+    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), and transactional
+    /// producers, until they are closed or dropped. One that ended with an error makes the status
+    /// [`Unhealthy`](Status::Unhealthy) while its handle lives. Never fails: unreachable brokers are
+    /// part of the result.
+    ///
+    /// Takes [`Config::health_timeout`](crate::Config::health_timeout), at most twice that. Sends
+    /// requests at most once per second, however many callers there are: for metadata, to each
+    /// broker, and to the leaders of assigned partitions for their end offsets, so that records that
+    /// are not fetched are noticed. The state of subscriptions is current. Creates no topic.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ailurus::Client) {
+    /// for subscription in client.health().await.subscriptions {
+    ///     println!("{} is {} records behind", subscription.group, subscription.lag);
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels its requests, or stops waiting for those of another caller.
+    pub async fn health(&self) -> Health {
+        let components = self.cluster().components();
+        let subscriptions = components.running::<SubscriptionState>();
+        // Before the wait below: a consumer that starts becomes a subscription meanwhile.
+        let consumers = components.running::<RunningConsumer>();
+        let transactional = components.running::<TransactionShared>();
+        let (seen, age) = components.shared::<ProbeCache>().get(self, &subscriptions, &consumers).await;
+        let transactional = transactional.iter().map(|p| p.health()).collect();
+        Health::new(&seen, age, self.health_of(&subscriptions, &consumers), transactional)
+    }
+
+    /// Returns the health of all that reads on this client, without a request: the lag counts the
+    /// records that the brokers have reported so far.
+    pub fn subscriptions(&self) -> Vec<SubscriptionHealth> {
+        let components = self.cluster().components();
+        self.health_of(&components.running::<SubscriptionState>(), &components.running::<RunningConsumer>())
+    }
+
+    fn health_of(
+        &self,
+        subscriptions: &[Arc<SubscriptionState>],
+        consumers: &[Arc<RunningConsumer>],
+    ) -> Vec<SubscriptionHealth> {
+        let stall_timeout = self.config().processor.stall_timeout;
+        let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stall_timeout));
+        subscriptions.iter().map(|s| s.health()).chain(consumers).collect()
+    }
+}
+
 impl Health {
     /// Probes each broker. Never fails: what can't be reached is in the result. Takes
     /// [`Config::health_timeout`](crate::Config::health_timeout) at most: half of it for the
@@ -156,40 +218,53 @@ impl Health {
     ///
     /// Topics in use are those of this client, and those with partitions without a leader that a
     /// group of the cluster has committed in, subscribes to or is assigned. A broker that holds
-    /// replicas of any topic and is not in the metadata is down.
+    /// replicas of any topic and is not in the metadata is down. A transaction that has been open for
+    /// [`ProcessorConfig::stall_timeout`](crate::ProcessorConfig::stall_timeout) is named with each
+    /// partition whose last stable offset it holds back.
     ///
     /// # Cancellation
     /// Dropping the future ends the questions; nothing else is touched.
     pub async fn check(client: &Client) -> Self {
-        let (seen, offline) = tokio::join!(ClusterProbe::run(client, &[]), offline::find(client));
-        let mut health = Self::without_status(&seen, Duration::ZERO, Vec::new());
+        let (mut seen, offline, held) =
+            tokio::join!(ClusterProbe::run(client, &[]), offline::find(client), open_transactions::find(client));
+        seen.held = held;
+        let mut health = Self::without_status(&seen, Duration::ZERO);
         health.add_offline(offline);
-        health.with_status(seen.is_fresh)
+        health.with_status(&seen)
     }
 
-    pub(crate) fn new(seen: &Arc<ClusterProbe>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
-        Self::without_status(seen, age, subscriptions).with_status(seen.is_fresh)
+    fn new(
+        seen: &Arc<ClusterProbe>,
+        age: Duration,
+        subscriptions: Vec<SubscriptionHealth>,
+        transactional_producers: Vec<TransactionalProducerHealth>,
+    ) -> Self {
+        let health = Self::without_status(seen, age);
+        Self { subscriptions, transactional_producers, ..health }.with_status(seen)
     }
 
-    fn without_status(seen: &Arc<ClusterProbe>, age: Duration, subscriptions: Vec<SubscriptionHealth>) -> Self {
+    fn without_status(seen: &ClusterProbe, age: Duration) -> Self {
         Self {
             status: Status::Healthy,
             problems: Vec::new(),
-            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            age,
             cluster_id: seen.cluster_id.clone(),
             controller_id: seen.controller_id,
             brokers: seen.brokers.clone(),
             topics: seen.topics.clone(),
-            subscriptions,
+            subscriptions: Vec::new(),
+            transactional_producers: Vec::new(),
         }
     }
 
     /// Adds the status and the reasons for it.
-    fn with_status(mut self, is_fresh: bool) -> Self {
+    fn with_status(mut self, seen: &ClusterProbe) -> Self {
         let mut findings = Findings::default();
-        findings.brokers(&self, is_fresh);
+        findings.brokers(&self, seen.is_fresh);
         findings.topics(&self);
+        findings.held(&seen.held);
         self.subscriptions.iter().for_each(|s| findings.subscription(s));
+        self.transactional_producers.iter().for_each(|p| findings.transactional_producer(p));
         Findings { worst: self.status, problems: self.problems } = findings;
         self
     }
@@ -275,6 +350,50 @@ impl Findings {
         }
     }
 
+    /// Adds the partitions whose readers stop at a last stable offset that a transaction holds back:
+    /// they look idle.
+    fn held(&mut self, held: &[HeldOffset]) {
+        for h in held.iter().take(MAX_NAMED_PARTITIONS) {
+            let by = h.by.as_ref().map_or_else(|| "an open transaction".to_owned(), ToString::to_string);
+            let (place, offset, seconds) = (&h.partition, h.offset, h.long.as_secs());
+            let what = format!(
+                "{place} can be read up to offset {offset} alone for {seconds} s: {by} holds its last stable offset back \
+                 (Admin::describe_producers, Admin::find_hanging_transactions)"
+            );
+            self.add(Status::Degraded, what);
+        }
+        if let Some(more) = held.len().checked_sub(MAX_NAMED_PARTITIONS).filter(|more| *more > 0) {
+            self.add(
+                Status::Degraded,
+                format!("transactions hold the last stable offsets of {more} more partitions back"),
+            );
+        }
+    }
+
+    fn transactional_producer(&mut self, p: &TransactionalProducerHealth) {
+        use TransactionalProducerState::{Fenced, Stopped, Unconfirmed};
+        let of_group = p.group.as_ref().map(|group| format!(" of group {group:?}")).unwrap_or_default();
+        let name = format!("the transactional producer {:?}{of_group}", p.transactional_id);
+        let error = || p.last_error.as_ref().map(|e| format!(": {}", e.error)).unwrap_or_default();
+        let open_for = Duration::from_secs(p.open_for.unwrap_or_default().as_secs());
+        match p.state {
+            Fenced | Stopped => self.add(Status::Unhealthy, format!("{name} is {}{}", p.state, error())),
+            Unconfirmed => {
+                let what = "its transaction is all visible or not at all";
+                self.add(Status::Degraded, format!("{name} has had no response to a commit for {open_for:?}: {what}"));
+            }
+            state if p.open_for.is_some_and(|open_for| open_for >= p.timeout) => {
+                let what =
+                    format!("{name} has been {state} for {open_for:?}, and its coordinator aborts a transaction");
+                self.add(Status::Degraded, format!("{what} after {:?}", p.timeout));
+            }
+            _ => {}
+        }
+        if let Some(problem) = &p.problem {
+            self.add(Status::Degraded, format!("{name} waits for its coordinator {problem}"));
+        }
+    }
+
     fn subscription(&mut self, s: &SubscriptionHealth) {
         let group = &s.group;
         match s.state {
@@ -282,7 +401,7 @@ impl Findings {
                 self.add(Status::Unhealthy, format!("the subscription of group {group:?} is closed"))
             }
             ConsumerState::Joining if s.activity == Activity::Stalled => {
-                let long = Duration::from_secs(s.state_ms / 1000);
+                let long = Duration::from_secs(s.state_age.as_secs());
                 self.add(
                     Status::Unhealthy,
                     format!("the subscription of group {group:?} has been joining for {long:?}"),
@@ -293,7 +412,7 @@ impl Findings {
         if let Some(problem) = &s.problem {
             self.add(Status::Degraded, format!("group {group:?} is unavailable {problem}"));
         }
-        let (mut stalled, mut blocked_count, mut unread) = (0, 0, 0);
+        let (mut stalled, mut blocked_count, mut unread, mut paused_count) = (0, 0, 0, 0);
         for p in &s.partitions {
             let blocked = p.paused.as_ref().map(|why| format!("blocked: {why}"));
             let place = format!("{}/{} of group {group:?}", p.topic, p.partition);
@@ -308,7 +427,7 @@ impl Findings {
                 if stalled > MAX_NAMED_PARTITIONS {
                     continue;
                 }
-                let long = Duration::from_secs(p.quiet_ms.unwrap_or_default() / 1000);
+                let long = Duration::from_secs(p.quiet_for.unwrap_or_default().as_secs());
                 let behind = match p.lag {
                     Some(1) => "1 record waits".into(),
                     Some(lag @ 2..) => format!("{lag} records wait"),
@@ -322,25 +441,23 @@ impl Findings {
                 if blocked_count <= MAX_NAMED_PARTITIONS {
                     self.add(Status::Degraded, format!("{place} is blocked: {why}"));
                 }
+            } else if p.paused_by.contains(&PauseReason::Control) {
+                paused_count += 1;
+                if paused_count <= MAX_NAMED_PARTITIONS {
+                    self.add(Status::Degraded, format!("{place} is paused by control"));
+                }
             }
         }
-        if unread > MAX_NAMED_PARTITIONS {
-            self.add(
-                Status::Degraded,
-                format!("{} more partitions of group {group:?} can't be read", unread - MAX_NAMED_PARTITIONS),
-            );
-        }
-        if stalled > MAX_NAMED_PARTITIONS {
-            self.add(
-                Status::Unhealthy,
-                format!("{} more partitions of group {group:?} are stalled", stalled - MAX_NAMED_PARTITIONS),
-            );
-        }
-        if blocked_count > MAX_NAMED_PARTITIONS {
-            self.add(
-                Status::Degraded,
-                format!("{} more partitions of group {group:?} are blocked", blocked_count - MAX_NAMED_PARTITIONS),
-            );
+        for (count, status, what) in [
+            (unread, Status::Degraded, "can't be read"),
+            (stalled, Status::Unhealthy, "are stalled"),
+            (blocked_count, Status::Degraded, "are blocked"),
+            (paused_count, Status::Degraded, "are paused by control"),
+        ] {
+            if count > MAX_NAMED_PARTITIONS {
+                let more = count - MAX_NAMED_PARTITIONS;
+                self.add(status, format!("{more} more partitions of group {group:?} {what}"));
+            }
         }
     }
 }

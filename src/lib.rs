@@ -32,12 +32,13 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | typed events, sent and handled | [`RedpandaService`], [`Event`] |
-//! | records, sent | [`Producer`] |
+//! | typed events, sent and handled | [`RedpandaService`], [`Event`], [`EventType`] |
+//! | records, sent | [`Producer`]; in transactions: [`TransactionalProducer`] |
 //! | a handler for each record of a group's topics | [`Processor`]; for each event type: [`Router`] |
 //! | records, read in a group or not | [`Consumer`] |
 //! | topics, groups, offsets, configurations, access control lists | [`Admin`] |
 //! | cluster health and consumer lag | [`Health`] |
+//! | effects in a database, exactly once; an outbox | [`store`] |
 //! | metrics | [`metrics`] |
 //! | graceful shutdown on SIGTERM and Ctrl-C | [`Subscription::run_until_signal`], [`signal`] |
 //! | settings, from code, environment or `.env` | [`Config`] |
@@ -49,9 +50,10 @@
 //!
 //! | feature | |
 //! |---|---|
-//! | `processor` (default) | [`Processor`], [`RedpandaService`] and [`Health`]; includes `admin` and `events` |
+//! | `processor` (default) | [`Processor`], [`RedpandaService`], [`Health`] and [`store`]; includes `admin` and `events` |
 //! | `admin` | [`Admin`] |
-//! | `events` | [`Event`] and its envelope, JSON values |
+//! | `events` | [`Event`], [`EventType`] and the envelope, JSON values |
+//! | `env` (default) | [`Config::from_env`]: settings of `REDPANDA_*` variables and `.env` |
 //! | `tls` | [TLS](SecurityProtocol::Ssl) by rustls, with cryptography that compiles no C; needs Rust 1.89 on x86-64 and aarch64 |
 //! | `tls-ring` | TLS by rustls on ring, which compiles C; takes precedence over `tls` |
 //!
@@ -65,7 +67,7 @@
 //! # Types of other crates
 //!
 //! Some types of this interface belong to other crates. These are re-exported, so that an application need not depend on the
-//! same version: [`bytes`] ([`Record`]'s keys and values), [`chrono`] (times of [`Envelope`] and dead letters), [`serde_json`]
+//! same version: [`bytes`] ([`Record`]'s keys and values), [`serde_json`]
 //! ([`AnyEvent`]), [`tower_service`] (services as [`Handler`]s) and [`tracing`] (spans in [`trace`]).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -99,7 +101,10 @@ pub mod record;
 #[cfg(feature = "processor")]
 pub mod service;
 pub mod signal;
+#[cfg(feature = "processor")]
+pub mod store;
 mod text;
+mod timestamp;
 pub mod trace;
 mod wire;
 
@@ -107,32 +112,37 @@ mod wire;
 #[doc(no_inline)]
 pub use tower_service;
 #[doc(no_inline)]
-pub use {bytes, chrono, serde_json, tracing};
+pub use {bytes, serde_json, tracing};
 
 #[cfg(feature = "admin")]
 pub use admin::Admin;
 pub use cluster::Client;
+#[cfg(feature = "env")]
+pub use config::ClientCredentials;
 pub use config::{
-    Acks, AssignorKind, BrokerAddr, ClientCredentials, Compression, Config, ConfigBuilder, ConsumerConfig, Credentials,
-    GroupName, GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind,
-    ProcessorConfig, ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError,
-    TokenFuture, TokenProvider, TokenSource,
+    Acks, AssignorKind, BrokerAddr, Compression, Config, ConfigBuilder, ConsumerConfig, Credentials, GroupName,
+    GroupProtocol, HandlerOrdering, IsolationLevel, OAuthBearer, OffsetReset, PartitionerKind, ProcessorConfig,
+    ProducerConfig, SaslConfig, SaslMechanism, Secret, SecurityProtocol, TlsConfig, TokenError, TokenFuture,
+    TokenProvider, TokenSource,
 };
 pub use consumer::{
-    CommitHandle, Committer, Consumer, ConsumerBuilder, ConsumerEvent, Message, MessageStream, OffsetAndMetadata,
-    ReaderBuilder, Records, Revocation, StartOffset,
+    CommitHandle, Committer, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerGroupMetadata, Message, MessageStream,
+    OffsetAndMetadata, ReaderBuilder, Records, Revocation, StartOffset,
 };
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "events")]
-pub use event::{AnyEvent, Envelope, Event};
+pub use event::{AnyEvent, Envelope, Event, EventType};
 #[cfg(feature = "processor")]
 pub use health::Health;
 #[cfg(feature = "processor")]
 pub use processor::{Handler, Outcome, Processor, Router, Subscription, Unfinished};
-pub use producer::{Acknowledgement, Delivery, Producer, ProducerBuilder, ProducerRecord};
+pub use producer::{
+    Acknowledgement, Delivery, Producer, ProducerBuilder, ProducerRecord, Transaction, TransactionalProducer,
+};
 pub use record::{Headers, Record, TopicPartition};
 #[cfg(feature = "processor")]
 pub use service::{EventMessage, RedpandaService, SendOptions};
+pub use timestamp::Timestamp;
 pub use trace::TraceContext;
 
 // The code in the guides compiles: they are documentation when doctests are collected, and only then.
@@ -152,8 +162,8 @@ mod from_kafkajs {}
 #[doc = include_str!("../docs/from-rdkafka.md")]
 mod from_rdkafka {}
 #[cfg(doctest)]
-#[doc = include_str!("../docs/testing.md")]
-mod testing {}
+#[doc = include_str!("../docs/transactions.md")]
+mod transactions {}
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tuning.md")]
 mod tuning {}

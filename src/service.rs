@@ -1,17 +1,16 @@
 //! The facade for most applications: sends events, runs handlers, reports health.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Client;
 use crate::config::{Compression, Config, GroupName};
-use crate::consumer::RunningConsumer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EncodedEvent, Event};
-use crate::health::{Health, ProbeCache, SubscriptionHealth};
-use crate::processor::{Handler, Subscription, SubscriptionState};
+use crate::health::Health;
+use crate::processor::{Handler, Subscription};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
 use crate::record::{Header, Headers};
+use crate::timestamp::Timestamp;
 use crate::trace::TraceContext;
 
 /// The header of an event's id.
@@ -42,8 +41,8 @@ pub struct SendOptions {
     /// Headers in addition to those of the event's envelope. A header named like one of the
     /// envelope, such as `ce_time`, replaces it; `ce_id` sets the event's id unless `id` is set.
     pub headers: Headers,
-    /// Timestamp in milliseconds since 1970; by default the event's time.
-    pub timestamp: Option<i64>,
+    /// Timestamp; by default the event's time.
+    pub timestamp: Option<Timestamp>,
     /// Source of the event; by default the client id.
     pub source: Option<String>,
     /// Trace context, written into the headers.
@@ -61,10 +60,10 @@ impl SendOptions {
         self.id = Some(id.into());
         self
     }
-    /// Sets the record's timestamp, in milliseconds since 1970.
+    /// Sets the record's timestamp.
     #[must_use]
-    pub fn timestamp(mut self, timestamp: i64) -> Self {
-        self.timestamp = Some(timestamp);
+    pub fn timestamp(mut self, timestamp: impl Into<Timestamp>) -> Self {
+        self.timestamp = Some(timestamp.into());
         self
     }
     /// Sets the key.
@@ -176,7 +175,6 @@ impl EventMessage {
 pub struct RedpandaService {
     client: Client,
     producer: Producer,
-    checks: Arc<ProbeCache>,
 }
 
 impl RedpandaService {
@@ -194,7 +192,7 @@ impl RedpandaService {
     /// Producer settings out of bounds.
     pub fn new(client: &Client) -> Result<Self> {
         let producer = client.producer().start()?;
-        Ok(Self { client: client.clone(), producer, checks: Arc::default() })
+        Ok(Self { client: client.clone(), producer })
     }
 
     /// Returns the client.
@@ -275,11 +273,11 @@ impl RedpandaService {
         if let Some(trace) = &options.trace {
             headers = headers.with_trace(trace);
         }
-        let mut record = ProducerRecord::to(topic).value(&event.value).headers(&headers);
-        record.key = options.key.as_deref().or(event.key.as_deref()).map(str::as_bytes);
+        let mut record = ProducerRecord::to(topic).value(&event.value).headers(headers);
+        record.key = options.key.as_deref().or(event.key.as_deref()).map(Into::into);
         record.partition = options.partition;
         record.compression = options.compression;
-        record.timestamp = Some(options.timestamp.unwrap_or_else(|| event.timestamp()));
+        record.timestamp = Some(options.timestamp.unwrap_or(event.time));
         self.producer.send(record).await
     }
 
@@ -298,30 +296,10 @@ impl RedpandaService {
         self.client.processor(group).subscribe(topics, handler).await
     }
 
-    /// Returns the health of brokers and subscriptions. Never fails: unreachable brokers are part
-    /// of the result.
-    ///
-    /// Includes everything on the service's client: subscriptions of this service and of
-    /// [`Processor`](crate::Processor), and group consumers
-    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), until they are closed
-    /// or dropped. One that ended with an error makes the status
-    /// [`Unhealthy`](crate::health::Status::Unhealthy) while its handle lives.
-    ///
-    /// Takes [`Config::health_timeout`], at most twice that. Sends requests at most once per second
-    /// for all clones of the service together: for metadata, to each broker, and to the leaders of
-    /// assigned partitions for their end offsets, so that records that are not fetched are noticed.
-    /// The state of subscriptions is current. Creates no topic.
-    ///
-    /// # Cancel safety
-    /// Dropping the future cancels its requests, or stops waiting for those of another caller.
+    /// Returns the health of brokers and of everything that runs on the service's client: see
+    /// [`Client::health`].
     pub async fn health(&self) -> Health {
-        let running = self.client.cluster().components();
-        let subscriptions = running.running::<SubscriptionState>();
-        let consumers = running.running::<RunningConsumer>(); // before the wait below: a starting one becomes a subscription meanwhile
-        let (seen, age) = self.checks.get(&self.client, &subscriptions).await;
-        let stalled_after = self.client.config().processor.stall_timeout;
-        let consumers = consumers.iter().map(|c| SubscriptionHealth::of_consumer(c, stalled_after));
-        Health::new(&seen, age, subscriptions.iter().map(|s| s.health()).chain(consumers).collect())
+        self.client.health().await
     }
 
     /// Flushes and closes the producer, then closes the client's connections. Shut subscriptions

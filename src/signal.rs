@@ -6,7 +6,9 @@
 
 use std::future::pending;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Time in which a second signal is a repetition: a terminal and a shell, or Docker and an init
 /// process, send the same signal twice.

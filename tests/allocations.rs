@@ -8,7 +8,7 @@ use ailurus::{Client, Compression, ProducerRecord};
 use ailurus_test_support as support;
 use allocation_counter::measure;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 const RECORDS: usize = 20_000;
 const VALUE: [u8; 300] = [b'v'; 300];
 
@@ -39,12 +39,25 @@ fn records_are_buffered_once_without_allocation() {
             producer.flush(LONG).await.unwrap();
         });
     });
+    let owned: Vec<_> =
+        (0..RECORDS).map(|_| ProducerRecord::to(topic.clone()).partition(0).value(VALUE.to_vec())).collect();
+    let mut owned_deliveries = Vec::with_capacity(RECORDS);
+    let sent_owned = measure(|| {
+        client_runtime.block_on(async {
+            for record in owned {
+                owned_deliveries.push(producer.send(record).await.unwrap());
+            }
+            producer.flush(LONG).await.unwrap();
+        });
+    });
     // Six batches or so, and what their requests take.
-    assert!(sent.count_total < RECORDS as u64 / 20, "{sent:?}");
+    for count in [sent.count_total, sent_owned.count_total] {
+        assert!(count < RECORDS as u64 / 20, "{sent:?}, owned: {sent_owned:?}");
+    }
     let bytes = (RECORDS * VALUE.len()) as u64;
     assert!(sent.bytes_total < bytes * 5 / 4, "{bytes} bytes were sent: {sent:?}");
     client_runtime.block_on(async {
-        for delivery in deliveries {
+        for delivery in deliveries.into_iter().chain(owned_deliveries) {
             delivery.await.unwrap();
         }
         producer.close(LONG).await.unwrap();

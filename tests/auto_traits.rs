@@ -3,12 +3,12 @@
 use std::mem::size_of;
 
 use ailurus::admin::{GroupDescription, TopicInfo};
-use ailurus::metrics::{MetricsSnapshot, Registry};
 use ailurus::{
     Acknowledgement, Admin, Client, CommitHandle, Committer, Config, Consumer, ConsumerEvent, Delivery, Error, Headers,
     Health, Message, MessageStream, Processor, Producer, ProducerRecord, Record, Records, RedpandaService, Revocation,
-    Router, Subscription, TopicPartition,
+    Router, Subscription, Timestamp, TopicPartition, Transaction, TransactionalProducer,
 };
+use ailurus_metrics::{MetricsSnapshot, Registry};
 
 fn is_send_sync<T: Send + Sync>() {}
 fn is_send<T: Send>(_: T) {}
@@ -16,10 +16,12 @@ fn is_send<T: Send>(_: T) {}
 #[test]
 fn handles_and_data_are_send_and_sync() {
     is_send_sync::<(Client, Producer, Consumer, Processor, Subscription, Admin, RedpandaService)>();
+    is_send_sync::<ailurus::processor::SubscriptionControl>();
+    is_send_sync::<(TransactionalProducer, Transaction<'static>)>();
     is_send_sync::<(Router, Committer, CommitHandle, Delivery, Revocation, Registry)>();
     is_send(None::<MessageStream>);
     is_send_sync::<(Config, Error, Message, Record, Records, Headers, ConsumerEvent, TopicPartition)>();
-    is_send_sync::<(Acknowledgement, ProducerRecord<'_>, Health, MetricsSnapshot, GroupDescription, TopicInfo)>();
+    is_send_sync::<(Acknowledgement, ProducerRecord<'static>, Health, MetricsSnapshot, GroupDescription, TopicInfo)>();
 }
 
 /// Compiled, never called.
@@ -29,7 +31,12 @@ fn futures_are_send(
     producer: &'static Producer,
     mut consumer: Consumer,
     admin: &'static Admin,
+    transactional: &'static mut TransactionalProducer,
+    transaction: Transaction<'static>,
 ) {
+    is_send(client.transactional_producer("id").start());
+    is_send(transactional.begin());
+    is_send(transaction.commit());
     is_send(Client::connect(Config::default()));
     is_send(producer.send(ProducerRecord::to("t")));
     is_send(producer.flush(std::time::Duration::ZERO));
@@ -52,6 +59,7 @@ fn types_held_per_record_are_small() {
         ("Error", size_of::<Error>(), 16),
         ("Result<()>", size_of::<ailurus::Result<()>>(), 16),
         ("Delivery", size_of::<Delivery>(), 24),
+        ("Timestamp", size_of::<Timestamp>(), 8),
         ("TopicPartition", size_of::<TopicPartition>(), 24),
     ];
     let large: Vec<_> = sizes.into_iter().filter(|(_, size, most)| size > most).collect();

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 /// The longest that anything here may take.
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(300);
 const FETCH: i16 = 1;
 
 /// Settings that lead to a broker, which may take long on a busy machine.

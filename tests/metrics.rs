@@ -6,12 +6,13 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::metrics::{Metrics, MetricsSnapshot, Observation, Registry};
+use ailurus::metrics::{Metrics, Observation};
 use ailurus::{Admin, Client, Compression, Config, ErrorKind, Message, ProducerRecord};
+use ailurus_metrics::{MetricsSnapshot, Registry};
 use ailurus_test_support as support;
 use tokio::sync::watch;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 
 /// A registry that can be waited for.
 #[derive(Debug, Default)]

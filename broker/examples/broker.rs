@@ -11,8 +11,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let versions = match args.next().as_deref() {
         None | Some("redpanda-24.3") => Versions::redpanda_24_3(),
         Some("redpanda-26.2") => Versions::redpanda_26_2(),
+        Some("kafka-3.9") => Versions::kafka_3_9(),
         Some("kafka") => Versions::kafka(),
-        Some(other) => return Err(format!("preset {other}: allowed are redpanda-24.3, redpanda-26.2, kafka").into()),
+        Some(other) => {
+            return Err(format!("preset {other}: allowed are redpanda-24.3, redpanda-26.2, kafka-3.9, kafka").into());
+        }
     };
     let nodes = args.next().map_or(Ok(1), |n| n.parse())?;
     let config = BrokerConfig::default().listen(listen.parse()?).versions(versions).nodes(nodes).default_partitions(3);

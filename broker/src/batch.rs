@@ -267,23 +267,40 @@ pub(crate) fn empty(offsets: i32, timestamp: i64) -> BytesMut {
     build(&empty_header(offsets - 1, timestamp, 0), [])
 }
 
+/// The end of a producer's transaction in a log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndMarker {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub coordinator_epoch: i32,
+    pub commit: bool,
+    /// True if no batch of the transaction may have the marker's epoch (KIP-890).
+    pub has_new_epoch: bool,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+}
+
 /// Builds a transaction marker: a control batch with one record.
-pub(crate) fn control(producer_id: i64, producer_epoch: i16, commit: bool, timestamp: i64) -> BytesMut {
+pub(crate) fn control(marker: &EndMarker) -> BytesMut {
     let mut body = BytesMut::new();
     body.put_u8(0); // attributes
     put_varint(&mut body, 0); // timestamp delta
     put_varint(&mut body, 0); // offset delta
     put_varint(&mut body, 4);
     body.put_i16(0); // key: version
-    body.put_i16(i16::from(commit)); // key: 0 abort, 1 commit
+    body.put_i16(i16::from(marker.commit)); // key: 0 abort, 1 commit
     put_varint(&mut body, 6);
     body.put_i16(0); // value: version
-    body.put_i32(0); // value: coordinator epoch
+    body.put_i32(marker.coordinator_epoch);
     put_varint(&mut body, 0); // headers
     let mut record = BytesMut::new();
     put_varint(&mut record, body.len() as i64);
     record.extend_from_slice(&body);
-    let header = Header { producer_id, producer_epoch, ..empty_header(0, timestamp, CONTROL | TRANSACTIONAL) };
+    let header = Header {
+        producer_id: marker.producer_id,
+        producer_epoch: marker.producer_epoch,
+        ..empty_header(0, marker.timestamp, CONTROL | TRANSACTIONAL)
+    };
     build(&header, [record.freeze()])
 }
 
@@ -305,4 +322,4 @@ fn empty_header(last_offset_delta: i32, timestamp: i64, attributes: i16) -> Head
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

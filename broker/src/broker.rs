@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, NewTopic};
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, IN_MEMORY_PORT};
 use crate::error::{ApiError, BrokerError};
 use crate::fault::{Fault, Hook, RequestInfo};
-use crate::node::{self, ReservedPort, RunningNode};
+use crate::in_memory::InMemoryNetwork;
+use crate::listener::{self, Listener, ReservedPort};
+use crate::node::RunningNode;
 use crate::shared::Shared;
+use crate::timers;
 use crate::topic_config::TopicConfig;
 
 /// A running broker of one or several nodes.
@@ -41,6 +42,8 @@ pub struct Broker {
     running: Mutex<BTreeMap<i32, RunningNode>>,
     /// Ports reserved for stopped nodes.
     ports: Mutex<BTreeMap<i32, ReservedPort>>,
+    /// None if the nodes listen on sockets.
+    network: Option<InMemoryNetwork>,
     ticker: Option<JoinHandle<()>>,
 }
 
@@ -55,11 +58,15 @@ impl Broker {
     ///
     /// Dropping the future leaves nothing behind.
     pub async fn start(config: BrokerConfig) -> Result<Self, BrokerError> {
+        let network = config.in_memory.then(InMemoryNetwork::default);
         let mut listeners = Vec::new();
         for node in 0..config.nodes {
             let offset = u16::try_from(node).unwrap_or(0);
-            let port = if config.listen.port() == 0 { 0 } else { config.listen.port().saturating_add(offset) };
-            listeners.push(listen(node, SocketAddr::new(config.listen.ip(), port)).await?);
+            let first =
+                if config.listen.port() == 0 && config.in_memory { IN_MEMORY_PORT } else { config.listen.port() };
+            let port = if first == 0 { 0 } else { first.saturating_add(offset) };
+            let address = SocketAddr::new(config.listen.ip(), port);
+            listeners.push(listen(network.as_ref(), node, address).await?);
         }
         let advertised =
             |node: u16, listened| config.advertised_port.map_or(listened, |first| first.saturating_add(node));
@@ -68,8 +75,8 @@ impl Broker {
         let shared = Arc::new(Shared::new(config, cluster));
         let running =
             (0..).zip(listeners).map(|(id, (l, _))| (id, RunningNode::start(shared.clone(), id, l))).collect();
-        let ticker = Some(tokio::spawn(run_group_timers(shared.clone())));
-        Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), ticker })
+        let ticker = Some(tokio::spawn(timers::run(shared.clone())));
+        Ok(Self { shared, running: Mutex::new(running), ports: Mutex::default(), network, ticker })
     }
 
     /// Returns the advertised addresses of all nodes, up or down: `host:port,host:port`.
@@ -94,6 +101,12 @@ impl Broker {
         let host = bracketed(&self.shared.config.host());
         let cluster = self.shared.cluster();
         cluster.node(node).map(|n| format!("{host}:{}", n.advertised_port)).ok_or(BrokerError::UnknownNode(node))
+    }
+
+    /// Returns the network by which clients connect to nodes that [listen in
+    /// memory](BrokerConfig::in_memory); `None` if they listen on sockets.
+    pub fn in_memory_network(&self) -> Option<InMemoryNetwork> {
+        self.network.clone()
     }
 
     /// Creates a topic with the default replication factor and settings.
@@ -184,6 +197,55 @@ impl Broker {
         (node >= 0).then_some(node)
     }
 
+    /// Makes `node` the coordinator of a transactional id. The old one returns NOT_COORDINATOR from
+    /// now on. The state of the id stays.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownNode`].
+    pub fn move_transaction_coordinator(&self, transactional_id: &str, node: i32) -> Result<(), BrokerError> {
+        self.check_node(node)?;
+        self.shared.cluster().move_transaction_coordinator(transactional_id, node);
+        self.on_transaction_coordinator_moved(transactional_id);
+        Ok(())
+    }
+
+    /// Returns the coordinator of a transactional id, which need not exist; `None` while all nodes
+    /// are down.
+    pub fn transaction_coordinator(&self, transactional_id: &str) -> Option<i32> {
+        let node = self.shared.cluster().transaction_coordinator(transactional_id);
+        (node >= 0).then_some(node)
+    }
+
+    /// Changes the finalized level of the feature `transaction.version`, as an upgrade or downgrade
+    /// of a running cluster does; 0 removes it. Clients see it in their next ApiVersions response.
+    /// Returns false if the [versions](crate::Versions) don't support the level.
+    pub fn set_transaction_version(&self, level: i16) -> bool {
+        self.shared.features().set_transaction_version(level)
+    }
+
+    /// Returns the finalized level of `transaction.version`; `None` without that feature.
+    pub fn transaction_version(&self) -> Option<i16> {
+        self.shared.features().transaction_version()
+    }
+
+    /// Returns the API keys of the requests that a hook [holds](Fault::Hold), in the order of their
+    /// arrival.
+    pub fn held_requests(&self) -> Vec<i16> {
+        self.shared.held().iter().map(|r| r.api as i16).collect()
+    }
+
+    /// Serves the requests that a hook [holds](Fault::Hold), one after the other in the order of
+    /// their arrival, then writes the markers that it holds. Nobody receives the responses. Returns
+    /// the number of requests and markers.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future drops the requests that are not served yet.
+    pub async fn release_held(&self) -> usize {
+        timers::release_held(&self.shared).await
+    }
+
     /// Stops a node: it stops listening and closes its connections. Another node with a replica
     /// becomes leader of its partitions, and another node the coordinator of its groups. Does
     /// nothing if the node is down.
@@ -198,7 +260,9 @@ impl Broker {
     pub async fn stop_node(&self, node: i32) -> Result<(), BrokerError> {
         self.check_node(node)?;
         let coordinated = self.groups_of(node);
+        let transactional_ids = self.transaction_coordinators();
         self.shared.cluster().set_up(node, false);
+        self.on_transaction_coordinators_moved(transactional_ids);
         let now = self.shared.now();
         for group in coordinated {
             self.shared.groups().update(&group, false, |g| g.on_coordinator_moved(now));
@@ -229,12 +293,16 @@ impl Broker {
         let address = SocketAddr::new(self.shared.config.listen.ip(), port);
         let reserved = self.ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
         let listener = match reserved {
-            Some(port) => port.listen().map_err(|source| BrokerError::Listen { node, address, source })?,
-            None => listen(node, address).await?.0,
+            Some(port) => {
+                Listener::Tcp(port.listen().map_err(|source| BrokerError::Listen { node, address, source })?)
+            }
+            None => listen(self.network.as_ref(), node, address).await?.0,
         };
         // Groups return to this node from the one that coordinated them meanwhile.
         let before = self.all_coordinators();
+        let transactional_ids = self.transaction_coordinators();
         self.shared.cluster().set_up(node, true);
+        self.on_transaction_coordinators_moved(transactional_ids);
         let now = self.shared.now();
         for (group, old) in before {
             if self.coordinator(&group) != old {
@@ -244,6 +312,30 @@ impl Broker {
         let running = RunningNode::start(self.shared.clone(), node, listener);
         self.running().insert(node, running);
         Ok(())
+    }
+
+    /// Isolates a node from its clients until [`heal_network`](Self::heal_network): connections stay
+    /// open, and neither requests nor responses arrive. It stays leader and coordinator.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::UnknownNode`].
+    pub fn isolate_node(&self, node: i32) -> Result<(), BrokerError> {
+        self.check_node(node)?;
+        self.shared.isolation.isolate_node(node);
+        Ok(())
+    }
+
+    /// Isolates the clients with this client id from all nodes until
+    /// [`heal_network`](Self::heal_network), as [`isolate_node`](Self::isolate_node) does.
+    pub fn isolate_client(&self, client_id: &str) {
+        self.shared.isolation.isolate_client(client_id);
+    }
+
+    /// Ends all isolation. Requests and responses that were sent meanwhile arrive now, also those of
+    /// connections that their client has closed since.
+    pub fn heal_network(&self) {
+        self.shared.isolation.heal();
     }
 
     /// Sets a hook that sees every request on all nodes before it is served, and may inject a
@@ -288,6 +380,29 @@ impl Broker {
         self.shared.cluster().node(node).map(|_| ()).ok_or(BrokerError::UnknownNode(node))
     }
 
+    fn transaction_coordinators(&self) -> Vec<(String, i32)> {
+        let transactions = self.shared.transactions();
+        let cluster = self.shared.cluster();
+        transactions.iter().map(|(id, _)| (id.to_owned(), cluster.transaction_coordinator(id))).collect()
+    }
+
+    /// Makes the new coordinators load the transactional ids that had others `before`.
+    fn on_transaction_coordinators_moved(&self, before: Vec<(String, i32)>) {
+        for (id, old) in before {
+            let new = self.shared.cluster().transaction_coordinator(&id);
+            if new != old {
+                self.on_transaction_coordinator_moved(&id);
+            }
+        }
+    }
+
+    fn on_transaction_coordinator_moved(&self, transactional_id: &str) {
+        let config = &self.shared.config;
+        let loaded_at = self.shared.now() + config.coordinator_load_time;
+        let mut transactions = self.shared.transactions();
+        transactions.on_coordinator_moved(transactional_id, loaded_at, !config.persists_last_epoch);
+    }
+
     fn all_coordinators(&self) -> Vec<(String, Option<i32>)> {
         let groups: Vec<String> = self.shared.groups().iter().map(|(id, _)| id.to_owned()).collect();
         groups.into_iter().map(|id| (id.clone(), self.coordinator(&id))).collect()
@@ -307,29 +422,17 @@ impl Drop for Broker {
     }
 }
 
-/// Expires sessions and ends rebalances of groups at their deadlines, until it is aborted.
-pub(crate) async fn run_group_timers(shared: Arc<Shared>) {
-    let changed = shared.groups().changed();
-    loop {
-        let now = shared.now();
-        let deadline = shared.groups().tick(now);
-        let woken = changed.notified();
-        match deadline {
-            // A deadline that does not move must not make this loop spin.
-            Some(deadline) => {
-                let sleep = tokio::time::sleep_until(deadline.max(now + Duration::from_millis(1)).into());
-                tokio::select! {
-                    () = sleep => {}
-                    () = woken => {}
-                }
-            }
-            None => woken.await,
-        }
+async fn listen(
+    network: Option<&InMemoryNetwork>,
+    node: i32,
+    address: SocketAddr,
+) -> Result<(Listener, u16), BrokerError> {
+    if let Some(network) = network {
+        return Ok((Listener::in_memory(network.listen(address.port())), address.port()));
     }
-}
-
-async fn listen(node: i32, address: SocketAddr) -> Result<(TcpListener, u16), BrokerError> {
-    node::listen(address).await.map_err(|source| BrokerError::Listen { node, address, source })
+    let (listener, port) =
+        listener::listen(address).await.map_err(|source| BrokerError::Listen { node, address, source })?;
+    Ok((Listener::Tcp(listener), port))
 }
 
 /// An IPv6 address needs brackets before a port.

@@ -97,7 +97,7 @@ pub(crate) struct Cluster {
     pub acls: Acls,
     pub node_config: NodeConfig,
     coordinators: BTreeMap<String, i32>,
-    next_producer_id: i64,
+    transaction_coordinators: BTreeMap<String, i32>,
 }
 
 impl Cluster {
@@ -112,7 +112,7 @@ impl Cluster {
             acls: Acls::default(),
             node_config: NodeConfig::default(),
             coordinators: BTreeMap::new(),
-            next_producer_id: 1000,
+            transaction_coordinators: BTreeMap::new(),
         }
     }
 
@@ -131,11 +131,6 @@ impl Cluster {
     /// Returns the controller: the first node that is up.
     pub fn controller(&self) -> i32 {
         self.nodes_up().next().map_or(-1, |n| n.id)
-    }
-
-    pub fn new_producer_id(&mut self) -> i64 {
-        self.next_producer_id += 1;
-        self.next_producer_id
     }
 
     pub fn topic_name(&self, id: Uuid) -> Option<&str> {
@@ -299,12 +294,25 @@ impl Cluster {
     /// Returns the coordinator of a group: the node it was moved to, else one by the hash of its
     /// name; the next node that is up.
     pub fn coordinator(&self, group: &str) -> i32 {
-        let hash = group.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        self.next_node_up(group, self.coordinators.get(group))
+    }
+
+    /// Returns the coordinator of a transactional id, like [`coordinator`](Self::coordinator).
+    pub fn transaction_coordinator(&self, transactional_id: &str) -> i32 {
+        self.next_node_up(transactional_id, self.transaction_coordinators.get(transactional_id))
+    }
+
+    fn next_node_up(&self, key: &str, moved_to: Option<&i32>) -> i32 {
+        let hash = key.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let nodes = self.nodes.len().max(1);
         let by_hash = hash as usize % nodes;
-        let first = self.coordinators.get(group).and_then(|&n| usize::try_from(n).ok()).unwrap_or(by_hash);
+        let first = moved_to.and_then(|&n| usize::try_from(n).ok()).unwrap_or(by_hash);
         let next = (0..nodes).map(|i| (first + i) % nodes).find(|&n| self.nodes[n].up);
         next.map_or(-1, |n| self.nodes[n].id)
+    }
+
+    pub fn move_transaction_coordinator(&mut self, transactional_id: &str, node: i32) {
+        self.transaction_coordinators.insert(transactional_id.to_owned(), node);
     }
 
     pub fn move_coordinator(&mut self, group: &str, node: i32) {

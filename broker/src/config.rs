@@ -7,6 +7,11 @@ use crate::fault::{Fault, Hook, RequestInfo};
 use crate::sasl::Sasl;
 use crate::versions::Versions;
 
+/// Host of nodes that listen in memory.
+const IN_MEMORY_HOST: &str = "in-memory";
+/// Port of node 0 if it listens in memory, and none is set.
+pub(crate) const IN_MEMORY_PORT: u16 = 9092;
+
 /// Settings of a [`Broker`](crate::Broker); [`Default`] is one node on a free port of 127.0.0.1 that behaves like
 /// Redpanda 24.3 in its development mode.
 ///
@@ -24,6 +29,7 @@ use crate::versions::Versions;
 pub struct BrokerConfig {
     pub(crate) nodes: i32,
     pub(crate) listen: SocketAddr,
+    pub(crate) in_memory: bool,
     pub(crate) advertised_host: Option<String>,
     pub(crate) advertised_port: Option<u16>,
     pub(crate) versions: Versions,
@@ -41,6 +47,10 @@ pub struct BrokerConfig {
     pub(crate) check_records: bool,
     pub(crate) partial_batches: bool,
     pub(crate) racks: Vec<String>,
+    pub(crate) max_transaction_timeout: Duration,
+    pub(crate) transactional_id_expiration: Duration,
+    pub(crate) coordinator_load_time: Duration,
+    pub(crate) persists_last_epoch: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::TlsServer>,
     pub(crate) sasl: Option<Sasl>,
@@ -52,6 +62,7 @@ impl Default for BrokerConfig {
         Self {
             nodes: 1,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            in_memory: false,
             advertised_host: None,
             advertised_port: None,
             versions: Versions::default(),
@@ -69,6 +80,10 @@ impl Default for BrokerConfig {
             check_records: true,
             partial_batches: false,
             racks: Vec::new(),
+            max_transaction_timeout: Duration::from_secs(900),
+            transactional_id_expiration: Duration::from_secs(7 * 24 * 3600),
+            coordinator_load_time: Duration::ZERO,
+            persists_last_epoch: true,
             #[cfg(feature = "tls")]
             tls: None,
             sasl: None,
@@ -90,6 +105,15 @@ impl BrokerConfig {
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// Makes the nodes listen in memory in place of sockets: clients connect by
+    /// [`Broker::in_memory_network`](crate::Broker::in_memory_network). The nodes are `in-memory:9092`,
+    /// `in-memory:9093` and so on, unless [`listen`](Self::listen) names another port.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
         self
     }
 
@@ -205,6 +229,32 @@ impl BrokerConfig {
         self
     }
 
+    /// Sets the maximum timeout of a transaction (default 900 s), and the time after which an idle
+    /// transactional id is forgotten (default 7 days).
+    #[must_use]
+    pub fn transaction_timeouts(mut self, max: Duration, expiration: Duration) -> Self {
+        self.max_transaction_timeout = max;
+        self.transactional_id_expiration = expiration;
+        self
+    }
+
+    /// Sets how long a new coordinator of a transactional id responds COORDINATOR_LOAD_IN_PROGRESS
+    /// after a move (default 0).
+    #[must_use]
+    pub fn coordinator_load_time(mut self, time: Duration) -> Self {
+        self.coordinator_load_time = time;
+        self
+    }
+
+    /// Sets whether a new coordinator of a transactional id knows the producer epoch before the last
+    /// one (default true). Kafka's may not (KAFKA-20357): it fences a producer that repeats an
+    /// InitProducerId whose response was lost.
+    #[must_use]
+    pub fn persist_last_epoch(mut self, persist: bool) -> Self {
+        self.persists_last_epoch = persist;
+        self
+    }
+
     /// Sets the racks of the nodes, assigned round-robin (default none). A consumer with a rack is
     /// sent to a replica in that rack, as by Kafka's rack-aware replica selector.
     #[must_use]
@@ -239,6 +289,7 @@ impl BrokerConfig {
 
     pub(crate) fn host(&self) -> String {
         let listened = match self.listen.ip() {
+            _ if self.in_memory => IN_MEMORY_HOST.to_owned(),
             ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
             ip => ip.to_string(),
         };

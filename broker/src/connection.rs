@@ -11,12 +11,13 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::api;
 use crate::api::{sasl_authenticate, sasl_handshake};
 use crate::fault::{Fault, RequestInfo};
+use crate::held::HeldRequest;
+use crate::listener::Stream;
 use crate::request::{Context, Response, invalid};
 use crate::sasl::Auth;
 use crate::schema;
@@ -39,7 +40,7 @@ impl Drop for ConnectionCount<'_> {
 }
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: Stream, peer: SocketAddr) {
     shared.connections.fetch_add(1, Ordering::Relaxed);
     let _count = ConnectionCount(&shared);
     if let Err(error) = accept(&shared, node, stream, peer).await {
@@ -49,8 +50,22 @@ pub(crate) async fn serve(shared: Arc<Shared>, node: i32, stream: TcpStream, pee
     }
 }
 
-async fn accept(shared: &Shared, node: i32, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn accept(shared: &Shared, node: i32, stream: Stream, peer: SocketAddr) -> io::Result<()> {
+    match stream {
+        Stream::Tcp(stream) => {
+            stream.set_nodelay(true)?;
+            secure(shared, node, stream, peer).await
+        }
+        Stream::InMemory(stream) => secure(shared, node, stream, peer).await,
+    }
+}
+
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    node: i32,
+    stream: S,
+    peer: SocketAddr,
+) -> io::Result<()> {
     #[cfg(feature = "tls")]
     if let Some(tls) = shared.tls() {
         let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await?;
@@ -115,7 +130,7 @@ pub(crate) async fn handle_request(
         Ok(api) if offered => api,
         // Kafka's rule: the response in version 0 lists the versions for a newer client.
         Ok(ApiKey::ApiVersions) => {
-            let versions = api::api_versions::versions(shared, Some(ResponseError::UnsupportedVersion));
+            let versions = api::api_versions::versions(shared, 0, Some(ResponseError::UnsupportedVersion));
             return context.encode_as(&versions, 0);
         }
         _ => return Err(invalid(format!("api {api_key} version {version} is not supported"))),
@@ -123,6 +138,7 @@ pub(crate) async fn handle_request(
     let header = RequestHeader::decode(&mut frame, api.request_header_version(version))
         .map_err(|error| invalid(format!("invalid header: {error}")))?;
     context.client_id = header.client_id.map(|id| id.to_string()).unwrap_or_default();
+    shared.isolation.passage(node, &context.client_id).await;
     let info = RequestInfo { node, api_key, version, correlation_id, client_id: &context.client_id, body: &frame };
     let flexible = api.request_header_version(version) >= 2;
     let fields = schema::fields(api).unwrap_or_default();
@@ -137,6 +153,16 @@ pub(crate) async fn handle_request(
     }
     if auth.as_ref().is_some_and(|auth| !auth.allows(api, shared.now())) {
         return Err(invalid(format!("{api:?} on a connection that is not authenticated")));
+    }
+    let held_until = match fault {
+        Some(Fault::Hold) => Some(None),
+        Some(Fault::HoldFor(delay)) => Some(Some(shared.now() + delay)),
+        _ => None,
+    };
+    if let Some(due) = held_until {
+        shared.held().push(HeldRequest { api, context, body: frame, due });
+        shared.transactions().changed().notify_one();
+        return Ok(Response::Close);
     }
     let response = match api {
         ApiKey::SaslHandshake => {
@@ -154,6 +180,7 @@ pub(crate) async fn handle_request(
         Some(Fault::DelayResponse(delay)) => tokio::time::sleep(delay).await,
         _ => {}
     }
+    shared.isolation.passage(node, &context.client_id).await;
     Ok(response)
 }
 

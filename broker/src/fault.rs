@@ -24,6 +24,16 @@ pub enum Fault {
     DelayResponse(Duration),
     /// Closes the connection without serving the request.
     Close,
+    /// Closes the connection without a response, and serves the request when the test
+    /// [releases](crate::Broker::release_held) it, even if later requests were served meanwhile:
+    /// so a delayed packet arrives late.
+    ///
+    /// Also for the markers of a transaction: the hook sees each as a WriteTxnMarkers request of
+    /// client `transaction-coordinator` with one partition, and may `Hold` it, or delay it with
+    /// `HoldFor` or `Delay`. Other faults have no effect on markers.
+    Hold,
+    /// Like [`Hold`](Self::Hold), and serves the request after this time.
+    HoldFor(Duration),
     /// Serves the request, then closes the connection without a response: the client cannot
     /// distinguish it from `Close`.
     DropResponse,

@@ -10,11 +10,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use tokio::sync::Notify;
 
-use crate::broker;
 use crate::cluster::{Cluster, NewTopic};
 use crate::connection;
 use crate::sasl::Auth;
 use crate::shared::Shared;
+use crate::timers;
 use crate::{BrokerConfig, Sasl, Versions};
 
 /// Maximum number of requests of one input.
@@ -45,7 +45,7 @@ pub fn requests(data: &[u8]) {
         let shared = Arc::new(Shared::new(config, cluster));
         let new = NewTopic { partitions: 2, replication: -1, ..NewTopic::default() };
         _ = shared.cluster().create_topic(&shared.config, "t", new).map(drop);
-        let ticker = tokio::spawn(broker::run_group_timers(shared.clone()));
+        let ticker = tokio::spawn(timers::run(shared.clone()));
         serve(&shared, data).await;
         ticker.abort();
     });

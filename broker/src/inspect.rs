@@ -1,20 +1,27 @@
 //! Inspection of logs and groups, and writes to logs that no producer would send.
 
-use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod transactions;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition;
 use kafka_protocol::messages::{ConsumerProtocolAssignment, TopicName};
-use kafka_protocol::protocol::{Encodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use uuid::Uuid;
 
-use crate::batch;
+use crate::batch::{self, EndMarker};
 use crate::broker::Broker;
 use crate::consumer_group::{self, Partitions};
 use crate::error::BrokerError;
 use crate::group::Member;
 use crate::log::{Batch, Log};
+use crate::shared::now_ms;
+
+pub use transactions::{PendingOffset, ProducerInfo, TransactionInfo, TransactionOutcome, TransactionalRecord};
+
+/// Newest known version of an assignment's encoding.
+const MAX_ASSIGNMENT_VERSION: i16 = 3;
 
 /// A record in the log of a partition; see [`Broker::log_records`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +53,18 @@ pub struct GroupMember {
     pub client_id: String,
     /// Assigned partitions, encoded as `ConsumerProtocolAssignment` in both protocols.
     pub assignment: Bytes,
+}
+
+impl GroupMember {
+    /// Returns the assigned partitions, by topic; empty if the assignment can't be decoded.
+    pub fn partitions(&self) -> Vec<(String, i32)> {
+        let mut encoded = self.assignment.clone();
+        let Ok(version) = encoded.try_get_i16() else { return Vec::new() };
+        let version = version.min(MAX_ASSIGNMENT_VERSION);
+        let Ok(assignment) = ConsumerProtocolAssignment::decode(&mut encoded, version) else { return Vec::new() };
+        let of_topic = |t: TopicPartition| t.partitions.into_iter().map(move |p| (t.topic.to_string(), p));
+        assignment.assigned_partitions.into_iter().flat_map(of_topic).collect()
+    }
 }
 
 impl Broker {
@@ -112,7 +131,15 @@ impl Broker {
         producer_id: i64,
         commit: bool,
     ) -> Result<i64, BrokerError> {
-        self.append(topic, partition, batch::control(producer_id, 0, commit, now_ms()))
+        let marker = EndMarker {
+            producer_id,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit,
+            has_new_epoch: false,
+            timestamp: now_ms(),
+        };
+        self.append(topic, partition, batch::control(&marker))
     }
 
     /// Appends a record batch, such as one of [`log_batches`](Self::log_batches), as part of a
@@ -194,6 +221,11 @@ impl Broker {
     pub fn committed_offset(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let groups = self.shared.groups();
         groups.get(group)?.offsets().get(&(topic.to_owned(), partition)).map(|c| c.offset)
+    }
+
+    /// Returns the ids of all groups that have had members or commits, in order.
+    pub fn groups(&self) -> Vec<String> {
+        self.shared.groups().iter().map(|(id, _)| id.to_owned()).collect()
     }
 
     /// Returns the members of a group; empty if there is no such group.
@@ -292,9 +324,4 @@ fn encode_assignment(partitions: &Partitions, names: &BTreeMap<Uuid, String>) ->
     // No field is long enough to fail.
     let written = assignment.encode(&mut out, 0);
     if written.is_ok() { out.freeze() } else { Bytes::new() }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,24 +1,24 @@
 //! The log of one partition.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
 use tokio::sync::Notify;
 
-use crate::batch::{self, Header, Records};
+use crate::batch::{self, EndMarker, Header, Records};
 use crate::error::BrokerError;
 
 mod epochs;
+mod producers;
 mod transactions;
 
 use epochs::LeaderEpochs;
+pub(crate) use producers::ProducerState;
+use producers::Producers;
 pub(crate) use transactions::AbortedTxn;
 use transactions::Transactions;
-
-/// Batches remembered per producer, to detect duplicates: as many as a producer may have in flight.
-const MAX_CACHED_BATCHES: usize = 5;
 
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -37,14 +37,6 @@ impl Batch {
     }
 }
 
-/// State of an idempotent producer in a partition.
-#[derive(Debug, Default)]
-struct ProducerState {
-    epoch: i16,
-    /// First sequence, last sequence and base offset of the last batches.
-    recent: VecDeque<(i32, i32, i64)>,
-}
-
 /// A validated batch of a Produce request, without its offsets yet.
 #[derive(Debug)]
 pub(crate) struct ValidBatch {
@@ -56,6 +48,15 @@ impl ValidBatch {
     /// Returns the bytes of the batch in the log.
     pub fn size(&self) -> usize {
         self.data.len()
+    }
+
+    pub fn is_transactional(&self) -> bool {
+        self.header.is_transactional()
+    }
+
+    /// Returns producer id and epoch.
+    pub fn producer(&self) -> (i64, i16) {
+        (self.header.producer_id, self.header.producer_epoch)
     }
 
     /// Returns the indexes of its records in the batch.
@@ -90,8 +91,8 @@ pub(crate) fn validate(records: &Bytes, check_each_record: bool) -> Result<Valid
     if header.is_control() || !sequenced || !counted {
         return Err(ResponseError::InvalidRecord);
     }
-    if header.is_transactional() {
-        return Err(ResponseError::InvalidTxnState);
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(ResponseError::InvalidRecord);
     }
     if check_each_record {
         check_records(&header, records)?;
@@ -120,7 +121,7 @@ pub(crate) struct Log {
     bytes: u64,
     start: i64,
     end: i64,
-    producers: HashMap<i64, ProducerState>,
+    producers: Producers,
     transactions: Transactions,
     epochs: LeaderEpochs,
     /// Connections with a Fetch that waits for this partition, each once.
@@ -141,6 +142,21 @@ impl Log {
     /// Returns the start of the first open transaction, or the log end offset.
     pub fn last_stable_offset(&self) -> i64 {
         self.transactions.first_open().unwrap_or(self.end)
+    }
+
+    /// Returns whether a transaction of this producer and epoch is open.
+    pub fn has_open_transaction(&self, producer_id: i64, epoch: i16) -> bool {
+        self.open_transaction(producer_id).is_some() && self.producers.epoch(producer_id) == Some(epoch)
+    }
+
+    /// Returns the start offset of a producer's open transaction.
+    pub fn open_transaction(&self, producer_id: i64) -> Option<i64> {
+        self.transactions.open_at(producer_id)
+    }
+
+    /// Iterates over the producers by id.
+    pub fn producers(&self) -> impl Iterator<Item = (i64, &ProducerState)> {
+        self.producers.iter()
     }
 
     /// Returns the aborted transactions that overlap the offsets `from..to`.
@@ -187,44 +203,22 @@ impl Log {
 
     /// Appends a batch and returns its base offset; of a duplicate, the offset it was appended at.
     pub fn append(&mut self, batch: ValidBatch, leader_epoch: i32) -> Result<i64, ResponseError> {
-        if let Some(offset) = self.check_sequence(&batch.header)? {
+        let header = &batch.header;
+        if self.open_transaction(header.producer_id).is_some() && !header.is_transactional() {
+            return Err(ResponseError::InvalidTxnState);
+        }
+        if let Some(offset) = self.producers.check_batch(header, self.end)? {
             return Ok(offset);
         }
         Ok(self.push(batch.data, batch.header, leader_epoch))
     }
 
-    /// Checks the sequences of an idempotent producer; returns the base offset of a duplicate.
-    fn check_sequence(&mut self, header: &Header) -> Result<Option<i64>, ResponseError> {
-        if header.producer_id < 0 {
-            return Ok(None);
-        }
-        let (first, last) = (header.base_sequence, add_to_sequence(header.base_sequence, header.last_offset_delta));
-        let end = self.end;
-        match self.producers.get_mut(&header.producer_id) {
-            Some(producer) if header.producer_epoch < producer.epoch => {
-                return Err(ResponseError::InvalidProducerEpoch);
-            }
-            Some(producer) if header.producer_epoch == producer.epoch => {
-                if let Some(&(.., offset)) = producer.recent.iter().find(|r| (r.0, r.1) == (first, last)) {
-                    return Ok(Some(offset));
-                }
-                if producer.recent.back().is_some_and(|&(_, last, _)| add_to_sequence(last, 1) != first) {
-                    return Err(ResponseError::OutOfOrderSequenceNumber);
-                }
-                if producer.recent.len() == MAX_CACHED_BATCHES {
-                    producer.recent.pop_front();
-                }
-                producer.recent.push_back((first, last, end));
-            }
-            // A new epoch starts at 0. An unknown producer may start anywhere: its state may have
-            // expired.
-            Some(_) if first != 0 => return Err(ResponseError::OutOfOrderSequenceNumber),
-            _ => {
-                let state = ProducerState { epoch: header.producer_epoch, recent: [(first, last, end)].into() };
-                self.producers.insert(header.producer_id, state);
-            }
-        }
-        Ok(None)
+    /// Appends the marker that ends a producer's transaction; returns its offset.
+    pub fn append_marker(&mut self, marker: &EndMarker, leader_epoch: i32) -> Result<i64, ResponseError> {
+        self.producers.check_marker(marker)?;
+        let data = batch::control(marker);
+        let Some(header) = Header::read(&data) else { return Err(ResponseError::CorruptMessage) };
+        Ok(self.push(data, header, leader_epoch))
     }
 
     /// Appends a batch without validating it.
@@ -377,11 +371,6 @@ fn track_transaction(transactions: &mut Transactions, header: &Header, data: &By
         }
         None => {}
     }
-}
-
-/// Adds to a sequence, which wraps around after `i32::MAX`.
-fn add_to_sequence(sequence: i32, by: i32) -> i32 {
-    sequence.wrapping_add(by) & i32::MAX
 }
 
 /// Returns offset and timestamp of each record; of the whole batch if it cannot be decompressed.

@@ -1,21 +1,17 @@
 //! A node: its listener and connections.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::connection;
+use crate::listener::{Listener, ReservedPort};
 use crate::shared::Shared;
 
 /// Pause after a failed accept, as for lack of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// Maximum number of connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
 
 /// A node that listens. Dropping it aborts the listener and its connections.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ pub(crate) struct RunningNode {
 }
 
 impl RunningNode {
-    pub fn start(shared: Arc<Shared>, node: i32, listener: TcpListener) -> Self {
+    pub fn start(shared: Arc<Shared>, node: i32, listener: Listener) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(run(shared, node, listener, stopped));
         Self { stop, task: Some(task) }
@@ -50,37 +46,11 @@ impl Drop for RunningNode {
     }
 }
 
-/// A bound port that refuses connections: no other process can take it, nor the system use it for
-/// an outgoing connection.
-#[derive(Debug)]
-pub(crate) struct ReservedPort(TcpSocket);
-
-impl ReservedPort {
-    fn reserve(address: SocketAddr) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Connections of the stopped node may still be closing.
-        #[cfg(unix)]
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self(socket))
-    }
-
-    pub fn listen(self) -> io::Result<TcpListener> {
-        self.0.listen(BACKLOG)
-    }
-}
-
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<(TcpListener, u16)> {
-    let listener = TcpListener::bind(address).await?;
-    let port = listener.local_addr()?.port();
-    Ok((listener, port))
-}
-
 /// Serves until stopped; returns the port if it could be reserved.
 async fn run(
     shared: Arc<Shared>,
     node: i32,
-    listener: TcpListener,
+    mut listener: Listener,
     mut stopped: oneshot::Receiver<()>,
 ) -> Option<ReservedPort> {
     let mut connections = JoinSet::new();
@@ -99,9 +69,7 @@ async fn run(
             }
         }
     }
-    let address = listener.local_addr();
-    drop(listener);
-    let port = address.and_then(ReservedPort::reserve).ok();
+    let port = listener.close();
     connections.shutdown().await;
     port
 }

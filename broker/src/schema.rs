@@ -101,6 +101,29 @@ const DESCRIBE_CLUSTER: &[Field] = &[BOOL, since(1, I8), since(2, BOOL)];
 const CONSUMER_GROUP_HEARTBEAT: &[Field] =
     &[STR, STR, I32, STR, STR, I32, STRS, since(1, STR), STR, array(&[UUID, I32S])];
 const CONSUMER_GROUP_DESCRIBE: &[Field] = &[STRS, BOOL];
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    since(4, array(&[STR, I64, I16, BOOL, array(&[STR, I32S])])),
+    until(3, STR),
+    until(3, I64),
+    until(3, I16),
+    until(3, array(&[STR, I32S])),
+];
+const ADD_OFFSETS_TO_TXN: &[Field] = &[STR, I64, I16, STR];
+const END_TXN: &[Field] = &[STR, I64, I16, BOOL];
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    STR,
+    STR,
+    I64,
+    I16,
+    since(3, I32),
+    since(3, STR),
+    since(3, STR),
+    array(&[STR, array(&[I32, I64, since(2, I32), STR])]),
+];
+const LIST_TRANSACTIONS: &[Field] = &[STRS, field(Kind::Values(&I64)), since(1, I64), since(2, STR)];
+const DESCRIBE_TRANSACTIONS: &[Field] = &[STRS];
+const DESCRIBE_PRODUCERS: &[Field] = &[array(&[STR, I32S])];
+const WRITE_TXN_MARKERS: &[Field] = &[array(&[I64, I16, BOOL, array(&[STR, I32S]), I32])];
 const SASL_HANDSHAKE: &[Field] = &[STR];
 const SASL_AUTHENTICATE: &[Field] = &[BYTES];
 
@@ -138,6 +161,14 @@ pub(crate) fn fields(api: ApiKey) -> Option<&'static [Field]> {
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER,
         ApiKey::ConsumerGroupHeartbeat => CONSUMER_GROUP_HEARTBEAT,
         ApiKey::ConsumerGroupDescribe => CONSUMER_GROUP_DESCRIBE,
+        ApiKey::AddPartitionsToTxn => ADD_PARTITIONS_TO_TXN,
+        ApiKey::AddOffsetsToTxn => ADD_OFFSETS_TO_TXN,
+        ApiKey::EndTxn => END_TXN,
+        ApiKey::TxnOffsetCommit => TXN_OFFSET_COMMIT,
+        ApiKey::ListTransactions => LIST_TRANSACTIONS,
+        ApiKey::DescribeTransactions => DESCRIBE_TRANSACTIONS,
+        ApiKey::DescribeProducers => DESCRIBE_PRODUCERS,
+        ApiKey::WriteTxnMarkers => WRITE_TXN_MARKERS,
         ApiKey::SaslHandshake => SASL_HANDSHAKE,
         ApiKey::SaslAuthenticate => SASL_AUTHENTICATE,
         _ => return None,

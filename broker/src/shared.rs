@@ -3,22 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
 use crate::coordinator::GroupCoordinator;
 use crate::fault::{Fault, Hook, RequestInfo};
+use crate::features::Features;
 use crate::fetch_session::FetchSessions;
+use crate::held::HeldRequests;
+use crate::isolation::Isolation;
+use crate::transaction::TransactionCoordinator;
 
-/// State of the broker. Locks are held briefly, never across an await, and never two at a time.
+/// State of the broker. Locks are held briefly and never across an await. Only the one of the
+/// transactions is held while another is taken.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: BrokerConfig,
     cluster: Mutex<Cluster>,
     groups: Mutex<GroupCoordinator>,
+    transactions: Mutex<TransactionCoordinator>,
+    features: Mutex<Features>,
+    held: Mutex<HeldRequests>,
     sessions: Mutex<FetchSessions>,
     hook: Mutex<Option<Hook>>,
+    pub isolation: Isolation,
     #[cfg(feature = "tls")]
     tls: Mutex<Option<crate::TlsServer>>,
     requests: Mutex<BTreeMap<i16, u64>>,
@@ -27,11 +38,20 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn new(mut config: BrokerConfig, cluster: Cluster) -> Self {
+        let transactions = TransactionCoordinator::new(
+            config.versions.transaction_rules(),
+            config.max_transaction_timeout,
+            config.transactional_id_expiration,
+        );
         Self {
             cluster: Mutex::new(cluster),
+            transactions: Mutex::new(transactions),
+            features: Mutex::new(config.versions.features()),
+            held: Mutex::default(),
             groups: Mutex::new(GroupCoordinator::new(config.initial_rebalance_delay, config.session_timeout)),
             sessions: Mutex::default(),
             hook: Mutex::new(config.hook.take()),
+            isolation: Isolation::default(),
             #[cfg(feature = "tls")]
             tls: Mutex::new(config.tls.take()),
             requests: Mutex::default(),
@@ -52,6 +72,18 @@ impl Shared {
         lock(&self.groups)
     }
 
+    pub fn transactions(&self) -> MutexGuard<'_, TransactionCoordinator> {
+        lock(&self.transactions)
+    }
+
+    pub fn features(&self) -> MutexGuard<'_, Features> {
+        lock(&self.features)
+    }
+
+    pub fn held(&self) -> MutexGuard<'_, HeldRequests> {
+        lock(&self.held)
+    }
+
     pub fn set_hook(&self, hook: Option<Hook>) {
         *lock(&self.hook) = hook;
     }
@@ -69,6 +101,12 @@ impl Shared {
     /// Counts a request and returns the fault that the hook injects.
     pub fn fault_for(&self, request: &RequestInfo<'_>) -> Option<Fault> {
         *lock(&self.requests).entry(request.api_key).or_default() += 1;
+        self.fault_for_marker(request)
+    }
+
+    /// Returns the fault that the hook injects into the marker of a transaction, which no client
+    /// has requested.
+    pub fn fault_for_marker(&self, request: &RequestInfo<'_>) -> Option<Fault> {
         let hook = lock(&self.hook).clone();
         hook.and_then(|hook| hook.fault_for(request))
     }
@@ -96,11 +134,21 @@ impl Shared {
 
     /// Returns the time of the runtime's clock, which tests may pause.
     pub fn now(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
+        Instant::now()
     }
 }
 
 /// A panic under the lock leaves the state consistent: each step is complete in itself.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the time in milliseconds since 1970: of the system's clock, moved on by what tests have
+/// advanced the runtime's.
+#[allow(clippy::disallowed_methods, reason = "the real clock is what the paused one is compared with")]
+pub(crate) fn now_ms() -> i64 {
+    let (real, paused) = (std::time::Instant::now(), Instant::now().into_std());
+    let now = SystemTime::now() + paused.saturating_duration_since(real) - real.saturating_duration_since(paused);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::ApiKey;
 
+use crate::features::{Feature, Features};
+use crate::transaction::TransactionRules;
+
 /// (API, lowest, highest) of everything this broker can serve.
 ///
 /// The lowest versions are those of `kafka-protocol`, except for Produce: Kafka 4 announces
@@ -30,6 +33,10 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DeleteRecords, 0, 2),
     (ApiKey::InitProducerId, 0, 5),
     (ApiKey::OffsetForLeaderEpoch, 2, 4),
+    (ApiKey::AddPartitionsToTxn, 0, 5),
+    (ApiKey::AddOffsetsToTxn, 0, 4),
+    (ApiKey::EndTxn, 0, 5),
+    (ApiKey::TxnOffsetCommit, 0, 5),
     (ApiKey::DescribeAcls, 1, 3),
     (ApiKey::CreateAcls, 1, 3),
     (ApiKey::DeleteAcls, 1, 3),
@@ -41,6 +48,10 @@ const SERVED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::IncrementalAlterConfigs, 0, 1),
     (ApiKey::OffsetDelete, 0, 0),
     (ApiKey::DescribeCluster, 0, 1),
+    (ApiKey::WriteTxnMarkers, 1, 1),
+    (ApiKey::DescribeProducers, 0, 0),
+    (ApiKey::DescribeTransactions, 0, 0),
+    (ApiKey::ListTransactions, 0, 2),
     (ApiKey::ConsumerGroupHeartbeat, 0, 1),
     (ApiKey::ConsumerGroupDescribe, 0, 1),
 ];
@@ -67,6 +78,10 @@ const REDPANDA_24_3: &[(ApiKey, i16)] = &[
     (ApiKey::DeleteRecords, 2),
     (ApiKey::InitProducerId, 3),
     (ApiKey::OffsetForLeaderEpoch, 4),
+    (ApiKey::AddPartitionsToTxn, 3),
+    (ApiKey::AddOffsetsToTxn, 1),
+    (ApiKey::EndTxn, 3),
+    (ApiKey::TxnOffsetCommit, 3),
     (ApiKey::DescribeAcls, 1),
     (ApiKey::CreateAcls, 1),
     (ApiKey::DeleteAcls, 1),
@@ -77,9 +92,35 @@ const REDPANDA_24_3: &[(ApiKey, i16)] = &[
     (ApiKey::DeleteGroups, 2),
     (ApiKey::IncrementalAlterConfigs, 1),
     (ApiKey::OffsetDelete, 0),
+    (ApiKey::DescribeProducers, 0),
+    (ApiKey::DescribeTransactions, 0),
+    (ApiKey::ListTransactions, 0),
 ];
 
-/// Version range of each API in a broker's ApiVersions response.
+/// Highest versions of Kafka 3.9, where they differ from Kafka 4's.
+const KAFKA_3_9: &[(ApiKey, i16)] = &[
+    (ApiKey::Produce, 11),
+    (ApiKey::Metadata, 12),
+    (ApiKey::FindCoordinator, 5),
+    (ApiKey::DescribeGroups, 5),
+    (ApiKey::EndTxn, 4),
+    (ApiKey::TxnOffsetCommit, 4),
+    (ApiKey::ListTransactions, 1),
+];
+
+/// APIs that only a broker with transactions offers.
+const TRANSACTION_APIS: &[ApiKey] = &[
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::AddOffsetsToTxn,
+    ApiKey::EndTxn,
+    ApiKey::TxnOffsetCommit,
+    ApiKey::WriteTxnMarkers,
+    ApiKey::DescribeTransactions,
+    ApiKey::ListTransactions,
+];
+
+/// Version range of each API in a broker's ApiVersions response, its features, and its rules of
+/// transactions.
 ///
 /// Start from a preset and change single APIs with [`with`](Self::with) and
 /// [`without`](Self::without), to test a client against an older or limited broker.
@@ -96,6 +137,8 @@ const REDPANDA_24_3: &[(ApiKey, i16)] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions {
     ranges: BTreeMap<i16, (i16, i16)>,
+    features: Vec<Feature>,
+    rules: TransactionRules,
 }
 
 impl Versions {
@@ -106,7 +149,11 @@ impl Versions {
             let lowest = served(api as i16).map_or(0, |(lowest, _)| lowest);
             (api as i16, (lowest, highest))
         };
-        Self { ranges: REDPANDA_24_3.iter().map(range).collect() }
+        Self {
+            ranges: REDPANDA_24_3.iter().map(range).collect(),
+            features: Vec::new(),
+            rules: TransactionRules::Redpanda,
+        }
     }
 
     /// Versions of Redpanda 26.2: [`redpanda_24_3`](Self::redpanda_24_3) with topic ids in Fetch
@@ -120,9 +167,24 @@ impl Versions {
     }
 
     /// Versions of Kafka 4: everything this broker can serve, the `consumer` group protocol
-    /// included.
+    /// included, and `transaction.version` 2, which
+    /// [`set_transaction_version`](crate::Broker::set_transaction_version) changes.
     pub fn kafka() -> Self {
-        Self { ranges: SERVED.iter().map(|&(api, lowest, highest)| (api as i16, (lowest, highest))).collect() }
+        Self {
+            ranges: SERVED.iter().map(|&(api, lowest, highest)| (api as i16, (lowest, highest))).collect(),
+            features: features(25, 1, 2),
+            rules: TransactionRules::Kafka,
+        }
+    }
+
+    /// Versions of Kafka 3.9: no `consumer` group protocol, no topic ids in Produce, and
+    /// transactions of version 0.
+    pub fn kafka_3_9() -> Self {
+        let without_consumer_protocol =
+            Self::kafka().without(ApiKey::ConsumerGroupHeartbeat as i16).without(ApiKey::ConsumerGroupDescribe as i16);
+        let older =
+            KAFKA_3_9.iter().fold(without_consumer_protocol, |v, &(api, highest)| v.with(api as i16, 0, highest));
+        Self { features: features(21, 0, 0), rules: TransactionRules::Kafka3, ..older }
     }
 
     /// Offers versions `lowest` to `highest` of an API, clamped to the served ones; removes the API
@@ -144,6 +206,26 @@ impl Versions {
         self
     }
 
+    pub(crate) fn features(&self) -> Features {
+        if self.features.is_empty() { Features::default() } else { Features::new(self.features.clone()) }
+    }
+
+    pub(crate) fn transaction_rules(&self) -> TransactionRules {
+        self.rules
+    }
+
+    /// Removes the APIs of transactions, as Redpanda does with `enable_transactions=false`. Then
+    /// FindCoordinator returns UNSUPPORTED_VERSION for a transactional id, and Produce
+    /// TRANSACTIONAL_ID_AUTHORIZATION_FAILED for a batch of a transaction.
+    #[must_use]
+    pub fn without_transactions(self) -> Self {
+        TRANSACTION_APIS.iter().fold(self, |versions, &api| versions.without(api as i16))
+    }
+
+    pub(crate) fn has_transactions(&self) -> bool {
+        self.range(ApiKey::EndTxn as i16).is_some()
+    }
+
     /// Returns the lowest and highest version of an API; `None` if it is not offered.
     pub fn range(&self, api_key: i16) -> Option<(i16, i16)> {
         self.ranges.get(&api_key).copied()
@@ -161,6 +243,15 @@ impl Default for Versions {
     }
 }
 
+/// Returns the features of a Kafka with these levels.
+fn features(metadata: i16, group: i16, transaction: i16) -> Vec<Feature> {
+    vec![
+        Feature { name: "group.version", supported: (0, group), level: group },
+        Feature { name: "metadata.version", supported: (7, metadata), level: metadata },
+        Feature { name: "transaction.version", supported: (0, transaction), level: transaction },
+    ]
+}
+
 fn served(api_key: i16) -> Option<(i16, i16)> {
     SERVED.iter().find(|(api, ..)| *api as i16 == api_key).map(|&(_, lowest, highest)| (lowest, highest))
 }
@@ -171,7 +262,7 @@ mod tests {
 
     #[test]
     fn presets_are_within_served_versions() {
-        for preset in [Versions::redpanda_24_3(), Versions::redpanda_26_2()] {
+        for preset in [Versions::redpanda_24_3(), Versions::redpanda_26_2(), Versions::kafka_3_9()] {
             for (key, min, max) in preset.iter() {
                 let (lowest, highest) = Versions::kafka().range(key).unwrap_or((1, 0));
                 assert!(lowest <= min && min <= max && max <= highest, "api {key}: {min} to {max}");

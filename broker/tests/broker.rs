@@ -2,23 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ailurus_broker::{Broker, BrokerConfig, BrokerError, Fault, Versions};
+use ailurus_test_support::api_keys::{FETCH, JOIN_GROUP, PRODUCE};
+use ailurus_test_support::raw_client::batch::BatchBuilder;
+use ailurus_test_support::raw_client::*;
 use bytes::Bytes;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::*;
-use support::batch::BatchBuilder;
-use support::*;
 use tokio::net::TcpStream;
-
-const PRODUCE: i16 = 0;
-const FETCH: i16 = 1;
-const JOIN_GROUP: i16 = 11;
 
 async fn start(config: BrokerConfig) -> Broker {
     Broker::start(config).await.unwrap()

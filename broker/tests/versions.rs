@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
 use ailurus_broker::{Broker, BrokerConfig, Fault, Versions};
+use ailurus_test_support::raw_client::batch::BatchBuilder;
+use ailurus_test_support::raw_client::*;
+use kafka_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -12,6 +13,7 @@ use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -22,10 +24,12 @@ use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
-use support::batch::BatchBuilder;
-use support::*;
 use uuid::Uuid;
 
 const TOPIC: i8 = 2;
@@ -357,6 +361,87 @@ async fn groups(broker: &Broker, code: i16) {
     )
     .await;
     for_each_version::<ListGroupsRequest>(broker, |v, a| ok(a.error_code, v), |_| ListGroupsRequest::default()).await;
+    all_of_transactions(broker, code).await;
+}
+
+/// APIs of transactions: without a fault, each has its own error for an unknown id.
+async fn all_of_transactions(broker: &Broker, code: i16) {
+    let or = |unknown: i16| if code == 0 { unknown } else { code };
+    let no_mapping = or(49);
+    let id = || TransactionalId(text("unknown"));
+    for_each_version::<AddPartitionsToTxnRequest>(
+        broker,
+        |v, a| {
+            let of_batch = a.results_by_transaction.iter().flat_map(|t| &t.topic_results);
+            let topics: Vec<_> = a.results_by_topic_v3_and_below.iter().chain(of_batch).collect();
+            assert_eq!(topics.len(), 1, "version {v}");
+            assert_eq!(topics[0].results_by_partition[0].partition_error_code, no_mapping, "version {v}");
+        },
+        |v| {
+            let topic = AddPartitionsToTxnTopic::default().with_name(topic_name("t")).with_partitions(vec![0]);
+            let transaction = AddPartitionsToTxnTransaction::default().with_transactional_id(id());
+            let request = AddPartitionsToTxnRequest::default();
+            if v >= 4 {
+                return request.with_transactions(vec![transaction.with_topics(vec![topic])]);
+            }
+            request.with_v3_and_below_transactional_id(id()).with_v3_and_below_topics(vec![topic])
+        },
+    )
+    .await;
+    for_each_version::<AddOffsetsToTxnRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, no_mapping, "version {v}"),
+        |_| AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group_id("g")),
+    )
+    .await;
+    for_each_version::<TxnOffsetCommitRequest>(
+        broker,
+        |v, a| assert_eq!(a.topics[0].partitions[0].error_code, no_mapping, "version {v}"),
+        |v| {
+            let partition = TxnOffsetCommitRequestPartition::default();
+            let topic = TxnOffsetCommitRequestTopic::default().with_name(topic_name("t"));
+            let request = TxnOffsetCommitRequest::default().with_transactional_id(id()).with_group_id(group_id("g"));
+            let request = if v >= 3 { request.with_generation_id(-1) } else { request };
+            request.with_topics(vec![topic.with_partitions(vec![partition])])
+        },
+    )
+    .await;
+    for_each_version::<EndTxnRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, no_mapping, "version {v}"),
+        |_| EndTxnRequest::default().with_transactional_id(id()),
+    )
+    .await;
+    for_each_version::<WriteTxnMarkersRequest>(
+        broker,
+        |v, a| assert_eq!(a.markers[0].topics[0].partitions[0].error_code, or(3), "version {v}"),
+        |_| {
+            let topic = WritableTxnMarkerTopic::default().with_name(topic_name("none")).with_partition_indexes(vec![0]);
+            WriteTxnMarkersRequest::default().with_markers(vec![WritableTxnMarker::default().with_topics(vec![topic])])
+        },
+    )
+    .await;
+    for_each_version::<DescribeProducersRequest>(
+        broker,
+        |v, a| assert_eq!(a.topics[0].partitions[0].error_code, code, "version {v}"),
+        |_| {
+            let topic = TopicRequest::default().with_name(topic_name("t")).with_partition_indexes(vec![0]);
+            DescribeProducersRequest::default().with_topics(vec![topic])
+        },
+    )
+    .await;
+    for_each_version::<DescribeTransactionsRequest>(
+        broker,
+        |v, a| assert_eq!(a.transaction_states[0].error_code, or(105), "version {v}"),
+        |_| DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]),
+    )
+    .await;
+    for_each_version::<ListTransactionsRequest>(
+        broker,
+        |v, a| assert_eq!(a.error_code, code, "version {v}"),
+        |_| ListTransactionsRequest::default(),
+    )
+    .await;
 }
 
 #[tokio::test]

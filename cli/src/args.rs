@@ -25,7 +25,7 @@ Exit codes:
   0    done
   1    the work failed or is not complete: lines not delivered, records lost, a broker that did not respond
   2    the command line or a setting is wrong
-  3    not found: the topic, partition, group, broker or dead letter does not exist
+  3    not found: the topic, partition, group, transaction, broker or dead letter does not exist
   4    the topic to create exists already
   5    not reachable: no broker, or not the one needed, could be reached or responded in time
   6    refused by a broker, for example for lack of permission or because the group has members
@@ -50,6 +50,7 @@ pub enum Command {
     Consume(commands::consume::Consume),
     Topic(commands::topic::Topic),
     Group(commands::group::Group),
+    Txn(commands::txn::Txn),
     Records(commands::records::Records),
     Config(commands::config::Config),
     Acl(commands::acl::Acl),
@@ -74,6 +75,16 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_stands_for_a_call_exists() {
+        for (call, line) in ailurus_serve::text::COMMANDS {
+            let names = line.split(' ').skip(1);
+            let found =
+                names.clone().try_fold(&Cli::command(), |command, name| command.find_subcommand(name)).is_some();
+            assert!(found && names.count() == 2, "{call}: no {line:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Preset {
     Redpanda24,
     #[value(name = "redpanda-26.2")]
     Redpanda26,
+    #[value(name = "kafka-3.9")]
+    Kafka39,
     Kafka,
 }
 
@@ -22,6 +24,7 @@ impl Preset {
         match self {
             Preset::Redpanda24 => Versions::redpanda_24_3(),
             Preset::Redpanda26 => Versions::redpanda_26_2(),
+            Preset::Kafka39 => Versions::kafka_3_9(),
             Preset::Kafka => Versions::kafka(),
         }
     }

@@ -56,6 +56,7 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Consume(args) => commands::consume::run(&global, args).await,
         Command::Topic(args) => commands::topic::run(&global, args).await,
         Command::Group(args) => commands::group::run(&global, args).await,
+        Command::Txn(args) => commands::txn::run(&global, args).await,
         Command::Records(args) => commands::records::run(&global, args).await,
         Command::Config(args) => commands::config::run(&global, args).await,
         Command::Acl(args) => commands::acl::run(&global, args).await,

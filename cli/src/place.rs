@@ -1,10 +1,9 @@
 //! Positions in logs and points in time on the command line.
 
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::Duration;
 
-use ailurus::StartOffset;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
+use ailurus::{StartOffset, Timestamp};
 
 use crate::output::note;
 
@@ -50,18 +49,15 @@ impl Place {
         }
         if number < LEAST_EPOCH_MS {
             let ms = number * 1000;
-            let time = DateTime::from_timestamp_millis(ms);
-            let time = time.map_or(String::new(), |t| format!(" or {}", t.to_rfc3339_opts(SecondsFormat::Secs, true)));
+            let time = Timestamp::from_millis(ms);
             note(format_args!(
-                "no partition has an offset {number}; for seconds since 1970 write {ms} (milliseconds){time}"
+                "no partition has an offset {number}; for seconds since 1970 write {ms} (milliseconds) or {time:.0}"
             ));
             return self.0;
         }
-        note(format_args!(
-            "no partition has an offset {number}: taken as milliseconds since 1970{}",
-            DateTime::from_timestamp_millis(number).map_or(String::new(), |t| format!(", {}", t.to_rfc3339()))
-        ));
-        StartOffset::Timestamp(number)
+        let time = Timestamp::from_millis(number);
+        note(format_args!("no partition has an offset {number}: taken as milliseconds since 1970, {time}"));
+        StartOffset::Timestamp(time)
     }
 
     /// Returns whether [`resolve`](Self::resolve) depends on the ends.
@@ -70,40 +66,42 @@ impl Place {
     }
 }
 
-/// Returns milliseconds since 1970 of a time on the command line.
-pub fn time(text: &str) -> Result<i64, String> {
+/// Returns a time on the command line.
+pub fn time(text: &str) -> Result<Timestamp, String> {
     point(text).ok_or_else(|| concat!("allowed is ", times!()).to_owned())
 }
 
-fn point(text: &str) -> Option<i64> {
+/// Returns the length of a time on the command line, such as `15m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    span(text).ok_or_else(|| "allowed is such as 90s, 15m or 1h30m (ms, s, m, h, d, w)".to_owned())
+}
+
+fn point(text: &str) -> Option<Timestamp> {
     date(text).or_else(|| ago(text))
 }
 
-fn date(text: &str) -> Option<i64> {
-    let zoned = DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis());
-    let of_day = || text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0);
-    let of_minute = || NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M").ok();
-    let unzoned = || text.parse().ok().or_else(of_minute).or_else(of_day);
-    zoned.or_else(|| unzoned().map(|t: NaiveDateTime| t.and_utc().timestamp_millis()))
+fn date(text: &str) -> Option<Timestamp> {
+    // Whole, without its zone, without its seconds, or without its time of day.
+    let zoned = ["", "Z", ":00Z", "T00:00:00Z"].map(|rest| format!("{text}{rest}"));
+    zoned.iter().find_map(|time| time.parse().ok())
 }
 
-/// Returns the time of so long ago, in milliseconds since 1970.
-fn ago(text: &str) -> Option<i64> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis();
-    let ago = duration_ms(text.strip_prefix('-').unwrap_or(text))?;
-    i64::try_from(now).ok().map(|now| now.saturating_sub(ago).max(0))
+/// Returns the time of so long ago.
+fn ago(text: &str) -> Option<Timestamp> {
+    let ago = span(text.strip_prefix('-').unwrap_or(text))?;
+    Some(Timestamp::now().saturating_sub(ago).max(Timestamp::UNIX_EPOCH))
 }
 
-/// Returns the milliseconds of numbers with units, such as `1h30m`.
-fn duration_ms(mut text: &str) -> Option<i64> {
+/// Returns the sum of numbers with units, such as `1h30m`.
+fn span(mut text: &str) -> Option<Duration> {
     if text.is_empty() {
         return None;
     }
-    let mut total: i64 = 0;
+    let mut total: u64 = 0;
     while !text.is_empty() {
         let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
         let (unit, rest) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
-        let ms: i64 = match unit {
+        let ms: u64 = match unit {
             "ms" => 1,
             "s" => 1000,
             "m" => 60_000,
@@ -112,10 +110,10 @@ fn duration_ms(mut text: &str) -> Option<i64> {
             "w" => 604_800_000,
             _ => return None,
         };
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(ms)?)?;
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(ms)?)?;
         text = rest;
     }
-    Some(total)
+    Some(Duration::from_millis(total))
 }
 
 #[cfg(test)]
@@ -124,6 +122,10 @@ mod tests {
 
     use super::*;
 
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     #[test]
     fn a_place_is_a_word_an_offset_or_a_time() {
         let place = |text: &str| text.parse::<Place>().map(|p| p.0);
@@ -131,26 +133,26 @@ mod tests {
         assert_eq!(place("latest"), Ok(StartOffset::Latest));
         assert_eq!(place("0"), Ok(StartOffset::Offset(0)));
         assert_eq!(place("5000000000"), Ok(StartOffset::Offset(5_000_000_000)));
-        assert_eq!(place("1970-01-01T00:00:01.5Z"), Ok(StartOffset::Timestamp(1500)));
-        assert_eq!(place("1970-01-01T01:00:00+01:00"), Ok(StartOffset::Timestamp(0)));
-        assert_eq!(place("1970-01-02"), Ok(StartOffset::Timestamp(86_400_000)));
-        assert_eq!(place("1970-01-01T00:00:02"), Ok(StartOffset::Timestamp(2000)));
-        assert_eq!(place("1970-01-01T00:02"), Ok(StartOffset::Timestamp(120_000)));
+        assert_eq!(place("1970-01-01T00:00:01.5Z"), Ok(StartOffset::Timestamp(at(1500))));
+        assert_eq!(place("1970-01-01T01:00:00+01:00"), Ok(StartOffset::Timestamp(at(0))));
+        assert_eq!(place("1970-01-02"), Ok(StartOffset::Timestamp(at(86_400_000))));
+        assert_eq!(place("1970-01-01T00:00:02"), Ok(StartOffset::Timestamp(at(2000))));
+        assert_eq!(place("1970-01-01T00:02"), Ok(StartOffset::Timestamp(at(120_000))));
         for bad in ["-1", "", "-", "yesterday", "2026-13-31", "m", "5y", "1h30", "--5m", "99999999999999w", "12:00"] {
             assert!(place(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
             assert!(time(bad).is_err_and(|e| e.contains("RFC 3339")), "{bad}");
         }
         assert!(time("5").is_err(), "an offset is not a time");
-        assert_eq!(time("1970-01-02"), Ok(86_400_000));
+        assert_eq!(time("1970-01-02"), Ok(at(86_400_000)));
     }
 
     #[test]
     fn a_number_beyond_all_ends_that_is_large_enough_is_a_time() {
         let of = |number, ends: &[i64]| Place(StartOffset::Offset(number)).resolve(ends.iter().copied());
-        assert_eq!(of(1_700_000_000_000, &[5, 0]), StartOffset::Timestamp(1_700_000_000_000));
+        assert_eq!(of(1_700_000_000_000, &[5, 0]), StartOffset::Timestamp(at(1_700_000_000_000)));
         assert_eq!(of(1_700_000_000_000, &[5, 1_700_000_000_000]), StartOffset::Offset(1_700_000_000_000));
         assert_eq!(of(1_700_000_000, &[5]), StartOffset::Offset(1_700_000_000), "seconds may be an offset");
-        assert_eq!(of(i64::MAX, &[5]), StartOffset::Timestamp(i64::MAX));
+        assert_eq!(of(i64::MAX, &[5]), StartOffset::Timestamp(at(i64::MAX)));
         assert_eq!(Place(StartOffset::Latest).resolve([5].into_iter()), StartOffset::Latest);
     }
 
@@ -159,12 +161,14 @@ mod tests {
         for (text, ms) in
             [("5m", 300_000), ("2h", 7_200_000), ("1h30m", 5_400_000), ("250ms", 250), ("1w1d", 691_200_000)]
         {
-            assert_eq!(duration_ms(text), Some(ms), "{text}");
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        let now = i64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        assert!(duration("-5m").is_err_and(|e| e.contains("15m")));
+        let now = Timestamp::now();
+        let five_minutes_ago = now.saturating_sub(Duration::from_secs(300));
         for text in ["-5m", "5m"] {
             let at = time(text).unwrap();
-            assert!((now - 300_000..).contains(&at) && at < now, "{at} is not five minutes before {now}");
+            assert!((five_minutes_ago..now).contains(&at), "{at} is not five minutes before {now}");
         }
     }
 }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use ailurus_broker::{Broker, BrokerConfig};
+use ailurus_broker::{Broker, BrokerConfig, Fault, RequestInfo};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{Bed, Ended, until};
@@ -384,4 +384,20 @@ fn the_embedded_broker_prints_its_addresses() {
         b"",
     );
     says(&bad.expect(2), &["HOST:PORT"]);
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_all_are_examined_has_no_transactions() {
+    const DESCRIBE_PRODUCERS: i16 = 61;
+    const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let broker = runtime.block_on(Broker::start(BrokerConfig::default())).unwrap();
+    broker.create_topic("deleted", 1).unwrap();
+    broker.set_hook(|request: &RequestInfo<'_>| {
+        (request.api_key == DESCRIBE_PRODUCERS).then_some(Fault::Error(UNKNOWN_TOPIC_OR_PARTITION))
+    });
+    let bed = Bed::of(broker.bootstrap());
+    let all = bed.run(&["txn", "find-hanging"]).expect(0);
+    says(&all, &["no transaction hangs in the 0 partitions examined"]);
+    says(&bed.run(&["txn", "find-hanging", "--topic", "deleted"]).expect(1), &["deleted"]);
 }

@@ -71,6 +71,27 @@ fn latency_has_percentiles() {
     }
 }
 
+#[test]
+fn transactions_are_counted_and_committed() {
+    let mut bed = Bed::new();
+    let topic = bed.topic("t", 3);
+    let args = ["transactions", "--topic", &topic, "--records", "2500"];
+    let line = bench(&bed, &[&args[..], &["--per", "1000"]].concat());
+    assert_eq!(
+        (&line["records"], &line["transactions"], &line["errors"]),
+        (&json!(2500), &json!(3), &json!(0)),
+        "{line}"
+    );
+    for field in ["p50_us", "p99_us"] {
+        assert!(line[field].as_f64().unwrap() > 0.0, "{line}");
+    }
+    let line = bench(&bed, &[&args[..], &["--per", "0", "--interval-ms", "60000"]].concat());
+    assert_eq!(line["transactions"], json!(1), "{line}");
+    let read =
+        bed.run(&["consume", &topic, "--from", "earliest", "--exit-at-end", "--isolation", "read_committed"]).expect(0);
+    assert_eq!(read.stdout.lines().count(), 5002, "with the first transactions' records");
+}
+
 /// The lines behind the one of settings: what went wrong, once.
 #[track_caller]
 fn failed(ended: Ended, code: i32, says: &[&str]) {
@@ -88,7 +109,7 @@ fn failed(ended: Ended, code: i32, says: &[&str]) {
 fn a_topic_that_does_not_exist_is_one_error_and_is_not_created() {
     let bed = Bed::new();
     let topic = bed.name("nobody-made-this");
-    for mode in ["produce", "latency", "consume", "handle"] {
+    for mode in ["produce", "latency", "transactions", "consume", "handle"] {
         let ended = run(command(&bed, &[mode, "--topic", &topic, "--records", "1000000"], VALUES), b"");
         failed(ended, 3, &[&topic, "does not exist"]);
     }
@@ -117,7 +138,7 @@ fn a_broker_that_refuses_the_records_ends_producing_with_one_error() {
     let mut bed = Bed::new();
     let topic = bed.topic_with("refused", 1, &["--config", "max.message.bytes=100"]);
     let value = format!("{}\n", "x".repeat(200));
-    for mode in ["produce", "latency"] {
+    for mode in ["produce", "latency", "transactions"] {
         let ended = run(command(&bed, &[mode, "--topic", &topic, "--records", "1000000"], &value), b"");
         failed(ended, 6, &["record 0 of 1000000", "max.message.bytes"]);
     }

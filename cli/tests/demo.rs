@@ -46,7 +46,7 @@ fn on_a_given_broker_it_cleans_up() {
 #[test]
 fn it_ends_by_itself_when_the_broker_hangs() {
     let bed = Bed::embedded();
-    let mut command = bed.command(&["demo", "--orders", "2000", "--timeout", "5"]);
+    let mut command = bed.command(&["demo", "--orders", "2000", "--timeout", "20"]);
     command.env("REDPANDA_REQUEST_TIMEOUT", "1000");
     let demo = Process::spawn(command);
     demo.line(|l| l.starts_with("Kill")); // three fifths are not sent yet, and the new members not in

@@ -54,7 +54,9 @@ fn health_of_a_cluster_that_is_not_there_has_the_same_shape() {
     assert_eq!(health["status"], "unhealthy");
     assert!(health["problems"][0].as_str().unwrap().contains(&broker), "{health}");
     let bed = Bed::embedded();
-    let healthy = bed.run(&["health", "--json"]).expect(0).json_lines().remove(0);
+    let mut command = bed.command(&["health", "--json"]);
+    command.env("REDPANDA_HEALTH_TIMEOUT", "60000");
+    let healthy = support::run(command, b"").expect(0).json_lines().remove(0);
     let keys = |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&health), keys(&healthy));
     assert_eq!(keys(&health["brokers"][0]), keys(&healthy["brokers"][0]));

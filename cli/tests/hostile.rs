@@ -14,10 +14,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::{Bed, DEADLINE, Ended, Process, until};
+use tokio::time::Instant;
 
 const RECORDS: usize = 400;
 /// One byte in so many is changed.
@@ -174,10 +175,11 @@ fn finish(mut command: Command, args: &[&str], input: &str) -> Run {
 /// Runs `serve` under requests for some seconds, or until it has ended by itself.
 fn serve(command: Command, args: &[&str]) -> Run {
     const PAGES: [&str; 5] = ["/", "/health/live", "/health/ready", "/health/redpanda", "/metrics"];
-    let (mut command, begun) = (command, Instant::now());
+    let mut command = command;
     command.envs([("REDPANDA_REQUEST_TIMEOUT", "2000"), ("REDPANDA_SHUTDOWN_TIMEOUT", "5000")]);
     let mut process = Process::spawn(command);
     let line = process.line(|l| l.starts_with("http://"));
+    let begun = Instant::now(); // it may start slowly: broken responses are requested again
     let address = line.trim_start_matches("http://").split('/').next().unwrap().to_owned();
     let (mut responses, mut memory) = (0, 0);
     for page in PAGES.iter().cycle() {
@@ -207,11 +209,11 @@ fn get(address: &str, page: &str) -> std::io::Result<String> {
 }
 
 /// Writes a dead letter of each of our records, which says that it failed in the first partition of `origin`.
-fn write_letters(bed: &Bed, letters: &str, origin: &str, input: &str) {
+fn write_dead_letters(bed: &Bed, dead_letters: &str, origin: &str, input: &str) {
     let headers_of = ["dlq-error=boom".into(), format!("dlq-topic={origin}"), "dlq-partition=0".into()];
     let more = ["dlq-offset=1", "dlq-timestamp=1234567", "dlq-group=g", "dlq-attempts=4"].map(str::to_owned);
     let headers: Vec<_> = headers_of.iter().chain(&more).flat_map(|header| ["--header", header]).collect();
-    bed.feed(&[&["produce", letters], &headers[..]].concat(), input.as_bytes()).expect(0);
+    bed.feed(&[&["produce", dead_letters], &headers[..]].concat(), input.as_bytes()).expect(0);
 }
 
 /// The values of a topic's records, all of which must be known.
@@ -244,9 +246,9 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         sound.name(&format!("other-{round}")),
         sound.name(&format!("group-{round}")),
     );
-    let letters = sound.topic(&format!("read-{round}.dlq"), 3);
+    let dead_letters = sound.topic(&format!("read-{round}.dlq"), 3);
     let origin = sound.topic(&format!("origin-{round}"), 1);
-    write_letters(sound, &letters, &origin, &input);
+    write_dead_letters(sound, &dead_letters, &origin, &input);
     let group_too = sound.name(&format!("group-too-{round}"));
     let commands: [&[&str]; 23] = [
         &["produce", &written],
@@ -266,10 +268,10 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         &["cluster", "api-versions"],
         &["config", "describe", "--topic", &topic],
         &["acl", "list"],
-        &["dlq", "list", &letters],
-        &["dlq", "show", &letters, "--last", "400"],
-        &["dlq", "discard", &letters],
-        &["dlq", "replay", &letters, "--yes"],
+        &["dlq", "list", &dead_letters],
+        &["dlq", "show", &dead_letters, "--last", "400"],
+        &["dlq", "discard", &dead_letters],
+        &["dlq", "replay", &dead_letters, "--yes"],
         &["records", "delete", &topic, "--before", "1"],
         &["serve", "--listen", "127.0.0.1:0"],
     ];
@@ -311,10 +313,10 @@ fn all_commands(sound: &mut Bed, hostile: &Bed, round: &str, again: &str, codes:
         }
     }
     // What the broken line kept back is replayed over a sound one, when the member that could not leave is out of the group.
-    let replay = || Some(sound.run(&["dlq", "replay", &letters, "--yes"])).filter(|ended| ended.code != 6);
+    let replay = || Some(sound.run(&["dlq", "replay", &dead_letters, "--yes"])).filter(|ended| ended.code != 6);
     until(replay).expect("the group is free").expect(0);
     let there: BTreeSet<_> = values(sound, &origin, &known, again).into_iter().collect();
-    assert_eq!(there.len(), RECORDS, "every letter is replayed: {again}");
+    assert_eq!(there.len(), RECORDS, "every dead letter is replayed: {again}");
     outcomes.iter().map(|run| run.memory).max().unwrap_or_default()
 }
 

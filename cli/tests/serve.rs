@@ -102,8 +102,9 @@ fn it_only_reads() {
     process.signal(Signal::SIGTERM);
     process.end().expect(0);
     // ListOffsets, Metadata, OffsetFetch, FindCoordinator, DescribeGroups, ListGroups, ApiVersions, DescribeCluster,
-    // ConsumerGroupDescribe: no Produce, Fetch, JoinGroup, CreateTopics or OffsetCommit.
-    let reading = [2, 3, 9, 10, 15, 16, 18, 60, 69];
+    // DescribeProducers, DescribeTransactions, ListTransactions, ConsumerGroupDescribe: no Produce, Fetch, JoinGroup,
+    // CreateTopics or OffsetCommit.
+    let reading = [2, 3, 9, 10, 15, 16, 18, 60, 61, 65, 66, 69];
     let seen = seen.lock().unwrap().clone();
     assert!(seen.iter().all(|api| reading.contains(api)), "{seen:?}");
     assert_eq!(bed.run(&["topic", "list"]).expect(0).stdout, topics);

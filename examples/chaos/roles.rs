@@ -61,7 +61,7 @@ pub(crate) async fn produce(rate: u64) -> Result<()> {
             } else {
                 (TOPICS[0], format!("k{}", sent % 50))
             };
-            let delivery = producer.send(ProducerRecord::to(topic).key(&key).value(&format!("{key} {sent}"))).await?;
+            let delivery = producer.send(ProducerRecord::to(topic).key(&key).value(format!("{key} {sent}"))).await?;
             _ = handles.send((key, sent, delivery)).await; // it is received until the end
             sent += 1;
         }

@@ -16,7 +16,7 @@ pub enum Exit {
     Failure,
     /// The command line or a setting is wrong.
     Usage,
-    /// The topic, partition, group, broker or dead letter does not exist.
+    /// The topic, partition, group, transaction, broker or dead letter does not exist.
     NotFound,
     /// The topic to create exists already.
     Exists,
@@ -50,41 +50,31 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error in the command line or a setting that the parser of arguments can't find.
-#[derive(Debug)]
-pub struct Usage(pub String);
+/// An error that ends a command with an exit of its own, with its text.
+macro_rules! exit_error {
+    ($(#[doc = $doc:literal] $name:ident)+) => {$(
+        #[doc = $doc]
+        #[derive(Debug)]
+        pub struct $name(pub String);
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::error::Error for $name {}
+    )+};
 }
 
-impl std::error::Error for Usage {}
-
-/// A name of the command line that does not exist, where no error of the library says so.
-#[derive(Debug)]
-pub struct NotFound(pub String);
-
-impl std::fmt::Display for NotFound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+exit_error! {
+    /// An error in the command line or a setting that the parser of arguments can't find.
+    Usage
+    /// A name of the command line that does not exist, where no error of the library says so.
+    NotFound
+    /// A request that this command refuses because another command is running.
+    Refused
 }
-
-impl std::error::Error for NotFound {}
-
-/// A request that this command refuses because another command is running.
-#[derive(Debug)]
-pub struct Refused(pub String);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// Prints the error on stderr, if there is one, and returns the exit code's name.
 pub fn report(result: anyhow::Result<Exit>) -> Exit {
@@ -148,9 +138,11 @@ fn exit_of_kind(error: &ailurus::Error) -> Exit {
     };
     /// The protocol's code of a group that does not exist.
     const GROUP_ID_NOT_FOUND: i16 = 69;
+    /// The protocol's code of a transactional id that does not exist.
+    const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
     match error.kind() {
         Config => Exit::Usage,
-        UnknownTopic | Broker(GROUP_ID_NOT_FOUND) => Exit::NotFound,
+        UnknownTopic | Broker(GROUP_ID_NOT_FOUND | TRANSACTIONAL_ID_NOT_FOUND) => Exit::NotFound,
         TopicExists => Exit::Exists,
         // Retriable for a client that runs for long; final for a command.
         Authentication => Exit::Refused,
@@ -176,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_to_be_done_about_an_error_shows_in_the_code() {
         let of = |kind| exit_of(&anyhow!(ailurus::Error::new(kind, "x")).context("deleting")).code();
-        assert_eq!([of(ErrorKind::UnknownTopic), of(ErrorKind::Broker(69))], [3, 3]);
+        assert_eq!([ErrorKind::UnknownTopic, ErrorKind::Broker(69), ErrorKind::Broker(105)].map(of), [3; 3]);
         assert_eq!(of(ErrorKind::TopicExists), 4);
         let transient = [ErrorKind::Connect, ErrorKind::Disconnected, ErrorKind::Timeout, ErrorKind::Broker(5)];
         assert_eq!(transient.map(of), [5; 4]);

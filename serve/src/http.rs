@@ -1,12 +1,4 @@
-//! Health, the page and metrics of an application over HTTP.
-//!
-//! | request | response |
-//! |---|---|
-//! | `GET /` | the [page] for people |
-//! | `GET /health/live` | 200 while the process runs |
-//! | `GET /health/ready` | 200, or 503 with the reasons |
-//! | `GET /health/redpanda` | the [`Report`] as JSON; 503 while its status is `unhealthy` |
-//! | `GET /metrics` | the [metrics](crate::metrics) |
+//! The routes of an [`App`], and a server for an application that has no other routes.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ailurus::health::Status;
-use anyhow::Context;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -27,9 +18,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::lag::LagHistory;
 use crate::metrics::Exposition;
-use crate::options::Address;
 use crate::page::{self, Report};
+use crate::text::for_operators;
 
 /// Reason for not being ready after the first signal.
 pub const SHUTTING_DOWN: &str = "the process is shutting down";
@@ -39,7 +31,8 @@ pub trait App: Send + Sync + 'static {
     /// State of the cluster and of the groups.
     type Report: Report;
 
-    /// Returns the state as of now, or as it was a moment ago.
+    /// Returns the state as of now, or as it was a moment ago. Its texts are sent as they are: see
+    /// [`health_for_operators`](crate::text::health_for_operators).
     fn report(&self) -> impl Future<Output = Arc<Self::Report>> + Send;
 
     /// Returns the reasons why the application does not do its work; none if it is ready.
@@ -47,6 +40,9 @@ pub trait App: Send + Sync + 'static {
 
     /// Returns the metrics.
     fn metrics(&self) -> &Exposition;
+
+    /// Returns the lag of its groups over time, for the page.
+    fn lag(&self) -> &LagHistory;
 }
 
 /// An HTTP server that runs. Dropping it ends it without waiting for responses.
@@ -58,13 +54,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and serves the application.
+    /// Listens, and serves the [`router`] of the application.
     ///
     /// # Errors
-    /// If the address has no meaning or is in use.
-    pub async fn start<A: App>(listen: &Address, app: Arc<A>) -> anyhow::Result<Self> {
-        let listen = listen.resolve().await?;
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("HTTP can't listen on {listen}"))?;
+    /// If the address is in use or can't be listened on.
+    pub async fn start<A: App>(listen: SocketAddr, app: Arc<A>) -> io::Result<Self> {
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("HTTP can't listen on {listen}: {e}"));
+        let listener = TcpListener::bind(listen).await.map_err(named)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router(app)).with_graceful_shutdown(async {
@@ -83,16 +79,27 @@ impl Server {
     ///
     /// # Errors
     /// If the server had failed.
-    pub async fn stop(self, timeout: Duration) -> anyhow::Result<()> {
+    pub async fn stop(self, timeout: Duration) -> io::Result<()> {
         drop(self.stop);
         match tokio::time::timeout(timeout, self.task).await {
-            Ok(ended) => ended?.context("HTTP"),
+            Ok(ended) => ended.map_err(io::Error::other)?,
             Err(_) => Ok(()),
         }
     }
 }
 
-fn router<A: App>(app: Arc<A>) -> Router {
+/// Returns the routes of an application, to be served as they are or nested at a path:
+///
+/// | request | response |
+/// |---|---|
+/// | `GET /` | the [page] for people |
+/// | `GET /health/live` | 200 while the process runs |
+/// | `GET /health/ready` | 200, or 503 with the reasons |
+/// | `GET /health/redpanda` | the [`Report`] as JSON; 503 while its status is `unhealthy` |
+/// | `GET /metrics` | the [metrics](crate::metrics) |
+///
+/// See the [crate] for an example.
+pub fn router<A: App>(app: Arc<A>) -> Router {
     Router::new()
         .route("/health/live", get(async || Json(json!({"status": "live"}))))
         .route("/health/ready", get(ready::<A>))
@@ -108,6 +115,7 @@ async fn ready<A: App>(State(app): State<Arc<A>>) -> Response {
     if reasons.is_empty() {
         return Json(json!({"status": "ready"})).into_response();
     }
+    let reasons: Vec<_> = reasons.iter().map(|reason| for_operators(reason)).collect();
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reasons": reasons}))).into_response()
 }
 
@@ -126,10 +134,13 @@ async fn metrics<A: App>(State(app): State<Arc<A>>, headers: HeaderMap) -> Respo
     }
 }
 
-async fn whole_page<A: App>(State(app): State<Arc<A>>) -> Response {
-    page::whole(&*app.report().await)
+async fn whole_page<A: App>(State(app): State<Arc<A>>, OriginalUri(uri): OriginalUri) -> Response {
+    // A browser at /kafka resolves names against /, at /kafka/ against /kafka/.
+    let last = uri.path().rsplit('/').next().filter(|last| !last.is_empty());
+    let base = last.map(|last| format!("{last}/")).unwrap_or_default();
+    page::whole(&*app.report().await, app.lag(), &base)
 }
 
 async fn fragment<A: App>(State(app): State<Arc<A>>) -> Response {
-    page::fragment(&*app.report().await)
+    page::fragment(&*app.report().await, app.lag())
 }

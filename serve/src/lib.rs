@@ -1,20 +1,32 @@
-//! The surroundings of an application on [ailurus](https://docs.rs/ailurus), for the command `ailurus` and the example shop.
+#![doc = include_str!("../README.md")]
 //!
-//! - [`http`]: health, the page and metrics over HTTP; [`page`] and [`metrics`] are what it sends;
-//! - [`signals`]: SIGINT and SIGTERM, which drain the application;
-//! - [`options`], [`settings`], [`log`]: the command line, the settings and the log;
-//! - [`exit`]: exit codes, and how an error is printed;
-//! - [`oauth`]: tokens from a token endpoint; `otlp`, with the feature of that name: spans to a collector.
+//! # Around a command
+//!
+//! With the feature `command`, what the command `ailurus` and the example shop share: `signals` that drain the application;
+//! `options`, `settings` and `log` of the command line; `exit` codes, and how an error is printed; `oauth`, tokens from a
+//! token endpoint. With `otlp`: spans to a collector.
 
+pub mod client;
+pub mod control;
+#[cfg(feature = "command")]
 pub mod exit;
 pub mod http;
+pub mod lag;
+#[cfg(feature = "command")]
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "command")]
 pub mod oauth;
+#[cfg(feature = "command")]
 pub mod options;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod page;
+#[cfg(feature = "command")]
 pub mod settings;
+#[cfg(feature = "command")]
 pub mod signals;
 pub mod text;
+
+pub use client::ClientApp;
+pub use http::router;

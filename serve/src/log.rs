@@ -25,7 +25,7 @@ pub fn start(filter: Option<&str>, default: &str) -> anyhow::Result<Finish> {
         Usage(format!("--log (RUST_LOG) is {filter:?}: {e}; write a level such as info, or ailurus=debug,warn"))
     })?;
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| crate::text::Log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_filter(filter);
     let registry = tracing_subscriber::registry().with(log);

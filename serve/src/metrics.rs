@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ailurus::metrics::{self, Family, Kind, Sample, Value};
+use ailurus_metrics::{Family, Kind, Sample, Value};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
@@ -31,7 +31,7 @@ pub struct Gauge {
 /// A registry that a client reports to, and its text.
 #[derive(Debug)]
 pub struct Exposition {
-    counts: Arc<metrics::Registry>,
+    library: Arc<ailurus_metrics::Registry>,
     registry: Registry,
 }
 
@@ -43,16 +43,16 @@ impl Exposition {
 
     /// Shows gauges too, which the function returns each time.
     pub fn with_gauges(version: &'static str, gauges: impl Fn() -> Vec<Gauge> + Send + Sync + 'static) -> Self {
-        let counts = Arc::new(metrics::Registry::new());
+        let library = Arc::new(ailurus_metrics::Registry::new());
         let mut registry = Registry::default();
         registry.register("ailurus_build", "The version of this program", Info::new([("version", version)]));
-        registry.register_collector(Box::new(Counts { library: Arc::clone(&counts), gauges: Box::new(gauges) }));
-        Self { counts, registry }
+        registry.register_collector(Box::new(Counts { library: Arc::clone(&library), gauges: Box::new(gauges) }));
+        Self { library, registry }
     }
 
-    /// Returns the registry, for [`Config::metrics`](ailurus::Config::metrics).
-    pub fn counts(&self) -> Arc<metrics::Registry> {
-        Arc::clone(&self.counts)
+    /// Returns the registry that a client reports to, for [`ConfigBuilder::metrics`](ailurus::ConfigBuilder::metrics).
+    pub fn registry(&self) -> Arc<ailurus_metrics::Registry> {
+        Arc::clone(&self.library)
     }
 
     /// Returns the content type and the text, in a format that the `Accept` header of the client names.
@@ -72,7 +72,7 @@ impl Exposition {
 }
 
 struct Counts {
-    library: Arc<metrics::Registry>,
+    library: Arc<ailurus_metrics::Registry>,
     gauges: Box<dyn Fn() -> Vec<Gauge> + Send + Sync>,
 }
 
@@ -102,8 +102,8 @@ impl Collector for Counts {
 
 fn encode(family: &Family, gauges: &[Gauge], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let unit = family.unit.map(|unit| match unit {
-        metrics::Unit::Bytes => Unit::Bytes,
-        metrics::Unit::Seconds => Unit::Seconds,
+        ailurus_metrics::Unit::Bytes => Unit::Bytes,
+        ailurus_metrics::Unit::Seconds => Unit::Seconds,
         other => Unit::Other(other.as_str().to_owned()),
     });
     let kind = match family.kind {

@@ -76,7 +76,7 @@ pub fn source(client: &ClientCredentials) -> Result<TokenSource, String> {
 
 /// Names the endpoint and its settings in an error of the library, which names a broker's.
 fn name_endpoint(error: &str) -> String {
-    error.replace("the broker's", "the endpoint's").replace("REDPANDA_TLS_CA_FILE", "REDPANDA_SASL_OAUTH_CA_FILE")
+    error.replace("the broker's", "the endpoint's").replace("TlsConfig::ca_file", "ClientCredentials::ca_file")
 }
 
 /// Encodes as `application/x-www-form-urlencoded` (RFC 6749, appendix B), and no other characters: not every endpoint

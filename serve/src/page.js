@@ -8,7 +8,7 @@
     // A selection, perhaps to copy it, stays.
     if (!document.hidden && getSelection().isCollapsed) {
       try {
-        const response = await fetch("fragment", { cache: "no-store", signal: AbortSignal.timeout(15000) });
+        const response = await fetch(live.dataset.fragment, { cache: "no-store", signal: AbortSignal.timeout(15000) });
         if (!response.ok) throw new Error(response.statusText);
         live.innerHTML = await response.text();
         live.dataset.updates = Number(live.dataset.updates || 0) + 1;

@@ -1,15 +1,22 @@
 //! The page for people: a [`Report`] as HTML in one piece, which loads nothing from elsewhere.
 //!
-//! A small script takes the part that changes from `/fragment` every two seconds; without scripts the page reloads itself.
+//! A small script takes the part that changes from `fragment` every two seconds; without scripts the page reloads itself.
 
-use ailurus::Health;
-use ailurus::health::{Activity, BrokerHealth, BrokerStatus, PartitionHealth, Status, SubscriptionHealth, TopicHealth};
+use std::time::Duration;
+
+use ailurus::health::{
+    Activity, BrokerHealth, BrokerStatus, PartitionHealth, Status, SubscriptionHealth, TopicHealth,
+    TransactionalProducerHealth, TransactionalProducerState,
+};
+use ailurus::processor::PauseReason;
+use ailurus::{Health, Timestamp};
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
-use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Serialize;
+use tokio::time::Instant;
 
+use crate::lag::LagHistory;
 use crate::text::{names, or_dash, thousands};
 
 const STYLE: &str = include_str!("page.css");
@@ -62,8 +69,8 @@ pub struct Partition<'a> {
     pub partition: i32,
     /// Idle, busy or stalled.
     pub activity: Activity,
-    /// Milliseconds for which it has been stalled.
-    pub stalled_ms: u64,
+    /// Time for which it has been stalled.
+    pub stalled: Duration,
     /// Number of records behind, by which rows are chosen.
     pub lag: Option<i64>,
     /// A remark on the state.
@@ -73,7 +80,9 @@ pub struct Partition<'a> {
 }
 
 /// Returns the page.
-pub(crate) fn whole(report: &impl Report) -> Response {
+///
+/// `base` is the path of the routes, relative to that of the page.
+pub(crate) fn whole(report: &impl Report, lag: &LagHistory, base: &str) -> Response {
     let nonce = uuid::Uuid::now_v7().simple().to_string();
     // The browser loads and runs nothing but what is in this page.
     let policy = format!(
@@ -86,15 +95,15 @@ pub(crate) fn whole(report: &impl Report) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::REFERRER_POLICY, "no-referrer".to_owned()),
     ];
-    (headers, Html(page(report, Utc::now(), &nonce).into_string())).into_response()
+    (headers, Html(page(report, lag, Timestamp::now(), &nonce, base).into_string())).into_response()
 }
 
 /// Returns the part of the page that changes.
-pub(crate) fn fragment(report: &impl Report) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], Html(content(report, Utc::now()).into_string())).into_response()
+pub(crate) fn fragment(report: &impl Report, lag: &LagHistory) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Html(content(report, lag, Timestamp::now()).into_string())).into_response()
 }
 
-fn page(report: &impl Report, now: DateTime<Utc>, nonce: &str) -> Markup {
+fn page(report: &impl Report, lag: &LagHistory, now: Timestamp, nonce: &str, base: &str) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -111,12 +120,12 @@ fn page(report: &impl Report, now: DateTime<Utc>, nonce: &str) -> Markup {
             body {
                 p #gone role="alert" hidden { "This process does not respond: the page is old." }
                 p #status .unseen role="status" {}
-                main #live { (content(report, now)) }
+                main #live data-fragment={ (base) "fragment" } { (content(report, lag, now)) }
                 footer {
                     "The same as JSON: "
-                    a href="health/redpanda" { "health/redpanda" }
-                    a href="health/ready" { "health/ready" }
-                    a href="health/live" { "health/live" }
+                    a href={ (base) "health/redpanda" } { "health/redpanda" }
+                    a href={ (base) "health/ready" } { "health/ready" }
+                    a href={ (base) "health/live" } { "health/live" }
                 }
                 script nonce=(nonce) { (PreEscaped(SCRIPT)) }
             }
@@ -124,7 +133,7 @@ fn page(report: &impl Report, now: DateTime<Utc>, nonce: &str) -> Markup {
     }
 }
 
-fn content(report: &impl Report, now: DateTime<Utc>) -> Markup {
+fn content(report: &impl Report, lag: &LagHistory, now: Timestamp) -> Markup {
     let (health, groups) = (report.health(), report.groups());
     html! {
         header data-status=(word(health.status)) {
@@ -132,7 +141,7 @@ fn content(report: &impl Report, now: DateTime<Utc>) -> Markup {
             h1.state.(mood(health.status)) { (word(health.status)) }
             p.soft {
                 "Cluster " (or_dash(health.cluster_id.as_deref())) ", controller " (or_dash(health.controller_id)) ", as of "
-                time datetime=(now.to_rfc3339()) { (now.format("%H:%M:%S")) " UTC" }
+                time datetime=(now) { (time_of_day(now)) " UTC" }
             }
         }
         @if !health.problems.is_empty() {
@@ -152,8 +161,9 @@ fn content(report: &impl Report, now: DateTime<Utc>) -> Markup {
         section aria-labelledby="groups" {
             h2 #groups { "Groups " small { (groups.len()) } }
             @if groups.is_empty() { p.soft { (report.no_groups()) } }
-            @for g in groups { (group(g)) }
+            @for g in groups { (group(g, lag)) }
         }
+        @if !health.transactional_producers.is_empty() { (transactions(&health.transactional_producers)) }
         @if let Some(topics) = report.dead_letters() { (dead_letters(&topics)) }
     }
 }
@@ -176,7 +186,7 @@ fn brokers(all: &[BrokerHealth], controller: Option<i32>) -> Markup {
                     }
                     @if b.id.is_some() && b.id == controller { small { "controller" } }
                 }
-                td.n { (or_dash(b.latency_ms.map(|ms| format!("{ms:.1} ms")))) }
+                td.n { (or_dash(b.latency.map(latency))) }
             } } }
         }
     }
@@ -218,7 +228,7 @@ fn topics(all: &[TopicHealth]) -> Markup {
     }
 }
 
-fn group(g: Group<'_>) -> Markup {
+fn group(g: Group<'_>, lag: &LagHistory) -> Markup {
     let (mut shown, count) = (g.partitions, g.columns.len());
     let all = shown.len();
     if all > MAX_ROWS {
@@ -229,6 +239,7 @@ fn group(g: Group<'_>) -> Markup {
     html! {
         h3 { (g.name) " " span.state.(shade(g.activity)) { (name(g.activity)) } }
         dl { @for (name, value) in &g.facts { div { dt { (name) } dd { (value) } } } }
+        (lag.chart(g.name, Instant::now()))
         @if shown.is_empty() {
             p.soft { (g.no_partitions) }
         } @else {
@@ -262,11 +273,52 @@ fn partition(p: &Partition<'_>) -> Markup {
             th scope="row" { (p.partition) }
             td {
                 span.state.(shade(p.activity)) { (name(p.activity)) }
-                @if p.activity == Activity::Stalled { " for " (duration(p.stalled_ms)) }
+                @if p.activity == Activity::Stalled { " for " (duration(p.stalled)) }
                 @if let Some(remark) = p.remark { small.why { (remark) } }
             }
             @for (i, cell) in p.cells.iter().enumerate() { td.n.wide[i > 0] { (cell) } }
         }
+    }
+}
+
+fn transactions(all: &[TransactionalProducerHealth]) -> Markup {
+    let mut shown: Vec<_> = all.iter().collect();
+    if shown.len() > MAX_ROWS {
+        shown.sort_by_key(|p| std::cmp::Reverse((producer_shade(p.state) == "bad", p.open_for)));
+    }
+    html! {
+        section aria-labelledby="transactions" {
+            h2 #transactions { "Transactional producers " small { (all.len()) } }
+            table {
+                thead { tr {
+                    th.name scope="col" { "Id" } th.fill scope="col" { "State" } th.n.wide scope="col" { "Open" }
+                    th.n.wide scope="col" { "Committed" } th.n.wide scope="col" { "Aborted" }
+                    th.n.wide scope="col" { "Commit" }
+                } }
+                tbody { @for p in shown.into_iter().take(MAX_ROWS) { tr {
+                    th scope="row" { (p.transactional_id) @if let Some(group) = &p.group { small { "of " (group) } } }
+                    td {
+                        span.state.(producer_shade(p.state)) { (p.state) }
+                        @if let Some(problem) = &p.problem { small.why { (problem) } }
+                        @else if let Some(e) = &p.last_error { small.why { (duration(e.age)) " ago: " (e.error) " (" (e.action) ")" } }
+                    }
+                    td.n.wide { (or_dash(p.open_for.map(duration))) }
+                    td.n.wide { (thousands(p.committed)) }
+                    td.n.wide { (thousands(p.aborted)) }
+                    td.n.wide { (or_dash(p.commit_latency.map(latency))) }
+                } } }
+            }
+            (rest(all.len()))
+        }
+    }
+}
+
+/// Returns the colour of a state.
+fn producer_shade(state: TransactionalProducerState) -> &'static str {
+    match state {
+        TransactionalProducerState::Fenced | TransactionalProducerState::Stopped => "bad",
+        TransactionalProducerState::Unconfirmed => "fair",
+        _ => "good",
     }
 }
 
@@ -308,7 +360,7 @@ impl Report for Health {
 }
 
 fn subscription(s: &SubscriptionHealth) -> Group<'_> {
-    let mut facts = vec![("State", format!("{} for {}", s.state, duration(s.state_ms)))];
+    let mut facts = vec![("State", format!("{} for {}", s.state, duration(s.state_age)))];
     facts.extend(s.generation.map(|generation| ("Generation", generation.to_string())));
     facts.push(("Lag", count(s.lag)));
     facts.extend(s.member_id.clone().map(|id| ("Member", id)));
@@ -322,15 +374,23 @@ fn subscription(s: &SubscriptionHealth) -> Group<'_> {
     }
 }
 
+fn paused_by(reason: PauseReason) -> &'static str {
+    match reason {
+        PauseReason::Control => "Paused by control",
+        PauseReason::Breaker => "Paused by the breaker",
+        _ => "Paused",
+    }
+}
+
 fn of_subscription(p: &PartitionHealth) -> Partition<'_> {
     let position = if p.position < 0 { "-".to_owned() } else { count(p.position) };
     Partition {
         topic: &p.topic,
         partition: p.partition,
         activity: p.activity,
-        stalled_ms: p.quiet_ms.unwrap_or_default(),
+        stalled: p.quiet_for.unwrap_or_default(),
         lag: p.lag,
-        remark: p.paused.as_deref(),
+        remark: p.paused.as_deref().or_else(|| p.paused_by.first().map(|reason| paused_by(*reason))),
         cells: vec![
             or_dash(p.lag.map(count)),
             position,
@@ -381,9 +441,19 @@ pub fn count(n: i64) -> String {
     thousands(u64::try_from(n).unwrap_or_default())
 }
 
+/// Returns the duration of a request in milliseconds.
+pub fn latency(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Returns hours, minutes and seconds in UTC.
+fn time_of_day(time: Timestamp) -> String {
+    format!("{time:.0}").chars().skip_while(|c| *c != 'T').filter(|c| c.is_ascii_digit() || *c == ':').collect()
+}
+
 /// Returns a time in its largest unit.
-pub fn duration(ms: u64) -> String {
-    match ms / 1000 {
+pub fn duration(time: Duration) -> String {
+    match time.as_secs() {
         s @ 0..120 => format!("{s} s"),
         s @ 120..7200 => format!("{} min", s / 60),
         s @ 7200..172_800 => format!("{} h", s / 3600),

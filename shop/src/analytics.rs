@@ -5,6 +5,7 @@ use std::future::Future;
 
 use ailurus::{AnyEvent, Envelope, Error, ErrorKind, Event, Message, Result, event};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::events::TYPE_FIELD;
 use crate::events::{OrderCancelled, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, OrderStatus, OrderUpdated};
@@ -16,9 +17,9 @@ use crate::{Money, Outcome, Received};
 /// else an event that is delivered twice counts twice.
 ///
 /// ```
+/// use ailurus::Timestamp;
 /// use ailurus_shop::events::OrderStatus;
 /// use ailurus_shop::{Analytics, Money, OrderFact, Received, Store};
-/// use chrono::Utc;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let store = Store::in_memory()?;
@@ -28,7 +29,7 @@ use crate::{Money, Outcome, Received};
 ///     payment: Some((Money::cents(1999), "EUR".into())),
 /// };
 /// let (id, source, topic) = ("e-1".into(), "order-service".into(), "order-analytics".into());
-/// let received = Received { id, source, time: Utc::now(), topic, partition: 0, offset: 17 };
+/// let received = Received { id, source, time: Timestamp::now(), topic, partition: 0, offset: 17 };
 /// store.record(paid.clone(), received.clone()).await?;
 /// store.record(paid, received).await?; // delivered again
 /// let summary = store.summary().await?;
@@ -125,7 +126,10 @@ impl OrderFact {
 
 type Parts = (String, OrderStatus, Option<(Money, String)>);
 
-fn order<T: Event>(message: &Message, parts: impl FnOnce(T) -> Parts) -> Result<(OrderFact, Received)> {
+fn order<T: Event + DeserializeOwned>(
+    message: &Message,
+    parts: impl FnOnce(T) -> Parts,
+) -> Result<(OrderFact, Received)> {
     let envelope = Envelope::<T>::from_message(message)?;
     let received = Received::new(&envelope, message);
     let (order_id, status, payment) = parts(envelope.data);

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ailurus::consumer::ConsumerState;
-use ailurus::health::SubscriptionHealth;
 use ailurus::{Health, RedpandaService, Subscription};
+use ailurus_serve::client::{ClientApp, outside_groups};
 use ailurus_serve::http::{App, SHUTTING_DOWN};
+use ailurus_serve::lag::LagHistory;
 use ailurus_serve::metrics::Exposition;
 use ailurus_serve::signals::Shutdown;
 use ailurus_serve::text::note;
@@ -42,14 +43,15 @@ impl Stage {
 #[derive(Debug)]
 pub struct Shop {
     service: RedpandaService,
-    exposition: Exposition,
+    /// Health, metrics and lag, as every application has them.
+    around: ClientApp,
     stage: Mutex<Stage>,
     shutdown: Shutdown,
 }
 
 impl Shop {
-    pub fn new(service: RedpandaService, exposition: Exposition, shutdown: Shutdown) -> Self {
-        Self { service, exposition, stage: Mutex::new(Stage::Starting), shutdown }
+    pub fn new(service: RedpandaService, around: ClientApp, shutdown: Shutdown) -> Self {
+        Self { service, around, stage: Mutex::new(Stage::Starting), shutdown }
     }
 
     /// Consumes until a signal or the failure of a consumer, and shuts down.
@@ -157,7 +159,7 @@ impl App for Shop {
     type Report = Health;
 
     async fn report(&self) -> Arc<Health> {
-        Arc::new(self.service.health().await)
+        self.around.report().await
     }
 
     async fn not_ready(&self) -> Vec<String> {
@@ -171,7 +173,11 @@ impl App for Shop {
     }
 
     fn metrics(&self) -> &Exposition {
-        &self.exposition
+        self.around.metrics()
+    }
+
+    fn lag(&self) -> &LagHistory {
+        self.around.lag()
     }
 }
 
@@ -181,20 +187,12 @@ fn not_ready(stage: Stage, health: Option<&Health>) -> Vec<String> {
         (Stage::Ending, _) => vec![SHUTTING_DOWN.to_owned()],
         (_, Some(health)) if !health.is_reachable() => health.problems.clone(),
         (Stage::Running { members: true }, _) => Vec::new(),
-        (_, Some(health)) => outside(health),
+        (_, Some(health)) => match outside_groups(health) {
+            reasons if reasons.is_empty() => vec![STARTING.to_owned()],
+            reasons => reasons,
+        },
         (_, None) => vec![STARTING.to_owned()],
     }
-}
-
-/// Returns the consumers that are not in their groups, with the reasons.
-fn outside(health: &Health) -> Vec<String> {
-    let outside = health.subscriptions.iter().filter(|s| s.state != ConsumerState::Member);
-    let reason = |s: &SubscriptionHealth| {
-        let why = s.problem.as_ref().map(|problem| format!(", {problem}")).unwrap_or_default();
-        format!("the consumer of group {:?} is {}{why}", s.group, s.state)
-    };
-    let reasons: Vec<_> = outside.map(reason).collect();
-    if reasons.is_empty() { vec![STARTING.to_owned()] } else { reasons }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ailurus::{Client, RedpandaService};
+use ailurus_serve::ClientApp;
 use ailurus_serve::exit::{self, Exit};
 use ailurus_serve::http::Server;
 use ailurus_serve::metrics::Exposition;
@@ -83,10 +84,11 @@ fn run(options: &Options) -> anyhow::Result<Exit> {
 
 async fn serve(options: &Options) -> anyhow::Result<Exit> {
     let exposition = Exposition::new(env!("CARGO_PKG_VERSION"));
-    let config = settings::service(&options.global)?.metrics(exposition.counts()).build()?;
-    let service = RedpandaService::new(&Client::new(config))?;
-    let shop = Arc::new(Shop::new(service, exposition, Shutdown::install_for_three()?));
-    let server = Server::start(&options.listen, Arc::clone(&shop)).await?;
+    let config = settings::service(&options.global)?.metrics(exposition.registry()).build()?;
+    let client = Client::new(config);
+    let (service, around) = (RedpandaService::new(&client)?, ClientApp::new(&client, exposition));
+    let shop = Arc::new(Shop::new(service, around, Shutdown::install_for_three()?));
+    let server = Server::start(options.listen.resolve().await?, Arc::clone(&shop)).await?;
     text::print(format_args!("http://{}/health/redpanda\n", server.address()))?;
     let result = shop.run(&options.store).await;
     let stopped = server.stop(CLOSE_TIMEOUT).await;

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use ailurus::{Envelope, Message};
-use chrono::{DateTime, Utc};
+use ailurus::{Envelope, Message, Timestamp};
 
 /// Identity of an event and position of its record: the data by which a store applies each event once.
 ///
 /// ```
+/// use ailurus::Timestamp;
 /// use ailurus_shop::Received;
-/// use chrono::DateTime;
 ///
 /// let first = Received {
 ///     id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
 ///     source: "stock-service".into(),
-///     time: DateTime::UNIX_EPOCH,
+///     time: Timestamp::UNIX_EPOCH,
 ///     topic: "stock-updates".into(),
 ///     partition: 0,
 ///     offset: 17,
@@ -29,7 +28,7 @@ pub struct Received {
     /// Source of the event; empty if not known. An id that is not a UUID is unique only together with it.
     pub source: String,
     /// Time of the event.
-    pub time: DateTime<Utc>,
+    pub time: Timestamp,
     /// The record's topic.
     pub topic: Arc<str>,
     /// The record's partition.

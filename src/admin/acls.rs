@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Admin;
 use super::acl_words::{AclOperation, AclPermission, PatternKind, ResourceKind};
 use super::topics::broker_error;
+use crate::cluster::fields::text;
 use crate::code;
 use crate::error::Result;
 use crate::wire::Api;
@@ -227,7 +228,7 @@ impl Admin {
             .with_permission_type(f.permission_type);
         let what = "listing access control lists";
         let cluster = self.cluster();
-        let response = cluster.request_any(request, cluster.config().request_timeout).await;
+        let response = cluster.request_any(request, cluster.request_timeout()).await;
         let response = response.map_err(|e| e.context(what))?;
         if response.error_code != 0 {
             return Err(broker_error(response.error_code, response.error_message, what));
@@ -245,7 +246,8 @@ impl Admin {
     pub async fn create_acls(&self, acls: &[Acl]) -> Result<()> {
         let request = CreateAclsRequest::default().with_creations(acls.iter().map(Acl::request).collect());
         let moved = |r: &<CreateAclsRequest as Api>::Response| {
-            (r.results.iter().map(|r| r.error_code).find(|c| *c == code::NOT_CONTROLLER).unwrap_or(0), None)
+            let moved = r.results.iter().any(|r| r.error_code == code::NOT_CONTROLLER);
+            Some((if moved { code::NOT_CONTROLLER } else { 0 }, None))
         };
         let response = self.request_controller(request, "creating access control lists", moved).await?;
         for (acl, result) in acls.iter().zip(response.results) {
@@ -265,8 +267,7 @@ impl Admin {
         let request = DeleteAclsRequest::default().with_filters(vec![filter.request()]);
         let what = "deleting access control lists";
         let code = |r: &<DeleteAclsRequest as Api>::Response| {
-            let refusal = |r: &_| first_error(r);
-            r.filter_results.iter().find_map(refusal).unwrap_or((0, None))
+            Some(r.filter_results.iter().find_map(first_error).unwrap_or((0, None)))
         };
         let response = self.request_controller(request, what, code).await?;
         let mut acls: Vec<_> = response.filter_results.into_iter().flat_map(|r| r.matching_acls).map(deleted).collect();
@@ -281,10 +282,6 @@ fn first_error(r: &DeleteResult) -> Option<(i16, Option<StrBytes>)> {
     let each = r.matching_acls.iter().map(|a| (a.error_code, &a.error_message));
     let refused = std::iter::once((r.error_code, &r.error_message)).chain(each).find(|(code, _)| *code != 0);
     refused.map(|(code, message)| (code, message.clone()))
-}
-
-fn text(s: &str) -> StrBytes {
-    StrBytes::from_string(s.to_owned())
 }
 
 fn acls_of_resource(r: DescribeAclsResource) -> impl Iterator<Item = Acl> {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 use serde::Serialize;
 
 use super::Admin;
-use super::leaders::RetryPolicy;
-use crate::cluster::broker_address;
-use crate::error::{Error, Result};
+use crate::cluster::check_api_versions;
+use crate::cluster::leaders::RetryPolicy;
+use crate::config::BrokerAddr;
+use crate::error::Result;
 use crate::wire::{SUPPORTED_APIS, api_versions_request};
 
 /// Feature whose highest level identifies a broker's release.
@@ -131,37 +131,21 @@ impl Admin {
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no broker can be reached.
     pub async fn describe_cluster(&self) -> Result<ClusterDescription> {
         let cluster = self.cluster();
-        let response = cluster.metadata(Some(&[]), false).await?;
-        let describe = |b: kafka_protocol::messages::metadata_response::MetadataResponseBroker| async move {
-            let described = BrokerDescription {
-                id: b.node_id.0,
-                address: broker_address(&b.host, b.port).to_string(),
-                rack: b.rack.map(|r| r.to_string()).filter(|r| !r.is_empty()),
-                version: None,
-                features: BTreeMap::new(),
-                error: None,
+        let limit = RetryPolicy::best_effort(cluster).response;
+        let describe = |id, at: BrokerAddr| async move {
+            let versions = cluster.request_within(limit, &at, api_versions_request()).await;
+            let (versions, error) = match versions.and_then(|versions| check_api_versions(versions, id)) {
+                Ok(versions) => (versions, None),
+                Err(e) => (ApiVersionsResponse::default(), Some(e.full())),
             };
-            let at = broker_address(&b.host, b.port);
-            let versions =
-                self.request_within(RetryPolicy::best_effort(cluster).response, &at, api_versions_request()).await;
-            let versions = versions.and_then(|versions| match versions.error_code {
-                0 => Ok(versions),
-                code => Err(Error::broker(code, format_args!("requesting the API versions of broker {}", b.node_id.0))),
-            });
-            match versions {
-                Ok(versions) => {
-                    BrokerDescription { version: release(&versions), features: features(&versions), ..described }
-                }
-                Err(e) => BrokerDescription { error: Some(e.full()), ..described },
-            }
+            let (version, features) = (release(&versions), features(&versions));
+            let rack = cluster.snapshot().racks.get(&id).cloned();
+            Ok(BrokerDescription { id, address: at.to_string(), rack, version, features, error })
         };
-        let mut brokers = join_all(response.brokers.into_iter().map(describe)).await;
-        brokers.sort_by_key(|b| b.id);
-        Ok(ClusterDescription {
-            cluster_id: response.cluster_id.map(|id| id.to_string()),
-            controller: Some(response.controller_id.0).filter(|id| *id >= 0),
-            brokers,
-        })
+        let brokers = cluster.for_each_broker(describe).await?.into_values().collect::<Result<_>>()?;
+        let snapshot = cluster.snapshot();
+        let (cluster_id, controller) = (snapshot.cluster_id.clone(), snapshot.controller);
+        Ok(ClusterDescription { cluster_id, controller, brokers })
     }
 
     /// Returns the APIs of a broker and of this client, by key.

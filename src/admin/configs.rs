@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::topics::broker_error;
+use crate::cluster::fields::text;
 use crate::code;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::Api;
@@ -42,8 +43,8 @@ impl ConfigResource {
     /// Returns type and name in the protocol.
     fn parts(&self) -> (i8, StrBytes) {
         match self {
-            Self::Topic(name) => (TOPIC, StrBytes::from_string(name.clone())),
-            Self::Broker(id) => (BROKER, StrBytes::from_string(id.to_string())),
+            Self::Topic(name) => (TOPIC, text(name)),
+            Self::Broker(id) => (BROKER, text(&id.to_string())),
             Self::BrokerDefaults => (BROKER, StrBytes::default()),
         }
     }
@@ -202,8 +203,7 @@ impl Admin {
         let resource = resource.with_configuration_keys(None); // none means all
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
         let what = format!("describing the settings of {of}");
-        let cluster = self.cluster();
-        let timeout = cluster.config().request_timeout;
+        let (cluster, timeout) = (self.cluster(), self.cluster().request_timeout());
         let response = match of {
             // A broker describes only itself.
             ConfigResource::Broker(id) => cluster.request_to(*id, request, timeout).await,
@@ -236,12 +236,12 @@ impl Admin {
         let resource = |topic: &String| {
             DescribeConfigsResource::default()
                 .with_resource_type(TOPIC)
-                .with_resource_name(StrBytes::from_string(topic.clone()))
+                .with_resource_name(text(topic))
                 .with_configuration_keys(Some(names.clone()))
         };
         let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
         let cluster = self.cluster();
-        let response = cluster.request_any(request, cluster.config().request_timeout).await;
+        let response = cluster.request_any(request, cluster.request_timeout()).await;
         let response = response.map_err(|e| e.context("describing the settings of topics"))?;
         let found = response.results.into_iter().filter(|r| r.error_code == 0);
         Ok(found.map(|r| (r.resource_name.to_string(), r.configs.into_iter().map(entry).collect())).collect())
@@ -269,7 +269,6 @@ impl Admin {
         changes: &[ConfigChange],
         validate_only: bool,
     ) -> Result<()> {
-        let text = |s: &str| StrBytes::from_string(s.to_owned());
         let change = |c: &ConfigChange| {
             let out = AlterableConfig::default().with_name(text(&c.name)).with_config_operation(c.operation as i8);
             out.with_value(c.value.as_deref().map(text))
@@ -285,15 +284,15 @@ impl Admin {
         let code = |r: &<IncrementalAlterConfigsRequest as Api>::Response| {
             let first = r.responses.first();
             let message = first.and_then(|r| r.error_message.clone()).map(|m| redact_secrets(&m, changes));
-            (first.map_or(code::UNKNOWN_TOPIC_OR_PARTITION, |r| r.error_code), message)
+            Some((first?.error_code, message))
         };
         let ConfigResource::Broker(id) = of else {
             return self.request_controller(request, &what, code).await.map(drop);
         };
         // A broker takes what is meant for itself alone.
         let cluster = self.cluster();
-        let response = cluster.request_to(*id, request, cluster.config().request_timeout).await;
-        match code(&response.map_err(|e| e.context(&what))?) {
+        let response = cluster.request_to(*id, request, cluster.request_timeout()).await;
+        match code(&response.map_err(|e| e.context(&what))?).unwrap_or((code::UNKNOWN_TOPIC_OR_PARTITION, None)) {
             (0, _) => Ok(()),
             (code, message) => Err(broker_error(code, message, &what)),
         }

@@ -1,19 +1,26 @@
 //! Description of a group: members, assignment, progress.
 
+#[cfg(feature = "processor")]
+use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::consumer_group_describe_response::Member;
 use kafka_protocol::messages::describe_groups_response::DescribedGroupMember;
-use kafka_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, OffsetFetchRequest};
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::StrBytes;
 use tokio::try_join;
 
-use super::leaders::topics_by_name;
 use super::{Admin, GroupDescription, GroupOffset, GroupState, GroupType, MemberDescription};
+use crate::cluster::fields::group_id;
+use crate::cluster::leaders::topics_by_name;
 use crate::code;
-use crate::config::OffsetReset;
+use crate::config::{IsolationLevel, OffsetReset};
 use crate::consumer::{MemberSubscription, StartOffset, assigned_partitions};
+#[cfg(feature = "processor")]
+use crate::consumer::{OffsetAndMetadata, committed_request, decode_committed};
+#[cfg(feature = "processor")]
+use crate::error::Error;
 use crate::error::{ErrorKind, Result};
 use crate::record::TopicPartition;
 use crate::wire::Api;
@@ -72,8 +79,7 @@ impl Admin {
 
     /// Describes a group without its offsets; members by id.
     pub(super) async fn describe_without_offsets(&self, group: &str, what: &str) -> Result<DescribedGroup> {
-        let id = GroupId(StrBytes::from_string(group.to_owned()));
-        let request = DescribeGroupsRequest::default().with_groups(vec![id]);
+        let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
         let code = |r: &<DescribeGroupsRequest as Api>::Response| r.groups.first().map_or(-1, |g| g.error_code);
         let (coordinator, response) = self.request_coordinator(group, request, what, code).await?;
         let found = response.groups.into_iter().next().unwrap_or_default();
@@ -96,8 +102,7 @@ impl Admin {
         group: &str,
         what: &str,
     ) -> Result<Option<(GroupState, String, Vec<MemberDescription>)>> {
-        let id = GroupId(StrBytes::from_string(group.to_owned()));
-        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![id]);
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group_id(group)]);
         let code = |r: &<ConsumerGroupDescribeRequest as Api>::Response| {
             let code = r.groups.first().map_or(code::GROUP_ID_NOT_FOUND, |g| g.error_code);
             // Neither an unknown group nor a broker with the protocol disabled is an error.
@@ -116,8 +121,7 @@ impl Admin {
     /// Returns all committed offsets of a group.
     async fn committed(&self, group: &str, what: &str) -> Result<Committed> {
         // No topics means all; that no commit is pending matters only to transactions.
-        let id = GroupId(StrBytes::from_string(group.to_owned()));
-        let request = OffsetFetchRequest::default().with_group_id(id).with_topics(None);
+        let request = OffsetFetchRequest::default().with_group_id(group_id(group)).with_topics(None);
         let code = |r: &<OffsetFetchRequest as Api>::Response| r.error_code;
         let (_, response) = self.request_coordinator(group, request, what, code).await?;
         let of_topic = |t: kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseTopic| {
@@ -128,6 +132,21 @@ impl Admin {
             })
         };
         Ok(response.topics.into_iter().flat_map(of_topic).collect())
+    }
+
+    /// Returns the committed offsets of these partitions, with their metadata, once no open
+    /// transaction has others.
+    #[cfg(feature = "processor")]
+    pub(crate) async fn stable_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, OffsetAndMetadata>> {
+        let request = committed_request(group, partitions, true);
+        let code = |r: &<OffsetFetchRequest as Api>::Response| decode_committed(r).err().unwrap_or_default();
+        let what = format!("fetching the committed offsets of group {group:?}");
+        let (_, response) = self.request_coordinator(group, request, &what, code).await?;
+        decode_committed(&response).map_err(|code| Error::broker(code, what))
     }
 
     /// Adds the partitions of the group's topics without a committed offset: their records are part
@@ -152,29 +171,24 @@ impl Admin {
     async fn with_lag(&self, committed: Committed) -> Result<Vec<GroupOffset>> {
         let all: Vec<_> = committed.keys().cloned().collect();
         let uncommitted: Vec<_> = committed.iter().filter(|(_, o)| o.is_none()).map(|(p, _)| p.clone()).collect();
-        let (mut ends, mut starts) = try_join!(
-            self.list_offsets_each(&all, StartOffset::Latest),
+        let (mut ends, stable, mut starts) = try_join!(
+            self.ends_for(&all, IsolationLevel::ReadUncommitted),
+            self.ends_for(&all, IsolationLevel::ReadCommitted),
             self.list_offsets_each(&uncommitted, StartOffset::Earliest),
         )?;
+        let reads_committed = self.cluster().config().consumer.isolation_level == IsolationLevel::ReadCommitted;
         let from_start = self.cluster().config().consumer.offset_reset == OffsetReset::Earliest;
         let one = |(tp, committed): (TopicPartition, Option<i64>)| {
-            let (end, mut error) = match ends.remove(&tp) {
-                Some(Ok(end)) => (Some(end), None),
-                Some(Err(e)) => (None, Some(e)),
-                None => (None, None),
-            };
-            let start = match starts.remove(&tp) {
-                Some(Ok(start)) => Some(start).filter(|_| from_start),
-                Some(Err(e)) => {
-                    error = error.or(Some(e));
-                    None
-                }
-                None => None,
-            };
-            let lag = end.zip(committed.or(start)).map(|(end, from)| (end - from).max(0));
+            let mut error = None;
+            let mut found = |listed: Option<Result<i64>>| listed?.map_err(|e| _ = error.get_or_insert(e)).ok();
+            let end = found(ends.remove(&tp));
+            let start = found(starts.remove(&tp)).filter(|_| from_start);
+            let last_stable = stable.get(&tp).and_then(|o| o.as_ref().ok()).copied();
+            let readable = if reads_committed { last_stable } else { end };
+            let lag = readable.zip(committed.or(start)).map(|(end, from)| (end - from).max(0));
             let exists = !error.as_ref().is_some_and(crate::Error::is_unknown_topic);
             let (topic, partition, error) = (tp.topic.to_string(), tp.partition, error.map(|e| e.full()));
-            GroupOffset { topic, partition, committed, end, lag, exists, error }
+            GroupOffset { topic, partition, committed, end, last_stable, lag, exists, error }
         };
         Ok(committed.into_iter().map(one).collect())
     }

@@ -1,8 +1,5 @@
-//! Words that brokers report about groups: newer ones than this version knows are kept.
-
-use std::fmt;
-
-use serde::{Serialize, Serializer};
+//! Words that brokers report about groups and transactions: newer ones than this version knows are
+//! kept.
 
 /// A text that a broker reports, as an enum that keeps unknown texts.
 macro_rules! reported {
@@ -41,19 +38,21 @@ macro_rules! reported {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
     };
 }
+
+pub(super) use reported;
 
 reported! {
     /// State of a group, of whichever protocol.

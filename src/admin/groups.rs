@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, GroupId, ListGroupsRequest};
-use kafka_protocol::protocol::StrBytes;
-use tokio::time::Instant;
+use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, ListGroupsRequest};
 
-use super::leaders::RetryPolicy;
 use super::{Admin, GroupFilter, GroupListing, GroupState, GroupType};
+use crate::cluster::CoordinatorKey;
+use crate::cluster::fields::{group_id, text};
+use crate::cluster::leaders::RetryPolicy;
+use crate::code;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
 use crate::wire::Api;
 
@@ -29,7 +30,7 @@ impl Admin {
     /// As [`list_groups`](Self::list_groups); [`ErrorKind::Unsupported`] if a broker can't filter:
     /// by state Kafka before 2.6, by type Kafka before 3.8 and Redpanda.
     pub async fn list_groups_where(&self, filter: &GroupFilter) -> Result<Vec<GroupListing>> {
-        let limit = self.cluster().config().request_timeout;
+        let limit = self.cluster().request_timeout();
         let lists = self.groups_by_broker(filter, limit).await?.into_values().collect::<Result<Vec<_>>>()?;
         // A group whose coordinator changes meanwhile may be listed twice.
         let by_name: BTreeMap<_, _> = lists.into_iter().flatten().map(|g| (g.group.clone(), g)).collect();
@@ -53,7 +54,6 @@ impl Admin {
         filter: &GroupFilter,
         limit: Duration,
     ) -> Result<BTreeMap<i32, Result<Vec<GroupListing>>>> {
-        let text = |s: &str| StrBytes::from_string(s.to_owned());
         let request = ListGroupsRequest::default()
             .with_states_filter(filter.states.iter().map(|s| text(s.as_str())).collect())
             .with_types_filter(filter.types.iter().map(|t| text(t.as_str())).collect());
@@ -66,7 +66,8 @@ impl Admin {
                     self.require(broker, version, what).await?;
                 }
                 let what = || format!("listing the groups of broker {broker}");
-                let response = self.request_within(limit, &at, request).await.map_err(|e| e.context(what()))?;
+                let response =
+                    self.cluster().request_within(limit, &at, request).await.map_err(|e| e.context(what()))?;
                 if response.error_code != 0 {
                     return Err(Error::broker(response.error_code, what()));
                 }
@@ -75,7 +76,7 @@ impl Admin {
                 Ok(groups)
             }
         };
-        self.for_each_broker(list).await
+        self.cluster().for_each_broker(list).await
     }
 
     /// Fails unless a broker serves ListGroups in at least `version`.
@@ -98,8 +99,7 @@ impl Admin {
     /// # Errors
     /// If it has members, or if it does not exist.
     pub async fn delete_group(&self, group: &str) -> Result<()> {
-        let id = GroupId(StrBytes::from_string(group.to_owned()));
-        let request = DeleteGroupsRequest::default().with_groups_names(vec![id]);
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(group)]);
         let code = |r: &<DeleteGroupsRequest as Api>::Response| r.results.first().map_or(-1, |g| g.error_code);
         self.request_coordinator(group, request, &format!("deleting group {group:?}"), code).await.map(drop)
     }
@@ -113,26 +113,36 @@ impl Admin {
         what: &str,
         code: impl Fn(&A::Response) -> i16,
     ) -> Result<(i32, A::Response)> {
+        self.request_coordinator_of(CoordinatorKey::Group(group), request, what, code).await
+    }
+
+    /// Sends a request to the coordinator of a group or a transactional id, as
+    /// [`request_coordinator`](Self::request_coordinator) does.
+    pub(super) async fn request_coordinator_of<A: Api>(
+        &self,
+        key: CoordinatorKey<'_>,
+        request: A,
+        what: &str,
+        code: impl Fn(&A::Response) -> i16,
+    ) -> Result<(i32, A::Response)> {
         let cluster = self.cluster();
-        let timeout = cluster.config().request_timeout;
-        let deadline = Instant::now() + timeout;
-        let mut backoff = cluster.backoff();
+        let mut attempts = cluster.attempts();
         loop {
-            let coordinator = cluster.coordinator(group).await.map_err(|e| e.context(what))?;
-            let error = match cluster.request_to(coordinator, request.clone(), timeout).await {
+            let coordinator = cluster.find_coordinator(key).await.map_err(|e| e.context(what))?;
+            let error = match cluster.request_to(coordinator, request.clone(), cluster.request_timeout()).await {
                 Ok(response) => match code(&response) {
                     0 => return Ok((coordinator, response)),
-                    code if is_retriable_code(code) => Error::broker(code, what),
+                    code if is_retriable_code(code) || code == code::CONCURRENT_TRANSACTIONS => {
+                        Error::broker(code, what)
+                    }
                     code => return Err(Error::broker(code, what)),
                 },
                 Err(e) if matches!(e.kind(), ErrorKind::Disconnected | ErrorKind::Connect) => e.context(what),
                 Err(e) => return Err(e.context(what)),
             };
-            let wait = backoff.next();
-            if Instant::now() + wait > deadline {
+            if !attempts.wait().await {
                 return Err(error);
             }
-            tokio::time::sleep(wait).await;
         }
     }
 }

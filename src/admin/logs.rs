@@ -9,8 +9,8 @@ use kafka_protocol::messages::describe_log_dirs_response::{DescribeLogDirsRespon
 use serde::Serialize;
 
 use super::Admin;
-use super::leaders::RetryPolicy;
 use crate::cluster::fields::topic_name;
+use crate::cluster::leaders::RetryPolicy;
 use crate::error::{Error, Result, code_name};
 
 /// A log directory of a broker.
@@ -73,7 +73,7 @@ impl Admin {
     /// the cluster fails, because sizes without its replicas would be wrong.
     /// [`log_dirs_by_broker`](Self::log_dirs_by_broker) returns those of the others.
     pub async fn log_dirs(&self, topic: Option<&str>) -> Result<Vec<LogDir>> {
-        let limit = self.cluster().config().request_timeout;
+        let limit = self.cluster().request_timeout();
         let dirs = self.dirs_by_broker(topic, limit).await?.into_values().collect::<Result<Vec<_>>>()?;
         Ok(dirs.into_iter().flatten().collect())
     }
@@ -102,11 +102,11 @@ impl Admin {
         let describe = |broker, at| {
             let request = request.clone();
             async move {
-                let response = self.request_within(limit, &at, request).await;
+                let response = self.cluster().request_within(limit, &at, request).await;
                 dirs(broker, response.map_err(|e| e.context(what(broker)))?)
             }
         };
-        self.for_each_broker(describe).await
+        self.cluster().for_each_broker(describe).await
     }
 }
 

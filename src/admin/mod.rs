@@ -1,4 +1,5 @@
-//! Administration: cluster, topics, groups, offsets, configurations and access control lists.
+//! Administration: cluster, topics, groups, offsets, transactions, configurations and access control
+//! lists.
 //!
 //! A request that a broker does not support is an error of the kind
 //! [`Unsupported`](crate::ErrorKind::Unsupported) that names the API, the broker, and the versions
@@ -11,12 +12,12 @@ mod configs;
 mod describe;
 mod group_state;
 mod groups;
-mod leaders;
 mod logs;
 mod new_topic;
 mod offsets;
 mod reset;
 mod topics;
+mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,14 @@ pub use group_state::{GroupState, GroupType};
 pub use logs::{LogDir, ReplicaLog};
 pub use new_topic::NewTopic;
 pub use reset::{PlannedOffset, ResetTo};
+pub use transactions::{
+    FencedProducer, HangingTransaction, HoldingTransaction, OpenTransaction, ProducerState, TransactionDescription,
+    TransactionFilter, TransactionListing, TransactionState,
+};
 
+use crate::cluster::fields::millis;
 use crate::cluster::{Client, Cluster};
+use crate::config::Config;
 
 /// A partition of a topic.
 ///
@@ -186,9 +193,15 @@ pub struct GroupOffset {
     pub partition: i32,
     /// Committed offset: the next record to handle.
     pub committed: Option<i64>,
-    /// End offset of the partition; `None` if it is unknown, see [`error`](Self::error).
+    /// End offset of the partition, its high watermark; `None` if it is unknown, see
+    /// [`error`](Self::error).
     pub end: Option<i64>,
-    /// Number of records between the two. Without a committed offset it is the whole log if the
+    /// Last stable offset: readers of committed records stop there. Less than the end while a
+    /// transaction is open; [`Admin::find_holding_transactions`] finds that.
+    pub last_stable: Option<i64>,
+    /// Number of records between the committed offset and the end: with
+    /// [`IsolationLevel::ReadCommitted`](crate::IsolationLevel::ReadCommitted) in the client's
+    /// settings the last stable offset. Without a committed offset it is the whole log if the
     /// client's [`offset_reset`](field@crate::ConsumerConfig::offset_reset) is `Earliest`, and
     /// `None` otherwise: the members' own setting is unknown here.
     pub lag: Option<i64>,
@@ -258,7 +271,17 @@ impl Admin {
         Self { client: client.clone() }
     }
 
+    /// Returns the client's settings.
+    pub fn config(&self) -> &Config {
+        self.client.config()
+    }
+
     fn cluster(&self) -> &Cluster {
         self.client.cluster()
+    }
+
+    /// Returns the time that brokers may take for a request, as requests carry it.
+    fn timeout_ms(&self) -> i32 {
+        millis(self.cluster().request_timeout())
     }
 }

@@ -7,9 +7,8 @@ use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
-use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::fields::topic_name;
+use crate::cluster::fields::{text, topic_name};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A topic to create; anything unset is the brokers' default.
@@ -102,8 +101,9 @@ impl NewTopic {
     }
 
     fn settings(&self) -> Vec<CreatableTopicConfig> {
-        let text = |s: &String| StrBytes::from_string(s.clone());
-        let one = |(name, value)| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
+        let one = |(name, value): (&String, &String)| {
+            CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+        };
         self.configs.iter().map(one).collect()
     }
 }

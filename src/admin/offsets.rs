@@ -7,18 +7,18 @@ use kafka_protocol::messages::delete_records_response::DeleteRecordsTopicResult;
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::Admin;
-use super::leaders::{Outcomes, RetryPolicy, all_or_error};
-use super::topics::millis;
-use crate::cluster::fields::{by_topic, topic_name};
-use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
+use crate::cluster::fields::encode_topics;
+use crate::cluster::leaders::{Outcomes, RetryPolicy, all_or_error};
+use crate::cluster::list_offsets::{EARLIEST, LATEST, list_offsets};
+use crate::config::IsolationLevel;
 use crate::consumer::StartOffset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
 impl Admin {
     /// Returns the offset of a position in each partition; for a timestamp after the last record:
-    /// the end offset. With [`IsolationLevel::ReadCommitted`](crate::IsolationLevel::ReadCommitted)
-    /// in the client's settings the end offset is the last stable offset.
+    /// the end offset. With [`IsolationLevel::ReadCommitted`] in the client's settings the end
+    /// offset is the last stable offset.
     ///
     /// A request to a leader that has moved, or of a partition without a leader, is retried for the
     /// request timeout. [`list_offsets_each`](Self::list_offsets_each) returns what is available at
@@ -57,8 +57,9 @@ impl Admin {
         let timestamp = match at {
             StartOffset::Latest => LATEST,
             StartOffset::Earliest => EARLIEST,
-            StartOffset::Timestamp(at @ 0..) => at,
+            StartOffset::Timestamp(at) if !at.is_none() => at.as_millis(),
             StartOffset::Timestamp(at) => {
+                let at = at.as_millis();
                 let what = format!("timestamp {at} can't be looked for: timestamps are not negative");
                 return Err(Error::new(ErrorKind::Config, what));
             }
@@ -78,13 +79,26 @@ impl Admin {
         policy: RetryPolicy,
     ) -> Result<Outcomes<i64>> {
         let level = self.cluster().config().consumer.isolation_level;
-        let request = |of_leader: &[TopicPartition]| {
-            list_offsets::encode_request(of_leader.iter().map(|p| (p.clone(), (-1, timestamp))), level)
-        };
-        let decode = |response| {
-            list_offsets::decode_response(response).into_iter().map(|(p, code, o)| (p, code, o.offset)).collect()
-        };
-        self.request_leaders("listing offsets", partitions, policy, request, decode).await
+        self.offsets_for(partitions, timestamp, level, policy).await
+    }
+
+    /// Returns the end offset of each partition for readers of an isolation level, or the
+    /// partition's error.
+    pub(super) async fn ends_for(&self, partitions: &[TopicPartition], level: IsolationLevel) -> Result<Outcomes<i64>> {
+        let policy = RetryPolicy::best_effort(self.cluster());
+        self.offsets_for(partitions.iter().cloned(), LATEST, level, policy).await
+    }
+
+    async fn offsets_for(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        timestamp: i64,
+        level: IsolationLevel,
+        policy: RetryPolicy,
+    ) -> Result<Outcomes<i64>> {
+        let targets = partitions.into_iter().map(|p| (p, timestamp)).collect();
+        let found = list_offsets(self.cluster(), &targets, level, policy).await?;
+        Ok(found.into_iter().map(|(p, found)| (p, found.map(|at| at.offset))).collect())
     }
 
     /// Deletes the records before an offset in each partition, permanently; -1 means up to the high
@@ -100,18 +114,14 @@ impl Admin {
         &self,
         before: &BTreeMap<TopicPartition, i64>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
-        let timeout = self.cluster().config().request_timeout;
         let request = |of_leader: &[TopicPartition]| {
             // 0 deletes nothing.
             let bounds = of_leader.iter().map(|p| (p.clone(), before.get(p).copied().unwrap_or_default()));
-            let encode = |(partition, offset)| {
-                DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset)
-            };
-            let topics = by_topic(bounds).into_iter().map(|(topic, bounds)| {
-                let partitions = bounds.into_iter().map(encode).collect();
-                DeleteRecordsTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
-            });
-            DeleteRecordsRequest::default().with_topics(topics.collect()).with_timeout_ms(millis(timeout))
+            let partition =
+                |index, offset| DeleteRecordsPartition::default().with_partition_index(index).with_offset(offset);
+            let topics = encode_topics(bounds, partition)
+                .map(|(name, partitions)| DeleteRecordsTopic::default().with_name(name).with_partitions(partitions));
+            DeleteRecordsRequest::default().with_topics(topics.collect()).with_timeout_ms(self.timeout_ms())
         };
         let decode = |response: DeleteRecordsResponse| {
             let of_topic = |t: DeleteRecordsTopicResult| {
@@ -120,7 +130,8 @@ impl Admin {
             };
             response.topics.into_iter().flat_map(of_topic).collect()
         };
-        let policy = RetryPolicy::all_or_none(self.cluster());
-        all_or_error(self.request_leaders("deleting records", before.keys().cloned(), policy, request, decode).await?)
+        let (cluster, partitions) = (self.cluster(), before.keys().cloned());
+        let policy = RetryPolicy::all_or_none(cluster);
+        all_or_error(cluster.request_leaders("deleting records", partitions, policy, request, decode).await?)
     }
 }

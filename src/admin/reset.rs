@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetDeleteRequest};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetDeleteRequest};
 use serde::Serialize;
 use tokio::try_join;
 
 use super::describe::DescribedGroup;
-use super::leaders::all_or_error;
 use super::{Admin, GroupDescription, MemberDescription};
-use crate::cluster::fields::{by_topic, topic_name};
+use crate::cluster::fields::{encode_topics, group_id};
+use crate::cluster::leaders::all_or_error;
 use crate::cluster::offset_commit::{OffsetAndMetadata, decode_commit_response, encode_commit};
 use crate::code;
 use crate::consumer::StartOffset;
@@ -35,9 +34,10 @@ const NO_GENERATION: i32 = -1;
 /// use ailurus::StartOffset;
 /// use ailurus::admin::ResetTo;
 ///
-/// let again_from_noon = ResetTo::At(StartOffset::Timestamp(1_769_860_800_000));
+/// let again_from_noon = ResetTo::At(StartOffset::Timestamp("2026-01-31T12:00:00Z".parse()?));
 /// let ten_more = ResetTo::Shift(-10);
 /// # let _ = (again_from_noon, ten_more);
+/// # Ok::<_, ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -182,14 +182,10 @@ impl Admin {
     /// If the group does not exist, or its members subscribe to one of the topics;
     /// [`ErrorKind::UnknownTopic`]; offsets of other partitions may be deleted then.
     pub async fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
-        let request_for = |(partition, ())| OffsetDeleteRequestPartition::default().with_partition_index(partition);
-        let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
-            let partitions = partitions.into_iter().map(request_for).collect();
-            OffsetDeleteRequestTopic::default().with_name(topic_name(&topic)).with_partitions(partitions)
-        });
-        let request = OffsetDeleteRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-            .with_topics(topics.collect());
+        let partition = |index, ()| OffsetDeleteRequestPartition::default().with_partition_index(index);
+        let topics = encode_topics(partitions.iter().map(|p| (p.clone(), ())), partition)
+            .map(|(name, partitions)| OffsetDeleteRequestTopic::default().with_name(name).with_partitions(partitions));
+        let request = OffsetDeleteRequest::default().with_group_id(group_id(group)).with_topics(topics.collect());
         let what = format!("deleting offsets of group {group:?}");
         let code = |r: &<OffsetDeleteRequest as Api>::Response| r.error_code;
         let (_, response) = self.request_coordinator(group, request, &what, code).await?;

@@ -1,13 +1,11 @@
 //! Topics: list, describe, create, grow, delete.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
-use tokio::time::Instant;
 
 use super::{Admin, NewTopic, PartitionInfo, TopicInfo};
 use crate::cluster::fields::topic_name;
@@ -80,15 +78,12 @@ impl Admin {
     }
 
     async fn send_create_topic(&self, new: &NewTopic, validate_only: bool) -> Result<()> {
-        let timeout = self.cluster().config().request_timeout;
         let request = CreateTopicsRequest::default()
             .with_topics(vec![new.request()?])
-            .with_timeout_ms(millis(timeout))
+            .with_timeout_ms(self.timeout_ms())
             .with_validate_only(validate_only);
         let result_of = |r: &<CreateTopicsRequest as Api>::Response| {
-            r.topics
-                .first()
-                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
+            r.topics.first().map(|t| (t.error_code, t.error_message.clone()))
         };
         self.request_controller(request, &new.to_string(), result_of).await.map(drop)
     }
@@ -102,13 +97,10 @@ impl Admin {
     pub async fn create_partitions(&self, name: &str, total: i32) -> Result<()> {
         let topic =
             CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(total).with_assignments(None);
-        let timeout = self.cluster().config().request_timeout;
-        let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(millis(timeout));
+        let request = CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(self.timeout_ms());
         let what = format!("raising topic {name:?} to {total} partitions");
         let result_of = |r: &<CreatePartitionsRequest as Api>::Response| {
-            r.results
-                .first()
-                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
+            r.results.first().map(|t| (t.error_code, t.error_message.clone()))
         };
         self.request_controller(request, &what, result_of).await?;
         self.wait_for(name, &what, |t| t.is_some_and(|t| t.partitions.len() as i64 >= i64::from(total))).await
@@ -119,14 +111,11 @@ impl Admin {
     /// # Errors
     /// [`ErrorKind::UnknownTopic`]; other errors of the broker, in its words.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
-        let timeout = self.cluster().config().request_timeout;
         let request =
-            DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(millis(timeout));
+            DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(self.timeout_ms());
         let what = format!("deleting topic {name:?}");
         let result_of = |r: &<DeleteTopicsRequest as Api>::Response| {
-            r.responses
-                .first()
-                .map_or((code::UNKNOWN_TOPIC_OR_PARTITION, None), |t| (t.error_code, t.error_message.clone()))
+            r.responses.first().map(|t| (t.error_code, t.error_message.clone()))
         };
         self.request_controller(request, &what, result_of).await?;
         self.wait_for(name, &what, |t| t.is_none()).await
@@ -137,28 +126,22 @@ impl Admin {
         &self,
         request: A,
         what: &str,
-        result_of: impl Fn(&A::Response) -> (i16, Option<StrBytes>),
+        result_of: impl Fn(&A::Response) -> Option<(i16, Option<StrBytes>)>,
     ) -> Result<A::Response> {
         let cluster = self.cluster();
-        let deadline = Instant::now() + cluster.config().request_timeout;
-        let mut backoff = cluster.backoff();
+        let mut attempts = cluster.attempts();
         loop {
             // Redpanda and KRaft brokers forward to the controller; older Kafka requires the controller itself.
             let controller = cluster.refresh_brokers().await.map_err(|e| e.context(what))?.controller;
             let error = match controller {
-                Some(id) => match cluster.request_to(id, request.clone(), cluster.config().request_timeout).await {
-                    Ok(response) => match result_of(&response) {
+                Some(id) => match cluster.request_to(id, request.clone(), cluster.request_timeout()).await {
+                    Ok(response) => match result_of(&response).unwrap_or((code::UNKNOWN_TOPIC_OR_PARTITION, None)) {
                         (0, _) => return Ok(response),
                         (code @ code::UNKNOWN_TOPIC_OR_PARTITION, _) => {
                             return Err(Error::from_code(code, format!("{what}: it does not exist")));
                         }
-                        (code, message) => {
-                            let error = broker_error(code, message, what);
-                            if code != code::NOT_CONTROLLER {
-                                return Err(error);
-                            }
-                            error
-                        }
+                        (code @ code::NOT_CONTROLLER, message) => broker_error(code, message, what),
+                        (code, message) => return Err(broker_error(code, message, what)),
                     },
                     // The request was not sent, so it had no effect, and there may be another controller soon.
                     Err(e) if e.kind() == ErrorKind::Connect => e.context(what),
@@ -166,20 +149,15 @@ impl Admin {
                 },
                 None => Error::broker(code::NOT_CONTROLLER, format_args!("{what}: the cluster has no controller")),
             };
-            let wait = backoff.next();
-            if Instant::now() + wait > deadline {
+            if !attempts.wait().await {
                 return Err(error);
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
     /// Waits until the metadata reflects a change.
     async fn wait_for(&self, name: &str, what: &str, done: impl Fn(Option<&TopicMeta>) -> bool) -> Result<()> {
-        let cluster = self.cluster();
-        let timeout = cluster.config().request_timeout;
-        let began = Instant::now();
-        let mut backoff = cluster.backoff();
+        let mut attempts = self.cluster().attempts();
         loop {
             let response = self.topic_metadata(name).await?;
             let found =
@@ -187,12 +165,11 @@ impl Admin {
             if done(found.as_ref()) {
                 return Ok(());
             }
-            let wait = backoff.next();
-            if began.elapsed() + wait > timeout {
+            if !attempts.wait().await {
+                let timeout = self.cluster().request_timeout();
                 let what = format!("{what}: the broker agreed, but its metadata does not show it after {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, what));
             }
-            tokio::time::sleep(wait).await;
         }
     }
 }
@@ -209,10 +186,6 @@ fn describe_error(name: &str, code: i16) -> Error {
 pub(super) fn broker_error(code: i16, message: Option<StrBytes>, what: &str) -> Error {
     let detail = message.filter(|m| !m.is_empty()).map(|m| format!(" ({m})")).unwrap_or_default();
     Error::broker(code, format_args!("{what}{detail}"))
-}
-
-pub(super) fn millis(d: Duration) -> i32 {
-    i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
 }
 
 fn meta(t: &MetadataResponseTopic) -> Option<TopicMeta> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Delays that double from `first` to `max`, each with a jitter of a fifth to either side, so that
 /// clients that failed together do not retry together.
 #[derive(Debug, Clone)]
@@ -18,14 +20,38 @@ impl Backoff {
 
     /// Returns the next delay.
     pub(crate) fn next(&mut self) -> Duration {
-        let doubled = self.first.saturating_mul(1_u32.checked_shl(self.attempts.min(31)).unwrap_or(u32::MAX));
+        let delay = self.after(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
+        delay
+    }
+
+    /// Returns the delay that comes after this number of others.
+    pub(crate) fn after(&self, delays: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1_u32.checked_shl(delays.min(31)).unwrap_or(u32::MAX));
         doubled.min(self.max).mul_f64(0.8 + 0.4 * fastrand::f64())
     }
 
     /// Starts over, after a success.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
+    }
+}
+
+/// Attempts with a backoff between them, until a deadline.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    pub(super) deadline: Instant,
+    pub(super) backoff: Backoff,
+}
+
+impl Attempts {
+    /// Waits until the next attempt. Returns false, at once, if it would begin after the deadline.
+    pub(crate) async fn wait(&mut self) -> bool {
+        let at = Instant::now() + self.backoff.next();
+        if at <= self.deadline {
+            tokio::time::sleep_until(at).await;
+        }
+        at <= self.deadline
     }
 }
 

@@ -2,8 +2,8 @@
 //! is forgotten.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -51,21 +51,17 @@ struct Entry {
 pub(super) struct Interests(Lock<HashMap<Arc<str>, Entry>>);
 
 impl Interests {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
-        self.0.lock()
-    }
-
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+        self.0.lock().contains_key(name)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.lock().is_empty()
     }
 
     /// Marks a topic as used, and adds it if it is new.
     pub(super) fn add(&self, name: &Arc<str>, now: Instant) -> Arc<Interest> {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         let entry = entries.entry(Arc::clone(name)).or_insert_with(|| Entry { interest: Arc::default(), used_at: now });
         entry.interest.touch();
         Arc::clone(&entry.interest)
@@ -80,7 +76,7 @@ impl Interests {
 
     /// Forgets the topics that were not used for longer than `max_idle`. Returns the others.
     pub(super) fn expire(&self, now: Instant, max_idle: Duration) -> Vec<Arc<str>> {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         entries.retain(|_, entry| {
             if entry.interest.used.swap(false, Ordering::Relaxed) || entry.interest.pins.load(Ordering::Relaxed) > 0 {
                 entry.used_at = now;

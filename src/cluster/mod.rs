@@ -7,8 +7,9 @@
 
 mod backoff;
 pub(crate) mod fields;
+pub(crate) mod group_metadata;
 mod interest;
-mod leaders;
+pub(crate) mod leaders;
 pub(crate) mod list_offsets;
 pub(crate) mod offset_commit;
 mod registry;
@@ -23,24 +24,26 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use backoff::Backoff;
+pub(crate) use backoff::{Attempts, Backoff};
+use fields::topic_name;
+pub use group_metadata::ConsumerGroupMetadata;
 use interest::Interests;
 pub(crate) use interest::{Interest, Pin};
 pub(crate) use registry::ComponentRegistry;
+pub(crate) use requests::{CoordinatorKey, check_api_versions};
 pub(crate) use snapshot::{Snapshot, TopicMeta, broker_address, topic_meta};
 use topic_lookup::LookupRequest;
 
 use crate::code;
 use crate::config::{BrokerAddr, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failure::{Outage, is_fatal};
+use crate::failure::{OutageLog, is_fatal};
 use crate::lock::Lock;
 use crate::wire::{Connection, Connector};
 
@@ -93,6 +96,7 @@ impl Client {
             cancel: cancel.clone(),
             tasks: TaskTracker::new(),
             components: ComponentRegistry::default(),
+            outages: OutageLog::default(),
         });
         cluster.tasks.spawn(keep_metadata_fresh(Arc::clone(&cluster)));
         cluster.tasks.spawn(topic_lookup::serve(Arc::clone(&cluster), queue));
@@ -127,7 +131,7 @@ impl Client {
         self.cluster.cancel.cancel();
         self.cluster.tasks.close();
         self.cluster.tasks.wait().await;
-        let slots: Vec<_> = self.cluster.lock_connections().drain().map(|(_, slot)| slot).collect();
+        let slots: Vec<_> = self.cluster.connections.lock().drain().map(|(_, slot)| slot).collect();
         for slot in slots {
             if let Some(connection) = slot.lock().await.take() {
                 connection.close().await;
@@ -159,11 +163,17 @@ pub(crate) struct Cluster {
     cancel: CancellationToken,
     tasks: TaskTracker,
     components: ComponentRegistry,
+    outages: OutageLog,
 }
 
 impl Cluster {
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns the outages of the client, of whose parts each has its own.
+    pub(crate) fn outages(&self) -> &OutageLog {
+        &self.outages
     }
 
     /// Returns the components that run on this client, for its health.
@@ -245,7 +255,7 @@ impl Cluster {
             if attempts == 2 && code == code::UNKNOWN_TOPIC_OR_PARTITION && self.creates_topics().await == Some(false) {
                 let what = format!(
                     "topic {name:?} does not exist, and the broker creates none by itself (auto.create.topics.enable is \
-                     false): create it first (ailurus topic create)"
+                     false): create it first (Admin::create_topic)"
                 );
                 return Err(Error::new(ErrorKind::UnknownTopic, what));
             }
@@ -306,13 +316,15 @@ impl Cluster {
 
     /// Requests metadata of some topics, or of all, from any broker.
     pub(crate) async fn metadata(&self, topics: Option<&[Arc<str>]>, create: bool) -> Result<MetadataResponse> {
-        let name = |n: &Arc<str>| TopicName(StrBytes::from_string(n.to_string()));
+        let topic = |name: &Arc<str>| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
         let request = MetadataRequest::default()
-            .with_topics(topics.map(|t| {
-                t.iter().map(|n| MetadataRequestTopic::default().with_name(Some(name(n)))).collect::<Vec<_>>()
-            }))
+            .with_topics(topics.map(|names| names.iter().map(topic).collect()))
             .with_allow_auto_topic_creation(create);
         self.request_any(request, self.lookup_timeout()).await
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.config.request_timeout
     }
 
     fn lookup_timeout(&self) -> Duration {
@@ -321,6 +333,11 @@ impl Cluster {
 
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff::new(self.config.retry_backoff, self.config.retry_backoff_max)
+    }
+
+    /// Returns attempts with the backoff of retries, for the request timeout.
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts { deadline: Instant::now() + self.request_timeout(), backoff: self.backoff() }
     }
 
     /// Opens a connection to a broker for the caller alone.
@@ -349,10 +366,6 @@ impl Cluster {
     fn has_topics_in_use(&self) -> bool {
         !self.interests.is_empty()
     }
-
-    fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<BrokerAddr, Slot>> {
-        self.connections.lock()
-    }
 }
 
 /// Logs a topic that the broker has created: its name may be mistyped.
@@ -374,13 +387,13 @@ fn unknown_topic(name: &str, code: i16, create: bool, waited: Duration) -> Error
     }
     let why = if create {
         format!(
-            "does not exist, and the broker did not create it within {waited:.1?} (REDPANDA_TOPIC_CREATION_TIMEOUT): create \
-             it (ailurus topic create), or see whether the broker allows auto-creation"
+            "does not exist, and the broker did not create it within Config::topic_creation_timeout, \
+             {waited:.1?}: create it (Admin::create_topic), or see whether the broker allows auto-creation"
         )
     } else if code == code::LEADER_NOT_AVAILABLE {
         format!("has had no leader for {waited:.1?}: check the brokers")
     } else {
-        "does not exist: create it first (ailurus topic create)".into()
+        "does not exist: create it first (Admin::create_topic)".into()
     };
     Error::new(ErrorKind::UnknownTopic, format!("{what} {why}"))
 }
@@ -390,7 +403,7 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
     let cancel = cluster.cancel.clone();
     let mut backoff = cluster.backoff();
     let mut updated = cluster.updated();
-    let mut outage = Outage::default();
+    let mut outage = cluster.outages().part();
     let work = async {
         loop {
             let now = Instant::now();
@@ -416,14 +429,12 @@ async fn keep_metadata_fresh(cluster: Arc<Cluster>) {
             match cluster.refresh().await {
                 Ok(_) => {
                     backoff.reset();
-                    if let Some(lasted) = outage.record_recovery(Instant::now().into_std()) {
-                        tracing::warn!("metadata can be refreshed again, after {lasted}");
-                    }
+                    outage.log_recovery(Instant::now());
                 }
                 // The client is being closed while the refresh is in flight: not an outage.
                 Err(e) if e.is_closed() => return,
                 Err(e) => {
-                    if let Some(lasted) = outage.record_failure(Instant::now().into_std(), &e) {
+                    if let Some(lasted) = outage.record_failure(Instant::now(), &e) {
                         tracing::warn!(error = %e.full(), "metadata can't be refreshed, {lasted}; it is retried");
                     }
                     cluster.config.metrics.failed("metadata", e.kind());

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetCommitResponse};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::fields::{by_topic, topic_name};
+use super::fields::{encode_topics, group_id, text};
 use crate::record::TopicPartition;
 
 /// A committed offset, or one to commit, with leader epoch and metadata.
@@ -50,6 +50,12 @@ impl OffsetAndMetadata {
     }
 }
 
+impl From<i64> for OffsetAndMetadata {
+    fn from(offset: i64) -> Self {
+        Self::new(offset)
+    }
+}
+
 /// A partition and its offset.
 pub(crate) type PartitionOffset = (TopicPartition, OffsetAndMetadata);
 /// Error codes of a commit by partition.
@@ -62,21 +68,18 @@ pub(crate) fn encode_commit(
     generation: i32,
     offsets: &[PartitionOffset],
 ) -> OffsetCommitRequest {
-    let topics = by_topic(offsets.iter().cloned()).into_iter().map(|(topic, offsets)| {
-        let partition = |(index, offset): (i32, OffsetAndMetadata)| {
-            OffsetCommitRequestPartition::default()
-                .with_partition_index(index)
-                .with_committed_offset(offset.offset)
-                .with_committed_leader_epoch(offset.leader_epoch.unwrap_or(-1))
-                .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)))
-        };
-        OffsetCommitRequestTopic::default()
-            .with_name(topic_name(&topic))
-            .with_partitions(offsets.into_iter().map(partition).collect())
-    });
+    let partition = |index, offset: OffsetAndMetadata| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset.offset)
+            .with_committed_leader_epoch(offset.leader_epoch.unwrap_or(-1))
+            .with_committed_metadata(Some(StrBytes::from_string(offset.metadata)))
+    };
+    let topics = encode_topics(offsets.iter().cloned(), partition)
+        .map(|(topic, partitions)| OffsetCommitRequestTopic::default().with_name(topic).with_partitions(partitions));
     OffsetCommitRequest::default()
-        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-        .with_member_id(StrBytes::from_string(member_id.to_owned()))
+        .with_group_id(group_id(group))
+        .with_member_id(text(member_id))
         .with_generation_id_or_member_epoch(generation)
         .with_topics(topics.collect())
 }

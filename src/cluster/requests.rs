@@ -1,6 +1,7 @@
 //! Requests that belong to no producer and no consumer: to any broker, to the controller, to one
 //! broker, to a coordinator.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
+use super::fields::text;
 use super::{Cluster, broker_address};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind, Result, is_retriable_code};
@@ -54,7 +56,8 @@ fn is_controller(served: &[ApiVersion]) -> bool {
 /// Explains an unsupported API by the versions that the broker offers.
 async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration) -> Option<Error> {
     let served = connection.request(api_versions_request(), timeout).await.ok()?.api_keys;
-    let &(key, name, (min, max)) = SUPPORTED_APIS.iter().find(|(_, name, _)| *name == A::NAME)?;
+    let &(key, name, _) = SUPPORTED_APIS.iter().find(|(_, name, _)| *name == A::NAME)?;
+    let (min, max) = A::VERSIONS;
     if is_controller(&served) {
         let what = format!(
             "{} is the port of a controller, not of a broker: use the port of one of the brokers' listeners",
@@ -63,7 +66,7 @@ async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration)
         return Some(Error::new(ErrorKind::Unsupported, what));
     }
     let what = match served.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version)) {
-        None => format!("it serves {} others, and ailurus cluster api-versions lists them", served.len()),
+        None => format!("it serves {} others, which Admin::api_versions lists", served.len()),
         Some((low, high)) if high < min || low > max => {
             format!("it serves versions {low} to {high}, and this client supports {min} to {max}")
         }
@@ -71,6 +74,30 @@ async fn explain_unsupported<A: Api>(connection: &Connection, timeout: Duration)
     };
     let peer = connection.peer();
     Some(Error::new(ErrorKind::Unsupported, format!("{peer} does not serve {name} (API {key}): {what}")))
+}
+
+pub(crate) fn check_api_versions(response: ApiVersionsResponse, broker: i32) -> Result<ApiVersionsResponse> {
+    match response.error_code {
+        0 => Ok(response),
+        code => Err(Error::broker(code, format_args!("requesting the API versions of broker {broker}"))),
+    }
+}
+
+/// The group or transactional id of a coordinator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CoordinatorKey<'a> {
+    Group(&'a str),
+    /// A transactional id.
+    Transaction(&'a str),
+}
+
+impl fmt::Display for CoordinatorKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(id) => write!(f, "group {id:?}"),
+            Self::Transaction(id) => write!(f, "transactional id {id:?}"),
+        }
+    }
 }
 
 impl Cluster {
@@ -107,7 +134,7 @@ impl Cluster {
             }
         }
         let what = format!(
-            "no broker could be reached in {:.1?}; errors {}; check REDPANDA_BROKERS and that the brokers run",
+            "no broker could be reached in {:.1?}; errors {}; check Config::brokers and that the brokers run",
             started.elapsed(),
             errors.iter().map(Error::full).collect::<Vec<_>>().join("; ")
         );
@@ -150,11 +177,8 @@ impl Cluster {
 
     /// Returns the versions of each API that a broker serves.
     pub(crate) async fn api_versions(&self, broker: i32) -> Result<ApiVersionsResponse> {
-        let response = self.request_to(broker, api_versions_request(), self.config.request_timeout).await?;
-        match response.error_code {
-            0 => Ok(response),
-            code => Err(Error::broker(code, format_args!("requesting the API versions of broker {broker}"))),
-        }
+        let response = self.request_to(broker, api_versions_request(), self.request_timeout()).await?;
+        check_api_versions(response, broker)
     }
 
     /// Returns whether brokers create missing topics; `None` if they do not return that setting.
@@ -162,7 +186,7 @@ impl Cluster {
         let broker = *self.snapshot().brokers.keys().min()?;
         let resource = DescribeConfigsResource::default()
             .with_resource_type(BROKER_RESOURCE)
-            .with_resource_name(StrBytes::from_string(broker.to_string()))
+            .with_resource_name(text(&broker.to_string()))
             .with_configuration_keys(Some(vec![StrBytes::from_static_str(AUTO_CREATION)]));
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
         let response = self.request_to(broker, request, self.lookup_timeout()).await.ok()?;
@@ -170,27 +194,24 @@ impl Cluster {
         settings.find(|c| c.name.as_str() == AUTO_CREATION)?.value.as_ref()?.parse().ok()
     }
 
-    /// Returns the broker id of a group's coordinator, whose address is known afterwards. Retries
+    /// Returns the broker id of a coordinator, whose address is known afterwards. Retries
     /// for the request timeout while the coordinator is being elected or loads.
-    pub(crate) async fn coordinator(&self, group: &str) -> Result<i32> {
-        let deadline = Instant::now() + self.config.request_timeout;
-        let mut backoff = self.backoff();
+    pub(crate) async fn find_coordinator(&self, key: CoordinatorKey<'_>) -> Result<i32> {
+        let (key_type, id) = match key {
+            CoordinatorKey::Group(id) => (0, id),
+            CoordinatorKey::Transaction(id) => (1, id),
+        };
+        let mut attempts = self.attempts();
         loop {
-            let key = StrBytes::from_string(group.to_owned());
-            let request = FindCoordinatorRequest::default().with_key(key).with_key_type(0);
+            let request = FindCoordinatorRequest::default().with_key(text(id)).with_key_type(key_type);
             let response = self.request_any(request, self.lookup_timeout()).await?;
             if response.error_code == 0 {
                 self.add_coordinator(&response);
                 return Ok(response.node_id.0);
             }
-            let wait = backoff.next();
-            if !is_retriable_code(response.error_code) || Instant::now() + wait > deadline {
-                return Err(Error::broker(
-                    response.error_code,
-                    format_args!("finding the coordinator of group {group:?}"),
-                ));
+            if !is_retriable_code(response.error_code) || !attempts.wait().await {
+                return Err(Error::broker(response.error_code, format_args!("finding the coordinator of {key}")));
             }
-            tokio::time::sleep(wait).await;
         }
     }
 
@@ -224,7 +245,7 @@ impl Cluster {
     }
 
     fn has_connection(&self, at: &BrokerAddr) -> bool {
-        let slot = self.lock_connections().get(at).cloned();
+        let slot = self.connections.lock().get(at).cloned();
         slot.and_then(|s| s.try_lock().ok().and_then(|c| c.as_ref().map(|c| !c.is_closed()))).unwrap_or(false)
     }
 
@@ -243,7 +264,7 @@ impl Cluster {
     async fn shared_connection(&self, at: &BrokerAddr) -> Result<Arc<Connection>> {
         let closed = || Error::new(ErrorKind::Closed, "the client is closed");
         let slot = {
-            let mut slots = self.lock_connections();
+            let mut slots = self.connections.lock();
             // Under the lock: `close` cancels first, so it either finds this slot or is seen here.
             if self.cancel.is_cancelled() {
                 return Err(closed());

@@ -1,5 +1,6 @@
 //! Builder of settings.
 
+#[cfg(feature = "env")]
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,16 +25,21 @@ use crate::trace::Propagator;
 ///     .batch_size(10)
 ///     .build()
 ///     .unwrap_err();
-/// assert!(error.to_string().contains("heartbeat interval"));
-/// assert!(error.to_string().contains("batch size"));
+/// assert!(error.to_string().contains("ConsumerConfig::heartbeat_interval"));
+/// assert!(error.to_string().contains("ProducerConfig::batch_size"));
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct ConfigBuilder {
     pub(super) config: Config,
     pub(super) problems: Vec<String>,
     /// Token endpoint of the variables, for which `config.sasl` has a placeholder.
+    #[cfg(feature = "env")]
     pub(super) token_endpoint: Option<ClientCredentials>,
+    #[cfg(feature = "env")]
     pub(super) set_by_variable: BTreeSet<&'static str>,
+    /// True if errors name variables.
+    #[cfg(feature = "env")]
+    pub(super) reads_variables: bool,
 }
 
 impl ConfigBuilder {
@@ -41,6 +47,7 @@ impl ConfigBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `.env` can't be read.
+    #[cfg(feature = "env")]
     pub fn from_env() -> Result<Self> {
         // Lossy: a value that is not UTF-8 is then reported as invalid instead of ignored.
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
@@ -55,6 +62,7 @@ impl ConfigBuilder {
     /// let read = |name: &str| (name == "REDPANDA_LINGER").then(|| "5".to_owned());
     /// assert!(ConfigBuilder::from_vars(read).has_variable("REDPANDA_LINGER"));
     /// ```
+    #[cfg(feature = "env")]
     pub fn has_variable(&self, name: &str) -> bool {
         self.set_by_variable.contains(name)
     }
@@ -70,6 +78,7 @@ impl ConfigBuilder {
     /// assert_eq!(config.brokers[0].port(), 29092);
     /// # Ok::<(), ailurus::Error>(())
     /// ```
+    #[cfg(feature = "env")]
     pub fn from_vars(read: impl Fn(&str) -> Option<String>) -> Self {
         let mut builder = Self::default();
         env::apply(&mut builder, read);
@@ -114,10 +123,19 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the metrics sink: a [`Registry`](crate::metrics::Registry), or another implementation.
+    /// Sets the metrics sink: the registry of the crate `ailurus-metrics`, or another implementation.
     #[must_use]
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.config.metrics = Reporter::to(metrics);
+        self
+    }
+
+    /// Sets the transport of broker connections.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn transport(mut self, transport: super::Transport) -> Self {
+        self.config.transport = transport;
         self
     }
 
@@ -125,7 +143,10 @@ impl ConfigBuilder {
     #[must_use]
     pub fn sasl(mut self, sasl: SaslConfig) -> Self {
         self.config.sasl = Some(sasl);
-        self.token_endpoint = None;
+        #[cfg(feature = "env")]
+        {
+            self.token_endpoint = None;
+        }
         self
     }
 
@@ -147,6 +168,7 @@ impl ConfigBuilder {
     ///     .build();
     /// assert!(config.is_ok(), "no endpoint is set");
     /// ```
+    #[cfg(feature = "env")]
     #[must_use]
     pub fn token_endpoint(
         mut self,
@@ -168,15 +190,20 @@ impl ConfigBuilder {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that lists all invalid settings.
     pub fn build(self) -> Result<Config> {
-        let Self { config, mut problems, token_endpoint, .. } = self;
-        if token_endpoint.is_some() {
+        let Self { config, mut problems, .. } = self;
+        #[cfg(feature = "env")]
+        if self.token_endpoint.is_some() {
             problems.push(
-                "REDPANDA_SASL_OAUTH_TOKEN_ENDPOINT is set, but this application does not fetch tokens from it: \
-                 set REDPANDA_SASL_OAUTH_TOKEN_FILE, or call ConfigBuilder::token_endpoint"
+                "ClientCredentials::token_endpoint is set, but this application does not fetch tokens from it: \
+                 set TokenSource::File, or call ConfigBuilder::token_endpoint"
                     .into(),
             );
         }
         check::check_all(&config, &mut problems);
+        #[cfg(feature = "env")]
+        if self.reads_variables {
+            problems.iter_mut().for_each(|problem| *problem = env::name_variables(problem));
+        }
         check::into_result(&problems)?;
         Ok(config)
     }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{
-    Acks, Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, SaslMechanism, SecurityProtocol, env,
+    Acks, Compression, Config, ConsumerConfig, ProcessorConfig, ProducerConfig, SaslMechanism, SecurityProtocol,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -65,12 +65,6 @@ fn report(problems: &[String]) -> String {
     }
 }
 
-/// Returns the name of a setting with its variable.
-fn display_name(setting: &str) -> String {
-    let variable = env::rows().find(|row| row.setter == setting).map_or("", |row| row.variable);
-    format!("{} ({variable})", setting.replace('_', " "))
-}
-
 pub(super) struct Check<'a>(&'a mut Vec<String>);
 
 impl Check<'_> {
@@ -83,30 +77,28 @@ impl Check<'_> {
     /// Reports a value out of its bounds, unless it is unset.
     pub(super) fn bounds<T: PartialOrd + Debug>(
         &mut self,
-        setting: &str,
+        path: &str,
         value: impl Into<Option<T>>,
         bounds: RangeInclusive<T>,
         unit: &str,
     ) {
         if let Some(value) = value.into().filter(|value| !bounds.contains(value)) {
             let (least, most) = bounds.into_inner();
-            self.0.push(format!("{} is {value:?}{unit}: allowed is {least:?} to {most:?}", display_name(setting)));
+            self.0.push(format!("{path} is {value:?}{unit}: allowed is {least:?} to {most:?}"));
         }
     }
 
-    fn name(&mut self, setting: &str, value: &str) {
+    fn name(&mut self, path: &str, value: &str) {
         self.require((1..=249).contains(&value.len()) && !value.chars().any(char::is_control), || {
-            format!("{} is {value:?}: allowed are 1 to 249 bytes without control characters", display_name(setting))
+            format!("{path} is {value:?}: allowed are 1 to 249 bytes without control characters")
         });
     }
 
     fn client(&mut self, c: &Config) {
         c.check_bounds(self);
-        self.require(!c.brokers.is_empty(), || {
-            format!("{} is empty: name at least one host:port", display_name("brokers"))
-        });
-        self.name("client_id", &c.client_id);
-        self.name("group_id", &c.group_id);
+        self.require(!c.brokers.is_empty(), || "Config::brokers is empty: name at least one host:port".into());
+        self.name("Config::client_id", &c.client_id);
+        self.name("Config::group_id", &c.group_id);
     }
 
     fn security(&mut self, c: &Config) {
@@ -114,24 +106,21 @@ impl Check<'_> {
         tls.check_bounds(self);
         #[cfg(not(any(feature = "tls", feature = "tls-ring")))]
         self.require(!protocol.is_tls(), || {
-            format!("{} is {protocol}: {}", display_name("security_protocol"), super::SecurityProtocol::NO_TLS)
+            format!("Config::security_protocol is {protocol}: {}", SecurityProtocol::NO_TLS)
         });
         let set = [
-            ("tls_ca_file", tls.ca_file.is_some()),
-            ("tls_cert_file", tls.cert_file.is_some()),
-            ("tls_key_file", tls.key_file.is_some()),
-            ("tls_server_name", tls.server_name.is_some()),
+            ("TlsConfig::ca_file", tls.ca_file.is_some()),
+            ("TlsConfig::cert_file", tls.cert_file.is_some()),
+            ("TlsConfig::key_file", tls.key_file.is_some()),
+            ("TlsConfig::server_name", tls.server_name.is_some()),
         ];
         // These settings imply encrypted connections.
-        for (setting, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
-            self.require(false, || {
-                let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));
-                format!("{} is set, but {protocol_is}: it needs SSL or SASL_SSL", display_name(setting))
-            });
+        for (path, _) in set.into_iter().filter(|(_, is_set)| *is_set && !protocol.is_tls()) {
+            let needs = "it needs SSL or SASL_SSL";
+            self.0.push(format!("{path} is set, but Config::security_protocol is {protocol}: {needs}"));
         }
         self.require(tls.cert_file.is_some() == tls.key_file.is_some(), || {
-            let (cert, key) = (display_name("tls_cert_file"), display_name("tls_key_file"));
-            format!("of {cert} and {key} one is set: a client certificate needs both")
+            "of TlsConfig::cert_file and TlsConfig::key_file one is set: a client certificate needs both".into()
         });
     }
 
@@ -139,37 +128,31 @@ impl Check<'_> {
         let protocol = c.security_protocol;
         let Some(sasl) = &c.sasl else {
             self.require(!protocol.is_sasl(), || {
-                let mechanism = display_name("sasl_mechanism");
-                format!("{} is {protocol}, but {mechanism} is not set", display_name("security_protocol"))
+                format!("Config::security_protocol is {protocol}, but SaslConfig::mechanism is not set")
             });
             return;
         };
         let mechanism = &sasl.mechanism;
-        let is = || format!("{} is {}", display_name("sasl_mechanism"), mechanism.name());
+        let is = || format!("SaslConfig::mechanism is {}", mechanism.name());
         self.require(protocol.is_sasl(), || {
-            let protocol_is = format!("{} is {protocol}", display_name("security_protocol"));
-            format!("{}, but {protocol_is}: it needs SASL_SSL or SASL_PLAINTEXT", is())
+            format!("{}, but Config::security_protocol is {protocol}: it needs SASL_SSL or SASL_PLAINTEXT", is())
         });
         self.require(protocol != SecurityProtocol::SaslPlaintext || sasl.allow_cleartext || !sasl.is_cleartext(), || {
             let secret = if matches!(mechanism, SaslMechanism::Plain(_)) { "password" } else { "token" };
             format!(
-                "{}, but {} is {protocol}: anyone on the way could read the {secret}; use SASL_SSL or a SCRAM mechanism, or allow it by {}",
-                is(),
-                display_name("security_protocol"),
-                display_name("sasl_allow_cleartext")
+                "{}, but Config::security_protocol is {protocol}: anyone on the way could read the {secret}; use SASL_SSL or a \
+                 SCRAM mechanism, or allow it by SaslConfig::allow_cleartext",
+                is()
             )
         });
         match mechanism {
             SaslMechanism::Plain(who) | SaslMechanism::ScramSha256(who) | SaslMechanism::ScramSha512(who) => {
                 let text = |s: &str| !s.is_empty() && !s.contains('\0');
                 self.require(text(&who.username), || {
-                    format!("{} is {:?}: allowed is text without NUL", display_name("sasl_username"), who.username)
+                    format!("Credentials::username is {:?}: allowed is text without NUL", who.username)
                 });
                 self.require(text(who.password.expose()), || {
-                    format!(
-                        "{} is empty or has a NUL in it: allowed is text without NUL",
-                        display_name("sasl_password")
-                    )
+                    "Credentials::password is empty or has a NUL in it: allowed is text without NUL".into()
                 });
             }
             SaslMechanism::OAuthBearer(bearer) => {
@@ -178,7 +161,7 @@ impl Check<'_> {
                     let value_ok = value.chars().all(|c| c.is_ascii_graphic() || c == ' ');
                     self.require(name_ok && value_ok, || {
                         let names = "allowed are names of letters, but not auth, and printable ASCII values";
-                        format!("{} has {name:?}: {names}", display_name("sasl_extensions"))
+                        format!("OAuthBearer::extensions has {name:?}: {names}")
                     });
                 }
             }
@@ -188,19 +171,18 @@ impl Check<'_> {
     fn producer(&mut self, p: &ProducerConfig, request_timeout: Duration) {
         p.check_bounds(self);
         self.require(!p.idempotence || p.acks == Acks::All, || {
-            format!("{} is on: it needs {} to be all", display_name("idempotence"), display_name("acks"))
+            "ProducerConfig::idempotence is on: it needs ProducerConfig::acks to be all".into()
         });
         let least = p.linger.saturating_add(request_timeout);
         self.require(p.delivery_timeout >= least, || {
             format!(
-                "{} is {:?}: allowed is at least linger plus request timeout, {least:?}",
-                display_name("delivery_timeout"),
+                "ProducerConfig::delivery_timeout is {:?}: allowed is at least linger plus request timeout, {least:?}",
                 p.delivery_timeout
             )
         });
         if let Compression::Gzip { level } = p.compression {
             self.require((1..=9).contains(&level), || {
-                format!("{} is {level}: allowed is 1 (fast) to 9 (small)", display_name("compression_level"))
+                format!("the level of Compression::Gzip is {level}: allowed is 1 (fast) to 9 (small)")
             });
         }
         for (topic, compression) in &p.topic_compression {
@@ -214,46 +196,51 @@ impl Check<'_> {
         c.check_bounds(self);
         self.require(c.heartbeat_interval.saturating_mul(3) <= c.session_timeout, || {
             format!(
-                "{} is {:?}: allowed is at most a third of the {}, which is {:?}",
-                display_name("heartbeat_interval"),
-                c.heartbeat_interval,
-                display_name("session_timeout"),
-                c.session_timeout
+                "ConsumerConfig::heartbeat_interval is {:?}: allowed is at most a third of ConsumerConfig::session_timeout, \
+                 which is {:?}",
+                c.heartbeat_interval, c.session_timeout
             )
         });
         self.require(c.rebalance_timeout > c.heartbeat_interval, || {
             format!(
-                "{} is {:?}: allowed is more than the heartbeat interval of {:?}, by which a member learns of a rebalance",
-                display_name("rebalance_timeout"),
-                c.rebalance_timeout,
-                c.heartbeat_interval
+                "ConsumerConfig::rebalance_timeout is {:?}: allowed is more than the heartbeat interval of {:?}, by which a \
+                 member learns of a rebalance",
+                c.rebalance_timeout, c.heartbeat_interval
             )
         });
-        self.require(!c.assignors.is_empty(), || "assignors is empty: name at least one".into());
+        self.require(!c.assignors.is_empty(), || "ConsumerConfig::assignors is empty: name at least one".into());
         for (i, assignor) in c.assignors.iter().enumerate() {
             let name = assignor.name();
             self.require(!c.assignors.iter().take(i).any(|a| a == assignor), || {
-                format!("assignors has {name:?} twice: name each once")
+                format!("ConsumerConfig::assignors has {name:?} twice: name each once")
             });
             self.require((1..=249).contains(&name.len()), || {
-                format!("assignors has one named {name:?}: allowed are 1 to 249 bytes")
+                format!("ConsumerConfig::assignors has one named {name:?}: allowed are 1 to 249 bytes")
             });
         }
-        for (setting, value) in [
-            ("group_instance_id", &c.group_instance_id),
-            ("group_remote_assignor", &c.group_remote_assignor),
-            ("client_rack", &c.client_rack),
+        for (path, value) in [
+            ("ConsumerConfig::group_instance_id", &c.group_instance_id),
+            ("ConsumerConfig::group_remote_assignor", &c.group_remote_assignor),
+            ("ConsumerConfig::client_rack", &c.client_rack),
         ] {
-            value.iter().for_each(|value| self.name(setting, value));
+            value.iter().for_each(|value| self.name(path, value));
         }
     }
 
     fn processor(&mut self, p: &ProcessorConfig) {
         p.check_bounds(self);
+        let (delays, allowed) = (&p.delayed_retries, Duration::from_millis(1)..=Duration::from_secs(30 * 86_400));
+        let are_allowed = delays.iter().all(|d| allowed.contains(d) && d.subsec_nanos() % 1_000_000 == 0);
+        let is_ascending = delays.iter().zip(delays.iter().skip(1)).all(|(a, b)| a < b);
+        self.require(delays.len() <= 10 && are_allowed && is_ascending, || {
+            format!(
+                "ProcessorConfig::delayed_retries is {delays:?}: allowed are up to 10 delays, ascending, of 1 ms to 30 days, in whole milliseconds"
+            )
+        });
         let suffix_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         self.require(!p.dead_letter_suffix.is_empty() && p.dead_letter_suffix.chars().all(suffix_ok), || {
             format!(
-                "dead letter suffix is {:?}: allowed are letters, digits, '.', '-' and '_', at least one",
+                "ProcessorConfig::dead_letter_suffix is {:?}: allowed are letters, digits, '.', '-' and '_', at least one",
                 p.dead_letter_suffix
             )
         });

@@ -201,6 +201,11 @@ settings! {
         /// allocation.
         max_decompressed_bytes: usize = 128 * MIB, "REDPANDA_MAX_DECOMPRESSED_BYTES" bytes, in KIB..=2048 * MIB;
     }
+    and {
+        /// Part of the names of topics that are read from their beginning without a committed offset,
+        /// whatever `offset_reset` is.
+        pub(crate) earliest_topics: Option<String> = None;
+    }
     setters: consumer_settings;
 }
 

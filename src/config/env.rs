@@ -6,20 +6,56 @@ mod unknown;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::table::Row;
+use super::table::{Row, row};
 use super::{
     Compression, Config, ConfigBuilder, ConsumerConfig, ProcessorConfig, ProducerConfig, TlsConfig, dotenv, parse,
 };
 use crate::error::{Error, ErrorKind, Result};
 
 /// Settings without a field of their own.
-const OTHERS: &[Row] =
-    &[Row::new("compression_level", "REDPANDA_COMPRESSION_LEVEL", "Compression::DEFAULT_GZIP_LEVEL")];
+const OTHERS: &[Row] = &[row!(
+    "Compression::Gzip",
+    "compression_level",
+    "REDPANDA_COMPRESSION_LEVEL",
+    "Level of gzip, as codec of all topics.",
+    "Compression::DEFAULT_GZIP_LEVEL",
+    "gzip_level",
+    ""
+)];
 
 /// Returns the rows of all tables.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
-    let roles = [ProducerConfig::ROWS, ConsumerConfig::ROWS, ProcessorConfig::ROWS];
-    [Config::ROWS, TlsConfig::ROWS, sasl::ROWS, OTHERS].into_iter().chain(roles).flatten()
+    let roles = [ProducerConfig::ROWS, OTHERS, ConsumerConfig::ROWS, ProcessorConfig::ROWS];
+    [Config::ROWS, TlsConfig::ROWS, sasl::ROWS].into_iter().chain(roles).flatten()
+}
+
+/// Names the variable of each setting that a text names by its field, for programs that are configured
+/// by variables: their operators know these, and not the types of the library.
+///
+/// ```
+/// let text = "the buffer is full: raise ProducerConfig::buffer_memory";
+/// assert_eq!(
+///     ailurus::config::name_variables(text),
+///     "the buffer is full: raise buffer memory (REDPANDA_BUFFER_MEMORY)"
+/// );
+/// ```
+pub fn name_variables(text: &str) -> String {
+    let mut named = String::with_capacity(text.len());
+    for word in text.split_inclusive(|c: char| !is_of_path(c)) {
+        let path = word.trim_end_matches(|c: char| !is_of_path(c)).trim_end_matches(':');
+        match rows().find(|row| row.path == path) {
+            Some(row) => {
+                let setting = row.setter.replace('_', " ");
+                named.extend([&*setting, " (", row.variable, ")", &word[path.len()..]]);
+            }
+            None => named.push_str(word),
+        }
+    }
+    named
+}
+
+fn is_of_path(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | ':')
 }
 
 /// Reads settings from the environment and, for those not set there, from the file.
@@ -53,6 +89,7 @@ fn from_file(file: &Path) -> Result<BTreeMap<String, String>> {
 
 /// Applies the variables that are set, and collects the invalid ones.
 pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<String>) {
+    builder.reads_variables = true;
     let problems = std::mem::take(&mut builder.problems);
     // Empty counts as not set: templates of environments can't omit a variable.
     let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());

@@ -40,19 +40,33 @@ pub(super) fn retention(s: &str) -> Result<Option<Duration>, String> {
     if matches!(s, "forever" | "none") {
         return Ok(None);
     }
+    duration(s)
+        .map(Some)
+        .ok_or_else(|| "allowed is a time such as 30d, 12h or 86400000 (milliseconds), or forever".to_owned())
+}
+
+/// Parses times as of [`retention`], separated by commas; none if it is empty or `none`.
+pub(super) fn delays(s: &str) -> Result<Vec<Duration>, String> {
+    if matches!(s, "" | "none") {
+        return Ok(Vec::new());
+    }
+    let all = s.split(',').map(|one| duration(one.trim())).collect::<Option<_>>();
+    all.ok_or_else(|| "allowed are times such as 30s, 10m or 1h, separated by commas, or none".to_owned())
+}
+
+/// Parses a time, in milliseconds or with a unit.
+fn duration(s: &str) -> Option<Duration> {
     let unit = s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len());
     let (number, unit) = s.split_at(unit);
     let unit = match unit {
-        "ms" | "" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _ => None,
+        "ms" | "" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
     };
-    let ms = unit.and_then(|unit: u64| number.parse::<u64>().ok()?.checked_mul(unit));
-    ms.map(|ms| Some(Duration::from_millis(ms)))
-        .ok_or_else(|| "allowed is a time such as 30d, 12h or 86400000 (milliseconds), or forever".to_owned())
+    number.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_millis)
 }
 
 pub(super) fn count<T: std::str::FromStr>(s: &str) -> Result<T, String> {

@@ -61,12 +61,13 @@ settings! {
         /// dropped. Batches of [`max_records`](crate::processor::Batching::max_records) can be
         /// gathered in all partitions at a time, whatever this is.
         parked_records: usize = 10_000, "REDPANDA_PARKED_RECORDS" count, in 1..=10_000_000;
-        /// Maximum size of those records, in bytes, at most 64 GiB (256 MiB on 32-bit CPUs). A
-        /// single record may be larger.
+        /// Maximum size of the records that `parked_records` counts, in bytes, at most 64 GiB
+        /// (256 MiB on 32-bit CPUs). A single record may be larger.
         parked_bytes: usize = 8 * MIB, "REDPANDA_PARKED_BYTES" bytes, in KIB..=MEMORY;
         /// Time limit of one handler attempt; it is cancelled then and counts as failed.
         attempt_timeout: Option<Duration> = None, "REDPANDA_ATTEMPT_TIMEOUT" limit, in millis(1)..=days(1);
-        /// Number of attempts to handle a record before it is written to the dead-letter topic.
+        /// Number of attempts to handle a record before it is written to a retry topic
+        /// ([`delayed_retries`](Self::delayed_retries)) or the dead-letter topic, and again of each retry topic.
         max_attempts: u32 = 4, "REDPANDA_MAX_ATTEMPTS" count, in 1..=1000;
         /// Wait before the second attempt; doubles with each further one, with jitter.
         retry_backoff as handler_retry_backoff: Duration = millis(100),
@@ -74,6 +75,14 @@ settings! {
         /// Maximum wait between two attempts.
         retry_backoff_max as handler_retry_backoff_max: Duration = secs(10),
             "REDPANDA_HANDLER_RETRY_BACKOFF_MAX" millis, in self.retry_backoff..=days(1);
+        /// Delays of further attempts from retry topics, by which a record waits without blocking others and survives a restart; none: off.
+        ///
+        /// A record that has failed [`max_attempts`](Self::max_attempts) times is written to `<topic>.retry.<group>.<delay>`, such as
+        /// `orders.retry.billing.10m`, for the first delay, and handled again from there once that has passed; it fails to the topic of
+        /// the next delay, and after the last one to the dead-letter topic. The subscription reads these topics with its own, and creates
+        /// them if it may. Such a record is handled after later ones of its key: the order of all others is kept. A record with the
+        /// outcome [`DeadLetter`](crate::Outcome::DeadLetter) is never retried. Up to 10, ascending, 1 ms to 30 days. A delay that is taken away leaves its topic unread.
+        delayed_retries: Vec<Duration> = Vec::new(), "REDPANDA_DELAYED_RETRIES" delays;
         /// Suffix that makes the name of a topic's dead-letter topic.
         dead_letter_suffix: String = ".dlq".into(), "REDPANDA_DEAD_LETTER_SUFFIX" text;
         /// Retention of a dead-letter topic that is created; none: unlimited. An existing topic is

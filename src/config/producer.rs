@@ -78,6 +78,12 @@ settings! {
         /// `linger` plus the request timeout. Raise it to outlast longer outages, lower it where an
         /// old record is of no use.
         delivery_timeout: Duration = secs(120), "REDPANDA_DELIVERY_TIMEOUT" millis, in secs(1)..=hours(1);
+        /// Time after which a coordinator aborts an open transaction, and fences its producer; also the
+        /// maximum time to wait for a coordinator. For a [`TransactionalProducer`](crate::TransactionalProducer),
+        /// whose `delivery_timeout` is at most this. The brokers' `transaction.max.timeout.ms` bounds
+        /// it, 15 minutes by default. Lower it where readers must not wait long for a process that died
+        /// in a transaction, raise it where a transaction covers long work.
+        transaction_timeout: Duration = secs(40), "REDPANDA_TRANSACTION_TIMEOUT" millis, in secs(1)..=hours(24);
         /// Compression of batches. A batch that it does not shrink is sent uncompressed. A record
         /// may override it. The gzip level has a variable of its own, `REDPANDA_COMPRESSION_LEVEL`.
         compression: Compression = Compression::None, "REDPANDA_COMPRESSION" keyword;
@@ -86,13 +92,13 @@ settings! {
         /// Chooses the partition of a record that does not name one. Change it where other
         /// producers of the same topics hash differently.
         partitioner: PartitionerKind = PartitionerKind::Murmur2, "REDPANDA_PARTITIONER" keyword;
-        /// Distribution of records that may go to any partition, such as those without a key. If
-        /// true, they stick to one partition for 16 to 32 KiB (one to two times `batch_size` if
-        /// that is less), up to the end of a batch if one falls there, and then switch to another,
-        /// which is the less likely the more batches it has queued (KIP-794): a slow broker gets
-        /// fewer. Otherwise they switch with each batch (KIP-480), and a slow broker gets more,
-        /// since its batches grow while they wait. Turn it off where a few small records now and
-        /// then should not all go to the same partition.
+        /// Slow brokers get fewer of the records that may go to any partition, such as those
+        /// without a key (KIP-794). These stick to one partition for 16 to 32 KiB (one to two times
+        /// `batch_size` if that is less), up to the end of a batch if one falls there, and then
+        /// switch to another, which is the less likely the more batches it has queued. If false,
+        /// they switch with each batch (KIP-480), and a slow broker gets more, since its batches
+        /// grow while they wait. Turn it off where a few small records now and then should not all
+        /// go to the same partition.
         adaptive_partitioning: bool = true, "REDPANDA_ADAPTIVE_PARTITIONING" boolean;
         /// With `adaptive_partitioning`: maximum time, beside `linger`, that the oldest batch of a
         /// partition may await its acknowledgement before records that may go anywhere skip the

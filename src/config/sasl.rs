@@ -212,6 +212,7 @@ where
 /// let client = ClientCredentials::new("https://id.example.com/oauth/token", "checkout", "hunter2");
 /// assert!(!format!("{client:?}").contains("hunter2"));
 /// ```
+#[cfg(feature = "env")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientCredentials {
@@ -227,6 +228,7 @@ pub struct ClientCredentials {
     pub ca_file: Option<PathBuf>,
 }
 
+#[cfg(feature = "env")]
 impl ClientCredentials {
     /// Without a scope.
     pub fn new(

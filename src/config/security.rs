@@ -89,7 +89,7 @@ settings! {
     ///
     /// // Without TLS they have no effect, so that is an error:
     /// let error = Config::builder().tls(|tls| tls.ca_file("/etc/redpanda/ca.crt")).build().unwrap_err();
-    /// assert!(error.to_string().contains("security protocol"), "{error}");
+    /// assert!(error.to_string().contains("Config::security_protocol"), "{error}");
     /// ```
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]

@@ -12,34 +12,41 @@
 //! }
 //! producer_settings!(ProducerConfig [] by_field);
 //! producer_settings!(ConfigBuilder [.config.producer] by_setter);
+//! producer_settings!(ProducerBuilder [.config] by_field, all by config);
 //! ```
 //!
 //! A row generates the field, its default, the variable and how its text is parsed (a function of
 //! [`parse`](super::parse)), the check of its bounds, the line on these in the field's documentation, and a setter in every
 //! type that `producer_settings!` is called for: at a path, named by the field or by `setter`, which is the name in
-//! [`ConfigBuilder`](super::ConfigBuilder) and in errors where the field's name alone is ambiguous. A test compares
-//! `.env.example` and the tables of the READMEs with the rows.
+//! [`ConfigBuilder`](super::ConfigBuilder) where the field's name alone is ambiguous; `all by` names the setter that replaces
+//! all of them. A test generates `.env.example` from the rows, and compares the tables of the documents with them.
+//!
+//! Errors name a setting by its type and field, `ProducerConfig::linger`; [`name_variables`](super::name_variables) adds the
+//! variable for operators.
 //!
 //! Bounds may depend on other fields (`self.linger`). What can't be expressed as bounds is in `check.rs`.
 
 use std::time::Duration;
 
 /// A setting at run time.
+#[cfg(feature = "env")]
 pub(super) struct Row {
-    /// Name of the setter in [`ConfigBuilder`](super::ConfigBuilder), and in errors.
+    /// Type and field, by which errors name it: `ProducerConfig::linger`.
+    pub(super) path: &'static str,
+    /// Name of the setter in [`ConfigBuilder`](super::ConfigBuilder).
     pub(super) setter: &'static str,
     pub(super) variable: &'static str,
-    /// Source text of the default and the bounds, compared with the documents.
-    #[cfg_attr(not(test), expect(dead_code))]
-    pub(super) default: &'static str,
-    #[cfg_attr(not(test), expect(dead_code))]
-    pub(super) bounds: &'static str,
+    #[cfg(test)]
+    pub(super) text: RowText,
 }
 
-impl Row {
-    pub(super) const fn new(setter: &'static str, variable: &'static str, default: &'static str) -> Self {
-        Self { setter, variable, default, bounds: "" }
-    }
+/// Source text of a row, which the documents are generated from or compared with.
+#[cfg(test)]
+pub(super) struct RowText {
+    pub(super) doc: &'static str,
+    pub(super) default: &'static str,
+    pub(super) parser: &'static str,
+    pub(super) bounds: &'static str,
 }
 
 pub(super) const KIB: usize = 1 << 10;
@@ -67,6 +74,20 @@ pub(super) const fn days(n: u64) -> Duration {
     hours(24 * n)
 }
 
+/// A [`Row`]: path, setter, variable, documentation, and source text of default, parser and bounds.
+#[cfg(feature = "env")]
+macro_rules! row {
+    ($path:expr, $setter:expr, $variable:expr, $doc:expr, $default:expr, $parser:expr, $bounds:expr) => {
+        crate::config::table::Row {
+            path: $path,
+            setter: $setter,
+            variable: $variable,
+            #[cfg(test)]
+            text: crate::config::table::RowText { doc: $doc, default: $default, parser: $parser, bounds: $bounds },
+        }
+    };
+}
+
 macro_rules! settings {
     (
         $(#[$meta:meta])*
@@ -80,7 +101,7 @@ macro_rules! settings {
 
     (
         @table [$($meta:tt)*] $Config:ident $self:ident {$(
-            $(#[$doc:meta])*
+            $(#[doc = $doc:literal])*
             $field:ident $(as $setter:ident)?: $type:ty = $default:expr,
             $variable:literal $parser:ident $(, in $bounds:expr)?;
         )*}
@@ -92,7 +113,7 @@ macro_rules! settings {
         $($meta)*
         pub struct $Config {
             $(
-                $(#[$doc])*
+                $(#[doc = $doc])*
                 #[doc = ""]
                 #[doc = concat!("Default `", stringify!($default), "`; ")]
                 $(#[doc = concat!("allowed `", stringify!($bounds), "`; ")])?
@@ -109,14 +130,14 @@ macro_rules! settings {
         }
 
         impl $Config {
-            pub(in crate::config) const ROWS: &'static [crate::config::table::Row] = &[$(crate::config::table::Row {
-                setter: settings!(@name $field $($setter)?),
-                variable: $variable,
-                default: stringify!($default),
-                bounds: concat!($(stringify!($bounds))?),
-            },)*];
+            #[cfg(feature = "env")]
+            pub(in crate::config) const ROWS: &'static [crate::config::table::Row] = &[$(crate::config::table::row!(
+                concat!(stringify!($Config), "::", stringify!($field)), settings!(@name $field $($setter)?), $variable,
+                concat!($($doc),*), stringify!($default), stringify!($parser), concat!($(stringify!($bounds))?)
+            ),)*];
 
             /// Sets the fields whose variables are set.
+            #[cfg(feature = "env")]
             pub(in crate::config) fn read(&mut $self, vars: &mut crate::config::env::Vars<'_>) {
                 $(vars.set($variable, crate::config::parse::$parser, &mut $self.$field);)*
             }
@@ -124,18 +145,32 @@ macro_rules! settings {
             /// Reports the fields that are out of their bounds.
             #[allow(unused_variables, reason = "a table may have none")]
             pub(in crate::config) fn check_bounds(&$self, check: &mut crate::config::check::Check<'_>) {
-                $(settings!(@bounds check, settings!(@name $field $($setter)?), $self.$field, $parser $(, $bounds)?);)*
+                $(settings!(
+                    @bounds check, concat!(stringify!($Config), "::", stringify!($field)), $self.$field, $parser $(, $bounds)?
+                );)*
             }
         }
     };
 
     (@export ($d:tt) $setters:ident $Config:ident $rows:tt) => {
         macro_rules! $setters {
-            ($d Builder:ident [$d($d path:tt)*] $d naming:ident) => {
-                crate::config::table::settings! { @setters $d Builder [$d($d path)*] $d naming $Config $rows }
+            ($d Builder:ident $d path:tt $d naming:ident $d(, all by $d all:ident)?) => {
+                crate::config::table::settings! { @setters $d Builder $d path $d naming $Config $rows }
+                $d(crate::config::table::settings! { @all $d all $d Builder $d path $Config })?
             };
         }
         pub(crate) use $setters;
+    };
+
+    (@all $name:ident $Builder:ident [$($path:tt)*] $Config:ident) => {
+        impl $Builder {
+            #[doc = concat!("Replaces all settings of [`", stringify!($Config), "`](crate::", stringify!($Config), ").")]
+            #[must_use]
+            pub fn $name(mut self, config: crate::config::$Config) -> Self {
+                self $($path)* = config;
+                self
+            }
+        }
     };
 
     (@setters $Builder:ident $path:tt $naming:ident $Config:ident {$(
@@ -154,12 +189,12 @@ macro_rules! settings {
     (@name $field:ident) => { stringify!($field) };
     (@name $field:ident $setter:ident) => { stringify!($setter) };
 
-    (@bounds $check:ident, $setter:expr, $value:expr, $parser:ident) => {};
-    (@bounds $check:ident, $setter:expr, $value:expr, bytes, $bounds:expr) => {
-        $check.bounds($setter, $value, $bounds, " bytes")
+    (@bounds $check:ident, $path:expr, $value:expr, $parser:ident) => {};
+    (@bounds $check:ident, $path:expr, $value:expr, bytes, $bounds:expr) => {
+        $check.bounds($path, $value, $bounds, " bytes")
     };
-    (@bounds $check:ident, $setter:expr, $value:expr, $parser:ident, $bounds:expr) => {
-        $check.bounds($setter, $value, $bounds, "")
+    (@bounds $check:ident, $path:expr, $value:expr, $parser:ident, $bounds:expr) => {
+        $check.bounds($path, $value, $bounds, "")
     };
 
     // The name of a setter, then its argument by the parser, which says more than the type.
@@ -186,6 +221,9 @@ macro_rules! settings {
         crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
     };
     (@method $name:ident $field:ident $path:tt retention $type:ty, $doc:expr) => {
+        crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
+    };
+    (@method $name:ident $field:ident $path:tt delays $type:ty, $doc:expr) => {
         crate::config::table::settings! { @into $name $field $path [impl Into<$type>] std::convert::identity, $doc }
     };
     (@method $name:ident $field:ident $path:tt assignors $type:ty, $doc:expr) => {
@@ -215,6 +253,8 @@ macro_rules! settings {
     };
 }
 
+#[cfg(feature = "env")]
+pub(in crate::config) use row;
 pub(crate) use settings;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use ailurus_broker::{Broker, BrokerConfig};
+
 use super::*;
 use crate::error::ErrorKind;
 
@@ -118,7 +120,7 @@ fn invalid_variables_are_named_with_what_is_allowed() {
         "9 invalid settings",
         "REDPANDA_BROKERS is \"host:port\"",
         "REDPANDA_SESSION_TIMEOUT is \"30s\": allowed is a whole number of milliseconds",
-        "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of the session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
+        "heartbeat interval (REDPANDA_HEARTBEAT_INTERVAL) is 20s: allowed is at most a third of session timeout (REDPANDA_SESSION_TIMEOUT), which is 30s",
         "REDPANDA_GROUP_PROTOCOL is \"new\": allowed is classic, consumer or auto",
         "group instance id (REDPANDA_GROUP_INSTANCE_ID) is",
         "REDPANDA_COMPRESSION is \"brotli\": allowed is none, gzip, snappy, lz4 or zstd",
@@ -134,7 +136,7 @@ fn invalid_variables_are_named_with_what_is_allowed() {
 fn a_rebalance_is_longer_than_a_heartbeat() {
     let second = Duration::from_secs(1);
     let built = Config::builder().heartbeat_interval(second).rebalance_timeout(second).build();
-    assert!(built.unwrap_err().to_string().contains("rebalance timeout (REDPANDA_REBALANCE_TIMEOUT) is 1s"));
+    assert!(built.unwrap_err().to_string().contains("ConsumerConfig::rebalance_timeout is 1s"));
 }
 
 #[test]
@@ -235,6 +237,23 @@ fn the_retention_of_dead_letters_is_a_time_or_for_good() {
 }
 
 #[test]
+fn delayed_retries_are_ascending_times() {
+    let of = |value: &str| {
+        let built = ConfigBuilder::from_vars(|name| (name == "REDPANDA_DELAYED_RETRIES").then(|| value.to_owned()));
+        built.build().map(|c| c.processor.delayed_retries).map_err(|e| e.to_string())
+    };
+    let secs = |all: &[u64]| Ok(all.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>());
+    assert_eq!(of("30s, 10m,1h"), secs(&[30, 600, 3600]));
+    assert_eq!((of("none"), of("5000")), (secs(&[]), secs(&[5])));
+    for bad in ["10m,1m", "1m,1m", "1m,60s", "0", "31d", "1w", "1m,", "1s,2s,3s,4s,5s,6s,7s,8s,9s,10s,11s"] {
+        let error = of(bad).unwrap_err();
+        assert!(error.contains("REDPANDA_DELAYED_RETRIES") && error.contains("allowed are"), "{error}");
+    }
+    let unnamed = Config::builder().delayed_retries([Duration::from_micros(1500)]).build();
+    assert!(unnamed.is_err(), "its topic would have the name of another");
+}
+
+#[test]
 fn huge_durations_are_problems_and_do_not_overflow() {
     let max = Duration::MAX;
     let e = Config::builder()
@@ -247,8 +266,14 @@ fn huge_durations_are_problems_and_do_not_overflow() {
         .build()
         .unwrap_err()
         .to_string();
-    for setting in ["linger", "request timeout", "delivery timeout", "heartbeat interval", "session timeout"] {
-        assert!(e.contains(&format!("{setting} (REDPANDA_")), "{setting} is not in {e}");
+    for setting in [
+        "ProducerConfig::linger",
+        "Config::request_timeout",
+        "ProducerConfig::delivery_timeout",
+        "ConsumerConfig::heartbeat_interval",
+        "ConsumerConfig::session_timeout",
+    ] {
+        assert!(e.contains(&format!("{setting} is ")), "{setting} is not in {e}");
     }
 }
 
@@ -257,6 +282,43 @@ async fn settings_changed_after_they_were_built_are_checked_too() {
     let config = Config { connect_timeout: Duration::MAX, request_timeout: Duration::MAX, ..Config::default() };
     let e = crate::Client::connect(config).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config, "{e}");
+}
+
+#[tokio::test]
+async fn each_builder_replaces_and_checks_its_settings() {
+    let broker = Broker::start(BrokerConfig::default()).await.unwrap();
+    broker.create_topic("t", 1).unwrap();
+    let client = crate::Client::connect(Config::builder().brokers(broker.bootstrap()).build().unwrap()).await.unwrap();
+    let handle = |_: crate::Message| async {};
+    let start = [(crate::TopicPartition::new("t", 0), crate::StartOffset::Earliest)];
+    let producer = ProducerConfig::default().batch_size(1).linger(Duration::from_millis(7));
+    let consumer = ConsumerConfig::default().prefetch_bytes(1);
+    let processor = ProcessorConfig::default().concurrency(0_usize);
+    for (field, error) in [
+        ("ProducerConfig::batch_size", client.producer().config(producer.clone()).start().unwrap_err()),
+        (
+            "ProducerConfig::batch_size",
+            client.transactional_producer("t").config(producer.clone()).start().await.unwrap_err().into(),
+        ),
+        (
+            "ConsumerConfig::prefetch_bytes",
+            client.consumer("g").config(consumer.clone()).subscribe(["t"]).await.unwrap_err(),
+        ),
+        ("ConsumerConfig::prefetch_bytes", client.reader().config(consumer.clone()).assign(start).await.unwrap_err()),
+        (
+            "ConsumerConfig::prefetch_bytes",
+            client.processor("g").consumer_config(consumer).subscribe(["t"], handle).await.unwrap_err(),
+        ),
+        (
+            "ProcessorConfig::concurrency",
+            client.processor("g").config(processor).subscribe(["t"], handle).await.unwrap_err(),
+        ),
+    ] {
+        assert!(error.kind() == ErrorKind::Config && format!("{error:#}").contains(field), "{field}: {error:#}");
+    }
+    // A later setter overrides.
+    client.producer().config(producer).batch_size(table::KIB).start().unwrap();
+    client.close().await;
 }
 
 #[test]
@@ -275,7 +337,7 @@ fn the_security_protocol_has_kafka_s_names() {
 #[test]
 fn tls_that_is_not_built_in_is_refused() {
     let e = Config::builder().security_protocol(SecurityProtocol::Ssl).build().unwrap_err().to_string();
-    let what = "security protocol (REDPANDA_SECURITY_PROTOCOL) is SSL: TLS is not built in: build the library with its feature tls";
+    let what = "Config::security_protocol is SSL: TLS is not built in: build the library with its feature tls";
     assert!(e.contains(what), "{e}");
 }
 
@@ -409,7 +471,7 @@ fn login_errors_name_settings_and_no_secret() {
                 ("REDPANDA_SASL_OAUTH_TOKEN_FILE", "t"),
                 ("REDPANDA_SASL_OAUTH_EXTENSIONS", "auth=x"),
             ]),
-            "sasl extensions (REDPANDA_SASL_OAUTH_EXTENSIONS) has \"auth\"",
+            "sasl oauth extensions (REDPANDA_SASL_OAUTH_EXTENSIONS) has \"auth\"",
         ),
     ] {
         assert!(e.contains(why) && !e.contains("hunter2"), "{why:?} is not in {e}");

@@ -28,16 +28,9 @@ pub struct ConsumerBuilder {
     config: ConsumerConfig,
 }
 
-consumer_settings!(ConsumerBuilder [.config] by_field);
+consumer_settings!(ConsumerBuilder [.config] by_field, all by config);
 
 impl ConsumerBuilder {
-    /// Replaces all settings.
-    #[must_use]
-    pub fn config(mut self, config: ConsumerConfig) -> Self {
-        self.config = config;
-        self
-    }
-
     /// Joins the group and reads the assigned partitions, from their committed offsets, or by
     /// [`offset_reset`](ConsumerConfig::offset_reset) where there are none.
     ///
@@ -79,16 +72,9 @@ pub struct ReaderBuilder {
     config: ConsumerConfig,
 }
 
-consumer_settings!(ReaderBuilder [.config] by_field);
+consumer_settings!(ReaderBuilder [.config] by_field, all by config);
 
 impl ReaderBuilder {
-    /// Replaces all settings.
-    #[must_use]
-    pub fn config(mut self, config: ConsumerConfig) -> Self {
-        self.config = config;
-        self
-    }
-
     /// Reads the given partitions without a group: nothing is committed, and other consumers are not affected. The first
     /// event is [`ConsumerEvent::Assigned`](super::ConsumerEvent::Assigned).
     ///

@@ -1,5 +1,6 @@
 //! A consumer: the handle that an application reads and commits with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use super::command::Command;
 use super::event::{ConsumerEvent, Records};
 use super::event_queue::EventQueue;
 use super::fetch::tasks::{FetchState, Fetcher};
+use super::group_metadata::group_metadata;
 use super::lease::Lease;
 use super::offsets::committer::{Commands, CommitHandle, Committer};
-use super::outlook::{Outlook, Problem};
 use super::running::RunningConsumer;
-use super::status::{ConsumerState, Status};
+use super::status::{ConsumerState, Problem, Status};
 use crate::cluster::offset_commit::OffsetAndMetadata;
-use crate::cluster::{Client, Pin};
+use crate::cluster::{Client, ConsumerGroupMetadata, Pin};
 use crate::config::IsolationLevel;
 use crate::error::Result;
 use crate::record::TopicPartition;
@@ -152,6 +153,17 @@ impl Consumer {
         Committer::new(self.events.reported(), self.group.clone())
     }
 
+    /// Returns its place in the group, to commit offsets of the partitions that
+    /// [`recv`](Self::recv) has reported as assigned in a transaction:
+    /// [`Transaction::send_offsets`](crate::Transaction::send_offsets).
+    ///
+    /// # Errors
+    /// [`ErrorKind::GroupMembership`](crate::ErrorKind::GroupMembership) for a consumer without a
+    /// group.
+    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata> {
+        group_metadata(self.group.as_ref(), self.events.reported(), &self.status)
+    }
+
     /// Returns the offset after the records of a partition that [`recv`](Self::recv) has returned,
     /// or where its first fetch starts; none if that is not known yet or the partition is not
     /// assigned.
@@ -186,28 +198,15 @@ impl Consumer {
         self.status.assignment()
     }
 
-    /// Creates its entry in the health of the client.
-    pub(super) fn running(&self, group: &str, topics: &[impl AsRef<str>]) -> RunningConsumer {
-        RunningConsumer {
-            group: group.to_owned(),
-            topics: topics.iter().map(|t| t.as_ref().to_owned()).collect(),
-            isolation_level: self.isolation_level,
-            events: Arc::clone(&self.events),
-            status: Arc::clone(&self.status),
-            outlook: self.outlook(),
-        }
-    }
-
-    /// Returns a handle to its problems, for health.
-    pub(crate) fn outlook(&self) -> Outlook {
-        Outlook::new(&self.status, self.fetch_state.as_ref())
+    pub(crate) fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
     }
 
     /// Returns what this consumer waits for now: a leader that can't be reached, a partition
     /// without one, a group that can't be joined. Empty while all is well. None of them ends the
     /// consumer: each is retried until it works.
     pub fn problems(&self) -> Vec<Problem> {
-        self.outlook().problems()
+        self.status.problems()
     }
 
     /// Returns the state of the membership.
@@ -261,6 +260,17 @@ impl Consumer {
     pub(crate) async fn leave_temporarily(&self, why: String) {
         if let Some(commands) = &self.group {
             _ = commands.sender.send(Command::LeaveTemporarily(why)).await; // a task that has ended has left the group
+        }
+    }
+
+    /// Subscribes to these topics instead; a rebalance assigns their partitions. Those of
+    /// `new_topics` that have no committed offset are read from their beginning, whatever
+    /// `offset_reset` says: they were created after the subscription.
+    pub(crate) async fn set_topics(&mut self, topics: BTreeSet<String>, new_topics: BTreeSet<String>) {
+        let cluster = self.client.cluster();
+        self._topics_in_use = topics.iter().map(|topic| cluster.pin(&topic.as_str().into())).collect();
+        if let Some(commands) = &self.group {
+            _ = commands.sender.send(Command::SetTopics { topics, new_topics }).await; // a task that has ended has left the group
         }
     }
 

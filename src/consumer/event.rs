@@ -1,18 +1,19 @@
 //! Events of a consumer: records, and changes of its assignment.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::lease::Lease;
+use super::lease::{Lease, generation_of};
 use super::memory::RecordMemory;
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::config::{IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Headers, Record, TopicPartition};
+use crate::timestamp::Timestamp;
 use crate::trace::TraceContext;
 
 /// Offset at which to start reading a partition.
@@ -20,8 +21,9 @@ use crate::trace::TraceContext;
 /// ```
 /// use ailurus::StartOffset;
 ///
-/// let since = StartOffset::Timestamp(1_767_225_600_000); // 2026-01-01
+/// let since = StartOffset::Timestamp("2026-01-01T00:00:00Z".parse()?);
 /// assert_ne!(since, StartOffset::Earliest);
+/// # Ok::<_, ailurus::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,9 +35,8 @@ pub enum StartOffset {
     /// This offset; if it is outside the log,
     /// [`ConsumerConfig::offset_reset`](crate::ConsumerConfig::offset_reset) decides.
     Offset(i64),
-    /// The first record with this timestamp (milliseconds since 1970) or a later one; the end if
-    /// there is none.
-    Timestamp(i64),
+    /// The first record with this timestamp or a later one; the end if there is none.
+    Timestamp(Timestamp),
 }
 
 /// Beginning and end of the log of a partition, as of its last fetch.
@@ -205,15 +206,16 @@ pub struct Message {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// Milliseconds since 1970, -1 for none.
-    pub timestamp: i64,
+    /// The timestamp; [`Timestamp::NONE`] if the record has none.
+    pub timestamp: Timestamp,
     /// The key.
     pub key: Option<Bytes>,
     /// The value; a tombstone has none.
     pub value: Option<Bytes>,
     /// The headers, in order.
     pub headers: Headers,
-    /// Number of this attempt: 1 for the first one by this member.
+    /// Number of this attempt: 1 for the first one by this member, and for the first one of all if it was
+    /// [delayed](crate::ProcessorConfig::delayed_retries) since.
     pub attempt: u32,
     /// Time at which this attempt is cancelled, if it has a limit.
     pub(crate) deadline: Option<Instant>,
@@ -298,6 +300,13 @@ impl Message {
         let Self { topic, partition, offset, .. } = self;
         let what = format!("{topic}/{partition}@{offset}: the value is not the expected {format}");
         Error::with_source(ErrorKind::Event, what, e)
+    }
+
+    /// Returns the generation of the group (with KIP-848: the member epoch) in which the partition
+    /// was assigned to this member; none outside a group. A later owner of the partition has a
+    /// greater one, so that a store can reject the writes of an earlier owner.
+    pub fn generation(&self) -> Option<i32> {
+        generation_of(self.epoch)
     }
 
     /// Returns the time at which this attempt is cancelled and counts as failed; none if attempts

@@ -5,11 +5,10 @@
 //! before it was reported is never reported, and a revocation that ended before it was reported is
 //! a loss.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::MutexGuard;
-use std::time::Instant;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{ConsumerEvent, Records, Revocation, Watermarks};
@@ -32,8 +31,8 @@ pub(crate) struct EventQueue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Leases of which records are queued.
-    assigned: Leases,
+    /// Partitions of which records are queued.
+    assigned: BTreeMap<TopicPartition, AssignedPartition>,
     /// Leases reported to the application as assigned, until it has finished their revocation.
     reported: Leases,
     revocation: Option<PendingRevocation>,
@@ -52,16 +51,22 @@ struct QueueState {
     last_record: Option<(TopicPartition, i64)>,
     /// True if the member has left the group until the next poll.
     awaits_poll: bool,
-    /// Offset after the delivered records, or the start of the first fetch.
-    positions: HashMap<TopicPartition, i64>,
-    /// Range of the records delivered last, and their leader epoch.
-    delivered: HashMap<TopicPartition, (i64, i64, i32)>,
-    /// Watermarks as of the last fetch.
-    watermarks: HashMap<TopicPartition, Watermarks>,
-    /// Partitions whose records stay queued.
-    paused: HashSet<TopicPartition>,
     /// Offsets to commit, where a poll counts the records delivered before it as handled.
     handled: BTreeMap<Lease, OffsetAndMetadata>,
+}
+
+#[derive(Debug, Default)]
+struct AssignedPartition {
+    /// Epoch of its lease.
+    epoch: u64,
+    /// Offset after the delivered records, or the start of the first fetch.
+    position: Option<i64>,
+    /// Range of the records delivered last, and their leader epoch.
+    delivered: Option<(i64, i64, i32)>,
+    /// Watermarks as of the last fetch.
+    watermarks: Option<Watermarks>,
+    /// True if its records stay queued.
+    paused: bool,
 }
 
 /// A revocation of partitions that were reported as assigned.
@@ -82,14 +87,12 @@ impl EventQueue {
         &self.meter
     }
 
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock()
-    }
-
     /// Completes a rebalance, with new leases or none: records under them are queued from now on.
     pub(crate) fn on_assigned(&self, added: impl IntoIterator<Item = Lease>) {
-        let mut s = self.lock();
-        added.into_iter().for_each(|lease| s.assigned.insert(lease));
+        let mut s = self.state.lock();
+        for Lease { partition, epoch } in added {
+            s.assigned.insert(partition, AssignedPartition { epoch, ..AssignedPartition::default() });
+        }
         s.rebalanced = true;
         self.notify_assignment(&mut s);
     }
@@ -97,7 +100,7 @@ impl EventQueue {
     /// Starts the revocation of partitions; `drained` is cancelled when the application has
     /// finished with them. Their queued records are dropped: the next owner reads them.
     pub(crate) fn on_revoke(&self, partitions: &[TopicPartition], deadline: Instant, drained: CancellationToken) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.discard(partitions);
         let partitions: Vec<_> = partitions.iter().filter(|p| s.reported.contains(p)).cloned().collect();
         if partitions.is_empty() {
@@ -110,10 +113,10 @@ impl EventQueue {
 
     /// Ends a revocation. If it was not reported, the partitions are lost.
     pub(crate) fn on_revoked(&self, partitions: &[TopicPartition]) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.discard(partitions);
         if s.revocation.take().is_none_or(|r| r.unreported.is_none()) {
-            s.reported.remove(partitions);
+            partitions.iter().for_each(|p| _ = s.reported.remove(p));
         }
         let revoked: HashSet<_> = partitions.iter().collect();
         s.handled.retain(|lease, _| !revoked.contains(&lease.partition));
@@ -122,7 +125,7 @@ impl EventQueue {
 
     /// Removes partitions without a drain, or during one.
     pub(crate) fn on_lost(&self, partitions: &[TopicPartition]) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.discard(partitions);
         let lost: HashSet<_> = partitions.iter().collect();
         s.revocation = s.revocation.take().filter(|r| !r.partitions.iter().any(|p| lost.contains(p)));
@@ -131,7 +134,7 @@ impl EventQueue {
 
     /// Records the offset up to which a partition is handled.
     pub(crate) fn mark_handled(&self, lease: Lease, offset: OffsetAndMetadata) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         if s.reported.holds(&lease) {
             s.handled.insert(lease, offset);
         }
@@ -139,7 +142,7 @@ impl EventQueue {
 
     /// Returns the handled offsets of all reported leases.
     pub(crate) fn handled_offsets(&self) -> Vec<(Lease, OffsetAndMetadata)> {
-        self.lock().handled.iter().map(|(lease, offset)| (lease.clone(), offset.clone())).collect()
+        self.state.lock().handled.iter().map(|(lease, offset)| (lease.clone(), offset.clone())).collect()
     }
 
     fn notify_assignment(&self, s: &mut QueueState) {
@@ -149,12 +152,12 @@ impl EventQueue {
 
     /// Queues records, unless their lease has ended.
     pub(crate) fn push_records(&self, lease: &Lease, records: Records) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         // 1. A fetch under epoch 1 is in flight.
         // 2. The partition is revoked, and assigned again under epoch 2 from the offset committed meanwhile.
         // 3. The records of 1 arrive. Their partition is assigned, but not under their lease: delivered, they would be handled twice
         //    and move the position back.
-        if s.assigned.holds(lease) {
+        if s.is_assigned(lease) {
             s.records.push_back(records);
             self.ready.notify_one();
         }
@@ -162,8 +165,8 @@ impl EventQueue {
 
     /// Queues an error of a partition, or of none.
     pub(crate) fn push_error(&self, lease: Option<&Lease>, error: Error) {
-        let mut s = self.lock();
-        if lease.is_none_or(|lease| s.assigned.holds(lease)) {
+        let mut s = self.state.lock();
+        if lease.is_none_or(|lease| s.is_assigned(lease)) {
             let partition = lease.map(|lease| lease.partition.clone());
             s.errors.retain(|(p, _)| *p != partition);
             s.errors.push_back((partition, error));
@@ -173,67 +176,62 @@ impl EventQueue {
 
     /// Sets the offset of the first fetch.
     pub(crate) fn set_position(&self, lease: &Lease, offset: i64) {
-        let mut s = self.lock();
-        if s.assigned.holds(lease) {
-            s.positions.insert(lease.partition.clone(), offset);
+        let mut s = self.state.lock();
+        if let Some(assigned) = s.assigned(lease) {
+            assigned.position = Some(offset);
         }
     }
 
     /// Drops what is queued of a partition and sets its position, if the offset is known.
     pub(crate) fn on_seek(&self, lease: &Lease, offset: Option<i64>) {
-        let mut s = self.lock();
-        if s.assigned.holds(lease) {
+        let mut s = self.state.lock();
+        if let Some(assigned) = s.assigned(lease) {
+            assigned.position = offset;
             s.drop_queued(&lease.partition);
-            match offset {
-                Some(offset) => _ = s.positions.insert(lease.partition.clone(), offset),
-                None => _ = s.positions.remove(&lease.partition),
-            }
         }
     }
 
     /// Drops what is queued of a partition whose log was truncated to `end`. Returns the new
     /// position: `end`, or the present position if that is lower.
     pub(crate) fn truncate(&self, lease: &Lease, end: i64) -> i64 {
-        let mut s = self.lock();
-        let at = s.positions.get(&lease.partition).map_or(end, |position| end.min(*position));
-        if s.assigned.holds(lease) {
-            s.drop_queued(&lease.partition);
-            s.positions.insert(lease.partition.clone(), at);
-        }
+        let mut s = self.state.lock();
+        let Some(assigned) = s.assigned(lease) else { return end };
+        let at = assigned.position.map_or(end, |position| end.min(position));
+        assigned.position = Some(at);
+        s.drop_queued(&lease.partition);
         at
     }
 
     /// Pauses or resumes delivery.
     pub(crate) fn set_paused(&self, leases: &[Lease], paused: bool) {
-        let mut s = self.lock();
-        for lease in leases.iter().cloned() {
-            if paused && s.assigned.holds(&lease) {
-                s.paused.insert(lease.partition);
-            } else if !paused {
-                s.paused.remove(&lease.partition);
+        let mut s = self.state.lock();
+        for lease in leases {
+            if let Some(assigned) = s.assigned(lease) {
+                assigned.paused = paused;
             }
         }
         self.ready.notify_one();
     }
 
     pub(crate) fn paused(&self) -> Vec<TopicPartition> {
-        self.lock().paused.iter().cloned().collect()
+        let s = self.state.lock();
+        s.assigned.iter().filter(|(_, assigned)| assigned.paused).map(|(p, _)| p.clone()).collect()
     }
 
     pub(crate) fn set_watermarks(&self, lease: &Lease, marks: Watermarks) {
-        let mut s = self.lock();
-        if s.assigned.holds(lease) {
-            s.watermarks.insert(lease.partition.clone(), marks);
+        let mut s = self.state.lock();
+        if let Some(assigned) = s.assigned(lease) {
+            assigned.watermarks = Some(marks);
         }
     }
 
     pub(crate) fn watermarks(&self, partition: &TopicPartition) -> Option<Watermarks> {
-        self.lock().watermarks.get(partition).copied()
+        self.state.lock().assigned.get(partition)?.watermarks
     }
 
     /// Ends the queue with an error. Assignment events that are due still come before it.
     pub(crate) fn close(&self, why: Error) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.records.clear();
         s.errors.clear();
         s.closed.get_or_insert(why);
@@ -242,7 +240,7 @@ impl EventQueue {
 
     /// Returns the next event.
     pub(crate) fn pop(&self) -> Option<Result<ConsumerEvent>> {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.last_record = None;
         s.next_before_records().or_else(|| Some(Ok(ConsumerEvent::Records(self.deliver(&mut s)?))))
     }
@@ -250,16 +248,17 @@ impl EventQueue {
     /// Returns the next event that comes before the rest of a batch, and whether the rest still
     /// counts: it does not after a seek or a revocation.
     pub(crate) fn pop_before(&self, batch: &Records) -> (Option<Result<ConsumerEvent>>, bool) {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         self.on_poll(&mut s);
         s.last_poll = Some(Instant::now()); // this poll ends with the record that it returns
-        let stays = s.positions.get(&batch.topic_partition()) == Some(&batch.next_offset);
+        let position = s.assigned.get(&batch.topic_partition()).and_then(|assigned| assigned.position);
+        let stays = position == Some(batch.next_offset);
         (s.next_before_records(), stays)
     }
 
     /// Returns all queued records, unless another event comes before them.
     pub(crate) fn pop_records(&self) -> Vec<Records> {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         match s.assignment_changed || s.closed.is_some() || !s.errors.is_empty() {
             true => Vec::new(),
             false => std::iter::from_fn(|| self.deliver(&mut s)).collect(),
@@ -275,7 +274,7 @@ impl EventQueue {
 
     /// Starts a poll, which lasts until the guard is dropped.
     pub(crate) fn start_poll(&self) -> PollGuard<'_> {
-        self.on_poll(&mut self.lock());
+        self.on_poll(&mut self.state.lock());
         PollGuard(self)
     }
 
@@ -288,14 +287,14 @@ impl EventQueue {
 
     /// Returns the end of the last poll and the records delivered last; none during a poll.
     pub(crate) fn last_poll(&self) -> Option<(Instant, Option<(TopicPartition, i64)>)> {
-        let s = self.lock();
+        let s = self.state.lock();
         s.last_poll.map(|since| (since, s.last_record.clone()))
     }
 
     /// Notes that the member leaves until [`polled`](Self::polled). Returns whether a poll is in
     /// progress.
     pub(crate) fn wait_for_poll(&self) -> bool {
-        let mut s = self.lock();
+        let mut s = self.state.lock();
         s.awaits_poll = s.last_poll.is_some();
         !s.awaits_poll
     }
@@ -313,24 +312,24 @@ impl EventQueue {
 
     /// Returns the leases that the application acts under.
     pub(crate) fn reported(&self) -> Leases {
-        self.lock().reported.clone()
+        self.state.lock().reported.clone()
     }
 
     /// Returns the lease of a partition that was reported as assigned and is not being revoked.
     pub(crate) fn active_lease(&self, partition: &TopicPartition) -> Option<Lease> {
-        let s = self.lock();
-        s.reported.of(partition).filter(|lease| s.assigned.holds(lease))
+        let s = self.state.lock();
+        s.reported.of(partition).filter(|lease| s.is_assigned(lease))
     }
 
     /// Returns the leader epoch of the record before an offset, if it is among those delivered
     /// last.
     pub(crate) fn leader_epoch(&self, partition: &TopicPartition, offset: i64) -> Option<i32> {
-        let (before, next, epoch) = self.lock().delivered.get(partition).copied()?;
+        let (before, next, epoch) = self.state.lock().assigned.get(partition)?.delivered?;
         (before < offset && offset <= next).then_some(epoch)
     }
 
     pub(crate) fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.lock().positions.get(partition).copied()
+        self.state.lock().assigned.get(partition)?.position
     }
 }
 
@@ -346,11 +345,19 @@ impl PollGuard<'_> {
 
 impl Drop for PollGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().last_poll = Some(Instant::now());
+        self.0.state.lock().last_poll = Some(Instant::now());
     }
 }
 
 impl QueueState {
+    fn assigned(&mut self, lease: &Lease) -> Option<&mut AssignedPartition> {
+        self.assigned.get_mut(&lease.partition).filter(|assigned| assigned.epoch == lease.epoch)
+    }
+
+    fn is_assigned(&self, lease: &Lease) -> bool {
+        self.assigned.get(&lease.partition).is_some_and(|assigned| assigned.epoch == lease.epoch)
+    }
+
     fn next_before_records(&mut self) -> Option<Result<ConsumerEvent>> {
         if self.assignment_changed {
             if let Some(event) = self.next_assignment_event() {
@@ -363,15 +370,14 @@ impl QueueState {
     }
 
     fn next_records(&mut self) -> Option<Records> {
-        let is_paused = |r: &Records| !self.paused.is_empty() && self.paused.contains(&r.topic_partition());
+        let is_paused = |r: &Records| self.assigned.get(&r.topic_partition()).is_some_and(|assigned| assigned.paused);
         let next = self.records.iter().position(|r| !is_paused(r))?;
         let records = self.records.remove(next)?;
         self.last_record = records.records.first().map(|r| (records.topic_partition(), r.offset));
         let partition = records.topic_partition();
-        let before = self.positions.insert(partition.clone(), records.next_offset).unwrap_or(-1);
-        match records.leader_epoch {
-            Some(epoch) => _ = self.delivered.insert(partition, (before, records.next_offset, epoch)),
-            None => _ = self.delivered.remove(&partition),
+        if let Some(assigned) = self.assigned.get_mut(&partition) {
+            let before = assigned.position.replace(records.next_offset).unwrap_or(-1);
+            assigned.delivered = records.leader_epoch.map(|epoch| (before, records.next_offset, epoch));
         }
         Some(records)
     }
@@ -379,10 +385,10 @@ impl QueueState {
     /// Returns the next assignment event.
     fn next_assignment_event(&mut self) -> Option<ConsumerEvent> {
         let revoking: HashSet<_> = self.revocation.iter().flat_map(|r| &r.partitions).collect();
-        let lost = self.reported.all().filter(|l| !self.assigned.holds(l) && !revoking.contains(&l.partition));
+        let lost = self.reported.all().filter(|l| !self.is_assigned(l) && !revoking.contains(&l.partition));
         let lost: Vec<_> = lost.map(|l| l.partition).collect();
         if !lost.is_empty() {
-            self.reported.remove(&lost);
+            lost.iter().for_each(|p| _ = self.reported.remove(p));
             let gone: HashSet<_> = lost.iter().collect();
             self.handled.retain(|lease, _| !gone.contains(&lease.partition));
             return Some(ConsumerEvent::Lost(lost));
@@ -400,8 +406,12 @@ impl QueueState {
         if !std::mem::take(&mut self.rebalanced) {
             return None;
         }
-        let added: Vec<_> = self.assigned.all().filter(|l| !self.reported.holds(l)).collect();
-        added.iter().for_each(|l| self.reported.insert(l.clone()));
+        let lease = |(p, assigned): (&TopicPartition, &AssignedPartition)| {
+            let lease = Lease { partition: p.clone(), epoch: assigned.epoch };
+            (!self.reported.holds(&lease)).then_some(lease)
+        };
+        let added: Vec<_> = self.assigned.iter().filter_map(lease).collect();
+        added.iter().for_each(|l| _ = self.reported.insert(l.clone()));
         Some(ConsumerEvent::Assigned(added.into_iter().map(|l| l.partition).collect()))
     }
 
@@ -413,15 +423,9 @@ impl QueueState {
     /// Ends leases and drops all that is queued of them.
     fn discard(&mut self, partitions: &[TopicPartition]) {
         let gone: HashSet<_> = partitions.iter().collect();
-        self.assigned.remove(partitions);
+        self.assigned.retain(|p, _| !gone.contains(p));
         self.records.retain(|r| !gone.contains(&r.topic_partition()));
         self.errors.retain(|(p, _)| p.as_ref().is_none_or(|p| !gone.contains(p)));
-        for p in partitions {
-            self.positions.remove(p);
-            self.watermarks.remove(p);
-            self.delivered.remove(p);
-            self.paused.remove(p);
-        }
         if self.assigned.is_empty() {
             self.rebalanced = false; // the assignment ended before it was reported
         }

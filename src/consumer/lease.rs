@@ -20,20 +20,35 @@ impl fmt::Display for Lease {
     }
 }
 
+/// Returns the epoch of leases assigned in a generation of the group (KIP-848: a member epoch), after
+/// `count` earlier rebalances of this member. The count makes it unique; a generation does not, as
+/// it begins again with a group that was deleted.
+pub(crate) fn lease_epoch(generation: i32, count: u32) -> u64 {
+    u64::from(generation.max(0).unsigned_abs()) << 32 | u64::from(count)
+}
+
+/// Returns the generation in a lease's epoch; none outside a group.
+pub(crate) fn generation_of(epoch: u64) -> Option<i32> {
+    i32::try_from(epoch >> 32).ok().filter(|generation| *generation > 0)
+}
+
 /// Leases in force. Cheap to clone; a clone does not see later changes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leases(Arc<BTreeMap<TopicPartition, u64>>);
 
 impl Leases {
-    pub(crate) fn insert(&mut self, lease: Lease) {
-        Arc::make_mut(&mut self.0).insert(lease.partition, lease.epoch);
+    /// Returns whether the partition is new.
+    pub(crate) fn insert(&mut self, lease: Lease) -> bool {
+        Arc::make_mut(&mut self.0).insert(lease.partition, lease.epoch).is_none()
     }
 
-    pub(crate) fn remove<'a>(&mut self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
-        let map = Arc::make_mut(&mut self.0);
-        for p in partitions {
-            map.remove(p);
-        }
+    /// Returns whether the partition was assigned.
+    pub(crate) fn remove(&mut self, partition: &TopicPartition) -> bool {
+        self.contains(partition) && Arc::make_mut(&mut self.0).remove(partition).is_some()
+    }
+
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.0.keys()
     }
 
     pub(crate) fn contains(&self, partition: &TopicPartition) -> bool {
@@ -55,5 +70,20 @@ impl Leases {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_unique_and_has_its_generation() {
+        let epochs = [(7, 1), (7, 2), (1, 3), (i32::MAX, u32::MAX)].map(|(g, n)| (g, lease_epoch(g, n)));
+        for (i, (generation, epoch)) in epochs.iter().enumerate() {
+            assert_eq!(generation_of(*epoch), Some(*generation));
+            assert!(epochs[..i].iter().all(|(_, other)| other != epoch));
+        }
+        assert_eq!([generation_of(1), generation_of(lease_epoch(-1, 1))], [None, None]);
     }
 }

@@ -1,7 +1,6 @@
 //! Metrics of a consumer, labelled with its group.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::event::Records;
 use crate::error::ErrorKind;
@@ -25,48 +24,19 @@ impl Meter {
         self.metrics.failed(part, error);
     }
 
+    /// Reports an observation, which is made of the group's name if there is a sink.
+    pub(crate) fn report<'a>(&'a self, observation: impl FnOnce(&'a str) -> Observation<'a>) {
+        self.metrics.report(|| observation(&self.group));
+    }
+
     pub(crate) fn state(&self, was: Option<&'static str>, is: Option<&'static str>) {
         if was != is {
-            self.metrics.report(|| Observation::Member { group: &self.group, was, is });
+            self.report(|group| Observation::Member { group, was, is });
         }
     }
 
-    pub(crate) fn assigned(&self, p: &TopicPartition) {
-        let TopicPartition { topic, partition } = p;
-        self.metrics.report(|| Observation::Assigned { group: &self.group, topic, partition: *partition });
-    }
-
-    pub(crate) fn unassigned(&self, p: &TopicPartition, lost: bool) {
-        let TopicPartition { topic, partition } = p;
+    pub(crate) fn unassigned(&self, TopicPartition { topic, partition }: &TopicPartition, lost: bool) {
         self.metrics.report(|| Observation::Unassigned { group: &self.group, topic, partition: *partition, lost });
-    }
-
-    pub(crate) fn rebalanced(&self, took: Duration) {
-        self.metrics.report(|| Observation::Rebalanced { group: &self.group, took });
-    }
-
-    pub(crate) fn committed(&self, partitions: usize, error: Option<ErrorKind>) {
-        self.metrics.report(|| Observation::Committed { group: &self.group, partitions, error });
-    }
-
-    pub(crate) fn committed_offset(&self, p: &TopicPartition, offset: i64) {
-        let (group, topic, partition) = (&*self.group, &*p.topic, p.partition);
-        self.metrics.report(|| Observation::CommittedOffset { group, topic, partition, offset });
-    }
-
-    pub(crate) fn fetched(&self, p: &TopicPartition, fetched: FetchedStats, end: i64) {
-        let FetchedStats { batches, records, bytes, uncompressed } = fetched;
-        let (group, topic, partition) = (&*self.group, &*p.topic, p.partition);
-        self.metrics.report(|| Observation::Fetched {
-            group,
-            topic,
-            partition,
-            batches,
-            records,
-            bytes,
-            uncompressed,
-            end,
-        });
     }
 
     pub(crate) fn consumed(&self, records: &Records) {
@@ -75,13 +45,4 @@ impl Meter {
         let records = records.records.len();
         self.metrics.report(|| Observation::Consumed { group, topic, partition, records, position });
     }
-}
-
-/// Sizes of what a fetch has brought of a partition.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FetchedStats {
-    pub(crate) batches: u32,
-    pub(crate) records: usize,
-    pub(crate) bytes: usize,
-    pub(crate) uncompressed: usize,
 }

@@ -21,11 +21,11 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod group;
+mod group_metadata;
 mod lease;
 mod memory;
 mod metrics;
 mod offsets;
-mod outlook;
 mod running;
 mod seek;
 mod starting;
@@ -33,6 +33,7 @@ mod status;
 mod stream;
 
 pub use crate::assignor::{Assignments, Assignor, GroupMember, RebalanceProtocol, TopicLayout, Topics};
+pub use crate::cluster::ConsumerGroupMetadata;
 pub use crate::cluster::list_offsets::OffsetAndTimestamp;
 pub use crate::cluster::offset_commit::OffsetAndMetadata;
 pub use builder::{ConsumerBuilder, ReaderBuilder};
@@ -40,9 +41,11 @@ pub use consumer::Consumer;
 pub use event::{ConsumerEvent, Message, Records, Revocation, StartOffset, Watermarks};
 pub(crate) use group::subscription::{Subscription as MemberSubscription, decode_assignment as assigned_partitions};
 pub use offsets::committer::{CommitHandle, Committer};
-pub(crate) use outlook::Outlook;
-pub use outlook::Problem;
+#[cfg(feature = "processor")]
+pub(crate) use offsets::requests::{committed_request, decode_committed};
 pub(crate) use running::{RunningConsumer, RunningPartition};
+pub(crate) use seek::{end_offsets, resolve_start};
 pub(crate) use starting::Starting;
-pub use status::ConsumerState;
+pub(crate) use status::Status as ConsumerStatus;
+pub use status::{ConsumerState, Problem};
 pub use stream::MessageStream;

@@ -1,11 +1,10 @@
 //! A consumer of a group, as the health of its client sees it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::event::Watermarks;
 use super::event_queue::EventQueue;
-use super::outlook::Outlook;
-use super::status::{ConsumerState, Status};
+use super::status::Status;
 use crate::config::IsolationLevel;
 use crate::record::TopicPartition;
 
@@ -16,8 +15,7 @@ pub(crate) struct RunningConsumer {
     pub(crate) topics: Vec<String>,
     pub(super) isolation_level: IsolationLevel,
     pub(super) events: Arc<EventQueue>,
-    pub(super) status: Arc<Status>,
-    pub(crate) outlook: Outlook,
+    pub(crate) status: Arc<Status>,
 }
 
 #[derive(Debug)]
@@ -29,13 +27,14 @@ pub(crate) struct RunningPartition {
 }
 
 impl RunningConsumer {
-    /// Returns the state, and the time since it was entered.
-    pub(crate) fn state(&self) -> (ConsumerState, Duration) {
-        self.status.state_for()
-    }
-
-    pub(crate) fn member(&self) -> (Option<String>, Option<i32>) {
-        (self.status.member_id(), self.status.generation())
+    /// Returns the watermarks of its partitions, as of their last fetches, if it reads committed
+    /// records alone.
+    pub(crate) fn read_committed_watermarks(&self) -> Vec<(TopicPartition, Watermarks)> {
+        if self.isolation_level != IsolationLevel::ReadCommitted {
+            return Vec::new();
+        }
+        let watermarks = |p: TopicPartition| self.events.watermarks(&p).map(|w| (p, w));
+        self.status.assignment().into_iter().filter_map(watermarks).collect()
     }
 
     pub(crate) fn partitions(&self) -> Vec<RunningPartition> {

@@ -16,10 +16,10 @@ use super::fetch::tasks::Fetcher;
 use super::group::coordinator_task::{CoordinatorTask, GroupContext};
 use super::lease::Lease;
 use super::metrics::Meter;
-use super::offsets::commits::Outbox;
+use super::offsets::commit_queue::Commits;
 use super::offsets::committer::Commands;
 use super::running::RunningConsumer;
-use super::seek::negative;
+use super::seek::check_start;
 use super::status::Status;
 use crate::cluster::{Backoff, Client, Pin};
 use crate::config::ConsumerConfig;
@@ -40,9 +40,8 @@ impl Consumer {
     ) -> Result<Self> {
         let mut starting = Starting::new(client, group, topics, config)?;
         starting.find_topics().await?;
+        let running = Arc::clone(&starting.running);
         let mut consumer = starting.join();
-        let running = Arc::new(consumer.running(group, topics));
-        client.cluster().components().add(&running);
         consumer.running = Some(running);
         Ok(consumer)
     }
@@ -51,24 +50,28 @@ impl Consumer {
     fn join(mut self, group: &str, topics: &[String], config: ConsumerConfig, pins: Vec<Pin>) -> Self {
         self.delivered = config.auto_commit_interval.map(|_| Vec::new());
         self._topics_in_use = pins;
-        let outbox = Arc::<Outbox>::default();
+        let commits = Commits::new(group, self.client.cluster().backoff(), Arc::clone(&self.status));
+        let commits = Arc::new(commits);
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let instance_id = config.group_instance_id.clone();
         let context = GroupContext {
             client: self.client.clone(),
             config,
             group: group.into(),
             topics: topics.iter().cloned().collect(),
             events: Arc::clone(&self.events),
-            outbox: Arc::clone(&outbox),
+            commits: Arc::clone(&commits),
             status: Arc::clone(&self.status),
             tasks: self.tasks.clone(),
         };
         let group_task = CoordinatorTask::new(context, commands);
-        self.fetch_state = Some(group_task.fetch_state());
+        let fetch_state = group_task.fetch_state();
+        self.status.set_fetch_state(&fetch_state);
+        self.fetch_state = Some(fetch_state);
         let task = self.cancel.clone().run_until_cancelled_owned(group_task.run());
         self.tasks.spawn(task);
         let timeout = self.client.config().request_timeout;
-        self.group = Some(Commands { group: group.into(), sender, outbox, timeout });
+        self.group = Some(Commands { group: group.into(), sender, commits, timeout, instance_id });
         self
     }
 
@@ -92,18 +95,18 @@ impl Consumer {
                 let what = format!("{p} does not exist: the topic has {} partitions, from 0", topic.partitions.len());
                 return Err(Error::new(ErrorKind::UnknownTopic, what));
             }
-            if let StartOffset::Offset(offset @ ..0) | StartOffset::Timestamp(offset @ ..0) = start {
-                return Err(negative(p, *offset));
-            }
+            check_start(p, *start)?;
         }
         consumer._topics_in_use = pins;
         let partitions: BTreeMap<_, _> = partitions.into_iter().collect();
-        consumer.status.alone(&partitions.keys().cloned().collect::<Vec<_>>());
         let leased = |(partition, start)| (Lease { partition, epoch: 1 }, StartPosition::At(start));
         let partitions: Vec<_> = partitions.into_iter().map(leased).collect();
-        consumer.events.on_assigned(partitions.iter().map(|(lease, _)| lease.clone()));
+        let leases: Vec<_> = partitions.iter().map(|(lease, _)| lease.clone()).collect();
+        consumer.status.alone(&leases);
+        consumer.events.on_assigned(leases);
         let fetcher = Fetcher::start(client, &config, &consumer.events, &consumer.tasks, None);
         fetcher.add(partitions);
+        consumer.status.set_fetch_state(&fetcher.state());
         consumer.fetch_state = Some(fetcher.state());
         consumer.fetcher = Some(fetcher);
         Ok(consumer)
@@ -141,8 +144,8 @@ struct Retry {
 
 impl Retry {
     fn new(client: &Client, name: String, status: &Arc<Status>) -> Self {
-        let (client, status, backoff) = (client.clone(), Arc::clone(status), client.cluster().backoff());
-        Self { name, client, status, outage: Outage::default(), backoff }
+        let (outage, backoff) = (client.cluster().outages().part(), client.cluster().backoff());
+        Self { name, client: client.clone(), status: Arc::clone(status), outage, backoff }
     }
 
     /// Returns the first success of `attempt`.
@@ -168,7 +171,7 @@ impl Retry {
     }
 
     fn failed(&mut self, error: &Error) {
-        if let Some(lasted) = self.outage.record_failure(Instant::now().into_std(), error) {
+        if let Some(lasted) = self.outage.record_failure(Instant::now(), error) {
             let name = &self.name;
             tracing::warn!(error = %error.full(), "{name} can't start, {lasted}; it is retried");
         }
@@ -178,9 +181,7 @@ impl Retry {
 
     fn worked(&mut self) {
         self.backoff.reset();
-        if let Some(lasted) = self.outage.record_recovery(Instant::now().into_std()) {
-            tracing::warn!("{} can start, after {lasted}", self.name);
-        }
+        self.outage.log_recovery(Instant::now());
         self.status.set_outage(None);
     }
 }
@@ -211,7 +212,13 @@ impl Starting {
             return Err(Error::new(ErrorKind::Config, format!("group {group:?} was given no topic to subscribe to")));
         }
         let consumer = Consumer::idle(client, &config, group);
-        let running = Arc::new(consumer.running(group, topics));
+        let running = Arc::new(RunningConsumer {
+            group: group.to_owned(),
+            topics: topics.iter().map(|t| t.as_ref().to_owned()).collect(),
+            isolation_level: config.isolation_level,
+            events: Arc::clone(&consumer.events),
+            status: Arc::clone(&consumer.status),
+        });
         client.cluster().components().add(&running);
         let retry = Retry::new(client, format!("group {group:?}"), &consumer.status);
         Ok(Self { retry, config, consumer, running, pins: Vec::new() })
@@ -229,6 +236,22 @@ impl Starting {
         Ok(())
     }
 
+    /// Adds topics, which are created, and waits until they are known.
+    pub(crate) async fn add_topics(&mut self, topics: &[String]) -> Result<()> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        self.running = Arc::new(RunningConsumer {
+            group: self.running.group.clone(),
+            topics: self.running.topics.iter().chain(topics).cloned().collect(),
+            isolation_level: self.running.isolation_level,
+            events: Arc::clone(&self.running.events),
+            status: Arc::clone(&self.running.status),
+        });
+        self.retry.client.cluster().components().add(&self.running);
+        self.find_topics().await
+    }
+
     /// Waits for something else that it needs: see [`Retry::run`].
     pub(crate) async fn retry<T, F>(&mut self, attempt: impl FnMut() -> F) -> Result<T>
     where
@@ -237,7 +260,7 @@ impl Starting {
         self.retry.run(attempt).await
     }
 
-    /// Joins the group. The client's health no longer shows it as starting.
+    /// Joins the group. The client's health shows it no longer, unless `running` is kept.
     pub(crate) fn join(self) -> Consumer {
         let Self { config, consumer, running, pins, .. } = self;
         consumer.join(&running.group, &running.topics, config, pins)

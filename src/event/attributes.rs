@@ -1,21 +1,20 @@
 //! Attributes of an event in the headers of its record.
 
-use chrono::{DateTime, SecondsFormat, Utc};
-
 use crate::consumer::Message;
 use crate::record::Headers;
+use crate::timestamp::Timestamp;
 
 const SPEC_VERSION: &str = "1.0";
 const JSON: &str = "application/json";
 
 /// Returns the headers of an event in the binary mode of the CloudEvents Kafka binding.
-pub(super) fn headers(id: &str, event_type: &str, source: &str, time: DateTime<Utc>) -> Headers {
+pub(super) fn headers(id: &str, event_type: &str, source: &str, time: Timestamp) -> Headers {
     Headers::new()
         .with("ce_specversion", SPEC_VERSION)
         .with("ce_id", id)
         .with("ce_type", event_type)
         .with("ce_source", source)
-        .with("ce_time", time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        .with("ce_time", time.to_string())
         .with("content-type", JSON)
 }
 
@@ -26,12 +25,17 @@ fn id_of_position((topic, partition, offset): (&str, i32, i64)) -> String {
 
 /// Adds id and time of the event in the record at `position`, so that a copy at another position is
 /// the same event. Structured events have them in their value.
-pub(super) fn preserve_identity(mut headers: Headers, position: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+pub(super) fn preserve_identity(
+    mut headers: Headers,
+    position: (&str, i32, i64),
+    timestamp: Option<Timestamp>,
+) -> Headers {
     if structured(&headers).is_some() {
         return headers;
     }
-    let time = || Some(DateTime::from_timestamp_millis(timestamp?)?.to_rfc3339_opts(SecondsFormat::AutoSi, true));
-    for (name, value) in [("ce_id", Some(id_of_position(position))), ("ce_time", time())] {
+    // One after the year 9999 has no text that could be read again.
+    let time = timestamp.map(|at| at.to_string()).filter(|text| text.parse::<Timestamp>().is_ok());
+    for (name, value) in [("ce_id", Some(id_of_position(position))), ("ce_time", time)] {
         // An empty one counts as missing.
         if let Some(value) = value.filter(|_| headers.get(name).is_none_or(<[u8]>::is_empty)) {
             headers = headers.iter().filter(|h| h.key_bytes() != name.as_bytes()).collect();
@@ -53,7 +57,7 @@ pub(super) struct Attributes<'a> {
     /// The type, and the header that has it.
     pub(super) event_type: Option<(&'a str, &'static str)>,
     pub(super) source: Option<&'a str>,
-    pub(super) time: DateTime<Utc>,
+    pub(super) time: Timestamp,
 }
 
 impl<'a> Attributes<'a> {
@@ -77,10 +81,8 @@ impl<'a> Attributes<'a> {
                 .find_map(|name| Some((headers.get_str(name).filter(|t| !t.is_empty())?, name))),
         };
         let time = match text(headers, "ce_time")? {
-            Some(time) => DateTime::parse_from_rfc3339(time)
-                .map_err(|e| format!("ce_time is {time:?}, which is not an RFC 3339 time: {e}"))?
-                .to_utc(),
-            None => DateTime::from_timestamp_millis(message.timestamp.max(0)).unwrap_or_default(),
+            Some(time) => time.parse().map_err(|e| format!("the header ce_time: {e}"))?,
+            None => message.timestamp.max(Timestamp::UNIX_EPOCH),
         };
         let id = match text(headers, "ce_id")? {
             Some(id) => id.to_owned(),

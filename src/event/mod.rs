@@ -1,4 +1,4 @@
-//! Typed events: the [`Event`] trait, the [`Envelope`] of an event, and [`AnyEvent`] for events of
+//! Typed events: the traits [`Event`] and [`EventType`], the [`Envelope`] of an event, and [`AnyEvent`] for events of
 //! any type.
 //!
 //! On the wire an event is a record in the binary mode of the [CloudEvents 1.0 Kafka binding]: the
@@ -38,7 +38,6 @@ mod tests;
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -47,9 +46,37 @@ use uuid::Uuid;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Headers;
+use crate::timestamp::Timestamp;
 use attributes::Attributes;
 
-/// A type of events.
+/// A type of events that can be read, by programs that do not publish it. A type that implements
+/// [`Event`] has it already.
+///
+/// ```
+/// use ailurus::{Envelope, EventType, Router};
+///
+/// #[derive(serde::Deserialize)]
+/// struct OrderPaid {
+///     total: f64,
+/// }
+///
+/// impl EventType for OrderPaid {
+///     const TYPE: &'static str = "order.paid";
+/// }
+///
+/// let router = Router::new().on(async |event: Envelope<OrderPaid>| println!("{}", event.data.total));
+/// # let _ = router;
+/// ```
+pub trait EventType {
+    /// Type of the event, such as `order.created`. Not empty.
+    const TYPE: &'static str;
+}
+
+impl<E: Event> EventType for E {
+    const TYPE: &'static str = E::TYPE;
+}
+
+/// A type of events that can be published, and read if it implements `Deserialize`.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -71,7 +98,7 @@ use attributes::Attributes;
 ///     }
 /// }
 /// ```
-pub trait Event: Serialize + DeserializeOwned + Send + Sync {
+pub trait Event: Serialize + Send + Sync {
     /// Type of the event, such as `order.created`. Not empty.
     const TYPE: &'static str;
 
@@ -110,7 +137,7 @@ pub struct Envelope<T> {
     /// Producer of the event; empty if unknown.
     pub source: String,
     /// Time of the event; the record's timestamp if the producer set none.
-    pub time: DateTime<Utc>,
+    pub time: Timestamp,
     /// The event.
     pub data: T,
 }
@@ -123,10 +150,10 @@ impl<T> Envelope<T> {
 }
 
 impl<T: Event> Envelope<T> {
-    /// Creates the envelope of an event that happens now (to the millisecond), with a new id.
+    /// Creates the envelope of an event that happens now, with a new id.
     /// `source` names the producer as a URI reference: `order-service`, `/shops/berlin`.
     pub fn new(source: impl Into<String>, data: T) -> Self {
-        Self { id: new_id(), source: source.into(), time: now(), data }
+        Self { id: new_id(), source: source.into(), time: Timestamp::now(), data }
     }
 
     /// Returns the headers of the record, in the order of the table in the [module's
@@ -143,13 +170,15 @@ impl<T: Event> Envelope<T> {
     pub fn value(&self) -> Result<Vec<u8>> {
         to_json(&self.data)
     }
+}
 
+impl<T: EventType + DeserializeOwned> Envelope<T> {
     /// Decodes a record with a `T`, from this library, another CloudEvents producer (binary mode)
     /// or a producer of plain JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if the record is a tombstone, has another type than
-    /// [`T::TYPE`](Event::TYPE) in its headers, has invalid `ce_` headers, or if its JSON does not
+    /// [`T::TYPE`](EventType::TYPE) in its headers, has invalid `ce_` headers, or if its JSON does not
     /// match `T`.
     pub fn from_message(message: &Message) -> Result<Self> {
         let invalid = |what: String| decode_error(T::TYPE, message, &what);
@@ -189,7 +218,7 @@ pub struct AnyEvent {
     /// Producer of the event, if known.
     pub source: Option<String>,
     /// Time of the event; the record's timestamp if the producer set none.
-    pub time: DateTime<Utc>,
+    pub time: Timestamp,
     /// Data.
     pub data: Value,
 }
@@ -234,6 +263,25 @@ impl AnyEvent {
 /// ```
 pub fn event_type(message: &Message) -> Result<Option<&str>> {
     Ok(type_header(message)?.map(|(found, _)| found))
+}
+
+/// Returns the source and the id of the event in a record, whatever its value is: together they name
+/// the event, the same in each delivery and in each record that its producer sent for it. A record
+/// without an id in its headers has its position as the id.
+///
+/// # Errors
+/// [`ErrorKind::Event`] if the `ce_` headers are invalid.
+///
+/// ```
+/// # fn example(message: &ailurus::Message) -> ailurus::Result<()> {
+/// let (source, id) = ailurus::event::identity(message)?;
+/// println!("{id} of {}", source.unwrap_or("an unknown producer"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn identity(message: &Message) -> Result<(Option<&str>, String)> {
+    let attributes = Attributes::read(message).map_err(|what| decode_error("the id of an event", message, &what))?;
+    Ok((attributes.source, attributes.id))
 }
 
 /// Returns the event type in the headers of a record, or else in the first of these fields of the
@@ -284,7 +332,7 @@ fn type_header(message: &Message) -> Result<Option<(&str, &'static str)>> {
 
 /// Adds the headers that keep the identity of an event when its record is copied: see
 /// [`DeadLetter::replay_headers`](crate::processor::DeadLetter::replay_headers).
-pub(crate) fn preserve_identity(headers: Headers, position: (&str, i32, i64), timestamp: Option<i64>) -> Headers {
+pub(crate) fn preserve_identity(headers: Headers, position: (&str, i32, i64), timestamp: Option<Timestamp>) -> Headers {
     attributes::preserve_identity(headers, position, timestamp)
 }
 
@@ -293,7 +341,8 @@ pub(crate) fn preserve_identity(headers: Headers, position: (&str, i32, i64), ti
 pub(crate) struct EncodedEvent {
     id: String,
     event_type: &'static str,
-    time: DateTime<Utc>,
+    /// Also the timestamp of its records.
+    pub(crate) time: Timestamp,
     /// Key of the record.
     pub(crate) key: Option<String>,
     /// Value of the record: the JSON.
@@ -314,7 +363,7 @@ impl EncodedEvent {
                 format!("the id of {} is empty: set one, or leave it out", E::TYPE),
             ));
         }
-        Ok(Self { id, event_type: E::TYPE, time: now(), key, value: to_json(event)? })
+        Ok(Self { id, event_type: E::TYPE, time: Timestamp::now(), key, value: to_json(event)? })
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -325,11 +374,6 @@ impl EncodedEvent {
     pub(crate) fn headers(&self, source: &str) -> Headers {
         attributes::headers(&self.id, self.event_type, source, self.time)
     }
-
-    /// Returns the event's time in milliseconds since 1970, the timestamp of the record.
-    pub(crate) fn timestamp(&self) -> i64 {
-        self.time.timestamp_millis()
-    }
 }
 
 const TOMBSTONE: &str = "the record has no value (a tombstone) and so no event: if the topic may have tombstones, let the handler \
@@ -338,11 +382,6 @@ const TOMBSTONE: &str = "the record has no value (a tombstone) and so no event: 
 /// Ids of one process sort by their creation.
 fn new_id() -> String {
     Uuid::now_v7().to_string()
-}
-
-/// Truncated to milliseconds, the precision of record timestamps and of JavaScript's `Date`.
-fn now() -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(3)
 }
 
 fn to_json<E: Event>(event: &E) -> Result<Vec<u8>> {

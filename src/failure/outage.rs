@@ -1,9 +1,13 @@
-//! One outage: which of its failures are logged.
+//! The outages of a client: which failures are logged.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::lock::Lock;
 
 /// Time from the first warning of an outage to the second; it doubles for each further one.
 const FIRST_INTERVAL: Duration = Duration::from_secs(30);
@@ -15,23 +19,39 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// occurs.
 const MAX_KINDS: usize = 4;
 
-/// Counts the failures of one thing that is retried (a broker, a coordinator, a metadata request),
-/// and decides which of them to log: the first, one of each further kind, then some at growing
-/// intervals, and the recovery.
-///
-/// It has neither log nor clock.
-#[derive(Debug, Clone, Default)]
+/// The failures of one part of a client that is retried (a broker, a coordinator, a metadata
+/// request).
+#[derive(Debug, Default)]
 pub(crate) struct Outage {
     /// Time of the first failure.
     since: Option<Instant>,
-    failures: u64,
-    kinds: Vec<ErrorKind>,
     /// The last error, while the outage lasts.
     error: Option<Error>,
+    recovered_at: Option<Instant>,
+    log: OutageLog,
+}
+
+/// Decides which failures of a client to log: of an outage the first, one of each further kind,
+/// then some at growing intervals, and the recovery. Its parts share it, as an unreachable broker
+/// is an outage of several of them: it is over when none of them fails.
+///
+/// It has no clock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OutageLog(Arc<Lock<LogState>>);
+
+#[derive(Debug, Default)]
+struct LogState {
+    /// Number of parts that fail.
+    failing: usize,
+    since: Option<Instant>,
+    failures: u64,
+    kinds: Vec<ErrorKind>,
     /// Time of the last report, and the interval until the next one.
     reported_at: Option<(Instant, Duration)>,
     /// True if a failure was reported, and its recovery is yet to be.
     recovery_unreported: bool,
+    /// Time of the last failure.
+    failed_at: Option<Instant>,
     recovered_at: Option<Instant>,
 }
 
@@ -67,8 +87,50 @@ impl OngoingOutage {
     }
 }
 
+impl OutageLog {
+    /// Returns the outage of one part.
+    pub(crate) fn part(&self) -> Outage {
+        Outage { since: None, error: None, recovered_at: None, log: self.clone() }
+    }
+}
+
+/// Returns one kind for all ways in which a broker is unreachable.
+fn merged(kind: ErrorKind) -> ErrorKind {
+    match kind {
+        ErrorKind::Disconnected | ErrorKind::Timeout => ErrorKind::Connect,
+        kind => kind,
+    }
+}
+
+fn is_stable(recovered_at: Option<Instant>, now: Instant) -> bool {
+    recovered_at.is_some_and(|at| now.saturating_duration_since(at) >= STABLE_AFTER)
+}
+
+impl LogState {
+    fn summary(&self, now: Instant) -> OutageSummary {
+        let duration = now.saturating_duration_since(self.since.unwrap_or(now));
+        OutageSummary { failures: self.failures, duration }
+    }
+
+    fn is_report_due(&mut self, now: Instant, kind: ErrorKind) -> bool {
+        let is_new = !self.kinds.contains(&kind) && self.kinds.len() < MAX_KINDS;
+        if is_new {
+            self.kinds.push(kind);
+        }
+        let interval = match self.reported_at {
+            None => FIRST_INTERVAL,
+            Some((at, interval)) if now.saturating_duration_since(at) >= interval => (interval * 2).min(MAX_INTERVAL),
+            Some((_, interval)) if is_new => interval,
+            Some(_) => return false,
+        };
+        self.reported_at = Some((now, interval));
+        self.recovery_unreported = true;
+        true
+    }
+}
+
 impl Outage {
-    /// Records a failure. Returns a summary, if it is to be logged now.
+    /// Records a failure. Returns a summary of the client's outage, if it is to be logged now.
     #[must_use]
     pub(crate) fn record_failure(&mut self, now: Instant, error: &Error) -> Option<OutageSummary> {
         self.record_failure_with_grace(now, error, Duration::ZERO)
@@ -83,45 +145,59 @@ impl Outage {
         error: &Error,
         grace: Duration,
     ) -> Option<OutageSummary> {
-        let recovered = self.recovered_at.is_some_and(|at| now.saturating_duration_since(at) >= STABLE_AFTER);
-        if self.error.is_none() && recovered {
-            *self = Self::default();
+        let mut log = self.log.0.lock();
+        if log.failing == 0 && is_stable(log.recovered_at, now) {
+            *log = LogState::default();
+        }
+        if self.error.is_none() {
+            log.failing += 1;
+            self.since = self.since.filter(|_| !is_stable(self.recovered_at, now));
         }
         let since = *self.since.get_or_insert(now);
-        self.failures += 1;
         self.error = Some(error.clone());
-        if self.reported_at.is_none() && now.saturating_duration_since(since) < grace {
-            return None;
-        }
-        let is_new = !self.kinds.contains(&error.kind()) && self.kinds.len() < MAX_KINDS;
-        if is_new {
-            self.kinds.push(error.kind());
-        }
-        let interval = match self.reported_at {
-            None => FIRST_INTERVAL,
-            Some((at, interval)) if now.saturating_duration_since(at) >= interval => (interval * 2).min(MAX_INTERVAL),
-            Some((_, interval)) if is_new => interval,
-            Some(_) => return None,
-        };
-        self.reported_at = Some((now, interval));
-        self.recovery_unreported = true;
-        Some(OutageSummary { failures: self.failures, duration: now.saturating_duration_since(since) })
+        log.since.get_or_insert(since);
+        log.failures += 1;
+        log.failed_at = Some(now);
+        let is_due = now.saturating_duration_since(since) >= grace && log.is_report_due(now, merged(error.kind()));
+        is_due.then(|| log.summary(now))
     }
 
-    /// Records a success. Returns a summary of the outage before it, if that was logged.
+    /// Records a success. Returns a summary of the client's outage, if it is over and was logged.
     #[must_use]
     pub(crate) fn record_recovery(&mut self, now: Instant) -> Option<OutageSummary> {
         self.error.take()?;
         self.recovered_at = Some(now);
-        let since = self.since.unwrap_or(now);
-        let summary = OutageSummary { failures: self.failures, duration: now.saturating_duration_since(since) };
-        std::mem::take(&mut self.recovery_unreported).then_some(summary)
+        let mut log = self.log.0.lock();
+        log.failing = log.failing.saturating_sub(1);
+        if log.failing > 0 {
+            return None;
+        }
+        log.recovered_at = Some(now);
+        std::mem::take(&mut log.recovery_unreported).then(|| log.summary(now))
+    }
+
+    /// Records a success, and logs the end of the client's outage, if this is it.
+    pub(crate) fn log_recovery(&mut self, now: Instant) {
+        if let Some(lasted) = self.record_recovery(now) {
+            tracing::warn!("the client works again, after {lasted}");
+        }
     }
 
     /// Returns the outage, while it lasts.
     pub(crate) fn ongoing(&self) -> Option<OngoingOutage> {
         let error = self.error.clone()?;
         self.since.map(|since| OngoingOutage { since, error })
+    }
+}
+
+impl Drop for Outage {
+    /// A part that ends while it fails does not keep the outage open.
+    fn drop(&mut self) {
+        if self.error.is_some() {
+            let mut log = self.log.0.lock();
+            log.failing = log.failing.saturating_sub(1);
+            log.recovered_at = log.failed_at.filter(|_| log.failing == 0);
+        }
     }
 }
 
@@ -171,11 +247,41 @@ mod tests {
     fn another_kind_is_logged_at_once_but_not_alternately() {
         let mut bed = Bed::new();
         assert_eq!(bed.fails(0, ErrorKind::Connect), Some(1));
-        assert_eq!(bed.fails(500, ErrorKind::Timeout), Some(2));
+        assert_eq!(bed.fails(500, ErrorKind::Corrupt), Some(2));
         for n in 0..40 {
-            let kind = if n % 2 == 0 { ErrorKind::Connect } else { ErrorKind::Timeout };
+            let kind = if n % 2 == 0 { ErrorKind::Connect } else { ErrorKind::Corrupt };
             assert_eq!(bed.fails(1000 + n * 500, kind), None);
         }
+    }
+
+    #[test]
+    fn an_outage_that_several_parts_notice_is_one_line() {
+        let (log, start) = (OutageLog::default(), Instant::now());
+        let mut parts = [log.part(), log.part(), log.part()];
+        let at = |ms| start + Duration::from_millis(ms);
+        let e = |kind| Error::new(kind, "no");
+        let kinds = [ErrorKind::Disconnected, ErrorKind::Connect, ErrorKind::Timeout];
+        let mut lines = 0;
+        for n in 0..20 {
+            for (part, kind) in parts.iter_mut().zip(kinds) {
+                lines += usize::from(part.record_failure(at(n * 1000), &e(kind)).is_some());
+            }
+        }
+        assert_eq!(lines, 1);
+        for (part, kind) in parts.iter().zip(kinds) {
+            assert_eq!(part.ongoing().unwrap().error.kind(), kind, "health has each problem");
+        }
+        let [fetch, membership, metadata] = &mut parts;
+        assert_eq!(metadata.record_recovery(at(20_000)), None, "the others still fail");
+        assert_eq!(fetch.record_recovery(at(21_000)), None);
+        let summary = membership.record_recovery(at(22_000)).unwrap();
+        assert_eq!(summary, OutageSummary { failures: 60, duration: Duration::from_secs(22) });
+        assert_eq!(fetch.record_failure(at(40_000), &e(ErrorKind::Connect)).unwrap().failures, 1, "a new one");
+        assert_eq!(membership.record_failure(at(40_100), &e(ErrorKind::Connect)), None);
+        drop(parts);
+        let mut rest = log.part();
+        assert_eq!(rest.record_failure(at(40_200), &e(ErrorKind::Connect)), None, "the same outage");
+        assert_eq!(rest.record_recovery(at(41_000)).unwrap().failures, 3, "no part keeps it open that has ended");
     }
 
     #[test]

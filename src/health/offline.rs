@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::probe::{topic_health, unlisted_replica_brokers};
 use super::{BrokerHealth, TopicHealth};
-use crate::admin::{Admin, GroupFilter, TopicInfo};
+use crate::admin::{Admin, GroupFilter, PartitionInfo, TopicInfo};
+use crate::cluster::leaders::topics_by_name;
 use crate::cluster::{Client, TopicMeta};
 
 /// Maximum number of groups described concurrently.
@@ -30,7 +31,7 @@ pub(super) async fn find(client: &Client) -> OfflineReport {
     let Ok(Ok(response)) = timeout_at(deadline, client.cluster().metadata(None, false)).await else {
         return OfflineReport::default(); // reported by the probe of the brokers
     };
-    let all: Vec<_> = Admin::existing_topics(&response).collect();
+    let all: Vec<_> = topics_by_name(&response).into_values().flatten().collect();
     let listed: BTreeSet<i32> = response.brokers.iter().map(|b| b.node_id.0).collect();
     let brokers = unlisted_replica_brokers(all.iter(), |id| listed.contains(id)).collect();
     let offline = all.into_iter().filter(|t| t.partitions.iter().any(|p| p.leader.is_none()));
@@ -94,16 +95,37 @@ async fn find_readers(
 impl From<&TopicInfo> for TopicHealth {
     /// Takes the topic as an administrator sees it; which groups read it is not part of that.
     fn from(topic: &TopicInfo) -> Self {
-        let partitions = &topic.partitions;
-        let offline: Vec<_> = partitions.iter().filter(|p| p.leader.is_none()).map(|p| p.partition).collect();
+        let partitions = topic.partitions.iter();
+        let is_whole = |p: &PartitionInfo| p.in_sync_replicas.len() >= p.replicas.len();
+        Self::existing(&topic.name, partitions.map(|p| (p.partition, p.leader.is_some(), is_whole(p))))
+    }
+}
+
+impl TopicHealth {
+    pub(super) fn missing(name: &str) -> Self {
         Self {
-            name: topic.name.clone(),
-            exists: true,
-            partitions: partitions.len(),
-            without_leader: offline.len(),
-            offline,
+            name: name.to_owned(),
+            exists: false,
+            partitions: 0,
+            without_leader: 0,
+            offline: Vec::new(),
             groups: Vec::new(),
-            under_replicated: partitions.iter().filter(|p| p.in_sync_replicas.len() < p.replicas.len()).count(),
+            under_replicated: 0,
         }
+    }
+
+    /// Returns the health of a topic by its partitions: for each the id, whether it has a leader,
+    /// and whether all replicas are in sync.
+    pub(super) fn existing(name: &str, partitions: impl Iterator<Item = (i32, bool, bool)>) -> Self {
+        let mut topic = Self { exists: true, ..Self::missing(name) };
+        for (partition, has_leader, is_whole) in partitions {
+            topic.partitions += 1;
+            topic.under_replicated += usize::from(!is_whole);
+            if !has_leader {
+                topic.offline.push(partition);
+            }
+        }
+        topic.without_leader = topic.offline.len();
+        topic
     }
 }

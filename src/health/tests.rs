@@ -7,7 +7,7 @@ use crate::Config;
 
 fn broker(error: Option<&str>) -> BrokerHealth {
     let status = if error.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
-    BrokerHealth { id: Some(1), address: "a:1".into(), status, latency_ms: None, error: error.map(str::to_owned) }
+    BrokerHealth { id: Some(1), address: "a:1".into(), status, latency: None, error: error.map(str::to_owned) }
 }
 
 fn topic(name: &str, exists: bool, without_leader: usize) -> TopicHealth {
@@ -20,13 +20,14 @@ fn partition(activity: Activity, paused: Option<&str>) -> PartitionHealth {
         topic: "t".into(),
         partition: 0,
         activity,
-        quiet_ms: Some(75_400),
+        quiet_for: Some(Duration::from_millis(75_400)),
         position: 5,
         committed: None,
         lag: Some(12),
         in_flight: 0,
         parked_keys: 0,
         paused: paused.map(str::to_owned),
+        paused_by: Vec::new(),
         problem: None,
     }
 }
@@ -36,19 +37,28 @@ fn subscription(state: ConsumerState, partitions: Vec<PartitionHealth>) -> Subsc
         group: "g".into(),
         topics: vec!["t".into()],
         state,
-        state_ms: 90_000,
+        state_age: Duration::from_secs(90),
         member_id: None,
         generation: None,
         problem: None,
         activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
         lag: 0,
+        concurrency: Some(64),
         partitions,
     }
 }
 
 fn health_of(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: SubscriptionHealth) -> Health {
-    let seen = ClusterProbe { is_fresh: true, cluster_id: None, controller_id: Some(1), brokers, topics };
-    Health::new(&Arc::new(seen), Duration::ZERO, vec![s])
+    let seen = ClusterProbe {
+        is_fresh: true,
+        cluster_id: None,
+        controller_id: Some(1),
+        brokers,
+        topics,
+        stable_offsets: vec![],
+        held: vec![],
+    };
+    Health::new(&Arc::new(seen), Duration::ZERO, vec![s], vec![])
 }
 
 fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
@@ -105,8 +115,16 @@ fn the_worst_finding_is_the_status() {
 fn stale_metadata_is_no_missing_controller() {
     let of = |is_fresh| {
         let brokers = vec![broker(None)];
-        let seen = ClusterProbe { is_fresh, cluster_id: None, controller_id: None, brokers, topics: vec![] };
-        Health::new(&Arc::new(seen), Duration::ZERO, vec![]).problems
+        let seen = ClusterProbe {
+            is_fresh,
+            cluster_id: None,
+            controller_id: None,
+            brokers,
+            topics: vec![],
+            stable_offsets: vec![],
+            held: vec![],
+        };
+        Health::new(&Arc::new(seen), Duration::ZERO, vec![], vec![]).problems
     };
     assert!(of(true)[0].starts_with("the cluster has no controller"), "{:?}", of(true));
     assert!(
@@ -189,4 +207,40 @@ fn json_is_read_again_and_new_words_are_unknown() {
     let subscription = &read.subscriptions[0];
     let words = (subscription.state, subscription.partitions[0].activity);
     assert_eq!(words, (ConsumerState::Unknown, Activity::Unknown));
+}
+
+#[test]
+fn a_transactional_producer_that_can_not_go_on_is_reported() {
+    let health = |state: &str, open_ms: Option<u64>, problem: Option<&str>| {
+        let producer = serde_json::json!({
+            "transactionalId": "g.1", "group": "g", "state": state, "openMs": open_ms, "timeoutMs": 40_000, "committed": 1,
+            "aborted": 0, "lastError": {"error": "why", "action": "fenced", "ageMs": 5}, "problem": problem,
+        });
+        let producer = serde_json::from_value(producer).unwrap();
+        let seen = health_of(vec![broker(None)], vec![], subscription(ConsumerState::Member, vec![]));
+        let Health { brokers, topics, .. } = seen;
+        let probe = ClusterProbe {
+            is_fresh: true,
+            cluster_id: None,
+            controller_id: Some(1),
+            brokers,
+            topics,
+            stable_offsets: vec![],
+            held: vec![],
+        };
+        let health = Health::new(&Arc::new(probe), Duration::ZERO, vec![], vec![producer]);
+        (health.status, health.problems.join("; "))
+    };
+    assert_eq!(health("open", Some(39_999), None).0, Status::Healthy);
+    let (status, text) = health("fenced", None, None);
+    assert_eq!(status, Status::Unhealthy);
+    assert_eq!(text, "the transactional producer \"g.1\" of group \"g\" is fenced: why");
+    let (status, text) = health("open", Some(40_000), None);
+    assert_eq!(status, Status::Degraded);
+    assert!(text.contains("has been open for 40s") && text.contains("after 40s"), "{text}");
+    assert_eq!(health("unconfirmed", Some(50_000), None).0, Status::Degraded);
+    let (status, text) = health("committing", Some(3000), Some("for 3s: no coordinator"));
+    assert_eq!(status, Status::Degraded);
+    assert!(text.ends_with("waits for its coordinator for 3s: no coordinator"), "{text}");
+    assert_eq!(health("a state of the future", None, None).0, Status::Healthy);
 }

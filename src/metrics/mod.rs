@@ -1,41 +1,25 @@
-//! Metrics: a small trait that all layers report to, and a ready [`Registry`] behind it.
+//! Metrics: the trait that all layers report to.
 //!
 //! Without [`Config::metrics`](crate::Config::metrics) nothing is counted, and no clock is read for
 //! it. With it, one [`Observation`] is made per batch, request, or turn of handlers, not per
 //! record.
 //!
-//! ```no_run
-//! # async fn example() -> ailurus::Result<()> {
-//! use std::sync::Arc;
-//! use ailurus::{Client, Config, metrics::Registry};
+//! The crate [`ailurus-metrics`](https://docs.rs/ailurus-metrics) has a registry that counts them, under the
+//! names of Prometheus.
 //!
-//! let registry = Arc::new(Registry::new());
-//! let client = Client::connect(Config::builder().metrics(registry.clone()).build()?).await?;
-//! // Produce, consume; then, or now and then:
-//! let snapshot = registry.snapshot();
-//! println!("{} records sent", snapshot.total("messaging_client_sent_messages_total"));
-//! for lag in snapshot.samples("ailurus_consumer_lag_records") {
-//!     println!("{:?}: {}", lag.labels, lag.value.number());
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! See [`Metrics`] for an example.
 
 mod histogram;
-mod registry;
-mod snapshot;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use histogram::Histogram;
-pub use registry::Registry;
-pub use snapshot::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
 use crate::error::ErrorKind;
 
-/// Receives metric events: see [`Registry`] for one that counts them.
+/// Receives metric events.
 ///
 /// It is called by the tasks that carry records, between batches: it must not block, nor panic.
 ///
@@ -290,6 +274,19 @@ pub enum Observation<'a> {
         /// Partition of the record.
         partition: i32,
     },
+    /// A partition of a processor was paused or resumed for one reason; it may have others.
+    PauseChanged {
+        /// Group.
+        group: &'a str,
+        /// Topic.
+        topic: &'a str,
+        /// Partition.
+        partition: i32,
+        /// The reason: `control`, `breaker` or `delay`.
+        reason: &'static str,
+        /// True if it was paused. It is resumed when its assignment ends, too.
+        paused: bool,
+    },
     /// Records of a partition by their state in the processor.
     Backlog {
         /// Group.
@@ -309,6 +306,51 @@ pub enum Observation<'a> {
         /// Lowest offset that is not done.
         position: Option<i64>,
     },
+    /// A transaction of an exactly-once pipeline was committed or aborted.
+    PipelineTransactionEnded {
+        /// Group.
+        group: &'a str,
+        /// Number of handled records.
+        records: usize,
+        /// Size of their outputs in memory, in bytes.
+        bytes: usize,
+        /// Time since it began.
+        took: Duration,
+        /// Reason why it was aborted.
+        error: Option<ErrorKind>,
+    },
+    /// The state of a transactional producer changed.
+    TransactionalProducer {
+        /// Transactional id, without the random part of an exclusive one.
+        transactional_id: &'a str,
+        /// Previous state; none at first. See
+        /// [`TransactionalProducerState`](crate::producer::TransactionalProducerState).
+        was: Option<&'static str>,
+        /// New state; none at the end.
+        is: Option<&'static str>,
+    },
+    /// A transaction of a producer began, or its coordinator has ended it.
+    TransactionOpen {
+        /// Transactional id, without the random part of an exclusive one.
+        transactional_id: &'a str,
+        /// Time at which the transaction before began, which is not open any more.
+        was: Option<Instant>,
+        /// Time at which the open one began.
+        is: Option<Instant>,
+    },
+    /// A transaction of a producer, of an application or a pipeline, was committed or aborted, or its
+    /// outcome is not known. Empty ones, for which nothing is sent, are not reported.
+    TransactionEnded {
+        /// Transactional id, without the random part of an exclusive one.
+        transactional_id: &'a str,
+        /// `committed`; `aborted`, by the application or because of an error; `unknown`, and later
+        /// `committed` or `aborted` once that is known; `fenced` or `stopped`.
+        outcome: &'static str,
+        /// Time since commit or abort was called.
+        took: Duration,
+        /// Reason why it was not committed; none if the application has aborted it.
+        error: Option<ErrorKind>,
+    },
     /// An error occurred that a layer handles itself, or reports to the application.
     Failed {
         /// Part of the client: `metadata`, `producer`, `consumer`, `group`, `handler` or
@@ -321,13 +363,7 @@ pub enum Observation<'a> {
 
 /// Handle by which the layers report to a [`Metrics`], or to none.
 ///
-/// ```
-/// use std::sync::Arc;
-/// use ailurus::metrics::{Registry, Reporter};
-///
-/// assert!(!Reporter::default().is_on());
-/// assert!(Reporter::to(Arc::new(Registry::new())).is_on());
-/// ```
+/// See [`Metrics`] for an example.
 #[derive(Clone, Default)]
 pub struct Reporter(Option<Arc<dyn Metrics>>);
 
@@ -366,11 +402,8 @@ impl fmt::Debug for Reporter {
 /// Reporters are equal if they have the same sink.
 impl PartialEq for Reporter {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(a), Some(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
-            (None, None) => true,
-            _ => false,
-        }
+        let address = |of: &Self| of.0.as_ref().map(|sink| Arc::as_ptr(sink).cast::<()>());
+        address(self) == address(other)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Decides whether a partition is idle, busy or stalled, without I/O.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// The activity of a partition or a subscription.
 ///
@@ -79,6 +80,18 @@ impl ProgressTracker {
     pub(super) fn on_end_offset(&mut self, end: i64, now: Instant) {
         self.end = Some(end);
         self.update_waiting(false, now);
+    }
+
+    /// Handles a seek.
+    pub(super) fn on_seek(&mut self, offset: i64, now: Instant) {
+        self.position = Some(offset);
+        self.pending_records = 0;
+        self.update_waiting(true, now);
+    }
+
+    /// Handles the end of a pause: pending records have waited for no handler until now.
+    pub(super) fn on_resumed(&mut self, now: Instant) {
+        self.update_waiting(true, now);
     }
 
     fn update_waiting(&mut self, progress: bool, now: Instant) {
@@ -189,6 +202,15 @@ mod tests {
         assert_eq!(bed.is(160), Stalled);
         bed.on_worker_report(161, 3, 0, true);
         assert_eq!(bed.is(161), Idle);
+    }
+
+    #[test]
+    fn a_resumed_partition_is_not_stalled_at_once() {
+        let mut bed = Bed::new();
+        bed.on_worker_report(0, 0, 3, false);
+        let now = bed.at(1000);
+        bed.tracker.on_resumed(now);
+        assert_eq!((bed.is(1059), bed.is(1060)), (Busy, Stalled));
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::record::{Headers, Record};
+    use crate::timestamp::Timestamp;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn spans_and_messages_have_the_trace() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let record = |headers| Record { offset: 7, timestamp: 0, key: None, value: None, headers };
+        let record = |headers| Record { offset: 7, timestamp: Timestamp::UNIX_EPOCH, key: None, value: None, headers };
         let mut traced = Message::new("orders".into(), 1, record(Headers::new().with("traceparent", parent)));
         let mut other = Message::new("orders".into(), 1, record(Headers::new()));
         let lines = Lines::default();

@@ -51,7 +51,8 @@ impl Batching {
 }
 
 /// The return types of a batch handler: one [`IntoOutcome`] for all records, or a `Vec` with one
-/// for each, in their order. Sealed.
+/// for each, in their order. [`Outputs`](super::Outputs) for all records are written in the
+/// transaction that commits the offsets of all of them. Sealed.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcomes, Outcome};
@@ -77,6 +78,11 @@ impl<T: IntoOutcome> IntoOutcomes for T {
         };
         match self.into_outcome() {
             Outcome::Done => std::iter::repeat_with(|| Outcome::Done).take(count).collect(),
+            Outcome::Send(mut outputs) => {
+                outputs.is_of_batch = true;
+                let others = std::iter::repeat_with(|| Outcome::Done).take(count.saturating_sub(1));
+                others.chain([Outcome::Send(outputs)]).collect()
+            }
             Outcome::Retry { after, error } => repeat(error).map(|error| Outcome::Retry { after, error }).collect(),
             Outcome::DeadLetter { error } => repeat(error).map(|error| Outcome::DeadLetter { error }).collect(),
             Outcome::Stop { error } => repeat(error).map(|error| Outcome::Stop { error }).collect(),

@@ -12,7 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{CommitPosition, PartitionState, SubscriptionState};
+use super::pauses::PauseReasons;
+use super::pipeline::Transactions;
+use super::positions::CommitPosition;
+use super::state::{PartitionState, SubscriptionState};
 use crate::consumer::{Committer, OffsetAndMetadata, Records};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
@@ -102,11 +105,16 @@ impl fmt::Display for Unfinished {
 /// An assigned partition and its worker.
 pub(super) struct OwnedPartition {
     pub(super) state: Arc<PartitionState>,
-    pub(super) records: mpsc::UnboundedSender<Records>,
+    /// Records, and the number of seeks before they were fetched.
+    pub(super) records: mpsc::UnboundedSender<(u64, Records)>,
     /// Cancelled to start no more records.
     pub(super) stop: CancellationToken,
     /// Cancelled to cancel the handlers in flight.
     pub(super) cancel: CancellationToken,
+    /// True if its consumer does not fetch it.
+    pub(super) is_fetch_paused: bool,
+    /// The reasons to be paused that metrics have.
+    pub(super) reported_pauses: PauseReasons,
     pub(super) task: JoinHandle<()>,
 }
 
@@ -176,6 +184,8 @@ pub(super) struct Drain {
     pub(super) earlier_commit: Option<PendingCommit>,
     /// `None` if the partitions are lost, and nothing may be committed.
     pub(super) committer: Option<Committer>,
+    /// In a pipeline, what commits instead, and until when.
+    pub(super) transactions: Option<(Arc<Transactions>, Instant)>,
     pub(super) shared: Arc<SubscriptionState>,
 }
 
@@ -214,6 +224,9 @@ impl Drain {
                 Err(Error::new(ErrorKind::Timeout, what))
             }
         };
+        if let Some((transactions, _)) = &self.transactions {
+            transactions.remove(self.partitions.iter().map(|(tp, _)| tp));
+        }
         (unfinished, outcome)
     }
 
@@ -222,6 +235,9 @@ impl Drain {
             _ = earlier.finish().await; // what it could not commit is in the next one
         }
         let Some(committer) = self.committer.take() else { return Ok(()) };
+        if let Some((transactions, deadline)) = &self.transactions {
+            return transactions.flush(self.partitions.iter().map(|(tp, _)| tp), *deadline).await;
+        }
         match PendingCommit::for_partitions(
             self.partitions.iter().map(|(tp, owned)| (tp, owned)),
             &self.shared,

@@ -8,10 +8,10 @@ use futures_util::future::{BoxFuture, FutureExt};
 use serde::de::DeserializeOwned;
 use tower_service::Service;
 
-use super::sealed;
+use super::{Outputs, sealed};
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{AnyEvent, Envelope, Event};
+use crate::event::{AnyEvent, Envelope, EventType};
 
 /// The error of a handler.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -35,6 +35,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Outcome {
     /// The record is handled.
     Done,
+    /// The record is handled, and these records are to be written in the transaction that commits
+    /// its offset. Only in a [`Pipeline`](super::Pipeline); another subscription ends with an error.
+    Send(Outputs),
     /// The attempt failed: the record is retried, or becomes a dead letter if this was the last
     /// attempt.
     Retry {
@@ -75,10 +78,15 @@ impl Outcome {
         Self::Stop { error: error.into() }
     }
 
+    /// Returns whether the record is handled.
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self, Self::Done | Self::Send(_))
+    }
+
     /// Returns the kind of a failure, and its error.
     pub(super) fn failure(&self) -> Option<(&'static str, &BoxError)> {
         match self {
-            Self::Done => None,
+            Self::Done | Self::Send(_) => None,
             Self::Retry { error, .. } => Some(("retry", error)),
             Self::DeadLetter { error } => Some(("dead_letter", error)),
             Self::Stop { error } => Some(("stop", error)),
@@ -90,6 +98,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("done"),
+            Self::Send(outputs) => write!(f, "done, with {} outputs", outputs.len()),
             Self::Retry { error, .. } => write!(f, "retry: {error}"),
             Self::DeadLetter { error } => write!(f, "dead letter: {error}"),
             Self::Stop { error } => write!(f, "stop: {error}"),
@@ -97,7 +106,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The return types of a handler: `()`, [`Outcome`], or a `Result` of them. Sealed.
+/// The return types of a handler: `()`, [`Outcome`], or a `Result` of them; in a
+/// [`Pipeline`](super::Pipeline) also [`Outputs`]. Sealed.
 ///
 /// An error is retried, unless it is an [`Error`] of the kind [`ErrorKind::Event`] or was caused by
 /// one: an event that can't be decoded now never can, so its record becomes a dead letter at once.
@@ -110,7 +120,7 @@ impl fmt::Display for Outcome {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
-    note = "it returns `()`, `Result<(), E>` with an error that can be boxed, or `Outcome`"
+    note = "it returns `()`, `Result<(), E>` with an error that can be boxed, or `Outcome`; in a pipeline also `Outputs`"
 )]
 pub trait IntoOutcome: sealed::IntoOutcome {
     /// Returns the outcome.
@@ -126,6 +136,12 @@ impl IntoOutcome for Outcome {
 impl IntoOutcome for () {
     fn into_outcome(self) -> Outcome {
         Outcome::Done
+    }
+}
+
+impl IntoOutcome for Outputs {
+    fn into_outcome(self) -> Outcome {
+        if self.is_empty() { Outcome::Done } else { Outcome::Send(self) }
     }
 }
 
@@ -214,7 +230,7 @@ impl<T: DeserializeOwned> FromMessage for Json<T> {
     }
 }
 
-impl<E: Event> FromMessage for Envelope<E> {
+impl<E: EventType + DeserializeOwned> FromMessage for Envelope<E> {
     fn read(message: Message) -> Result<Self> {
         Self::from_message(&message)
     }
@@ -344,6 +360,7 @@ mod tests {
 
     use super::*;
     use crate::record::{Headers, Record};
+    use crate::timestamp::Timestamp;
 
     #[test]
     fn decoding_errors_are_not_retried_whatever_wraps_them() {
@@ -359,7 +376,7 @@ mod tests {
     fn message(value: Option<&'static [u8]>) -> Message {
         let record = Record {
             offset: 7,
-            timestamp: 0,
+            timestamp: Timestamp::UNIX_EPOCH,
             key: None,
             value: value.map(Bytes::from_static),
             headers: Headers::default(),

@@ -1,12 +1,15 @@
 //! Health of subscriptions, and of consumers in the same form.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::pauses::PauseReason;
 use crate::consumer::{ConsumerState, RunningConsumer, RunningPartition};
+use crate::timestamp::millis;
 
 /// Health of one subscription, part of [`Health`](crate::Health).
 ///
@@ -25,8 +28,9 @@ pub struct SubscriptionHealth {
     pub topics: Vec<String>,
     /// Membership state: `joining`, `member` or `closed`.
     pub state: ConsumerState,
-    /// Milliseconds since the state changed.
-    pub state_ms: u64,
+    /// Time since the state changed: `stateMs` in JSON.
+    #[serde(rename = "stateMs", with = "millis")]
+    pub state_age: Duration,
     /// Member id, while it is a member.
     pub member_id: Option<String>,
     /// Generation of the group (with KIP-848: member epoch) that assigned the partitions.
@@ -39,6 +43,9 @@ pub struct SubscriptionHealth {
     pub problem: Option<String>,
     /// Known lag of its partitions, in records.
     pub lag: i64,
+    /// Maximum number of records (or batches) in handlers at a time; none for a consumer.
+    #[serde(default)]
+    pub concurrency: Option<usize>,
     /// Assigned partitions.
     pub partitions: Vec<PartitionHealth>,
 }
@@ -47,8 +54,8 @@ impl SubscriptionHealth {
     /// Returns the health of a consumer whose application polls for records; its handling of them
     /// is unknown here.
     pub(crate) fn of_consumer(consumer: &RunningConsumer, stalled_after: Duration) -> Self {
-        let (state, in_state) = consumer.state();
-        let (now, outages) = (Instant::now(), consumer.outlook.of_partitions());
+        let (state, in_state) = consumer.status.state_for();
+        let (now, outages) = (Instant::now(), consumer.status.partition_outages());
         let outages: BTreeMap<_, _> = outages.into_iter().collect();
         let partition = |p: RunningPartition| {
             let outage = outages.get(&p.partition);
@@ -57,13 +64,14 @@ impl SubscriptionHealth {
                 topic: p.partition.topic.to_string(),
                 partition: p.partition.partition,
                 activity: if has_pending { Activity::Busy } else { Activity::Idle },
-                quiet_ms: None,
+                quiet_for: None,
                 position: p.position.unwrap_or(-1),
                 committed: p.committed,
                 lag: p.lag.filter(|_| outage.is_none()),
                 in_flight: 0,
                 parked_keys: 0,
                 paused: None,
+                paused_by: Vec::new(),
                 problem: outage.map(|outage| outage.describe(now)),
             }
         };
@@ -73,17 +81,22 @@ impl SubscriptionHealth {
             ConsumerState::Joining => Activity::Busy,
             _ => partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
         };
-        let (member_id, generation) = if state == ConsumerState::Member { consumer.member() } else { (None, None) };
+        let (member_id, generation) = if state == ConsumerState::Member {
+            (consumer.status.member_id(), consumer.status.generation())
+        } else {
+            (None, None)
+        };
         Self {
             group: consumer.group.clone(),
             topics: consumer.topics.clone(),
             state,
-            state_ms: u64::try_from(in_state.as_millis()).unwrap_or(u64::MAX),
+            state_age: in_state,
             member_id,
             generation,
             activity,
-            problem: consumer.outlook.of_group().map(|outage| outage.describe(now)),
+            problem: consumer.status.outage().map(|outage| outage.describe(now)),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
+            concurrency: None,
             partitions,
         }
     }
@@ -108,8 +121,10 @@ pub struct PartitionHealth {
     pub partition: i32,
     /// Idle, busy or stalled.
     pub activity: Activity,
-    /// Milliseconds for which records are pending and none was completed; `None` while idle.
-    pub quiet_ms: Option<u64>,
+    /// Time for which records are pending and none was completed; `None` while idle. `quietMs` in
+    /// JSON.
+    #[serde(rename = "quietMs", default, with = "millis")]
+    pub quiet_for: Option<Duration>,
     /// The next offset to handle; -1 before the first fetch if nothing is committed.
     pub position: i64,
     /// The committed offset.
@@ -123,6 +138,10 @@ pub struct PartitionHealth {
     /// The reason why a record makes no progress by itself: for example a dead letter that can't be
     /// written.
     pub paused: Option<String>,
+    /// The reasons why it is not read on; none while it is. While no record is in a handler, a paused
+    /// partition is idle.
+    #[serde(default)]
+    pub paused_by: Vec<PauseReason>,
     /// The outage that keeps it from being read, and since when: its leader is unreachable, or it
     /// has none. Its end offset is unknown then.
     #[serde(default)]

@@ -7,17 +7,16 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::offset_tracker::{CompletedOffsets, OffsetTracker};
+use super::partition_offsets::{NO_EPOCH, PartitionOffsets};
 use crate::config::HandlerOrdering;
 
 /// The hash of a key. Two keys with the same hash are handled one after the other, which does no
 /// harm.
 pub(super) type Lane = u64;
-
-/// The leader epoch in commit metadata where it is unknown.
-pub(super) const NO_EPOCH: i32 = -1;
 
 /// A record in the queue of its lane.
 #[derive(Debug)]
@@ -60,13 +59,7 @@ pub(super) struct Lanes<R> {
     awaiting_retry: usize,
     /// Number of queued records in ready lanes.
     takeable: usize,
-    offsets: Option<OffsetTracker>,
-    /// The committed offset and what was completed above it, until the first record arrives.
-    committed: Option<(i64, CompletedOffsets)>,
-    /// Offset behind the last fetched record.
-    next: i64,
-    /// Leader epoch of the last fetched records.
-    leader_epoch: Option<i32>,
+    offsets: PartitionOffsets,
 }
 
 impl<R> Lanes<R> {
@@ -82,10 +75,7 @@ impl<R> Lanes<R> {
             bytes: 0,
             awaiting_retry: 0,
             takeable: 0,
-            offsets: None,
-            committed,
-            next: 0,
-            leader_epoch: None,
+            offsets: PartitionOffsets::new(committed),
         }
     }
 
@@ -101,38 +91,22 @@ impl<R> Lanes<R> {
 
     /// Handles the arrival of records whose first offset is `offset`.
     pub(super) fn start_from(&mut self, offset: i64) {
-        let started = self.offsets.is_some();
-        if started && offset >= self.next {
-            return;
-        }
-        // The log was truncated or recreated since the commit or the last fetch: the offsets are
-        // those of other records.
-        let committed = self.committed.take().filter(|(base, _)| !started && *base <= offset);
-        let (base, completed) = committed.unwrap_or_else(|| (offset, CompletedOffsets::default()));
-        self.offsets = Some(OffsetTracker::new(base, completed));
-        self.next = offset;
+        self.offsets.start_from(offset);
     }
 
     /// Sets the leader epoch of the records that follow.
     pub(super) fn set_leader_epoch(&mut self, leader_epoch: i32) {
-        self.leader_epoch = Some(leader_epoch);
-        if let Some(offsets) = &mut self.offsets {
-            offsets.set_leader_epoch(leader_epoch);
-        }
+        self.offsets.set_leader_epoch(leader_epoch);
     }
 
     /// Handles the arrival of a record; returns whether it must be handled.
     pub(super) fn admit(&mut self, offset: i64) -> bool {
-        self.next = self.next.max(offset + 1);
-        self.offsets.as_mut().is_none_or(|o| o.admit(offset))
+        self.offsets.admit(offset)
     }
 
     /// Notes that no record below `next` will arrive.
     pub(super) fn advance_to(&mut self, next: i64) {
-        self.next = self.next.max(next);
-        if let Some(offsets) = &mut self.offsets {
-            offsets.advance_to(next);
-        }
+        self.offsets.advance_to(next);
     }
 
     /// Returns whether a lane has nothing in flight or queued, so that its next record may be
@@ -148,9 +122,7 @@ impl<R> Lanes<R> {
 
     /// Completes a record that never occupied its lane.
     pub(super) fn complete_unqueued(&mut self, offset: i64) {
-        if let Some(offsets) = &mut self.offsets {
-            offsets.complete(offset);
-        }
+        self.offsets.complete(offset);
     }
 
     /// Puts a record of a free lane in flight.
@@ -292,18 +264,18 @@ impl<R> Lanes<R> {
 
     /// Returns the offset to commit: the lowest one that is not completed.
     pub(super) fn committable_offset(&self) -> Option<i64> {
-        self.offsets.as_ref().map(OffsetTracker::lowest_incomplete)
+        self.offsets.tracker().map(OffsetTracker::lowest_incomplete)
     }
 
     /// Returns the leader epoch of the last fetched records, if it is known.
     pub(super) fn leader_epoch(&self) -> Option<i32> {
-        self.leader_epoch
+        self.offsets.leader_epoch()
     }
 
     /// Returns the metadata for a commit of [`committable_offset`](Self::committable_offset): the
     /// offsets completed above it.
     pub(super) fn completed_above(&self) -> Option<String> {
-        self.offsets.as_ref()?.encode(self.leader_epoch.unwrap_or(NO_EPOCH))
+        self.offsets.tracker()?.encode(self.leader_epoch().unwrap_or(NO_EPOCH))
     }
 
     /// Returns the number of queued records.

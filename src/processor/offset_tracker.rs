@@ -18,15 +18,20 @@ use crate::record::{Reader, put_varlong};
 
 /// First byte of the metadata before base64.
 const FORMAT_VERSION: u8 = 1;
+/// First byte of the metadata of a transaction, which has its number behind the leader epoch.
+const TRANSACTION_VERSION: u8 = 2;
 /// Maximum length of the metadata. Brokers allow 4,096 bytes by default
 /// (`offset.metadata.max.bytes`).
 const MAX_METADATA_BYTES: usize = 2048;
 /// Maximum length before base64, which writes four characters for three bytes.
 const MAX_RAW_BYTES: usize = MAX_METADATA_BYTES / 4 * 3;
+/// Maximum length of metadata that is read: that of the first offsets of a transaction, whose
+/// ranges are all needed.
+const MAX_READ_BYTES: usize = 4096;
 const CRC_BYTES: usize = 4;
 
 /// Tracks the completed offsets of one partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OffsetTracker {
     /// Offset behind the last fetched record.
     next: i64,
@@ -37,18 +42,26 @@ pub(super) struct OffsetTracker {
     completed_before: CompletedOffsets,
 }
 
-/// 64 offsets, with a bit for each one in flight.
-#[derive(Debug)]
+/// 64 offsets, with a bit for each one in flight, and for each completed record.
+#[derive(Debug, Clone)]
 struct Chunk {
     /// A multiple of 64.
     start: i64,
     bits: u64,
+    completed: u64,
 }
 
 impl Chunk {
     /// Returns the start of an offset's chunk, and its bit.
     fn locate(offset: i64) -> (i64, u64) {
         (offset & !63, 1 << (offset & 63))
+    }
+
+    /// Returns whether a record in the range is completed.
+    fn has_completed(&self, range: &Range<i64>) -> bool {
+        let bit_at = |offset: i64| u32::try_from((offset - self.start).clamp(0, 64)).unwrap_or(64);
+        let below = |bit: u32| 1_u64.checked_shl(bit).map_or(u64::MAX, |bit| bit - 1);
+        self.completed & below(bit_at(range.end)) & !below(bit_at(range.start)) != 0
     }
 
     /// Returns the runs of offsets in flight.
@@ -77,15 +90,17 @@ impl OffsetTracker {
             return false;
         }
         self.advance_to(offset + 1);
-        if self.completed_before.take_if_contained(offset) {
+        let is_completed = self.completed_before.take_if_contained(offset);
+        if is_completed && self.in_flight.is_empty() {
             return false;
         }
         let (start, bit) = Chunk::locate(offset);
+        let (bits, completed) = if is_completed { (0, bit) } else { (bit, 0) };
         match self.in_flight.back_mut().filter(|c| c.start == start) {
-            Some(chunk) => chunk.bits |= bit,
-            None => self.in_flight.push_back(Chunk { start, bits: bit }),
+            Some(chunk) => (chunk.bits, chunk.completed) = (chunk.bits | bits, chunk.completed | completed),
+            None => self.in_flight.push_back(Chunk { start, bits, completed }),
         }
-        true
+        !is_completed
     }
 
     /// Notes that no record below `next` will arrive: offsets without a record count as completed.
@@ -113,6 +128,7 @@ impl OffsetTracker {
             false => self.in_flight.partition_point(|c| c.start < start),
         };
         if let Some(chunk) = self.in_flight.get_mut(index).filter(|c| c.start == start) {
+            chunk.completed |= chunk.bits & bit;
             chunk.bits &= !bit;
         }
         // Empty chunks in the middle are removed when they become the first one.
@@ -138,6 +154,32 @@ impl OffsetTracker {
         let from = self.next.max(base);
         let before = self.completed_before.ranges.iter().map(move |r| r.start.max(from)..r.end);
         between.chain(before).filter(|r| !r.is_empty())
+    }
+
+    /// Returns those of [`completed_above`](Self::completed_above) with a completed record, and not
+    /// only offsets without one: after a compaction there may be such between any two records.
+    fn records_completed_above(&self) -> impl Iterator<Item = Range<i64>> {
+        self.completed_above().filter(|range| {
+            let first = self.in_flight.partition_point(|c| c.start.saturating_add(64) <= range.start);
+            let chunks = self.in_flight.range(first..).take_while(|c| c.start < range.end);
+            range.start >= self.next || chunks.into_iter().any(|c| c.has_completed(range))
+        })
+    }
+
+    /// Returns the metadata for a commit of [`lowest_incomplete`](Self::lowest_incomplete) in a
+    /// transaction with this number, and whether it may be as long. None of the records completed
+    /// above is left out: the outputs of each are committed with it.
+    pub(super) fn encode_transaction(&self, leader_epoch: i32, transaction: i64) -> TransactionMetadata {
+        let mut at = self.lowest_incomplete();
+        let mut out = vec![TRANSACTION_VERSION];
+        [at, i64::from(leader_epoch), transaction].into_iter().for_each(|n| put_varlong(&mut out, n));
+        for range in self.records_completed_above() {
+            put_varlong(&mut out, range.start - at);
+            put_varlong(&mut out, range.end - range.start);
+            at = range.end;
+        }
+        out.extend(crc32c::crc32c(&out).to_be_bytes());
+        TransactionMetadata { fits: out.len() <= MAX_RAW_BYTES, fits_alone: out.len() <= MAX_READ_BYTES / 4 * 3, out }
     }
 
     /// Returns the metadata for a commit of [`lowest_incomplete`](Self::lowest_incomplete) with
@@ -176,6 +218,22 @@ impl OffsetTracker {
     }
 }
 
+/// The metadata of a commit in a transaction.
+#[derive(Debug)]
+pub(super) struct TransactionMetadata {
+    out: Vec<u8>,
+    /// True if further records may complete in the same transaction.
+    pub(super) fits: bool,
+    /// True if it is not too long for the transaction of the lowest record, which must go on.
+    pub(super) fits_alone: bool,
+}
+
+impl TransactionMetadata {
+    pub(super) fn into_text(self) -> String {
+        URL_SAFE_NO_PAD.encode(self.out)
+    }
+}
+
 /// Offsets that were completed above a committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CompletedOffsets {
@@ -193,10 +251,10 @@ impl Default for CompletedOffsets {
 
 impl CompletedOffsets {
     /// Reads the metadata of an offset committed with `leader_epoch`. Returns `None` unless
-    /// [`OffsetTracker::encode`] wrote it for these two: metadata of other clients, damaged, or
+    /// [`OffsetTracker`] wrote it for these two: metadata of other clients, damaged, or
     /// left by a tool that moved the offset.
     pub(super) fn decode(metadata: &str, base: i64, leader_epoch: i32) -> Option<Self> {
-        if metadata.len() > MAX_METADATA_BYTES {
+        if metadata.len() > MAX_READ_BYTES {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(metadata).ok()?;
@@ -205,9 +263,15 @@ impl CompletedOffsets {
             return None;
         }
         let mut fields = Reader::new(body, 0);
-        let head = (fields.byte("version").ok()?, fields.varlong("base").ok()?, fields.varlong("leader epoch").ok()?);
-        if head != (FORMAT_VERSION, base, i64::from(leader_epoch)) {
+        let version = fields.byte("version").ok()?;
+        let head = (fields.varlong("base").ok()?, fields.varlong("leader epoch").ok()?);
+        if head != (base, i64::from(leader_epoch)) {
             return None;
+        }
+        match version {
+            FORMAT_VERSION => {}
+            TRANSACTION_VERSION => _ = fields.varlong("transaction").ok()?,
+            _ => return None,
         }
         let mut ranges = VecDeque::new();
         let mut at = base;

@@ -5,12 +5,13 @@ use std::fmt;
 use std::ops::Deref;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
+use serde::de::DeserializeOwned;
 
 use super::handler::{FromMessage, Handler, HandlerFn, IntoOutcome, Outcome, undecodable};
 use super::sealed;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
-use crate::event::{self, Envelope, Event, FoundType};
+use crate::event::{self, Envelope, EventType, FoundType};
 
 /// The policy of a [`Router`] for records of an event type without a handler, or without a type.
 ///
@@ -136,7 +137,10 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     ///
     /// `handler` takes `Envelope<E>`, with [`State<S>`](State) before and [`Message`] behind it if
     /// it needs them. Closures must declare the types of their arguments.
-    pub fn on<E: Event + 'static, A>(mut self, handler: impl RouteHandler<S, Envelope<E>, A>) -> Self {
+    pub fn on<E, A>(mut self, handler: impl RouteHandler<S, Envelope<E>, A>) -> Self
+    where
+        E: EventType + DeserializeOwned,
+    {
         let handler = self.bind(handler);
         self.routes.insert(E::TYPE, handler);
         self

@@ -19,6 +19,7 @@ impl<H: Fn(Vec<A>) -> F, A, F> BatchHandler<(A,)> for H {}
 
 impl IntoOutcome for () {}
 impl IntoOutcome for Outcome {}
+impl IntoOutcome for super::Outputs {}
 impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {}
 
 impl<T: IntoOutcome> IntoOutcomes for T {}

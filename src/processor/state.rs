@@ -1,227 +1,50 @@
 //! State of a subscription that its task, its workers and health checks share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 
-use super::activity::{Activity, ProgressTracker};
-use super::{PartitionHealth, Stats, SubscriptionHealth};
+use super::activity::Activity;
+use super::concurrency::Concurrency;
+use super::dead_letter::RetryTopics;
+use super::partition_state::RecordCounts;
+pub(super) use super::partition_state::{PartitionState, StuckHandler};
+use super::pauses::{PauseReason, PauseRules, Scope};
+use super::{Stats, SubscriptionHealth};
 use crate::config::IsolationLevel;
-use crate::consumer::{ConsumerState, Outlook};
-use crate::failure::OngoingOutage;
+use crate::consumer::{ConsumerState, ConsumerStatus};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
 use crate::record::TopicPartition;
-
-const NONE: i64 = -1;
-
-/// The offset to commit, with the offsets completed above it as metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CommitPosition {
-    pub(super) offset: i64,
-    pub(super) leader_epoch: Option<i32>,
-    pub(super) metadata: String,
-}
-
-/// Number of records of a partition by state, as last published by its worker.
-#[derive(Debug, Default)]
-pub(super) struct RecordCounts {
-    /// Records in a handler.
-    pub(super) in_flight: AtomicUsize,
-    /// Records that failed and await a retry, or that their dead letter is written.
-    pub(super) parked: AtomicUsize,
-    /// Records that were fetched and not started.
-    pub(super) waiting: AtomicUsize,
-    /// Keys (or lanes of another ordering) that are blocked by a failed record.
-    pub(super) parked_keys: AtomicUsize,
-}
-
-/// A handler that runs.
-#[derive(Debug)]
-struct RunningHandler {
-    started_at: Instant,
-    key: Option<Bytes>,
-    /// Time of the last warning that it runs for long.
-    warned_at: Option<Instant>,
-}
-
-/// A handler that has run for too long.
-#[derive(Debug)]
-pub(super) struct StuckHandler {
-    pub(super) offset: i64,
-    pub(super) key: Option<Bytes>,
-    pub(super) running_for: Duration,
-    /// True if no warning was logged within the limit.
-    pub(super) should_warn: bool,
-}
-
-/// State of one partition while it is assigned.
-#[derive(Debug)]
-pub(super) struct PartitionState {
-    position: Lock<Option<CommitPosition>>,
-    /// True while it is in the list of [moved partitions](SubscriptionState::mark_moved).
-    is_marked_moved: AtomicBool,
-    committed: Lock<Option<CommitPosition>>,
-    progress: Lock<ProgressTracker>,
-    pub(super) counts: RecordCounts,
-    /// Offset of the record whose handler the worker polls itself, or [`NONE`].
-    inline_handler: AtomicI64,
-    /// The inline handler seen by the last check for stuck handlers.
-    inline_seen: Lock<Option<(i64, RunningHandler)>>,
-    running: Lock<BTreeMap<i64, RunningHandler>>,
-    /// Reasons why records don't make progress by themselves, by offset.
-    paused_reasons: Lock<BTreeMap<i64, String>>,
-}
-
-impl PartitionState {
-    pub(super) fn new() -> Self {
-        Self {
-            position: Lock::default(),
-            is_marked_moved: AtomicBool::new(false),
-            committed: Lock::default(),
-            progress: Lock::default(),
-            counts: RecordCounts::default(),
-            inline_handler: AtomicI64::new(NONE),
-            inline_seen: Lock::default(),
-            running: Lock::default(),
-            paused_reasons: Lock::default(),
-        }
-    }
-
-    pub(super) fn set_position(&self, position: CommitPosition) {
-        *self.position.lock() = Some(position);
-    }
-
-    /// Handles the end offset returned with a fetch.
-    pub(super) fn on_fetched_end(&self, end: i64) {
-        self.progress.lock().on_fetched_end(end, Instant::now());
-    }
-
-    /// Publishes the worker's position and pending records, and whether it completed one since the
-    /// last time.
-    pub(super) fn publish_progress(&self, position: Option<i64>, pending: usize, completed: bool) {
-        self.progress.lock().on_worker_report(position, pending, completed, Instant::now());
-    }
-
-    /// Sets the reason why a record makes no progress by itself; `None` when it does.
-    pub(super) fn set_paused(&self, offset: i64, why: Option<String>) {
-        let mut reasons = self.paused_reasons.lock();
-        match why {
-            Some(why) => drop(reasons.insert(offset, why)),
-            None => drop(reasons.remove(&offset)),
-        }
-    }
-
-    /// Notes the handler that the worker polls itself. The worker publishes nothing until that
-    /// returns.
-    pub(super) fn set_inline_handler(&self, offset: Option<i64>) {
-        self.inline_handler.store(offset.unwrap_or(NONE), Ordering::Relaxed);
-    }
-
-    pub(super) fn handler_started(&self, offset: i64, key: Option<Bytes>) {
-        self.running.lock().insert(offset, RunningHandler { started_at: Instant::now(), key, warned_at: None });
-    }
-
-    pub(super) fn handler_finished(&self, offset: i64) {
-        self.running.lock().remove(&offset);
-    }
-
-    /// Returns the handlers that have run for longer than `limit`.
-    pub(super) fn stuck_handlers(&self, limit: Duration, now: Instant) -> Vec<StuckHandler> {
-        let mut running = self.running.lock();
-        let mut seen = self.inline_seen.lock();
-        let inline = Some(self.inline_handler.load(Ordering::Relaxed)).filter(|o| *o != NONE);
-        if seen.as_ref().map(|(offset, _)| *offset) != inline {
-            *seen = inline.map(|offset| (offset, RunningHandler { started_at: now, key: None, warned_at: None }));
-        }
-        let mut stuck = Vec::new();
-        for (offset, handler) in running.iter_mut().chain(seen.as_mut().map(|(offset, h)| (&*offset, h))) {
-            let running_for = now.saturating_duration_since(handler.started_at);
-            if running_for >= limit {
-                let should_warn = handler.warned_at.is_none_or(|at| now.saturating_duration_since(at) >= limit);
-                if should_warn {
-                    handler.warned_at = Some(now);
-                }
-                stuck.push(StuckHandler { offset: *offset, key: handler.key.clone(), running_for, should_warn });
-            }
-        }
-        stuck
-    }
-
-    /// Removes the mark of a moved partition; returns whether there was one.
-    pub(super) fn clear_moved(&self) -> bool {
-        self.is_marked_moved.swap(false, Ordering::AcqRel)
-    }
-
-    /// Returns the position if it is not committed.
-    pub(super) fn uncommitted(&self) -> Option<CommitPosition> {
-        let position = self.position.lock().clone()?;
-        (self.committed.lock().as_ref() != Some(&position)).then_some(position)
-    }
-
-    pub(super) fn set_committed(&self, position: CommitPosition) {
-        *self.committed.lock() = Some(position);
-    }
-
-    /// Sets the position that was committed before the partition was assigned.
-    pub(super) fn start_at_committed(&self, position: CommitPosition) {
-        self.progress.lock().start_at(position.offset);
-        self.set_committed(position);
-    }
-
-    fn health(
-        &self,
-        tp: &TopicPartition,
-        outage: Option<&OngoingOutage>,
-        stall_timeout: Duration,
-        now: Instant,
-    ) -> PartitionHealth {
-        let progress = self.progress.lock();
-        let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
-        let reasons = self.paused_reasons.lock();
-        let paused = reasons.values().next().map(|first| match reasons.len() {
-            1 => first.clone(),
-            more => format!("{first} (and {} more)", more - 1),
-        });
-        // While the partition can't be read, it is unknown whether records are pending.
-        let unreachable = match outage.map(|outage| now.saturating_duration_since(outage.since)) {
-            None => Activity::Idle,
-            Some(long) if long < stall_timeout => Activity::Busy,
-            Some(_) => Activity::Stalled,
-        };
-        PartitionHealth {
-            topic: tp.topic.to_string(),
-            partition: tp.partition,
-            activity: progress.activity(stall_timeout, now).max(unreachable),
-            quiet_ms: progress.quiet_for(now).map(millis),
-            position: progress.position().unwrap_or(NONE),
-            committed: self.committed.lock().as_ref().map(|p| p.offset),
-            lag: progress.lag().filter(|_| outage.is_none()),
-            in_flight: count(&self.counts.in_flight),
-            parked_keys: count(&self.counts.parked_keys),
-            paused,
-            problem: outage.map(|outage| outage.describe(now)),
-        }
-    }
-}
 
 /// Shared state of a subscription.
 #[derive(Debug)]
 pub(crate) struct SubscriptionState {
     group: String,
-    topics: Vec<String>,
+    topics: Lock<BTreeSet<String>>,
+    /// Those among `topics` that are retry topics of others.
+    pub(super) retry_topics: RetryTopics,
     /// Maximum time without progress before pending records are stalled.
     stall_timeout: Duration,
     isolation_level: IsolationLevel,
-    /// Outages that its consumer waits for.
-    outlook: Outlook,
+    /// Has the outages that its consumer waits for.
+    status: Arc<ConsumerStatus>,
     /// Membership state, and since when.
     state: Lock<(ConsumerState, Instant)>,
     /// Member id and generation.
     member: Lock<(Option<String>, Option<i32>)>,
-    owned: Lock<BTreeMap<TopicPartition, Arc<PartitionState>>>,
+    owned: Lock<Owned>,
+    /// Notifies the task that a partition may be paused or resumed.
+    pauses_changed: Notify,
+    /// Notified of progress while there are waiters.
+    progress: Notify,
+    progress_waiters: AtomicUsize,
+    pub(super) concurrency: Arc<Concurrency>,
     /// Number of `owned` partitions.
     partition_count: AtomicUsize,
     /// Partitions whose position may have changed since the last commit, each once.
@@ -233,28 +56,48 @@ pub(crate) struct SubscriptionState {
     pub(super) rebalances: AtomicU64,
 }
 
+/// The assigned partitions, and what is paused of them and of later ones. One lock has both, so that
+/// a partition that is assigned while a topic is paused is not missed.
+#[derive(Debug, Default)]
+struct Owned {
+    partitions: BTreeMap<TopicPartition, Arc<PartitionState>>,
+    rules: PauseRules,
+}
+
 impl SubscriptionState {
-    /// Returns the group and the topics.
-    pub(super) fn names(&self) -> (&str, &[String]) {
-        (&self.group, &self.topics)
+    pub(super) fn topics(&self) -> BTreeSet<String> {
+        self.topics.lock().clone()
+    }
+
+    /// Sets the topics. Pauses of those that are removed end.
+    pub(super) fn set_topics(&self, topics: BTreeSet<String>) {
+        self.owned.lock().rules.retain_topics(&topics);
+        *self.topics.lock() = topics;
     }
 
     pub(super) fn new(
         group: &str,
         topics: &[&str],
+        retry_topics: RetryTopics,
         stall_timeout: Duration,
         isolation_level: IsolationLevel,
-        outlook: Outlook,
+        concurrency: usize,
+        status: Arc<ConsumerStatus>,
     ) -> Self {
         Self {
             group: group.to_owned(),
-            topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+            topics: Lock::new(topics.iter().map(|t| (*t).to_owned()).collect()),
+            retry_topics,
             stall_timeout,
             isolation_level,
-            outlook,
+            status,
             state: Lock::new((ConsumerState::Joining, Instant::now())),
             member: Lock::default(),
             owned: Lock::default(),
+            pauses_changed: Notify::new(),
+            progress: Notify::new(),
+            progress_waiters: AtomicUsize::new(0),
+            concurrency: Arc::new(Concurrency::new(concurrency)),
             partition_count: AtomicUsize::new(0),
             moved: Lock::default(),
             handled: AtomicU64::new(0),
@@ -265,6 +108,39 @@ impl SubscriptionState {
         }
     }
 
+    /// Starts to notify of progress until the guard is dropped.
+    pub(super) fn watch_progress(&self) -> ProgressWatch<'_> {
+        self.progress_waiters.fetch_add(1, Ordering::SeqCst);
+        ProgressWatch(self)
+    }
+
+    /// Wakes those who watch the progress, after a change of what [`progress`](Self::progress)
+    /// returns. Costs nothing while there are none.
+    pub(super) fn notify_progress(&self) {
+        if self.progress_waiters.load(Ordering::SeqCst) > 0 {
+            self.progress.notify_waiters();
+        }
+    }
+
+    /// Returns the assigned partitions, each with the offset up to which it is handled; none while it
+    /// is not a member. Those whose committed offset is yet to be fetched, or whose revocation is not
+    /// complete, have no offset.
+    pub(super) fn progress(&self) -> Option<Vec<(TopicPartition, Option<i64>)>> {
+        if self.state.lock().0 != ConsumerState::Member {
+            return None;
+        }
+        let mut assigned: BTreeMap<_, _> = self.status.assignment().into_iter().map(|tp| (tp, None)).collect();
+        let owned = self.owned.lock();
+        assigned.extend(owned.partitions.iter().map(|(tp, state)| (tp.clone(), state.completed_up_to())));
+        // What waits in retry topics has been handled once, and may wait for hours.
+        assigned.retain(|tp, _| self.retry_topics.parse(&tp.topic).is_none());
+        Some(assigned.into_iter().collect())
+    }
+
+    pub(super) fn isolation_level(&self) -> IsolationLevel {
+        self.isolation_level
+    }
+
     pub(super) fn group(&self) -> &str {
         &self.group
     }
@@ -273,6 +149,8 @@ impl SubscriptionState {
         let mut now = self.state.lock();
         if now.0 != state {
             *now = (state, Instant::now());
+            drop(now);
+            self.notify_progress();
         }
     }
 
@@ -282,14 +160,83 @@ impl SubscriptionState {
 
     pub(super) fn add_partition(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
         let mut owned = self.owned.lock();
-        owned.insert(tp, partition);
-        self.partition_count.store(owned.len(), Ordering::Relaxed);
+        partition.set_paused_by(PauseReason::Control, owned.rules.is_paused(&tp));
+        owned.partitions.insert(tp, partition);
+        self.partition_count.store(owned.partitions.len(), Ordering::Relaxed);
+        drop(owned);
+        self.notify_progress();
     }
 
     pub(super) fn remove_partition(&self, tp: &TopicPartition) {
         let mut owned = self.owned.lock();
-        owned.remove(tp);
-        self.partition_count.store(owned.len(), Ordering::Relaxed);
+        owned.partitions.remove(tp);
+        self.partition_count.store(owned.partitions.len(), Ordering::Relaxed);
+        drop(owned);
+        self.notify_progress();
+    }
+
+    /// Pauses or resumes a partition for [`PauseReason::Delay`].
+    pub(super) fn set_delayed(&self, partition: &PartitionState, is_delayed: bool) {
+        if is_delayed != partition.paused_by().contains(PauseReason::Delay) {
+            partition.set_paused_by(PauseReason::Delay, is_delayed);
+            self.pauses_changed.notify_one();
+        }
+    }
+
+    /// Pauses or resumes a scope for [`PauseReason::Control`].
+    pub(super) fn set_scope_paused(&self, scope: &Scope, paused: bool) -> Result<()> {
+        let owned = &mut *self.owned.lock();
+        let group = &self.group;
+        match scope {
+            Scope::Partition(tp) if paused && !owned.partitions.contains_key(tp) => {
+                let what = format!(
+                    "{tp} can't be paused: it is not, or no longer, assigned to this member of group {group:?}"
+                );
+                return Err(Error::new(ErrorKind::GroupMembership, what));
+            }
+            Scope::Topic(topic) if !self.topics.lock().contains(topic) => {
+                let what =
+                    format!("topic {topic:?} can't be paused or resumed: group {group:?} is not subscribed to it here");
+                return Err(Error::new(ErrorKind::Config, what));
+            }
+            _ => {}
+        }
+        owned.rules.set(scope, paused);
+        if let Scope::Topic(topic) = scope {
+            let retries = self.retry_topics.names(topic).into_iter();
+            retries.for_each(|retry| owned.rules.set(&Scope::Topic(retry), paused));
+        }
+        for (tp, partition) in &owned.partitions {
+            let is_paused = owned.rules.is_paused(tp);
+            if is_paused != partition.paused_by().contains(PauseReason::Control) {
+                partition.set_paused_by(PauseReason::Control, is_paused);
+            }
+        }
+        self.pauses_changed.notify_one();
+        Ok(())
+    }
+
+    /// Returns the scopes that are paused for [`PauseReason::Control`].
+    pub(super) fn paused_scopes(&self) -> Vec<Scope> {
+        self.owned.lock().rules.paused()
+    }
+
+    /// Adds or removes a reason for which an assigned partition is paused. It is fetched when none is
+    /// left; its worker starts no records while [`PauseReason::Control`] is one of them.
+    #[allow(dead_code, reason = "for the breaker")]
+    pub(super) fn set_paused(&self, partition: &PartitionState, reason: PauseReason, paused: bool) {
+        partition.set_paused_by(reason, paused);
+        self.pauses_changed.notify_one();
+    }
+
+    /// Handles the end of a rebalance: pauses of single partitions end when they have moved.
+    pub(super) fn on_rebalanced(&self, assignment: &[TopicPartition]) {
+        self.owned.lock().rules.retain_assigned(|tp| assignment.contains(tp));
+    }
+
+    /// Resolves when a partition may have been paused or resumed. For one waiter.
+    pub(super) async fn pauses_changed(&self) {
+        self.pauses_changed.notified().await;
     }
 
     pub(super) fn partition_count(&self) -> usize {
@@ -306,7 +253,7 @@ impl SubscriptionState {
         //    the partition is not listed.
         // 3. the commit clears the mark and reads position 6.
         // A position set after step 3 finds no mark, and is listed again.
-        if !partition.is_marked_moved.swap(true, Ordering::AcqRel) {
+        if partition.set_moved() {
             self.moved.lock().push(tp.clone());
         }
     }
@@ -321,11 +268,11 @@ impl SubscriptionState {
         let now = Instant::now();
         let (state, since) = *self.state.lock();
         let in_state = now.saturating_duration_since(since);
-        let outages: BTreeMap<_, _> = self.outlook.of_partitions().into_iter().collect();
+        let outages: BTreeMap<_, _> = self.status.partition_outages().into_iter().collect();
         let owned = self.owned.lock();
         let health =
             |(tp, p): (&TopicPartition, &Arc<PartitionState>)| p.health(tp, outages.get(tp), self.stall_timeout, now);
-        let partitions: Vec<_> = owned.iter().map(health).collect();
+        let partitions: Vec<_> = owned.partitions.iter().map(health).collect();
         drop(owned);
         let (member_id, generation) =
             if state == ConsumerState::Member { self.member.lock().clone() } else { (None, None) };
@@ -336,27 +283,28 @@ impl SubscriptionState {
         };
         SubscriptionHealth {
             group: self.group.clone(),
-            topics: self.topics.clone(),
+            topics: self.topics().into_iter().collect(),
             state,
-            state_ms: millis(in_state),
+            state_age: in_state,
             member_id,
             generation,
-            problem: self.outlook.of_group().map(|outage| outage.describe(now)),
+            problem: self.status.outage().map(|outage| outage.describe(now)),
             activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default().max(membership),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
+            concurrency: Some(self.concurrency.limit()),
             partitions,
         }
     }
 
     /// Returns the isolation level and the assigned partitions.
     pub(crate) fn assigned(&self) -> (IsolationLevel, Vec<TopicPartition>) {
-        (self.isolation_level, self.owned.lock().keys().cloned().collect())
+        (self.isolation_level, self.owned.lock().partitions.keys().cloned().collect())
     }
 
     /// Sets the end offset that the leader of a partition has returned.
     pub(crate) fn set_end_offset(&self, tp: &TopicPartition, end: i64) {
-        if let Some(partition) = self.owned.lock().get(tp) {
-            partition.progress.lock().on_end_offset(end, Instant::now());
+        if let Some(partition) = self.owned.lock().partitions.get(tp) {
+            partition.on_end_offset(end);
         }
     }
 
@@ -368,7 +316,7 @@ impl SubscriptionState {
     pub(super) fn stats(&self) -> Stats {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let sum = |count: fn(&RecordCounts) -> &AtomicUsize| {
-            self.owned.lock().values().map(|p| count(&p.counts).load(Ordering::Relaxed)).sum()
+            self.owned.lock().partitions.values().map(|p| count(&p.counts).load(Ordering::Relaxed)).sum()
         };
         Stats {
             handled: get(&self.handled),
@@ -382,21 +330,35 @@ impl SubscriptionState {
     }
 }
 
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+/// Ends the notifications of [`SubscriptionState::watch_progress`] when it is dropped.
+pub(super) struct ProgressWatch<'a>(&'a SubscriptionState);
+
+impl ProgressWatch<'_> {
+    /// Resolves after the next change.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.0.progress.notified()
+    }
+}
+
+impl Drop for ProgressWatch<'_> {
+    fn drop(&mut self) {
+        self.0.progress_waiters.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::processor::positions::CommitPosition;
 
     #[test]
     fn a_moved_partition_is_listed_once_per_commit() {
-        let shared =
-            SubscriptionState::new("g", &["t"], Duration::from_secs(60), IsolationLevel::default(), Outlook::clear());
+        let (none, timeout, isolation_level) =
+            (RetryTopics::default(), Duration::from_secs(60), IsolationLevel::default());
+        let shared = SubscriptionState::new("g", &["t"], none, timeout, isolation_level, 1, Arc::default());
         let (tp, state) = (TopicPartition::new("t", 0), PartitionState::new());
         let to = |offset| {
-            state.set_position(CommitPosition { offset, leader_epoch: None, metadata: String::new() });
+            state.set_position(CommitPosition { offset, leader_epoch: None, metadata: String::new(), seek: 0 });
             shared.mark_moved(&tp, &state);
         };
         (1..=3).for_each(to);
@@ -407,28 +369,5 @@ mod tests {
         assert_eq!(shared.take_moved(), []);
         to(5);
         assert_eq!(shared.take_moved(), [tp]);
-    }
-
-    #[test]
-    fn stuck_handlers_are_warned_of_once_per_limit() {
-        let (state, limit) = (PartitionState::new(), Duration::from_secs(60));
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let warned = |seconds| {
-            let stuck = state.stuck_handlers(limit, at(seconds)).into_iter().filter(|h| h.should_warn);
-            stuck.map(|h| h.offset).collect::<Vec<_>>()
-        };
-        state.handler_started(7, Some(Bytes::from_static(b"k")));
-        state.set_inline_handler(Some(9));
-        assert_eq!(warned(15), [0; 0]);
-        assert_eq!(warned(61), [7], "the other was first seen after 15 s");
-        assert_eq!(warned(76), [9]);
-        assert_eq!(warned(100), [0; 0]);
-        state.set_inline_handler(Some(10));
-        state.handler_finished(7);
-        assert_eq!(warned(200), [0; 0]);
-        assert_eq!(warned(260), [10]);
-        state.set_inline_handler(None);
-        assert_eq!(warned(999), [0; 0]);
     }
 }

@@ -1,13 +1,10 @@
 //! The handle of a running subscription.
 
-use std::sync::Arc;
-
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::control::SubscriptionControl;
 use super::drain::Unfinished;
 use super::health::SubscriptionHealth;
-use super::state::SubscriptionState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::signal::ShutdownSignals;
 use crate::text;
@@ -52,26 +49,29 @@ pub struct Stats {
 #[must_use = "dropping a subscription shuts it down: keep it, and end it with `run_until_signal` or `shutdown`"]
 #[derive(Debug)]
 pub struct Subscription {
-    pub(super) shared: Arc<SubscriptionState>,
+    pub(super) control: SubscriptionControl,
     /// Cancelled to shut down.
     pub(super) stop: CancellationToken,
     /// Cancelled to cancel handlers in flight during the shutdown.
     pub(super) cancel_handlers: CancellationToken,
     /// Cancelled to end like a crash.
     pub(super) abort: CancellationToken,
-    /// The outcome, once it has ended.
-    pub(super) ended: watch::Receiver<Option<Result<Unfinished>>>,
 }
 
 impl Subscription {
     /// Returns its membership and its progress in each partition.
     pub fn health(&self) -> SubscriptionHealth {
-        self.shared.health()
+        self.control.shared.health()
     }
 
     /// Returns its statistics.
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.control.shared.stats()
+    }
+
+    /// Returns a handle to control it while it runs. Cheap, for any task.
+    pub fn control(&self) -> SubscriptionControl {
+        self.control.clone()
     }
 
     /// Stops fetching, finishes the records in flight within
@@ -188,7 +188,7 @@ impl Subscription {
     }
 
     async fn outcome(&self) -> Result<Unfinished> {
-        let mut ended = self.ended.clone();
+        let mut ended = self.control.ended.clone();
         let died = || Error::new(ErrorKind::Closed, "the subscription's task ended unexpectedly");
         let outcome = ended.wait_for(Option::is_some).await.map_err(|_| died())?;
         outcome.clone().unwrap_or_else(|| Err(died()))
@@ -197,12 +197,12 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let is_ending = self.stop.is_cancelled() || self.abort.is_cancelled() || self.ended.borrow().is_some();
+        let is_ending = self.stop.is_cancelled() || self.abort.is_cancelled() || self.control.ended.borrow().is_some();
         if !is_ending {
-            let (group, topics) = self.shared.names();
+            let shared = &self.control.shared;
             tracing::warn!(
-                group,
-                topics = %text::list(topics),
+                group = shared.group(),
+                topics = %text::list(shared.topics()),
                 "a subscription was dropped and shuts down: keep it, and end it with run_until_signal or shutdown"
             );
         }

@@ -10,39 +10,46 @@ mod metrics;
 mod outcome;
 mod permits;
 mod queue_pool;
+mod seek;
 
+pub(super) use outcome::Reporting;
 pub(super) use queue_pool::QueuePool;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{self, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::future::{OptionFuture, poll_fn};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::futures::Notified;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::RebalanceListener;
 use super::attempt::Tracing;
 use super::batch::{BatchHandlerFn, Batching};
-use super::dead_letter::DeadLetterWriter;
+use super::dead_letter::{DeadLetterWriter, DeadLetters, DelayedRecord, Hook, RetryPartition};
 use super::handler::{BoxError, HandlerFn, Outcome};
 use super::lanes::{Lane, Lanes};
+use super::pauses::PauseReason;
+use super::pipeline::{PartitionCollector, Transactions};
+use super::positions::CommitPosition;
 use super::source::RecordSource;
-use super::state::{CommitPosition, PartitionState, SubscriptionState};
+use super::state::{PartitionState, SubscriptionState};
 use crate::cluster::Backoff;
 use crate::config::{HandlerOrdering, ProcessorConfig};
 use crate::consumer::{Message, Records};
 use crate::error::Error;
 use crate::metrics::Reporter;
 use crate::record::TopicPartition;
+use crate::timestamp::Timestamp;
 use attempts::{FIRST_SLOW_MEMORY_RECORDS, HandlerUsage};
 use metrics::{Backlog, WorkerMetrics};
 use permits::Permits;
 use queue_pool::QueueShare;
+use tokio::time::Instant;
 
 /// Maximum number of records handled before the worker yields.
 const MAX_RECORDS_PER_TURN: usize = 256;
@@ -65,18 +72,35 @@ impl HandlerMode {
     }
 }
 
+/// Destination of dead letters, outputs and handled offsets.
+pub(super) enum Sink {
+    /// Dead letters are written at once, offsets are committed by the subscription's task.
+    DeadLetters(Box<DeadLetterWriter>),
+    /// All go into transactions.
+    Transactions(Arc<Transactions>),
+}
+
+impl Sink {
+    pub(super) fn letters(&self) -> &DeadLetters {
+        match self {
+            Self::DeadLetters(writer) => writer.letters(),
+            Self::Transactions(transactions) => transactions.dead_letters(),
+        }
+    }
+}
+
 /// Context that all workers of a subscription share.
 pub(super) struct WorkerContext {
     pub(super) mode: HandlerMode,
-    pub(super) dead_letters: DeadLetterWriter,
+    pub(super) sink: Sink,
     pub(super) config: ProcessorConfig,
     /// Maximum time of a handler before a warning; without any finished attempt for as long, the
     /// member leaves its group.
     pub(super) stuck_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
-    /// One permit for each record or batch in flight; waiting partitions get them in turn.
-    pub(super) permits: Arc<Semaphore>,
+    /// Runs after a dead letter is written.
+    pub(super) on_dead_letter: Option<Hook>,
     /// Memory for records that are blocked by others or await a retry.
     pub(super) pool: Arc<QueuePool>,
     pub(super) metrics: Reporter,
@@ -88,17 +112,49 @@ pub(super) struct WorkerContext {
 /// A record that is not completed, with the history of its attempts.
 #[derive(Debug)]
 pub(super) struct PendingRecord {
+    /// The record as it was fetched, also from a retry topic.
     message: Message,
     history: Option<Box<AttemptHistory>>,
 }
 
 #[derive(Debug)]
 struct AttemptHistory {
-    first_failure: DateTime<Utc>,
+    first_failure: Timestamp,
     backoff: Backoff,
+    /// Set for a record of a retry topic.
+    delayed: Option<DelayedRecord>,
+}
+
+impl PendingRecord {
+    fn delayed(&self) -> Option<&DelayedRecord> {
+        self.history.as_ref()?.delayed.as_ref()
+    }
+
+    /// Returns the record for its handler: one of a retry topic is as in its origin topic.
+    fn for_handler(&self) -> Message {
+        let mut message = self.message.clone();
+        if let Some(delayed) = self.delayed() {
+            delayed.restore(&mut message);
+        }
+        message
+    }
+
+    /// Returns the record for its handler.
+    fn into_handler_message(self) -> Message {
+        match self.delayed() {
+            Some(_) => self.for_handler(),
+            None => self.message,
+        }
+    }
+
+    /// Returns the number of this attempt since the record was fetched.
+    fn attempt(&self) -> u32 {
+        self.message.attempt.saturating_sub(self.delayed().map_or(0, DelayedRecord::attempts))
+    }
 }
 
 /// Output of a worker's task.
+#[allow(clippy::large_enum_variant, reason = "most are records, which a box would cost an allocation")]
 enum TaskOutput {
     Record(Lane, PendingRecord, Result<Outcome, BoxError>, HandlerUsage),
     Batch(Vec<(Lane, PendingRecord)>, Result<Vec<Outcome>, BoxError>, HandlerUsage),
@@ -117,6 +173,12 @@ enum Blocked {
     OnHandlers,
     /// Too many records are queued.
     OnQueue,
+    /// Too many records with their outputs await a transaction.
+    OnTransactions,
+    /// The partition was moved by a seek: handlers of earlier positions must end.
+    OnSeek,
+    /// The partition is paused: handlers in flight finish.
+    OnPause,
     /// No record may be started: it waits for fetched records, handlers or retries.
     OnEvents,
 }
@@ -124,7 +186,11 @@ enum Blocked {
 pub(super) struct Worker {
     context: Arc<WorkerContext>,
     state: Arc<PartitionState>,
+    /// In a pipeline, has what is handled until a transaction is committed with it.
+    collector: Option<Arc<PartitionCollector>>,
     source: RecordSource,
+    /// Set for a partition of a retry topic.
+    retry: Option<RetryPartition>,
     lanes: Lanes<PendingRecord>,
     tasks: JoinSet<TaskOutput>,
     /// Cancelled to drain the partition: handlers in flight finish, no other record is started.
@@ -155,24 +221,31 @@ pub(super) struct Worker {
     batch_started_at: Option<Instant>,
     /// The position last published, and the time its metadata was.
     published: Option<(i64, Instant)>,
+    /// Deadline for the handlers of positions before a seek.
+    seek_deadline: Option<Instant>,
     metrics: WorkerMetrics,
+    /// True if the notification of [`PartitionState::changed`] was received.
+    was_notified: bool,
 }
 
 impl Worker {
     pub(super) fn new(
         context: Arc<WorkerContext>,
-        (partition, state): (TopicPartition, Arc<PartitionState>),
+        (partition, state, collector): (TopicPartition, Arc<PartitionState>, Option<Arc<PartitionCollector>>),
         lanes: Lanes<PendingRecord>,
-        records: mpsc::UnboundedReceiver<Records>,
+        records: mpsc::UnboundedReceiver<(u64, Records)>,
         (stop, cancel): (CancellationToken, CancellationToken),
     ) -> Self {
+        let retry = context.shared.retry_topics.partition(&partition.topic);
         Self {
-            permits: Permits::new(Arc::clone(&context.permits)),
+            permits: Permits::new(Arc::clone(&context.shared.concurrency)),
             queue_share: QueueShare::new(Arc::clone(&context.pool)),
             metrics: WorkerMetrics::new(&context.metrics, partition),
             context,
             state,
-            source: RecordSource::new(records),
+            source: RecordSource::new(records, collector.clone(), retry),
+            retry,
+            collector,
             lanes,
             tasks: JoinSet::new(),
             stop: Arc::new(stop),
@@ -189,6 +262,8 @@ impl Worker {
             assume_pending: 0,
             batch_started_at: None,
             published: None,
+            seek_deadline: None,
+            was_notified: false,
         }
     }
 
@@ -197,17 +272,25 @@ impl Worker {
         // Registered once instead of with each wait.
         let (stop, cancel) = (Arc::clone(&self.stop), self.cancel.clone());
         let (mut stopped, mut cancel) = (pin!(stop.cancelled()), pin!(cancel.cancelled()));
+        let state = Arc::clone(&self.state);
+        let mut changed = pin!(state.changed());
         loop {
             let blocked = poll_fn(|cx| Poll::Ready(self.run_turn(cx))).await;
             self.publish(false);
             if self.tasks.is_empty() && self.stop.is_cancelled() {
                 break;
             }
+            if blocked == Blocked::OnSeek && self.end_seek().await {
+                continue;
+            }
             if blocked == Blocked::Not {
                 self.permits.waiting = None;
                 tokio::task::yield_now().await;
-            } else if !self.wait(blocked, stopped.as_mut(), cancel.as_mut()).await {
+            } else if !self.wait(blocked, stopped.as_mut(), cancel.as_mut(), changed.as_mut()).await {
                 break;
+            }
+            if std::mem::take(&mut self.was_notified) {
+                changed.set(state.changed());
             }
             while let Some(joined) = self.tasks.try_join_next() {
                 self.on_task_done(joined);
@@ -226,6 +309,7 @@ impl Worker {
         blocked: Blocked,
         stopped: Pin<&mut WaitForCancellationFuture<'_>>,
         cancel: Pin<&mut WaitForCancellationFuture<'_>>,
+        changed: Pin<&mut Notified<'_>>,
     ) -> bool {
         let stopping = self.stop.is_cancelled();
         if blocked == Blocked::OnPermit && !stopping {
@@ -237,10 +321,13 @@ impl Worker {
         if for_queue && !self.queue_share.start_waiting(self.context.shared.partition_count()) {
             return true;
         }
+        let for_room = blocked == Blocked::OnTransactions && !stopping;
+        let collector = self.collector.clone().filter(|_| for_room);
+        let room = OptionFuture::from(collector.as_ref().map(|collector| collector.has_room()));
         let wake = self.wake_at(blocked).filter(|_| !stopping);
         let sleep = async {
             match wake {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+                Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -249,9 +336,11 @@ impl Worker {
             () = cancel => return false,
             Some(joined) = self.tasks.join_next() => self.on_task_done(joined),
             () = stopped, if !stopping => {}
+            () = changed => self.was_notified = true,
             Some(permit) = OptionFuture::from(self.permits.waiting.as_mut()) => self.permits.on_acquired(permit),
             () = self.source.wait_ready(), if !stopping && self.source.is_empty() => {}
             () = self.queue_share.capacity_freed(), if for_queue => {}
+            _ = room, if for_room => {}
             () = sleep => {}
         }
         self.queue_share.stop_waiting();
@@ -259,6 +348,11 @@ impl Worker {
     }
 
     fn wake_at(&self, blocked: Blocked) -> Option<Instant> {
+        match blocked {
+            Blocked::OnSeek => return self.seek_deadline,
+            Blocked::OnPause => return None,
+            _ => {}
+        }
         let batch = match &self.context.mode {
             // A batch that is blocked on a permit is due already.
             HandlerMode::Batches(batching, _) if blocked == Blocked::OnEvents => {
@@ -266,7 +360,7 @@ impl Worker {
             }
             _ => None,
         };
-        self.lanes.next_due().into_iter().chain(batch).min()
+        self.lanes.next_due().into_iter().chain(batch).chain(self.source.held_until()).min()
     }
 
     /// Handles records until it has to wait or yield. Holds no unused permit afterwards.
@@ -277,6 +371,10 @@ impl Worker {
         for _ in 0..MAX_RECORDS_PER_TURN {
             if self.stop.is_cancelled() {
                 blocked = Blocked::OnEvents;
+            } else if self.is_moved() {
+                blocked = Blocked::OnSeek;
+            } else if self.state.paused_by().contains(PauseReason::Control) {
+                blocked = Blocked::OnPause;
             }
             if blocked != Blocked::Not || self.turn_elapsed >= MAX_TURN_TIME {
                 break;
@@ -311,6 +409,11 @@ impl Worker {
         self.queue_share.has_capacity(self.context.shared.partition_count())
     }
 
+    /// Returns whether no other record may be read before a transaction is committed.
+    pub(super) fn is_collector_full(&self) -> bool {
+        self.collector.as_ref().is_some_and(|collector| collector.is_full())
+    }
+
     /// Handles one queued record and one new record, so that neither kind starves the other.
     fn process_next(&mut self, cx: &mut task::Context<'_>, call: &Arc<HandlerFn>) -> Blocked {
         let mut blocked = Blocked::OnEvents;
@@ -322,6 +425,10 @@ impl Worker {
                 self.start_attempt(cx, call, lane, queued.record, true);
             }
             blocked = Blocked::Not;
+        }
+        // What is queued goes on: until it ends, it may keep others out of the commit's metadata.
+        if self.is_collector_full() {
+            return if blocked == Blocked::Not { blocked } else { Blocked::OnTransactions };
         }
         let Some(message) = self.source.next(&mut self.lanes, &self.state) else { return blocked };
         let lane = self.lanes.lane(message.key.as_deref(), message.offset);
@@ -350,14 +457,29 @@ impl Worker {
             self.source.put_back(message);
             return blocked;
         }
-        self.start_attempt(cx, call, lane, PendingRecord { message, history: None }, false);
+        let pending = self.pending(message);
+        self.start_attempt(cx, call, lane, pending, false);
         Blocked::Not
     }
 
     fn enqueue(&mut self, lane: Lane, mut message: Message) {
         message.detach();
         let (offset, bytes) = (message.offset, message.size());
-        self.lanes.enqueue(lane, offset, bytes, PendingRecord { message, history: None });
+        let pending = self.pending(message);
+        self.lanes.enqueue(lane, offset, bytes, pending);
+    }
+
+    /// Returns a fetched record before its first attempt here.
+    fn pending(&self, mut message: Message) -> PendingRecord {
+        let delayed = self.retry.and_then(|_| DelayedRecord::parse(&message.headers));
+        let history = delayed.map(|delayed| {
+            message.attempt = delayed.attempts().saturating_add(1);
+            let config = &self.context.config;
+            let backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+            let first_failure = delayed.first_failure().unwrap_or_else(Timestamp::now);
+            Box::new(AttemptHistory { first_failure, backoff, delayed: Some(delayed) })
+        });
+        PendingRecord { message, history }
     }
 
     /// Publishes counts and position. Encodes the offsets completed out of order only twice per
@@ -381,9 +503,12 @@ impl Worker {
         set(&counts.parked_keys, now.parked_keys);
         set(&counts.waiting, now.waiting);
         let completed = std::mem::take(&mut self.dead_lettered) || handled > 0;
-        self.state.publish_progress(now.position, now.in_flight + now.waiting + now.parked, completed);
+        self.context.shared.set_delayed(&self.state, self.source.held_until().is_some());
+        let position = now.position.filter(|_| !self.is_moved());
+        self.state.publish_progress(position, now.in_flight + now.waiting + now.parked, completed);
+        self.context.shared.notify_progress();
         self.metrics.publish(self.context.shared.group(), now);
-        let Some(offset) = now.position else { return };
+        let Some(offset) = now.position.filter(|_| self.collector.is_none()) else { return };
         let now = Instant::now();
         let is_recent = |at: Instant| now.saturating_duration_since(at) < self.context.config.commit_interval / 2;
         let with_metadata = is_last || self.lanes.is_idle() || !self.published.is_some_and(|(_, at)| is_recent(at));
@@ -394,7 +519,8 @@ impl Worker {
         let at = if with_metadata { now } else { self.published.map_or(now, |(_, at)| at) };
         self.published = Some((offset, at));
         let leader_epoch = self.lanes.leader_epoch();
-        self.state.set_position(CommitPosition { offset, leader_epoch, metadata: metadata.unwrap_or_default() });
+        let (metadata, seek) = (metadata.unwrap_or_default(), self.source.seek());
+        self.state.set_position(CommitPosition { offset, leader_epoch, metadata, seek });
         self.context.shared.mark_moved(self.metrics.partition(), &self.state);
     }
 }

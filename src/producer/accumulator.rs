@@ -8,7 +8,8 @@
 //!
 //! Inputs: [`append`](Accumulator::append) for a record,
 //! [`update_topic`](Accumulator::update_topic) for metadata,
-//! [`set_producer_id`](Accumulator::set_producer_id), [`complete`](Accumulator::complete) for the
+//! [`set_producer_id`](Accumulator::set_producer_id),
+//! [`begin_transaction`](Accumulator::begin_transaction) and what follows, [`complete`](Accumulator::complete) for the
 //! outcome of each batch that was drained, and [`expire`](Accumulator::expire) at the time that its
 //! last call returned.
 //!
@@ -18,6 +19,7 @@
 mod expiry;
 mod ready;
 mod topic;
+mod transaction;
 
 #[cfg(test)]
 mod model;
@@ -27,6 +29,8 @@ mod partitioning_tests;
 mod sequence_tests;
 #[cfg(test)]
 pub(super) mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,9 +40,11 @@ use tokio::time::Instant;
 
 use self::ready::ReadyQueues;
 use self::topic::Topic;
+use self::transaction::OpenTransaction;
+pub(crate) use self::transaction::SendFailure;
 use super::batch::{Batch, BatchState, FinishedBatch, Payload, SendOutcome};
 use super::delivery::Completion;
-use super::partition::{ProducerIdAndEpoch, SendContext};
+use super::partition::{PartitionQueue, ProducerIdAndEpoch, SendContext};
 use super::partitioner::{PartitionChoice, partition_of_hash};
 use crate::config::{Compression, ProducerConfig};
 use crate::error::{Error, ErrorKind};
@@ -49,13 +55,18 @@ pub(crate) const NO_LEADER: i32 = -1;
 /// Smallest size to which the batches of a topic shrink when its broker rejects them as too large.
 const MIN_BATCH_BYTES: usize = 1 << 10;
 /// Smallest buffer that is pooled for further batches.
-const MIN_POOLED_BYTES: usize = 64 << 10;
+const MIN_POOLED_BYTES: usize = 8 << 10;
+/// Smallest batch that may take a pooled buffer of any size: it often grows beyond the last one of
+/// its partition, by which its size is estimated.
+const MIN_GROWING_BYTES: usize = 64 << 10;
 
 /// Settings of the accumulator, from its producer's.
 #[derive(Debug, Clone)]
 pub(crate) struct AccumulatorConfig {
     pub(crate) linger: Duration,
     pub(crate) idempotence: bool,
+    /// True if the producer has a transactional id.
+    pub(crate) transactional: bool,
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
     /// Maximum bytes of pooled buffers: as many as batches may take. A buffer that went back to the
@@ -73,6 +84,7 @@ impl AccumulatorConfig {
         Self {
             linger: config.linger,
             idempotence: config.idempotence,
+            transactional: false,
             batch_size: config.batch_size.min(config.max_request_size),
             max_request_size: config.max_request_size,
             // A producer with a limit of its own for records sends few large ones: their buffers
@@ -128,6 +140,8 @@ pub(crate) enum AppendError {
     UnknownTopic,
     /// The topic has only `count` partitions.
     NoSuchPartition { partition: i32, count: usize },
+    /// The open transaction can only be aborted.
+    TransactionFailed,
 }
 
 /// A batch to be sent now; its outcome must be passed to [`Accumulator::complete`].
@@ -155,6 +169,7 @@ pub(crate) struct Accumulator {
     /// Index of the topic of the last record: most often that of the next one, too.
     last_used: usize,
     ready: ReadyQueues,
+    transaction: OpenTransaction,
     /// Bytes of all records appended so far.
     appended_bytes: u64,
     random: fastrand::Rng,
@@ -178,6 +193,7 @@ impl Accumulator {
             free_slots: Vec::new(),
             last_used: 0,
             ready: ReadyQueues::default(),
+            transaction: OpenTransaction::default(),
             appended_bytes: 0,
             random,
             producer_id: None,
@@ -192,7 +208,12 @@ impl Accumulator {
     }
 
     fn context(&self) -> SendContext {
-        SendContext { linger: self.config.linger, idempotent: self.config.idempotence, producer_id: self.producer_id }
+        SendContext {
+            linger: self.config.linger,
+            transactional: self.config.transactional,
+            idempotent: self.config.idempotence,
+            producer_id: self.producer_id,
+        }
     }
 
     /// Returns whether a producer id must be requested.
@@ -204,6 +225,9 @@ impl Accumulator {
     pub(crate) fn set_producer_id(&mut self, producer_id: ProducerIdAndEpoch) {
         self.producer_id = Some(producer_id);
         self.producer_id_error = None;
+        if self.config.transactional {
+            self.topics.iter_mut().flat_map(|t| &mut t.partitions).for_each(PartitionQueue::restart_sequences);
+        }
         let context = self.context();
         for (t, topic) in self.topics.iter_mut().enumerate() {
             for (p, partition) in topic.partitions.iter_mut().enumerate() {
@@ -244,6 +268,9 @@ impl Accumulator {
         now: impl Fn() -> Instant,
         record: &NewRecord<'_>,
     ) -> Result<(Arc<Completion>, u32), AppendError> {
+        if self.transaction.has_failed() {
+            return Err(AppendError::TransactionFailed);
+        }
         let topic_index = self.topic_index(record.topic).ok_or(AppendError::UnknownTopic)?;
         let topic = &mut self.topics[topic_index];
         if topic.missing_since.is_some() || topic.partition_count == 0 {
@@ -264,6 +291,7 @@ impl Accumulator {
         let (limit, ready) = (topic.batch_size, &mut self.ready);
         let context = SendContext {
             linger: self.config.linger,
+            transactional: self.config.transactional,
             idempotent: self.config.idempotence,
             producer_id: self.producer_id,
         };
@@ -285,8 +313,12 @@ impl Accumulator {
         if !partition.queue.back().is_some_and(|b| matches!(b.state, BatchState::Open(_))) {
             let size = partition.last_batch_bytes.max(record.size + BATCH_HEADER_BYTES);
             let size = if size > limit / 2 { size.max(limit) } else { size }; // large ones are of one size, and none grows
-            let pooled =
-                if size >= MIN_POOLED_BYTES { self.pooled_buffers.pop().unwrap_or_default() } else { Vec::new() };
+            // A small one takes none of many times its size, which a large one would then allocate.
+            let fits = |buffer: &Vec<u8>| {
+                size >= MIN_GROWING_BYTES || (size >= MIN_POOLED_BYTES && buffer.capacity() / 4 <= size)
+            };
+            let pooled = if self.pooled_buffers.last().is_some_and(fits) { self.pooled_buffers.pop() } else { None };
+            let pooled = pooled.unwrap_or_default();
             self.pooled_bytes -= pooled.capacity();
             let builder = BatchBuilder::reuse(pooled, size);
             let number = partition.next_batch_number();
@@ -299,7 +331,11 @@ impl Accumulator {
                 now + self.config.linger,
                 now + self.config.delivery_timeout,
             ));
-            ready.update(PartitionId { topic: topic_index, partition: chosen }, partition, context);
+            let id = PartitionId { topic: topic_index, partition: chosen };
+            if self.config.transactional {
+                self.transaction.on_use(id, partition);
+            }
+            ready.update(id, partition, context);
         }
         let Some(batch) = partition.queue.back_mut() else { return Err(AppendError::UnknownTopic) };
         let index = batch.records;
@@ -336,9 +372,11 @@ impl Accumulator {
             let size = partition.queue.iter().find(|b| b.number == number).map_or(usize::MAX, |b| b.buffered_bytes / 2);
             topic.batch_size = topic.batch_size.min(size.max(MIN_BATCH_BYTES));
         }
+        let before = finished.len();
         partition.complete(now, number, outcome, finished);
         let rejected_id = partition.resolve_gap(finished);
         self.ready.update(at, partition, context);
+        self.on_transaction_results([at], finished, before);
         self.discard_producer_id(rejected_id);
     }
 

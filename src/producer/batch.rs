@@ -343,6 +343,13 @@ impl Batch {
         }
     }
 
+    /// Returns the error of a batch whose transaction is aborted before it was acknowledged.
+    pub(super) fn transaction_aborted(&self, cause: &Error) -> Error {
+        let text =
+            format!("{}: its {} records are not written: the transaction is aborted", self.describe(), self.records);
+        Error::with_source(ErrorKind::TransactionAborted, text, cause.clone())
+    }
+
     /// Returns the error of a batch whose topic is missing.
     pub(super) fn topic_missing(&self, waited: Duration) -> Error {
         let text = format!(

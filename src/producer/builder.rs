@@ -24,16 +24,9 @@ pub struct ProducerBuilder {
     config: ProducerConfig,
 }
 
-producer_settings!(ProducerBuilder [.config] by_field);
+producer_settings!(ProducerBuilder [.config] by_field, all by config);
 
 impl ProducerBuilder {
-    /// Replaces all settings.
-    #[must_use]
-    pub fn config(mut self, config: ProducerConfig) -> Self {
-        self.config = config;
-        self
-    }
-
     /// Starts the producer, which connects on first use. One serves a whole process: cloning it is
     /// cheap, and records of all clones are batched together.
     ///

@@ -4,11 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
 use crate::lock::Lock;
+use crate::timestamp::Timestamp;
 
 /// The partition and offset of an acknowledged record.
 ///
@@ -28,9 +29,9 @@ pub struct Acknowledgement {
     /// any more: it was written by an attempt whose response was lost, and brokers remember the
     /// offsets of a producer's last few batches only.
     pub offset: Option<i64>,
-    /// The record's timestamp in milliseconds since 1970: the producer's, or the broker's if the
-    /// topic's `message.timestamp.type` is `LogAppendTime`.
-    pub timestamp: i64,
+    /// The record's timestamp: the producer's, or the broker's if the topic's
+    /// `message.timestamp.type` is `LogAppendTime`.
+    pub timestamp: Timestamp,
 }
 
 /// The place of a batch in the log, as the broker reports it.
@@ -115,13 +116,13 @@ impl Completion {
 
     /// Adds a part, which has a result of its own.
     pub(crate) fn add_sub_batch(&self) {
-        self.lock().unfinished += 1;
+        self.state.lock().unfinished += 1;
     }
 
     /// Sets the result of a part and notifies those who wait for it. Later results of the part are
     /// ignored.
     pub(crate) fn resolve(&self, first: u32, records: u32, result: Result<AppendInfo>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.unfinished == 0 || state.finished.iter().any(|part| part.records.start == first) {
             return;
         }
@@ -158,7 +159,7 @@ impl Completion {
     pub(crate) async fn finished(&self) {
         let mut waker_index = NO_WAKER;
         std::future::poll_fn(|cx| {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.unfinished == 0 {
                 return Poll::Ready(());
             }
@@ -166,10 +167,6 @@ impl Completion {
             Poll::Pending
         })
         .await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CompletionState> {
-        self.state.lock()
     }
 }
 
@@ -248,7 +245,7 @@ impl Delivery {
     /// # }
     /// ```
     pub fn on_complete(self, call: impl FnOnce(Result<Acknowledgement>) + Send + 'static) {
-        let mut state = self.completion.lock();
+        let mut state = self.completion.state.lock();
         match self.completion.result(&state, self.index) {
             Some(result) => {
                 drop(state);
@@ -267,7 +264,7 @@ impl Delivery {
             topic: Arc::clone(&self.completion.topic),
             partition: self.completion.partition,
             offset: written.base_offset,
-            timestamp: written.append_time.unwrap_or(self.timestamp),
+            timestamp: Timestamp::from_millis(written.append_time.unwrap_or(self.timestamp)),
         })
     }
 }
@@ -280,7 +277,7 @@ impl Future for Delivery {
         if let Some(written) = this.completion.written(this.index) {
             return Poll::Ready(this.acknowledge(Ok(written)));
         }
-        let mut state = this.completion.lock();
+        let mut state = this.completion.state.lock();
         match this.completion.result(&state, this.index) {
             Some(result) => {
                 drop(state);
@@ -316,8 +313,10 @@ mod tests {
         let waiting = tokio::spawn(join_all(handles));
         completion.resolve(0, 3, Ok(AppendInfo { base_offset: Some(40), append_time: None }));
         let acks = waiting.await.unwrap();
-        let got: Vec<_> =
-            acks.into_iter().map(|a| a.map(|a| (a.partition, a.offset.unwrap(), a.timestamp)).unwrap()).collect();
+        let got: Vec<_> = acks
+            .into_iter()
+            .map(|a| a.map(|a| (a.partition, a.offset.unwrap(), a.timestamp.as_millis())).unwrap())
+            .collect();
         assert_eq!(got, [(3, 40, 100), (3, 41, 101), (3, 42, 102)]);
     }
 
@@ -326,7 +325,7 @@ mod tests {
         let (completion, mut handles) = handles(1);
         completion.resolve(0, 1, Ok(AppendInfo { base_offset: Some(7), append_time: Some(999) }));
         completion.resolve(0, 1, Err(Error::new(ErrorKind::Closed, "late")));
-        assert_eq!(handles.remove(0).await.unwrap().timestamp, 999);
+        assert_eq!(handles.remove(0).await.unwrap().timestamp.as_millis(), 999);
     }
 
     #[tokio::test]
@@ -335,7 +334,7 @@ mod tests {
         for _ in 0..5 {
             assert!((&mut handles[0]).now_or_never().is_none());
         }
-        assert!(completion.lock().wakers.len() == 1);
+        assert!(completion.state.lock().wakers.len() == 1);
     }
 
     #[tokio::test]

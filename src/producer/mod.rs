@@ -13,9 +13,8 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::cluster::Client;
-use crate::config::{Compression, ProducerConfig};
+use crate::config::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Headers;
 
 mod accumulator;
 mod batch;
@@ -27,104 +26,31 @@ mod partitioner;
 mod producer_id;
 #[doc(hidden)]
 pub mod raw;
+mod record;
 mod request;
 mod send;
 mod sender;
 mod shared;
 mod span;
 mod supervisor;
+mod transaction;
 mod verdict;
 
 pub use crate::partitioner::{PartitionInput, Partitioner};
 pub use builder::ProducerBuilder;
 pub use delivery::{Acknowledgement, Delivery};
 pub use partitioner::murmur2;
+pub use record::{CowBytes, ProducerRecord};
 use send::{SendFuture, finish_span};
 use shared::ProducerShared;
+pub(crate) use transaction::task::TransactionShared;
+pub use transaction::{
+    Transaction, TransactionAction, TransactionError, TransactionErrorHealth, TransactionOutcome,
+    TransactionalProducer, TransactionalProducerBuilder, TransactionalProducerHealth, TransactionalProducerState,
+};
 
 /// Time that tasks may take to close their connections.
 const TASK_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A record to send. It borrows its key, value and headers.
-///
-/// ```
-/// use ailurus::{Headers, ProducerRecord};
-///
-/// let headers = Headers::new().with("ce_type", "order.created");
-/// let record = ProducerRecord::to("orders").key("order-17").value(r#"{"total": 12.5}"#).headers(&headers);
-/// assert_eq!(record.key, Some(&b"order-17"[..]));
-/// ```
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct ProducerRecord<'a> {
-    /// The destination topic.
-    pub topic: &'a str,
-    /// The partition; `None` to have the producer's [`partitioner`](ProducerConfig::partitioner)
-    /// choose it.
-    pub partition: Option<i32>,
-    /// The key, whose hash chooses the partition, by default with murmur2 as in Kafka's Java client
-    /// and KafkaJS: the same key maps to the same partition as long as the topic's number of
-    /// partitions stays. A record without key goes to any partition.
-    pub key: Option<&'a [u8]>,
-    /// The value. `None` is a tombstone: it deletes the key in a compacted topic.
-    pub value: Option<&'a [u8]>,
-    /// The headers, in order.
-    pub headers: Option<&'a Headers>,
-    /// The timestamp in milliseconds since 1970, not negative; `None` for now.
-    pub timestamp: Option<i64>,
-    /// A codec other than the producer's for this topic. It closes the partition's open batch if
-    /// that has another one.
-    pub compression: Option<Compression>,
-}
-
-impl<'a> ProducerRecord<'a> {
-    /// Creates a record with neither key nor value.
-    pub fn to(topic: &'a str) -> Self {
-        Self { topic, partition: None, key: None, value: None, headers: None, timestamp: None, compression: None }
-    }
-
-    /// Sets the key.
-    #[must_use]
-    pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
-        self.key = Some(key.as_ref());
-        self
-    }
-
-    /// Sets the value.
-    #[must_use]
-    pub fn value(mut self, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
-        self.value = Some(value.as_ref());
-        self
-    }
-
-    /// Sets the headers.
-    #[must_use]
-    pub fn headers(mut self, headers: &'a Headers) -> Self {
-        self.headers = Some(headers);
-        self
-    }
-
-    /// Sets the partition.
-    #[must_use]
-    pub fn partition(mut self, partition: i32) -> Self {
-        self.partition = Some(partition);
-        self
-    }
-
-    /// Sets the timestamp, in milliseconds since 1970.
-    #[must_use]
-    pub fn timestamp(mut self, timestamp: i64) -> Self {
-        self.timestamp = Some(timestamp);
-        self
-    }
-
-    /// Sets the codec.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-}
 
 /// Sends records: cheap to clone, one buffer and one set of connections shared by all clones.
 ///
@@ -228,7 +154,7 @@ impl Producer {
 
     fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Result<Self> {
         config.validate(client.config().request_timeout)?;
-        Ok(Self(Arc::new(AbortOnDrop(supervisor::start(client, config, creates_topics)))))
+        Ok(Self(Arc::new(AbortOnDrop(supervisor::start(client, config, creates_topics, None)))))
     }
 
     /// Appends a record to its partition's batch.
@@ -253,6 +179,7 @@ impl Producer {
     /// If the future is dropped before it is ready, the record is not sent, and loses its place
     /// among those that wait. Once it is ready, dropping the [`Delivery`] does not take the record
     /// back.
+    #[inline(always)]
     pub fn send<'a>(&'a self, record: ProducerRecord<'a>) -> impl Future<Output = Result<Delivery>> + Send + use<'a> {
         SendFuture::new(self, record)
     }
@@ -279,14 +206,15 @@ impl Producer {
     /// }
     /// # }
     /// ```
+    #[allow(clippy::result_large_err, reason = "the caller gets the record back, without an allocation")]
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, TrySendError<'a>> {
         if !self.0.0.traced {
-            return self.try_enqueue(record, record.headers);
+            return self.try_enqueue(record, None);
         }
         let config = self.0.0.client.config();
         let span = span::start(&record, &config.client_id);
         let headers = span::headers_with_trace(&span, &record, config);
-        match self.try_enqueue(record, headers.as_ref().or(record.headers)) {
+        match self.try_enqueue(record, headers.as_ref()) {
             Ok(delivery) => {
                 finish_span(span, Ok(&delivery));
                 Ok(delivery)
@@ -402,16 +330,23 @@ pub enum TrySendError<'a> {
 
 impl<'a> TrySendError<'a> {
     /// Returns the record that was not sent.
-    pub fn record(&self) -> ProducerRecord<'a> {
+    pub fn record(&self) -> &ProducerRecord<'a> {
         match self {
-            Self::Full(record) | Self::UnknownTopic(record) | Self::Refused { record, .. } => *record,
+            Self::Full(record) | Self::UnknownTopic(record) | Self::Refused { record, .. } => record,
+        }
+    }
+
+    /// Takes the record that was not sent, to send it again.
+    pub fn into_record(self) -> ProducerRecord<'a> {
+        match self {
+            Self::Full(record) | Self::UnknownTopic(record) | Self::Refused { record, .. } => record,
         }
     }
 }
 
 impl std::fmt::Display for TrySendError<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let topic = self.record().topic;
+        let topic = &self.record().topic;
         match self {
             Self::Full(_) => write!(f, "a record for topic {topic:?} was not sent: the producer's buffer is full"),
             Self::UnknownTopic(_) => {

@@ -13,7 +13,9 @@
 //! outcome was known) are a gap that the leader rejects everything behind. Once the partition is
 //! drained, the gap is closed by a new producer epoch, in which sequences start at 0 (KIP-360): see
 //! [`resolve_gap`](PartitionQueue::resolve_gap). Leaders keep epoch and sequence of a producer by
-//! partition, so each partition can have an epoch of its own.
+//! partition, so each partition can have an epoch of its own. In a transaction the epoch is the
+//! coordinator's, one for all partitions: there a gap ends the transaction instead
+//! ([`accumulator/transaction`](super::accumulator)).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,16 +41,31 @@ pub(crate) struct ProducerIdAndEpoch {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SendContext {
     pub(super) linger: Duration,
+    /// True if batches belong to transactions: a partition sends none before it is part of one.
+    pub(super) transactional: bool,
     /// Without idempotence one batch is in flight at a time, so that a retry keeps the order.
     pub(super) idempotent: bool,
     /// The producer's latest id; none until a broker has assigned one.
     pub(super) producer_id: Option<ProducerIdAndEpoch>,
 }
 
+/// A partition's part in the open transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TransactionPart {
+    /// It has none; also of a producer without transactions.
+    None,
+    /// The coordinator is to add it: nothing may be sent yet.
+    Adding,
+    Added,
+}
+
 /// The batches of one partition. See the module.
 #[derive(Debug)]
 pub(super) struct PartitionQueue {
     pub(super) leader: i32,
+    /// True if the producer is transactional.
+    transactional: bool,
+    pub(super) transaction: TransactionPart,
     /// True if it is queued with its leader: if and only if it has a batch to send.
     pub(super) is_queued: bool,
     /// First the batches with a sequence, in its order, then the others. Unless `draining`, those
@@ -77,9 +94,11 @@ pub(super) struct PartitionQueue {
 }
 
 impl PartitionQueue {
-    pub(super) fn new(leader: i32) -> Self {
+    pub(super) fn new(leader: i32, transactional: bool) -> Self {
         Self {
             leader,
+            transactional,
+            transaction: TransactionPart::None,
             is_queued: false,
             queue: VecDeque::new(),
             last_batch_bytes: 0,
@@ -118,6 +137,9 @@ impl PartitionQueue {
         if context.idempotent && self.next_sequence.is_none() && context.producer_id.is_none() {
             return None;
         }
+        if context.transactional && self.transaction != TransactionPart::Added {
+            return None;
+        }
         let batch = self.queue.get(self.in_flight)?;
         // Without linger, the records that arrive while a batch is in flight make the next one.
         let collects = self.in_flight > 0 && context.linger.is_zero() && matches!(batch.state, BatchState::Open(_));
@@ -130,7 +152,12 @@ impl PartitionQueue {
         let payload = batch.send()?;
         self.in_flight += 1;
         if context.idempotent && batch.producer.is_none() {
-            let first = |i: ProducerIdAndEpoch| ProducerSequence { id: i.id, epoch: i.epoch, sequence: 0 };
+            let first = |i: ProducerIdAndEpoch| ProducerSequence {
+                id: i.id,
+                epoch: i.epoch,
+                sequence: 0,
+                is_transactional: context.transactional,
+            };
             let producer = self.next_sequence.or(context.producer_id.map(first))?;
             batch.producer = Some(producer);
             self.next_sequence = Some(producer.skip(batch.records));
@@ -147,7 +174,24 @@ impl PartitionQueue {
     /// Notes that the topic was recreated: its leader knows none of the sequences.
     pub(super) fn on_topic_recreated(&mut self) {
         self.on_leader_change();
-        self.sequence_gap = self.next_sequence.is_some();
+        if self.transactional && self.queue.is_empty() {
+            self.next_sequence = None; // nothing is lost: the next transaction starts over
+        } else {
+            self.sequence_gap = self.next_sequence.is_some();
+        }
+    }
+
+    /// Returns whether a sequence will not be carried by any batch, since the last call. For
+    /// transactional producers, which raise no epoch by themselves.
+    pub(super) fn take_gap(&mut self) -> bool {
+        std::mem::take(&mut self.sequence_gap)
+    }
+
+    /// Starts the sequences over, with the producer's latest id and epoch.
+    pub(super) fn restart_sequences(&mut self) {
+        self.next_sequence = None;
+        self.sequence_gap = false;
+        self.pipelining = false;
     }
 
     /// Takes the outcome of a batch in flight: finishes it, or puts it back to its place in the
@@ -208,6 +252,11 @@ impl PartitionQueue {
             }
             SendOutcome::OutOfSequence(retry) | SendOutcome::Fenced(retry) if batch.producer.is_none() => {
                 Err(batch.permanent_failure(retry.error)) // sent without producer id and sequence
+            }
+            // The coordinator alone can raise the epoch of a transaction, for all partitions.
+            SendOutcome::Fenced(retry) if self.transactional => Err(batch.permanent_failure(retry.error)),
+            SendOutcome::OutOfSequence(retry) if self.transactional && at == 0 => {
+                Err(batch.permanent_failure(retry.error))
             }
             SendOutcome::Retry { retry, maybe_written } => {
                 batch.retry(retry, maybe_written, now);
@@ -351,8 +400,8 @@ impl PartitionQueue {
             return None;
         }
         self.draining = false;
-        if !std::mem::take(&mut self.sequence_gap) {
-            return None;
+        if self.transactional || !std::mem::take(&mut self.sequence_gap) {
+            return None; // of a transaction: `take_gap` has it
         }
         self.pipelining = false;
         for mut batch in std::mem::take(&mut self.queue) {

@@ -25,7 +25,7 @@ const WARNING_GRACE: Duration = Duration::from_secs(5);
 pub(super) async fn run(shared: Arc<ProducerShared>) {
     let work = async {
         let mut backoff = shared.cluster().backoff();
-        let mut outage = Outage::default();
+        let mut outage = shared.cluster().outages().part();
         loop {
             if !shared.lock().needs_producer_id() {
                 shared.producer_id.notified().await;
@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<ProducerShared>) {
             match request_producer_id(&shared).await {
                 Ok(producer_id) => {
                     let ProducerIdAndEpoch { id, epoch } = producer_id;
-                    match outage.record_recovery(Instant::now().into_std()) {
+                    match outage.record_recovery(Instant::now()) {
                         Some(lasted) => {
                             tracing::warn!(id, epoch, "the producer has a producer id again, after {lasted}")
                         }
@@ -60,7 +60,7 @@ pub(super) async fn run(shared: Arc<ProducerShared>) {
 fn report_failure(outage: &mut Outage, error: &Error, transient: bool) {
     let grace = if transient && matches!(error.kind(), ErrorKind::Broker(_)) { WARNING_GRACE } else { Duration::ZERO };
     let what_next = if transient { "it is retried" } else { "the next record starts another attempt" };
-    match outage.record_failure_with_grace(Instant::now().into_std(), error, grace) {
+    match outage.record_failure_with_grace(Instant::now(), error, grace) {
         Some(lasted) => {
             tracing::warn!(error = %error.full(), "the producer has no producer id yet, {lasted}; {what_next}");
         }
@@ -85,7 +85,7 @@ async fn request_producer_id(shared: &ProducerShared) -> Result<ProducerIdAndEpo
     match response.error_code {
         0 => Ok(ProducerIdAndEpoch { id: response.producer_id.0, epoch: response.producer_epoch }),
         code => {
-            let what = "requesting a producer id, which an idempotent producer needs (REDPANDA_IDEMPOTENCE=false does without)";
+            let what = "requesting a producer id, which an idempotent producer needs (one with ProducerConfig::idempotence off does not)";
             Err((Error::broker(code, what), !is_rejection(code)))
         }
     }

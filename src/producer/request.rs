@@ -74,7 +74,12 @@ impl EncodedBatch {
     }
 }
 
-pub(super) fn produce_request(batches: &[EncodedBatch], acks: Acks, timeout: Duration) -> Produce {
+pub(super) fn produce_request(
+    batches: &[EncodedBatch],
+    acks: Acks,
+    timeout: Duration,
+    transactional_id: Option<Arc<str>>,
+) -> Produce {
     let mut topics: Vec<TopicBatches> = Vec::new();
     for batch in batches {
         let data = (batch.partition, batch.bytes.clone());
@@ -87,6 +92,7 @@ pub(super) fn produce_request(batches: &[EncodedBatch], acks: Acks, timeout: Dur
     // The broker's limit is the shorter one, so that its response arrives in time.
     let timeout = timeout - (timeout / 10).min(Duration::from_secs(1));
     Produce {
+        transactional_id,
         acks: match acks {
             Acks::All => -1,
             Acks::Leader => 1,

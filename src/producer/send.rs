@@ -3,12 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 
-use super::accumulator::{AppendError, NewRecord};
+use super::accumulator::{AppendError, NewRecord, SendFailure};
 use super::delivery::Delivery;
 use super::partitioner::{self, PartitionChoice};
 use super::shared::ProducerShared;
@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failure::fails_fast;
 use crate::partitioner::PartitionInput;
 use crate::record::{BATCH_HEADER_BYTES, Headers, record_size_bound};
+use crate::timestamp::Timestamp;
 
 /// Time for which a topic that may not be created is looked for: brokers learn of a new topic one
 /// after the other.
@@ -44,23 +45,32 @@ enum Stage<'a> {
 }
 
 impl<'a> SendFuture<'a> {
+    #[inline(always)]
     pub(super) fn new(producer: &'a Producer, record: ProducerRecord<'a>) -> Self {
         let stage = if producer.0.0.traced { Stage::InitTraced } else { Stage::Init };
         Self { producer, record, stage }
     }
 
     /// Sends the record, or returns the future that waits until that is possible.
-    fn start(&self) -> Result<Result<Delivery>, PendingSend<'a>> {
+    fn start(&mut self) -> Result<Result<Delivery>, PendingSend<'a>> {
         let Self { producer, record, .. } = self;
-        let mut new = match new_record(record, &producer.0.0.config) {
+        let mut new = match new_record(record, None, &producer.0.0.config) {
             Ok(new) => new,
             Err(e) => return Ok(Err(e)),
         };
-        match producer.try_append(record, &mut new) {
-            Ok(delivery) => Ok(Ok(delivery)),
-            Err(AppendFailure::Failed(e)) => Ok(Err(e)),
-            Err(why) => Err(Box::pin(producer.append_when_ready(*record, new, why))),
-        }
+        let why = match producer.try_append(record, &mut new) {
+            Ok(delivery) => return Ok(Ok(delivery)),
+            Err(AppendFailure::Failed(e)) => return Ok(Err(e)),
+            Err(why) => why,
+        };
+        let (target, timestamp) = (new.target, new.timestamp);
+        let record = ProducerRecord { timestamp: Some(Timestamp::from_millis(timestamp)), ..self.take_record() };
+        Err(Box::pin(self.producer.append_when_ready(record, target, why)))
+    }
+
+    /// Moves the record into a future that outlives this poll.
+    fn take_record(&mut self) -> ProducerRecord<'a> {
+        std::mem::replace(&mut self.record, ProducerRecord::to(""))
     }
 }
 
@@ -74,7 +84,7 @@ impl Future for SendFuture<'_> {
                 Ok(result) => return Poll::Ready(result),
                 Err(pending) => pending,
             },
-            Stage::InitTraced => Box::pin(this.producer.send_in_span(this.record)),
+            Stage::InitTraced => Box::pin(this.producer.send_in_span(this.take_record())),
             Stage::Waiting(pending) => pending,
             Stage::Done => return Poll::Pending, // polled after it was ready
         };
@@ -88,11 +98,12 @@ impl Future for SendFuture<'_> {
 
 impl Producer {
     /// Sends a record in a span, which ends with its acknowledgement.
-    async fn send_in_span(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
+    async fn send_in_span(&self, mut record: ProducerRecord<'_>) -> Result<Delivery> {
         let config = self.0.0.client.config();
         let span = span::start(&record, &config.client_id);
-        let headers = span::headers_with_trace(&span, &record, config);
-        let record = ProducerRecord { headers: headers.as_ref().or(record.headers), ..record };
+        if let Some(headers) = span::headers_with_trace(&span, &record, config) {
+            record = record.headers(headers);
+        }
         let outcome = SendFuture { producer: self, record, stage: Stage::Init }.await;
         finish_span(span, outcome.as_ref());
         outcome
@@ -100,7 +111,7 @@ impl Producer {
 
     /// Appends a record, if that needs no waiting.
     #[inline]
-    fn try_append<'a>(&self, record: &ProducerRecord<'a>, new: &mut NewRecord<'a>) -> Result<Delivery, AppendFailure> {
+    fn try_append(&self, record: &ProducerRecord<'_>, new: &mut NewRecord<'_>) -> Result<Delivery, AppendFailure> {
         let memory = &self.0.0.memory;
         self.choose_partition(record, new)?; // first: if the partitioner panics, no space is reserved
         match memory.try_acquire_many(new.size as u32) {
@@ -112,34 +123,38 @@ impl Producer {
     }
 
     /// Waits for what is missing and appends the record then.
-    async fn append_when_ready<'a>(
+    async fn append_when_ready(
         &self,
-        record: ProducerRecord<'a>,
-        mut new: NewRecord<'a>,
+        record: ProducerRecord<'_>,
+        target: PartitionChoice,
         mut missing: AppendFailure,
     ) -> Result<Delivery> {
         let shared = &self.0.0;
+        let mut new = NewRecord { target, ..new_record(&record, None, &shared.config)? };
         let mut refreshed = false;
         let mut lookup = None;
         loop {
             let outcome = match missing {
                 AppendFailure::Failed(error) => return Err(error),
                 AppendFailure::BufferFull => {
-                    self.reserve_buffer(new.size, record.topic).await?;
+                    self.reserve_buffer(new.size, &record.topic).await?;
                     self.append(&new).inspect_err(|_| shared.memory.add_permits(new.size))
                 }
                 AppendFailure::Rejected(AppendError::UnknownTopic) => {
-                    lookup.get_or_insert_with(|| TopicLookup::new(shared, record.topic)).retry().await?;
+                    lookup.get_or_insert_with(|| TopicLookup::new(shared, &record.topic)).retry().await?;
                     self.try_append(&record, &mut new)
                 }
                 AppendFailure::Rejected(AppendError::NoSuchPartition { .. }) if !refreshed => {
                     refreshed = true; // it may be new
                     shared.cluster().refresh().await?;
-                    lookup.get_or_insert_with(|| TopicLookup::new(shared, record.topic)).retry().await?;
+                    lookup.get_or_insert_with(|| TopicLookup::new(shared, &record.topic)).retry().await?;
                     self.try_append(&record, &mut new)
                 }
+                AppendFailure::Rejected(AppendError::TransactionFailed) => {
+                    return Err(transaction_failed(&record.topic, None));
+                }
                 AppendFailure::Rejected(AppendError::NoSuchPartition { partition, count }) => {
-                    return Err(no_partition(record.topic, partition, count));
+                    return Err(no_partition(&record.topic, partition, count));
                 }
             };
             match outcome {
@@ -149,24 +164,33 @@ impl Producer {
         }
     }
 
+    /// Appends a record, with other headers than its own if it has a span; returns it if that would
+    /// need waiting.
+    #[allow(clippy::result_large_err, reason = "the caller gets the record back, without an allocation")]
     pub(super) fn try_enqueue<'a>(
         &self,
         record: ProducerRecord<'a>,
-        headers: Option<&Headers>,
+        traced: Option<&Headers>,
     ) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.0;
-        let refused = |error| TrySendError::Refused { record, error };
-        let with_headers = ProducerRecord { headers, ..record };
-        let mut new = new_record(&with_headers, &shared.config).map_err(refused)?;
-        self.try_append(&record, &mut new).map_err(|why| match why {
-            AppendFailure::Failed(error) => refused(error),
+        let outcome = match new_record(&record, traced, &shared.config) {
+            Ok(mut new) => self.try_append(&record, &mut new),
+            Err(error) => Err(AppendFailure::Failed(error)),
+        };
+        outcome.map_err(|why| match why {
+            AppendFailure::Failed(error) => TrySendError::Refused { record, error },
             AppendFailure::BufferFull => TrySendError::Full(record),
             AppendFailure::Rejected(AppendError::UnknownTopic) => {
-                look_up_in_background(shared, record.topic);
+                look_up_in_background(shared, &record.topic);
                 TrySendError::UnknownTopic(record)
             }
+            AppendFailure::Rejected(AppendError::TransactionFailed) => {
+                let error = transaction_failed(&record.topic, None);
+                TrySendError::Refused { record, error }
+            }
             AppendFailure::Rejected(AppendError::NoSuchPartition { partition, count }) => {
-                refused(no_partition(record.topic, partition, count))
+                let error = no_partition(&record.topic, partition, count);
+                TrySendError::Refused { record, error }
             }
         })
     }
@@ -185,14 +209,14 @@ impl Producer {
             if locked.is_closed() {
                 return Err(AppendFailure::Failed(closed()));
             }
-            locked.partitions_of(record.topic)
+            locked.partitions_of(&record.topic)
         };
         let (partitions, available) = known.ok_or(AppendFailure::Rejected(AppendError::UnknownTopic))?;
         let input = PartitionInput {
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            ..PartitionInput::new(record.topic, partitions, &available)
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: record.headers.as_deref(),
+            ..PartitionInput::new(&record.topic, partitions, &available)
         };
         new.target = partitioner::custom_partition(&**partitioner, &input).map_err(AppendFailure::Failed)?;
         Ok(())
@@ -215,7 +239,7 @@ impl Producer {
             Err(_) => {
                 let what = format!(
                     "a record for topic {topic:?} was not sent: the producer's buffer of {} bytes has been full for \
-                     {timeout:?}; see whether the brokers keep up, or raise buffer_memory",
+                     {timeout:?}; see whether the brokers keep up, or raise ProducerConfig::buffer_memory",
                     shared.config.buffer_memory
                 );
                 Err(Error::new(ErrorKind::Timeout, what))
@@ -229,7 +253,13 @@ impl Producer {
         if locked.is_closed() {
             return Err(AppendFailure::Failed(closed()));
         }
-        let (completion, index) = locked.append(Instant::now, record).map_err(AppendFailure::Rejected)?;
+        let (completion, index) = match locked.append(Instant::now, record) {
+            Ok(appended) => appended,
+            Err(AppendError::TransactionFailed) => {
+                return Err(AppendFailure::Failed(transaction_failed(record.topic, locked.transaction_failure())));
+            }
+            Err(e) => return Err(AppendFailure::Rejected(e)),
+        };
         Ok(Delivery::new(completion, index, record.timestamp))
     }
 }
@@ -330,36 +360,45 @@ enum AppendFailure {
     Rejected(AppendError),
 }
 
-fn new_record<'a>(record: &ProducerRecord<'a>, config: &ProducerConfig) -> Result<NewRecord<'a>> {
-    let size = record_size_bound(record.key, record.value, record.headers);
+/// Checks a record. It gets the headers `traced` in place of its own.
+#[inline]
+fn new_record<'a>(
+    record: &'a ProducerRecord<'_>,
+    traced: Option<&'a Headers>,
+    config: &ProducerConfig,
+) -> Result<NewRecord<'a>> {
+    let (key, value) = (record.key.as_deref(), record.value.as_deref());
+    let headers = traced.or(record.headers.as_deref());
+    let size = record_size_bound(key, value, headers);
     let max = config.max_record_size.unwrap_or(config.max_request_size);
     if size + BATCH_HEADER_BYTES > max {
         let what = format!(
-            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that max_request_size allows: \
-             raise it (REDPANDA_MAX_REQUEST_SIZE) together with the topic's max.message.bytes, or send smaller records",
+            "a record for topic {:?} has {size} bytes (key {}, value {}), more than the {max} that are allowed: \
+             raise ProducerConfig::max_request_size together with the topic's max.message.bytes, or send smaller records",
             record.topic,
-            record.key.map_or(0, <[u8]>::len),
-            record.value.map_or(0, <[u8]>::len),
+            key.map_or(0, <[u8]>::len),
+            value.map_or(0, <[u8]>::len),
         );
         return Err(Error::new(ErrorKind::RecordTooLarge, what));
     }
     let timestamp = match record.timestamp {
-        Some(t) if t < 0 => {
-            let what = format!("a record for topic {:?} has the timestamp {t}: allowed is 0 or later", record.topic);
+        Some(t) if t.is_none() => {
+            let (topic, ms) = (&record.topic, t.as_millis());
+            let what = format!("a record for topic {topic:?} has the timestamp {ms}: allowed is 0 or later");
             return Err(Error::new(ErrorKind::InvalidRecord, what));
         }
-        Some(t) => t,
-        None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
+        Some(t) => t.as_millis(),
+        None => Timestamp::now().as_millis().max(0),
     };
-    let of_topic = || config.topic_compression.get(record.topic).copied();
+    let of_topic = || config.topic_compression.get(&*record.topic).copied();
     let compression = record.compression.or_else(of_topic).unwrap_or(config.compression).check()?;
     Ok(NewRecord {
-        topic: record.topic,
-        target: PartitionChoice::of(&config.partitioner, record.partition, record.key),
+        topic: &record.topic,
+        target: PartitionChoice::of(&config.partitioner, record.partition, key),
         timestamp,
-        key: record.key,
-        value: record.value,
-        headers: record.headers,
+        key,
+        value,
+        headers,
         compression,
         size,
     })
@@ -369,6 +408,14 @@ fn no_partition(topic: &str, partition: i32, count: usize) -> Error {
     let last = count.saturating_sub(1);
     let what = format!("topic {topic:?} has no partition {partition}: it has {count}, from 0 to {last}");
     Error::new(ErrorKind::InvalidRecord, what)
+}
+
+fn transaction_failed(topic: &str, failure: Option<&SendFailure>) -> Error {
+    let what = format!("a record for topic {topic:?} was not sent: its transaction can only be aborted");
+    match failure {
+        Some(failure) => Error::with_source(ErrorKind::TransactionAborted, what, failure.error.clone()),
+        None => Error::new(ErrorKind::TransactionAborted, what),
+    }
 }
 
 fn closed() -> Error {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use kafka_protocol::messages::ProduceResponse;
 use tokio::sync::Notify;
@@ -20,7 +21,7 @@ use super::supervisor::sleep_until;
 use super::verdict::is_stale_leader;
 use crate::cluster::{Backoff, DISTANT_ROUND_TRIP};
 use crate::config::Compression;
-use crate::wire::Connection;
+use crate::wire::{Connection, TransactionV2};
 
 /// Maximum number of requests in flight to a broker, whatever their size. Records that are appended
 /// meanwhile make larger requests.
@@ -101,6 +102,7 @@ impl BrokerSender {
     /// Waits until a batch is pending, then connects, however long that takes: meanwhile the batch
     /// may move to another leader, or expire.
     async fn connect(&mut self) -> Option<Connection> {
+        let mut outage = self.shared.cluster().outages().part();
         loop {
             while !self.has_pending() {
                 self.wake.notified().await;
@@ -112,10 +114,18 @@ impl BrokerSender {
                     self.round_trip = started.elapsed() / 2;
                     self.shared.lock().set_leader_error(self.broker, None);
                     self.backoff.reset();
+                    outage.log_recovery(Instant::now());
                     return Some(connection);
                 }
                 Err(e) => {
-                    tracing::warn!(broker = self.broker, error = %e.full(), "the producer can't connect to the broker; it will retry");
+                    if let Some(lasted) = outage.record_failure(Instant::now(), &e) {
+                        let (broker, error) = (self.broker, e.full());
+                        tracing::warn!(
+                            broker,
+                            error,
+                            "the producer can't connect to the broker, {lasted}; it is retried"
+                        );
+                    }
                     self.shared.lock().set_leader_error(self.broker, Some(e));
                     self.shared.cluster().refresh_soon(); // other brokers may lead its partitions
                     tokio::time::sleep(self.backoff.next()).await;
@@ -204,9 +214,14 @@ impl BrokerSender {
         batches.iter().for_each(|batch| batch.report_encoded(&self.shared.metrics.reporter));
         // Not in the future below: the order of the calls is the order on the wire.
         let sent = !connection.is_closed();
-        let request = request::produce_request(&batches, self.shared.config.acks, timeout);
+        let transactional_id = self.shared.transactions.as_ref().map(|t| Arc::clone(&t.transactional_id));
+        let leaders_add = transactional_id.is_some() && self.shared.lock().leaders_add();
+        let request = request::produce_request(&batches, self.shared.config.acks, timeout, transactional_id);
         let sent_at = Instant::now();
-        let response = connection.submit(request, timeout);
+        let response = match leaders_add {
+            true => Either::Left(connection.submit(TransactionV2(request), timeout)),
+            false => Either::Right(connection.submit(request, timeout)),
+        };
         async move {
             let response = response.await;
             let mut throttle = Duration::ZERO;

@@ -14,8 +14,10 @@ use super::accumulator::{Accumulator, AccumulatorConfig};
 use super::batch::FinishedBatch;
 use super::metrics::ProducerMetrics;
 use super::send::METADATA_PROPAGATION;
+use super::transaction::task::TransactionShared;
 use crate::cluster::{Client, Cluster, TopicMeta};
 use crate::config::ProducerConfig;
+use crate::error::ErrorKind;
 use crate::lock::Lock;
 
 /// State that a producer's handles, senders and supervisor share.
@@ -35,6 +37,10 @@ pub(super) struct ProducerShared {
     pub(super) supervisor: Notify,
     /// Wakes the task that requests producer ids.
     pub(super) producer_id: Notify,
+    /// Wakes the task of transactions.
+    pub(super) transaction: Notify,
+    /// State of the transactions of a transactional producer.
+    pub(super) transactions: Option<Arc<TransactionShared>>,
     pub(super) cancel: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -70,6 +76,7 @@ struct SenderWaker {
 pub(super) struct AccumulatorGuard<'a> {
     state: MutexGuard<'a, State>,
     supervisor: &'a Notify,
+    transaction: &'a Notify,
 }
 
 impl AccumulatorGuard<'_> {
@@ -124,6 +131,9 @@ impl Drop for AccumulatorGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         let State { accumulator, senders, .. } = &mut *self.state;
+        if accumulator.take_transaction_change() {
+            self.transaction.notify_one();
+        }
         for leader in accumulator.take_wakeups() {
             match senders.get_mut(&leader) {
                 Some(waker) => {
@@ -138,12 +148,19 @@ impl Drop for AccumulatorGuard<'_> {
 }
 
 impl ProducerShared {
-    pub(super) fn new(client: &Client, config: ProducerConfig, creates_topics: bool) -> Self {
+    pub(super) fn new(
+        client: &Client,
+        config: ProducerConfig,
+        creates_topics: bool,
+        transactions: Option<Arc<TransactionShared>>,
+    ) -> Self {
         let request_timeout = client.config().request_timeout;
         // A producer that may not create topics serves a caller that does, once the records of a
         // deleted one have failed.
         let missing_timeout = if creates_topics { request_timeout } else { METADATA_PROPAGATION.min(request_timeout) };
-        let accumulator_config = AccumulatorConfig::new(&config, missing_timeout);
+        let transactional = transactions.is_some();
+        let accumulator_config =
+            AccumulatorConfig { transactional, ..AccumulatorConfig::new(&config, missing_timeout) };
         Self {
             client: client.clone(),
             creates_topics,
@@ -159,6 +176,8 @@ impl ProducerShared {
             }),
             supervisor: Notify::new(),
             producer_id: Notify::new(),
+            transaction: Notify::new(),
+            transactions,
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
@@ -167,7 +186,7 @@ impl ProducerShared {
     #[inline]
     pub(super) fn lock(&self) -> AccumulatorGuard<'_> {
         let state = self.state.lock();
-        AccumulatorGuard { state, supervisor: &self.supervisor }
+        AccumulatorGuard { state, supervisor: &self.supervisor, transaction: &self.transaction }
     }
 
     pub(super) fn cluster(&self) -> &Cluster {
@@ -179,7 +198,8 @@ impl ProducerShared {
     pub(super) fn resolve_batches(&self, finished: impl IntoIterator<Item = FinishedBatch>) {
         let now = self.metrics.now_if_on();
         for batch in finished {
-            if let Err(e) = &batch.result {
+            // What fails with its transaction is the application's wish, or reported by the transaction.
+            if let Some(e) = batch.result.as_ref().err().filter(|e| e.kind() != ErrorKind::TransactionAborted) {
                 // A target of its own: an application that reports each delivery itself can filter
                 // it out.
                 tracing::warn!(

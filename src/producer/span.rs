@@ -16,11 +16,11 @@ pub(super) fn start(record: &ProducerRecord<'_>, client_id: &str) -> Span {
     messaging_span!(
         "send",
         "producer",
-        record.topic,
+        &*record.topic,
         client_id,
         messaging.destination.partition.id = Empty,
-        messaging.message.body.size = record.value.map_or(0, <[u8]>::len),
-        messaging.kafka.message.key = record.key.map(String::from_utf8_lossy).as_deref(),
+        messaging.message.body.size = record.value.as_deref().map_or(0, <[u8]>::len),
+        messaging.kafka.message.key = record.key.as_deref().map(String::from_utf8_lossy).as_deref(),
         messaging.kafka.message.tombstone = record.value.is_none().then_some(true),
         messaging.kafka.offset = Empty,
     )
@@ -33,7 +33,7 @@ pub(super) fn headers_with_trace(span: &Span, record: &ProducerRecord<'_>, confi
         return None;
     }
     let none = Headers::new();
-    let headers = record.headers.unwrap_or(&none);
+    let headers = record.headers.as_deref().unwrap_or(&none);
     let parent = TraceContext::from_headers(headers);
     Some(headers.with_trace(&config.propagation.set_parent(span, parent.as_ref())?))
 }

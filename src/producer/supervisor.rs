@@ -8,16 +8,25 @@ use super::accumulator::NO_LEADER;
 use super::producer_id;
 use super::sender::BrokerSender;
 use super::shared::ProducerShared;
+use super::transaction;
+use super::transaction::task::TransactionShared;
 use crate::cluster::Client;
 use crate::code;
 use crate::config::ProducerConfig;
 
 /// Starts the tasks of a producer.
-pub(super) fn start(client: &Client, config: ProducerConfig, creates_topics: bool) -> Arc<ProducerShared> {
-    let shared = Arc::new(ProducerShared::new(client, config, creates_topics));
+pub(super) fn start(
+    client: &Client,
+    config: ProducerConfig,
+    creates_topics: bool,
+    transactions: Option<Arc<TransactionShared>>,
+) -> Arc<ProducerShared> {
+    let shared = Arc::new(ProducerShared::new(client, config, creates_topics, transactions.clone()));
     shared.tasks.spawn(supervise(Arc::clone(&shared)));
-    if shared.config.idempotence {
-        shared.tasks.spawn(producer_id::run(Arc::clone(&shared)));
+    match transactions {
+        Some(transactions) => _ = shared.tasks.spawn(transaction::task::run(Arc::clone(&shared), transactions)),
+        None if shared.config.idempotence => _ = shared.tasks.spawn(producer_id::run(Arc::clone(&shared))),
+        None => {}
     }
     shared
 }

@@ -52,6 +52,7 @@ const VERDICTS: &[(i16, Verdict)] = &[
     (code::INVALID_PRODUCER_EPOCH, Verdict::Fenced),
     (code::INVALID_TXN_STATE, Verdict::Rejected),
     (code::INVALID_PRODUCER_ID_MAPPING, Verdict::Rejected),
+    (code::CONCURRENT_TRANSACTIONS, Verdict::Retry), // the end of the last transaction is being written
     (code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Verdict::Rejected),
     (code::KAFKA_STORAGE_ERROR, Verdict::RetryMaybeWritten), // the disk may have failed behind the write
     (code::UNKNOWN_PRODUCER_ID, Verdict::OutOfSequence),
@@ -63,6 +64,7 @@ const VERDICTS: &[(i16, Verdict)] = &[
     (code::PRODUCER_FENCED, Verdict::Fenced),
     (code::UNKNOWN_TOPIC_ID, Verdict::Retry),
     (code::INCONSISTENT_TOPIC_ID, Verdict::Retry),
+    (code::TRANSACTION_ABORTABLE, Verdict::Rejected),
 ];
 
 impl Verdict {
@@ -113,6 +115,6 @@ mod tests {
         let fails =
             |code| matches!(Verdict::of_code(code), Verdict::TooLarge | Verdict::BadRecords | Verdict::Rejected);
         let all: Vec<i16> = (i16::MIN..=i16::MAX).filter(|code| fails(*code)).collect();
-        assert_eq!(all, [10, 17, 18, 21, 29, 31, 32, 35, 42, 43, 44, 48, 49, 53, 76, 87]);
+        assert_eq!(all, [10, 17, 18, 21, 29, 31, 32, 35, 42, 43, 44, 48, 49, 53, 76, 87, 120]);
     }
 }

@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// | lz4 | 123.3 | 2.83 | 0.65 s | 0.15 s |
 /// | zstd | 71.7 | 4.87 | 1.6 s | 0.5 s |
 ///
-/// gzip levels 2 to 4 are the same: an encoder of this crate, made for batches of similar records.
+/// gzip levels 2 to 4 are the same: the encoder of the crate `ailurus-gzip`, made for batches of
+/// similar records.
 ///
 /// From text, such as `REDPANDA_COMPRESSION`: `none`, `gzip` (at its default level), `snappy`,
 /// `lz4`, `zstd`.

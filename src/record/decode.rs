@@ -14,6 +14,7 @@ use super::legacy::{self, LegacyMessage};
 use super::varint::{DecodeError, Reader};
 use super::{Headers, Record};
 use crate::error::{Error, Result};
+use crate::timestamp::Timestamp;
 
 /// Minimum size of a record: its length, attributes, two deltas, two lengths and a count.
 const MIN_RECORD_BYTES: usize = 7;
@@ -112,7 +113,6 @@ pub(crate) fn begins_with_batch(bytes: &[u8]) -> bool {
 pub(crate) struct BatchOrigin {
     pub(crate) producer: ProducerSequence,
     /// True for a batch of a transaction, which may have been aborted.
-    pub(crate) is_transactional: bool,
     /// Epoch of the leader that appended it, -1 if not known.
     pub(crate) leader_epoch: i32,
 }
@@ -184,8 +184,12 @@ impl RecordBatch {
                 TimestampType::LogAppendTime
             },
             origin: BatchOrigin {
-                producer: ProducerSequence { id: i64_at(b, 43), epoch: i16_at(b, 51), sequence: i32_at(b, 53) },
-                is_transactional: attributes & TRANSACTIONAL != 0,
+                producer: ProducerSequence {
+                    id: i64_at(b, 43),
+                    epoch: i16_at(b, 51),
+                    sequence: i32_at(b, 53),
+                    is_transactional: attributes & TRANSACTIONAL != 0,
+                },
                 leader_epoch: i32_at(b, 12),
             },
             record_count,
@@ -210,7 +214,7 @@ impl RecordBatch {
                 true => TimestampType::LogAppendTime,
                 false => TimestampType::CreateTime,
             },
-            origin: BatchOrigin { producer: ProducerSequence::NONE, is_transactional: false, leader_epoch: -1 },
+            origin: BatchOrigin { producer: ProducerSequence::NONE, leader_epoch: -1 },
             record_count: 1,
             codec: message.codec,
             base_timestamp: 0,
@@ -312,22 +316,28 @@ impl RecordIter {
         // grow.
         out.reserve(self.size_hint().1.unwrap_or(0).min(self.data.len() / TYPICAL_RECORD_BYTES + 64));
         while self.left > 0 {
-            match self.read() {
-                Ok(record) => {
-                    self.left -= 1;
-                    self.next_offset = record.offset + 1;
-                    if record.offset >= offset {
-                        out.push(record);
-                    }
-                }
-                Err(e) => return Err(self.invalid(e)),
+            let record = self.read()?;
+            if record.offset >= offset {
+                out.push(record);
             }
         }
         self.next().map_or(Ok(()), |unread| unread.map(|_| ()))
     }
 
     #[inline(always)]
-    fn read(&mut self) -> Result<Record, DecodeError> {
+    fn read(&mut self) -> Result<Record> {
+        match self.parse() {
+            Ok(record) => {
+                self.left -= 1;
+                self.next_offset = record.offset + 1;
+                Ok(record)
+            }
+            Err(e) => Err(self.damaged(format_args!("the record is not valid, {e}"))),
+        }
+    }
+
+    #[inline(always)]
+    fn parse(&mut self) -> Result<Record, DecodeError> {
         let mut r = Reader::new(&self.data, self.pos);
         let body = r.nullable("length")?.ok_or(DecodeError::Length("length", -1))?;
         let end = body.end;
@@ -351,16 +361,13 @@ impl RecordIter {
         self.pos = end;
         Ok(Record {
             offset: self.base_offset + i64::from(offset_delta),
-            timestamp: self.append_time.unwrap_or_else(|| self.base_timestamp.wrapping_add(timestamp_delta)),
+            timestamp: Timestamp::from_millis(
+                self.append_time.unwrap_or_else(|| self.base_timestamp.wrapping_add(timestamp_delta)),
+            ),
             key: key.map(|range| self.data.slice(range)),
             value: value.map(|range| self.data.slice(range)),
             headers: Headers { raw: headers, count },
         })
-    }
-
-    #[cold]
-    fn invalid(&mut self, e: DecodeError) -> Error {
-        self.damaged(format_args!("the record is not valid, {e}"))
     }
 
     #[cold]
@@ -381,14 +388,7 @@ impl Iterator for RecordIter {
             return (unread > 0)
                 .then(|| Err(self.damaged(format_args!("{unread} bytes are left behind its last record"))));
         }
-        match self.read() {
-            Ok(record) => {
-                self.left -= 1;
-                self.next_offset = record.offset + 1;
-                Some(Ok(record))
-            }
-            Err(e) => Some(Err(self.invalid(e))),
-        }
+        Some(self.read())
     }
 
     /// The upper bound is limited by the bytes, so that callers can allocate by it.

@@ -5,17 +5,24 @@ use bytes::Bytes;
 use super::Headers;
 use super::codec::{Codec, compress};
 use super::compression::Compression;
-use super::format::{BATCH_HEADER_BYTES, LENGTH_END, PRODUCER, ProducerSequence, set_crc};
-use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
+use super::format::{
+    ATTRIBUTES, BATCH_HEADER_BYTES, LENGTH_END, PRODUCER, ProducerSequence, TRANSACTIONAL, i16_at, set_crc,
+};
+use super::varint::{nullable_len, put_nullable, put_varint, put_varlong, varint_len, varlong_len};
 
 /// Returns a batch with this producer and sequence: the same bytes if it has them already.
 pub(crate) fn replace_producer(batch: Bytes, producer: ProducerSequence) -> Bytes {
-    let producer = producer.to_bytes();
-    if batch.get(PRODUCER) == Some(&producer) || batch.len() < BATCH_HEADER_BYTES {
+    if batch.len() < BATCH_HEADER_BYTES {
+        return batch;
+    }
+    let attributes = i16_at(&batch, ATTRIBUTES.start);
+    let (new, bytes) = (attributes & !TRANSACTIONAL | producer.attributes(), producer.to_bytes());
+    if batch[PRODUCER] == bytes && attributes == new {
         return batch;
     }
     let mut batch = Vec::from(batch);
-    batch[PRODUCER].copy_from_slice(&producer);
+    batch[ATTRIBUTES].copy_from_slice(&new.to_be_bytes());
+    batch[PRODUCER].copy_from_slice(&bytes);
     set_crc(&mut batch);
     batch.into()
 }
@@ -24,12 +31,7 @@ pub(crate) fn replace_producer(batch: Bytes, producer: ProducerSequence) -> Byte
 #[inline]
 pub(crate) fn record_size_bound(key: Option<&[u8]>, value: Option<&[u8]>, headers: Option<&Headers>) -> usize {
     // Length, attributes, timestamp delta and offset delta at their largest.
-    5 + 1 + 10 + 5 + bytes_len(key) + bytes_len(value) + headers_len(headers)
-}
-
-#[inline]
-fn bytes_len(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(1, |b| varint_len(b.len() as i32) + b.len())
+    5 + 1 + 10 + 5 + nullable_len(key) + nullable_len(value) + headers_len(headers)
 }
 
 #[inline]
@@ -37,40 +39,35 @@ fn headers_len(headers: Option<&Headers>) -> usize {
     headers.map_or(1, |h| varint_len(h.count as i32) + h.raw.len())
 }
 
+/// Appends a record. Its timestamp and its offset are differences to those of the batch.
 #[inline]
-fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => {
-            put_varint(out, bytes.len() as i32);
-            // musl's memcpy is `rep movs`: its start-up alone takes longer than this copy of most
-            // records.
-            if cfg!(all(target_env = "musl", target_arch = "x86_64")) && bytes.len() <= MAX_INLINE_COPY_BYTES {
-                extend_inline(out, bytes);
-            } else {
-                out.extend_from_slice(bytes);
-            }
+pub(super) fn put_record(
+    out: &mut Vec<u8>,
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: Option<&Headers>,
+) {
+    let len = 1
+        + varlong_len(timestamp_delta)
+        + varint_len(offset_delta)
+        + nullable_len(key)
+        + nullable_len(value)
+        + headers_len(headers);
+    out.reserve(varint_len(len as i32) + len);
+    put_varint(out, len as i32);
+    out.push(0); // attributes: none are defined
+    put_varlong(out, timestamp_delta);
+    put_varint(out, offset_delta);
+    put_nullable(out, key);
+    put_nullable(out, value);
+    match headers {
+        Some(headers) => {
+            put_varint(out, headers.count as i32);
+            out.extend_from_slice(&headers.raw);
         }
-        None => put_varint(out, -1),
-    }
-}
-
-/// Length up to which an inline copy is faster than a call of musl's memcpy.
-const MAX_INLINE_COPY_BYTES: usize = 1024;
-
-/// Copies in pieces of constant size: by vector registers, without a call.
-#[inline]
-fn extend_inline(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len());
-    let mut wide = bytes.chunks_exact(32);
-    for piece in wide.by_ref().filter_map(<[u8]>::first_chunk::<32>) {
-        out.extend_from_slice(piece);
-    }
-    let mut words = wide.remainder().chunks_exact(8);
-    for piece in words.by_ref().filter_map(<[u8]>::first_chunk::<8>) {
-        out.extend_from_slice(piece);
-    }
-    for byte in words.remainder() {
-        out.push(*byte);
+        None => put_varint(out, 0),
     }
 }
 
@@ -115,23 +112,7 @@ impl BatchBuilder {
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let delta = timestamp.wrapping_sub(self.base_timestamp);
-        let len =
-            1 + varlong_len(delta) + varint_len(self.count) + bytes_len(key) + bytes_len(value) + headers_len(headers);
-        let out = &mut self.buf;
-        out.reserve(varint_len(len as i32) + len);
-        put_varint(out, len as i32);
-        out.push(0); // attributes: none are defined
-        put_varlong(out, delta);
-        put_varint(out, self.count);
-        put_bytes(out, key);
-        put_bytes(out, value);
-        match headers {
-            Some(headers) => {
-                put_varint(out, headers.count as i32);
-                out.extend_from_slice(&headers.raw);
-            }
-            None => put_varint(out, 0),
-        }
+        put_record(&mut self.buf, delta, self.count, key, value, headers);
         self.count += 1;
     }
 
@@ -160,7 +141,7 @@ impl BatchBuilder {
         put(&(-1i32).to_be_bytes()); // leader epoch: set by the broker
         put(&[2]); // magic
         put(&[0; 4]); // CRC, below
-        put(&codec.bits().to_be_bytes());
+        put(&(codec.bits() | producer.attributes()).to_be_bytes());
         put(&(self.count - 1).to_be_bytes()); // last offset delta
         put(&self.base_timestamp.to_be_bytes());
         put(&self.max_timestamp.to_be_bytes());
@@ -176,22 +157,6 @@ impl BatchBuilder {
             Ok((codec, out)) if out.len() < self.buf.len() => (codec, Some(std::mem::replace(&mut self.buf, out))),
             // It did not shrink: compression would only cost readers time.
             _ => (Codec::None, None),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn inline_copies_of_every_length_are_whole() {
-        let bytes: Vec<u8> = (0..MAX_INLINE_COPY_BYTES).map(|i| i as u8 ^ (i >> 8) as u8).collect();
-        let mut out = vec![7];
-        for length in 0..=MAX_INLINE_COPY_BYTES {
-            out.truncate(1);
-            extend_inline(&mut out, &bytes[..length]);
-            assert!(out[0] == 7 && out[1..] == bytes[..length], "{length}");
         }
     }
 }

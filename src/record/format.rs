@@ -8,6 +8,8 @@ pub(crate) const BATCH_HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its length field does not count: the base offset, and the field itself.
 pub(super) const LENGTH_END: usize = 12;
 pub(super) const CRC: Range<usize> = 17..21;
+/// Place of the attributes.
+pub(super) const ATTRIBUTES: Range<usize> = 21..23;
 /// Place of producer id, producer epoch and base sequence.
 pub(super) const PRODUCER: Range<usize> = 43..57;
 
@@ -23,15 +25,22 @@ pub(crate) struct ProducerSequence {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
     pub(crate) sequence: i32,
+    /// True if the batch belongs to the producer's open transaction.
+    pub(crate) is_transactional: bool,
 }
 
 impl ProducerSequence {
     /// The fields of a producer that is not idempotent.
-    pub(crate) const NONE: Self = Self { id: -1, epoch: -1, sequence: -1 };
+    pub(crate) const NONE: Self = Self { id: -1, epoch: -1, sequence: -1, is_transactional: false };
 
     /// Returns the sequence `records` later: sequences run from 0 to `i32::MAX` and wrap to 0.
     pub(crate) fn skip(self, records: u32) -> Self {
         Self { sequence: self.sequence.wrapping_add(records as i32) & i32::MAX, ..self }
+    }
+
+    /// Returns its bit of a batch's attributes.
+    pub(super) fn attributes(self) -> i16 {
+        if self.is_transactional { TRANSACTIONAL } else { 0 }
     }
 
     pub(super) fn to_bytes(self) -> [u8; 14] {

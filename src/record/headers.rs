@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::varint::{DecodeError, Reader, put_varint, varint_len};
+use super::varint::{DecodeError, Reader, nullable_len, put_nullable};
 
 /// The headers of a record, in order and with duplicates, stored in wire format.
 ///
@@ -42,12 +42,9 @@ impl Headers {
         // Copies only if the bytes are shared with another record or clone.
         let raw = std::mem::take(&mut self.raw).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let mut raw: Vec<u8> = raw.into();
-        let value_len = value.map_or(-1, |v| v.len() as i32);
-        raw.reserve(varint_len(key.len() as i32) + key.len() + varint_len(value_len) + value.map_or(0, <[u8]>::len));
-        put_varint(&mut raw, key.len() as i32);
-        raw.extend_from_slice(key);
-        put_varint(&mut raw, value_len);
-        raw.extend_from_slice(value.unwrap_or_default());
+        raw.reserve(nullable_len(Some(key)) + nullable_len(value));
+        put_nullable(&mut raw, Some(key));
+        put_nullable(&mut raw, value);
         self.raw = raw.into();
         self.count += 1;
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use flate2::Crc;
 
 use super::codec::{BufferPool, Codec};
+use super::encode::put_record;
 use super::format::{LENGTH_END, array_at, corrupt, i32_at, i64_at};
-use super::varint::{put_varint, put_varlong, varint_len, varlong_len};
 use crate::error::Result;
 
 /// Minimum size of a message of format 0: offset, size, CRC, magic, attributes, and the lengths of
@@ -130,33 +130,13 @@ fn to_section(messages: &[LegacyMessage], base: i64) -> Result<RecordSection> {
     for message in messages {
         let delta = message.offset.checked_sub(first).and_then(|delta| i32::try_from(delta).ok());
         let delta = delta.ok_or_else(|| corrupt(format!("offset {} can't follow {first}", message.offset)))?;
-        let body = 1
-            + varlong_len(message.timestamp)
-            + varint_len(delta)
-            + [&message.key, &message.value]
-                .map(|field| varint_len(length(field)) + size_of(field))
-                .iter()
-                .sum::<usize>()
-            + 1;
-        put_varint(&mut data, body as i32);
-        data.push(0); // attributes: none are defined
-        put_varlong(&mut data, message.timestamp);
-        put_varint(&mut data, delta);
-        for field in [&message.key, &message.value] {
-            put_varint(&mut data, length(field));
-            data.extend_from_slice(field.as_deref().unwrap_or_default());
-        }
-        data.push(0); // no headers
+        put_record(&mut data, message.timestamp, delta, message.key.as_deref(), message.value.as_deref(), None);
     }
     Ok(RecordSection { data, count: messages.len() as u32, base_offset })
 }
 
 fn size_of(field: &Option<Bytes>) -> usize {
     field.as_ref().map_or(0, Bytes::len)
-}
-
-fn length(field: &Option<Bytes>) -> i32 {
-    field.as_ref().map_or(-1, |field| field.len() as i32)
 }
 
 /// Reads a length of four bytes and as many bytes; -1 is null. None if the bytes end before.

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::timestamp::Timestamp;
+
 mod codec;
 pub(crate) mod compression;
 mod decode;
@@ -75,9 +77,9 @@ impl fmt::Display for TopicPartition {
 pub struct Record {
     /// Offset in the partition.
     pub offset: i64,
-    /// Timestamp in milliseconds since 1970, -1 for none: set by the producer or, if the topic is
-    /// configured so, by the broker.
-    pub timestamp: i64,
+    /// Timestamp, set by the producer or, if the topic is configured so, by the broker;
+    /// [`Timestamp::NONE`] if it has none.
+    pub timestamp: Timestamp,
     /// Key; null is `None`.
     pub key: Option<Bytes>,
     /// Value; null (a tombstone) is `None`.

@@ -42,7 +42,7 @@ pub(crate) fn split_into_runs(
         for _ in 0..count {
             let r = records.next()?.ok()?;
             if keep {
-                builder.append(r.timestamp, r.key.as_deref(), r.value.as_deref(), Some(&r.headers));
+                builder.append(r.timestamp.as_millis(), r.key.as_deref(), r.value.as_deref(), Some(&r.headers));
             }
         }
         let bytes = if keep { builder.finish(compression, ProducerSequence::NONE) } else { Bytes::new() };

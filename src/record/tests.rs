@@ -135,7 +135,7 @@ fn assert_same(records: &[Record], inputs: &[Input], base_offset: i64) {
     assert_eq!(records.len(), inputs.len());
     for (i, (record, input)) in records.iter().zip(inputs).enumerate() {
         assert_eq!(record.offset, base_offset + i as i64);
-        assert_eq!(record.timestamp, input.timestamp);
+        assert_eq!(record.timestamp.as_millis(), input.timestamp);
         assert_eq!(record.key.as_deref(), input.key.as_deref());
         assert_eq!(record.value.as_deref(), input.value.as_deref());
         let headers: Vec<_> =
@@ -146,12 +146,14 @@ fn assert_same(records: &[Record], inputs: &[Input], base_offset: i64) {
 
 proptest! {
     #[test]
-    fn built_batches_are_read(inputs in inputs(), codec in codec(), id: i64, epoch: i16, sequence: i32) {
-        let producer = ProducerSequence { id, epoch, sequence };
+    fn built_batches_are_read(
+        inputs in inputs(), codec in codec(), id: i64, epoch: i16, sequence: i32, is_transactional: bool,
+    ) {
+        let producer = ProducerSequence { id, epoch, sequence, is_transactional };
         let (batch, records) = decode_one(build(&inputs, codec, producer));
         assert_same(&records, &inputs, 0);
         prop_assert_eq!((batch.base_offset, batch.last_offset), (0, inputs.len() as i64 - 1));
-        prop_assert_eq!(batch.origin, BatchOrigin { producer, is_transactional: false, leader_epoch: -1 });
+        prop_assert_eq!(batch.origin, BatchOrigin { producer, leader_epoch: -1 });
         prop_assert!(!batch.is_control);
         prop_assert_eq!(batch.timestamp_type, TimestampType::CreateTime);
         for record in &records {
@@ -166,7 +168,7 @@ proptest! {
             let mut seen = std::collections::HashSet::new();
             input.headers.retain(|(key, _)| seen.insert(key.clone()));
         }
-        let mut built = build(&inputs, codec, ProducerSequence { id: 7, epoch: 3, sequence: 11 });
+        let mut built = build(&inputs, codec, ProducerSequence { id: 7, epoch: 3, sequence: 11, is_transactional: false });
         let decompress = |data: &mut Bytes, codec: kp::Compression| Ok(codec_of(codec).decompress(data, LIMIT)?.into());
         let set = kp::RecordBatchDecoder::decode_with_custom_compression(&mut built, Some(decompress)).unwrap();
         prop_assert_eq!(set.records.len(), inputs.len());
@@ -233,8 +235,8 @@ proptest! {
         kp::RecordBatchEncoder::encode_with_custom_compression(&mut built, &records, &options, Some(compress)).unwrap();
         let (batch, records) = decode_one(built.freeze());
         assert_same(&records, &inputs, base);
-        let producer = ProducerSequence { id: 9, epoch: 1, sequence: 0 };
-        prop_assert_eq!(batch.origin, BatchOrigin { producer, is_transactional: transactional, leader_epoch: epoch });
+        let producer = ProducerSequence { id: 9, epoch: 1, sequence: 0, is_transactional: transactional };
+        prop_assert_eq!(batch.origin, BatchOrigin { producer, leader_epoch: epoch });
         prop_assert_eq!(batch.is_control, control);
     }
 
@@ -359,7 +361,7 @@ fn log_append_time_replaces_timestamps() {
     });
     let (batch, records) = decode_one(batch);
     assert_eq!(batch.timestamp_type, TimestampType::LogAppendTime);
-    assert!(records.iter().all(|r| r.timestamp == 9999));
+    assert!(records.iter().all(|r| r.timestamp.as_millis() == 9999));
 }
 
 #[test]

@@ -33,6 +33,17 @@ impl EncodeMessage for Produce {
     }
 }
 
+/// A request of transaction version 2 (KIP-890), in the one version that means it: the brokers of a
+/// cluster with version 1 serve that version too, and reject what it leaves out.
+#[derive(Debug, Clone)]
+pub(crate) struct TransactionV2<R>(pub(crate) R);
+
+impl<R: EncodeMessage> EncodeMessage for TransactionV2<R> {
+    fn encode_into(&self, frame: &mut Vec<u8>, version: i16) -> Result<Vec<Insert>, Malformed> {
+        self.0.encode_into(frame, version)
+    }
+}
+
 pub(crate) trait Api: EncodeMessage + Clone + Send + Sync + 'static {
     type Response: Decodable + Send + 'static;
     const NAME: &'static str;
@@ -63,8 +74,13 @@ macro_rules! key {
     };
 }
 
+const fn last(versions: &[i16]) -> i16 {
+    versions[versions.len() - 1]
+}
+
 macro_rules! table {
-    ($($name:ident $($key:literal)? $request:ident $response:ident $min:literal..=$max:literal, flexible from $flexible:literal;)*) => {
+    ($($name:ident $($key:literal)? $request:ident $response:ident $min:literal..=$max:literal, flexible from $flexible:literal
+       $(, $pinned:literal in transaction version 2)?;)*) => {
         $(impl Api for $request {
             type Response = $response;
             const NAME: &'static str = stringify!($name);
@@ -72,18 +88,26 @@ macro_rules! table {
             const VERSIONS: (i16, i16) = ($min, $max);
             const FLEXIBLE: i16 = $flexible;
             const RESPONSE: &'static [Field] = validate::$name;
-        })*
+        }
+        $(impl Api for TransactionV2<$request> {
+            type Response = $response;
+            const NAME: &'static str = stringify!($name);
+            const KEY: Key = key!($name);
+            const VERSIONS: (i16, i16) = ($pinned, $pinned);
+            const FLEXIBLE: i16 = $flexible;
+            const RESPONSE: &'static [Field] = validate::$name;
+        })?)*
 
         /// Key, name and versions of each API.
         pub(crate) const SUPPORTED_APIS: &[(i16, &str, (i16, i16))] =
-            &[$((ApiKey::$name as i16, stringify!($name), ($min, $max)),)*];
+            &[$((ApiKey::$name as i16, stringify!($name), ($min, last(&[$max $(, $pinned)?]))),)*];
 
         /// Calls `f` with the response of each API.
         #[cfg(any(test, fuzzing))]
         pub(super) fn for_each_response(mut f: impl FnMut(ApiResponse)) {
             $(f(ApiResponse {
                 fields: $request::RESPONSE,
-                versions: $request::VERSIONS,
+                versions: ($min, last(&[$max $(, $pinned)?])),
                 flexible: $request::FLEXIBLE,
                 decode: |body, version| {
                     _ = $response::decode(&mut Bytes::copy_from_slice(body), version);
@@ -94,11 +118,11 @@ macro_rules! table {
 }
 
 // The ranges are wide enough for Redpanda 24.3 and Kafka 4, and narrow enough for one shape of each
-// request. SaslHandshake is never flexible; its version 0 has exchanges without frames. Produce
-// ends at 9 and Fetch at 12 because later versions name topics by id or carry arrays in tagged
-// fields.
+// request. SaslHandshake is never flexible; its version 0 has exchanges without frames. Fetch ends
+// at 12 because later versions name topics by id, Produce at 12 for the same reason. Later versions
+// of AddPartitionsToTxn are for brokers.
 table! {
-    Produce Produce ProduceResponse 3..=9, flexible from 9;
+    Produce Produce ProduceResponse 3..=11, flexible from 9, 12 in transaction version 2;
     Fetch FetchRequest FetchResponse 4..=12, flexible from 12;
     ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=7, flexible from 6;
     Metadata MetadataRequest MetadataResponse 4..=12, flexible from 9;
@@ -124,7 +148,15 @@ table! {
     OffsetDelete OffsetDeleteRequest OffsetDeleteResponse 0..=0, flexible from 1;
     CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3, flexible from 2;
     OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4, flexible from 4;
-    InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=4, flexible from 2;
+    InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=5, flexible from 2;
+    AddPartitionsToTxn AddPartitionsToTxnRequest AddPartitionsToTxnResponse 0..=3, flexible from 3;
+    AddOffsetsToTxn AddOffsetsToTxnRequest AddOffsetsToTxnResponse 0..=4, flexible from 3;
+    TxnOffsetCommit TxnOffsetCommitRequest TxnOffsetCommitResponse 3..=4, flexible from 3, 5 in transaction version 2;
+    EndTxn EndTxnRequest EndTxnResponse 0..=4, flexible from 3, 5 in transaction version 2;
+    WriteTxnMarkers WriteTxnMarkersRequest WriteTxnMarkersResponse 1..=1, flexible from 1;
+    DescribeProducers DescribeProducersRequest DescribeProducersResponse 0..=0, flexible from 0;
+    DescribeTransactions DescribeTransactionsRequest DescribeTransactionsResponse 0..=0, flexible from 0;
+    ListTransactions ListTransactionsRequest ListTransactionsResponse 0..=2, flexible from 0;
     ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=4, flexible from 3;
     SaslHandshake SaslHandshakeRequest SaslHandshakeResponse 1..=1, flexible from 32767;
     SaslAuthenticate SaslAuthenticateRequest SaslAuthenticateResponse 0..=2, flexible from 2;

@@ -15,7 +15,7 @@ use super::probe;
 use super::sasl::{self, Login};
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 use super::tls::TlsClient;
-use crate::config::{BrokerAddr, Config, SecurityProtocol};
+use crate::config::{BrokerAddr, Config, SecurityProtocol, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Observation, Reporter};
 
@@ -25,13 +25,13 @@ const MAX_RESPONSE_BYTES: usize = 256 << 20;
 /// Idle time after which TCP probes whether the peer is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// Maximum time to find out which protocol a port speaks.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-const EXPECTS_TLS: &str = "this port expects TLS, and the connection is plaintext: set the security protocol \
-     (REDPANDA_SECURITY_PROTOCOL) to SSL, or to SASL_SSL where there is a login";
+const EXPECTS_TLS: &str = "this port expects TLS, and the connection is plaintext: set \
+     Config::security_protocol to SSL, or to SASL_SSL where there is a login";
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 const IS_PLAINTEXT: &str = "this port is plaintext, and the connection is TLS: use the port of the broker's TLS listener, or set \
-     the security protocol (REDPANDA_SECURITY_PROTOCOL) to PLAINTEXT, or to SASL_PLAINTEXT where there is a login";
+     Config::security_protocol to PLAINTEXT, or to SASL_PLAINTEXT where there is a login";
 
 /// Makes connections by a client's settings.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ pub(crate) struct Connector {
     pub(crate) timeout: Duration,
     metrics: Reporter,
     protocol: SecurityProtocol,
+    transport: Transport,
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     tls: Arc<TlsClient>,
     login: Option<Arc<Login>>,
@@ -53,6 +54,7 @@ impl Connector {
             timeout: config.connect_timeout,
             metrics: config.metrics.clone(),
             protocol: config.security_protocol,
+            transport: config.transport.clone(),
             #[cfg(any(feature = "tls", feature = "tls-ring"))]
             tls: Arc::new(TlsClient::new(config.tls.clone())),
             login: Login::new(config).map(Arc::new),
@@ -91,6 +93,10 @@ impl Connector {
     }
 
     async fn open_secured(&self, addr: &BrokerAddr, login: Option<&Arc<Login>>) -> Result<Connection> {
+        if let Some(opened) = self.transport.open(addr) {
+            let pipe = opened.map_err(|e| connect_error(addr, &describe(&e)))?;
+            return self.establish(pipe, addr, self.timeout, login).await;
+        }
         let tcp = self.connect_tcp(addr).await?;
         if self.protocol.is_tls() {
             return self.open_tls(tcp, addr, login).await;

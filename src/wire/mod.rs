@@ -18,7 +18,7 @@ mod stream;
 mod tls;
 pub(crate) mod validate;
 
-pub(crate) use api::{Api, SUPPORTED_APIS, api_versions_request};
+pub(crate) use api::{Api, SUPPORTED_APIS, TransactionV2, api_versions_request};
 pub(crate) use connect::Connector;
 pub(crate) use connection::Connection;
 pub(crate) use produce::{Produce, TopicBatches};

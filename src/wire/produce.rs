@@ -20,6 +20,7 @@ pub(crate) struct TopicBatches {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Produce {
+    pub(crate) transactional_id: Option<Arc<str>>,
     pub(crate) acks: i16,
     pub(crate) timeout_ms: i32,
     pub(crate) topics: Vec<TopicBatches>,
@@ -33,7 +34,7 @@ impl Produce {
     pub(super) fn encode(&self, out: &mut Vec<u8>, version: i16) -> Vec<Insert> {
         let mut out = RequestWriter { out, flexible: version >= Self::FLEXIBLE };
         let mut inserts = Vec::with_capacity(self.topics.iter().map(|t| t.batches.len()).sum());
-        out.string(None); // the transactional id
+        out.string(self.transactional_id.as_deref());
         out.out.put_i16(self.acks);
         out.out.put_i32(self.timeout_ms);
         out.length(self.topics.len());

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::admin::{GroupFilter, GroupState, GroupType, ResetTo};
-use ailurus::{Admin, Client, ConsumerEvent, ErrorKind, GroupProtocol, ProducerRecord, StartOffset, TopicPartition};
+use ailurus::{
+    Admin, Client, ConsumerEvent, ErrorKind, GroupProtocol, ProducerRecord, StartOffset, Timestamp, TopicPartition,
+};
 use ailurus_broker::Versions;
 
 use crate::support::{self, TestBroker};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 /// The timestamp of the first record; each is a second later than the one before.
-const FIRST: i64 = 1_700_000_000_000;
+const FIRST: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// A topic of two partitions, ten records in the second of them.
 async fn topic(broker: &TestBroker, client: &Client) -> (String, [TopicPartition; 2]) {
@@ -19,7 +21,8 @@ async fn topic(broker: &TestBroker, client: &Client) -> (String, [TopicPartition
     support::create_topic(client, &name, 2).await.unwrap();
     let producer = client.producer().start().unwrap();
     for i in 0..10 {
-        let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(FIRST + i * 1000);
+        let record =
+            ProducerRecord::to(&name).partition(1).value("x").timestamp(FIRST.saturating_add(Duration::from_secs(i)));
         producer.send(record).await.unwrap().await.unwrap();
     }
     producer.close(LONG).await.unwrap();
@@ -42,8 +45,8 @@ async fn group_offsets_are_planned_and_reset() {
     for (to, expected) in [
         (StartOffset::Earliest, [(0, false), (0, false)]),
         (StartOffset::Latest, [(0, false), (10, false)]),
-        (StartOffset::Timestamp(FIRST + 2500), [(0, false), (3, false)]),
-        (StartOffset::Timestamp(FIRST + 99_000), [(0, false), (10, false)]),
+        (StartOffset::Timestamp(FIRST.saturating_add(Duration::from_millis(2500))), [(0, false), (3, false)]),
+        (StartOffset::Timestamp(FIRST.saturating_add(Duration::from_secs(99))), [(0, false), (10, false)]),
         (StartOffset::Offset(4), [(0, true), (4, false)]),
         (StartOffset::Offset(77), [(0, true), (10, true)]),
     ] {

@@ -6,12 +6,13 @@ mod cluster;
 mod groups;
 mod offline;
 mod topics;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::health::Status;
-use ailurus::{Admin, Client, Config, ErrorKind, Health, ProducerRecord, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, Config, ErrorKind, Health, ProducerRecord, StartOffset, Timestamp, TopicPartition};
 use ailurus_test_support as support;
 
 #[tokio::test]
@@ -85,24 +86,24 @@ async fn offsets_by_position_and_time() {
     let name = broker.topic("offsets");
     support::create_topic(&client, &name, 2).await.unwrap();
     let producer = client.producer().start().unwrap();
-    let first = 1_700_000_000_000;
+    let at = |millis: i64| Timestamp::from_millis(1_700_000_000_000 + millis);
     for i in 0..5 {
-        let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(first + i * 1000);
+        let record = ProducerRecord::to(&name).partition(1).value("x").timestamp(at(i * 1000));
         producer.send(record).await.unwrap().await.unwrap();
     }
     producer.close(Duration::from_secs(30)).await.unwrap();
 
     let (empty, full) = (TopicPartition::new(name.as_str(), 0), TopicPartition::new(name.as_str(), 1));
     let both = [empty.clone(), full.clone()];
-    for (at, want) in [
+    for (start, want) in [
         (StartOffset::Earliest, [0, 0]),
         (StartOffset::Latest, [0, 5]),
-        (StartOffset::Timestamp(first + 1500), [0, 2]),
-        (StartOffset::Timestamp(first + 3000), [0, 3]),
-        (StartOffset::Timestamp(first + 999_000), [0, 5]),
+        (StartOffset::Timestamp(at(1500)), [0, 2]),
+        (StartOffset::Timestamp(at(3000)), [0, 3]),
+        (StartOffset::Timestamp(at(999_000)), [0, 5]),
     ] {
-        let found = admin.list_offsets(&both, at).await.unwrap();
-        assert_eq!([found[&empty], found[&full]], want, "{at:?}");
+        let found = admin.list_offsets(&both, start).await.unwrap();
+        assert_eq!([found[&empty], found[&full]], want, "{start:?}");
     }
     let e = admin.list_offsets(&[TopicPartition::new(name.as_str(), 2)], StartOffset::Latest).await.unwrap_err();
     assert!(e.to_string().contains("has 2 partitions"), "{e}");

@@ -23,14 +23,14 @@ use std::time::Duration;
 use ailurus::consumer::ConsumerState;
 use ailurus::{
     Admin, AssignorKind, Client, Compression, ConfigBuilder, Consumer, ConsumerConfig, ConsumerEvent, Error, ErrorKind,
-    OffsetAndMetadata, OffsetReset, ProducerRecord, Records, StartOffset, TopicPartition,
+    OffsetAndMetadata, OffsetReset, ProducerRecord, Records, StartOffset, Timestamp, TopicPartition,
 };
 use ailurus_broker::Fault;
 use ailurus_test_support::{self as support, TestBroker};
 use tokio::sync::{oneshot, watch};
 
 /// No test takes this long; one that does has failed.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 const FETCH: i16 = 1;
 const OFFSET_COMMIT: i16 = 8;
 const JOIN_GROUP: i16 = 11;
@@ -60,7 +60,8 @@ async fn produce(client: &Client, topic: &str, partitions: i32, numbers: Range<i
     let mut sent = Vec::new();
     for n in numbers {
         let value = n.to_string();
-        let record = ProducerRecord::to(topic).value(&value).partition(n % partitions).timestamp(i64::from(n) + 1);
+        let at = Timestamp::from_millis(i64::from(n) + 1);
+        let record = ProducerRecord::to(topic).value(&value).partition(n % partitions).timestamp(at);
         sent.push(producer.send(record.compression(compression)).await.unwrap());
     }
     for delivery in sent {

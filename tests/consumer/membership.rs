@@ -55,7 +55,7 @@ async fn a_static_member_that_restarts_costs_no_rebalance() {
         })
         .await;
         assert_eq!(e.kind(), ErrorKind::GroupMembership, "{e:#}");
-        assert!(format!("{e:#}").contains("REDPANDA_GROUP_INSTANCE_ID"), "{e:#}");
+        assert!(format!("{e:#}").contains("ConsumerConfig::group_instance_id"), "{e:#}");
         assert_eq!(second.state(), ConsumerState::Closed);
         thief.close().await.unwrap();
         first.close().await.unwrap();

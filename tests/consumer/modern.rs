@@ -5,6 +5,7 @@ use ailurus::{GroupProtocol, Result};
 use ailurus_broker::Versions;
 use kafka_protocol::messages::ConsumerGroupHeartbeatRequest;
 use kafka_protocol::protocol::Decodable;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -28,7 +29,7 @@ async fn offered() -> Option<(TestBroker, Client)> {
         }
         Err(e) => {
             assert!(broker.embedded().is_none() && e.kind() == ErrorKind::Unsupported, "{e:?}");
-            assert!(format!("{e:#}").contains("REDPANDA_GROUP_PROTOCOL"), "{e:?}");
+            assert!(format!("{e:#}").contains("ConsumerConfig::group_protocol"), "{e:?}");
             None
         }
     }
@@ -276,7 +277,7 @@ async fn auto_falls_back_to_classic() {
     assert_eq!(e.kind(), ErrorKind::Unsupported);
     assert!(
         format!("{e:#}").contains("does not serve ConsumerGroupHeartbeat")
-            && format!("{e:#}").contains("REDPANDA_GROUP_PROTOCOL")
+            && format!("{e:#}").contains("ConsumerConfig::group_protocol")
     );
     let mut auto = Member::join(&client, &broker.group("g"), &topic, GroupProtocol::Auto).await.unwrap();
     auto.owns(2).await;
@@ -366,7 +367,7 @@ async fn failed_commits_do_not_delay_heartbeats() {
     let commits = std::sync::atomic::AtomicUsize::new(0);
     embedded.set_hook(move |request| match request.api_key {
         CONSUMER_GROUP_HEARTBEAT => {
-            heartbeats.send_modify(|heartbeats| heartbeats.push(std::time::Instant::now()));
+            heartbeats.send_modify(|heartbeats| heartbeats.push(Instant::now()));
             (heartbeats.borrow().len() == 1).then_some(Fault::DelayResponse(RESPONSE_DELAY))
         }
         OFFSET_COMMIT => match commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {

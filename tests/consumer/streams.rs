@@ -127,7 +127,7 @@ async fn a_stream_ends_after_a_fatal_error() {
     let consumer = client.consumer(broker.group("g")).config(config).subscribe([&topic]).await.unwrap();
     let seen: Vec<_> = soon(consumer.into_stream().collect::<Vec<_>>()).await;
     assert_eq!(seen.len(), 1);
-    assert!(format!("{:#}", seen[0].as_ref().unwrap_err()).contains("REDPANDA_SESSION_TIMEOUT"));
+    assert!(format!("{:#}", seen[0].as_ref().unwrap_err()).contains("ConsumerConfig::session_timeout"));
 }
 
 #[tokio::test]

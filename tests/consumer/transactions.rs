@@ -64,7 +64,11 @@ async fn records_of_aborted_transactions_are_skipped() {
     let stable = consumer.end_offsets(std::slice::from_ref(&p)).await.unwrap()[&p];
     assert_eq!(consumer.position(&p), Some(stable), "markers and aborted records are passed");
     // The last record before that is of an aborted transaction.
-    assert_eq!(consumer.offsets_for_times(&[(p.clone(), 71)]).await.unwrap()[&p], None, "not committed yet");
+    assert_eq!(
+        consumer.offsets_for_times(&[(p.clone(), Timestamp::from_millis(71))]).await.unwrap()[&p],
+        None,
+        "not committed yet"
+    );
     end(1, true);
     while seen.len() < committed.len() + 20 {
         seen.extend(numbers(&next_records(&mut consumer).await));

@@ -73,8 +73,8 @@ pub async fn run(
         let (handled, losses) = (Arc::clone(&context), Listener { context: Arc::clone(&context), member: number });
         client
             .processor(GROUP)
-            .consumer(consumer.clone())
-            .processor(settings(ordering))
+            .consumer_config(consumer.clone())
+            .config(settings(ordering))
             .listener(losses)
             .subscribe([TOPIC], move |message: Message| handle(Arc::clone(&handled), message))
     })

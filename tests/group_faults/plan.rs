@@ -4,20 +4,13 @@ use std::time::Duration;
 
 use ailurus::{AssignorKind, GroupProtocol, HandlerOrdering};
 use ailurus_broker::Fault;
+pub use ailurus_test_support::api_keys::{
+    CONSUMER_GROUP_HEARTBEAT, FETCH, FIND_COORDINATOR, HEARTBEAT, JOIN_GROUP, LEAVE_GROUP, LIST_OFFSETS, METADATA,
+    OFFSET_COMMIT, OFFSET_FETCH, SYNC_GROUP,
+};
 use ailurus_test_support::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 use fastrand::Rng;
 
-pub const FETCH: i16 = 1;
-pub const LIST_OFFSETS: i16 = 2;
-pub const METADATA: i16 = 3;
-pub const OFFSET_COMMIT: i16 = 8;
-pub const OFFSET_FETCH: i16 = 9;
-pub const FIND_COORDINATOR: i16 = 10;
-pub const JOIN_GROUP: i16 = 11;
-pub const HEARTBEAT: i16 = 12;
-pub const LEAVE_GROUP: i16 = 13;
-pub const SYNC_GROUP: i16 = 14;
-pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 /// Requests of a member, with their names in the summary.
 pub const APIS: [(i16, &str); 11] = [
     (FETCH, "fetch"),

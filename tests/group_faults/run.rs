@@ -2,13 +2,13 @@
 //! and faults.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::{Client, GroupProtocol, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig, RequestInfo, Versions};
-use ailurus_test_support::seeds::FaultCounts;
+use ailurus_test_support::faults::{inject_faults, listen_address};
+use ailurus_test_support::seeds::{FaultCounts, block_on};
 use bytes::{Buf, Bytes};
 use fastrand::Rng;
 use kafka_protocol::messages::{ConsumerProtocolAssignment, OffsetCommitRequest, SyncGroupRequest};
@@ -36,8 +36,7 @@ pub struct Outcome {
 }
 
 pub fn run(plan: Plan) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(run_on(plan))
+    block_on(false, run_on(plan))
 }
 
 struct Members {
@@ -89,8 +88,7 @@ impl Members {
 async fn run_on(plan: Plan) -> Outcome {
     let broker = start(&plan).await;
     let context = Arc::new(Context::new(plan, broker));
-    let counts = Arc::new(Mutex::new(FaultCounts::new()));
-    set_hook(&context, &counts);
+    let counts = set_hook(&context);
     let mut members = Members { context: Arc::clone(&context), next: 0, running: Vec::new(), ending: Vec::new() };
     (0..context.plan.members).for_each(|_| members.join());
 
@@ -130,13 +128,9 @@ async fn run_on(plan: Plan) -> Outcome {
 }
 
 async fn start(plan: &Plan) -> Broker {
-    // Each seed has its own address if the system allows it, so that no other seed takes the port
-    // of a stopped node.
-    let [.., a, b] = plan.seed.to_be_bytes();
-    let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 2, a, b) } else { Ipv4Addr::LOCALHOST };
     let config = BrokerConfig::default()
         .nodes(plan::NODES)
-        .listen(SocketAddr::from((ip, 0)))
+        .listen(listen_address(2, plan.seed))
         .default_replication(plan::NODES)
         .auto_create(false)
         .session_timeouts(Duration::from_millis(100), Duration::from_secs(300))
@@ -152,22 +146,15 @@ async fn start(plan: &Plan) -> Broker {
 }
 
 /// Sets a hook that injects the planned faults and observes requests of the group.
-fn set_hook(context: &Arc<Context>, counts: &Arc<Mutex<FaultCounts>>) {
-    let seen = Mutex::new(HashMap::<(i16, i32), u32>::new());
-    let (weak, counts) = (Arc::downgrade(context), Arc::clone(counts));
-    context.broker.set_hook(move |request| {
+fn set_hook(context: &Arc<Context>) -> Arc<Mutex<FaultCounts>> {
+    let weak = Arc::downgrade(context);
+    inject_faults(&context.broker, move |request, index| {
         let context = weak.upgrade()?;
         observe_request(&context, request);
-        let n = {
-            let mut seen = seen.lock().unwrap();
-            let count = seen.entry((request.api_key, request.node)).or_default();
-            std::mem::replace(count, *count + 1)
-        };
-        let (kind, fault) = context.plan.fault(request.api_key, request.node, n)?;
+        let (kind, fault) = context.plan.fault(request.api_key, request.node, index)?;
         let api = APIS.iter().find(|(key, _)| *key == request.api_key).map_or("other", |(_, name)| *name);
-        *counts.lock().unwrap().entry(format!("{api}: {kind:?}")).or_default() += 1;
-        Some(fault)
-    });
+        Some((format!("{api}: {kind:?}"), fault))
+    })
 }
 
 fn observe_request(context: &Context, request: &RequestInfo<'_>) {

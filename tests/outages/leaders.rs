@@ -8,7 +8,7 @@ use ailurus::{Client, Consumer, ConsumerEvent, Message, ProducerRecord, Redpanda
 use ailurus_broker::{Broker, BrokerConfig, Fault};
 
 /// Time limit of every wait.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 pub async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIME_LIMIT, what).await.expect("not in time")

@@ -224,7 +224,7 @@ impl Scenario {
                 let handled = handled.clone();
                 async move { handled.send(number(message.value.as_deref())).unwrap() }
             };
-            let processor = client.processor("g").consumer(config.consumer.clone());
+            let processor = client.processor("g").consumer_config(config.consumer.clone());
             let subscription = processor.subscribe([TOPIC], handle).await.unwrap();
             (client, subscription)
         };

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::leaders::{in_time, wait_until};
 
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 const CREATE_TOPICS: i16 = 19;
 const METADATA: i16 = 3;
 

@@ -1,14 +1,11 @@
-//! A program with a handler that gets signals: `examples/handle.rs`, in a process of its own.
+//! An application with a handler that gets signals: this binary again, in a process of its own.
 #![cfg(unix)]
-
-#[allow(dead_code)]
-#[path = "../../examples/handle.rs"]
-mod handle;
+#![allow(clippy::print_stdout, reason = "the tests read it")]
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use ailurus::{Client, ProducerRecord};
+use ailurus::{Client, Config, HandlerOrdering, Message, ProducerRecord};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -17,27 +14,46 @@ use super::{LONG, committed, connect, filled, support};
 /// Makes the test below run as the child process: topic and group, separated by a space.
 const VARIABLE: &str = "AILURUS_TEST_HANDLE";
 
-/// Only a program when this binary was started by the tests here.
+/// Does nothing unless this binary was started by the tests below.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_program() {
+async fn the_application() {
     let Ok(names) = std::env::var(VARIABLE) else { return };
     let (topic, group) = names.split_once(' ').unwrap();
-    handle::run(topic, group).await.unwrap();
+    let client = Client::connect(Config::from_env().unwrap()).await.unwrap();
+    let processor = client.processor(group).ordering(HandlerOrdering::Key);
+    let left = processor.subscribe([topic], handle).await.unwrap().run_until_signal().await.unwrap();
+    println!("left: {left}");
+    client.close().await;
 }
 
-struct Program {
+/// Prints what it does. A record with the value `slow` is in flight until the shutdown, one with the
+/// value `hang` until it is cancelled.
+async fn handle(message: Message) {
+    let value = String::from_utf8_lossy(message.value.as_deref().unwrap_or_default()).into_owned();
+    println!("begun {value}");
+    if matches!(&*value, "slow" | "hang") {
+        message.stopping().await;
+        println!("handled {value}");
+    }
+    if value == "hang" {
+        std::future::pending().await
+    }
+    println!("done {value}");
+}
+
+struct Application {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// Lines that came while another was waited for: handlers of different keys are in no order.
     seen: Vec<String>,
 }
 
-impl Program {
+impl Application {
     fn start(client: &Client, topic: &str, group: &str) -> Self {
         let dir = tempfile::tempdir().unwrap(); // without a `.env`
         let brokers: Vec<_> = client.config().brokers.iter().map(ToString::to_string).collect();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "signals::the_program", "--nocapture"]).current_dir(dir.path());
+        command.args(["--exact", "signals::the_application", "--nocapture"]).current_dir(dir.path());
         command.env(VARIABLE, format!("{topic} {group}")).env("REDPANDA_BROKERS", brokers.join(","));
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -78,13 +94,13 @@ async fn a_signal_completes_in_flight_records() {
     let topic = filled(&broker, &client, "term", 1, 0).await;
     let group = broker.group("term");
     send(&client, &topic, &["one", "slow", "two"]).await;
-    let mut program = Program::start(&client, &topic, &group);
-    program.line("begun slow").await;
-    program.line("done two").await;
-    program.signal("TERM").await;
-    program.line("done slow").await;
-    program.line("left: nothing was left").await;
-    assert_eq!(program.end().await, 0);
+    let mut application = Application::start(&client, &topic, &group);
+    application.line("begun slow").await;
+    application.line("done two").await;
+    application.signal("TERM").await;
+    application.line("done slow").await;
+    application.line("left: nothing was left").await;
+    assert_eq!(application.end().await, 0);
     assert_eq!(committed(&client, &group).await, 3);
     client.close().await;
 }
@@ -96,20 +112,20 @@ async fn a_second_signal_cancels_and_commits() {
     let topic = filled(&broker, &client, "int", 1, 0).await;
     let group = broker.group("int");
     send(&client, &topic, &["one", "hang", "hang", "two"]).await;
-    let mut program = Program::start(&client, &topic, &group);
-    program.line("begun hang").await;
-    program.line("done two").await;
-    program.signal("TERM").await;
-    program.line("handled hang").await;
+    let mut application = Application::start(&client, &topic, &group);
+    application.line("begun hang").await;
+    application.line("done two").await;
+    application.signal("TERM").await;
+    application.line("handled hang").await;
     let left = format!("left: {topic}/0: 1 cancelled, 0 awaiting retry, 1 queued");
     // One that comes too early counts as the first one's echo.
     loop {
-        program.signal("INT").await;
-        if tokio::time::timeout(Duration::from_millis(50), program.line(&left)).await.is_ok() {
+        application.signal("INT").await;
+        if tokio::time::timeout(Duration::from_millis(50), application.line(&left)).await.is_ok() {
             break;
         }
     }
-    assert_eq!(program.end().await, 0);
+    assert_eq!(application.end().await, 0);
     assert_eq!(committed(&client, &group).await, 1);
     client.close().await;
 }

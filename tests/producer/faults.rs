@@ -30,7 +30,7 @@ async fn send_numbers(s: &Setup, count: u32, partitions: u32, mut each: impl FnM
     let mut handles = Vec::new();
     for n in 0..count {
         let record = ProducerRecord::to(&s.topic).partition((n % partitions) as i32);
-        handles.push(s.producer.send(record.value(&n.to_string())).await.unwrap());
+        handles.push(s.producer.send(record.value(n.to_string())).await.unwrap());
         each(n);
         // So that there are many requests.
         if n % 10 == 0 {

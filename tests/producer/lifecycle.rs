@@ -20,7 +20,7 @@ async fn flush_skips_linger_and_waits_for_all() {
     let mut handles = Vec::new();
     for n in 0..30 {
         handles
-            .push(s.producer.send(ProducerRecord::to(&s.topic).value(&n.to_string()).partition(n % 3)).await.unwrap());
+            .push(s.producer.send(ProducerRecord::to(&s.topic).value(n.to_string()).partition(n % 3)).await.unwrap());
     }
     s.producer.flush(PATIENCE).await.unwrap();
     for handle in handles {
@@ -82,7 +82,7 @@ async fn send_waits_for_memory_in_order() {
     embedded.set_hook(produce_only(Fault::Close));
     let send = |n: u32| {
         let (producer, topic) = (s.producer.clone(), s.topic.clone());
-        async move { producer.send(ProducerRecord::to(&topic).value(&format!("{n:02000}"))).await }
+        async move { producer.send(ProducerRecord::to(&topic).value(format!("{n:02000}"))).await }
     };
     let mut handles = Vec::new();
     for n in 0..4 {
@@ -167,7 +167,7 @@ async fn a_recreated_topic_can_be_written() {
     let s = Setup::on(broker, 2, settings, change).await;
     let send = |n: i32| {
         let (producer, topic) = (s.producer.clone(), s.topic.clone());
-        async move { producer.send(ProducerRecord::to(&topic).value(&n.to_string()).partition(0)).await?.await }
+        async move { producer.send(ProducerRecord::to(&topic).value(n.to_string()).partition(0)).await?.await }
     };
     send(1).await.unwrap();
     let admin = Admin::new(&s.client);

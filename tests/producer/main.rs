@@ -18,7 +18,7 @@ use ailurus::{
 use ailurus_test_support::{self as support, TestBroker};
 
 /// More than any test needs, less than anyone wants to wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A topic of this test's own, and a producer.
 struct Setup {

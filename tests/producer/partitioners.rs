@@ -108,7 +108,7 @@ async fn adaptive_sticky_changes_by_bytes() {
             while runs.iter().map(|(p, _)| *p).collect::<BTreeSet<_>>().len() < 3 {
                 for key in keys {
                     let mut record = ProducerRecord::to(&s.topic).value(&[b'x'; 40]);
-                    record.key = *key;
+                    record.key = key.map(Into::into);
                     // Each is a batch.
                     let partition = s.sent(record).await;
                     match runs.last_mut() {
@@ -159,27 +159,29 @@ impl Partitioner for ByContent {
 async fn a_custom_partitioner_may_fail_the_record() {
     let s = Setup::with(3, |c| c.partitioner = PartitionerKind::custom(ByContent)).await;
     s.led(3).await;
-    let record = ProducerRecord::to(&s.topic).key("key");
+    let record = || ProducerRecord::to(&s.topic).key("key");
     for partition in [2, 0, 1, 2] {
-        assert_eq!(s.sent(record.value(&partition.to_string())).await, partition);
+        assert_eq!(s.sent(record().value(partition.to_string())).await, partition);
     }
-    assert_eq!(s.sent(record.value("0").partition(1)).await, 1, "it is not called");
-    assert_eq!(s.sent(record.value("0").headers(&Headers::new().with("partition", "2"))).await, 2);
-    assert!((0..3).contains(&s.sent(record).await), "any will do");
+    assert_eq!(s.sent(record().value("0").partition(1)).await, 1, "it is not called");
+    assert_eq!(s.sent(record().value("0").headers(Headers::new().with("partition", "2"))).await, 2);
+    assert!((0..3).contains(&s.sent(record()).await), "any will do");
     for value in ["3", "-1"] {
-        let wrong = record.value(value);
-        let error = s.producer.send(wrong).await.unwrap_err();
+        let wrong = record().value(value);
+        let error = s.producer.send(wrong.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRecord);
         let text = format!("chose partition {value} for a record of topic {:?}, which has 3, from 0 to 2", s.topic);
         assert!(error.to_string().contains(&text), "{error}");
-        let Err(TrySendError::Refused { error, .. }) = s.producer.try_send(wrong) else { panic!("it is taken") };
+        let Err(TrySendError::Refused { error, .. }) = s.producer.try_send(wrong.clone()) else {
+            panic!("it is taken")
+        };
         assert_eq!(error.kind(), ErrorKind::InvalidRecord);
     }
     let (producer, topic) = (s.producer.clone(), s.topic.clone());
     let panics = async move { producer.send(ProducerRecord::to(&topic).key("key").value("x")).await };
     assert!(tokio::spawn(panics).await.unwrap_err().is_panic());
     assert_eq!(s.producer.buffered_bytes(), 0, "what is refused takes no space");
-    let outcomes = s.producer.send_batch([record.value("2"), record.value("9"), record.value("2")]).await;
+    let outcomes = s.producer.send_batch([record().value("2"), record().value("9"), record().value("2")]).await;
     assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok());
     s.producer.flush(PATIENCE).await.unwrap();
     let log = s.read().await;

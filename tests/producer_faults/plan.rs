@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use ailurus_broker::Fault;
+pub use ailurus_test_support::api_keys::{API_VERSIONS, INIT_PRODUCER_ID, METADATA, PRODUCE};
 use ailurus_test_support::faults::{FaultKind, FaultProfile, RequestPosition, mix, ms, pick};
 use fastrand::Rng;
 
-pub const PRODUCE: i16 = 0;
-pub const METADATA: i16 = 3;
-pub const API_VERSIONS: i16 = 18;
-pub const INIT_PRODUCER_ID: i16 = 22;
 /// Requests of a producer, with their names in the summary.
 pub const APIS: [(i16, &str); 4] = [
     (PRODUCE, "produce"),

@@ -1,14 +1,14 @@
 //! Runs a seed: a cluster, a producer and faults; then checks the history.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ailurus::{Acknowledgement, Client, Compression, Config, Delivery, Error, Producer, ProducerRecord};
 use ailurus_broker::{Broker, BrokerConfig};
+use ailurus_test_support::faults::{await_closed_connections, inject_faults, listen_address};
 use ailurus_test_support::history::{Guarantee, History, RecordId, RecordStatus, Report};
-use ailurus_test_support::seeds::FaultCounts;
+use ailurus_test_support::seeds::{FaultCounts, block_on};
 use fastrand::Rng;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
@@ -17,7 +17,7 @@ use super::plan::{self, Ending, Event, Plan, Stream, Target};
 use super::support;
 
 /// Far longer than the delivery timeout.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// With a full buffer `send` waits: the rest of a stream is skipped after this time.
 const SEND_TIME_LIMIT: Duration = Duration::from_secs(2);
 const TOPIC: &str = "records";
@@ -38,13 +38,7 @@ impl Outcome {
 }
 
 pub fn run(plan: Plan) -> Outcome {
-    let mut builder = if plan.threads {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(run_on(plan))
+    block_on(plan.threads, run_on(plan))
 }
 
 async fn run_on(plan: Plan) -> Outcome {
@@ -56,7 +50,10 @@ async fn run_on(plan: Plan) -> Outcome {
     settings.batch_size = plan.batch_size;
     settings.buffer_memory = plan.buffer_memory;
     settings.delivery_timeout = plan.delivery_timeout;
-    let counts = inject_faults(&broker, &plan);
+    let (planned, started) = (Arc::clone(&plan), Instant::now());
+    let counts = inject_faults(&broker, move |request, index| {
+        planned.fault(request.api_key, request.node, index, started.elapsed())
+    });
     let producer = client.producer().config(settings).start().expect("these settings are allowed");
 
     let events = tokio::spawn(run_events(Arc::clone(&broker), Arc::clone(&plan), Arc::clone(&counts)));
@@ -66,17 +63,7 @@ async fn run_on(plan: Plan) -> Outcome {
     close_producer(&plan, producer, sent, &mut history, &mut other_problems).await;
     events.await.expect("events happen");
     client.close().await;
-    // A delayed request is served even if its connection is closed.
-    if timeout(TIMEOUT, async {
-        while broker.connection_count() > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await
-    .is_err()
-    {
-        other_problems.push(format!("{} connections were left open", broker.connection_count()));
-    }
+    other_problems.extend(await_closed_connections(&broker, TIMEOUT).await.err());
     let guarantee = read(&plan, &broker, &mut history);
     let report = history.check(guarantee);
     let counts = counts.lock().unwrap().clone();
@@ -85,13 +72,9 @@ async fn run_on(plan: Plan) -> Outcome {
 }
 
 async fn start(plan: &Plan) -> Broker {
-    // Each seed has its own address if the system allows it, so that no other seed takes the port
-    // of a stopped node.
-    let [.., a, b] = plan.seed.to_be_bytes();
-    let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 1, a, b) } else { Ipv4Addr::LOCALHOST };
     let config = BrokerConfig::default()
         .nodes(plan::NODES)
-        .listen(SocketAddr::from((ip, 0)))
+        .listen(listen_address(1, plan.seed))
         .default_replication(plan.replicas)
         .auto_create(false)
         .versions(support::embedded_versions());
@@ -110,24 +93,6 @@ fn config(plan: &Plan, broker: &Broker) -> Config {
         .retry_backoff_max(plan.retry_backoff * 5)
         .build()
         .expect("these settings are allowed")
-}
-
-/// Sets a hook that injects the planned faults and counts them.
-fn inject_faults(broker: &Broker, plan: &Arc<Plan>) -> Arc<Mutex<FaultCounts>> {
-    let counts = Arc::new(Mutex::new(FaultCounts::new()));
-    let request_counts = Mutex::new(HashMap::<(i16, i32), u32>::new());
-    let (plan, fired, started) = (Arc::clone(plan), Arc::clone(&counts), Instant::now());
-    broker.set_hook(move |request| {
-        let index = {
-            let mut request_counts = request_counts.lock().unwrap();
-            let count = request_counts.entry((request.api_key, request.node)).or_default();
-            std::mem::replace(count, *count + 1)
-        };
-        let (name, fault) = plan.fault(request.api_key, request.node, index, started.elapsed())?;
-        *fired.lock().unwrap().entry(name).or_default() += 1;
-        Some(fault)
-    });
-    counts
 }
 
 /// Moves leaders, and stops and starts nodes.

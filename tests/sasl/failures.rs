@@ -28,7 +28,7 @@ async fn a_wrong_password_and_an_unknown_user() {
             let login = login(user, password);
             let mechanism = login.mechanism.name();
             let e = refusal(broker.config(login)).await;
-            says(&e, &[&format!("refused user {user:?} by {mechanism}: "), "REDPANDA_SASL_PASSWORD"]);
+            says(&e, &[&format!("refused user {user:?} by {mechanism}: "), "Credentials::password"]);
             assert!(!format!("{e:#}").contains("wrong-password"), "{e:#}");
         }
     }
@@ -47,7 +47,8 @@ async fn a_mechanism_that_is_not_offered() {
     let broker =
         SaslBroker::embedded(|s| s.mechanisms(&[SaslMechanism::ScramSha256, SaslMechanism::ScramSha512])).await;
     let e = refusal(broker.config(SaslConfig::plain("alice", "secret"))).await;
-    let what = "does not offer the SASL mechanism PLAIN: it offers SCRAM-SHA-256, SCRAM-SHA-512; change REDPANDA_SASL_MECHANISM";
+    let what =
+        "does not offer the SASL mechanism PLAIN: it offers SCRAM-SHA-256, SCRAM-SHA-512; change SaslConfig::mechanism";
     says(&e, &[what]);
     assert_eq!(broker.broker().request_count(SASL_AUTHENTICATE), 0, "no credential was sent");
 }
@@ -65,7 +66,7 @@ async fn a_port_without_sasl_and_a_client_with() {
     for login in [SaslConfig::scram_sha_256("alice", "secret"), SaslConfig::plain("alice", "secret")] {
         let config = broker.config().security_protocol(SecurityProtocol::SaslPlaintext);
         let e = refusal(config.sasl(login.allow_cleartext(true))).await;
-        says(&e, &["does not use logins: this listener is without SASL", "REDPANDA_SECURITY_PROTOCOL"]);
+        says(&e, &["does not use logins: this listener is without SASL", "Config::security_protocol"]);
     }
 }
 
@@ -90,7 +91,7 @@ async fn expired_and_unknown_tokens() {
         refusal(broker.config(login))
     };
     let e = of(jws_until(&broker.user, 1_699_999_000, 1_700_000_000)).await;
-    says(&e, &["refused the token by OAUTHBEARER, which expired at 2023-11-14T22:13:20+00:00: ", "renew it"]);
+    says(&e, &["refused the token by OAUTHBEARER, which expired at 2023-11-14T22:13:20Z: ", "renew it"]);
     let e = of("not-a-known-token".into()).await;
     says(&e, &["refused the token by OAUTHBEARER: ", "issuer, audience and scope"]);
     assert!(!format!("{e:#}").contains("not-a-known-token"), "{e:#}");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use kafka_protocol::messages::SaslAuthenticateRequest;
 use kafka_protocol::protocol::Decodable;
+use tokio::time::Instant;
 
 use super::*;
 
@@ -49,13 +50,13 @@ async fn records_flow_during_reauthentication() {
 
 #[tokio::test]
 async fn sessions_of_a_real_broker_are_renewed() {
-    // Kafka's connections.max.reauth.ms, which scripts/security has set.
+    // Kafka's connections.max.reauth.ms, which tests/kafka/security.rs sets.
     let Some(lifetime) = env::var("AILURUS_TEST_SASL_LIFETIME").ok().map(|ms| ms.parse().unwrap()) else { return };
     let broker = SaslBroker::any().await;
     for login in broker.logins() {
         let client = broker.client(login).await;
-        let end = std::time::Instant::now() + Duration::from_millis(lifetime) * 3;
-        soon(traffic(&broker, &client, || std::time::Instant::now() > end)).await;
+        let end = Instant::now() + Duration::from_millis(lifetime) * 3;
+        soon(traffic(&broker, &client, || Instant::now() > end)).await;
     }
 }
 

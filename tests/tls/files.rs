@@ -20,7 +20,7 @@ async fn unusable_files_are_named() {
 
     let mut tls = secured.tls();
     tls.ca_file = Some(secured.dir.path().join("none.pem"));
-    unusable(&secured, tls, &["tls ca file (REDPANDA_TLS_CA_FILE) is ", "none.pem: it can't be read: "]).await;
+    unusable(&secured, tls, &["TlsConfig::ca_file is ", "none.pem: it can't be read: "]).await;
 
     let mut tls = secured.tls();
     tls.ca_file = Some(secured.file("empty.pem", "no certificate\n"));
@@ -28,7 +28,7 @@ async fn unusable_files_are_named() {
 
     let mut tls = secured.tls_as(&own);
     tls.key_file = tls.cert_file.clone();
-    unusable(&secured, tls, &["tls key file (REDPANDA_TLS_KEY_FILE) is ", "there is no private key in it"]).await;
+    unusable(&secured, tls, &["TlsConfig::key_file is ", "there is no private key in it"]).await;
 
     let tls = secured.tls_as(&Issued { key: own.key.replace("PRIVATE", "ENCRYPTED PRIVATE"), ..own.clone() });
     unusable(&secured, tls, &["client.key: the key is encrypted: write it without a password"]).await;
@@ -39,7 +39,7 @@ async fn unusable_files_are_named() {
 
     let mut tls = secured.tls();
     tls.server_name = Some("not a name".into());
-    unusable(&secured, tls, &["\"not a name\" is neither a DNS name nor an IP address", "REDPANDA_TLS_SERVER_NAME"])
+    unusable(&secured, tls, &["\"not a name\" is neither a DNS name nor an IP address", "TlsConfig::server_name"])
         .await;
 }
 

@@ -1,5 +1,5 @@
 //! TLS: the whole path over it, client certificates, files that change, and what each thing that goes wrong is called. The broker
-//! is always the embedded one; `scripts/security` does the like with Kafka.
+//! is always the embedded one; `tests/kafka/security.rs` does the like with Kafka.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod files;
@@ -16,7 +16,7 @@ use ailurus_broker::{Broker, BrokerConfig, TlsServer};
 use ailurus_test_support::certs::{self, Authority, Issued};
 use tempfile::TempDir;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(300);
 const HERE: &[&str] = &["localhost", "127.0.0.1"];
 
 /// A broker with TLS, the authority of its certificate, and a directory for files.

@@ -24,7 +24,7 @@ async fn an_unknown_authority() {
     tls.ca_file = Some(secured.file("other.pem", &Authority::new("others").own().cert));
     refused(
         secured.config(tls),
-        &["unknown CA: ", "signed by none of the authorities in ", "other.pem (REDPANDA_TLS_CA_FILE)"],
+        &["unknown CA: ", "signed by none of the authorities in ", "other.pem, TlsConfig::ca_file"],
     )
     .await;
 }
@@ -50,7 +50,7 @@ async fn a_certificate_for_another_name_or_address() {
     let secured = Secured::start(|a| a.issue(&["redpanda-0.example.com", "10.0.0.1"]).server()).await;
     let mismatch = "host name mismatch: the broker's certificate is not for";
     let names =
-        "but for redpanda-0.example.com, 10.0.0.1: reach the broker by such a name, or set REDPANDA_TLS_SERVER_NAME";
+        "but for redpanda-0.example.com, 10.0.0.1: reach the broker by such a name, or set TlsConfig::server_name";
     refused(secured.config(secured.tls()), &[&format!("{mismatch} 127.0.0.1, {names}")]).await;
     let mut tls = secured.tls();
     tls.server_name = Some("redpanda-1.example.com".into());
@@ -70,12 +70,12 @@ async fn missing_and_untrusted_client_certificates() {
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
         let secured = Secured::start(|a| a.issue(HERE).server_of(versions, Some(a))).await;
         let wanted =
-            "the broker wants a client certificate, and none is set: name one and its key in REDPANDA_TLS_CERT_FILE";
+            "the broker wants a client certificate, and none is set: name one and its key in TlsConfig::cert_file";
         refused(secured.config(secured.tls()), &[wanted]).await;
         let stranger = Authority::new("others").issue(&["client"]);
         refused(
             secured.config(secured.tls_as(&stranger)),
-            &["the broker refused the client certificate, ", "client.pem (REDPANDA_TLS_CERT_FILE): it"],
+            &["the broker refused the client certificate, ", "client.pem, TlsConfig::cert_file: it"],
         )
         .await;
         let old = secured.authority.issue_for_years(&["client"], 2000, 2001);
@@ -87,7 +87,7 @@ async fn missing_and_untrusted_client_certificates() {
 async fn plaintext_to_a_tls_port() {
     let secured = Secured::start(|a| a.issue(HERE).server()).await;
     let config = config(&secured.broker).security_protocol(SecurityProtocol::Plaintext);
-    refused(config, &["this port expects TLS, and the connection is plaintext: set the security protocol"]).await;
+    refused(config, &["this port expects TLS, and the connection is plaintext: set Config::security_protocol"]).await;
 }
 
 /// Some servers of TLS close without an alert when they are spoken to in plaintext.

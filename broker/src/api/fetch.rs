@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::log::AbortedTxn;
 use crate::request::Context;
 use crate::shared::Shared;
+use crate::transaction::TransactionRules;
 
 const READ_COMMITTED: i8 = 1;
 /// First version with a rack id: a consumer may read from a follower.
@@ -151,7 +152,11 @@ fn read(
     if preferred_replica.is_some() {
         batches.clear();
     }
-    let aborted = if committed { log.aborted(from, to) } else { Vec::new() };
+    let mut aborted = if committed { log.aborted(from, to) } else { Vec::new() };
+    if shared.config.versions.transaction_rules() == TransactionRules::Redpanda {
+        // Redpanda does not sort them.
+        aborted.reverse();
+    }
     Ok(PartitionRead {
         batches,
         aborted,

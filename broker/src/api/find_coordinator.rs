@@ -1,4 +1,4 @@
-//! FindCoordinator: the coordinator of a group.
+//! FindCoordinator: the coordinator of a group or a transactional id.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -10,6 +10,7 @@ use crate::request::Context;
 use crate::shared::Shared;
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 /// First version with several keys.
 const BATCH_VERSION: i16 = 4;
 
@@ -42,11 +43,14 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: FindCoordinatorRequ
 
 fn find(shared: &Shared, cx: &Context, key_type: i8, key: &str) -> Result<(i32, u16), ResponseError> {
     cx.check_fault()?;
-    if key_type != GROUP {
-        // There is no transaction coordinator.
-        return Err(ResponseError::CoordinatorNotAvailable);
-    }
     let cluster = shared.cluster();
-    let node = cluster.node(cluster.coordinator(key)).ok_or(ResponseError::CoordinatorNotAvailable)?;
+    let node = match key_type {
+        GROUP => cluster.coordinator(key),
+        TRANSACTION if !shared.config.versions.has_transactions() => return Err(ResponseError::UnsupportedVersion),
+        TRANSACTION if key.is_empty() => return Err(ResponseError::InvalidRequest),
+        TRANSACTION => cluster.transaction_coordinator(key),
+        _ => return Err(ResponseError::InvalidRequest),
+    };
+    let node = cluster.node(node).ok_or(ResponseError::CoordinatorNotAvailable)?;
     Ok((node.id, node.advertised_port))
 }

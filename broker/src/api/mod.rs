@@ -1,5 +1,7 @@
 //! One file per API of the Kafka protocol: from the decoded request to the response.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 pub(crate) mod api_versions;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
@@ -15,6 +17,9 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
+mod describe_transactions;
+mod end_txn;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -24,6 +29,7 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -33,6 +39,9 @@ mod produce;
 pub(crate) mod sasl_authenticate;
 pub(crate) mod sasl_handshake;
 mod sync_group;
+mod transaction;
+mod txn_offset_commit;
+mod write_txn_markers;
 
 use std::io;
 
@@ -47,7 +56,7 @@ use crate::shared::Shared;
 /// Serves one request.
 pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: Bytes) -> io::Result<Response> {
     match api {
-        ApiKey::Produce => produce::handle(shared, cx, cx.decode(body)?),
+        ApiKey::Produce => produce::handle(shared, cx, cx.decode(body)?).await,
         ApiKey::Fetch => cx.encode(&fetch::handle(shared, cx, cx.decode(body)?).await),
         ApiKey::ListOffsets => cx.encode(&list_offsets::handle(shared, cx, cx.decode(body)?)),
         ApiKey::Metadata => cx.encode(&metadata::handle(shared, cx, cx.decode(body)?)),
@@ -61,11 +70,19 @@ pub(crate) async fn dispatch(shared: &Shared, api: ApiKey, cx: &Context, body: B
         ApiKey::SyncGroup => cx.encode(&sync_group::handle(shared, cx, cx.decode(body)?).await),
         ApiKey::DescribeGroups => cx.encode(&describe_groups::handle(shared, cx, cx.decode(body)?)),
         ApiKey::ListGroups => cx.encode(&list_groups::handle(shared, cx, cx.decode(body)?)),
-        ApiKey::ApiVersions => cx.encode(&api_versions::versions(shared, cx.check_fault().err())),
+        ApiKey::ApiVersions => cx.encode(&api_versions::versions(shared, cx.version, cx.check_fault().err())),
         ApiKey::CreateTopics => cx.encode(&create_topics::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteTopics => cx.encode(&delete_topics::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteRecords => cx.encode(&delete_records::handle(shared, cx, cx.decode(body)?)),
         ApiKey::InitProducerId => cx.encode(&init_producer_id::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::AddPartitionsToTxn => cx.encode(&add_partitions_to_txn::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::AddOffsetsToTxn => cx.encode(&add_offsets_to_txn::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::EndTxn => cx.encode(&end_txn::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::TxnOffsetCommit => cx.encode(&txn_offset_commit::handle(shared, cx, cx.decode(body)?).await),
+        ApiKey::ListTransactions => cx.encode(&list_transactions::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeTransactions => cx.encode(&describe_transactions::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::DescribeProducers => cx.encode(&describe_producers::handle(shared, cx, cx.decode(body)?)),
+        ApiKey::WriteTxnMarkers => cx.encode(&write_txn_markers::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DescribeAcls => cx.encode(&describe_acls::handle(shared, cx, cx.decode(body)?)),
         ApiKey::CreateAcls => cx.encode(&create_acls::handle(shared, cx, cx.decode(body)?)),
         ApiKey::DeleteAcls => cx.encode(&delete_acls::handle(shared, cx, cx.decode(body)?)),

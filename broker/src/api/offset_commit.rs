@@ -56,13 +56,17 @@ fn commit(group: &mut Group, topic: &OffsetCommitRequestTopic, known: bool) -> V
             return Err(ResponseError::UnknownTopicOrPartition);
         }
         let metadata = owned(p.committed_metadata.as_ref());
-        if metadata.as_ref().is_some_and(|m| m.len() > MAX_METADATA_BYTES) {
-            return Err(ResponseError::OffsetMetadataTooLarge);
-        }
+        check_metadata(metadata.as_deref())?;
         let committed =
             CommittedOffset { offset: p.committed_offset, leader_epoch: p.committed_leader_epoch, metadata };
         group.commit(&topic.name, p.partition_index, committed);
         Ok(())
     };
     topic.partitions.iter().map(|p| code(&one(p))).collect()
+}
+
+/// Checks the size of an offset's metadata.
+pub(super) fn check_metadata(metadata: Option<&str>) -> Result<(), ResponseError> {
+    let is_too_large = metadata.is_some_and(|m| m.len() > MAX_METADATA_BYTES);
+    if is_too_large { Err(ResponseError::OffsetMetadataTooLarge) } else { Ok(()) }
 }

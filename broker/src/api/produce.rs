@@ -10,15 +10,31 @@ use kafka_protocol::messages::produce_response::{
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::text;
+use super::transaction::{unverified, wait_for_completion};
 use crate::cluster::Cluster;
-use crate::log::{self, ValidBatch};
+use crate::log::{self, Log, ValidBatch};
 use crate::request::{Context, Response};
 use crate::shared::Shared;
 use crate::topic_config::TopicConfig;
+use crate::transaction::{Participant, ProducerIdAndEpoch, TransactionCoordinator, TransactionVersion};
 
 const ALL: i16 = -1;
+/// First version with TRANSACTION_ABORTABLE.
+const ABORTABLE_VERSION: i16 = 11;
+/// First version in which the leader registers the partition with the coordinator (KIP-890).
+const V2_VERSION: i16 = 12;
 
-pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Response> {
+/// The coordinator, and the transactional id of the request.
+type Transaction<'a> = (&'a mut TransactionCoordinator, Option<&'a str>);
+
+pub(super) async fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Response> {
+    if let Some(id) = request.transactional_id.as_ref().filter(|_| cx.version >= V2_VERSION) {
+        wait_for_completion(shared, id).await;
+    }
+    append_all(shared, cx, request)
+}
+
+fn append_all(shared: &Shared, cx: &Context, request: ProduceRequest) -> io::Result<Response> {
     let acks = request.acks;
     let allowed = match acks {
         ALL..=1 => Ok(()),
@@ -32,15 +48,21 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
             (p.index, log::validate(&p.records.unwrap_or_default(), shared.config.check_records))
         };
         let checked: Vec<_> = topic.partition_data.into_iter().map(check).collect();
+        // Held until the batches are appended, or a marker could come between check and append.
+        let mut transactions = has_transactions(&checked).then(|| shared.transactions());
         let mut cluster = shared.cluster();
         let name = match cx.version {
             ..=12 => Some(topic.name.to_string()),
             _ => cluster.topic_name(topic.topic_id).map(str::to_owned),
         };
+        let id = request.transactional_id.as_ref().map(|id| id.as_str());
         let mut one = |(index, batch): (i32, Result<ValidBatch, ResponseError>)| {
             let check_fault = cx.check_partition_fault(index).and(allowed);
             let appended = check_fault.map_err(ProduceError::from).and_then(|()| match &name {
-                Some(name) => append(shared, cx, &mut cluster, (name, index), batch, acks),
+                Some(name) => {
+                    let transaction = transactions.as_deref_mut().map(|coordinator| (coordinator, id));
+                    append(shared, cx, (&mut cluster, transaction), (name, index), batch, acks)
+                }
                 None => Err(ResponseError::UnknownTopicId.into()),
             });
             let appended =
@@ -82,6 +104,10 @@ pub(super) fn handle(shared: &Shared, cx: &Context, request: ProduceRequest) -> 
     }
 }
 
+fn has_transactions(batches: &[(i32, Result<ValidBatch, ResponseError>)]) -> bool {
+    batches.iter().any(|(_, batch)| batch.as_ref().is_ok_and(ValidBatch::is_transactional))
+}
+
 /// Error of a batch that was not appended.
 struct ProduceError {
     error: ResponseError,
@@ -99,7 +125,7 @@ impl From<ResponseError> for ProduceError {
 fn append(
     shared: &Shared,
     cx: &Context,
-    cluster: &mut Cluster,
+    (cluster, transaction): (&mut Cluster, Option<Transaction<'_>>),
     (topic, partition): (&str, i32),
     batch: Result<ValidBatch, ResponseError>,
     acks: i16,
@@ -127,9 +153,47 @@ fn append(
         return Err(ProduceError { error: ResponseError::InvalidRecord, records });
     }
     let leader = cluster.leader_partition(cx.node, topic, partition)?;
+    if let Some((coordinator, id)) = transaction.filter(|_| batch.is_transactional()) {
+        let id = id.filter(|_| shared.config.versions.has_transactions());
+        let id = id.ok_or(ResponseError::TransactionalIdAuthorizationFailed)?;
+        let participant = Participant::Partition(topic.to_owned(), partition);
+        register(shared, cx, coordinator, &leader.log, id, &batch, participant)?;
+    }
     let base = leader.log.append(batch, leader.leader_epoch)?;
     if let Some(limit) = retention {
         leader.log.retain_bytes(limit);
     }
     Ok((base, leader.log.start()))
+}
+
+/// Verifies that the partition was added to the transaction; with version 2, adds it. An open
+/// transaction of the partition needs no verification.
+fn register(
+    shared: &Shared,
+    cx: &Context,
+    coordinator: &mut TransactionCoordinator,
+    log: &Log,
+    id: &str,
+    batch: &ValidBatch,
+    participant: Participant,
+) -> Result<(), ResponseError> {
+    let (producer_id, epoch) = batch.producer();
+    if log.has_open_transaction(producer_id, epoch) {
+        return Ok(());
+    }
+    let producer = ProducerIdAndEpoch { id: producer_id, epoch };
+    let registered = if cx.version >= V2_VERSION {
+        coordinator.add(id, producer, [participant], TransactionVersion::V2, shared.now())
+    } else {
+        coordinator.verify(id, producer, &participant, shared.now())
+    };
+    let rules = coordinator.rules();
+    registered.map_err(|error| match unverified(rules, error, cx.version >= ABORTABLE_VERSION) {
+        ResponseError::ConcurrentTransactions if cx.version >= V2_VERSION => ResponseError::ConcurrentTransactions,
+        // Errors that clients of older versions may not retry.
+        ResponseError::ConcurrentTransactions | ResponseError::CoordinatorLoadInProgress => {
+            ResponseError::NotEnoughReplicas
+        }
+        error => error,
+    })
 }

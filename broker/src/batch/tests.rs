@@ -1,14 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use ailurus_test_support::raw_client::batch::BatchBuilder;
 use kafka_protocol::records::{self, RecordBatchDecoder, RecordSet};
 use proptest::prelude::*;
 
 use super::*;
-
-#[path = "../../tests/support/batch.rs"]
-pub(crate) mod builder;
-
-use builder::BatchBuilder;
 
 fn read_all(batch: &Bytes) -> Vec<Record> {
     let header = Header::read(batch).unwrap();
@@ -49,7 +45,15 @@ fn kafka_protocol_decodes_built_batches() {
 
 #[test]
 fn control_batch_has_one_control_record() {
-    let batch = control(7, 0, true, 99).freeze();
+    let marker = EndMarker {
+        producer_id: 7,
+        producer_epoch: 3,
+        coordinator_epoch: 2,
+        commit: true,
+        has_new_epoch: false,
+        timestamp: 99,
+    };
+    let batch = control(&marker).freeze();
     let records = decoded(&batch);
     assert_eq!(records.len(), 1);
     assert!(records[0].control && records[0].transactional);

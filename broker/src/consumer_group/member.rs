@@ -1,7 +1,9 @@
 //! A member of a group of the `consumer` protocol, and its heartbeats.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Assignor, JOIN_EPOCH, Partitions};
 

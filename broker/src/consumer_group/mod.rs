@@ -11,9 +11,10 @@ mod member;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub(crate) use assignor::Assignor;

@@ -1,10 +1,11 @@
 //! A member of a classic group, and its JoinGroup requests and results.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ConsumerProtocolSubscription;
 use kafka_protocol::protocol::Decodable;
+use tokio::time::Instant;
 
 use super::RequestId;
 

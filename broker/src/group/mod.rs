@@ -13,14 +13,18 @@ mod members;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use tokio::time::Instant;
 
 use crate::consumer_group::{ConsumerGroup, HeartbeatRequest, HeartbeatResponse, Topics};
+
+use transactions::PendingTransaction;
 
 pub(crate) use members::{JoinGroupMember, JoinGroupResult, JoinRequest, Member, MemberKey};
 
@@ -83,6 +87,11 @@ pub(crate) struct Group {
     /// End of the initial rebalance delay, which a join extends, and its latest end.
     join_window: Option<(Instant, Instant)>,
     offsets: BTreeMap<(String, i32), CommittedOffset>,
+    /// Offsets of open transactions, by producer id.
+    pending_offsets: BTreeMap<i64, PendingTransaction>,
+    /// Number of the last commit, and of the last commit of each partition.
+    last_commit: u64,
+    commits: BTreeMap<(String, i32), u64>,
     responses: Vec<(RequestId, GroupResponse)>,
     initial_rebalance_delay: Duration,
     /// Members of the `consumer` protocol; `None` for a classic group.
@@ -105,6 +114,9 @@ impl Group {
             phase_deadline: None,
             join_window: None,
             offsets: BTreeMap::new(),
+            pending_offsets: BTreeMap::new(),
+            last_commit: 0,
+            commits: BTreeMap::new(),
             responses: Vec::new(),
             initial_rebalance_delay,
             consumer: None,
@@ -157,11 +169,16 @@ impl Group {
     }
 
     pub fn commit(&mut self, topic: &str, partition: i32, committed: CommittedOffset) {
-        self.offsets.insert((topic.to_owned(), partition), committed);
+        self.last_commit += 1;
+        let key = (topic.to_owned(), partition);
+        self.commits.insert(key.clone(), self.last_commit);
+        self.offsets.insert(key, committed);
     }
 
     pub fn delete_offset(&mut self, topic: &str, partition: i32) {
-        self.offsets.remove(&(topic.to_owned(), partition));
+        let key = (topic.to_owned(), partition);
+        self.offsets.remove(&key);
+        self.commits.remove(&key);
     }
 
     /// Returns whether a member subscribes to the topic, or has metadata that is not a consumer's.
@@ -176,6 +193,8 @@ impl Group {
 
     pub fn delete_offsets_of_topic(&mut self, topic: &str) {
         self.offsets.retain(|(t, _), _| t != topic);
+        self.commits.retain(|(t, _), _| t != topic);
+        self.delete_pending_offsets_of_topic(topic);
     }
 
     /// Returns the responses that are ready.

@@ -1,9 +1,8 @@
 //! Handlers of group requests.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use tokio::time::Instant;
 
 use super::{Group, GroupResponse, JoinRequest, Member, MemberKey, Phase, RequestId};
 
@@ -288,7 +287,11 @@ impl Group {
     }
 
     /// Returns the member if the generation is the current one.
-    fn member_in_generation(&mut self, key: MemberKey<'_>, generation: i32) -> Result<&mut Member, ResponseError> {
+    pub(super) fn member_in_generation(
+        &mut self,
+        key: MemberKey<'_>,
+        generation: i32,
+    ) -> Result<&mut Member, ResponseError> {
         let current = self.generation;
         let member = self.member(key)?;
         if generation == current { Ok(member) } else { Err(ResponseError::IllegalGeneration) }

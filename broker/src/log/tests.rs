@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use ailurus_test_support::raw_client::batch::{BatchBuilder, write_checksum};
 use bytes::BytesMut;
 
 use super::*;
-use crate::batch::tests::builder::{BatchBuilder, write_checksum};
 
 fn append(log: &mut Log, builder: &BatchBuilder) -> Result<i64, ResponseError> {
     log.append(validate(&builder.make(), true)?, 0)
@@ -173,7 +173,17 @@ fn transactions_end_at_their_marker() {
         assert!(Header::read(&batch).unwrap().is_intact(&batch));
         log.append_raw(batch, 0).unwrap()
     };
-    let end = |log: &mut Log, producer, commit| log.append_raw(batch::control(producer, 0, commit, 9), 0).unwrap();
+    let end = |log: &mut Log, producer, commit| {
+        let marker = EndMarker {
+            producer_id: producer,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            commit,
+            has_new_epoch: false,
+            timestamp: 9,
+        };
+        log.append_raw(batch::control(&marker), 0).unwrap()
+    };
     let stable = |log: &Log| log.last_stable_offset();
     assert_eq!((write(&mut log, 7), stable(&log)), (0, 0));
     assert_eq!((write(&mut log, 8), stable(&log)), (2, 0));
@@ -190,4 +200,40 @@ fn transactions_end_at_their_marker() {
     log.truncate(8);
     assert_eq!((log.end(), stable(&log)), (8, 5), "its marker is truncated");
     assert_eq!(listed(&log, 0, 10), [(7, 0, 4)]);
+}
+
+/// A marker of producer 7, as its coordinator writes it.
+fn marker(epoch: i16, coordinator_epoch: i32, has_new_epoch: bool) -> EndMarker {
+    EndMarker { producer_id: 7, producer_epoch: epoch, coordinator_epoch, commit: true, has_new_epoch, timestamp: 9 }
+}
+
+#[test]
+fn sequences_restart_only_after_a_marker_with_a_new_epoch() {
+    for (marker_epoch, next) in [(0, 2), (1, 0)] {
+        let mut log = Log::default();
+        let batch = |epoch, sequence| BatchBuilder::new(&[1, 2]).by(7, epoch, sequence).transactional();
+        assert_eq!(append(&mut log, &batch(0, 0)), Ok(0));
+        assert!(log.has_open_transaction(7, 0) && !log.has_open_transaction(7, 1));
+        let plain = BatchBuilder::new(&[1]).by(7, 0, 2);
+        assert_eq!(append(&mut log, &plain), Err(ResponseError::InvalidTxnState), "outside the open transaction");
+        assert_eq!(log.append_marker(&marker(marker_epoch, 0, marker_epoch > 0), 0), Ok(2));
+        assert!(!log.has_open_transaction(7, marker_epoch));
+        assert_eq!(append(&mut log, &batch(marker_epoch, next + 1)), Err(ResponseError::OutOfOrderSequenceNumber));
+        assert_eq!(append(&mut log, &batch(marker_epoch, next)), Ok(3));
+        if marker_epoch > 0 {
+            assert_eq!(append(&mut log, &batch(0, 2)), Err(ResponseError::InvalidProducerEpoch), "too late");
+        }
+    }
+}
+
+#[test]
+fn markers_of_older_epochs_are_rejected() {
+    let mut log = Log::default();
+    assert_eq!(append(&mut log, &BatchBuilder::new(&[1]).by(7, 3, 0).transactional()), Ok(0));
+    let mut write = |epoch, coordinator, is_new| log.append_marker(&marker(epoch, coordinator, is_new), 0);
+    assert_eq!(write(2, 0, false), Err(ResponseError::InvalidProducerEpoch));
+    assert_eq!(write(3, 0, true), Err(ResponseError::InvalidProducerEpoch), "of batches of the transaction");
+    assert_eq!(write(3, 5, false), Ok(1));
+    assert_eq!(write(3, 4, false), Err(ResponseError::TransactionCoordinatorFenced));
+    assert_eq!(write(4, 5, true), Ok(2));
 }

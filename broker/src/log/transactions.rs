@@ -38,6 +38,11 @@ impl Transactions {
         self.open.values().copied().min()
     }
 
+    /// Returns the start of a producer's open transaction.
+    pub fn open_at(&self, producer_id: i64) -> Option<i64> {
+        self.open.get(&producer_id).copied()
+    }
+
     /// Returns the aborted transactions that overlap the offsets `from..to`.
     pub fn aborted(&self, from: i64, to: i64) -> Vec<AbortedTxn> {
         let touches = |a: &&AbortedTxn| a.last_offset >= from && a.first_offset < to;

@@ -1,11 +1,12 @@
 //! Authentication state of a connection.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use sha2::{Sha256, Sha512};
+use tokio::time::Instant;
 
 use super::scram::ScramExchange;
 use super::{AuthError, Principal, Sasl, SaslMechanism, plain, token};

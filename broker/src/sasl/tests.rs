@@ -1,11 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
+use tokio::time::Instant;
 
 use super::*;
 

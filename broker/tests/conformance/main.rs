@@ -9,12 +9,14 @@
 mod administration;
 mod consumer_protocol;
 mod groups;
-#[path = "../support/mod.rs"]
-mod support;
+mod transactional_offsets;
+mod transactions;
 
 use std::collections::BTreeSet;
 
 use ailurus_broker::{Broker, BrokerConfig, Versions};
+use ailurus_test_support::raw_client::batch::{BatchBuilder, write_checksum};
+use ailurus_test_support::raw_client::*;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -29,8 +31,6 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::*;
-use support::batch::{BatchBuilder, write_checksum};
-use support::*;
 use uuid::Uuid;
 
 /// A broker under test, with a prefix for the names of this test.

@@ -9,25 +9,29 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::{
     Admin, Client, Config, ConsumerEvent, Delivery, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Producer,
-    ProducerRecord, TopicPartition, metrics::Registry,
+    ProducerRecord, TopicPartition,
 };
+use ailurus_metrics::Registry;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::Serialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::exit::{Exit, Usage};
 use crate::options::{Codec, Global, MaxRequestSize};
 use crate::output::{self, note};
 use crate::settings;
 
-/// Measure producing, consuming, handling or the latency of single records.
+mod transactions;
+
+/// Measure producing, consuming, handling, transactions or the latency of single records.
 ///
 /// Record i has the key order-(i mod 10000) and as value line (i mod 20000) of the file that PEERS_VALUES names. One JSON
 /// line on stdout has wall-clock time, CPU time of all threads of this process, peak memory and errors; the settings are
@@ -40,15 +44,18 @@ consume  joins --group from earliest, reads --records records, commits and leave
 handle   the same by a handler that does nothing, in order by key, 64 at a time, unless settings are
          different; deletes the dead-letter topic if it created it
 latency  sends one record at a time, linger 0, and waits for each; the first 20 do not count
+transactions  sends them in transactions of --per records or, with --per 0, of --interval-ms, one after the
+         other; p50_us and p99_us are times of a commit, from the call to its confirmation. A first transaction
+         of one record does not count
 
 Exit codes:
   0    done
   1    no record came for a minute, or a record was not delivered within the delivery timeout
-  2    an option or a setting is wrong, or PEERS_VALUES names no file of values (produce, latency)
+  2    an option or a setting is wrong, or PEERS_VALUES names no file of values (produce, latency, transactions)
   3    the topic does not exist, or was deleted
   5    no broker could be reached
   6    a broker refused the login, the topic, or a record
-The first record that can't be sent ends produce and latency.")]
+The first record that can't be sent ends produce, latency and transactions.")]
 pub struct Bench {
     /// Job to measure.
     #[arg(value_enum)]
@@ -68,7 +75,7 @@ pub struct Bench {
     /// Replicas that must have a record before it is acknowledged: always all in-sync ones.
     #[arg(long, value_parser = ["all"], default_value = "all")]
     acks: String,
-    /// Maximum time that a record waits for others in its batch, in milliseconds (produce).
+    /// Maximum time that a record waits for others in its batch, in milliseconds (produce, transactions).
     #[arg(long, default_value_t = 5)]
     linger_ms: u64,
     #[command(flatten)]
@@ -76,6 +83,12 @@ pub struct Bench {
     /// Group (consume, handle).
     #[arg(long, default_value = "peers-g")]
     group: String,
+    /// Number of records of a transaction; 0 for transactions of --interval-ms (transactions).
+    #[arg(long, default_value_t = 1000)]
+    per: u64,
+    /// Time after which a transaction is committed, in milliseconds, with --per 0 (transactions).
+    #[arg(long, default_value_t = 100)]
+    interval_ms: u64,
     /// Collect metrics, to compare their cost with a run without this option.
     #[arg(long)]
     metrics: bool,
@@ -87,6 +100,7 @@ enum Mode {
     Consume,
     Handle,
     Latency,
+    Transactions,
 }
 
 /// Maximum number of records in flight.
@@ -104,7 +118,7 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
 pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
     let config = args.config(settings::builder(global)?)?;
     // Consumers run without them: they would count as memory of the client.
-    let sends = matches!(args.mode, Mode::Produce | Mode::Latency);
+    let sends = matches!(args.mode, Mode::Produce | Mode::Latency | Mode::Transactions);
     let data = if sends { Data::load()? } else { Data::default() };
     note(format_args!(
         "brokers {} producer {:?} consumer {:?} acks {} partitions {}",
@@ -114,13 +128,14 @@ pub async fn run(global: &Global, args: Bench) -> anyhow::Result<Exit> {
         args.acks,
         args.partitions
     ));
-    let meter = Meter::start()?;
+    let mut meter = Meter::start()?;
     let client = Client::connect(config).await?;
     let done = match args.mode {
         Mode::Produce => produce(&client, &args, &data).await?,
         Mode::Consume => consume(&client, &args).await?,
         Mode::Handle => handle(&client, &args).await?,
         Mode::Latency => latency(&client, &args, &data).await?,
+        Mode::Transactions => transactions::transactions(&client, &args, &data, &mut meter).await?,
     };
     client.close().await;
     let (failed, created) = (done.errors > 0, done.created.clone());
@@ -174,6 +189,7 @@ struct Done {
     errors: u64,
     first: Option<Instant>,
     latencies: Vec<Duration>,
+    transactions: u64,
     /// A topic to delete at the end.
     created: Option<String>,
 }
@@ -378,6 +394,8 @@ struct Line {
     maxrss_mb: f64,
     errors: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    transactions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_s: Option<f64>,
     #[serde(flatten)]
     latency: Option<Percentiles>,
@@ -425,6 +443,7 @@ impl Meter {
                 Mode::Consume => "consume",
                 Mode::Handle => "handle",
                 Mode::Latency => "latency",
+                Mode::Transactions => "transactions",
             },
             codec: args.codec.name(),
             records: done.records,
@@ -435,6 +454,7 @@ impl Meter {
             sys_s: round(system, 1e4),
             maxrss_mb: round(usage.max_rss() as f64 / 1024.0, 10.0), // Linux counts it in KiB
             errors: done.errors,
+            transactions: (args.mode == Mode::Transactions).then_some(done.transactions),
             first_s: done.first.map(|at| round((at - self.begun).as_secs_f64(), 1e3)),
             latency: Percentiles::of(done.latencies),
         })

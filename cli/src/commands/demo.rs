@@ -7,7 +7,7 @@ mod plan;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::{Admin, Client, Compression, Config, ConsumerConfig, Delivery, Producer, ProducerRecord};
 use anyhow::Context;
@@ -26,6 +26,7 @@ use crate::signals::Shutdown;
 use history::{Verdict, per_second};
 use members::{Members, Run};
 use plan::{Names, PARTITIONS, Stream};
+use tokio::time::Instant;
 
 /// Publish a shop's events, kill a consumer meanwhile, and check that no event is lost.
 ///

@@ -1,10 +1,12 @@
-//! `ailurus dlq`: list, show, replay and discard dead letters.
+//! `ailurus dlq`: list, show, edit, replay and discard dead letters.
 
 mod discard;
+mod edit;
 mod list;
 mod lock;
 mod log;
 mod marks;
+mod pace;
 mod replay;
 mod show;
 
@@ -17,7 +19,9 @@ use crate::exit::{Exit, Usage};
 use crate::options::{Global, Json};
 use crate::settings;
 use crate::signals::Shutdown;
+use edit::Edit;
 use log::Filter;
+use pace::Rate;
 
 /// List and show dead letters, send their records again, or discard them.
 ///
@@ -27,7 +31,7 @@ use log::Filter;
 #[command(after_help = AFTER_HELP)]
 pub struct Dlq {
     #[command(subcommand)]
-    action: Action,
+    action: Box<Action>,
     /// Suffix of the names of dead-letter topics [default: REDPANDA_DEAD_LETTER_SUFFIX, else .dlq].
     #[arg(long, global = true, value_name = "TEXT")]
     suffix: Option<String>,
@@ -43,7 +47,7 @@ Exit codes:
   0    done, or dry run
   1    a dead letter was refused, or a partition could not be read; the others were handled
   2    an option or a setting is wrong
-  3    the topic, the partition of --partition or, with show --at, the dead letter does not exist
+  3    the topic, the partition of --partition or, with --at, the dead letter does not exist
   5    a broker could not be reached, or a record could not be written in time; what was replayed
        before that is marked
   6    another replay or discard runs on the topic, or a broker refused
@@ -54,7 +58,9 @@ Examples:
   ailurus dlq show orders.dlq --last 3
   ailurus dlq show --at orders.dlq/0@17
   ailurus dlq replay orders.dlq --error 'connection refused' --since 2026-01-31T12:00:00Z
-  ailurus dlq replay orders.dlq --yes
+  ailurus dlq replay orders.dlq --yes --rate 50/s
+  ailurus dlq replay --at orders.dlq/0@17 --edit    # shows the difference; --yes replays it
+  ailurus dlq show orders.dlq --open --by-key --last 100
   ailurus dlq discard orders.dlq --key o-17 --yes
   ailurus dlq discard orders.dlq --delete --yes     # all of them, and free the space";
 
@@ -67,6 +73,9 @@ enum Action {
         /// Dead-letter topics [default: all whose names end in the suffix].
         #[arg(value_name = "TOPIC")]
         topics: Vec<String>,
+        /// Count by origin and key instead, those with the most open dead letters first.
+        #[arg(long)]
+        by_key: bool,
         #[command(flatten)]
         output: Json,
     },
@@ -87,6 +96,9 @@ enum Action {
         /// Only dead letters that are neither replayed nor discarded.
         #[arg(long)]
         open: bool,
+        /// Bring those of a key together, in the order of their records.
+        #[arg(long, conflicts_with = "at")]
+        by_key: bool,
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
@@ -101,12 +113,25 @@ enum Action {
     /// position. A dead letter whose record its topic does not take is refused and stays open.
     Replay {
         /// Name of the dead-letter topic.
-        topic: String,
+        #[arg(required_unless_present = "at")]
+        topic: Option<String>,
+        /// Only the one at this position, TOPIC/PARTITION@OFFSET; with a topic also PARTITION/OFFSET.
+        #[arg(
+            long,
+            value_name = "PLACE",
+            conflicts_with_all = ["error", "key", "origin", "group", "partition", "from_offset", "before_offset", "since", "before"]
+        )]
+        at: Option<Place>,
         #[command(flatten)]
         filter: Filter,
         /// Refuse dead letters that were replayed so often already.
         #[arg(long, value_name = "N", default_value_t = 3)]
         max_replays: u32,
+        /// Maximum number of records a second, or a minute, such as 50, 50/s or 30/m [default: no limit].
+        #[arg(long, value_name = "N/s")]
+        rate: Option<Rate>,
+        #[command(flatten)]
+        edit: Edit,
         #[command(flatten)]
         how: How,
     },
@@ -150,7 +175,7 @@ async fn only_read(shutdown: &Shutdown, looking: impl Future<Output = anyhow::Re
 }
 
 /// Returns a number of dead letters as text.
-fn letters(count: u64) -> String {
+fn dead_letters(count: u64) -> String {
     if count == 1 { "1 dead letter".to_owned() } else { format!("{count} dead letters") }
 }
 
@@ -184,8 +209,8 @@ impl FromStr for Place {
     }
 }
 
-/// Sets the topic of `show`, which the position may name.
-fn topic_of_show(topic: &mut Option<String>, at: Option<&Place>) -> Result<(), Usage> {
+/// Sets the topic, which the position may name.
+fn set_topic(topic: &mut Option<String>, at: Option<&Place>) -> Result<(), Usage> {
     let named = at.and_then(|at| at.topic.clone());
     match (&topic, named) {
         (Some(topic), Some(named)) if *topic != named => {
@@ -201,13 +226,13 @@ fn topic_of_show(topic: &mut Option<String>, at: Option<&Place>) -> Result<(), U
 }
 
 pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Result<Exit> {
-    if let Action::Show { topic, at, .. } = &mut action {
-        topic_of_show(topic, at.as_ref())?;
+    if let Action::Show { topic, at, .. } | Action::Replay { topic, at, .. } = &mut *action {
+        set_topic(topic, at.as_ref())?;
     }
-    let named = match &action {
+    let named = match &*action {
         Action::List { topics, .. } => topics.as_slice(),
-        Action::Show { topic, .. } => topic.as_slice(),
-        Action::Replay { topic, .. } | Action::Discard { topic, .. } => std::slice::from_ref(topic),
+        Action::Show { topic, .. } | Action::Replay { topic, .. } => topic.as_slice(),
+        Action::Discard { topic, .. } => std::slice::from_ref(topic),
     };
     // What is written here replaces a dead letter: all in-sync replicas must have it.
     let config = settings::builder(global)?.allow_auto_topic_creation(false).acks(Acks::All).build()?;
@@ -225,21 +250,25 @@ pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Re
         return Ok(Exit::Interrupted);
     };
     let work = async {
-        match action {
-            Action::List { topics, output } => {
-                only_read(&shutdown, list::run(&client, topics, &suffix, output.json)).await
+        match *action {
+            Action::List { topics, by_key, output } => {
+                only_read(&shutdown, list::run(&client, topics, &suffix, by_key, output.json)).await
             }
             Action::Show { topic, at: Some(at), output, .. } => {
                 let topic = topic.unwrap_or_default();
                 only_read(&shutdown, show::one(&client, &topic, (at.partition, at.offset), output.json)).await
             }
-            Action::Show { topic, last, open, filter, output, .. } => {
-                let (topic, last) = (topic.unwrap_or_default(), last as usize);
-                only_read(&shutdown, show::last(&client, &topic, &filter, open, last, output.json)).await
+            Action::Show { topic, last, open, by_key, filter, output, .. } => {
+                let topic = topic.unwrap_or_default();
+                let options = show::Options { count: last as usize, open, by_key, json: output.json };
+                only_read(&shutdown, show::last(&client, &topic, &filter, options)).await
             }
-            Action::Replay { topic, filter, max_replays, how } => {
-                let options = replay::Options { filter, max_replays, suffix, yes: how.yes, json: how.output.json };
-                replay::run(&client, &topic, options, &shutdown).await
+            Action::Replay { topic, at, filter, max_replays, rate, edit, how } => {
+                let at = at.map(|at| (at.partition, at.offset));
+                let filter = at.map_or(filter, |(partition, offset)| Filter::at(partition, offset));
+                let (yes, json) = (how.yes, how.output.json);
+                let options = replay::Options { filter, at, edit, rate, max_replays, suffix, yes, json };
+                replay::run(&client, &topic.unwrap_or_default(), options, &shutdown).await
             }
             Action::Discard { topic, filter, delete, how } => {
                 let options = discard::Options { filter, delete, yes: how.yes, json: how.output.json };

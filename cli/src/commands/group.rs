@@ -5,7 +5,7 @@ mod reset;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ailurus::admin::{GroupDescription, GroupFilter, GroupListing, GroupOffset, GroupState, MemberDescription};
-use ailurus::{Admin, ErrorKind};
+use ailurus::{Admin, ErrorKind, TopicPartition};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::exit::Exit;
@@ -44,7 +44,13 @@ Examples:
     /// Describe a group: its members and their assignment, and committed offset, end and lag of each partition.
     ///
     /// The end of a partition without a leader is -, with the reason on stderr. Where nothing is committed, LAG is the whole
-    /// log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest. Exits with 3 if the group does not exist, and with 1 if
+    /// log, or - with REDPANDA_AUTO_OFFSET_RESET other than earliest.
+    ///
+    /// STABLE is the last stable offset, where a transaction is open: readers of committed records stop there, and LAG counts
+    /// up to it with REDPANDA_ISOLATION_LEVEL=read_committed. A transaction that is open for longer than REDPANDA_STALL_TIMEOUT
+    /// is named on stderr.
+    ///
+    /// Exits with 3 if the group does not exist, and with 1 if
     /// an end is not known.
     Describe {
         /// Name of the group.
@@ -220,7 +226,31 @@ async fn describe(admin: &Admin, group: &str, as_json: bool) -> anyhow::Result<E
     if !exists {
         return not_there(group);
     }
-    Ok(if note_unknown_ends(&described.offsets) { Exit::Failure } else { Exit::Success })
+    let is_unknown = note_unknown_ends(&described.offsets);
+    note_holding(admin, &described.offsets).await;
+    Ok(if is_unknown { Exit::Failure } else { Exit::Success })
+}
+
+/// Returns whether readers of committed records stop before the end.
+fn is_held(o: &GroupOffset) -> bool {
+    o.last_stable.zip(o.end).is_some_and(|(stable, end)| stable < end)
+}
+
+/// Prints which transactions hold last stable offsets back for longer than the stall timeout. Those that are not known are
+/// left out: the offsets are printed.
+async fn note_holding(admin: &Admin, offsets: &[GroupOffset]) {
+    let held = offsets.iter().filter(|o| is_held(o)).map(|o| TopicPartition::new(o.topic.as_str(), o.partition));
+    let held: Vec<_> = held.collect();
+    if held.is_empty() {
+        return;
+    }
+    let limit = admin.config().processor.stall_timeout;
+    let found = admin.find_holding_transactions(&held).await.unwrap_or_default();
+    let holding = found.into_iter().filter_map(|(p, outcome)| Some((p, outcome.ok().flatten()?)));
+    let long = holding.filter(|(_, t)| t.age() >= limit);
+    let lines: Vec<_> =
+        long.map(|(p, t)| (p.clone(), format!("{p} up to {}: {t}", t.transaction.start_offset))).collect();
+    output::note_missing("readers of committed records stop", &lines);
 }
 
 /// Prints which ends are not known, and why; returns whether there is one. A deleted topic has no end.
@@ -265,17 +295,24 @@ fn description(g: &GroupDescription) -> String {
     }
     if !g.offsets.is_empty() {
         let owners = owners(&g.members);
-        let mut offsets = Table::new(["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "OWNER"]);
-        for o in &g.offsets {
-            offsets.row([
-                o.topic.clone(),
-                o.partition.to_string(),
-                or_dash(o.committed),
-                or_dash(o.end),
-                or_dash(o.lag),
-                or_dash(owners.get(&(o.topic.as_str(), o.partition))),
-            ]);
-        }
+        let owner = |o: &GroupOffset| or_dash(owners.get(&(o.topic.as_str(), o.partition)));
+        let place = |o: &GroupOffset| [o.topic.clone(), o.partition.to_string(), or_dash(o.committed)];
+        let offsets = if g.offsets.iter().any(is_held) {
+            let mut table = Table::new(["TOPIC", "PARTITION", "COMMITTED", "STABLE", "END", "LAG", "OWNER"]);
+            for o in &g.offsets {
+                let [topic, partition, committed] = place(o);
+                let stable = or_dash(o.last_stable);
+                table.row([topic, partition, committed, stable, or_dash(o.end), or_dash(o.lag), owner(o)]);
+            }
+            table
+        } else {
+            let mut table = Table::new(["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "OWNER"]);
+            for o in &g.offsets {
+                let [topic, partition, committed] = place(o);
+                table.row([topic, partition, committed, or_dash(o.end), or_dash(o.lag), owner(o)]);
+            }
+            table
+        };
         text += &format!("\n{offsets}");
     }
     text

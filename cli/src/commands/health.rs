@@ -2,6 +2,8 @@
 
 use ailurus::health::Status;
 use ailurus::{Client, Health as Report};
+use ailurus_serve::page;
+use ailurus_serve::text::health_for_operators;
 use clap::Args;
 use serde_json::Value;
 
@@ -19,7 +21,7 @@ pub struct Health {
 
 pub async fn run(global: &Global, args: Health) -> anyhow::Result<Exit> {
     let client = Client::new(settings::read_only(global)?);
-    let health = Report::check(&client).await;
+    let health = health_for_operators(Report::check(&client).await);
     client.close().await;
     if args.output.json {
         output::json(&health)?;
@@ -37,7 +39,7 @@ fn summary(health: &Report) -> String {
     let status = status.as_ref().and_then(Value::as_str).unwrap_or("unknown");
     let mut brokers = Table::new(["BROKER", "ADDRESS", "LATENCY", "ERROR"]);
     for b in &health.brokers {
-        let latency = b.latency_ms.map(|ms| format!("{ms:.1} ms"));
+        let latency = b.latency.map(page::latency);
         brokers.row([or_dash(b.id), b.address.clone(), or_dash(latency), or_dash(b.error.as_deref())]);
     }
     let (cluster, controller) = (or_dash(health.cluster_id.as_deref()), or_dash(health.controller_id));

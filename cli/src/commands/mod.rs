@@ -16,3 +16,4 @@ pub mod produce;
 pub mod records;
 pub mod serve;
 pub mod topic;
+pub mod txn;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::{Client, Compression, ErrorKind, Headers, PartitionerKind, Producer, ProducerConfig, ProducerRecord};
 use anyhow::Context;
@@ -22,6 +22,7 @@ use crate::settings;
 use crate::signals::Shutdown;
 use deliveries::{Pending, State, watch_deliveries};
 use lines::{Chunk, Line, Splitter};
+use tokio::time::Instant;
 
 /// Send each line of stdin as a record.
 ///
@@ -322,10 +323,10 @@ async fn send_line(
         Err(what) => return Ok(Err(what)),
     };
     let mut record = ProducerRecord::to(&args.topic);
-    record.key = key.as_deref();
-    record.value = value;
+    record.key = key.as_deref().map(Into::into);
+    record.value = value.map(Into::into);
     record.partition = args.partition;
-    record.headers = (!headers.is_empty()).then_some(headers);
+    record.headers = (!headers.is_empty()).then(|| headers.into());
     match producer.send(record).await {
         Ok(delivery) => {
             let bytes = size_of(key.as_deref(), value);

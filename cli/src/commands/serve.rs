@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ailurus::Client;
 use ailurus_serve::http::{App, SHUTTING_DOWN, Server};
+use ailurus_serve::lag::LagHistory;
 use ailurus_serve::metrics::Exposition;
 use clap::Args;
 use tokio::sync::watch;
@@ -63,13 +64,13 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let (last, seen) = watch::channel(None);
     let gauges = move || seen.borrow().as_ref().map(|watched: &Arc<Watched>| watched.gauges()).unwrap_or_default();
     let exposition = Exposition::with_gauges(env!("CARGO_PKG_VERSION"), gauges);
-    let config = settings::builder(global)?.allow_auto_topic_creation(false).metrics(exposition.counts()).build()?;
+    let config = settings::builder(global)?.allow_auto_topic_creation(false).metrics(exposition.registry()).build()?;
     let client = Client::new(config);
     let shutdown = Shutdown::install()?;
-    let app = Arc::new(Watch { last, exposition, shutdown });
-    let server = Server::start(&args.listen, Arc::clone(&app)).await?;
+    let app = Arc::new(Watch { last, lag: LagHistory::default(), exposition, shutdown });
+    let server = Server::start(args.listen.resolve().await?, Arc::clone(&app)).await?;
     output::print(format_args!("http://{}/health/redpanda\n", server.address()))?;
-    let watching = keep_looking(&client, &app.last, Duration::from_secs(args.interval));
+    let watching = keep_looking(&client, &app, Duration::from_secs(args.interval));
     let result = app.shutdown.unless_requested(watching).await;
     let stopped = server.stop(CLOSE_TIMEOUT).await;
     client.close().await;
@@ -79,21 +80,18 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
 }
 
 /// Looks at the cluster at each interval; ends only if the first login is refused.
-async fn keep_looking(
-    client: &Client,
-    last: &watch::Sender<Option<Arc<Watched>>>,
-    interval: Duration,
-) -> anyhow::Result<()> {
+async fn keep_looking(client: &Client, app: &Watch, interval: Duration) -> anyhow::Result<()> {
     let mut watcher = Watcher::new(client);
     let mut was_reached = false;
     loop {
-        let before = last.borrow().clone();
+        let before = app.last.borrow().clone();
         let watched = watcher.look(before.as_deref()).await;
         was_reached |= watched.health.is_reachable();
         if !was_reached {
             watcher.check_login().await?;
         }
-        last.send_replace(Some(Arc::new(watched)));
+        app.lag.record(watched.at, watched.groups.iter().map(|g| (g.group.clone(), g.lag)));
+        app.last.send_replace(Some(Arc::new(watched)));
         tokio::time::sleep(interval).await;
     }
 }
@@ -101,6 +99,7 @@ async fn keep_looking(
 /// The application, as its HTTP server sees it.
 struct Watch {
     last: watch::Sender<Option<Arc<Watched>>>,
+    lag: LagHistory,
     exposition: Exposition,
     shutdown: Shutdown,
 }
@@ -112,7 +111,7 @@ impl App for Watch {
         let last = self.last.subscribe().wait_for(Option::is_some).await.ok().and_then(|last| last.clone());
         let Some(last) = last else { std::future::pending().await }; // not while `self` has the sender
         let mut watched = Watched::clone(&last);
-        watched.health.age_ms = u64::try_from(watched.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        watched.health.age = watched.at.elapsed();
         Arc::new(watched)
     }
 
@@ -129,5 +128,9 @@ impl App for Watch {
 
     fn metrics(&self) -> &Exposition {
         &self.exposition
+    }
+
+    fn lag(&self) -> &LagHistory {
+        &self.lag
     }
 }

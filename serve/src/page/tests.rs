@@ -32,12 +32,16 @@ fn health() -> Health {
             "group": bad, "topics": [bad], "state": "member", "stateMs": 7_300_000, "memberId": bad, "generation": 4,
             "activity": "stalled", "lag": 15000, "partitions": partitions,
         }],
+        "transactionalProducers": [{
+            "transactionalId": bad, "group": bad, "state": "fenced", "openMs": null, "timeoutMs": 40_000, "committed": 12_345,
+            "aborted": 7, "commitMs": 3.25, "lastError": {"error": bad, "action": "fenced", "ageMs": 61_000},
+        }],
     });
     serde_json::from_value(all).unwrap()
 }
 
 fn shown(health: &Health) -> String {
-    page(health, DateTime::UNIX_EPOCH, "n0").into_string()
+    page(health, &LagHistory::default(), Timestamp::UNIX_EPOCH, "n0", "").into_string()
 }
 
 #[test]
@@ -64,6 +68,9 @@ fn states_are_words() {
         "<dd>15,000</dd>",
         "1.2 ms",
         "2,468",
+        ">fenced</span>",
+        "12,345",
+        "61 s ago: ",
         "00:00:00 UTC",
     ] {
         assert!(html.contains(words), "no {words:?} in {html}");
@@ -92,6 +99,6 @@ fn a_table_shows_the_worst_and_says_what_it_leaves_out() {
 
 #[test]
 fn times_are_as_people_say_them() {
-    let texts = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(duration);
+    let texts = [0, 119_999, 120_000, 7_199_999, 7_200_000, 172_800_000].map(|ms| duration(Duration::from_millis(ms)));
     assert_eq!(texts, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use ailurus::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event;
@@ -35,7 +35,7 @@ pub struct OrderCreated {
     pub currency: Option<String>,
     /// Time of the order.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub created_at: Option<DateTime<Utc>>,
+    pub created_at: Option<Timestamp>,
 }
 
 impl OrderCreated {
@@ -131,7 +131,7 @@ pub struct OrderPaid {
     pub payment_method: Option<String>,
     /// Time of the payment.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub paid_at: Option<DateTime<Utc>>,
+    pub paid_at: Option<Timestamp>,
 }
 
 /// `order.shipped`: the parcel was sent.
@@ -157,7 +157,7 @@ pub struct OrderShipped {
     pub tracking_number: Option<String>,
     /// Time of shipping.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shipped_at: Option<DateTime<Utc>>,
+    pub shipped_at: Option<Timestamp>,
 }
 
 /// `order.completed`: the customer has received the order.
@@ -177,7 +177,7 @@ pub struct OrderCompleted {
     pub order_id: String,
     /// Time of the delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<DateTime<Utc>>,
+    pub completed_at: Option<Timestamp>,
 }
 
 /// `order.cancelled`: the order was cancelled.
@@ -200,7 +200,7 @@ pub struct OrderCancelled {
     pub reason: Option<String>,
     /// Time of the cancellation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cancelled_at: Option<DateTime<Utc>>,
+    pub cancelled_at: Option<Timestamp>,
 }
 
 event!(OrderCreated, "order.created", order_id);

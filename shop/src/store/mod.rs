@@ -48,16 +48,16 @@ const MAX_QUEUED: usize = 1024;
 /// offsets from 0.
 ///
 /// ```
+/// use ailurus::Timestamp;
 /// use ailurus_shop::events::StockUpdated;
 /// use ailurus_shop::{Inventory, Outcome, Received, Store};
-/// use chrono::Utc;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let store = Store::in_memory()?;
 /// let received = Received {
 ///     id: "0190b3c8-2a5e-7c11-8000-000000000001".into(),
 ///     source: "stock-service".into(),
-///     time: Utc::now(),
+///     time: Timestamp::now(),
 ///     topic: "stock-updates".into(),
 ///     partition: 0,
 ///     offset: 17,

@@ -91,7 +91,7 @@ fn identity(event: &Received) -> (u64, String) {
             (seconds.saturating_mul(1000).saturating_add(u64::from(nanos) / 1_000_000), event.id.clone())
         }
         None => {
-            let time = u64::try_from(event.time.timestamp_millis()).unwrap_or(0);
+            let time = u64::try_from(event.time.as_millis()).unwrap_or(0);
             (time, format!("{}\n{}", event.id, event.source))
         }
     }

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::{DateTime, TimeZone, Utc};
+use ailurus::Timestamp;
 use proptest::prelude::*;
 use redb::StorageBackend;
 use tokio::sync::oneshot::error::TryRecvError;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::{NoContext, Uuid};
 
 use super::*;
 use crate::Money;
@@ -21,11 +21,11 @@ const NOW: u64 = 1_767_225_600_000;
 
 fn uuid(ms: u64) -> String {
     let (seconds, nanos) = (ms / 1000, (ms % 1000) as u32 * 1_000_000);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)).to_string()
+    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, nanos)).to_string()
 }
 
-fn at(ms: u64) -> DateTime<Utc> {
-    Utc.timestamp_millis_opt(ms as i64).unwrap()
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(ms as i64)
 }
 
 fn received(id: &str, ms: u64, offset: i64) -> Received {
@@ -34,7 +34,7 @@ fn received(id: &str, ms: u64, offset: i64) -> Received {
 
 /// An event that happens now, with an id of its own.
 fn fresh(offset: i64) -> Received {
-    let now = Utc::now().timestamp_millis() as u64;
+    let now = Timestamp::now().as_millis() as u64;
     received(&Uuid::now_v7().to_string(), now, offset)
 }
 

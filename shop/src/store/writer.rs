@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use ailurus::Result;
-use chrono::Utc;
+use ailurus::{Result, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;
@@ -52,7 +51,7 @@ impl Writer {
         if count == 0 {
             return 0;
         }
-        let now = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+        let now = u64::try_from(Timestamp::now().as_millis()).unwrap_or(0);
         let updates: Vec<&Update> = requests.iter().map(|request| &request.update).collect();
         match self.commit(&updates, now) {
             // The update of a caller that was dropped meanwhile is committed, too.

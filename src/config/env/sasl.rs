@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Vars;
 use crate::config::parse::{boolean, name};
-use crate::config::table::Row;
+use crate::config::table::{Row, row};
 use crate::config::{ClientCredentials, Credentials, OAuthBearer, SaslConfig, SaslMechanism, Secret, TokenSource};
 
 const MECHANISM: &str = "REDPANDA_SASL_MECHANISM";
@@ -23,17 +23,73 @@ const TOKEN_VARIABLES: [&str; 7] = [TOKEN_FILE, TOKEN_ENDPOINT, CLIENT_ID, CLIEN
 const PASSWORD_VARIABLES: [&str; 2] = [USERNAME, PASSWORD];
 
 pub(in crate::config) const ROWS: &[Row] = &[
-    Row::new("sasl_mechanism", MECHANISM, "None"),
-    Row::new("sasl_username", USERNAME, "None"),
-    Row::new("sasl_password", PASSWORD, "None"),
-    Row::new("sasl_allow_cleartext", ALLOW_CLEARTEXT, "false"),
-    Row::new("sasl_token_file", TOKEN_FILE, "None"),
-    Row::new("sasl_token_endpoint", TOKEN_ENDPOINT, "None"),
-    Row::new("sasl_client_id", CLIENT_ID, "None"),
-    Row::new("sasl_client_secret", CLIENT_SECRET, "None"),
-    Row::new("sasl_scope", SCOPE, "None"),
-    Row::new("sasl_ca_file", CA_FILE, "None"),
-    Row::new("sasl_extensions", EXTENSIONS, "None"),
+    row!("SaslConfig::mechanism", "sasl_mechanism", MECHANISM, "SASL mechanism; none: no login.", "None", "text", ""),
+    row!("Credentials::username", "sasl_username", USERNAME, "User of `PLAIN` and `SCRAM`.", "None", "text", ""),
+    row!("Credentials::password", "sasl_password", PASSWORD, "Password of `PLAIN` and `SCRAM`.", "None", "text", ""),
+    row!(
+        "SaslConfig::allow_cleartext",
+        "sasl_allow_cleartext",
+        ALLOW_CLEARTEXT,
+        "Allows passwords (`PLAIN`) and tokens over connections without TLS.",
+        "false",
+        "boolean",
+        ""
+    ),
+    row!(
+        "TokenSource::File",
+        "sasl_oauth_token_file",
+        TOKEN_FILE,
+        "File with the token of `OAUTHBEARER`, read at each login.",
+        "None",
+        "text",
+        ""
+    ),
+    row!(
+        "ClientCredentials::token_endpoint",
+        "sasl_oauth_token_endpoint",
+        TOKEN_ENDPOINT,
+        "Endpoint (https, or http on loopback) where the command `ailurus` gets tokens of `OAUTHBEARER` by client credentials (OAuth 2.0).",
+        "None",
+        "text",
+        ""
+    ),
+    row!(
+        "ClientCredentials::client_id",
+        "sasl_oauth_client_id",
+        CLIENT_ID,
+        "Client id at the token endpoint.",
+        "None",
+        "text",
+        ""
+    ),
+    row!(
+        "ClientCredentials::client_secret",
+        "sasl_oauth_client_secret",
+        CLIENT_SECRET,
+        "Client's secret at the token endpoint.",
+        "None",
+        "text",
+        ""
+    ),
+    row!("ClientCredentials::scope", "sasl_oauth_scope", SCOPE, "Scope of the requested tokens.", "None", "text", ""),
+    row!(
+        "ClientCredentials::ca_file",
+        "sasl_oauth_ca_file",
+        CA_FILE,
+        "Trusted CA certificates for the token endpoint, a PEM file; none: the system's.",
+        "None",
+        "text",
+        ""
+    ),
+    row!(
+        "OAuthBearer::extensions",
+        "sasl_oauth_extensions",
+        EXTENSIONS,
+        "SASL extensions sent with the token, name=value, separated by commas.",
+        "None",
+        "text",
+        ""
+    ),
 ];
 
 /// Sets the login if a mechanism is set; reports missing variables, and those without effect.

@@ -1,9 +1,10 @@
-//! `.env.example`, the READMEs and the guides say what the table says.
+//! `.env.example` is generated from the table; the READMEs and the guides say what it says.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use super::Row;
 use crate::config::{ConfigBuilder, env};
@@ -24,64 +25,112 @@ impl Row {
     }
 
     fn is_unset_by_default(&self) -> bool {
-        matches!(self.default, "None" | "HashMap::new()")
+        matches!(self.text.default, "None" | "HashMap::new()" | "Vec::new()")
     }
 
     /// Returns whether this text of the variable means the default.
     fn has_default(&self, text: &str) -> bool {
-        match self.default {
-            "true" | "false" => text == self.default,
+        match self.text.default {
+            "true" | "false" => text == self.text.default,
             "Compression::None" => text == "none",
             _ => vars(self.variable, text).build().is_ok_and(|config| config == vars("", "").config),
         }
     }
 
-    /// Returns the least and the most that is allowed, in milliseconds, bytes or records, where they are numbers.
-    fn bounds(&self) -> Vec<u128> {
+    /// Returns what is allowed by the error of this value; `None` if it is allowed.
+    fn allowed(&self, value: &str) -> Option<String> {
+        let of_this = [format!(" {} is ", self.variable), format!("({}) is ", self.variable)];
+        let error = format!(" {}", vars(self.variable, value).build().err()?);
+        let problem = error.split(';').find(|problem| of_this.iter().any(|this| problem.contains(this)))?;
+        Some(problem.split_once(": allowed ")?.1.split_once(' ')?.1.to_owned())
+    }
+
+    /// Returns the least and the most that is allowed, in milliseconds, bytes or records, where they depend on no other
+    /// setting; `None` if the row has no bounds.
+    fn bounds(&self) -> Option<[Option<u128>; 2]> {
         let number = |text: &str| {
             let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             let per_unit = if &text[unit..] == "s" { 1000 } else { 1 };
             text[..unit].parse::<u128>().unwrap() * per_unit
         };
-        // The smaller one for a variable of 32 bits.
-        let errors = ["1000000000000000", "4000000000"]
-            .map(|value| vars(self.variable, value).build().map_or_else(|e| e.to_string(), |_| String::new()));
-        let own = format!("({}) is ", self.variable);
-        let problems = errors.iter().flat_map(|e| e.split("; ")).filter(|problem| problem.contains(&own));
-        let allowed = problems.filter_map(|problem| problem.split_once(": allowed is ")?.1.split_once(" to ")).next();
-        let Some((least, most)) = allowed.filter(|_| !self.bounds.is_empty()) else { return Vec::new() };
-        let (least_source, most_source) = self.bounds.split_once("..=").unwrap();
-        [(least, least_source), (most, most_source)]
-            .into_iter()
-            .filter(|(_, source)| !source.contains("self.") && (usize::BITS > 32 || *source != "MEMORY"))
-            .map(|(text, _)| number(text))
-            .collect()
+        let (least_source, most_source) = self.text.bounds.split_once("..=")?;
+        // The smaller one for a variable of 32 bits, of which the larger is no number.
+        let mut allowed = ["1000000000000000", "4000000000"].iter().filter_map(|value| self.allowed(value));
+        let allowed = allowed.find(|allowed| allowed.contains(" to ")).unwrap();
+        let (least, most) = allowed.split_once(" to ").unwrap();
+        let fixed = |text, source: &str| (!source.contains("self.")).then(|| number(text));
+        Some([fixed(least, least_source), fixed(most, most_source)])
     }
-}
 
-/// A line of `.env.example` with the comment that stands above it.
-struct Example {
-    variable: String,
-    value: String,
-    comment: String,
-}
+    /// Returns the comment of the setting in `.env.example`: the first sentence of its documentation, and what is allowed.
+    fn comment(&self) -> String {
+        let doc = self.plain_doc();
+        let sentence = doc.find(". ").map_or(doc.trim_end_matches('.'), |end| &doc[..end]);
+        let unit = match self.text.parser {
+            "millis" | "limit" => "\u{a0}ms",
+            "bytes" => "\u{a0}bytes",
+            _ => "",
+        };
+        let or_none = if self.text.parser == "limit" { ", or 0 for none" } else { "" };
+        let allowed = match self.bounds().filter(|_| self.text.parser != "retention") {
+            Some([Some(least), Some(most)]) => Some(format!("{least} to {most}{unit}{or_none}")),
+            Some([None, Some(most)]) => Some(format!("up to {most}{unit}{or_none}")),
+            Some([Some(least), None]) => Some(format!("{least}{unit} or more")),
+            _ => self.allowed("?"),
+        };
+        format!("{sentence}.{}", allowed.map(|allowed| format!(" Allowed: {allowed}.")).unwrap_or_default())
+    }
 
-fn examples() -> Vec<Example> {
-    let (mut examples, mut comment, mut had_setting) = (Vec::new(), String::new(), false);
-    for line in document(".env.example").lines() {
-        if let Some((variable, value)) = line.split_once('=').filter(|_| line.starts_with("REDPANDA_")) {
-            had_setting = true;
-            let (variable, value) = (variable.to_owned(), value.to_owned());
-            examples.push(Example { variable, value, comment: comment.clone() });
-        } else {
-            if std::mem::take(&mut had_setting) {
-                comment.clear();
+    /// Returns the documentation without marks; other settings of the role are named by their variables.
+    fn plain_doc(&self) -> String {
+        let role = self.path.split("::").next().unwrap();
+        let mut plain = String::new();
+        for (i, part) in self.text.doc.trim().split('`').enumerate() {
+            // Every other part is code.
+            if i % 2 == 1 {
+                let setting = env::rows().find(|row| row.path == format!("{role}::{part}"));
+                plain += setting.map_or(part, |row| row.variable);
+                continue;
             }
-            comment += line;
-            comment.push('\n');
+            // What is left of a link around the code before it, and around the one behind it.
+            let part = part.strip_prefix(']').unwrap_or(part);
+            let part = if part.starts_with('(') && i > 0 { part.split_once(')').unwrap().1 } else { part };
+            plain += part.strip_suffix('[').unwrap_or(part);
+        }
+        plain
+    }
+
+    fn heading(&self) -> &'static str {
+        match self.path.split("::").next().unwrap() {
+            "Config" => "Client",
+            "TlsConfig" => "TLS, with the security protocols SSL and SASL_SSL",
+            "ProducerConfig" | "Compression" => "Producers",
+            "ConsumerConfig" => "Consumers",
+            "ProcessorConfig" => "Handlers",
+            _ => "Login, with the security protocols SASL_PLAINTEXT and SASL_SSL",
         }
     }
-    examples
+}
+
+/// Generates `.env.example`; header and values are those of this text.
+fn generate_example(example: &str) -> String {
+    let values: BTreeMap<_, _> = example.lines().filter_map(|line| line.split_once('=')).collect();
+    let (mut text, mut heading) = (example.split("\n\n").next().unwrap().to_owned() + "\n", "");
+    for row in env::rows() {
+        if row.heading() != heading {
+            heading = row.heading();
+            text += &format!("\n## {heading}\n");
+        }
+        let mut line = String::from("#");
+        for word in row.comment().split(' ') {
+            if line.len() + 1 + word.len() > 120 {
+                text += &(std::mem::replace(&mut line, "#".into()) + "\n");
+            }
+            line = line + " " + word;
+        }
+        text += &format!("{line}\n{}={}\n", row.variable, values.get(row.variable).copied().unwrap_or("?"));
+    }
+    text.replace('\u{a0}', " ")
 }
 
 /// The variables of the table of settings, each with its default, without marks and units.
@@ -126,31 +175,24 @@ fn assert_all_are_there<'a>(document: &str, names: impl Iterator<Item = &'a str>
 
 #[test]
 fn the_example_file_has_every_setting_and_default() {
-    let examples = examples();
-    assert_all_are_there(".env.example", examples.iter().map(|e| &*e.variable));
-    for example in examples {
-        let row = Row::of(&example.variable).unwrap();
-        let is_default =
-            if example.value.is_empty() { row.is_unset_by_default() } else { row.has_default(&example.value) };
-        assert!(is_default, ".env.example: {} is {:?}: the default is {}", row.variable, example.value, row.default);
+    if usize::BITS < 64 {
+        return; // with lower bounds of memory
     }
-}
-
-#[test]
-fn the_example_file_has_the_bounds() {
-    let (mut found, mut missing) = (0, Vec::new());
-    for example in examples() {
-        let named = example.comment.split(|c: char| !c.is_ascii_digit()).collect::<Vec<_>>();
-        for bound in Row::of(&example.variable).unwrap().bounds() {
-            found += 1;
-            // That a time is positive needs no word.
-            if bound > 1 && !named.contains(&bound.to_string().as_str()) {
-                missing.push(format!("{} of {}", bound, example.variable));
-            }
-        }
+    let example = document(".env.example");
+    let generated = generate_example(&example);
+    if std::env::var_os("AILURUS_WRITE_ENV_EXAMPLE").is_some() {
+        return fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example"), &generated).unwrap();
     }
-    assert!(missing.is_empty(), "not in .env.example: {missing:?}");
-    assert!(found > 50, "{found}");
+    let command = "AILURUS_WRITE_ENV_EXAMPLE=1 cargo test -p ailurus --lib config::table writes it again";
+    for (written, expected) in example.lines().zip(generated.lines()) {
+        assert_eq!(written, expected, "{command}");
+    }
+    assert_eq!(example, generated, "{command}");
+    for (variable, value) in example.lines().filter_map(|line| line.split_once('=')).filter(|(v, _)| !v.contains('#')) {
+        let row = Row::of(variable).unwrap();
+        let is_default = if value.is_empty() { row.is_unset_by_default() } else { row.has_default(value) };
+        assert!(is_default, ".env.example: {variable} is {value:?}: the default is {}", row.text.default);
+    }
 }
 
 #[test]
@@ -168,7 +210,7 @@ fn the_tables_of_settings_are_complete_and_have_the_defaults() {
             assert!(
                 is_none || row.has_default(&text),
                 "{document}: {variable} is {text:?}: the default is {}",
-                row.default
+                row.text.default
             );
         }
     }
@@ -203,5 +245,79 @@ fn guides_name_only_existing_settings() {
         for word in words.filter(|word| word.starts_with("REDPANDA_") && !word.ends_with('_')) {
             assert!(Row::of(word).is_some(), "{}: {word} is no setting", guide.display());
         }
+    }
+}
+
+/// Lines of code of the library below this folder, without those of tests.
+fn code_lines(folder: &Path, lines: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+        if entry.is_dir() {
+            if name != "tests" {
+                code_lines(&entry, lines);
+            }
+        } else if name.ends_with(".rs") && !name.contains("test") {
+            let text = fs::read_to_string(&entry).unwrap();
+            let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+            lines.extend(code.map(|line| format!("{}: {line}", entry.display())));
+        }
+    }
+}
+
+/// Returns the fields in a line: `ProducerConfig::linger` and the like.
+fn paths_of_fields(line: &str) -> impl Iterator<Item = &str> {
+    let roles =
+        ["Config", "ProducerConfig", "ConsumerConfig", "ProcessorConfig", "TlsConfig", "SaslConfig", "Credentials"];
+    let words = line.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':')));
+    words.filter(|word| !word.ends_with('(')).filter_map(move |word| {
+        let path = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let (role, field) = path.split_once("::")?;
+        let is_field = field.starts_with(|c: char| c.is_ascii_lowercase()) && !field.contains("::");
+        (is_field && roles.contains(&role)).then_some(path)
+    })
+}
+
+/// Returns whether a line of code names the command `ailurus` with a subcommand, which may be on the next
+/// line.
+fn names_a_command(line: &str) -> bool {
+    line.split("ailurus ").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '\\'))
+}
+
+#[test]
+fn commands_are_found_in_lines_of_code() {
+    assert!(names_a_command(r#""by its id (ailurus txn fence ID)""#) && names_a_command(r#""see ailurus \"#));
+    assert!(!names_a_command(r#"("ailurus", "0.2")"#) && !names_a_command(r#""ailurus {version}""#));
+}
+
+#[test]
+fn texts_of_the_library_name_fields_and_calls() {
+    let mut lines = Vec::new();
+    code_lines(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut lines);
+    let commands = lines.iter().filter(|line| names_a_command(line));
+    assert_eq!(commands.collect::<Vec<_>>(), Vec::<&String>::new(), "name the call: see ailurus_serve::text::COMMANDS");
+    let src = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    lines.retain(|line| !line[src.len()..].starts_with("/config"));
+    let variables = lines.iter().filter(|line| line.contains("REDPANDA_"));
+    assert_eq!(variables.collect::<Vec<_>>(), Vec::<&String>::new(), "the application may set no variable");
+    let named: Vec<_> = lines.iter().flat_map(|line| paths_of_fields(line)).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let unknown: Vec<_> = named.into_iter().filter(|path| env::rows().all(|row| row.path != *path)).collect();
+    assert!(unknown.is_empty(), "no setting has this field: {unknown:?}");
+}
+
+#[test]
+fn each_setting_is_named_by_its_variable() {
+    for row in env::rows() {
+        let named = env::name_variables(&format!("raise {}: x", row.path));
+        let setting = row.setter.replace('_', " ");
+        assert_eq!(named, format!("raise {setting} ({}): x", row.variable), "{}", row.path);
+        // Two are of Kafka's settings: `group.id` of a consumer, `auto.offset.reset`.
+        let words =
+            row.variable.trim_start_matches("REDPANDA_").trim_start_matches("CONSUMER_").trim_start_matches("AUTO_");
+        let name = row.setter.to_uppercase();
+        assert_eq!(name.trim_start_matches("AUTO_"), words, "the setting's name and its variable's differ");
+    }
+    for other in ["see MyProducerConfig::linger", "ProducerConfig::lingers", "a::b: c::", "größer"] {
+        assert_eq!(env::name_variables(other), other);
     }
 }

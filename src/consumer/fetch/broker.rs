@@ -21,10 +21,13 @@ use crate::wire::Connection;
 
 /// Fetches from a broker for as long as it is the source of a partition.
 pub(super) async fn run(f: Arc<FetchState>, broker: i32) {
-    let (backoff, outage) = (f.planner().backoff(), Outage::default());
+    let (backoff, outage) = (f.client.cluster().backoff(), f.client.cluster().outages().part());
     let mut fetcher = BrokerFetcher { f: Arc::clone(&f), broker, connection: None, backoff, outage, reported: false };
-    _ = f.cancel.run_until_cancelled(fetcher.run()).await;
+    let ended = f.cancel.run_until_cancelled(fetcher.run()).await;
     f.unreachable.lock().remove(&broker);
+    if ended.is_some() {
+        fetcher.record_recovery(); // its partitions are fetched from other brokers
+    }
     if let Some(connection) = fetcher.connection {
         connection.close().await; // a long poll would keep it open
     }
@@ -47,7 +50,7 @@ impl BrokerFetcher {
             let f = Arc::clone(&self.f);
             let mut changed = pin!(f.changed.notified());
             changed.as_mut().enable(); // a change after this line is not missed
-            let now = Instant::now().into_std();
+            let now = Instant::now();
             if f.planner().expire_preferred_replicas(now) {
                 f.wake();
             }
@@ -55,7 +58,7 @@ impl BrokerFetcher {
             match plan {
                 Plan::Stop => return,
                 Plan::Wait(None) => changed.await,
-                Plan::Wait(Some(until)) => _ = tokio::time::timeout_at(until.into(), changed).await,
+                Plan::Wait(Some(until)) => _ = tokio::time::timeout_at(until, changed).await,
                 Plan::ListOffsets(requests) => {
                     let outcome = self.list_offsets(&requests).await;
                     self.on_request_done(&requests, outcome).await;
@@ -91,7 +94,7 @@ impl BrokerFetcher {
                 requests.iter().filter(|request| planner.is_current(request)).map(|a| a.lease.clone()).collect();
             let fetched = planner.clear_in_flight_of(self.broker);
             for lease in current.iter().chain(&fetched) {
-                planner.drop_preferred_replica(lease, self.broker, Instant::now().into_std());
+                planner.drop_preferred_replica(lease, self.broker, Instant::now());
                 planner.clear_in_flight([lease]);
             }
         }
@@ -111,7 +114,7 @@ impl BrokerFetcher {
     /// Logs an outage of the broker at intervals, with the partitions that wait for it.
     fn record_failure(&mut self, e: &Error) {
         let (f, broker) = (&self.f, self.broker);
-        let lasted = self.outage.record_failure(Instant::now().into_std(), e);
+        let lasted = self.outage.record_failure(Instant::now(), e);
         if let Some(outage) = self.outage.ongoing() {
             f.unreachable.lock().insert(broker, outage);
         }
@@ -127,12 +130,9 @@ impl BrokerFetcher {
     }
 
     fn record_recovery(&mut self) {
-        if self.outage.ongoing().is_none() {
-            return;
-        }
-        self.f.unreachable.lock().remove(&self.broker);
-        if let Some(lasted) = self.outage.record_recovery(Instant::now().into_std()) {
-            tracing::warn!(broker = self.broker, "fetching from the broker works again, after {lasted}");
+        if self.outage.ongoing().is_some() {
+            self.f.unreachable.lock().remove(&self.broker);
+            self.outage.log_recovery(Instant::now());
         }
     }
 
@@ -202,7 +202,7 @@ impl BrokerFetcher {
         connection.report_throttle("Fetch", Duration::from_millis(response.throttle_time_ms.try_into().unwrap_or(0)));
         let partitions = response.responses.iter().flat_map(|t| &t.partitions);
         let bytes = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).sum();
-        let now = Instant::now().into_std();
+        let now = Instant::now();
         let counts = f.planner().on_response(broker, now, response.error_code, response.session_id, bytes);
         if !counts {
             tracing::debug!(broker, "the broker has dropped the fetch session: a new one is opened");

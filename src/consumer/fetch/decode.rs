@@ -88,7 +88,7 @@ impl AbortedTransactions {
             }
             return Ok(false);
         }
-        Ok(batch.origin.is_transactional && self.aborted_producers.contains(&producer))
+        Ok(batch.origin.producer.is_transactional && self.aborted_producers.contains(&producer))
     }
 }
 

@@ -8,14 +8,15 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use tokio::time::Instant;
 
 use super::decode::{AbortedTransactions, DecodeLimits, DecodedFetch, decode_fetch};
-use super::planner::{FetchFrom, FetchedPartition, PartitionRequest};
+use super::partition::FetchedPartition;
+use super::planner::{FetchFrom, PartitionRequest};
 use super::tasks::FetchState;
 use crate::code;
 use crate::config::IsolationLevel;
 use crate::consumer::event::{Records, Watermarks};
 use crate::consumer::memory::Charge;
-use crate::consumer::metrics::FetchedStats;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Observation;
 use crate::record::{TopicPartition, begins_with_batch, is_compressed};
 
 /// Compressed bytes of a partition from which they are decompressed on the blocking pool.
@@ -49,13 +50,12 @@ impl FetchState {
                     0 if replica >= 0 => {
                         let until = Instant::now() + self.client.config().metadata_max_age;
                         tracing::debug!(partition = %p, replica, "fetching from a closer replica");
-                        self.planner().set_preferred_replica(&request.lease, replica, until.into_std());
+                        self.planner().set_preferred_replica(&request.lease, replica, until);
                         sources_changed = true;
                     }
                     0 => self.deliver(&request, data, &mut memory).await,
                     code => {
-                        let dropped =
-                            self.planner().drop_preferred_replica(&request.lease, broker, Instant::now().into_std());
+                        let dropped = self.planner().drop_preferred_replica(&request.lease, broker, Instant::now());
                         sources_changed |= dropped;
                         // A follower that lags does not have the whole log: the leader decides whether the offset is out of range.
                         if !(dropped && code == code::OFFSET_OUT_OF_RANGE) {
@@ -141,7 +141,7 @@ impl FetchState {
             ..
         } = decoded;
         let committed = self.config.isolation_level == IsolationLevel::ReadCommitted;
-        let stats = FetchedStats { batches, records: records.len(), bytes: used_bytes, uncompressed };
+        let count = records.len();
         let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
         let memory = if records.is_empty() { 0 } else { base + decoded_bytes };
         let end = watermarks.last_stable_offset.filter(|_| committed).unwrap_or(watermarks.high_watermark);
@@ -167,9 +167,19 @@ impl FetchState {
             if !planner.is_current(request) {
                 return false;
             }
-            let outcome = planner.on_fetched(p, Instant::now().into_std(), offset, fetched);
+            let outcome = planner.on_fetched(p, Instant::now(), offset, fetched);
             self.events.set_watermarks(p, watermarks);
-            self.events.meter().fetched(&p.partition, stats, end);
+            let TopicPartition { topic, partition } = &p.partition;
+            self.events.meter().report(|group| Observation::Fetched {
+                group,
+                topic,
+                partition: *partition,
+                batches,
+                records: count,
+                bytes: used_bytes,
+                uncompressed,
+                end,
+            });
             let Some((memory, is_news)) = outcome else { return false };
             if is_news {
                 let records = Records {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::planner::{FetchFrom, PartitionRequest, ResolvedOffset};
@@ -11,6 +11,7 @@ use super::source::MemoryLimits;
 use crate::cluster::Backoff;
 use crate::consumer::event::StartOffset;
 use crate::consumer::lease::Lease;
+use crate::consumer::memory::Charge;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 
@@ -84,8 +85,8 @@ impl ResetReason {
             }
         };
         let what = format!(
-            "{what}, which begins at {start} and ends at {end}: it is not read further, since offset_reset is none; seek to an offset \
-             of it, or set REDPANDA_AUTO_OFFSET_RESET to earliest or latest"
+            "{what}, which begins at {start} and ends at {end}: it is not read further, since ConsumerConfig::offset_reset is none; seek to an \
+             offset of it, or set it to earliest or latest"
         );
         Error::new(ErrorKind::OffsetOutOfRange, what)
     }
@@ -164,6 +165,25 @@ pub(super) struct SessionEntry {
     pub(super) broker: i32,
     pub(super) leader_epoch: i32,
     pub(super) what: FetchFrom,
+}
+
+/// Records fetched from a partition.
+#[derive(Debug, Default)]
+pub(crate) struct FetchedPartition {
+    /// The next position.
+    pub(crate) next: i64,
+    /// End of the readable log.
+    pub(crate) end: i64,
+    /// Leader epoch of the last record.
+    pub(crate) leader_epoch: Option<i32>,
+    /// Bytes on the wire.
+    pub(crate) wire: usize,
+    /// Bytes of memory that the records take.
+    pub(crate) memory: usize,
+    /// Charge for the response that the records are slices of, and how much of `memory` it covers.
+    pub(crate) response: Option<(Arc<Charge>, usize)>,
+    /// True if the bytes after them are corrupt.
+    pub(crate) corrupt: bool,
 }
 
 #[derive(Debug)]

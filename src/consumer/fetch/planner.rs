@@ -9,18 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::partition::{PartitionState, Position, ResetReason, StartPosition};
+use super::partition::{FetchedPartition, PartitionState, Position, ResetReason, StartPosition};
 use super::source::{FetchPlan, MemoryLimits, Source};
 use crate::cluster::{Backoff, Snapshot};
 use crate::code;
 use crate::config::ConsumerConfig;
 use crate::consumer::event::{StartOffset, start};
 use crate::consumer::lease::Lease;
-use crate::consumer::memory::{Budget, Charge, RecordMemory};
+use crate::consumer::memory::{Budget, RecordMemory};
 use crate::error::{Error, ErrorKind, code_name, kind_of};
 use crate::failure::is_fatal_code;
 use crate::record::TopicPartition;
@@ -104,6 +105,8 @@ pub(crate) struct FetchPlanner {
     /// Maximum time that a broker may wait for records.
     pub(super) max_wait: Duration,
     reset_policy: Option<StartOffset>,
+    /// Part of the names of topics whose policy is `earliest`.
+    earliest_topics: Option<String>,
     backoff: Backoff,
     /// Brokers that have a fetch task.
     pub(super) sources: BTreeMap<i32, Source>,
@@ -122,6 +125,7 @@ impl FetchPlanner {
             max_bytes: config.fetch_max_bytes,
             max_wait: config.fetch_max_wait,
             reset_policy: start(config.offset_reset),
+            earliest_topics: config.earliest_topics.clone(),
             backoff,
             sources: BTreeMap::new(),
             fetch_count: 0,
@@ -132,9 +136,15 @@ impl FetchPlanner {
     /// Adds partitions; they have no leader before [`apply_metadata`](Self::apply_metadata).
     pub(crate) fn add(&mut self, partitions: impl IntoIterator<Item = (Lease, impl Into<StartPosition>)>) {
         for (lease, start) in partitions {
-            let state = PartitionState::new(&lease, start.into(), self.reset_policy, self.backoff.clone());
+            let reset = self.reset_policy(&lease.partition);
+            let state = PartitionState::new(&lease, start.into(), reset, self.backoff.clone());
             self.partitions.insert(lease.partition, state);
         }
+    }
+
+    fn reset_policy(&self, partition: &TopicPartition) -> Option<StartOffset> {
+        let is_earliest = self.earliest_topics.as_ref().is_some_and(|part| partition.topic.contains(&**part));
+        if is_earliest { Some(StartOffset::Earliest) } else { self.reset_policy }
     }
 
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) {
@@ -328,7 +338,7 @@ impl FetchPlanner {
     /// Returns the offset from which on the log differs from what was read, if the position is to
     /// be moved there.
     pub(crate) fn on_validated(&mut self, lease: &Lease, requested: PositionCheck, end: Option<i64>) -> Option<i64> {
-        let reset = self.reset_policy;
+        let reset = self.reset_policy(&lease.partition);
         let state = self.state(lease)?;
         state.in_flight = false;
         if state.position != Position::At(requested.offset) || state.read_epoch != Some(requested.epoch) {
@@ -364,7 +374,7 @@ impl FetchPlanner {
         offset: i64,
         epoch: Option<i32>,
     ) -> ResolvedOffset {
-        let reset = self.reset_policy;
+        let reset = self.reset_policy(&lease.partition);
         let Some(state) = self.state(lease) else { return ResolvedOffset::default() };
         state.in_flight = false;
         if state.position.offset_to_list() != Some(requested) {
@@ -478,29 +488,6 @@ impl FetchPlanner {
     pub(crate) fn partition_sources(&self) -> Vec<(TopicPartition, Option<i32>)> {
         self.partitions.iter().map(|(p, state)| (p.clone(), state.source())).collect()
     }
-
-    pub(crate) fn backoff(&self) -> Backoff {
-        self.backoff.clone()
-    }
-}
-
-/// Records fetched from a partition.
-#[derive(Debug, Default)]
-pub(crate) struct FetchedPartition {
-    /// The next position.
-    pub(crate) next: i64,
-    /// End of the readable log.
-    pub(crate) end: i64,
-    /// Leader epoch of the last record.
-    pub(crate) leader_epoch: Option<i32>,
-    /// Bytes on the wire.
-    pub(crate) wire: usize,
-    /// Bytes of memory that the records take.
-    pub(crate) memory: usize,
-    /// Charge for the response that the records are slices of, and how much of `memory` it covers.
-    pub(crate) response: Option<(Arc<Charge>, usize)>,
-    /// True if the bytes after them are corrupt.
-    pub(crate) corrupt: bool,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::planner::{PartitionRequest, PositionCheck};
 use super::source::FetchPlan;
-use crate::cluster::fields::{by_topic, isolation, topic_name};
+use crate::cluster::fields::{encode_topics, isolation, millis, partitions_by_topic, topic_name};
 use crate::cluster::list_offsets::{self, EARLIEST, LATEST};
 use crate::config::{ConsumerConfig, IsolationLevel};
 use crate::consumer::event::StartOffset;
@@ -36,13 +36,11 @@ pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchR
         });
         topics[place].partitions.push(partition);
     }
-    let forgotten = by_topic(plan.forgotten.iter().map(|p| (p.clone(), ()))).into_iter().map(|(name, partitions)| {
-        let partitions = partitions.into_iter().map(|(p, ())| p).collect();
-        ForgottenTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
-    });
+    let forgotten = partitions_by_topic(&plan.forgotten)
+        .map(|(name, partitions)| ForgottenTopic::default().with_topic(name).with_partitions(partitions));
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(i32::try_from(plan.wait.as_millis()).unwrap_or(i32::MAX))
+        .with_max_wait_ms(millis(plan.wait))
         .with_min_bytes(to_i32(config.fetch_min_bytes.max(1)))
         .with_max_bytes(to_i32(plan.max_bytes))
         .with_isolation_level(isolation(config.isolation_level))
@@ -55,17 +53,14 @@ pub(super) fn fetch_request(plan: &FetchPlan, config: &ConsumerConfig) -> FetchR
 
 /// Builds the request for the end offsets of leader epochs (KIP-320).
 pub(super) fn leader_epochs_request(requests: &[PartitionRequest<PositionCheck>]) -> OffsetForLeaderEpochRequest {
-    let topics =
-        by_topic(requests.iter().map(|a| (a.lease.partition.clone(), a))).into_iter().map(|(name, requests)| {
-            let partition = |(index, request): (i32, &PartitionRequest<PositionCheck>)| {
-                OffsetForLeaderPartition::default()
-                    .with_partition(index)
-                    .with_current_leader_epoch(request.leader_epoch)
-                    .with_leader_epoch(request.what.epoch)
-            };
-            let partitions = requests.into_iter().map(partition).collect();
-            OffsetForLeaderTopic::default().with_topic(topic_name(&name)).with_partitions(partitions)
-        });
+    let partition = |index, request: &PartitionRequest<PositionCheck>| {
+        OffsetForLeaderPartition::default()
+            .with_partition(index)
+            .with_current_leader_epoch(request.leader_epoch)
+            .with_leader_epoch(request.what.epoch)
+    };
+    let topics = encode_topics(requests.iter().map(|a| (a.lease.partition.clone(), a)), partition)
+        .map(|(name, partitions)| OffsetForLeaderTopic::default().with_topic(name).with_partitions(partitions));
     OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
 }
 
@@ -94,7 +89,7 @@ pub(crate) fn list_offsets_request(
 ) -> ListOffsetsRequest {
     let timestamp = |to: StartOffset| match to {
         StartOffset::Latest => LATEST,
-        StartOffset::Timestamp(at) => at,
+        StartOffset::Timestamp(at) => at.as_millis(),
         StartOffset::Earliest | StartOffset::Offset(_) => EARLIEST, // an offset needs no request
     };
     let requests = requests.iter().map(|a| (a.lease.partition.clone(), (a.leader_epoch, timestamp(a.what))));

@@ -25,7 +25,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::partition::{PartitionState, Position, SentFetch, SessionEntry};
 use super::planner::{FetchFrom, FetchPlanner, PartitionRequest, Plan};

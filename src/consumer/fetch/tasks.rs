@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, kind_of};
 use crate::failure::{OngoingOutage, Outage};
 use crate::lock::Lock;
 use crate::record::{BufferPool, TopicPartition};
+use crate::text;
 
 /// Wait where nothing is due: only a notification ends it.
 const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -33,8 +34,6 @@ const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 const MMAP_BLOCK_BYTES: usize = 8 << 20;
 /// Maximum time of an election that is not logged.
 const ELECTION_GRACE: Duration = Duration::from_secs(3);
-/// Maximum number of partitions that a warning names.
-const MAX_NAMED_PARTITIONS: usize = 5;
 
 /// Owner of the fetch tasks: they end when it is dropped, and can be awaited through the [`TaskTracker`] that they run in.
 #[derive(Debug)]
@@ -129,8 +128,8 @@ impl Fetcher {
 async fn follow_leaders(f: Arc<FetchState>) {
     let work = async {
         let mut updated = f.client.cluster().updated();
-        let mut backoff = f.planner().backoff();
-        let mut outage = Outage::default();
+        let mut backoff = f.client.cluster().backoff();
+        let mut outage = f.client.cluster().outages().part();
         loop {
             let snapshot = Arc::clone(&updated.borrow_and_update());
             let changes = f.planner().apply_metadata(&snapshot);
@@ -163,30 +162,18 @@ async fn follow_leaders(f: Arc<FetchState>) {
     _ = f.cancel.run_until_cancelled(work).await;
 }
 
-/// Returns the names of the first partitions, and the number of the others.
-fn named(partitions: &[TopicPartition]) -> String {
-    let names: Vec<_> = partitions.iter().take(MAX_NAMED_PARTITIONS).map(ToString::to_string).collect();
-    match partitions.len().saturating_sub(MAX_NAMED_PARTITIONS) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
-    }
-}
-
 /// Names the partitions without a leader and those of their replicas that are down.
 fn leaderless(partitions: &[TopicPartition], snapshot: &Snapshot) -> Error {
     let replicas = partitions.iter().filter_map(|p| snapshot.topics.get(&p.topic)?.partition(p.partition));
     let missing: BTreeSet<i32> =
         replicas.flat_map(|p| &p.replicas).filter(|b| !snapshot.brokers.contains_key(b)).copied().collect();
-    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    let brokers = text::list(&missing);
     let why = match missing.len() {
         0 => String::new(),
-        1 => format!(": broker {}, which has a replica, is not in the cluster's metadata and may be down", missing[0]),
-        _ => format!(
-            ": brokers {}, which have replicas, are not in the cluster's metadata and may be down",
-            missing.join(", ")
-        ),
+        1 => format!(": broker {brokers}, which has a replica, is not in the cluster's metadata and may be down"),
+        _ => format!(": brokers {brokers}, which have replicas, are not in the cluster's metadata and may be down"),
     };
-    let what = format!("{} without a leader{why}", named(partitions));
+    let what = format!("{} without a leader{why}", text::list(partitions));
     Error::new(ErrorKind::Broker(code::LEADER_NOT_AVAILABLE), what)
 }
 
@@ -209,20 +196,18 @@ impl FetchState {
     /// Returns the names of the partitions that wait for a broker.
     pub(super) fn waiting_for(&self, broker: i32) -> String {
         let sources = self.planner().partition_sources().into_iter();
-        named(&sources.filter(|(_, s)| *s == Some(broker)).map(|(p, _)| p).collect::<Vec<_>>())
+        text::list(sources.filter(|(_, s)| *s == Some(broker)).map(|(p, _)| p))
     }
 
     /// Logs partitions that stay without a leader.
     fn report_leaderless(&self, snapshot: &Snapshot, outage: &mut Outage) {
-        let now = Instant::now().into_std();
+        let now = Instant::now();
         let sources = self.planner().partition_sources().into_iter();
         let without = sources.filter(|(_, s)| s.is_none()).map(|(p, _)| p);
         // Those of a topic that does not exist are reported as missing.
         let without: Vec<_> = without.filter(|p| snapshot.topics.contains_key(&p.topic)).collect();
         if without.is_empty() {
-            if let Some(lasted) = outage.record_recovery(now) {
-                tracing::warn!("all partitions have a leader again, after {lasted}");
-            }
+            outage.log_recovery(now);
         } else {
             let e = leaderless(&without, snapshot);
             if let Some(lasted) = outage.record_failure_with_grace(now, &e, ELECTION_GRACE) {
@@ -240,7 +225,7 @@ impl FetchState {
 
     /// Handles an error code of a partition.
     pub(super) fn on_partition_error(&self, p: &Lease, code: i16, doing: &str) {
-        let error = self.planner().on_error(p, Instant::now().into_std(), code, doing);
+        let error = self.planner().on_error(p, Instant::now(), code, doing);
         if error.refresh {
             self.client.cluster().refresh_soon();
         }

@@ -2,15 +2,16 @@
 //! their assignment before.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::requests::RequestFailure;
 use super::session::COORDINATOR_MOVE_GRACE;
-use crate::cluster::Backoff;
 use crate::cluster::offset_commit::OffsetAndMetadata;
+use crate::cluster::{Backoff, Cluster};
 use crate::consumer::lease::{Lease, Leases};
 use crate::consumer::offsets::requests::{committed_request, decode_committed};
 use crate::error::{Error, ErrorKind};
@@ -42,25 +43,25 @@ pub(super) struct AwaitingOffsets {
 }
 
 impl AwaitingOffsets {
-    pub(super) fn new(group: &str, backoff: Backoff, now: Instant) -> Self {
+    pub(super) fn new(group: &str, cluster: &Cluster, now: Instant) -> Self {
         Self {
             group: group.into(),
             leases: Leases::default(),
             in_flight: None,
             retry_at: now,
-            backoff,
-            outage: Outage::default(),
+            backoff: cluster.backoff(),
+            outage: cluster.outages().part(),
             require_stable: true,
         }
     }
 
     pub(super) fn insert(&mut self, now: Instant, leases: impl IntoIterator<Item = Lease>) {
-        leases.into_iter().for_each(|lease| self.leases.insert(lease));
+        leases.into_iter().for_each(|lease| _ = self.leases.insert(lease));
         self.retry_at = now;
     }
 
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
-        self.leases.remove(partitions);
+        partitions.iter().for_each(|p| _ = self.leases.remove(p));
     }
 
     /// Time at which [`send_due`](Self::send_due) has something to send.
@@ -98,11 +99,9 @@ impl AwaitingOffsets {
             }
             Err(failure) => return self.on_failure(now, failure),
         };
-        if let Some(lasted) = self.outage.record_recovery(now) {
-            tracing::warn!(group = %self.group, "committed offsets can be fetched again after {lasted}");
-        }
+        self.outage.log_recovery(now);
         self.backoff.reset();
-        self.leases.remove(leases.iter().map(|l| &l.partition));
+        leases.iter().for_each(|lease| _ = self.leases.remove(&lease.partition));
         StartOffsets::Known(leases, committed)
     }
 

@@ -1,11 +1,12 @@
 //! When offsets are committed: on request, at the auto-commit interval, and before partitions are
 //! revoked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::coordinator_task::CoordinatorTask;
 use super::member::Member;
@@ -13,10 +14,10 @@ use super::requests::instance_id;
 use crate::cluster::offset_commit::{
     CommitCodes, OffsetAndMetadata, PartitionOffset, decode_commit_response, encode_commit,
 };
+use crate::code;
 use crate::consumer::lease::Lease;
-use crate::consumer::offsets::commits::Commit;
-use crate::consumer::offsets::committer::not_assigned;
 use crate::error::{Result, kind_of};
+use crate::metrics::Observation;
 use crate::wire::Connection;
 
 /// Maximum time that leaving waits for commits.
@@ -33,24 +34,17 @@ pub(super) struct PendingLeave {
 pub(super) type CommitOutcome = (i32, Vec<PartitionOffset>, Result<CommitCodes>);
 
 impl CoordinatorTask {
-    /// Takes the requested commits out of the queue, as far as their partitions are still assigned.
-    pub(super) fn take_commits(&mut self) {
-        let (requested, group) = (self.context.outbox.take(), &self.context.group);
-        let why = |lease: &Lease, offset| not_assigned(&lease.partition, offset, group);
-        self.commits.take(requested, |lease| self.leases.holds(lease), why);
-    }
-
     /// Commits the end of a log, where this group starts. Without that, a next owner would start at
     /// the end as it is then, and skip the records before the group's first commit.
     pub(super) fn commit_reset_offset(&mut self, lease: Lease, offset: i64) {
-        if self.leases.holds(&lease) {
+        if self.context.status.holds(&lease) {
             self.commit(lease, OffsetAndMetadata::new(offset));
         }
     }
 
     fn commit(&mut self, lease: Lease, offset: OffsetAndMetadata) {
         let deadline = Instant::now() + self.context.client.config().request_timeout;
-        self.commits.push(Commit::new(vec![(lease, offset)], deadline));
+        self.context.commits.push(vec![(lease, offset)], deadline, None);
     }
 
     pub(super) fn auto_commit_if_due(&mut self) {
@@ -68,7 +62,7 @@ impl CoordinatorTask {
         }
         for (lease, offset) in self.context.events.handled_offsets() {
             let committed = self.context.status.committed_offset(&lease.partition);
-            if self.leases.holds(&lease) && committed.is_none_or(|at| at.offset != offset.offset) {
+            if self.context.status.holds(&lease) && committed.is_none_or(|at| at.offset != offset.offset) {
                 self.commit(lease, offset);
             }
         }
@@ -89,8 +83,8 @@ impl CoordinatorTask {
 
     /// Revokes drained partitions, with their last commits first. It is called twice:
     ///
-    /// 1. The application has finished and signals so. Its last commits may still be in its queue:
-    ///    they are taken, and what it has handled is auto-committed.
+    /// 1. The application has finished and signals so. Its last commits are in the queue, and what
+    ///    it has handled is auto-committed.
     /// 2. `drained` now waits until no commit of these partitions is pending. Then they are
     ///    revoked, and the next owner's OffsetFetch finds all that was handled here.
     ///
@@ -101,7 +95,6 @@ impl CoordinatorTask {
         match &mut self.revocation {
             Some(revocation) if !revocation.flushed => {
                 revocation.flushed = true;
-                self.take_commits();
                 self.auto_commit();
             }
             _ => {
@@ -111,8 +104,15 @@ impl CoordinatorTask {
         }
     }
 
+    /// Has a member of KIP-848 send its next heartbeat now, if it has no other epoch than the refused
+    /// one. A classic member learns of its generation when it rejoins.
+    pub(super) fn refresh_generation(&mut self, refused: i32) {
+        if refused == self.member.generation() {
+            self.member.on_commit_refused(Instant::now(), code::STALE_MEMBER_EPOCH);
+        }
+    }
+
     pub(super) fn leave(&mut self, reply: oneshot::Sender<Result<()>>) {
-        self.take_commits();
         self.auto_commit();
         let commits_until = Some(Instant::now() + FINAL_COMMITS_TIMEOUT);
         self.leaving = Some(PendingLeave { reply, commits_until });
@@ -123,7 +123,8 @@ impl CoordinatorTask {
     pub(super) fn leave_if_ready(&mut self) -> bool {
         let now = Instant::now();
         let Some(PendingLeave { commits_until, .. }) = &mut self.leaving else { return false };
-        let ready = commits_until.is_some_and(|until| self.commits.is_empty() || now >= until);
+        let ready =
+            commits_until.is_some_and(|until| self.context.commits.with(|commits| commits.is_empty()) || now >= until);
         if ready {
             *commits_until = None;
             self.member.leave(now);
@@ -137,7 +138,7 @@ impl CoordinatorTask {
             Err(e) => Some(e.kind()),
         };
         let status = &self.context.status;
-        status.meter().committed(offsets.len(), error);
+        status.meter().report(|group| Observation::Committed { group, partitions: offsets.len(), error });
         if let Ok(codes) = &outcome {
             let accepted = |(p, _): &PartitionOffset| codes.get(p) == Some(&0);
             status.committed(&offsets.into_iter().filter(accepted).collect());
@@ -148,7 +149,7 @@ impl CoordinatorTask {
         // 3. The commit is refused with ILLEGAL_GENERATION.
         // This says nothing about generation 6, and must not cost the member its partitions.
         let stale = generation != self.member.generation() || !self.member.is_member();
-        if let Some(code) = self.commits.on_response(now, outcome, stale) {
+        if let Some(code) = self.context.commits.with(|commits| commits.on_response(now, outcome, stale)) {
             self.member.on_commit_refused(now, code);
         }
     }

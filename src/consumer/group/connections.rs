@@ -2,8 +2,8 @@
 
 use kafka_protocol::messages::ApiKey;
 
-use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::cluster::{Cluster, CoordinatorKey, check_api_versions};
+use crate::error::Result;
 use crate::wire::{Connection, api_versions_request};
 
 /// Two connections, since a broker serves one request of a connection at a time and may park a
@@ -21,16 +21,13 @@ impl CoordinatorConnections {
     /// Finds the coordinator and connects to it. `with_version` also requests its version of
     /// ConsumerGroupHeartbeat.
     pub(super) async fn open(cluster: &Cluster, group: &str, with_version: bool) -> Result<Self> {
-        let broker = cluster.coordinator(group).await?;
+        let broker = cluster.find_coordinator(CoordinatorKey::Group(group)).await?;
         let (membership, offsets) = tokio::try_join!(cluster.connect(broker), cluster.connect(broker))?;
         let mut heartbeat_version = None;
         if with_version {
-            let supported = membership.request(api_versions_request(), cluster.config().request_timeout).await?;
-            if supported.error_code != 0 {
-                let what = format!("requesting the API versions of the coordinator {}", membership.peer());
-                return Err(Error::broker(supported.error_code, what));
-            }
-            let api = supported.api_keys.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
+            let supported = membership.request(api_versions_request(), cluster.request_timeout()).await?;
+            let supported = check_api_versions(supported, broker)?.api_keys;
+            let api = supported.iter().find(|api| api.api_key == ApiKey::ConsumerGroupHeartbeat as i16);
             heartbeat_version = api.map(|api| api.max_version);
         }
         Ok(Self { membership, offsets, heartbeat_version })

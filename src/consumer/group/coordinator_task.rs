@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,28 +18,24 @@ use super::awaiting_offsets::{AwaitingOffsets, CommittedOffsets, StartOffsets};
 use super::commit_task::{CommitOutcome, PendingLeave};
 use super::connections::CoordinatorConnections;
 use super::initial_topics::InitialTopics;
-use super::kip848;
-use super::leader::{GroupAssignment, PartitionCounts, compute_assignment, count};
+use super::leader::{GroupAssignment, PartitionCounts, count};
 use super::member::{self, Action, CoordinatorResponse, Member};
 use super::protocol::Protocol;
-use super::requests::{
-    RequestFailure, check_heartbeat, check_join, check_leave, check_sync, heartbeat_request, instance_id, join_request,
-    leave_request, sync_request,
-};
 use super::session::MemberConfig;
 use crate::cluster::{Client, Pin};
-use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
+use crate::config::{ConsumerConfig, GroupProtocol};
 use crate::consumer::command::Command;
 use crate::consumer::event_queue::EventQueue;
 use crate::consumer::fetch::partition::StartPosition;
 use crate::consumer::fetch::tasks::{FetchState, Fetcher};
-use crate::consumer::lease::{Lease, Leases};
-use crate::consumer::offsets::commits::{Commits, Outbox};
+use crate::consumer::lease::{Lease, lease_epoch};
+use crate::consumer::offsets::commit_queue::Commits;
 use crate::consumer::status::Status;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failure::needs_action;
+use crate::metrics::Observation;
 use crate::record::TopicPartition;
-use crate::wire::Api;
+use crate::text;
 
 /// Capacity of the queue of reset offsets to commit.
 const RESET_OFFSETS: usize = 1024;
@@ -47,7 +43,7 @@ const RESET_OFFSETS: usize = 1024;
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Result of a member's request.
-enum RequestOutcome {
+pub(super) enum RequestOutcome {
     CoordinatorFound(Result<CoordinatorConnections>),
     AssignmentComputed(GroupAssignment),
     Response(CoordinatorResponse),
@@ -69,7 +65,7 @@ pub(crate) struct GroupContext {
     pub(crate) group: String,
     pub(crate) topics: BTreeSet<String>,
     pub(crate) events: Arc<EventQueue>,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) commits: Arc<Commits>,
     pub(crate) status: Arc<Status>,
     pub(crate) tasks: TaskTracker,
 }
@@ -81,17 +77,15 @@ pub(crate) struct CoordinatorTask {
     /// Start offsets without a commit, from the fetchers.
     reset_offsets: mpsc::Receiver<(Lease, i64)>,
     pub(super) member: Box<dyn Protocol>,
-    connections: Option<CoordinatorConnections>,
+    pub(super) connections: Option<CoordinatorConnections>,
     /// The member's request in flight.
-    request: Option<BoxFuture<'static, RequestOutcome>>,
+    pub(super) request: Option<BoxFuture<'static, RequestOutcome>>,
     /// Number of assignments so far.
-    lease_epoch: u64,
-    /// Assigned partitions, being revoked or not.
-    pub(super) leases: Leases,
+    /// Number of completed rebalances.
+    rebalances: u32,
     fetcher: Fetcher,
     pub(super) revocation: Option<PendingRevocation>,
     awaiting_offsets: AwaitingOffsets,
-    pub(super) commits: Commits,
     pub(super) auto_commit_at: Option<Instant>,
     pub(super) commit_in_flight: Option<BoxFuture<'static, CommitOutcome>>,
     /// The leader's view of the topics when it computed the assignment.
@@ -109,23 +103,21 @@ pub(crate) struct CoordinatorTask {
 impl CoordinatorTask {
     pub(crate) fn new(context: GroupContext, commands: mpsc::Receiver<Command>) -> Self {
         let (to_commit, reset_offsets) = mpsc::channel(RESET_OFFSETS);
-        let member_config = MemberConfig::new(&context.group, &context.config, context.client.config());
-        let (backoff, now) = (context.client.cluster().backoff(), Instant::now());
+        let member_config = MemberConfig::new(&context.group, &context.config, context.client.cluster());
+        let now = Instant::now();
         let fetcher =
             Fetcher::start(&context.client, &context.config, &context.events, &context.tasks, Some(to_commit));
         Self {
             member: member::new(context.config.group_protocol, member_config, now),
-            commits: Commits::new(&context.group, backoff.clone()),
             auto_commit_at: context.config.auto_commit_interval.map(|interval| now + interval),
             commands,
             reset_offsets,
             connections: None,
             request: None,
-            lease_epoch: 0,
-            leases: Leases::default(),
+            rebalances: 0,
             fetcher,
             revocation: None,
-            awaiting_offsets: AwaitingOffsets::new(&context.group, backoff, now),
+            awaiting_offsets: AwaitingOffsets::new(&context.group, context.client.cluster(), now),
             commit_in_flight: None,
             partition_counts: PartitionCounts::new(),
             _topics_in_use: Vec::new(),
@@ -159,10 +151,12 @@ impl CoordinatorTask {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::LeaveTemporarily(why)) => self.leave_temporarily(&why),
+                    Some(Command::RefreshGeneration(refused)) => self.refresh_generation(refused),
+                    Some(Command::SetTopics { topics, new_topics }) => self.set_topics(topics, &new_topics),
                     Some(Command::Leave(reply)) => self.leave(reply),
                     None => return, // `Consumer` was dropped: exit without leaving the group, as in a crash
                 },
-                () = self.context.outbox.ready() => self.take_commits(),
+                () = self.context.commits.pushed() => {}
                 outcome = poll_optional(&mut self.request) => {
                     self.request = None;
                     self.on_request_done(outcome);
@@ -176,15 +170,15 @@ impl CoordinatorTask {
                     self.on_committed(outcome);
                 }
                 Some((lease, offset)) = self.reset_offsets.recv() => self.commit_reset_offset(lease, offset),
-                () = drained(self.revocation.as_ref(), &self.commits) => self.on_drained(),
+                () = drained(self.revocation.as_ref(), &self.context.commits) => self.on_drained(),
                 () = closed(self.connections.as_ref(), must_arrive) => {
                     self.disconnect("its other connection is closed");
                     self.member.on_disconnected(Instant::now());
                 }
                 () = self.context.events.polled() => self.member.resume(Instant::now()),
                 Ok(()) = metadata.changed() => self.on_metadata(),
-                () = tokio::time::sleep_until(wake_at.into()) => {
-                    self.commits.expire(Instant::now());
+                () = tokio::time::sleep_until(wake_at) => {
+                    self.context.commits.with(|commits| commits.expire(Instant::now()));
                     self.check_poll_interval();
                     self.auto_commit_if_due();
                     self.member.handle_timeout(Instant::now());
@@ -210,12 +204,13 @@ impl CoordinatorTask {
         let connected = self.connections.is_some() && self.member.has_coordinator();
         let start = self.awaiting_offsets.poll_timeout().filter(|_| connected);
         let can_commit = connected && self.commit_in_flight.is_none() && self.member.can_commit();
-        let commit = self.commits.retry_at().filter(|_| can_commit);
+        let (commit, expiry) = self.context.commits.with(|commits| (commits.retry_at(), commits.expiry()));
+        let commit = commit.filter(|_| can_commit);
         // An application that takes a poll interval later on is noticed at the next heartbeat.
         let away = self.context.events.last_poll().filter(|_| self.member.is_member());
         let stuck = away.map(|(since, _)| since + self.context.config.max_poll_interval);
         let leave = self.leaving.as_ref().and_then(|l| l.commits_until);
-        let all = [self.member.poll_timeout(), stuck, leave, self.commits.expiry(), start, commit, self.auto_commit_at];
+        let all = [self.member.poll_timeout(), stuck, leave, expiry, start, commit, self.auto_commit_at];
         all.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + MAX_SLEEP)
     }
 
@@ -245,7 +240,7 @@ impl CoordinatorTask {
             format!(" after it got the records of {p} from offset {offset} on")
         });
         self.leave_temporarily(&format!(
-            "the application has not polled for {limit:?}{after}; handle records faster, or raise REDPANDA_MAX_POLL_INTERVAL"
+            "the application has not polled for {limit:?}{after}; handle records faster, or raise ConsumerConfig::max_poll_interval"
         ));
     }
 
@@ -258,7 +253,7 @@ impl CoordinatorTask {
             Action::RefreshTopicNames => self.context.client.cluster().refresh_soon(),
             Action::FallBackToClassic => {
                 let GroupContext { group, config, client, .. } = &self.context;
-                let member_config = MemberConfig::new(group, config, client.config());
+                let member_config = MemberConfig::new(group, config, client.cluster());
                 self.member = member::new(GroupProtocol::Classic, member_config, Instant::now());
             }
             Action::Assigned { generation, added } => self.on_assigned(generation, added),
@@ -281,86 +276,6 @@ impl CoordinatorTask {
             request => self.send_request(request),
         }
         None
-    }
-
-    fn send_request(&mut self, action: Action) {
-        let GroupContext { client, config, group, topics, status, .. } = &self.context;
-        let instance_id = instance_id(config);
-        match action {
-            Action::FindCoordinator => {
-                let (cluster, id) = (Arc::clone(client.cluster()), group.clone());
-                let with_version = self.member.uses_topic_ids();
-                self.disconnect("the coordinator is looked up again");
-                let open = async move { CoordinatorConnections::open(&cluster, &id, with_version).await };
-                self.request = Some(open.map(RequestOutcome::CoordinatorFound).boxed());
-            }
-            Action::JoinGroup { member_id, previous, timeout } => {
-                status.joining();
-                match join_request(group, member_id, topics, previous, config) {
-                    Ok(request) => self.send(request, timeout, |r| {
-                        let joined = r.map_err(|failure| (failure, String::new())).and_then(check_join);
-                        CoordinatorResponse::JoinGroup(joined)
-                    }),
-                    Err(e) => self.member.on_fatal_error(e),
-                }
-            }
-            Action::ComputeAssignment { members, assignor } => {
-                let (client, topics) = (client.clone(), topics.clone());
-                // The member has checked that it is one of those offered.
-                let assignor = config.assignors.iter().find(|a| a.name() == assignor).cloned();
-                let assignor = assignor.unwrap_or(AssignorKind::Range);
-                let assign = async move { compute_assignment(&client, &topics, &members, &assignor).await };
-                self.request = Some(assign.map(RequestOutcome::AssignmentComputed).boxed());
-            }
-            Action::SyncGroup { generation, member_id, assignor, assignment } => {
-                let request = sync_request(group, generation, member_id, assignor, assignment)
-                    .with_group_instance_id(instance_id);
-                // Parked until the leader's assignment arrives, or the coordinator stops waiting
-                // for it.
-                let timeout = config.rebalance_timeout + client.config().request_timeout;
-                self.send(request, timeout, |r| CoordinatorResponse::SyncGroup(r.and_then(|r| check_sync(&r))));
-            }
-            Action::Heartbeat { generation, member_id, timeout } => {
-                let request = heartbeat_request(group, generation, member_id).with_group_instance_id(instance_id);
-                self.send(request, timeout, |r| CoordinatorResponse::Heartbeat(r.and_then(|r| check_heartbeat(&r))));
-            }
-            Action::LeaveGroup { member_id, timeout } => {
-                let request = leave_request(group, member_id);
-                self.send(request, timeout, |r| CoordinatorResponse::LeaveGroup(r.and_then(|r| check_leave(&r))));
-            }
-            Action::ConsumerGroupHeartbeat { heartbeat, timeout } => {
-                if heartbeat.epoch == kip848::JOIN_EPOCH {
-                    status.joining();
-                }
-                let request = kip848::encode_heartbeat(group, topics, config, heartbeat);
-                self.send(request, timeout, |r| {
-                    let outcome = r.map_err(|failure| (failure, String::new())).and_then(kip848::check_heartbeat);
-                    CoordinatorResponse::ConsumerGroupHeartbeat(outcome)
-                });
-            }
-            _ => {} // `act` has carried it out
-        }
-    }
-
-    /// Sends a request in place of the one in flight.
-    fn send<A: Api>(
-        &mut self,
-        request: A,
-        timeout: Duration,
-        check: impl FnOnce(Result<A::Response, RequestFailure>) -> CoordinatorResponse + Send + 'static,
-    ) {
-        let response = match &self.connections {
-            Some(connections) => Ok(connections.membership.submit(request, timeout)),
-            None => Err(Error::new(ErrorKind::Disconnected, "the connection to the coordinator is closed")),
-        };
-        let outcome = async move {
-            let response = match response {
-                Ok(response) => response.await,
-                Err(e) => Err(e),
-            };
-            RequestOutcome::Response(check(response.map_err(RequestFailure::Connection)))
-        };
-        self.request = Some(outcome.boxed());
     }
 
     fn on_request_done(&mut self, outcome: RequestOutcome) {
@@ -389,16 +304,16 @@ impl CoordinatorTask {
 
     /// Ends what goes on for partitions that are no longer assigned.
     fn release(&mut self, partitions: &[TopicPartition], lost: bool, why: &str) {
-        self.leases.remove(partitions);
         self.awaiting_offsets.remove(partitions);
         self.fetcher.remove(partitions);
         self.revocation = None;
-        self.context.status.unassigned(partitions, lost);
+        self.context.status.unassigned(partitions, lost); // before their commits are dropped, see `Commits::push`
         let what = format!("partitions of group {:?} are no longer assigned: {why}", self.context.group);
-        self.commits.drop_partitions(partitions, &Error::new(ErrorKind::GroupMembership, what));
+        let why = Error::new(ErrorKind::GroupMembership, what);
+        self.context.commits.with(|commits| commits.drop_partitions(partitions, &why));
     }
 
-    fn disconnect(&mut self, why: &str) {
+    pub(super) fn disconnect(&mut self, why: &str) {
         if let Some(connections) = self.connections.take() {
             connections.kill(why);
         }
@@ -412,18 +327,17 @@ impl CoordinatorTask {
     }
 
     fn on_assigned(&mut self, generation: i32, added: Vec<TopicPartition>) {
-        self.lease_epoch += 1;
+        self.rebalances = self.rebalances.wrapping_add(1);
         let took = self.rebalance_started_at.take().map_or(Duration::ZERO, |since| since.elapsed());
         let GroupContext { group, status, events, .. } = &self.context;
-        status.meter().rebalanced(took);
-        status.member(self.member.member_id(), generation, &added);
-        tracing::info!(%group, generation, added = added.len(), "joined the group");
-        if added.is_empty() {
+        status.meter().report(|group| Observation::Rebalanced { group, took });
+        let epoch = lease_epoch(generation, self.rebalances);
+        let leases: Vec<_> = added.into_iter().map(|partition| Lease { partition, epoch }).collect();
+        status.member(self.member.member_id(), generation, &leases);
+        tracing::info!(%group, generation, added = leases.len(), "joined the group");
+        if leases.is_empty() {
             events.on_assigned([]);
         }
-        let epoch = self.lease_epoch;
-        let leases: Vec<_> = added.into_iter().map(|partition| Lease { partition, epoch }).collect();
-        leases.iter().for_each(|lease| self.leases.insert(lease.clone()));
         self.awaiting_offsets.insert(Instant::now(), leases);
         self.on_metadata();
     }
@@ -437,7 +351,7 @@ impl CoordinatorTask {
         let (now, timeout) = (Instant::now(), self.context.client.config().request_timeout);
         self.awaiting_offsets.send_due(now, offsets, timeout);
         if self.member.can_commit() && self.commit_in_flight.is_none() {
-            if let Some(commit) = self.commits.next_request(now) {
+            if let Some(commit) = self.context.commits.with(|commits| commits.next_request(now)) {
                 self.commit_in_flight = Some(self.send_commit(offsets, commit, timeout));
             }
         }
@@ -486,10 +400,21 @@ impl CoordinatorTask {
         }
     }
 
+    /// Changes the subscription; the member then rebalances with the group.
+    fn set_topics(&mut self, topics: BTreeSet<String>, new_topics: &BTreeSet<String>) {
+        if topics == self.context.topics {
+            return;
+        }
+        tracing::info!(group = %self.context.group, topics = %text::list(&topics), "the subscription has changed: the group rebalances");
+        self.initial_topics.set(&self.context.client.cluster().snapshot(), &topics, new_topics);
+        self.context.topics = topics;
+        self.member.on_subscription_changed(Instant::now());
+        self.on_metadata();
+    }
+
     fn stop(mut self, outcome: Result<()>) {
+        self.release(&self.context.status.assignment(), false, "the member has stopped");
         self.context.status.closed();
-        let rest: Vec<_> = self.leases.all().map(|l| l.partition).collect();
-        self.release(&rest, false, "the member has stopped");
         let why = match &outcome {
             Err(e) if self.leaving.is_none() => {
                 self.context.status.meter().failed("group", e.kind());
@@ -508,7 +433,7 @@ impl Drop for CoordinatorTask {
     fn drop(&mut self) {
         self.disconnect("the consumer is closed");
         let what = format!("the consumer of group {:?} is closed", self.context.group);
-        self.context.outbox.close(&Error::new(ErrorKind::Closed, what));
+        self.context.commits.with(|commits| commits.close(&Error::new(ErrorKind::Closed, what)));
     }
 }
 
@@ -524,7 +449,9 @@ async fn poll_optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
 /// commits is pending.
 async fn drained(revocation: Option<&PendingRevocation>, commits: &Commits) {
     match revocation {
-        Some(revocation) if !commits.involves(&revocation.partitions) => revocation.finished.cancelled().await,
+        Some(revocation) if !commits.with(|commits| commits.involves(&revocation.partitions)) => {
+            revocation.finished.cancelled().await
+        }
         _ => std::future::pending().await,
     }
 }

@@ -22,6 +22,15 @@ impl InitialTopics {
         Self(initial.collect())
     }
 
+    /// Handles a change of the subscription: all partitions of `new_topics` are new.
+    pub(super) fn set(&mut self, snapshot: &Snapshot, topics: &BTreeSet<String>, new_topics: &BTreeSet<String>) {
+        let added = topics.iter().filter(|name| !self.0.contains_key(*name)).cloned().collect();
+        let Self(added) = Self::new(snapshot, &added);
+        self.0.retain(|name, _| topics.contains(name));
+        self.0.extend(added);
+        self.0.extend(new_topics.iter().map(|name| (name.clone(), (None, 0))));
+    }
+
     /// Returns whether a partition was created since; all partitions of a topic that was deleted
     /// and created again are.
     pub(super) fn is_new_partition(&self, p: &TopicPartition, snapshot: &Snapshot) -> bool {
@@ -58,5 +67,17 @@ mod tests {
         assert_eq!([is_new(1, 0), is_new(1, 1), is_new(1, 2)], [false, false, true]);
         assert!(is_new(2, 0), "the topic was created again");
         assert!(!known.is_new_partition(&TopicPartition::new("other", 5), &snapshot(1, 3)));
+    }
+
+    #[test]
+    fn topics_that_are_created_later_are_new_and_others_that_are_added_are_not() {
+        let of = |name: &str| BTreeSet::from([name.to_owned()]);
+        let is_new = |new_topics: &BTreeSet<String>| {
+            let mut known = InitialTopics::new(&Snapshot::empty(), &of("before"));
+            known.set(&snapshot(1, 2), &of("t"), new_topics);
+            [0, 1, 2].map(|p| known.is_new_partition(&TopicPartition::new("t", p), &snapshot(1, 3)))
+        };
+        assert_eq!(is_new(&BTreeSet::new()), [false, false, true]);
+        assert_eq!(is_new(&of("t")), [true; 3]);
     }
 }

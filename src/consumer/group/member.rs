@@ -11,9 +11,10 @@
 //! wants: `leave`, `leave_temporarily`, `resume`), and the timeout. None of them waits, sends or
 //! locks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::classic::ClassicMember;

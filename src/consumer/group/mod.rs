@@ -14,6 +14,7 @@ mod initial_topics;
 mod kip848;
 mod leader;
 mod member;
+mod membership_requests;
 mod protocol;
 mod requests;
 mod session;

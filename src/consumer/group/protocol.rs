@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::member::{Action, CoordinatorResponse};
@@ -60,6 +60,9 @@ pub(crate) trait Protocol: Debug + Send {
     /// Makes the leader start a rebalance, since topics have other numbers of partitions than those
     /// it assigned.
     fn on_partitions_changed(&mut self, _now: Instant) {}
+
+    /// Handles a change of the subscribed topics, which the next JoinGroup or full heartbeat reports.
+    fn on_subscription_changed(&mut self, now: Instant);
 
     /// Handles an error code in the protocol's own way, if it has one.
     fn on_code(&mut self, now: Instant, code: i16, e: &Error, message: &str) -> bool;

@@ -1,7 +1,6 @@
 //! The requests of the classic group protocol, and what their responses mean.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -9,13 +8,14 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::subscription::{PROTOCOL_TYPE, Subscription, decode_assignment};
 use crate::assignor::{Assignor, GroupMember};
+use crate::cluster::fields::{group_id, millis, text};
 use crate::config::ConsumerConfig;
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
@@ -29,6 +29,13 @@ pub(crate) enum RequestFailure {
     Connection(Error),
 }
 
+/// A failure without a text of the coordinator.
+impl From<RequestFailure> for (RequestFailure, String) {
+    fn from(failure: RequestFailure) -> Self {
+        (failure, String::new())
+    }
+}
+
 /// Membership in a new generation, as a JoinGroup response grants it.
 #[derive(Debug)]
 pub(crate) struct JoinedGroup {
@@ -38,10 +45,6 @@ pub(crate) struct JoinedGroup {
     pub(crate) is_leader: bool,
     /// All members, if this one has to assign the partitions.
     pub(crate) members: Option<Vec<GroupMember>>,
-}
-
-pub(super) fn group_id(group: &str) -> GroupId {
-    GroupId(StrBytes::from_string(group.to_owned()))
 }
 
 /// Returns the instance id of a static member.
@@ -80,7 +83,7 @@ pub(crate) fn join_request(
     let mut protocols = Vec::new();
     for kind in &config.assignors {
         subscription.user_data = kind.user_data(topics, &previous.last_assignment, previous.last_generation);
-        let name = StrBytes::from_string(kind.name().to_owned());
+        let name = text(kind.name());
         protocols.push(JoinGroupRequestProtocol::default().with_name(name).with_metadata(subscription.encode()?));
     }
     Ok(JoinGroupRequest::default()
@@ -140,7 +143,7 @@ pub(crate) fn sync_request(
         .with_assignments(assignment.into_iter().map(of_member).collect())
 }
 
-pub(crate) fn check_sync(r: &SyncGroupResponse) -> Result<Vec<TopicPartition>, RequestFailure> {
+pub(crate) fn check_sync(r: SyncGroupResponse) -> Result<Vec<TopicPartition>, RequestFailure> {
     check_code(r.error_code)?;
     decode_assignment(&r.assignment).map_err(RequestFailure::Connection)
 }
@@ -152,7 +155,7 @@ pub(crate) fn heartbeat_request(group: &str, generation: i32, member_id: String)
         .with_member_id(member_id.into())
 }
 
-pub(crate) fn check_heartbeat(r: &HeartbeatResponse) -> Result<(), RequestFailure> {
+pub(crate) fn check_heartbeat(r: HeartbeatResponse) -> Result<(), RequestFailure> {
     check_code(r.error_code)
 }
 
@@ -161,15 +164,11 @@ pub(crate) fn leave_request(group: &str, member_id: String) -> LeaveGroupRequest
     LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(vec![member])
 }
 
-pub(crate) fn check_leave(r: &LeaveGroupResponse) -> Result<(), RequestFailure> {
+pub(crate) fn check_leave(r: LeaveGroupResponse) -> Result<(), RequestFailure> {
     check_code(r.error_code)?;
     check_code(r.members.first().map_or(0, |m| m.error_code))
 }
 
 fn check_code(code: i16) -> Result<(), RequestFailure> {
     if code == 0 { Ok(()) } else { Err(RequestFailure::Code(code)) }
-}
-
-pub(super) fn millis(d: Duration) -> i32 {
-    i32::try_from(d.as_millis()).unwrap_or(i32::MAX)
 }

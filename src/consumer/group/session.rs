@@ -2,15 +2,16 @@
 //! what follows from it alone; [`Protocol`](super::protocol::Protocol) has the transitions.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::member::Action;
-use crate::assignor::{Assignor, RebalanceProtocol};
-use crate::cluster::Backoff;
+use crate::cluster::{Backoff, Cluster};
 use crate::code;
-use crate::config::{AssignorKind, Config, ConsumerConfig, GroupProtocol};
+use crate::config::{AssignorKind, ConsumerConfig, GroupProtocol};
 use crate::error::Error;
-use crate::failure::Outage;
+use crate::failure::{Outage, OutageLog};
 
 /// Maximum time leaving may take, including the search for the coordinator.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,27 +27,11 @@ pub(super) fn drain_margin(rebalance_timeout: Duration) -> Duration {
     (rebalance_timeout / 10).min(Duration::from_secs(5))
 }
 
-/// An assignor that a member offers to the group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AssignorOffer {
-    pub(crate) name: String,
-    /// True if members keep their partitions while they rejoin; a partition that is to move is
-    /// revoked first, and assigned to its new owner by a second rebalance.
-    pub(crate) cooperative: bool,
-}
-
-impl AssignorOffer {
-    fn new(kind: &AssignorKind) -> Self {
-        let cooperative = kind.protocol() == RebalanceProtocol::Cooperative;
-        Self { name: kind.name().into(), cooperative }
-    }
-}
-
 /// Settings of a member.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberConfig {
     pub(crate) group: String,
-    pub(crate) assignors: Vec<AssignorOffer>,
+    pub(crate) assignors: Vec<AssignorKind>,
     pub(crate) instance_id: Option<String>,
     /// True if the member may fall back to the classic protocol.
     pub(crate) may_be_classic: bool,
@@ -55,20 +40,22 @@ pub(crate) struct MemberConfig {
     pub(crate) heartbeat_interval: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) backoff: Backoff,
+    pub(crate) outages: OutageLog,
 }
 
 impl MemberConfig {
-    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, client: &Config) -> Self {
+    pub(crate) fn new(group: &str, consumer: &ConsumerConfig, cluster: &Cluster) -> Self {
         Self {
             group: group.into(),
-            assignors: consumer.assignors.iter().map(AssignorOffer::new).collect(),
+            assignors: consumer.assignors.clone(),
             instance_id: consumer.group_instance_id.clone(),
             may_be_classic: consumer.group_protocol == GroupProtocol::Auto,
             session_timeout: consumer.session_timeout,
             rebalance_timeout: consumer.rebalance_timeout,
             heartbeat_interval: consumer.heartbeat_interval,
-            request_timeout: client.request_timeout,
-            backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
+            request_timeout: cluster.request_timeout(),
+            backoff: cluster.backoff(),
+            outages: cluster.outages().clone(),
         }
     }
 }
@@ -154,7 +141,7 @@ impl Session {
             heartbeat_interval: config.heartbeat_interval,
             retry_at: now,
             backoff: config.backoff.clone(),
-            outage: Outage::default(),
+            outage: config.outages.part(),
             stepping_out: false,
             closing: false,
             rejoins: 0,
@@ -233,10 +220,7 @@ impl Session {
 
     /// Records that the group responds again.
     pub(super) fn recovered(&mut self, now: Instant) {
-        if let Some(lasted) = self.outage.record_recovery(now) {
-            let (group, member) = (&self.config.group, &self.member_id);
-            tracing::warn!(%group, %member, "the group membership works again after {lasted}");
-        }
+        self.outage.log_recovery(now);
     }
 
     /// Records that the coordinator does not know the member.

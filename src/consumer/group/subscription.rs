@@ -3,14 +3,15 @@
 //! user data of the sticky assignors in the former. A group may mix members of any client, so they
 //! follow Java to the letter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as AssignedTopic;
 use kafka_protocol::messages::consumer_protocol_subscription::TopicPartition as OwnedTopic;
-use kafka_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription, TopicName};
-use kafka_protocol::protocol::{Encodable, StrBytes};
+use kafka_protocol::messages::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
+use kafka_protocol::protocol::Encodable;
 
+use crate::cluster::fields::{partitions_by_topic, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicPartition;
 
@@ -37,16 +38,15 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     pub(crate) fn encode(&self) -> Result<Bytes> {
-        let owned = by_topic(&self.owned)
+        let owned = partitions_by_topic(&self.owned)
             .map(|(topic, partitions)| OwnedTopic::default().with_topic(topic).with_partitions(partitions));
-        let text = |s: &String| StrBytes::from_string(s.clone());
         versioned(
             &ConsumerProtocolSubscription::default()
-                .with_topics(self.topics.iter().map(text).collect())
+                .with_topics(self.topics.iter().map(|topic| text(topic)).collect())
                 .with_user_data(self.user_data.clone())
                 .with_owned_partitions(owned.collect())
                 .with_generation_id(self.generation.unwrap_or(-1))
-                .with_rack_id(self.rack.as_ref().map(text)),
+                .with_rack_id(self.rack.as_deref().map(text)),
         )
     }
 
@@ -68,7 +68,7 @@ impl Subscription {
 
 /// Encodes the message of the leader to a member.
 pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> {
-    let topics = by_topic(partitions)
+    let topics = partitions_by_topic(partitions)
         .map(|(topic, partitions)| AssignedTopic::default().with_topic(topic).with_partitions(partitions));
     versioned(&ConsumerProtocolAssignment::default().with_assigned_partitions(topics.collect()))
 }
@@ -85,7 +85,7 @@ pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
 /// still owned or not.
 pub(in crate::consumer) fn encode_sticky(previous: &[TopicPartition], generation: i32) -> Bytes {
     let mut buf = BytesMut::new();
-    let topics: Vec<_> = by_topic(previous).collect();
+    let topics: Vec<_> = partitions_by_topic(previous).collect();
     buf.put_i32(length(topics.len()));
     for (topic, partitions) in topics {
         buf.put_i16(i16::try_from(topic.len()).unwrap_or(i16::MAX)); // brokers allow 249 bytes
@@ -106,14 +106,6 @@ pub(in crate::consumer) fn decode_sticky(bytes: &[u8]) -> Result<(Vec<TopicParti
 
 fn length(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
-}
-
-fn by_topic(partitions: &[TopicPartition]) -> impl Iterator<Item = (TopicName, Vec<i32>)> {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for p in partitions {
-        topics.entry(&p.topic).or_default().push(p.partition);
-    }
-    topics.into_iter().map(|(name, partitions)| (TopicName(StrBytes::from_string(name.to_owned())), partitions))
 }
 
 fn versioned(message: &impl Encodable) -> Result<Bytes> {

@@ -1,14 +1,18 @@
 //! The bed of both protocols' tests: a member and a clock, with its actions in short words.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::member::{Action, Member};
 use super::protocol::Protocol;
 use super::requests::RequestFailure;
-use super::session::{AssignorOffer, MemberConfig};
+use super::session::MemberConfig;
 use crate::cluster::Backoff;
+use crate::config::AssignorKind;
 use crate::error::{Error, ErrorKind};
+use crate::failure::OutageLog;
 use crate::record::TopicPartition;
 
 pub(super) const SESSION: Duration = Duration::from_secs(30);
@@ -26,13 +30,12 @@ pub(super) fn config() -> MemberConfig {
         group: "g".into(),
         instance_id: None,
         may_be_classic: false,
-        assignors: [("range", false), ("roundrobin", false), ("coop", true)]
-            .map(|(name, cooperative)| AssignorOffer { name: name.into(), cooperative })
-            .into(),
+        assignors: vec![AssignorKind::Range, AssignorKind::RoundRobin, AssignorKind::CooperativeSticky],
         session_timeout: SESSION,
         rebalance_timeout: REBALANCE,
         heartbeat_interval: HEARTBEAT,
         request_timeout: Duration::from_secs(30),
+        outages: OutageLog::default(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
     }
 }

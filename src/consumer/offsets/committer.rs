@@ -4,11 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use super::commits::{Commit, Outbox};
+use super::commit_queue::Commits;
 use crate::cluster::offset_commit::{OffsetAndMetadata, PartitionOffset};
 use crate::consumer::command::Command;
 use crate::consumer::event::Message;
@@ -24,8 +25,9 @@ const MAX_METADATA_BYTES: usize = i16::MAX as usize;
 pub(in crate::consumer) struct Commands {
     pub(in crate::consumer) group: Arc<str>,
     pub(in crate::consumer) sender: mpsc::Sender<Command>,
-    pub(in crate::consumer) outbox: Arc<Outbox>,
+    pub(in crate::consumer) commits: Arc<Commits>,
     pub(in crate::consumer) timeout: Duration,
+    pub(in crate::consumer) instance_id: Option<String>,
 }
 
 /// Commits offsets of the partitions that were assigned when
@@ -143,8 +145,8 @@ impl Committer {
 
 impl Commands {
     fn push(&self, offsets: Vec<(Lease, OffsetAndMetadata)>) -> CommitHandle {
-        let (commit, reply) = Commit::awaited(offsets, Instant::now() + self.timeout);
-        self.outbox.push(commit);
+        let (sender, reply) = oneshot::channel();
+        self.commits.push(offsets, Instant::now() + self.timeout, Some(sender));
         CommitHandle { reply }
     }
 }
@@ -179,12 +181,16 @@ impl Future for CommitHandle {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let outcome = ready!(Pin::new(&mut self.reply).poll(cx));
-        let ended = "the consumer has ended before the response to the commit: it may have been made or not";
-        Poll::Ready(outcome.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, ended))))
+        Poll::Ready(outcome.unwrap_or_else(|_| Err(ended())))
     }
 }
 
-pub(in crate::consumer) fn not_assigned(partition: &TopicPartition, offset: i64, group: &str) -> Error {
+pub(super) fn ended() -> Error {
+    let what = "the consumer has ended before the response to the commit: it may have been made or not";
+    Error::new(ErrorKind::Closed, what)
+}
+
+pub(super) fn not_assigned(partition: &TopicPartition, offset: i64, group: &str) -> Error {
     let what = format!(
         "offset {offset} of {partition} was not committed: the partition is not, or no longer, assigned to this member of group {group:?}"
     );

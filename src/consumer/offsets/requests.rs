@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 
-use crate::cluster::fields::{by_topic, topic_name};
+use crate::cluster::fields::{group_id, partitions_by_topic};
 use crate::cluster::offset_commit::OffsetAndMetadata;
 use crate::code;
 use crate::error::Result;
@@ -15,13 +14,11 @@ use crate::record::TopicPartition;
 /// Builds the request for committed offsets; with `stable`, the broker waits for those of open
 /// transactions.
 pub(crate) fn committed_request(group: &str, partitions: &[TopicPartition], stable: bool) -> OffsetFetchRequest {
-    let topics = by_topic(partitions.iter().map(|p| (p.clone(), ()))).into_iter().map(|(topic, partitions)| {
-        OffsetFetchRequestTopic::default()
-            .with_name(topic_name(&topic))
-            .with_partition_indexes(partitions.into_iter().map(|(p, ())| p).collect())
+    let topics = partitions_by_topic(partitions).map(|(topic, partitions)| {
+        OffsetFetchRequestTopic::default().with_name(topic).with_partition_indexes(partitions)
     });
     OffsetFetchRequest::default()
-        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_group_id(group_id(group))
         .with_topics(Some(topics.collect()))
         .with_require_stable(stable)
 }

@@ -1,29 +1,54 @@
-//! Dead letters: their headers, [their writer](writer) and [their topics](topics).
+//! Failed records: the headers of dead letters, [records to write](pending), [their
+//! destinations](destination), [their writer](writer), [topics](topics) of dead letters and of
+//! [delayed retries](retry), and the application's [hooks].
 
+mod destination;
+mod hooks;
+mod pending;
+mod retry;
 mod topics;
 mod writer;
 
 use std::fmt::Write;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-
 use crate::event;
 use crate::record::{Header, Headers};
-pub(super) use writer::{DeadLetterWriter, HandlerFailure};
+use crate::timestamp::Timestamp;
+pub(super) use destination::{DeadLetters, has_failed_records, next_retry};
+pub use hooks::WrittenDeadLetter;
+pub(super) use hooks::{ChooseTopic, Hook, HookCall};
+pub(super) use pending::{FailedRecord, HandlerFailure};
+pub(super) use retry::{DelayedRecord, RetryPartition, RetryTopics};
+pub(super) use writer::DeadLetterWriter;
 
 /// Maximum length of the error text in its header.
 const MAX_ERROR_BYTES: usize = 2048;
 
-/// First header of a dead letter: those before the last one of this name are the record's own.
-const ERROR: &str = "dlq-error";
-const TOPIC: &str = "dlq-topic";
-const PARTITION: &str = "dlq-partition";
-const OFFSET: &str = "dlq-offset";
-const TIMESTAMP: &str = "dlq-timestamp";
-const GROUP: &str = "dlq-group";
-const ATTEMPTS: &str = "dlq-attempts";
-const FIRST_FAILURE: &str = "dlq-first-failure";
-const LAST_FAILURE: &str = "dlq-last-failure";
+/// Names of the headers that a failed record gets. The first one begins them: what is before the
+/// last header of this name is the record's own.
+struct HeaderNames {
+    error: &'static str,
+    topic: &'static str,
+    partition: &'static str,
+    offset: &'static str,
+    timestamp: &'static str,
+    group: &'static str,
+    attempts: &'static str,
+    first_failure: &'static str,
+    last_failure: &'static str,
+}
+
+const DEAD_LETTER: HeaderNames = HeaderNames {
+    error: "dlq-error",
+    topic: "dlq-topic",
+    partition: "dlq-partition",
+    offset: "dlq-offset",
+    timestamp: "dlq-timestamp",
+    group: "dlq-group",
+    attempts: "dlq-attempts",
+    first_failure: "dlq-first-failure",
+    last_failure: "dlq-last-failure",
+};
 const TRUNCATION: &str = "dlq-left-out";
 /// Header of a replayed record, which it has still when it fails again.
 const REPLAYS: &str = "dlq-replays";
@@ -66,9 +91,9 @@ pub struct DeadLetter {
     /// Number of attempts.
     pub attempts: u32,
     /// Time at which the first attempt failed.
-    pub first_failure: Option<DateTime<Utc>>,
+    pub first_failure: Option<Timestamp>,
     /// Time at which the last attempt failed.
-    pub last_failure: Option<DateTime<Utc>>,
+    pub last_failure: Option<Timestamp>,
     /// Position of the record.
     pub origin: Origin,
     /// The record's own headers, in order.
@@ -93,8 +118,8 @@ pub struct Origin {
     pub partition: i32,
     /// Offset.
     pub offset: i64,
-    /// The record's timestamp in milliseconds since 1970, if it has one.
-    pub timestamp: Option<i64>,
+    /// The record's timestamp, if it has one.
+    pub timestamp: Option<Timestamp>,
     /// Group whose handler failed.
     pub group: Option<String>,
 }
@@ -151,22 +176,26 @@ impl DeadLetter {
     /// Parses the headers of a record in a dead-letter topic. Returns `None` if it is no dead
     /// letter, for example a mark of `ailurus dlq`.
     pub fn parse(headers: &Headers) -> Option<Self> {
-        let own = headers.iter().enumerate().filter(|(_, h)| h.key_bytes() == ERROR.as_bytes()).last()?.0;
+        Self::parse_as(&DEAD_LETTER, headers)
+    }
+
+    fn parse_as(names: &HeaderNames, headers: &Headers) -> Option<Self> {
+        let own = headers.iter().enumerate().filter(|(_, h)| h.key_bytes() == names.error.as_bytes()).last()?.0;
         let added: Headers = headers.iter().skip(own).collect();
         let number = |name| added.get_str(name)?.parse::<i64>().ok();
-        let time = |name| Some(DateTime::parse_from_rfc3339(added.get_str(name)?).ok()?.to_utc());
+        let time = |name| added.get_str(name)?.parse().ok();
         let origin = Origin {
-            topic: added.get_str(TOPIC)?.to_owned(),
-            partition: added.get_str(PARTITION)?.parse().ok()?,
-            offset: number(OFFSET)?,
-            timestamp: number(TIMESTAMP),
-            group: added.get_str(GROUP).map(str::to_owned),
+            topic: added.get_str(names.topic)?.to_owned(),
+            partition: added.get_str(names.partition)?.parse().ok()?,
+            offset: number(names.offset)?,
+            timestamp: number(names.timestamp).map(Timestamp::from_millis),
+            group: added.get_str(names.group).map(str::to_owned),
         };
         Some(Self {
-            error: String::from_utf8_lossy(added.get(ERROR).unwrap_or_default()).into_owned(),
-            attempts: added.get_str(ATTEMPTS).and_then(|n| n.parse().ok()).unwrap_or_default(),
-            first_failure: time(FIRST_FAILURE),
-            last_failure: time(LAST_FAILURE),
+            error: String::from_utf8_lossy(added.get(names.error).unwrap_or_default()).into_owned(),
+            attempts: added.get_str(names.attempts).and_then(|n| n.parse().ok()).unwrap_or_default(),
+            first_failure: time(names.first_failure),
+            last_failure: time(names.last_failure),
             origin,
             headers: headers.iter().take(own).collect(),
             truncation: added.get_str(TRUNCATION).map(Truncation::from_name).unwrap_or_default(),
@@ -176,6 +205,10 @@ impl DeadLetter {
     /// Returns the headers of the dead letter: the record's own unless truncated, then those of the
     /// table.
     pub(in crate::processor) fn to_headers(&self) -> Headers {
+        self.to_headers_as(&DEAD_LETTER)
+    }
+
+    fn to_headers_as(&self, names: &HeaderNames) -> Headers {
         let has_headers = self.truncation < Truncation::ValueAndHeaders;
         let mut headers = if has_headers { self.headers.clone() } else { Headers::new() };
         let mut add = |name: &str, value: Option<&str>| {
@@ -184,15 +217,15 @@ impl DeadLetter {
             }
         };
         let Origin { topic, partition, offset, timestamp, group } = &self.origin;
-        add(ERROR, Some(clip(&self.error)));
-        add(TOPIC, Some(topic));
-        add(PARTITION, Some(&partition.to_string()));
-        add(OFFSET, Some(&offset.to_string()));
-        add(TIMESTAMP, timestamp.map(|t| t.to_string()).as_deref());
-        add(GROUP, group.as_deref());
-        add(ATTEMPTS, Some(&self.attempts.to_string()));
-        add(FIRST_FAILURE, self.first_failure.map(rfc3339).as_deref());
-        add(LAST_FAILURE, self.last_failure.map(rfc3339).as_deref());
+        add(names.error, Some(clip(&self.error)));
+        add(names.topic, Some(topic));
+        add(names.partition, Some(&partition.to_string()));
+        add(names.offset, Some(&offset.to_string()));
+        add(names.timestamp, timestamp.map(|t| t.as_millis().to_string()).as_deref());
+        add(names.group, group.as_deref());
+        add(names.attempts, Some(&self.attempts.to_string()));
+        add(names.first_failure, self.first_failure.map(|t| format!("{t:.3}")).as_deref());
+        add(names.last_failure, self.last_failure.map(|t| format!("{t:.3}")).as_deref());
         add(TRUNCATION, Some(self.truncation.name()).filter(|name| !name.is_empty()));
         headers
     }
@@ -217,13 +250,9 @@ impl DeadLetter {
         let Origin { topic, partition, offset, timestamp, .. } = &self.origin;
         let named = event::preserve_identity(own, (topic, *partition, *offset), *timestamp);
         let original = timestamp.filter(|_| named.get(ORIGINAL_TIMESTAMP).is_none());
-        let headers = original.into_iter().fold(named, |h, t| h.with(ORIGINAL_TIMESTAMP, t.to_string()));
+        let headers = original.into_iter().fold(named, |h, t| h.with(ORIGINAL_TIMESTAMP, t.as_millis().to_string()));
         headers.with(REPLAYS, self.replays().saturating_add(1).to_string())
     }
-}
-
-fn rfc3339(t: DateTime<Utc>) -> String {
-    t.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Returns an error and its causes in one line.

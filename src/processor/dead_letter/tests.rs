@@ -1,17 +1,17 @@
 #![allow(clippy::unwrap_used)]
 
-use chrono::DateTime;
 use proptest::prelude::*;
 
 use super::{DeadLetter, Origin, Truncation, describe, printable_key};
 use crate::AnyEvent;
 use crate::consumer::Message;
 use crate::record::{Headers, Record};
+use crate::timestamp::Timestamp;
 
 fn letter(error: &str, headers: Headers, truncation: Truncation) -> DeadLetter {
+    let at = |millis| Some(Timestamp::from_millis(millis));
     let origin =
-        Origin { topic: "orders".into(), partition: 3, offset: 42, timestamp: Some(7), group: Some("billing".into()) };
-    let at = |millis| DateTime::from_timestamp_millis(millis);
+        Origin { topic: "orders".into(), partition: 3, offset: 42, timestamp: at(7), group: Some("billing".into()) };
     DeadLetter {
         error: error.into(),
         attempts: 4,
@@ -49,7 +49,7 @@ proptest! {
         group in prop::option::of("[a-z]{1,5}"),
     ) {
         let mut written = letter(&error, headers, Truncation::Nothing);
-        written.origin.timestamp = timestamp;
+        written.origin.timestamp = timestamp.map(Timestamp::from_millis);
         written.origin.group = group;
         prop_assert_eq!(DeadLetter::parse(&written.to_headers()), Some(written.clone()));
         // A dead letter of a dead letter, too.
@@ -102,6 +102,7 @@ fn truncation_is_in_a_header() {
 }
 
 fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
+    let timestamp = Timestamp::from_millis(timestamp);
     let value = Some(bytes::Bytes::from_static(b"{}"));
     Message::new("orders".into(), 3, Record { offset, timestamp, key: None, value, headers })
 }
@@ -109,7 +110,7 @@ fn message(headers: Headers, offset: i64, timestamp: i64) -> Message {
 /// Returns the dead letter of a replayed record that fails again at another position.
 fn fails_again(replayed: Headers, offset: i64) -> DeadLetter {
     let mut letter = letter("boom", replayed, Truncation::Nothing);
-    (letter.origin.offset, letter.origin.timestamp) = (offset, Some(1_000_000));
+    (letter.origin.offset, letter.origin.timestamp) = (offset, Some(Timestamp::from_millis(1_000_000)));
     DeadLetter::parse(&letter.to_headers()).unwrap()
 }
 
@@ -142,6 +143,12 @@ fn replays_are_the_same_event() {
         let second = fails_again(first, 99).replay_headers();
         assert_eq!(read(second.clone(), 120, 2_000_000), at_first);
         assert_eq!(second.iter().filter(|h| h.key() == "ce_id").count(), 1);
+    }
+    // A time without a text in RFC 3339 is left to the record.
+    let mut late = letter("boom", Headers::new(), Truncation::Nothing);
+    for millis in [253_402_300_800_000, i64::MAX] {
+        late.origin.timestamp = Some(Timestamp::from_millis(millis));
+        assert_eq!(late.replay_headers().get("ce_time"), None);
     }
     let structured = Headers::new().with("content-type", "application/cloudevents+json");
     assert_eq!(letter("boom", structured, Truncation::Nothing).replay_headers().get("ce_id"), None);

@@ -1,5 +1,5 @@
-//! Dead-letter topics: created with the limits of the topics of their records, checked if they
-//! exist.
+//! Dead-letter topics and retry topics: created with the limits of the topics of their records,
+//! checked if they exist.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,7 +17,10 @@ pub(super) const MAX_ADDED_HEADER_BYTES: usize = 8 << 10;
 /// than it.
 const DEFAULT_MAX_MESSAGE_BYTES: i64 = 1_048_588;
 
-/// Maximum number of partitions of a new dead-letter topic: Kafka rejects 10,000 in one request. It
+/// Maximum length of a topic's name.
+const MAX_NAME_BYTES: usize = 249;
+
+/// Maximum number of partitions of a new topic: Kafka rejects 10,000 in one request. It
 /// need not be the origin's.
 const MAX_PARTITIONS: i32 = 5000;
 
@@ -30,75 +33,131 @@ const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const READ_SETTINGS: [&str; 5] =
     [MAX_MESSAGE_BYTES, RETENTION_MS, RETENTION_BYTES, CLEANUP_POLICY, MIN_INSYNC_REPLICAS];
 
-/// A dead-letter topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DeadLetterTopic {
-    pub(super) name: String,
-    /// Its `max.message.bytes`, if the broker returned it.
-    pub(super) max_message_bytes: Option<usize>,
+/// Time that a retry topic keeps records beyond their delay, at least: a group may be down so long.
+const RETRY_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+
+/// Use of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TopicKind {
+    DeadLetters,
+    /// Records that wait for their next attempt, for this long.
+    Retry(Duration),
 }
 
-/// Finds or creates the dead-letter topic of each topic, and warns of those that may lose dead
-/// letters.
+impl TopicKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::DeadLetters => "dead-letter topic",
+            Self::Retry(_) => "retry topic",
+        }
+    }
+
+    /// Returns the retention of a new topic; `None` is unlimited.
+    fn retention(self, origin: Option<&TopicSettings>, config: &ProcessorConfig) -> Option<Duration> {
+        match self {
+            Self::DeadLetters => config.dead_letter_retention,
+            // A group may be down for as long as its topics keep their records.
+            Self::Retry(delay) => {
+                let of_origin = origin.and_then(|o| o.number(RETENTION_MS)).and_then(|ms| u64::try_from(ms).ok())?;
+                Some(Duration::from_millis(of_origin).max(RETRY_RETENTION).saturating_add(delay))
+            }
+        }
+    }
+
+    /// Returns the retention below which an existing topic may lose records; `None` is unlimited.
+    fn least_retention(self, config: &ProcessorConfig) -> Option<Duration> {
+        match self {
+            Self::DeadLetters => config.dead_letter_retention,
+            Self::Retry(delay) => Some(delay.saturating_add(RETRY_RETENTION)),
+        }
+    }
+}
+
+/// A topic for failed records of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WantedTopic {
+    pub(super) origin: String,
+    pub(super) name: String,
+    pub(super) kind: TopicKind,
+}
+
+/// Finds or creates topics, and warns of those that may lose records. Returns the
+/// `max.message.bytes` of each, if the broker returned it.
 pub(super) async fn find_or_create(
     client: &Client,
-    topics: &[&str],
+    wanted: &[WantedTopic],
     config: &ProcessorConfig,
-) -> Result<HashMap<String, DeadLetterTopic>> {
+) -> Result<HashMap<String, Option<usize>>> {
     let admin = Admin::new(client);
-    let topics: BTreeSet<_> = topics.iter().copied().collect();
     let mut missing = Vec::new();
-    for topic in &topics {
-        let name = format!("{topic}{}", config.dead_letter_suffix);
-        match admin.describe_topic(&name).await {
+    for topic in wanted {
+        let WantedTopic { origin, name, kind } = topic;
+        let kind = kind.name();
+        check_name(name).map_err(|problem| {
+            Error::new(ErrorKind::Config, format!("the {kind} of {origin:?} would be {name:?}: {problem}"))
+        })?;
+        match admin.describe_topic(name).await {
             Ok(_) => {}
-            Err(e) if e.is_unknown_topic() => missing.push((*topic, name)),
+            Err(e) if e.is_unknown_topic() => missing.push(topic),
             // Another member is creating it.
             Err(e) if e.is_retriable() && matches!(e.kind(), ErrorKind::Broker(_)) => {}
-            Err(e) => return Err(e.context(format!("looking for the dead-letter topic {name:?}"))),
+            Err(e) => return Err(e.context(format!("looking for the {kind} {name:?}"))),
         }
     }
-    let origins = TopicSettings::read(&admin, topics.iter().map(|t| (*t).to_owned())).await;
-    for (topic, name) in missing {
+    let origins: BTreeSet<_> = wanted.iter().map(|topic| topic.origin.clone()).collect();
+    let origins = TopicSettings::read(&admin, origins.into_iter()).await;
+    for topic in missing {
+        let settings = origins.get(&topic.origin);
+        let retention = topic.kind.retention(settings, config);
         if !client.config().allow_auto_topic_creation {
-            return Err(creation_not_allowed(topic, &name, config.dead_letter_retention));
+            return Err(creation_not_allowed(topic, retention));
         }
-        let origin = admin.describe_topic(topic).await?;
-        create(&admin, &origin, &name, origins.get(topic), config.dead_letter_retention).await?;
+        let origin = admin.describe_topic(&topic.origin).await?;
+        create(&admin, &origin, topic, settings, retention).await?;
     }
-    let names = topics.iter().map(|topic| (*topic, format!("{topic}{}", config.dead_letter_suffix)));
-    let found = TopicSettings::read(&admin, names.clone().map(|(_, name)| name)).await;
-    Ok(names
-        .map(|(topic, name)| {
-            let settings = found.get(&name);
-            for problem in settings.into_iter().flat_map(|s| s.problems(origins.get(topic), config)) {
+    let found = TopicSettings::read(&admin, wanted.iter().map(|topic| topic.name.clone())).await;
+    Ok(wanted
+        .iter()
+        .map(|WantedTopic { origin, name, kind }| {
+            let settings = found.get(name);
+            for problem in settings.into_iter().flat_map(|s| s.problems(*kind, origins.get(origin), config)) {
                 tracing::warn!(topic = %name, "{problem}");
             }
-            let max = settings.and_then(|s| usize::try_from(s.number(MAX_MESSAGE_BYTES)?).ok());
-            (topic.to_owned(), DeadLetterTopic { name, max_message_bytes: max })
+            (name.clone(), settings.and_then(|s| usize::try_from(s.number(MAX_MESSAGE_BYTES)?).ok()))
         })
         .collect())
 }
 
-fn creation_not_allowed(topic: &str, name: &str, retention: Option<Duration>) -> Error {
+/// Returns why a topic can't have this name.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name =
+        (1..=MAX_NAME_BYTES).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(is_legal);
+    let allowed = || format!("allowed are 1 to {MAX_NAME_BYTES} letters, digits, '.', '_' and '-'");
+    if is_name { Ok(()) } else { Err(allowed()) }
+}
+
+fn creation_not_allowed(WantedTopic { origin, name, kind }: &WantedTopic, retention: Option<Duration>) -> Error {
     let what = format!(
-        "the dead-letter topic {name:?} of {topic:?} does not exist, and creating topics is not allowed: create it \
-         (ailurus topic create {name} --config {RETENTION_MS}={}) or set REDPANDA_ALLOW_AUTO_TOPIC_CREATION=true",
+        "the {} {name:?} of {origin:?} does not exist, and creating topics is not allowed: create it with \
+         {RETENTION_MS}={} (Admin::create_topic_with), or allow it by Config::allow_auto_topic_creation",
+        kind.name(),
         retention_ms(retention)
     );
     Error::new(ErrorKind::Config, what)
 }
 
-/// Creates a dead-letter topic like its origin: as many partitions and replicas, and room for the
-/// largest records of the origin. Settings that the cluster's policies reject are left to its
-/// defaults, down to the name alone.
+/// Creates a topic like its origin: as many partitions and replicas, and room for the largest
+/// records of the origin. Settings that the cluster's policies reject are left to its defaults, down
+/// to the name alone.
 async fn create(
     admin: &Admin,
     origin: &TopicInfo,
-    name: &str,
+    WantedTopic { name, kind, .. }: &WantedTopic,
     settings: Option<&TopicSettings>,
     retention: Option<Duration>,
 ) -> Result<()> {
+    let kind = kind.name();
     let partitions = partitions(origin.partitions.len());
     let replicas = origin.partitions.iter().map(|p| p.replicas.len()).max();
     let mut replication = replicas.and_then(|n| i16::try_from(n).ok()).filter(|n| *n > 0);
@@ -111,7 +170,7 @@ async fn create(
         let error = match admin.create_topic_with(&new).await {
             Ok(()) => {
                 let settings = plan.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(" ");
-                tracing::info!(topic = %name, partitions, settings, "dead-letter topic created");
+                tracing::info!(topic = %name, partitions, settings, "{kind} created");
                 return Ok(());
             }
             Err(e) if e.kind() == ErrorKind::TopicExists => return Ok(()),
@@ -124,23 +183,22 @@ async fn create(
                 plan.retain(|(name, _)| *name != MIN_INSYNC_REPLICAS);
             }
             Some(code::INVALID_CONFIG | code::POLICY_VIOLATION) if plans.len() > 0 => {
-                tracing::warn!(topic = %name, error = %error.full(), "the broker rejected settings of the new dead-letter topic: retrying with fewer");
+                tracing::warn!(topic = %name, error = %error.full(), "the broker rejected settings of the new {kind}: retrying with fewer");
                 plan = plans.next().unwrap_or_default();
             }
-            _ => return Err(error.context(format!("creating the dead-letter topic {name:?}"))),
+            _ => return Err(error.context(format!("creating the {kind} {name:?}"))),
         }
     }
 }
 
-/// Returns the number of partitions of the dead-letter topic for an origin with `origin`
-/// partitions.
+/// Returns the number of partitions of the topic for an origin with `origin` partitions.
 fn partitions(origin: usize) -> i32 {
     i32::try_from(origin).unwrap_or(i32::MAX).clamp(1, MAX_PARTITIONS)
 }
 
 type TopicPlan = Vec<(&'static str, String)>;
 
-/// Returns the settings to create a dead-letter topic with, in order of preference; the last ones
+/// Returns the settings to create a topic with, in order of preference; the last ones
 /// are the broker's defaults.
 fn plans(origin: Option<&TopicSettings>, retention: Option<Duration>) -> Vec<TopicPlan> {
     let kept = [
@@ -209,38 +267,48 @@ impl TopicSettings {
         self.entry(name).filter(|(_, source)| *source == ConfigSource::Topic).map(|(value, _)| value)
     }
 
-    /// Returns why this dead-letter topic may lose dead letters, and what to do about it.
-    fn problems(&self, origin: Option<&Self>, config: &ProcessorConfig) -> Vec<String> {
+    /// Returns why this topic may lose records, and what to do about it.
+    fn problems(&self, kind: TopicKind, origin: Option<&Self>, config: &ProcessorConfig) -> Vec<String> {
         let mut problems = Vec::new();
+        let topic = kind.name();
         let policy = self.entry(CLEANUP_POLICY).map_or("delete", |(value, _)| value);
         let policies = || policy.split(',').map(str::trim);
         if policies().any(|p| p == "compact") {
             problems.push(format!(
-                "the dead-letter topic has {CLEANUP_POLICY}={policy}: compaction deletes older dead letters with the same key, and one \
+                "the {topic} has {CLEANUP_POLICY}={policy}: compaction deletes older records with the same key, and one \
                  without a key is rejected; set {CLEANUP_POLICY}=delete"
             ));
         }
         if policies().any(|p| p == "delete") {
-            let wanted = retention_ms(config.dead_letter_retention);
+            let wanted = retention_ms(kind.least_retention(config));
             let ms = self.number(RETENTION_MS).filter(|ms| *ms >= 0 && (wanted < 0 || *ms < wanted));
             if let Some(ms) = ms {
+                let accept = match kind {
+                    TopicKind::DeadLetters => {
+                        format!(", or accept it by setting ProcessorConfig::dead_letter_retention to {ms} ms")
+                    }
+                    TopicKind::Retry(_) => String::new(),
+                };
                 problems.push(format!(
-                    "the dead-letter topic deletes dead letters after {} ({RETENTION_MS}={ms}): set {RETENTION_MS}={wanted}, \
-                     or accept it by REDPANDA_DEAD_LETTER_RETENTION={ms}",
+                    "the {topic} deletes records after {} ({RETENTION_MS}={ms}): set {RETENTION_MS}={wanted}{accept}",
                     describe_duration(ms)
                 ));
             }
             if let Some(bytes) = self.number(RETENTION_BYTES).filter(|b| *b >= 0) {
                 problems.push(format!(
-                    "the dead-letter topic deletes its oldest dead letters beyond {bytes} bytes per partition: set {RETENTION_BYTES}=-1"
+                    "the {topic} deletes its oldest records beyond {bytes} bytes per partition: set {RETENTION_BYTES}=-1"
                 ));
             }
         }
         let limits = self.number(MAX_MESSAGE_BYTES).zip(origin.and_then(|o| o.number(MAX_MESSAGE_BYTES)));
         if let Some((limit, of_origin)) = limits.filter(|(limit, of_origin)| limit < of_origin) {
+            let larger = match kind {
+                TopicKind::DeadLetters => "written compressed or without their value",
+                TopicKind::Retry(_) => "written compressed, or become dead letters",
+            };
             problems.push(format!(
-                "the dead-letter topic accepts {limit} bytes and its topic {of_origin}: larger records are written \
-                 compressed or without their value; set {MAX_MESSAGE_BYTES}={}",
+                "the {topic} accepts {limit} bytes and its topic {of_origin}: larger records are {larger}; \
+                 set {MAX_MESSAGE_BYTES}={}",
                 limit_for_dead_letters(of_origin)
             ));
         }

@@ -233,3 +233,28 @@ proptest! {
         prop_assert_eq!(CompletedOffsets::decode(&text, 0, 0), None);
     }
 }
+
+#[test]
+fn metadata_of_a_transaction_has_its_number_and_all_completed_records() {
+    let mut progress = with_in_flight(100, (100..110).filter(|o| *o != 104), 110);
+    [101, 105].into_iter().for_each(|offset| progress.complete(offset));
+    let text = |number| progress.encode_transaction(EPOCH, number).into_text();
+    assert_ne!(text(1), text(2));
+    assert_eq!(decode(&text(1), 100), Some(vec![101, 104, 105]));
+    assert_eq!(decode(&text(1), 101), None, "of another offset");
+    let none = with_in_flight(100, [100, 102], 103);
+    assert_eq!(decode(&none.encode_transaction(EPOCH, 1).into_text(), 100), Some(vec![]), "no record is at 101");
+}
+
+#[test]
+fn what_a_previous_owner_completed_stays_in_the_metadata_of_transactions() {
+    let mut first = with_in_flight(0, 0..10, 10);
+    [2, 3, 5, 8].into_iter().for_each(|offset| first.complete(offset));
+    let metadata = first.encode_transaction(EPOCH, 1).into_text();
+    let mut next = OffsetTracker::new(0, CompletedOffsets::decode(&metadata, 0, EPOCH).unwrap());
+    for offset in 0..10 {
+        assert_eq!(next.admit(offset), ![2, 3, 5, 8].contains(&offset));
+        let again = next.encode_transaction(EPOCH, 2).into_text();
+        assert_eq!(decode(&again, 0), Some(vec![2, 3, 5, 8]), "when {offset} has arrived");
+    }
+}

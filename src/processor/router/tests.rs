@@ -1,25 +1,22 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::*;
 use crate::record::{Headers, Record};
+use crate::timestamp::Timestamp;
 
 macro_rules! event {
     ($name:ident, $type:literal) => {
-        #[derive(Serialize, Deserialize)]
+        #[derive(Deserialize)]
         struct $name {
             n: u32,
         }
-        impl Event for $name {
+        impl EventType for $name {
             const TYPE: &'static str = $type;
-            fn key(&self) -> Option<Cow<'_, str>> {
-                None
-            }
         }
     };
 }
@@ -28,7 +25,7 @@ event!(Viewed, "product.viewed");
 
 fn message(headers: Headers, value: Option<&str>) -> Message {
     let value = value.map(|v| Bytes::copy_from_slice(v.as_bytes()));
-    Message::new("events".into(), 1, Record { offset: 7, timestamp: 0, key: None, value, headers })
+    Message::new("events".into(), 1, Record { offset: 7, timestamp: Timestamp::UNIX_EPOCH, key: None, value, headers })
 }
 
 fn event(kind: &str, value: &str) -> Message {

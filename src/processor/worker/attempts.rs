@@ -3,14 +3,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::{PendingRecord, TaskOutput, Worker};
 use crate::config::HandlerOrdering;
 use crate::consumer::Message;
 use crate::processor::attempt::Attempt;
+use crate::processor::concurrency::Permit;
 use crate::processor::handler::{BoxError, HandlerFn, Outcome};
 use crate::processor::lanes::Lane;
 
@@ -24,9 +25,9 @@ const SLOW_MEMORY_RECORDS: usize = 256;
 pub(super) const FIRST_SLOW_MEMORY_RECORDS: usize = 4;
 
 /// Time that a handler took, and its permit unless the handler was [slow](SLOW_HANDLER).
-pub(super) type HandlerUsage = (Duration, Option<OwnedSemaphorePermit>);
+pub(super) type HandlerUsage = (Duration, Option<Permit>);
 
-pub(super) fn handler_usage(started_at: Instant, permit: Option<OwnedSemaphorePermit>) -> HandlerUsage {
+pub(super) fn handler_usage(started_at: Instant, permit: Option<Permit>) -> HandlerUsage {
     let took = started_at.elapsed();
     (took, permit.filter(|_| took <= SLOW_HANDLER))
 }
@@ -54,12 +55,12 @@ impl Worker {
             pending.message.detach(); // it may be in flight for long
         }
         let span = self.context.tracing.span(&mut pending.message, self.context.shared.group());
-        let message = pending.message.clone();
+        let message = pending.for_handler();
         let mut attempt = Attempt::start(span, Outcome::failure, || call(message));
         let PollResult { outcome, started_at, took } = self.poll_inline(cx, &mut attempt, offset);
         if let Poll::Ready(outcome) = outcome {
-            self.metrics.on_call(took, !matches!(outcome, Ok(Outcome::Done)));
-            if was_queued || !matches!(outcome, Ok(Outcome::Done)) {
+            self.metrics.on_call(took, !outcome.as_ref().is_ok_and(Outcome::is_success));
+            if was_queued || self.collector.is_some() || !matches!(outcome, Ok(Outcome::Done)) {
                 if !was_queued {
                     self.lanes.occupy(lane);
                 }
@@ -89,7 +90,7 @@ impl Worker {
         let limit = self.context.config.attempt_timeout?;
         let deadline = Instant::now() + limit;
         message.deadline = Some(deadline);
-        Some((deadline.into(), limit))
+        Some((deadline, limit))
     }
 
     /// Polls a handler for the first time, unless handlers were slow recently.

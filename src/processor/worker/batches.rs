@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::attempts::{PollResult, handler_usage};
 use super::{Blocked, PendingRecord, TaskOutput, Worker};
@@ -18,7 +19,8 @@ impl Worker {
         batching: Batching,
         call: &Arc<BatchHandlerFn>,
     ) -> Blocked {
-        let is_full = !self.has_queue_capacity();
+        let awaits_commit = self.is_collector_full();
+        let is_full = awaits_commit || !self.has_queue_capacity();
         let mut queued = false;
         if !is_full && self.lanes.takeable() < batching.max_records {
             if let Some(message) = self.source.next(&mut self.lanes, &self.state) {
@@ -32,6 +34,7 @@ impl Worker {
             self.batch_started_at = None;
             return match queued {
                 true => Blocked::Not,
+                false if awaits_commit => Blocked::OnTransactions,
                 false if is_full => Blocked::OnQueue,
                 false => Blocked::OnEvents,
             };
@@ -65,8 +68,8 @@ impl Worker {
         for (_, pending) in &mut batch {
             limit = self.set_deadline(&mut pending.message);
         }
-        let messages: Vec<_> = batch.iter().map(|(_, pending)| pending.message.clone()).collect();
-        let Some(first) = messages.first().map(|m| m.offset) else { return };
+        let messages: Vec<_> = batch.iter().map(|(_, pending)| pending.for_handler()).collect();
+        let Some(first) = batch.first().map(|(_, pending)| pending.message.offset) else { return };
         let span = self.context.tracing.batch_span(&messages, self.context.shared.group());
         let mut attempt = Attempt::start(span, first_failure, || call(messages));
         let PollResult { outcome, started_at, took } = self.poll_inline(cx, &mut attempt, first);

@@ -1,24 +1,30 @@
-//! Applies the outcome of an attempt: the record is completed, retried, or becomes a dead letter.
+//! Applies the outcome of an attempt: the record is completed, retried, or written to a retry topic or
+//! as a dead letter.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::Utc;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptHistory, PendingRecord, TaskOutput, Worker, WorkerContext};
+use super::{AttemptHistory, PendingRecord, Sink, TaskOutput, Worker, WorkerContext};
 use crate::cluster::Backoff;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
-use crate::metrics::Observation;
+use crate::metrics::{Observation, Reporter};
 use crate::processor::batch::IntoOutcomes;
-use crate::processor::dead_letter::HandlerFailure;
-use crate::processor::dead_letter::{describe, printable_key};
+use crate::processor::dead_letter::{
+    DeadLetterWriter, FailedRecord, HandlerFailure, Hook, HookCall, WrittenDeadLetter, describe, next_retry,
+    printable_key,
+};
 use crate::processor::handler::{BoxError, Outcome};
 use crate::processor::lanes::{Lane, QueuedRecord};
-use crate::processor::state::PartitionState;
+use crate::processor::pipeline::{Outputs, Payload};
+use crate::processor::state::{PartitionState, SubscriptionState};
+use crate::producer::Acknowledgement;
+use crate::timestamp::Timestamp;
 
 /// Maximum delay that a handler can request.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(86_400);
@@ -35,7 +41,7 @@ impl Worker {
             Ok(TaskOutput::Record(lane, pending, outcome, (took, permit))) => {
                 self.permits.on_handler_done(permit);
                 self.on_handler_done(&pending);
-                self.metrics.on_call(took, !matches!(outcome, Ok(Outcome::Done)));
+                self.metrics.on_call(took, !outcome.as_ref().is_ok_and(Outcome::is_success));
                 self.apply_outcome(lane, pending, outcome);
             }
             Ok(TaskOutput::Batch(batch, outcomes, (took, permit))) => {
@@ -81,64 +87,101 @@ impl Worker {
         took: Duration,
     ) {
         let count = batch.len();
-        let all_done = |outcomes: &Vec<Outcome>| outcomes.iter().all(|o| matches!(o, Outcome::Done));
+        let all_done = |outcomes: &Vec<Outcome>| outcomes.iter().all(Outcome::is_success);
         self.metrics.on_call(took, !outcomes.as_ref().is_ok_and(all_done));
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes.into_outcomes(count),
             Err(error) => Outcome::retry(error).into_outcomes(count),
         };
+        let mut together = Vec::new();
+        let of_batch = |outcome: &Outcome| matches!(outcome, Outcome::Send(outputs) if outputs.is_of_batch);
+        let has_common_outputs = outcomes.iter().any(of_batch);
+        let mut common = Outputs::new();
         for ((lane, pending), outcome) in batch.into_iter().zip(outcomes) {
-            self.apply_outcome(lane, pending, Ok(outcome));
+            match outcome {
+                Outcome::Done if has_common_outputs => together.push((lane, pending)),
+                Outcome::Send(outputs) if outputs.is_of_batch => {
+                    common = outputs;
+                    together.push((lane, pending));
+                }
+                outcome => self.apply_outcome(lane, pending, Ok(outcome)),
+            }
         }
+        if has_common_outputs {
+            self.succeed(together, common);
+        }
+    }
+
+    /// Completes records in flight that were handled together; in a pipeline they are ended, and
+    /// completed once a transaction with their outputs is committed.
+    fn succeed(&mut self, records: Vec<(Lane, PendingRecord)>, outputs: Outputs) {
+        if self.collector.is_none() && !outputs.is_empty() {
+            let at = records.first().map(|(_, pending)| position(&pending.message)).unwrap_or_default();
+            let what = format!(
+                "the handler of {at} returned outputs, which only a pipeline sends: subscribe with Processor::exactly_once"
+            );
+            return self.fail_subscription(Error::new(ErrorKind::Config, what));
+        }
+        let offsets: Vec<_> = records.iter().map(|(lane, pending)| (*lane, pending.message.offset)).collect();
+        self.handled += records.len() as u64;
+        if self.collector.is_some() {
+            // The records are needed if one of their outputs can't be written.
+            let inputs = records.into_iter().filter(|_| !outputs.is_empty()).map(|(_, mut pending)| {
+                pending.message.detach();
+                pending.into_handler_message()
+            });
+            let inputs = inputs.collect();
+            self.end_records(offsets.clone(), Payload::Outputs(outputs.into_records(), inputs));
+        }
+        // After `end_records`: the next record of a lane can't end before this one.
+        offsets.into_iter().for_each(|(lane, offset)| self.lanes.complete(lane, offset));
     }
 
     /// Applies the outcome of an attempt to a record in flight.
     pub(super) fn apply_outcome(&mut self, lane: Lane, pending: PendingRecord, outcome: Result<Outcome, BoxError>) {
-        let (after, error, is_last) = match outcome.unwrap_or_else(Outcome::retry) {
-            Outcome::Done => {
-                self.lanes.complete(lane, pending.message.offset);
-                self.handled += 1;
-                return;
-            }
+        let (after, error, is_last, may_retry) = match outcome.unwrap_or_else(Outcome::retry) {
+            Outcome::Done => return self.succeed(vec![(lane, pending)], Outputs::new()),
+            Outcome::Send(outputs) => return self.succeed(vec![(lane, pending)], outputs),
             Outcome::Retry { after, error } => {
-                (after, error, pending.message.attempt >= self.context.config.max_attempts)
+                (after, error, pending.attempt() >= self.context.config.max_attempts, true)
             }
-            Outcome::DeadLetter { error } => (None, error, true),
+            Outcome::DeadLetter { error } => (None, error, true, false),
             Outcome::Stop { error } => {
                 let what = format!("the handler ended the subscription at {}", position(&pending.message));
                 return self.fail_subscription(Error::with_source(ErrorKind::Handler, what, error));
             }
         };
         self.context.shared.failed.fetch_add(1, Ordering::Relaxed);
-        self.metrics.on_failure(self.context.shared.group(), !is_last);
-        self.on_failure(lane, pending, after, error, is_last);
+        let delays = self.context.config.delayed_retries.len();
+        let retry = next_retry(self.retry.map(|retry| retry.place), delays).filter(|_| may_retry);
+        self.metrics.on_failure(self.context.shared.group(), !is_last || retry.is_some());
+        if !is_last {
+            return self.retry(lane, pending, after, &error);
+        }
+        let (offset, attempts, last) = (pending.message.offset, pending.message.attempt, Timestamp::now());
+        let first = pending.history.as_ref().map_or(last, |history| history.first_failure);
+        let mut message = pending.into_handler_message();
+        message.detach(); // it outlives the other records of its fetch
+        self.write_failed(lane, offset, message, HandlerFailure { error, attempts, first, last, retry });
     }
 
-    fn on_failure(
-        &mut self,
-        lane: Lane,
-        pending: PendingRecord,
-        after: Option<Duration>,
-        error: BoxError,
-        is_last: bool,
-    ) {
+    /// Queues a failed record for another attempt.
+    fn retry(&mut self, lane: Lane, pending: PendingRecord, after: Option<Duration>, error: &BoxError) {
         let config = &self.context.config;
-        let now = Utc::now();
+        let now = Timestamp::now();
+        let record = position(&pending.for_handler());
         let PendingRecord { mut message, history } = pending;
         message.detach(); // it outlives the other records of its fetch
         let mut history = history.unwrap_or_else(|| {
             Box::new(AttemptHistory {
                 first_failure: now,
                 backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
+                delayed: None,
             })
         });
-        let (record, attempt) = (position(&message), message.attempt);
-        if is_last {
-            let failure = HandlerFailure { error, attempts: attempt, first: history.first_failure, last: now };
-            return self.write_dead_letter(lane, message, failure);
-        }
+        let attempt = message.attempt;
         let delay = after.unwrap_or_else(|| history.backoff.next()).min(MAX_RETRY_DELAY);
-        tracing::warn!(%record, attempt, error = %describe(&*error), retry_in = ?delay, "the handler failed");
+        tracing::warn!(%record, attempt, error = %describe(&**error), retry_in = ?delay, "the handler failed");
         self.context.shared.retries.fetch_add(1, Ordering::Relaxed);
         message.attempt += 1;
         let (offset, bytes, due) = (message.offset, message.size(), Some(Instant::now() + delay));
@@ -148,37 +191,58 @@ impl Worker {
         );
     }
 
-    /// Writes the dead letter, retrying until it is acknowledged; the record's lane is blocked
-    /// meanwhile.
-    fn write_dead_letter(&mut self, lane: Lane, message: Message, failure: HandlerFailure) {
+    /// Writes a failed record to its retry topic or as a dead letter, retrying until it is
+    /// acknowledged; its lane is blocked meanwhile. In a pipeline it is an output of its record.
+    fn write_failed(&mut self, lane: Lane, offset: i64, message: Message, failure: HandlerFailure) {
         let bytes = message.size();
+        if let Sink::Transactions(pipeline) = &self.context.sink {
+            let failed = pipeline.dead_letters().failed_record(message, failure);
+            self.end_records(vec![(lane, offset)], Payload::Failed(vec![failed]));
+            self.lanes.complete(lane, offset);
+            return;
+        }
         self.dead_letters_in_flight += 1;
         self.dead_letter_bytes += bytes;
         let (context, state, stop) = (Arc::clone(&self.context), Arc::clone(&self.state), Arc::clone(&self.stop));
         self.tasks.spawn(async move {
-            let offset = message.offset;
-            let written = write_until_acknowledged(&context, &state, &message, &failure, &stop).await;
+            let written = match &context.sink {
+                Sink::DeadLetters(writer) => {
+                    let failed = writer.failed_record(message, failure);
+                    write_until_acknowledged(&context, writer, (&state, offset), failed, &stop).await
+                }
+                Sink::Transactions(_) => false, // above
+            };
             TaskOutput::DeadLetter(lane, offset, bytes, written)
         });
     }
+
+    /// Passes records that have ended to the pipeline, with their outputs.
+    pub(super) fn end_records(&self, records: Vec<(Lane, i64)>, payload: Payload) {
+        if let Some(collector) = &self.collector {
+            collector.end(records, payload);
+        }
+    }
 }
 
-/// Writes a dead letter until it is acknowledged; returns false if the partition is drained before.
+/// Writes a failed record until it is acknowledged; returns false if the partition is drained
+/// before.
 async fn write_until_acknowledged(
     context: &WorkerContext,
-    state: &PartitionState,
-    message: &Message,
-    failure: &HandlerFailure,
+    writer: &DeadLetterWriter,
+    (state, offset): (&PartitionState, i64),
+    mut failed: FailedRecord,
     stop: &CancellationToken,
 ) -> bool {
-    let topic = context.dead_letters.topic_of(message);
-    let offset = message.offset;
     let (first, max) = DEAD_LETTER_BACKOFF;
     let mut backoff = Backoff::new(first, max);
-    state.set_paused(offset, Some(format!("the dead letter of offset {offset} is being written to {topic}")));
+    let what = |failed: &FailedRecord| match failed.due {
+        Some(_) => format!("offset {offset}"),
+        None => format!("the dead letter of offset {offset}"),
+    };
+    state.set_paused(offset, Some(format!("{} is being written to {}", what(&failed), failed.topic)));
     let (mut attempts, mut logged_at) = (0_u32, None::<Instant>);
     let ack = loop {
-        let error = match context.dead_letters.write(message, failure).await {
+        let error = match writer.write(&mut failed).await {
             Ok(ack) => break ack,
             Err(e) => {
                 context.metrics.failed("dead_letters", e.kind());
@@ -189,32 +253,73 @@ async fn write_until_acknowledged(
         if logged_at.is_none_or(|at| at.elapsed() >= REPEAT_ERROR_AFTER) {
             logged_at = Some(Instant::now());
             tracing::error!(
-                record = %position(message), group = %context.shared.group(), dead_letter_topic = %topic, attempts, %error,
-                "a dead letter can't be written and is retried: records in order behind its record are blocked"
+                record = %position(&failed.message), group = %context.shared.group(), key = failed.message.key.as_deref().map(printable_key),
+                dead_letter_topic = %failed.topic, attempts, %error,
+                "a failed record can't be written to its dead-letter or retry topic and is retried: records in order behind it are blocked"
             );
         }
-        state.set_paused(
-            offset,
-            Some(format!("the dead letter of offset {offset} can't be written to {topic}: {error}")),
-        );
+        state.set_paused(offset, Some(format!("{} can't be written to {}: {error}", what(&failed), failed.topic)));
         if stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await.is_none() {
             return false;
         }
     };
-    // A broker that has the record from an earlier request may return no offset.
-    let dead_letter = match ack.offset {
-        Some(offset) => format!("{}/{}@{offset}", ack.topic, ack.partition),
-        None => format!("{}/{}", ack.topic, ack.partition),
-    };
-    tracing::error!(
-        record = %position(message), group = %context.shared.group(), key = message.key.as_deref().map(printable_key), attempts = failure.attempts,
-        dead_letter, error = %describe(&*failure.error), "the handler failed for the last time: the record is a dead letter"
-    );
-    context.shared.dead_letters.fetch_add(1, Ordering::Relaxed);
-    let Message { topic, partition, .. } = message;
-    let (group, partition) = (context.shared.group(), *partition);
-    context.metrics.report(|| Observation::DeadLettered { group, topic, partition });
+    let (shared, metrics, on_dead_letter) = (&*context.shared, &context.metrics, context.on_dead_letter.as_ref());
+    if let Some(call) = (Reporting { shared, metrics, on_dead_letter }).report(&failed, Some(&ack)) {
+        call.run().await;
+    }
     true
+}
+
+/// Reports records that are written.
+pub(in crate::processor) struct Reporting<'a> {
+    pub(in crate::processor) shared: &'a SubscriptionState,
+    pub(in crate::processor) metrics: &'a Reporter,
+    pub(in crate::processor) on_dead_letter: Option<&'a Hook>,
+}
+
+impl Reporting<'_> {
+    /// Logs and counts a failed record that is written. Returns the call of the hook for a dead
+    /// letter, if there is one.
+    pub(in crate::processor) fn report(
+        &self,
+        failed: &FailedRecord,
+        ack: Option<&Acknowledgement>,
+    ) -> Option<HookCall> {
+        let FailedRecord { message, failure, topic, .. } = failed;
+        // A broker that has the record from an earlier request may return no offset.
+        let place = match ack.map(|ack| (ack.partition, ack.offset)) {
+            Some((partition, Some(offset))) => format!("{topic}/{partition}@{offset}"),
+            Some((partition, None)) => format!("{topic}/{partition}"),
+            None => topic.clone(),
+        };
+        let (group, record, attempts, error) =
+            (self.shared.group(), position(message), failure.attempts, failed.error());
+        let key = message.key.as_deref().map(printable_key);
+        if let Some(due) = failed.due {
+            self.shared.retries.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                %record, %group, key, attempts, retry = place, %due, %error,
+                "the handler failed: the record waits in a retry topic, and records of its key are handled meanwhile"
+            );
+            return None;
+        }
+        tracing::error!(
+            %record, %group, key, attempts, dead_letter = place, %error,
+            "the handler failed for the last time: the record is a dead letter"
+        );
+        self.shared.dead_letters.fetch_add(1, Ordering::Relaxed);
+        let Message { topic: origin, partition, .. } = message;
+        self.metrics.report(|| Observation::DeadLettered { group, topic: origin, partition: *partition });
+        let hook = self.on_dead_letter?.clone();
+        let written = WrittenDeadLetter {
+            message: message.clone(),
+            letter: failed.letter().clone(),
+            topic: topic.clone(),
+            partition: ack.map(|ack| ack.partition),
+            offset: ack.and_then(|ack| ack.offset),
+        };
+        Some(HookCall { hook, written })
+    }
 }
 
 fn position(message: &Message) -> String {

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Blocked;
+use crate::processor::concurrency::{Concurrency, Permit};
 
 /// Number of permits that a partition may have for each free one. With 64 in all, one partition
 /// gets 57.
@@ -25,19 +25,19 @@ const MAX_RATIO_TO_FREE: usize = 8;
 const MAX_REUSES: usize = 32;
 
 pub(super) struct Permits {
-    all: Arc<Semaphore>,
+    all: Arc<Concurrency>,
     /// Permits for the next handlers of this turn.
-    next: Vec<OwnedSemaphorePermit>,
+    next: Vec<Permit>,
     /// Number of reuses since a permit was acquired.
     reuses: usize,
     /// Place in the queue of the semaphore.
-    pub(super) waiting: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    pub(super) waiting: Option<BoxFuture<'static, Option<Permit>>>,
     /// Number of permits of handlers in flight.
     in_use: usize,
 }
 
 impl Permits {
-    pub(super) fn new(all: Arc<Semaphore>) -> Self {
+    pub(super) fn new(all: Arc<Concurrency>) -> Self {
         Self { all, next: Vec::new(), reuses: 0, waiting: None, in_use: 0 }
     }
 
@@ -47,10 +47,10 @@ impl Permits {
         if !self.next.is_empty() {
             return Ok(());
         }
-        if !is_alone && !may_take(self.in_use, self.all.available_permits()) {
+        if !is_alone && !may_take(self.in_use, self.all.available()) {
             return Err(Blocked::OnHandlers);
         }
-        let permit = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Blocked::OnPermit)?;
+        let permit = self.all.try_acquire().ok_or(Blocked::OnPermit)?;
         self.next.push(permit);
         self.reuses = 0;
         Ok(())
@@ -64,11 +64,11 @@ impl Permits {
     /// Joins the queue of the semaphore.
     pub(super) fn start_waiting(&mut self) {
         let all = &self.all;
-        self.waiting.get_or_insert_with(|| Arc::clone(all).acquire_owned().map(Result::ok).boxed());
+        self.waiting.get_or_insert_with(|| Arc::clone(all).acquire().boxed());
     }
 
     /// Takes the permit that was waited for.
-    pub(super) fn on_acquired(&mut self, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn on_acquired(&mut self, permit: Option<Permit>) {
         self.waiting = None;
         self.next.extend(permit);
         self.reuses = 0;
@@ -76,15 +76,16 @@ impl Permits {
 
     /// Moves a permit to a handler that became a task, which must end with
     /// [`on_handler_done`](Self::on_handler_done).
-    pub(super) fn hand_to_task(&mut self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn hand_to_task(&mut self) -> Option<Permit> {
         self.in_use += 1;
         self.next.pop()
     }
 
     /// Handles the end of a handler; a quick one returns its permit.
-    pub(super) fn on_handler_done(&mut self, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn on_handler_done(&mut self, permit: Option<Permit>) {
         self.in_use -= 1;
-        if self.reuses < MAX_REUSES {
+        // Reused while the limit is lowered, it would start another handler in place of the one that ended.
+        if self.reuses < MAX_REUSES && !self.all.has_excess() {
             self.reuses += usize::from(permit.is_some());
             self.next.extend(permit);
         }
@@ -140,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn partitions_wait_for_own_handlers_or_in_the_queue() {
-        let all = Arc::new(Semaphore::new(1));
+        let all = Arc::new(Concurrency::new(1));
         let (mut one, mut other) = (Permits::new(Arc::clone(&all)), Permits::new(all));
         assert_eq!(one.take(false), Ok(()));
         let permit = one.hand_to_task();
@@ -157,8 +158,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_permit_is_not_reused_above_a_lowered_limit() {
+        let all = Arc::new(Concurrency::new(2));
+        let mut one = Permits::new(Arc::clone(&all));
+        let permits = [(); 2].map(|()| {
+            assert_eq!(one.take(true), Ok(()));
+            one.hand_to_task()
+        });
+        all.set_limit(1);
+        let [ended, _running] = permits;
+        one.on_handler_done(ended);
+        assert_eq!(one.take(true), Err(Blocked::OnPermit));
+    }
+
+    #[tokio::test]
     async fn quick_handlers_reuse_a_permit_a_bounded_number_of_times() {
-        let all = Arc::new(Semaphore::new(1));
+        let all = Arc::new(Concurrency::new(1));
         let (mut one, mut other) = (Permits::new(Arc::clone(&all)), Permits::new(Arc::clone(&all)));
         assert_eq!((one.take(false), other.take(false)), (Ok(()), Err(Blocked::OnPermit)));
         other.start_waiting();
@@ -174,6 +189,6 @@ mod tests {
         assert_eq!(other.take(false), Ok(()));
         // Permits not used in a turn are returned.
         other.end_turn();
-        assert_eq!(all.available_permits(), 1);
+        assert_eq!(all.available(), 1);
     }
 }

@@ -10,8 +10,8 @@
 //! cost of freeing does not grow with the number of waiters.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::Notify;
 
@@ -63,10 +63,6 @@ impl QueuePool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
-    }
-
     fn limit(&self, partitions: usize) -> QueueSize {
         // When all collect a batch, the capacity of one more is free: MAX_RATIO_TO_FREE allows each
         // of them its own.
@@ -98,7 +94,7 @@ impl QueuePool {
         let limit = self.limit(partitions);
         let free = self.free(limit);
         let fair = MAX_RATIO_TO_FREE * smallest_fraction(free, limit);
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         for _ in 0..most.min(free.records).min(free.bytes) {
             let may = |fraction| partitions < 2 || fraction < fair;
             let Some(first) = waiting.by_fraction.first_entry().filter(|e| may(e.key().0)) else { break };
@@ -136,7 +132,7 @@ pub(super) struct QueueShare {
 impl QueueShare {
     pub(super) fn new(pool: Arc<QueuePool>) -> Self {
         let id = {
-            let mut waiting = pool.lock();
+            let mut waiting = pool.waiting.lock();
             waiting.next_id += 1;
             waiting.next_id
         };
@@ -177,7 +173,7 @@ impl QueueShare {
     /// capacity already.
     pub(super) fn start_waiting(&mut self, partitions: usize) -> bool {
         let place = (largest_fraction(self.used, self.pool.limit(partitions)), self.id);
-        let mut waiting = self.pool.lock();
+        let mut waiting = self.pool.waiting.lock();
         waiting.by_fraction.insert(place, Arc::clone(&self.woken));
         self.pool.waiters.store(waiting.by_fraction.len(), Ordering::SeqCst);
         drop(waiting);
@@ -202,7 +198,7 @@ impl QueueShare {
     /// Stops waiting.
     pub(super) fn stop_waiting(&mut self) {
         let Some(place) = self.waiting_at.take() else { return };
-        let mut waiting = self.pool.lock();
+        let mut waiting = self.pool.waiting.lock();
         let was_woken = waiting.by_fraction.remove(&place).is_none();
         self.pool.waiters.store(waiting.by_fraction.len(), Ordering::SeqCst);
         drop(waiting);
@@ -389,8 +385,8 @@ mod tests {
                 // Beyond the limits: one record of each partition, and the last one that was
                 // admitted.
                 prop_assert!(all.records <= RECORDS + PARTITIONS && all.bytes <= BYTES + 300 * (PARTITIONS + 1));
-                let woken = |share: &QueueShare| share.waiting_at.is_some_and(|place| !pool.lock().by_fraction.contains_key(&place));
-                let asleep = |share: &QueueShare| share.waiting_at.is_some_and(|place| pool.lock().by_fraction.contains_key(&place));
+                let woken = |share: &QueueShare| share.waiting_at.is_some_and(|place| !pool.waiting.lock().by_fraction.contains_key(&place));
+                let asleep = |share: &QueueShare| share.waiting_at.is_some_and(|place| pool.waiting.lock().by_fraction.contains_key(&place));
                 // Until a woken one has looked, there may be capacity for others.
                 if !shares.iter().any(woken) {
                     prop_assert!(!shares.iter().any(|r| asleep(r) && r.has_capacity(PARTITIONS)), "asleep while there is capacity");

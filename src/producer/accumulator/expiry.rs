@@ -15,7 +15,7 @@ impl Accumulator {
     /// follows.
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<FinishedBatch>, Instant) {
         let mut finished = Vec::new();
-        let mut rejected_id = None;
+        let (mut rejected_id, mut failed) = (None, Vec::new());
         let context = self.context();
         let timeout = self.config.delivery_timeout;
         // Nothing that is appended from now on expires before this.
@@ -40,13 +40,16 @@ impl Accumulator {
                         None => (batch.expires_at <= now).then(|| batch.timed_out(timeout, cause)),
                     });
                     rejected_id = partition.resolve_gap(&mut finished).or(rejected_id);
-                    self.ready.update(PartitionId { topic: t, partition: p }, partition, context);
+                    let id = PartitionId { topic: t, partition: p };
+                    self.ready.update(id, partition, context);
+                    failed.push(id);
                 }
                 let pending = partition.queue.iter().map(|b| b.expires_at).filter(|at| *at > now);
                 next = pending.min().map_or(next, |at| next.min(at));
             }
         }
         self.discard_producer_id(rejected_id);
+        self.on_transaction_results(failed, &mut finished, 0);
         (finished, next)
     }
 }

@@ -106,7 +106,7 @@ impl Log {
     /// Appends a batch as Kafka's `ProducerAppendInfo` and `ProducerStateManager` do.
     fn append(&mut self, sent: &Sent) -> Result<i64, i16> {
         let offset = self.values.len() as i64;
-        let ProducerSequence { id, epoch, sequence: first } = sent.producer;
+        let ProducerSequence { id, epoch, sequence: first, .. } = sent.producer;
         if id >= 0 {
             let last = sent.producer.skip(sent.records - 1).sequence;
             let fresh = Known { epoch, recent: VecDeque::new() };

@@ -103,7 +103,7 @@ fn nothing_is_sent_before_a_producer_id_is_assigned() {
     core.set_producer_id(ME);
     assert_eq!(core.take_wakeups().collect::<Vec<_>>(), [1]);
     let sent = core.drain(|| now, 1).0.remove(0);
-    assert_eq!(sent.producer, ProducerSequence { id: 7, epoch: 0, sequence: 0 });
+    assert_eq!(sent.producer, ProducerSequence { id: 7, epoch: 0, sequence: 0, is_transactional: false });
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_fenced_producer_raises_its_epoch_then_changes_its_id() {
     b.core.set_producer_id(ProducerIdAndEpoch { id: 8, epoch: 0 });
     assert!(!b.core.needs_producer_id());
     b.now += 100 * MS;
-    assert_eq!(b.drain(1)[0].producer, ProducerSequence { id: 8, epoch: 0, sequence: 0 });
+    assert_eq!(b.drain(1)[0].producer, ProducerSequence { id: 8, epoch: 0, sequence: 0, is_transactional: false });
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_too_large_batch_is_split_and_later_ones_are_smaller() {
 
 #[test]
 fn sequences_wrap_to_zero() {
-    let last = ProducerSequence { id: 1, epoch: 0, sequence: i32::MAX };
+    let last = ProducerSequence { id: 1, epoch: 0, sequence: i32::MAX, is_transactional: false };
     assert_eq!(last.skip(1).sequence, 0);
     assert_eq!(last.skip(5).sequence, 4);
     assert_eq!(ProducerSequence { sequence: i32::MAX - 2, ..last }.skip(2).sequence, i32::MAX);

@@ -17,6 +17,7 @@ pub(super) fn config() -> AccumulatorConfig {
     AccumulatorConfig {
         linger: Duration::ZERO,
         idempotence: true,
+        transactional: false,
         batch_size: 1000,
         max_request_size: 2500,
         pool_limit: 1 << 20,
@@ -454,4 +455,21 @@ fn the_slot_of_a_deleted_topic_is_reused() {
     assert_eq!(b.core.topics.len(), 2);
     b.put(0, "a");
     assert_eq!(&*b.drain(1).remove(0).topic, TOPIC);
+}
+
+#[test]
+fn pooled_buffers_go_to_batches_near_their_size() {
+    let config = AccumulatorConfig { batch_size: 1 << 20, max_request_size: 2 << 20, ..config() };
+    let mut bed = TestBed::new(config, &[Some(1); 3]);
+    let pooled = |bed: &TestBed| bed.core.pooled_buffers.len();
+    bed.core.recycle_buffer(Vec::with_capacity(MIN_POOLED_BYTES - 1));
+    assert_eq!(pooled(&bed), 0, "small ones are freed");
+    bed.core.recycle_buffer(Vec::with_capacity(1 << 20));
+    bed.put(0, "tiny");
+    bed.put(1, &"x".repeat(MIN_POOLED_BYTES));
+    assert_eq!(pooled(&bed), 1, "a large one is not for small batches");
+    bed.put(2, &"x".repeat(MIN_GROWING_BYTES));
+    assert_eq!((pooled(&bed), bed.core.pooled_bytes), (0, 0));
+    bed.core.recycle_buffer(Vec::with_capacity(MIN_POOLED_BYTES));
+    assert_eq!((pooled(&bed), bed.core.pooled_bytes), (1, MIN_POOLED_BYTES));
 }

@@ -97,7 +97,7 @@ impl Accumulator {
                 topic.missing_since = None;
                 topic.partition_count = leaders.len();
                 while topic.partitions.len() < topic.partition_count {
-                    topic.partitions.push(PartitionQueue::new(NO_LEADER));
+                    topic.partitions.push(PartitionQueue::new(NO_LEADER, self.config.transactional));
                 }
                 topic.partitioner.update(leaders, &mut self.random);
             }
@@ -126,6 +126,11 @@ impl Accumulator {
             self.ready.update(id, partition, context);
         }
         self.discard_producer_id(rejected_id);
+        if recreated {
+            let partitions = self.topics[index].partitions.len();
+            let ids = (0..partitions).map(|partition| PartitionId { topic: index, partition });
+            self.on_transaction_results(ids, &mut finished, 0);
+        }
         finished
     }
 

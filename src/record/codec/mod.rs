@@ -5,12 +5,10 @@
 //! of the codecs are left out, because the batch has its CRC-32C.
 
 mod buffer_pool;
-mod deflate;
 mod error;
-mod huffman;
 mod snappy;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 
 use flate2::write::GzEncoder;
 use flate2::{Decompress, FlushDecompress, Status};
@@ -70,10 +68,7 @@ impl Codec {
             Self::None => Ok(data.to_vec()),
             Self::Gzip => gunzip(data, limit, pool),
             Self::Snappy => snappy::decompress(data, limit),
-            Self::Lz4 => {
-                let mut decoder = FrameDecoder::new(data);
-                read_all(|buf| read_lz4(&mut decoder, buf), data.len().saturating_mul(4), limit)
-            }
+            Self::Lz4 => unlz4(data, limit),
             Self::Zstd => unzstd(data, limit),
         };
         plain.map_err(|e| match e {
@@ -107,7 +102,7 @@ pub(crate) fn compress(compression: Compression, data: &[u8], mut out: Vec<u8>) 
             (Codec::None, out)
         }
         Compression::Gzip { level: 2..=4 } => {
-            deflate::gzip(data, &mut out);
+            ailurus_gzip::compress(data, &mut out);
             out.shrink_to_fit(); // one of these stays in memory for each batch in flight
             (Codec::Gzip, out)
         }
@@ -136,33 +131,6 @@ const LZ4_BLOCK_SIZE: BlockSize = BlockSize::Max64KB;
 
 /// Level 1: on JSON events higher levels cost more and save nothing.
 const ZSTD_CONFIG: CompressionConfig = CompressionConfig::FAST;
-
-/// Reads to the end, or to one byte beyond the limit; `guess` is the initial size of the buffer.
-fn read_all(
-    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-    guess: usize,
-    limit: usize,
-) -> Result<Vec<u8>, CodecError> {
-    let max = limit.saturating_add(1);
-    let mut out = vec![0; guess.clamp(64, max.max(64))];
-    let mut len = 0;
-    loop {
-        if len > limit {
-            return Err(CodecError::TooLarge);
-        }
-        if len == out.len() {
-            out.resize((len * 2).min(max), 0);
-        }
-        match read(&mut out[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(CodecError::invalid(e)),
-        }
-    }
-    out.truncate(len);
-    Ok(out)
-}
 
 /// Decompresses members of gzip, one after another. If the guessed size is right, each takes one
 /// call, which needs no window and writes to memory that was not cleared before.
@@ -200,13 +168,21 @@ fn gzip_size(data: &[u8]) -> usize {
     claimed.saturating_add(1).min(data.len().saturating_mul(16))
 }
 
-/// Reads lz4 frames, one after another: the decoder returns 0 at the end of a frame as at the end
-/// of the data.
-fn read_lz4(decoder: &mut FrameDecoder<&[u8]>, buf: &mut [u8]) -> io::Result<usize> {
+/// Decompresses lz4 frames, one after another.
+fn unlz4(data: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
+    let mut decoder = FrameDecoder::new(data);
+    let mut out = Vec::with_capacity(data.len().saturating_mul(4).min(limit));
     loop {
-        let n = decoder.read(buf)?;
-        if n > 0 || decoder.get_ref().is_empty() {
-            return Ok(n);
+        let block = decoder.fill_buf().map_err(CodecError::invalid)?;
+        if block.len() > limit - out.len() {
+            return Err(CodecError::TooLarge);
+        }
+        out.extend_from_slice(block);
+        let len = block.len();
+        decoder.consume(len);
+        // A frame ends with an empty block, as the data does.
+        if len == 0 && decoder.get_ref().is_empty() {
+            return Ok(out);
         }
     }
 }

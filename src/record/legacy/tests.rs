@@ -33,7 +33,7 @@ fn read(set: Bytes) -> (Vec<String>, Option<crate::Error>) {
         match records {
             Ok((kind, records)) => all.extend(records.iter().map(|r| {
                 assert!(r.headers.is_empty());
-                format!("{}:{kind}:{}:{}:{}", r.offset, r.timestamp, text(&r.key), text(&r.value))
+                format!("{}:{kind}:{}:{}:{}", r.offset, r.timestamp.as_millis(), text(&r.key), text(&r.value))
             })),
             Err(e) => return (all, Some(e)),
         }

@@ -35,7 +35,7 @@ const MAX_IDLE: Duration = Duration::from_secs(9 * 60);
 /// Maximum time that [`Connection::close`] waits for the socket.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection. Dropping it closes the socket once the requests in flight are done.
+/// A connection. Dropping it closes the socket once the requests submitted to it are done.
 #[derive(Debug)]
 pub(crate) struct Connection(Arc<ConnectionShared>);
 
@@ -205,7 +205,10 @@ impl std::fmt::Debug for RequestQueue {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct QueueState {
     has_owner: bool,
+    /// No request is in flight.
     is_idle: bool,
+    /// Requests wait for the end of a re-authentication.
+    has_queued: bool,
 }
 
 impl RequestQueue {
@@ -224,7 +227,11 @@ impl RequestQueue {
     }
 
     fn state(&self) -> QueueState {
-        QueueState { has_owner: self.has_owner, is_idle: self.in_flight.is_empty() }
+        QueueState {
+            has_owner: self.has_owner,
+            is_idle: self.in_flight.is_empty(),
+            has_queued: !self.queued.is_empty(),
+        }
     }
 
     /// Polls a request for the first time, which enqueues it at the socket.
@@ -360,7 +367,10 @@ async fn run(guard: TaskGuard, mut reauthentication: Option<Reauthentication>) {
         let paused = reauthentication.as_ref().is_some_and(Reauthentication::pauses_requests);
         let timer_at = timer.deadline();
         let (check_at, state) = poll_fn(|cx| Poll::Ready(shared.set_paused(cx, paused, timer_at))).await;
-        if !state.has_owner && state.is_idle {
+        // 1. The connection logs in again; a request is queued, and its caller waits. 2. The handle is
+        //    dropped. 3. Nothing is in flight, yet the request is sent when the login is done: the
+        //    connection ends after its response.
+        if !state.has_owner && state.is_idle && !state.has_queued {
             break "no one uses the connection any more".to_owned();
         }
         if check_at < timer_at {

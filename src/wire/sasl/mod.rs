@@ -16,6 +16,7 @@ use super::messenger::HandshakeClient;
 use crate::code;
 use crate::config::{Config, SaslConfig, SaslMechanism, SecurityProtocol};
 use crate::error::{Error, ErrorKind, Result};
+use crate::timestamp::Timestamp;
 use exchange::{Credential, Exchange, ExchangeError, SaslMessage, Step};
 pub(super) use reauthentication::Reauthentication;
 
@@ -133,7 +134,7 @@ fn check_handshake(response: &SaslHandshakeResponse, mechanism: &str, peer: &str
         0 => Ok(()),
         code::UNSUPPORTED_SASL_MECHANISM => {
             let what = format!(
-                "{peer} does not offer the SASL mechanism {mechanism}: it offers {}; change REDPANDA_SASL_MECHANISM",
+                "{peer} does not offer the SASL mechanism {mechanism}: it offers {}; change SaslConfig::mechanism",
                 offered_mechanisms(response)
             );
             Err(Error::new(ErrorKind::Authentication, what))
@@ -150,7 +151,7 @@ fn offered_mechanisms(response: &SaslHandshakeResponse) -> String {
 
 fn sasl_not_enabled(peer: &str) -> Error {
     let what = format!(
-        "{peer} does not use logins: this listener is without SASL; use the port of one that has it, or set REDPANDA_SECURITY_PROTOCOL to PLAINTEXT or SSL"
+        "{peer} does not use logins: this listener is without SASL; use the port of one that has it, or set Config::security_protocol to PLAINTEXT or SSL"
     );
     Error::new(ErrorKind::Authentication, what)
 }
@@ -165,7 +166,7 @@ pub(super) fn explain_missing_login(
     let instead = if protocol.is_tls() { "SASL_SSL" } else { "SASL_PLAINTEXT" };
     (response.error_code == code::UNSUPPORTED_SASL_MECHANISM).then(|| {
         let what = format!(
-            "{peer} requires a login: this listener has SASL (it offers {}), and REDPANDA_SECURITY_PROTOCOL is {protocol}; set it to {instead}, and REDPANDA_SASL_MECHANISM",
+            "{peer} requires a login: this listener has SASL (it offers {}), and Config::security_protocol is {protocol}; set it to {instead}, and SaslConfig::mechanism",
             offered_mechanisms(response)
         );
         Error::new(ErrorKind::Authentication, what)
@@ -198,14 +199,11 @@ fn rejected(peer: &str, credential: &Credential, code: i16, message: &str, statu
     let mechanism = credential.mechanism();
     let what = match credential {
         Credential::Password { username, .. } => format!(
-            "{peer} refused user {username:?} by {mechanism}: {message}; check REDPANDA_SASL_USERNAME and REDPANDA_SASL_PASSWORD"
+            "{peer} refused user {username:?} by {mechanism}: {message}; check Credentials::username and Credentials::password"
         ),
         Credential::Token { token, .. } => match token::expiry(token) {
-            Some(at) if at <= chrono::Utc::now() => {
-                format!(
-                    "{peer} refused the token by {mechanism}, which expired at {}: {message}; renew it",
-                    at.to_rfc3339()
-                )
+            Some(at) if at <= Timestamp::now() => {
+                format!("{peer} refused the token by {mechanism}, which expired at {at}: {message}; renew it")
             }
             _ => format!(
                 "{peer} refused the token by {mechanism}: {message}; see whether its issuer, audience and scope are what the broker expects"

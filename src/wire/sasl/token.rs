@@ -6,12 +6,12 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use zeroize::Zeroize;
 
 use crate::config::{Secret, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
+use crate::timestamp::Timestamp;
 
 /// Maximum size of a token file; brokers accept less.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -34,7 +34,7 @@ pub(super) async fn fetch(source: &TokenSource) -> Result<Secret> {
             let path = path.clone();
             let read = tokio::task::spawn_blocking(move || read(&path)).await;
             let read = read.unwrap_or_else(|e| Err(e.into()));
-            let hint = "see REDPANDA_SASL_OAUTH_TOKEN_FILE";
+            let hint = "see TokenSource::File";
             (read.map_err(|e| failed(format!("{named} can't be read: {e}; {hint}")))?, named)
         }
     };
@@ -60,12 +60,13 @@ fn read(path: &Path) -> std::io::Result<Secret> {
 }
 
 /// Returns the expiry of a token, if it is a JWT that has one.
-pub(super) fn expiry(token: &Secret) -> Option<DateTime<Utc>> {
+pub(super) fn expiry(token: &Secret) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,
     }
     let claims = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
-    DateTime::from_timestamp(claims.exp as i64, 0)
+    // JWTs have seconds.
+    Some(Timestamp::from_millis((claims.exp as i64).saturating_mul(1000)))
 }

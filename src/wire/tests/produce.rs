@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, TopicName};
+use kafka_protocol::messages::{ProduceRequest, TopicName, TransactionalId};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -115,9 +115,11 @@ proptest! {
         topics in vec(("[a-z]{1,200}", vec((any::<i32>(), vec(any::<u8>(), 1..300)), 0..4)), 0..4),
         acks in -1_i16..2,
         timeout_ms: i32,
-        version in 3_i16..=9,
+        transactional_id in prop::option::of("[a-z]{1,200}"),
+        version in 3_i16..=12,
     ) {
-        let reference = ProduceRequest::default().with_acks(acks).with_timeout_ms(timeout_ms).with_topic_data(
+        let id = transactional_id.clone().map(|id| TransactionalId(StrBytes::from_string(id)));
+        let reference = ProduceRequest::default().with_transactional_id(id).with_acks(acks).with_timeout_ms(timeout_ms).with_topic_data(
             topics.iter().map(|(name, batches)| {
                 let data = |(p, b): &(i32, Vec<u8>)| {
                     PartitionProduceData::default().with_index(*p).with_records(Some(b.clone().into()))
@@ -133,7 +135,8 @@ proptest! {
             topic: name.into(),
             batches: batches.into_iter().map(|(p, b)| (p, b.into())).collect(),
         });
-        let request = Produce { acks, timeout_ms, topics: topics.collect() };
+        let transactional_id = transactional_id.map(Arc::from);
+        let request = Produce { transactional_id, acks, timeout_ms, topics: topics.collect() };
         let mut plain = Vec::new();
         let mut inserts = request.encode(&mut plain, version);
         while let Some(insert) = inserts.pop() {

@@ -5,9 +5,9 @@ use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use proptest::prelude::*;
 
-use crate::wire::Produce;
 use crate::wire::api::{self, Api};
 use crate::wire::validate;
+use crate::wire::{Produce, TransactionV2};
 
 /// Checks in each version that what kafka-protocol encodes is valid, and that no prefix of it is.
 fn agrees<A: Api>(response: &A::Response)
@@ -43,7 +43,28 @@ fn produce() {
     use produce_response::*;
     let p = PartitionProduceResponse::default().with_index(1).with_base_offset(7);
     let t = TopicProduceResponse::default().with_name(name()).with_partition_responses(vec![p.clone(), p]);
-    agrees::<Produce>(&ProduceResponse::default().with_responses(vec![t.clone(), t]));
+    let response = ProduceResponse::default().with_responses(vec![t.clone(), t]);
+    agrees::<Produce>(&response);
+    agrees::<TransactionV2<Produce>>(&response);
+}
+
+#[test]
+fn transactional_producers() {
+    use add_partitions_to_txn_response::*;
+    let p = AddPartitionsToTxnPartitionResult::default().with_partition_index(1);
+    let t = AddPartitionsToTxnTopicResult::default().with_name(name()).with_results_by_partition(vec![p.clone(), p]);
+    let added = AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(vec![t.clone(), t]);
+    agrees::<AddPartitionsToTxnRequest>(&added);
+    agrees::<AddOffsetsToTxnRequest>(&AddOffsetsToTxnResponse::default());
+    use txn_offset_commit_response::*;
+    let p = TxnOffsetCommitResponsePartition::default().with_partition_index(1);
+    let t = TxnOffsetCommitResponseTopic::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    let committed = TxnOffsetCommitResponse::default().with_topics(vec![t.clone(), t]);
+    agrees::<TxnOffsetCommitRequest>(&committed);
+    agrees::<TransactionV2<TxnOffsetCommitRequest>>(&committed);
+    agrees::<EndTxnRequest>(&EndTxnResponse::default());
+    let ended = EndTxnResponse::default().with_producer_id(ProducerId(7)).with_producer_epoch(3);
+    agrees::<TransactionV2<EndTxnRequest>>(&ended);
 }
 
 #[test]
@@ -144,6 +165,13 @@ fn known_tagged_fields_must_have_the_right_size() {
         .with_current_leader(LeaderIdAndEpoch::default().with_leader_epoch(4))
         .with_snapshot_id(SnapshotId::default().with_epoch(5));
     let t = FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![p]);
+    use produce_response::{NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
+    let leader = produce_response::LeaderIdAndEpoch::default().with_leader_epoch(4);
+    let p = PartitionProduceResponse::default().with_current_leader(leader);
+    let topic = TopicProduceResponse::default().with_name(name()).with_partition_responses(vec![p]);
+    let response = ProduceResponse::default().with_responses(vec![topic]);
+    let node = NodeEndpoint::default().with_host("h".into());
+    sizes_matter::<Produce>(&response.with_node_endpoints(vec![node]), &[[0, 9], [0, 13]]);
     sizes_matter::<FetchRequest>(&FetchResponse::default().with_responses(vec![t]), &[[0, 13], [1, 9], [2, 13]]);
     let f = api_versions_response::FinalizedFeatureKey::default().with_name("x".into());
     let versions = ApiVersionsResponse::default().with_finalized_features(vec![f.clone(), f]);
@@ -222,6 +250,28 @@ fn administration() {
     let p = OffsetDeleteResponsePartition::default();
     let t = OffsetDeleteResponseTopic::default().with_name(name()).with_partitions(vec![p.clone(), p]);
     agrees::<OffsetDeleteRequest>(&OffsetDeleteResponse::default().with_topics(vec![t.clone(), t]));
+}
+
+#[test]
+fn transactions() {
+    use write_txn_markers_response::*;
+    let p = WritableTxnMarkerPartitionResult::default().with_partition_index(1).with_error_code(51);
+    let t = WritableTxnMarkerTopicResult::default().with_name(name()).with_partitions(vec![p.clone(), p]);
+    let m = WritableTxnMarkerResult::default().with_producer_id(ProducerId(7)).with_topics(vec![t.clone(), t]);
+    agrees::<WriteTxnMarkersRequest>(&WriteTxnMarkersResponse::default().with_markers(vec![m.clone(), m]));
+    use describe_producers_response::*;
+    let s = ProducerState::default().with_producer_id(ProducerId(7)).with_current_txn_start_offset(9);
+    let p = PartitionResponse::default().with_error_message(Some("m".into())).with_active_producers(vec![s.clone(), s]);
+    let t = TopicResponse::default().with_name(name()).with_partitions(vec![p.clone(), p.with_error_message(None)]);
+    agrees::<DescribeProducersRequest>(&DescribeProducersResponse::default().with_topics(vec![t.clone(), t]));
+    use describe_transactions_response::{TopicData, TransactionState};
+    let t = TopicData::default().with_topic(name()).with_partitions(vec![0, 1]);
+    let s = TransactionState::default().with_transaction_state("Ongoing".into()).with_topics(vec![t.clone(), t]);
+    let response = DescribeTransactionsResponse::default().with_transaction_states(vec![s.clone(), s]);
+    agrees::<DescribeTransactionsRequest>(&response);
+    let s = list_transactions_response::TransactionState::default().with_transaction_state("Ongoing".into());
+    let response = ListTransactionsResponse::default().with_transaction_states(vec![s.clone(), s]);
+    agrees::<ListTransactionsRequest>(&response.with_unknown_state_filters(vec!["Odd".into(), "Even".into()]));
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription as Alert, CertificateError, Error as TlsError};
 
 use super::{ClientAuth, HandshakeFailure};
 use crate::config::BrokerAddr;
 use crate::error::{Error, ErrorKind};
+use crate::timestamp::Timestamp;
 
 pub(super) fn handshake(addr: &BrokerAddr, e: &io::Error, client_auth: &ClientAuth) -> HandshakeFailure {
     let (why, is_not_tls) = match tls_error(e) {
@@ -64,11 +65,11 @@ fn certificate_failure(e: &CertificateError, client_auth: &ClientAuth) -> String
     match e {
         CertificateError::UnknownIssuer => match &client_auth.ca_file {
             Some(file) => format!(
-                "unknown CA: the broker's certificate is signed by none of the authorities in {} (REDPANDA_TLS_CA_FILE)",
+                "unknown CA: the broker's certificate is signed by none of the authorities in {}, TlsConfig::ca_file",
                 file.display()
             ),
             None => "unknown CA: the broker's certificate is signed by no authority that the system trusts: name a file with the \
-                     broker's authority in REDPANDA_TLS_CA_FILE"
+                     broker's authority in TlsConfig::ca_file"
                 .into(),
         },
         CertificateError::ExpiredContext { time, not_after } => format!(
@@ -91,7 +92,7 @@ fn certificate_failure(e: &CertificateError, client_auth: &ClientAuth) -> String
             let names = if names.is_empty() { "no name at all (it has no subjectAltName)".into() } else { names };
             format!(
                 "host name mismatch: the broker's certificate is not for {}, but for {names}: reach the broker by such a name, or \
-                 set REDPANDA_TLS_SERVER_NAME to one of them",
+                 set TlsConfig::server_name to one of them",
                 expected.to_str()
             )
         }
@@ -126,9 +127,7 @@ fn alert_failure(alert: Alert, client_auth: &ClientAuth) -> String {
                 _ => "its log may say why",
             };
             let file = file.display();
-            format!(
-                "the broker refused the client certificate, {file} (REDPANDA_TLS_CERT_FILE): {why} (alert {alert:?})"
-            )
+            format!("the broker refused the client certificate, {file}, TlsConfig::cert_file: {why} (alert {alert:?})")
         }
     }
 }
@@ -139,17 +138,17 @@ fn silent_refusal(client_auth: &ClientAuth) -> String {
     match &client_auth.cert_file {
         None => format!("{CERTIFICATE_REQUIRED} (it requested one and closed the connection)"),
         Some(file) => format!(
-            "the broker refused the client certificate, {} (REDPANDA_TLS_CERT_FILE): it closed the connection when it had seen it; \
+            "the broker refused the client certificate, {}, TlsConfig::cert_file: it closed the connection when it had seen it; \
              its log may say why",
             file.display()
         ),
     }
 }
 
-const CERTIFICATE_REQUIRED: &str = "the broker wants a client certificate, and none is set: name one and its key in REDPANDA_TLS_CERT_FILE and \
-     REDPANDA_TLS_KEY_FILE";
+const CERTIFICATE_REQUIRED: &str = "the broker wants a client certificate, and none is set: name one and its key in TlsConfig::cert_file and \
+     TlsConfig::key_file";
 
 fn format_time(time: &UnixTime) -> String {
-    let at = i64::try_from(time.as_secs()).ok().and_then(|s| DateTime::from_timestamp(s, 0));
-    at.map_or_else(|| "a time out of range".into(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    let since_1970 = Duration::from_secs(time.as_secs());
+    Timestamp::UNIX_EPOCH.saturating_add(since_1970).to_string()
 }

@@ -3,95 +3,98 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rustls::RootCertStore;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::TlsConfig;
 use crate::error::{Error, ErrorKind, Result};
 
-const CA: &str = "tls ca file (REDPANDA_TLS_CA_FILE)";
-const CERT: &str = "tls cert file (REDPANDA_TLS_CERT_FILE)";
-const KEY: &str = "tls key file (REDPANDA_TLS_KEY_FILE)";
+const CA: &str = "TlsConfig::ca_file";
+const CERT: &str = "TlsConfig::cert_file";
+const KEY: &str = "TlsConfig::key_file";
 
-/// Contents of the files, also to notice changes.
+/// The files that the settings name, with their contents, also to notice changes.
 #[derive(PartialEq, Eq)]
 pub(super) struct Files {
-    ca: Option<Vec<u8>>,
-    cert: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
+    ca: Option<PemFile>,
+    cert: Option<PemFile>,
+    key: Option<PemFile>,
+}
+
+#[derive(PartialEq, Eq)]
+struct PemFile {
+    setting: &'static str,
+    path: PathBuf,
+    pem: Vec<u8>,
 }
 
 impl Files {
     pub(super) fn read(config: &TlsConfig) -> Result<Self> {
         Ok(Self {
-            ca: read(CA, config.ca_file.as_deref())?,
-            cert: read(CERT, config.cert_file.as_deref())?,
-            key: read(KEY, config.key_file.as_deref())?,
+            ca: PemFile::read(CA, config.ca_file.as_deref())?,
+            cert: PemFile::read(CERT, config.cert_file.as_deref())?,
+            key: PemFile::read(KEY, config.key_file.as_deref())?,
         })
     }
 
-    pub(super) fn roots(&self, config: &TlsConfig) -> Result<RootCertStore> {
-        let Some(ca) = &self.ca else { return system_roots() };
+    pub(super) fn roots(&self) -> Result<RootCertStore> {
+        let Some(file) = &self.ca else { return system_roots() };
         let mut roots = RootCertStore::empty();
-        for cert in certificates(CA, &config.ca_file, ca)? {
-            roots
-                .add(cert)
-                .map_err(|e| file_error(CA, &config.ca_file, format_args!("a certificate can't be used: {e}")))?;
+        for cert in file.certificates()? {
+            roots.add(cert).map_err(|e| file.error(format_args!("a certificate can't be used: {e}")))?;
         }
         Ok(roots)
     }
 
-    /// Returns the client certificate, with intermediate ones, and its key; none if it is not set.
-    pub(super) fn client_certificate(
-        &self,
-        config: &TlsConfig,
-    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
-        let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
-        let chain = certificates(CERT, &config.cert_file, cert)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| match e {
-            // An error may name the kind of the content, never quote it.
-            pem::Error::NoItemsFound if contains(key, b"ENCRYPTED") => file_error(
-                KEY,
-                &config.key_file,
-                "the key is encrypted: write it without a password (openssl pkcs8 -topk8 -nocrypt -in KEY), readable by this \
-                 user alone",
-            ),
-            pem::Error::NoItemsFound => file_error(KEY, &config.key_file, "there is no private key in it, as PEM"),
-            _ => file_error(KEY, &config.key_file, "it is no well-formed PEM"),
-        })?;
-        Ok(Some((chain, key)))
+    /// Completes a configuration with the client certificate and its key, if they are set.
+    pub(super) fn client_config(&self, builder: ConfigBuilder<ClientConfig, WantsClientCert>) -> Result<ClientConfig> {
+        let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(builder.with_no_client_auth()) };
+        builder.with_client_auth_cert(cert.certificates()?, key.private_key()?).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => {
+                let cert = cert.path.display();
+                key.error(format_args!("it is not the key of the first certificate in {CERT}, {cert}"))
+            }
+            e => key.error(format_args!("the key can't be used: {e}")),
+        })
     }
 }
 
-pub(super) fn key_error(config: &TlsConfig, e: &rustls::Error) -> Error {
-    match e {
-        rustls::Error::InconsistentKeys(_) => {
-            let other = config.cert_file.as_deref().unwrap_or(Path::new("")).display();
-            file_error(
-                KEY,
-                &config.key_file,
-                format_args!("it is not the key of the first certificate in {CERT}, {other}"),
-            )
+impl PemFile {
+    fn read(setting: &'static str, path: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = path else { return Ok(None) };
+        let mut file = Self { setting, path: path.to_owned(), pem: Vec::new() };
+        file.pem = std::fs::read(path).map_err(|e| file.error(format_args!("it can't be read: {e}")))?;
+        Ok(Some(file))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>> {
+        let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.pem).collect();
+        let certs = certs.map_err(|e| self.error(format_args!("it is no well-formed PEM: {e}")))?;
+        if certs.is_empty() {
+            return Err(self.error("there is no certificate in it, as PEM"));
         }
-        e => file_error(KEY, &config.key_file, format_args!("the key can't be used: {e}")),
+        Ok(certs)
     }
-}
 
-fn read(setting: &str, file: Option<&Path>) -> Result<Option<Vec<u8>>> {
-    let Some(path) = file else { return Ok(None) };
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) => Err(file_error(setting, &file, format_args!("it can't be read: {e}"))),
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>> {
+        let is_encrypted = || self.pem.windows(9).any(|bytes| bytes == b"ENCRYPTED");
+        PrivateKeyDer::from_pem_slice(&self.pem).map_err(|e| {
+            // An error may name the kind of the content, never quote it.
+            self.error(match e {
+                pem::Error::NoItemsFound if is_encrypted() => {
+                    "the key is encrypted: write it without a password (openssl pkcs8 -topk8 -nocrypt -in KEY), readable by this \
+                     user alone"
+                }
+                pem::Error::NoItemsFound => "there is no private key in it, as PEM",
+                _ => "it is no well-formed PEM",
+            })
+        })
     }
-}
 
-fn certificates(setting: &str, file: &Option<PathBuf>, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match certs {
-        Ok(certs) if certs.is_empty() => Err(file_error(setting, file, "there is no certificate in it, as PEM")),
-        Ok(certs) => Ok(certs),
-        Err(e) => Err(file_error(setting, file, format_args!("it is no well-formed PEM: {e}"))),
+    fn error(&self, why: impl fmt::Display) -> Error {
+        Error::new(ErrorKind::Config, format!("{} is {}: {why}", self.setting, self.path.display()))
     }
 }
 
@@ -109,13 +112,4 @@ fn system_roots() -> Result<RootCertStore> {
         return Err(Error::new(ErrorKind::Config, what));
     }
     Ok(roots)
-}
-
-fn file_error(setting: &str, file: &Option<impl AsRef<Path>>, why: impl fmt::Display) -> Error {
-    let path = file.as_ref().map_or(Path::new(""), AsRef::as_ref).display();
-    Error::new(ErrorKind::Config, format!("{setting} is {path}: {why}"))
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|w| w == part)
 }

@@ -107,7 +107,7 @@ impl TlsClient {
         ServerName::try_from(name.to_owned()).map_err(|_| {
             let what = format!(
                 "{addr}: {name:?} is neither a DNS name nor an IP address, so no certificate can have it: set \
-                 REDPANDA_TLS_SERVER_NAME to a name in the broker's certificate"
+                 TlsConfig::server_name to a name in the broker's certificate"
             );
             Error::new(ErrorKind::Config, what)
         })
@@ -122,7 +122,7 @@ impl TlsClient {
                 return Ok(Arc::clone(&now.client));
             }
         }
-        let fresh = fresh.and_then(|files| Ok((client_config(&files, &self.config)?, files)));
+        let fresh = fresh.and_then(|files| Ok((client_config(&files)?, files)));
         match (fresh, &*loaded) {
             (Ok((client, files)), before) => {
                 if before.is_some() {
@@ -140,19 +140,12 @@ impl TlsClient {
     }
 }
 
-fn client_config(files: &Files, config: &TlsConfig) -> Result<Arc<ClientConfig>> {
-    let unusable = |what: String, e: rustls::Error| Error::new(ErrorKind::Config, format!("{what}: {e}"));
-    let provider = provider::for_this_cpu();
-    let roots = files.roots(config)?;
-    let certificate = files.client_certificate(config)?;
-    let builder = ClientConfig::builder_with_provider(provider)
+fn client_config(files: &Files) -> Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(provider::for_this_cpu())
         .with_safe_default_protocol_versions()
-        .map_err(|e| unusable("TLS can't be used".into(), e))?
-        .with_root_certificates(roots);
-    let mut client = match certificate {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|e| files::key_error(config, &e))?,
-    };
+        .map_err(|e| Error::new(ErrorKind::Config, format!("TLS can't be used: {e}")))?
+        .with_root_certificates(files.roots()?);
+    let mut client = files.client_config(builder)?;
     client.resumption = Resumption::disabled();
     Ok(Arc::new(client))
 }

@@ -119,7 +119,9 @@ impl Walker<'_> {
                 let tag = self.varint()?;
                 let size = self.varint()?;
                 let from = self.at;
-                let known = fields.iter().map(|f| f.kind).find(|kind| match kind {
+                let version = self.version;
+                let current = fields.iter().filter(|f| (f.since..=f.until).contains(&version));
+                let known = current.map(|f| f.kind).find(|kind| match kind {
                     FieldKind::Tagged(t, _) | FieldKind::TaggedArray(t, _) => *t == tag,
                     _ => false,
                 });

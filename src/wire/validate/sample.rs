@@ -78,7 +78,9 @@ impl SampleWriter<'_> {
         if !self.flexible {
             return;
         }
-        let all = fields.iter().filter(|f| matches!(f.kind, FieldKind::Tagged(..) | FieldKind::TaggedArray(..)));
+        let version = self.version;
+        let current = fields.iter().filter(|f| (f.since..=f.until).contains(&version));
+        let all = current.filter(|f| matches!(f.kind, FieldKind::Tagged(..) | FieldKind::TaggedArray(..)));
         let chosen: Vec<_> = all.filter(|_| self.rng.bool()).collect();
         self.varint(chosen.len());
         for field in chosen {

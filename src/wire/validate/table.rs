@@ -36,8 +36,21 @@ const fn until(version: i16, f: Field) -> Field {
 const I32_ARRAY: Field = array(&[I32]);
 
 pub(crate) const Produce: &[Field] = &[
-    array(&[STR, array(&[I32, I16, I64, since(2, I64), since(5, I64), since(8, array(&[I32, STR])), since(8, STR)])]),
+    array(&[
+        STR,
+        array(&[
+            I32,
+            I16,
+            I64,
+            since(2, I64),
+            since(5, I64),
+            since(8, array(&[I32, STR])),
+            since(8, STR),
+            since(10, tagged(0, &[I32, I32])),
+        ]),
+    ]),
     since(1, I32),
+    since(10, tagged_array(0, &[I32, STR, I32, STR])),
 ];
 pub(crate) const Fetch: &[Field] = &[
     since(1, I32),
@@ -122,6 +135,16 @@ pub(crate) const OffsetDelete: &[Field] = &[I16, I32, array(&[STR, array(&[I32, 
 pub(crate) const CreatePartitions: &[Field] = &[I32, array(&[STR, I16, STR])];
 pub(crate) const OffsetForLeaderEpoch: &[Field] = &[I32, array(&[STR, array(&[I16, I32, I32, I64])])];
 pub(crate) const InitProducerId: &[Field] = &[I32, I16, I64, I16];
+pub(crate) const WriteTxnMarkers: &[Field] = &[array(&[I64, array(&[STR, array(&[I32, I16])])])];
+const PRODUCER: &[Field] = &[I64, I32, I32, I64, I32, I64];
+pub(crate) const DescribeProducers: &[Field] = &[I32, array(&[STR, array(&[I32, I16, STR, array(PRODUCER)])])];
+pub(crate) const DescribeTransactions: &[Field] =
+    &[I32, array(&[I16, STR, STR, I32, I64, I64, I16, array(&[STR, I32_ARRAY])])];
+pub(crate) const ListTransactions: &[Field] = &[I32, I16, array(&[STR]), array(&[STR, I64, STR])];
+pub(crate) const AddPartitionsToTxn: &[Field] = &[I32, array(&[STR, array(&[I32, I16])])];
+pub(crate) const AddOffsetsToTxn: &[Field] = &[I32, I16];
+pub(crate) const TxnOffsetCommit: &[Field] = &[I32, array(&[STR, array(&[I32, I16])])];
+pub(crate) const EndTxn: &[Field] = &[I32, I16, since(5, I64), since(5, I16)];
 const FEATURES: &[Field] = &[STR, I16, I16];
 pub(crate) const ApiVersions: &[Field] = &[
     I16,

@@ -1,9 +1,15 @@
-//! Faults drawn from a seed.
+//! Faults drawn from a seed, and their injection into an embedded broker.
 
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus_broker::Fault;
+use ailurus_broker::{Broker, Fault, RequestInfo};
 use fastrand::Rng;
+use tokio::time::{sleep, timeout};
+
+use crate::seeds::FaultCounts;
 
 /// A kind of fault, with its name in summaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +86,60 @@ impl FaultProfile {
             },
         ))
     }
+}
+
+/// Returns the fault of a transaction's marker, with its name, by the percentages of delayed and of
+/// held ones.
+pub fn marker_fault(rng: &mut Rng, (delayed, held): (u32, u32)) -> Option<(String, Fault)> {
+    match rng.u32(0..100) {
+        n if n < held => Some(("marker: Hold".into(), Fault::Hold)),
+        n if n < held + delayed => Some(("marker: Delay".into(), Fault::Delay(ms(rng.u64(1..40))))),
+        _ => None,
+    }
+}
+
+/// Sets a hook that injects faults and counts them by name. `fault` gets each request, with its
+/// number among those of its API and node.
+pub fn inject_faults(
+    broker: &Broker,
+    fault: impl Fn(&RequestInfo<'_>, u32) -> Option<(String, Fault)> + Send + Sync + 'static,
+) -> Arc<Mutex<FaultCounts>> {
+    let counts = Arc::new(Mutex::new(FaultCounts::new()));
+    let request_counts = Mutex::new(HashMap::<(i16, i32), u32>::new());
+    let fired = Arc::clone(&counts);
+    broker.set_hook(move |request| {
+        let index = {
+            let mut request_counts = request_counts.lock().unwrap();
+            let count = request_counts.entry((request.api_key, request.node)).or_default();
+            std::mem::replace(count, *count + 1)
+        };
+        let (name, fault) = fault(request, index)?;
+        *fired.lock().unwrap().entry(name).or_default() += 1;
+        Some(fault)
+    });
+    counts
+}
+
+/// Returns the address that the broker of a seed listens on. Each seed of each test (`test` is a
+/// number of its own) has its own if the system allows it, so that no other takes the port of a
+/// stopped node.
+pub fn listen_address(test: u8, seed: u64) -> SocketAddr {
+    let [.., a, b] = seed.to_be_bytes();
+    let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, test, a, b) } else { Ipv4Addr::LOCALHOST };
+    SocketAddr::from((ip, 0))
+}
+
+/// Waits until all connections are closed: a delayed request is served even if its connection is.
+///
+/// # Errors
+/// The number of connections that are open after `limit`.
+pub async fn await_closed_connections(broker: &Broker, limit: Duration) -> Result<(), String> {
+    let closed = async {
+        while broker.connection_count() > 0 {
+            sleep(ms(3)).await;
+        }
+    };
+    timeout(limit, closed).await.map_err(|_| format!("{} connections were left open", broker.connection_count()))
 }
 
 pub fn pick<'a, T>(rng: &mut Rng, items: &'a [T]) -> &'a T {

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! let id = RecordId { stream: 0, sequence: 0 };
-//! let result = producer.send(ProducerRecord::to("t").value(&id.value(100))).await?.await;
+//! let result = producer.send(ProducerRecord::to("t").value(id.value(100))).await?.await;
 //! history.sent(id, RecordStatus::of(&result));
 //! history.read(partition, offset, value);
 //! history.check(Guarantee::ExactlyOncePerPartition).assert_clean();

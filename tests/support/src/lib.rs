@@ -1,13 +1,16 @@
-//! The broker that black-box tests run against, and what the tests of several members share.
+//! The broker that black-box tests run against, and what the tests of several members share: no file of
+//! one is a module of another.
 //!
 //! With `AILURUS_TEST_BROKERS` set it is a real one, which must be on loopback unless
 //! `AILURUS_TEST_ALLOW_REMOTE=1`. Otherwise each [`broker`] is an embedded one, with the versions
-//! of `AILURUS_TEST_EMBEDDED`: `redpanda-24.3` (the default), `redpanda-26.2` or `kafka`.
+//! of `AILURUS_TEST_EMBEDDED`: `redpanda-24.3` (the default), `redpanda-26.2`, `kafka-3.9` or
+//! `kafka`.
 //! `scripts/test` runs the presets of Redpanda. No `REDPANDA_*` variable and no `.env` is read.
 
 #![allow(missing_docs, missing_debug_implementations, reason = "only tests use it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+pub mod api_keys;
 pub mod certs;
 #[cfg(feature = "collector")]
 pub mod collector;
@@ -16,7 +19,10 @@ pub mod history;
 pub mod problems;
 #[cfg(unix)]
 pub mod process;
+pub mod raw_client;
 pub mod seeds;
+pub mod transaction_cluster;
+pub mod transaction_history;
 
 use std::env;
 use std::net::IpAddr;
@@ -49,10 +55,14 @@ pub async fn broker_offering(versions: Versions) -> TestBroker {
     start(prefix, |config| config.versions(versions)).await
 }
 
+/// Returns whether the tests run on a real broker.
+pub fn has_real_broker() -> bool {
+    env::var("AILURUS_TEST_BROKERS").is_ok_and(|brokers| !brokers.is_empty())
+}
+
 /// Starts an embedded broker with changed settings; `None` if the tests run on a real one.
 pub async fn embedded(change: impl FnOnce(BrokerConfig) -> BrokerConfig) -> Option<TestBroker> {
-    let real = env::var("AILURUS_TEST_BROKERS").is_ok_and(|b| !b.is_empty());
-    if real { None } else { Some(start("ailurus-test-".into(), change).await) }
+    if has_real_broker() { None } else { Some(start("ailurus-test-".into(), change).await) }
 }
 
 async fn start(prefix: String, change: impl FnOnce(BrokerConfig) -> BrokerConfig) -> TestBroker {
@@ -151,8 +161,11 @@ pub fn embedded_versions() -> Versions {
     match env::var("AILURUS_TEST_EMBEDDED").as_deref() {
         Err(_) | Ok("" | "redpanda-24.3") => Versions::redpanda_24_3(),
         Ok("redpanda-26.2") => Versions::redpanda_26_2(),
+        Ok("kafka-3.9") => Versions::kafka_3_9(),
         Ok("kafka") => Versions::kafka(),
-        Ok(other) => panic!("AILURUS_TEST_EMBEDDED is {other:?}: allowed is redpanda-24.3, redpanda-26.2 or kafka"),
+        Ok(other) => {
+            panic!("AILURUS_TEST_EMBEDDED is {other:?}: allowed is redpanda-24.3, redpanda-26.2, kafka-3.9 or kafka")
+        }
     }
 }
 

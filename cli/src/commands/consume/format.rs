@@ -41,7 +41,7 @@ pub fn json(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
         topic,
         partition,
         offset: record.offset,
-        timestamp: (record.timestamp >= 0).then_some(record.timestamp),
+        timestamp: (!record.timestamp.is_none()).then_some(record.timestamp.as_millis()),
         key,
         key_encoding,
         value,

@@ -1,11 +1,12 @@
 //! The consumers of a run: members of two groups that join and are killed.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ailurus::consumer::ConsumerState;
 use ailurus::{Client, Config, ConsumerConfig, Message, Subscription};
 use anyhow::{Context, bail};
+use tokio::time::Instant;
 
 use super::history::{Handling, History};
 use super::plan::{Names, PARTITIONS, Plan, Stream};
@@ -92,7 +93,7 @@ impl Members {
         let (run, topic) = (Arc::clone(run), self.names.topic(stream));
         let subscription = client
             .processor(self.names.group(stream))
-            .consumer(self.consumer.clone())
+            .consumer_config(self.consumer.clone())
             .subscribe([&topic], move |message: Message| {
                 let run = Arc::clone(&run);
                 async move { run.handle(id, stream, &message) }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use ailurus::{Envelope, Event, Headers, Message};
 use anyhow::{Context, ensure};
+use serde::de::DeserializeOwned;
 
 use super::events::{Item, OrderCompleted, OrderCreated, OrderPaid, OrderShipped, StockUpdated};
 
@@ -180,7 +181,7 @@ fn encode<E: Event>(event: E) -> anyhow::Result<(String, Vec<u8>, Headers)> {
     Ok((key, serde_json::to_vec(&envelope.data)?, envelope.headers()))
 }
 
-fn key_of<E: Event>(message: &Message) -> anyhow::Result<String> {
+fn key_of<E: Event + DeserializeOwned>(message: &Message) -> anyhow::Result<String> {
     let event = Envelope::<E>::from_message(message)?.data;
     Ok(event.key().map(Cow::into_owned).unwrap_or_default())
 }

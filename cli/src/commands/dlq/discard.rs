@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::log::{Entry, Filter, Log};
 use super::marks::{Offsets, State};
 use super::replay::write_mark;
-use super::{letters, read};
+use super::{dead_letters, read};
 use crate::exit::Exit;
 use crate::output::{self, note};
 use crate::signals::Shutdown;
@@ -102,8 +102,8 @@ async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
         for record in records {
             let offset = record.offset;
             match log.entry(partition, record) {
-                Some(Entry::Letter(letter)) if letter.state == State::Open => {
-                    if options.filter.matches(&letter) {
+                Some(Entry::DeadLetter(dead_letter)) if dead_letter.state == State::Open => {
+                    if options.filter.matches(&dead_letter) {
                         plan.discard += 1;
                         plan.offsets.insert(offset);
                     } else {
@@ -149,7 +149,7 @@ fn print(plans: &[Plan], options: &Options) -> std::io::Result<()> {
     for p in plans {
         let place = format!("{}/{}", p.topic, p.partition);
         if p.discard > 0 {
-            let text = format!("{place}: {} {discarded}, at offsets {}", letters(p.discard), p.offsets_text);
+            let text = format!("{place}: {} {discarded}, at offsets {}", dead_letters(p.discard), p.offsets_text);
             output::print(format_args!("{text}: not replayed any more\n"))?;
         }
         if let Some(before) = p.delete_before {

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use ailurus::{Admin, Client, Error};
 use serde::Serialize;
 
-use super::log::{Entry, Letter, Log};
+use super::log::{DeadLetterRecord, Entry, Log};
 use super::marks::State;
 use crate::exit::Exit;
 use crate::output::{self, Table, note};
 
-/// Maximum number of different errors of a topic; the others are counted together.
+/// Maximum number of different errors or keys of a topic; the others are counted together.
 const MAX_CLASSES: usize = 1000;
 const OTHERS: &str = "(other errors)";
+const OTHER_KEYS: &str = "(other keys)";
+const NO_KEY: &str = "(no key)";
 
 /// Number of dead letters of a topic.
 #[derive(Debug, Default, Serialize)]
@@ -28,13 +30,20 @@ struct Counts {
     /// True if a partition could not be read.
     partial: bool,
     errors: Vec<Class>,
+    /// In place of `errors`, if they are counted by key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<Class>,
 }
 
-/// Number of dead letters of one origin and error.
+/// Number of dead letters of one origin, and one error or key.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Class {
     origin: String,
+    /// Key, if they are counted by key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// The first error; by key, the last one.
     error: String,
     letters: u64,
     open: u64,
@@ -42,14 +51,14 @@ struct Class {
     last_failure: Option<String>,
 }
 
-pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool) -> anyhow::Result<Exit> {
+pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, by_key: bool, json: bool) -> anyhow::Result<Exit> {
     let all = if topics.is_empty() {
         let all = Admin::new(client).list_topics().await?;
-        count_existing(client, all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix))).await?
+        count_existing(client, all.into_iter().map(|t| t.name).filter(|name| name.ends_with(suffix)), by_key).await?
     } else {
         let mut all = Vec::new();
         for topic in topics {
-            all.push(count(client, &topic).await?);
+            all.push(count(client, &topic, by_key).await?);
         }
         all
     };
@@ -61,15 +70,19 @@ pub async fn run(client: &Client, topics: Vec<String>, suffix: &str, json: bool)
     if all.is_empty() {
         note(format_args!("there is no topic whose name ends in {suffix}"));
     }
-    output::print(table(&all))?;
+    output::print(table(&all, by_key))?;
     Ok(exit)
 }
 
 /// Counts the dead letters of listed topics; one that was deleted since is left out.
-async fn count_existing(client: &Client, topics: impl Iterator<Item = String>) -> anyhow::Result<Vec<Counts>> {
+async fn count_existing(
+    client: &Client,
+    topics: impl Iterator<Item = String>,
+    by_key: bool,
+) -> anyhow::Result<Vec<Counts>> {
     let mut all = Vec::new();
     for topic in topics {
-        match count(client, &topic).await {
+        match count(client, &topic, by_key).await {
             Err(e) if e.downcast_ref::<Error>().is_some_and(Error::is_unknown_topic) => {
                 note(format_args!("{topic} is left out: it was deleted meanwhile"));
             }
@@ -79,7 +92,7 @@ async fn count_existing(client: &Client, topics: impl Iterator<Item = String>) -
     Ok(all)
 }
 
-async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
+async fn count(client: &Client, topic: &str, by_key: bool) -> anyhow::Result<Counts> {
     let log = Log::open(client, topic, None).await?;
     let mut counts = Counts { topic: topic.to_owned(), partial: log.exit() != Exit::Success, ..Counts::default() };
     let mut classes = BTreeMap::new();
@@ -87,14 +100,14 @@ async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
     while let Some((partition, records)) = reader.next().await? {
         for record in records {
             match log.entry(partition, record) {
-                Some(Entry::Letter(letter)) => {
+                Some(Entry::DeadLetter(dead_letter)) => {
                     counts.letters += 1;
-                    *match letter.state {
+                    *match dead_letter.state {
                         State::Open => &mut counts.open,
                         State::Replayed => &mut counts.replayed,
                         State::Discarded => &mut counts.discarded,
                     } += 1;
-                    add_to_class(&mut classes, &letter);
+                    add_to_class(&mut classes, &dead_letter, by_key);
                 }
                 Some(Entry::Foreign) => counts.foreign += 1,
                 None => {}
@@ -102,24 +115,35 @@ async fn count(client: &Client, topic: &str) -> anyhow::Result<Counts> {
         }
     }
     reader.close().await?;
-    counts.errors = classes.into_values().collect();
-    counts.errors.sort_by_key(|c| std::cmp::Reverse((c.open, c.letters)));
+    let mut classes: Vec<_> = classes.into_values().collect();
+    classes.sort_by_key(|c| std::cmp::Reverse((c.open, c.letters)));
+    *if by_key { &mut counts.keys } else { &mut counts.errors } = classes;
     Ok(counts)
 }
 
-fn add_to_class(classes: &mut BTreeMap<(String, String), Class>, letter: &Letter) {
-    let origin = letter.info.origin.topic.clone();
-    let mut key = (origin.clone(), class_of(&letter.info.error));
-    if classes.len() >= MAX_CLASSES && !classes.contains_key(&key) {
-        key.1 = OTHERS.to_owned();
+fn add_to_class(classes: &mut BTreeMap<(String, String), Class>, dead_letter: &DeadLetterRecord, by_key: bool) {
+    let DeadLetterRecord { record, info, .. } = dead_letter;
+    let origin = info.origin.topic.clone();
+    let (name, others) = match by_key {
+        true => (record.key.as_deref().map_or_else(|| NO_KEY.to_owned(), super::show::line), OTHER_KEYS),
+        false => (class_of(&info.error), OTHERS),
+    };
+    let mut class = (origin.clone(), name);
+    if classes.len() >= MAX_CLASSES && !classes.contains_key(&class) {
+        class.1 = others.to_owned();
     }
-    let error = if key.1 == OTHERS { OTHERS.to_owned() } else { letter.info.error.clone() };
-    let new = Class { origin, error, letters: 0, open: 0, first_failure: None, last_failure: None };
-    let class = classes.entry(key).or_insert(new);
+    let is_others = class.1 == others;
+    let error = if is_others { others.to_owned() } else { info.error.clone() };
+    let key = by_key.then(|| class.1.clone());
+    let new = Class { origin, key, error: error.clone(), letters: 0, open: 0, first_failure: None, last_failure: None };
+    let class = classes.entry(class).or_insert(new);
+    if by_key {
+        class.error = error;
+    }
     class.letters += 1;
-    class.open += u64::from(letter.state == State::Open);
-    let first = letter.info.first_failure.map(super::show::rfc3339);
-    let last = letter.info.last_failure.map(super::show::rfc3339);
+    class.open += u64::from(dead_letter.state == State::Open);
+    let first = info.first_failure.map(|at| format!("{at:.3}"));
+    let last = info.last_failure.map(|at| format!("{at:.3}"));
     class.first_failure = [class.first_failure.take(), first].into_iter().flatten().min();
     class.last_failure = class.last_failure.take().max(last);
 }
@@ -137,8 +161,11 @@ fn class_of(error: &str) -> String {
     class
 }
 
-fn table(all: &[Counts]) -> String {
-    let mut table = Table::new(["TOPIC", "LETTERS", "OPEN", "ORIGIN", "FIRST", "LAST", "ERROR"]);
+fn table(all: &[Counts], by_key: bool) -> String {
+    if by_key {
+        return table_by_key(all);
+    }
+    let mut table = Table::new(["TOPIC", "DEAD-LETTERS", "OPEN", "ORIGIN", "FIRST", "LAST", "ERROR"]);
     let mut foreign = String::new();
     for counts in all {
         let none = || "-".to_owned();
@@ -163,6 +190,23 @@ fn table(all: &[Counts]) -> String {
     format!("{table}{foreign}")
 }
 
+fn table_by_key(all: &[Counts]) -> String {
+    let mut table = Table::new(["TOPIC", "KEY", "DEAD-LETTERS", "OPEN", "ORIGIN", "FIRST", "LAST", "LAST-ERROR"]);
+    for (topic, c) in all.iter().flat_map(|counts| counts.keys.iter().map(|c| (&counts.topic, c))) {
+        table.row([
+            topic.clone(),
+            output::or_dash(c.key.as_ref()),
+            c.letters.to_string(),
+            c.open.to_string(),
+            c.origin.clone(),
+            output::or_dash(c.first_failure.as_ref()),
+            output::or_dash(c.last_failure.as_ref()),
+            super::show::line(c.error.as_bytes()),
+        ]);
+    }
+    table.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use ailurus::Config;
@@ -183,7 +227,7 @@ mod tests {
         let client = Client::connect(Config::builder().brokers(broker.bootstrap()).build()?).await?;
         Admin::new(&client).create_topic("there.dlq", 1, None).await?;
         let listed = ["gone.dlq", "there.dlq"].map(str::to_owned).into_iter();
-        let counted = count_existing(&client, listed).await?;
+        let counted = count_existing(&client, listed, false).await?;
         assert_eq!(counted.iter().map(|c| c.topic.as_str()).collect::<Vec<_>>(), ["there.dlq"]);
         client.close().await;
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ailurus::processor::DeadLetter;
-use ailurus::{Admin, Client, Consumer, ConsumerEvent, Record, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, Consumer, ConsumerEvent, Record, StartOffset, Timestamp, TopicPartition};
 use clap::Args;
 
 use super::marks::{self, Marks, State};
@@ -11,7 +11,7 @@ use crate::commands::consume::end::{EndCheck, EndOfLog};
 use crate::exit::Exit;
 use crate::output;
 use crate::place::time;
-use crate::selection::Selection;
+use crate::selection::{Selection, deleted_topic};
 
 /// Options that choose dead letters.
 #[derive(Debug, Clone, Default, Args)]
@@ -23,6 +23,12 @@ pub struct Filter {
     /// Key of the record.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Topic that the record came from.
+    #[arg(long, value_name = "TOPIC")]
+    pub origin: Option<String>,
+    /// Group whose handler failed.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
     /// Partition of the dead-letter topic.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub partition: Option<i32>,
@@ -34,20 +40,28 @@ pub struct Filter {
     pub before_offset: Option<i64>,
     /// Earliest time of the last failure: so long ago (-5m, 2h), a date, or a time such as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
-    pub since: Option<i64>,
+    pub since: Option<Timestamp>,
     /// Time before which the last failure was.
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
-    pub before: Option<i64>,
+    pub before: Option<Timestamp>,
 }
 
 impl Filter {
-    pub fn matches(&self, letter: &Letter) -> bool {
+    /// Returns the filter of one position.
+    pub fn at(partition: i32, offset: i64) -> Self {
+        let before_offset = Some(offset.saturating_add(1));
+        Self { partition: Some(partition), from_offset: Some(offset), before_offset, ..Self::default() }
+    }
+
+    pub fn matches(&self, dead_letter: &DeadLetterRecord) -> bool {
         // Without the time of its failure, the time at which it was written.
-        let failed = letter.info.last_failure.map_or(letter.record.timestamp, |t| t.timestamp_millis());
-        let offset = letter.record.offset;
-        self.error.as_ref().is_none_or(|text| letter.info.error.contains(text))
-            && self.key.as_ref().is_none_or(|key| letter.record.key.as_deref() == Some(key.as_bytes()))
-            && self.partition.is_none_or(|p| p == letter.partition)
+        let failed = dead_letter.info.last_failure.unwrap_or(dead_letter.record.timestamp);
+        let offset = dead_letter.record.offset;
+        self.error.as_ref().is_none_or(|text| dead_letter.info.error.contains(text))
+            && self.key.as_ref().is_none_or(|key| dead_letter.record.key.as_deref() == Some(key.as_bytes()))
+            && self.origin.as_ref().is_none_or(|topic| dead_letter.info.origin.topic == *topic)
+            && self.group.as_ref().is_none_or(|group| dead_letter.info.origin.group.as_ref() == Some(group))
+            && self.partition.is_none_or(|p| p == dead_letter.partition)
             && self.from_offset.is_none_or(|from| offset >= from)
             && self.before_offset.is_none_or(|before| offset < before)
             && self.since.is_none_or(|since| failed >= since)
@@ -57,7 +71,7 @@ impl Filter {
 
 /// A dead letter and its position.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct DeadLetterRecord {
     pub partition: i32,
     pub record: Record,
     pub info: DeadLetter,
@@ -67,7 +81,7 @@ pub struct Letter {
 /// Record of a dead-letter topic.
 #[derive(Debug)]
 pub enum Entry {
-    Letter(Box<Letter>),
+    DeadLetter(Box<DeadLetterRecord>),
     /// A record that is not a dead letter.
     Foreign,
 }
@@ -84,7 +98,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the topic, or one partition of it, and reads the marks.
+    /// Opens the topic, or one partition of it, and reads the marks. A topic that is deleted meanwhile is an error like one
+    /// that never existed.
     pub async fn open(client: &Client, topic: &str, only: Option<i32>) -> anyhow::Result<Self> {
         let admin = Admin::new(client);
         let all = Selection::new(topic, only.as_slice()).find(&admin).await?;
@@ -92,6 +107,9 @@ impl Log {
             admin.list_offsets_each(&all, StartOffset::Earliest),
             admin.list_offsets_each(&all, StartOffset::Latest),
         )?;
+        if let Some(error) = deleted_topic(&ends).or_else(|| deleted_topic(&starts)) {
+            return Err(error.into());
+        }
         // Dead letters and their marks are in the same partition: one that can't be read does not affect the others.
         let mut unknown: Vec<_> =
             ends.iter().filter_map(|(tp, end)| Some((tp.clone(), format!("{:#}", end.as_ref().err()?)))).collect();
@@ -164,7 +182,7 @@ impl Log {
         }
         let Some(info) = DeadLetter::parse(&record.headers) else { return Some(Entry::Foreign) };
         let state = self.marks.state(partition, record.offset);
-        Some(Entry::Letter(Box::new(Letter { partition, record, info, state })))
+        Some(Entry::DeadLetter(Box::new(DeadLetterRecord { partition, record, info, state })))
     }
 }
 

@@ -10,12 +10,15 @@ use ailurus::{
     Record, StartOffset, TopicPartition,
 };
 use serde_json::json;
+use tokio::time::Instant;
 
+use super::edit::{Change, Edit, in_editor};
 use super::lock::Lock;
-use super::log::{Entry, Filter, Letter, Log};
+use super::log::{DeadLetterRecord, Entry, Filter, Log};
 use super::marks::{Offsets, State, mark};
-use super::show::line;
-use super::{letters, read};
+use super::pace::{Pace, Rate};
+use super::show::{self, line};
+use super::{dead_letters, read};
 use crate::exit::{self, Exit};
 use crate::output::{self, note};
 use crate::signals::Shutdown;
@@ -35,13 +38,31 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub filter: Filter,
+    /// Position of the only dead letter to replay.
+    pub at: Option<(i32, i64)>,
+    pub edit: Edit,
+    pub rate: Option<Rate>,
     pub max_replays: u32,
     pub suffix: String,
     pub yes: bool,
     pub json: bool,
 }
 
-pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+pub async fn run(client: &Client, topic: &str, mut options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    options.edit.read_value()?;
+    if let Some(at) = options.at {
+        let found = async { show::find(client, topic, at).await };
+        let Some(found) = read(shutdown, found).await? else { return Ok(Exit::Interrupted) };
+        let mut dead_letter = match found {
+            Ok(dead_letter) => dead_letter,
+            Err(exit) => return Ok(exit),
+        };
+        // Before the lock is taken: it may take long.
+        if options.edit.edit && !edit_value(client, &mut dead_letter, &mut options).await? {
+            note(format_args!("the value was not changed: nothing is replayed"));
+            return Ok(Exit::Success);
+        }
+    }
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
     let mut settings = client.config().producer.clone();
     // A topic may take larger records than the producer's settings allow.
@@ -49,7 +70,9 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
     settings.buffer_memory = settings.buffer_memory.max(MAX_BYTES);
     let producer = client.producer().config(settings).start()?;
     let partitions = BTreeMap::new();
-    let mut replay = Replay { client, producer, lock, options, partitions, done: 0, refused: 0, has_begun: false };
+    let pace = options.rate.map(Pace::new);
+    let mut replay =
+        Replay { client, producer, lock, options, pace, partitions, done: 0, refused: 0, has_begun: false };
     let result = replay.work(topic, shutdown).await;
     let closed = replay.producer.close(CLOSE_TIMEOUT).await;
     let released = match replay.lock.take() {
@@ -73,6 +96,25 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
     Ok(if exit == Exit::Success && replay.refused > 0 { Exit::Failure } else { exit })
 }
 
+/// Opens the value of a dead letter in the editor; returns whether it was changed.
+async fn edit_value(
+    client: &Client,
+    dead_letter: &mut DeadLetterRecord,
+    options: &mut Options,
+) -> anyhow::Result<bool> {
+    if dead_letter.info.truncation > Truncation::Nothing {
+        complete(client, dead_letter).await?;
+    }
+    let Some((value, file)) = in_editor(dead_letter.record.value.as_deref()).await? else { return Ok(false) };
+    options.edit.value = Some(value);
+    if options.yes {
+        std::fs::remove_file(&file)?;
+    } else {
+        note(format_args!("the edited value is in {0}: --set-value-file {0} --yes replays it", file.display()));
+    }
+    Ok(true)
+}
+
 /// Returns whether the brokers did not respond in time, so that a record may or may not be written.
 fn is_indeterminate(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Indeterminate)
@@ -84,6 +126,7 @@ struct Replay<'a> {
     /// `None` in a dry run.
     lock: Option<Lock>,
     options: Options,
+    pace: Option<Pace>,
     /// Number of partitions of the origin topics so far; `None` if a topic does not exist.
     partitions: BTreeMap<String, Option<usize>>,
     done: u64,
@@ -115,9 +158,11 @@ impl Replay<'_> {
                 exit = log.exit();
                 break;
             };
-            for chunk in chunks(&records) {
+            // What is replayed is marked once a second, also at a low rate.
+            let most = self.options.rate.map_or(CHUNK_RECORDS, |rate| rate.per_second(CHUNK_RECORDS));
+            for chunk in chunks(&records, most) {
                 if !shutdown.is_requested() {
-                    self.chunk(&log, partition, chunk).await?;
+                    self.chunk(&log, partition, chunk, shutdown).await?;
                 }
             }
         }
@@ -125,55 +170,74 @@ impl Replay<'_> {
         Ok(exit)
     }
 
-    async fn chunk(&mut self, log: &Log, partition: i32, records: &[Record]) -> anyhow::Result<()> {
-        let mut letters = Vec::new();
+    async fn chunk(
+        &mut self,
+        log: &Log,
+        partition: i32,
+        records: &[Record],
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<()> {
+        let mut dead_letters = Vec::new();
         for record in records {
-            let Some(Entry::Letter(mut letter)) = log.entry(partition, record.clone()) else { continue };
-            if letter.state != State::Open || !self.options.filter.matches(&letter) {
+            let Some(Entry::DeadLetter(mut dead_letter)) = log.entry(partition, record.clone()) else { continue };
+            if dead_letter.state != State::Open || !self.options.filter.matches(&dead_letter) {
                 continue;
             }
-            let to = self.partitions_of(&letter.info.origin.topic).await?;
-            if letter.info.truncation > Truncation::Nothing && to.is_some() {
-                complete(self.client, &mut letter).await?;
+            let to = self.partitions_of(&dead_letter.info.origin.topic).await?;
+            if dead_letter.info.truncation > Truncation::Nothing && to.is_some() {
+                complete(self.client, &mut dead_letter).await?;
             }
-            match refusal(&letter, log.topic(), to, &self.options) {
+            let change = self.options.edit.apply(&mut dead_letter);
+            match refusal(&dead_letter, log.topic(), to, &self.options) {
                 Some(why) => {
                     self.refused += 1;
-                    self.report(log.topic(), &letter, "refused", Err(&why))?;
+                    self.report(log.topic(), &dead_letter, None, "refused", Err(&why))?;
                 }
-                None => letters.push((letter, to)),
+                None => dead_letters.push((dead_letter, to, change)),
             }
         }
-        if letters.is_empty() {
+        if dead_letters.is_empty() {
             return Ok(());
         }
         let Some(lock) = &mut self.lock else {
-            self.done += letters.len() as u64;
-            return letters.iter().try_for_each(|(l, _)| self.report(log.topic(), l, "would be replayed", Ok(None)));
+            self.done += dead_letters.len() as u64;
+            return dead_letters.iter().try_for_each(|(l, _, change)| {
+                self.report(log.topic(), l, change.as_ref(), "would be replayed", Ok(None))
+            });
         };
         lock.check().await?;
         let mut failed = None;
-        let mut deliveries = Vec::with_capacity(letters.len());
-        for (letter, to) in &letters {
-            deliveries.push(send(&self.producer, letter, *to, None).await);
+        let mut deliveries = Vec::with_capacity(dead_letters.len());
+        for (dead_letter, to, _) in &dead_letters {
+            if let Some(at) = self.pace.as_mut().map(|pace| pace.next(Instant::now())) {
+                let waiting = async {
+                    tokio::time::sleep_until(at).await;
+                    anyhow::Ok(())
+                };
+                if read(shutdown, waiting).await?.is_none() {
+                    break; // what is sent is marked below
+                }
+            }
+            deliveries.push(send(&self.producer, dead_letter, *to, None).await);
         }
         let mut sent = Offsets::default();
-        for ((letter, to), delivery) in letters.iter().zip(deliveries) {
+        for ((dead_letter, to, change), delivery) in dead_letters.iter().zip(deliveries) {
             let mut outcome = ended(delivery).await;
             if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::RecordTooLarge) {
-                outcome = ended(send(&self.producer, letter, *to, Some(SMALLEST)).await).await;
+                outcome = ended(send(&self.producer, dead_letter, *to, Some(SMALLEST)).await).await;
             }
             match outcome {
                 Ok(ack) => {
-                    sent.insert(letter.record.offset);
+                    sent.insert(dead_letter.record.offset);
                     self.done += 1;
-                    self.report(log.topic(), letter, "replayed", Ok(Some(&ack)))?;
+                    self.report(log.topic(), dead_letter, change.as_ref(), "replayed", Ok(Some(&ack)))?;
                 }
                 Err(e) if is_refusal(&e) => {
                     self.refused += 1;
-                    self.report(log.topic(), letter, "refused", Err(&Refusal::NotTaken(format!("{e:#}"))))?;
+                    let why = Refusal::NotTaken(format!("{e:#}"));
+                    self.report(log.topic(), dead_letter, None, "refused", Err(&why))?;
                 }
-                Err(e) => failed = failed.or(Some((letter.record.offset, e))),
+                Err(e) => failed = failed.or(Some((dead_letter.record.offset, e))),
             }
         }
         if !sent.is_empty() {
@@ -208,15 +272,16 @@ impl Replay<'_> {
     fn report(
         &self,
         topic: &str,
-        letter: &Letter,
+        dead_letter: &DeadLetterRecord,
+        change: Option<&Change>,
         outcome: &str,
         place: Result<Option<&Acknowledgement>, &Refusal>,
     ) -> anyhow::Result<()> {
-        let Letter { partition, record, info, .. } = letter;
+        let DeadLetterRecord { partition, record, info, .. } = dead_letter;
         let origin = &info.origin;
         let now = place.ok().flatten();
         if self.options.json {
-            output::json(&json!({
+            let mut object = json!({
                 "topic": topic,
                 "partition": partition,
                 "offset": record.offset,
@@ -226,17 +291,24 @@ impl Replay<'_> {
                 "outcome": outcome,
                 "why": place.err().map(ToString::to_string),
                 "error": info.error,
-            }))?;
+            });
+            if let Some(change) = change {
+                object["edit"] = change.json();
+            }
+            output::json(&object)?;
             return Ok(());
         }
-        let letter = format!("{topic}/{partition}@{}", record.offset);
+        let position = format!("{topic}/{partition}@{}", record.offset);
         let to = match now.map(|ack| (ack.partition, ack.offset)) {
             Some((partition, Some(offset))) => format!("{}/{partition}@{offset}", origin.topic),
             _ => origin.topic.clone(),
         };
         match place {
-            Err(why) => output::print(format_args!("{letter} {outcome}: {why}\n"))?,
-            Ok(_) => output::print(format_args!("{letter} {outcome} to {to}: {}\n", line(info.error.as_bytes())))?,
+            Err(why) => output::print(format_args!("{position} {outcome}: {why}\n"))?,
+            Ok(_) => output::print(format_args!("{position} {outcome} to {to}: {}\n", line(info.error.as_bytes())))?,
+        }
+        for text in change.into_iter().flat_map(Change::lines) {
+            output::print(format_args!("{text}\n"))?;
         }
         Ok(())
     }
@@ -244,17 +316,22 @@ impl Replay<'_> {
     fn sum_up(&self, topic: &str) {
         let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
         if self.options.yes {
-            note(format_args!("{} of {topic} replayed{refused}", letters(self.done)));
+            note(format_args!("{} of {topic} replayed{refused}", dead_letters(self.done)));
         } else {
-            note(format_args!("{} of {topic} would be replayed{refused}; --yes does it", letters(self.done)));
+            note(format_args!("{} of {topic} would be replayed{refused}; --yes does it", dead_letters(self.done)));
         }
     }
 }
 
-fn refusal(letter: &Letter, topic: &str, partitions: Option<usize>, options: &Options) -> Option<Refusal> {
-    let (origin, count, max) = (&letter.info.origin, letter.info.replays(), options.max_replays);
-    if letter.info.truncation > Truncation::Nothing {
-        return Some(Refusal::Truncation(letter.info.truncation));
+fn refusal(
+    dead_letter: &DeadLetterRecord,
+    topic: &str,
+    partitions: Option<usize>,
+    options: &Options,
+) -> Option<Refusal> {
+    let (origin, count, max) = (&dead_letter.info.origin, dead_letter.info.replays(), options.max_replays);
+    if dead_letter.info.truncation > Truncation::Nothing {
+        return Some(Refusal::Truncation(dead_letter.info.truncation));
     }
     if count >= max {
         return Some(Refusal::Replays { count, max });
@@ -286,13 +363,13 @@ fn is_refusal(error: &Error) -> bool {
         || error.broker_code() == Some(INVALID_TIMESTAMP)
 }
 
-/// Splits records into runs of at most [`CHUNK_RECORDS`] and, but for single ones, [`CHUNK_BYTES`].
-fn chunks(records: &[Record]) -> Vec<&[Record]> {
+/// Splits records into runs of at most `most` and, but for single ones, [`CHUNK_BYTES`].
+fn chunks(records: &[Record], most: usize) -> Vec<&[Record]> {
     let size = |r: &Record| r.key.as_ref().map_or(0, |k| k.len()) + r.value.as_ref().map_or(0, |v| v.len());
     let (mut chunks, mut rest) = (Vec::new(), records);
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fit = rest.iter().take(CHUNK_RECORDS).take_while(|r| {
+        let fit = rest.iter().take(most).take_while(|r| {
             bytes += size(r);
             bytes <= CHUNK_BYTES
         });
@@ -304,21 +381,21 @@ fn chunks(records: &[Record]) -> Vec<&[Record]> {
 }
 
 /// Adds what was left out of a dead letter, if its record still exists.
-async fn complete(client: &Client, letter: &mut Letter) -> anyhow::Result<()> {
-    let origin = &letter.info.origin;
+async fn complete(client: &Client, dead_letter: &mut DeadLetterRecord) -> anyhow::Result<()> {
+    let origin = &dead_letter.info.origin;
     let found = record_at(client, &TopicPartition::new(origin.topic.as_str(), origin.partition), origin.offset).await?;
     // In a topic that was deleted and created again, the position may have another record.
-    let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| *t >= 0) == origin.timestamp) else {
+    let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| !t.is_none()) == origin.timestamp) else {
         return Ok(());
     };
-    if letter.info.truncation >= Truncation::ValueAndHeaders {
-        letter.info.headers = record.headers;
+    if dead_letter.info.truncation >= Truncation::ValueAndHeaders {
+        dead_letter.info.headers = record.headers;
     }
-    if letter.info.truncation >= Truncation::ValueHeadersAndKey {
-        letter.record.key = record.key;
+    if dead_letter.info.truncation >= Truncation::ValueHeadersAndKey {
+        dead_letter.record.key = record.key;
     }
-    letter.record.value = record.value;
-    letter.info.truncation = Truncation::Nothing;
+    dead_letter.record.value = record.value;
+    dead_letter.info.truncation = Truncation::Nothing;
     Ok(())
 }
 
@@ -360,15 +437,14 @@ async fn ended(delivery: Result<Delivery, Error>) -> Result<Acknowledgement, Err
 /// Sends the record to its partition, as of now; if that no longer exists, to the one of its key.
 async fn send(
     producer: &Producer,
-    letter: &Letter,
+    dead_letter: &DeadLetterRecord,
     partitions: Option<usize>,
     compression: Option<Compression>,
 ) -> Result<Delivery, Error> {
-    let Letter { record, info, .. } = letter;
-    let headers = info.replay_headers();
-    let mut again = ProducerRecord::to(&info.origin.topic).headers(&headers);
-    again.key = record.key.as_deref();
-    again.value = record.value.as_deref();
+    let DeadLetterRecord { record, info, .. } = dead_letter;
+    let mut again = ProducerRecord::to(&info.origin.topic).headers(info.replay_headers());
+    again.key = record.key.as_ref().map(Into::into);
+    again.value = record.value.as_ref().map(Into::into);
     again.compression = compression;
     let partition = usize::try_from(info.origin.partition).ok().filter(|p| partitions.is_some_and(|n| *p < n));
     again.partition = partition.map(|_| info.origin.partition);
@@ -383,6 +459,6 @@ pub async fn write_mark(
     how: State,
     offsets: &Offsets,
 ) -> ailurus::Result<()> {
-    let headers = mark(how, offsets);
-    producer.send(ProducerRecord::to(topic).partition(partition).headers(&headers)).await?.await.map(drop)
+    let record = ProducerRecord::to(topic).partition(partition).headers(mark(how, offsets));
+    producer.send(record).await?.await.map(drop)
 }

@@ -1,10 +1,12 @@
 //! The state of a cluster at one look, and how it is shown.
 
+use std::time::Duration;
+
 use ailurus::Health;
 use ailurus::health::{Activity, Status};
 use ailurus_serve::metrics::Gauge;
 use ailurus_serve::page::{self, Report, count};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::output::or_dash;
@@ -42,8 +44,9 @@ pub struct Partition {
     pub topic: String,
     pub partition: i32,
     pub activity: Activity,
-    /// Milliseconds for which records have waited and nothing was committed.
-    pub quiet_ms: Option<u64>,
+    /// Time for which records have waited and nothing was committed.
+    #[serde(rename = "quietMs", serialize_with = "millis")]
+    pub quiet_for: Option<Duration>,
     pub committed: Option<i64>,
     pub end: Option<i64>,
     pub lag: Option<i64>,
@@ -51,6 +54,10 @@ pub struct Partition {
     pub member: Option<String>,
     /// Reason why the end is not known.
     pub error: Option<String>,
+}
+
+fn millis<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
 }
 
 /// A topic of dead letters.
@@ -83,7 +90,7 @@ impl Watched {
                 Some(1) => "1 record waits".to_owned(),
                 lag => format!("{} records wait", or_dash(lag)),
             };
-            let quiet = page::duration(p.quiet_ms.unwrap_or_default());
+            let quiet = page::duration(p.quiet_for.unwrap_or_default());
             let member = or_dash(p.member.as_deref());
             let (topic, partition, group) = (&p.topic, p.partition, &g.group);
             let what = format!("{records}, and its member ({member}) has committed nothing for {quiet}");
@@ -173,7 +180,7 @@ fn shown_partition(p: &Partition) -> page::Partition<'_> {
         topic: &p.topic,
         partition: p.partition,
         activity: p.activity,
-        stalled_ms: p.quiet_ms.unwrap_or_default(),
+        stalled: p.quiet_for.unwrap_or_default(),
         lag: p.lag,
         remark: p.error.as_deref().or(p.member.as_deref()),
         cells: [p.lag, p.committed, p.end].map(|n| or_dash(n.map(count))).into(),

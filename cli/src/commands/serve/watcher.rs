@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ailurus::admin::{GroupDescription, GroupFilter, GroupOffset, MemberDescription, TopicInfo};
+use ailurus::admin::{GroupDescription, GroupFilter, GroupOffset, GroupState, MemberDescription, TopicInfo};
 use ailurus::health::{Activity, Status, TopicHealth};
 use ailurus::{Admin, Client, ErrorKind, Health, StartOffset, TopicPartition};
+use ailurus_serve::text::{for_operators, health_for_operators};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::report::{DeadLetters, Group, Partition, Watched};
 use crate::output::names;
+use crate::selection::deleted_topic;
 
 /// Maximum time for topics, groups and dead letters at one look; behind it, those of the look before are shown.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +76,7 @@ impl Watcher {
                 watched.add(Status::Degraded, problem);
             }
         }
+        watched.health = health_for_operators(watched.health);
         watched
     }
 
@@ -111,6 +114,8 @@ impl Watcher {
         let mut groups = Vec::new();
         while let Some(described) = describing.join_next().await {
             match described.map_err(|e| e.to_string())? {
+                // A group that was deleted since it was listed.
+                Ok(group) if group.state == GroupState::Dead => {}
                 Ok(group) => groups.push(group),
                 Err(problem) => problems.push(problem),
             }
@@ -129,6 +134,9 @@ impl Watcher {
                 topic.partitions.iter().map(|p| TopicPartition::new(topic.name.as_str(), p.partition)).collect();
             let at = |place| self.admin.list_offsets_each(&partitions, place);
             let ends = tokio::try_join!(at(StartOffset::Earliest), at(StartOffset::Latest));
+            if ends.as_ref().is_ok_and(|(_, ends)| deleted_topic(ends).is_some()) {
+                continue;
+            }
             let count = ends.ok().and_then(|(starts, ends)| {
                 let records = |p| {
                     let (start, end) = (starts.get(p)?.as_ref().ok()?, ends.get(p)?.as_ref().ok()?);
@@ -180,12 +188,12 @@ impl Watcher {
                 topic: o.topic,
                 partition: o.partition,
                 activity,
-                quiet_ms: quiet.map(|quiet| u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX)),
+                quiet_for: quiet,
                 committed: o.committed,
                 end: o.end,
                 lag: o.lag,
                 member,
-                error: o.error,
+                error: o.error.as_deref().map(for_operators),
             }
         };
         let partitions: Vec<_> = g.offsets.into_iter().filter(|o| o.exists).map(partition).collect();

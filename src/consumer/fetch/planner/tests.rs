@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::cluster::topic_meta;
 use crate::error::ErrorKind;
+use crate::timestamp::Timestamp;
 
 const SHARE: usize = 100_000;
 
@@ -81,11 +82,11 @@ fn start_offsets_come_before_one_fetch_per_broker() {
 
 #[test]
 fn a_timestamp_after_the_last_record_is_the_end() {
-    let mut t = planner(&[StartOffset::Timestamp(99)]);
+    let mut t = planner(&[StartOffset::Timestamp(Timestamp::from_millis(99))]);
     t.apply_metadata(&snapshot(&[1], 1));
     let now = Instant::now();
     t.plan(1, now);
-    assert_eq!(t.on_offset_resolved(&p(0), StartOffset::Timestamp(99), -1, None).at, None);
+    assert_eq!(t.on_offset_resolved(&p(0), StartOffset::Timestamp(Timestamp::from_millis(99)), -1, None).at, None);
     let Plan::ListOffsets(seeks) = t.plan(1, now) else { panic!("requests again") };
     assert_eq!(seeks[0].what, StartOffset::Latest);
 }
@@ -213,6 +214,16 @@ fn a_reset_to_latest_is_committed() {
     t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     let sought = report_range(&mut t, now, 0, 49);
     assert_eq!((sought.at, sought.must_commit), (Some(49), true));
+}
+
+#[test]
+fn topics_that_must_be_read_whole_start_at_their_beginning() {
+    let mut t = planner(&[]);
+    t.reset_policy = Some(StartOffset::Latest);
+    t.earliest_topics = Some(".retry.billing.".into());
+    let of = |topic: &str| t.reset_policy(&TopicPartition::new(topic, 0));
+    assert_eq!(of("orders.retry.billing.1m"), Some(StartOffset::Earliest));
+    assert_eq!([of("orders"), of("orders.retry.other.1m")], [Some(StartOffset::Latest); 2]);
 }
 
 #[test]
@@ -382,7 +393,7 @@ fn without_a_policy_the_log_range_is_reported() {
     request(&mut t, &[(2, StartOffset::Earliest)]);
     let e = report_of(&mut t, 2, 70);
     assert!(e.contains("t/2 was truncated to offset 60 and written again, after it was read up to offset 80"), "{e}");
-    assert!(e.contains("begins at 10 and ends at 70") && e.contains("REDPANDA_AUTO_OFFSET_RESET"), "{e}");
+    assert!(e.contains("begins at 10 and ends at 70") && e.contains("ConsumerConfig::offset_reset"), "{e}");
     assert_eq!(self::requests(&t.plan(1, now)), [(0, 500)]);
     t.on_error(&p(0), now, code::OFFSET_OUT_OF_RANGE, "fetching");
     request(&mut t, &[(0, StartOffset::Earliest)]);

@@ -9,8 +9,9 @@ use super::*;
 use crate::cluster::Backoff;
 use crate::config::ConsumerConfig;
 use crate::consumer::StartOffset;
+use crate::consumer::fetch::partition::FetchedPartition;
+use crate::consumer::fetch::planner::Plan;
 use crate::consumer::fetch::planner::tests::snapshot;
-use crate::consumer::fetch::planner::{FetchedPartition, Plan};
 use crate::consumer::memory::RecordMemory;
 
 const BUDGET: usize = 16 << 20;

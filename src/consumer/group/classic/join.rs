@@ -1,9 +1,12 @@
 //! JoinGroup, the leader's assignment, SyncGroup: from one generation to the next.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ClassicMember;
+use crate::assignor::{Assignor, RebalanceProtocol};
 use crate::code;
 use crate::consumer::group::member::Action;
 use crate::consumer::group::protocol::Protocol;
@@ -18,6 +21,7 @@ const JOIN_TIMEOUT_SLACK: Duration = Duration::from_secs(10);
 
 impl ClassicMember {
     pub(super) fn send_join(&mut self, now: Instant, member_id: String) {
+        self.is_subscription_changed = false;
         let timeout = self.session.config.rebalance_timeout + JOIN_TIMEOUT_SLACK;
         let previous = PreviousAssignment {
             owned: self.owned.iter().cloned().collect(),
@@ -45,17 +49,18 @@ impl ClassicMember {
 
     fn accept_generation(&mut self, now: Instant, joined: JoinedGroup) {
         let config = &self.session.config;
-        let Some(assignor) = config.assignors.iter().find(|a| a.name == joined.assignor).cloned() else {
+        let Some(assignor) = config.assignors.iter().find(|a| a.name() == joined.assignor) else {
             let what = format!(
                 "group {:?} uses the assignor {:?}, which this member does not offer",
                 config.group, joined.assignor
             );
             return self.stop(Err(Error::new(ErrorKind::Unsupported, what)));
         };
-        if !assignor.cooperative && !self.owned.is_empty() {
+        let cooperative = assignor.protocol() == RebalanceProtocol::Cooperative;
+        if !cooperative && !self.owned.is_empty() {
             tracing::warn!(
                 group = %config.group,
-                assignor = assignor.name,
+                assignor = joined.assignor,
                 "the group has changed to an eager assignor: the owned partitions are lost"
             );
             self.lose_partitions();
@@ -63,8 +68,8 @@ impl ClassicMember {
         self.session.renewed_at = now;
         self.session.member_id = joined.member_id;
         self.session.generation = joined.generation;
-        self.cooperative = assignor.cooperative;
-        self.assignor = assignor.name;
+        self.cooperative = cooperative;
+        self.assignor = joined.assignor;
         self.is_leader = joined.is_leader;
         self.assignment.clear();
         (self.has_unassigned_owned, self.rebalance_overdue_at) = (false, None);
@@ -130,5 +135,8 @@ impl ClassicMember {
             self.session.back_off(now);
         }
         self.session.actions.push_back(Action::Assigned { generation, added });
+        if self.is_subscription_changed {
+            self.start_rebalance(now);
+        }
     }
 }

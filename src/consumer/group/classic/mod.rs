@@ -29,9 +29,9 @@ mod join;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::member::{Action, CoordinatorResponse};
 use super::protocol::Protocol;
@@ -58,6 +58,8 @@ pub(crate) struct ClassicMember {
     /// Generation whose assignment requires to revoke partitions and to rejoin: other members wait
     /// for that.
     must_rejoin_after: Option<i32>,
+    /// True if the subscription has changed since the last JoinGroup.
+    is_subscription_changed: bool,
     /// Owned partitions that are drained.
     revoking: Vec<TopicPartition>,
     /// The leader's assignment, to be sent with SyncGroup.
@@ -84,6 +86,7 @@ impl ClassicMember {
             last_assignment: Vec::new(),
             last_generation: -1,
             must_rejoin_after: None,
+            is_subscription_changed: false,
             revoking: Vec::new(),
             assignment: Vec::new(),
             has_unassigned_owned: false,
@@ -220,6 +223,16 @@ impl Protocol for ClassicMember {
         }
     }
 
+    /// Starts a rebalance, at once or after the one in progress:
+    /// 1. JoinGroup is sent with the topics of now; the coordinator parks it.
+    /// 2. The subscription changes.
+    /// 3. The response and SyncGroup assign by the topics of step 1: the member rejoins then.
+    fn on_subscription_changed(&mut self, now: Instant) {
+        self.is_subscription_changed = true;
+        self.start_rebalance(now);
+        self.send_due(now);
+    }
+
     fn on_code(&mut self, now: Instant, code: i16, e: &Error, _: &str) -> bool {
         match code {
             code::UNKNOWN_MEMBER_ID | code::GROUP_ID_NOT_FOUND => {
@@ -256,7 +269,7 @@ impl Protocol for ClassicMember {
         match code {
             code::GROUP_MAX_SIZE_REACHED => " (the group has as many members as the broker's group.max.size allows)",
             code::FENCED_INSTANCE_ID => {
-                " (another member uses the same instance id: give each member its own REDPANDA_GROUP_INSTANCE_ID)"
+                " (another member uses the same instance id: give each member its own ConsumerConfig::group_instance_id)"
             }
             _ => "",
         }

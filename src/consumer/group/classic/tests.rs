@@ -83,7 +83,7 @@ impl Test {
     fn cooperative() -> Self {
         let mut t = Self::new();
         t.connect();
-        t.join_by(1, "coop");
+        t.join_by(1, "cooperative-sticky");
         t.sync(&[0, 1]);
         t.actions();
         t

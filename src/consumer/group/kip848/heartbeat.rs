@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
-use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::cluster::fields::topic_name;
+use crate::cluster::fields::{group_id, millis, text, topic_name};
 use crate::config::ConsumerConfig;
-use crate::consumer::group::requests::{RequestFailure, group_id, millis};
+use crate::consumer::group::requests::{RequestFailure, instance_id};
 
 /// A partition, named by the id of its topic.
 pub(crate) type IdPartition = (Uuid, i32);
@@ -49,13 +48,13 @@ pub(crate) fn encode_heartbeat(
         .with_group_id(group_id(group))
         .with_member_id(heartbeat.member_id.into())
         .with_member_epoch(heartbeat.epoch)
-        .with_instance_id(config.group_instance_id.clone().map(StrBytes::from_string))
+        .with_instance_id(instance_id(config))
         .with_rebalance_timeout_ms(-1)
         .with_topic_partitions(heartbeat.owned.as_ref().map(by_topic));
     if !heartbeat.full {
         return request;
     }
-    let assignor = config.group_remote_assignor.clone().map(StrBytes::from_string);
+    let assignor = config.group_remote_assignor.as_deref().map(text);
     request
         .with_rebalance_timeout_ms(millis(config.rebalance_timeout))
         .with_subscribed_topic_names(Some(topics.iter().map(|t| topic_name(t)).collect()))

@@ -34,7 +34,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -49,6 +49,7 @@ use crate::code;
 use crate::error::{Error, ErrorKind};
 use crate::record::TopicPartition;
 use heartbeat::IdPartition;
+use tokio::time::Instant;
 
 /// Epoch of a member that joins.
 pub(super) const JOIN_EPOCH: i32 = 0;
@@ -70,6 +71,8 @@ pub(crate) struct Kip848Member {
     known_to_coordinator: bool,
     /// True if the next heartbeat must report everything.
     full: bool,
+    /// True if the subscription has changed since the last heartbeat was sent.
+    is_subscription_changed: bool,
     /// The assignment that the coordinator wants this member to reach.
     target: BTreeSet<IdPartition>,
     owned: BTreeMap<IdPartition, TopicPartition>,
@@ -93,6 +96,7 @@ impl Kip848Member {
             generated_member_id,
             known_to_coordinator: false,
             full: true,
+            is_subscription_changed: false,
             target: BTreeSet::new(),
             owned: BTreeMap::new(),
             revoking: Vec::new(),
@@ -159,6 +163,9 @@ impl Kip848Member {
             s.slow_heartbeats(interval);
         }
         s.schedule_heartbeat(now, s.sent_at);
+        if self.is_subscription_changed {
+            s.next_heartbeat_at = now; // it changed after this heartbeat was sent
+        }
         if let Some(target) = response.assignment {
             self.target = target;
             s.rebalance_timer_from = s.sent_at;
@@ -184,7 +191,7 @@ impl Kip848Member {
             return;
         }
         let what = format!(
-            "group {group:?} can't be joined by the consumer group protocol: {why}; set REDPANDA_GROUP_PROTOCOL to classic or auto"
+            "group {group:?} can't be joined by the consumer group protocol: {why}; set ConsumerConfig::group_protocol to classic or auto"
         );
         self.stop(Err(Error::new(ErrorKind::Unsupported, what)));
     }
@@ -197,6 +204,8 @@ impl Kip848Member {
     }
 
     fn send_heartbeat(&mut self, now: Instant) {
+        let is_subscription_changed = std::mem::take(&mut self.is_subscription_changed);
+        self.full |= is_subscription_changed; // until a response confirms it
         let full = self.full || self.session.phase == Phase::Joining;
         let changed = full || !self.owned.keys().eq(&self.reported);
         // Partitions that are drained are still owned: nobody else may have them.
@@ -271,6 +280,12 @@ impl Protocol for Kip848Member {
         self.send_due(now);
     }
 
+    fn on_subscription_changed(&mut self, now: Instant) {
+        self.is_subscription_changed = true;
+        self.session.next_heartbeat_at = now;
+        self.send_due(now);
+    }
+
     fn on_code(&mut self, now: Instant, code: i16, e: &Error, message: &str) -> bool {
         self.full = true; // another coordinator may know less
         match code {
@@ -328,11 +343,11 @@ impl Protocol for Kip848Member {
                 " (the group has as many members as the broker's group.consumer.max.size allows)"
             }
             code::FENCED_INSTANCE_ID => {
-                " (another member uses the same instance id: give each member its own REDPANDA_GROUP_INSTANCE_ID)"
+                " (another member uses the same instance id: give each member its own ConsumerConfig::group_instance_id)"
             }
             code::UNRELEASED_INSTANCE_ID => " (another member has this one's instance id)",
             code::UNSUPPORTED_ASSIGNOR => {
-                " (the broker's group.consumer.assignors does not have REDPANDA_GROUP_REMOTE_ASSIGNOR)"
+                " (the broker's group.consumer.assignors does not have ConsumerConfig::group_remote_assignor)"
             }
             _ => "",
         }

@@ -1,7 +1,8 @@
 //! From the owned partitions to the target assignment, step by step.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::heartbeat::IdPartition;
 use super::{Kip848Member, Member};

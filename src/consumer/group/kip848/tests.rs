@@ -213,3 +213,29 @@ fn heartbeat_interval_doubles_after_a_change() {
     test.m.on_heartbeat_response(test.now, Ok(own));
     assert!(test.m.poll_timeout().unwrap() <= test.now + SESSION / 3, "often enough for the session");
 }
+
+#[test]
+fn a_changed_subscription_is_sent_also_after_a_heartbeat_in_flight() {
+    let mut test = Test::stable();
+    test.m.on_subscription_changed(test.now);
+    test.expect(&["heartbeat own 2 full owning [0,1]"]);
+    test.m.on_subscription_changed(test.now); // the heartbeat in flight has the topics before
+    test.expect(&[]);
+    test.respond(2, None);
+    test.expect(&["heartbeat own 2 full owning [0,1]"]);
+    test.respond(3, Some(t(&[0])));
+    test.expect(&["revoke t/1", "assigned 3 "]);
+}
+
+#[test]
+fn a_changed_subscription_is_sent_again_after_a_failure() {
+    let mut test = Test::stable();
+    test.m.on_subscription_changed(test.now);
+    test.actions();
+    test.refuse(code::COORDINATOR_LOAD_IN_PROGRESS);
+    test.wait();
+    test.expect(&["heartbeat own 2 full owning [0,1]"]);
+    test.respond(2, None);
+    test.wait();
+    test.expect(&["heartbeat own 2"]);
+}

@@ -3,6 +3,7 @@
 use kafka_protocol::messages::offset_fetch_response::{OffsetFetchResponsePartition, OffsetFetchResponseTopic};
 
 use super::*;
+use crate::cluster::fields::topic_name;
 
 #[test]
 fn committed_offsets_are_those_that_there_are() {

@@ -53,11 +53,13 @@ fn broker_defaults_and_unknown_limits_are_respected() {
 #[test]
 fn problems_name_the_setting_to_change() {
     let config = ProcessorConfig::default();
-    let problems = |of: &[(&str, &str)], config: &ProcessorConfig| topic_settings(of).problems(None, config);
+    let problems = |of: &[(&str, &str)], config: &ProcessorConfig| {
+        topic_settings(of).problems(TopicKind::DeadLetters, None, config)
+    };
     let week = &[(CLEANUP_POLICY, "delete"), (RETENTION_MS, "604800000"), (RETENTION_BYTES, "-1")];
     let found = problems(week, &config);
     assert_eq!(found.len(), 1, "{found:?}");
-    for text in ["after 7 days", "set retention.ms=-1", "REDPANDA_DEAD_LETTER_RETENTION=604800000"] {
+    for text in ["after 7 days", "set retention.ms=-1", "ProcessorConfig::dead_letter_retention to 604800000 ms"] {
         assert!(found[0].contains(text), "{found:?} without {text}");
     }
     let accepted =
@@ -76,13 +78,38 @@ fn problems_name_the_setting_to_change() {
 fn a_smaller_limit_than_the_topics_is_a_problem() {
     let of_size = |bytes: &str| topic_settings(&[(MAX_MESSAGE_BYTES, bytes)]);
     let config = ProcessorConfig::default();
-    let found = of_size("1048588").problems(Some(&of_size("5000000")), &config);
+    let found = of_size("1048588").problems(TopicKind::DeadLetters, Some(&of_size("5000000")), &config);
     assert!(found.len() == 1 && found[0].contains("set max.message.bytes=5008192"), "{found:?}");
-    assert_eq!(of_size("5000000").problems(Some(&of_size("5000000")), &config), [""; 0]);
+    assert_eq!(of_size("5000000").problems(TopicKind::DeadLetters, Some(&of_size("5000000")), &config), [""; 0]);
 }
 
 #[test]
 fn durations_have_units() {
     let durations = [604_800_000, 129_600_000, 5_400_000, 90_000, 1000, 999, 0].map(describe_duration);
     assert_eq!(durations, ["7 days", "36 hours", "90 minutes", "90 seconds", "1 seconds", "999 ms", "0 ms"]);
+}
+
+#[test]
+fn a_retry_topic_keeps_records_for_as_long_as_their_topic_and_the_delay() {
+    let (config, hour) = (ProcessorConfig::default(), Duration::from_secs(3600));
+    let kind = TopicKind::Retry(hour);
+    let of = |ms: &str| kind.retention(Some(&topic_settings(&[(RETENTION_MS, ms)])), &config);
+    assert_eq!(of("-1"), None);
+    assert_eq!(of("2592000000"), Some(Duration::from_secs(30 * 86_400) + hour));
+    assert_eq!(of("60000"), Some(RETRY_RETENTION + hour), "a group may be down for longer than that");
+    assert_eq!(kind.retention(None, &config), None, "the settings can't be read");
+    let problems = |ms: &str| topic_settings(&[(RETENTION_MS, ms)]).problems(kind, None, &config);
+    assert_eq!(problems("608400000"), [""; 0]);
+    let found = problems("3600000");
+    assert!(found.len() == 1 && found[0].contains("the retry topic deletes records after 60 minutes"), "{found:?}");
+}
+
+#[test]
+fn names_that_no_topic_has_are_refused() {
+    for good in ["a", "orders.dlq", "A_b-9", &"x".repeat(249)] {
+        assert_eq!(check_name(good), Ok(()), "{good}");
+    }
+    for bad in ["", ".", "..", "a b", "a/b", "größe", &"x".repeat(250)] {
+        assert!(check_name(bad).is_err(), "{bad}");
+    }
 }

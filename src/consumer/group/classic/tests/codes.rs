@@ -41,7 +41,7 @@ fn joining_with_owned() -> Test {
 
 fn syncing_with_owned() -> Test {
     let mut t = joining_with_owned();
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.actions();
     t
 }

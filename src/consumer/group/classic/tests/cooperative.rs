@@ -8,7 +8,7 @@ fn cooperative_rejoin_keeps_partitions() {
     t.hear_of_rebalance();
     t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
     assert!(t.m.can_commit(), "in the old generation");
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.expect(&["sync 2 0"]);
     assert!(!t.m.can_commit());
     t.sync(&[0, 1]);
@@ -20,7 +20,7 @@ fn cooperative_rejoin_keeps_partitions() {
 fn moved_partitions_are_drained_before_the_rejoin() {
     let mut t = Test::cooperative();
     t.hear_of_rebalance();
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.actions();
     t.sync(&[1, 2]);
     t.expect(&["revoke t/0", "assigned 2 t/2"]);
@@ -30,7 +30,7 @@ fn moved_partitions_are_drained_before_the_rejoin() {
     t.expect(&[]);
     t.m.on_drained(t.now);
     t.expect(&["revoked t/0", "join \"m1\" with t/1,t/2 of 2"]);
-    t.join_by(3, "coop");
+    t.join_by(3, "cooperative-sticky");
     t.sync(&[1, 2, 0]);
     t.expect(&["sync 3 0", "assigned 3 t/0"]);
 }
@@ -39,7 +39,7 @@ fn moved_partitions_are_drained_before_the_rejoin() {
 fn cooperative_drain_has_a_deadline() {
     let mut t = Test::cooperative();
     t.hear_of_rebalance();
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.sync(&[1]);
     t.actions();
     loop {
@@ -61,18 +61,18 @@ fn static_member_lost_before_its_rejoin_rejoins_later() {
     let mut t = Test::cooperative();
     t.m.session.config.instance_id = Some("i".into());
     t.hear_of_rebalance();
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.sync(&[1]);
     t.m.on_drained(t.now);
     t.actions();
     t.refuse_join(code::UNKNOWN_MEMBER_ID);
     t.expect(&["lost t/1", "join \"\""]);
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.sync(&[1]);
     t.expect(&["sync 2 0", "assigned 2 t/1"]);
     t.wait();
     t.expect(&["join \"m1\" with t/1 of 2"]);
-    t.join_by(3, "coop");
+    t.join_by(3, "cooperative-sticky");
     t.sync(&[1]);
     t.expect(&["sync 3 0", "assigned 3 "]);
     assert!(t.m.is_member());
@@ -87,7 +87,7 @@ fn leader_rebalances_when_withheld_partitions_are_overdue() {
     for withheld in [true, false] {
         t.hear_of_rebalance();
         let members = Some(vec![GroupMember::new("m1"), GroupMember::new("m2")]);
-        let (generation, assignor) = (t.m.generation() + 1, "coop".to_owned());
+        let (generation, assignor) = (t.m.generation() + 1, "cooperative-sticky".to_owned());
         t.m.on_join_response(
             t.now,
             Ok(JoinedGroup { member_id: "m1".into(), generation, assignor, is_leader: true, members }),
@@ -104,7 +104,7 @@ fn leader_rebalances_when_withheld_partitions_are_overdue() {
                 other => {
                     assert_eq!(other, [format!("join \"m1\" with t/0,t/1 of {generation}")]);
                     assert!(withheld && t.now == since + REBALANCE);
-                    t.join_by(generation + 1, "coop");
+                    t.join_by(generation + 1, "cooperative-sticky");
                     t.sync(&[0, 1]);
                     break;
                 }
@@ -118,11 +118,11 @@ fn leader_rebalances_when_withheld_partitions_are_overdue() {
 fn overtaking_rebalance_keeps_cooperative_partitions() {
     let mut t = Test::cooperative();
     t.hear_of_rebalance();
-    t.join_by(2, "coop");
+    t.join_by(2, "cooperative-sticky");
     t.actions();
     t.m.on_sync_response(t.now, Err(RequestFailure::Code(code::REBALANCE_IN_PROGRESS)));
     t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
-    t.join_by(3, "coop");
+    t.join_by(3, "cooperative-sticky");
     t.actions();
     t.m.on_sync_response(t.now, Err(RequestFailure::Code(code::ILLEGAL_GENERATION)));
     t.expect(&["lost t/0,t/1"]);
@@ -174,4 +174,21 @@ fn cooperative_leave_revokes_kept_partitions() {
     let mut t = Test::cooperative();
     t.m.on_partitions_changed(t.now);
     t.expect(&[]);
+}
+
+#[test]
+fn a_changed_subscription_rejoins_also_after_a_join_in_flight() {
+    let mut t = Test::cooperative();
+    t.m.on_subscription_changed(t.now);
+    t.expect(&["join \"m1\" with t/0,t/1 of 1"]);
+    t.m.on_subscription_changed(t.now); // the JoinGroup in flight has the topics before
+    t.expect(&[]);
+    t.join_by(2, "cooperative-sticky");
+    t.actions();
+    t.sync(&[0, 1]);
+    t.expect(&["assigned 2 ", "join \"m1\" with t/0,t/1 of 2"]);
+    t.join_by(3, "cooperative-sticky");
+    t.actions();
+    t.sync(&[0, 1]);
+    t.expect(&["assigned 3 "]);
 }

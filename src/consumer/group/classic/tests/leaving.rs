@@ -81,7 +81,7 @@ fn static_member_leaves_without_leave_group() {
     t.actions();
     t.heartbeat(code::FENCED_INSTANCE_ID);
     let actions = t.actions();
-    assert!(actions[1].contains("REDPANDA_GROUP_INSTANCE_ID"), "{actions:?}");
+    assert!(actions[1].contains("ConsumerConfig::group_instance_id"), "{actions:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ enum Event {
     Deadline,
     Drained,
     TopicsChanged,
+    SubscriptionChanged,
     Disconnected,
     CommitRefused(i16),
     LeaveTemporarily,
@@ -28,6 +29,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => Just(Event::Deadline),
         2 => Just(Event::Drained),
         1 => Just(Event::TopicsChanged),
+        1 => Just(Event::SubscriptionChanged),
         1 => Just(Event::Disconnected),
         1 => code.prop_map(Event::CommitRefused),
         1 => Just(Event::LeaveTemporarily),
@@ -63,15 +65,19 @@ impl Watch {
                 Action::FindCoordinator => self.in_flight = Some("find"),
                 Action::JoinGroup { .. } => {
                     let all_revoked = self.owns.is_empty() && self.draining.is_empty();
-                    assert!(all_revoked || (self.assignor == "coop" && self.draining.is_empty()), "{:?}", self.owns);
+                    assert!(
+                        all_revoked || (self.assignor == "cooperative-sticky" && self.draining.is_empty()),
+                        "{:?}",
+                        self.owns
+                    );
                     self.in_flight = Some("join");
                 }
                 Action::ComputeAssignment { .. } => {
-                    assert!(self.owns.is_empty() || self.assignor == "coop");
+                    assert!(self.owns.is_empty() || self.assignor == "cooperative-sticky");
                     self.in_flight = Some("assign");
                 }
                 Action::SyncGroup { .. } => {
-                    assert!(self.owns.is_empty() || self.assignor == "coop");
+                    assert!(self.owns.is_empty() || self.assignor == "cooperative-sticky");
                     self.in_flight = Some("sync");
                 }
                 Action::Heartbeat { generation, .. } => {
@@ -111,7 +117,7 @@ impl Watch {
                 }
             }
         }
-        assert!(self.owns.is_empty() || self.t.m.is_member() || self.assignor == "coop");
+        assert!(self.owns.is_empty() || self.t.m.is_member() || self.assignor == "cooperative-sticky");
         let has_to_do = self.in_flight.is_some() || self.t.m.poll_timeout().is_some();
         assert!(self.ended || self.away || has_to_do, "no request in flight and no timeout");
     }
@@ -127,6 +133,7 @@ impl Watch {
             }
             Event::Drained => self.t.m.on_drained(now),
             Event::TopicsChanged => self.t.m.on_partitions_changed(now),
+            Event::SubscriptionChanged => self.t.m.on_subscription_changed(now),
             Event::Disconnected => self.t.m.on_disconnected(now),
             Event::CommitRefused(code) => self.t.m.on_commit_refused(now, code),
             Event::LeaveTemporarily => {
@@ -157,7 +164,7 @@ impl Watch {
                         self.leads = !self.leads;
                         let members = self.leads.then(Vec::new);
                         let generation = self.generation + 1;
-                        self.assignor = if self.random.u8(..4) == 0 { "range" } else { "coop" };
+                        self.assignor = if self.random.u8(..4) == 0 { "range" } else { "cooperative-sticky" };
                         let assignor = self.assignor.into();
                         let joined = JoinedGroup {
                             member_id: "m1".into(),

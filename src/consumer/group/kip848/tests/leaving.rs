@@ -46,7 +46,7 @@ fn unsupported_protocol_stops_or_falls_back() {
     for by in [&not_served as &dyn Fn(&mut Test), &disabled, &classic_group] {
         assert_eq!(refuse(true, by), "fall back");
         let why = refuse(false, by);
-        assert!(why.starts_with("failed Unsupported") && why.contains("REDPANDA_GROUP_PROTOCOL"), "{why}");
+        assert!(why.starts_with("failed Unsupported") && why.contains("ConsumerConfig::group_protocol"), "{why}");
     }
     let mut test = Test::stable_with(MemberConfig { may_be_classic: true, ..config() });
     test.m.on_disconnected(test.now);
