@@ -25,12 +25,13 @@ use std::time::Duration;
 
 use ailurus::producer::{TransactionAction, TransactionOutcome};
 use ailurus::{
-    Admin, Client, Config, Consumer, ConsumerEvent, Error, ErrorKind, IsolationLevel, OffsetReset, ProducerRecord,
-    Result, StartOffset, TopicPartition, TransactionalProducer,
+    Admin, Client, Config, Consumer, ConsumerEvent, OffsetReset, ProducerRecord, Result, TopicPartition,
+    TransactionalProducer,
 };
-use ailurus_test_support::transaction_history::{OutputId, ReaderHistory, SetId, SetStatus, TransactionHistory};
+use ailurus_test_support::transaction_cluster::{await_stable, read_committed, read_until};
+use ailurus_test_support::transaction_history::{OutputId, SetId, SetStatus, TransactionHistory};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Maximum time until the cluster is healthy after the load.
@@ -96,7 +97,7 @@ async fn run(bootstrap: &str, topic: &str, time: Duration) -> Result<bool> {
         client,
     });
     let stop = CancellationToken::new();
-    let reader = tokio::spawn(read_beside(Arc::clone(&load), stop.clone()));
+    let reader = tokio::spawn(read_until(stop.clone(), load.client.clone(), load.partitions.clone(), |_| {}));
     let member = Arc::new(member(&load).await?);
     let mut owners = JoinSet::new();
     for stream in 0..PRODUCERS {
@@ -112,11 +113,12 @@ async fn run(bootstrap: &str, topic: &str, time: Duration) -> Result<bool> {
         fenced += u32::from(owner.fenced);
         owner.add_to(&mut history);
     }
-    let ends = await_stable(&load, &mut history).await?;
+    await_stable(&load.client, &load.partitions, PATIENCE, &mut history).await?;
     stop.cancel();
     history.readers.push(reader.await.expect("the reader does not panic"));
-    history.log = read_to(&load, &ends).await?;
-    history.readers.push(read_to(&load, &ends).await?);
+    for batch in read_committed(&load.client, &load.partitions).await {
+        history.log.read_batch(&batch);
+    }
     let group = Admin::new(&load.client).describe_group(&group_of(topic)).await?;
     history.committed_offset(&input(topic), group.offsets.iter().find_map(|at| at.committed));
     Arc::into_inner(member).expect("its producer has ended").close().await?;
@@ -313,70 +315,4 @@ async fn resolve(producer: &mut TransactionalProducer, last: &mut Ended) {
         }
         None => {}
     }
-}
-
-async fn reader(load: &Load) -> Result<Consumer> {
-    let mut config = load.client.config().consumer.clone();
-    config.isolation_level = IsolationLevel::ReadCommitted;
-    let assignment = load.partitions.iter().map(|p| (p.clone(), StartOffset::Earliest));
-    load.client.reader().config(config).assign(assignment).await
-}
-
-async fn read_beside(load: Arc<Load>, stop: CancellationToken) -> ReaderHistory {
-    let mut history = ReaderHistory::default();
-    let mut consumer = reader(&load).await.expect("the brokers are up at first");
-    while let Some(event) = stop.run_until_cancelled(consumer.recv()).await {
-        match event {
-            Ok(ConsumerEvent::Records(batch)) => add(&mut history, &batch),
-            Ok(_) => {}
-            Err(_) => break, // fatal: what was read until then counts
-        }
-    }
-    consumer.abort().await;
-    history
-}
-
-fn add(history: &mut ReaderHistory, batch: &ailurus::Records) {
-    let partition = batch.topic_partition();
-    for record in &batch.records {
-        history.read(&partition, record.offset, record.value.as_deref());
-    }
-    history.set_position(&partition, batch.next_offset);
-}
-
-/// Waits until the last stable offset of each partition is its end; returns the ends.
-async fn await_stable(load: &Load, history: &mut TransactionHistory) -> Result<Vec<(TopicPartition, i64)>> {
-    let deadline = Instant::now() + PATIENCE;
-    let stable_reader = reader(load).await?;
-    loop {
-        let ends = Admin::new(&load.client).list_offsets(&load.partitions, StartOffset::Latest).await?;
-        let stable = stable_reader.end_offsets(&load.partitions).await?;
-        if ends == stable || Instant::now() >= deadline {
-            for (partition, end) in &ends {
-                history.end_of(partition, stable.get(partition).copied().unwrap_or(-1), *end);
-            }
-            stable_reader.close().await?;
-            return Ok(stable.into_iter().filter(|(_, end)| *end > 0).collect());
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Reads committed records from the beginning up to these offsets.
-async fn read_to(load: &Load, ends: &[(TopicPartition, i64)]) -> Result<ReaderHistory> {
-    let mut left = ends.to_vec();
-    let mut history = ReaderHistory::default();
-    let mut consumer = reader(load).await?;
-    while !left.is_empty() {
-        let Ok(event) = timeout(PATIENCE, consumer.recv()).await else {
-            let what = format!("the log can't be read to its end: partitions and ends {left:?} were not reached");
-            return Err(Error::new(ErrorKind::Timeout, what));
-        };
-        if let ConsumerEvent::Records(batch) = event? {
-            add(&mut history, &batch);
-            left.retain(|(partition, end)| *partition != batch.topic_partition() || batch.next_offset < *end);
-        }
-    }
-    consumer.close().await?;
-    Ok(history)
 }

@@ -20,14 +20,14 @@ const JOIN: Duration = Duration::from_secs(12);
 const BETWEEN: Duration = Duration::from_secs(5);
 
 /// Returns the group, if its coordinator can be reached.
-fn described(ailurus: &Ailurus) -> Option<Value> {
-    serde_json::from_str(&ailurus.run(&["group", "describe", GROUP, "--json"]).stdout).ok()
+fn described(ailurus: &Ailurus, group: &str) -> Option<Value> {
+    serde_json::from_str(&ailurus.run(&["group", "describe", group, "--json"]).stdout).ok()
 }
 
-/// Returns the node that coordinates the group.
+/// Returns the node that coordinates a group.
 #[track_caller]
-fn coordinator(ailurus: &Ailurus, wanted: impl Fn(i64) -> bool) -> i64 {
-    let coordinator = || described(ailurus)?["coordinator"].as_i64().filter(|node| wanted(*node));
+pub fn coordinator(ailurus: &Ailurus, group: &str, wanted: impl Fn(i64) -> bool) -> i64 {
+    let coordinator = || described(ailurus, group)?["coordinator"].as_i64().filter(|node| wanted(*node));
     until(coordinator).expect("the group has such a coordinator")
 }
 
@@ -48,16 +48,16 @@ fn members_of_three_clients_lose_nothing_and_share_nothing() {
     let is_complete = |group: Value| {
         group["state"] == json!("Stable") && group["members"].as_array().is_some_and(|all| all.len() == MEMBERS)
     };
-    while begun.elapsed() < JOIN && !described(&ailurus).is_some_and(is_complete) {
+    while begun.elapsed() < JOIN && !described(&ailurus, GROUP).is_some_and(is_complete) {
         load.run_for(Duration::from_millis(100));
     }
     let mut kills = 0;
     while load.goes_on_for(Duration::from_secs(3)) || kills == 0 {
-        let node = coordinator(&ailurus, |_| true);
+        let node = coordinator(&ailurus, GROUP, |_| true);
         say(format!("kill node {node}, the group's coordinator"));
         kafka.kill(node);
         kills += 1;
-        coordinator(&ailurus, |other| other != node);
+        coordinator(&ailurus, GROUP, |other| other != node);
         kafka.restart(node);
         say(format!("node {node} is back"));
         load.run_for(BETWEEN);

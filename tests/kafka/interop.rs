@@ -94,7 +94,12 @@ impl Topic {
     pub fn new(name: &str, bootstrap: &str, partitions: &str) -> Self {
         let ailurus = Ailurus::new(bootstrap);
         ailurus.ok(&["topic", "create", name, "--partitions", partitions]);
-        Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), ailurus }
+        Self::existing(name, bootstrap)
+    }
+
+    /// Takes a topic that another program has created.
+    pub fn existing(name: &str, bootstrap: &str) -> Self {
+        Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), ailurus: Ailurus::new(bootstrap) }
     }
 
     pub fn name(&self) -> &str {

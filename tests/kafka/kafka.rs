@@ -12,9 +12,9 @@
 //! - `KAFKA_LIBS`, `KAFKA_VERSION` and others of `scripts/kafka-local.sh`; `KEEP=1` keeps the logs.
 //! - `AILURUS_TEST_BROKERS`: the brokers of `interop`; without it, a node of its own.
 //! - `AILURUS_INTEROP_RECORDS`: its number of records (5000).
-//! - `AILURUS_KAFKA_SECONDS`: length of the load of `producer_faults`, `group_faults` and
-//!   `transaction_faults` (15, 20 and 10 s for each of two); `AILURUS_KAFKA_RATE`: records a second of
-//!   the first two (1000 and 500); `AILURUS_KAFKA_AT_LEAST_ONCE=1` allows repeated records in the
+//! - `AILURUS_KAFKA_SECONDS`: length of the load of `producer_faults`, `group_faults`,
+//!   `transaction_faults` and `pipeline_faults` (15, 20, 10 and 20 s, of the last two for each of two
+//!   versions); `AILURUS_KAFKA_RATE`: records a second of the first two (1000 and 500); `AILURUS_KAFKA_AT_LEAST_ONCE=1` allows repeated records in the
 //!   first.
 //! - `AILURUS_STATIC`: the binary that `static_binary` checks; see there.
 //! - `AILURUS_TEST_NOT_RUN`: a file that gets a line for each module that was not run.
@@ -30,6 +30,7 @@ mod cluster;
 mod group_faults;
 mod interop;
 mod load;
+mod pipeline_faults;
 mod producer_faults;
 mod security;
 mod static_binary;

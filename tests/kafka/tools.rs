@@ -118,7 +118,7 @@ pub fn built() -> &'static Path {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.current_dir(root()).args(["build", "--locked", "--quiet", "--workspace", "--bin", "ailurus"]);
-        for example in ["publisher", "steady_load", "steady_transactions", "mixed_group"] {
+        for example in ["publisher", "steady_load", "steady_pipeline", "steady_transactions", "mixed_group"] {
             build.args(["--example", example]);
         }
         assert!(build.stdin(Stdio::null()).status().unwrap().success(), "{build:?} failed");

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(4);
 /// Time from one fault to the next.
 const BETWEEN: Duration = Duration::from_secs(1);
 /// A transaction that timed out is aborted within a second, and not within ten.
-const PROPERTIES: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000";
+pub const ABORT_AT_TIMEOUT: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000";
 
 /// Returns the node that coordinates a transactional id.
 #[track_caller]
@@ -75,16 +75,22 @@ fn run(kafka: &Kafka, version: &str) {
     say(format!("Kafka's consumer reads the same {count} records, and the command {by_java} of Java's producer"));
 }
 
+/// Downgrades the brokers to the first version of the protocol.
+#[track_caller]
+pub fn use_version_1(kafka: &Kafka) {
+    kafka.tool(FEATURES, &["downgrade", "--feature", "transaction.version=1"]);
+    let described = kafka.tool(FEATURES, &["describe"]);
+    let line = described.lines().find(|line| line.contains("transaction.version")).unwrap_or_default();
+    assert!(line.contains("FinalizedVersionLevel: 1"), "{described}");
+}
+
 #[test]
 fn transactions_are_whole_in_both_versions() {
     if !has_kafka_and(module_path!(), &[]) {
         return;
     }
-    let kafka = Kafka::start(3, PROPERTIES);
+    let kafka = Kafka::start(3, ABORT_AT_TIMEOUT);
     run(&kafka, "2");
-    kafka.tool(FEATURES, &["downgrade", "--feature", "transaction.version=1"]);
-    let described = kafka.tool(FEATURES, &["describe"]);
-    let line = described.lines().find(|line| line.contains("transaction.version")).unwrap_or_default();
-    assert!(line.contains("FinalizedVersionLevel: 1"), "{described}");
+    use_version_1(&kafka);
     run(&kafka, "1");
 }

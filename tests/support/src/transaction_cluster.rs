@@ -1,5 +1,5 @@
-//! The embedded cluster of seeded tests of transactions: its release, its end, and readers of what is
-//! visible in it.
+//! The embedded cluster of seeded tests of transactions: its release and its end; readers of what is
+//! visible, in any cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -89,6 +89,28 @@ pub async fn await_quiet(
     for partition in partitions {
         let (stable, end) = end_of(partition);
         history.end_of(partition, stable, end);
+    }
+}
+
+/// Waits until the last stable offset of each partition is its end, for `limit` at most; adds both.
+pub async fn await_stable(
+    client: &Client,
+    partitions: &[TopicPartition],
+    limit: Duration,
+    history: &mut TransactionHistory,
+) -> ailurus::Result<()> {
+    let deadline = Instant::now() + limit;
+    let stable_reader = reader(client, partitions).await?;
+    loop {
+        let ends = Admin::new(client).list_offsets(partitions, StartOffset::Latest).await?;
+        let stable = stable_reader.end_offsets(partitions).await?;
+        if ends == stable || Instant::now() >= deadline {
+            for (partition, end) in &ends {
+                history.end_of(partition, stable.get(partition).copied().unwrap_or(-1), *end);
+            }
+            return stable_reader.close().await;
+        }
+        sleep(POLL).await;
     }
 }
 
