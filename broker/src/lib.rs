@@ -53,6 +53,8 @@ mod markers;
 mod node;
 mod node_config;
 mod pattern;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod request;
 mod sasl;
 mod schema;

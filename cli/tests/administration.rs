@@ -387,6 +387,17 @@ fn the_embedded_broker_prints_its_addresses() {
 }
 
 #[test]
+fn the_embedded_broker_serves_a_schema_registry() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut command = support::command(dir.path());
+    command.args(["broker", "--listen", "127.0.0.1:0", "--registry", "127.0.0.1:0"]);
+    let broker = support::Process::spawn(command);
+    let line = broker.line(|l| l.starts_with("schema registry on "));
+    let address = line.strip_prefix("schema registry on http://").expect(&line);
+    assert_eq!(support::get(address, "/subjects"), Some((200, json!([]))));
+}
+
+#[test]
 fn a_topic_that_is_deleted_while_all_are_examined_has_no_transactions() {
     const DESCRIBE_PRODUCERS: i16 = 61;
     const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;

@@ -1,5 +1,7 @@
 //! `ailurus broker`: the in-memory broker for local development.
 
+use ailurus_broker::registry::{Registry, RegistryConfig};
+use anyhow::Context;
 use clap::Args;
 
 use crate::embedded::{Embedded, Preset};
@@ -20,6 +22,7 @@ is 127.0.0.1, unless --advertise names another.
 Examples:
   ailurus broker --listen 127.0.0.1:9092 &
   echo hello | ailurus produce greetings --create --brokers 127.0.0.1:9092
+  ailurus broker --registry &                                       # and a schema registry on 127.0.0.1:8081
   ailurus broker --listen 0.0.0.0:9092 --advertise broker.test      # for clients on other machines")]
 pub struct Broker {
     /// Address of the first node; further nodes take the next ports. Port 0 takes free ones.
@@ -37,7 +40,13 @@ pub struct Broker {
     /// Broker whose protocol versions are offered.
     #[arg(long, value_enum, default_value_t = Preset::Redpanda24)]
     versions: Preset,
+    /// Serve a schema registry too, over HTTP without a login; its schemas are in memory as well [address, if none is named:
+    /// 127.0.0.1:8081].
+    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = DEFAULT_REGISTRY)]
+    registry: Option<Address>,
 }
+
+const DEFAULT_REGISTRY: &str = "127.0.0.1:8081";
 
 /// Parses a host, and perhaps a port.
 fn advertised(text: &str) -> Result<(String, Option<u16>), String> {
@@ -58,6 +67,10 @@ fn advertised(text: &str) -> Result<(String, Option<u16>), String> {
 pub async fn run(args: Broker) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::install()?;
     let (listen, is_named) = (args.listen.resolve().await?, args.advertise.is_some());
+    let registry = match &args.registry {
+        Some(address) => Some(start_registry(address).await?),
+        None => None,
+    };
     let broker = Embedded::listen(listen, args.advertise, args.nodes, args.partitions, args.versions).await?;
     let (listening, advertised) = (broker.listen_addresses(), broker.brokers());
     output::print(format_args!("listening on {listening}\n"))?;
@@ -65,9 +78,21 @@ pub async fn run(args: Broker) -> anyhow::Result<Exit> {
         let hint = if is_named { "" } else { "; --advertise names another host" };
         output::print(format_args!("clients connect to {advertised}{hint}\n"))?;
     }
+    if let Some(registry) = &registry {
+        output::print(format_args!("schema registry on {}\n", registry.url()))?;
+    }
     shutdown.requested().await;
     broker.stop().await;
+    if let Some(registry) = registry {
+        registry.shutdown().await;
+    }
     Ok(Exit::Success)
+}
+
+async fn start_registry(address: &Address) -> anyhow::Result<Registry> {
+    let listen = address.resolve().await?;
+    let started = Registry::start_with(RegistryConfig::default().listen(listen)).await;
+    started.with_context(|| format!("the schema registry could not listen on {listen}"))
 }
 
 #[cfg(test)]
