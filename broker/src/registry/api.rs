@@ -29,7 +29,7 @@ pub(super) enum Reply {
     Text(String),
 }
 
-/// What of a request the paths have in common.
+/// A request with what all paths need of it.
 struct Call<'a> {
     request: Request<'a>,
     /// Context of the prefix `/contexts/NAME` of the path; empty without one.

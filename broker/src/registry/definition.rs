@@ -1,4 +1,4 @@
-//! What is registered: a schema with its type, references and metadata.
+//! Registered schemas: text, type, references and metadata.
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub(super) struct Draft {
 #[derive(Clone, Debug)]
 pub(super) struct Definition {
     pub schema_type: SchemaType,
-    /// What the API returns.
+    /// Text that the API returns.
     pub text: String,
     pub references: Vec<Reference>,
     pub metadata: Option<Value>,
@@ -118,7 +118,7 @@ impl Definition {
         Ok(Self { schema_type, text, references, metadata, rule_set, identity, avro })
     }
 
-    /// Whether both are the same schema.
+    /// Returns whether both are the same schema.
     pub fn is_same(&self, other: &Self) -> bool {
         self.identity == other.identity
     }

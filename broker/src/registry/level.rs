@@ -1,6 +1,6 @@
 //! Compatibility levels and modes.
 
-/// Which earlier versions a new schema must be compatible with, and in which direction.
+/// A compatibility level: the earlier versions that a new schema must be compatible with, and the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Level {
     /// The new schema reads what earlier ones wrote.
@@ -33,7 +33,7 @@ impl Level {
     }
 }
 
-/// What may be written to a subject.
+/// A mode: the writes that a subject allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     ReadWrite,

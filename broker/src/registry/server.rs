@@ -37,10 +37,10 @@ const MAX_REQUESTS: usize = 10_000;
 
 const V1: &str = "application/vnd.schemaregistry.v1+json";
 const JSON: &str = "application/json";
-/// What a request's body may be.
+/// Media types of request bodies.
 const ACCEPTED: [&str; 4] = [V1, "application/vnd.schemaregistry+json", JSON, "application/octet-stream"];
 
-/// What connections share.
+/// State that connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub store: Mutex<Store>,

@@ -46,7 +46,7 @@ pub(super) struct Found {
     pub definition: Arc<Definition>,
 }
 
-/// Which versions count, by whether they are deleted.
+/// Selection of versions by whether they are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deleted {
     Without,

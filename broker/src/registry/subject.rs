@@ -7,7 +7,7 @@ const MAX_SUBJECT_BYTES: usize = 64 << 10;
 /// Names that Confluent's registry has reserved.
 const RESERVED: [&str; 2] = ["__GLOBAL", "__EMPTY"];
 
-/// A subject in its context. With an empty name it stands for the whole context.
+/// A subject in its context. With an empty name it is the whole context.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Subject {
     /// Context without its leading dot; empty for the default one.
@@ -47,7 +47,7 @@ impl Subject {
         self.name.is_empty()
     }
 
-    /// Whether a schema may be registered under it.
+    /// Returns whether a schema may be registered under it.
     pub fn is_valid(&self) -> bool {
         let plain = |text: &str| !text.chars().any(char::is_control);
         !self.name.is_empty()

@@ -14,13 +14,13 @@ const HANG: Duration = Duration::from_secs(300);
 
 /// A response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub content_type: String,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
     /// Returns the body; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or(Value::Null)
@@ -52,15 +52,15 @@ impl Client {
     }
 
     /// Sends a request; an error if no whole response comes.
-    pub async fn try_send(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+    pub async fn try_send(&self, method: &str, path: &str, body: &str) -> Result<Response, String> {
         tokio::time::timeout(HANG, self.exchange(method, path, body)).await.expect("a response within 300 s")
     }
 
-    pub async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub async fn send(&self, method: &str, path: &str, body: &str) -> Response {
         self.try_send(method, path, body).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    async fn exchange(&self, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+    async fn exchange(&self, method: &str, path: &str, body: &str) -> Result<Response, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let rest = self.url.strip_prefix("http://").expect("a URL with http://");
         let (host, prefix) = rest.split_once('/').map_or((rest, String::new()), |(h, p)| (h, format!("/{p}")));
@@ -78,7 +78,7 @@ impl Client {
         let bytes = body.collect().await.map_err(|e| text(&e))?.to_bytes();
         connection.abort();
         let content_type = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-        Ok(Answer { status: head.status.as_u16(), content_type, text: String::from_utf8_lossy(&bytes).into_owned() })
+        Ok(Response { status: head.status.as_u16(), content_type, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 }
 

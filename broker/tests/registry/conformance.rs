@@ -1,11 +1,11 @@
-//! The same requests to the embedded registry and to a real one, with the same answers: status, error code, and what of the body has
+//! The same requests to the embedded registry and to a real one, with the same responses: status, error code, and what of the body has
 //! a meaning. Ids are compared by their order of appearance.
 
 use ailurus_broker::registry::Registry;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::client::{Answer, Client, schema, schema_of};
+use super::client::{Client, Response, schema, schema_of};
 
 const ORDER: &str = r#"{"type":"record","name":"Order","namespace":"shop","fields":[{"name":"id","type":"string"}]}"#;
 /// `ORDER` in another spelling.
@@ -27,7 +27,7 @@ const BASKET: &str = r#"{"type":"record","name":"Basket","namespace":"shop","fie
 const PERSON: &str = r#"{"type":"object","properties":{"name":{"type":"string"}}}"#;
 const PROTO: &str = "syntax = \"proto3\";\nmessage Order {\n  string id = 1;\n}\n";
 
-/// Returns the requests and the expected answers. `~` stands for the prefix of this run's subjects.
+/// Returns the requests and the expected responses. `~` is the prefix of this run's subjects.
 fn steps() -> Vec<(&'static str, &'static str, String, &'static str)> {
     let none = String::new;
     let level = |name: &str| json!({"compatibility": name}).to_string();
@@ -211,7 +211,7 @@ fn steps() -> Vec<(&'static str, &'static str, String, &'static str)> {
     ]
 }
 
-/// A registry that answers.
+/// A kind of registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Embedded,
@@ -220,7 +220,7 @@ enum Kind {
     Other,
 }
 
-/// Answers of a registry that differ: method and path, the expected answer, those that it gives, and why that does no harm.
+/// Responses of a registry that differ: method and path, the expected response, those that it gives, and why that does no harm.
 type Known = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 const APICURIO: &[Known] = &[
@@ -250,7 +250,7 @@ const APICURIO: &[Known] = &[
     ("DELETE /subjects/~a?permanent=true", "200 [3,4]", &["200 [1,3,4]"], "the same"),
     ("POST /subjects/~b/versions", "422 42205", &[r##"200 {"id":"#2"}"##], "the mode of a subject has no effect"),
     ("GET /subjects/~b/versions", "200 [1]", &["200 [1,2]"], "the same"),
-    ("POST /subjects/~b/versions", r##"200 {"id":"#7"}"##, &[r##"200 {"id":"#2"}"##], "a schema keeps its id for ever"),
+    ("POST /subjects/~b/versions", r##"200 {"id":"#7"}"##, &[r##"200 {"id":"#2"}"##], "a schema keeps its id"),
 ];
 
 struct Session {
@@ -266,10 +266,10 @@ impl Session {
         Self { client: Client::new(url), prefix: format!("ailurus-test-{}-", &run[..8]), ids: Vec::new() }
     }
 
-    async fn answer(&mut self, method: &str, path: &str, body: &str) -> String {
+    async fn response(&mut self, method: &str, path: &str, body: &str) -> String {
         let path = self.filled(path);
-        let answer = self.client.send(method, &path, &self.filled(body)).await;
-        self.normalized(&path, &answer)
+        let response = self.client.send(method, &path, &self.filled(body)).await;
+        self.normalized(&path, &response)
     }
 
     /// Puts the run's prefix for `~`, and ids for `#1`.
@@ -281,21 +281,21 @@ impl Session {
         text
     }
 
-    fn normalized(&mut self, path: &str, answer: &Answer) -> String {
+    fn normalized(&mut self, path: &str, response: &Response) -> String {
         let of = match path {
             "/schemas/types" => "types",
             path if path.ends_with("/referencedby") => "id",
             _ => "",
         };
-        let body = answer.json();
+        let body = response.json();
         let body = match &body {
             // Bodies of errors need not be JSON.
-            _ if answer.status >= 400 => body["error_code"].as_u64().map_or("-".to_owned(), |code| code.to_string()),
+            _ if response.status >= 400 => body["error_code"].as_u64().map_or("-".to_owned(), |code| code.to_string()),
             Value::Object(object) if object.contains_key("fields") || object.contains_key("properties") => named(&body),
             body => self.value(of, body).to_string(),
         };
         let body = SCHEMAS.iter().fold(body, |body, name| body.replace(&format!("\"{name}\""), name));
-        format!("{} {}", answer.status, body.replace(&self.prefix, "~"))
+        format!("{} {}", response.status, body.replace(&self.prefix, "~"))
     }
 
     /// Leaves out what has no meaning here, such as GUIDs and subjects of others.
@@ -364,7 +364,7 @@ fn named(schema: &Value) -> String {
     known.map_or_else(|| schema.to_string(), |(name, _)| (*name).to_owned())
 }
 
-/// Returns the answers that differ from what is expected, as (step, expected, answer).
+/// Returns the responses that differ from what is expected, as (step, expected, response).
 async fn differences(url: &str, kind: Kind) -> Vec<String> {
     let known = match kind {
         Kind::Apicurio => APICURIO,
@@ -373,25 +373,26 @@ async fn differences(url: &str, kind: Kind) -> Vec<String> {
     let mut session = Session::new(url);
     let mut different = Vec::new();
     for (n, (method, path, body, expected)) in steps().into_iter().enumerate() {
-        let answer = session.answer(method, path, &body).await;
+        let response = session.response(method, path, &body).await;
         let step = format!("{method} {path}");
-        let is_known = |(of, instead, answers, _): &Known| {
-            *of == step && *instead == expected && answers.contains(&answer.as_str())
+        let is_known = |(of, instead, responses, _): &Known| {
+            *of == step && *instead == expected && responses.contains(&response.as_str())
         };
-        if answer != expected && !known.iter().any(is_known) {
-            different.push(format!("step {n}: {method} {path} {body}\n    expected {expected}\n    but is   {answer}"));
+        if response != expected && !known.iter().any(is_known) {
+            different
+                .push(format!("step {n}: {method} {path} {body}\n    expected {expected}\n    but is   {response}"));
         }
     }
     // What is left goes, so that the registry is as it was.
     for subject in ["~a", "~b", "~basket", "~json", "~proto"] {
-        session.answer("DELETE", &format!("/subjects/{subject}"), "").await;
-        session.answer("DELETE", &format!("/subjects/{subject}?permanent=true"), "").await;
+        session.response("DELETE", &format!("/subjects/{subject}"), "").await;
+        session.response("DELETE", &format!("/subjects/{subject}?permanent=true"), "").await;
     }
     different
 }
 
 #[tokio::test]
-async fn the_embedded_registry_answers_as_expected() {
+async fn the_embedded_registry_responds_as_expected() {
     let registry = Registry::start().await.expect("a registry");
     let different = differences(&registry.url(), Kind::Embedded).await;
     assert!(different.is_empty(), "{}", different.join("\n"));
@@ -399,12 +400,12 @@ async fn the_embedded_registry_answers_as_expected() {
 }
 
 #[tokio::test]
-async fn a_real_registry_answers_the_same() {
+async fn a_real_registry_responds_the_same() {
     let Ok(url) = std::env::var("AILURUS_TEST_REGISTRY") else {
         eprintln!("AILURUS_TEST_REGISTRY is not set: the embedded registry was not compared with a real one");
         return;
     };
     let kind = if url.contains("/apis/ccompat") { Kind::Apicurio } else { Kind::Other };
     let different = differences(&url, kind).await;
-    assert!(different.is_empty(), "{url} answers differently ({kind:?}):\n{}", different.join("\n"));
+    assert!(different.is_empty(), "{url} responds differently ({kind:?}):\n{}", different.join("\n"));
 }

@@ -18,12 +18,12 @@ async fn injected_faults_come_in_their_order() {
     registry.inject(1, RegistryFault::Response { status: 502, content_type: "text/html".into(), body: page.clone() });
     registry.inject(1, RegistryFault::Delay(Duration::from_millis(1)));
     for _ in 0..2 {
-        let answer = client.send("GET", "/subjects", "").await;
-        assert_eq!((answer.status, answer.code()), (503, Some(50004)));
+        let response = client.send("GET", "/subjects", "").await;
+        assert_eq!((response.status, response.code()), (503, Some(50004)));
     }
     assert!(client.try_send("GET", "/subjects", "").await.is_err());
-    let answer = client.send("GET", "/subjects", "").await;
-    assert_eq!((answer.status, answer.content_type.as_str(), answer.text), (502, "text/html", page));
+    let response = client.send("GET", "/subjects", "").await;
+    assert_eq!((response.status, response.content_type.as_str(), response.text), (502, "text/html", page));
     for _ in 0..2 {
         assert_eq!(client.send("GET", "/subjects", "").await.text, "[]");
     }

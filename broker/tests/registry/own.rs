@@ -1,4 +1,4 @@
-//! What only the embedded registry is asked: contexts, imports, listings, media types, credentials.
+//! Requests to the embedded registry alone: contexts, imports, listings, media types, credentials.
 
 use ailurus_broker::registry::{Registry, RegistryConfig};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn started() -> (Registry, Client) {
 #[tokio::test]
 async fn contexts_have_their_own_ids_and_subjects() {
     let (_registry, client) = started().await;
-    let id = |answer: super::client::Answer| answer.json()["id"].as_u64();
+    let id = |response: super::client::Response| response.json()["id"].as_u64();
     assert_eq!(id(client.send("POST", "/subjects/first/versions", &schema("\"int\"")).await), Some(1));
     assert_eq!(id(client.send("POST", "/subjects/a/versions", &schema(A)).await), Some(2));
     assert_eq!(id(client.send("POST", "/subjects/:.staging:a/versions", &schema(A)).await), Some(1));
@@ -131,8 +131,8 @@ async fn media_types_and_paths_are_checked() {
         ("application/vnd.schemaregistry+json", "application/vnd.schemaregistry+json"),
         ("text/html, */*;q=0.1", v1),
     ] {
-        let answer = client.clone().header("accept", accept).send("GET", "/subjects", "").await;
-        assert_eq!((answer.status, answer.content_type.as_str()), (200, content_type), "{accept}");
+        let response = client.clone().header("accept", accept).send("GET", "/subjects", "").await;
+        assert_eq!((response.status, response.content_type.as_str()), (200, content_type), "{accept}");
     }
     let status = async |client: Client, method: &str, path: &str| client.send(method, path, "{}").await.status;
     assert_eq!(status(client.clone().header("accept", "text/html"), "GET", "/subjects").await, 406);
@@ -152,7 +152,7 @@ async fn media_types_and_paths_are_checked() {
     let long = schema(&format!("\"{}\"", "x".repeat(17 << 20)));
     let refused = client.try_send("POST", "/subjects/long/versions", &long).await;
     // The response may be lost with the rest of the body, as the connection is closed.
-    assert!(refused.map_or(true, |answer| answer.status == 413));
+    assert!(refused.map_or(true, |response| response.status == 413));
     registry.shutdown().await;
 }
 

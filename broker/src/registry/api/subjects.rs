@@ -41,7 +41,7 @@ fn list(store: &Store, call: &Call<'_>) -> Result<Value, ApiError> {
     Ok(call.page(subjects)?.iter().map(Subject::to_string).collect())
 }
 
-/// Returns whether a subject begins with a prefix; `:*:` stands for every context.
+/// Returns whether a subject begins with a prefix; `:*:` means every context.
 pub(super) fn matcher(call: &Call<'_>, prefix: &str) -> impl Fn(&Subject) -> bool {
     let any = prefix.strip_prefix(":*:").filter(|_| call.context.is_empty()).map(str::to_owned);
     let of_context = call.subject(prefix.strip_prefix(":*:").unwrap_or(prefix));
@@ -72,7 +72,7 @@ fn versions(store: &mut Store, call: &Call<'_>, subject: &Subject) -> Result<Rep
         }
         "POST" => {
             let body = call.body()?;
-            // -1 and 0 stand for none, as Confluent's own clients send them.
+            // -1 and 0 mean none, as Confluent's own clients send them.
             let number = |name: &str| body.get(name).and_then(Value::as_i64).and_then(|n| u32::try_from(n).ok());
             let new = Registration {
                 draft: call.draft(&body)?,

@@ -1,5 +1,5 @@
-//! Whether one schema can read what another wrote: the schema resolution of Avro's specification, decided as Avro's Java library
-//! decides it, whose words for what is wrong the messages have.
+//! Compatibility of a reader's schema with a writer's: the schema resolution of Avro's specification, decided as Avro's Java library
+//! decides it. Messages have the names that it gives to differences.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl Path {
 struct Check<'a> {
     reader: &'a AvroSchema,
     writer: &'a AvroSchema,
-    /// Whether pairs of records that were compared are compatible; those that are being compared count as such, so that
+    /// Results of the pairs of records that were compared: true if compatible. Those that are being compared count as such, so that
     /// recursion ends.
     compared: BTreeMap<(&'a str, &'a str), bool>,
     messages: Vec<String>,

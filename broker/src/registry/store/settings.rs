@@ -7,7 +7,7 @@ use crate::registry::error::ApiError;
 use crate::registry::level::{Level, Mode};
 use crate::registry::subject::Subject;
 
-/// What is set for a subject, or for a context.
+/// Settings of a subject, or of a context.
 #[derive(Clone, Debug, Default)]
 pub(in crate::registry) struct Settings {
     level: Option<Level>,
