@@ -412,6 +412,11 @@ impl Findings {
         if let Some(problem) = &s.problem {
             self.add(Status::Degraded, format!("group {group:?} is unavailable {problem}"));
         }
+        for dependency in &s.waiting_for {
+            let (long, probes) = (Duration::from_secs(dependency.waited_for.as_secs()), dependency.failed_probes);
+            let what = format!("group {group:?} is {dependency} (for {long:?}, {probes} failed probes)");
+            self.add(Status::Degraded, what);
+        }
         let (mut stalled, mut blocked_count, mut unread, mut paused_count) = (0, 0, 0, 0);
         for p in &s.partitions {
             let blocked = p.paused.as_ref().map(|why| format!("blocked: {why}"));

@@ -10,7 +10,8 @@ use ailurus::metrics::Histogram;
 use parking_lot::Mutex;
 
 use crate::registry::{
-    ApiMetrics, ByError, GroupMetrics, GroupTopicMetrics, PartitionMetrics, Registry, TopicMetrics, known_offset,
+    ApiMetrics, ByError, GroupMetrics, GroupTopicMetrics, HoldMetrics, PartitionMetrics, Registry, TopicMetrics,
+    known_offset,
 };
 use crate::snapshot::{Family, Kind, MetricsSnapshot, Sample, Unit, Value};
 
@@ -376,6 +377,26 @@ fn partitions(registry: &Registry, out: &mut Families) {
     out.gauge("ailurus_consumer_lag_records", None, help, |add| each(add, PartitionMetrics::lag));
 }
 
+/// Dependencies of handlers that were or are down.
+fn holds(registry: &Registry, out: &mut Families) {
+    let groups = registry.groups.all();
+    let each = |add: &mut Samples, value: fn(&HoldMetrics) -> Value| {
+        for (group, metrics) in &groups {
+            for (dependency, hold) in metrics.holds.all() {
+                add.push(&[("group", group), ("dependency", &dependency)], value(&hold));
+            }
+        }
+    };
+    let help = "Dependencies of handlers that are down, for which subscriptions wait.";
+    out.gauge("ailurus_processor_open_holds", None, help, |add| each(add, |hold| gauge_value(&hold.open)));
+    let help = "Times that a subscription began to wait for a dependency of its handler.";
+    out.counter("ailurus_processor_holds_total", None, help, |add| each(add, |hold| counter_value(&hold.started)));
+    let help = "Time for which subscriptions waited for dependencies, once these are back.";
+    out.counter("ailurus_processor_held_seconds_total", Some(Unit::Seconds), help, |add| {
+        each(add, |hold| Value::Number(hold.held_for.lock().as_secs_f64()));
+    });
+}
+
 fn handlers(registry: &Registry, out: &mut Families) {
     let each = |add: &mut Samples, value: fn(&GroupTopicMetrics) -> &AtomicU64| {
         each_group_topic(registry, |group, topic, read| {
@@ -388,6 +409,9 @@ fn handlers(registry: &Registry, out: &mut Families) {
     out.counter("ailurus_processor_retries_total", None, help, |add| each(add, |r| &r.retries));
     let help = "Records written to a dead-letter topic.";
     out.counter("ailurus_processor_dead_letters_total", None, help, |add| each(add, |r| &r.dead_letters));
+    let help = "Failed records that were skipped.";
+    out.counter("ailurus_processor_skipped_total", None, help, |add| each(add, |r| &r.skipped));
+    holds(registry, out);
     let help = "Partitions that are not read on because they are paused, by reason: control, breaker or delay.";
     out.gauge("ailurus_processor_paused_partitions", None, help, |add| {
         each_group_topic(registry, |group, topic, read| {

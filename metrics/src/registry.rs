@@ -142,7 +142,19 @@ pub(crate) struct GroupMetrics {
     pub(crate) transactions: ByError<Mutex<Histogram>>,
     pub(crate) transaction_records: AtomicU64,
     pub(crate) transaction_bytes: AtomicU64,
+    /// Dependencies of handlers, by name.
+    pub(crate) holds: Map<String, HoldMetrics>,
     pub(crate) topics: Map<String, GroupTopicMetrics>,
+}
+
+/// A dependency of handlers.
+#[derive(Debug, Default)]
+pub(crate) struct HoldMetrics {
+    /// Number of holds that are open.
+    pub(crate) open: AtomicI64,
+    pub(crate) started: AtomicU64,
+    /// Time of those that have ended.
+    pub(crate) held_for: Mutex<Duration>,
 }
 
 /// Consumption of a topic by a group.
@@ -158,6 +170,7 @@ pub(crate) struct GroupTopicMetrics {
     pub(crate) attempts_failed: AtomicU64,
     pub(crate) retries: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
+    pub(crate) skipped: AtomicU64,
     /// Number of paused partitions by reason.
     pub(crate) paused: Map<&'static str, AtomicI64>,
     pub(crate) partitions: Map<i32, PartitionMetrics>,
@@ -394,6 +407,17 @@ impl Registry {
             Observation::PauseChanged { group, topic, reason, paused, .. } => {
                 add(&self.read(group, topic).paused.get_or_insert(&reason), if paused { 1 } else { -1 });
             }
+            Observation::HoldStarted { group, dependency } => {
+                let hold = self.groups.get_or_insert(group).holds.get_or_insert(dependency);
+                add(&hold.open, 1);
+                count(&hold.started, 1);
+            }
+            Observation::HoldEnded { group, dependency, held_for } => {
+                let hold = self.groups.get_or_insert(group).holds.get_or_insert(dependency);
+                add(&hold.open, -1);
+                *hold.held_for.lock() += held_for;
+            }
+            Observation::Skipped { group, topic, .. } => count(&self.read(group, topic).skipped, 1),
             Observation::DeadLettered { group, topic, .. } => count(&self.read(group, topic).dead_letters, 1),
             Observation::Backlog { group, topic, partition, in_flight, waiting, parked, parked_keys, position } => {
                 let Some(p) = self.partition(group, topic, partition) else { return };

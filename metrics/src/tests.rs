@@ -153,3 +153,21 @@ fn paused_partitions_are_counted_by_reason() {
     let paused = |reason| registry.snapshot().get("ailurus_processor_paused_partitions", &[("reason", reason)]);
     assert_eq!((paused("control"), paused("breaker"), paused("delay")), (Some(1.0), Some(1.0), None));
 }
+
+#[test]
+fn waits_for_dependencies_are_counted_and_timed() {
+    let (registry, group) = (Registry::new(), "g");
+    let start = |dependency| registry.observe(&Observation::HoldStarted { group, dependency });
+    start("postgres");
+    start("prices");
+    registry.observe(&Observation::HoldEnded { group, dependency: "postgres", held_for: Duration::from_secs(90) });
+    start("postgres");
+    registry.observe(&Observation::Skipped { group, topic: "t", partition: 0 });
+    let seen = registry.snapshot();
+    let of = |name, dependency| seen.get(name, &[("group", "g"), ("dependency", dependency)]);
+    assert_eq!(of("ailurus_processor_open_holds", "postgres"), Some(1.0));
+    assert_eq!(of("ailurus_processor_open_holds", "prices"), Some(1.0));
+    assert_eq!(of("ailurus_processor_holds_total", "postgres"), Some(2.0));
+    assert_eq!(of("ailurus_processor_held_seconds_total", "postgres"), Some(90.0));
+    assert_eq!(seen.total("ailurus_processor_skipped_total"), 1.0);
+}

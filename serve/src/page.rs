@@ -364,6 +364,9 @@ fn subscription(s: &SubscriptionHealth) -> Group<'_> {
     facts.extend(s.generation.map(|generation| ("Generation", generation.to_string())));
     facts.push(("Lag", count(s.lag)));
     facts.extend(s.member_id.clone().map(|id| ("Member", id)));
+    for w in &s.waiting_for {
+        facts.push(("Waiting for", format!("{} since {}: {}", w.dependency, w.since, w.error)));
+    }
     Group {
         name: &s.group,
         activity: s.activity,
@@ -377,7 +380,7 @@ fn subscription(s: &SubscriptionHealth) -> Group<'_> {
 fn paused_by(reason: PauseReason) -> &'static str {
     match reason {
         PauseReason::Control => "Paused by control",
-        PauseReason::Breaker => "Paused by the breaker",
+        PauseReason::Breaker => "Waits for a dependency of its handler",
         _ => "Paused",
     }
 }

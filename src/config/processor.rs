@@ -75,6 +75,20 @@ settings! {
         /// Maximum wait between two attempts.
         retry_backoff_max as handler_retry_backoff_max: Duration = secs(10),
             "REDPANDA_HANDLER_RETRY_BACKOFF_MAX" millis, in self.retry_backoff..=days(1);
+        /// Number of records that fail in a row, of several keys and with no success between, after which the failures
+        /// are taken for an outage; 0: never.
+        ///
+        /// Of failures without another [policy](crate::processor::FailurePolicy). In place of a dead letter or a delayed
+        /// retry the subscription then [waits](crate::processor::Hold) for a dependency `unknown`, and handles single
+        /// records as probes until one succeeds. So it stands still, and says so in health, log and metrics, while its
+        /// handler fails for everything. What a batch handler fails together counts once.
+        outage_records: usize = 20, "REDPANDA_OUTAGE_RECORDS" count, in 0..=1_000_000;
+        /// Wait before the first probe of a dependency that a subscription [waits](crate::processor::Hold) for; doubles with
+        /// each probe that fails, with jitter.
+        hold_backoff: Duration = secs(1), "REDPANDA_HOLD_BACKOFF" millis, in millis(1)..=hours(1);
+        /// Maximum wait between two probes.
+        hold_backoff_max: Duration = secs(30),
+            "REDPANDA_HOLD_BACKOFF_MAX" millis, in self.hold_backoff..=days(1);
         /// Delays of further attempts from retry topics, by which a record waits without blocking others and survives a restart; none: off.
         ///
         /// A record that has failed [`max_attempts`](Self::max_attempts) times is written to `<topic>.retry.<group>.<delay>`, such as

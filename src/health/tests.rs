@@ -4,6 +4,8 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::Config;
+use crate::processor::{HoldScope, WaitingFor};
+use crate::timestamp::Timestamp;
 
 fn broker(error: Option<&str>) -> BrokerHealth {
     let status = if error.is_none() { BrokerStatus::Up } else { BrokerStatus::Down };
@@ -44,6 +46,7 @@ fn subscription(state: ConsumerState, partitions: Vec<PartitionHealth>) -> Subsc
         activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default(),
         lag: 0,
         concurrency: Some(64),
+        waiting_for: Vec::new(),
         partitions,
     }
 }
@@ -243,4 +246,31 @@ fn a_transactional_producer_that_can_not_go_on_is_reported() {
     assert_eq!(status, Status::Degraded);
     assert!(text.ends_with("waits for its coordinator for 3s: no coordinator"), "{text}");
     assert_eq!(health("a state of the future", None, None).0, Status::Healthy);
+}
+
+#[test]
+fn a_subscription_that_waits_for_a_dependency_says_so() {
+    let mut s = subscription(ConsumerState::Member, vec![partition(Activity::Idle, None)]);
+    s.waiting_for = vec![WaitingFor {
+        dependency: "postgres".into(),
+        scope: HoldScope::Subscription,
+        since: Timestamp::from_millis(1_764_547_200_000),
+        waited_for: Duration::from_millis(600_400),
+        error: "connection refused".into(),
+        failed_probes: 21,
+        partitions: 3,
+    }];
+    let health = of_subscription(s);
+    assert_eq!(health.status, Status::Degraded, "it is not for a restart to mend");
+    assert_eq!(
+        health.problems,
+        [
+            r#"group "g" is waiting for postgres since 2025-12-01T00:00:00Z: connection refused (for 600s, 21 failed probes)"#
+        ]
+    );
+    let json = serde_json::to_value(&health).unwrap();
+    let waiting = &json["subscriptions"][0]["waitingFor"][0];
+    assert_eq!((&waiting["dependency"], &waiting["since"]), (&"postgres".into(), &"2025-12-01T00:00:00Z".into()));
+    let read: Health = serde_json::from_value(json).unwrap();
+    assert_eq!(read.subscriptions[0].waiting_for[0].waited_for, Duration::from_millis(600_400));
 }

@@ -265,6 +265,31 @@ pub enum Observation<'a> {
         /// True if the record will be retried.
         retried: bool,
     },
+    /// A failed record was skipped.
+    Skipped {
+        /// Group.
+        group: &'a str,
+        /// Topic.
+        topic: &'a str,
+        /// Partition.
+        partition: i32,
+    },
+    /// A processor waits for a dependency of its handler that is down.
+    HoldStarted {
+        /// Group.
+        group: &'a str,
+        /// Name of the dependency: at most 101 of a subscription.
+        dependency: &'a str,
+    },
+    /// A processor does not wait for a dependency any more.
+    HoldEnded {
+        /// Group.
+        group: &'a str,
+        /// Name of the dependency.
+        dependency: &'a str,
+        /// Time for which it waited.
+        held_for: Duration,
+    },
     /// A record was written to the dead-letter topic.
     DeadLettered {
         /// Group.

@@ -14,6 +14,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::dead_letter::describe;
+use super::failure_policy::AttemptTimeout;
 use super::handler::{BoxError, Outcome};
 use crate::config::Config;
 use crate::consumer::Message;
@@ -48,7 +49,7 @@ impl<T> Attempt<T> {
             Some((deadline, limit)) => {
                 let span = self.span.clone();
                 let timed_out = || {
-                    let error = format!("timed out after {limit:?}").into();
+                    let error = AttemptTimeout { limit }.into();
                     fail(&span, ("timeout", &error));
                     error
                 };

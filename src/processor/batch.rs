@@ -85,6 +85,13 @@ impl<T: IntoOutcome> IntoOutcomes for T {
             }
             Outcome::Retry { after, error } => repeat(error).map(|error| Outcome::Retry { after, error }).collect(),
             Outcome::DeadLetter { error } => repeat(error).map(|error| Outcome::DeadLetter { error }).collect(),
+            Outcome::RetryForever { after, error } => {
+                repeat(error).map(|error| Outcome::RetryForever { after, error }).collect()
+            }
+            Outcome::Skip { error } => repeat(error).map(|error| Outcome::Skip { error }).collect(),
+            Outcome::Hold { hold, error } => {
+                repeat(error).map(|error| Outcome::Hold { hold: hold.clone(), error }).collect()
+            }
             Outcome::Stop { error } => repeat(error).map(|error| Outcome::Stop { error }).collect(),
         }
     }
@@ -98,6 +105,11 @@ impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
         let what = format!("the handler of a batch of {count} records returned {} results", self.len());
         Outcome::retry(what).into_outcomes(count)
     }
+}
+
+/// Returns the error that a handler returned, also if it was that of several records.
+pub(super) fn original(error: &BoxError) -> &(dyn StdError + 'static) {
+    error.downcast_ref::<SharedError>().map_or(&**error, |shared| &**shared.0)
 }
 
 /// The same error for several records.

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use serde::de::DeserializeOwned;
 use tower_service::Service;
 
+use super::failure_policy::{Hold, Unavailable, find_cause};
 use super::{Outputs, sealed};
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +53,28 @@ pub enum Outcome {
         /// The cause.
         error: BoxError,
     },
+    /// The attempt failed: the record is retried until it succeeds, and never becomes a dead letter.
+    RetryForever {
+        /// Delay before the next attempt, as of [`Retry`](Self::Retry).
+        after: Option<Duration>,
+        /// The cause.
+        error: BoxError,
+    },
+    /// The record can't be handled and is left out: it counts as
+    /// [skipped](super::Stats::skipped) and is committed, without a dead letter.
+    Skip {
+        /// The cause.
+        error: BoxError,
+    },
+    /// The attempt failed because a dependency of the handler is down: the record waits until that is
+    /// back, and with it all that the [`Hold`] covers. The attempt does not count, and there is no dead
+    /// letter.
+    Hold {
+        /// The dependency, and what waits for it.
+        hold: Hold,
+        /// The cause.
+        error: BoxError,
+    },
     /// The subscription ends with this error, as if by a
     /// [`shutdown`](crate::Subscription::shutdown); the record is not committed.
     Stop {
@@ -73,6 +96,18 @@ impl Outcome {
     pub fn dead_letter(error: impl Into<BoxError>) -> Self {
         Self::DeadLetter { error: error.into() }
     }
+    /// Returns a failure that is retried until it succeeds.
+    pub fn retry_forever(error: impl Into<BoxError>) -> Self {
+        Self::RetryForever { after: None, error: error.into() }
+    }
+    /// Returns a failure that leaves the record out.
+    pub fn skip(error: impl Into<BoxError>) -> Self {
+        Self::Skip { error: error.into() }
+    }
+    /// Returns a failure because a dependency is down, by its name or with a [`Hold`].
+    pub fn hold(hold: impl Into<Hold>, error: impl Into<BoxError>) -> Self {
+        Self::Hold { hold: hold.into(), error: error.into() }
+    }
     /// Returns a failure that ends the subscription.
     pub fn stop(error: impl Into<BoxError>) -> Self {
         Self::Stop { error: error.into() }
@@ -89,6 +124,9 @@ impl Outcome {
             Self::Done | Self::Send(_) => None,
             Self::Retry { error, .. } => Some(("retry", error)),
             Self::DeadLetter { error } => Some(("dead_letter", error)),
+            Self::RetryForever { error, .. } => Some(("retry", error)),
+            Self::Skip { error } => Some(("skip", error)),
+            Self::Hold { error, .. } => Some(("hold", error)),
             Self::Stop { error } => Some(("stop", error)),
         }
     }
@@ -101,6 +139,9 @@ impl fmt::Display for Outcome {
             Self::Send(outputs) => write!(f, "done, with {} outputs", outputs.len()),
             Self::Retry { error, .. } => write!(f, "retry: {error}"),
             Self::DeadLetter { error } => write!(f, "dead letter: {error}"),
+            Self::RetryForever { error, .. } => write!(f, "retry for ever: {error}"),
+            Self::Skip { error } => write!(f, "skip: {error}"),
+            Self::Hold { hold, error } => write!(f, "hold for {}: {error}", hold.dependency()),
             Self::Stop { error } => write!(f, "stop: {error}"),
         }
     }
@@ -109,8 +150,10 @@ impl fmt::Display for Outcome {
 /// The return types of a handler: `()`, [`Outcome`], or a `Result` of them; in a
 /// [`Pipeline`](super::Pipeline) also [`Outputs`]. Sealed.
 ///
-/// An error is retried, unless it is an [`Error`] of the kind [`ErrorKind::Event`] or was caused by
-/// one: an event that can't be decoded now never can, so its record becomes a dead letter at once.
+/// An error is retried, or what [`Processor::on_failure`](crate::Processor::on_failure) says, unless it is
+/// one of these or was caused by one: an [`Error`] of the kind [`ErrorKind::Event`], as an event that can't
+/// be decoded now never can, so that its record becomes a dead letter at once; and [`Unavailable`],
+/// with which the record waits for a dependency.
 ///
 /// ```
 /// use ailurus::processor::{IntoOutcome, Outcome};
@@ -151,7 +194,9 @@ impl<T: IntoOutcome, E: Into<BoxError>> IntoOutcome for Result<T, E> {
             Ok(value) => value.into_outcome(),
             Err(e) => {
                 let error = e.into();
-                if is_undecodable(&*error) {
+                if let Some(hold) = find_cause::<Unavailable>(&*error).map(|e| e.hold().clone()) {
+                    Outcome::Hold { hold, error }
+                } else if is_undecodable(&*error) {
                     Outcome::DeadLetter { error }
                 } else {
                     Outcome::Retry { after: None, error }

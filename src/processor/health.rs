@@ -1,15 +1,17 @@
 //! Health of subscriptions, and of consumers in the same form.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::failure_policy::HoldScope;
 use super::pauses::PauseReason;
 use crate::consumer::{ConsumerState, RunningConsumer, RunningPartition};
-use crate::timestamp::millis;
+use crate::timestamp::{Timestamp, millis};
 
 /// Health of one subscription, part of [`Health`](crate::Health).
 ///
@@ -46,6 +48,9 @@ pub struct SubscriptionHealth {
     /// Maximum number of records (or batches) in handlers at a time; none for a consumer.
     #[serde(default)]
     pub concurrency: Option<usize>,
+    /// The dependencies of its handler that are down, for which records wait.
+    #[serde(default)]
+    pub waiting_for: Vec<WaitingFor>,
     /// Assigned partitions.
     pub partitions: Vec<PartitionHealth>,
 }
@@ -97,8 +102,46 @@ impl SubscriptionHealth {
             problem: consumer.status.outage().map(|outage| outage.describe(now)),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             concurrency: None,
+            waiting_for: Vec::new(),
             partitions,
         }
+    }
+}
+
+/// A dependency of a handler that is down, for which a subscription waits: see
+/// [`Hold`](crate::processor::Hold).
+///
+/// ```
+/// # fn show(health: &ailurus::processor::SubscriptionHealth) {
+/// for dependency in &health.waiting_for {
+///     println!("{}: {dependency}", health.group); // billing: waiting for postgres since 2026-12-01T06:00:00Z: …
+/// }
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct WaitingFor {
+    /// Name of the dependency; `unknown` if all records fail and the handler names none.
+    pub dependency: String,
+    /// What waits.
+    pub scope: HoldScope,
+    /// Time of the first failure.
+    pub since: Timestamp,
+    /// Time since then: `waitedMs` in JSON.
+    #[serde(rename = "waitedMs", with = "millis")]
+    pub waited_for: Duration,
+    /// The last error, of the first record that failed or of a probe.
+    pub error: String,
+    /// Number of probes that failed.
+    pub failed_probes: u32,
+    /// Number of partitions with records that failed; the scope may cover more.
+    pub partitions: usize,
+}
+
+impl fmt::Display for WaitingFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "waiting for {} since {}: {}", self.dependency, self.since, self.error)
     }
 }
 

@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use tokio::time::Instant;
 
+use super::breaker::HoldId;
 use super::offset_tracker::{CompletedOffsets, OffsetTracker};
 use super::partition_offsets::{NO_EPOCH, PartitionOffsets};
 use crate::config::HandlerOrdering;
@@ -24,8 +25,10 @@ pub(super) struct QueuedRecord<R> {
     pub(super) offset: i64,
     /// Memory that it takes.
     pub(super) bytes: usize,
-    /// Time of the next attempt; `None` before the first one.
+    /// Time of the next attempt; `None` before the first one, and after a hold.
     pub(super) due: Option<Instant>,
+    /// The hold that it waits for.
+    pub(super) hold: Option<HoldId>,
     pub(super) record: R,
 }
 
@@ -53,6 +56,10 @@ pub(super) struct Lanes<R> {
     ready: VecDeque<Lane>,
     /// Lanes with nothing in flight whose first record awaits its retry.
     retry_timers: BTreeSet<(Instant, Lane)>,
+    /// Lanes with nothing in flight whose first record waits for a hold.
+    held: BTreeSet<(HoldId, Lane)>,
+    /// The lane of the last record taken as a probe.
+    last_probed: Lane,
     queued: usize,
     bytes: usize,
     /// Number of queued records that have failed before.
@@ -71,6 +78,8 @@ impl<R> Lanes<R> {
             queues: HashMap::new(),
             ready: VecDeque::new(),
             retry_timers: BTreeSet::new(),
+            held: BTreeSet::new(),
+            last_probed: 0,
             queued: 0,
             bytes: 0,
             awaiting_retry: 0,
@@ -135,7 +144,7 @@ impl<R> Lanes<R> {
         self.queued += 1;
         self.bytes += bytes;
         let queue = self.queues.entry(lane).or_default();
-        queue.queued.push_back(QueuedRecord { offset, bytes, due: None, record });
+        queue.queued.push_back(QueuedRecord { offset, bytes, due: None, hold: None, record });
         // A retry that is not due blocks the new record of its lane, in each of these
         // interleavings:
         // 1. record 5 of a key is in flight, record 9 arrives: `in_flight` > 0, and 9 is queued. 5
@@ -148,7 +157,8 @@ impl<R> Lanes<R> {
         //    record 9 arrives: no timer, so 9 is takeable, but the lane is in `ready` already and
         //    must not be listed twice. `take_ready` takes 5 alone.
         let first = queue.queued.front();
-        let is_retry_pending = |q: &QueuedRecord<R>| q.due.is_some_and(|due| self.retry_timers.contains(&(due, lane)));
+        let is_retry_pending =
+            |q: &QueuedRecord<R>| q.hold.is_some() || q.due.is_some_and(|due| self.retry_timers.contains(&(due, lane)));
         if queue.in_flight > 0 || first.is_some_and(is_retry_pending) {
             return;
         }
@@ -208,7 +218,7 @@ impl<R> Lanes<R> {
             self.takeable -= queue.queued.len();
             let mut alone = false;
             while taken.len() < max && !alone {
-                let fits = |q: &QueuedRecord<R>| q.due.is_none() || queue.in_flight == 0;
+                let fits = |q: &QueuedRecord<R>| q.hold.is_none() && (q.due.is_none() || queue.in_flight == 0);
                 if !queue.queued.front().is_some_and(fits) {
                     break;
                 }
@@ -257,8 +267,50 @@ impl<R> Lanes<R> {
         }
         match queue.queued.front() {
             None => drop(self.queues.remove(&lane)),
+            Some(QueuedRecord { hold: Some(hold), .. }) => drop(self.held.insert((*hold, lane))),
             Some(QueuedRecord { due: Some(due), .. }) => drop(self.retry_timers.insert((*due, lane))),
             Some(QueuedRecord { due: None, .. }) => self.make_ready(lane),
+        }
+    }
+
+    /// Returns whether the first record of a lane waits for this hold.
+    pub(super) fn has_held(&self, hold: HoldId) -> bool {
+        self.held.range((hold, 0)..=(hold, Lane::MAX)).next().is_some()
+    }
+
+    /// Returns the number of lanes that wait for holds.
+    pub(super) fn held_lanes(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Puts a record that waits for this hold in flight, as a probe: the first of the next lane.
+    pub(super) fn take_held(&mut self, hold: HoldId) -> Option<(Lane, QueuedRecord<R>)> {
+        let after = (hold, self.last_probed.saturating_add(1))..=(hold, Lane::MAX);
+        let next = self.held.range(after).next().or_else(|| self.held.range((hold, 0)..=(hold, Lane::MAX)).next());
+        let (_, lane) = next.copied()?;
+        self.held.remove(&(hold, lane));
+        self.last_probed = lane;
+        let queue = self.queues.get_mut(&lane)?;
+        let probe = queue.queued.pop_front()?;
+        queue.in_flight += 1;
+        self.queued -= 1;
+        self.bytes -= probe.bytes;
+        self.awaiting_retry -= 1;
+        Some((lane, probe))
+    }
+
+    /// Makes what waits for holds that have ended ready: it is handled as if it had never failed.
+    pub(super) fn release_held(&mut self, is_open: impl Fn(HoldId) -> bool) {
+        for queued in self.queues.values_mut().flat_map(|queue| &mut queue.queued) {
+            if queued.hold.is_some_and(|hold| !is_open(hold)) {
+                (queued.hold, queued.due) = (None, None);
+                self.awaiting_retry -= 1;
+            }
+        }
+        let ended: Vec<_> = self.held.iter().filter(|(hold, _)| !is_open(*hold)).copied().collect();
+        for (hold, lane) in ended {
+            self.held.remove(&(hold, lane));
+            self.make_ready(lane);
         }
     }
 
@@ -293,9 +345,9 @@ impl<R> Lanes<R> {
         self.awaiting_retry
     }
 
-    /// Returns the number of lanes that are blocked until a retry.
+    /// Returns the number of lanes that are blocked until a retry, or by a hold.
     pub(super) fn blocked_lanes(&self) -> usize {
-        self.retry_timers.len()
+        self.retry_timers.len() + self.held.len()
     }
 }
 

@@ -11,12 +11,14 @@
 mod activity;
 mod attempt;
 mod batch;
+mod breaker;
 mod catch_up;
 mod concurrency;
 mod control;
 mod dead_letter;
 mod discovery;
 mod drain;
+mod failure_policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod handler;
@@ -60,8 +62,10 @@ use dead_letter::{ChooseTopic, DeadLetterWriter, DeadLetters, Hook, RetryTopics,
 pub use dead_letter::{DeadLetter, Origin, Truncation, WrittenDeadLetter};
 use discovery::{Discovery, TopicPattern};
 pub use drain::{Unfinished, UnfinishedPartition};
+use failure_policy::Classifier;
+pub use failure_policy::{AttemptTimeout, FailurePolicy, Hold, HoldScope, Unavailable, find_cause};
 pub use handler::{BoxError, ByService, FromMessage, Handler, IntoOutcome, Json, Outcome};
-pub use health::{PartitionHealth, SubscriptionHealth};
+pub use health::{PartitionHealth, SubscriptionHealth, WaitingFor};
 pub use listener::RebalanceListener;
 pub use pauses::{PauseReason, Scope};
 pub use pipeline::{ExactlyOnce, Outputs, Pipeline};
@@ -97,6 +101,7 @@ pub struct Processor {
     processor: ProcessorConfig,
     listener: Option<Arc<dyn RebalanceListener>>,
     exactly_once: Option<ExactlyOnce>,
+    on_failure: Option<Classifier>,
     choose_topic: Option<ChooseTopic>,
     on_dead_letter: Option<Hook>,
 }
@@ -114,8 +119,18 @@ impl Client {
         let (consumer, processor) = (config.consumer.clone(), config.processor.clone());
         let group = group.resolve(config).to_owned();
         let client = self.clone();
-        let (listener, exactly_once, choose_topic, on_dead_letter) = (None, None, None, None);
-        Processor { client, group, consumer, processor, listener, exactly_once, choose_topic, on_dead_letter }
+        let (listener, exactly_once, on_failure, choose_topic, on_dead_letter) = (None, None, None, None, None);
+        Processor {
+            client,
+            group,
+            consumer,
+            processor,
+            listener,
+            exactly_once,
+            on_failure,
+            choose_topic,
+            on_dead_letter,
+        }
     }
 }
 
@@ -124,6 +139,39 @@ impl Processor {
     #[must_use]
     pub fn listener(mut self, listener: impl RebalanceListener) -> Self {
         self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Sets a function that chooses what happens to a record whose attempt failed, by the record, as the handler got it, and its error:
+    /// that of the handler, or of a panic or an [`AttemptTimeout`]. The outcomes of a handler other than [`Outcome::Retry`], and what can't
+    /// be decoded, are not passed to it.
+    ///
+    /// The function is called in the task of the partition, and must not block. If it panics, an error is logged and the record is retried.
+    ///
+    /// ```
+    /// use ailurus::processor::{FailurePolicy, find_cause};
+    /// # #[derive(Debug)] struct PoolTimedOut;
+    /// # impl std::fmt::Display for PoolTimedOut { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("no connection") } }
+    /// # impl std::error::Error for PoolTimedOut {}
+    ///
+    /// # fn example(client: &ailurus::Client) -> ailurus::Processor {
+    /// client.processor("billing").on_failure(|record, error| {
+    ///     if find_cause::<PoolTimedOut>(error).is_some() {
+    ///         FailurePolicy::hold("postgres")
+    ///     } else if record.topic.starts_with("metrics.") {
+    ///         FailurePolicy::Skip
+    ///     } else {
+    ///         FailurePolicy::Retry
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        classify: impl Fn(&Message, &(dyn std::error::Error + 'static)) -> FailurePolicy + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Some(Classifier(Arc::new(classify)));
         self
     }
 
@@ -318,10 +366,9 @@ impl Processor {
             group,
             &topics,
             retry_topics,
-            self.processor.stall_timeout,
-            isolation_level,
-            self.processor.concurrency,
-            consumer.status(),
+            &self.processor,
+            (isolation_level, consumer.status()),
+            self.client.config().metrics.clone(),
         ));
         self.client.cluster().components().add(&shared);
         let (stop, cancel_handlers, abort) =
@@ -353,6 +400,7 @@ impl Processor {
             stuck_after,
             shared: Arc::clone(&shared),
             listener: self.listener,
+            on_failure: self.on_failure,
             on_dead_letter: self.on_dead_letter,
             metrics: self.client.config().metrics.clone(),
             tracing: Tracing::new(self.client.config()),

@@ -30,6 +30,8 @@ pub(super) struct RecordCounts {
     pub(super) waiting: AtomicUsize,
     /// Keys (or lanes of another ordering) that are blocked by a failed record.
     pub(super) parked_keys: AtomicUsize,
+    /// Those of them that wait for a dependency.
+    pub(super) held_keys: AtomicUsize,
 }
 
 /// A handler that runs.
@@ -100,7 +102,7 @@ impl PartitionState {
     }
 
     /// Adds or removes a reason to be paused; the others stay. The subscription's task must learn of
-    /// it: see [`SubscriptionState::set_paused`].
+    /// it.
     pub(super) fn set_paused_by(&self, reason: PauseReason, paused: bool) {
         match paused {
             true => _ = self.paused_by.fetch_or(reason.bit(), Ordering::AcqRel),
@@ -111,6 +113,11 @@ impl PartitionState {
                 }
             }
         }
+        self.changed.notify_one();
+    }
+
+    /// Wakes the worker.
+    pub(super) fn notify(&self) {
         self.changed.notify_one();
     }
 
@@ -272,7 +279,10 @@ impl PartitionState {
         let paused_by = self.paused_by();
         // Nothing is expected of a paused partition but the end of its handlers.
         let is_at_rest = !paused_by.is_empty() && count(&self.counts.in_flight) == 0;
-        let activity = progress.activity(stall_timeout, now).max(unreachable);
+        let activity = progress.activity(stall_timeout, now);
+        // What waits for a dependency is not stuck: the subscription says what it waits for.
+        let is_held = count(&self.counts.held_keys) > 0;
+        let activity = if is_held { activity.min(Activity::Busy) } else { activity }.max(unreachable);
         PartitionHealth {
             topic: tp.topic.to_string(),
             partition: tp.partition,

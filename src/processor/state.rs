@@ -1,8 +1,12 @@
 //! State of a subscription that its task, its workers and health checks share.
 
+mod holds;
+
+pub(super) use holds::{HoldDecision, UnclassifiedFailure};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,16 +14,18 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::breaker::{Breakers, OutageDetector};
 use super::concurrency::Concurrency;
 use super::dead_letter::RetryTopics;
 use super::partition_state::RecordCounts;
 pub(super) use super::partition_state::{PartitionState, StuckHandler};
 use super::pauses::{PauseReason, PauseRules, Scope};
 use super::{Stats, SubscriptionHealth};
-use crate::config::IsolationLevel;
+use crate::config::{IsolationLevel, ProcessorConfig};
 use crate::consumer::{ConsumerState, ConsumerStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
+use crate::metrics::Reporter;
 use crate::record::TopicPartition;
 
 /// Shared state of a subscription.
@@ -53,15 +59,23 @@ pub(crate) struct SubscriptionState {
     pub(super) failed: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) dead_letters: AtomicU64,
+    pub(super) skipped: AtomicU64,
     pub(super) rebalances: AtomicU64,
+    /// Changes with the holds.
+    holds_version: AtomicU64,
+    /// True if a record failed since the last success.
+    has_failures: AtomicBool,
+    metrics: Reporter,
 }
 
-/// The assigned partitions, and what is paused of them and of later ones. One lock has both, so that
-/// a partition that is assigned while a topic is paused is not missed.
-#[derive(Debug, Default)]
+/// The assigned partitions, and what is paused or held of them and of later ones. One lock has both, so
+/// that a partition that is assigned while a topic is paused is not missed.
+#[derive(Debug)]
 struct Owned {
     partitions: BTreeMap<TopicPartition, Arc<PartitionState>>,
     rules: PauseRules,
+    breakers: Breakers,
+    outage: OutageDetector,
 }
 
 impl SubscriptionState {
@@ -79,32 +93,41 @@ impl SubscriptionState {
         group: &str,
         topics: &[&str],
         retry_topics: RetryTopics,
-        stall_timeout: Duration,
-        isolation_level: IsolationLevel,
-        concurrency: usize,
-        status: Arc<ConsumerStatus>,
+        config: &ProcessorConfig,
+        (isolation_level, status): (IsolationLevel, Arc<ConsumerStatus>),
+        metrics: Reporter,
     ) -> Self {
+        let owned = Owned {
+            partitions: BTreeMap::new(),
+            rules: PauseRules::default(),
+            breakers: Breakers::new(config.hold_backoff, config.hold_backoff_max),
+            outage: OutageDetector::new(config.outage_records),
+        };
         Self {
             group: group.to_owned(),
             topics: Lock::new(topics.iter().map(|t| (*t).to_owned()).collect()),
             retry_topics,
-            stall_timeout,
+            stall_timeout: config.stall_timeout,
             isolation_level,
             status,
             state: Lock::new((ConsumerState::Joining, Instant::now())),
             member: Lock::default(),
-            owned: Lock::default(),
+            owned: Lock::new(owned),
             pauses_changed: Notify::new(),
             progress: Notify::new(),
             progress_waiters: AtomicUsize::new(0),
-            concurrency: Arc::new(Concurrency::new(concurrency)),
+            concurrency: Arc::new(Concurrency::new(config.concurrency)),
             partition_count: AtomicUsize::new(0),
             moved: Lock::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             rebalances: AtomicU64::new(0),
+            holds_version: AtomicU64::new(0),
+            has_failures: AtomicBool::new(false),
+            metrics,
         }
     }
 
@@ -161,6 +184,7 @@ impl SubscriptionState {
     pub(super) fn add_partition(&self, tp: TopicPartition, partition: Arc<PartitionState>) {
         let mut owned = self.owned.lock();
         partition.set_paused_by(PauseReason::Control, owned.rules.is_paused(&tp));
+        partition.set_paused_by(PauseReason::Breaker, owned.breakers.is_held(&tp));
         owned.partitions.insert(tp, partition);
         self.partition_count.store(owned.partitions.len(), Ordering::Relaxed);
         drop(owned);
@@ -168,10 +192,11 @@ impl SubscriptionState {
     }
 
     pub(super) fn remove_partition(&self, tp: &TopicPartition) {
-        let mut owned = self.owned.lock();
-        owned.partitions.remove(tp);
-        self.partition_count.store(owned.partitions.len(), Ordering::Relaxed);
-        drop(owned);
+        self.change_holds(|owned| {
+            owned.partitions.remove(tp);
+            owned.end_holds(tp);
+            self.partition_count.store(owned.partitions.len(), Ordering::Relaxed);
+        });
         self.notify_progress();
     }
 
@@ -219,14 +244,6 @@ impl SubscriptionState {
     /// Returns the scopes that are paused for [`PauseReason::Control`].
     pub(super) fn paused_scopes(&self) -> Vec<Scope> {
         self.owned.lock().rules.paused()
-    }
-
-    /// Adds or removes a reason for which an assigned partition is paused. It is fetched when none is
-    /// left; its worker starts no records while [`PauseReason::Control`] is one of them.
-    #[allow(dead_code, reason = "for the breaker")]
-    pub(super) fn set_paused(&self, partition: &PartitionState, reason: PauseReason, paused: bool) {
-        partition.set_paused_by(reason, paused);
-        self.pauses_changed.notify_one();
     }
 
     /// Handles the end of a rebalance: pauses of single partitions end when they have moved.
@@ -292,6 +309,7 @@ impl SubscriptionState {
             activity: partitions.iter().map(|p| p.activity).max().unwrap_or_default().max(membership),
             lag: partitions.iter().filter_map(|p| p.lag).sum(),
             concurrency: Some(self.concurrency.limit()),
+            waiting_for: self.waiting_for(now),
             partitions,
         }
     }
@@ -323,6 +341,7 @@ impl SubscriptionState {
             failed_attempts: get(&self.failed),
             retries: get(&self.retries),
             dead_letters: get(&self.dead_letters),
+            skipped: get(&self.skipped),
             rebalances: get(&self.rebalances),
             in_flight: sum(|c| &c.in_flight),
             parked_keys: sum(|c| &c.parked_keys),
@@ -353,9 +372,8 @@ mod tests {
 
     #[test]
     fn a_moved_partition_is_listed_once_per_commit() {
-        let (none, timeout, isolation_level) =
-            (RetryTopics::default(), Duration::from_secs(60), IsolationLevel::default());
-        let shared = SubscriptionState::new("g", &["t"], none, timeout, isolation_level, 1, Arc::default());
+        let (none, config, of_consumer) = (RetryTopics::default(), ProcessorConfig::default(), Default::default());
+        let shared = SubscriptionState::new("g", &["t"], none, &config, of_consumer, Reporter::default());
         let (tp, state) = (TopicPartition::new("t", 0), PartitionState::new());
         let to = |offset| {
             state.set_position(CommitPosition { offset, leader_epoch: None, metadata: String::new(), seek: 0 });

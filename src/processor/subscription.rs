@@ -25,6 +25,8 @@ pub struct Stats {
     pub retries: u64,
     /// Number of records written to a dead-letter topic.
     pub dead_letters: u64,
+    /// Number of failed records that were [skipped](super::Outcome::Skip).
+    pub skipped: u64,
     /// Number of rebalances that assigned partitions to this member.
     pub rebalances: u64,
     /// Number of records in a handler now.

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod batches;
+mod holds;
 mod metrics;
 mod outcome;
 mod permits;
@@ -31,6 +32,7 @@ use super::RebalanceListener;
 use super::attempt::Tracing;
 use super::batch::{BatchHandlerFn, Batching};
 use super::dead_letter::{DeadLetterWriter, DeadLetters, DelayedRecord, Hook, RetryPartition};
+use super::failure_policy::Classifier;
 use super::handler::{BoxError, HandlerFn, Outcome};
 use super::lanes::{Lane, Lanes};
 use super::pauses::PauseReason;
@@ -46,6 +48,7 @@ use crate::metrics::Reporter;
 use crate::record::TopicPartition;
 use crate::timestamp::Timestamp;
 use attempts::{FIRST_SLOW_MEMORY_RECORDS, HandlerUsage};
+use holds::{Probe, WorkerHolds};
 use metrics::{Backlog, WorkerMetrics};
 use permits::Permits;
 use queue_pool::QueueShare;
@@ -99,6 +102,8 @@ pub(super) struct WorkerContext {
     pub(super) stuck_after: Duration,
     pub(super) shared: Arc<SubscriptionState>,
     pub(super) listener: Option<Arc<dyn RebalanceListener>>,
+    /// Chooses what happens to a record whose attempt failed.
+    pub(super) on_failure: Option<Classifier>,
     /// Runs after a dead letter is written.
     pub(super) on_dead_letter: Option<Hook>,
     /// Memory for records that are blocked by others or await a retry.
@@ -123,6 +128,10 @@ struct AttemptHistory {
     backoff: Backoff,
     /// Set for a record of a retry topic.
     delayed: Option<DelayedRecord>,
+    /// Number of attempts up to the last one that failed because of a dependency.
+    uncounted: u32,
+    /// Set while it is handled as a probe.
+    probe: Option<Probe>,
 }
 
 impl PendingRecord {
@@ -147,9 +156,11 @@ impl PendingRecord {
         }
     }
 
-    /// Returns the number of this attempt since the record was fetched.
+    /// Returns the number of this attempt of those that count: since the record was fetched, and since it
+    /// last waited for a dependency.
     fn attempt(&self) -> u32 {
-        self.message.attempt.saturating_sub(self.delayed().map_or(0, DelayedRecord::attempts))
+        let uncounted = self.history.as_ref().map_or(0, |history| history.uncounted);
+        self.message.attempt.saturating_sub(uncounted.max(self.delayed().map_or(0, DelayedRecord::attempts)))
     }
 }
 
@@ -179,6 +190,8 @@ enum Blocked {
     OnSeek,
     /// The partition is paused: handlers in flight finish.
     OnPause,
+    /// A dependency of the handler is down.
+    OnHold,
     /// No record may be started: it waits for fetched records, handlers or retries.
     OnEvents,
 }
@@ -207,8 +220,8 @@ pub(super) struct Worker {
     unwritten_dead_letters: usize,
     /// Number of records handled since the last `publish`.
     handled: u64,
-    /// True if a dead letter was written since the last `publish`.
-    dead_lettered: bool,
+    /// True if a record was completed without being handled since the last `publish`.
+    is_other_completed: bool,
     /// Number of next records whose handler is assumed slow, and what it becomes at the next slow
     /// poll.
     assume_slow: usize,
@@ -223,6 +236,7 @@ pub(super) struct Worker {
     published: Option<(i64, Instant)>,
     /// Deadline for the handlers of positions before a seek.
     seek_deadline: Option<Instant>,
+    holds: WorkerHolds,
     metrics: WorkerMetrics,
     /// True if the notification of [`PartitionState::changed`] was received.
     was_notified: bool,
@@ -255,7 +269,7 @@ impl Worker {
             dead_letter_bytes: 0,
             unwritten_dead_letters: 0,
             handled: 0,
-            dead_lettered: false,
+            is_other_completed: false,
             assume_slow: 0,
             next_assume_slow: FIRST_SLOW_MEMORY_RECORDS,
             turn_elapsed: Duration::ZERO,
@@ -263,6 +277,7 @@ impl Worker {
             batch_started_at: None,
             published: None,
             seek_deadline: None,
+            holds: WorkerHolds::default(),
             was_notified: false,
         }
     }
@@ -351,8 +366,12 @@ impl Worker {
         match blocked {
             Blocked::OnSeek => return self.seek_deadline,
             Blocked::OnPause => return None,
+            Blocked::OnHold => return self.holds.next_probe.map(|(at, _)| at),
             _ => {}
         }
+        // A probe that is due awaits a permit.
+        let awaits_permit = matches!(blocked, Blocked::OnPermit | Blocked::OnHandlers);
+        let probe = self.holds.next_probe.filter(|_| !awaits_permit).map(|(at, _)| at);
         let batch = match &self.context.mode {
             // A batch that is blocked on a permit is due already.
             HandlerMode::Batches(batching, _) if blocked == Blocked::OnEvents => {
@@ -360,7 +379,7 @@ impl Worker {
             }
             _ => None,
         };
-        self.lanes.next_due().into_iter().chain(batch).chain(self.source.held_until()).min()
+        self.lanes.next_due().into_iter().chain(batch).chain(probe).chain(self.source.held_until()).min()
     }
 
     /// Handles records until it has to wait or yield. Holds no unused permit afterwards.
@@ -378,6 +397,14 @@ impl Worker {
             }
             if blocked != Blocked::Not || self.turn_elapsed >= MAX_TURN_TIME {
                 break;
+            }
+            match self.poll_holds(cx) {
+                None => {}
+                Some(Blocked::Not) => continue,
+                Some(on_hold) => {
+                    blocked = on_hold;
+                    break;
+                }
             }
             if self.lanes.next_due().is_some() {
                 self.lanes.expire_timers(Instant::now());
@@ -475,9 +502,8 @@ impl Worker {
         let history = delayed.map(|delayed| {
             message.attempt = delayed.attempts().saturating_add(1);
             let config = &self.context.config;
-            let backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
             let first_failure = delayed.first_failure().unwrap_or_else(Timestamp::now);
-            Box::new(AttemptHistory { first_failure, backoff, delayed: Some(delayed) })
+            Box::new(AttemptHistory { first_failure, delayed: Some(delayed), ..AttemptHistory::new(config) })
         });
         PendingRecord { message, history }
     }
@@ -502,7 +528,8 @@ impl Worker {
         set(&counts.parked, now.parked);
         set(&counts.parked_keys, now.parked_keys);
         set(&counts.waiting, now.waiting);
-        let completed = std::mem::take(&mut self.dead_lettered) || handled > 0;
+        set(&counts.held_keys, self.lanes.held_lanes());
+        let completed = std::mem::take(&mut self.is_other_completed) || handled > 0;
         self.context.shared.set_delayed(&self.state, self.source.held_until().is_some());
         let position = now.position.filter(|_| !self.is_moved());
         self.state.publish_progress(position, now.in_flight + now.waiting + now.parked, completed);

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ailurus::processor::{ExactlyOnce, Outcome, Outputs};
-use ailurus::{Client, Envelope, Event, Message, ProcessorConfig, ProducerRecord, Subscription};
+use ailurus::processor::{ExactlyOnce, Outcome, Outputs, Unavailable};
+use ailurus::{
+    Client, Envelope, Event, HandlerOrdering, Message, ProcessorConfig, ProducerRecord, Subscription, Timestamp,
+};
 use ailurus_testing::{Api, TestCluster, TestError, fault};
 use tokio::time::Instant;
 
@@ -118,24 +120,86 @@ async fn database_that_is_down_makes_no_dead_letters() -> Result {
     let client = cluster.client("billing").await?;
     let is_up = Arc::new(AtomicBool::new(false));
     let database = Arc::clone(&is_up);
+    let attempts = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&attempts);
     let handler = move |_: Envelope<OrderPaid>| {
+        counted.fetch_add(1, Ordering::Relaxed);
         let is_up = database.load(Ordering::Relaxed);
-        async move { if is_up { Ok(()) } else { Err("the database is down") } }
+        async move { if is_up { Ok(()) } else { Err(Unavailable::new("postgres", "connection refused")) } }
     };
-    let processor = ProcessorConfig::default().max_attempts(1000);
-    let _subscription = client.processor("billing").config(processor).subscribe(["orders"], handler).await?;
+    let subscription = client.processor("billing").subscribe(["orders"], handler).await?;
 
+    let down_since = Timestamp::now();
     for order in 0..100 {
         let order_id = format!("o-{order}");
         cluster.publish("orders", &order_id, &OrderPaid { order_id: order_id.clone() }).await?;
     }
     cluster.advance(Duration::from_secs(600)).await;
     assert!(cluster.handled("billing").is_empty());
+    let health = subscription.health();
+    assert_eq!(health.waiting_for[0].dependency, "postgres");
+    assert!(health.waiting_for[0].since.saturating_duration_since(down_since) < Duration::from_secs(1), "{health:?}");
+    assert!(attempts.load(Ordering::Relaxed) < 50, "single records probe, each 30 s in the end");
     is_up.store(true, Ordering::Relaxed);
     cluster.until_idle().await?;
 
     assert_eq!(cluster.handled("billing").len(), 100);
     assert!(cluster.letters("orders").is_empty());
+    assert!(subscription.health().waiting_for.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn outage_that_no_handler_names_makes_no_dead_letters() -> Result {
+    let cluster = TestCluster::start().await?;
+    cluster.topic("orders", 3)?;
+    let client = cluster.client("billing").await?;
+    let is_up = Arc::new(AtomicBool::new(false));
+    let database = Arc::clone(&is_up);
+    let handler = move |_: Envelope<OrderPaid>| {
+        let is_up = database.load(Ordering::Relaxed);
+        async move { if is_up { Ok(()) } else { Err("connection refused") } }
+    };
+    let processor = client.processor("billing").ordering(HandlerOrdering::Key);
+    let subscription = processor.subscribe(["orders"], handler).await?;
+
+    for order in 0..100 {
+        let order_id = format!("o-{order}");
+        cluster.publish("orders", &order_id, &OrderPaid { order_id: order_id.clone() }).await?;
+    }
+    cluster.advance(Duration::from_secs(600)).await;
+    let health = subscription.health();
+    assert_eq!((&*health.waiting_for[0].dependency, &*health.waiting_for[0].error), ("unknown", "connection refused"));
+    is_up.store(true, Ordering::Relaxed);
+    cluster.until_idle().await?;
+
+    assert_eq!(cluster.handled("billing").len(), 100);
+    assert!(cluster.letters("orders").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn outage_in_one_partition_in_order_makes_few_dead_letters() -> Result {
+    let cluster = TestCluster::start().await?;
+    cluster.topic("orders", 1)?;
+    let client = cluster.client("billing").await?;
+    let is_up = Arc::new(AtomicBool::new(false));
+    let database = Arc::clone(&is_up);
+    let handler = move |_: Message| {
+        let is_up = database.load(Ordering::Relaxed);
+        async move { if is_up { Ok(()) } else { Err("connection refused") } }
+    };
+    let _subscription = client.processor("billing").subscribe(["orders"], handler).await?;
+
+    for order in 0..1000 {
+        cluster.send("orders", &format!("o-{order}"), "paid").await?;
+    }
+    cluster.advance(Duration::from_secs(600)).await; // each record alone fails for about a second
+    is_up.store(true, Ordering::Relaxed);
+    cluster.until_idle().await?;
+
+    assert_eq!(cluster.handled("billing").len(), 1000);
+    assert_eq!(cluster.letters("orders").len(), ProcessorConfig::default().outage_records - 1);
     Ok(())
 }
 

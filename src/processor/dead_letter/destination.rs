@@ -14,6 +14,7 @@ use crate::config::{Acks, ProcessorConfig, ProducerConfig};
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
+use crate::processor::batch::original;
 use crate::record::Headers;
 use crate::timestamp::Timestamp;
 
@@ -168,7 +169,7 @@ impl DeadLetters {
     fn dead_letter_topic(&self, message: &Message, base: &str, failure: &HandlerFailure) -> String {
         let default = format!("{base}{}", self.config.dead_letter_suffix);
         let Some(choose) = &self.choose_topic else { return default };
-        let chosen = match choose.call(message, &*failure.error) {
+        let chosen = match choose.call(message, original(&failure.error)) {
             Ok(None) => return default,
             Ok(Some(topic)) if topic == default => return default,
             Ok(Some(topic)) => self.check_chosen(&topic).map(|()| topic),

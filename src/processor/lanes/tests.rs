@@ -139,7 +139,7 @@ impl Model {
                 match retry_ms {
                     Some(ms) => {
                         let due = Some(self.now + Duration::from_millis(ms));
-                        self.lanes.requeue(lane, QueuedRecord { offset, bytes: BYTES, due, record: key });
+                        self.lanes.requeue(lane, QueuedRecord { offset, bytes: BYTES, due, hold: None, record: key });
                     }
                     None => {
                         self.lanes.complete(lane, offset);
@@ -216,7 +216,7 @@ fn a_failed_record_blocks_its_key_only() {
     let (a, b) = (lanes.lane(Some(b"a"), 0), lanes.lane(Some(b"b"), 1));
     (0..4).for_each(|offset| assert!(lanes.admit(offset)));
     lanes.occupy(a);
-    lanes.requeue(a, QueuedRecord { offset: 0, bytes: 1, due: Some(due), record: "a0" });
+    lanes.requeue(a, QueuedRecord { offset: 0, bytes: 1, due: Some(due), hold: None, record: "a0" });
     assert!(lanes.is_free(b) && !lanes.is_free(a));
     lanes.complete_unqueued(1);
     lanes.enqueue(a, 2, 1, "a2");
@@ -263,7 +263,7 @@ fn batches_take_consecutive_records_and_retries_alone() {
     assert_eq!(offsets(&first), [0, 1, 2]);
     assert_eq!((lanes.takeable(), lanes.take_ready(3).len()), (0, 0), "the lane is occupied");
     let now = Instant::now();
-    lanes.requeue(0, QueuedRecord { offset: 1, bytes: 1, due: Some(now), record: 1 });
+    lanes.requeue(0, QueuedRecord { offset: 1, bytes: 1, due: Some(now), hold: None, record: 1 });
     lanes.complete(0, 0);
     lanes.complete(0, 2);
     assert_eq!(lanes.committable_offset(), Some(1));

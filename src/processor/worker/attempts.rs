@@ -64,10 +64,11 @@ impl Worker {
                 if !was_queued {
                     self.lanes.occupy(lane);
                 }
-                self.apply_outcome(lane, pending, outcome);
+                self.apply_outcome(lane, pending, outcome, false);
             } else {
                 self.lanes.complete_unqueued(offset);
                 self.handled += 1;
+                self.context.shared.on_success();
             }
             return;
         }

@@ -9,7 +9,7 @@ use super::attempts::{PollResult, handler_usage};
 use super::{Blocked, PendingRecord, TaskOutput, Worker};
 use crate::processor::attempt::{Attempt, first_failure};
 use crate::processor::batch::{BatchHandlerFn, Batching};
-use crate::processor::lanes::{Lane, QueuedRecord};
+use crate::processor::lanes::Lane;
 
 impl Worker {
     /// Queues a record, and starts a batch when it is full or has waited for `max_wait`.
@@ -53,17 +53,17 @@ impl Worker {
         }
         self.batch_started_at = None;
         let taken = self.lanes.take_ready(batching.max_records);
-        self.start_batch_attempt(cx, call, taken);
+        let batch = taken.into_iter().map(|(lane, queued)| (lane, queued.record)).collect();
+        self.start_batch_attempt(cx, call, batch);
         Blocked::Not
     }
 
-    fn start_batch_attempt(
+    pub(super) fn start_batch_attempt(
         &mut self,
         cx: &mut task::Context<'_>,
         call: &Arc<BatchHandlerFn>,
-        taken: Vec<(Lane, QueuedRecord<PendingRecord>)>,
+        mut batch: Vec<(Lane, PendingRecord)>,
     ) {
-        let mut batch: Vec<_> = taken.into_iter().map(|(lane, queued)| (lane, queued.record)).collect();
         let mut limit = None;
         for (_, pending) in &mut batch {
             limit = self.set_deadline(&mut pending.message);

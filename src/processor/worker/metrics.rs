@@ -52,6 +52,11 @@ impl WorkerMetrics {
         self.metrics.failed("handler", ErrorKind::Handler);
     }
 
+    pub(super) fn on_skipped(&self, group: &str) {
+        let TopicPartition { topic, partition } = &self.partition;
+        self.metrics.report(|| Observation::Skipped { group, topic, partition: *partition });
+    }
+
     /// Reports the calls since the last time, and the backlog if it changed.
     pub(super) fn publish(&mut self, group: &str, now: Backlog) {
         let Some(calls) = &mut self.calls else { return };

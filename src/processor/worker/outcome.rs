@@ -22,7 +22,7 @@ use crate::processor::dead_letter::{
 use crate::processor::handler::{BoxError, Outcome};
 use crate::processor::lanes::{Lane, QueuedRecord};
 use crate::processor::pipeline::{Outputs, Payload};
-use crate::processor::state::{PartitionState, SubscriptionState};
+use crate::processor::state::{HoldDecision, PartitionState, SubscriptionState};
 use crate::producer::Acknowledgement;
 use crate::timestamp::Timestamp;
 
@@ -42,7 +42,7 @@ impl Worker {
                 self.permits.on_handler_done(permit);
                 self.on_handler_done(&pending);
                 self.metrics.on_call(took, !outcome.as_ref().is_ok_and(Outcome::is_success));
-                self.apply_outcome(lane, pending, outcome);
+                self.apply_outcome(lane, pending, outcome, false);
             }
             Ok(TaskOutput::Batch(batch, outcomes, (took, permit))) => {
                 self.permits.on_handler_done(permit);
@@ -53,7 +53,7 @@ impl Worker {
                 self.dead_letters_in_flight -= 1;
                 self.dead_letter_bytes -= bytes;
                 if written {
-                    self.dead_lettered = true;
+                    self.is_other_completed = true;
                     self.state.set_paused(offset, None);
                     self.lanes.complete(lane, offset);
                 } else {
@@ -93,7 +93,7 @@ impl Worker {
             Ok(outcomes) => outcomes.into_outcomes(count),
             Err(error) => Outcome::retry(error).into_outcomes(count),
         };
-        let mut together = Vec::new();
+        let (mut together, mut is_counted) = (Vec::new(), false);
         let of_batch = |outcome: &Outcome| matches!(outcome, Outcome::Send(outputs) if outputs.is_of_batch);
         let has_common_outputs = outcomes.iter().any(of_batch);
         let mut common = Outputs::new();
@@ -104,7 +104,11 @@ impl Worker {
                     common = outputs;
                     together.push((lane, pending));
                 }
-                outcome => self.apply_outcome(lane, pending, Ok(outcome)),
+                outcome => {
+                    let is_retry = matches!(outcome, Outcome::Retry { .. });
+                    self.apply_outcome(lane, pending, Ok(outcome), is_counted);
+                    is_counted |= is_retry;
+                }
             }
         }
         if has_common_outputs {
@@ -114,7 +118,7 @@ impl Worker {
 
     /// Completes records in flight that were handled together; in a pipeline they are ended, and
     /// completed once a transaction with their outputs is committed.
-    fn succeed(&mut self, records: Vec<(Lane, PendingRecord)>, outputs: Outputs) {
+    fn succeed(&mut self, mut records: Vec<(Lane, PendingRecord)>, outputs: Outputs) {
         if self.collector.is_none() && !outputs.is_empty() {
             let at = records.first().map(|(_, pending)| position(&pending.message)).unwrap_or_default();
             let what = format!(
@@ -122,6 +126,8 @@ impl Worker {
             );
             return self.fail_subscription(Error::new(ErrorKind::Config, what));
         }
+        self.context.shared.on_success();
+        records.iter_mut().for_each(|(_, pending)| self.on_success(pending));
         let offsets: Vec<_> = records.iter().map(|(lane, pending)| (*lane, pending.message.offset)).collect();
         self.handled += records.len() as u64;
         if self.collector.is_some() {
@@ -137,15 +143,35 @@ impl Worker {
         offsets.into_iter().for_each(|(lane, offset)| self.lanes.complete(lane, offset));
     }
 
-    /// Applies the outcome of an attempt to a record in flight.
-    pub(super) fn apply_outcome(&mut self, lane: Lane, pending: PendingRecord, outcome: Result<Outcome, BoxError>) {
-        let (after, error, is_last, may_retry) = match outcome.unwrap_or_else(Outcome::retry) {
+    /// Applies the outcome of an attempt to a record in flight. `is_counted` if it failed together with
+    /// another record, in one call.
+    pub(super) fn apply_outcome(
+        &mut self,
+        lane: Lane,
+        mut pending: PendingRecord,
+        outcome: Result<Outcome, BoxError>,
+        is_counted: bool,
+    ) {
+        let mut outcome = self.classify(&pending, outcome.unwrap_or_else(Outcome::retry));
+        if !outcome.is_success() {
+            outcome = self.end_probe(&mut pending, outcome);
+        }
+        let (after, error, is_last, may_retry) = match outcome {
             Outcome::Done => return self.succeed(vec![(lane, pending)], Outputs::new()),
             Outcome::Send(outputs) => return self.succeed(vec![(lane, pending)], outputs),
-            Outcome::Retry { after, error } => {
-                (after, error, pending.attempt() >= self.context.config.max_attempts, true)
-            }
+            Outcome::Retry { after, error } => match self.check_outage(&pending, &error, is_counted) {
+                HoldDecision::None => (after, error, pending.attempt() >= self.context.config.max_attempts, true),
+                HoldDecision::Held(hold) => return self.hold(lane, pending, Some(hold), &error),
+                HoldDecision::Revoked => return self.hold(lane, pending, None, &error),
+            },
+            Outcome::RetryForever { after, error } => (after, error, false, true),
             Outcome::DeadLetter { error } => (None, error, true, false),
+            Outcome::Skip { error } => return self.skip(lane, &pending, &error),
+            Outcome::Hold { hold, error } => {
+                let of = (self.metrics.partition(), &self.state);
+                let hold = self.context.shared.hold(of, &hold, &describe(&*error));
+                return self.hold(lane, pending, hold, &error);
+            }
             Outcome::Stop { error } => {
                 let what = format!("the handler ended the subscription at {}", position(&pending.message));
                 return self.fail_subscription(Error::with_source(ErrorKind::Handler, what, error));
@@ -165,30 +191,38 @@ impl Worker {
         self.write_failed(lane, offset, message, HandlerFailure { error, attempts, first, last, retry });
     }
 
+    /// Completes a failed record without a dead letter.
+    fn skip(&mut self, lane: Lane, pending: &PendingRecord, error: &BoxError) {
+        let (group, message) = (self.context.shared.group(), pending.for_handler());
+        tracing::warn!(
+            record = %position(&message), %group, key = message.key.as_deref().map(printable_key),
+            attempts = message.attempt, error = %describe(&**error), "the handler failed, and the record is skipped"
+        );
+        self.context.shared.failed.fetch_add(1, Ordering::Relaxed);
+        self.context.shared.skipped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.on_failure(group, false);
+        self.metrics.on_skipped(group);
+        self.is_other_completed = true;
+        let offset = pending.message.offset;
+        self.end_records(vec![(lane, offset)], Payload::Failed(Vec::new()));
+        self.lanes.complete(lane, offset);
+    }
+
     /// Queues a failed record for another attempt.
     fn retry(&mut self, lane: Lane, pending: PendingRecord, after: Option<Duration>, error: &BoxError) {
         let config = &self.context.config;
-        let now = Timestamp::now();
         let record = position(&pending.for_handler());
         let PendingRecord { mut message, history } = pending;
         message.detach(); // it outlives the other records of its fetch
-        let mut history = history.unwrap_or_else(|| {
-            Box::new(AttemptHistory {
-                first_failure: now,
-                backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
-                delayed: None,
-            })
-        });
+        let mut history = history.unwrap_or_else(|| Box::new(AttemptHistory::new(config)));
         let attempt = message.attempt;
         let delay = after.unwrap_or_else(|| history.backoff.next()).min(MAX_RETRY_DELAY);
         tracing::warn!(%record, attempt, error = %describe(&**error), retry_in = ?delay, "the handler failed");
         self.context.shared.retries.fetch_add(1, Ordering::Relaxed);
         message.attempt += 1;
         let (offset, bytes, due) = (message.offset, message.size(), Some(Instant::now() + delay));
-        self.lanes.requeue(
-            lane,
-            QueuedRecord { offset, bytes, due, record: PendingRecord { message, history: Some(history) } },
-        );
+        let record = PendingRecord { message, history: Some(history) };
+        self.lanes.requeue(lane, QueuedRecord { offset, bytes, due, hold: None, record });
     }
 
     /// Writes a failed record to its retry topic or as a dead letter, retrying until it is

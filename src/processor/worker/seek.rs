@@ -35,6 +35,7 @@ impl Worker {
         let Some((seek, offset)) = self.state.sought() else { return false };
         self.source.on_seek(seek);
         self.lanes = Lanes::new(self.context.config.ordering, Some((offset, CompletedOffsets::default())));
+        self.drop_held();
         self.permits = Permits::new(Arc::clone(&self.context.shared.concurrency));
         (self.in_flight, self.dead_letters_in_flight, self.dead_letter_bytes) = (0, 0, 0);
         self.unwritten_dead_letters = 0;
