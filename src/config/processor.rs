@@ -78,7 +78,7 @@ settings! {
         /// Number of records that fail in a row, of several keys and with no success between, after which the failures
         /// are taken for an outage; 0: never.
         ///
-        /// Of failures without another [policy](crate::processor::FailurePolicy). In place of a dead letter or a delayed
+        /// It counts failures without another [policy](crate::processor::FailurePolicy). In place of a dead letter or a delayed
         /// retry the subscription then [waits](crate::processor::Hold) for a dependency `unknown`, and handles single
         /// records as probes until one succeeds. So it stands still, and says so in health, log and metrics, while its
         /// handler fails for everything. What a batch handler fails together counts once.

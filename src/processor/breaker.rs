@@ -34,7 +34,7 @@ pub(super) type HoldId = u64;
 /// Identifies a probe.
 pub(super) type ProbeId = u64;
 
-/// What a hold covers.
+/// Scope of a hold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Covered {
     /// The held records alone.

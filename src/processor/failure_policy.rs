@@ -1,5 +1,5 @@
-//! What happens to a record whose attempt failed: the policies, and how an error or a function of the
-//! application chooses one.
+//! Policies for records whose attempt failed, and how an error or a function of the application chooses
+//! one.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -14,7 +14,7 @@ use super::batch::original;
 use super::handler::{BoxError, Outcome};
 use crate::consumer::Message;
 
-/// What happens to a record whose attempt failed with an error, a panic or a timeout: the result of the
+/// Policy for a record whose attempt failed with an error, a panic or a timeout: the result of the
 /// function of [`Processor::on_failure`](crate::Processor::on_failure).
 ///
 /// ```
@@ -131,7 +131,7 @@ impl From<String> for Hold {
     }
 }
 
-/// What waits while a dependency is down.
+/// Scope of what waits while a dependency is down.
 ///
 /// ```
 /// use ailurus::processor::HoldScope;

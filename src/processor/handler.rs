@@ -139,7 +139,7 @@ impl fmt::Display for Outcome {
             Self::Send(outputs) => write!(f, "done, with {} outputs", outputs.len()),
             Self::Retry { error, .. } => write!(f, "retry: {error}"),
             Self::DeadLetter { error } => write!(f, "dead letter: {error}"),
-            Self::RetryForever { error, .. } => write!(f, "retry for ever: {error}"),
+            Self::RetryForever { error, .. } => write!(f, "retry forever: {error}"),
             Self::Skip { error } => write!(f, "skip: {error}"),
             Self::Hold { hold, error } => write!(f, "hold for {}: {error}", hold.dependency()),
             Self::Stop { error } => write!(f, "stop: {error}"),

@@ -124,7 +124,7 @@ impl SubscriptionHealth {
 pub struct WaitingFor {
     /// Name of the dependency; `unknown` if all records fail and the handler names none.
     pub dependency: String,
-    /// What waits.
+    /// Scope of what waits.
     pub scope: HoldScope,
     /// Time of the first failure.
     pub since: Timestamp,

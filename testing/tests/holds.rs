@@ -31,7 +31,7 @@ enum Mode {
     Pipeline,
 }
 
-/// How a handler says that a dependency is down.
+/// The way in which a handler reports that a dependency is down.
 #[derive(Debug, Clone, Copy)]
 enum Words {
     Outcome,
@@ -107,7 +107,7 @@ impl Plan {
     }
 }
 
-/// What handlers need, and what they did.
+/// The dependencies of handlers, and what they handled.
 #[derive(Debug, Default)]
 struct World {
     is_down: [bool; 2],

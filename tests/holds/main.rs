@@ -30,7 +30,7 @@ struct Setup {
     dependency: Dependency,
 }
 
-/// What handlers need, and what it has of them.
+/// A dependency of handlers, and what they stored in it.
 #[derive(Clone, Default)]
 struct Dependency {
     is_up: Arc<AtomicBool>,
@@ -239,7 +239,6 @@ async fn subscribe_in(mode: Mode, setup: &Setup) -> Subscription {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_makes_no_dead_letter_whatever_the_handler() {
     for mode in [Mode::Records, Mode::Batches, Mode::Pipeline, Mode::PipelineOfBatches] {
-        eprintln!("{mode:?}");
         let setup = Setup::new(60).await;
         let subscription = subscribe_in(mode, &setup).await;
         until_failed_probes(&subscription, 6).await;
@@ -359,6 +358,33 @@ async fn a_shutdown_does_not_wait_for_the_dependency() {
     until("the commit", async || setup.committed().await == 100).await;
     next.shutdown().await.unwrap();
     setup.dependency.assert_complete(100);
+    setup.client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seek_drops_what_waits() {
+    let setup = Setup::new(0).await;
+    setup.dependency.set_up(true);
+    let subscription = setup.subscribe("postgres".into()).await;
+    setup.produce(0..60).await;
+    setup.until_handled(60).await;
+    setup.dependency.set_up(false);
+    setup.produce(60..100).await;
+    until_failed_probes(&subscription, 2).await;
+    // Nothing waits behind the end of the log: no partition could probe.
+    for partition in 0..PARTITIONS {
+        let partition = TopicPartition::new(&*setup.topic, partition);
+        subscription.control().seek(&partition, StartOffset::Latest).await.unwrap();
+    }
+    until("the end of the wait", async || subscription.health().waiting_for.is_empty()).await;
+    assert!(subscription.health().partitions.iter().all(|p| p.paused_by.is_empty()), "{:?}", subscription.health());
+    setup.produce(100..120).await;
+    until_failed_probes(&subscription, 2).await;
+    setup.dependency.set_up(true);
+    setup.until_handled(80).await;
+    assert_eq!(setup.dependency.handled(), (0..60).chain(100..120).collect::<Vec<_>>());
+    assert_eq!(subscription.stats().dead_letters, 0);
+    subscription.shutdown().await.unwrap();
     setup.client.close().await;
 }
 

@@ -1,4 +1,4 @@
-//! Which failures wait, are skipped, are retried for ever or become dead letters.
+//! Policies: failures that wait, are skipped, are retried forever or become dead letters.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

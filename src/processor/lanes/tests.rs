@@ -29,6 +29,12 @@ enum Step {
     Take(usize),
     /// A record in flight completes, or is retried after this delay in milliseconds.
     Finish { which: usize, retry_ms: Option<u64> },
+    /// A record in flight waits for a hold.
+    Hold { which: usize, hold: HoldId },
+    /// One that waits for a hold is started as a probe.
+    Probe(HoldId),
+    /// A hold ends.
+    Release(HoldId),
     /// Milliseconds pass.
     Pass(u64),
 }
@@ -39,6 +45,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..3_i64, key, any::<bool>()).prop_map(|(gap, key, inline)| Step::Fetch { gap, key, inline }),
         3 => (1..4_usize).prop_map(Step::Take),
         4 => (any::<usize>(), prop::option::of(0..50_u64)).prop_map(|(which, retry_ms)| Step::Finish { which, retry_ms }),
+        2 => (any::<usize>(), 0..2_u64).prop_map(|(which, hold)| Step::Hold { which, hold }),
+        1 => (0..2_u64).prop_map(Step::Probe),
+        1 => (0..2_u64).prop_map(Step::Release),
         1 => (0..100_u64).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..200)
@@ -147,6 +156,28 @@ impl Model {
                     }
                 }
             }
+            Step::Hold { which, hold } => {
+                let Some((&offset, &(lane, key))) = self.in_flight.iter().nth(which % self.in_flight.len().max(1))
+                else {
+                    return;
+                };
+                self.in_flight.remove(&offset);
+                let held = QueuedRecord { offset, bytes: BYTES, due: None, hold: Some(hold), record: key };
+                self.lanes.requeue(lane, held);
+            }
+            Step::Probe(hold) => {
+                let had_one = self.lanes.has_held(hold);
+                let probe = self.lanes.take_held(hold);
+                assert_eq!(probe.is_some(), had_one);
+                if let Some((lane, probe)) = probe {
+                    assert_eq!(probe.hold, Some(hold));
+                    self.start(&[(probe.offset, lane, probe.record)]);
+                }
+            }
+            Step::Release(hold) => {
+                self.lanes.release_held(|id| id != hold);
+                assert!(!self.lanes.has_held(hold));
+            }
             Step::Pass(ms) => self.now += Duration::from_millis(ms),
         }
     }
@@ -155,6 +186,7 @@ impl Model {
         self.lanes.expire_timers(self.now);
         let taken = self.lanes.take_ready(max);
         assert!(taken.len() <= max);
+        assert!(taken.iter().all(|(_, k)| k.hold.is_none()), "what waits for a hold is a probe or stays");
         assert!(taken.iter().all(|(_, k)| k.due.is_none_or(|due| due <= self.now && taken.len() == 1)));
         assert!(taken.is_sorted_by_key(|(_, k)| k.offset));
         let taken: Vec<_> = taken.into_iter().map(|(lane, k)| (k.offset, lane, k.record)).collect();
@@ -193,6 +225,7 @@ proptest! {
         // completed.
         let left = model.open.len();
         for _ in 0..=left {
+            model.lanes.release_held(|_| false); // what is held ends by itself, too
             while !model.in_flight.is_empty() {
                 model.step(&Step::Finish { which: 0, retry_ms: None });
                 model.check();
@@ -202,6 +235,7 @@ proptest! {
         }
         prop_assert!(model.open.is_empty(), "{:?} never completed", model.open);
         prop_assert!(model.lanes.queues.is_empty() && model.lanes.retry_timers.is_empty() && model.lanes.ready.is_empty());
+        prop_assert_eq!(model.lanes.held_lanes(), 0);
         prop_assert_eq!((model.lanes.queued, model.lanes.bytes, model.lanes.takeable, model.lanes.awaiting_retry), (0, 0, 0, 0));
         model.lanes.advance_to(model.next);
         prop_assert!(model.lanes.committable_offset().is_none_or(|c| c == model.next));

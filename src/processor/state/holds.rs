@@ -15,7 +15,7 @@ use crate::processor::pauses::PauseReason;
 use crate::record::TopicPartition;
 use crate::timestamp::Timestamp;
 
-/// What happens to a record whose attempt failed for a reason without a policy.
+/// Decision on a record whose attempt failed for a reason without a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::processor) enum HoldDecision {
     /// It is retried, or has failed for the last time.
@@ -145,7 +145,7 @@ impl SubscriptionState {
     pub(super) fn change_holds<T>(&self, change: impl FnOnce(&mut Owned) -> T) -> T {
         let mut owned = self.owned.lock();
         let result = change(&mut owned);
-        // Workers compare the version before they look at what it stands for, under this lock.
+        // Workers compare the version without this lock, and look at the holds under it.
         self.holds_version.store(owned.breakers.version(), Ordering::Release);
         let events: Vec<_> = std::iter::from_fn(|| owned.breakers.poll_event()).collect();
         let are_pauses_changed = !events.is_empty() && owned.sync_breaker_pauses();
