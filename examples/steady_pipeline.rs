@@ -28,8 +28,8 @@ use std::time::Duration;
 
 use ailurus::processor::{DeadLetter, ExactlyOnce, Outputs};
 use ailurus::{
-    Admin, Client, Config, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Outcome, ProducerRecord, Result,
-    StartOffset, TopicPartition,
+    Admin, Client, Config, Error, ErrorKind, HandlerOrdering, Message, OffsetReset, Outcome, ProducerRecord, Records,
+    Result, StartOffset, TopicPartition,
 };
 use ailurus_test_support::transaction_cluster::{await_stable, read_committed, read_until};
 use ailurus_test_support::transaction_history::{OutputId, SetId, SetStatus, TransactionHistory};
@@ -90,7 +90,7 @@ impl Handling {
         Self {
             lane: number % KEYS,
             outputs: 1 + number % 3,
-            failures: u32::from(number.is_multiple_of(7)),
+            failures: u32::from(number % 7 == 0),
             is_poison: number % 50 == 49,
             time: Duration::from_millis(u64::from(number % 4)),
         }
@@ -208,9 +208,7 @@ async fn load(bootstrap: &str, topic: &str, seconds: &str, rate: &str) -> Result
     await_stable(&client, &written, PATIENCE, &mut history).await?;
     stop.cancel();
     history.readers.push(reader.await.expect("the reader does not panic"));
-    for batch in read_committed(&client, &outputs).await {
-        history.log.read_batch(&batch);
-    }
+    read_committed(&client, &outputs, |batch| _ = history.log.read_batch(batch)).await;
     problems.extend(add_inputs(&client, topic, &inputs, &mut history).await?);
     client.close().await;
     let report = history.check();
@@ -400,16 +398,15 @@ async fn add_inputs(
     history: &mut TransactionHistory,
 ) -> Result<Vec<String>> {
     let mut letters = BTreeMap::<(i32, i64), usize>::new();
-    for record in read_committed(client, &partitions_of(&dead_letter_topic(topic), 1))
-        .await
-        .iter()
-        .flat_map(|batch| &batch.records)
-    {
-        let letter = DeadLetter::parse(&record.headers).expect("a dead letter has its headers");
-        *letters.entry((letter.origin.partition, letter.origin.offset)).or_default() += 1;
-    }
+    let add_letters = |batch: &Records| {
+        for record in &batch.records {
+            let letter = DeadLetter::parse(&record.headers).expect("a dead letter has its headers");
+            *letters.entry((letter.origin.partition, letter.origin.offset)).or_default() += 1;
+        }
+    };
+    read_committed(client, &partitions_of(&dead_letter_topic(topic), 1), add_letters).await;
     let mut problems = Vec::new();
-    for batch in read_committed(client, inputs).await {
+    let add_inputs = |batch: &Records| {
         for record in &batch.records {
             let handling = Handling::of_record(record.value.as_deref()).expect("an input is a number");
             let set = SetId { stream: batch.partition as u32, sequence: record.offset as u64 };
@@ -419,7 +416,8 @@ async fn add_inputs(
                 problems.push(format!("{topic}-{}@{} has {found} dead letters", batch.partition, record.offset));
             }
         }
-    }
+    };
+    read_committed(client, inputs, add_inputs).await;
     if !letters.is_empty() {
         problems.push(format!("dead letters of no input: {letters:?}"));
     }

@@ -116,9 +116,7 @@ async fn run(bootstrap: &str, topic: &str, time: Duration) -> Result<bool> {
     await_stable(&load.client, &load.partitions, PATIENCE, &mut history).await?;
     stop.cancel();
     history.readers.push(reader.await.expect("the reader does not panic"));
-    for batch in read_committed(&load.client, &load.partitions).await {
-        history.log.read_batch(&batch);
-    }
+    read_committed(&load.client, &load.partitions, |batch| _ = history.log.read_batch(batch)).await;
     let group = Admin::new(&load.client).describe_group(&group_of(topic)).await?;
     history.committed_offset(&input(topic), group.offsets.iter().find_map(|at| at.committed));
     Arc::into_inner(member).expect("its producer has ended").close().await?;

@@ -21,6 +21,8 @@ pub use crate::processor::{Activity, PartitionHealth, SubscriptionHealth};
 use crate::processor::{PauseReason, SubscriptionState};
 use crate::producer::TransactionShared;
 pub use crate::producer::{TransactionErrorHealth, TransactionalProducerHealth, TransactionalProducerState};
+pub use crate::store::RelayHealth;
+use crate::store::RelayShared;
 use crate::text;
 use crate::timestamp::millis;
 
@@ -63,6 +65,9 @@ pub struct Health {
     /// Transactional producers: an application's, and those of pipelines.
     #[serde(default)]
     pub transactional_producers: Vec<TransactionalProducerHealth>,
+    /// Relays of outboxes.
+    #[serde(default)]
+    pub relays: Vec<RelayHealth>,
 }
 
 /// Overall status.
@@ -162,8 +167,8 @@ pub struct TopicHealth {
 impl Client {
     /// Returns the health of brokers, and of all that runs on this client: subscriptions of
     /// [`Processor`](crate::Processor), group consumers
-    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), and transactional
-    /// producers, until they are closed or dropped. One that ended with an error makes the status
+    /// ([`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe)), transactional
+    /// producers, and relays of outboxes, until they are closed or dropped. One that ended with an error makes the status
     /// [`Unhealthy`](Status::Unhealthy) while its handle lives. Never fails: unreachable brokers are
     /// part of the result.
     ///
@@ -188,9 +193,15 @@ impl Client {
         // Before the wait below: a consumer that starts becomes a subscription meanwhile.
         let consumers = components.running::<RunningConsumer>();
         let transactional = components.running::<TransactionShared>();
+        let relays = components.running::<RelayShared>();
         let (seen, age) = components.shared::<ProbeCache>().get(self, &subscriptions, &consumers).await;
-        let transactional = transactional.iter().map(|p| p.health()).collect();
-        Health::new(&seen, age, self.health_of(&subscriptions, &consumers), transactional)
+        Health {
+            subscriptions: self.health_of(&subscriptions, &consumers),
+            transactional_producers: transactional.iter().map(|p| p.health()).collect(),
+            relays: relays.iter().map(|relay| relay.health()).collect(),
+            ..Health::without_status(&seen, age)
+        }
+        .with_status(&seen)
     }
 
     /// Returns the health of all that reads on this client, without a request: the lag counts the
@@ -233,16 +244,6 @@ impl Health {
         health.with_status(&seen)
     }
 
-    fn new(
-        seen: &Arc<ClusterProbe>,
-        age: Duration,
-        subscriptions: Vec<SubscriptionHealth>,
-        transactional_producers: Vec<TransactionalProducerHealth>,
-    ) -> Self {
-        let health = Self::without_status(seen, age);
-        Self { subscriptions, transactional_producers, ..health }.with_status(seen)
-    }
-
     fn without_status(seen: &ClusterProbe, age: Duration) -> Self {
         Self {
             status: Status::Healthy,
@@ -254,6 +255,7 @@ impl Health {
             topics: seen.topics.clone(),
             subscriptions: Vec::new(),
             transactional_producers: Vec::new(),
+            relays: Vec::new(),
         }
     }
 
@@ -265,6 +267,7 @@ impl Health {
         findings.held(&seen.held);
         self.subscriptions.iter().for_each(|s| findings.subscription(s));
         self.transactional_producers.iter().for_each(|p| findings.transactional_producer(p));
+        self.relays.iter().for_each(|relay| findings.relay(relay));
         Findings { worst: self.status, problems: self.problems } = findings;
         self
     }
@@ -391,6 +394,12 @@ impl Findings {
         }
         if let Some(problem) = &p.problem {
             self.add(Status::Degraded, format!("{name} waits for its coordinator {problem}"));
+        }
+    }
+
+    fn relay(&mut self, relay: &RelayHealth) {
+        if let Some(problem) = &relay.problem {
+            self.add(Status::Degraded, format!("a relay of an outbox: {problem}"));
         }
     }
 

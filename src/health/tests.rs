@@ -61,7 +61,7 @@ fn health_of(brokers: Vec<BrokerHealth>, topics: Vec<TopicHealth>, s: Subscripti
         stable_offsets: vec![],
         held: vec![],
     };
-    Health::new(&Arc::new(seen), Duration::ZERO, vec![s], vec![])
+    Health { subscriptions: vec![s], ..Health::without_status(&seen, Duration::ZERO) }.with_status(&seen)
 }
 
 fn of_brokers(brokers: Vec<BrokerHealth>) -> Status {
@@ -127,7 +127,7 @@ fn stale_metadata_is_no_missing_controller() {
             stable_offsets: vec![],
             held: vec![],
         };
-        Health::new(&Arc::new(seen), Duration::ZERO, vec![], vec![]).problems
+        Health::without_status(&seen, Duration::ZERO).with_status(&seen).problems
     };
     assert!(of(true)[0].starts_with("the cluster has no controller"), "{:?}", of(true));
     assert!(
@@ -231,7 +231,8 @@ fn a_transactional_producer_that_can_not_go_on_is_reported() {
             stable_offsets: vec![],
             held: vec![],
         };
-        let health = Health::new(&Arc::new(probe), Duration::ZERO, vec![], vec![producer]);
+        let health = Health::without_status(&probe, Duration::ZERO);
+        let health = Health { transactional_producers: vec![producer], ..health }.with_status(&probe);
         (health.status, health.problems.join("; "))
     };
     assert_eq!(health("open", Some(39_999), None).0, Status::Healthy);

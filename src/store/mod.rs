@@ -27,6 +27,7 @@ mod relay;
 use std::future::Future;
 
 pub use outbox::{DeferredRow, FetchRows, OutboxRow, OutboxStore};
+pub(crate) use relay::RelayShared;
 pub use relay::{Relay, RelayHandle, RelayHealth, RelayState};
 
 use crate::consumer::Message;

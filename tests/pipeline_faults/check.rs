@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ailurus::processor::DeadLetter;
-use ailurus::{Client, TopicPartition};
+use ailurus::{Client, Records, TopicPartition};
 use ailurus_broker::Broker;
 use ailurus_test_support::transaction_cluster::{committed_by_broker, read_committed};
 use ailurus_test_support::transaction_history::{SetId, SetStatus, TransactionHistory};
@@ -29,9 +29,7 @@ pub fn input_ends(broker: &Broker) -> impl Iterator<Item = (i32, i64)> + '_ {
 /// Has a fresh reader of committed records read all outputs, and adds what the broker knows.
 pub async fn read_log(context: &Context, client: &Client, history: &mut TransactionHistory) {
     let partitions = outputs(context.plan.outputs);
-    for batch in read_committed(client, &partitions).await {
-        history.log.read_batch(&batch);
-    }
+    read_committed(client, &partitions, |batch| _ = history.log.read_batch(batch)).await;
     history.readers.push(committed_by_broker(&context.broker, &partitions));
 }
 
@@ -44,13 +42,15 @@ pub async fn add_inputs(
     problems: &mut Vec<String>,
 ) -> usize {
     let mut letters = BTreeMap::<(i32, i64), usize>::new();
-    let batches = read_committed(client, &[TopicPartition::new(DEAD_LETTERS, 0)]).await;
-    for record in batches.iter().flat_map(|batch| &batch.records) {
-        match DeadLetter::parse(&record.headers) {
-            Some(letter) => *letters.entry((letter.origin.partition, letter.origin.offset)).or_default() += 1,
-            None => problems.push(format!("a dead letter without its headers: {record:?}")),
+    let add_letters = |batch: &Records| {
+        for record in &batch.records {
+            match DeadLetter::parse(&record.headers) {
+                Some(letter) => *letters.entry((letter.origin.partition, letter.origin.offset)).or_default() += 1,
+                None => problems.push(format!("a dead letter without its headers: {record:?}")),
+            }
         }
-    }
+    };
+    read_committed(client, &[TopicPartition::new(DEAD_LETTERS, 0)], add_letters).await;
     let count = letters.values().sum();
     for (partition, end) in input_ends(&context.broker) {
         let committed = context.broker.committed_offset(GROUP, INPUT, partition).unwrap_or(0);

@@ -216,9 +216,7 @@ async fn read_log(shared: &Shared, history: &mut TransactionHistory) {
     let partitions = partitions(shared);
     let mut second = ReaderHistory::default();
     for seen in [&mut history.log, &mut second] {
-        for batch in read_committed(&shared.observer, &partitions).await {
-            seen.read_batch(&batch);
-        }
+        read_committed(&shared.observer, &partitions, |batch| _ = seen.read_batch(batch)).await;
     }
     history.readers.extend([second, committed_by_broker(&shared.broker, &partitions)]);
 }

@@ -110,7 +110,8 @@ impl<S: OutboxStore> Relay<S> {
         }
         let config = ProducerConfig { acks: Acks::All, idempotence: true, ..self.producer };
         let producer = self.client.producer().config(config).start()?;
-        let (health, stop) = (Arc::new(Lock::new(RelayHealth::default())), CancellationToken::new());
+        let (health, stop) = (Arc::new(RelayShared::default()), CancellationToken::new());
+        self.client.cluster().components().add(&health);
         let task = RelayTask::new(self.store, producer, self.settings, Arc::clone(&health), stop.clone());
         Ok(RelayHandle { task: Some(tokio::spawn(task.run())), health, stop: stop.drop_guard() })
     }
@@ -121,14 +122,28 @@ impl<S: OutboxStore> Relay<S> {
 #[derive(Debug)]
 pub struct RelayHandle {
     task: Option<JoinHandle<()>>,
-    health: Arc<Lock<RelayHealth>>,
+    health: Arc<RelayShared>,
     stop: DropGuard,
 }
 
+/// State of a relay, shared by its task, its handle and the health of its client.
+#[derive(Debug, Default)]
+pub(crate) struct RelayShared(Lock<RelayHealth>);
+
+impl RelayShared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RelayHealth> {
+        self.0.lock()
+    }
+
+    pub(crate) fn health(&self) -> RelayHealth {
+        self.lock().clone()
+    }
+}
+
 impl RelayHandle {
-    /// Returns its state and what it has done.
+    /// Returns its state and what it has done; [`Client::health`] has it, too, while the relay runs.
     pub fn health(&self) -> RelayHealth {
-        self.health.lock().clone()
+        self.health.health()
     }
 
     /// Stops sending, waits for the acknowledgement of what was sent, removes those rows, and ends.
@@ -194,7 +209,7 @@ pub struct RelayHealth {
     pub acknowledged: u64,
     /// Number of attempts to send a record that failed.
     pub failed: u64,
-    /// The outage of the database, or the last row that could not be sent, until one is
+    /// The outage of the database or of the brokers, or the last row that could not be sent, until one is
     /// acknowledged.
     pub problem: Option<String>,
     /// Time at which the outbox was last read without an error.

@@ -10,11 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::outbox::{FetchRows, OutboxRow, OutboxStore};
 use super::window::Window;
-use super::{RelayHealth, RelayState, Settings};
+use super::{RelayShared, RelayState, Settings};
 use crate::cluster::Backoff;
 use crate::error::Result;
 use crate::failure::Outage;
-use crate::lock::Lock;
 use crate::producer::Producer;
 use crate::timestamp::Timestamp;
 
@@ -35,7 +34,7 @@ pub(super) struct RelayTask<S> {
     store: S,
     producer: Producer,
     settings: Settings,
-    health: Arc<Lock<RelayHealth>>,
+    health: Arc<RelayShared>,
     stop: CancellationToken,
     window: Window,
     sends: FuturesUnordered<Sending>,
@@ -44,7 +43,10 @@ pub(super) struct RelayTask<S> {
     /// Time of the next attempt to reach the database, after an error.
     next_attempt: Option<Instant>,
     backoff: Backoff,
+    /// Outage of the database.
     outage: Outage,
+    /// Outage of the brokers: one warning for all rows that can't be sent.
+    send_outage: Outage,
     /// The last row that could not be sent, until one is acknowledged.
     failing_row: Option<String>,
 }
@@ -54,7 +56,7 @@ impl<S: OutboxStore> RelayTask<S> {
         store: S,
         producer: Producer,
         settings: Settings,
-        health: Arc<Lock<RelayHealth>>,
+        health: Arc<RelayShared>,
         stop: CancellationToken,
     ) -> Self {
         let (first, max) = STORE_BACKOFF;
@@ -70,6 +72,7 @@ impl<S: OutboxStore> RelayTask<S> {
             next_attempt: None,
             backoff: Backoff::new(first, max),
             outage: Outage::default(),
+            send_outage: Outage::default(),
             failing_row: None,
         }
     }
@@ -204,6 +207,9 @@ impl<S: OutboxStore> RelayTask<S> {
             self.window.on_acknowledged(row.id);
             self.failing_row = None;
             self.health.lock().acknowledged += 1;
+            if let Some(lasted) = self.send_outage.record_recovery(Instant::now()) {
+                tracing::warn!("the rows of the outbox can be sent again after {lasted}");
+            }
             return;
         };
         let is_outage = error.is_retriable() || error.is_indeterminate() || error.is_closed();
@@ -211,8 +217,13 @@ impl<S: OutboxStore> RelayTask<S> {
         let retry_after = FIRST_RETRY.saturating_mul(1_u32.checked_shl(row.attempts).unwrap_or(u32::MAX)).min(max);
         let OutboxRow { id, event_id, topic, .. } = row;
         let what = format!("row {id} of the outbox (event {event_id}, topic {topic}): {}", error.full());
-        // A rejected row is logged once, and is then in the table with its error.
-        if row.attempts == 0 || is_outage {
+        if is_outage {
+            match self.send_outage.record_failure(Instant::now(), &error) {
+                Some(lasted) => tracing::warn!("records can't be sent, {lasted}; they are retried: {what}"),
+                None => tracing::debug!("a record can't be sent and is retried after {retry_after:?}: {what}"),
+            }
+        } else if row.attempts == 0 {
+            // Logged once; it is then in the table with its error.
             tracing::warn!("a record can't be sent and is retried after {retry_after:?}: {what}");
         }
         self.window.on_failed(*id, retry_after, error.full());

@@ -145,21 +145,20 @@ pub async fn read_until(
     history
 }
 
-/// Reads all committed records of partitions.
-pub async fn read_committed(client: &Client, partitions: &[TopicPartition]) -> Vec<Records> {
+/// Reads all committed records of partitions. Each batch is dropped after `on_batch`: a consumer does not read on while all
+/// that its memory may hold is kept.
+pub async fn read_committed(client: &Client, partitions: &[TopicPartition], mut on_batch: impl FnMut(&Records)) {
     let ends = Admin::new(client).list_offsets(partitions, StartOffset::Latest).await;
     let mut left: BTreeMap<_, _> = ends.expect("no fault any more");
     left.retain(|_, end| *end > 0);
-    let mut batches = Vec::new();
     let mut consumer = reader(client, partitions).await.expect("no fault any more");
     while !left.is_empty() {
         let event = timeout(READ_TIMEOUT, consumer.recv()).await.expect("nothing is open").expect("no fault any more");
         let ConsumerEvent::Records(batch) = event else { continue };
         left.retain(|partition, end| *partition != batch.topic_partition() || batch.next_offset < *end);
-        batches.push(batch);
+        on_batch(&batch);
     }
     consumer.abort().await;
-    batches
 }
 
 /// Returns the committed records of partitions as the broker knows them.
