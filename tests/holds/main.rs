@@ -15,6 +15,7 @@ use ailurus::{
     Admin, Client, HandlerOrdering, Message, OffsetReset, Outcome, Processor, ProducerRecord, StartOffset,
     Subscription, TopicPartition,
 };
+use ailurus_metrics::Registry;
 use ailurus_test_support::{self as support, TestBroker};
 
 /// More than any test needs, less than anyone wants to wait.
@@ -28,6 +29,7 @@ struct Setup {
     topic: String,
     group: String,
     dependency: Dependency,
+    metrics: Arc<Registry>,
 }
 
 /// A dependency of handlers, and what they stored in it.
@@ -84,11 +86,12 @@ fn number(message: &Message) -> usize {
 impl Setup {
     async fn new(count: usize) -> Self {
         let broker = support::broker().await;
-        let config = broker.config().consumer(|c| c.offset_reset(OffsetReset::Earliest)).build().unwrap();
-        let client = Client::connect(config).await.unwrap();
+        let metrics = Arc::new(Registry::new());
+        let config = broker.config().metrics(metrics.clone()).consumer(|c| c.offset_reset(OffsetReset::Earliest));
+        let client = Client::connect(config.build().unwrap()).await.unwrap();
         let (topic, group) = (broker.topic("orders"), broker.group("g"));
         support::create_topic(&client, &topic, PARTITIONS).await.unwrap();
-        let setup = Self { _broker: broker, client, topic, group, dependency: Dependency::default() };
+        let setup = Self { _broker: broker, client, topic, group, dependency: Dependency::default(), metrics };
         setup.produce(0..count).await;
         setup
     }
@@ -125,6 +128,11 @@ impl Setup {
             async move { outcome }
         };
         self.processor().subscribe([&self.topic], handle).await.unwrap()
+    }
+
+    /// Returns the sum of a metric.
+    fn total(&self, metric: &str) -> f64 {
+        self.metrics.snapshot().total(&format!("ailurus_processor_{metric}"))
     }
 
     async fn until_handled(&self, count: usize) {
@@ -248,6 +256,8 @@ async fn an_outage_makes_no_dead_letter_whatever_the_handler() {
         assert_eq!(waiting.error, "postgres is unavailable: connection refused");
         assert!(health.partitions.iter().all(|p| p.paused_by == [PauseReason::Breaker]), "{health:?}");
         assert!(health.partitions.iter().all(|p| p.activity != Activity::Stalled), "{health:?}");
+        until("a hold", async || setup.total("open_holds") == 1.0).await;
+        until("paused partitions", async || setup.total("paused_partitions") == f64::from(PARTITIONS)).await;
         let health = setup.client.health().await;
         assert_eq!(health.status, Status::Degraded, "{:?}", health.problems);
         assert!(
@@ -263,6 +273,9 @@ async fn an_outage_makes_no_dead_letter_whatever_the_handler() {
         until_failed_probes(&subscription, 3).await;
         setup.dependency.set_up(true);
         setup.until_handled(80).await;
+        until("resumed partitions", async || setup.total("paused_partitions") == 0.0).await;
+        until("the end of the hold", async || setup.total("open_holds") == 0.0).await;
+        assert!(setup.total("holds_total") >= 2.0 && setup.total("held_seconds_total") > 0.0);
         setup.end(subscription, 80).await;
     }
 }
