@@ -28,7 +28,8 @@ Exit codes:
   3    not found: the topic, partition, group, transaction, broker or dead letter does not exist
   4    the topic to create exists already
   5    not reachable: no broker, or not the one needed, could be reached or responded in time
-  6    refused by a broker, for example for lack of permission or because the group has members
+  6    refused by a broker, for example for lack of permission or because the group has members; or by
+       the schema registry
   130  interrupted before the end
 
 Commands that delete or overwrite something are dry runs, which print the changes, unless --yes is
@@ -41,7 +42,8 @@ Examples:
   ailurus consume orders --from earliest --exit-at-end --json
   ailurus group describe order-analytics --brokers redpanda:9092
   ailurus group reset order-analytics --to earliest     # dry run; --yes does it
-  ailurus dlq show orders.dlq --last 3                  # the errors of records that could not be handled";
+  ailurus dlq show orders.dlq --last 3                  # the errors of records that could not be handled
+  ailurus registry check orders-value --file order.avsc # may the schema be registered?";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -56,6 +58,7 @@ pub enum Command {
     Acl(commands::acl::Acl),
     Cluster(commands::cluster::Cluster),
     Dlq(commands::dlq::Dlq),
+    Registry(commands::registry::Registry),
     Health(commands::health::Health),
     Broker(commands::broker::Broker),
     Serve(commands::serve::Serve),

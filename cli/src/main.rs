@@ -62,6 +62,7 @@ async fn dispatch(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Acl(args) => commands::acl::run(&global, args).await,
         Command::Cluster(args) => commands::cluster::run(&global, args).await,
         Command::Dlq(args) => commands::dlq::run(&global, args).await,
+        Command::Registry(args) => commands::registry::run(&global, args).await,
         Command::Health(args) => commands::health::run(&global, args).await,
         Command::Broker(args) => commands::broker::run(args).await,
         Command::Serve(args) => commands::serve::run(&global, args).await,

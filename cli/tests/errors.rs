@@ -154,8 +154,8 @@ fn help_has_exit_codes_and_examples() {
         assert!(help.contains(text), "{help}");
     }
     for name in [
-        "demo", "produce", "consume", "topic", "group", "records", "config", "acl", "cluster", "dlq", "health",
-        "broker", "serve", "bench",
+        "demo", "produce", "consume", "topic", "group", "records", "config", "acl", "cluster", "dlq", "registry",
+        "health", "broker", "serve", "bench",
     ] {
         assert!(alone(&[name, "--help"], &[]).expect(0).stdout.contains("Usage: ailurus"), "{name}");
     }

@@ -1,7 +1,7 @@
 //! Builder of settings.
 
 #[cfg(feature = "env")]
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::addr::parse_brokers;
@@ -37,6 +37,9 @@ pub struct ConfigBuilder {
     pub(super) token_endpoint: Option<ClientCredentials>,
     #[cfg(feature = "env")]
     pub(super) set_by_variable: BTreeSet<&'static str>,
+    /// Values of variables that belong to other crates.
+    #[cfg(feature = "env")]
+    pub(super) other_variables: BTreeMap<&'static str, Secret>,
     /// True if errors name variables.
     #[cfg(feature = "env")]
     pub(super) reads_variables: bool,
@@ -65,6 +68,23 @@ impl ConfigBuilder {
     #[cfg(feature = "env")]
     pub fn has_variable(&self, name: &str) -> bool {
         self.set_by_variable.contains(name)
+    }
+
+    /// Returns the value of a variable that was set when variables were read, and is no setting of this
+    /// crate: one of `REDPANDA_SCHEMA_REGISTRY_URL`, `_USERNAME`, `_PASSWORD`, `_TOKEN_FILE` and
+    /// `_CONTEXT`, for clients of a schema registry. None for all others.
+    ///
+    /// ```
+    /// use ailurus::ConfigBuilder;
+    ///
+    /// let url = "http://registry:8081";
+    /// let read = |name: &str| (name == "REDPANDA_SCHEMA_REGISTRY_URL").then(|| url.to_owned());
+    /// let builder = ConfigBuilder::from_vars(read);
+    /// assert_eq!(builder.variable("REDPANDA_SCHEMA_REGISTRY_URL").map(|value| value.expose()), Some(url));
+    /// ```
+    #[cfg(feature = "env")]
+    pub fn variable(&self, name: &str) -> Option<&Secret> {
+        self.other_variables.get(name)
     }
 
     /// Reads variables by a function, for tests and for applications with an environment of their

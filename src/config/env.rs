@@ -23,6 +23,20 @@ const OTHERS: &[Row] = &[row!(
     ""
 )];
 
+/// Variables of crates on top of this one.
+const OF_OTHER_CRATES: [&str; 5] = [
+    "REDPANDA_SCHEMA_REGISTRY_CONTEXT",
+    "REDPANDA_SCHEMA_REGISTRY_PASSWORD",
+    "REDPANDA_SCHEMA_REGISTRY_TOKEN_FILE",
+    "REDPANDA_SCHEMA_REGISTRY_URL",
+    "REDPANDA_SCHEMA_REGISTRY_USERNAME",
+];
+
+/// Returns the names of all variables that have an effect.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    rows().map(|row| row.variable).chain(OF_OTHER_CRATES)
+}
+
 /// Returns the rows of all tables.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     let roles = [ProducerConfig::ROWS, OTHERS, ConsumerConfig::ROWS, ProcessorConfig::ROWS];
@@ -94,6 +108,8 @@ pub(super) fn apply(builder: &mut ConfigBuilder, read: impl Fn(&str) -> Option<S
     // Empty counts as not set: templates of environments can't omit a variable.
     let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
     builder.set_by_variable.extend(rows().map(|row| row.variable).filter(|name| read(name).is_some()));
+    let others = OF_OTHER_CRATES.into_iter().filter_map(|name| Some((name, read(name)?.trim().into())));
+    builder.other_variables.extend(others);
     let mut vars = Vars { read: &read, problems };
     let config = &mut builder.config;
     config.read(&mut vars);

@@ -14,6 +14,7 @@ pub mod health;
 pub mod man;
 pub mod produce;
 pub mod records;
+pub mod registry;
 pub mod serve;
 pub mod topic;
 pub mod txn;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::rows;
+use super::names;
 use crate::lock::Lock;
 
 const PREFIX: &str = "REDPANDA_";
@@ -10,7 +10,7 @@ const PREFIX: &str = "REDPANDA_";
 /// Logs unknown names, each once per process.
 pub(super) fn warn<'a>(names_and_origins: impl Iterator<Item = (&'a str, &'a str)>) {
     static WARNED: Lock<BTreeSet<String>> = Lock::new(BTreeSet::new());
-    for (name, origin) in names_and_origins.filter(|(name, _)| !rows().any(|row| row.variable == *name)) {
+    for (name, origin) in names_and_origins.filter(|(name, _)| !names().any(|known| known == *name)) {
         if WARNED.lock().insert(name.to_owned()) {
             tracing::warn!("{}", text(name, origin));
         }
@@ -44,16 +44,16 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
 fn nearest(name: &str) -> Option<&'static str> {
     let bare = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
     let wanted = name.strip_prefix(PREFIX)?;
-    let by_letters = rows().map(|row| (distance(wanted, bare(row.variable)), row.variable)).min()?;
+    let by_letters = names().map(|known| (distance(wanted, bare(known)), known)).min()?;
     if by_letters.0 <= (wanted.len() / 5).max(1) {
         return Some(by_letters.1);
     }
     let words = |text: &str| text.split('_').map(str::to_owned).collect::<HashSet<_>>();
     let wanted = words(wanted);
-    let by_words = rows().filter_map(|row| {
-        let of_known = words(bare(row.variable));
+    let by_words = names().filter_map(|known| {
+        let of_known = words(bare(known));
         let fits = wanted.is_subset(&of_known) || of_known.is_subset(&wanted);
-        fits.then(|| (wanted.symmetric_difference(&of_known).count(), row.variable))
+        fits.then(|| (wanted.symmetric_difference(&of_known).count(), known))
     });
     by_words.min().map(|(_, known)| known)
 }
@@ -86,6 +86,7 @@ mod tests {
             ("REDPANDA_SASL_PASWORD", "REDPANDA_SASL_PASSWORD"),
             ("REDPANDA_COMPRESION", "REDPANDA_COMPRESSION"),
             ("REDPANDA_USERNAME", "REDPANDA_SASL_USERNAME"),
+            ("REDPANDA_SCHEMA_REGISTRY_URLS", "REDPANDA_SCHEMA_REGISTRY_URL"),
         ] {
             assert_eq!(nearest(name), Some(known), "{name}");
         }
@@ -120,6 +121,6 @@ mod tests {
         for (name, value) in [("REDPANDA_PORT", "9092"), ("REDPANDA_BROKERS", "tcp://a:1"), ("REDPANDA_HOST", "a")] {
             assert!(!is_service_link(name, value), "{name}");
         }
-        assert!(!rows().any(|row| is_service_link(row.variable, "tcp://a:1")));
+        assert!(!names().any(|known| is_service_link(known, "tcp://a:1")));
     }
 }

@@ -243,7 +243,7 @@ fn guides_name_only_existing_settings() {
         let words = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
         // `REDPANDA_*` is all of them.
         for word in words.filter(|word| word.starts_with("REDPANDA_") && !word.ends_with('_')) {
-            assert!(Row::of(word).is_some(), "{}: {word} is no setting", guide.display());
+            assert!(env::names().any(|known| known == word), "{}: {word} is no setting", guide.display());
         }
     }
 }
