@@ -20,7 +20,7 @@ pub struct Source {
     #[arg(long = "type", value_name = "TYPE", value_parser = super::parsed::<SchemaType>)]
     schema_type: Option<SchemaType>,
     /// Schema that the text refers to, under the name that it has there: an Avro full name, the path of an import, the URI of a
-    /// $ref. Referenced schemas stand before those that refer to them.
+    /// $ref. Name each referenced schema after those that it refers to itself.
     #[arg(long, value_name = "NAME=SUBJECT:VERSION")]
     reference: Vec<String>,
 }
