@@ -35,6 +35,20 @@ struct Inner {
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     event_id: Option<String>,
+    schema_id: Option<String>,
+}
+
+impl Inner {
+    fn copy(&self) -> Self {
+        Self {
+            kind: self.kind,
+            broker_code: self.broker_code,
+            message: self.message.clone(),
+            source: self.source.clone(),
+            event_id: self.event_id.clone(),
+            schema_id: self.schema_id.clone(),
+        }
+    }
 }
 
 /// Reason why an error is an outage although its kind is fatal.
@@ -163,7 +177,7 @@ impl Error {
 
     fn build(kind: ErrorKind, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Self {
         let broker_code = if let ErrorKind::Broker(code) = kind { Some(code) } else { None };
-        Self(Arc::new(Inner { kind, broker_code, message, source, event_id: None }), None)
+        Self(Arc::new(Inner { kind, broker_code, message, source, event_id: None, schema_id: None }), None)
     }
 
     /// Creates an error for a code that a broker responded with; `what` names the request.
@@ -176,31 +190,29 @@ impl Error {
     /// Creates an error for a code that a broker responded with, with a message that explains the code.
     pub(crate) fn from_code(code: i16, message: impl Into<String>) -> Self {
         let (kind, message) = (kind_of(code), message.into());
-        Self(Arc::new(Inner { kind, broker_code: Some(code), message, source: None, event_id: None }), None)
+        Self(
+            Arc::new(Inner { kind, broker_code: Some(code), message, source: None, event_id: None, schema_id: None }),
+            None,
+        )
     }
 
     /// Adds the code of the response that this error explains; the kind stays.
     #[must_use]
     pub(crate) fn with_broker_code(self, code: i16) -> Self {
-        let Inner { kind, ref message, ref source, ref event_id, .. } = *self.0;
-        let (message, source, event_id) = (message.clone(), source.clone(), event_id.clone());
-        Self(Arc::new(Inner { kind, broker_code: Some(code), message, source, event_id }), self.1)
+        Self(Arc::new(Inner { broker_code: Some(code), ..self.0.copy() }), self.1)
     }
 
     /// Prefixes what was being done; kind, code and retriability stay.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let (transient, message) = (self.1, what.to_string());
-        let Inner { kind, broker_code, ref event_id, .. } = *self.0;
-        let event_id = event_id.clone();
-        Self(Arc::new(Inner { kind, broker_code, message, source: Some(Arc::new(self)), event_id }), transient)
+        let (transient, copy) = (self.1, self.0.copy());
+        Self(Arc::new(Inner { message: what.to_string(), source: Some(Arc::new(self)), ..copy }), transient)
     }
 
     /// Adds the id of the event that was being sent.
     pub(crate) fn with_event_id(&self, id: &str) -> Self {
-        let Inner { kind, broker_code, ref message, ref source, .. } = *self.0;
-        let (message, source) = (format!("{message} (event {id})"), source.clone());
-        Self(Arc::new(Inner { kind, broker_code, message, source, event_id: Some(id.to_owned()) }), self.1)
+        let message = format!("{} (event {id})", self.0.message);
+        Self(Arc::new(Inner { message, event_id: Some(id.to_owned()), ..self.0.copy() }), self.1)
     }
 
     /// Returns the id of the event that was not sent, or whose outcome is unknown: sent again under
@@ -208,6 +220,18 @@ impl Error {
     /// the duplicate.
     pub fn event_id(&self) -> Option<&str> {
         self.0.event_id.as_deref()
+    }
+
+    /// Adds the id of the schema that a record which can't be decoded was written with.
+    #[must_use]
+    pub fn with_schema_id(self, id: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { schema_id: Some(id.into()), ..self.0.copy() }), self.1)
+    }
+
+    /// Returns the id of the schema that a record which can't be decoded was written with: the header
+    /// `dlq-schema-id` of its dead letter.
+    pub fn schema_id(&self) -> Option<&str> {
+        self.0.schema_id.as_deref()
     }
 
     /// Marks an error as an outage: a login that is rejected after it succeeded before, for

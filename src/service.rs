@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::cluster::Client;
 use crate::config::{Compression, Config, GroupName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EncodedEvent, Event};
+use crate::event::{Codec, EncodedEvent, Event};
 use crate::health::Health;
 use crate::processor::{Handler, Subscription};
 use crate::producer::{Acknowledgement, Delivery, Producer, ProducerRecord};
@@ -119,24 +121,45 @@ impl EventMessage {
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id in `options` is invalid.
-    pub fn new<E: Event>(event: &E, mut options: SendOptions) -> Result<Self> {
-        let is_id = |h: &Header<'_>| h.key_bytes() == ID.as_bytes();
-        if options.headers.iter().any(|h| is_id(&h)) {
-            // Written once, and returned with errors.
-            let given = options.headers.get(ID).unwrap_or_default();
-            let given = std::str::from_utf8(given).map_err(|_| {
-                Error::new(ErrorKind::Event, format!("the header {ID} given for {} is not UTF-8", E::TYPE))
-            })?;
-            options.id = options.id.or_else(|| Some(given.to_owned()));
-            options.headers = options.headers.iter().filter(|h| !is_id(h)).collect();
-        }
-        Ok(Self { event: EncodedEvent::new(event, options.id.take())?, options })
+    pub fn new<E: Event + Serialize>(event: &E, mut options: SendOptions) -> Result<Self> {
+        let id = take_id::<E>(&mut options)?;
+        Ok(Self { event: EncodedEvent::new(event, id)?, options })
+    }
+
+    /// Encodes an event for a topic by a codec.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if it can't be encoded, or if the id in `options` is invalid; others of the codec.
+    pub async fn encode<E: Event>(
+        codec: &(impl Codec<E> + ?Sized),
+        topic: &str,
+        event: &E,
+        mut options: SendOptions,
+    ) -> Result<Self> {
+        let id = take_id::<E>(&mut options)?;
+        let what = |e: Error| e.context(format!("{} can't be encoded for {topic}", E::TYPE));
+        let encoded = codec.encode(topic, event).await.map_err(what)?;
+        Ok(Self { event: EncodedEvent::with(event, id, encoded)?, options })
     }
 
     /// Returns the id of the event, the same in each record that it is sent as.
     pub fn id(&self) -> &str {
         self.event.id()
     }
+}
+
+/// Takes the id out of options, which may have it in a header.
+fn take_id<E: Event>(options: &mut SendOptions) -> Result<Option<String>> {
+    let is_id = |h: &Header<'_>| h.key_bytes() == ID.as_bytes();
+    if options.headers.iter().any(|h| is_id(&h)) {
+        // Written once, and returned with errors.
+        let given = options.headers.get(ID).unwrap_or_default();
+        let given = std::str::from_utf8(given)
+            .map_err(|_| Error::new(ErrorKind::Event, format!("the header {ID} given for {} is not UTF-8", E::TYPE)))?;
+        options.id = options.id.take().or_else(|| Some(given.to_owned()));
+        options.headers = options.headers.iter().filter(|h| !is_id(h)).collect();
+    }
+    Ok(options.id.take())
 }
 
 /// Sends events, runs handlers, reports health. Cheap to clone; all clones share a producer and
@@ -217,7 +240,7 @@ impl RedpandaService {
     /// [`Error::event_id`](crate::Error::event_id).
     ///
     /// ```no_run
-    /// # async fn example<E: ailurus::Event>(service: &ailurus::RedpandaService, event: &E) -> ailurus::Result<()> {
+    /// # async fn example<E: ailurus::Event + serde::Serialize>(service: &ailurus::RedpandaService, event: &E) -> ailurus::Result<()> {
     /// use ailurus::SendOptions;
     ///
     /// if let Err(error) = service.send_message("orders", event, SendOptions::new()).await {
@@ -231,14 +254,35 @@ impl RedpandaService {
     ///
     /// # Cancel safety
     /// If the future is dropped, the event may be sent or not.
-    pub async fn send_message<E: Event>(
+    pub async fn send_message<E: Event + Serialize>(
         &self,
         topic: &str,
         event: &E,
         options: SendOptions,
     ) -> Result<Acknowledgement> {
-        let message = EventMessage::new(event, options)?;
-        let sent = async { self.enqueue(topic, &message).await?.await };
+        self.send_event(topic, &EventMessage::new(event, options)?).await
+    }
+
+    /// Sends an event, encoded by a codec, and waits until all in-sync replicas have it. All else is as in
+    /// [`send_message`](Self::send_message).
+    ///
+    /// # Errors
+    /// Those of [`send_message`](Self::send_message), and those of the codec.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the event may be sent or not.
+    pub async fn send_encoded<E: Event>(
+        &self,
+        codec: &(impl Codec<E> + ?Sized),
+        topic: &str,
+        event: &E,
+        options: SendOptions,
+    ) -> Result<Acknowledgement> {
+        self.send_event(topic, &EventMessage::encode(codec, topic, event, options).await?).await
+    }
+
+    async fn send_event(&self, topic: &str, message: &EventMessage) -> Result<Acknowledgement> {
+        let sent = async { self.enqueue(topic, message).await?.await };
         sent.await.map_err(|e| e.with_event_id(message.id()))
     }
 
@@ -273,7 +317,7 @@ impl RedpandaService {
         if let Some(trace) = &options.trace {
             headers = headers.with_trace(trace);
         }
-        let mut record = ProducerRecord::to(topic).value(&event.value).headers(headers);
+        let mut record = ProducerRecord::to(topic).value(event.value()).headers(headers);
         record.key = options.key.as_deref().or(event.key.as_deref()).map(Into::into);
         record.partition = options.partition;
         record.compression = options.compression;

@@ -164,7 +164,7 @@ impl Outbox {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn add_event<E: Event>(
+    pub async fn add_event<E: Event + serde::Serialize>(
         &self,
         transaction: &Transaction<'_>,
         topic: &str,

@@ -4,7 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// Error of the registry client.
+use crate::wire::SchemaId;
+
+/// Error of the registry client and of codecs.
 ///
 /// Its text says what failed, at which URL, after how long and what to do about it;
 /// [`kind`](Self::kind) and [`code`](Self::code) are for code. It is cheap to clone, so all callers
@@ -25,6 +27,7 @@ struct Inner {
     message: String,
     status: Option<u16>,
     code: Option<i32>,
+    schema_id: Option<SchemaId>,
 }
 
 /// Classes of [`SchemaError`].
@@ -56,23 +59,34 @@ pub enum SchemaErrorKind {
     Rejected,
     /// The response is not one of a schema registry, or exceeds a limit of this client.
     Protocol,
+    /// A value does not match the schema that it is to be written with.
+    Encode,
+    /// A record has no schema id, or is no value of its schema.
+    Decode,
 }
 
 impl SchemaError {
     /// Creates an error.
     pub fn new(kind: SchemaErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), status: None, code: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), status: None, code: None, schema_id: None }))
     }
 
     pub(crate) fn of_response(kind: SchemaErrorKind, message: String, status: u16, code: Option<i32>) -> Self {
-        Self(Arc::new(Inner { kind, message, status: Some(status), code }))
+        Self(Arc::new(Inner { kind, message, status: Some(status), code, schema_id: None }))
     }
 
     /// Prefixes what was being done; all else stays.
     #[must_use]
     pub fn context(self, what: impl fmt::Display) -> Self {
-        let Inner { kind, ref message, status, code } = *self.0;
-        Self(Arc::new(Inner { kind, message: format!("{what}: {message}"), status, code }))
+        let Inner { kind, ref message, status, code, schema_id } = *self.0;
+        Self(Arc::new(Inner { kind, message: format!("{what}: {message}"), status, code, schema_id }))
+    }
+
+    /// Adds the schema id of the record that this error is about.
+    #[must_use]
+    pub(crate) fn with_schema_id(self, id: SchemaId) -> Self {
+        let Inner { kind, ref message, status, code, .. } = *self.0;
+        Self(Arc::new(Inner { kind, message: message.clone(), status, code, schema_id: Some(id) }))
     }
 
     /// Returns the class.
@@ -88,6 +102,11 @@ impl SchemaError {
     /// Returns the registry's error code, such as 40401 for an unknown subject.
     pub fn code(&self) -> Option<i32> {
         self.0.code
+    }
+
+    /// Returns the schema id of the record that this error is about.
+    pub fn schema_id(&self) -> Option<SchemaId> {
+        self.0.schema_id
     }
 
     /// Returns whether the same call may succeed later without a change by the caller. It has been
@@ -127,6 +146,11 @@ impl From<SchemaError> for ailurus::Error {
             SchemaErrorKind::Authorization => ErrorKind::Authorization,
             _ => ErrorKind::Event,
         };
-        Self::with_source(kind, error.to_string(), error)
+        let (message, id) = (error.to_string(), error.schema_id());
+        let converted = Self::with_source(kind, message, error);
+        match id {
+            Some(id) => converted.with_schema_id(id.to_string()),
+            None => converted,
+        }
     }
 }

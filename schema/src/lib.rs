@@ -1,6 +1,23 @@
-//! A client of Confluent-compatible schema registries: Redpanda's, Confluent's and Apicurio's.
+//! Schemas of events: a client of Confluent-compatible schema registries (Redpanda's, Confluent's, Apicurio's), and codecs for
+//! Avro, Protobuf and JSON Schema.
 //!
-//! [`SchemaRegistry`] registers, looks up and checks schemas, and caches what can't change.
+//! | for | see |
+//! |---|---|
+//! | schemas, subjects, compatibility | [`SchemaRegistry`] |
+//! | events in Avro, Protobuf or JSON Schema | [`codec`] |
+//! | schema ids in records | [`wire`] |
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `avro` (default) | `codec::AvroCodec`, by `apache-avro` |
+//! | `json-schema` (default) | `codec::JsonSchemaCodec`, by `jsonschema`, which fetches nothing |
+//! | `protobuf` (default) | `codec::ProtobufCodec`, by `prost`, `prost-reflect` and `protox` |
+//!
+//! TLS needs the feature `tls` of `ailurus`.
+//!
+//! # A schema is registered
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), ailurus_schema::SchemaError> {
@@ -16,9 +33,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod codec;
 mod error;
 pub mod registry;
 mod schema;
+pub mod wire;
 
 #[doc(no_inline)]
 pub use uuid::Uuid;
@@ -30,3 +49,6 @@ pub use schema::{RegisteredSchema, ResolvedReference, ResolvedSchema, Schema, Sc
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/schemas.md")]
+mod guide {}

@@ -29,12 +29,17 @@ impl Publisher {
         Self { service: service.clone(), options: SendOptions::new() }
     }
 
-    async fn send<E: Event>(&self, topic: &str, event: &E) -> Result<Acknowledgement> {
+    async fn send<E: Event + serde::Serialize>(&self, topic: &str, event: &E) -> Result<Acknowledgement> {
         self.service.send_message(topic, event, self.options.clone()).await
     }
 
     /// Sends one event, with one id, to two topics; returns the acknowledgement of the first.
-    async fn send_with_copy<E: Event>(&self, topic: &str, copy_to: &str, event: &E) -> Result<Acknowledgement> {
+    async fn send_with_copy<E: Event + serde::Serialize>(
+        &self,
+        topic: &str,
+        copy_to: &str,
+        event: &E,
+    ) -> Result<Acknowledgement> {
         let message = EventMessage::new(event, self.options.clone())?;
         let (sent, copied) = tokio::join!(
             self.service.send_batch(topic, vec![message.clone()]),
@@ -97,7 +102,7 @@ impl OrderEvents {
         self
     }
 
-    async fn send<E: Event>(&self, event: &E) -> Result<Acknowledgement> {
+    async fn send<E: Event + serde::Serialize>(&self, event: &E) -> Result<Acknowledgement> {
         self.publisher.send_with_copy(&self.topic, &self.analytics, event).await
     }
 

@@ -5,17 +5,16 @@ use crate::record::Headers;
 use crate::timestamp::Timestamp;
 
 const SPEC_VERSION: &str = "1.0";
-const JSON: &str = "application/json";
 
 /// Returns the headers of an event in the binary mode of the CloudEvents Kafka binding.
-pub(super) fn headers(id: &str, event_type: &str, source: &str, time: Timestamp) -> Headers {
+pub(super) fn headers(id: &str, event_type: &str, source: &str, time: Timestamp, content_type: &str) -> Headers {
     Headers::new()
         .with("ce_specversion", SPEC_VERSION)
         .with("ce_id", id)
         .with("ce_type", event_type)
         .with("ce_source", source)
         .with("ce_time", time.to_string())
-        .with("content-type", JSON)
+        .with("content-type", content_type)
 }
 
 /// Returns the id of an event whose producer set none: its position.

@@ -14,6 +14,8 @@
 //! | `ce_time`        | its time, RFC 3339 in UTC                                    |
 //! | `content-type`   | `application/json`                                           |
 //!
+//! A [`Codec`] writes other values, with its own content type.
+//!
 //! Records of producers without CloudEvents, such as a plain KafkaJS producer, are read too:
 //!
 //! - the **type** is in the header `ce_type`, `eventType` or `type`, in this order; without any of
@@ -33,6 +35,7 @@
 //! [CloudEvents 1.0 Kafka binding]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 
 mod attributes;
+mod codec;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +51,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Headers;
 use crate::timestamp::Timestamp;
 use attributes::Attributes;
+pub use codec::{Codec, CodecFuture, EncodedValue};
 
 /// A type of events that can be read, by programs that do not publish it. A type that implements
 /// [`Event`] has it already.
@@ -76,7 +80,8 @@ impl<E: Event> EventType for E {
     const TYPE: &'static str = E::TYPE;
 }
 
-/// A type of events that can be published, and read if it implements `Deserialize`.
+/// A type of events that can be published: as JSON if it implements `Serialize`, else with a [`Codec`]. It can
+/// be read if it implements `Deserialize`, or with a codec.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -98,7 +103,7 @@ impl<E: Event> EventType for E {
 ///     }
 /// }
 /// ```
-pub trait Event: Serialize + Send + Sync {
+pub trait Event: Send + Sync {
     /// Type of the event, such as `order.created`. Not empty.
     const TYPE: &'static str;
 
@@ -159,9 +164,11 @@ impl<T: Event> Envelope<T> {
     /// Returns the headers of the record, in the order of the table in the [module's
     /// documentation](self).
     pub fn headers(&self) -> Headers {
-        attributes::headers(&self.id, T::TYPE, &self.source, self.time)
+        attributes::headers(&self.id, T::TYPE, &self.source, self.time, JSON)
     }
+}
 
+impl<T: Event + Serialize> Envelope<T> {
     /// Returns the value of the record: the event as JSON.
     ///
     /// # Errors
@@ -184,16 +191,15 @@ impl<T: EventType + DeserializeOwned> Envelope<T> {
         let invalid = |what: String| decode_error(T::TYPE, message, &what);
         let value = message.value.as_deref().ok_or_else(|| invalid(TOMBSTONE.into()))?;
         let attributes = Attributes::read(message).map_err(&invalid)?;
-        if let Some((other, header)) = attributes.event_type.filter(|(found, _)| *found != T::TYPE) {
-            return Err(invalid(format!("the header {header} has the event type {other:?}")));
-        }
+        check_type::<T>(&attributes).map_err(&invalid)?;
         let data = serde_json::from_slice(value).map_err(|e| invalid(format!("the JSON does not match: {e}")))?;
-        Ok(Self {
-            id: attributes.id,
-            source: attributes.source.unwrap_or_default().to_owned(),
-            time: attributes.time,
-            data,
-        })
+        Ok(attributes.envelope(data))
+    }
+}
+
+impl Attributes<'_> {
+    fn envelope<T>(self, data: T) -> Envelope<T> {
+        Envelope { id: self.id, source: self.source.unwrap_or_default().to_owned(), time: self.time, data }
     }
 }
 
@@ -325,6 +331,14 @@ pub(crate) fn find_type<'a>(message: &'a Message, fields: &[&str]) -> Result<Opt
         .map(|(found, name)| FoundType { name: found.to_owned().into(), place: format!("field {name} of the JSON") }))
 }
 
+/// Checks that the headers have no other type.
+fn check_type<T: EventType>(attributes: &Attributes<'_>) -> Result<(), String> {
+    match attributes.event_type.filter(|(found, _)| *found != T::TYPE) {
+        Some((other, header)) => Err(format!("the header {header} has the event type {other:?}")),
+        None => Ok(()),
+    }
+}
+
 fn type_header(message: &Message) -> Result<Option<(&str, &'static str)>> {
     let attributes = Attributes::read(message).map_err(|what| decode_error("an event of any type", message, &what))?;
     Ok(attributes.event_type)
@@ -345,16 +359,24 @@ pub(crate) struct EncodedEvent {
     pub(crate) time: Timestamp,
     /// Key of the record.
     pub(crate) key: Option<String>,
-    /// Value of the record: the JSON.
-    pub(crate) value: Vec<u8>,
+    /// Value of the record, and headers of its codec.
+    encoded: EncodedValue,
 }
 
 impl EncodedEvent {
-    /// Encodes an event that happens now, with a new id unless one is given.
+    /// Encodes an event as JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Event`] if it can't be written as JSON, or if the id is empty.
-    pub(crate) fn new<E: Event>(event: &E, id: Option<String>) -> Result<Self> {
+    pub(crate) fn new<E: Event + Serialize>(event: &E, id: Option<String>) -> Result<Self> {
+        Self::with(event, id, EncodedValue::new(JSON, to_json(event)?))
+    }
+
+    /// Creates an event that happens now, with a new id unless one is given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Event`] if the id is empty.
+    pub(crate) fn with<E: Event>(event: &E, id: Option<String>, encoded: EncodedValue) -> Result<Self> {
         let key = event.key().map(Cow::into_owned);
         let id = id.unwrap_or_else(new_id);
         if id.is_empty() {
@@ -363,7 +385,12 @@ impl EncodedEvent {
                 format!("the id of {} is empty: set one, or leave it out", E::TYPE),
             ));
         }
-        Ok(Self { id, event_type: E::TYPE, time: Timestamp::now(), key, value: to_json(event)? })
+        Ok(Self { id, event_type: E::TYPE, time: Timestamp::now(), key, encoded })
+    }
+
+    /// Returns the value of the record.
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.encoded.value
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -372,9 +399,12 @@ impl EncodedEvent {
 
     /// Returns the headers of the record.
     pub(crate) fn headers(&self, source: &str) -> Headers {
-        attributes::headers(&self.id, self.event_type, source, self.time)
+        let own = attributes::headers(&self.id, self.event_type, source, self.time, self.encoded.content_type);
+        own.iter().chain(self.encoded.headers.iter()).collect()
     }
 }
+
+const JSON: &str = "application/json";
 
 const TOMBSTONE: &str = "the record has no value (a tombstone) and so no event: if the topic may have tombstones, let the handler \
                          skip records without a value";
@@ -384,7 +414,7 @@ fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-fn to_json<E: Event>(event: &E) -> Result<Vec<u8>> {
+fn to_json<E: Event + Serialize>(event: &E) -> Result<Vec<u8>> {
     let error = |e| Error::new(ErrorKind::Event, format!("{} can't be written as JSON: {e}", E::TYPE));
     serde_json::to_vec(event).map_err(error)
 }

@@ -48,7 +48,7 @@ fn message(headers: Headers, value: Option<&str>) -> Message {
     }
 }
 
-fn sent<T: Event>(envelope: &Envelope<T>) -> Message {
+fn sent<T: Event + Serialize>(envelope: &Envelope<T>) -> Message {
     message(envelope.headers(), Some(&String::from_utf8(envelope.value().unwrap()).unwrap()))
 }
 
@@ -98,7 +98,7 @@ fn encoded_events_equal_their_envelopes() {
     assert_eq!(encoded.key.as_deref(), Some("p-1"));
     let envelope = Envelope::<StockCounted>::from_message(&message(
         encoded.headers("billing"),
-        Some(std::str::from_utf8(&encoded.value).unwrap()),
+        Some(std::str::from_utf8(encoded.value()).unwrap()),
     ))
     .unwrap();
     assert_eq!((envelope.source.as_str(), &envelope.data), ("billing", &counted()));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use serde::de::DeserializeOwned;
@@ -11,7 +12,7 @@ use super::handler::{FromMessage, Handler, HandlerFn, IntoOutcome, Outcome, unde
 use super::sealed;
 use crate::consumer::Message;
 use crate::error::{Error, ErrorKind};
-use crate::event::{self, Envelope, EventType, FoundType};
+use crate::event::{self, Codec, Envelope, EventType, FoundType};
 
 /// The policy of a [`Router`] for records of an event type without a handler, or without a type.
 ///
@@ -173,9 +174,47 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    fn bind<T, A>(&self, handler: impl RouteHandler<S, T, A>) -> Box<HandlerFn> {
+    /// Sets the handler of the event type `E`, whose records a codec decodes, and replaces a previous one.
+    ///
+    /// `handler` is as for [`on`](Self::on). A record that the codec can't decode becomes a dead letter
+    /// without another attempt, with the id of its schema; if what the codec needs is unavailable, the
+    /// record is tried again.
+    ///
+    /// ```
+    /// use ailurus::event::Codec;
+    /// use ailurus::{Envelope, EventType, Router};
+    ///
+    /// fn route<E: EventType + Send + 'static>(codec: impl Codec<E> + 'static) -> Router {
+    ///     Router::new().on_encoded(codec, async |event: Envelope<E>| println!("{} happened", event.id))
+    /// }
+    /// ```
+    pub fn on_encoded<E, A>(
+        mut self,
+        codec: impl Codec<E> + 'static,
+        handler: impl RouteHandler<S, Envelope<E>, A>,
+    ) -> Self
+    where
+        E: EventType + Send + 'static,
+    {
+        let shared = Arc::new((codec, handler, self.state.clone()));
+        let handler = move |message: Message| {
+            let shared = shared.clone();
+            let attempt = async move {
+                let (codec, handler, state) = &*shared;
+                match Envelope::decode(codec, &message).await {
+                    Ok(event) => handler.call(state, message, |_| Ok(event)).await,
+                    Err(e) => Err::<(), _>(e).into_outcome(),
+                }
+            };
+            attempt.boxed()
+        };
+        self.routes.insert(E::TYPE, Box::new(handler));
+        self
+    }
+
+    fn bind<T: FromMessage, A>(&self, handler: impl RouteHandler<S, T, A>) -> Box<HandlerFn> {
         let state = self.state.clone();
-        Box::new(move |message| handler.call(&state, message))
+        Box::new(move |message| handler.call(&state, message, T::read))
     }
 }
 
@@ -183,25 +222,34 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 /// [`State<S>`](State) before and [`Message`] behind it if it needs them. Sealed. `A` only
 /// distinguishes these forms; it is inferred.
 pub trait RouteHandler<S, T, A>: sealed::RouteHandler<S, T, A> + Send + Sync + 'static {
-    /// Starts an attempt.
+    /// Starts an attempt; `read` decodes the message.
     #[doc(hidden)]
-    fn call(&self, state: &S, message: Message) -> BoxFuture<'static, Outcome>;
+    fn call(
+        &self,
+        state: &S,
+        message: Message,
+        read: impl FnOnce(Message) -> Result<T, Error>,
+    ) -> BoxFuture<'static, Outcome>;
 }
 
 /// Implements [`RouteHandler`] for functions of these arguments.
 macro_rules! route_handler {
-    (($($argument:ty),+), |$handler:ident, $state:ident, $message:ident| $call:expr) => {
+    (($($argument:ty),+), |$handler:ident, $state:ident, $message:ident, $read:ident| $call:expr) => {
         impl<H: Fn($($argument),+) -> F, S, T, F> sealed::RouteHandler<S, T, ($($argument,)+)> for H {}
 
         impl<H, S, T, F> RouteHandler<S, T, ($($argument,)+)> for H
         where
             H: Fn($($argument),+) -> F + Send + Sync + 'static,
             S: Clone,
-            T: FromMessage,
             F: Future + Send + 'static,
             F::Output: IntoOutcome,
         {
-            fn call(&self, $state: &S, $message: Message) -> BoxFuture<'static, Outcome> {
+            fn call(
+                &self,
+                $state: &S,
+                $message: Message,
+                $read: impl FnOnce(Message) -> Result<T, Error>,
+            ) -> BoxFuture<'static, Outcome> {
                 let $handler = self;
                 let called: Result<F, Error> = $call;
                 called.map_or_else(undecodable, |outcome| outcome.map(IntoOutcome::into_outcome).boxed())
@@ -210,11 +258,11 @@ macro_rules! route_handler {
     };
 }
 
-route_handler!((T), |handler, _state, message| T::read(message).map(handler));
-route_handler!((T, Message), |handler, _state, message| T::read(message.clone()).map(|t| handler(t, message)));
-route_handler!((State<S>, T), |handler, state, message| T::read(message).map(|t| handler(State(state.clone()), t)));
-route_handler!((State<S>, T, Message), |handler, state, message| {
-    T::read(message.clone()).map(|t| handler(State(state.clone()), t, message))
+route_handler!((T), |handler, _state, message, read| read(message).map(handler));
+route_handler!((T, Message), |handler, _state, message, read| read(message.clone()).map(|t| handler(t, message)));
+route_handler!((State<S>, T), |handler, state, message, read| read(message).map(|t| handler(State(state.clone()), t)));
+route_handler!((State<S>, T, Message), |handler, state, message, read| {
+    read(message.clone()).map(|t| handler(State(state.clone()), t, message))
 });
 
 /// Marks the implementation of [`Handler`] for routers.

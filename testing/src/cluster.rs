@@ -176,7 +176,12 @@ impl TestCluster {
     ///
     /// # Errors
     /// [`TestError::Client`] if the event can't be encoded or sent.
-    pub async fn publish<E: Event>(&self, topic: &str, key: &str, event: &E) -> Result<Acknowledgement, TestError> {
+    pub async fn publish<E: Event + serde::Serialize>(
+        &self,
+        topic: &str,
+        key: &str,
+        event: &E,
+    ) -> Result<Acknowledgement, TestError> {
         Ok(self.publisher.send_message(topic, event, SendOptions::new().key(key)).await?)
     }
 

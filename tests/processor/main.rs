@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod batches;
+mod codecs;
 mod control;
 mod delayed_retries;
 mod dropped;

@@ -171,10 +171,11 @@ impl SchemaRegistryBuilder {
                 url.text
             ));
         }
-        if let Some(context) = &self.context {
-            if !context.starts_with('.') || context.contains([':', '/']) || context.chars().any(char::is_control) {
-                return invalid(format!("{context:?} is no context: write a dot and a name, such as .staging"));
-            }
+        let is_invalid = |context: &str| {
+            !context.starts_with('.') || context.contains([':', '/']) || context.chars().any(char::is_control)
+        };
+        if let Some(context) = self.context.as_deref().filter(|context| is_invalid(context)) {
+            return invalid(format!("{context:?} is no context: write a dot and a name, such as .staging"));
         }
         let caller = Caller::new(urls.into_iter().map(Endpoint::new).collect(), self.policy);
         let caches = Caches::new(self.max_schemas, self.max_subjects, self.subject_ttl);

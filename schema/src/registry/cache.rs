@@ -1,5 +1,6 @@
 //! Cache of responses in which concurrent callers of a key share one request.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -39,6 +40,16 @@ struct Entry<V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
+    /// Returns the maximum number of values.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Returns the time after which a value is fetched again.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.ttl
+    }
+
     pub(crate) fn new(capacity: usize, ttl: Option<Duration>) -> Self {
         let state = State { values: HashMap::new(), requests: HashMap::new(), clock: 0 };
         Self { capacity, ttl, state: Mutex::new(state) }
@@ -49,10 +60,15 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     ///
     /// # Cancellation
     /// Dropping the future leaves the request to the other callers that wait for it.
-    pub(crate) async fn get(&self, key: &K, fetch: impl FnOnce() -> Fetch<V>) -> Result<V, SchemaError> {
+    pub(crate) async fn get<Q>(&self, key: &Q, fetch: impl FnOnce() -> Fetch<V>) -> Result<V, SchemaError>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         let (number, request) = {
             let mut state = self.lock();
-            if let Some(value) = state.value(key, Instant::now()) {
+            let now = self.ttl.map(|_| Instant::now());
+            if let Some(value) = state.value(key, now) {
                 return Ok(value);
             }
             state.request(key, fetch)
@@ -64,7 +80,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
             state.requests.remove(key);
             if let Ok(value) = &result {
                 let expires_at = self.ttl.map(|ttl| Instant::now() + ttl);
-                state.insert(key.clone(), value.clone(), expires_at, self.capacity);
+                state.insert(key.to_owned(), value.clone(), expires_at, self.capacity);
             }
         }
         result
@@ -89,24 +105,34 @@ impl<K: Eq + Hash + Clone, V: Clone> State<K, V> {
         self.clock
     }
 
-    fn value(&mut self, key: &K, now: Instant) -> Option<V> {
+    fn value<Q>(&mut self, key: &Q, now: Option<Instant>) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let used_at = self.tick();
-        let entry = self.values.get_mut(key).filter(|entry| entry.expires_at.is_none_or(|at| now < at))?;
+        let entry = self
+            .values
+            .get_mut(key)
+            .filter(|entry| entry.expires_at.is_none_or(|at| now.is_some_and(|now| now < at)))?;
         entry.used_at = used_at;
         Some(entry.value.clone())
     }
 
     /// Returns the request in flight for this key, or a new one.
-    fn request(&mut self, key: &K, fetch: impl FnOnce() -> Fetch<V>) -> (u64, Shared<Fetch<V>>) {
-        if let Some((number, request)) = self.requests.get(key) {
-            if let Some(request) = request.upgrade() {
-                return (*number, request);
-            }
+    fn request<Q>(&mut self, key: &Q, fetch: impl FnOnce() -> Fetch<V>) -> (u64, Shared<Fetch<V>>)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let current = self.requests.get(key).and_then(|(number, request)| Some((*number, request.upgrade()?)));
+        if let Some(current) = current {
+            return current;
         }
         self.requests.retain(|_, (_, request)| request.upgrade().is_some());
         let (number, request) = (self.tick(), fetch().shared());
         if let Some(weak) = request.downgrade() {
-            self.requests.insert(key.clone(), (number, weak));
+            self.requests.insert(key.to_owned(), (number, weak));
         }
         (number, request)
     }

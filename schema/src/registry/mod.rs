@@ -27,7 +27,7 @@ pub use options::{
 
 use crate::error::{SchemaError, SchemaErrorKind};
 use crate::schema::{RegisteredSchema, ResolvedSchema, Schema, Version};
-use cache::Cache;
+pub(crate) use cache::Cache;
 use caller::Caller;
 use http::Call;
 
@@ -217,6 +217,16 @@ impl SchemaRegistry {
     /// GUIDs; and those of any call.
     pub async fn schema_by_guid(&self, guid: Uuid) -> Result<Schema, SchemaError> {
         self.call(get(format!("/schemas/guids/{guid}")), &format!("reading the schema with GUID {guid}")).await
+    }
+
+    /// Returns the maximum number of cached schemas.
+    pub(crate) fn max_cached_schemas(&self) -> usize {
+        self.0.caches.by_id.capacity()
+    }
+
+    /// Returns the time after which a version is looked up again.
+    pub(crate) fn version_ttl(&self) -> Duration {
+        self.0.caches.versions.ttl().unwrap_or_default()
     }
 
     /// Sends a request and reads the response.

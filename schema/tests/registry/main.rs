@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_bytes;
 mod calls;
+mod codecs;
+mod memory;
 mod outages;
 mod server;
 

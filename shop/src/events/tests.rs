@@ -16,7 +16,7 @@ fn time() -> Timestamp {
 }
 
 /// The JSON is exactly this, is read back as the same event, and names the type and holds the key that the trait says.
-fn check<E: Event + DeserializeOwned + PartialEq + Debug>(event: &E, key: &str, json: &str) {
+fn check<E: Event + serde::Serialize + DeserializeOwned + PartialEq + Debug>(event: &E, key: &str, json: &str) {
     assert_eq!(serde_json::to_string(event).unwrap(), json);
     assert_eq!(&serde_json::from_str::<E>(json).unwrap(), event);
     assert_eq!(event.key().as_deref(), Some(key));

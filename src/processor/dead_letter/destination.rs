@@ -7,7 +7,7 @@ use super::hooks::ChooseTopic;
 use super::pending::{FailedRecord, HandlerFailure, MAX_DEAD_LETTER_BYTES};
 use super::retry::RetryTopics;
 use super::topics::{self, MAX_ADDED_HEADER_BYTES, TopicKind, WantedTopic};
-use super::{DeadLetter, Origin, Truncation, describe, printable_key};
+use super::{DeadLetter, Origin, Truncation, describe, printable_key, schema_id};
 use crate::admin::Admin;
 use crate::cluster::Client;
 use crate::config::{Acks, ProcessorConfig, ProducerConfig};
@@ -151,6 +151,7 @@ impl DeadLetters {
             origin,
             headers: own_headers(&message.headers, message.topic.ends_with(&*self.config.dead_letter_suffix)),
             truncation: Truncation::Nothing,
+            schema_id: schema_id(&*failure.error),
         };
         // A record that somebody else wrote to a retry topic has no origin.
         let base = self.retry_topics.parse(&message.topic).map_or(&*message.topic, |(topic, _)| topic);
@@ -296,6 +297,7 @@ mod tests {
             origin: origin(offset),
             headers,
             truncation: Truncation::Nothing,
+            schema_id: None,
         };
         let own = Headers::new().with("h", "1").with("dlq-replays", "2");
         assert_eq!(own_headers(&own, false), own);

@@ -11,6 +11,7 @@ mod writer;
 
 use std::fmt::Write;
 
+use crate::error::Error;
 use crate::event;
 use crate::record::{Header, Headers};
 use crate::timestamp::Timestamp;
@@ -49,6 +50,7 @@ const DEAD_LETTER: HeaderNames = HeaderNames {
     first_failure: "dlq-first-failure",
     last_failure: "dlq-last-failure",
 };
+const SCHEMA_ID: &str = "dlq-schema-id";
 const TRUNCATION: &str = "dlq-left-out";
 /// Header of a replayed record, which it has still when it fails again.
 const REPLAYS: &str = "dlq-replays";
@@ -68,6 +70,7 @@ const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
 /// | `dlq-group` | the group whose handler failed |
 /// | `dlq-attempts` | number of attempts |
 /// | `dlq-first-failure`, `dlq-last-failure` | their times, RFC 3339 in UTC |
+/// | `dlq-schema-id` | only if a codec could not decode it: the id of its schema |
 /// | `dlq-left-out` | only if it was too large even compressed: without `value`, `value,headers` or `value,headers,key` |
 ///
 /// ```
@@ -100,6 +103,8 @@ pub struct DeadLetter {
     pub headers: Headers,
     /// Missing parts of the record.
     pub truncation: Truncation,
+    /// Id of the record's schema, if a codec could not decode it.
+    pub schema_id: Option<String>,
 }
 
 /// Position of a dead letter's record.
@@ -199,6 +204,7 @@ impl DeadLetter {
             origin,
             headers: headers.iter().take(own).collect(),
             truncation: added.get_str(TRUNCATION).map(Truncation::from_name).unwrap_or_default(),
+            schema_id: added.get_str(SCHEMA_ID).map(str::to_owned),
         })
     }
 
@@ -226,6 +232,7 @@ impl DeadLetter {
         add(names.attempts, Some(&self.attempts.to_string()));
         add(names.first_failure, self.first_failure.map(|t| format!("{t:.3}")).as_deref());
         add(names.last_failure, self.last_failure.map(|t| format!("{t:.3}")).as_deref());
+        add(SCHEMA_ID, self.schema_id.as_deref().map(clip));
         add(TRUNCATION, Some(self.truncation.name()).filter(|name| !name.is_empty()));
         headers
     }
@@ -258,6 +265,12 @@ impl DeadLetter {
 /// Returns an error and its causes in one line.
 pub(in crate::processor) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     crate::error::chain(error)
+}
+
+/// Returns the schema id that an error, or a cause of it, has.
+fn schema_id(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let chain = std::iter::successors(Some(error), |e| e.source());
+    chain.filter_map(|e| e.downcast_ref::<Error>()?.schema_id()).next().map(str::to_owned)
 }
 
 fn clip(text: &str) -> &str {

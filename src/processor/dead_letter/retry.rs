@@ -197,6 +197,7 @@ mod tests {
             origin: Origin { topic, partition: 3, offset: 42, timestamp: at(7), group },
             headers,
             truncation: Truncation::Nothing,
+            schema_id: None,
         }
     }
 

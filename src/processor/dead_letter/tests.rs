@@ -20,6 +20,7 @@ fn letter(error: &str, headers: Headers, truncation: Truncation) -> DeadLetter {
         origin,
         headers,
         truncation,
+        schema_id: None,
     }
 }
 

@@ -55,7 +55,7 @@ impl Outputs {
     ///     Outputs::new().event("orders.priced", &Envelope::new("pricing", OrderPriced { id, total: 17 }))
     /// }
     /// ```
-    pub fn event<E: Event>(self, topic: impl Into<String>, event: &Envelope<E>) -> Result<Self> {
+    pub fn event<E: Event + serde::Serialize>(self, topic: impl Into<String>, event: &Envelope<E>) -> Result<Self> {
         let mut record =
             ProducerRecord::to(topic.into()).value(event.value()?).headers(event.headers()).timestamp(event.time);
         record.key = event.data.key().map(|key| key.into_owned().into());

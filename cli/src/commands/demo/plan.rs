@@ -175,7 +175,7 @@ fn stock(product: u32, place: u32) -> StockUpdated {
     StockUpdated { product_id: format!("product-{product}"), previous_stock: left, new_stock: left - 1 }
 }
 
-fn encode<E: Event>(event: E) -> anyhow::Result<(String, Vec<u8>, Headers)> {
+fn encode<E: Event + serde::Serialize>(event: E) -> anyhow::Result<(String, Vec<u8>, Headers)> {
     let key = event.key().map(Cow::into_owned).unwrap_or_default();
     let envelope = Envelope::new(SOURCE, event);
     Ok((key, serde_json::to_vec(&envelope.data)?, envelope.headers()))
