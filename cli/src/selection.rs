@@ -87,13 +87,6 @@ pub fn all_known(
         .with_context(|| format!("no offsets of {failed} of {count} partitions ({names}); choose others with {choose}"))
 }
 
-/// Returns the error of a topic that was deleted since it was listed: none of its partitions exists.
-pub fn deleted_topic(offsets: &BTreeMap<TopicPartition, ailurus::Result<i64>>) -> Option<ailurus::Error> {
-    let missing = |o: &ailurus::Result<i64>| o.as_ref().err().filter(|e| e.is_unknown_topic()).cloned();
-    let errors: Option<Vec<_>> = offsets.values().map(missing).collect();
-    errors?.into_iter().next()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,14 @@
 //! Control of running subscriptions over HTTP: pause, resume, seek, concurrency.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ailurus::processor::{Scope, SubscriptionControl};
 use ailurus::{Error, ErrorKind, Secret, StartOffset, TopicPartition};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -44,7 +44,13 @@ use crate::text::for_operators;
 /// # }
 /// ```
 pub fn router(token: Secret, controls: impl IntoIterator<Item = SubscriptionControl>) -> Router {
-    let controls: Controls = Arc::new(controls.into_iter().map(|c| (c.group().to_owned(), c)).collect());
+    let all = Controls::default();
+    controls.into_iter().for_each(|control| all.add(control));
+    routes(token, all)
+}
+
+/// Returns the routes for subscriptions that may be added later.
+pub(crate) fn routes(token: Secret, controls: Controls) -> Router {
     Router::new()
         .route("/", get(list))
         .route("/{group}/pause", post(pause))
@@ -55,14 +61,42 @@ pub fn router(token: Secret, controls: impl IntoIterator<Item = SubscriptionCont
         .layer(middleware::from_fn_with_state(token, authorize))
 }
 
-type Controls = Arc<BTreeMap<String, SubscriptionControl>>;
+/// The subscriptions that are controlled, by group.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Controls(Arc<Mutex<BTreeMap<String, SubscriptionControl>>>);
+
+impl Controls {
+    /// Adds a subscription; it takes the place of an earlier one of its group.
+    pub(crate) fn add(&self, control: SubscriptionControl) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(control.group().to_owned(), control);
+    }
+
+    pub(crate) fn all(&self) -> Vec<SubscriptionControl> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn find(&self, group: &str) -> Result<SubscriptionControl, Refusal> {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
+        let unknown = || format!("no subscription of group {group:?} is controlled here");
+        found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, unknown()))
+    }
+}
+
+/// Returns whether a text is the token, in constant time: how much of a guess is right must not show. An empty token lets nobody
+/// in.
+pub(crate) fn is_token(token: &Secret, given: &str) -> bool {
+    let is_same = bool::from(given.as_bytes().ct_eq(token.expose().as_bytes()));
+    !token.is_empty() && is_same
+}
+
+/// Returns the token that a request has in its header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    given.and_then(|value| value.strip_prefix("Bearer "))
+}
 
 async fn authorize(State(token): State<Secret>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    // In constant time: how much of a guess is right must not show. An empty token lets nobody in.
-    let is_same = bool::from(given.as_bytes().ct_eq(token.expose().as_bytes()));
-    if token.is_empty() || !is_same {
+    if !is_token(&token, bearer(request.headers()).unwrap_or_default()) {
         return Refusal::new(StatusCode::UNAUTHORIZED, "the header Authorization: Bearer TOKEN is needed")
             .into_response();
     }
@@ -70,10 +104,11 @@ async fn authorize(State(token): State<Secret>, request: Request, next: Next) ->
 }
 
 /// A response other than success.
-struct Refusal(StatusCode, String);
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {
-    fn new(code: StatusCode, why: impl Into<String>) -> Self {
+    pub(crate) fn new(code: StatusCode, why: impl Into<String>) -> Self {
         Self(code, why.into())
     }
 }
@@ -89,6 +124,7 @@ impl From<Error> for Refusal {
         let code = match e.kind() {
             ErrorKind::Config | ErrorKind::OffsetOutOfRange => StatusCode::BAD_REQUEST,
             ErrorKind::UnknownTopic => StatusCode::NOT_FOUND,
+            ErrorKind::Authorization => StatusCode::FORBIDDEN,
             ErrorKind::GroupMembership | ErrorKind::Closed => StatusCode::CONFLICT,
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -115,12 +151,17 @@ struct ScopeBody {
 
 impl ScopeBody {
     fn scope(self) -> Result<Scope, Refusal> {
-        match (self.topic, self.partition) {
-            (None, None) => Ok(Scope::All),
-            (Some(topic), None) => Ok(Scope::Topic(topic)),
-            (Some(topic), Some(partition)) => Ok(Scope::Partition(TopicPartition::new(topic, partition))),
-            (None, Some(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "a partition needs its topic")),
-        }
+        scope(self.topic, self.partition)
+    }
+}
+
+/// Returns all, a topic or a partition.
+pub(crate) fn scope(topic: Option<String>, partition: Option<i32>) -> Result<Scope, Refusal> {
+    match (topic, partition) {
+        (None, None) => Ok(Scope::All),
+        (Some(topic), None) => Ok(Scope::Topic(topic)),
+        (Some(topic), Some(partition)) => Ok(Scope::Partition(TopicPartition::new(topic, partition))),
+        (None, Some(_)) => Err(Refusal::new(StatusCode::BAD_REQUEST, "a partition needs its topic")),
     }
 }
 
@@ -145,14 +186,19 @@ impl Place {
             Self::Offset(offset) => return Ok(StartOffset::Offset(offset)),
             Self::Text(text) => text,
         };
-        match text.as_str() {
-            "beginning" => Ok(StartOffset::Earliest),
-            "end" => Ok(StartOffset::Latest),
-            time => time.parse().map(StartOffset::Timestamp).map_err(|_| {
-                let allowed = "beginning, end, an offset, or a time such as 2026-01-31T12:00:00Z";
-                Refusal::new(StatusCode::BAD_REQUEST, format!("to is {time:?}: allowed is {allowed}"))
-            }),
-        }
+        place(&text)
+    }
+}
+
+/// Returns the position of a text: an end of the log or a time.
+pub(crate) fn place(text: &str) -> Result<StartOffset, Refusal> {
+    match text {
+        "beginning" => Ok(StartOffset::Earliest),
+        "end" => Ok(StartOffset::Latest),
+        time => time.parse().map(StartOffset::Timestamp).map_err(|_| {
+            let allowed = "beginning, end, an offset, or a time such as 2026-01-31T12:00:00Z";
+            Refusal::new(StatusCode::BAD_REQUEST, format!("to is {time:?}: allowed is {allowed}"))
+        }),
     }
 }
 
@@ -170,35 +216,29 @@ struct Listed<'a> {
     paused: Vec<String>,
 }
 
-fn find<'a>(controls: &'a Controls, group: &str) -> Result<&'a SubscriptionControl, Refusal> {
-    let unknown =
-        || Refusal::new(StatusCode::NOT_FOUND, format!("no subscription of group {group:?} is controlled here"));
-    controls.get(group).ok_or_else(unknown)
-}
-
 fn state_of(control: &SubscriptionControl) -> Json<serde_json::Value> {
     let paused = control.paused().iter().map(ToString::to_string).collect();
     Json(json!(Listed { group: control.group(), concurrency: control.concurrency(), paused }))
 }
 
 async fn list(State(controls): State<Controls>) -> Json<serde_json::Value> {
-    Json(controls.values().map(|c| state_of(c).0).collect())
+    Json(controls.all().iter().map(|c| state_of(c).0).collect())
 }
 
 async fn pause(State(controls): State<Controls>, Path(group): Path<String>, body: Body<ScopeBody>) -> Outcome {
-    let control = find(&controls, &group)?;
+    let control = controls.find(&group)?;
     control.pause(body?.0.scope()?)?;
-    Ok(state_of(control))
+    Ok(state_of(&control))
 }
 
 async fn resume(State(controls): State<Controls>, Path(group): Path<String>, body: Body<ScopeBody>) -> Outcome {
-    let control = find(&controls, &group)?;
+    let control = controls.find(&group)?;
     control.resume(body?.0.scope()?)?;
-    Ok(state_of(control))
+    Ok(state_of(&control))
 }
 
 async fn seek(State(controls): State<Controls>, Path(group): Path<String>, body: Body<SeekBody>) -> Outcome {
-    let control = find(&controls, &group)?;
+    let control = controls.find(&group)?;
     let SeekBody { topic, partition, to } = body?.0;
     let offset = control.seek(&TopicPartition::new(topic.as_str(), partition), to.offset()?).await?;
     Ok(Json(json!({"group": group, "topic": topic, "partition": partition, "offset": offset})))
@@ -209,7 +249,7 @@ async fn set_concurrency(
     Path(group): Path<String>,
     body: Body<ConcurrencyBody>,
 ) -> Outcome {
-    let control = find(&controls, &group)?;
+    let control = controls.find(&group)?;
     control.set_concurrency(body?.0.concurrency)?;
-    Ok(state_of(control))
+    Ok(state_of(&control))
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::actions::Actions;
 use crate::lag::LagHistory;
 use crate::metrics::Exposition;
 use crate::page::{self, Report};
@@ -59,11 +60,19 @@ impl Server {
     /// # Errors
     /// If the address is in use or can't be listened on.
     pub async fn start<A: App>(listen: SocketAddr, app: Arc<A>) -> io::Result<Self> {
+        Self::start_with(listen, router(app)).await
+    }
+
+    /// Listens, and serves these routes.
+    ///
+    /// # Errors
+    /// If the address is in use or can't be listened on.
+    pub async fn start_with(listen: SocketAddr, routes: Router) -> io::Result<Self> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("HTTP can't listen on {listen}: {e}"));
         let listener = TcpListener::bind(listen).await.map_err(named)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = axum::serve(listener, router(app)).with_graceful_shutdown(async {
+        let server = axum::serve(listener, routes).with_graceful_shutdown(async {
             let _ = stopped.await; // also if the sender was dropped
         });
         let task = tokio::spawn(async move { server.await });
@@ -100,12 +109,46 @@ impl Server {
 ///
 /// See the [crate] for an example.
 pub fn router<A: App>(app: Arc<A>) -> Router {
+    routes(app, false)
+}
+
+/// Returns the routes of [`router`], and those of the [actions](Actions), for those who have the token.
+///
+/// ```no_run
+/// # fn example(client: &ailurus::Client, subscription: &ailurus::Subscription, exposition: ailurus_serve::metrics::Exposition) {
+/// use std::sync::Arc;
+///
+/// use ailurus::Secret;
+/// use ailurus_serve::actions::Actions;
+/// use ailurus_serve::{ClientApp, router_with_actions};
+///
+/// let actions = Actions::new(Secret::from(std::env::var("PAGE_TOKEN").unwrap_or_default()), client);
+/// actions.add(subscription.control());
+/// let routes = router_with_actions(Arc::new(ClientApp::new(client, exposition)), actions);
+/// let app: axum::Router = axum::Router::new().nest("/kafka", routes);
+/// # drop(app);
+/// # }
+/// ```
+pub fn router_with_actions<A: App>(app: Arc<A>, actions: Actions) -> Router {
+    routes(app, true).merge(actions.router())
+}
+
+fn routes<A: App>(app: Arc<A>, has_actions: bool) -> Router {
+    let whole = move |State(app): State<Arc<A>>, OriginalUri(uri): OriginalUri| async move {
+        // A browser at /kafka resolves names against /, at /kafka/ against /kafka/.
+        let last = uri.path().rsplit('/').next().filter(|last| !last.is_empty());
+        let base = last.map(|last| format!("{last}/")).unwrap_or_default();
+        page::whole(&*app.report().await, app.lag(), &base, has_actions)
+    };
+    let overview =
+        move |State(app): State<Arc<A>>| async move { page::whole(&*app.report().await, app.lag(), "", has_actions) };
     Router::new()
         .route("/health/live", get(async || Json(json!({"status": "live"}))))
         .route("/health/ready", get(ready::<A>))
         .route("/health/redpanda", get(redpanda::<A>))
         .route("/metrics", get(metrics::<A>))
-        .route("/", get(whole_page::<A>))
+        .route("/", get(whole))
+        .route("/overview", get(overview)) // the same, at a path that other pages know wherever this is mounted
         .route("/fragment", get(fragment::<A>))
         .with_state(app)
 }
@@ -132,13 +175,6 @@ async fn metrics<A: App>(State(app): State<Arc<A>>, headers: HeaderMap) -> Respo
         Ok((format, text)) => ([(CONTENT_TYPE, format)], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
-}
-
-async fn whole_page<A: App>(State(app): State<Arc<A>>, OriginalUri(uri): OriginalUri) -> Response {
-    // A browser at /kafka resolves names against /, at /kafka/ against /kafka/.
-    let last = uri.path().rsplit('/').next().filter(|last| !last.is_empty());
-    let base = last.map(|last| format!("{last}/")).unwrap_or_default();
-    page::whole(&*app.report().await, app.lag(), &base)
 }
 
 async fn fragment<A: App>(State(app): State<Arc<A>>) -> Response {

@@ -6,14 +6,17 @@
 //! `options`, `settings` and `log` of the command line; `exit` codes, and how an error is printed; `oauth`, tokens from a
 //! token endpoint. With `otlp`: spans to a collector.
 
+pub mod actions;
 pub mod client;
 pub mod control;
+pub mod dead_letters;
 #[cfg(feature = "command")]
 pub mod exit;
 pub mod http;
 pub mod lag;
 #[cfg(feature = "command")]
 pub mod log;
+pub mod log_end;
 pub mod metrics;
 #[cfg(feature = "command")]
 pub mod oauth;
@@ -29,4 +32,4 @@ pub mod signals;
 pub mod text;
 
 pub use client::ClientApp;
-pub use http::router;
+pub use http::{router, router_with_actions};

@@ -1,10 +1,14 @@
 //! Options that commands have in common.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use ailurus::Secret;
 use anyhow::{Context, anyhow};
 use clap::Args;
+
+use crate::exit::Usage;
 
 /// Options of all commands, before or after the command.
 #[derive(Debug, Clone, Args)]
@@ -43,6 +47,36 @@ impl Address {
         let found = tokio::net::lookup_host(&self.0).await;
         let found = found.with_context(|| format!("{} can't be listened on", self.0))?.next();
         found.ok_or_else(|| anyhow!("{} can't be listened on: the name has no address", self.0))
+    }
+}
+
+/// The token of those who may act on the page.
+#[derive(Debug, Clone, Args)]
+pub struct ActionToken {
+    /// File with a token of 16 characters or more, such as `openssl rand -hex 32` prints: with it the page lets those who have the
+    /// token replay and discard dead letters and more [default: it shows the state, and changes nothing].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl ActionToken {
+    /// Least length of a token, which can be tried as often as one likes.
+    const MIN_LENGTH: usize = 16;
+
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// If the file can't be read, or the token is shorter than 16 characters.
+    pub fn read(&self) -> anyhow::Result<Option<Secret>> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let named = |why: String| Usage(format!("--token-file {}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| named(e.to_string()))?;
+        let token = text.trim();
+        if token.len() < Self::MIN_LENGTH {
+            let what = format!("the token has {} characters: at least {}", token.len(), Self::MIN_LENGTH);
+            return Err(named(format!("{what} (openssl rand -hex 32)")).into());
+        }
+        Ok(Some(Secret::from(token)))
     }
 }
 

@@ -12,14 +12,16 @@ use ailurus::processor::PauseReason;
 use ailurus::{Health, Timestamp};
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::lag::LagHistory;
 use crate::text::{names, or_dash, thousands};
+pub(crate) use frame::Frame;
 
-const STYLE: &str = include_str!("page.css");
+mod frame;
+
 const SCRIPT: &str = include_str!("page.js");
 /// Maximum number of rows of a table: the worst are shown, and the others counted.
 const MAX_ROWS: usize = 200;
@@ -82,20 +84,11 @@ pub struct Partition<'a> {
 /// Returns the page.
 ///
 /// `base` is the path of the routes, relative to that of the page.
-pub(crate) fn whole(report: &impl Report, lag: &LagHistory, base: &str) -> Response {
-    let nonce = uuid::Uuid::now_v7().simple().to_string();
-    // The browser loads and runs nothing but what is in this page.
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::CACHE_CONTROL, "no-store".to_owned()),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (header::REFERRER_POLICY, "no-referrer".to_owned()),
-    ];
-    (headers, Html(page(report, lag, Timestamp::now(), &nonce, base).into_string())).into_response()
+pub(crate) fn whole(report: &impl Report, lag: &LagHistory, base: &str, has_actions: bool) -> Response {
+    let title = word(report.health().status);
+    let here = has_actions.then_some("overview");
+    let frame = Frame { title, base, here, script: Some(SCRIPT), has_forms: false };
+    frame.response(&body(report, lag, Timestamp::now(), base))
 }
 
 /// Returns the part of the page that changes.
@@ -103,32 +96,16 @@ pub(crate) fn fragment(report: &impl Report, lag: &LagHistory) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Html(content(report, lag, Timestamp::now()).into_string())).into_response()
 }
 
-fn page(report: &impl Report, lag: &LagHistory, now: Timestamp, nonce: &str, base: &str) -> Markup {
+fn body(report: &impl Report, lag: &LagHistory, now: Timestamp, base: &str) -> Markup {
     html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="robots" content="noindex";
-                noscript { meta http-equiv="refresh" content="5"; }
-                title { (word(report.health().status)) " – ailurus" }
-                link rel="icon" href="data:,";
-                style nonce=(nonce) { (PreEscaped(STYLE)) }
-            }
-            body {
-                p #gone role="alert" hidden { "This process does not respond: the page is old." }
-                p #status .unseen role="status" {}
-                main #live data-fragment={ (base) "fragment" } { (content(report, lag, now)) }
-                footer {
-                    "The same as JSON: "
-                    a href={ (base) "health/redpanda" } { "health/redpanda" }
-                    a href={ (base) "health/ready" } { "health/ready" }
-                    a href={ (base) "health/live" } { "health/live" }
-                }
-                script nonce=(nonce) { (PreEscaped(SCRIPT)) }
-            }
+        p #gone role="alert" hidden { "This process does not respond: the page is old." }
+        p #status .unseen role="status" {}
+        main #live data-fragment={ (base) "fragment" } { (content(report, lag, now)) }
+        footer {
+            "The same as JSON: "
+            a href={ (base) "health/redpanda" } { "health/redpanda" }
+            a href={ (base) "health/ready" } { "health/ready" }
+            a href={ (base) "health/live" } { "health/live" }
         }
     }
 }

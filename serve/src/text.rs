@@ -104,6 +104,42 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
+const NULL: &[u8] = b"(null)";
+
+/// Writes bytes as text without line breaks and control characters. Different bytes make different texts.
+///
+/// # Errors
+/// Those of the writer.
+pub fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
+    let Some(bytes) = bytes else { return out.write_all(NULL) };
+    if bytes == NULL {
+        out.write_all(b"\\")?;
+    }
+    for chunk in bytes.utf8_chunks() {
+        let is_escaped = |c: char| c.is_control() || c == '\\';
+        let mut plain = chunk.valid();
+        while let Some(at) = plain.find(is_escaped) {
+            let (before, rest) = plain.split_at(at);
+            let mut rest = rest.chars();
+            out.write_all(before.as_bytes())?;
+            rest.next().map_or(Ok(()), |c| write!(out, "{}", c.escape_default()))?;
+            plain = rest.as_str();
+        }
+        out.write_all(plain.as_bytes())?;
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns bytes as text without line breaks, as [`readable`] writes it; `(null)` without any.
+pub fn line(bytes: Option<&[u8]>) -> String {
+    let mut out = Vec::new();
+    _ = readable(&mut out, bytes); // a Vec can't fail
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -172,6 +208,36 @@ mod tests {
         for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(n), text);
         }
+    }
+
+    #[test]
+    fn text_stays_in_its_line() {
+        assert_eq!(line(None), "(null)");
+        assert_eq!(line(Some("größe".as_bytes())), "größe");
+        assert_eq!(line(Some(b"a\nb\t\x1b[31m")), "a\\nb\\t\\u{1b}[31m");
+        assert_eq!(line(Some(b"a\xff\xc3b")), r"a\xff\xc3b");
+    }
+
+    #[test]
+    fn different_bytes_make_different_texts() {
+        assert_eq!(line(Some(b"a\\nb")), r"a\\nb");
+        assert_eq!(line(Some(b"(null)")), r"\(null)");
+        let all: [Option<&[u8]>; 12] = [
+            None,
+            Some(b""),
+            Some(b"(null)"),
+            Some(b"\\(null)"),
+            Some(b"a\nb"),
+            Some(b"a\\nb"),
+            Some(b"\xff"),
+            Some(b"\\xff"),
+            Some("\u{fffd}".as_bytes()),
+            Some(b"\xfe"),
+            Some(b"\x1b"),
+            Some(b"\\u{1b}"),
+        ];
+        let texts: std::collections::BTreeSet<_> = all.iter().map(|bytes| line(*bytes)).collect();
+        assert_eq!(texts.len(), all.len(), "{texts:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ailurus::consumer::ConsumerState;
 use ailurus::{Health, RedpandaService, Subscription};
+use ailurus_serve::actions::Actions;
 use ailurus_serve::client::{ClientApp, outside_groups};
 use ailurus_serve::http::{App, SHUTTING_DOWN};
 use ailurus_serve::lag::LagHistory;
@@ -45,13 +46,15 @@ pub struct Shop {
     service: RedpandaService,
     /// Health, metrics and lag, as every application has them.
     around: ClientApp,
+    /// What those with the token do on the page; `None` without one.
+    actions: Option<Actions>,
     stage: Mutex<Stage>,
     shutdown: Shutdown,
 }
 
 impl Shop {
-    pub fn new(service: RedpandaService, around: ClientApp, shutdown: Shutdown) -> Self {
-        Self { service, around, stage: Mutex::new(Stage::Starting), shutdown }
+    pub fn new(service: RedpandaService, around: ClientApp, actions: Option<Actions>, shutdown: Shutdown) -> Self {
+        Self { service, around, actions, stage: Mutex::new(Stage::Starting), shutdown }
     }
 
     /// Consumes until a signal or the failure of a consumer, and shuts down.
@@ -79,11 +82,13 @@ impl Shop {
             () = self.shutdown.requested() => return Ok(()),
             stock = spawn_stock_consumer(service, store.clone(), &topics) => stock?,
         };
+        self.control(&stock);
         let mut subscriptions = vec![stock];
         let ended = tokio::select! {
             () = self.shutdown.requested() => Ok(()),
             analytics = spawn_analytics_consumer(service, store.clone(), &topics) => match analytics {
                 Ok(analytics) => {
+                    self.control(&analytics);
                     subscriptions.push(analytics);
                     self.watch(&subscriptions).await
                 }
@@ -92,6 +97,13 @@ impl Shop {
         };
         self.enter(Stage::Ending);
         ended.and(shut_down(subscriptions, &self.shutdown).await)
+    }
+
+    /// Lets those with the token control a consumer.
+    fn control(&self, consumer: &Subscription) {
+        if let Some(actions) = &self.actions {
+            actions.add(consumer.control());
+        }
     }
 
     /// Waits for a signal or for the end of a consumer.

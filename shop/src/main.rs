@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ailurus::{Client, RedpandaService};
-use ailurus_serve::ClientApp;
+use ailurus_serve::actions::Actions;
 use ailurus_serve::exit::{self, Exit};
 use ailurus_serve::http::Server;
 use ailurus_serve::metrics::Exposition;
-use ailurus_serve::options::{Address, Global};
+use ailurus_serve::options::{ActionToken, Address, Global};
 use ailurus_serve::signals::Shutdown;
-use ailurus_serve::{log, settings, text};
+use ailurus_serve::{ClientApp, log, router, router_with_actions, settings, text};
 use anyhow::Context;
 use clap::Parser;
 
@@ -65,6 +65,8 @@ struct Options {
     /// The file of the store, created if it does not exist.
     #[arg(long, value_name = "PATH", default_value = "ailurus-shop.redb")]
     store: PathBuf,
+    #[command(flatten)]
+    token: ActionToken,
 }
 
 /// Maximum time for the producer, connections and pending responses at the end.
@@ -83,12 +85,18 @@ fn run(options: &Options) -> anyhow::Result<Exit> {
 }
 
 async fn serve(options: &Options) -> anyhow::Result<Exit> {
+    let token = options.token.read()?;
     let exposition = Exposition::new(env!("CARGO_PKG_VERSION"));
     let config = settings::service(&options.global)?.metrics(exposition.registry()).build()?;
     let client = Client::new(config);
     let (service, around) = (RedpandaService::new(&client)?, ClientApp::new(&client, exposition));
-    let shop = Arc::new(Shop::new(service, around, Shutdown::install_for_three()?));
-    let server = Server::start(options.listen.resolve().await?, Arc::clone(&shop)).await?;
+    let actions = token.map(|token| Actions::new(token, &client));
+    let shop = Arc::new(Shop::new(service, around, actions.clone(), Shutdown::install_for_three()?));
+    let routes = match actions {
+        Some(actions) => router_with_actions(Arc::clone(&shop), actions),
+        None => router(Arc::clone(&shop)),
+    };
+    let server = Server::start_with(options.listen.resolve().await?, routes).await?;
     text::print(format_args!("http://{}/health/redpanda\n", server.address()))?;
     let result = shop.run(&options.store).await;
     let stopped = server.stop(CLOSE_TIMEOUT).await;

@@ -1,6 +1,5 @@
 //! `ailurus consume`: records to stdout, alone or as a member of a group.
 
-pub mod end;
 pub mod format;
 mod left;
 mod reader;
@@ -9,6 +8,7 @@ mod start;
 use std::collections::BTreeMap;
 
 use ailurus::{Admin, Client, IsolationLevel, OffsetReset, StartOffset, TopicPartition};
+use ailurus_serve::log_end::EndOfLog;
 use clap::Args;
 
 use crate::exit::{Exit, Usage};
@@ -18,7 +18,6 @@ use crate::place::Place;
 use crate::selection::Selection;
 use crate::settings;
 use crate::signals::Shutdown;
-use end::EndOfLog;
 use reader::Reader;
 use start::{At, Start};
 

@@ -2,26 +2,24 @@
 
 mod discard;
 mod edit;
+mod filter;
 mod list;
-mod lock;
-mod log;
-mod marks;
-mod pace;
 mod replay;
 mod show;
 
 use std::str::FromStr;
 
 use ailurus::{Acks, Client};
+use ailurus_serve::dead_letters::{DEFAULT_MAX_REPLAYS, Filter, Limits, Log, Rate};
 use clap::{Args, Subcommand};
 
 use crate::exit::{Exit, Usage};
 use crate::options::{Global, Json};
+use crate::output;
 use crate::settings;
 use crate::signals::Shutdown;
-use edit::Edit;
-use log::Filter;
-use pace::Rate;
+use edit::EditArgs;
+use filter::FilterArgs;
 
 /// List and show dead letters, send their records again, or discard them.
 ///
@@ -100,7 +98,7 @@ enum Action {
         #[arg(long, conflicts_with = "at")]
         by_key: bool,
         #[command(flatten)]
-        filter: Filter,
+        filter: FilterArgs,
         #[command(flatten)]
         output: Json,
     },
@@ -123,15 +121,15 @@ enum Action {
         )]
         at: Option<Place>,
         #[command(flatten)]
-        filter: Filter,
+        filter: FilterArgs,
         /// Refuse dead letters that were replayed so often already.
-        #[arg(long, value_name = "N", default_value_t = 3)]
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_REPLAYS)]
         max_replays: u32,
         /// Maximum number of records a second, or a minute, such as 50, 50/s or 30/m [default: no limit].
         #[arg(long, value_name = "N/s")]
         rate: Option<Rate>,
         #[command(flatten)]
-        edit: Edit,
+        edit: EditArgs,
         #[command(flatten)]
         how: How,
     },
@@ -142,7 +140,7 @@ enum Action {
         /// Name of the dead-letter topic.
         topic: String,
         #[command(flatten)]
-        filter: Filter,
+        filter: FilterArgs,
         /// Also delete, irrevocably, all records of each partition before its first dead letter that is still open.
         #[arg(long)]
         delete: bool,
@@ -172,6 +170,14 @@ async fn read<T>(shutdown: &Shutdown, reading: impl Future<Output = anyhow::Resu
 /// Runs a command that only reads, until a signal comes.
 async fn only_read(shutdown: &Shutdown, looking: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     Ok(read(shutdown, looking).await?.unwrap_or(Exit::Interrupted))
+}
+
+/// Opens a dead-letter topic, or one partition of it. Partitions that can't be read are named on stderr, and the exit is that
+/// of a command that has handled all others.
+async fn open(client: &Client, topic: &str, only: Option<i32>) -> anyhow::Result<(Log, Exit)> {
+    let log = Log::open(client, topic, only, output::note).await?;
+    let is_partial = output::note_missing("dead letters can't be read", log.missing());
+    Ok((log, if is_partial { Exit::Failure } else { Exit::Success }))
 }
 
 /// Returns a number of dead letters as text.
@@ -261,17 +267,18 @@ pub async fn run(global: &Global, Dlq { mut action, suffix }: Dlq) -> anyhow::Re
             Action::Show { topic, last, open, by_key, filter, output, .. } => {
                 let topic = topic.unwrap_or_default();
                 let options = show::Options { count: last as usize, open, by_key, json: output.json };
-                only_read(&shutdown, show::last(&client, &topic, &filter, options)).await
+                only_read(&shutdown, show::last(&client, &topic, &filter.into(), options)).await
             }
             Action::Replay { topic, at, filter, max_replays, rate, edit, how } => {
                 let at = at.map(|at| (at.partition, at.offset));
-                let filter = at.map_or(filter, |(partition, offset)| Filter::at(partition, offset));
+                let filter = at.map_or(filter.into(), |(partition, offset)| Filter::at(partition, offset));
                 let (yes, json) = (how.yes, how.output.json);
-                let options = replay::Options { filter, at, edit, rate, max_replays, suffix, yes, json };
+                let options =
+                    replay::Options { filter, at, edit, rate, limits: Limits { max_replays, suffix }, yes, json };
                 replay::run(&client, &topic.unwrap_or_default(), options, &shutdown).await
             }
             Action::Discard { topic, filter, delete, how } => {
-                let options = discard::Options { filter, delete, yes: how.yes, json: how.output.json };
+                let options = discard::Options { filter: filter.into(), delete, yes: how.yes, json: how.output.json };
                 discard::run(&client, &topic, options, &shutdown).await
             }
         }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ailurus::Client;
+use ailurus_serve::actions::Actions;
 use ailurus_serve::http::{App, SHUTTING_DOWN, Server};
 use ailurus_serve::lag::LagHistory;
 use ailurus_serve::metrics::Exposition;
+use ailurus_serve::options::ActionToken;
+use ailurus_serve::{router, router_with_actions};
 use clap::Args;
 use tokio::sync::watch;
 
@@ -23,7 +26,8 @@ use watcher::Watcher;
 
 /// Watch a cluster over HTTP: brokers, topics, groups, lag and dead letters.
 ///
-/// It only reads: it joins no group, creates no topic and writes nothing. HTTP responds before the cluster is reached; while
+/// It only reads: it joins no group, creates no topic and writes nothing, but for what those with the token of --token-file do
+/// on the page: replay, edit and discard dead letters (as ailurus dlq), abort transactions that hang. HTTP responds before the cluster is reached; while
 /// no broker can be reached the page and /health/ready say why. SIGTERM or SIGINT ends it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -46,7 +50,8 @@ Exit codes:
 
 Examples:
   ailurus serve --brokers redpanda:9092
-  ailurus serve --listen 0.0.0.0:8080 --interval 15")]
+  ailurus serve --listen 0.0.0.0:8080 --interval 15
+  openssl rand -hex 32 > token; ailurus serve --token-file token")]
 pub struct Serve {
     /// Address on which HTTP listens. There is no login, so by default only this machine reaches it; 0.0.0.0:8080 listens
     /// on every interface.
@@ -55,12 +60,15 @@ pub struct Serve {
     /// Time between two looks at the cluster.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
+    #[command(flatten)]
+    token: ActionToken,
 }
 
 /// Maximum time for pending responses and connections at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
+    let token = args.token.read()?;
     let (last, seen) = watch::channel(None);
     let gauges = move || seen.borrow().as_ref().map(|watched: &Arc<Watched>| watched.gauges()).unwrap_or_default();
     let exposition = Exposition::with_gauges(env!("CARGO_PKG_VERSION"), gauges);
@@ -68,7 +76,11 @@ pub async fn run(global: &Global, args: Serve) -> anyhow::Result<Exit> {
     let client = Client::new(config);
     let shutdown = Shutdown::install()?;
     let app = Arc::new(Watch { last, lag: LagHistory::default(), exposition, shutdown });
-    let server = Server::start(args.listen.resolve().await?, Arc::clone(&app)).await?;
+    let routes = match token {
+        Some(token) => router_with_actions(Arc::clone(&app), Actions::new(token, &client)),
+        None => router(Arc::clone(&app)),
+    };
+    let server = Server::start_with(args.listen.resolve().await?, routes).await?;
     output::print(format_args!("http://{}/health/redpanda\n", server.address()))?;
     let watching = keep_looking(&client, &app, Duration::from_secs(args.interval));
     let result = app.shutdown.unless_requested(watching).await;

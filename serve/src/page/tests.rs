@@ -41,7 +41,7 @@ fn health() -> Health {
 }
 
 fn shown(health: &Health) -> String {
-    page(health, &LagHistory::default(), Timestamp::UNIX_EPOCH, "n0", "").into_string()
+    body(health, &LagHistory::default(), Timestamp::UNIX_EPOCH, "").into_string()
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use ailurus::{Headers, Record};
+use ailurus_serve::text::readable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -79,77 +80,9 @@ pub fn text(out: &mut impl Write, topic: &str, partition: i32, record: &Record) 
     out.write_all(b"\n")
 }
 
-const NULL: &[u8] = b"(null)";
-
-/// Writes bytes as text without line breaks and control characters. Different bytes make different texts.
-pub fn readable(out: &mut impl Write, bytes: Option<&[u8]>) -> io::Result<()> {
-    let Some(bytes) = bytes else { return out.write_all(NULL) };
-    if bytes == NULL {
-        out.write_all(b"\\")?;
-    }
-    for chunk in bytes.utf8_chunks() {
-        let is_escaped = |c: char| c.is_control() || c == '\\';
-        let mut plain = chunk.valid();
-        while let Some(at) = plain.find(is_escaped) {
-            let (before, rest) = plain.split_at(at);
-            let mut rest = rest.chars();
-            out.write_all(before.as_bytes())?;
-            rest.next().map_or(Ok(()), |c| write!(out, "{}", c.escape_default()))?;
-            plain = rest.as_str();
-        }
-        out.write_all(plain.as_bytes())?;
-        for byte in chunk.invalid() {
-            write!(out, "\\x{byte:02x}")?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
-
-    #[test]
-    fn text_stays_in_its_line() {
-        let shown = |bytes: Option<&[u8]>| {
-            let mut out = Vec::new();
-            readable(&mut out, bytes).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(shown(None), "(null)");
-        assert_eq!(shown(Some("größe".as_bytes())), "größe");
-        assert_eq!(shown(Some(b"a\nb\t\x1b[31m")), "a\\nb\\t\\u{1b}[31m");
-        assert_eq!(shown(Some(b"a\xff\xc3b")), r"a\xff\xc3b");
-    }
-
-    #[test]
-    fn different_bytes_make_different_texts() {
-        let shown = |bytes: Option<&[u8]>| {
-            let mut out = Vec::new();
-            readable(&mut out, bytes).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(shown(Some(b"a\\nb")), r"a\\nb");
-        assert_eq!(shown(Some(b"(null)")), r"\(null)");
-        let all: [Option<&[u8]>; 12] = [
-            None,
-            Some(b""),
-            Some(b"(null)"),
-            Some(b"\\(null)"),
-            Some(b"a\nb"),
-            Some(b"a\\nb"),
-            Some(b"\xff"),
-            Some(b"\\xff"),
-            Some("\u{fffd}".as_bytes()),
-            Some(b"\xfe"),
-            Some(b"\x1b"),
-            Some(b"\\u{1b}"),
-        ];
-        let texts: std::collections::BTreeSet<_> = all.iter().map(|bytes| shown(*bytes)).collect();
-        assert_eq!(texts.len(), all.len(), "{texts:?}");
-    }
 
     #[test]
     fn bytes_that_are_not_utf8_are_base64() {

@@ -5,11 +5,12 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Consumer, ConsumerEvent, OffsetReset, Records, StartOffset, TopicPartition};
+use ailurus_serve::log_end::{EndCheck, EndOfLog};
 use tokio::time::Instant;
 
-use super::end::{EndCheck, EndOfLog};
 use super::left::Left;
 use super::{Consume, Missing, format, reachable};
+use crate::output::note;
 use crate::progress::Progress;
 use crate::signals::Shutdown;
 
@@ -64,7 +65,7 @@ impl Reader {
             only: args.at.as_ref().map(|at| at.offset),
             partitions,
             end,
-            end_check: EndCheck::new(client),
+            end_check: EndCheck::new(client, note),
             reset,
             left: args.max,
             printer: Printer::new(args.output.json, args.max),

@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ailurus::{Admin, Client, Producer, TopicPartition};
+use ailurus_serve::dead_letters::{Entry, Filter, Lock, Log, Offsets, State};
 use serde::Serialize;
 
-use super::lock::Lock;
-use super::log::{Entry, Filter, Log};
-use super::marks::{Offsets, State};
-use super::replay::write_mark;
 use super::{dead_letters, read};
 use crate::exit::Exit;
 use crate::output::{self, note};
 use crate::signals::Shutdown;
 
-/// Maximum number of ranges of offsets in a mark, which has to fit into a record.
-const MAX_RANGES: usize = 1000;
 /// Maximum time for closing the producer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,8 +59,8 @@ pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shut
 
 async fn act(client: &Client, topic: &str, options: &Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let reading = async {
-        let log = Log::open(client, topic, options.filter.partition).await?;
-        anyhow::Ok((plans(&log, options).await?, log.exit()))
+        let (log, exit) = super::open(client, topic, options.filter.partition).await?;
+        anyhow::Ok((plans(&log, options).await?, exit))
     };
     let Some((mut plans, exit)) = read(shutdown, reading).await? else { return Ok(Exit::Interrupted) };
     plans.retain(|p| p.discard > 0 || p.delete_before.is_some());
@@ -128,9 +123,7 @@ async fn plans(log: &Log, options: &Options) -> anyhow::Result<Vec<Plan>> {
 async fn carry_out(client: &Client, producer: &Producer, plans: &mut [Plan]) -> anyhow::Result<()> {
     let admin = Admin::new(client);
     for plan in plans {
-        for some in plan.offsets.chunks(MAX_RANGES) {
-            write_mark(producer, &plan.topic, plan.partition, State::Discarded, &some).await?;
-        }
+        ailurus_serve::dead_letters::discard(producer, &plan.topic, plan.partition, &plan.offsets).await?;
         if let Some(before) = plan.delete_before {
             let place = TopicPartition::new(plan.topic.as_str(), plan.partition);
             admin.delete_records(&BTreeMap::from([(place, before)])).await?;

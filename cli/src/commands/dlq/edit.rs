@@ -6,20 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ailurus::Headers;
-use ailurus::processor::Truncation;
+use ailurus_serve::dead_letters::{Change, Edit};
+use ailurus_serve::text::line;
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::log::DeadLetterRecord;
-use super::show::line;
 use crate::commands::consume::format;
 use crate::exit::Usage;
 use crate::options::pair;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options that change the record before it is replayed (a dry run shows the difference)")]
-pub struct Edit {
+pub struct EditArgs {
     /// Open the value in $VISUAL or $EDITOR; if it is not changed there, nothing is replayed.
     #[arg(long, requires = "at", conflicts_with_all = ["set_value", "set_value_file"])]
     pub edit: bool,
@@ -35,90 +34,57 @@ pub struct Edit {
     /// Name of headers to replay without; may be given again.
     #[arg(long = "remove-header", value_name = "NAME")]
     pub remove_headers: Vec<String>,
-    /// The value to replay instead, once it is read.
-    #[arg(skip)]
-    pub value: Option<Bytes>,
 }
 
-/// Record before and after an edit.
-#[derive(Debug)]
-pub struct Change {
-    before: (Option<Bytes>, Headers),
-    after: (Option<Bytes>, Headers),
-}
-
-impl Edit {
-    /// Reads the new value, unless it is to be edited.
-    pub fn read_value(&mut self) -> anyhow::Result<()> {
+impl EditArgs {
+    /// Returns the edit, with the new value, unless it is to be edited.
+    pub fn read(&self) -> anyhow::Result<Edit> {
+        let (set_headers, remove_headers) = (self.set_headers.clone(), self.remove_headers.clone());
+        let mut edit = Edit { value: None, set_headers, remove_headers };
         if let Some(file) = &self.set_value_file {
             let read = fs::read(file).map_err(|e| Usage(format!("--set-value-file {}: {e}", file.display())))?;
-            self.value = Some(read.into());
+            edit.value = Some(Some(read.into()));
         }
-        if let Some(text) = self.set_value.take() {
-            self.value = Some(text.into());
+        if let Some(text) = &self.set_value {
+            edit.value = Some(Some(text.clone().into()));
         }
-        Ok(())
-    }
-
-    /// Changes a record; returns what it changed, if anything.
-    pub fn apply(&self, dead_letter: &mut DeadLetterRecord) -> Option<Change> {
-        let DeadLetterRecord { record, info, .. } = dead_letter;
-        let before = (record.value.clone(), info.headers.clone());
-        if let Some(value) = &self.value {
-            record.value = Some(value.clone());
-            if info.truncation == Truncation::Value {
-                info.truncation = Truncation::Nothing; // nothing else is missing
-            }
-        }
-        let is_replaced = |name: &[u8]| {
-            self.remove_headers.iter().any(|n| n.as_bytes() == name)
-                || self.set_headers.iter().any(|(n, _)| n.as_bytes() == name)
-        };
-        let kept: Headers = info.headers.iter().filter(|h| !is_replaced(h.key_bytes())).collect();
-        info.headers = self.set_headers.iter().fold(kept, |headers, (name, value)| headers.with(name, value));
-        let after = (record.value.clone(), info.headers.clone());
-        (before != after).then_some(Change { before, after })
+        Ok(edit)
     }
 }
 
-impl Change {
-    /// Returns the difference as lines of text.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let (old, new) = (self.before.0.as_deref(), self.after.0.as_deref());
-        if old != new {
-            lines.extend(difference(old, new).into_iter().map(|(sign, text)| format!("  value   {sign} {text}")));
-        }
-        let texts = |headers: &Headers| -> Vec<_> {
-            headers
-                .iter()
-                .map(|h| format!("{} = {}", line(h.key_bytes()), h.value().map_or("(null)".into(), line)))
-                .collect()
-        };
-        let (old, new) = (texts(&self.before.1), texts(&self.after.1));
-        let only = |here: &[String], there: &[String]| -> Vec<_> {
-            here.iter().filter(|text| !there.contains(text)).cloned().collect()
-        };
-        lines.extend(only(&old, &new).into_iter().map(|text| format!("  header  - {text}")));
-        lines.extend(only(&new, &old).into_iter().map(|text| format!("  header  + {text}")));
-        lines
+/// Returns a change as lines of text.
+pub fn lines(change: &Change) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (old, new) = (change.before.0.as_deref(), change.after.0.as_deref());
+    if old != new {
+        lines.extend(difference(old, new).into_iter().map(|(sign, text)| format!("  value   {sign} {text}")));
     }
+    let texts = |headers: &Headers| -> Vec<_> {
+        headers.iter().map(|h| format!("{} = {}", line(Some(h.key_bytes())), line(h.value()))).collect()
+    };
+    let (old, new) = (texts(&change.before.1), texts(&change.after.1));
+    let only = |here: &[String], there: &[String]| -> Vec<_> {
+        here.iter().filter(|text| !there.contains(text)).cloned().collect()
+    };
+    lines.extend(only(&old, &new).into_iter().map(|text| format!("  header  - {text}")));
+    lines.extend(only(&new, &old).into_iter().map(|text| format!("  header  + {text}")));
+    lines
+}
 
-    /// Returns the difference as an object.
-    pub fn json(&self) -> Value {
-        let of = |(value, headers): &(Option<Bytes>, Headers)| {
-            let (value, encoding) = format::encode(value.as_deref());
-            json!({ "value": value, "valueEncoding": encoding, "headers": format::headers(headers) })
-        };
-        json!({ "before": of(&self.before), "after": of(&self.after) })
-    }
+/// Returns a change as an object.
+pub fn json(change: &Change) -> Value {
+    let of = |(value, headers): &(Option<Bytes>, Headers)| {
+        let (value, encoding) = format::encode(value.as_deref());
+        json!({ "value": value, "valueEncoding": encoding, "headers": format::headers(headers) })
+    };
+    json!({ "before": of(&change.before), "after": of(&change.after) })
 }
 
 /// Returns the lines of which two values differ, without those that they begin and end with.
 fn difference(old: Option<&[u8]>, new: Option<&[u8]>) -> Vec<(char, String)> {
     let split = |bytes: Option<&'_ [u8]>| match bytes {
-        None => vec![line_or_null(None)],
-        Some(bytes) => bytes.split(|b| *b == b'\n').map(|l| line_or_null(Some(l))).collect::<Vec<_>>(),
+        None => vec![line(None)],
+        Some(bytes) => bytes.split(|b| *b == b'\n').map(|l| line(Some(l))).collect::<Vec<_>>(),
     };
     let (old, new) = (split(old), split(new));
     let same_start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
@@ -127,10 +93,6 @@ fn difference(old: Option<&[u8]>, new: Option<&[u8]>) -> Vec<(char, String)> {
     let changed = |all: &[String]| all[same_start..all.len() - same_end].to_vec();
     let removed = changed(&old).into_iter().map(|text| ('-', text));
     removed.chain(changed(&new).into_iter().map(|text| ('+', text))).collect()
-}
-
-fn line_or_null(bytes: Option<&[u8]>) -> String {
-    bytes.map_or_else(|| "(null)".to_owned(), line)
 }
 
 /// Opens a value in the editor of the environment. Returns the new value, if it was changed there, and

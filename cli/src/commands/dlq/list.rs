@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ailurus::{Admin, Client, Error};
+use ailurus_serve::dead_letters::{DeadLetterRecord, Entry, State};
+use ailurus_serve::text::line;
 use serde::Serialize;
 
-use super::log::{DeadLetterRecord, Entry, Log};
-use super::marks::State;
 use crate::exit::Exit;
 use crate::output::{self, Table, note};
 
@@ -93,8 +93,8 @@ async fn count_existing(
 }
 
 async fn count(client: &Client, topic: &str, by_key: bool) -> anyhow::Result<Counts> {
-    let log = Log::open(client, topic, None).await?;
-    let mut counts = Counts { topic: topic.to_owned(), partial: log.exit() != Exit::Success, ..Counts::default() };
+    let (log, exit) = super::open(client, topic, None).await?;
+    let mut counts = Counts { topic: topic.to_owned(), partial: exit != Exit::Success, ..Counts::default() };
     let mut classes = BTreeMap::new();
     let mut reader = log.records(None).await?;
     while let Some((partition, records)) = reader.next().await? {
@@ -125,7 +125,7 @@ fn add_to_class(classes: &mut BTreeMap<(String, String), Class>, dead_letter: &D
     let DeadLetterRecord { record, info, .. } = dead_letter;
     let origin = info.origin.topic.clone();
     let (name, others) = match by_key {
-        true => (record.key.as_deref().map_or_else(|| NO_KEY.to_owned(), super::show::line), OTHER_KEYS),
+        true => (record.key.as_deref().map_or_else(|| NO_KEY.to_owned(), |key| line(Some(key))), OTHER_KEYS),
         false => (class_of(&info.error), OTHERS),
     };
     let mut class = (origin.clone(), name);
@@ -180,7 +180,7 @@ fn table(all: &[Counts], by_key: bool) -> String {
                 c.origin.clone(),
                 output::or_dash(c.first_failure.as_ref()),
                 output::or_dash(c.last_failure.as_ref()),
-                super::show::line(c.error.as_bytes()),
+                line(Some(c.error.as_bytes())),
             ]);
         }
         if counts.foreign > 0 {
@@ -201,7 +201,7 @@ fn table_by_key(all: &[Counts]) -> String {
             c.origin.clone(),
             output::or_dash(c.first_failure.as_ref()),
             output::or_dash(c.last_failure.as_ref()),
-            super::show::line(c.error.as_bytes()),
+            line(Some(c.error.as_bytes())),
         ]);
     }
     table.to_string()

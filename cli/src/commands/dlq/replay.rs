@@ -1,24 +1,17 @@
 //! `ailurus dlq replay`.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
-
 use ailurus::processor::Truncation;
-use ailurus::{
-    Acknowledgement, Admin, Client, Compression, ConsumerEvent, Delivery, Error, ErrorKind, Producer, ProducerRecord,
-    Record, StartOffset, TopicPartition,
+use ailurus::{Acknowledgement, Client, Error, ErrorKind, Record};
+use ailurus_serve::dead_letters::{
+    Change, DeadLetterRecord, Edit, Entry, Filter, Limits, Lock, Log, Pace, Rate, Ready, Refusal, Replay, Sent, State,
+    complete,
 };
+use ailurus_serve::text::line;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::edit::{Change, Edit, in_editor};
-use super::lock::Lock;
-use super::log::{DeadLetterRecord, Entry, Filter, Log};
-use super::marks::{Offsets, State, mark};
-use super::pace::{Pace, Rate};
-use super::show::{self, line};
-use super::{dead_letters, read};
+use super::edit::{self, EditArgs, in_editor};
+use super::{dead_letters, open, read, show};
 use crate::exit::{self, Exit};
 use crate::output::{self, note};
 use crate::signals::Shutdown;
@@ -27,29 +20,20 @@ use crate::signals::Shutdown;
 const CHUNK_RECORDS: usize = 100;
 /// Maximum size of those, which may all be in one request; a single one may be larger.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Maximum size of a dead letter in bytes before compression: the greatest that a producer allows.
-const MAX_BYTES: usize = 100 << 20;
-/// Compression of a record that its topic refuses as too large: the smallest that every broker reads.
-const SMALLEST: Compression = Compression::Gzip { level: 7 };
-/// Error code INVALID_TIMESTAMP.
-const INVALID_TIMESTAMP: i16 = 32;
-/// Maximum time for closing the producer, all of whose records have been acknowledged.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Options {
     pub filter: Filter,
     /// Position of the only dead letter to replay.
     pub at: Option<(i32, i64)>,
-    pub edit: Edit,
+    pub edit: EditArgs,
     pub rate: Option<Rate>,
-    pub max_replays: u32,
-    pub suffix: String,
+    pub limits: Limits,
     pub yes: bool,
     pub json: bool,
 }
 
-pub async fn run(client: &Client, topic: &str, mut options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
-    options.edit.read_value()?;
+pub async fn run(client: &Client, topic: &str, options: Options, shutdown: &Shutdown) -> anyhow::Result<Exit> {
+    let mut edit = options.edit.read()?;
     if let Some(at) = options.at {
         let found = async { show::find(client, topic, at).await };
         let Some(found) = read(shutdown, found).await? else { return Ok(Exit::Interrupted) };
@@ -58,31 +42,21 @@ pub async fn run(client: &Client, topic: &str, mut options: Options, shutdown: &
             Err(exit) => return Ok(exit),
         };
         // Before the lock is taken: it may take long.
-        if options.edit.edit && !edit_value(client, &mut dead_letter, &mut options).await? {
+        if options.edit.edit && !edit_value(client, &mut dead_letter, &mut edit, options.yes).await? {
             note(format_args!("the value was not changed: nothing is replayed"));
             return Ok(Exit::Success);
         }
     }
     let lock = if options.yes { Some(Lock::take(client, topic).await?) } else { None };
-    let mut settings = client.config().producer.clone();
-    // A topic may take larger records than the producer's settings allow.
-    settings.max_request_size = MAX_BYTES;
-    settings.buffer_memory = settings.buffer_memory.max(MAX_BYTES);
-    let producer = client.producer().config(settings).start()?;
-    let partitions = BTreeMap::new();
+    let replay = Replay::new(client, lock, options.limits.clone())?;
     let pace = options.rate.map(Pace::new);
-    let mut replay =
-        Replay { client, producer, lock, options, pace, partitions, done: 0, refused: 0, has_begun: false };
-    let result = replay.work(topic, shutdown).await;
-    let closed = replay.producer.close(CLOSE_TIMEOUT).await;
-    let released = match replay.lock.take() {
-        Some(lock) => lock.release().await,
-        None => Ok(()),
-    };
+    let mut run = Run { client, replay, options, edit, pace, counts: Counts::default(), has_begun: false };
+    let result = run.work(topic, shutdown).await;
     // Also after an error.
-    if replay.has_begun {
-        replay.sum_up(topic);
+    if run.has_begun {
+        run.sum_up(topic);
     }
+    let (closed, refused) = (run.replay.close().await, run.counts.refused);
     // The first error is the one to report: in an outage the others follow from it.
     let exit = match result {
         Err(e) if is_indeterminate(&e) => {
@@ -92,22 +66,22 @@ pub async fn run(client: &Client, topic: &str, mut options: Options, shutdown: &
         result => result?,
     };
     closed?;
-    released?;
-    Ok(if exit == Exit::Success && replay.refused > 0 { Exit::Failure } else { exit })
+    Ok(if exit == Exit::Success && refused > 0 { Exit::Failure } else { exit })
 }
 
 /// Opens the value of a dead letter in the editor; returns whether it was changed.
 async fn edit_value(
     client: &Client,
     dead_letter: &mut DeadLetterRecord,
-    options: &mut Options,
+    edit: &mut Edit,
+    yes: bool,
 ) -> anyhow::Result<bool> {
     if dead_letter.info.truncation > Truncation::Nothing {
         complete(client, dead_letter).await?;
     }
     let Some((value, file)) = in_editor(dead_letter.record.value.as_deref()).await? else { return Ok(false) };
-    options.edit.value = Some(value);
-    if options.yes {
+    edit.value = Some(Some(value));
+    if yes {
         std::fs::remove_file(&file)?;
     } else {
         note(format_args!("the edited value is in {0}: --set-value-file {0} --yes replays it", file.display()));
@@ -120,42 +94,34 @@ fn is_indeterminate(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Indeterminate)
 }
 
-struct Replay<'a> {
+struct Run<'a> {
     client: &'a Client,
-    producer: Producer,
-    /// `None` in a dry run.
-    lock: Option<Lock>,
+    replay: Replay,
     options: Options,
+    edit: Edit,
     pace: Option<Pace>,
-    /// Number of partitions of the origin topics so far; `None` if a topic does not exist.
-    partitions: BTreeMap<String, Option<usize>>,
-    done: u64,
-    refused: u64,
+    counts: Counts,
     /// True if the dead letters could be read.
     has_begun: bool,
 }
 
-/// Reason why a dead letter is not replayed.
-#[derive(Debug, PartialEq)]
-enum Refusal {
-    Truncation(Truncation),
-    Replays { count: u32, max: u32 },
-    DeadLetterTopic,
-    NoTopic,
-    NotTaken(String),
+#[derive(Debug, Default)]
+struct Counts {
+    done: u64,
+    refused: u64,
 }
 
-impl Replay<'_> {
+impl Run<'_> {
     /// Replays until the end or a signal.
     async fn work(&mut self, topic: &str, shutdown: &Shutdown) -> anyhow::Result<Exit> {
-        let opening = Log::open(self.client, topic, self.options.filter.partition);
-        let Some(log) = read(shutdown, opening).await? else { return Ok(Exit::Interrupted) };
+        let opening = open(self.client, topic, self.options.filter.partition);
+        let Some((log, complete)) = read(shutdown, opening).await? else { return Ok(Exit::Interrupted) };
         self.has_begun = true;
         let mut reader = log.records(None).await?;
         let mut exit = Exit::Interrupted;
-        while let Some(next) = read(shutdown, reader.next()).await? {
+        while let Some(next) = read(shutdown, async { Ok(reader.next().await?) }).await? {
             let Some((partition, records)) = next else {
-                exit = log.exit();
+                exit = complete;
                 break;
             };
             // What is replayed is marked once a second, also at a low rate.
@@ -177,38 +143,33 @@ impl Replay<'_> {
         records: &[Record],
         shutdown: &Shutdown,
     ) -> anyhow::Result<()> {
-        let mut dead_letters = Vec::new();
+        let mut all = Vec::new();
         for record in records {
-            let Some(Entry::DeadLetter(mut dead_letter)) = log.entry(partition, record.clone()) else { continue };
+            let Some(Entry::DeadLetter(dead_letter)) = log.entry(partition, record.clone()) else { continue };
             if dead_letter.state != State::Open || !self.options.filter.matches(&dead_letter) {
                 continue;
             }
-            let to = self.partitions_of(&dead_letter.info.origin.topic).await?;
-            if dead_letter.info.truncation > Truncation::Nothing && to.is_some() {
-                complete(self.client, &mut dead_letter).await?;
-            }
-            let change = self.options.edit.apply(&mut dead_letter);
-            match refusal(&dead_letter, log.topic(), to, &self.options) {
-                Some(why) => {
-                    self.refused += 1;
-                    self.report(log.topic(), &dead_letter, None, "refused", Err(&why))?;
+            match self.replay.prepare(log.topic(), *dead_letter, &self.edit).await? {
+                Ok(ready) => all.push(ready),
+                Err((dead_letter, why)) => {
+                    self.counts.refused += 1;
+                    report(self.options.json, log.topic(), &dead_letter, None, "refused", Err(&why))?;
                 }
-                None => dead_letters.push((dead_letter, to, change)),
             }
         }
-        if dead_letters.is_empty() {
+        if all.is_empty() {
             return Ok(());
         }
-        let Some(lock) = &mut self.lock else {
-            self.done += dead_letters.len() as u64;
-            return dead_letters.iter().try_for_each(|(l, _, change)| {
-                self.report(log.topic(), l, change.as_ref(), "would be replayed", Ok(None))
+        if self.replay.is_dry() {
+            self.counts.done += all.len() as u64;
+            return all.iter().try_for_each(|ready| {
+                let change = ready.change.as_ref();
+                report(self.options.json, log.topic(), &ready.dead_letter, change, "would be replayed", Ok(None))
             });
-        };
-        lock.check().await?;
-        let mut failed = None;
-        let mut deliveries = Vec::with_capacity(dead_letters.len());
-        for (dead_letter, to, _) in &dead_letters {
+        }
+        self.replay.check().await?;
+        let mut sent = Vec::with_capacity(all.len());
+        for ready in all {
             if let Some(at) = self.pace.as_mut().map(|pace| pace.next(Instant::now())) {
                 let waiting = async {
                     tokio::time::sleep_until(at).await;
@@ -218,149 +179,80 @@ impl Replay<'_> {
                     break; // what is sent is marked below
                 }
             }
-            deliveries.push(send(&self.producer, dead_letter, *to, None).await);
+            let delivery = self.replay.send(&ready).await;
+            sent.push((ready, delivery));
         }
-        let mut sent = Offsets::default();
-        for ((dead_letter, to, change), delivery) in dead_letters.iter().zip(deliveries) {
-            let mut outcome = ended(delivery).await;
-            if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::RecordTooLarge) {
-                outcome = ended(send(&self.producer, dead_letter, *to, Some(SMALLEST)).await).await;
+        let (counts, json) = (&mut self.counts, self.options.json);
+        let on_sent = |ready: &Ready, outcome: Sent| match outcome {
+            Sent::Acknowledged(ack) => {
+                counts.done += 1;
+                report(json, log.topic(), &ready.dead_letter, ready.change.as_ref(), "replayed", Ok(Some(&ack)))
             }
-            match outcome {
-                Ok(ack) => {
-                    sent.insert(dead_letter.record.offset);
-                    self.done += 1;
-                    self.report(log.topic(), dead_letter, change.as_ref(), "replayed", Ok(Some(&ack)))?;
-                }
-                Err(e) if is_refusal(&e) => {
-                    self.refused += 1;
-                    let why = Refusal::NotTaken(format!("{e:#}"));
-                    self.report(log.topic(), dead_letter, None, "refused", Err(&why))?;
-                }
-                Err(e) => failed = failed.or(Some((dead_letter.record.offset, e))),
+            Sent::Refused(why) => {
+                counts.refused += 1;
+                report(json, log.topic(), &ready.dead_letter, None, "refused", Err(&why))
             }
-        }
-        if !sent.is_empty() {
-            let marked = write_mark(&self.producer, log.topic(), partition, State::Replayed, &sent).await;
-            marked.map_err(|e| {
-                let what =
-                    format!("the dead letters {sent} of {}/{partition} were replayed and are not marked", log.topic());
-                e.context(format!("{what}: they would be replayed again"))
-            })?;
-        }
-        match failed {
-            Some((offset, e)) => Err(e.context(format!("replaying {}/{partition}@{offset}", log.topic())).into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns the number of partitions of a topic, if it exists.
-    async fn partitions_of(&mut self, topic: &str) -> ailurus::Result<Option<usize>> {
-        if let Some(known) = self.partitions.get(topic) {
-            return Ok(*known);
-        }
-        let found = match Admin::new(self.client).describe_topic(topic).await {
-            Ok(topic) => Some(topic.partitions.len()),
-            Err(e) if e.is_unknown_topic() => None,
-            Err(e) => return Err(e),
         };
-        self.partitions.insert(topic.to_owned(), found);
-        Ok(found)
-    }
-
-    /// Prints the outcome of a dead letter: the record's new position, or why it is not replayed.
-    fn report(
-        &self,
-        topic: &str,
-        dead_letter: &DeadLetterRecord,
-        change: Option<&Change>,
-        outcome: &str,
-        place: Result<Option<&Acknowledgement>, &Refusal>,
-    ) -> anyhow::Result<()> {
-        let DeadLetterRecord { partition, record, info, .. } = dead_letter;
-        let origin = &info.origin;
-        let now = place.ok().flatten();
-        if self.options.json {
-            let mut object = json!({
-                "topic": topic,
-                "partition": partition,
-                "offset": record.offset,
-                "to": origin.topic,
-                "toPartition": now.map(|ack| ack.partition),
-                "toOffset": now.and_then(|ack| ack.offset),
-                "outcome": outcome,
-                "why": place.err().map(ToString::to_string),
-                "error": info.error,
-            });
-            if let Some(change) = change {
-                object["edit"] = change.json();
-            }
-            output::json(&object)?;
-            return Ok(());
-        }
-        let position = format!("{topic}/{partition}@{}", record.offset);
-        let to = match now.map(|ack| (ack.partition, ack.offset)) {
-            Some((partition, Some(offset))) => format!("{}/{partition}@{offset}", origin.topic),
-            _ => origin.topic.clone(),
-        };
-        match place {
-            Err(why) => output::print(format_args!("{position} {outcome}: {why}\n"))?,
-            Ok(_) => output::print(format_args!("{position} {outcome} to {to}: {}\n", line(info.error.as_bytes())))?,
-        }
-        for text in change.into_iter().flat_map(Change::lines) {
-            output::print(format_args!("{text}\n"))?;
-        }
-        Ok(())
+        self.replay.complete(log, partition, sent, on_sent).await
     }
 
     fn sum_up(&self, topic: &str) {
-        let refused = if self.refused > 0 { format!(", {} refused", self.refused) } else { String::new() };
+        let refused =
+            if self.counts.refused > 0 { format!(", {} refused", self.counts.refused) } else { String::new() };
         if self.options.yes {
-            note(format_args!("{} of {topic} replayed{refused}", dead_letters(self.done)));
+            note(format_args!("{} of {topic} replayed{refused}", dead_letters(self.counts.done)));
         } else {
-            note(format_args!("{} of {topic} would be replayed{refused}; --yes does it", dead_letters(self.done)));
+            note(format_args!(
+                "{} of {topic} would be replayed{refused}; --yes does it",
+                dead_letters(self.counts.done)
+            ));
         }
     }
 }
 
-fn refusal(
-    dead_letter: &DeadLetterRecord,
+/// Prints the outcome of a dead letter: the record's new position, or why it is not replayed.
+fn report(
+    as_json: bool,
     topic: &str,
-    partitions: Option<usize>,
-    options: &Options,
-) -> Option<Refusal> {
-    let (origin, count, max) = (&dead_letter.info.origin, dead_letter.info.replays(), options.max_replays);
-    if dead_letter.info.truncation > Truncation::Nothing {
-        return Some(Refusal::Truncation(dead_letter.info.truncation));
-    }
-    if count >= max {
-        return Some(Refusal::Replays { count, max });
-    }
-    if origin.topic == topic || origin.topic.ends_with(&options.suffix) {
-        return Some(Refusal::DeadLetterTopic);
-    }
-    partitions.is_none().then_some(Refusal::NoTopic)
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncation(_) => f.write_str("it was too large to be written whole, and its record no longer exists"),
-            Self::Replays { count: u32::MAX, .. } => f.write_str("its header dlq-replays can't be read"),
-            Self::Replays { count, max } => {
-                write!(f, "it was replayed {count} times, and --max-replays is {max}")
-            }
-            Self::DeadLetterTopic => f.write_str("its origin is a dead-letter topic"),
-            Self::NoTopic => f.write_str("its origin topic does not exist"),
-            Self::NotTaken(why) => f.write_str(why),
+    dead_letter: &DeadLetterRecord,
+    change: Option<&Change>,
+    outcome: &str,
+    place: Result<Option<&Acknowledgement>, &Refusal>,
+) -> anyhow::Result<()> {
+    let DeadLetterRecord { partition, record, info, .. } = dead_letter;
+    let origin = &info.origin;
+    let now = place.ok().flatten();
+    if as_json {
+        let mut object = json!({
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "to": origin.topic,
+            "toPartition": now.map(|ack| ack.partition),
+            "toOffset": now.and_then(|ack| ack.offset),
+            "outcome": outcome,
+            "why": place.err().map(ToString::to_string),
+            "error": info.error,
+        });
+        if let Some(change) = change {
+            object["edit"] = edit::json(change);
         }
+        output::json(&object)?;
+        return Ok(());
     }
-}
-
-/// Returns whether the error is of this record alone.
-fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::RecordTooLarge | ErrorKind::InvalidRecord)
-        || error.broker_code() == Some(INVALID_TIMESTAMP)
+    let position = format!("{topic}/{partition}@{}", record.offset);
+    let to = match now.map(|ack| (ack.partition, ack.offset)) {
+        Some((partition, Some(offset))) => format!("{}/{partition}@{offset}", origin.topic),
+        _ => origin.topic.clone(),
+    };
+    match place {
+        Err(why) => output::print(format_args!("{position} {outcome}: {why}\n"))?,
+        Ok(_) => output::print(format_args!("{position} {outcome} to {to}: {}\n", line(Some(info.error.as_bytes()))))?,
+    }
+    for text in change.into_iter().flat_map(edit::lines) {
+        output::print(format_args!("{text}\n"))?;
+    }
+    Ok(())
 }
 
 /// Splits records into runs of at most `most` and, but for single ones, [`CHUNK_BYTES`].
@@ -378,87 +270,4 @@ fn chunks(records: &[Record], most: usize) -> Vec<&[Record]> {
         rest = behind;
     }
     chunks
-}
-
-/// Adds what was left out of a dead letter, if its record still exists.
-async fn complete(client: &Client, dead_letter: &mut DeadLetterRecord) -> anyhow::Result<()> {
-    let origin = &dead_letter.info.origin;
-    let found = record_at(client, &TopicPartition::new(origin.topic.as_str(), origin.partition), origin.offset).await?;
-    // In a topic that was deleted and created again, the position may have another record.
-    let Some(record) = found.filter(|r| Some(r.timestamp).filter(|t| !t.is_none()) == origin.timestamp) else {
-        return Ok(());
-    };
-    if dead_letter.info.truncation >= Truncation::ValueAndHeaders {
-        dead_letter.info.headers = record.headers;
-    }
-    if dead_letter.info.truncation >= Truncation::ValueHeadersAndKey {
-        dead_letter.record.key = record.key;
-    }
-    dead_letter.record.value = record.value;
-    dead_letter.info.truncation = Truncation::Nothing;
-    Ok(())
-}
-
-/// Reads one record, if it exists.
-async fn record_at(client: &Client, at: &TopicPartition, offset: i64) -> anyhow::Result<Option<Record>> {
-    let admin = Admin::new(client);
-    let place = std::slice::from_ref(at);
-    let bound = async |end| Ok::<_, Error>(admin.list_offsets(place, end).await?.get(at).copied());
-    let (Some(start), Some(end)) = (bound(StartOffset::Earliest).await?, bound(StartOffset::Latest).await?) else {
-        return Ok(None);
-    };
-    if !(start..end).contains(&offset) {
-        return Ok(None);
-    }
-    let from = [(at.clone(), StartOffset::Offset(offset))];
-    let mut consumer = client.reader().assign(from).await?;
-    let reading = async {
-        loop {
-            if let ConsumerEvent::Records(mut records) = consumer.recv().await? {
-                if let Some(found) = records.records.drain(..).find(|r| r.offset >= offset) {
-                    return Ok(Some(found).filter(|r| r.offset == offset));
-                }
-                if records.next_offset > offset {
-                    return Ok(None); // compacted away
-                }
-            }
-        }
-    };
-    let found: ailurus::Result<_> =
-        tokio::time::timeout(client.config().request_timeout, reading).await.unwrap_or(Ok(None));
-    consumer.close().await?;
-    Ok(found?)
-}
-
-async fn ended(delivery: Result<Delivery, Error>) -> Result<Acknowledgement, Error> {
-    delivery?.await
-}
-
-/// Sends the record to its partition, as of now; if that no longer exists, to the one of its key.
-async fn send(
-    producer: &Producer,
-    dead_letter: &DeadLetterRecord,
-    partitions: Option<usize>,
-    compression: Option<Compression>,
-) -> Result<Delivery, Error> {
-    let DeadLetterRecord { record, info, .. } = dead_letter;
-    let mut again = ProducerRecord::to(&info.origin.topic).headers(info.replay_headers());
-    again.key = record.key.as_ref().map(Into::into);
-    again.value = record.value.as_ref().map(Into::into);
-    again.compression = compression;
-    let partition = usize::try_from(info.origin.partition).ok().filter(|p| partitions.is_some_and(|n| *p < n));
-    again.partition = partition.map(|_| info.origin.partition);
-    producer.send(again).await
-}
-
-/// Marks dead letters of a partition, and waits for the acknowledgement.
-pub async fn write_mark(
-    producer: &Producer,
-    topic: &str,
-    partition: i32,
-    how: State,
-    offsets: &Offsets,
-) -> ailurus::Result<()> {
-    let record = ProducerRecord::to(topic).partition(partition).headers(mark(how, offsets));
-    producer.send(record).await?.await.map(drop)
 }

@@ -1,14 +1,13 @@
 //! `ailurus dlq show`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufWriter, Write};
 
 use ailurus::processor::Truncation;
 use ailurus::{Client, Timestamp};
+use ailurus_serve::dead_letters::{DeadLetterRecord, Filter, left_out, sort_by_key};
+use ailurus_serve::text::line;
 use serde_json::json;
 
-use super::log::{DeadLetterRecord, Entry, Filter, Log};
-use super::marks::State;
 use crate::commands::consume::format;
 use crate::exit::Exit;
 use crate::output::note;
@@ -28,22 +27,15 @@ pub async fn find(
     topic: &str,
     (partition, offset): (i32, i64),
 ) -> anyhow::Result<Result<DeadLetterRecord, Exit>> {
-    let log = Log::open(client, topic, Some(partition)).await?;
-    if log.exit() != Exit::Success {
-        return Ok(Err(log.exit())); // it is not known whether it exists
+    let (log, exit) = super::open(client, topic, Some(partition)).await?;
+    if exit != Exit::Success {
+        return Ok(Err(exit)); // it is not known whether it exists
     }
-    let mut reader = log.records(Some((partition, offset))).await?;
-    let mut found = None;
-    while let (None, Some((partition, records))) = (&found, reader.next().await?) {
-        // The first record from there on decides: an offset may have no record.
-        found = records.into_iter().next().map(|r| (r.offset == offset).then(|| log.entry(partition, r)).flatten());
-    }
-    reader.close().await?;
-    let Some(Some(Entry::DeadLetter(dead_letter))) = found else {
+    let Some(dead_letter) = log.find((partition, offset)).await? else {
         note(format_args!("error: there is no dead letter at {topic}/{partition}@{offset}"));
         return Ok(Err(Exit::NotFound));
     };
-    Ok(Ok(*dead_letter))
+    Ok(Ok(dead_letter))
 }
 
 /// Options of `show`.
@@ -64,50 +56,16 @@ pub async fn last(
     filter: &Filter,
     Options { count, open, by_key, json }: Options,
 ) -> anyhow::Result<Exit> {
-    let log = Log::open(client, topic, filter.partition).await?;
-    let mut reader = log.records(None).await?;
-    let mut last = BTreeMap::<i32, VecDeque<DeadLetterRecord>>::new();
-    while let Some((partition, records)) = reader.next().await? {
-        let of_partition = last.entry(partition).or_default();
-        for record in records {
-            let Some(Entry::DeadLetter(mut dead_letter)) = log.entry(partition, record) else { continue };
-            if !filter.matches(&dead_letter) || (open && dead_letter.state != State::Open) {
-                continue;
-            }
-            if of_partition.len() == count {
-                of_partition.pop_front();
-            }
-            dead_letter.record = dead_letter.record.detach(); // else it keeps its whole batch in memory
-            of_partition.push_back(*dead_letter);
-        }
-    }
-    reader.close().await?;
-    let mut all: Vec<_> = last.into_values().flatten().collect();
-    all.sort_by_key(|l| (l.record.timestamp, l.partition, l.record.offset));
-    let count_before = all.len().saturating_sub(count);
-    let shown = &mut all[count_before..];
+    let (log, exit) = super::open(client, topic, filter.partition).await?;
+    let mut shown = log.last(filter, count, open, usize::MAX).await?;
     if by_key {
-        sort_by_key(shown);
+        sort_by_key(&mut shown);
     }
     if shown.is_empty() {
         note(format_args!("{topic} has no dead letter that matches"));
     }
-    print(topic, shown, by_key, json)?;
-    Ok(log.exit())
-}
-
-/// Brings those of a key together, in the order of their records; the key whose first one is the
-/// oldest is the first.
-fn sort_by_key(dead_letters: &mut [DeadLetterRecord]) {
-    let mut places = HashMap::new();
-    for (i, dead_letter) in dead_letters.iter().enumerate() {
-        places.entry(dead_letter.record.key.clone()).or_insert(i);
-    }
-    dead_letters.sort_by_cached_key(|l| {
-        let origin = &l.info.origin;
-        let place = places.get(&l.record.key).copied();
-        (place, origin.topic.clone(), origin.partition, origin.offset, l.partition, l.record.offset)
-    });
+    print(topic, &shown, by_key, json)?;
+    Ok(exit)
 }
 
 fn print(topic: &str, dead_letters: &[DeadLetterRecord], by_key: bool, json: bool) -> io::Result<()> {
@@ -121,7 +79,7 @@ fn print(topic: &str, dead_letters: &[DeadLetterRecord], by_key: bool, json: boo
                 let count = (i..dead_letters.len()).take_while(|next| key(*next) == key(i)).count();
                 let separator = if i > 0 { "\n" } else { "" };
                 let of_key = super::dead_letters(count as u64);
-                writeln!(out, "{separator}key {}: {of_key}", text(dead_letter.record.key.as_deref()))?;
+                writeln!(out, "{separator}key {}: {of_key}", line(dead_letter.record.key.as_deref()))?;
             }
             if i > 0 {
                 out.write_all(b"\n")?;
@@ -177,9 +135,9 @@ fn as_text(out: &mut impl Write, topic: &str, dead_letter: &DeadLetterRecord) ->
         write!(out, "  {time:.3}")?;
     }
     if let Some(group) = &origin.group {
-        write!(out, "  group {}", line(group.as_bytes()))?;
+        write!(out, "  group {}", line(Some(group.as_bytes())))?;
     }
-    writeln!(out, "\n  error     {}", line(info.error.as_bytes()))?;
+    writeln!(out, "\n  error     {}", line(Some(info.error.as_bytes())))?;
     write!(out, "  attempts  {}", info.attempts)?;
     for (word, time) in [("from", info.first_failure), ("to", info.last_failure)] {
         if let Some(time) = time {
@@ -193,31 +151,10 @@ fn as_text(out: &mut impl Write, topic: &str, dead_letter: &DeadLetterRecord) ->
     if info.truncation > Truncation::Nothing {
         writeln!(out, "  left out  {}", left_out(info.truncation).join(", "))?;
     }
-    writeln!(out, "  key       {}", text(record.key.as_deref()))?;
-    writeln!(out, "  value     {}", text(record.value.as_deref()))?;
+    writeln!(out, "  key       {}", line(record.key.as_deref()))?;
+    writeln!(out, "  value     {}", line(record.value.as_deref()))?;
     for h in info.headers.iter() {
-        writeln!(out, "  header    {} = {}", line(h.key_bytes()), text(h.value()))?;
+        writeln!(out, "  header    {} = {}", line(Some(h.key_bytes())), line(h.value()))?;
     }
     Ok(())
-}
-
-fn left_out(what: Truncation) -> &'static [&'static str] {
-    match what {
-        Truncation::Nothing => &[],
-        Truncation::Value => &["value"],
-        Truncation::ValueAndHeaders => &["value", "headers"],
-        Truncation::ValueHeadersAndKey => &["value", "headers", "key"],
-        _ => &["more than this version knows"],
-    }
-}
-
-/// Returns bytes as text without line breaks.
-pub fn line(bytes: &[u8]) -> String {
-    text(Some(bytes))
-}
-
-fn text(bytes: Option<&[u8]>) -> String {
-    let mut out = Vec::new();
-    _ = format::readable(&mut out, bytes); // a Vec can't fail
-    String::from_utf8_lossy(&out).into_owned()
 }

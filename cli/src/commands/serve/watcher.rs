@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ailurus::admin::{GroupDescription, GroupFilter, GroupOffset, GroupState, MemberDescription, TopicInfo};
 use ailurus::health::{Activity, Status, TopicHealth};
-use ailurus::{Admin, Client, ErrorKind, Health, StartOffset, TopicPartition};
+use ailurus::{Admin, Client, ErrorKind, Health};
+use ailurus_serve::dead_letters::count_records;
 use ailurus_serve::text::{for_operators, health_for_operators};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,7 +15,6 @@ use tokio::time::{Instant, timeout};
 
 use super::report::{DeadLetters, Group, Partition, Watched};
 use crate::output::names;
-use crate::selection::deleted_topic;
 
 /// Maximum time for topics, groups and dead letters at one look; behind it, those of the look before are shown.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,25 +128,8 @@ impl Watcher {
     /// Returns the number of records in each topic of dead letters, by name.
     async fn dead_letters(&self, topics: &[TopicInfo]) -> Vec<DeadLetters> {
         let suffix = &self.client.config().processor.dead_letter_suffix;
-        let mut found = Vec::new();
-        for topic in topics.iter().filter(|t| t.name.ends_with(suffix)) {
-            let partitions: Vec<_> =
-                topic.partitions.iter().map(|p| TopicPartition::new(topic.name.as_str(), p.partition)).collect();
-            let at = |place| self.admin.list_offsets_each(&partitions, place);
-            let ends = tokio::try_join!(at(StartOffset::Earliest), at(StartOffset::Latest));
-            if ends.as_ref().is_ok_and(|(_, ends)| deleted_topic(ends).is_some()) {
-                continue;
-            }
-            let count = ends.ok().and_then(|(starts, ends)| {
-                let records = |p| {
-                    let (start, end) = (starts.get(p)?.as_ref().ok()?, ends.get(p)?.as_ref().ok()?);
-                    u64::try_from(end - start).ok()
-                };
-                partitions.iter().map(records).sum::<Option<u64>>()
-            });
-            found.push(DeadLetters { topic: topic.name.clone(), records: count });
-        }
-        found
+        let counted = count_records(&self.admin, topics, suffix).await;
+        counted.into_iter().map(|(topic, records)| DeadLetters { topic, records }).collect()
     }
 
     fn add(&mut self, watched: &mut Watched, details: Details) {

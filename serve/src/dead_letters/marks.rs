@@ -24,6 +24,7 @@ pub enum State {
 }
 
 impl State {
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -41,6 +42,7 @@ pub struct Offsets {
 }
 
 impl Offsets {
+    /// Adds an offset.
     pub fn insert(&mut self, offset: i64) {
         self.add(offset, offset);
     }
@@ -57,10 +59,12 @@ impl Offsets {
         self.ranges.insert(first, last);
     }
 
+    /// Returns whether the offset is in the set.
     pub fn contains(&self, offset: i64) -> bool {
         self.ranges.range(..=offset).next_back().is_some_and(|(_, last)| *last >= offset)
     }
 
+    /// Returns whether the set has no offset.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -128,6 +132,7 @@ impl Marks {
         offsets.ranges.into_iter().for_each(|(first, last)| all.add(first, last));
     }
 
+    /// Returns the state of a dead letter.
     pub fn state(&self, partition: i32, offset: i64) -> State {
         let is = |how: &State| self.of.get(&(partition, *how)).is_some_and(|o| o.contains(offset));
         [State::Replayed, State::Discarded].into_iter().find(is).unwrap_or(State::Open)

@@ -49,6 +49,7 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Begins with the first record.
     pub fn new(rate: Rate) -> Self {
         Self { rate, next: None }
     }

@@ -1,12 +1,16 @@
-//! The end of reading with `--exit-at-end`: the offsets where the logs ended at the start.
+//! The end of reading: the offsets where the logs ended at the start.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use ailurus::{Admin, Client, StartOffset, TopicPartition};
 use tokio::time::Instant;
 
-use crate::output::{names, note};
+use crate::text::names;
+
+/// Writes a note for the one who waits: a line on stderr, or of the log.
+pub type Note = fn(fmt::Arguments<'_>);
 
 /// Positions in the assigned partitions, and the ends of all partitions at the start.
 #[derive(Debug)]
@@ -112,6 +116,7 @@ pub struct EndCheck {
     admin: Admin,
     at: Instant,
     interval: Duration,
+    note: Note,
 }
 
 impl EndCheck {
@@ -119,8 +124,9 @@ impl EndCheck {
     const FIRST: Duration = Duration::from_secs(5);
     const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-    pub fn new(client: &Client) -> Self {
-        Self { admin: Admin::new(client), at: Instant::now() + Self::FIRST, interval: Self::FIRST }
+    /// Begins now.
+    pub fn new(client: &Client, note: Note) -> Self {
+        Self { admin: Admin::new(client), at: Instant::now() + Self::FIRST, interval: Self::FIRST, note }
     }
 
     /// Notes that something was read.
@@ -134,7 +140,7 @@ impl EndCheck {
         tokio::time::sleep_until(self.at)
     }
 
-    /// Lowers ends that are lower now, and prints the partitions that are still waited for. Cancel safe.
+    /// Lowers ends that are lower now, and notes the partitions that are still waited for. Cancel safe.
     pub async fn check(&mut self, end: &mut EndOfLog) {
         self.interval = (self.interval * 2).min(Self::MAX_INTERVAL);
         self.at = Instant::now() + self.interval;
@@ -146,7 +152,7 @@ impl EndCheck {
             Ok(now) => {
                 for (tp, now) in now.into_iter().filter_map(|(tp, now)| Some((tp, now.ok()?))) {
                     if let Some(before) = end.lower(&tp, now) {
-                        note(format_args!("{tp} ends at {now} now, not at {before}: it is read up to there"));
+                        (self.note)(format_args!("{tp} ends at {now} now, not at {before}: it is read up to there"));
                     }
                 }
             }
@@ -156,7 +162,7 @@ impl EndCheck {
         if !left.is_empty() && !end.is_waiting() {
             let at = |tp: &TopicPartition| end.positions.get(tp).copied().unwrap_or(0);
             let left = left.iter().map(|tp| format!("{tp} (at {} of {})", at(tp), end.end(tp)));
-            note(format_args!("waiting for records of {}; a signal ends it", names(left)));
+            (self.note)(format_args!("waiting for records of {}; a signal ends it", names(left)));
         }
     }
 }
