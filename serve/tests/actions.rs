@@ -1,4 +1,4 @@
-//! What operators do on the page: with the token, without it, and with what they should not send.
+//! Actions on the page: with the token, without it, and with wrong forms.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -444,7 +444,7 @@ async fn a_subscription_is_paused_moved_and_changed_by_its_buttons() {
 
 #[tokio::test]
 async fn a_transaction_that_hangs_is_listed_and_aborted() {
-    /// The API of which the coordinator's answer decides whether a transaction hangs.
+    /// API whose response decides whether a transaction hangs.
     const DESCRIBE_TRANSACTIONS: i16 = 65;
     const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
     let bed = bed_with_letters().await;

@@ -46,7 +46,7 @@ pub struct Shop {
     service: RedpandaService,
     /// Health, metrics and lag, as every application has them.
     around: ClientApp,
-    /// What those with the token do on the page; `None` without one.
+    /// Actions of the page; `None` without a token.
     actions: Option<Actions>,
     stage: Mutex<Stage>,
     shutdown: Shutdown,

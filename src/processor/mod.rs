@@ -293,7 +293,46 @@ impl Processor {
         matches: impl Fn(&str) -> bool + Send + Sync + 'static,
         handler: impl Handler<A>,
     ) -> Result<Subscription> {
-        let mode = HandlerMode::Each(Arc::new(move |message| handler.call(message)));
+        self.start_matching(matches, HandlerMode::Each(Arc::new(move |message| handler.call(message)))).await
+    }
+
+    /// Joins the group like [`subscribe_matching`](Self::subscribe_matching), and passes records to a
+    /// [`BatchHandler`] in batches, as [`subscribe_batches`](Self::subscribe_batches) does. A batch has
+    /// records of one partition.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ailurus::Client) -> ailurus::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// use ailurus::Message;
+    /// use ailurus::processor::Batching;
+    ///
+    /// let batching = Batching::new(100, Duration::from_millis(50));
+    /// let store = |batch: Vec<Message>| async move { println!("{} records", batch.len()) };
+    /// let subscription =
+    ///     client.processor("billing").subscribe_batches_matching(|topic| topic.starts_with("orders."), batching, store).await?;
+    /// # subscription.shutdown().await.map(drop)
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`subscribe_batches`](Self::subscribe_batches); [`ErrorKind::UnknownTopic`] if no topic matches.
+    pub async fn subscribe_batches_matching<A>(
+        self,
+        matches: impl Fn(&str) -> bool + Send + Sync + 'static,
+        batching: Batching,
+        handler: impl BatchHandler<A>,
+    ) -> Result<Subscription> {
+        batching.validate()?;
+        let call = Arc::new(move |messages| handler.call(messages));
+        self.start_matching(matches, HandlerMode::Batches(batching, call)).await
+    }
+
+    async fn start_matching(
+        self,
+        matches: impl Fn(&str) -> bool + Send + Sync + 'static,
+        mode: HandlerMode,
+    ) -> Result<Subscription> {
         let pattern = TopicPattern(Arc::new(matches));
         let topics = self.match_topics(&pattern).await?;
         self.start(topics, mode, Some(Discovery::new(pattern))).await

@@ -1,5 +1,6 @@
 //! Delayed retries: over a restart, to the last one, beside others; and what applications add to dead letters.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use ailurus::{
 
 use tokio::time::Instant;
 
+use super::dropped::Log;
 use super::ordering::until;
 use super::{LONG, Seen, committed, connect, filled, number, support};
 
@@ -126,6 +128,36 @@ async fn what_is_behind_a_delayed_retry_is_handled() {
     assert_eq!(seen.all().len(), 30);
     assert_eq!(committed(&client, &group).await, 40);
     client.close().await;
+}
+
+#[tokio::test]
+async fn records_in_retry_topics_that_are_read_no_more_are_warned_of() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let broker = support::broker().await;
+    let config = || broker.config().max_attempts(1_u32);
+    let (delayed, without) = (connect(config().delayed_retries([HOUR])).await, connect(config()).await);
+    let (topic, group) = (filled(&broker, &delayed, "taken", 1, 3).await, broker.group("taken"));
+    let fail = |_: Message| async { Err::<(), _>("down") };
+    let subscription = delayed.processor(&group).subscribe([&topic], fail).await.unwrap();
+    let retry_topic = format!("{topic}.retry.{group}.1h");
+    read(&delayed, &retry_topic, 3).await;
+    subscription.shutdown().await.unwrap();
+
+    let log = Log::default();
+    let logging = tracing::subscriber::set_default(log.subscriber());
+    for (client, warnings) in [(&delayed, 0), (&without, 1), (&without, 2)] {
+        client.processor(&group).subscribe([&topic], nothing).await.unwrap().shutdown().await.unwrap();
+        let text = log.text();
+        let warned = format!("records=3 topics=\"{retry_topic} (3)\"");
+        assert_eq!(text.matches(&warned).count(), warnings, "{text}");
+    }
+    let end = BTreeMap::from([(TopicPartition::new(retry_topic.as_str(), 0), 3)]);
+    Admin::new(&without).set_offsets(&group, &end).await.unwrap();
+    without.processor(&group).subscribe([&topic], nothing).await.unwrap().shutdown().await.unwrap();
+    assert_eq!(log.text().matches("records wait in retry topics").count(), 2, "once they are handled there is no warning");
+    drop(logging);
+    delayed.close().await;
+    without.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,20 @@ use ailurus::Message;
 
 use super::{connect, filled, support};
 
+/// What was logged.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(super) fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
+        let writer = self.clone();
+        tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish()
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -28,14 +40,12 @@ async fn a_dropped_subscription_is_logged() {
     let topic = filled(&broker, &client, "dropped", 1, 0).await;
     let group = broker.group("dropped");
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
     let subscribe = async || client.processor(&group).subscribe([&topic], |_: Message| async {}).await;
     let (dropped, ended) = (subscribe().await.unwrap(), subscribe().await.unwrap());
     let ending = ended.shutdown();
-    tracing::subscriber::with_default(subscriber, || drop(dropped));
+    tracing::subscriber::with_default(log.subscriber(), || drop(dropped));
     ending.await.unwrap();
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     let warned = format!(
         "a subscription was dropped and shuts down: keep it, and end it with run_until_signal or shutdown group=\"{group}\" topics={topic}"
     );

@@ -1,5 +1,6 @@
 //! Topics that a running subscription adds, removes, and finds by a pattern.
 
+use ailurus::processor::Batching;
 use ailurus::{AssignorKind, GroupProtocol, OffsetReset};
 
 use super::control::until_health;
@@ -118,6 +119,32 @@ async fn new_topics_that_match_join_and_are_read_from_their_beginning() {
     subscription.shutdown().await.unwrap();
 
     let none = client.processor(&group).subscribe_matching(|_| false, |_: Message| async { Ok::<_, Infallible>(()) });
+    assert_eq!(none.await.unwrap_err().kind(), ErrorKind::UnknownTopic);
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_have_the_topics_of_a_pattern_too() {
+    let broker = support::broker().await;
+    let client = connect(quick(&broker).metadata_max_age(Duration::from_millis(50))).await;
+    let first = filled(&broker, &client, "bills.a", 1, 10).await;
+    let (group, seen, prefix) = (broker.group("g"), Seen::new(), broker.topic("bills."));
+    let handled = seen.clone();
+    let handle = move |batch: Vec<Message>| {
+        batch.into_iter().for_each(|message| handled.push(message));
+        async {}
+    };
+    let batching = Batching::new(4, Duration::from_millis(1));
+    let processor = client.processor(&group);
+    let matches = move |topic: &str| topic.starts_with(&prefix);
+    let subscription = processor.subscribe_batches_matching(matches, batching, handle).await.unwrap();
+    seen.until_numbers(10).await;
+    let second = filled(&broker, &client, "bills.b", 1, 0).await;
+    produce(&client, &second, 10..20).await;
+    seen.until_numbers(20).await;
+    assert_eq!(subscription.control().topics(), [first, second]);
+    subscription.shutdown().await.unwrap();
+    let none = client.processor(&group).subscribe_batches_matching(|_| false, batching, |_: Vec<Message>| async {});
     assert_eq!(none.await.unwrap_err().kind(), ErrorKind::UnknownTopic);
     client.close().await;
 }

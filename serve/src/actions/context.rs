@@ -1,4 +1,4 @@
-//! Who sends a request, and from where: what each page needs.
+//! Access of a request, and the frame of each page.
 
 use std::sync::Arc;
 

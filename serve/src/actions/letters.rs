@@ -49,7 +49,7 @@ pub(super) async fn topics(State(actions): State<Actions>, context: Context) -> 
     }
 }
 
-/// What a list shows.
+/// Selection of a list.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     pub(super) all: bool,
@@ -83,9 +83,10 @@ pub(super) async fn list(
         let key = choice.key.clone().map(String::into_bytes);
         let filter = Filter { error: choice.error.clone(), key, ..Filter::default() };
         let mut found = log.last(&filter, MAX_LETTERS, !choice.all, LISTED_VALUE).await?;
-        found.reverse(); // the newest first
         if choice.by_key {
             sort_by_key(&mut found);
+        } else {
+            found.reverse(); // the newest first
         }
         Ok((found, log.missing().to_vec()))
     };

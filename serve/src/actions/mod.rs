@@ -1,4 +1,4 @@
-//! What operators do on the page, with a token: look at dead letters, edit, replay and discard them; pause, resume and move
+//! Actions of operators on the page, with a token: look at dead letters, edit, replay and discard them; pause, resume and move
 //! subscriptions; abort transactions that hang.
 //!
 //! The routes exist only where [`router_with_actions`](crate::router_with_actions) mounts them:

@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// What a browser sends of a text that it was given in a form.
+    /// Returns the text that a browser sends of one that a form had.
     fn through_a_browser(text: &str) -> String {
         text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
     }

@@ -33,11 +33,11 @@ pub(super) async fn list(State(actions): State<Actions>, context: Context) -> Re
 }
 
 pub(super) async fn pause(State(controls): State<Controls>, context: Context, Posted(form): Posted) -> Response {
-    answer(&context, set_paused(&controls, &form, true))
+    respond(&context, set_paused(&controls, &form, true))
 }
 
 pub(super) async fn resume(State(controls): State<Controls>, context: Context, Posted(form): Posted) -> Response {
-    answer(&context, set_paused(&controls, &form, false))
+    respond(&context, set_paused(&controls, &form, false))
 }
 
 fn set_paused(controls: &Controls, form: &Form, paused: bool) -> Result<String, Refusal> {
@@ -68,7 +68,7 @@ pub(super) async fn seek(State(controls): State<Controls>, context: Context, Pos
         let offset = control.seek(&partition, to).await?;
         Ok(format!("{partition} of {} is read from offset {offset} on.", control.group()))
     };
-    answer(&context, seeking.await)
+    respond(&context, seeking.await)
 }
 
 pub(super) async fn set_concurrency(
@@ -82,10 +82,10 @@ pub(super) async fn set_concurrency(
         control.set_concurrency(concurrency)?;
         Ok(format!("The concurrency of {} is {concurrency} now.", control.group()))
     };
-    answer(&context, changed())
+    respond(&context, changed())
 }
 
-fn answer(context: &Context, outcome: Result<String, Refusal>) -> Response {
+fn respond(context: &Context, outcome: Result<String, Refusal>) -> Response {
     match outcome {
         Ok(outcome) => context.done(HERE, outcome),
         Err(e) => context.refused(&e),

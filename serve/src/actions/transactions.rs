@@ -21,7 +21,7 @@ const HERE: &str = "transactions";
 /// after which a coordinator ends a transaction that it has.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// What hangs, and the partitions of which it is not known.
+/// Hanging transactions, and reasons why partitions were not examined.
 type Found = (Vec<HangingTransaction>, Vec<String>);
 
 pub(super) async fn list(State(actions): State<Actions>, context: Context) -> Response {

@@ -65,7 +65,7 @@ pub struct DeadLetterRecord {
     pub partition: i32,
     /// The dead letter itself, at its offset in the dead-letter topic.
     pub record: Record,
-    /// What its headers say.
+    /// Contents of its headers.
     pub info: DeadLetter,
     /// Open, replayed or discarded.
     pub state: State,

@@ -28,7 +28,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of ranges of offsets in a mark, which has to fit into a record.
 const MAX_RANGES: usize = 1000;
 
-/// What is not replayed.
+/// Limits on replays.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Dead letters that were replayed so often already are refused.
@@ -77,7 +77,7 @@ impl fmt::Display for Refusal {
 pub struct Ready {
     /// The dead letter, after the edit.
     pub dead_letter: DeadLetterRecord,
-    /// What the edit changed.
+    /// Change by the edit.
     pub change: Option<Change>,
     /// Number of partitions of its origin topic.
     partitions: usize,

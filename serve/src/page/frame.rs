@@ -1,4 +1,4 @@
-//! What every page has: head, navigation, and a policy that loads nothing from elsewhere.
+//! Frame of every page: head, navigation, and a policy that loads nothing from elsewhere.
 
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};

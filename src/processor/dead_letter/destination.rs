@@ -1,6 +1,6 @@
 //! Chooses where failed records go: to their next retry topic, or to a dead-letter topic.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::MutexGuard;
 
 use super::hooks::ChooseTopic;
@@ -8,14 +8,14 @@ use super::pending::{FailedRecord, HandlerFailure, MAX_DEAD_LETTER_BYTES};
 use super::retry::RetryTopics;
 use super::topics::{self, MAX_ADDED_HEADER_BYTES, TopicKind, WantedTopic};
 use super::{DeadLetter, Origin, Truncation, describe, printable_key, schema_id};
-use crate::admin::Admin;
+use crate::admin::{Admin, TopicInfo};
 use crate::cluster::Client;
 use crate::config::{Acks, ProcessorConfig, ProducerConfig};
-use crate::consumer::Message;
+use crate::consumer::{Message, StartOffset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
 use crate::processor::batch::original;
-use crate::record::Headers;
+use crate::record::{Headers, TopicPartition};
 use crate::timestamp::Timestamp;
 
 /// Maximum number of dead-letter topics that a function may choose beside the default ones: it may
@@ -95,9 +95,7 @@ impl DeadLetters {
             }));
         }
         let max_message_bytes = topics::find_or_create(client, &wanted, config).await?;
-        if !retry_topics.is_empty() {
-            warn_of_unread(client, topics, retry_topics).await;
-        }
+        warn_of_unread(client, topics, &self.group, retry_topics).await;
         let of_topics = topics.iter().map(|topic| (*topic).to_owned());
         let mut known = self.known();
         known.sources.extend(topics.iter().flat_map(|topic| retry_topics.names(topic)).chain(of_topics));
@@ -216,21 +214,51 @@ impl DeadLetters {
     }
 }
 
-/// Warns of retry topics whose delay is not among the settings any more.
-async fn warn_of_unread(client: &Client, topics: &[&str], retry_topics: &RetryTopics) {
-    let all = match Admin::new(client).list_topics().await {
+/// Warns of retry topics in which records wait, and whose delay is not among the settings any more.
+async fn warn_of_unread(client: &Client, topics: &[&str], group: &str, retry_topics: &RetryTopics) {
+    let unknown = |e: Error| tracing::debug!(error = %e.full(), "it is not known whether there are further retry topics");
+    let admin = Admin::new(client);
+    let all = match admin.list_topics().await {
         Ok(all) => all,
-        Err(e) => return tracing::debug!(error = %e.full(), "it is not known whether there are further retry topics"),
+        Err(e) => return unknown(e),
     };
-    for topic in all {
-        if retry_topics.is_unread(&topic.name, topics) {
-            tracing::warn!(
-                topic = %topic.name,
-                "a retry topic of this group is not read, because its delay is not among ProcessorConfig::delayed_retries: \
-                 add the delay until the topic is empty"
-            );
-        }
+    let unread: Vec<_> = all.iter().filter(|topic| retry_topics.is_unread(&topic.name, topics)).collect();
+    if unread.is_empty() {
+        return;
     }
+    let waiting = match records_left(&admin, group, &unread).await {
+        Ok(waiting) => waiting,
+        Err(e) => return unknown(e),
+    };
+    let records: i64 = waiting.values().sum();
+    if records > 0 {
+        let topics = waiting.iter().filter(|(_, records)| **records > 0);
+        let topics: Vec<_> = topics.map(|(topic, records)| format!("{topic} ({records})")).collect();
+        tracing::warn!(
+            group,
+            records,
+            topics = topics.join(", "),
+            "records wait in retry topics that this group does not read, because their delays are not among \
+             ProcessorConfig::delayed_retries: add the delays until the topics are empty"
+        );
+    }
+}
+
+/// Returns the number of records of each topic that the group has not committed.
+async fn records_left<'a>(admin: &Admin, group: &str, topics: &[&'a TopicInfo]) -> Result<BTreeMap<&'a str, i64>> {
+    let of = |t: &'a TopicInfo| t.partitions.iter().map(|p| TopicPartition::new(t.name.as_str(), p.partition));
+    let partitions: Vec<_> = topics.iter().copied().flat_map(of).collect();
+    let (starts, ends, described) = tokio::try_join!(
+        admin.list_offsets(&partitions, StartOffset::Earliest),
+        admin.list_offsets(&partitions, StartOffset::Latest),
+        admin.describe_group(group),
+    )?;
+    let left = |at: TopicPartition| {
+        let committed = described.offsets.iter().find(|o| *o.topic == *at.topic && o.partition == at.partition);
+        let from = starts.get(&at).copied().max(committed.and_then(|o| o.committed)).unwrap_or_default();
+        ends.get(&at).map_or(0, |end| (end - from).max(0))
+    };
+    Ok(topics.iter().map(|t| (t.name.as_str(), of(t).map(left).sum())).collect())
 }
 
 /// Returns the headers of a record without those of earlier dead letters, which a tool has copied
