@@ -414,7 +414,7 @@ async fn a_subscription_is_paused_moved_and_changed_by_its_buttons() {
     let page = bed.post(&cookie, "/subscriptions/pause", "group=billing&topic=orders&partition=0").await;
     assert_eq!((page.code, page.location.as_str()), (StatusCode::SEE_OTHER, "../subscriptions"));
     assert_eq!(subscription.control().paused().len(), 1);
-    bed.get(&cookie, "/subscriptions").await.has(StatusCode::OK, &["orders/0 of billing is paused"]);
+    bed.get(&cookie, "/subscriptions").await.has(StatusCode::OK, &["Paused: orders/0 of billing."]);
     bed.post(&cookie, "/subscriptions/resume", "group=billing").await;
     assert_eq!(subscription.control().paused(), []);
     bed.post(&cookie, "/subscriptions/concurrency", "group=billing&concurrency=3").await;

@@ -154,7 +154,11 @@ async fn records_in_retry_topics_that_are_read_no_more_are_warned_of() {
     let end = BTreeMap::from([(TopicPartition::new(retry_topic.as_str(), 0), 3)]);
     Admin::new(&without).set_offsets(&group, &end).await.unwrap();
     without.processor(&group).subscribe([&topic], nothing).await.unwrap().shutdown().await.unwrap();
-    assert_eq!(log.text().matches("records wait in retry topics").count(), 2, "once they are handled there is no warning");
+    assert_eq!(
+        log.text().matches("records wait in retry topics").count(),
+        2,
+        "once they are handled there is no warning"
+    );
     drop(logging);
     delayed.close().await;
     without.close().await;

@@ -47,10 +47,10 @@ fn set_paused(controls: &Controls, form: &Form, paused: bool) -> Result<String, 
     let what = format!("{scope} of {}", control.group());
     if paused {
         control.pause(scope)?;
-        Ok(format!("{what} is paused: its group does not rebalance."))
+        Ok(format!("Paused: {what}. The group does not rebalance."))
     } else {
         control.resume(scope)?;
-        Ok(format!("{what} is resumed."))
+        Ok(format!("Resumed: {what}."))
     }
 }
 
@@ -109,7 +109,7 @@ fn subscription(context: &Context, control: &SubscriptionControl, health: Option
                 div { dt { "Paused" } dd { (or_dash(Some(paused.join(", ")).filter(|p| !p.is_empty()))) } }
             }
             div.row {
-                form method="post" action={ (base) (HERE) "/pause" } { (hidden) button { "Pause all" } }
+                form method="post" action={ (base) (HERE) "/pause" } { (hidden) button.plain { "Pause all" } }
                 form method="post" action={ (base) (HERE) "/resume" } { (hidden) button.plain { "Resume all" } }
                 form.row method="post" action={ (base) (HERE) "/concurrency" } {
                     (hidden)
@@ -129,7 +129,7 @@ fn subscription(context: &Context, control: &SubscriptionControl, health: Option
                         aria-describedby={ "places-" (group) }; }
                     button.plain { "Move" }
                 }
-                p.soft id={ "places-" (group) } { "beginning, end, an offset, or a time such as 2026-01-31T12:00:00Z" }
+                p.soft.hint id={ "places-" (group) } { "beginning, end, an offset, or a time such as 2026-01-31T12:00:00Z" }
                 table aria-label={ "Partitions of " (group) } {
                     thead { tr {
                         th.fill scope="col" { "Partition" } th.n scope="col" { "Lag" } th.n.wide scope="col" { "Position" }
@@ -138,7 +138,7 @@ fn subscription(context: &Context, control: &SubscriptionControl, health: Option
                     tbody { @for p in partitions.iter().take(MAX_ROWS) {
                         @let (is_paused, place) = (!p.paused_by.is_empty(), format!("{}/{}", p.topic, p.partition));
                         tr {
-                            th scope="row" { (place) @if is_paused { small { "paused" } } }
+                            th scope="row" { (place) @if is_paused { " " small { "paused" } } }
                             td.n { (or_dash(p.lag.map(count))) }
                             td.n.wide { (if p.position < 0 { "-".to_owned() } else { count(p.position) }) }
                             td { form method="post" action={ (base) (HERE) (if is_paused { "/resume" } else { "/pause" }) } {

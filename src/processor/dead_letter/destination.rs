@@ -216,7 +216,8 @@ impl DeadLetters {
 
 /// Warns of retry topics in which records wait, and whose delay is not among the settings any more.
 async fn warn_of_unread(client: &Client, topics: &[&str], group: &str, retry_topics: &RetryTopics) {
-    let unknown = |e: Error| tracing::debug!(error = %e.full(), "it is not known whether there are further retry topics");
+    let unknown =
+        |e: Error| tracing::debug!(error = %e.full(), "it is not known whether there are further retry topics");
     let admin = Admin::new(client);
     let all = match admin.list_topics().await {
         Ok(all) => all,
