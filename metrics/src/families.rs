@@ -412,6 +412,15 @@ fn handlers(registry: &Registry, out: &mut Families) {
     let help = "Failed records that were skipped.";
     out.counter("ailurus_processor_skipped_total", None, help, |add| each(add, |r| &r.skipped));
     holds(registry, out);
+    let help = "Limit of records (or batches) in handlers at a time.";
+    out.gauge("ailurus_processor_concurrency_limit", None, help, |add| {
+        for (name, group) in registry.groups.all() {
+            // 0 is a consumer without handlers, or a subscription that has ended.
+            if group.concurrency.load(Ordering::Relaxed) > 0 {
+                add.push(&[("group", &name)], gauge_value(&group.concurrency));
+            }
+        }
+    });
     let help = "Partitions that are not read on because they are paused, by reason: control, breaker or delay.";
     out.gauge("ailurus_processor_paused_partitions", None, help, |add| {
         each_group_topic(registry, |group, topic, read| {

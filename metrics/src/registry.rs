@@ -136,6 +136,8 @@ impl TransactionMetrics {
 pub(crate) struct GroupMetrics {
     pub(crate) members: Map<&'static str, AtomicI64>,
     pub(crate) assigned: AtomicI64,
+    /// Sum of the limits of its subscriptions; none for consumers.
+    pub(crate) concurrency: AtomicI64,
     pub(crate) lost: AtomicU64,
     pub(crate) rebalances: Mutex<Histogram>,
     pub(crate) commits: ByError<AtomicU64>,
@@ -418,6 +420,10 @@ impl Registry {
                 *hold.held_for.lock() += held_for;
             }
             Observation::Skipped { group, topic, .. } => count(&self.read(group, topic).skipped, 1),
+            Observation::ConcurrencyChanged { group, from, to } => {
+                let change = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+                add(&self.groups.get_or_insert(group).concurrency, change(to) - change(from));
+            }
             Observation::DeadLettered { group, topic, .. } => count(&self.read(group, topic).dead_letters, 1),
             Observation::Backlog { group, topic, partition, in_flight, waiting, parked, parked_keys, position } => {
                 let Some(p) = self.partition(group, topic, partition) else { return };

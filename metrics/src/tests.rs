@@ -171,3 +171,17 @@ fn waits_for_dependencies_are_counted_and_timed() {
     assert_eq!(of("ailurus_processor_held_seconds_total", "postgres"), Some(90.0));
     assert_eq!(seen.total("ailurus_processor_skipped_total"), 1.0);
 }
+
+#[test]
+fn concurrency_is_the_sum_of_the_subscriptions_that_run() {
+    let registry = Registry::new();
+    let change = |from, to| registry.observe(&Observation::ConcurrencyChanged { group: "g", from, to });
+    let limit = || registry.snapshot().get("ailurus_processor_concurrency_limit", &[("group", "g")]);
+    change(0, 64);
+    change(0, 8);
+    change(64, 16);
+    assert_eq!(limit(), Some(24.0));
+    change(8, 0);
+    change(16, 0);
+    assert_eq!(limit(), None, "all have ended");
+}

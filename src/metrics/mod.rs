@@ -312,6 +312,16 @@ pub enum Observation<'a> {
         /// True if it was paused. It is resumed when its assignment ends, too.
         paused: bool,
     },
+    /// The maximum number of records (or batches) that a subscription has in handlers at a time was changed. It is 0 before the
+    /// subscription runs and after its end.
+    ConcurrencyChanged {
+        /// Group.
+        group: &'a str,
+        /// Limit before.
+        from: usize,
+        /// Limit now.
+        to: usize,
+    },
     /// Records of a partition by their state in the processor.
     Backlog {
         /// Group.

@@ -6,14 +6,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lock::Lock;
+use crate::metrics::{Observation, Reporter};
 
 /// A semaphore whose number of permits can be lowered while they are in use.
 #[derive(Debug)]
 pub(super) struct Concurrency {
     semaphore: Arc<Semaphore>,
-    limit: Lock<usize>,
+    limit: Lock<Limit>,
     /// Number of permits in use that are not to be returned. Changed under the lock.
     excess: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Limit {
+    permits: usize,
+    /// Metrics and group, while the subscription runs.
+    reporter: Option<(Reporter, String)>,
+}
+
+impl Limit {
+    /// Returns the report of a change, to be made without the lock. Changes are added up by the metrics: their order is of no
+    /// consequence.
+    fn report(&self, from: usize, to: usize) -> impl FnOnce() + use<> {
+        let reporter = self.reporter.clone();
+        move || {
+            if let Some((metrics, group)) = reporter {
+                metrics.report(|| Observation::ConcurrencyChanged { group: &group, from, to });
+            }
+        }
+    }
 }
 
 /// The permit of one handler.
@@ -33,18 +54,22 @@ impl Drop for Permit {
 
 impl Concurrency {
     pub(super) fn new(limit: usize) -> Self {
-        Self { semaphore: Arc::new(Semaphore::new(limit)), limit: Lock::new(limit), excess: AtomicUsize::new(0) }
+        Self {
+            semaphore: Arc::new(Semaphore::new(limit)),
+            limit: Lock::new(Limit { permits: limit, reporter: None }),
+            excess: AtomicUsize::new(0),
+        }
     }
 
     /// Returns the maximum number of handlers.
     pub(super) fn limit(&self) -> usize {
-        *self.limit.lock()
+        self.limit.lock().permits
     }
 
     /// Changes the maximum number of handlers. While more are running, none is started.
     pub(super) fn set_limit(&self, to: usize) {
         let mut limit = self.limit.lock();
-        let was = std::mem::replace(&mut *limit, to);
+        let was = std::mem::replace(&mut limit.permits, to);
         let excess = self.excess.load(Ordering::Relaxed);
         if to >= was {
             let kept = excess.min(to - was);
@@ -53,6 +78,27 @@ impl Concurrency {
         } else {
             self.forget(excess + was - to);
         }
+        let report = limit.report(was, to);
+        drop(limit);
+        report();
+    }
+
+    /// Reports the limit, and its changes from now on.
+    pub(super) fn start_reporting(&self, metrics: Reporter, group: &str) {
+        let mut limit = self.limit.lock();
+        limit.reporter = Some((metrics, group.to_owned()));
+        let report = limit.report(0, limit.permits);
+        drop(limit);
+        report();
+    }
+
+    /// Reports that there is no limit any more.
+    pub(super) fn stop_reporting(&self) {
+        let mut limit = self.limit.lock();
+        let report = limit.report(limit.permits, 0);
+        limit.reporter = None;
+        drop(limit);
+        report();
     }
 
     /// Returns whether permits in use are not to be returned.

@@ -454,6 +454,8 @@ impl Processor {
             channels,
             (self.client.clone(), discovery),
         );
+        let (limit, metrics) = (Arc::clone(&shared.concurrency), self.client.config().metrics.clone());
+        limit.start_reporting(metrics, group);
         let control = SubscriptionControl { shared, client: self.client.clone(), commands, ended };
         let aborted = abort.clone();
         tokio::spawn(async move {
@@ -462,6 +464,7 @@ impl Processor {
                 () = aborted.cancelled() => Ok(Unfinished::default()),
                 outcome = task.run() => outcome,
             };
+            limit.stop_reporting();
             _ = end.send(Some(outcome));
         });
         Ok(Subscription { control, stop, cancel_handlers, abort })

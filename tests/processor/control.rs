@@ -2,6 +2,7 @@
 
 use ailurus::AssignorKind;
 use ailurus::processor::{PauseReason, Scope, SubscriptionHealth};
+use ailurus_metrics::Registry;
 
 use super::*;
 
@@ -318,9 +319,11 @@ async fn caught_up_resolves_at_the_ends_of_its_call() {
 async fn concurrency_is_raised_at_once_and_lowered_as_handlers_end() {
     let broker = support::broker().await;
     let config = broker.config().handler_ordering(HandlerOrdering::Unordered).handler_concurrency(2_usize);
-    let client = connect(config).await;
+    let registry = Arc::new(Registry::new());
+    let client = connect(config.metrics(registry.clone())).await;
     let topic = filled(&broker, &client, "t", 1, 20).await;
     let (group, gate) = (broker.group("g"), Arc::new(Semaphore::new(0)));
+    let limit = || registry.snapshot().get("ailurus_processor_concurrency_limit", &[("group", &group)]);
     let open = Arc::clone(&gate);
     let handle = move |_: Message| {
         let open = Arc::clone(&open);
@@ -333,9 +336,11 @@ async fn concurrency_is_raised_at_once_and_lowered_as_handlers_end() {
     let control = subscription.control();
     let in_flight = |h: &SubscriptionHealth| h.partitions.iter().map(|p| p.in_flight).sum::<usize>();
     until_health(&subscription, |h| in_flight(h) == 2).await;
+    assert_eq!(limit(), Some(2.0));
     control.set_concurrency(5).unwrap();
     until_health(&subscription, |h| in_flight(h) == 5 && h.concurrency == Some(5)).await;
     control.set_concurrency(1).unwrap();
+    assert_eq!(limit(), Some(1.0));
     gate.add_permits(4);
     until_health(&subscription, |h| in_flight(h) == 1).await;
     assert_eq!(subscription.stats().handled, 4, "the other 15 wait");
@@ -343,6 +348,6 @@ async fn concurrency_is_raised_at_once_and_lowered_as_handlers_end() {
     gate.add_permits(16);
     control.caught_up().await.unwrap();
     subscription.shutdown().await.unwrap();
-    assert_eq!(committed(&client, &group).await, 20);
+    assert_eq!((committed(&client, &group).await, limit()), (20, None));
     client.close().await;
 }

@@ -7,7 +7,7 @@ use ailurus::Message;
 
 use super::{connect, filled, support};
 
-/// What was logged.
+/// Lines of a log.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 

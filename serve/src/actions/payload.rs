@@ -108,9 +108,8 @@ pub(super) fn shown(value: Option<&[u8]>) -> Shown {
     let Some(value) = value else { return Shown { kind: "null", text: String::new(), left_out: 0 } };
     let some = value.get(..MAX_SHOWN).unwrap_or(value);
     let left_out = value.len() - some.len();
-    if left_out == 0
-        && let Some(text) = std::str::from_utf8(value).ok().and_then(indented)
-    {
+    let json = std::str::from_utf8(value).ok().filter(|_| left_out == 0).and_then(indented);
+    if let Some(text) = json {
         return Shown { kind: "JSON", text, left_out };
     }
     let is_text = |text: &str| !text.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r'));
