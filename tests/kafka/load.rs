@@ -10,12 +10,22 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::ailurus::Ailurus;
+use crate::cluster::Kafka;
 use crate::tools::{built, kafka_libs};
 
 /// Maximum time from the end of the load to that of the process, whose own deadlines are shorter.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 const POLL: Duration = Duration::from_millis(100);
+
+/// Times of [`Load::kill_and_pause`].
+pub struct Faults {
+    pub pause: Duration,
+    /// Time from a kill to the restart.
+    pub down: Duration,
+    /// Time from one fault to the next.
+    pub between: Duration,
+}
 
 /// The example's process, and those that it starts: all are killed when this is dropped.
 pub struct Load {
@@ -46,6 +56,37 @@ impl Load {
         while begun.elapsed() < time && !self.has_ended() {
             thread::park_timeout(POLL);
         }
+    }
+
+    /// Kills and pauses nodes, one at a time, while it goes on: three kills, a pause, and so on. `next` returns the node of
+    /// the fault with a number, and what it is; `say` gets each step. Returns what was done.
+    pub fn kill_and_pause(
+        &mut self,
+        kafka: &Kafka,
+        Faults { pause, down, between }: Faults,
+        next: impl Fn(usize) -> (i64, String),
+        say: impl Fn(String),
+    ) -> String {
+        let (mut kills, mut pauses) = (0, 0);
+        while self.goes_on_for(pause) || kills == 0 {
+            let (node, what) = next(kills + pauses);
+            if kills >= (pauses + 1) * 3 {
+                say(format!("pause node {node}, {what}, for {pause:?}"));
+                kafka.pause(node);
+                self.run_for(pause);
+                kafka.resume(node);
+                pauses += 1;
+            } else {
+                say(format!("kill node {node}, {what}"));
+                kafka.kill(node);
+                self.run_for(down);
+                kafka.restart(node);
+                say(format!("node {node} is back"));
+                kills += 1;
+            }
+            self.run_for(between);
+        }
+        format!("{kills} coordinators killed and restarted, {pauses} paused for {pause:?}")
     }
 
     fn has_ended(&mut self) -> bool {

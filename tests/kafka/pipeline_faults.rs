@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use crate::cluster::Kafka;
 use crate::group_faults::coordinator;
 use crate::interop::Topic;
-use crate::load::Load;
+use crate::load::{Faults, Load};
 use crate::tools::{has_kafka_and, report, setting};
 use crate::transaction_faults::{ABORT_AT_TIMEOUT, use_version_1};
 
 const PARTITIONS: &str = "6";
-/// Longer than the requests' timeouts and the brokers' session timeout, which are 3 s.
-const PAUSE: Duration = Duration::from_secs(4);
-/// Time from one fault to the next.
-const BETWEEN: Duration = Duration::from_secs(4);
+/// The pause is longer than the requests' timeouts and the brokers' session timeout, which are 3 s.
+const FAULTS: Faults =
+    Faults { pause: Duration::from_secs(4), down: Duration::from_secs(1), between: Duration::from_secs(4) };
 
 /// Runs the load on a topic of its own; kills and pauses one node at a time.
 fn run(kafka: &Kafka, version: &str) {
@@ -29,28 +28,10 @@ fn run(kafka: &Kafka, version: &str) {
     let say = |text: String| {
         report(module_path!(), format_args!("version {version}, {:5.1} s: {text}", begun.elapsed().as_secs_f64()));
     };
-    let (mut kills, mut pauses) = (0, 0);
-    while load.goes_on_for(PAUSE) || kills == 0 {
-        let node = coordinator(&ailurus, &group, |_| true);
-        // Three kills, a pause, and so on.
-        if kills >= (pauses + 1) * 3 {
-            say(format!("pause node {node}, the group's coordinator, for {PAUSE:?}"));
-            kafka.pause(node);
-            load.run_for(PAUSE);
-            kafka.resume(node);
-            pauses += 1;
-        } else {
-            say(format!("kill node {node}, the group's coordinator"));
-            kafka.kill(node);
-            load.run_for(Duration::from_secs(1));
-            kafka.restart(node);
-            say(format!("node {node} is back"));
-            kills += 1;
-        }
-        load.run_for(BETWEEN);
-    }
+    let group_coordinator = |_| (coordinator(&ailurus, &group, |_| true), "the group's coordinator".to_owned());
+    let done = load.kill_and_pause(kafka, FAULTS, group_coordinator, say);
     let result = load.end();
-    say(format!("{kills} coordinators killed and restarted, {pauses} paused for {PAUSE:?}; {result}"));
+    say(format!("{done}; {result}"));
 
     let outputs = Topic::existing(&format!("{}.out", topic.name()), &bootstrap);
     let committed = outputs.committed();

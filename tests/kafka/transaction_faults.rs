@@ -8,15 +8,14 @@ use ailurus_test_support::process::until;
 use crate::ailurus::Ailurus;
 use crate::cluster::Kafka;
 use crate::interop::Topic;
-use crate::load::Load;
+use crate::load::{Faults, Load};
 use crate::tools::{has_kafka_and, report, setting};
 
 const FEATURES: &str = "org.apache.kafka.tools.FeatureCommand";
 const PARTITIONS: &str = "6";
-/// Longer than the load's request timeout and the brokers' session timeout, which are 3 s.
-const PAUSE: Duration = Duration::from_secs(4);
-/// Time from one fault to the next.
-const BETWEEN: Duration = Duration::from_secs(1);
+/// The pause is longer than the load's request timeout and the brokers' session timeout, which are 3 s.
+const FAULTS: Faults =
+    Faults { pause: Duration::from_secs(4), down: Duration::from_secs(1), between: Duration::from_secs(1) };
 /// A transaction that timed out is aborted within a second, and not within ten.
 pub const ABORT_AT_TIMEOUT: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000";
 
@@ -41,29 +40,13 @@ fn run(kafka: &Kafka, version: &str) {
     let say = |text: String| {
         report(module_path!(), format_args!("version {version}, {:5.1} s: {text}", begun.elapsed().as_secs_f64()));
     };
-    let (mut kills, mut pauses) = (0, 0);
-    while load.goes_on_for(PAUSE) || kills == 0 {
-        let id = format!("{}-{}", topic.name(), ["0", "1", "2", "shared"][(kills + pauses) % 4]);
-        let node = coordinator(&ailurus, &id);
-        // Three kills, a pause, and so on.
-        if kills >= (pauses + 1) * 3 {
-            say(format!("pause node {node}, coordinator of {id}, for {PAUSE:?}"));
-            kafka.pause(node);
-            load.run_for(PAUSE);
-            kafka.resume(node);
-            pauses += 1;
-        } else {
-            say(format!("kill node {node}, coordinator of {id}"));
-            kafka.kill(node);
-            load.run_for(BETWEEN);
-            kafka.restart(node);
-            say(format!("node {node} is back"));
-            kills += 1;
-        }
-        load.run_for(BETWEEN);
-    }
+    let next_coordinator = |number: usize| {
+        let id = format!("{}-{}", topic.name(), ["0", "1", "2", "shared"][number % 4]);
+        (coordinator(&ailurus, &id), format!("coordinator of {id}"))
+    };
+    let done = load.kill_and_pause(kafka, FAULTS, next_coordinator, say);
     let result = load.end();
-    say(format!("{kills} coordinators killed and restarted, {pauses} paused for {PAUSE:?}; {result}"));
+    say(format!("{done}; {result}"));
 
     let committed = topic.committed();
     assert!(!committed.is_empty(), "nothing was committed");

@@ -83,8 +83,12 @@ impl Context {
         frame.response(&body)
     }
 
-    /// Returns the response to an action that is done: the page to go to, relative to the routes, or the outcome as text.
-    pub(super) fn done(&self, to: &str, outcome: String) -> Response {
+    /// Returns the response to an action: where it is done, the page to go to, relative to the routes, or the outcome as text.
+    pub(super) fn respond(&self, to: &str, outcome: Result<String, Refusal>) -> Response {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(refusal) => return self.refused(&refusal),
+        };
         let Some(session) = &self.session else { return format!("{outcome}\n").into_response() };
         session.set_notice(outcome);
         (StatusCode::SEE_OTHER, [(LOCATION, format!("{}{to}", self.base))]).into_response()

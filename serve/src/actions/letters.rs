@@ -136,10 +136,7 @@ pub(super) async fn replay(
         let (client, topic) = (actions.client().clone(), topic.clone());
         to_the_end(async move { replay_all(&client, &topic, &chosen, &edit).await }).await
     };
-    match acting.await {
-        Ok(outcome) => context.done(&list_path(&topic), outcome),
-        Err(e) => context.refused(&e),
-    }
+    context.respond(&list_path(&topic), acting.await)
 }
 
 pub(super) async fn discard(
@@ -153,10 +150,7 @@ pub(super) async fn discard(
         let (client, topic) = (actions.client().clone(), topic.clone());
         to_the_end(async move { discard_all(&client, &topic, &chosen).await }).await
     };
-    match acting.await {
-        Ok(outcome) => context.done(&list_path(&topic), outcome),
-        Err(e) => context.refused(&e),
-    }
+    context.respond(&list_path(&topic), acting.await)
 }
 
 /// Returns the path of a topic's list.

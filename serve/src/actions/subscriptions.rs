@@ -33,11 +33,11 @@ pub(super) async fn list(State(actions): State<Actions>, context: Context) -> Re
 }
 
 pub(super) async fn pause(State(controls): State<Controls>, context: Context, Posted(form): Posted) -> Response {
-    respond(&context, set_paused(&controls, &form, true))
+    context.respond(HERE, set_paused(&controls, &form, true))
 }
 
 pub(super) async fn resume(State(controls): State<Controls>, context: Context, Posted(form): Posted) -> Response {
-    respond(&context, set_paused(&controls, &form, false))
+    context.respond(HERE, set_paused(&controls, &form, false))
 }
 
 fn set_paused(controls: &Controls, form: &Form, paused: bool) -> Result<String, Refusal> {
@@ -68,7 +68,7 @@ pub(super) async fn seek(State(controls): State<Controls>, context: Context, Pos
         let offset = control.seek(&partition, to).await?;
         Ok(format!("{partition} of {} is read from offset {offset} on.", control.group()))
     };
-    respond(&context, seeking.await)
+    context.respond(HERE, seeking.await)
 }
 
 pub(super) async fn set_concurrency(
@@ -82,14 +82,7 @@ pub(super) async fn set_concurrency(
         control.set_concurrency(concurrency)?;
         Ok(format!("The concurrency of {} is {concurrency} now.", control.group()))
     };
-    respond(&context, changed())
-}
-
-fn respond(context: &Context, outcome: Result<String, Refusal>) -> Response {
-    match outcome {
-        Ok(outcome) => context.done(HERE, outcome),
-        Err(e) => context.refused(&e),
-    }
+    context.respond(HERE, changed())
 }
 
 fn subscription(context: &Context, control: &SubscriptionControl, health: Option<&SubscriptionHealth>) -> Markup {

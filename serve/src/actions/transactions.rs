@@ -96,10 +96,7 @@ pub(super) async fn abort(State(actions): State<Actions>, context: Context, Post
         let admin = Admin::new(actions.client());
         to_the_end(async move { abort_hanging(&admin, &partition, start).await }).await
     };
-    match aborting.await {
-        Ok(outcome) => context.done(HERE, outcome),
-        Err(e) => context.refused(&e),
-    }
+    context.respond(HERE, aborting.await)
 }
 
 /// Aborts a transaction if it still hangs: one that a coordinator has is not ended here.
